@@ -1,0 +1,86 @@
+/* tmpcopyup: a tmpfs that begins with what it covers. */
+#include "init.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int copy_bytes(int from, int to)
+{
+    char buffer[65536];
+    ssize_t n;
+
+    while ((n = read(from, buffer, sizeof buffer)) > 0)
+        for (ssize_t done = 0, wrote; done < n; done += wrote)
+            if ((wrote = write(to, buffer + done, (size_t)(n - done))) < 0)
+                return -1;
+    return n < 0 ? -1 : 0;
+}
+
+static int copy_entry(int from_dir, int to_dir, const char *name)
+{
+    struct stat st;
+    char target[4096];
+    ssize_t length;
+    int from = -1, to = -1, result = -1;
+
+    if (fstatat(from_dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return -1;
+    switch (st.st_mode & S_IFMT) {
+    case S_IFLNK:
+        length = readlinkat(from_dir, name, target, sizeof target - 1);
+        if (length < 0)
+            return -1;
+        target[length] = '\0';
+        if (symlinkat(target, to_dir, name) < 0)
+            return -1;
+        return fchownat(to_dir, name, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW);
+    case S_IFDIR:
+        if (mkdirat(to_dir, name, 0700) < 0)
+            return -1;
+        from = openat(from_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        to = openat(to_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (from < 0 || to < 0 || copy_tree(from, to) < 0)
+            goto out;
+        break;
+    case S_IFREG:
+        from = openat(from_dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        to = openat(to_dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (from < 0 || to < 0 || copy_bytes(from, to) < 0)
+            goto out;
+        break;
+    default:
+        return mknodat(to_dir, name, st.st_mode, st.st_rdev);
+    }
+    /* the owner first: changing it takes the setuid bit away */
+    result = fchown(to, st.st_uid, st.st_gid) < 0 || fchmod(to, st.st_mode & 07777) < 0 ? -1 : 0;
+out:
+    if (from >= 0)
+        close(from);
+    if (to >= 0)
+        close(to);
+    return result;
+}
+
+/* Both may be O_PATH; the contents of one go into the other. */
+int copy_tree(int from_fd, int to_fd)
+{
+    int fd = openat(from_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *entry;
+    int result = 0;
+
+    if (!directory)
+        return -1;
+    while (result == 0 && (errno = 0, entry = readdir(directory)))
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            result = copy_entry(dirfd(directory), to_fd, entry->d_name);
+    if (result == 0 && errno != 0)
+        result = -1;
+    closedir(directory);
+    return result;
+}

@@ -1,0 +1,147 @@
+/* Device nodes, the links beside them, and the terminal. */
+#include "init.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <termios.h>
+
+/* The host's node, where mknod is refused, and only if it is the device that was asked for. */
+int op_device_bind(const struct op *op)
+{
+    struct stat st;
+    int target, result, source = sys_open_tree(AT_FDCWD, text(op, 0), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+    if (source < 0 || fstat(source, &st) < 0)
+        return failed("open_tree");
+    if ((st.st_mode & S_IFMT) != (mode_t)op->n[0] ||
+        (!S_ISFIFO(st.st_mode) && st.st_rdev != makedev((unsigned)op->n[1], (unsigned)op->n[2])))
+        return failed_with("open_tree", ENODEV);
+    target = open_or_create(text(op, 1), false, 0);
+    if (target < 0)
+        return failed("openat2");
+    result = attach(source, target);
+    close(source);
+    close(target);
+    return result;
+}
+
+int op_device_node(const struct op *op)
+{
+    const char *name;
+    mode_t mode = (mode_t)op->n[0];
+    int result = 0, parent = open_parent(text(op, 0), &name);
+
+    if (parent < 0)
+        return failed("openat2");
+    if (mknodat(parent, name, mode, makedev((unsigned)op->n[1], (unsigned)op->n[2])) < 0) {
+        result = failed("mknod");
+    } else if (fchownat(parent, name, (uid_t)op->n[3], (gid_t)op->n[4], AT_SYMLINK_NOFOLLOW) < 0 ||
+               fchmodat(parent, name, mode & 07777, 0) < 0) { /* fchmodat: the umask must not take part */
+        result = failed("fchown");
+        unlinkat(parent, name, 0);
+    }
+    close(parent);
+    return result;
+}
+
+int op_symlink(const struct op *op)
+{
+    const char *name;
+    int result = 0, parent = open_parent(text(op, 1), &name);
+
+    if (parent < 0)
+        return failed("openat2");
+    if (symlinkat(text(op, 0), parent, name) < 0 && errno != EEXIST)
+        result = failed("symlink");
+    close(parent);
+    return result;
+}
+
+int op_mkdir(const struct op *op)
+{
+    int fd = open_or_create(text(op, 0), true, 0);
+
+    if (fd < 0)
+        return failed("mkdir");
+    close(fd);
+    return 0;
+}
+
+static int send_descriptor(int channel, int fd)
+{
+    char name[] = "/dev/ptmx";
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = {.space = {0}};
+    struct iovec data = {.iov_base = name, .iov_len = sizeof name - 1};
+    struct msghdr message = {
+        .msg_iov = &data,
+        .msg_iovlen = 1,
+        .msg_control = control.space,
+        .msg_controllen = sizeof control.space,
+    };
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    return sendmsg(channel, &message, MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+/* Numbers: columns, rows, the owner. The other side is found through the master, not by a name (CVE-2025-52565). */
+int op_console(const struct op *op)
+{
+    struct winsize size = {.ws_col = (unsigned short)op->n[0], .ws_row = (unsigned short)op->n[1]};
+    struct statfs fs;
+    int unlock = 0, terminal, mount_fd, target, result;
+    int master = open_inside("/dev/pts/ptmx", O_RDWR | O_NOCTTY, RESOLVE_NO_SYMLINKS);
+
+    if (master < 0)
+        return failed("openat2");
+    if (fstatfs(master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC)
+        return failed_with("openat2", ENODEV);
+    if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
+        return failed("ioctl(TIOCSPTLCK)");
+    terminal = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (terminal < 0)
+        return failed("ioctl(TIOCGPTPEER)");
+    if (size.ws_col && ioctl(master, TIOCSWINSZ, &size) < 0)
+        return failed("ioctl(TIOCSWINSZ)");
+    if (fchown(terminal, (uid_t)op->n[2], (gid_t)-1) < 0)
+        return failed("fchown");
+    if (send_descriptor(self.console_fd, master) < 0)
+        return failed("sendmsg");
+    close(master);
+    close(self.console_fd);
+
+    mount_fd = sys_open_tree(terminal, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (mount_fd < 0)
+        return failed("open_tree");
+    target = open_or_create("/dev/console", false, RESOLVE_NO_SYMLINKS);
+    if (target < 0)
+        return failed("openat2");
+    result = attach(mount_fd, target);
+    if (result < 0)
+        return result;
+    close(mount_fd);
+    close(target);
+
+    if (ioctl(terminal, TIOCSCTTY, 0) < 0)
+        return failed("ioctl(TIOCSCTTY)");
+    for (int fd = 0; fd < 3; fd++)
+        if (dup2(terminal, fd) < 0)
+            return failed("dup2");
+    if (terminal > 2)
+        close(terminal);
+    return 0;
+}

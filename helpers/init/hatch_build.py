@@ -1,0 +1,69 @@
+"""Hatch's build hook: a wheel carries the executor for every architecture it is meant for.
+
+``ROOTLESS_BUILD_INIT=native`` builds for this machine alone and needs no zig where the system's compiler will do: what
+install.sh asks for. An editable install is always for this machine alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ZIG = "ziglang>=0.14"
+INSIDE = "rootless/launch/bin"
+
+
+def _builder() -> ModuleType:
+    # Not `import build`: hatch loads this file by its path, and PyPI has another package of that name.
+    spec = importlib.util.spec_from_file_location("rootless_init_build", Path(__file__).with_name("build.py"))
+    if spec is None or spec.loader is None:
+        raise ImportError("helpers/init/build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class InitHook(BuildHookInterface[Any]):
+    """Compiles the executor and puts it into the wheel."""
+
+    def _native_only(self) -> bool:
+        return os.environ.get("ROOTLESS_BUILD_INIT") == "native"
+
+    def dependencies(self) -> list[str]:
+        """Return what the build environment needs: zig, unless this machine's own compiler is enough."""
+        if self.target_name != "wheel":
+            return []
+        builder = _builder()
+        if self._native_only():
+            try:
+                builder.choose(builder.native_arch())
+            except builder.BuildError:
+                return [ZIG]
+            return []
+        return [ZIG]
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Build before the files are collected; the sdist carries the sources and no program."""
+        if self.target_name != "wheel":
+            return
+        builder = _builder()
+        if version == "editable":
+            builder.build(builder.native_arch())
+            return
+        self._scratch = tempfile.TemporaryDirectory(prefix="rootless-init-")
+        for arch in (builder.native_arch(),) if self._native_only() else builder.WHEEL_ARCHES:
+            program = builder.build(arch, Path(self._scratch.name))
+            build_data["force_include"][str(program)] = f"{INSIDE}/{program.name}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 (hatch's signature)
+        """Remove the programs: the wheel has them."""
+        if self.target_name == "wheel" and version != "editable":
+            self._scratch.cleanup()

@@ -1,0 +1,152 @@
+/* The executor: reads a Plan, runs its operations in order, becomes the container's program.
+ *
+ *     init REPORT REPLY START CONSOLE CGROUP KEEP PLAN
+ *
+ * Every argument but KEEP is a descriptor number, -1 where there is none. It is started by rootless/launch/init.py from
+ * a sealed memfd, so that nobody in the container can write to what /proc/self/exe names (CVE-2019-5736). */
+#include "init.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+struct init self = {.proc_fd = -1, .root_fd = -1, .mask_fd = -1};
+
+static operation *const operations[] = {
+    [OP_JOIN] = op_join,
+    [OP_NEW_USER] = op_new_user,
+    [OP_UNSHARE] = op_unshare,
+    [OP_BECOME] = op_become,
+    [OP_PROC_WRITE] = op_proc_write,
+    [OP_NON_DUMPABLE] = op_non_dumpable,
+    [OP_FORK] = op_fork,
+    [OP_SESSION] = op_session,
+    [OP_KEYRING] = op_keyring,
+    [OP_HOSTNAME] = op_hostname,
+    [OP_DOMAINNAME] = op_domainname,
+    [OP_LINK_UP] = op_link_up,
+    [OP_PROPAGATION] = op_propagation,
+    [OP_ROOT] = op_root,
+    [OP_MOUNT] = op_mount,
+    [OP_BIND] = op_bind,
+    [OP_REMOUNT] = op_remount,
+    [OP_DEVICE_BIND] = op_device_bind,
+    [OP_DEVICE_NODE] = op_device_node,
+    [OP_SYMLINK] = op_symlink,
+    [OP_CONSOLE] = op_console,
+    [OP_MASK] = op_mask,
+    [OP_READONLY_PATH] = op_readonly_path,
+    [OP_MKDIR] = op_mkdir,
+    [OP_ROOT_ATTRIBUTES] = op_root_attributes,
+    [OP_PIVOT] = op_pivot,
+    [OP_CHROOT] = op_chroot,
+    [OP_RLIMIT] = op_rlimit,
+    [OP_STDIO_OWNER] = op_stdio_owner,
+    [OP_BOUNDING] = op_bounding,
+    [OP_GROUPS] = op_groups,
+    [OP_IDS] = op_ids,
+    [OP_CAPABILITIES] = op_capabilities,
+    [OP_AMBIENT] = op_ambient,
+    [OP_UMASK] = op_umask,
+    [OP_CHDIR] = op_chdir,
+    [OP_HOME] = op_home,
+    [OP_COMMAND] = op_command,
+    [OP_READY] = op_ready,
+    [OP_WAIT_START] = op_wait_start,
+    [OP_NO_NEW_PRIVS] = op_no_new_privs,
+    [OP_SECCOMP] = op_seccomp,
+    [OP_EXEC] = op_exec,
+};
+
+/* Engines leave descriptors open by accident (a way out of the container, CVE-2024-21626): keep ours and what was asked. */
+static int close_the_rest(int *ours, int count)
+{
+    unsigned next = 3 + (unsigned)self.keep;
+
+    for (int i = 1; i < count; i++)
+        for (int j = i; j > 0 && ours[j - 1] > ours[j]; j--) {
+            int swap = ours[j];
+            ours[j] = ours[j - 1];
+            ours[j - 1] = swap;
+        }
+    for (int i = 0; i < count; i++) {
+        if (ours[i] < (int)next)
+            continue;
+        if (fcntl(ours[i], F_SETFD, FD_CLOEXEC) < 0)
+            return -1;
+        if ((unsigned)ours[i] > next && sys_close_range(next, (unsigned)ours[i] - 1, 0) < 0)
+            return -1;
+        next = (unsigned)ours[i] + 1;
+    }
+    return sys_close_range(next, ~0U, 0);
+}
+
+static const char *load(int plan_fd)
+{
+    struct stat st;
+    void *bytes;
+
+    if (fstat(plan_fd, &st) < 0 || st.st_size <= 0)
+        return "it cannot be read";
+    bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, plan_fd, 0);
+    close(plan_fd);
+    if (bytes == MAP_FAILED)
+        return "it cannot be read";
+    return plan_decode(bytes, (size_t)st.st_size, &self.plan);
+}
+
+static bool absent(int error)
+{
+    return error == -ENOENT || error == -ENOTDIR;
+}
+
+int main(int argc, char **argv)
+{
+    int descriptors[7];
+    const char *broken;
+
+    if (argc != 8)
+        return 2;
+    for (int i = 0; i < 7; i++)
+        descriptors[i] = atoi(argv[i + 1]);
+    self.report_fd = descriptors[0];
+    self.reply_fd = descriptors[1];
+    self.start_fd = descriptors[2];
+    self.console_fd = descriptors[3];
+    self.cgroup_fd = descriptors[4];
+    self.keep = descriptors[5];
+    descriptors[5] = -1;
+
+    prctl(PR_SET_NAME, "rootless:init");
+    broken = load(descriptors[6]);
+    if (broken) {
+        report_broken(broken);
+        return 1;
+    }
+    descriptors[6] = -1;
+    if (close_the_rest(descriptors, 7) < 0) {
+        report_broken("close_range failed");
+        return 1;
+    }
+    self.proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    for (uint32_t i = 0; i < self.plan.count; i++) {
+        const struct op *op = &self.plan.ops[i];
+        int error = operations[op->code](op);
+
+        if (error == 0) {
+            if (op->on_error == ON_ERROR_ELSE)
+                i += op->alternatives;
+        } else if (op->on_error == ON_ERROR_ELSE) {
+            report_skipped(i, -error);
+        } else if (op->on_error == ON_ERROR_FAIL || !absent(error)) {
+            report_failed(i, -error);
+            return 1;
+        }
+    }
+    return 0;
+}

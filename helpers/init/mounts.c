@@ -1,0 +1,355 @@
+/* Mounts: made detached, given their attributes, then attached to a descriptor. No target is ever named by a string,
+ * and no mount is visible before it has the attributes that were asked for. */
+#include "init.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+/* How rootless/plan/ops.py says it in the numbers of MOUNT and BIND. */
+enum mount_flag {
+    RECURSIVE = 1,         /* BIND: with what is mounted below */
+    PLAIN_TARGET = 2,      /* no link on the way to the target: /proc, /sys and /dev are what they say */
+    KEEP_MODE = 4,         /* MOUNT: the mode of the directory that it covers */
+    COPY_UP = 8,           /* MOUNT: the contents of the directory that it covers */
+    LEGACY = 16,           /* MOUNT: by mount(2), for option values over 255 bytes */
+    RECURSIVE_PROPAGATION = 32,
+    TARGET_IS_SOURCE = 64, /* BIND: the source is the target's own path inside the root */
+};
+
+static int set_attributes(int fd, bool recursive, int64_t set, int64_t clear, int64_t propagation)
+{
+    struct mount_attr attr = {
+        .attr_set = (uint64_t)set,
+        .attr_clr = (uint64_t)clear,
+        .propagation = (uint64_t)propagation,
+    };
+
+    if (set == 0 && clear == 0 && propagation == 0)
+        return 0;
+    return sys_mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr);
+}
+
+/* Numbers: flags, propagation, set, clear, set below, clear below: the same for MOUNT, BIND and REMOUNT. */
+static int apply(int fd, const struct op *op)
+{
+    if (set_attributes(fd, false, op->n[2], op->n[3], 0) < 0 || set_attributes(fd, true, op->n[4], op->n[5], 0) < 0 ||
+        set_attributes(fd, op->n[0] & RECURSIVE_PROPAGATION, 0, 0, op->n[1]) < 0)
+        return failed("mount_setattr");
+    return 0;
+}
+
+int attach(int mount_fd, int target_fd)
+{
+    if (sys_move_mount(mount_fd, "", target_fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+        return failed("move_mount");
+    return 0;
+}
+
+static uint64_t target_resolution(const struct op *op)
+{
+    return op->n[0] & PLAIN_TARGET ? RESOLVE_NO_SYMLINKS : 0;
+}
+
+int op_propagation(const struct op *op)
+{
+    struct mount_attr attr = {.propagation = (uint64_t)op->n[1]};
+    unsigned flags = op->n[0] & RECURSIVE_PROPAGATION ? AT_RECURSIVE : 0;
+
+    return sys_mount_setattr(AT_FDCWD, "/", flags, &attr) < 0 ? failed("mount_setattr") : 0;
+}
+
+/* pivot_root(2) refuses a new root whose parent mount is shared. Only the top of a mount can be changed, and the parent
+ * of `directory` is somewhere above it. */
+static int make_parent_private(int directory)
+{
+    struct mount_attr private = {.propagation = MS_PRIVATE};
+    int fd = openat(directory, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    while (fd >= 0) {
+        struct stat here, above;
+        int parent;
+
+        if (sys_mount_setattr(fd, "", AT_EMPTY_PATH, &private) == 0)
+            return close(fd);
+        if (errno != EINVAL)
+            break;
+        parent = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (parent < 0 || fstat(fd, &here) < 0 || fstat(parent, &above) < 0)
+            break;
+        close(fd);
+        fd = parent;
+        if (here.st_dev == above.st_dev && here.st_ino == above.st_ino)
+            return 0; /* the top of a chroot that is no mount: pivot_root will say it */
+    }
+    return -1;
+}
+
+int op_root(const struct op *op)
+{
+    int result, target = open(text(op, 0), O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (target < 0)
+        return failed("open");
+    self.root_fd = sys_open_tree(target, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+    if (self.root_fd < 0)
+        return failed("open_tree");
+    if (make_parent_private(target) < 0 || set_attributes(self.root_fd, false, 0, 0, MS_PRIVATE) < 0)
+        return failed("mount_setattr");
+    result = attach(self.root_fd, target);
+    close(target);
+    return result;
+}
+
+/* What the kernel has to say about a file system's options is in the context: "e tmpfs: Unknown parameter 'x'". */
+static int filesystem_failed(int fs, const char *call)
+{
+    char message[1024];
+    int error = errno;
+    ssize_t n = read(fs, message, sizeof message);
+
+    if (n > 2)
+        explain_failure(message + 2, (size_t)n - 2);
+    close(fs);
+    return failed_with(call, error);
+}
+
+static int configure(int fs, const struct op *op, int options)
+{
+    for (const char *option = plan_next(&self.plan, op, options, NULL); option;
+         option = plan_next(&self.plan, op, options, option)) {
+        const char *equals = strchr(option, '=');
+        char key[256];
+
+        if (!equals) {
+            if (sys_fsconfig(fs, FSCONFIG_SET_FLAG, option, NULL) < 0)
+                return -1;
+            continue;
+        }
+        if ((size_t)(equals - option) >= sizeof key) {
+            errno = EINVAL;
+            return -1;
+        }
+        memcpy(key, option, (size_t)(equals - option));
+        key[equals - option] = '\0';
+        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, key, equals + 1) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int mount_legacy(const struct op *op, int target)
+{
+    char path[sizeof "/proc/self/fd/" + 10], data[4096] = "";
+    size_t used = 0;
+
+    for (const char *option = plan_next(&self.plan, op, 3, NULL); option; option = plan_next(&self.plan, op, 3, option)) {
+        int n = snprintf(data + used, sizeof data - used, "%s%s", used ? "," : "", option);
+
+        if ((size_t)n >= sizeof data - used)
+            return failed_with("mount", E2BIG);
+        used += (size_t)n;
+    }
+    snprintf(path, sizeof path, "/proc/self/fd/%d", target);
+    return sys_mount(text(op, 1), path, text(op, 0), 0, data) < 0 ? failed("mount") : 0;
+}
+
+int op_mount(const struct op *op)
+{
+    struct stat covered;
+    int fs, mount_fd, result, target = open_or_create(text(op, 2), true, target_resolution(op));
+
+    if (target < 0)
+        return failed("openat2");
+    if (op->n[0] & LEGACY) {
+        result = mount_legacy(op, target);
+        close(target);
+        if (result == 0 && (target = open_inside(text(op, 2), O_PATH, target_resolution(op))) < 0)
+            return failed("openat2");
+        return result ? result : apply(target, op);
+    }
+
+    fs = sys_fsopen(text(op, 0), FSOPEN_CLOEXEC);
+    if (fs < 0)
+        return failed("fsopen");
+    if (op->s[1].length && sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", text(op, 1)) < 0)
+        return filesystem_failed(fs, "fsconfig");
+    if (configure(fs, op, 3) < 0)
+        return filesystem_failed(fs, "fsconfig");
+    if (op->n[0] & KEEP_MODE && fstat(target, &covered) == 0) {
+        char mode[8];
+
+        snprintf(mode, sizeof mode, "%o", (unsigned)covered.st_mode & 07777);
+        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", mode) < 0)
+            return filesystem_failed(fs, "fsconfig");
+    }
+    if (sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
+        return filesystem_failed(fs, "mount");
+    /* copying needs to write: a read-only mount becomes one in apply() */
+    mount_fd = sys_fsmount(fs, FSMOUNT_CLOEXEC, (unsigned)(op->n[2] & ~(int64_t)MOUNT_ATTR_RDONLY));
+    if (mount_fd < 0)
+        return filesystem_failed(fs, "fsmount");
+    close(fs);
+    result = op->n[0] & COPY_UP && copy_tree(target, mount_fd) < 0 ? failed("copy") : apply(mount_fd, op);
+    if (result == 0)
+        result = attach(mount_fd, target);
+    close(mount_fd);
+    close(target);
+    return result;
+}
+
+int op_bind(const struct op *op)
+{
+    unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->n[0] & RECURSIVE ? AT_RECURSIVE : 0);
+    struct stat st;
+    int source, target, result;
+
+    if (op->n[0] & TARGET_IS_SOURCE) {
+        target = open_inside(text(op, 1), O_PATH, target_resolution(op));
+        if (target < 0)
+            return failed("openat2");
+        source = sys_open_tree(target, "", flags | AT_EMPTY_PATH);
+        if (source < 0)
+            return failed("open_tree");
+    } else {
+        source = sys_open_tree(AT_FDCWD, text(op, 0), flags);
+        if (source < 0 || fstat(source, &st) < 0)
+            return failed("open_tree");
+        target = open_or_create(text(op, 1), S_ISDIR(st.st_mode), target_resolution(op));
+        if (target < 0)
+            return failed("openat2");
+    }
+    result = apply(source, op);
+    if (result == 0)
+        result = attach(source, target);
+    close(source);
+    close(target);
+    return result;
+}
+
+int op_remount(const struct op *op)
+{
+    int result, fs, target = open_inside(text(op, 0), O_PATH, 0);
+
+    if (target < 0)
+        return failed("openat2");
+    if (op->s[1].length) {
+        fs = sys_fspick(target, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
+        if (fs < 0)
+            return failed("fspick");
+        if (configure(fs, op, 1) < 0 || sys_fsconfig(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL) < 0)
+            return filesystem_failed(fs, "fsconfig");
+        close(fs);
+    }
+    result = apply(target, op);
+    close(target);
+    return result;
+}
+
+/* One empty file system serves for every directory that is masked. */
+static int empty_directory(void)
+{
+    int fs;
+
+    if (self.mask_fd >= 0)
+        return sys_open_tree(self.mask_fd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    fs = sys_fsopen("tmpfs", FSOPEN_CLOEXEC);
+    if (fs < 0 || sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", "tmpfs") < 0 ||
+        sys_fsconfig(fs, FSCONFIG_SET_STRING, "size", "0k") < 0 || sys_fsconfig(fs, FSCONFIG_SET_STRING, "nr_inodes", "2") < 0 ||
+        sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
+        return -1;
+    self.mask_fd =
+        sys_fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    close(fs);
+    return self.mask_fd;
+}
+
+/* The host's /dev/null covers a file, and only if it is that (CVE-2025-31133). */
+static int host_null(void)
+{
+    struct stat st;
+    int fd = sys_open_tree(AT_FDCWD, "/dev/null", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -1;
+    if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3)) {
+        close(fd);
+        errno = ENODEV;
+        return -1;
+    }
+    return fd;
+}
+
+int op_mask(const struct op *op)
+{
+    struct stat st;
+    int cover, result, target = open_inside(text(op, 0), O_PATH, 0);
+
+    if (target < 0 || fstat(target, &st) < 0)
+        return failed("openat2");
+    cover = S_ISDIR(st.st_mode) ? empty_directory() : host_null();
+    if (cover < 0)
+        return failed("open_tree");
+    result = attach(cover, target);
+    if (cover != self.mask_fd)
+        close(cover);
+    close(target);
+    return result;
+}
+
+int op_readonly_path(const struct op *op)
+{
+    int tree, result, target = open_inside(text(op, 0), O_PATH, 0);
+
+    if (target < 0)
+        return failed("openat2");
+    tree = sys_open_tree(target, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+    if (tree < 0)
+        return failed("open_tree");
+    if (set_attributes(tree, true, MOUNT_ATTR_RDONLY, 0, 0) < 0)
+        return failed("mount_setattr");
+    result = attach(tree, target);
+    close(tree);
+    close(target);
+    return result;
+}
+
+int op_root_attributes(const struct op *op)
+{
+    return apply(self.root_fd, op);
+}
+
+int op_pivot(const struct op *op)
+{
+    struct mount_attr slave = {.propagation = MS_SLAVE};
+    int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    (void)op;
+    if (old < 0 || fchdir(self.root_fd) < 0)
+        return failed("open");
+    if (sys_pivot_root(".", ".") < 0)
+        return failed("pivot_root");
+    /* the old root lies on the new one now; its unmounting must not reach the host */
+    if (fchdir(old) < 0 || sys_mount_setattr(AT_FDCWD, ".", AT_RECURSIVE, &slave) < 0)
+        return failed("mount_setattr");
+    if (sys_umount2(".", MNT_DETACH) < 0)
+        return failed("umount2");
+    close(old);
+    return chdir("/") < 0 ? failed("chdir") : 0;
+}
+
+int op_chroot(const struct op *op)
+{
+    (void)op;
+    if (fchdir(self.root_fd) < 0)
+        return failed("fchdir");
+    if (sys_move_mount(self.root_fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return failed("move_mount");
+    if (chroot(".") < 0)
+        return failed("chroot");
+    return chdir("/") < 0 ? failed("chdir") : 0;
+}

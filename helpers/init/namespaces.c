@@ -1,0 +1,112 @@
+/* Namespaces and what is set in them that is not a mount. */
+#include "init.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/keyctl.h>
+#include <linux/magic.h>
+#include <net/if.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/vfs.h>
+
+int op_join(const struct op *op)
+{
+    int fd = open(text(op, 0), O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return failed("open");
+    if (setns(fd, (int)op->n[0]) < 0)
+        return failed("setns");
+    close(fd);
+    return 0;
+}
+
+int op_unshare(const struct op *op)
+{
+    return unshare((int)op->n[0]) < 0 ? failed("unshare") : 0;
+}
+
+/* Root of the user namespace, so that what is made from here on belongs to it. The capabilities stay. */
+int op_become(const struct op *op)
+{
+    uid_t uid = (uid_t)op->n[0];
+    gid_t gid = (gid_t)op->n[1];
+
+    if (syscall(SYS_setresgid, gid, gid, gid) < 0)
+        return failed("setresgid");
+    if (syscall(SYS_setresuid, uid, uid, uid) < 0)
+        return failed("setresuid");
+    return 0;
+}
+
+/* A process in a namespace that is joined must not reach this one by ptrace or /proc (CVE-2016-9962). */
+int op_non_dumpable(const struct op *op)
+{
+    (void)op;
+    return prctl(PR_SET_DUMPABLE, 0) < 0 ? failed("prctl(PR_SET_DUMPABLE)") : 0;
+}
+
+/* Through the host's /proc, never the image's, and only if it is one (CVE-2019-16884, CVE-2019-19921). */
+int op_proc_write(const struct op *op)
+{
+    struct statfs fs;
+    size_t length = op->s[1].length;
+    int fd = openat(self.proc_fd, text(op, 0), O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd < 0)
+        return failed("open");
+    if (fstatfs(fd, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC) {
+        close(fd);
+        return failed_with("open", EXDEV);
+    }
+    if (write(fd, text(op, 1), length) != (ssize_t)length) {
+        int result = failed("write");
+        close(fd);
+        return result;
+    }
+    close(fd);
+    return 0;
+}
+
+int op_session(const struct op *op)
+{
+    (void)op;
+    return setsid() < 0 ? failed("setsid") : 0;
+}
+
+int op_keyring(const struct op *op)
+{
+    return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, text(op, 0)) < 0 ? failed("keyctl") : 0;
+}
+
+int op_hostname(const struct op *op)
+{
+    return sethostname(text(op, 0), op->s[0].length) < 0 ? failed("sethostname") : 0;
+}
+
+int op_domainname(const struct op *op)
+{
+    return syscall(SYS_setdomainname, text(op, 0), op->s[0].length) < 0 ? failed("setdomainname") : 0;
+}
+
+int op_link_up(const struct op *op)
+{
+    struct ifreq request = {.ifr_flags = 0};
+    int result = 0, fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return failed("socket");
+    strncpy(request.ifr_name, text(op, 0), IFNAMSIZ - 1);
+    if (ioctl(fd, SIOCGIFFLAGS, &request) < 0)
+        result = failed("ioctl(SIOCGIFFLAGS)");
+    request.ifr_flags |= IFF_UP;
+    if (result == 0 && ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+        result = failed("ioctl(SIOCSIFFLAGS)");
+    close(fd);
+    return result;
+}

@@ -1,0 +1,135 @@
+/* Paths inside the container's root. The image is hostile: it may hold any link, and another container that shares a
+ * volume may change it meanwhile (CVE-2021-30465). So the kernel resolves, with the root as the end of the world, and
+ * what is found is used by descriptor. */
+#include "init.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { MAX_LINKS = 40, MAX_RACES = 64 };
+
+int open_inside(const char *path, uint64_t flags, uint64_t resolve)
+{
+    struct open_how how = {
+        .flags = flags | O_CLOEXEC,
+        .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve,
+    };
+    int fd = -1;
+
+    /* EAGAIN: something on the way was renamed or mounted while the kernel looked */
+    for (int i = 0; i < MAX_RACES; i++) {
+        fd = sys_openat2(self.root_fd, *path ? path : ".", &how);
+        if (fd >= 0 || errno != EAGAIN)
+            break;
+    }
+    return fd;
+}
+
+/* `path` with the link at its component [start, end) replaced by what the link says. */
+static int follow(char *path, size_t start, size_t end, int parent, const char *name)
+{
+    char target[PATH_MAX], whole[PATH_MAX];
+    ssize_t n = readlinkat(parent, name, target, sizeof target);
+    int length;
+
+    if (n < 0 || n == (ssize_t)sizeof target)
+        return -1;
+    length = snprintf(whole, sizeof whole, "%.*s%.*s%s", target[0] == '/' ? 0 : (int)start, path, (int)n, target, path + end);
+    if (length >= (int)sizeof whole) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(path, whole, (size_t)length + 1);
+    return 0;
+}
+
+static int create(int parent, const char *name, bool directory)
+{
+    int fd;
+
+    if (directory)
+        return mkdirat(parent, name, 0755);
+    fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return -1;
+    return close(fd);
+}
+
+/* Opens (O_PATH) a directory or a file, making what is missing of it. A dangling link, such as /etc/resolv.conf of many
+ * images, is followed inside the root and its target made. */
+int open_or_create(const char *wanted, bool directory, uint64_t resolve)
+{
+    char path[PATH_MAX], prefix[PATH_MAX], name[NAME_MAX + 1];
+    int parent, links = 0, fd = open_inside(wanted, O_PATH, resolve);
+
+    if (fd >= 0 || errno != ENOENT)
+        return fd;
+    if (strlen(wanted) >= sizeof path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(path, wanted);
+
+again:
+    parent = open_inside(".", O_PATH | O_DIRECTORY, resolve);
+    for (size_t start = strspn(path, "/"), end; parent >= 0 && path[start]; start = end + strspn(path + end, "/")) {
+        bool last;
+
+        end = start + strcspn(path + start, "/");
+        last = path[end + strspn(path + end, "/")] == '\0';
+        if (end - start > NAME_MAX) {
+            errno = ENAMETOOLONG;
+            fd = -1;
+            break;
+        }
+        memcpy(name, path + start, end - start);
+        name[end - start] = '\0';
+        memcpy(prefix, path, end);
+        prefix[end] = '\0';
+
+        fd = open_inside(prefix, O_PATH, resolve);
+        if (fd < 0 && errno == ENOENT) {
+            if (!(resolve & RESOLVE_NO_SYMLINKS) && links < MAX_LINKS && follow(path, start, end, parent, name) == 0) {
+                links++;
+                close(parent);
+                goto again;
+            }
+            if (create(parent, name, directory || !last) < 0 && errno != EEXIST)
+                break;
+            fd = open_inside(prefix, O_PATH, resolve);
+        }
+        if (fd < 0)
+            break;
+        close(parent);
+        parent = fd;
+    }
+    if (fd < 0 && parent >= 0) {
+        int error = errno;
+        close(parent);
+        errno = error;
+        return -1;
+    }
+    return parent;
+}
+
+/* Opens the directory that holds `path`, made where it is missing, and points `name` at the last component. */
+int open_parent(const char *path, const char **name)
+{
+    char directory[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    size_t length = slash ? (size_t)(slash - path) : 0;
+
+    *name = slash ? slash + 1 : path;
+    if (length >= sizeof directory) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(directory, path, length);
+    directory[length] = '\0';
+    return open_or_create(directory, true, 0);
+}

@@ -1,0 +1,52 @@
+/* Decoding a Plan: the only input of this program that is not the kernel's. */
+#include "plan.h"
+
+#include <string.h>
+
+static bool is_list(uint16_t code, int which)
+{
+    return (code == OP_MOUNT && which == 3) || (code == OP_REMOUNT && which == 1) || (code == OP_COMMAND && which == 0) ||
+           (code == OP_EXEC && which <= 1);
+}
+
+const char *plan_decode(const void *bytes, size_t length, struct plan *plan)
+{
+    const struct plan_header *header = bytes;
+
+    if (length < sizeof *header || memcmp(header->magic, PLAN_MAGIC, sizeof header->magic) != 0)
+        return "not a plan of this version";
+    /* both are 32 bits wide: the sum cannot overflow 64 */
+    if ((uint64_t)length != sizeof *header + (uint64_t)header->ops * sizeof(struct op) + header->string_bytes)
+        return "the sizes in its header do not add up";
+    plan->ops = (const struct op *)(header + 1);
+    plan->count = header->ops;
+    plan->strings = (const char *)(plan->ops + header->ops);
+    if (header->ops == 0 || header->string_bytes == 0)
+        return "it is empty";
+
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct op *op = &plan->ops[i];
+
+        if (op->code < OP_JOIN || op->code > OP_EXEC)
+            return "it has an unknown operation";
+        if (op->on_error > ON_ERROR_ELSE || op->alternatives >= plan->count - i)
+            return "an operation has impossible alternatives";
+        for (int which = 0; which < PLAN_STRINGS; which++) {
+            uint64_t end = (uint64_t)op->s[which].offset + op->s[which].length;
+
+            if (end >= header->string_bytes || plan->strings[end] != '\0')
+                return "a string is out of bounds";
+            if (is_list(op->code, which) && op->s[which].length > 0 && plan->strings[end - 1] != '\0')
+                return "a list is not terminated";
+        }
+    }
+    return NULL;
+}
+
+const char *plan_next(const struct plan *plan, const struct op *op, int which, const char *item)
+{
+    const char *list = plan_text(plan, op, which);
+    const char *next = item ? item + strlen(item) + 1 : list;
+
+    return next < list + op->s[which].length ? next : NULL;
+}

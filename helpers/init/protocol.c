@@ -1,0 +1,185 @@
+/* The child's side of the protocol; rootless/launch/protocol.py is the parent's, and draws the whole of it.
+ *
+ *     USERNS_READY           the user namespace exists        then waits for 'M': its maps are written
+ *     NAMESPACES_READY pid   the container process exists     then waits for 'G': go
+ *     READY                  everything but the program       then waits for the start: 'S', or a connection
+ *     FAILED op errno text   and exits
+ *     SKIPPED op errno text  an operation with an alternative failed; goes on
+ *
+ * End of file on the report descriptor after the start means that the program runs. A parent that dies is seen as end of
+ * file on the reply descriptor, or as a broken pipe. */
+#include "init.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+enum message { USERNS_READY = 1, NAMESPACES_READY = 2, READY = 3, FAILED = 4, SKIPPED = 5 };
+
+struct report {
+    uint32_t type;
+    int32_t value; /* a pid, or the index of an operation; -1: no operation */
+    int32_t error; /* errno */
+    uint32_t length;
+    char detail[2048]; /* the name of the call, NUL, what else is known */
+};
+
+static struct {
+    const char *call;
+    char text[1800];
+    size_t length;
+} failure;
+
+int failed_with(const char *call, int error)
+{
+    failure.call = call;
+    return -error;
+}
+
+int failed(const char *call)
+{
+    return failed_with(call, errno);
+}
+
+void explain_failure(const void *text, size_t length)
+{
+    failure.length = length < sizeof failure.text ? length : sizeof failure.text;
+    memcpy(failure.text, text, failure.length);
+}
+
+/* One write of less than PIPE_BUF bytes, so that reports of two processes never mix. */
+static void report(enum message type, int value, int error)
+{
+    struct report message = {.type = type, .value = value, .error = error};
+    const char *call = failure.call ? failure.call : "";
+    size_t named = strlen(call) + 1;
+
+    if (type == FAILED || type == SKIPPED) {
+        memcpy(message.detail, call, named);
+        memcpy(message.detail + named, failure.text, failure.length);
+        message.length = (uint32_t)(named + failure.length);
+        failure.call = NULL;
+        failure.length = 0;
+    }
+    /* a socket or a pipe whose reader is gone: this process has no reason to go on (SIGPIPE has its default action) */
+    if (write(self.report_fd, &message, offsetof(struct report, detail) + message.length) < 0)
+        _exit(1);
+}
+
+void report_failed(uint32_t index, int error)
+{
+    report(FAILED, (int)index, error);
+}
+
+void report_skipped(uint32_t index, int error)
+{
+    report(SKIPPED, (int)index, error);
+}
+
+void report_broken(const char *why)
+{
+    failed_with("the plan", EINVAL);
+    explain_failure(why, strlen(why));
+    report(FAILED, -1, EINVAL);
+}
+
+static void await(char expected)
+{
+    char reply;
+    ssize_t n;
+
+    do
+        n = read(self.reply_fd, &reply, 1);
+    while (n < 0 && errno == EINTR);
+    if (n != 1 || reply != expected)
+        _exit(1);
+}
+
+int op_new_user(const struct op *op)
+{
+    (void)op;
+    if (unshare(CLONE_NEWUSER) < 0)
+        return failed("unshare");
+    report(USERNS_READY, 0, 0);
+    await('M');
+    return 0;
+}
+
+/* The container process becomes a child of our parent: whoever called `rootless create` finds it among its own. */
+int op_fork(const struct op *op)
+{
+    struct clone_args args = {.flags = CLONE_PARENT};
+    long pid;
+
+    (void)op;
+    if (self.cgroup_fd >= 0) {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = (uint64_t)self.cgroup_fd;
+    }
+    pid = syscall(SYS_clone3, &args, sizeof args);
+    if (pid < 0)
+        return failed("clone3");
+    if (pid > 0) {
+        report(NAMESPACES_READY, (int)pid, 0);
+        _exit(0);
+    }
+    await('G');
+    return 0;
+}
+
+int op_ready(const struct op *op)
+{
+    (void)op;
+    report(READY, 0, 0);
+    return 0;
+}
+
+static void end_by(int number)
+{
+    _exit(128 + number);
+}
+
+/* As PID 1 of its namespace this process would not feel a signal that it has no handler for; a created container can be
+ * ended by any that would end a program. execve takes the handlers away. */
+static void obey_signals(void)
+{
+    static const int harmless[] = {SIGKILL, SIGSTOP, SIGCHLD, SIGCONT, SIGURG, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU};
+    struct sigaction action = {.sa_handler = end_by};
+
+    for (int number = 1; number < NSIG; number++) {
+        bool leave = false;
+
+        for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
+            leave |= number == harmless[i];
+        if (!leave)
+            sigaction(number, &action, NULL);
+    }
+}
+
+int op_wait_start(const struct op *op)
+{
+    int caller;
+
+    (void)op;
+    obey_signals();
+    if (self.start_fd < 0) {
+        await('S');
+        return 0;
+    }
+    /* the creator may go; from here on the one who starts is told */
+    close(self.report_fd);
+    close(self.reply_fd);
+    self.report_fd = self.reply_fd = -1;
+    do
+        caller = accept4(self.start_fd, NULL, NULL, SOCK_CLOEXEC);
+    while (caller < 0 && (errno == EINTR || errno == ECONNABORTED));
+    if (caller < 0)
+        _exit(1);
+    close(self.start_fd);
+    self.report_fd = caller;
+    return 0;
+}

@@ -1,0 +1,84 @@
+/* System calls that C libraries have no wrapper for, or have under headers that clash with the kernel's own. */
+#pragma once
+
+#include <linux/close_range.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <linux/sched.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442
+#endif
+#ifndef MNT_DETACH
+#define MNT_DETACH 2
+#endif
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
+#ifndef AT_EMPTY_PATH
+#define AT_EMPTY_PATH 0x1000
+#endif
+
+static inline int sys_close_range(unsigned first, unsigned last, unsigned flags)
+{
+    return (int)syscall(SYS_close_range, first, last, flags);
+}
+
+static inline int sys_openat2(int dir, const char *path, struct open_how *how)
+{
+    return (int)syscall(SYS_openat2, dir, path, how, sizeof *how);
+}
+
+static inline int sys_open_tree(int dir, const char *path, unsigned flags)
+{
+    return (int)syscall(SYS_open_tree, dir, path, flags);
+}
+
+static inline int sys_move_mount(int from, const char *from_path, int to, const char *to_path, unsigned flags)
+{
+    return (int)syscall(SYS_move_mount, from, from_path, to, to_path, flags);
+}
+
+static inline int sys_fsopen(const char *type, unsigned flags)
+{
+    return (int)syscall(SYS_fsopen, type, flags);
+}
+
+static inline int sys_fspick(int dir, const char *path, unsigned flags)
+{
+    return (int)syscall(SYS_fspick, dir, path, flags);
+}
+
+static inline int sys_fsconfig(int fs, unsigned command, const char *key, const void *value)
+{
+    return (int)syscall(SYS_fsconfig, fs, command, key, value, 0);
+}
+
+static inline int sys_fsmount(int fs, unsigned flags, unsigned attributes)
+{
+    return (int)syscall(SYS_fsmount, fs, flags, attributes);
+}
+
+static inline int sys_mount_setattr(int dir, const char *path, unsigned flags, struct mount_attr *attr)
+{
+    return (int)syscall(SYS_mount_setattr, dir, path, flags, attr, sizeof *attr);
+}
+
+static inline int sys_mount(const char *source, const char *target, const char *type, unsigned long flags, const void *data)
+{
+    return (int)syscall(SYS_mount, source, target, type, flags, data);
+}
+
+static inline int sys_umount2(const char *target, int flags)
+{
+    return (int)syscall(SYS_umount2, target, flags);
+}
+
+static inline int sys_pivot_root(const char *new_root, const char *put_old)
+{
+    return (int)syscall(SYS_pivot_root, new_root, put_old);
+}
