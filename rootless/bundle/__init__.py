@@ -1,0 +1,1 @@
+"""config.json: read, checked, adapted for running without root, made from images."""

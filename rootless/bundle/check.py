@@ -1,0 +1,278 @@
+"""config.json against the OCI runtime specification 1.3.0, before anything happens.
+
+The tables here (config.md) and in check_linux.py (config-linux.md) read like the specification, section by section, and
+are the only place that knows the types of config.json. Where they differ from the specification's JSON schema, a
+comment says why. What one host supports, or what one section asks of another, is not decided here.
+"""
+
+from __future__ import annotations
+
+from rootless.bundle.check_linux import ID_MAPPINGS, LINUX
+from rootless.bundle.schema import (
+    ABSOLUTE_PATH,
+    ID,
+    PATH,
+    STRING,
+    STRING_MAP,
+    STRINGS,
+    UINT16,
+    UINT32,
+    UINT64,
+    Invalid,
+    array,
+    boolean,
+    distinct,
+    integer,
+    one_of,
+    quoted,
+    record,
+    string,
+    strings,
+)
+from rootless.errors import RootlessError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MOST_HOSTNAME_BYTES = 64
+"""What sethostname(2) and setdomainname(2) take (__NEW_UTS_LEN)."""
+
+
+def check(config: object) -> None:
+    """Refuse a configuration that breaks the specification, at the first thing that does.
+
+    Unknown properties are ignored, at every level. An optional property may be null: whoever reads the configuration
+    treats that as absent.
+
+    Args:
+        config: the whole config.json as jsontext.parse returns it.
+
+    Raises:
+        RootlessError: RL-CONFIG, with the place in config.json.
+    """
+    try:
+        CONFIG(config)
+    except Invalid as invalid:
+        raise RootlessError(
+            "config.json is not valid",
+            cause=invalid.cause,
+            where=invalid.where(),
+            fix=invalid.fix,
+            code="RL-CONFIG",
+        ) from None
+
+
+# -- Rules that a table cannot say -------------------------------------------------------------------------------------
+
+
+def _supported_version(value: object) -> None:
+    SEMANTIC_VERSION(value)
+    version = str(value)
+    if not version.startswith("1."):
+        cause = f"unsupported ociVersion {quoted(version)}: this runtime knows 1.x"
+        raise Invalid(cause, "use a bundle made for version 1 of the specification")
+
+
+def _is_semantic_version(text: str) -> bool:
+    """Hold `text` against semver.org 2.0.0: MAJOR.MINOR.PATCH[-PRE.RELEASE][+BUILD]."""
+    text, plus, build = text.partition("+")
+    text, minus, prerelease = text.partition("-")
+    numbers = text.split(".")
+    return (
+        len(numbers) == len(("major", "minor", "patch"))
+        and all(_is_word(number) and number.isdigit() and _has_no_leading_zero(number) for number in numbers)
+        and (not minus or all(_is_word(part) and _has_no_leading_zero(part) for part in prerelease.split(".")))
+        and (not plus or all(_is_word(part) for part in build.split(".")))
+    )
+
+
+def _is_word(part: str) -> bool:
+    return part.isascii() and part.replace("-", "0").isalnum()
+
+
+def _has_no_leading_zero(part: str) -> bool:
+    return not part.isdigit() or part == "0" or part[0] != "0"
+
+
+def _soft_within_hard(rlimit: dict[str, Any]) -> None:
+    soft, hard = rlimit["soft"], rlimit["hard"]
+    if soft > hard:
+        cause = f"found {soft}, expected at most {hard}, which is the hard limit"
+        raise Invalid(cause, "lower it, or raise the hard limit", ["soft"])
+
+
+# -- Mounts ------------------------------------------------------------------------------------------------------------
+
+MOUNTS = array(
+    record(
+        required={
+            "destination": PATH,  # may be relative since 1.2.0, and is then taken from /
+        },
+        optional={
+            "source": STRING,
+            "options": STRINGS,
+            "type": STRING,
+            "uidMappings": ID_MAPPINGS,
+            "gidMappings": ID_MAPPINGS,
+        },
+    ),
+)
+
+# -- Process -----------------------------------------------------------------------------------------------------------
+
+# An entry without = is passed on: execve(2) takes it. An empty one is a variable to nobody, only a template's mistake.
+ENVIRONMENT = array(string("NAME=value", fix="write NAME=value, or remove it", accepts=len))
+
+USER = record(
+    optional={
+        "uid": ID,
+        "gid": ID,
+        "umask": UINT32,
+        "additionalGids": array(ID),
+        "username": STRING,
+    },
+)
+
+# Names are not looked at: one that the kernel does not know is worth a warning and no more (config.md).
+CAPABILITIES = record(
+    optional={
+        "bounding": STRINGS,
+        "permitted": STRINGS,
+        "effective": STRINGS,
+        "inheritable": STRINGS,
+        "ambient": STRINGS,
+    },
+)
+
+RLIMITS = array(
+    record(
+        required={
+            "type": one_of(
+                "RLIMIT_AS RLIMIT_CORE RLIMIT_CPU RLIMIT_DATA RLIMIT_FSIZE RLIMIT_LOCKS RLIMIT_MEMLOCK "
+                "RLIMIT_MSGQUEUE RLIMIT_NICE RLIMIT_NOFILE RLIMIT_NPROC RLIMIT_RSS RLIMIT_RTPRIO RLIMIT_RTTIME "
+                "RLIMIT_SIGPENDING RLIMIT_STACK",
+            ),
+            "soft": UINT64,
+            "hard": UINT64,
+        },
+        also=_soft_within_hard,
+    ),
+    also=distinct("type"),
+)
+
+SCHEDULER = record(
+    required={
+        "policy": one_of("SCHED_OTHER SCHED_FIFO SCHED_RR SCHED_BATCH SCHED_ISO SCHED_IDLE SCHED_DEADLINE"),
+    },
+    optional={
+        "nice": integer(-20, 19),
+        "priority": integer(0, 99),
+        "flags": array(
+            one_of(
+                "SCHED_FLAG_RESET_ON_FORK SCHED_FLAG_RECLAIM SCHED_FLAG_DL_OVERRUN SCHED_FLAG_KEEP_POLICY "
+                "SCHED_FLAG_KEEP_PARAMS SCHED_FLAG_UTIL_CLAMP_MIN SCHED_FLAG_UTIL_CLAMP_MAX",
+            ),
+        ),
+        "runtime": UINT64,
+        "deadline": UINT64,
+        "period": UINT64,
+    },
+)
+
+IO_PRIORITY = record(
+    required={
+        "class": one_of("IOPRIO_CLASS_RT IOPRIO_CLASS_BE IOPRIO_CLASS_IDLE"),
+    },
+    optional={
+        "priority": integer(0, 7),
+    },
+)
+
+CPU_LIST = string(
+    "a list of CPUs such as 0-3,7",
+    fix="write numbers, ranges and commas",
+    accepts=lambda text: not text.strip("0123456789, -"),
+)
+
+PROCESS = record(
+    required={
+        "args": strings(filled=True),
+        "cwd": ABSOLUTE_PATH,
+    },
+    optional={
+        "terminal": boolean,
+        # The schema has uint64, but a terminal has 16 bits for each (TIOCSWINSZ(2const)).
+        "consoleSize": record(required={"height": UINT16, "width": UINT16}),
+        "env": ENVIRONMENT,
+        "user": USER,
+        "capabilities": CAPABILITIES,
+        "rlimits": RLIMITS,
+        "noNewPrivileges": boolean,
+        "apparmorProfile": STRING,
+        "selinuxLabel": STRING,
+        "oomScoreAdj": integer(-1000, 1000),
+        "scheduler": SCHEDULER,
+        "ioPriority": IO_PRIORITY,
+        "execCPUAffinity": record(optional={"initial": CPU_LIST, "final": CPU_LIST}),
+    },
+)
+
+# -- POSIX-platform Hooks ----------------------------------------------------------------------------------------------
+
+HOOK_LIST = array(
+    record(
+        required={
+            "path": ABSOLUTE_PATH,
+        },
+        optional={
+            "args": STRINGS,
+            "env": ENVIRONMENT,
+            "timeout": integer(1, 2**63 - 1),
+        },
+    ),
+)
+
+HOOKS = record(
+    optional={
+        "prestart": HOOK_LIST,
+        "createRuntime": HOOK_LIST,
+        "createContainer": HOOK_LIST,
+        "startContainer": HOOK_LIST,
+        "poststart": HOOK_LIST,
+        "poststop": HOOK_LIST,
+    },
+)
+
+# -- The whole ---------------------------------------------------------------------------------------------------------
+
+SEMANTIC_VERSION = string(
+    "a semantic version (semver.org) such as 1.2.0",
+    fix="write the version of the specification as MAJOR.MINOR.PATCH",
+    accepts=_is_semantic_version,
+)
+
+HOSTNAME = string(
+    f"at most {MOST_HOSTNAME_BYTES} bytes",
+    fix="shorten it",
+    accepts=lambda text: len(text.encode()) <= MOST_HOSTNAME_BYTES,
+)
+
+CONFIG = record(
+    required={
+        "ociVersion": _supported_version,
+        # The schema leaves it out for virtual machines; a Linux container has one.
+        "root": record(required={"path": PATH}, optional={"readonly": boolean}),
+    },
+    optional={
+        "mounts": MOUNTS,
+        # REQUIRED when start is called, not before (config.md): the verbs see to that.
+        "process": PROCESS,
+        "hostname": HOSTNAME,
+        "domainname": HOSTNAME,
+        "hooks": HOOKS,
+        "annotations": STRING_MAP,
+        "linux": LINUX,
+        # solaris, windows, vm, zos and freebsd are for runtimes of those platforms.
+    },
+)

@@ -1,0 +1,297 @@
+"""The words that the tables in check.py and check_linux.py are written in.
+
+Each word makes a rule, and a rule is called with one value: it returns when the value is right and raises Invalid when
+it is not. A rule does not know where it stands. An Invalid collects the keys and indexes it passes on its way out, so
+that a valid configuration pays nothing for paths.
+
+Values are what jsontext.parse returns: exactly str, int, float, bool, None, list and dict.
+"""
+
+from __future__ import annotations
+
+from _json import encode_basestring
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Rule = Callable[[object], None]
+
+MISSING = object()
+"""What a rule is called with when a required property is not there."""
+
+_SHOWN = 60
+"""Characters of a string that an error repeats."""
+
+_WIDEST_NUMBER_SHOWN = 128
+"""Bits of a number that an error repeats."""
+
+HIGHEST_ID = 2**32 - 2
+"""The greatest user or group id; the one above it is (uid_t) -1, "leave as it is" (chown(2), setresuid(2))."""
+
+
+class Invalid(Exception):  # noqa: N818 - it never leaves bundle/: check() turns it into a RootlessError
+    """A value is not what the specification asks for.
+
+    Attributes:
+        cause: what was found and what is expected.
+        fix: what to do about it.
+        path: keys and indexes that lead to the value, innermost first.
+    """
+
+    def __init__(self, cause: str, fix: str, path: list[str | int] | None = None) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.fix = fix
+        self.path = path or []
+
+    def where(self) -> str:
+        """Return the path as a person writes it: ``linux.sysctl["net.core.somaxconn"]``."""
+        text = ""
+        for step in reversed(self.path):
+            if isinstance(step, int):
+                text += f"[{step}]"
+            elif len(step) <= _SHOWN and step.isascii() and step.isidentifier():
+                text += "." + step if text else step
+            else:
+                text += f"[{quoted(step)}]"
+        return text
+
+
+def string(
+    expectation: str = "a string",
+    *,
+    fix: str = "write a string",
+    accepts: Callable[[str], object] | None = None,
+) -> Rule:
+    """Make a rule for a string that a system call can carry and for which `accepts` returns something true."""
+
+    def rule(value: object) -> None:
+        if type(value) is not str:
+            raise mismatch(value, expectation, "put it in quotes" if type(value) is int else fix)
+        if "\0" in value or not value.isascii():
+            _refuse_unutterable(value)
+        if accepts is not None and not accepts(value):
+            raise mismatch(value, expectation, fix)
+
+    return rule
+
+
+def one_of(names: str, *, or_empty: bool = False) -> Rule:
+    """Make a rule for a string that is one of `names`, which stand in one string with blanks between them.
+
+    `or_empty` is for where Go programs, runc among them, write an empty string for an absent one.
+    """
+    accepted = frozenset(names.split())
+    expectation = "one of " + ", ".join(names.split())
+    if or_empty:
+        accepted |= {""}
+
+    def rule(value: object) -> None:
+        if type(value) is not str or value not in accepted:
+            raise mismatch(value, expectation, "write one of them")
+
+    return rule
+
+
+def integer(low: int, high: int) -> Rule:
+    """Make a rule for a whole number in a range, both ends included."""
+
+    def rule(value: object) -> None:
+        if type(value) is not int or not low <= value <= high:
+            raise mismatch(value, f"an integer from {low} to {high}", _integer_fix(value))
+
+    return rule
+
+
+def boolean(value: object) -> None:
+    """Accept true and false."""
+    if type(value) is not bool:
+        raise mismatch(value, "true or false", "write true or false")
+
+
+def strings(*, filled: bool = False) -> Rule:
+    """Make a rule for an array of strings; it looks at all of them at once when there is nothing to say."""
+    one_by_one = array(string(), filled=filled)
+
+    def rule(value: object) -> None:
+        if type(value) is list and (value or not filled):
+            try:
+                joined = "".join(value)
+            except TypeError:
+                pass
+            else:
+                if joined.isascii() and "\0" not in joined:
+                    return
+        one_by_one(value)
+
+    return rule
+
+
+def array(element: Rule, *, filled: bool = False, also: Callable[[list[Any]], None] | None = None) -> Rule:
+    """Make a rule for an array, which is not empty if `filled`; `also` sees all of it once its elements are right."""
+    expectation = "an array that is not empty" if filled else "an array"
+
+    def rule(value: object) -> None:
+        if type(value) is not list:
+            raise mismatch(value, expectation, "write it as [ … ]")
+        if filled and not value:
+            raise mismatch(value, expectation, "add an element")
+        index = 0
+        try:
+            for index, item in enumerate(value):  # noqa: B007 - the handler needs it
+                element(item)
+        except Invalid as invalid:
+            invalid.path.append(index)
+            raise
+        if also is not None:
+            also(value)
+
+    return rule
+
+
+def mapping(keys: Rule, values: Rule) -> Rule:
+    """Make a rule for an object whose keys are data, such as annotations."""
+
+    def rule(value: object) -> None:
+        if type(value) is not dict:
+            raise mismatch(value, "an object", "write it as { … }")
+        key = ""
+        try:
+            for key, item in value.items():
+                keys(key)
+                values(item)
+        except Invalid as invalid:
+            invalid.path.append(key)
+            raise
+
+    return rule
+
+
+def record(
+    *,
+    required: dict[str, Rule] | None = None,
+    optional: dict[str, Rule] | None = None,
+    also: Callable[[dict[str, Any]], None] | None = None,
+) -> Rule:
+    """Make a rule for an object with known properties.
+
+    The required ones are looked at first, in the order of the table. Unknown properties are ignored (config.md,
+    Extensibility). An optional property may be null, which is how some writers say that it is absent. `also` sees the
+    whole object once its properties are right.
+    """
+    needed = required or {}
+    others = optional or {}
+
+    def rule(value: object) -> None:
+        if type(value) is not dict:
+            raise mismatch(value, "an object", "write it as { … }")
+        for key in needed:
+            require(value, key, needed[key])
+        key = ""
+        try:
+            for key, item in value.items():
+                if item is not None and key in others:
+                    others[key](item)
+        except Invalid as invalid:
+            invalid.path.append(key)
+            raise
+        if also is not None:
+            also(value)
+
+    return rule
+
+
+def require(properties: dict[str, Any], key: str, rule: Rule) -> None:
+    """Apply `rule` to a property that must be there.
+
+    Raises:
+        Invalid: it is not there, is null, or breaks the rule.
+    """
+    try:
+        rule(properties.get(key, MISSING))
+    except Invalid as invalid:
+        if key not in properties:
+            invalid.fix = "add it"
+        invalid.path.append(key)
+        raise
+
+
+def distinct(key: str) -> Callable[[list[dict[str, Any]]], None]:
+    """Make an `also` for an array of objects that all differ in `key`."""
+
+    def also(elements: list[dict[str, Any]]) -> None:
+        first: dict[object, int] = {}
+        for index, element in enumerate(elements):
+            earlier = first.setdefault(element[key], index)
+            if earlier != index:
+                cause = f"found {describe(element[key])} again, expected each {key} once (element {earlier} has it)"
+                raise Invalid(cause, "remove one of the two", [key, index])
+
+    return also
+
+
+def mismatch(value: object, expectation: str, fix: str) -> Invalid:
+    """Say what was found and what was expected."""
+    return Invalid(f"found {describe(value)}, expected {expectation}", fix)
+
+
+def describe(value: object) -> str:  # noqa: PLR0911 - one per kind of value
+    """Say what `value` is in the words of JSON."""
+    if value is MISSING:
+        return "nothing"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return "the string " + quoted(value)
+    if isinstance(value, int) and value.bit_length() > _WIDEST_NUMBER_SHOWN:
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, (int, float)):
+        return f"the number {value!r}"
+    kind = "array" if isinstance(value, list) else "object"
+    return f"an {kind}" if value else f"an empty {kind}"
+
+
+def quoted(text: str) -> str:
+    """Write `text` as JSON has it, shortened when it is long."""
+    if len(text) > _SHOWN:
+        text = text[:_SHOWN] + "…"
+    return encode_basestring(text)
+
+
+def _integer_fix(value: object) -> str:
+    if type(value) is int:
+        return "write a number in that range"
+    if type(value) is float:
+        return "write it without a fraction or an exponent"
+    if type(value) is str and value.isascii() and value.isdigit():
+        return "remove the quotes"
+    return "write a number"
+
+
+def _refuse_unutterable(text: str) -> None:
+    if "\0" in text:
+        cause = f"found a NUL character in the string {quoted(text)}, expected none: system calls end there"
+        raise Invalid(cause, "remove it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        cause = f"found half a character (a lone surrogate) in the string {quoted(text)}, expected Unicode text"
+        raise Invalid(cause, "remove it") from None
+
+
+UINT16 = integer(0, 2**16 - 1)
+UINT32 = integer(0, 2**32 - 1)
+UINT64 = integer(0, 2**64 - 1)
+INT64 = integer(-(2**63), 2**63 - 1)
+ID = integer(0, HIGHEST_ID)
+
+STRING = string()
+STRINGS = strings()
+NAME = string("a name that is not empty", accepts=len)
+STRING_MAP = mapping(keys=NAME, values=STRING)
+PATH = string("a path that is not empty", fix="write a path", accepts=len)
+ABSOLUTE_PATH = string("an absolute path", fix="start it with /", accepts=lambda text: text[:1] == "/")
