@@ -1,0 +1,104 @@
+"""What the parts of the planner share: the inputs, the namespaces that were decided, and the notes for people."""
+
+from __future__ import annotations
+
+from rootless.plan.idmaps import has
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.bundle.load import Bundle
+    from rootless.host.facts import Facts
+    from rootless.plan.idmaps import IdMaps
+    from rootless.plan.options import Options
+
+ADAPTED = "adapted"
+"""Done in another way than config.json says, with the same effect for the program."""
+UNMET = "not honoured"
+"""Asked for and not done: a warning."""
+
+
+class Note:
+    """A place where the Plan differs from config.json: `kind` is ADAPTED or UNMET."""
+
+    __slots__ = ("kind", "text", "where")
+
+    def __init__(self, kind: str, where: str, text: str) -> None:
+        self.kind = kind
+        self.where = where
+        self.text = text
+
+    def __str__(self) -> str:
+        """Return the note as one sentence."""
+        return f"{self.text} (config.json: {self.where})" if self.where else self.text
+
+
+class Context:
+    """The inputs of one compilation and what has been decided so far.
+
+    Attributes:
+        bundle, facts, options: the inputs.
+        config, linux, process: sections of config.json; an absent one is empty.
+        created: types of the namespaces that the container gets new.
+        joined: path of the namespace that it joins, by type.
+        places: where config.json lists a namespace, by type.
+        maps: the id maps of its new user namespace, or None.
+        uid, gid: ids of the program, inside.
+        notes: what differs from config.json.
+    """
+
+    def __init__(self, bundle: Bundle, facts: Facts, options: Options) -> None:
+        self.bundle = bundle
+        self.facts = facts
+        self.options = options
+        self.config = bundle.config
+        self.linux: dict[str, Any] = bundle.config.get("linux") or {}
+        self.process: dict[str, Any] = bundle.config.get("process") or {}
+        self.created: set[str] = set()
+        self.joined: dict[str, str] = {}
+        self.places: dict[str, str] = {}
+        self.maps: IdMaps | None = None
+        user = self.process.get("user") or {}
+        self.uid: int = user.get("uid") or 0
+        self.gid: int = user.get("gid") or 0
+        self.notes: list[Note] = []
+
+    def adapted(self, where: str, text: str) -> None:
+        """Note something that is done in another way."""
+        self.notes.append(Note(ADAPTED, where, text))
+
+    def unmet(self, where: str, text: str) -> None:
+        """Note something that cannot be done."""
+        self.notes.append(Note(UNMET, where, text))
+
+    @property
+    def in_user_namespace(self) -> bool:
+        """Whether the container will not be in the host's own user namespace."""
+        return self.facts.nested or "user" in self.created or "user" in self.joined
+
+    @property
+    def gains_capabilities(self) -> bool:
+        """Whether the container's user namespace gives every capability, whatever the caller has."""
+        return "user" in self.created or "user" in self.joined
+
+    def may_mount(self, namespace: str) -> bool:
+        """Whether a file system that shows `namespace` can be mounted: its owner must be our user namespace."""
+        return namespace in self.created or not (self.gains_capabilities or self.facts.nested)
+
+    def has_uid(self, number: int) -> bool:
+        """Whether `number` is a user id in the container; ids of a joined user namespace are not known here."""
+        if "user" in self.joined:
+            return True
+        return has(self.maps.uids if self.maps else self.facts.uid_map, number)
+
+    def has_gid(self, number: int) -> bool:
+        """Whether `number` is a group id in the container."""
+        if "user" in self.joined:
+            return True
+        return has(self.maps.gids if self.maps else self.facts.gid_map, number)
+
+    @property
+    def setgroups_denied(self) -> bool:
+        """Whether supplementary groups can be set in the container's user namespace."""
+        return self.maps.deny_setgroups if self.maps else self.facts.setgroups_denied and "user" not in self.joined

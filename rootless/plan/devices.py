@@ -1,0 +1,78 @@
+"""Devices: config-linux.md "Devices", "Default Devices"; config.md "Mounts" for the links beside them.
+
+mknod(2) is refused in a user namespace, whoever asks: the host's node is bound there instead.
+"""
+
+from __future__ import annotations
+
+import stat
+
+from rootless.plan import ops
+from rootless.plan.ops import Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.plan.context import Context
+
+_DEFAULT = {
+    # path: (major, minor)
+    "/dev/null": (1, 3),
+    "/dev/zero": (1, 5),
+    "/dev/full": (1, 7),
+    "/dev/random": (1, 8),
+    "/dev/urandom": (1, 9),
+    "/dev/tty": (5, 0),
+}
+_LINKS = {
+    "/dev/fd": "/proc/self/fd",
+    "/dev/stdin": "/proc/self/fd/0",
+    "/dev/stdout": "/proc/self/fd/1",
+    "/dev/stderr": "/proc/self/fd/2",
+    "/dev/core": "/proc/kcore",
+    "/dev/ptmx": "pts/ptmx",
+}
+_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_DEFAULT_MODE = 0o666
+
+
+def devices(context: Context) -> list[Op]:
+    """Return the operations for linux.devices, the default devices and the default links."""
+    listed = {device["path"]: (device, f"linux.devices[{i}]") for i, device in enumerate(context.linux.get("devices") or ())}
+    plan: list[Op] = []
+    for path, (major, minor) in _DEFAULT.items():
+        if path not in listed:
+            plan += _device(context, {"path": path, "type": "c", "major": major, "minor": minor}, "")
+    for device, where in listed.values():
+        plan += _device(context, device, where)
+    plan += [Op(ops.SYMLINK, target, link) for link, target in _LINKS.items()]
+    return plan
+
+
+def console(context: Context) -> list[Op]:
+    """Return the operation that gives the container its terminal, if it has one."""
+    if not context.process.get("terminal"):
+        return []
+    size = context.process.get("consoleSize") or {}
+    return [Op(ops.CONSOLE, size.get("width") or 0, size.get("height") or 0, context.uid, where="process.terminal")]
+
+
+def _device(context: Context, device: dict[str, Any], where: str) -> list[Op]:
+    path = device["path"]
+    kind = _TYPES[device["type"]]
+    major, minor = device.get("major") or 0, device.get("minor") or 0
+    mode = device.get("fileMode")
+    permissions = _DEFAULT_MODE if mode is None else mode & 0o7777
+    node = Op(
+        ops.DEVICE_NODE, kind | permissions, major, minor, device.get("uid") or 0, device.get("gid") or 0, path, where=where
+    )
+    if kind == stat.S_IFIFO:
+        return [node]
+    bound = Op(ops.DEVICE_BIND, kind, major, minor, path, path, where=where)
+    if not context.in_user_namespace:
+        node.on_error, node.alternatives = ops.ELSE, 1
+        return [node, bound]
+    if where:
+        context.adapted(where, f"{path} of the host is bound, with the host's owner and mode: mknod is refused in a user namespace")
+    return [bound]

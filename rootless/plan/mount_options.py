@@ -1,0 +1,120 @@
+"""Options of a mount: config.md "Linux mount options", mount(8), mount_setattr(2)."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+READONLY = 0x01
+NOSUID = 0x02
+NODEV = 0x04
+NOEXEC = 0x08
+NOATIME = 0x10
+STRICTATIME = 0x20
+ATIME = 0x70
+"""The field of access time modes; relatime is 0 in it. It is cleared as a whole before a mode is set."""
+NODIRATIME = 0x80
+NOSYMFOLLOW = 0x200000
+
+UNBINDABLE = 1 << 17
+PRIVATE = 1 << 18
+SLAVE = 1 << 19
+SHARED = 1 << 20
+
+PROPAGATIONS = {"unbindable": UNBINDABLE, "private": PRIVATE, "slave": SLAVE, "shared": SHARED}
+
+_ATTRIBUTES = {
+    # option: (bits to set, bits to clear)
+    "ro": (READONLY, 0),
+    "rw": (0, READONLY),
+    "nosuid": (NOSUID, 0),
+    "suid": (0, NOSUID),
+    "nodev": (NODEV, 0),
+    "dev": (0, NODEV),
+    "noexec": (NOEXEC, 0),
+    "exec": (0, NOEXEC),
+    "noatime": (NOATIME, ATIME),
+    "atime": (0, ATIME),
+    "relatime": (0, ATIME),
+    "norelatime": (STRICTATIME, ATIME),
+    "strictatime": (STRICTATIME, ATIME),
+    "nostrictatime": (0, ATIME),
+    "nodiratime": (NODIRATIME, 0),
+    "diratime": (0, NODIRATIME),
+    "nosymfollow": (NOSYMFOLLOW, 0),
+    "symfollow": (0, NOSYMFOLLOW),
+}
+_NOTHING = ("defaults", "async", "nolazytime", "nomand", "iversion", "noiversion", "silent", "loud")
+"""The default, or without effect since the kernel has the new mount interface."""
+
+
+class MountOptions:
+    """Parsed options.
+
+    Attributes:
+        set, clear: attributes of this mount, as bits of mount_setattr(2).
+        set_below, clear_below: the same for this mount and all below it (rro, rnosuid, …).
+        propagation: MS_PRIVATE, MS_SLAVE, …, or 0; `recursive_propagation` if for all below too.
+        bind, recursive: a bind mount; with what is mounted below its source.
+        remount: changes a mount that is there.
+        copy_up: a tmpfs that begins with what it covers.
+        idmap: an id-mapped mount is asked for.
+        data: everything else, for the file system; what belongs to a superblock (sync, lazytime, …) is among it.
+    """
+
+    __slots__ = (
+        "bind",
+        "clear",
+        "clear_below",
+        "copy_up",
+        "data",
+        "idmap",
+        "propagation",
+        "recursive",
+        "recursive_propagation",
+        "remount",
+        "set",
+        "set_below",
+    )
+
+    def __init__(self, options: Sequence[str]) -> None:
+        """Read options in order; a later one overrides an earlier one that contradicts it."""
+        self.set = self.clear = self.set_below = self.clear_below = self.propagation = 0
+        self.bind = self.recursive = self.recursive_propagation = self.remount = self.copy_up = self.idmap = False
+        self.data: list[str] = []
+        for option in options:
+            self._read(option)
+
+    def _read(self, option: str) -> None:
+        if option in _ATTRIBUTES:
+            on, off = _ATTRIBUTES[option]
+            self.set, self.clear = self.set & ~off | on, self.clear & ~on | off
+        elif option in ("bind", "rbind"):
+            self.bind, self.recursive = True, option == "rbind"
+        elif option in _NOTHING or not option:
+            pass
+        elif option[0] == "r" and option[1:] in _ATTRIBUTES:
+            on, off = _ATTRIBUTES[option[1:]]
+            self.set_below, self.clear_below = self.set_below & ~off | on, self.clear_below & ~on | off
+        elif option in PROPAGATIONS or (option[0] == "r" and option[1:] in PROPAGATIONS):
+            self.recursive_propagation = option not in PROPAGATIONS
+            self.propagation = PROPAGATIONS[option[1:] if self.recursive_propagation else option]
+        elif option == "remount":
+            self.remount = True
+        elif option == "tmpcopyup":
+            self.copy_up = True
+        elif option in ("idmap", "ridmap") or option.startswith("idmap="):
+            self.idmap = True
+        else:
+            self.data.append(option)
+
+
+def words(bits: int) -> str:
+    """Return attribute bits as option words, for people."""
+    found = []
+    for name, (on, _) in _ATTRIBUTES.items():
+        if on and bits & on == on:
+            bits &= ~on
+            found.append(name)
+    return ",".join(found)

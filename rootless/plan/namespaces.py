@@ -1,0 +1,120 @@
+"""Namespaces: config-linux.md "Namespaces", namespaces(7).
+
+A bundle made for root has no user namespace in it; for a caller without privileges one is added, and everything else
+follows from that.
+"""
+
+from __future__ import annotations
+
+from rootless.plan import ops
+from rootless.plan.idmaps import has, id_maps
+from rootless.plan.ops import Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.plan.context import Context
+
+FLAGS = {
+    "time": 0x00000080,
+    "mount": 0x00020000,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+}
+"""CLONE_NEW… by the type's name in config.json."""
+
+_LATER = ("mount", "cgroup")
+"""Entered by the container process: its paths are looked up, and its cgroup is set, before."""
+
+
+def decide(context: Context) -> None:
+    """Read the namespaces of config.json, add what running without root needs, and choose the id maps."""
+    linux, facts, mode = context.linux, context.facts, context.options.userns
+    for index, namespace in enumerate(linux.get("namespaces") or ()):
+        kind = namespace["type"]
+        context.places[kind] = f"linux.namespaces[{index}]"
+        if namespace.get("path"):
+            context.joined[kind] = namespace["path"]
+        else:
+            context.created.add(kind)
+    if "user" not in context.joined and (mode or not facts.privileged) and "user" not in context.created:
+        context.created.add("user")
+        reason = f"--userns {mode}" if mode else "you are not root"
+        context.adapted("linux.namespaces", f"a user namespace is added: {reason}")
+    if "mount" not in context.joined and "mount" not in context.created:
+        context.created.add("mount")
+        context.adapted("linux.namespaces", "a mount namespace is added: the container's mounts must not be made on the host")
+    if "user" in context.created:
+        context.maps, adapted, shortcoming = id_maps(linux, context.process, facts, mode)
+        if adapted:
+            context.adapted("linux.uidMappings", adapted)
+        if shortcoming:
+            context.unmet("", shortcoming)
+
+
+def enter(context: Context) -> list[Op]:
+    """Return the operations of the first stage, from the host's namespaces to the fork."""
+    joins = {kind: _join(context, kind) for kind in ("user", "ipc", "uts", "network", "pid", "time") if kind in context.joined}
+    new_user = [Op(ops.NEW_USER, where=context.places.get("user", ""))] if "user" in context.created else []
+    # joining needs rights over the user namespace that owns the other one: the caller's, where it has them
+    first = list(joins.values()) if context.facts.privileged or "user" in joins else []
+    second = [] if first else list(joins.values())
+    plan = [*first, *new_user, *second]
+
+    created = sum(FLAGS[kind] for kind in context.created if kind not in ("user", "cgroup"))
+    if created:
+        plan.append(Op(ops.UNSHARE, created, where="linux.namespaces"))
+    plan += _time_offsets(context)
+    if "pid" in context.joined or "user" in context.joined:
+        plan.append(Op(ops.NON_DUMPABLE, where=context.places.get("pid", context.places.get("user", ""))))
+    plan.append(Op(ops.FORK))
+    return plan
+
+
+def settle(context: Context) -> list[Op]:
+    """Return the operations that the container process begins with: the rest of the namespaces, and their names."""
+    config = context.config
+    plan = [*_become(context), Op(ops.SESSION)]
+    plan += [_join(context, kind) for kind in _LATER if kind in context.joined]
+    if "cgroup" in context.created:
+        plan.append(Op(ops.UNSHARE, FLAGS["cgroup"], where=context.places["cgroup"]))
+    if not context.options.no_new_keyring:
+        name = f"_ses.{context.options.container}"
+        plan.append(Op(ops.KEYRING, name, on_error=ops.ELSE))
+    if config.get("hostname"):
+        plan.append(Op(ops.HOSTNAME, config["hostname"], where="hostname"))
+    if config.get("domainname"):
+        plan.append(Op(ops.DOMAINNAME, config["domainname"], where="domainname"))
+    if "network" in context.created:
+        plan.append(Op(ops.LINK_UP, "lo", where=context.places["network"]))
+    return plan
+
+
+def is_separate(context: Context, kind: str) -> bool:
+    """Whether the container does not share the caller's namespace of this type."""
+    return kind in context.created or kind in context.joined
+
+
+def _join(context: Context, kind: str) -> Op:
+    return Op(ops.JOIN, FLAGS[kind], context.joined[kind], where=f"{context.places[kind]}.path")
+
+
+def _become(context: Context) -> list[Op]:
+    """Be root of the user namespace, or the first id that it has."""
+    if context.maps:
+        uids, gids = context.maps.uids, context.maps.gids
+        uid = 0 if has(uids, 0) else uids[0][0]
+        gid = 0 if has(gids, 0) else gids[0][0]
+        return [Op(ops.BECOME, uid, gid)]
+    return [Op(ops.BECOME, 0, 0)] if "user" in context.joined else []
+
+
+def _time_offsets(context: Context) -> list[Op]:
+    offsets = context.linux.get("timeOffsets") or {}
+    if not offsets or "time" not in context.created:
+        return []
+    lines = [f"{clock} {offset.get('secs') or 0} {offset.get('nanosecs') or 0}\n" for clock, offset in offsets.items()]
+    return [Op(ops.PROC_WRITE, "self/timens_offsets", "".join(lines), where="linux.timeOffsets")]

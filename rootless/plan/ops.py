@@ -1,0 +1,149 @@
+"""The operations of a Plan.
+
+Each kind is declared once: its code (helpers/init/plan.h has the same), the names of its numbers and of its strings in
+the order in which they are written. What an operation does is the function of its name in helpers/init.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Text = str | bytes | Sequence[str]
+
+FAIL = 0
+"""Report and stop."""
+SKIP_ABSENT = 1
+"""What is not there needs no work: ENOENT and ENOTDIR are no failure."""
+ELSE = 2
+"""Report as skipped and go on with the alternatives that follow; without an error leave those out."""
+
+ON_ERROR_NAMES = ("fail", "skip when absent", "otherwise")
+
+
+class Kind:
+    """A kind of operation: `numbers` and `strings` are the names of its arguments."""
+
+    __slots__ = ("code", "name", "numbers", "strings")
+
+    def __init__(self, code: int, name: str, numbers: str = "", strings: str = "") -> None:
+        self.code = code
+        self.name = name
+        self.numbers = tuple(numbers.split())
+        self.strings = tuple(strings.split())
+
+
+_MOUNT_NUMBERS = "flags propagation set clear set_below clear_below"
+
+JOIN = Kind(1, "join", "namespace", "path")
+NEW_USER = Kind(2, "new_user_namespace")
+UNSHARE = Kind(3, "unshare", "namespaces")
+BECOME = Kind(4, "become", "uid gid")
+PROC_WRITE = Kind(5, "proc_write", "", "path value")
+NON_DUMPABLE = Kind(6, "non_dumpable")
+FORK = Kind(7, "fork")
+SESSION = Kind(8, "session")
+KEYRING = Kind(9, "keyring", "", "name")
+HOSTNAME = Kind(10, "hostname", "", "name")
+DOMAINNAME = Kind(11, "domainname", "", "name")
+LINK_UP = Kind(12, "link_up", "", "name")
+PROPAGATION = Kind(13, "propagation", "flags propagation")
+ROOT = Kind(14, "root", "", "path")
+MOUNT = Kind(15, "mount", _MOUNT_NUMBERS, "type source target options")
+BIND = Kind(16, "bind", _MOUNT_NUMBERS, "source target")
+REMOUNT = Kind(17, "remount", _MOUNT_NUMBERS, "target options")
+DEVICE_BIND = Kind(18, "device_bind", "type major minor", "source target")
+DEVICE_NODE = Kind(19, "device_node", "mode major minor uid gid", "target")
+SYMLINK = Kind(20, "symlink", "", "link target")
+CONSOLE = Kind(21, "console", "columns rows uid")
+MASK = Kind(22, "mask", "", "target")
+READONLY_PATH = Kind(23, "readonly_path", "", "target")
+MKDIR = Kind(24, "mkdir", "", "target")
+ROOT_ATTRIBUTES = Kind(25, "root_attributes", _MOUNT_NUMBERS)
+PIVOT = Kind(26, "pivot_root")
+CHROOT = Kind(27, "chroot")
+RLIMIT = Kind(28, "rlimit", "resource soft hard")
+STDIO_OWNER = Kind(29, "stdio_owner", "uid")
+BOUNDING = Kind(30, "bounding", "keep")
+GROUPS = Kind(31, "groups", "", "gids")
+IDS = Kind(32, "ids", "uid gid")
+CAPABILITIES = Kind(33, "capabilities", "effective permitted inheritable")
+AMBIENT = Kind(34, "ambient", "raise")
+UMASK = Kind(35, "umask", "mask")
+CHDIR = Kind(36, "chdir", "", "path")
+HOME = Kind(37, "home", "uid")
+COMMAND = Kind(38, "command", "", "candidates")
+READY = Kind(39, "ready")
+WAIT_START = Kind(40, "wait_start")
+NO_NEW_PRIVS = Kind(41, "no_new_privs")
+SECCOMP = Kind(42, "seccomp", "flags", "filter")
+EXEC = Kind(43, "exec", "", "args env")
+
+KINDS = tuple(kind for kind in list(globals().values()) if isinstance(kind, Kind))
+
+# The flags of MOUNT, BIND, REMOUNT, ROOT_ATTRIBUTES and PROPAGATION; helpers/init/mounts.c has the same.
+RECURSIVE = 1
+PLAIN_TARGET = 2
+KEEP_MODE = 4
+COPY_UP = 8
+LEGACY = 16
+RECURSIVE_PROPAGATION = 32
+TARGET_IS_SOURCE = 64
+
+
+class Op:
+    """One step of a Plan.
+
+    Attributes:
+        kind: what to do.
+        numbers: its integers, in the order of `kind.numbers`.
+        strings: its strings, bytes or lists of strings, in the order of `kind.strings`.
+        where: the place in config.json that asked for it; empty for what every container gets.
+        on_error: FAIL, SKIP_ABSENT or ELSE.
+        alternatives: with ELSE, how many of the following operations stand in for this one.
+    """
+
+    __slots__ = ("alternatives", "kind", "numbers", "on_error", "strings", "where")
+
+    def __init__(
+        self,
+        kind: Kind,
+        *arguments: int | Text,
+        where: str = "",
+        on_error: int = FAIL,
+        alternatives: int = 0,
+    ) -> None:
+        """Take the numbers of the kind first, then its strings, in their order."""
+        count = len(kind.numbers)
+        self.kind = kind
+        self.numbers: tuple[int, ...] = arguments[:count]  # type: ignore[assignment]
+        self.strings: tuple[Text, ...] = arguments[count:]  # type: ignore[assignment]
+        self.where = where
+        self.on_error = on_error
+        self.alternatives = alternatives
+        if len(self.strings) != len(kind.strings):
+            message = f"{kind.name} takes {kind.numbers} and {kind.strings}"
+            raise TypeError(message)
+
+    def number(self, name: str) -> int:
+        """Return the number called `name`."""
+        return self.numbers[self.kind.numbers.index(name)]
+
+    def string(self, name: str) -> Text:
+        """Return the string called `name`."""
+        return self.strings[self.kind.strings.index(name)]
+
+    def as_data(self) -> dict[str, object]:
+        """Return the operation as JSON data."""
+        data: dict[str, object] = {"op": self.kind.name}
+        data.update(zip(self.kind.numbers, self.numbers, strict=True))
+        for name, value in zip(self.kind.strings, self.strings, strict=True):
+            data[name] = value.hex() if isinstance(value, bytes) else value
+        if self.where:
+            data["where"] = self.where
+        if self.on_error:
+            data["on_error"] = ON_ERROR_NAMES[self.on_error]
+        if self.alternatives:
+            data["alternatives"] = self.alternatives
+        return data

@@ -1,0 +1,238 @@
+"""The program: config.md "Process", config-linux.md "Linux Process"; capabilities(7), credentials(7)."""
+
+from __future__ import annotations
+
+from rootless.errors import RootlessError
+from rootless.plan import ops, seccomp
+from rootless.plan.ops import Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.plan.context import Context
+    from rootless.plan.seccomp import SeccompFilter
+
+CAPABILITIES = (
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE",
+    "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME",
+    "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
+    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+)  # fmt: skip
+"""Names without CAP_, in the order of their numbers."""
+
+RLIMITS = (
+    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE",
+    "NICE", "RTPRIO", "RTTIME",
+)  # fmt: skip
+"""Names without RLIMIT_, in the order of their numbers on every architecture that a wheel is made for."""
+
+_UNLIMITED = -1
+_CAP_SYS_ADMIN = 21
+_CAP_SYS_RESOURCE = 24
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_SYSCTL_OWNERS = (
+    # prefix, the namespace that has a setting of its own
+    ("net.", "network"),
+    ("kernel.msg", "ipc"),
+    ("kernel.sem", "ipc"),
+    ("kernel.shm", "ipc"),
+    ("kernel.auto_msgmni", "ipc"),
+    ("fs.mqueue.", "ipc"),
+    ("kernel.domainname", "uts"),
+    ("kernel.hostname", "uts"),
+    ("user.", "user"),
+)
+
+
+def choose_user(context: Context) -> None:
+    """Decide who the program is, and refuse ids that the container does not have."""
+    facts = context.facts
+    if context.options.userns == "keep-id" and context.uid == 0:
+        context.uid, context.gid = facts.uid, facts.gid
+        context.adapted("process.user", f"the program runs as {facts.uid}:{facts.gid}, as you: --userns keep-id")
+    for key, number, known in (("uid", context.uid, context.has_uid), ("gid", context.gid, context.has_gid)):
+        if known(number):
+            continue
+        lines = getattr(context.maps, key + "s", ())
+        mapped = ", ".join(f"{inside} to {inside + count - 1}" for inside, _, count in lines)
+        raise RootlessError(
+            f"cannot run as {key} {number}",
+            cause=f"the container has no such id; it has {mapped or 'those of the caller'}",
+            where=f"process.user.{key}",
+            fix=f"choose one of these, or have the administrator give {facts.user} more with usermod --add-sub{key}s",
+            code="RL-IDMAP-UNMAPPED",
+        )
+
+
+def oom_score(context: Context) -> list[Op]:
+    """Return the operation for process.oomScoreAdj. Lowering one's own needs CAP_SYS_RESOURCE over the host, proc(5)."""
+    wanted = context.process.get("oomScoreAdj")
+    facts = context.facts
+    if wanted is None:
+        return []
+    if wanted < facts.oom_score_adj and not facts.may(_CAP_SYS_RESOURCE):
+        context.unmet("process.oomScoreAdj", f"the OOM score stays at {facts.oom_score_adj}: only root may lower it to {wanted}")
+        return []
+    return [Op(ops.PROC_WRITE, "self/oom_score_adj", str(wanted), where="process.oomScoreAdj")]
+
+
+def sysctls(context: Context) -> list[Op]:
+    """Return the operations for linux.sysctl; a setting that the container shares with the host is refused."""
+    plan = []
+    for name, value in (context.linux.get("sysctl") or {}).items():
+        where = f"linux.sysctl.{name}"
+        dotted = name if "." in name.partition("/")[0] else name.replace("/", ".")
+        owner = next((namespace for prefix, namespace in _SYSCTL_OWNERS if dotted.startswith(prefix)), "")
+        if owner not in context.created and owner not in context.joined:
+            shared = f"the container shares the host's {owner} namespace" if owner else "it is one setting for the whole host"
+            raise RootlessError(
+                f"cannot set {name}",
+                cause=shared,
+                where=where,
+                fix=f'add {{"type": "{owner}"}} to linux.namespaces' if owner else "remove it, or ask the administrator to set it",
+                code="RL-SYSCTL-SHARED",
+            )
+        path = name.replace(".", "/") if dotted == name else name
+        plan.append(Op(ops.PROC_WRITE, f"sys/{path}", value, where=where))
+    return plan
+
+
+def identity(context: Context) -> list[Op]:
+    """Return the operations that make the process what the program will be: limits, ids, capabilities."""
+    process = context.process
+    effective, permitted, inheritable, bounding, ambient = _capability_sets(context)
+    if _needs_rights_for_seccomp(context):
+        # Loading a filter without no_new_privs needs CAP_SYS_ADMIN, seccomp(2). It may stay until execve, which computes
+        # the sets anew from the bounding, inheritable and ambient ones (capabilities(7)); so the filter can come last,
+        # and need not allow what comes before it.
+        effective |= 1 << _CAP_SYS_ADMIN
+        permitted |= 1 << _CAP_SYS_ADMIN
+    raised, _ = _rlimits(context)
+    umask = (process.get("user") or {}).get("umask")
+    return [
+        *raised,
+        Op(ops.STDIO_OWNER, context.uid, where="process.user"),
+        Op(ops.BOUNDING, bounding, where="process.capabilities.bounding"),
+        *_groups(context),
+        Op(ops.IDS, context.uid, context.gid, where="process.user"),
+        Op(ops.CAPABILITIES, effective, permitted, inheritable, where="process.capabilities"),
+        Op(ops.AMBIENT, ambient, where="process.capabilities.ambient"),
+        Op(ops.UMASK, 0o022 if umask is None else umask, where="process.user.umask"),
+        Op(ops.CHDIR, process["cwd"], where="process.cwd"),
+    ]
+
+
+def find(context: Context) -> list[Op]:
+    """Return the operations that look for the program as its user will, so that create can say that it is missing."""
+    process = context.process
+    environment = dict(entry.partition("=")[::2] for entry in process.get("env") or ())
+    program = process["args"][0]
+    candidates = [program]
+    if "/" not in program:
+        path = environment.get("PATH", _DEFAULT_PATH)
+        candidates = [f"{directory}/{program}" for directory in path.split(":") if directory.startswith("/")]
+    plan = [Op(ops.COMMAND, candidates, where="process.args[0]")]
+    if not environment.get("HOME"):
+        plan.insert(0, Op(ops.HOME, context.uid, where="process.env"))
+    return plan
+
+
+def execute(context: Context) -> tuple[list[Op], SeccompFilter | None]:
+    """Return what happens after the start: limits, seccomp, the program; and the filter, which is compiled elsewhere."""
+    process = context.process
+    _, lowered = _rlimits(context)
+    plan = list(lowered)
+    if process.get("noNewPrivileges"):
+        plan.append(Op(ops.NO_NEW_PRIVS, where="process.noNewPrivileges"))
+    wanted = None
+    if context.linux.get("seccomp"):
+        wanted = seccomp.filter_of(context.linux["seccomp"], context.facts.machine)
+        plan.append(Op(ops.SECCOMP, wanted.flags, b"", where="linux.seccomp"))
+    environment = [entry for entry in process.get("env") or () if entry != "HOME="]
+    plan.append(Op(ops.EXEC, process["args"], environment, where="process.args"))
+    return plan, wanted
+
+
+def _needs_rights_for_seccomp(context: Context) -> bool:
+    return bool(context.linux.get("seccomp")) and not context.process.get("noNewPrivileges")
+
+
+def _groups(context: Context) -> list[Op]:
+    wanted = (context.process.get("user") or {}).get("additionalGids") or ()
+    where = "process.user.additionalGids"
+    if (context.config.get("annotations") or {}).get("run.oci.keep_original_groups") == "1":
+        return []
+    if context.setgroups_denied:
+        if wanted:
+            context.unmet(where, "the caller's groups are kept: this user namespace may not set others (setgroups is denied)")
+        return []
+    mapped = [gid for gid in wanted if context.has_gid(gid)]
+    if len(mapped) < len(wanted):
+        missing = ", ".join(str(gid) for gid in wanted if gid not in mapped)
+        context.unmet(where, f"left out: the container has no group id {missing}")
+    return [Op(ops.GROUPS, ",".join(str(gid) for gid in mapped), where=where)]
+
+
+def _capability_sets(context: Context) -> tuple[int, int, int, int, int]:
+    """Return effective, permitted, inheritable, bounding, ambient as masks, without what cannot be had here."""
+    wanted = context.process.get("capabilities") or {}
+    facts = context.facts
+    available = (1 << facts.last_capability + 1) - 1
+    if not context.gains_capabilities:
+        available &= facts.bounding
+    sets = []
+    for name in ("effective", "permitted", "inheritable", "bounding", "ambient"):
+        mask = 0
+        for index, capability in enumerate(wanted.get(name) or ()):
+            where = f"process.capabilities.{name}[{index}]"
+            number = _capability_number(capability)
+            if number < 0:
+                context.unmet(where, f"{capability} is no capability that is known here")
+            elif not available >> number & 1:
+                context.unmet(where, f"{capability} cannot be had: the caller or the kernel does not have it")
+            else:
+                mask |= 1 << number
+        sets.append(mask)
+    effective, permitted, inheritable, bounding, ambient = sets
+    if ambient & ~(permitted & inheritable):
+        context.adapted("process.capabilities.ambient", "only what is permitted and inheritable too becomes ambient (capabilities(7))")
+        ambient &= permitted & inheritable
+    return effective, permitted, inheritable, bounding, ambient
+
+
+def _capability_number(name: str) -> int:
+    bare = name.upper().removeprefix("CAP_")
+    return CAPABILITIES.index(bare) if bare in CAPABILITIES else -1
+
+
+def _rlimits(context: Context) -> tuple[list[Op], list[Op]]:
+    """Return the limits that raise a hard limit, which needs rights, and the others, which may wait for the end.
+
+    A low RLIMIT_NOFILE or RLIMIT_FSIZE that came earlier would hit the set-up instead of the program.
+    """
+    facts = context.facts
+    raised, lowered = [], []
+    for index, limit in enumerate(context.process.get("rlimits") or ()):
+        where = f"process.rlimits[{index}]"
+        number = RLIMITS.index(limit["type"].removeprefix("RLIMIT_"))
+        soft, hard = _signed(limit["soft"]), _signed(limit["hard"])
+        ceiling = facts.hard_limits.get(number, _UNLIMITED)
+        if _above(hard, ceiling) and not facts.may(_CAP_SYS_RESOURCE):
+            note = f"{limit['type']} is {ceiling}, the caller's own hard limit: only root may raise it to {limit['hard']}"
+            if not any(said.where == where for said in context.notes):
+                context.unmet(where, note)
+            hard = ceiling
+            soft = ceiling if _above(soft, ceiling) else soft
+        op = Op(ops.RLIMIT, number, soft, hard, where=where)
+        (raised if _above(hard, ceiling) else lowered).append(op)
+    return raised, lowered
+
+
+def _signed(limit: int) -> int:
+    """Return a 64-bit limit as the signed number that goes into a Plan; RLIM_INFINITY is -1."""
+    return limit - (1 << 64) if limit >> 63 else limit
+
+
+def _above(limit: int, ceiling: int) -> bool:
+    return ceiling != _UNLIMITED and (limit == _UNLIMITED or limit > ceiling)

@@ -1,0 +1,274 @@
+"""config.json's linux.seccomp as plain data: what to filter, decided without libseccomp and without the machine.
+
+What is decided here, where the specification leaves room, is what users of runc and crun have come to expect:
+
+* No `flags` at all means SECCOMP_FILTER_FLAG_SPEC_ALLOW; an empty list means none.
+* A rule that lists one argument several times matches when any of its conditions holds; otherwise all must hold.
+* A default of "refuse with an errno" answers ENOSYS for system calls newer than every one that the profile names
+  (`SeccompFilter.newer_are_unknown`), as runc does and crun does not: programs probe for a new system call and fall
+  back on ENOSYS only, so that a profile older than the image's C library would break them with EPERM. Docker's and
+  containerd's profiles refuse with EPERM; podman's says ENOSYS itself. A default that kills, traps or traces stays
+  what it says (runc answers ENOSYS there too).
+
+`SCMP_ACT_NOTIFY` is refused for now: nobody would be listening.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from rootless.errors import RootlessError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    Condition = tuple[int, int, int, int]
+    """Argument number, operator as libseccomp numbers them, first datum, second datum."""
+
+# What a filter returns to the kernel (seccomp(2)); the low 16 bits carry an errno or a message for the tracer.
+ERRNO = 0x0005_0000
+TRACE = 0x7FF0_0000
+ALLOW = 0x7FFF_0000
+_DATA = 0xFFFF
+_ACTIONS = {
+    "SCMP_ACT_KILL": 0,
+    "SCMP_ACT_KILL_THREAD": 0,
+    "SCMP_ACT_KILL_PROCESS": 0x8000_0000,
+    "SCMP_ACT_TRAP": 0x0003_0000,
+    "SCMP_ACT_ERRNO": ERRNO,
+    "SCMP_ACT_TRACE": TRACE,
+    "SCMP_ACT_LOG": 0x7FFC_0000,
+    "SCMP_ACT_ALLOW": ALLOW,
+}
+_LARGEST_DATA = {ERRNO: 4095, TRACE: _DATA}  # The kernel's MAX_ERRNO; libseccomp refuses more.
+
+_OPERATORS = {
+    "SCMP_CMP_NE": 1,
+    "SCMP_CMP_LT": 2,
+    "SCMP_CMP_LE": 3,
+    "SCMP_CMP_EQ": 4,
+    "SCMP_CMP_GE": 5,
+    "SCMP_CMP_GT": 6,
+    "SCMP_CMP_MASKED_EQ": 7,
+}
+_ARGUMENTS = 6
+
+_FLAG_SPEC_ALLOW = 4
+_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # One thread loads the filter: there is nothing to synchronise.
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": _FLAG_SPEC_ALLOW,
+    # How a notified process waits: the kernel refuses it (EINVAL) on a filter without a listener.
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0,
+}
+
+_NATIVE = {  # uname -m, where libseccomp's name is another
+    "i386": "x86",
+    "i486": "x86",
+    "i586": "x86",
+    "i686": "x86",
+    "armv6l": "arm",
+    "armv7l": "arm",
+    "armv8l": "arm",
+}
+
+_DONE = {  # Completes "12 syscalls …".
+    0: "kill the thread",
+    0x8000_0000: "kill the process",
+    0x0003_0000: "raise SIGSYS",
+    0x7FFC_0000: "allowed and logged",
+    ALLOW: "allowed",
+}
+
+
+class Rule:
+    """Some system calls, when the rule applies to them, and what happens then.
+
+    Attributes:
+        action: the kernel's 32-bit return value, errno included.
+        names: system calls by name; which of them exist is libseccomp's to say.
+        alternatives: the rule applies when every condition of any alternative holds; ``((),)`` is always.
+        where: place in config.json.
+    """
+
+    __slots__ = ("action", "alternatives", "names", "where")
+
+    def __init__(
+        self, action: int, names: tuple[str, ...], alternatives: tuple[tuple[Condition, ...], ...], where: str
+    ) -> None:
+        self.action = action
+        self.names = names
+        self.alternatives = alternatives
+        self.where = where
+
+
+class SeccompFilter:
+    """One whole filter.
+
+    Attributes:
+        default: the kernel's 32-bit return value for what no rule matches, errno included.
+        native: the host's architecture as libseccomp names it; always part of the filter.
+        architectures: those that config.json lists, as libseccomp names them, in order, each once.
+        flags: for seccomp(2), SECCOMP_SET_MODE_FILTER.
+        rules: in the order of config.json, those included that do what the default does.
+    """
+
+    __slots__ = ("architectures", "default", "flags", "native", "rules")
+
+    def __init__(
+        self, default: int, native: str, architectures: tuple[str, ...], flags: int, rules: tuple[Rule, ...]
+    ) -> None:
+        self.default = default
+        self.native = native
+        self.architectures = architectures
+        self.flags = flags
+        self.rules = rules
+
+    @property
+    def newer_are_unknown(self) -> bool:
+        """Whether system calls newer than every one that the rules name answer ENOSYS."""
+        return self.default & ~_DATA == ERRNO and self.default & _DATA != errno.ENOSYS
+
+    def key(self) -> bytes:
+        """Return the same bytes for every filter that compiles to the same program on this host."""
+        rules = [(rule.action, rule.names, rule.alternatives) for rule in self.rules]
+        return repr((self.default, self.native, self.architectures, rules)).encode()
+
+    def summary(self) -> str:
+        """Return one line for people, such as ``default: errno 38 (ENOSYS); 412 syscalls allowed; …``."""
+        # libseccomp: a rule without conditions goes before those with some, the first before its like.
+        always: dict[str, int] = {}
+        by_argument: set[str] = set()
+        for rule in self.rules:
+            if rule.action == self.default:
+                continue
+            if rule.alternatives == ((),):
+                for name in rule.names:
+                    always.setdefault(name, rule.action)
+            else:
+                by_argument.update(rule.names)
+        numbers = {ALLOW: 0}
+        for action in always.values():
+            numbers[action] = numbers.get(action, 0) + 1
+        counts = [(number, _done(action)) for action, number in numbers.items() if number]
+        if by_argument := by_argument.difference(always):
+            counts.append((len(by_argument), "by argument"))
+        parts = ["default: " + _default(self.default)]
+        if counts:
+            noun = " syscall " if counts[0][0] == 1 else " syscalls "
+            parts.append(", ".join(f"{count}{noun if not i else ' '}{done}" for i, (count, done) in enumerate(counts)))
+        if self.newer_are_unknown:
+            parts.append(f"newer syscalls errno {errno.ENOSYS} (ENOSYS)")
+        others = [name for name in self.architectures if name != self.native]
+        parts.append("architectures " + " ".join([self.native, *others]))
+        return "; ".join(parts)
+
+
+def filter_of(seccomp: dict[str, Any], host_arch: str) -> SeccompFilter:
+    """Turn linux.seccomp into a filter.
+
+    Args:
+        seccomp: the object, its types already checked.
+        host_arch: the machine as uname(2) names it.
+
+    Raises:
+        RootlessError: `RL-CONFIG` for what the specification does not allow, `RL-NOT-YET` for SCMP_ACT_NOTIFY.
+    """
+    where = "linux.seccomp"
+    if seccomp.get("listenerMetadata") and not seccomp.get("listenerPath"):
+        raise _wrong("listenerMetadata without listenerPath", where + ".listenerMetadata")
+    default = _action(seccomp, "defaultAction", "defaultErrnoRet", where)
+    flags = _flags(seccomp.get("flags"), where + ".flags")
+    listed: dict[str, None] = {}
+    for i, name in enumerate(seccomp.get("architectures") or ()):
+        if not name.startswith("SCMP_ARCH_"):
+            cause = f'unknown architecture "{name}", expected one such as SCMP_ARCH_X86_64'
+            raise _wrong(cause, f"{where}.architectures[{i}]")
+        listed[name.removeprefix("SCMP_ARCH_").lower()] = None
+    rules = tuple(_rule(rule, f"{where}.syscalls[{i}]") for i, rule in enumerate(seccomp.get("syscalls") or ()))
+    return SeccompFilter(default, _NATIVE.get(host_arch, host_arch), tuple(listed), flags, rules)
+
+
+def _flags(names: Iterable[str] | None, where: str) -> int:
+    if names is None:
+        return _FLAG_SPEC_ALLOW
+    flags = 0
+    for i, name in enumerate(names):
+        flags |= _named(name, _FLAGS, "flag", f"{where}[{i}]")
+    return flags
+
+
+def _rule(rule: dict[str, Any], where: str) -> Rule:
+    conditions = []
+    for j, argument in enumerate(rule.get("args") or ()):
+        place = f"{where}.args[{j}]"
+        index = argument["index"]
+        if not 0 <= index < _ARGUMENTS:
+            raise _wrong(f"argument {index}, expected 0 to {_ARGUMENTS - 1}", place + ".index")
+        operator = _named(argument["op"], _OPERATORS, "operator", place + ".op")
+        # SCMP_CMP_MASKED_EQ: `value` is the mask, `valueTwo` what the masked argument must be.
+        conditions.append((index, operator, argument["value"], argument.get("valueTwo") or 0))
+    alternatives: tuple[tuple[Condition, ...], ...] = (tuple(conditions),)
+    if len({condition[0] for condition in conditions}) < len(conditions):
+        alternatives = tuple((condition,) for condition in conditions)
+    return Rule(_action(rule, "action", "errnoRet", where), tuple(rule["names"]), alternatives, where)
+
+
+def _action(holder: dict[str, Any], key: str, data_key: str, where: str) -> int:
+    name = holder[key]
+    if name == "SCMP_ACT_NOTIFY":
+        if key == "defaultAction":
+            raise _wrong("SCMP_ACT_NOTIFY cannot be the default action", f"{where}.{key}")
+        raise RootlessError(
+            "seccomp filter",
+            cause="SCMP_ACT_NOTIFY is not supported yet",
+            where=f"{where}.{key}",
+            fix="remove the rule, or decide with another action",
+            code="RL-NOT-YET",
+        )
+    action = _named(name, _ACTIONS, "action", f"{where}.{key}")
+    data = holder.get(data_key)
+    largest = _LARGEST_DATA.get(action)
+    if largest is None:
+        if data is not None:
+            raise _wrong(f"{name} takes no errno", f"{where}.{data_key}")
+        return action
+    if data is None:
+        data = errno.EPERM
+    if not 0 <= data <= largest:
+        raise _wrong(f"errno {data}, expected 0 to {largest}", f"{where}.{data_key}")
+    return action | int(data)
+
+
+def _named(name: str, table: dict[str, int], kind: str, where: str) -> int:
+    value = table.get(name)
+    if value is None:
+        raise _wrong(f'unknown {kind} "{name}", expected one of ' + ", ".join(table), where)
+    return value
+
+
+def _wrong(cause: str, where: str) -> RootlessError:
+    return RootlessError("seccomp filter", cause=cause, where=where, code="RL-CONFIG")
+
+
+def _errno_name(number: int) -> str:
+    return errno.errorcode.get(number, f"errno {number}")
+
+
+def _done(action: int) -> str:
+    kind, data = action & ~_DATA, action & _DATA
+    if kind == ERRNO:
+        return "refused with " + _errno_name(data) if data else "skipped as if they had succeeded"
+    if kind == TRACE:
+        return f"left to a tracer ({data})"
+    return _DONE[action]
+
+
+def _default(action: int) -> str:
+    kind, data = action & ~_DATA, action & _DATA
+    if kind == ERRNO:
+        name = errno.errorcode.get(data)
+        return f"errno {data} ({name})" if name else f"errno {data}"
+    return _done(action)
