@@ -1,0 +1,1 @@
+"""Starting helpers/init and talking to it."""

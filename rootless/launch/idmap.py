@@ -1,0 +1,90 @@
+"""Writing the id maps of a new user namespace: user_namespaces(7), newuidmap(1), newgidmap(1)."""
+
+from __future__ import annotations
+
+import os
+
+from rootless.errors import RootlessError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.host.facts import IdMap
+    from rootless.plan.idmaps import IdMaps
+
+
+def write(pid: int, maps: IdMaps) -> None:
+    """Map the ids of the user namespace that process `pid` has made.
+
+    The two set-user-ID programs run side by side: each costs milliseconds.
+
+    Raises:
+        RootlessError: `RL-IDMAP`, with what the program or the kernel said.
+    """
+    running = []
+    if maps.deny_setgroups:
+        _write(f"/proc/{pid}/setgroups", b"deny")
+    for program, lines, name in ((maps.uid_program, maps.uids, "uid_map"), (maps.gid_program, maps.gids, "gid_map")):
+        if program:
+            running.append((program, *_start(program, pid, lines)))
+        else:
+            _write(f"/proc/{pid}/{name}", "".join(f"{inside} {outside} {count}\n" for inside, outside, count in lines).encode())
+    results = [(program, *_finish(process, complaint)) for program, process, complaint in running]
+    for program, status, complaint in results:
+        if status:
+            raise _refused(program, complaint)
+
+
+def _start(program: str, pid: int, lines: tuple[IdMap, ...]) -> tuple[int, int]:
+    """Return the process and the descriptor that its complaints are read from."""
+    complaint, theirs = os.pipe()
+    numbers = [str(number) for line in lines for number in line]
+    try:
+        process = os.posix_spawn(
+            program, [program, str(pid), *numbers], {}, file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 2)]
+        )
+    except OSError as error:
+        os.close(complaint)
+        raise _refused(program, error.strerror or "") from None
+    finally:
+        os.close(theirs)
+    return process, complaint
+
+
+def _finish(process: int, complaint: int) -> tuple[int, str]:
+    with open(complaint, "rb") as file:
+        text = file.read().decode("utf-8", "replace")
+    return os.waitpid(process, 0)[1], " ".join(text.split())
+
+
+def _refused(program: str, complaint: str) -> RootlessError:
+    name = os.path.basename(program)
+    fix = f"check that {program} is set-user-ID root or has its file capability (setcap), and is not on a nosuid mount"
+    if "not allowed" in complaint:
+        fix = "use the ranges that /etc/subuid and /etc/subgid give you, or leave the mappings out of config.json"
+    elif "owned by a different user" in complaint:
+        fix = "run rootless as the user who owns the process"
+    return RootlessError(
+        f"cannot map ids: {name}",
+        cause=complaint.removeprefix(name + ": ") or "it failed without a word",
+        where="linux.uidMappings" if name == "newuidmap" else "linux.gidMappings",
+        fix=fix,
+        code="RL-IDMAP",
+    )
+
+
+def _write(path: str, data: bytes) -> None:
+    """Write a map in one write(2), as the kernel wants it."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise RootlessError(
+            f"cannot map ids: write {path}",
+            cause=(error.strerror or "").lower(),
+            where="linux.uidMappings" if "uid" in path else "linux.gidMappings",
+            fix="ids of the host can be mapped only by their owner, root, or newuidmap and newgidmap",
+            code="RL-IDMAP",
+        ) from None

@@ -1,0 +1,49 @@
+"""A program of this host in a user namespace that has all of the caller's ids."""
+
+from __future__ import annotations
+
+import os
+
+from rootless.host import facts as host_facts
+from rootless.launch.protocol import Launch
+from rootless.plan.compile import compile_host_command
+from rootless.plan.idmaps import id_maps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootless.plan.idmaps import IdMaps
+
+
+def own_maps() -> IdMaps:
+    """Return the id maps that `run_in_userns` uses."""
+    return id_maps({}, {}, host_facts.read(), "")[0]
+
+
+def run_in_userns(args: Sequence[str], maps: IdMaps, *, stdin: int = 0) -> int:
+    """Run a program (its first argument is a path) as root of a new user namespace, on the host's file systems.
+
+    Args:
+        args: the command.
+        maps: from own_maps().
+        stdin: descriptor to use as its standard input.
+
+    Returns:
+        Its exit status, or 128 plus the number of the signal that ended it.
+
+    Raises:
+        RootlessError: it could not be started.
+    """
+    env = [f"{name}={value}" for name, value in os.environ.items()]
+    saved = os.dup(0)
+    os.dup2(stdin, 0, inheritable=True)
+    try:
+        launch = Launch(compile_host_command(args, env, maps))
+    finally:
+        os.dup2(saved, 0, inheritable=True)
+        os.close(saved)
+    launch.until_executed()
+    launch.close()
+    status = os.waitstatus_to_exitcode(launch.wait_first())
+    return status if status >= 0 else 128 - status
