@@ -1,0 +1,340 @@
+"""The declaration of the command line: every verb, flag and positional word, in runc's dialect and in crun's.
+
+parse.py and people.py are both made from these tables, so a new flag is added here, and its default in
+rootless/plan/options.py.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SWITCH = "switch"
+VALUE = "value"
+INTEGER = "integer"
+CHOICE = "choice"
+SIGNAL = "signal"
+
+TRUE_WORDS = ("true", "1", "t", "T", "TRUE", "True")
+FALSE_WORDS = ("false", "0", "f", "F", "FALSE", "False")
+"""What a switch may be given after `=`; the same words as Go's strconv.ParseBool, which runc's callers rely on."""
+
+MAX_DIGITS = 9
+
+
+class Flag:
+    """One flag of the command line.
+
+    Attributes:
+        names: all spellings, short ones first: ``("-b", "--bundle")``.
+        kind: SWITCH, VALUE, INTEGER or CHOICE.
+        metavar: what help shows for the value; for CHOICE the choices themselves, as in ``table|json``.
+        help: one line for people.
+        dest: the attribute of Options; unless given, the first long name.
+        ignored: why it is harmless to accept this flag and do nothing; empty for a flag that does something.
+        later: its feature does not exist yet and ignoring it would be wrong: refused.
+    """
+
+    __slots__ = ("dest", "help", "ignored", "kind", "later", "metavar", "names")
+
+    def __init__(
+        self,
+        names: str,
+        kind: str,
+        metavar: str,
+        help: str,  # noqa: A002 - the word that every command line library uses
+        *,
+        dest: str = "",
+        ignored: str = "",
+        later: bool = False,
+    ) -> None:
+        self.names = tuple(names.split())
+        self.kind = kind
+        self.metavar = metavar
+        self.help = help
+        self.dest = dest or next(name for name in self.names if name[:2] == "--")[2:].replace("-", "_")
+        self.ignored = ignored
+        self.later = later
+
+
+class Word:
+    """One positional word: its name in help, the attribute of Options that it sets, whether it may be left out."""
+
+    __slots__ = ("dest", "kind", "metavar", "optional")
+
+    def __init__(self, metavar: str, dest: str, *, kind: str = VALUE, optional: bool = False) -> None:
+        self.metavar = metavar
+        self.dest = dest
+        self.kind = kind
+        self.optional = optional
+
+
+class Verb:
+    """One verb.
+
+    Attributes:
+        summary: one line for the list of verbs.
+        flags: its own flags; the global ones come before the verb.
+        words: its positional words; flags may stand between them and after them.
+        rest: what takes all words after `words`, or None; where it begins, flags end.
+        everyday: a verb for people; the others are mostly called by container engines.
+        about: more paragraphs for ``rootless VERB --help``.
+        examples: command lines for the same.
+    """
+
+    __slots__ = ("about", "everyday", "examples", "flags", "rest", "summary", "words")
+
+    def __init__(
+        self,
+        summary: str,
+        flags: Sequence[Flag] = (),
+        words: Sequence[Word] = (),
+        *,
+        rest: Word | None = None,
+        everyday: bool = False,
+        about: str = "",
+        examples: Sequence[str] = (),
+    ) -> None:
+        self.summary = summary
+        self.flags = flags
+        self.words = words
+        self.rest = rest
+        self.everyday = everyday
+        self.about = about
+        self.examples = examples
+
+
+HELP = Flag("-h --help", SWITCH, "", "show this help")
+
+GLOBAL_FLAGS = (
+    Flag("--root", VALUE, "DIR", "where the state of containers is kept"),
+    Flag("--log", VALUE, "FILE", "append warnings and errors to FILE"),
+    Flag("--log-format", CHOICE, "text|json", "how the log is written"),
+    Flag("--log-level", CHOICE, "error|warning|info|debug", "the least that is logged"),
+    Flag("--debug", SWITCH, "", "log everything, as it happens; show where an internal error comes from"),
+    Flag("-v -V --version", SWITCH, "", "print the version"),
+    Flag("--systemd-cgroup", SWITCH, "", "let systemd make the cgroup", ignored="no cgroup is made yet"),
+    Flag(
+        "--cgroup-manager",
+        CHOICE,
+        "cgroupfs|systemd|disabled",
+        "who makes the cgroup",
+        ignored="no cgroup is made yet",
+    ),
+    Flag(
+        "--rootless",
+        CHOICE,
+        "true|false|auto",
+        "whether a refused cgroup is an error",
+        ignored="a limit that cannot be kept is a warning for everyone",
+    ),
+    Flag("--criu", VALUE, "PATH", "the criu program", ignored="it only matters to verbs that are not there yet"),
+)
+
+_BUNDLE = Flag("-b --bundle", VALUE, "DIR", "directory that holds config.json; default: the current one")
+_CONFIG = Flag("-f --config", VALUE, "FILE", "read FILE in the place of the bundle's config.json")
+_USERNS = Flag(
+    "--userns",
+    CHOICE,
+    "keep-id|root|single",
+    "how ids are mapped: you stay yourself inside; you are root inside; only your own id exists inside",
+)
+
+_CREATE_FLAGS = (
+    _BUNDLE,
+    _CONFIG,
+    _USERNS,
+    Flag("--pid-file", VALUE, "FILE", "write the process id of the container's first process to FILE"),
+    Flag("--console-socket", VALUE, "SOCKET", "send the terminal's descriptor to this unix socket"),
+    Flag("--preserve-fds", INTEGER, "N", "pass N more descriptors, from 3 on, to the container"),
+    Flag("--no-pivot", SWITCH, "", "change the root without pivot_root, for bundles on a ramdisk"),
+    Flag("--no-new-keyring", SWITCH, "", "keep the caller's session keyring"),
+    Flag("--pidfd-socket", VALUE, "SOCKET", "send a pidfd of the container to this unix socket", later=True),
+    Flag(
+        "--no-subreaper",
+        SWITCH,
+        "",
+        "do not reap orphans of the container",
+        ignored="who reaps the orphans of a container never depends on it",
+    ),
+)
+
+_CONTAINER = Word("CONTAINER", "container")
+_REGEX = Flag("-r --regex", SWITCH, "", "CONTAINER is a regular expression: every container whose id matches")
+_LIFECYCLE = (
+    "The life of a container: create makes it and holds it before its program, start lets the program run, "
+    "kill sends it a signal, delete removes what is left. run is create, start, wait and delete in one."
+)
+
+VERBS = {
+    "run": Verb(
+        "run a bundle: its program is in the foreground until it ends",
+        (
+            *_CREATE_FLAGS,
+            Flag("-d --detach", SWITCH, "", "return as soon as the program runs"),
+            Flag("--keep", SWITCH, "", "keep the stopped container; rootless delete removes it"),
+        ),
+        (Word("BUNDLE|CONTAINER", "container"),),
+        everyday=True,
+        about="BUNDLE is a directory that holds config.json; the container is named after it. With --bundle, or when "
+        "there is a config.json in the current directory, the word is the name of the container instead.\n\n"
+        "The exit status is the program's own, or 128 plus the number of the signal that ended it.",
+        examples=("rootless run mybundle", "rootless run -d --bundle mybundle web1"),
+    ),
+    "new": Verb(
+        "make a bundle, from this host's own programs or from an image archive",
+        (
+            Flag(
+                "--from",
+                VALUE,
+                "FILE",
+                "root filesystem archive (.tar, .tar.gz, .tar.zst); - is standard input",
+                dest="from_file",
+            ),
+        ),
+        (Word("DIR", "directory"),),
+        rest=Word("COMMAND", "args", optional=True),
+        everyday=True,
+        about="COMMAND and its arguments are what the bundle runs; default: a shell.",
+        examples=(
+            "rootless new mybundle",
+            "rootless new mybundle -- ls -l /",
+            "docker export $(docker create debian) | rootless new mybundle --from -",
+        ),
+    ),
+    "explain": Verb(
+        "show what run would do with a bundle, and why, without doing it",
+        (
+            _BUNDLE,
+            _CONFIG,
+            _USERNS,
+            Flag("--json", SWITCH, "", "print the plan as data"),
+        ),
+        (Word("BUNDLE", "bundle", optional=True),),
+        everyday=True,
+        examples=("rootless explain mybundle", "rootless explain --json mybundle | jq ."),
+    ),
+    "list": Verb(
+        "list your containers",
+        (
+            Flag("-f --format", CHOICE, "table|json", "how the list is written"),
+            Flag("-q --quiet", SWITCH, "", "print ids only"),
+        ),
+        everyday=True,
+    ),
+    "create": Verb(
+        "create a container, its program held until start",
+        _CREATE_FLAGS,
+        (_CONTAINER,),
+        about=_LIFECYCLE,
+        examples=("rootless create --bundle mybundle web1 && rootless start web1",),
+    ),
+    "start": Verb("let the program of a created container run", (), (_CONTAINER,), about=_LIFECYCLE),
+    "state": Verb(
+        "print the state of a container as JSON",
+        (),
+        (_CONTAINER,),
+        examples=("rootless state web1",),
+    ),
+    "kill": Verb(
+        "send a signal to a container",
+        (
+            Flag("-a --all", SWITCH, "", "send it to every process of the container"),
+            _REGEX,
+        ),
+        (_CONTAINER, Word("SIGNAL", "signal", kind=SIGNAL, optional=True)),
+        about="SIGNAL is a name such as TERM or SIGKILL, a number, or RTMIN+3; default: TERM.",
+        examples=("rootless kill web1", "rootless kill --all web1 KILL"),
+    ),
+    "delete": Verb(
+        "remove a stopped container",
+        (
+            Flag("-f --force", SWITCH, "", "kill it first if it runs; no error if there is no such container"),
+            _REGEX,
+        ),
+        (_CONTAINER,),
+        examples=("rootless delete web1", "rootless delete --force --regex 'web.*'"),
+    ),
+    "spec": Verb(
+        "write a config.json to start from",
+        (
+            Flag("-b --bundle", VALUE, "DIR", "where to write it; default: the current directory"),
+            Flag("--rootless", SWITCH, "", "put your own uid and gid mappings in it", dest="rootless_spec"),
+            Flag("-f --file", VALUE, "NAME", "the name of the file; default: config.json"),
+        ),
+        about="The file is made for a bundle whose root filesystem is in the directory rootfs. "
+        "`rootless new` makes a whole bundle.",
+        examples=("rootless spec --bundle mybundle",),
+    ),
+}
+
+LATER_VERBS = (
+    "exec",
+    "pause",
+    "resume",
+    "ps",
+    "events",
+    "update",
+    "checkpoint",
+    "restore",
+    "features",
+)
+"""Verbs of runc and crun that do not exist here yet; they are refused as unknown ones are, with better words."""
+
+
+def convert(declared: Flag | Word, text: str) -> bool | int | str:
+    """Return the value that `text` stands for.
+
+    Raises:
+        ValueError: `text` is not such a value; the message says what is expected.
+    """
+    kind = declared.kind
+    if kind == VALUE:
+        return text
+    if kind == SWITCH:
+        if text in TRUE_WORDS:
+            return True
+        if text in FALSE_WORDS:
+            return False
+        message = f"{text!r} is neither true nor false"
+    elif kind == INTEGER:
+        if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
+            return int(text)
+        message = f"{text!r} is not a number of 0 or more"
+    elif kind == CHOICE:
+        choices = declared.metavar.split("|")
+        if text in choices:
+            return text
+        message = f"{text!r} is not one of {', '.join(choices)}"
+    else:
+        number = signal_number(text)
+        if number >= 0:
+            return number
+        message = f"unknown signal {text!r}: name one such as TERM, SIGKILL, 9 or RTMIN+3"
+    raise ValueError(message)
+
+
+def signal_number(text: str) -> int:
+    """Return the number of the signal that `text` names, or -1: ``9``, ``KILL``, ``sigkill``, ``RTMIN+3``, ``RTMAX-1``.
+
+    0 is a signal here: it asks whether the process is there, kill(2).
+    """
+    import _signal  # type: ignore[import-not-found] # the C half of signal, which typeshed leaves out
+
+    if text.isascii() and text.isdigit():
+        number = int(text) if len(text) <= MAX_DIGITS else -1
+        return number if number < _signal.NSIG else -1
+    name = text.upper().removeprefix("SIG")
+    base, sign, offset = name.partition("+" if name.startswith("RTMIN") else "-")
+    found = getattr(_signal, "SIG" + base, None) if base.isalnum() else None
+    if found is None:
+        return -1
+    number = int(found)
+    if sign:
+        if base not in ("RTMIN", "RTMAX") or not (offset.isascii() and offset.isdigit()) or len(offset) > MAX_DIGITS:
+            return -1
+        number += int(offset) if sign == "+" else -int(offset)
+        if not _signal.SIGRTMIN <= number <= _signal.SIGRTMAX:
+            return -1
+    return number

@@ -1,0 +1,143 @@
+"""The verbs that make, run and remove containers: what they print, and the status they end with."""
+
+from __future__ import annotations
+
+import os
+
+from rootless.errors import RootlessError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootless.plan.options import Options
+
+COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
+COLUMN_WIDTH = 12
+COLUMN_GAP = 3
+
+
+def create(options: Options) -> int:
+    """Carry out `rootless create`."""
+    from rootless.container import verbs
+
+    verbs.create(options)
+    return 0
+
+
+def run(options: Options) -> int:
+    """Carry out `rootless run`; the status is the container's."""
+    from rootless.container import verbs
+
+    choose_bundle(options)
+    return verbs.run(options)
+
+
+def start(options: Options) -> int:
+    """Carry out `rootless start`."""
+    from rootless.container import verbs
+
+    verbs.start(options)
+    return 0
+
+
+def state(options: Options) -> int:
+    """Carry out `rootless state`."""
+    from rootless.bundle.jsontext import render
+    from rootless.cli.output import put
+    from rootless.container import verbs
+
+    put(render(verbs.state(options), indent=2) + "\n")
+    return 0
+
+
+def kill(options: Options) -> int:
+    """Carry out `rootless kill`."""
+    from rootless.container import verbs
+
+    verbs.kill(options)
+    return 0
+
+
+def delete(options: Options) -> int:
+    """Carry out `rootless delete`."""
+    from rootless.container import verbs
+
+    verbs.delete(options)
+    return 0
+
+
+def list_containers(options: Options) -> int:
+    """Carry out `rootless list`."""
+    from rootless.cli.output import put
+    from rootless.container import verbs
+
+    states = verbs.list_containers(options)
+    if options.quiet:
+        put("".join(f"{each['id']}\n" for each in states))
+    elif options.format == "json":
+        from rootless.bundle.jsontext import render
+
+        put(render(states or None, indent=2) + "\n")
+    else:
+        put(table(states))
+    return 0
+
+
+VERBS = {
+    "create": create,
+    "run": run,
+    "start": start,
+    "state": state,
+    "kill": kill,
+    "delete": delete,
+    "list": list_containers,
+}
+
+
+def choose_bundle(options: Options) -> None:
+    """Decide whether the word of `run` names a bundle or a container, and set `bundle` and `container` accordingly.
+
+    It is the container's id, as for runc, with --bundle or --config or a config.json in the current directory;
+    otherwise it is a directory that holds config.json, and the container is named after it. A word that no id can be
+    is always a directory.
+
+    Raises:
+        RootlessError: it is neither.
+    """
+    word = options.container
+    if options.bundle or options.config:
+        return
+    if "/" not in word and word not in ("", ".", ".."):
+        if os.path.exists("config.json"):
+            return
+        if not os.path.exists(os.path.join(word, "config.json")):
+            raise RootlessError(
+                "run " + word,
+                cause=f"no such file or directory: {word}/config.json, and there is no config.json here",
+                fix=f"rootless new {word} makes a bundle; --bundle DIR says where the bundle of container {word} is",
+                code="RL-BUNDLE",
+            )
+    options.bundle = word
+    name = os.path.basename(os.path.realpath(word))
+    options.container = "".join(c if c.isascii() and (c.isalnum() or c in "_+-.") else "_" for c in name) or "_"
+
+
+def table(states: Sequence[dict[str, object]]) -> str:
+    """Return the states as the table that `runc list` prints."""
+    rows = [COLUMNS]
+    rows += [
+        (
+            str(each["id"]),
+            str(each["pid"]),
+            str(each["status"]),
+            str(each["bundle"]),
+            str(each["created"]),
+            str(each["owner"]),
+        )
+        for each in states
+    ]
+    widths = [max(COLUMN_WIDTH, *(len(row[column]) + COLUMN_GAP for row in rows)) for column in range(len(COLUMNS) - 1)]
+    return "".join(
+        "".join(text.ljust(width) for text, width in zip(row, widths, strict=False)) + row[-1] + "\n" for row in rows
+    )

@@ -1,0 +1,558 @@
+"""The command line: two parsers made from one declaration, what they refuse, and how the process ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rootless.cli import bundles, explain, lifecycle, people
+from rootless.cli.flags import (
+    CHOICE,
+    GLOBAL_FLAGS,
+    HELP,
+    INTEGER,
+    LATER_VERBS,
+    SIGNAL,
+    SWITCH,
+    VERBS,
+    signal_number,
+)
+from rootless.cli.parse import parse
+from rootless.errors import RootlessError
+from rootless.plan.options import Options
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def ask(argv):
+    return people.ask(argv, lambda _: None)
+
+
+def refusal(argv):
+    with pytest.raises(RootlessError) as caught:
+        ask(argv)
+    return caught.value
+
+
+PROGRAM = [sys.executable, "-m", "rootless"]
+
+
+def rootless(*argv, program=PROGRAM, cwd=None, stdout=subprocess.PIPE, **environment):
+    return subprocess.run(
+        [*program, *argv],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+# The declaration
+
+
+def declared():
+    for flag in GLOBAL_FLAGS:
+        yield "", flag
+    for name, verb in VERBS.items():
+        for flag in verb.flags:
+            yield name, flag
+
+
+@pytest.mark.parametrize("flag", [pytest.param(flag, id=verb + flag.names[-1]) for verb, flag in declared()])
+def test_every_stored_flag_is_an_option_of_its_type(flag):
+    assert flag.names[-1].startswith("--")
+    if not flag.ignored and not flag.later:
+        expected = {SWITCH: bool, INTEGER: int}.get(flag.kind, str)
+        assert type(getattr(Options, flag.dest)) is expected
+    if flag.kind == SWITCH:
+        assert not flag.metavar
+        assert getattr(Options, flag.dest, False) is False, "a switch can only be switched on"
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_no_name_is_declared_twice(name):
+    names = [spelling for flag in (*VERBS[name].flags, HELP) for spelling in flag.names]
+    assert len(names) == len(set(names))
+    assert all(word.optional for word in VERBS[name].words[1:]), "an optional word comes last"
+
+
+def test_every_verb_has_a_body():
+    bodies = [*lifecycle.VERBS, *bundles.VERBS, *explain.VERBS]
+    assert sorted(bodies) == sorted(VERBS)
+    assert not set(LATER_VERBS) & set(VERBS)
+
+
+# What the callers of runc and crun send (as seen with a wrapper in between)
+
+FROM_CALLERS = [
+    # podman with conmon
+    "--log-format=json --log /run/oci-log create --bundle /b --pid-file /p c1",
+    "--log-format=json --log /l --cgroup-manager disabled create --bundle /b --pid-file /p --preserve-fds 2 c1",
+    "--systemd-cgroup create --bundle /b --pid-file /p --no-pivot --no-new-keyring --console-socket /s c1",
+    "start c1",
+    "kill c1 15",
+    "kill --all c1 9",
+    "delete --force c1",
+    "--version",
+    # buildah
+    "create --bundle /b --pid-file /p --no-pivot --no-new-keyring --console-socket /s c1",
+    "state c1",
+    "delete c1",
+    "kill c1 SIGKILL",
+    "kill c1",
+    # containerd's shim, dockerd
+    "--root /r/k8s.io --log /l/log.json --log-format json --systemd-cgroup create --bundle /b --pid-file /p c1",
+    "--root /r/moby --log /l/log.json --log-format json start c1",
+    "--root /r --log /l --log-format json kill --all c1 9",
+    "--root /r --log /l --log-format json delete --force c1",
+    # CRI-O
+    "--root /r --systemd-cgroup state c1",
+    "--root=/r kill c1 TERM",
+    "--root=/r kill -a c1 9",
+    # BuildKit
+    "--log /l/runc-log.json --log-format json run --bundle /b --no-pivot --keep c1",
+    "run --bundle /b --keep -no-subreaper --detach c1",
+    # Slurm's documented patterns
+    "--rootless=true --root=/run/user/1000/ state n1.root.5.4294967291.0",
+    "--rootless=true --root=/run/user/1000/ kill -a n1.root.5.4294967291.0",
+    "--rootless=true --root=/run/user/1000/ delete --force n1.root.5.4294967291.0",
+    "--rootless=true --root=/run/user/1000/ run n1.root.5.4294967291.0 -b /spool/oci-job5-batch/task-0",
+    "--rootless=true --root=/run/user/1000/ create n1.root.5.4294967291.0 -b /spool/oci-job5-batch/task-0",
+    "--rootless=true --root=/run/user/1000/ start n1.root.5.4294967291.0",
+    # crun's own
+    "--cgroup-manager=systemd --debug --log=file:/l --log-level=debug --rootless=auto create -f /c.json -b /b c1",
+    "kill -r web.* KILL",
+    "delete -fr web.*",
+    "list -f json",
+    "list -q",
+    "spec -f other.json --rootless -b /b",
+    "run -db /b c1",
+    # runc up to 1.1
+    "--criu /usr/sbin/criu run -d -bundle=/b c1",
+]
+
+
+@pytest.mark.parametrize("line", FROM_CALLERS)
+def test_what_callers_send_is_parsed_quickly_and_alike(line):
+    argv = line.split()
+    options = parse(argv)
+    assert options is not None
+    assert vars(options) == vars(ask(argv))
+    words = [word for word in argv if word.startswith(("c1", "n1.", "web"))]
+    assert [options.container] == words or not words
+
+
+def test_a_create_of_podman_in_detail():
+    options = parse(FROM_CALLERS[1].split())
+    assert vars(options) == {
+        "verb": "create",
+        "log_format": "json",
+        "log": "/l",
+        "bundle": "/b",
+        "pid_file": "/p",
+        "preserve_fds": 2,
+        "container": "c1",
+    }
+
+
+# Any command line
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=[]), max_size=6) | st.sampled_from(
+    ["--", "-", "-b", "--bundle", "=", "", "-1", "true", "run", "--help"]
+)
+TRUTHS = {"true": True, "1": True, "T": True, "false": False, "0": False, "False": False}
+SIGNALS = {"TERM": 15, "SIGKILL": 9, "sigint": 2, "0": 0, "64": 64, "RTMIN+3": 37, "SIGRTMAX-1": 63}
+
+
+def values(kind, metavar):
+    """Texts for one value, with what they mean."""
+    if kind == INTEGER:
+        return st.integers(0, 10**8).map(lambda number: (str(number), number))
+    if kind == CHOICE:
+        return st.sampled_from(metavar.split("|")).map(lambda choice: (choice, choice))
+    if kind == SIGNAL:
+        return st.sampled_from(sorted(SIGNALS.items()))
+    return TEXT.map(lambda text: (text, text))
+
+
+@st.composite
+def spelled_flag(draw, flag, known):
+    """Arguments that spell `flag`, and the value it then has."""
+    name = draw(st.sampled_from(flag.names))
+    bare = name.lstrip("-")
+    dashes = draw(st.sampled_from(["-", "--"]))
+    if flag.kind == SWITCH:
+        text = draw(st.sampled_from([None, *TRUTHS]))
+        return [f"{dashes}{bare}" + (f"={text}" if text else "")], TRUTHS[text] if text else True
+    text, value = draw(values(flag.kind, flag.metavar))
+    forms = [[f"{dashes}{bare}={text}"], [f"{dashes}{bare}", text]]
+    attached = bare + text
+    if len(bare) == 1 and text and attached.partition("=")[0] not in known:
+        forms.append([f"-{attached}"])
+    return draw(st.sampled_from(forms)), value
+
+
+@st.composite
+def spelled_flags(draw, flags):
+    """A list of ``(arguments, dest or None, value)``."""
+    known = {name.lstrip("-") for flag in (*flags, HELP) for name in flag.names}
+    usable = [flag for flag in flags if not flag.later and flag.dest != "version"]
+    if not usable:
+        return []
+    chosen = draw(st.lists(st.sampled_from(usable), max_size=5))
+    return [(*draw(spelled_flag(flag, known)), flag) for flag in chosen]
+
+
+@st.composite
+def command_lines(draw):
+    """A well-formed command line, and the attributes of the Options that it means."""
+    name = draw(st.sampled_from(sorted(VERBS)))
+    verb = VERBS[name]
+    meant = {"verb": name}
+    argv = []
+    for arguments, value, flag in draw(spelled_flags(GLOBAL_FLAGS)):
+        argv += arguments
+        if not flag.ignored:
+            meant[flag.dest] = value
+    argv += draw(st.sampled_from([[name], ["--", name]]))
+
+    groups = []
+    for arguments, value, flag in draw(spelled_flags(verb.flags)):
+        groups.append(arguments)
+        if not flag.ignored:
+            meant[flag.dest] = value
+    words = []
+    for word in verb.words:
+        if word.optional and draw(st.booleans()):
+            break
+        text, value = draw(values(word.kind, word.metavar))
+        words.append(text)
+        meant[word.dest] = value
+    rest = draw(st.lists(TEXT, max_size=3)) if verb.rest else []
+    if verb.rest:
+        meant[verb.rest.dest] = tuple(rest)
+
+    if any(is_like_a_flag(word) for word in words) or draw(st.booleans()):
+        ordered = [*groups, ["--", *words, *rest]]
+    else:
+        order = draw(st.permutations([True] * len(groups) + [False] * len(words)))
+        of_flags, of_words = iter(groups), iter(words)
+        ordered = [next(of_flags) if is_flag else [next(of_words)] for is_flag in order]
+        ordered.append(["--", *rest] if is_like_a_flag(*rest[:1]) or draw(st.booleans()) else rest)
+    return [*argv, *(argument for group in ordered for argument in group)], meant
+
+
+def is_like_a_flag(text=""):
+    return text.startswith("-") and text != "-"
+
+
+@given(command_lines())
+@example((["run", "x", "-b", "d"], {"verb": "run", "container": "x", "bundle": "d"}))
+@example((["explain", "here", "-b", "there"], {"verb": "explain", "bundle": "here"}))
+@example((["new", "d", "ls", "--from"], {"verb": "new", "directory": "d", "args": ("ls", "--from")}))
+@example((["new", "d", "--from", "x", "--", "-l"], dict(verb="new", directory="d", from_file="x", args=("-l",))))
+@example((["delete", "--force", "--force=false", "x"], {"verb": "delete", "force": False, "container": "x"}))
+def test_both_parsers_read_what_is_meant(line):
+    argv, meant = line
+    quick = parse(argv)
+    assert quick is not None
+    assert vars(quick) == meant
+    assert everything(ask(argv)) == everything(quick)
+
+
+ODD = """-- - x = --bundle=x -bx -fq -qf json 9 TERM -9 --force=perhaps -no-pivot --nonsense -Z ---x --=x -=
+    --preserve-fds=-1 --preserve-fds=x --keep=false exec --b=x -h=false --help=true"""
+SNIPPETS = st.sampled_from([*VERBS, *(name for _, flag in declared() for name in flag.names), *ODD.split()])
+
+
+@given(st.lists(SNIPPETS | TEXT, max_size=7))
+@example(["--version", "nonsense"])
+@example(["--debug=false"])
+@example(["run", "--pidfd-socket", "s", "x"])
+def test_what_one_parser_refuses_the_other_refuses_with_a_message(argv):
+    quick = parse(argv)
+    asked = outcome(argv)
+    if isinstance(asked, RootlessError):
+        assert quick is None
+        assert asked.what
+        assert asked.status in (1, 3)
+    elif asked is None:
+        assert quick is None, "help is for click"
+    else:
+        assert quick is not None
+        assert everything(quick) == everything(asked)
+
+
+def outcome(argv):
+    try:
+        return ask(argv)
+    except RootlessError as error:
+        return error
+
+
+def everything(options):
+    return {name: getattr(options, name) for name in vars(Options) if not name.startswith("__")}
+
+
+@given(TEXT)
+def test_no_text_confuses_the_signals(text):
+    assert -1 <= signal_number(text) <= 64
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        *SIGNALS.items(),
+        ("rtmin", 34),
+        ("RTMAX", 64),
+        ("RTMIN+30", 64),
+        ("RTMIN+31", -1),
+        ("RTMAX-31", -1),
+        ("RTMIN-1", -1),
+        ("RTMIN+", -1),
+        ("TERM+1", -1),
+        ("65", -1),
+        ("-1", -1),
+        ("_DFL", -1),
+        ("SIG", -1),
+        ("", -1),
+        ("KILLED", -1),
+        ("²", -1),
+    ],
+)
+def test_signals(text, number):
+    assert signal_number(text) == number
+
+
+# What is refused, and the words
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("list --nope", "list: unknown flag: --nope; fix: see rootless list --help"),
+        ("delete --forse x", "delete: unknown flag: --forse; fix: did you mean --force?"),
+        ("--nope list", "unknown flag: --nope; fix: see rootless --help"),
+        ("run --debug x", "run: unknown flag: --debug; fix: it goes before the verb: rootless --debug … run …"),
+        ("--keep run x", "unknown flag: --keep; fix: it goes after the verb: rootless VERB --keep …"),
+        ("create --bundle", "create: flag needs an argument: --bundle; fix: see rootless create --help"),
+        ("--root", "flag needs an argument: --root; fix: see rootless --help"),
+        ("--debug", "missing command; fix: see rootless --help"),
+        ("state", "state: CONTAINER is missing; fix: see rootless state --help"),
+        ("state a b", "state: got unexpected extra argument (b); fix: see rootless state --help"),
+        ("list -f yaml", "list: --format: 'yaml' is not one of table, json; fix: see rootless list --help"),
+        ("list -q=x", "list: --quiet: 'x' is neither true nor false; fix: see rootless list --help"),
+        (
+            "run --preserve-fds -1 x",
+            "run: --preserve-fds: '-1' is not a number of 0 or more; fix: see rootless run --help",
+        ),
+        (
+            "kill x FOO",
+            (
+                "kill: SIGNAL: unknown signal 'FOO': name one such as TERM, SIGKILL, 9 or RTMIN+3; "
+                "fix: see rootless kill --help"
+            ),
+        ),
+    ],
+)
+def test_wrong_flags_and_words(line, text):
+    error = refusal(line.split())
+    assert str(error) == text
+    assert (error.status, error.code) == (1, "RL-USAGE")
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "status"),
+    [
+        ("exec c1 sh", "exec: not supported yet", 3),
+        ("checkpoint --help", "checkpoint: not supported yet", 3),
+        ("run --pidfd-socket s x", "--pidfd-socket: not supported yet; fix: call run without it", 1),
+    ],
+)
+def test_what_comes_later(line, text, status):
+    error = refusal(line.split())
+    assert str(error) == text
+    assert (error.status, error.code) == (status, "RL-NOT-YET")
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("delte x", "unknown verb: delte; fix: did you mean rootless delete?"),
+        ("qqq", "unknown verb: qqq; fix: rootless --help lists the verbs"),
+    ],
+)
+def test_unknown_verbs(line, text):
+    error = refusal(line.split())
+    assert str(error) == text
+    assert (error.status, error.code) == (3, "RL-USAGE")
+
+
+def test_a_bundle_in_the_place_of_a_verb(tmp_path, monkeypatch):
+    (tmp_path / "mybundle").mkdir()
+    (tmp_path / "mybundle/config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert refusal(["mybundle"]).fix == "rootless run mybundle"
+
+
+# What the word of run is
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    bundle = tmp_path / "my bündle"
+    bundle.mkdir()
+    (bundle / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def chosen(**asked):
+    options = Options()
+    for name, value in asked.items():
+        setattr(options, name, value)
+    lifecycle.choose_bundle(options)
+    return options.bundle, options.container
+
+
+def test_a_directory_with_a_config_is_a_bundle(here):
+    assert chosen(container="my bündle") == ("my bündle", "my_b_ndle")
+    assert chosen(container="./my bündle/") == ("./my bündle/", "my_b_ndle")
+    assert chosen(container=f"{here}/my bündle") == (f"{here}/my bündle", "my_b_ndle")
+
+
+def test_in_a_bundle_the_word_is_the_id(here, monkeypatch):
+    monkeypatch.chdir(here / "my bündle")
+    assert chosen(container="web1") == ("", "web1")
+    assert chosen(container=".") == (".", "my_b_ndle")
+
+
+@pytest.mark.usefixtures("here")
+def test_with_a_bundle_named_the_word_is_the_id():
+    assert chosen(container="my bündle", bundle="d") == ("d", "my bündle")
+    assert chosen(container="my bündle", config="c.json") == ("", "my bündle")
+
+
+@pytest.mark.usefixtures("here")
+def test_neither_bundle_nor_id():
+    with pytest.raises(RootlessError, match="no such file or directory") as caught:
+        chosen(container="nope")
+    assert caught.value.fix
+    # The place that reads config.json tells what is wrong with a directory.
+    assert chosen(container="./nope") == ("./nope", "nope")
+
+
+# Output
+
+
+def test_the_table_is_laid_out_as_runc_does():
+    state = {"id": "a", "pid": 7, "status": "running", "bundle": "/very/long/bundle", "created": "now", "owner": "root"}
+    assert lifecycle.table([]) == "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
+    assert lifecycle.table([state]).splitlines() == [
+        "ID          PID         STATUS      BUNDLE              CREATED     OWNER",
+        "a           7           running     /very/long/bundle   now         root",
+    ]
+
+
+# The process
+
+
+def test_version():
+    done = rootless("--version")
+    assert done.returncode == 0
+    name, spec = done.stdout.splitlines()
+    assert name.startswith("rootless version ")
+    assert spec == "spec: 1.3.0"
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["help"], ["-h"]])
+def test_help_names_every_verb_and_flag(argv):
+    done = rootless(*argv)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in [*VERBS, *(flag.names[-1] for flag in GLOBAL_FLAGS)]:
+        assert name in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("asked", ["{} --help", "help {}", "{} -h"])
+def test_help_of_a_verb(name, asked, capsys):
+    assert ask(asked.format(name).split()) is None
+    shown = capsys.readouterr().out
+    for flag in VERBS[name].flags:
+        assert (flag.names[-1] in shown) is not flag.later
+    for sample in VERBS[name].examples:
+        assert sample in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("ru", ["run"]), ("list -f ", ["table", "json"]), ("delete --fo", ["--force"]), ("--log-l", ["--log-level"])],
+)
+def test_completion(line, expected):
+    words = ["rootless", *line.split(" ")]
+    done = rootless(_ROOTLESS_COMPLETE="bash_complete", COMP_WORDS=" ".join(words), COMP_CWORD=str(len(words) - 1))
+    assert [each.partition(",")[2] for each in done.stdout.splitlines()] == expected
+
+
+@pytest.mark.parametrize("line", [line for verb in VERBS.values() for line in verb.examples])
+def test_examples_in_help_parse(line):
+    commands = [shlex.split(command) for part in line.split("&&") for command in re.split("[;|]", part)]
+    ours = [command[1:] for command in commands if command[0] == "rootless"]
+    assert ours
+    assert all(parse(argv) for argv in ours)
+
+
+def test_an_error_is_one_line_and_the_log_has_it(tmp_path):
+    done = rootless("--log", "log", "--log-format", "json", "list", "--no\npe", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "rootless: list: unknown flag: --no\\npe; fix: see rootless list --help\n"
+    logged = json.loads((tmp_path / "log").read_text())
+    assert logged["msg"] == done.stderr.removeprefix("rootless: ").strip()
+
+
+def test_a_full_disk_is_an_error():
+    with Path("/dev/full").open("w") as full:
+        done = rootless("--version", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == "rootless: write standard output: No space left on device\n"
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = rootless("--version", stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + 13, "")
+
+
+def test_a_closed_standard_error_does_not_become_the_log(tmp_path):
+    log = tmp_path / "log"
+    without_error = ["/bin/sh", "-c", 'exec "$0" "$@" 2>&-', *PROGRAM]
+    done = rootless("--log", log, "--log-format=json", "list", "--nope", program=without_error)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert [json.loads(line)["level"] for line in log.read_text().splitlines()] == ["error"]
+
+
+@pytest.mark.parametrize("line", ["list", "--debug list"])
+def test_an_internal_error_is_one_line_unless_debugging(line):
+    script = (
+        "import sys; from rootless import __main__ as program; from rootless.cli import lifecycle;"
+        "lifecycle.VERBS['list'] = lambda options: 1 // 0; sys.exit(program.main())"
+    )
+    done = rootless(*line.split(), program=[sys.executable, "-c", script])
+    assert done.returncode == 1
+    *trace, message = done.stderr.splitlines()
+    assert message.startswith("rootless: internal error: ZeroDivisionError: ")
+    assert bool(trace) is ("--debug" in line)
