@@ -262,8 +262,7 @@ static int empty_directory(void)
         sys_fsconfig(fs, FSCONFIG_SET_STRING, "size", "0k") < 0 || sys_fsconfig(fs, FSCONFIG_SET_STRING, "nr_inodes", "2") < 0 ||
         sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
         return -1;
-    self.mask_fd =
-        sys_fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    self.mask_fd = sys_fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
     close(fs);
     return self.mask_fd;
 }

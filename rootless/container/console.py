@@ -23,10 +23,14 @@ def connect(path: str, plan: Plan) -> int:
     """
     if not path:
         if plan.terminal:
-            raise _refused("cannot allocate tty if the caller will detach without setting console socket", "--console-socket PATH")
+            raise _refused(
+                "cannot allocate tty if the caller will detach without setting console socket", "--console-socket PATH"
+            )
         return -1
     if not plan.terminal:
-        raise _refused("cannot use console socket if the container has no terminal", 'set "terminal": true, or leave it out')
+        raise _refused(
+            "cannot use console socket if the container has no terminal", 'set "terminal": true, or leave it out'
+        )
     import _socket
 
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
@@ -35,7 +39,9 @@ def connect(path: str, plan: Plan) -> int:
         # a path through the descriptor fits into a sockaddr_un, however long the whole one is
         connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
     except OSError as error:
-        raise _refused(f"connect {path}: {(error.strerror or '').lower()}", "listen on it before the container is made") from None
+        raise _refused(
+            f"connect {path}: {(error.strerror or '').lower()}", "listen on it before the container is made"
+        ) from None
     finally:
         os.close(directory)
     return connection.detach()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rootless.plan.compile import Plan
     from rootless.plan.options import Options
 
+
 def plan_for(options: Options) -> tuple[Bundle, Plan]:
     """Read the bundle and the host, and compile the Plan. Nothing is changed.
 

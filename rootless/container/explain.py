@@ -104,7 +104,10 @@ def _id_maps(plan: Plan) -> Iterator[str]:
         yield ""
         return
     yield f"Ids: {plan.maps.source}"
-    for name, lines, program in (("uid", plan.maps.uids, plan.maps.uid_program), ("gid", plan.maps.gids, plan.maps.gid_program)):
+    for name, lines, program in (
+        ("uid", plan.maps.uids, plan.maps.uid_program),
+        ("gid", plan.maps.gids, plan.maps.gid_program),
+    ):
         writer = f"written by {program}" if program else "written by rootless itself"
         yield f"  {name} map, {writer}:"
         for inside, outside, count in lines:

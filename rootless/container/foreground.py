@@ -105,7 +105,9 @@ class Relay:
         if self._to_caller:
             events[1] = select.POLLOUT
         if self._output_open:
-            events[self._master] = (0 if self._to_caller else select.POLLIN) | (select.POLLOUT if self._to_container else 0)
+            events[self._master] = (0 if self._to_caller else select.POLLIN) | (
+                select.POLLOUT if self._to_container else 0
+            )
         return events
 
     def move(self, ready: dict[int, int]) -> None:
@@ -162,7 +164,7 @@ class Relay:
             return None
         import tty
 
-        tty.setraw(0)
+        tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is for the container
         return saved
 
 

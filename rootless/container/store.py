@@ -55,7 +55,9 @@ def check_id(container_id: str) -> None:
             code="RL-ID",
         )
     if len(container_id) > _LONGEST_ID:
-        raise RootlessError("container id", cause=f"longer than {_LONGEST_ID} characters", fix="shorten it", code="RL-ID")
+        raise RootlessError(
+            "container id", cause=f"longer than {_LONGEST_ID} characters", fix="shorten it", code="RL-ID"
+        )
 
 
 class Entry:

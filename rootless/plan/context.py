@@ -100,5 +100,7 @@ class Context:
 
     @property
     def setgroups_denied(self) -> bool:
-        """Whether supplementary groups can be set in the container's user namespace."""
-        return self.maps.deny_setgroups if self.maps else self.facts.setgroups_denied and "user" not in self.joined
+        """Whether supplementary groups cannot be set in the container's user namespace; a nested one inherits that."""
+        if "user" in self.joined:
+            return False
+        return self.facts.setgroups_denied or bool(self.maps and self.maps.deny_setgroups)

@@ -30,7 +30,6 @@ _LINKS = {
     "/dev/stdin": "/proc/self/fd/0",
     "/dev/stdout": "/proc/self/fd/1",
     "/dev/stderr": "/proc/self/fd/2",
-    "/dev/core": "/proc/kcore",
     "/dev/ptmx": "pts/ptmx",
 }
 _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
@@ -39,7 +38,9 @@ _DEFAULT_MODE = 0o666
 
 def devices(context: Context) -> list[Op]:
     """Return the operations for linux.devices, the default devices and the default links."""
-    listed = {device["path"]: (device, f"linux.devices[{i}]") for i, device in enumerate(context.linux.get("devices") or ())}
+    listed = {
+        device["path"]: (device, f"linux.devices[{i}]") for i, device in enumerate(context.linux.get("devices") or ())
+    }
     plan: list[Op] = []
     for path, (major, minor) in _DEFAULT.items():
         if path not in listed:
@@ -65,7 +66,14 @@ def _device(context: Context, device: dict[str, Any], where: str) -> list[Op]:
     mode = device.get("fileMode")
     permissions = _DEFAULT_MODE if mode is None else mode & 0o7777
     node = Op(
-        ops.DEVICE_NODE, kind | permissions, major, minor, device.get("uid") or 0, device.get("gid") or 0, path, where=where
+        ops.DEVICE_NODE,
+        kind | permissions,
+        major,
+        minor,
+        device.get("uid") or 0,
+        device.get("gid") or 0,
+        path,
+        where=where,
     )
     if kind == stat.S_IFIFO:
         return [node]
@@ -74,5 +82,7 @@ def _device(context: Context, device: dict[str, Any], where: str) -> list[Op]:
         node.on_error, node.alternatives = ops.ELSE, 1
         return [node, bound]
     if where:
-        context.adapted(where, f"{path} of the host is bound, with the host's owner and mode: mknod is refused in a user namespace")
+        context.adapted(
+            where, f"{path} of the host is bound, with the host's owner and mode: mknod is refused in a user namespace"
+        )
     return [bound]

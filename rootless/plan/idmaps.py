@@ -68,7 +68,11 @@ def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: 
         if facts.privileged or (_may_map(uids, facts.uid, facts.subuids) and _may_map(gids, facts.gid, facts.subgids)):
             return IdMaps(uids, gids, "config.json", facts), "", ""
         maps, _, shortcoming = _own_maps(process, facts, mode)
-        return maps, "linux.uidMappings and gidMappings name ids that are not yours: your own are mapped instead", shortcoming
+        return (
+            maps,
+            "linux.uidMappings and gidMappings name ids that are not yours: your own are mapped instead",
+            shortcoming,
+        )
     return _own_maps(process, facts, mode)
 
 

@@ -47,6 +47,8 @@ def check(context: Context) -> None:
     resources = context.linux.get("resources") or {}
     for name, value in resources.items():
         if value and name != _DEVICE_RULES:
-            context.unmet(f"linux.resources.{name}", f"the limits of {name} are not enforced: cgroups are not supported yet")
+            context.unmet(
+                f"linux.resources.{name}", f"the limits of {name} are not enforced: cgroups are not supported yet"
+            )
     if context.process.get("execCPUAffinity"):
         context.unmet("process.execCPUAffinity", "it is for exec, which is not supported yet")

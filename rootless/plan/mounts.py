@@ -86,7 +86,8 @@ def change_root(context: Context) -> list[Op]:
 def covers_dev(context: Context) -> bool:
     """Whether /dev of the container is a directory of the caller's: then its contents are the caller's business."""
     return any(
-        _inside(mount["destination"]) == "/dev" and (MountOptions(mount.get("options") or ()).bind or mount.get("type") == "bind")
+        _inside(mount["destination"]) == "/dev"
+        and (MountOptions(mount.get("options") or ()).bind or mount.get("type") == "bind")
         for mount in context.config.get("mounts") or ()
     )
 
@@ -168,8 +169,16 @@ def _bind(context: Context, source: str, target: str, options: MountOptions, whe
     # a user namespace may not take away what the host's mount has (nosuid, ro, …), nor show what a mount there covers
     # (mount_namespaces(7)): then without the one, and with all that is below
     second = Op(
-        ops.BIND, flags | ops.RECURSIVE | first.numbers[0], options.propagation, options.set, ATIME if options.set & ATIME else 0,
-        options.set_below, 0, source, target, where=where,
+        ops.BIND,
+        flags | ops.RECURSIVE | first.numbers[0],
+        options.propagation,
+        options.set,
+        ATIME if options.set & ATIME else 0,
+        options.set_below,
+        0,
+        source,
+        target,
+        where=where,
     )
     if second.numbers == first.numbers:
         return [first]
@@ -197,7 +206,10 @@ def _kernel_state(
     fresh = _new(kind, mount.get("source") or kind, target, options, options.data, where)
     bound = _host_bind(host_path, target, options, where)
     if not context.may_mount(namespace):
-        context.adapted(where, f"{host_path} of the host is bound on {target}: the container shares the host's {namespace} namespace")
+        context.adapted(
+            where,
+            f"{host_path} of the host is bound on {target}: the container shares the host's {namespace} namespace",
+        )
         return [bound]
     if context.in_user_namespace:
         # an engine may have covered parts of its own /proc or /sys; the kernel then refuses a fresh one
@@ -219,7 +231,9 @@ def _cgroup(context: Context, target: str, options: MountOptions, where: str) ->
         return [fresh, _host_bind("/sys/fs/cgroup", target, options, where)]
     shown = MountOptions(("ro",))
     shown.set |= options.set
-    reason = "it is not pure cgroup v2" if not context.facts.unified_cgroup else "the container shares its cgroup namespace"
+    reason = (
+        "it is not pure cgroup v2" if not context.facts.unified_cgroup else "the container shares its cgroup namespace"
+    )
     context.adapted(where, f"/sys/fs/cgroup of the host is bound read-only on {target}: {reason}")
     return [_host_bind("/sys/fs/cgroup", target, shown, where)]
 

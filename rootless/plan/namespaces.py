@@ -46,7 +46,9 @@ def decide(context: Context) -> None:
         context.adapted("linux.namespaces", f"a user namespace is added: {reason}")
     if "mount" not in context.joined and "mount" not in context.created:
         context.created.add("mount")
-        context.adapted("linux.namespaces", "a mount namespace is added: the container's mounts must not be made on the host")
+        context.adapted(
+            "linux.namespaces", "a mount namespace is added: the container's mounts must not be made on the host"
+        )
     if "user" in context.created:
         context.maps, adapted, shortcoming = id_maps(linux, context.process, facts, mode)
         if adapted:
@@ -57,7 +59,11 @@ def decide(context: Context) -> None:
 
 def enter(context: Context) -> list[Op]:
     """Return the operations of the first stage, from the host's namespaces to the fork."""
-    joins = {kind: _join(context, kind) for kind in ("user", "ipc", "uts", "network", "pid", "time") if kind in context.joined}
+    joins = {
+        kind: _join(context, kind)
+        for kind in ("user", "ipc", "uts", "network", "pid", "time")
+        if kind in context.joined
+    }
     new_user = [Op(ops.NEW_USER, where=context.places.get("user", ""))] if "user" in context.created else []
     # joining needs rights over the user namespace that owns the other one: the caller's, where it has them
     first = list(joins.values()) if context.facts.privileged or "user" in joins else []

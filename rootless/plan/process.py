@@ -72,7 +72,9 @@ def oom_score(context: Context) -> list[Op]:
     if wanted is None:
         return []
     if wanted < facts.oom_score_adj and not facts.may(_CAP_SYS_RESOURCE):
-        context.unmet("process.oomScoreAdj", f"the OOM score stays at {facts.oom_score_adj}: only root may lower it to {wanted}")
+        context.unmet(
+            "process.oomScoreAdj", f"the OOM score stays at {facts.oom_score_adj}: only root may lower it to {wanted}"
+        )
         return []
     return [Op(ops.PROC_WRITE, "self/oom_score_adj", str(wanted), where="process.oomScoreAdj")]
 
@@ -85,12 +87,18 @@ def sysctls(context: Context) -> list[Op]:
         dotted = name if "." in name.partition("/")[0] else name.replace("/", ".")
         owner = next((namespace for prefix, namespace in _SYSCTL_OWNERS if dotted.startswith(prefix)), "")
         if owner not in context.created and owner not in context.joined:
-            shared = f"the container shares the host's {owner} namespace" if owner else "it is one setting for the whole host"
+            shared = (
+                f"the container shares the host's {owner} namespace"
+                if owner
+                else "it is one setting for the whole host"
+            )
             raise RootlessError(
                 f"cannot set {name}",
                 cause=shared,
                 where=where,
-                fix=f'add {{"type": "{owner}"}} to linux.namespaces' if owner else "remove it, or ask the administrator to set it",
+                fix=f'add {{"type": "{owner}"}} to linux.namespaces'
+                if owner
+                else "remove it, or ask the administrator to set it",
                 code="RL-SYSCTL-SHARED",
             )
         path = name.replace(".", "/") if dotted == name else name
@@ -165,7 +173,9 @@ def _groups(context: Context) -> list[Op]:
         return []
     if context.setgroups_denied:
         if wanted:
-            context.unmet(where, "the caller's groups are kept: this user namespace may not set others (setgroups is denied)")
+            context.unmet(
+                where, "the caller's groups are kept: this user namespace may not set others (setgroups is denied)"
+            )
         return []
     mapped = [gid for gid in wanted if context.has_gid(gid)]
     if len(mapped) < len(wanted):
@@ -196,7 +206,10 @@ def _capability_sets(context: Context) -> tuple[int, int, int, int, int]:
         sets.append(mask)
     effective, permitted, inheritable, bounding, ambient = sets
     if ambient & ~(permitted & inheritable):
-        context.adapted("process.capabilities.ambient", "only what is permitted and inheritable too becomes ambient (capabilities(7))")
+        context.adapted(
+            "process.capabilities.ambient",
+            "only what is permitted and inheritable too becomes ambient (capabilities(7))",
+        )
         ambient &= permitted & inheritable
     return effective, permitted, inheritable, bounding, ambient
 
@@ -219,7 +232,9 @@ def _rlimits(context: Context) -> tuple[list[Op], list[Op]]:
         soft, hard = _signed(limit["soft"]), _signed(limit["hard"])
         ceiling = facts.hard_limits.get(number, _UNLIMITED)
         if _above(hard, ceiling) and not facts.may(_CAP_SYS_RESOURCE):
-            note = f"{limit['type']} is {ceiling}, the caller's own hard limit: only root may raise it to {limit['hard']}"
+            note = (
+                f"{limit['type']} is {ceiling}, the caller's own hard limit: only root may raise it to {limit['hard']}"
+            )
             if not any(said.where == where for said in context.notes):
                 context.unmet(where, note)
             hard = ceiling
