@@ -58,7 +58,7 @@ def _carry_out(argv: list[str]) -> int:
 
 
 def _configure_log(options: Options) -> None:
-    level = "debug" if options.debug else options.log_level
+    level = "debug" if options.debug else options.log_level or ("info" if options.log else "warning")
     log.configure(options.log, as_json=options.log_format == "json", level=level)
 
 

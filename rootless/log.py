@@ -98,7 +98,7 @@ def fail(error: RootlessError) -> None:
             if text:
                 record[name] = text
         if _log.as_json and _log.waiting:
-            record["warnings"] = _log.waiting
+            record["warnings"] = [each for each in _log.waiting if each["level"] == "warning"]
             _log.waiting = []
         flush()
         _write(record)

@@ -12,8 +12,20 @@ if TYPE_CHECKING:
     from rootless.container.console import Console
 
 _CHUNK = 65536
-_NOT_FORWARDED = (_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD, _signal.SIGURG, _signal.SIGPIPE)
-"""What cannot be caught, is about this process alone, or (SIGURG) means nothing here."""
+_NOT_FORWARDED = (
+    # cannot be caught
+    _signal.SIGKILL,
+    _signal.SIGSTOP,
+    # are about this process
+    _signal.SIGCHLD,
+    _signal.SIGPIPE,
+    _signal.SIGSEGV,
+    _signal.SIGBUS,
+    _signal.SIGFPE,
+    _signal.SIGILL,
+    # means nothing here
+    _signal.SIGURG,
+)
 
 
 def attend(pid: int, console: Console) -> int:

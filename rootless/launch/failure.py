@@ -19,20 +19,32 @@ _ROOTFS_WRITABLE = "make the directory in the image beforehand, or make root.pat
 
 _FIXES: dict[tuple[Kind, int], str] = {
     (ops.NEW_USER, errno.ENOSPC): "raise the limit, as root: sysctl -w user.max_user_namespaces=15000",
-    (ops.NEW_USER, errno.EPERM): "allow user namespaces, as root: sysctl -w kernel.unprivileged_userns_clone=1 (Debian), or "
+    (
+        ops.NEW_USER,
+        errno.EPERM,
+    ): "allow user namespaces, as root: sysctl -w kernel.unprivileged_userns_clone=1 (Debian), or "
     "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); a chroot forbids them always",
     (ops.NEW_USER, errno.EUSERS): "nest fewer user namespaces: 32 is the kernel's limit",
     (ops.UNSHARE, errno.EPERM): "if the host runs AppArmor, allow it, as root: sysctl -w "
     "kernel.apparmor_restrict_unprivileged_userns=0",
-    (ops.UNSHARE, errno.ENOSPC): "raise the limits below /proc/sys/user, as root: max_mnt_namespaces, max_net_namespaces, …",
+    (
+        ops.UNSHARE,
+        errno.ENOSPC,
+    ): "raise the limits below /proc/sys/user, as root: max_mnt_namespaces, max_net_namespaces, …",
     (ops.UNSHARE, errno.EINVAL): "remove the namespace that this kernel does not have (time needs CONFIG_TIME_NS)",
     (ops.JOIN, errno.ENOENT): "name a namespace that exists, such as /proc/PID/ns/net",
     (ops.JOIN, errno.EINVAL): "name a file of this type of namespace",
     (ops.JOIN, errno.EPERM): "join the user namespace that owns it too: add its path with type user",
     (ops.JOIN, errno.EACCES): "join a namespace of a process of your own",
-    (ops.ROOT, errno.EACCES): "let the user who runs rootless search every directory on the way (chmod +x), or move the bundle",
+    (
+        ops.ROOT,
+        errno.EACCES,
+    ): "let the user who runs rootless search every directory on the way (chmod +x), or move the bundle",
     (ops.ROOT, errno.EINVAL): "move the root file system out of the mount that forbids it to be bound",
-    (ops.MOUNT, errno.EPERM): "this file system cannot be mounted in a user namespace; bind a directory of the host instead",
+    (
+        ops.MOUNT,
+        errno.EPERM,
+    ): "this file system cannot be mounted in a user namespace; bind a directory of the host instead",
     (ops.MOUNT, errno.ENODEV): "use a file system that this kernel has (see /proc/filesystems)",
     (ops.MOUNT, errno.EINVAL): "correct the options of this mount",
     (ops.MOUNT, errno.ELOOP): "the image must have a directory there, not a link: it could lead anywhere",
@@ -42,7 +54,10 @@ _FIXES: dict[tuple[Kind, int], str] = {
     (ops.BIND, errno.EACCES): "let the user who runs rootless search every directory on the way to it (chmod +x), "
     "and write to the image where the target is missing",
     (ops.BIND, errno.EPERM): "leave out what takes an attribute (ro, nosuid, nodev, noexec) from the host's mount",
-    (ops.BIND, errno.EINVAL): "write rbind instead of bind: what is mounted below cannot be left out in a user namespace",
+    (
+        ops.BIND,
+        errno.EINVAL,
+    ): "write rbind instead of bind: what is mounted below cannot be left out in a user namespace",
     (ops.BIND, errno.ENOTDIR): "bind a directory on a directory, and a file on a file",
     (ops.BIND, errno.ELOOP): "the image must have a directory there, not a link: it could lead anywhere",
     (ops.BIND, errno.EROFS): _ROOTFS_WRITABLE,
@@ -62,7 +77,10 @@ _FIXES: dict[tuple[Kind, int], str] = {
     (ops.CHDIR, errno.EXDEV): "choose a directory inside the container",
     (ops.SECCOMP, errno.EINVAL): "remove the seccomp flag that this kernel does not know",
     (ops.SECCOMP, errno.EACCES): "set process.noNewPrivileges: without it the filter needs CAP_SYS_ADMIN",
-    (ops.CAPABILITIES, errno.EPERM): "list in effective only what is in permitted, and in inheritable only what is in bounding",
+    (
+        ops.CAPABILITIES,
+        errno.EPERM,
+    ): "list in effective only what is in permitted, and in inheritable only what is in bounding",
     (ops.AMBIENT, errno.EPERM): "list in ambient only what is in permitted and inheritable",
     (ops.FORK, errno.EAGAIN): "raise the limit of processes (ulimit -u, or pids.max of the cgroup)",
 }

@@ -27,7 +27,10 @@ def write(pid: int, maps: IdMaps) -> None:
         if program:
             running.append((program, *_start(program, pid, lines)))
         else:
-            _write(f"/proc/{pid}/{name}", "".join(f"{inside} {outside} {count}\n" for inside, outside, count in lines).encode())
+            _write(
+                f"/proc/{pid}/{name}",
+                "".join(f"{inside} {outside} {count}\n" for inside, outside, count in lines).encode(),
+            )
     results = [(program, *_finish(process, complaint)) for program, process, complaint in running]
     for program, status, complaint in results:
         if status:

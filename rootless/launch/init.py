@@ -15,7 +15,9 @@ _MFD_EXEC = 0x10
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 
 
-def spawn(plan: bytes, *, report: int, reply: int, start: int = -1, console: int = -1, cgroup: int = -1, keep: int = 0) -> int:
+def spawn(
+    plan: bytes, *, report: int, reply: int, start: int = -1, console: int = -1, cgroup: int = -1, keep: int = 0
+) -> int:
     """Start the executor with a Plan and return its process id.
 
     Args:
@@ -76,7 +78,9 @@ def _sealed_copy(path: str, name: str) -> int:
     while os.sendfile(copy, source, None, 1 << 30):
         pass
     os.close(source)
-    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    fcntl.fcntl(
+        copy, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    )
     return copy
 
 

@@ -50,7 +50,11 @@ def not_executed(op: Op, number: int, head: bytes) -> RootlessError:
     reason = os.strerror(number).lower()
     cause, fix = _cause(number, head)
     return RootlessError(
-        f'exec: "{name}"', cause=reason + (f": {cause}" if cause else ""), where="process.args[0]", fix=fix, code="RL-EXEC"
+        f'exec: "{name}"',
+        cause=reason + (f": {cause}" if cause else ""),
+        where="process.args[0]",
+        fix=fix,
+        code="RL-EXEC",
     )
 
 
@@ -59,9 +63,15 @@ def _cause(number: int, head: bytes) -> tuple[str, str]:
         line = head[2:].partition(b"\n")[0]
         interpreter = (line.split() or [b""])[0].decode("utf-8", "replace")
         if line.endswith(b"\r"):
-            return f"its first line, #!{interpreter}, ends with a carriage return", "save the script with Unix line ends"
+            return (
+                f"its first line, #!{interpreter}, ends with a carriage return",
+                "save the script with Unix line ends",
+            )
         if number in (errno.ENOENT, errno.EACCES):
-            return f"its first line names the interpreter {interpreter}", f"put {interpreter} into the image, executable"
+            return (
+                f"its first line names the interpreter {interpreter}",
+                f"put {interpreter} into the image, executable",
+            )
         return "", ""
     if head.startswith(b"\x7fELF"):
         machine = _machine(head)
@@ -69,7 +79,10 @@ def _cause(number: int, head: bytes) -> tuple[str, str]:
             return f"it is for {machine}, this machine is {os.uname().machine}", "use an image for this architecture"
         interpreter = _elf_interpreter(head)
         if number == errno.ENOENT and interpreter:
-            return f"its ELF interpreter {interpreter} is not in the image", f"put {interpreter} and its libraries into the image"
+            return (
+                f"its ELF interpreter {interpreter} is not in the image",
+                f"put {interpreter} and its libraries into the image",
+            )
         return "", ""
     if number == errno.ENOEXEC:
         return "it is neither an ELF program nor a script with a #! line", "begin the script with #!/bin/sh"
@@ -91,10 +104,16 @@ def _elf_interpreter(head: bytes) -> str:
     def number(offset: int, size: int) -> int:
         return int.from_bytes(head[offset : offset + size], order)  # type: ignore[arg-type]
 
-    table, entry, count = (number(32, 8), number(54, 2), number(56, 2)) if wide else (number(28, 4), number(42, 2), number(44, 2))
+    table, entry, count = (
+        (number(32, 8), number(54, 2), number(56, 2)) if wide else (number(28, 4), number(42, 2), number(44, 2))
+    )
     for index in range(count):
         header = table + index * entry
         if number(header, 4) == _PT_INTERP:
-            start, size = (number(header + 8, 8), number(header + 32, 8)) if wide else (number(header + 4, 4), number(header + 16, 4))
+            start, size = (
+                (number(header + 8, 8), number(header + 32, 8))
+                if wide
+                else (number(header + 4, 4), number(header + 16, 4))
+            )
             return head[start : start + size].split(b"\0")[0].decode("utf-8", "replace")
     return ""

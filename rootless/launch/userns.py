@@ -44,6 +44,10 @@ def run_in_userns(args: Sequence[str], maps: IdMaps, *, stdin: int = 0) -> int:
         os.dup2(saved, 0, inheritable=True)
         os.close(saved)
     launch.until_executed()
+    try:
+        status = os.waitstatus_to_exitcode(launch.wait_first())
+    except BaseException:
+        launch.kill()
+        raise
     launch.close()
-    status = os.waitstatus_to_exitcode(launch.wait_first())
     return status if status >= 0 else 128 - status

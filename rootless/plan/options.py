@@ -16,7 +16,8 @@ class Options:
     """Directory of the containers' state."""
     log: str = ""
     log_format: str = "text"
-    log_level: str = "warning"
+    log_level: str = ""
+    """The least that is logged; by default "info" in a log file and "warning" on standard error."""
     debug: bool = False
 
     container: str = ""

@@ -15,7 +15,15 @@ APPLETS = (
     "uname wc which xargs dmesg fuser setsid su mkfifo sync ulimit ifconfig ip"
 ).split()
 
-DEFAULT_CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP"]
+DEFAULT_CAPABILITIES = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+]
 
 CONFIG = {
     "ociVersion": "1.0.2",
@@ -25,9 +33,7 @@ CONFIG = {
         "args": ["sh"],
         "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
         "cwd": "/",
-        "capabilities": {
-            name: DEFAULT_CAPABILITIES for name in ("bounding", "effective", "permitted", "inheritable")
-        },
+        "capabilities": {name: DEFAULT_CAPABILITIES for name in ("bounding", "effective", "permitted", "inheritable")},
         "noNewPrivileges": True,
     },
     "root": {"path": "rootfs", "readonly": False},

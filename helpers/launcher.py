@@ -1,0 +1,67 @@
+"""Write the installed `rootless` command: a script that starts Python isolated, without `site`, and fast.
+
+``python3 helpers/launcher.py ENV/bin/python3 OUT ENV/lib/python3.X/site-packages``
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FLAGS = "-IS"
+"""Isolated from the environment and the current directory; no site-packages but those named in the script."""
+
+SHEBANG_LIMIT = 127
+"""Bytes that every kernel reads of a first line, its newline included (it is 255 since Linux 5.1)."""
+
+
+def script(python: str, paths: Sequence[str]) -> bytes:
+    """Return the text of a command that runs `rootless` from the directories `paths` with the interpreter `python`.
+
+    sys.argv[0] will be the name that the command was called by.
+
+    Raises:
+        ValueError: a path that the kernel, a shell and Python could not all read.
+    """
+    for path in (python, *paths):
+        if not os.path.isabs(path) or "\\" in path or not path.isprintable():
+            raise ValueError(f"{path!r} is not an absolute path in plain characters")
+    first = f"#!{python} {FLAGS}\n"
+    if len(first.encode()) > SHEBANG_LIMIT or " " in python:
+        # Two languages in one file: an exec to the shell, a string that nobody uses to Python.
+        first = f"#!/bin/sh\n'''exec' {shlex.quote(python)} {FLAGS} \"$0\" \"$@\"\n' '''\n"
+    lines = ("import sys", f"sys.path += {list(paths)!r}", "from rootless.__main__ import main", "sys.exit(main())")
+    return (first + "\n".join(lines) + "\n").encode()
+
+
+def write(out: str, python: str, paths: Sequence[str]) -> None:
+    """Write the command to the file `out`, executable for everybody; see `script`."""
+    content = script(python, paths)
+    with open(out, "wb") as file:
+        os.fchmod(file.fileno(), 0o755)
+        file.write(content)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(description="Write the installed `rootless` command.")
+    parser.add_argument("python", help="the interpreter that it starts")
+    parser.add_argument("out", help="the file to write")
+    parser.add_argument("path", nargs="+", help="a directory to import from, such as an environment's site-packages")
+    options = parser.parse_args(argv)
+    try:
+        write(options.out, options.python, options.path)
+    except (OSError, ValueError) as error:
+        print(f"write the launcher {options.out}: {error}; fix: install to another directory", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""``python -m rootless.doctor``: what this host lacks, for whoever runs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rootless.doctor.host import lacks
+
+
+def main() -> int:
+    """Print what lacks; return 1 when containers cannot run at all without it."""
+    parser = argparse.ArgumentParser(prog="rootless.doctor", description="Tell what this host lacks, and the fix.")
+    parser.add_argument("--command", default="", metavar="PATH", help="the installed command, for an AppArmor profile")
+    found = lacks(parser.parse_args().command)
+    sys.stdout.write("\n".join(map(str, found)) or "Nothing is missing on this host.")
+    sys.stdout.write("\n")
+    return 1 if any(lack.essential for lack in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

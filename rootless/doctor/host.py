@@ -1,0 +1,360 @@
+"""What the host lacks for running containers without root: each thing with the reason and the administrator's command.
+
+Whatever can be tried is tried: a setting that looks right proves nothing on a host where a security module, a mount
+option or a container around us has the last word.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shlex
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from rootless.host import facts as host_facts
+from rootless.host import subids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rootless.host.facts import Facts
+
+OLDEST_KERNEL = (5, 12)
+NOBODY = 65534
+RANGE = 65536
+FIRST_SUBORDINATE = 100000
+"""Where useradd(8) begins by default (SUB_UID_MIN of login.defs(5))."""
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+
+_PACKAGES = {
+    "debian": ("apt-get install", {"newuidmap": "uidmap", "pasta": "passt", "libseccomp": "libseccomp2"}),
+    "fedora": ("dnf install", {"newuidmap": "shadow-utils", "pasta": "passt", "libseccomp": "libseccomp"}),
+}
+
+
+class Lack:
+    """One thing that is missing.
+
+    Attributes:
+        what: the thing.
+        why: what does not work without it.
+        fix: the command that an administrator runs, or what to do where there is no command for it.
+        essential: no container runs without it.
+    """
+
+    __slots__ = ("essential", "fix", "what", "why")
+
+    def __init__(self, what: str, why: str, fix: str, *, essential: bool = False) -> None:
+        self.what = what
+        self.why = why
+        self.fix = fix
+        self.essential = essential
+
+    def __str__(self) -> str:
+        """Return three lines for a person."""
+        return f"missing: {self.what}\n    why: {self.why}\n    fix: {self.fix}"
+
+
+def lacks(command: str = "") -> list[Lack]:
+    """Return what this host lacks, the essential first, for the caller; for real root, what ordinary users would lack.
+
+    Args:
+        command: path of the installed `rootless`, which an AppArmor profile has to name.
+    """
+    facts = host_facts.read()
+    found = [*_kernel(facts), *_user_namespaces(facts, command)]
+    if not facts.nested:
+        found += _id_programs() or _mapping(facts)
+        found += _subordinate_ids(facts)
+    found += _network()
+    found += _libseccomp()
+    return sorted(found, key=lambda lack: not lack.essential)
+
+
+# --- Kernel and user namespaces -----------------------------------------------------------------------------
+
+
+def _kernel(facts: Facts) -> Iterable[Lack]:
+    if facts.kernel < OLDEST_KERNEL:
+        yield Lack(
+            "Linux {}.{} or newer (this is {}.{})".format(*OLDEST_KERNEL, *facts.kernel),
+            "mounts are made with system calls that this kernel does not have",
+            "boot a newer kernel",
+            essential=True,
+        )
+
+
+def _user_namespaces(facts: Facts, command: str) -> Iterable[Lack]:
+    def create() -> None:
+        if facts.uid == 0 and not facts.nested:
+            os.setgroups(())
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+        _unshare(CLONE_NEWUSER)
+        # Ubuntu's AppArmor lets the namespace come into being and takes its capabilities away.
+        _unshare(CLONE_NEWNS)
+
+    error = _errno_in_child(create)
+    if error:
+        yield user_namespace_lack(error, _sysctl, command, essential=not facts.privileged)
+
+
+def user_namespace_lack(error: int, sysctl: Callable[[str], str], command: str, *, essential: bool) -> Lack:
+    """Return why unshare(CLONE_NEWUSER) failed with `error`, judging by the settings that `sysctl` reads.
+
+    The order is that of the kernel's own checks: user_namespaces(7), namespaces(7), and the patch of Debian that has
+    kernel.unprivileged_userns_clone.
+    """
+    why = "a container is made of a user namespace of one's own"
+    limit = "user.max_user_namespaces"
+    if error in (errno.EINVAL, errno.ENOSYS):
+        what, fix = "a kernel with user namespaces", "boot a kernel that has CONFIG_USER_NS=y"
+    elif error == errno.EUSERS:
+        what, fix = "room for another user namespace (32 lie within one another)", "run it outside of some of them"
+    elif error == errno.ENOSPC:
+        what, fix = f"user namespaces ({limit} is {sysctl(limit) or 'too low'})", _set_sysctl(limit, 65536)
+    elif sysctl("kernel.unprivileged_userns_clone") == "0":
+        name = "kernel.unprivileged_userns_clone"
+        what, fix = f"user namespaces for ordinary users ({name} is 0)", _set_sysctl(name, 1)
+    elif sysctl("kernel.apparmor_restrict_unprivileged_userns") not in ("", "0"):
+        name = "kernel.apparmor_restrict_unprivileged_userns"
+        what = f"AppArmor's leave to use user namespaces ({name} is {sysctl(name)})"
+        fix = _apparmor_profile(command) if command else _set_sysctl(name, 0)
+    else:
+        what = f"leave to make a user namespace (unshare: {os.strerror(error)})"
+        why += "; a chroot, a seccomp filter of the container or service around this process, or SELinux refuses it"
+        fix = "run it outside of that, or have it allow unshare(CLONE_NEWUSER)"
+    return Lack(what, why, fix, essential=essential)
+
+
+def _set_sysctl(name: str, value: int) -> str:
+    return f"echo {name}={value} | sudo tee /etc/sysctl.d/90-rootless.conf && sudo sysctl --system"
+
+
+def _apparmor_profile(command: str) -> str:
+    """Return the command that writes a profile for the script `command`, and for its next versions beside it.
+
+    AppArmor attaches by the first file that is executed: the script, not the interpreter; what it starts, such as the
+    executor from a memfd, has no profile of its own and stays in this one.
+    """
+    environment, _, rest = command.partition("/env-")
+    pattern = f"{environment}/env-*/{rest.partition('/')[2]}" if rest else command
+    text = f'abi <abi/4.0>,\\nprofile rootless "{pattern}" flags=(unconfined) {{\\n  userns,\\n}}\\n'
+    file = "/etc/apparmor.d/rootless"
+    return f"printf {shlex.quote(text)} | sudo tee {file} && sudo apparmor_parser -r {file}"
+
+
+# --- Ids ----------------------------------------------------------------------------------------------------
+
+
+def _id_programs() -> list[Lack]:
+    why = "containers then have one user id, and images with files of several users cannot be used as they are"
+    if not subids.programs():
+        return [Lack("newuidmap and newgidmap", why, _install("newuidmap", "newuidmap and newgidmap"))]
+    if "NoNewPrivs:\t1" in _read("/proc/self/status"):
+        what = "the right to gain privileges from newuidmap and newgidmap (no_new_privs is set)"
+        return [Lack(what, why, "start it outside of the sandbox, service or job that sets no_new_privs")]
+    pairs = zip(subids.programs(), (host_facts.CAP_SETUID, host_facts.CAP_SETGID), strict=True)
+    return [
+        Lack(f"the power of {path} ({reason})", why, fix)
+        for path, capability in pairs
+        for reason, fix in powerless(path, capability)
+    ]
+
+
+def powerless(path: str, capability: int) -> Iterable[tuple[str, str]]:
+    """Yield why a program cannot set ids, and the fix: it needs setuid root or a file capability, where those count."""
+    status = os.stat(path)
+    setuid = status.st_mode & stat.S_ISUID and status.st_uid == 0
+    if not setuid and not _has_file_capability(path, capability):
+        fix = f"sudo chown root:root {shlex.quote(path)} && sudo chmod u+s {shlex.quote(path)}"
+        yield "it is neither setuid root nor has it file capabilities", fix
+    elif os.statvfs(path).f_flag & os.ST_NOSUID:
+        mount = _mount_point(path)
+        yield f"{mount} is mounted nosuid", f"sudo mount -o remount,suid {shlex.quote(mount)}"
+
+
+def _has_file_capability(path: str, capability: int) -> bool:
+    """Return whether `capability` is in the file's permitted set: struct vfs_cap_data of capabilities(7)."""
+    try:
+        data = os.getxattr(path, "security.capability")
+    except OSError:
+        return False
+    return bool(int.from_bytes(data[4:8], "little") >> capability & 1)
+
+
+def _mount_point(path: str) -> str:
+    path = os.path.realpath(path)
+    while not os.path.ismount(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _subordinate_ids(facts: Facts) -> Iterable[Lack]:
+    missing = [
+        name
+        for name, ranges in (("uids", facts.subuids), ("gids", facts.subgids))
+        if not ranges and not facts.privileged
+    ]
+    if missing:
+        ranges = used_ranges(_read("/etc/subuid"), _read("/etc/subgid"))
+        yield Lack(
+            f"subordinate {' and '.join(missing)} for {facts.user}",
+            "containers then have one user id; a range of others lets them have all that an image uses",
+            grant(facts.user, missing, free_range(ranges)),
+        )
+
+
+def used_ranges(*texts: str) -> list[tuple[int, int]]:
+    """Return (first, count) of every line of subuid(5) files, whoever owns it."""
+    found = []
+    for line in "\n".join(texts).splitlines():
+        first, _, count = line.strip().partition(":")[2].partition(":")
+        if first.isdecimal() and count.isdecimal():
+            found.append((int(first), int(count)))
+    return found
+
+
+def free_range(used: Iterable[tuple[int, int]]) -> int:
+    """Return the first id of the lowest free range of RANGE ids."""
+    first = FIRST_SUBORDINATE
+    for start, count in sorted(used):
+        if start < first + RANGE:
+            first = max(first, start + count)
+    return first
+
+
+def grant(user: str, kinds: Iterable[str], first: int) -> str:
+    """Return the command that gives `user` RANGE subordinate ids of the `kinds` ("uids", "gids") from `first` on."""
+    local = any(line.startswith(user + ":") for line in _read("/etc/passwd").splitlines())
+    if not local:  # usermod knows local users only
+        files = " ".join(f"/etc/sub{kind[:-1]}" for kind in kinds)
+        return f"echo {shlex.quote(f'{user}:{first}:{RANGE}')} | sudo tee -a {files}"
+    flags = " ".join(f"--add-sub{kind} {first}-{first + RANGE - 1}" for kind in kinds)
+    return f"sudo usermod {flags} {shlex.quote(user)}"
+
+
+def _mapping(facts: Facts) -> Iterable[Lack]:
+    """Map the caller's ids in a user namespace as a container's are mapped, with the two programs."""
+    if facts.privileged or not (facts.subuids and facts.subgids):
+        return
+    ready, go = os.pipe(), os.pipe()
+
+    def wait_for_maps() -> None:
+        _unshare(CLONE_NEWUSER)
+        os.write(ready[1], b"x")
+        os.close(go[1])
+        os.read(go[0], 1)
+
+    child = os.fork()
+    if child == 0:
+        _run_and_exit(wait_for_maps)
+    os.close(ready[1])
+    try:
+        if os.read(ready[0], 1):
+            plans = zip(subids.programs(), (facts.uid, facts.gid), (facts.subuids, facts.subgids), strict=True)
+            for program, own, ((first, count), *_) in plans:
+                words = [program, str(child), *map(str, (0, own, 1, 1, first, count))]
+                done = subprocess.run(words, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    yield Lack(
+                        f"{program} refuses: {done.stderr.strip() or f'exit status {done.returncode}'}",
+                        "containers then have one user id",
+                        "show the administrator this message",
+                    )
+    finally:
+        for descriptor in (ready[0], *go):
+            os.close(descriptor)
+        os.waitpid(child, 0)
+
+
+# --- Programs and libraries ---------------------------------------------------------------------------------
+
+
+def _network() -> Iterable[Lack]:
+    if not subids.find_program("pasta") and not subids.find_program("slirp4netns"):
+        yield Lack(
+            "pasta or slirp4netns",
+            "a container with a network namespace of its own then has nothing but its loopback",
+            _install("pasta", "pasta or slirp4netns"),
+        )
+
+
+def _libseccomp() -> Iterable[Lack]:
+    try:
+        ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        yield Lack(
+            "libseccomp",
+            "a config.json with a seccomp profile, such as podman writes, is refused without it",
+            _install("libseccomp", "libseccomp"),
+        )
+
+
+def _install(thing: str, words: str) -> str:
+    family = os_family(_read("/etc/os-release"))
+    if family not in _PACKAGES:
+        return f"install the distribution's package of {words}"
+    manager, packages = _PACKAGES[family]
+    return f"sudo {manager} {packages[thing]}"
+
+
+def os_family(os_release: str) -> str:
+    """Return "debian", "fedora" or "" by the text of os-release(5)."""
+    words: set[str] = set()
+    for line in os_release.splitlines():
+        name, _, value = line.partition("=")
+        if name in ("ID", "ID_LIKE"):
+            words.update(value.strip("'\" ").split())
+    if words & {"debian", "ubuntu"}:
+        return "debian"
+    return "fedora" if words & {"fedora", "rhel", "centos"} else ""
+
+
+# --- Trying -------------------------------------------------------------------------------------------------
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _sysctl(name: str) -> str:
+    return _read("/proc/sys/" + name.replace(".", "/")).strip()
+
+
+def _unshare(flags: int) -> None:
+    if sys.version_info >= (3, 12):
+        os.unshare(flags)
+        return
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.unshare(flags) < 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+
+
+def _errno_in_child(action: Callable[[], None]) -> int:
+    """Run `action` in a child, which it may change as it likes, and return the errno that it failed with, or 0."""
+    child = os.fork()
+    if child == 0:
+        _run_and_exit(action)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _run_and_exit(action: Callable[[], None]) -> None:
+    status = errno.ECANCELED
+    try:
+        action()
+        status = 0
+    except OSError as error:
+        status = error.errno or errno.ECANCELED
+    finally:
+        os._exit(status)

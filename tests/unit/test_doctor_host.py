@@ -1,0 +1,130 @@
+"""What the doctor makes of what it finds; finding it is tested in tests/user."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rootless.doctor import host
+
+
+def refusal(error, command="", essential=True, **settings):
+    values = {name.replace("__", "."): value for name, value in settings.items()}
+    return host.user_namespace_lack(error, lambda name: values.get(name, ""), command, essential=essential)
+
+
+@pytest.mark.parametrize(
+    ("error", "settings", "what", "fix"),
+    [
+        (
+            errno.ENOSPC,
+            {"user__max_user_namespaces": "0"},
+            "user.max_user_namespaces is 0",
+            "max_user_namespaces=65536",
+        ),
+        (errno.EPERM, {"kernel__unprivileged_userns_clone": "0"}, "unprivileged_userns_clone is 0", "_clone=1"),
+        (
+            errno.EPERM,
+            {"kernel__unprivileged_userns_clone": "1", "kernel__apparmor_restrict_unprivileged_userns": "1"},
+            "kernel.apparmor_restrict_unprivileged_userns is 1",
+            "kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        (errno.EPERM, {"kernel__apparmor_restrict_unprivileged_userns": "0"}, "Operation not permitted", "outside"),
+        (errno.EPERM, {}, "Operation not permitted", "unshare(CLONE_NEWUSER)"),
+        (errno.EINVAL, {}, "a kernel with user namespaces", "CONFIG_USER_NS=y"),
+        (errno.EUSERS, {}, "room for another user namespace", "outside"),
+    ],
+)
+def test_a_refused_user_namespace_names_the_setting_and_the_command(error, settings, what, fix):
+    lack = refusal(error, **settings)
+    assert what in lack.what
+    assert fix in lack.fix
+    assert lack.essential
+
+
+def test_the_apparmor_profile_names_the_command_and_its_next_versions():
+    lack = refusal(
+        errno.EPERM, "/home/a b/rootless/env-x1/bin/rootless", kernel__apparmor_restrict_unprivileged_userns="1"
+    )
+    printf, _, install = lack.fix.partition(" | ")
+    profile = subprocess.run(["sh", "-c", printf], capture_output=True, text=True, check=True).stdout
+    assert profile.splitlines() == [
+        "abi <abi/4.0>,",
+        'profile rootless "/home/a b/rootless/env-*/bin/rootless" flags=(unconfined) {',
+        "  userns,",
+        "}",
+    ]
+    assert install == "sudo tee /etc/apparmor.d/rootless && sudo apparmor_parser -r /etc/apparmor.d/rootless"
+
+
+def test_a_profile_for_a_command_elsewhere_names_just_that():
+    lack = refusal(errno.EACCES, "/usr/bin/rootless", kernel__apparmor_restrict_unprivileged_userns="1")
+    assert '"/usr/bin/rootless"' in lack.fix
+
+
+@given(st.lists(st.tuples(st.integers(0, 600_000), st.integers(1, 200_000))))
+def test_the_range_that_is_offered_is_free(used):
+    first = host.free_range(used)
+    assert first >= host.FIRST_SUBORDINATE
+    assert all(start + count <= first or start >= first + host.RANGE for start, count in used)
+
+
+@given(st.lists(st.integers(0, 20), unique=True))
+def test_the_range_that_is_offered_is_the_lowest(blocks):
+    used = [(host.FIRST_SUBORDINATE + block * host.RANGE, host.RANGE) for block in blocks]
+    lowest = next(block for block in range(22) if block not in blocks)
+    assert host.free_range(used) == host.FIRST_SUBORDINATE + lowest * host.RANGE
+
+
+def test_ranges_are_read_from_both_files_and_odd_lines_passed_over():
+    assert host.used_ranges("a:100000:65536\n# no\n\nb:x:1\n", "1000:165536:10\n:::\n") == [
+        (100000, 65536),
+        (165536, 10),
+    ]
+
+
+def test_a_local_user_gets_a_range_by_usermod():
+    assert host.grant("root", ["uids", "gids"], 100000) == (
+        "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 root"
+    )
+    assert host.grant("root", ["gids"], 165536) == "sudo usermod --add-subgids 165536-231071 root"
+
+
+def test_a_user_of_a_directory_service_gets_a_range_in_the_files():
+    assert host.grant("no such@user", ["uids", "gids"], 100000) == (
+        f"echo {shlex.quote('no such@user:100000:65536')} | sudo tee -a /etc/subuid /etc/subgid"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "family"),
+    [
+        ('PRETTY_NAME="Debian GNU/Linux 13"\nID=debian\n', "debian"),
+        ("ID=ubuntu\nID_LIKE=debian\n", "debian"),
+        ('ID=linuxmint\nID_LIKE="ubuntu debian"\n', "debian"),
+        ("ID=fedora\n", "fedora"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "fedora"),
+        ("ID=nixos\nNAME=debian\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_distribution_is_known_by_its_relatives(text, family):
+    assert host.os_family(text) == family
+
+
+def test_a_program_without_setuid_and_capabilities_is_powerless(tmp_path):
+    program = tmp_path / "new uidmap"
+    program.touch(mode=0o755)
+    [(reason, fix)] = host.powerless(str(program), 7)
+    assert "neither setuid root" in reason
+    assert fix == f"sudo chown root:root '{program}' && sudo chmod u+s '{program}'"
+
+
+def test_a_lack_reads_as_three_lines():
+    lack = host.Lack("a thing", "a reason", "sudo mend it")
+    assert str(lack) == "missing: a thing\n    why: a reason\n    fix: sudo mend it"

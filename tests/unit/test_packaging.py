@@ -1,0 +1,165 @@
+"""The rules of the house, each held by the tool that knows it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PACKAGE = CHECKOUT / "rootless"
+
+LAYERS = (
+    ("errors",),
+    ("log",),
+    ("bundle", "host"),
+    ("plan",),
+    ("launch", "cgroup", "network"),
+    ("container", "doctor"),
+    ("cli",),
+    ("__main__",),
+)
+"""From the bottom up: a room imports from those below it and from itself. The package's own version is lowest."""
+
+PURE = {"__future__", "_struct", "errno", "os.path.normpath", "stat", "struct"}
+"""Modules and functions of the standard library that plan/ may import: none of it can touch the machine."""
+
+
+def run(*words):
+    environment = os.environ | {"NO_COLOR": "1"}
+    done = subprocess.run(words, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"{' '.join(map(str, words))}\n{done.stdout}{done.stderr}", pytrace=False)
+
+
+# --- The linters ------------------------------------------------------------------------------------------------------
+
+
+def test_ruff_finds_nothing():
+    run(sys.executable, "-m", "ruff", "check", ".")
+
+
+def test_the_code_is_formatted():
+    run(sys.executable, "-m", "ruff", "format", "--diff", ".")
+
+
+def test_the_types_are_strict_and_right():
+    run(sys.executable, "-m", "mypy")
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+def test_the_c_compilers_have_nothing_to_say(compiler, need):
+    if compiler == "gcc":
+        need("gcc")
+    run(sys.executable, "helpers/init/build.py", "--check", "--compiler", compiler)
+
+
+@pytest.mark.parametrize("script", ["install.sh", "tests/run", ".ci/run"])
+def test_shellcheck_finds_nothing(script, need):
+    run(need("shellcheck"), script)
+
+
+# --- The plan of the house --------------------------------------------------------------------------------------------
+
+
+def imports(path):
+    """Yield the full name of everything that a file of the package imports when it runs: not what is for types only."""
+    todo = [ast.parse(path.read_bytes())]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            todo += node.orelse
+            continue
+        todo += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import hides which room it comes from"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(module):
+    """Return the room of a name in the package: `rootless.plan.ops.Op` is in `plan`, `rootless.__version__` in none."""
+    name = module.split(".")[1] if "." in module else ""
+    return name if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() else ""
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__"), path
+
+
+def assert_none(violations):
+    found = "\n".join(violations)
+    if found:
+        pytest.fail(found, pytrace=False)
+
+
+def test_imports_go_down_only():
+    level = {name: number for number, names in enumerate(LAYERS) for name in names} | {"": -1}
+    assert_none(
+        f"{module} imports {name}"
+        for module, path in modules()
+        for name in imports(path)
+        if name.partition(".")[0] == "rootless"
+        if room(name) != room(module) and level[room(name)] >= level[room(module)]
+    )
+
+
+def test_plan_imports_nothing_that_touches_the_machine():
+    assert_none(
+        f"{module} imports {name}"
+        for module, path in modules()
+        if room(module) == "plan"
+        for name in imports(path)
+        if name.rpartition(".")[0] not in PURE and name not in PURE
+        if name.partition(".")[0] != "rootless" or room(name) not in ("plan", "errors")
+    )
+
+
+def test_every_room_of_the_plan_of_the_house_is_a_package():
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert all((PACKAGE / name / "__init__.py").exists() for name in rooms)
+
+
+def test_the_top_level_of_the_checkout_holds_nothing_else():
+    expected = {"rootless", "helpers", "tests", "docs", "pyproject.toml", "README.md", "install.sh"}
+    expected |= {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"}
+    names = {path.name for path in CHECKOUT.iterdir() if not path.name.startswith(".")}
+    assert names <= expected | {"build", "dist"}, "a new thing at the top needs a good reason"
+
+
+# --- The launcher -----------------------------------------------------------------------------------------------------
+
+
+def launcher(directory):
+    """Write a launcher for this interpreter under a name in `directory`, and a stand-in for the package beside it."""
+    (directory / "rootless").mkdir(parents=True)
+    main = "import sys\ndef main():\n    print(sys.argv, sys.flags.isolated, sys.flags.no_site)\n    return 7\n"
+    (directory / "rootless" / "__main__.py").write_text(main)
+    python = directory / "python3"
+    python.symlink_to(os.path.realpath(sys.executable))
+    command = directory / "command"
+    words = [sys.executable, "helpers/launcher.py", python, command, directory]
+    return command, subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", ["plain", "with blanks", 'quote\'s "and" $dollar `tick` ünd', "long" * 40])
+def test_the_launcher_starts_python_isolated_wherever_it_lies(tmp_path, name):
+    command, _ = launcher(tmp_path / name)
+    link = tmp_path / "runc"
+    link.symlink_to(command)
+    done = subprocess.run([link, "a b", "*"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (7, f"{[str(link), 'a b', '*']} 1 1\n", "")
+
+
+@pytest.mark.parametrize("name", ["back\\slash", "new\nline"])
+def test_the_launcher_refuses_a_path_that_nobody_could_read_back(tmp_path, name):
+    command, done = launcher(tmp_path / name)
+    assert done.returncode == 1
+    assert not command.exists()
+    assert "fix: install to another directory" in done.stderr
