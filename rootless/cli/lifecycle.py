@@ -19,18 +19,18 @@ COLUMN_GAP = 3
 
 def create(options: Options) -> int:
     """Carry out `rootless create`."""
-    from rootless.container import verbs
+    from rootless.container.create import create as create_container
 
-    verbs.create(options)
+    create_container(options)
     return 0
 
 
 def run(options: Options) -> int:
     """Carry out `rootless run`; the status is the container's."""
-    from rootless.container import verbs
+    from rootless.container.run import run as run_container
 
     choose_bundle(options)
-    return verbs.run(options)
+    return run_container(options)
 
 
 def start(options: Options) -> int:

@@ -1,4 +1,4 @@
-"""From a bundle to a container that waits for its start."""
+"""From a bundle to a container that waits for its start: the verb `create`, and the first half of `run`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from rootless.plan.compile import compile_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.bundle.load import Bundle
     from rootless.container.store import Entry
     from rootless.plan.compile import Plan
@@ -47,7 +45,27 @@ def prepare(plan: Plan) -> None:
         plan.load_filter(compiled(plan.filter, cache_directory()))
 
 
-def create(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: int = -1, console: int = -1) -> Launch:
+def create(options: Options) -> None:
+    """Make a container that waits for `start`; its process stays when this one ends."""
+    import _socket
+
+    from rootless.container.console import connect
+
+    bundle, plan = plan_for(options)
+    console = connect(options.console_socket, plan)
+    with store.claim(store.state_root(options.root), options.container) as entry:
+        try:
+            prepare(plan)
+            listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+            listener.bind(entry.socket_path())
+            listener.listen(1)
+            make(options, bundle, plan, entry, start=listener.fileno(), console=console).close()
+        except BaseException:
+            entry.remove()
+            raise
+
+
+def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: int = -1, console: int = -1) -> Launch:
     """Make the container; return when it only waits for its start.
 
     Args:
@@ -136,14 +154,3 @@ def _write_pid_file(path: str, pid: int) -> None:
             fix="name a file in a directory that you can write to",
             code="RL-PID-FILE",
         ) from None
-
-
-def render_state(state: dict[str, Any], status: str) -> dict[str, object]:
-    """Return the state as runtime.md and runc's callers want it."""
-    shown = {name: state[name] for name in ("ociVersion", "id", "pid", "status", "bundle", "rootfs", "created")}
-    shown["status"] = status
-    shown["pid"] = 0 if status == "stopped" else state["pid"]
-    if state["annotations"]:
-        shown["annotations"] = state["annotations"]
-    shown["owner"] = state["owner"]
-    return shown

@@ -116,3 +116,14 @@ def open_process(state: dict[str, Any]) -> int:
         os.close(fd)
         return -1
     return fd
+
+
+def shown(state: dict[str, Any], now: str) -> dict[str, object]:
+    """Return the state as runtime.md and the callers of runc want it; `now` is what status() said."""
+    told = {name: state[name] for name in ("ociVersion", "id", "pid", "status", "bundle", "rootfs", "created")}
+    told["status"] = now
+    told["pid"] = 0 if now == STOPPED else state["pid"]
+    if state["annotations"]:
+        told["annotations"] = state["annotations"]
+    told["owner"] = state["owner"]
+    return told

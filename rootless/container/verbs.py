@@ -1,4 +1,4 @@
-"""What the verbs do. Each takes the whole of what the caller asked, and leaves nothing half done behind."""
+"""What the verbs do with a container that is there. Each takes the whole of what the caller asked."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import os
 import select
 
 from rootless.container import store
-from rootless.container.create import create as create_container
-from rootless.container.create import plan_for, prepare, render_state
-from rootless.container.lifecycle import CREATED, RUNNING, STOPPED, Process, allow, open_process, status
+from rootless.container.lifecycle import RUNNING, STOPPED, Process, allow, open_process, shown, status
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -20,55 +18,6 @@ if TYPE_CHECKING:
     from rootless.plan.options import Options
 
 _SIGKILL = 9
-
-
-def create(options: Options) -> None:
-    """Make a container that waits for `start`; its process stays when this one ends."""
-    import _socket
-
-    from rootless.container.console import connect
-
-    bundle, plan = plan_for(options)
-    console = connect(options.console_socket, plan)
-    with store.claim(store.state_root(options.root), options.container) as entry:
-        try:
-            prepare(plan)
-            listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-            listener.bind(entry.socket_path())
-            listener.listen(1)
-            launch = create_container(options, bundle, plan, entry, start=listener.fileno(), console=console)
-            launch.close()
-        except BaseException:
-            entry.remove()
-            raise
-
-
-def run(options: Options) -> int:
-    """Create and start a container; unless detached, wait for its program, remove it, and return its exit status."""
-    from rootless.container.console import Console
-    from rootless.container.foreground import attend
-
-    bundle, plan = plan_for(options)
-    console = Console.for_run(options, plan)
-    with store.claim(store.state_root(options.root), options.container) as entry:
-        try:
-            prepare(plan)
-            launch = create_container(options, bundle, plan, entry, console=console.passed)
-            console.receive()
-            launch.start()
-        except BaseException:
-            console.close()
-            entry.remove()
-            raise
-    launch.close()
-    if options.detach:
-        return 0
-    try:
-        return attend(launch.pid, console)
-    finally:
-        console.close()
-        if not options.keep:
-            _remove_ended(store.state_root(options.root), options.container)
 
 
 def start(options: Options) -> None:
@@ -100,7 +49,7 @@ def state(options: Options) -> dict[str, object]:
     """Return the state of a container, as runtime.md has it."""
     with store.find(store.state_root(options.root), options.container, lock=False) as entry:
         found = _state(entry)
-        return render_state(found, status(entry, found))
+        return shown(found, status(entry, found))
 
 
 def list_containers(options: Options) -> list[dict[str, object]]:
@@ -112,7 +61,7 @@ def list_containers(options: Options) -> list[dict[str, object]]:
             with store.find(root, container_id, lock=False) as entry:
                 found = entry.read()
                 if found:
-                    states.append(render_state(found, status(entry, found)))
+                    states.append(shown(found, status(entry, found)))
         except RootlessError:
             continue  # it went away between the two looks, or is somebody's broken file: the others are still listed
     return states
@@ -180,18 +129,6 @@ def _end(state: dict[str, Any]) -> None:
         os.close(process)
 
 
-def _remove_ended(root: str, container_id: str) -> None:
-    """Remove what a foreground container leaves, unless somebody else did."""
-    try:
-        with store.find(root, container_id) as entry:
-            found = entry.read()
-            if found is None or status(entry, found) == STOPPED:
-                entry.remove()
-    except RootlessError as error:
-        if error.code != "RL-NOT-FOUND":
-            raise
-
-
 def _state(entry: Entry) -> dict[str, Any]:
     found = entry.read()
     if found is None:
@@ -206,6 +143,8 @@ def _state(entry: Entry) -> dict[str, Any]:
 
 def _plan_again(options: Options, state: dict[str, Any]) -> Any:
     """Compile the Plan of a created container once more, to name the operation that failed after its start."""
+    from rootless.container.create import plan_for
+
     options.bundle = state["bundle"]
     try:
         return plan_for(options)[1]

@@ -21,7 +21,6 @@ from struct import Struct
 
 from rootless.errors import RootlessError
 from rootless.launch import idmap, init
-from rootless.launch.failure import explained, skipped
 from rootless.plan.encode import encode
 
 TYPE_CHECKING = False
@@ -150,6 +149,8 @@ def read_message(fd: int) -> tuple[int, int, int, bytes] | None:
 
 def complain(plan: Plan | None, kind: int, index: int, number: int, detail: bytes) -> None:
     """Raise what a FAILED message means, or log a SKIPPED one."""
+    from rootless.launch.failure import explained, skipped
+
     call, _, more = detail.partition(b"\0")
     op = plan.ops[index] if plan and 0 <= index < len(plan.ops) else None
     if kind == SKIPPED:
