@@ -38,7 +38,7 @@ COMPILERS = ("zig", "musl-gcc", "cc", "gcc", "clang")
 """In order of preference: zig compiles for every architecture and musl makes the smallest program."""
 
 LANGUAGE = ("-std=gnu11", "-D_GNU_SOURCE")
-WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wstrict-prototypes")
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wstrict-prototypes", "-Wconversion", "-Wsign-conversion")
 
 FLAGS = (
     *LANGUAGE,

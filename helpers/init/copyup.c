@@ -1,17 +1,15 @@
 /* tmpcopyup: a tmpfs that begins with what it covers. */
 #include "init.h"
+#include "sys.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 static int copy_bytes(int from, int to)
 {
-    char buffer[65536];
+    static char buffer[65536];
     ssize_t n;
 
     while ((n = read(from, buffer, sizeof buffer)) > 0)
@@ -24,7 +22,7 @@ static int copy_bytes(int from, int to)
 static int copy_entry(int from_dir, int to_dir, const char *name)
 {
     struct stat st;
-    char target[4096];
+    static char target[4096];
     ssize_t length;
     int from = -1, to = -1, result = -1;
 
@@ -48,13 +46,15 @@ static int copy_entry(int from_dir, int to_dir, const char *name)
             goto out;
         break;
     case S_IFREG:
-        from = openat(from_dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        from = openat(from_dir, name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
         to = openat(to_dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (from < 0 || to < 0 || copy_bytes(from, to) < 0)
             goto out;
         break;
     default:
-        return mknodat(to_dir, name, st.st_mode, st.st_rdev);
+        if (mknodat(to_dir, name, st.st_mode, st.st_rdev) < 0)
+            return -1;
+        return fchownat(to_dir, name, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW);
     }
     /* the owner first: changing it takes the setuid bit away */
     result = fchown(to, st.st_uid, st.st_gid) < 0 || fchmod(to, st.st_mode & 07777) < 0 ? -1 : 0;
@@ -69,18 +69,19 @@ out:
 /* Both may be O_PATH; the contents of one go into the other. */
 int copy_tree(int from_fd, int to_fd)
 {
+    _Alignas(struct directory_entry) char entries[2048];
     int fd = openat(from_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *entry;
-    int result = 0;
+    long length, result = fd;
 
-    if (!directory)
-        return -1;
-    while (result == 0 && (errno = 0, entry = readdir(directory)))
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            result = copy_entry(dirfd(directory), to_fd, entry->d_name);
-    if (result == 0 && errno != 0)
-        result = -1;
-    closedir(directory);
-    return result;
+    while (result >= 0 && (result = length = sys_getdents64(fd, entries, sizeof entries)) > 0)
+        for (long at = 0; at < length && result >= 0;) {
+            const struct directory_entry *entry = (const void *)(entries + at);
+
+            if (strcmp(entry->name, ".") != 0 && strcmp(entry->name, "..") != 0)
+                result = copy_entry(fd, to_fd, entry->name);
+            at += entry->length;
+        }
+    if (fd >= 0)
+        close(fd);
+    return (int)result;
 }

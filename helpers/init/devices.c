@@ -13,6 +13,12 @@
 #include <sys/vfs.h>
 #include <termios.h>
 
+static bool is_device(const struct stat *st, const struct op *op)
+{
+    return (st->st_mode & S_IFMT) == ((mode_t)op->n[0] & S_IFMT) &&
+           (S_ISFIFO(st->st_mode) || st->st_rdev == makedev((unsigned)op->n[1], (unsigned)op->n[2]));
+}
+
 /* The host's node, where mknod is refused, and only if it is the device that was asked for. */
 int op_device_bind(const struct op *op)
 {
@@ -21,8 +27,7 @@ int op_device_bind(const struct op *op)
 
     if (source < 0 || fstat(source, &st) < 0)
         return failed("open_tree");
-    if ((st.st_mode & S_IFMT) != (mode_t)op->n[0] ||
-        (!S_ISFIFO(st.st_mode) && st.st_rdev != makedev((unsigned)op->n[1], (unsigned)op->n[2])))
+    if (!is_device(&st, op))
         return failed_with("open_tree", ENODEV);
     target = open_or_create(text(op, 1), false, 0);
     if (target < 0)
@@ -36,15 +41,16 @@ int op_device_bind(const struct op *op)
 int op_device_node(const struct op *op)
 {
     const char *name;
-    mode_t mode = (mode_t)op->n[0];
+    struct stat st;
     int result = 0, parent = open_parent(text(op, 0), &name);
 
     if (parent < 0)
         return failed("openat2");
-    if (mknodat(parent, name, mode, makedev((unsigned)op->n[1], (unsigned)op->n[2])) < 0) {
+    if (mknodat(parent, name, (mode_t)op->n[0], makedev((unsigned)op->n[1], (unsigned)op->n[2])) < 0) {
         result = failed("mknod");
-    } else if (fchownat(parent, name, (uid_t)op->n[3], (gid_t)op->n[4], AT_SYMLINK_NOFOLLOW) < 0 ||
-               fchmodat(parent, name, mode & 07777, 0) < 0) { /* fchmodat: the umask must not take part */
+        if (errno == EEXIST && fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_device(&st, op))
+            result = 0;
+    } else if (fchownat(parent, name, (uid_t)op->n[3], (gid_t)op->n[4], AT_SYMLINK_NOFOLLOW) < 0) {
         result = failed("fchown");
         unlinkat(parent, name, 0);
     }
@@ -103,13 +109,17 @@ int op_console(const struct op *op)
 {
     struct winsize size = {.ws_col = (unsigned short)op->n[0], .ws_row = (unsigned short)op->n[1]};
     struct statfs fs;
-    int unlock = 0, terminal, mount_fd, target, result;
-    int master = open_inside("/dev/pts/ptmx", O_RDWR | O_NOCTTY, RESOLVE_NO_SYMLINKS);
+    int unlock = 0, master, terminal, mount_fd, target, result;
+    int terminals = open_inside("/dev/pts", O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
 
-    if (master < 0)
+    if (terminals < 0)
         return failed("openat2");
-    if (fstatfs(master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC)
+    if (fstatfs(terminals, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC)
         return failed_with("openat2", ENODEV);
+    master = openat(terminals, "ptmx", O_RDWR | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
+    if (master < 0)
+        return failed("openat");
+    close(terminals);
     if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
         return failed("ioctl(TIOCSPTLCK)");
     terminal = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -123,6 +133,7 @@ int op_console(const struct op *op)
         return failed("sendmsg");
     close(master);
     close(self.console_fd);
+    self.console_fd = -1;
 
     mount_fd = sys_open_tree(terminal, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (mount_fd < 0)

@@ -19,8 +19,10 @@ struct init {
     int proc_fd;     /* the host's /proc, from before the root changed */
     int root_fd;     /* the container's root, once it is a mount */
     int mask_fd;     /* an empty read-only tmpfs that masks directories, or -1 */
+    char **args, **env, **env_end; /* of EXEC; at the end is room for HOME */
+    bool in_directory; /* CHDIR has succeeded */
     const char *command;
-    const char *home;
+    char *home;
 };
 
 extern struct init self;
@@ -36,7 +38,7 @@ operation op_rlimit, op_stdio_owner, op_bounding, op_groups, op_ids, op_capabili
     op_home, op_command, op_no_new_privs, op_seccomp, op_exec;
 operation op_ready, op_wait_start;
 
-/* -errno, remembering which call it was. A second text is the kernel's own explanation, where it gives one. */
+/* -errno, remembering which call it was; then, where there is one, what else explains it, such as the kernel's own words. */
 int failed(const char *call);
 int failed_with(const char *call, int error);
 void explain_failure(const void *text, size_t length);
@@ -45,6 +47,9 @@ static inline const char *text(const struct op *op, int which)
 {
     return plan_text(&self.plan, op, which);
 }
+
+/* main.c: leaves open what belongs to the container, and `ours` (-1: none) until execve. */
+int close_all_but(const int *ours, int count);
 
 /* protocol.c */
 void report_failed(uint32_t index, int error);
@@ -61,3 +66,6 @@ int attach(int mount_fd, int target_fd);
 
 /* copyup.c */
 int copy_tree(int from_fd, int to_fd);
+
+/* process.c: makes ready what EXEC needs, while no seccomp filter can forbid it. */
+int prepare_exec(void);

@@ -62,27 +62,22 @@ static operation *const operations[] = {
     [OP_EXEC] = op_exec,
 };
 
-/* Engines leave descriptors open by accident (a way out of the container, CVE-2024-21626): keep ours and what was asked. */
-static int close_the_rest(int *ours, int count)
+int close_all_but(const int *ours, int count)
 {
-    unsigned next = 3 + (unsigned)self.keep;
+    unsigned nearest;
 
-    for (int i = 1; i < count; i++)
-        for (int j = i; j > 0 && ours[j - 1] > ours[j]; j--) {
-            int swap = ours[j];
-            ours[j] = ours[j - 1];
-            ours[j - 1] = swap;
-        }
-    for (int i = 0; i < count; i++) {
-        if (ours[i] < (int)next)
-            continue;
-        if (fcntl(ours[i], F_SETFD, FD_CLOEXEC) < 0)
+    for (unsigned next = 3 + (unsigned)self.keep;; next = nearest + 1) {
+        nearest = ~0U;
+        for (int i = 0; i < count; i++)
+            if (ours[i] >= 0 && (unsigned)ours[i] >= next && (unsigned)ours[i] < nearest)
+                nearest = (unsigned)ours[i];
+        if (nearest > next && sys_close_range(next, nearest - 1, 0) < 0)
             return -1;
-        if ((unsigned)ours[i] > next && sys_close_range(next, (unsigned)ours[i] - 1, 0) < 0)
+        if (nearest == ~0U)
+            return 0;
+        if (sys_close_range(nearest, nearest, CLOSE_RANGE_CLOEXEC) < 0)
             return -1;
-        next = (unsigned)ours[i] + 1;
     }
-    return sys_close_range(next, ~0U, 0);
 }
 
 static const char *load(int plan_fd)
@@ -106,30 +101,35 @@ static bool absent(int error)
 
 int main(int argc, char **argv)
 {
-    int descriptors[7];
+    enum { REPORT, REPLY, START, CONSOLE, CGROUP, KEEP, PLAN, COUNT };
+    int given[COUNT];
     const char *broken;
 
-    if (argc != 8)
+    if (argc != COUNT + 1)
         return 2;
-    for (int i = 0; i < 7; i++)
-        descriptors[i] = atoi(argv[i + 1]);
-    self.report_fd = descriptors[0];
-    self.reply_fd = descriptors[1];
-    self.start_fd = descriptors[2];
-    self.console_fd = descriptors[3];
-    self.cgroup_fd = descriptors[4];
-    self.keep = descriptors[5];
-    descriptors[5] = -1;
+    for (int i = 0; i < COUNT; i++)
+        given[i] = atoi(argv[i + 1]);
+    self.report_fd = given[REPORT];
+    self.reply_fd = given[REPLY];
+    self.start_fd = given[START];
+    self.console_fd = given[CONSOLE];
+    self.cgroup_fd = given[CGROUP];
+    self.keep = given[KEEP];
+    given[KEEP] = -1;
 
     prctl(PR_SET_NAME, "rootless:init");
-    broken = load(descriptors[6]);
+    broken = load(given[PLAN]);
+    given[PLAN] = -1;
+    for (int i = 0; i < COUNT; i++)
+        if (given[i] >= 0 && given[i] < 3 + self.keep)
+            broken = "a descriptor is meant both for the container and for the protocol";
+    /* engines leave descriptors open by accident */
+    if (!broken && close_all_but(given, COUNT) < 0)
+        broken = "close_range failed";
+    if (!broken && prepare_exec() < 0)
+        broken = "there is no memory for its arguments";
     if (broken) {
         report_broken(broken);
-        return 1;
-    }
-    descriptors[6] = -1;
-    if (close_the_rest(descriptors, 7) < 0) {
-        report_broken("close_range failed");
         return 1;
     }
     self.proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);

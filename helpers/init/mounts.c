@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -14,7 +13,7 @@
 enum mount_flag {
     RECURSIVE = 1,         /* BIND: with what is mounted below */
     PLAIN_TARGET = 2,      /* no link on the way to the target: /proc, /sys and /dev are what they say */
-    KEEP_MODE = 4,         /* MOUNT: the mode of the directory that it covers */
+    KEEP_MODE = 4,         /* MOUNT: the mode of the directory that it covers, where there was one */
     COPY_UP = 8,           /* MOUNT: the contents of the directory that it covers */
     LEGACY = 16,           /* MOUNT: by mount(2), for option values over 255 bytes */
     RECURSIVE_PROPAGATION = 32,
@@ -45,6 +44,11 @@ static int apply(int fd, const struct op *op)
 
 int attach(int mount_fd, int target_fd)
 {
+    struct stat mount, target;
+
+    /* the kernel's EINVAL could mean anything */
+    if (fstat(mount_fd, &mount) == 0 && fstat(target_fd, &target) == 0 && S_ISDIR(mount.st_mode) != S_ISDIR(target.st_mode))
+        return failed_with("move_mount", ENOTDIR);
     if (sys_move_mount(mount_fd, "", target_fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
         return failed("move_mount");
     return 0;
@@ -95,6 +99,7 @@ int op_root(const struct op *op)
 
     if (target < 0)
         return failed("open");
+    umask(0); /* what is made in the image has the mode that is written here; UMASK sets the program's own */
     self.root_fd = sys_open_tree(target, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (self.root_fd < 0)
         return failed("open_tree");
@@ -109,13 +114,13 @@ int op_root(const struct op *op)
 static int filesystem_failed(int fs, const char *call)
 {
     char message[1024];
-    int error = errno;
+    int result = failed(call);
     ssize_t n = read(fs, message, sizeof message);
 
     if (n > 2)
         explain_failure(message + 2, (size_t)n - 2);
     close(fs);
-    return failed_with(call, error);
+    return result;
 }
 
 static int configure(int fs, const struct op *op, int options)
@@ -142,27 +147,41 @@ static int configure(int fs, const struct op *op, int options)
     return 0;
 }
 
+/* Writes `value` so that it ends before `end`; returns where it begins. */
+static char *write_number(char *end, unsigned value, unsigned base)
+{
+    *--end = '\0';
+    do
+        *--end = (char)('0' + value % base);
+    while (value /= base);
+    return end;
+}
+
 static int mount_legacy(const struct op *op, int target)
 {
-    char path[sizeof "/proc/self/fd/" + 10], data[4096] = "";
-    size_t used = 0;
+    static const char prefix[] = "/proc/self/fd/";
+    char buffer[32], data[4096] = "", *path = write_number(buffer + sizeof buffer, (unsigned)target, 10);
+    size_t length = op->s[3].length;
 
-    for (const char *option = plan_next(&self.plan, op, 3, NULL); option; option = plan_next(&self.plan, op, 3, option)) {
-        int n = snprintf(data + used, sizeof data - used, "%s%s", used ? "," : "", option);
-
-        if ((size_t)n >= sizeof data - used)
-            return failed_with("mount", E2BIG);
-        used += (size_t)n;
-    }
-    snprintf(path, sizeof path, "/proc/self/fd/%d", target);
+    path -= sizeof prefix - 1;
+    memcpy(path, prefix, sizeof prefix - 1);
+    if (length > sizeof data)
+        return failed_with("mount", E2BIG);
+    memcpy(data, text(op, 3), length);
+    for (size_t i = 0; i + 1 < length; i++)
+        if (data[i] == '\0')
+            data[i] = ',';
     return sys_mount(text(op, 1), path, text(op, 0), 0, data) < 0 ? failed("mount") : 0;
 }
 
 int op_mount(const struct op *op)
 {
     struct stat covered;
-    int fs, mount_fd, result, target = open_or_create(text(op, 2), true, target_resolution(op));
+    int fs, mount_fd, result, target = open_inside(text(op, 2), O_PATH, target_resolution(op));
+    bool covers = target >= 0;
 
+    if (!covers)
+        target = open_or_create(text(op, 2), true, target_resolution(op));
     if (target < 0)
         return failed("openat2");
     if (op->n[0] & LEGACY) {
@@ -180,11 +199,10 @@ int op_mount(const struct op *op)
         return filesystem_failed(fs, "fsconfig");
     if (configure(fs, op, 3) < 0)
         return filesystem_failed(fs, "fsconfig");
-    if (op->n[0] & KEEP_MODE && fstat(target, &covered) == 0) {
+    if (op->n[0] & KEEP_MODE && covers && fstat(target, &covered) == 0) {
         char mode[8];
 
-        snprintf(mode, sizeof mode, "%o", (unsigned)covered.st_mode & 07777);
-        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", mode) < 0)
+        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", write_number(mode + sizeof mode, covered.st_mode & 07777, 8)) < 0)
             return filesystem_failed(fs, "fsconfig");
     }
     if (sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
@@ -341,12 +359,12 @@ int op_pivot(const struct op *op)
     return chdir("/") < 0 ? failed("chdir") : 0;
 }
 
+/* Number: move the root over the old one, so that leaving the chroot leads nowhere. */
 int op_chroot(const struct op *op)
 {
-    (void)op;
     if (fchdir(self.root_fd) < 0)
         return failed("fchdir");
-    if (sys_move_mount(self.root_fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+    if (op->n[0] && sys_move_mount(self.root_fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
         return failed("move_mount");
     if (chroot(".") < 0)
         return failed("chroot");

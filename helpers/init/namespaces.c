@@ -16,7 +16,7 @@
 
 int op_join(const struct op *op)
 {
-    int fd = open(text(op, 0), O_RDONLY | O_CLOEXEC);
+    int fd = open(text(op, 0), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
     if (fd < 0)
         return failed("open");
@@ -56,7 +56,8 @@ int op_proc_write(const struct op *op)
 {
     struct statfs fs;
     size_t length = op->s[1].length;
-    int fd = openat(self.proc_fd, text(op, 0), O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t written;
+    int result = 0, fd = openat(self.proc_fd, text(op, 0), O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 
     if (fd < 0)
         return failed("open");
@@ -64,13 +65,11 @@ int op_proc_write(const struct op *op)
         close(fd);
         return failed_with("open", EXDEV);
     }
-    if (write(fd, text(op, 1), length) != (ssize_t)length) {
-        int result = failed("write");
-        close(fd);
-        return result;
-    }
+    written = write(fd, text(op, 1), length);
+    if (written != (ssize_t)length)
+        result = failed_with("write", written < 0 ? errno : EINVAL); /* a part of it: the rest makes no sense */
     close(fd);
-    return 0;
+    return result;
 }
 
 int op_session(const struct op *op)

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -33,18 +32,20 @@ int open_inside(const char *path, uint64_t flags, uint64_t resolve)
 /* `path` with the link at its component [start, end) replaced by what the link says. */
 static int follow(char *path, size_t start, size_t end, int parent, const char *name)
 {
-    char target[PATH_MAX], whole[PATH_MAX];
-    ssize_t n = readlinkat(parent, name, target, sizeof target);
-    int length;
+    char target[PATH_MAX];
+    ssize_t length = readlinkat(parent, name, target, sizeof target);
+    size_t rest = strlen(path + end) + 1;
 
-    if (n < 0 || n == (ssize_t)sizeof target)
+    if (length < 0)
         return -1;
-    length = snprintf(whole, sizeof whole, "%.*s%.*s%s", target[0] == '/' ? 0 : (int)start, path, (int)n, target, path + end);
-    if (length >= (int)sizeof whole) {
+    if (target[0] == '/')
+        start = 0;
+    if (start + (size_t)length + rest > PATH_MAX) {
         errno = ENAMETOOLONG;
         return -1;
     }
-    memcpy(path, whole, (size_t)length + 1);
+    memmove(path + start + length, path + end, rest);
+    memcpy(path + start, target, (size_t)length);
     return 0;
 }
 

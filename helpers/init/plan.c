@@ -31,6 +31,8 @@ const char *plan_decode(const void *bytes, size_t length, struct plan *plan)
             return "it has an unknown operation";
         if (op->on_error > ON_ERROR_ELSE || op->alternatives >= plan->count - i)
             return "an operation has impossible alternatives";
+        if (op->code == OP_EXEC && i != plan->count - 1)
+            return "an operation follows the program";
         for (int which = 0; which < PLAN_STRINGS; which++) {
             uint64_t end = (uint64_t)op->s[which].offset + op->s[which].length;
 

@@ -4,13 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/magic.h>
 #include <linux/seccomp.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -53,27 +51,35 @@ int op_bounding(const struct op *op)
     return 0;
 }
 
-/* The numbers come as text, a list that is one string: setgroups(2) has no useful upper bound to put in a record. */
+/* An id in decimal digits, and nothing else. */
+static bool read_id(const char *digits, size_t length, uint32_t *id)
+{
+    uint64_t value = 0;
+
+    for (size_t i = 0; i < length; i++) {
+        if (digits[i] < '0' || digits[i] > '9' || value > UINT32_MAX)
+            return false;
+        value = value * 10 + (uint64_t)(digits[i] - '0');
+    }
+    *id = (uint32_t)value;
+    return length > 0 && value <= UINT32_MAX;
+}
+
+/* The numbers come as text with commas between them: there may be more than a record has room for. */
 int op_groups(const struct op *op)
 {
-    const char *cursor = text(op, 0);
+    enum { MAX_GROUPS = 65536 }; /* NGROUPS_MAX of the kernel; musl has one of its own */
+    static gid_t groups[MAX_GROUPS];
+    const char *end;
     size_t count = 0;
-    gid_t *groups = calloc(op->s[0].length + 1, sizeof *groups);
 
-    if (!groups)
-        return failed("calloc");
-    while (*cursor) {
-        char *end;
-
-        groups[count++] = (gid_t)strtoul(cursor, &end, 10);
-        if (end == cursor)
+    for (const char *digits = text(op, 0); *digits; digits = *end ? end + 1 : end) {
+        for (end = digits; *end && *end != ','; end++)
+            ;
+        if (count == MAX_GROUPS || !read_id(digits, (size_t)(end - digits), &groups[count++]))
             return failed_with("setgroups", EINVAL);
-        cursor = *end ? end + 1 : end;
     }
-    if (syscall(SYS_setgroups, count, groups) < 0)
-        return failed("setgroups");
-    free(groups);
-    return 0;
+    return syscall(SYS_setgroups, count, groups) < 0 ? failed("setgroups") : 0;
 }
 
 int op_ids(const struct op *op)
@@ -115,11 +121,19 @@ int op_umask(const struct op *op)
 
 int op_chdir(const struct op *op)
 {
-    char where[4096];
+    const int protocol[] = {self.report_fd, self.reply_fd, self.start_fd};
+    char where[PATH_MAX];
     long length;
 
+    /* from here on the image says where paths lead: none may begin at a descriptor of the host (CVE-2024-21626) */
+    if (close_all_but(protocol, sizeof protocol / sizeof *protocol) < 0)
+        return failed("close_range");
+    self.proc_fd = self.root_fd = self.mask_fd = self.cgroup_fd = self.console_fd = -1;
+    if (self.in_directory)
+        return 0;
     if (chdir(text(op, 0)) < 0)
-        return failed("chdir");
+        return op->n[0] && errno == EACCES ? 0 : failed("chdir");
+    self.in_directory = true;
     /* a directory outside the root shows as "(unreachable)/…" (CVE-2024-21626) */
     length = syscall(SYS_getcwd, where, sizeof where);
     if (length < 0)
@@ -130,42 +144,45 @@ int op_chdir(const struct op *op)
 /* HOME=… from the image's /etc/passwd; "/" where it does not say. */
 int op_home(const struct op *op)
 {
-    static char home[4096 + sizeof "HOME="] = "HOME=/";
+    enum { LONGEST = 16 << 20 }; /* a file may claim any size, and be a hole */
+    static char home[sizeof "HOME=" + PATH_MAX];
     struct stat st;
-    const char *line, *end, *bytes = MAP_FAILED;
-    int fd = open("/etc/passwd", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    size_t size = 0;
+    const char *newline, *bytes = MAP_FAILED;
+    int fd = open("/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
+    memcpy(home, "HOME=/", sizeof "HOME=/");
     self.home = home;
-    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0)
-        bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0) {
+        size = st.st_size < LONGEST ? (size_t)st.st_size : LONGEST;
+        bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    }
     if (fd >= 0)
         close(fd);
     if (bytes == MAP_FAILED)
         return 0;
-    end = bytes + st.st_size;
-    for (line = bytes; line < end; line++) {
-        const char *field = line, *newline = memchr(line, '\n', (size_t)(end - line));
-        const char *starts[7] = {line};
+    for (const char *line = bytes; line < bytes + size; line = newline + 1) {
+        const char *fields[7] = {line}; /* name:password:uid:gid:gecos:home:shell */
         int count = 1;
+        uint32_t uid;
 
-        newline = newline ? newline : end;
-        while (count < 7 && (field = memchr(field, ':', (size_t)(newline - field))))
-            starts[count++] = ++field;
-        /* name:password:uid:gid:gecos:home:shell */
-        if (count == 7 && starts[3] - starts[2] > 1 && starts[3] - starts[2] <= 11) {
-            char uid[12] = "";
-            size_t length = (size_t)(starts[6] - 1 - starts[5]);
+        newline = memchr(line, '\n', size - (size_t)(line - bytes));
+        if (!newline)
+            newline = bytes + size;
+        for (const char *c = line; c < newline && count < 7; c++)
+            if (*c == ':')
+                fields[count++] = c + 1;
+        if (count >= 6 && read_id(fields[2], (size_t)(fields[3] - 1 - fields[2]), &uid) && uid == op->n[0]) {
+            size_t length = (size_t)((count == 7 ? fields[6] - 1 : newline) - fields[5]);
 
-            memcpy(uid, starts[2], (size_t)(starts[3] - 1 - starts[2]));
-            if (strtoll(uid, NULL, 10) == op->n[0] && length > 0 && length < 4096) {
-                memcpy(home + 5, starts[5], length);
-                home[5 + length] = '\0';
-                break;
+            if (length > 0 && length < PATH_MAX) {
+                memcpy(home + strlen("HOME="), fields[5], length);
+                home[strlen("HOME=") + length] = '\0';
             }
+            break;
         }
-        line = newline;
     }
-    munmap((void *)bytes, (size_t)st.st_size);
+    munmap((void *)bytes, size);
     return 0;
 }
 
@@ -182,7 +199,9 @@ int op_command(const struct op *op)
                 error = errno;
         } else if (S_ISDIR(st.st_mode)) {
             error = EISDIR;
-        } else if (faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) < 0) {
+        } else if (!S_ISREG(st.st_mode)) {
+            error = EACCES; /* as execve says it */
+        } else if (sys_faccessat2(AT_FDCWD, path, X_OK, AT_EACCESS) < 0) {
             error = errno;
         } else {
             self.command = path;
@@ -200,60 +219,58 @@ int op_no_new_privs(const struct op *op)
 
 int op_seccomp(const struct op *op)
 {
-    struct sock_fprog program = {.len = (unsigned short)(op->s[0].length / sizeof(struct sock_filter))};
-    struct sock_filter *filter = malloc(op->s[0].length);
+    size_t instructions = op->s[0].length / sizeof(struct sock_filter);
+    struct sock_fprog program = {
+        .len = (unsigned short)instructions,
+        .filter = (void *)text(op, 0), /* without alignment, and only the kernel reads it */
+    };
 
-    if (!filter)
-        return failed("malloc");
-    memcpy(filter, text(op, 0), op->s[0].length); /* a string has no alignment */
-    program.filter = filter;
+    if (instructions > BPF_MAXINSNS)
+        return failed_with("seccomp", EINVAL);
     return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, (unsigned)op->n[0], &program) < 0 ? failed("seccomp") : 0;
 }
 
-static char **list(const struct op *op, int which)
+static char **list(const struct op *op, int which, char **items)
 {
-    size_t count = 0;
-    char **items;
-
     for (const char *item = plan_next(&self.plan, op, which, NULL); item; item = plan_next(&self.plan, op, which, item))
-        count++;
-    items = calloc(count + 2, sizeof *items);
-    if (!items)
-        return NULL;
-    count = 0;
-    for (const char *item = plan_next(&self.plan, op, which, NULL); item; item = plan_next(&self.plan, op, which, item))
-        items[count++] = (char *)item;
+        *items++ = (char *)item;
     return items;
 }
 
+int prepare_exec(void)
+{
+    const struct op *op = &self.plan.ops[self.plan.count - 1];
+    /* no list has more elements than bytes; HOME and two ends */
+    size_t size = ((size_t)op->s[0].length + op->s[1].length + 3) * sizeof(char *);
+
+    if (op->code != OP_EXEC)
+        return 0;
+    self.args = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (self.args == MAP_FAILED)
+        return -1;
+    self.env = list(op, 0, self.args) + 1;
+    self.env_end = list(op, 1, self.env);
+    return 0;
+}
+
 /* When execve says no, the beginning of the file tells why: a missing interpreter, another architecture. */
-static int exec_failed(void)
+static int exec_failed(const char *program)
 {
     char head[1024];
-    int error = errno, fd = open(self.command, O_RDONLY | O_CLOEXEC);
+    int result = failed("execve"), fd = open(program, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof head);
 
     if (n > 0)
         explain_failure(head, (size_t)n);
-    return failed_with("execve", error);
+    return result;
 }
 
 int op_exec(const struct op *op)
 {
-    char **argv = list(op, 0), **env = list(op, 1);
+    const char *program = self.command ? self.command : self.args[0];
 
-    if (!argv || !env)
-        return failed("calloc");
-    if (self.home) {
-        char **last = env;
-
-        while (*last)
-            last++;
-        *last = (char *)self.home;
-    }
-    /* belt and braces: whatever is still open beyond what the container was given goes at execve */
-    if (sys_close_range(3 + (unsigned)self.keep, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
-        return failed("close_range");
-    execve(self.command ? self.command : argv[0], argv, env);
-    return exec_failed();
+    (void)op;
+    *self.env_end = self.home;
+    execve(program, self.args, self.env);
+    return exec_failed(program);
 }

@@ -37,6 +37,7 @@ static struct {
 int failed_with(const char *call, int error)
 {
     failure.call = call;
+    failure.length = 0;
     return -error;
 }
 
@@ -55,15 +56,13 @@ void explain_failure(const void *text, size_t length)
 static void report(enum message type, int value, int error)
 {
     struct report message = {.type = type, .value = value, .error = error};
-    const char *call = failure.call ? failure.call : "";
-    size_t named = strlen(call) + 1;
 
     if (type == FAILED || type == SKIPPED) {
-        memcpy(message.detail, call, named);
+        size_t named = strlen(failure.call) + 1;
+
+        memcpy(message.detail, failure.call, named);
         memcpy(message.detail + named, failure.text, failure.length);
         message.length = (uint32_t)(named + failure.length);
-        failure.call = NULL;
-        failure.length = 0;
     }
     /* a socket or a pipe whose reader is gone: this process has no reason to go on (SIGPIPE has its default action) */
     if (write(self.report_fd, &message, offsetof(struct report, detail) + message.length) < 0)
@@ -118,7 +117,7 @@ int op_fork(const struct op *op)
     (void)op;
     if (self.cgroup_fd >= 0) {
         args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = (uint64_t)self.cgroup_fd;
+        args.cgroup = (unsigned)self.cgroup_fd;
     }
     pid = syscall(SYS_clone3, &args, sizeof args);
     if (pid < 0)
@@ -128,13 +127,6 @@ int op_fork(const struct op *op)
         _exit(0);
     }
     await('G');
-    return 0;
-}
-
-int op_ready(const struct op *op)
-{
-    (void)op;
-    report(READY, 0, 0);
     return 0;
 }
 
@@ -160,12 +152,19 @@ static void obey_signals(void)
     }
 }
 
+int op_ready(const struct op *op)
+{
+    (void)op;
+    obey_signals(); /* before the parent can know of a container to kill */
+    report(READY, 0, 0);
+    return 0;
+}
+
 int op_wait_start(const struct op *op)
 {
     int caller;
 
     (void)op;
-    obey_signals();
     if (self.start_fd < 0) {
         await('S');
         return 0;

@@ -13,6 +13,9 @@
 #ifndef SYS_mount_setattr
 #define SYS_mount_setattr 442
 #endif
+#ifndef SYS_faccessat2
+#define SYS_faccessat2 439
+#endif
 #ifndef MNT_DETACH
 #define MNT_DETACH 2
 #endif
@@ -76,6 +79,24 @@ static inline int sys_mount(const char *source, const char *target, const char *
 static inline int sys_umount2(const char *target, int flags)
 {
     return (int)syscall(SYS_umount2, target, flags);
+}
+
+/* getdents64(2) writes these one after the other */
+struct directory_entry {
+    uint64_t inode, offset;
+    uint16_t length;
+    uint8_t type;
+    char name[];
+};
+
+static inline long sys_getdents64(int dir, void *entries, size_t size)
+{
+    return syscall(SYS_getdents64, dir, entries, size);
+}
+
+static inline int sys_faccessat2(int dir, const char *path, int mode, int flags)
+{
+    return (int)syscall(SYS_faccessat2, dir, path, mode, flags);
 }
 
 static inline int sys_pivot_root(const char *new_root, const char *put_old)
