@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 
@@ -127,7 +128,7 @@ def cache_directory() -> str:
 def _check_descriptors(count: int) -> None:
     for fd in range(3, 3 + count):
         try:
-            os.set_inheritable(fd, True)
+            fcntl.fcntl(fd, fcntl.F_SETFD, 0)
         except OSError:
             raise RootlessError(
                 f"--preserve-fds {count}",

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import _signal
 import errno
 import os
 import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
+    from typing import Any
+
     from rootless.container.console import Console
+else:
+    import _signal
 
 _CHUNK = 65536
+_TIOCGPTPEER = 0x5441
+"""ioctl_tty(2); the termios module has no name for it yet."""
 _NOT_FORWARDED = (
     # cannot be caught
     _signal.SIGKILL,
@@ -28,37 +34,17 @@ _NOT_FORWARDED = (
 )
 
 
-def attend(pid: int, console: Console) -> int:
-    """Stay until the process `pid` ends and return its exit status, or 128 plus the signal that ended it."""
+def attend(pid: int, console: Console, signals: int) -> int:
+    """Stay until the process `pid` ends and return its exit status, or 128 plus the signal that ended it.
+
+    Args:
+        pid: a child of this process.
+        console: the terminal that is relayed, if there is one.
+        signals: what catch_signals() returned.
+    """
     relay = Relay(console.master) if console.master >= 0 else None
-    wake_reader, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    _signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
-    for number in range(1, _signal.NSIG):
-        if number not in _NOT_FORWARDED and _signal.getsignal(number) is not _signal.SIG_IGN:
-            _catch(number)
-    process = os.pidfd_open(pid)
-    poll = select.poll()
-    poll.register(process, select.POLLIN)
-    poll.register(wake_reader, select.POLLIN)
     try:
-        while True:
-            wanted = relay.wanted() if relay else {}
-            for fd in relay.descriptors if relay else ():
-                if fd in wanted:
-                    poll.register(fd, wanted[fd])
-                else:
-                    _forget(poll, fd)
-            ready = dict(poll.poll())
-            if wake_reader in ready:
-                for number in os.read(wake_reader, _CHUNK):
-                    if number == _signal.SIGWINCH and relay:
-                        relay.resize()
-                    else:
-                        _forward(process, number)
-            if relay:
-                relay.move(ready)
-            if process in ready:
-                break
+        _stay(pid, relay, signals)
         if relay:
             relay.drain()
     finally:
@@ -66,6 +52,37 @@ def attend(pid: int, console: Console) -> int:
             relay.restore()
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return status if status >= 0 else 128 - status
+
+
+def _stay(pid: int, relay: Relay | None, signals: int) -> None:
+    """Forward signals, and move what goes through the terminal, until the process ends."""
+    process = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    poll.register(signals, select.POLLIN)
+    ready: dict[int, int] = {}
+    while process not in ready:
+        if relay:
+            relay.register(poll)
+        ready = dict(poll.poll())
+        if signals in ready:
+            for number in os.read(signals, _CHUNK):
+                if number == _signal.SIGWINCH and relay:
+                    relay.resize()
+                else:
+                    _forward(process, number)
+        if relay:
+            relay.move(ready)
+
+
+def catch_signals() -> int:
+    """Return a descriptor that gives the number of every signal that arrives from now on, a byte each."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in range(1, _signal.NSIG):
+        if number not in _NOT_FORWARDED and _signal.getsignal(number) is not _signal.SIG_IGN:
+            _catch(number)
+    return reader
 
 
 def _catch(number: int) -> None:
@@ -86,13 +103,6 @@ def _forward(process: int, number: int) -> None:
         return
 
 
-def _forget(poll: select.poll, fd: int) -> None:
-    try:
-        poll.unregister(fd)
-    except KeyError:
-        return
-
-
 class Relay:
     """Moves bytes between the caller's terminal (or whatever its standard streams are) and the container's.
 
@@ -100,53 +110,72 @@ class Relay:
     """
 
     def __init__(self, master: int) -> None:
-        self.descriptors = (0, 1, master)
+        import fcntl
+
+        self._registered: set[int] = set()
         self._master = master
+        # a program may close its terminal and open it again later (systemd does): held open here, it does not hang up
+        self._other_side = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        os.set_blocking(master, False)  # its queue may be full until its output is read
         self._to_container = b""
         self._to_caller = b""
+        self._last_input = b"\n"
         self._input_open = True
-        self._output_open = True
         self._saved = self._make_raw()
         self.resize()
 
-    def wanted(self) -> dict[int, int]:
+    def register(self, poll: select.poll) -> None:
+        """Tell what is worth being woken for now."""
+        wanted = self._wanted()
+        for fd in self._registered - wanted.keys():
+            poll.unregister(fd)
+        for fd, events in wanted.items():
+            poll.register(fd, events)
+        self._registered = set(wanted)
+
+    def _wanted(self) -> dict[int, int]:
         """Return the events that there is something to do for, by descriptor."""
         events: dict[int, int] = {}
         if self._input_open and not self._to_container:
             events[0] = select.POLLIN
         if self._to_caller:
             events[1] = select.POLLOUT
-        if self._output_open:
-            events[self._master] = (0 if self._to_caller else select.POLLIN) | (
-                select.POLLOUT if self._to_container else 0
-            )
+        master = (0 if self._to_caller else select.POLLIN) | (select.POLLOUT if self._to_container else 0)
+        if master:
+            events[self._master] = master
         return events
 
     def move(self, ready: dict[int, int]) -> None:
         """Move what can be moved without waiting."""
-        if ready.get(0) and not self._to_container:
+        if ready.get(0):
             self._to_container = _read(0)
-            if not self._to_container:
+            if self._to_container:
+                self._last_input = self._to_container[-1:]
+            else:
                 self._input_open = False
-                self._to_container = b"\x04"  # end of input, as a terminal says it
-        happened = ready.get(self._master, 0)
-        if happened & select.POLLOUT and self._to_container:
+                self._to_container = self._end_of_input()
+        if self._to_container and ready.get(self._master, 0) & ~select.POLLIN:
             self._to_container = self._to_container[_write(self._master, self._to_container) :]
-        if happened & (select.POLLIN | select.POLLHUP | select.POLLERR) and not self._to_caller:
+        if ready.get(1):
+            # a pipe that can be written to takes so much without waiting, pipe(7)
+            self._to_caller = self._to_caller[_write(1, self._to_caller[: select.PIPE_BUF]) :]
+        elif ready.get(self._master, 0) & ~select.POLLOUT:
             self._to_caller = _read(self._master)
-            self._output_open = bool(self._to_caller)
-        if self._to_caller and (ready.get(1) or self._to_caller):
-            self._to_caller = self._to_caller[_write(1, self._to_caller) :]
 
     def drain(self) -> None:
         """Pass on what the container wrote before it ended."""
-        os.set_blocking(self._master, False)
-        while self._output_open or self._to_caller:
-            if not self._to_caller:
-                self._to_caller = _read(self._master)
-                self._output_open = bool(self._to_caller)
-            wrote = _write(1, self._to_caller) if self._to_caller else 0
-            self._to_caller = self._to_caller[wrote:]
+        data = self._to_caller or _read(self._master)
+        while data:
+            select.select([], [1], [])
+            data = data[_write(1, data[: select.PIPE_BUF]) :] or _read(self._master)
+
+    def _end_of_input(self) -> bytes:
+        """Return what says end of input on the container's terminal: once more where a line is not ended."""
+        import termios
+
+        mode = termios.tcgetattr(self._master)
+        end: bytes = mode[6][termios.VEOF]
+        return end * (1 if self._last_input == b"\n" else 2) if mode[3] & termios.ICANON else b""
 
     def resize(self) -> None:
         """Give the container's terminal the size of the caller's."""
@@ -167,7 +196,7 @@ class Relay:
             termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
             self._saved = None
 
-    def _make_raw(self) -> list[object] | None:
+    def _make_raw(self) -> list[Any] | None:
         import termios
 
         try:

@@ -4,8 +4,8 @@
     create ─▶ creating ├─────────▶│ created ├─────────▶│ running ├────────▶│ stopped ├────────▶
             └──────────┘          └─────────┘          └─────────┘         └─────────┘
 
-Only creating and created are written down. That the process is gone, or has become the program, is seen in /proc each time:
-nobody has to be there to note it.
+Only creating and created are written down. That the process is gone, or has become the program, is seen in /proc each
+time: nobody has to be there to note it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STOPPED = "stopped"
 ALLOWED = {
     # verb: the states in which it may meet a container
     "start": (CREATED,),
-    "kill": (CREATING, CREATED, RUNNING),
+    "kill": (CREATED, RUNNING),
     "delete": (STOPPED,),
 }
 
@@ -37,6 +37,7 @@ _REFUSALS = {
     ("start", CREATING): ("cannot start a container that is not created yet", "wait for create to end"),
     ("start", RUNNING): ("cannot start an already running container", ""),
     ("start", STOPPED): ("cannot start a container that has stopped", "delete it and create it again"),
+    ("kill", CREATING): ("container not running: it is being created", "wait for create to end, or delete --force"),
     ("kill", STOPPED): ("container not running", ""),
     ("delete", CREATING): ("that is not stopped: creating", "wait for create to end, or delete --force"),
     ("delete", CREATED): ("that is not stopped: created", "kill it first, or delete --force"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(options: Options) -> int:
     """Create and start a container; unless detached, wait for its program, remove it, and return its exit status."""
-    from rootless.container.foreground import attend
+    from rootless.container.foreground import attend, catch_signals
 
     bundle, plan = plan_for(options)
     console = Console.for_run(options, plan)
@@ -25,6 +25,7 @@ def run(options: Options) -> int:
             prepare(plan)
             launch = make(options, bundle, plan, entry, console=console.passed)
             console.receive()
+            signals = -1 if options.detach else catch_signals()  # before there is a program to forward them to
             launch.start()
         except BaseException:
             console.close()
@@ -34,7 +35,7 @@ def run(options: Options) -> int:
     if options.detach:
         return 0
     try:
-        return attend(launch.pid, console)
+        return attend(launch.pid, console, signals)
     finally:
         console.close()
         if not options.keep:

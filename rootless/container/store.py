@@ -10,7 +10,6 @@ A lock on the directory is held by whoever changes it. A directory without state
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 
@@ -19,7 +18,7 @@ from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Self
 
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 _LONGEST_ID = 255
@@ -82,18 +81,25 @@ class Entry:
             fd = os.open(_STATE, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
         except FileNotFoundError:
             return None
+        path = f"{self.path}/{_STATE}"
         with open(fd, "rb", buffering=0) as file:
-            return jsontext.parse(file.read(), f"{self.path}/{_STATE}")  # type: ignore[return-value]
+            state = jsontext.parse(file.read(), path)
+        if not isinstance(state, dict):
+            raise RootlessError(
+                f"cannot use {path}",
+                cause="it does not hold the state of a container",
+                fix=f"rootless delete --force {self.container_id}",
+                code="RL-STATE",
+            )
+        return state
 
     def write(self, state: dict[str, Any]) -> None:
         """Replace state.json, whole or not at all."""
         temporary = _STATE + ".new"
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
-            with open(fd, "wb", buffering=0) as file:
-                text = jsontext.render(state, None).encode("utf-8", "surrogateescape")
-                if file.write(text) != len(text):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with open(fd, "wb") as file:
+                file.write(jsontext.render(state, None).encode("utf-8", "surrogateescape"))
             os.rename(temporary, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except OSError as error:
             raise _unusable(self.path, error) from None
@@ -125,7 +131,7 @@ class Entry:
             os.close(self.fd)
             self.fd = -1
 
-    def __enter__(self) -> Entry:
+    def __enter__(self) -> Self:
         """Return itself: it is locked already."""
         return self
 
@@ -190,10 +196,10 @@ def ids(root: str) -> list[str]:
 def _make_root(root: str) -> None:
     try:
         os.makedirs(root, 0o700, exist_ok=True)
-        status = os.stat(root)
+        owners = {os.stat(root).st_uid, os.lstat(root).st_uid}  # a link there, in /tmp, may be anybody's
     except OSError as error:
         raise _unusable(root, error) from None
-    if status.st_uid != os.geteuid() and os.geteuid() != 0:
+    if owners != {os.geteuid()} and os.geteuid() != 0:
         raise RootlessError(
             f"cannot keep state in {root}",
             cause="it belongs to another user",

@@ -6,16 +6,19 @@ import os
 import select
 
 from rootless.container import store
-from rootless.container.lifecycle import RUNNING, STOPPED, Process, allow, open_process, shown, status
+from rootless.container.lifecycle import RUNNING, STOPPED, allow, open_process, shown, status
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import signal as _signal
     from typing import Any
 
     from rootless.container.store import Entry
+    from rootless.plan.compile import Plan
     from rootless.plan.options import Options
+else:
+    import _signal
 
 _SIGKILL = 9
 
@@ -74,13 +77,18 @@ def kill(options: Options) -> None:
         with store.find(root, container_id, lock=False) as entry:
             found = _state(entry)
             now = status(entry, found)
-            if now == STOPPED and options.all:
-                _signal_others(found, options.signal)
+            process = open_process(found) if now != STOPPED else -1
+            if process < 0:
+                if not options.all:
+                    allow("kill", container_id, STOPPED)
                 continue
-            allow("kill", container_id, now)
-            if options.all:
-                _signal_others(found, options.signal)
-            _signal_first(container_id, found, options.signal)
+            try:
+                allow("kill", container_id, now)
+                if options.all:
+                    _signal_others(found["pid"], options.signal)
+                _send(process, options.signal)
+            finally:
+                os.close(process)
 
 
 def delete(options: Options) -> None:
@@ -115,12 +123,15 @@ def _delete_by_force(root: str, container_id: str) -> None:
 
 def _end(state: dict[str, Any]) -> None:
     """Kill every process of the container and wait until the first one is gone."""
-    if "pid" not in _own_namespaces(state):
-        _signal_others(state, _SIGKILL)
     process = open_process(state)
     if process < 0:
         return
+    first = state["pid"]
     try:
+        if not _is_process_1(first):  # whose end takes its pid namespace with it
+            killed: set[int] = set()
+            while fresh := _signal_others(first, _SIGKILL) - killed:
+                killed |= fresh
         _send(process, _SIGKILL)
         poll = select.poll()
         poll.register(process, select.POLLIN)
@@ -141,7 +152,7 @@ def _state(entry: Entry) -> dict[str, Any]:
     return found
 
 
-def _plan_again(options: Options, state: dict[str, Any]) -> Any:
+def _plan_again(options: Options, state: dict[str, Any]) -> Plan | None:
     """Compile the Plan of a created container once more, to name the operation that failed after its start."""
     from rootless.container.create import plan_for
 
@@ -167,57 +178,52 @@ def _chosen(options: Options, root: str) -> list[str]:
     return [container_id for container_id in store.ids(root) if pattern.fullmatch(container_id)]
 
 
-def _signal_first(container_id: str, state: dict[str, Any], number: int) -> None:
-    process = open_process(state)
-    if process < 0:
-        allow("kill", container_id, STOPPED)
-    try:
-        _send(process, number)
-    finally:
-        os.close(process)
-
-
 def _send(process: int, number: int) -> None:
-    import _signal
-
     try:
         _signal.pidfd_send_signal(process, number)
     except ProcessLookupError:
         return
 
 
-def _signal_others(state: dict[str, Any], number: int) -> None:
-    """Signal every process of the container but the first: those of its pid namespace, or its descendants."""
-    for pid in _others(state):
-        try:
-            os.kill(pid, number)
-        except (ProcessLookupError, PermissionError):
-            continue
+def _signal_others(first: int, number: int) -> set[int]:
+    """Signal every process of the container whose first process is `first`, except for that, and return their ids.
+
+    They are those in the pid namespace that `first` began; where it began none (the host's, a pod's), those in its
+    mount namespace. The caller's own namespaces tell nothing.
+    """
+    kind = "pid" if _is_process_1(first) else "mnt"
+    namespace = _namespace(first, kind)
+    if namespace in (0, _namespace(os.getpid(), kind)):
+        return set()
+    found = {int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != first}
+    return {pid for pid in found if _namespace(pid, kind) == namespace and _signal_member(pid, kind, namespace, number)}
 
 
-def _others(state: dict[str, Any]) -> Iterator[int]:
-    first = state["pid"]
-    own = _own_namespaces(state)
-    if "pid" in own:
-        for name in os.listdir("/proc"):
-            if name.isdecimal() and int(name) != first and _namespace(int(name), "pid") == own["pid"]:
-                yield int(name)
-        return
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        process = Process.read(int(name)) if name.isdecimal() else None
-        if process:
-            children.setdefault(process.parent, []).append(process.pid)
-    generation = children.get(first, [])
-    while generation:
-        yield from generation
-        generation = [pid for parent in generation for pid in children.get(parent, [])]
+def _signal_member(pid: int, kind: str, namespace: int, number: int) -> bool:
+    """Signal a process if it is still one of the namespace: by then the number may be somebody else's."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        is_member = _namespace(pid, kind) == namespace
+        if is_member:
+            _send(process, number)
+    except PermissionError:
+        return False
+    finally:
+        os.close(process)
+    return is_member
 
 
-def _own_namespaces(state: dict[str, Any]) -> dict[str, int]:
-    """Return the pid namespace of the container's process if it is not ours; empty otherwise."""
-    theirs = _namespace(state["pid"], "pid")
-    return {"pid": theirs} if theirs and theirs != _namespace(os.getpid(), "pid") else {}
+def _is_process_1(pid: int) -> bool:
+    """Whether the process is the first one of a pid namespace."""
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            lines = file.read().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return any(line.startswith(b"NSpid:") and line.endswith(b"\t1") for line in lines)
 
 
 def _namespace(pid: int, kind: str) -> int:

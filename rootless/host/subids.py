@@ -40,7 +40,7 @@ def find_program(name: str) -> str:
 def ranges(user: str, uid: int) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
     """Return all subordinate ranges of a user: of uids, of gids.
 
-    The files are asked first, as newuidmap does; getsubids only where nsswitch.conf says that another source knows them.
+    The files are asked, as newuidmap does; getsubids only where nsswitch.conf says that another source knows them.
     """
     if _name_service_has_subids() and (program := find_program("getsubids")):
         return _ask(program, user), _ask(program, "-g", user)
@@ -81,5 +81,10 @@ def _ask(program: str, *arguments: str) -> tuple[Range, ...]:
     import subprocess
 
     answer = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
-    fields = (line.split() for line in answer.stdout.splitlines())
-    return tuple((int(line[-2]), int(line[-1])) for line in fields if len(line) >= 4)
+    found = []
+    for line in answer.stdout.splitlines():
+        rest, _, count = line.rpartition(" ")
+        first = rest.rpartition(" ")[2]
+        if first.isdecimal() and count.isdecimal():
+            found.append((int(first), int(count)))
+    return tuple(found)

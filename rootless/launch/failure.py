@@ -16,76 +16,93 @@ if TYPE_CHECKING:
     from rootless.plan.ops import Kind, Op
 
 _ROOTFS_WRITABLE = "make the directory in the image beforehand, or make root.path writable for its owner"
+_NO_LINK = "the image must have a directory there, not a link: it could lead anywhere"
+_NOT_ITS_OWNER = "remove the setting: only root of the host may change it"
 
-_FIXES: dict[tuple[Kind, int], str] = {
-    (ops.NEW_USER, errno.ENOSPC): "raise the limit, as root: sysctl -w user.max_user_namespaces=15000",
-    (
-        ops.NEW_USER,
-        errno.EPERM,
-    ): "allow user namespaces, as root: sysctl -w kernel.unprivileged_userns_clone=1 (Debian), or "
-    "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); a chroot forbids them always",
-    (ops.NEW_USER, errno.EUSERS): "nest fewer user namespaces: 32 is the kernel's limit",
-    (ops.UNSHARE, errno.EPERM): "if the host runs AppArmor, allow it, as root: sysctl -w "
-    "kernel.apparmor_restrict_unprivileged_userns=0",
-    (
-        ops.UNSHARE,
-        errno.ENOSPC,
-    ): "raise the limits below /proc/sys/user, as root: max_mnt_namespaces, max_net_namespaces, …",
-    (ops.UNSHARE, errno.EINVAL): "remove the namespace that this kernel does not have (time needs CONFIG_TIME_NS)",
-    (ops.JOIN, errno.ENOENT): "name a namespace that exists, such as /proc/PID/ns/net",
-    (ops.JOIN, errno.EINVAL): "name a file of this type of namespace",
-    (ops.JOIN, errno.EPERM): "join the user namespace that owns it too: add its path with type user",
-    (ops.JOIN, errno.EACCES): "join a namespace of a process of your own",
-    (
-        ops.ROOT,
-        errno.EACCES,
-    ): "let the user who runs rootless search every directory on the way (chmod +x), or move the bundle",
-    (ops.ROOT, errno.EINVAL): "move the root file system out of the mount that forbids it to be bound",
-    (
-        ops.MOUNT,
-        errno.EPERM,
-    ): "this file system cannot be mounted in a user namespace; bind a directory of the host instead",
-    (ops.MOUNT, errno.ENODEV): "use a file system that this kernel has (see /proc/filesystems)",
-    (ops.MOUNT, errno.EINVAL): "correct the options of this mount",
-    (ops.MOUNT, errno.ELOOP): "the image must have a directory there, not a link: it could lead anywhere",
-    (ops.MOUNT, errno.EACCES): _ROOTFS_WRITABLE,
-    (ops.MOUNT, errno.EROFS): _ROOTFS_WRITABLE,
-    (ops.BIND, errno.ENOENT): "make the source, or name another",
-    (ops.BIND, errno.EACCES): "let the user who runs rootless search every directory on the way to it (chmod +x), "
-    "and write to the image where the target is missing",
-    (ops.BIND, errno.EPERM): "leave out what takes an attribute (ro, nosuid, nodev, noexec) from the host's mount",
-    (
-        ops.BIND,
-        errno.EINVAL,
-    ): "write rbind instead of bind: what is mounted below cannot be left out in a user namespace",
-    (ops.BIND, errno.ENOTDIR): "bind a directory on a directory, and a file on a file",
-    (ops.BIND, errno.ELOOP): "the image must have a directory there, not a link: it could lead anywhere",
-    (ops.BIND, errno.EROFS): _ROOTFS_WRITABLE,
-    (ops.DEVICE_BIND, errno.ENOENT): "remove the device from config.json: this host does not have it",
-    (ops.DEVICE_BIND, errno.ENODEV): "correct the type and the numbers: the host's device is another one",
-    (ops.DEVICE_BIND, errno.EACCES): _ROOTFS_WRITABLE,
-    (ops.DEVICE_BIND, errno.EROFS): _ROOTFS_WRITABLE,
-    (ops.CONSOLE, errno.ENOENT): 'add a mount of type devpts on /dev/pts, or set "terminal" to false',
-    (ops.PROC_WRITE, errno.ENOENT): "remove the setting: this kernel does not have it",
-    (ops.PROC_WRITE, errno.EINVAL): "write a value that the kernel accepts",
-    (ops.PROC_WRITE, errno.EACCES): "remove the setting: only root of the host may change it",
-    (ops.PROC_WRITE, errno.EPERM): "remove the setting: only root of the host may change it",
-    (ops.PROC_WRITE, errno.EROFS): "remove the setting: /proc/sys is read-only for the caller",
-    (ops.PIVOT, errno.EINVAL): "use --no-pivot where the root of the host is a ramdisk",
-    (ops.GROUPS, errno.EPERM): "remove additionalGids: this user namespace may not set groups",
-    (ops.CHDIR, errno.EACCES): "choose a working directory that the user of the program may enter",
-    (ops.CHDIR, errno.EXDEV): "choose a directory inside the container",
-    (ops.SECCOMP, errno.EINVAL): "remove the seccomp flag that this kernel does not know",
-    (ops.SECCOMP, errno.EACCES): "set process.noNewPrivileges: without it the filter needs CAP_SYS_ADMIN",
-    (
-        ops.CAPABILITIES,
-        errno.EPERM,
-    ): "list in effective only what is in permitted, and in inheritable only what is in bounding",
-    (ops.AMBIENT, errno.EPERM): "list in ambient only what is in permitted and inheritable",
-    (ops.FORK, errno.EAGAIN): "raise the limit of processes (ulimit -u, or pids.max of the cgroup)",
+_FIXES: dict[Kind, dict[int, str]] = {
+    ops.NEW_USER: {
+        errno.ENOSPC: "raise the limit, as root: sysctl -w user.max_user_namespaces=15000",
+        errno.EPERM: "allow user namespaces, as root: sysctl -w kernel.unprivileged_userns_clone=1 (Debian), or "
+        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); a chroot forbids them always",
+        errno.EUSERS: "nest fewer user namespaces: 32 is the kernel's limit",
+    },
+    ops.UNSHARE: {
+        errno.EPERM: "if the host runs AppArmor, allow it, as root: "
+        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+        errno.ENOSPC: "raise the limits below /proc/sys/user, as root: max_mnt_namespaces, max_net_namespaces, …",
+        errno.EINVAL: "remove the namespace that this kernel does not have (time needs CONFIG_TIME_NS)",
+    },
+    ops.JOIN: {
+        errno.ENOENT: "name a namespace that exists, such as /proc/PID/ns/net",
+        errno.EINVAL: "name a file of this type of namespace",
+        errno.EPERM: "join the user namespace that owns it too: add its path with type user",
+        errno.EACCES: "join a namespace of a process of your own",
+    },
+    ops.ROOT: {
+        errno.EACCES: "let the user who runs rootless search every directory on the way (chmod +x), or move the bundle",
+        errno.EINVAL: "move the root file system out of the mount that forbids it to be bound",
+    },
+    ops.MOUNT: {
+        errno.EPERM: "this file system cannot be mounted in a user namespace; bind a directory of the host instead",
+        errno.ENODEV: "use a file system that this kernel has (see /proc/filesystems)",
+        errno.EINVAL: "correct the options of this mount",
+        errno.ELOOP: _NO_LINK,
+        errno.EACCES: _ROOTFS_WRITABLE,
+        errno.EROFS: _ROOTFS_WRITABLE,
+    },
+    ops.BIND: {
+        errno.ENOENT: "make the source, or name another",
+        errno.EACCES: "let the user who runs rootless search every directory on the way to it (chmod +x), "
+        "and write to the image where the target is missing",
+        errno.EPERM: "leave out what takes an attribute (ro, nosuid, nodev, noexec) from the host's mount",
+        errno.EINVAL: "write rbind instead of bind: what is mounted below cannot be left out in a user namespace",
+        errno.ENOTDIR: "bind a directory on a directory, and a file on a file",
+        errno.ELOOP: _NO_LINK,
+        errno.EROFS: _ROOTFS_WRITABLE,
+    },
+    ops.DEVICE_BIND: {
+        errno.ENOENT: "remove the device from config.json: this host does not have it",
+        errno.ENODEV: "correct the type and the numbers: the host's device is another one",
+        errno.EACCES: _ROOTFS_WRITABLE,
+        errno.EROFS: _ROOTFS_WRITABLE,
+    },
+    ops.CONSOLE: {
+        errno.ENOENT: 'add a mount of type devpts on /dev/pts, or set "terminal" to false',
+    },
+    ops.PROC_WRITE: {
+        errno.ENOENT: "remove the setting: this kernel does not have it",
+        errno.EINVAL: "write a value that the kernel accepts",
+        errno.EACCES: _NOT_ITS_OWNER,
+        errno.EPERM: _NOT_ITS_OWNER,
+        errno.EROFS: "remove the setting: /proc/sys is read-only for the caller",
+    },
+    ops.PIVOT: {
+        errno.EINVAL: "use --no-pivot where the root of the host is a ramdisk",
+    },
+    ops.GROUPS: {
+        errno.EPERM: "remove additionalGids: this user namespace may not set groups",
+    },
+    ops.CHDIR: {
+        errno.EACCES: "choose a working directory that the user of the program may enter",
+        errno.EXDEV: "choose a directory inside the container",
+    },
+    ops.SECCOMP: {
+        errno.EINVAL: "remove the seccomp flag that this kernel does not know",
+        errno.EACCES: "set process.noNewPrivileges: without it the filter needs CAP_SYS_ADMIN",
+    },
+    ops.CAPABILITIES: {
+        errno.EPERM: "list in effective only what is in permitted, and in inheritable only what is in bounding",
+    },
+    ops.AMBIENT: {
+        errno.EPERM: "list in ambient only what is in permitted and inheritable",
+    },
+    ops.FORK: {
+        errno.EAGAIN: "raise the limit of processes (ulimit -u, or pids.max of the cgroup)",
+    },
 }
 
 _SKIP_REASONS = {
+    ops.GROUPS: "the caller's groups are kept",
     ops.KEYRING: "the caller's session keyring is kept",
     ops.MOUNT: "the host's is bound instead",
     ops.BIND: "bound with all that the host's mount has",
@@ -115,7 +132,7 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
         sentence(op),
         cause=f"{call}: {reason}" + (f": {said}" if said else ""),
         where=op.where,
-        fix=_FIXES.get((op.kind, number), ""),
+        fix=_FIXES.get(op.kind, {}).get(number, ""),
         code="RL-" + op.kind.name.upper().replace("_", "-"),
     )
 

@@ -22,7 +22,8 @@ def spawn(
 
     Args:
         plan: the encoded Plan.
-        report, reply: its ends of the protocol's pipes.
+        report: its end of the pipe to the parent.
+        reply: its end of the pipe from the parent.
         start: a listening socket on which the container waits, or -1.
         console: a socket over which it sends the terminal, or -1.
         cgroup: the directory of the container's cgroup, or -1.

@@ -12,18 +12,26 @@ if TYPE_CHECKING:
     from rootless.plan.ops import Op
 
 _MACHINES = {
-    3: "x86 (32 bit)", 8: "MIPS", 20: "PowerPC", 21: "ppc64", 22: "s390x", 40: "ARM (32 bit)", 62: "x86_64", 183: "aarch64",
-    243: "RISC-V", 258: "LoongArch",
-}  # fmt: skip
+    3: "x86 (32 bit)",
+    8: "MIPS",
+    20: "PowerPC",
+    21: "ppc64",
+    22: "s390x",
+    40: "ARM (32 bit)",
+    62: "x86_64",
+    183: "aarch64",
+    243: "RISC-V",
+    258: "LoongArch",
+}
+_ELF = b"\x7fELF"
 _PT_INTERP = 3
 
 
 def not_found(op: Op, number: int) -> RootlessError:
     """Return the error for a program that is not in the image, or cannot be executed by its user."""
-    candidates = [str(path) for path in op.string("candidates")]
-    name = candidates[0] if len(candidates) == 1 else os.path.basename(candidates[0]) if candidates else ""
+    name = str(op.string("name"))
     fix = "name a program that is in the image"
-    if number == errno.ENOENT and len(candidates) != 1:
+    if number == errno.ENOENT and "/" not in name:
         cause = "executable file not found in $PATH"
         fix += " and in a directory of PATH in process.env"
     elif number == errno.ENOENT:
@@ -59,31 +67,11 @@ def not_executed(op: Op, number: int, head: bytes) -> RootlessError:
 
 
 def _cause(number: int, head: bytes) -> tuple[str, str]:
+    """Return why the kernel refuses the file that begins with `head`, and the fix; both empty where nobody can tell."""
     if head.startswith(b"#!"):
-        line = head[2:].partition(b"\n")[0]
-        interpreter = (line.split() or [b""])[0].decode("utf-8", "replace")
-        if line.endswith(b"\r"):
-            return (
-                f"its first line, #!{interpreter}, ends with a carriage return",
-                "save the script with Unix line ends",
-            )
-        if number in (errno.ENOENT, errno.EACCES):
-            return (
-                f"its first line names the interpreter {interpreter}",
-                f"put {interpreter} into the image, executable",
-            )
-        return "", ""
-    if head.startswith(b"\x7fELF"):
-        machine = _machine(head)
-        if number == errno.ENOEXEC:
-            return f"it is for {machine}, this machine is {os.uname().machine}", "use an image for this architecture"
-        interpreter = _elf_interpreter(head)
-        if number == errno.ENOENT and interpreter:
-            return (
-                f"its ELF interpreter {interpreter} is not in the image",
-                f"put {interpreter} and its libraries into the image",
-            )
-        return "", ""
+        return _script_cause(number, head)
+    if head.startswith(_ELF):
+        return _elf_cause(number, head)
     if number == errno.ENOEXEC:
         return "it is neither an ELF program nor a script with a #! line", "begin the script with #!/bin/sh"
     if number == errno.EACCES:
@@ -91,29 +79,59 @@ def _cause(number: int, head: bytes) -> tuple[str, str]:
     return "", ""
 
 
-def _machine(head: bytes) -> str:
-    number = int.from_bytes(head[18:20], "big" if head[5:6] == b"\x02" else "little")
-    return _MACHINES.get(number, f"ELF machine {number}")
+def _script_cause(number: int, head: bytes) -> tuple[str, str]:
+    line = head[2:].partition(b"\n")[0]
+    interpreter = (line.split() or [b""])[0].decode("utf-8", "replace")
+    cause = fix = ""
+    if line.endswith(b"\r"):
+        cause = f"its first line, #!{interpreter}, ends with a carriage return"
+        fix = "save the script with Unix line ends"
+    elif number in (errno.ENOENT, errno.EACCES):
+        cause = f"its first line names the interpreter {interpreter}"
+        fix = f"put {interpreter} into the image, executable"
+    return cause, fix
 
 
-def _elf_interpreter(head: bytes) -> str:
-    """Return the path in PT_INTERP of an ELF file of this machine's byte order, if it lies within `head`."""
-    wide = head[4:5] == b"\x02"
-    order = "big" if head[5:6] == b"\x02" else "little"
+def _elf_cause(number: int, head: bytes) -> tuple[str, str]:
+    elf = _Elf(head)
+    cause = fix = ""
+    theirs, ours = elf.machine(), os.uname().machine
+    if number == errno.ENOEXEC and theirs == ours:
+        cause = "its ELF header is damaged"
+    elif number == errno.ENOEXEC:
+        cause, fix = f"it is for {theirs}, this machine is {ours}", "use an image for this architecture"
+    elif number == errno.ENOENT and (interpreter := elf.interpreter()):
+        cause = f"its ELF interpreter {interpreter} is not in the image"
+        fix = f"put {interpreter} and its libraries into the image"
+    return cause, fix
 
-    def number(offset: int, size: int) -> int:
-        return int.from_bytes(head[offset : offset + size], order)  # type: ignore[arg-type]
 
-    table, entry, count = (
-        (number(32, 8), number(54, 2), number(56, 2)) if wide else (number(28, 4), number(42, 2), number(44, 2))
-    )
-    for index in range(count):
-        header = table + index * entry
-        if number(header, 4) == _PT_INTERP:
-            start, size = (
-                (number(header + 8, 8), number(header + 32, 8))
-                if wide
-                else (number(header + 4, 4), number(header + 16, 4))
-            )
-            return head[start : start + size].split(b"\0")[0].decode("utf-8", "replace")
-    return ""
+class _Elf:
+    """The beginning of an ELF file of either width and byte order; what lies beyond it reads as zeros."""
+
+    __slots__ = ("_big", "_head", "_wide")
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self._wide = head[4:5] == b"\x02"
+        self._big = head[5:6] == b"\x02"
+
+    def machine(self) -> str:
+        """Return the architecture in e_machine."""
+        number = self._number(18, 2)
+        return _MACHINES.get(number, f"ELF machine {number}")
+
+    def interpreter(self) -> str:
+        """Return the path in PT_INTERP, if it lies within what is known."""
+        program_headers, entry, count = ((32, 8), (54, 2), (56, 2)) if self._wide else ((28, 4), (42, 2), (44, 2))
+        offset, size = ((8, 8), (32, 8)) if self._wide else ((4, 4), (16, 4))
+        for index in range(self._number(*count)):
+            header = self._number(*program_headers) + index * self._number(*entry)
+            if self._number(header, 4) == _PT_INTERP:
+                start = self._number(header + offset[0], offset[1])
+                length = self._number(header + size[0], size[1])
+                return self._head[start : start + length].split(b"\0")[0].decode("utf-8", "replace")
+        return ""
+
+    def _number(self, offset: int, size: int) -> int:
+        return int.from_bytes(self._head[offset : offset + size], "big" if self._big else "little")

@@ -10,8 +10,8 @@
                   ◀─────────────────────── S   (`run`; after `create` the container waits on its start socket)
     FAILED op errno | end of file ───────▶ an error, or the program runs
 
-A message is four 32-bit numbers (type, value, errno, length) and `length` bytes: the name of the call that failed, NUL, and
-what else is known. The child stops at end of file, so a parent that dies takes an unfinished container with it.
+A message is four 32-bit numbers (type, value, errno, length) and `length` bytes: the name of the call that failed, NUL,
+and what else is known. The child stops at end of file, so a parent that dies takes an unfinished container with it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.plan.compile import Plan
+
+    Message = tuple[int, int, int, bytes]
+    """Type, value, errno, detail."""
 
 USERNS_READY = 1
 NAMESPACES_READY = 2
@@ -95,9 +98,10 @@ class Launch:
 
     def _talk(self, on_process: Callable[[int], None] | None) -> bool:
         """Answer messages up to READY; False is end of file."""
+        skips: list[Message] = []
         try:
             while message := read_message(self._report):
-                kind, value, number, detail = message
+                kind, value, _, _ = message
                 if kind == USERNS_READY and self.plan.maps:
                     idmap.write(self._first, self.plan.maps)
                     os.write(self._reply, b"M")
@@ -106,14 +110,25 @@ class Launch:
                     self.wait_first()
                     on_process(value)
                     os.write(self._reply, b"G")
-                elif kind == READY:
-                    return True
+                elif kind == SKIPPED:
+                    skips.append(message)
                 else:
-                    complain(self.plan, kind, value, number, detail)
+                    self._tell_skips(skips, message)
+                    if kind == READY:
+                        return True
+                    complain(self.plan, *message)
         except BaseException:
             self.kill()
             raise
         return False
+
+    def _tell_skips(self, skips: list[Message], outcome: Message) -> None:
+        """Log the operations that were skipped, but for one whose alternative failed likewise: the error tells it."""
+        failed, number = (outcome[1], outcome[2]) if outcome[0] == FAILED else (-1, 0)
+        for skip in skips:
+            index = skip[1]
+            if not (index < failed <= index + self.plan.ops[index].alternatives and skip[2] == number):
+                complain(self.plan, *skip)
 
     def kill(self) -> None:
         """End what there is of the container and take its status, so that nothing of it remains."""
@@ -138,7 +153,7 @@ class Launch:
         return status
 
 
-def read_message(fd: int) -> tuple[int, int, int, bytes] | None:
+def read_message(fd: int) -> Message | None:
     """Return the next message (type, value, errno, detail), or None at end of file."""
     head = os.read(fd, _MESSAGE.size)
     if len(head) < _MESSAGE.size:

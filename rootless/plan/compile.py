@@ -1,8 +1,8 @@
 """A bundle, a host and the caller's options become a Plan: the order of things, and nothing else.
 
-The order is half of what makes a container safe: nothing is mounted before the propagation is cut, nothing of the image is
-touched before it is the end of the world for path lookup, paths are masked while the host's /dev/null can still be named,
-capabilities go after what needs them, and the seccomp filter is the last thing before the program.
+The order is half of what makes a container safe: nothing is mounted before the propagation is cut, nothing of the image
+is touched before it is the end of the world for path lookup, paths are masked while the host's /dev/null can still be
+named, capabilities go after what needs them, and the seccomp filter is the last thing before the program.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
             fix='add "process" with "args" and "cwd"; `rootless spec` writes an example',
             code="RL-CONFIG",
         )
-    later.check(context)
+    later.refuse(context)
     namespaces.decide(context)
+    later.note(context)
     process.choose_user(context)
     last, seccomp_filter = process.execute(context)
     plan = [

@@ -6,10 +6,11 @@ from rootless.plan.idmaps import has
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from rootless.bundle.load import Bundle
-    from rootless.host.facts import Facts
+    from rootless.host.facts import Facts, IdMap
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.options import Options
 
@@ -83,20 +84,34 @@ class Context:
         return "user" in self.created or "user" in self.joined
 
     def may_mount(self, namespace: str) -> bool:
-        """Whether a file system that shows `namespace` can be mounted: its owner must be our user namespace."""
-        return namespace in self.created or not (self.gains_capabilities or self.facts.nested)
+        """Whether a file system that shows `namespace` may be mounted, or whether trying is the only way to know.
+
+        The user namespace that owns it has to be ours: it is for a new one, it is not for one that a new user namespace
+        leaves shared.
+        """
+        return namespace in self.created or namespace in self.joined or not self.gains_capabilities
+
+    @property
+    def uid_map(self) -> Sequence[IdMap]:
+        """The user ids that exist in the container; empty for a joined user namespace, whose ids are not known here."""
+        if "user" in self.joined:
+            return ()
+        return self.maps.uids if self.maps else self.facts.uid_map
+
+    @property
+    def gid_map(self) -> Sequence[IdMap]:
+        """The group ids that exist in the container."""
+        if "user" in self.joined:
+            return ()
+        return self.maps.gids if self.maps else self.facts.gid_map
 
     def has_uid(self, number: int) -> bool:
-        """Whether `number` is a user id in the container; ids of a joined user namespace are not known here."""
-        if "user" in self.joined:
-            return True
-        return has(self.maps.uids if self.maps else self.facts.uid_map, number)
+        """Whether `number` is a user id in the container, as far as that is known."""
+        return not self.uid_map or has(self.uid_map, number)
 
     def has_gid(self, number: int) -> bool:
-        """Whether `number` is a group id in the container."""
-        if "user" in self.joined:
-            return True
-        return has(self.maps.gids if self.maps else self.facts.gid_map, number)
+        """Whether `number` is a group id in the container, as far as that is known."""
+        return not self.gid_map or has(self.gid_map, number)
 
     @property
     def setgroups_denied(self) -> bool:

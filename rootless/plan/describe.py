@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from rootless.plan import ops
-from rootless.plan.mount_options import PRIVATE, PROPAGATIONS, words
+from rootless.plan.mount_options import PROPAGATIONS, words
 from rootless.plan.namespaces import FLAGS
 from rootless.plan.process import CAPABILITIES, RLIMITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.plan.ops import Op
+    from collections.abc import Callable
+
+    from rootless.plan.ops import Op, Text
 
 _SENTENCES = {
     ops.JOIN: "join the {namespace} namespace {path}",
@@ -47,7 +49,7 @@ _SENTENCES = {
     ops.CAPABILITIES: "set capabilities: effective {effective}; permitted {permitted}; inheritable {inheritable}",
     ops.AMBIENT: "set ambient capabilities: {raise}",
     ops.UMASK: "set the umask to {mask}",
-    ops.CHDIR: "change the directory to {path}",
+    ops.CHDIR: "change the directory to {path}{early}",
     ops.HOME: "set HOME from /etc/passwd of the image for user {uid}",
     ops.COMMAND: "find the program: {candidates}",
     ops.READY: "report that the container is created",
@@ -57,15 +59,15 @@ _SENTENCES = {
     ops.EXEC: "execute {args}",
 }
 
-_OCTAL = ("mask", "mode")
-_CAPABILITY_SETS = ("effective", "permitted", "inheritable", "keep", "raise")
+_FLAGS = {ops.RECURSIVE: "recursive", ops.COPY_UP: "tmpcopyup"}
+"""Of a mount, those that say more than how it is done."""
 
 
 def sentence(op: Op) -> str:
     """Return what the operation does, in words."""
     values = {name: _number(name, value) for name, value in zip(op.kind.numbers, op.numbers, strict=True)}
     for name, value in zip(op.kind.strings, op.strings, strict=True):
-        values[name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else _joined(op, value)
+        values[name] = _words(op, value)
     return _SENTENCES[op.kind].format(**values)
 
 
@@ -73,11 +75,13 @@ def details(op: Op) -> str:
     """Return the options of a mount, in words; empty for other operations."""
     if "set" not in op.kind.numbers:
         return ""
-    parts = ["recursive"] if op.number("flags") & ops.RECURSIVE else []
-    parts += [words(op.number("set"))]
-    parts += ["not " + words(op.number("clear"))] if words(op.number("clear")) else []
-    parts += ["everything below: " + words(op.number("set_below"))] if op.number("set_below") else []
-    parts += [_number("propagation", op.number("propagation"))] if op.number("propagation") else []
+    flags = op.number("flags")
+    parts = [word for flag, word in _FLAGS.items() if flags & flag]
+    parts.append(words(op.number("set"), op.number("clear")))
+    below = words(op.number("set_below"), op.number("clear_below"))
+    parts += ["with everything below: " + below] if below else []
+    propagation = _propagation(op.number("propagation"))
+    parts += [("r" if flags & ops.RECURSIVE_PROPAGATION else "") + propagation] if propagation else []
     if "options" in op.kind.strings:
         parts += [str(option) for option in op.string("options")]
     return ", ".join(part for part in parts if part)
@@ -92,21 +96,47 @@ def capabilities(mask: int) -> str:
 
 
 def _number(name: str, value: int) -> str:
-    if name in ("namespace", "namespaces"):
-        return ", ".join(kind for kind, flag in FLAGS.items() if value & flag)
-    if name == "propagation":
-        return next((word for word, flag in PROPAGATIONS.items() if flag == value), "" if value else str(PRIVATE))
-    if name in _CAPABILITY_SETS:
-        return capabilities(value)
-    if name == "resource":
-        return "RLIMIT_" + RLIMITS[value]
-    if name in ("soft", "hard") and value < 0:
-        return "unlimited"
-    return f"{value:04o}" if name in _OCTAL else str(value)
+    return _IN_WORDS.get(name, str)(value)
 
 
-def _joined(op: Op, value: object) -> str:
+def _namespaces(flags: int) -> str:
+    return ", ".join(kind for kind, flag in FLAGS.items() if flags & flag)
+
+
+def _propagation(value: int) -> str:
+    return next((word for word, flag in PROPAGATIONS.items() if flag == value), "")
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == -1 else str(value % (1 << 64))
+
+
+def _octal(value: int) -> str:
+    return f"{value:04o}"
+
+
+_IN_WORDS: dict[str, Callable[[int], str]] = {
+    "namespace": _namespaces,
+    "namespaces": _namespaces,
+    "propagation": _propagation,
+    "resource": lambda number: "RLIMIT_" + RLIMITS[number],
+    "soft": _limit,
+    "hard": _limit,
+    "effective": capabilities,
+    "permitted": capabilities,
+    "inheritable": capabilities,
+    "keep": capabilities,
+    "raise": capabilities,
+    "mask": _octal,
+    "mode": _octal,
+    "early": lambda early: "" if early else ", if not yet there",
+}
+"""How a number is told, by its name; the others are told as numbers."""
+
+
+def _words(op: Op, value: Text) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     if isinstance(value, str):
         return " ".join(value.split()) or "none"
-    separator = " or " if op.kind is ops.COMMAND else " "
-    return separator.join(str(item) for item in value)  # type: ignore[attr-defined]
+    return (" or " if op.kind is ops.COMMAND else " ").join(value)

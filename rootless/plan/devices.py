@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rootless.plan.context import Context
 
 _DEFAULT = {
-    # path: (major, minor)
     "/dev/null": (1, 3),
     "/dev/zero": (1, 5),
     "/dev/full": (1, 7),
@@ -25,6 +24,7 @@ _DEFAULT = {
     "/dev/urandom": (1, 9),
     "/dev/tty": (5, 0),
 }
+"""Major and minor number by path."""
 _LINKS = {
     "/dev/fd": "/proc/self/fd",
     "/dev/stdin": "/proc/self/fd/0",

@@ -1,4 +1,7 @@
-"""Which ids of the host a new user namespace has: user_namespaces(7), newuidmap(1), config-linux.md "User namespace mappings"."""
+"""Which ids of the host a new user namespace has.
+
+user_namespaces(7), newuidmap(1), config-linux.md "User namespace mappings".
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,11 @@ if TYPE_CHECKING:
 
 CAP_SETGID = 6
 CAP_SETUID = 7
+
+_ID_DIGITS = 10
+
+_MOST_RANGES = 337
+"""They make at most the 340 lines that the kernel takes (user_namespaces(7)): one's own id is one, and splits one."""
 
 
 class IdMaps:
@@ -54,6 +62,11 @@ def has(lines: Iterable[IdMap], number: int) -> bool:
     return any(inside <= number < inside + count for inside, _, count in lines)
 
 
+def id_number(text: str) -> int:
+    """Return the id that decimal digits say, or -1 where they are none."""
+    return int(text) if text.isdecimal() and len(text) <= _ID_DIGITS else -1
+
+
 def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps, str, str]:
     """Return the maps of the new user namespace, and what a person should know: an adaptation, a shortcoming.
 
@@ -64,28 +77,65 @@ def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: 
         mode: what the caller asked with --userns: ``keep-id``, ``root``, ``single`` or nothing.
     """
     uids, gids = _written(linux, "uidMappings"), _written(linux, "gidMappings")
-    if mode == "" and uids and gids:
-        if facts.privileged or (_may_map(uids, facts.uid, facts.subuids) and _may_map(gids, facts.gid, facts.subgids)):
+    adapted = ""
+    if mode == "" and (uids or gids):
+        if not uids or not gids:
+            adapted = (
+                "linux.uidMappings and gidMappings belong together, and one is missing: your own ids are mapped instead"
+            )
+        elif facts.privileged or (
+            _may_map(uids, facts.uid, facts.subuids, facts.uid_map)
+            and _may_map(gids, facts.gid, facts.subgids, facts.gid_map)
+        ):
             return IdMaps(uids, gids, "config.json", facts), "", ""
-        maps, _, shortcoming = _own_maps(process, facts, mode)
-        return (
-            maps,
-            "linux.uidMappings and gidMappings name ids that are not yours: your own are mapped instead",
-            shortcoming,
-        )
-    return _own_maps(process, facts, mode)
+        else:
+            adapted = "linux.uidMappings and gidMappings name ids that are not yours: your own are mapped instead"
+    maps, own_adapted, shortcoming = _own_maps(process, facts, mode)
+    return maps, adapted or own_adapted, shortcoming
+
+
+def usable(ranges: Sequence[Range], own: int, held: Sequence[IdMap]) -> tuple[Range, ...]:
+    """Return what of subordinate ranges can be mapped beside one's own id, each id once.
+
+    Files of subuid(5) name ranges twice (by name and by number), or, in a container, ranges that do not exist there.
+
+    Args:
+        ranges: as they were granted.
+        own: the id that is mapped already.
+        held: the map of the caller's own user namespace.
+    """
+    found: list[Range] = []
+    taken = [(own, own + 1)]
+    for first, count in ranges:
+        for inside, _, size in held:
+            start, end = max(first, inside), min(first + count, inside + size)
+            found += [(low, high - low) for low, high in _without(start, end, taken)]
+            taken.append((start, max(start, end)))
+    return tuple(found[:_MOST_RANGES])
+
+
+def _without(start: int, end: int, taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the pieces of [start, end) that are in none of `taken`."""
+    pieces = [(start, end)] if start < end else []
+    for low, high in taken:
+        if low < high:
+            sides = [side for first, last in pieces for side in ((first, min(last, low)), (max(first, high), last))]
+            pieces = [(first, last) for first, last in sides if first < last]
+    return pieces
 
 
 def _own_maps(process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps, str, str]:
-    if facts.privileged:
+    if facts.privileged and mode != "single":
         # nothing is given to root in subuid(5): it maps what it has itself, onto the same numbers
         uids = tuple((inside, inside, count) for inside, _, count in facts.uid_map)
         gids = tuple((inside, inside, count) for inside, _, count in facts.gid_map)
         return IdMaps(uids, gids, "all ids of the caller", facts), "the caller's own ids are mapped onto themselves", ""
-    if mode != "single" and facts.subuids and facts.subgids and facts.id_programs:
+    subuids = usable(facts.subuids, facts.uid, facts.uid_map)
+    subgids = usable(facts.subgids, facts.gid, facts.gid_map)
+    if mode != "single" and subuids and subgids and facts.id_programs:
         keep = mode == "keep-id"
-        uids = _filled(facts.uid, facts.subuids, facts.uid if keep else 0)
-        gids = _filled(facts.gid, facts.subgids, facts.gid if keep else 0)
+        uids = _filled(facts.uid, subuids, facts.uid if keep else 0)
+        gids = _filled(facts.gid, subgids, facts.gid if keep else 0)
         counts = f"{sum(count for _, _, count in uids)} uids and {sum(count for _, _, count in gids)} gids"
         return IdMaps(uids, gids, f"your own id and your subordinate ids, {counts}", facts), "", ""
     user = process.get("user") or {}
@@ -102,6 +152,8 @@ def _own_maps(process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps,
 def _why_single(facts: Facts) -> str:
     if not facts.id_programs:
         return "newuidmap and newgidmap are not installed; fix: apt install uidmap (Fedora: dnf install shadow-utils)"
+    if facts.subuids and facts.subgids:
+        return f"the user namespace that {facts.user} is in does not have the ids of /etc/subuid and /etc/subgid"
     missing = "/etc/subuid" if not facts.subuids else "/etc/subgid"
     return (
         f"{missing} has no range for {facts.user}; fix, as root: "
@@ -132,11 +184,15 @@ def _written(linux: dict[str, Any], key: str) -> tuple[IdMap, ...]:
     return tuple((line["containerID"], line["hostID"], line["size"]) for line in linux.get(key) or ())
 
 
-def _may_map(lines: Sequence[IdMap], own: int, ranges: Sequence[Range]) -> bool:
-    """Whether newuidmap(1) would accept every line: the own id alone, or part of one granted range."""
+def _may_map(lines: Sequence[IdMap], own: int, ranges: Sequence[Range], held: Sequence[IdMap]) -> bool:
+    """Whether newuidmap(1) would accept every line: the own id alone, or part of a granted range that exists here."""
+
+    def within(first: int, count: int, whole: int, size: int) -> bool:
+        return whole <= first and first + count <= whole + size
+
     return all(
-        (outside == own and count == 1)
-        or any(first <= outside and outside + count <= first + size for first, size in ranges)
+        ((outside == own and count == 1) or any(within(outside, count, first, size) for first, size in ranges))
+        and any(within(outside, count, inside, size) for inside, _, size in held)
         for _, outside, count in lines
     )
 

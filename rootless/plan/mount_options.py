@@ -15,6 +15,8 @@ STRICTATIME = 0x20
 ATIME = 0x70
 """The field of access time modes; relatime is 0 in it. It is cleared as a whole before a mode is set."""
 NODIRATIME = 0x80
+ANY_ATIME = ATIME | NODIRATIME
+"""What a user namespace cannot change of a mount that it was given (mount_setattr(2), mount_namespaces(7))."""
 NOSYMFOLLOW = 0x200000
 
 UNBINDABLE = 1 << 17
@@ -45,8 +47,11 @@ _ATTRIBUTES = {
     "nosymfollow": (NOSYMFOLLOW, 0),
     "symfollow": (0, NOSYMFOLLOW),
 }
-_NOTHING = ("defaults", "async", "nolazytime", "nomand", "iversion", "noiversion", "silent", "loud")
+_SYNONYMS = ("atime", "norelatime", "nostrictatime")
+_NOTHING = ("defaults", "iversion", "noiversion", "silent", "loud")
 """The default, or without effect since the kernel has the new mount interface."""
+_OPPOSITES = {"async": "sync", "nolazytime": "lazytime", "nomand": "mand"}
+"""Defaults that take back what was said before about the file system."""
 
 
 class MountOptions:
@@ -94,6 +99,8 @@ class MountOptions:
             self.bind, self.recursive = True, option == "rbind"
         elif option in _NOTHING or not option:
             pass
+        elif option in _OPPOSITES:
+            self.data = [word for word in self.data if word != _OPPOSITES[option]]
         elif option[0] == "r" and option[1:] in _ATTRIBUTES:
             on, off = _ATTRIBUTES[option[1:]]
             self.set_below, self.clear_below = self.set_below & ~off | on, self.clear_below & ~on | off
@@ -110,11 +117,11 @@ class MountOptions:
             self.data.append(option)
 
 
-def words(bits: int) -> str:
-    """Return attribute bits as option words, for people."""
-    found = []
-    for name, (on, _) in _ATTRIBUTES.items():
-        if on and bits & on == on:
-            bits &= ~on
-            found.append(name)
-    return ",".join(found)
+def words(on: int, off: int) -> str:
+    """Return attribute bits that are set and cleared as option words, for people."""
+    found = [
+        name
+        for name, (sets, clears) in _ATTRIBUTES.items()
+        if name not in _SYNONYMS and (on & sets == sets if sets else off & clears == clears and not on & clears)
+    ]
+    return ", ".join(found)

@@ -6,6 +6,7 @@ follows from that.
 
 from __future__ import annotations
 
+from rootless.errors import RootlessError
 from rootless.plan import ops
 from rootless.plan.idmaps import has, id_maps
 from rootless.plan.ops import Op
@@ -90,18 +91,20 @@ def settle(context: Context) -> list[Op]:
     if not context.options.no_new_keyring:
         name = f"_ses.{context.options.container}"
         plan.append(Op(ops.KEYRING, name, on_error=ops.ELSE))
-    if config.get("hostname"):
-        plan.append(Op(ops.HOSTNAME, config["hostname"], where="hostname"))
-    if config.get("domainname"):
-        plan.append(Op(ops.DOMAINNAME, config["domainname"], where="domainname"))
+    for key, kind in (("hostname", ops.HOSTNAME), ("domainname", ops.DOMAINNAME)):
+        if config.get(key):
+            if "uts" not in context.created and "uts" not in context.joined:
+                raise RootlessError(
+                    f"cannot set the {key}",
+                    cause="the container shares the host's uts namespace",
+                    where=key,
+                    fix=f'add {{"type": "uts"}} to linux.namespaces, or remove {key}',
+                    code="RL-UTS-SHARED",
+                )
+            plan.append(Op(kind, config[key], where=key))
     if "network" in context.created:
         plan.append(Op(ops.LINK_UP, "lo", where=context.places["network"]))
     return plan
-
-
-def is_separate(context: Context, kind: str) -> bool:
-    """Whether the container does not share the caller's namespace of this type."""
-    return kind in context.created or kind in context.joined
 
 
 def _join(context: Context, kind: str) -> Op:

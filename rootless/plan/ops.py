@@ -62,7 +62,7 @@ READONLY_PATH = Kind(23, "readonly_path", "", "target")
 MKDIR = Kind(24, "mkdir", "", "target")
 ROOT_ATTRIBUTES = Kind(25, "root_attributes", _MOUNT_NUMBERS)
 PIVOT = Kind(26, "pivot_root")
-CHROOT = Kind(27, "chroot")
+CHROOT = Kind(27, "chroot", "move")
 RLIMIT = Kind(28, "rlimit", "resource soft hard")
 STDIO_OWNER = Kind(29, "stdio_owner", "uid")
 BOUNDING = Kind(30, "bounding", "keep")
@@ -71,9 +71,9 @@ IDS = Kind(32, "ids", "uid gid")
 CAPABILITIES = Kind(33, "capabilities", "effective permitted inheritable")
 AMBIENT = Kind(34, "ambient", "raise")
 UMASK = Kind(35, "umask", "mask")
-CHDIR = Kind(36, "chdir", "", "path")
+CHDIR = Kind(36, "chdir", "early", "path")
 HOME = Kind(37, "home", "uid")
-COMMAND = Kind(38, "command", "", "candidates")
+COMMAND = Kind(38, "command", "", "candidates name")
 READY = Kind(39, "ready")
 WAIT_START = Kind(40, "wait_start")
 NO_NEW_PRIVS = Kind(41, "no_new_privs")
@@ -117,12 +117,12 @@ class Op:
         """Take the numbers of the kind first, then its strings, in their order."""
         count = len(kind.numbers)
         self.kind = kind
-        self.numbers: tuple[int, ...] = arguments[:count]  # type: ignore[assignment]
-        self.strings: tuple[Text, ...] = arguments[count:]  # type: ignore[assignment]
+        self.numbers = tuple([value for value in arguments[:count] if isinstance(value, int)])
+        self.strings: tuple[Text, ...] = tuple([value for value in arguments[count:] if not isinstance(value, int)])
         self.where = where
         self.on_error = on_error
         self.alternatives = alternatives
-        if len(self.strings) != len(kind.strings):
+        if len(self.numbers) != count or len(self.strings) != len(kind.strings):
             message = f"{kind.name} takes {kind.numbers} and {kind.strings}"
             raise TypeError(message)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rootless.errors import RootlessError
 from rootless.plan import ops, seccomp
+from rootless.plan.idmaps import id_number
 from rootless.plan.ops import Op
 
 TYPE_CHECKING = False
@@ -13,16 +14,17 @@ if TYPE_CHECKING:
 
 CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE",
-    "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME",
-    "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
-    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHECKPOINT_RESTORE",
 )  # fmt: skip
 """Names without CAP_, in the order of their numbers."""
 
 RLIMITS = (
-    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE",
-    "NICE", "RTPRIO", "RTTIME",
+    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
+    "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
 )  # fmt: skip
 """Names without RLIMIT_, in the order of their numbers on every architecture that a wheel is made for."""
 
@@ -32,16 +34,16 @@ _CAP_SYS_RESOURCE = 24
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _SYSCTL_OWNERS = (
-    # prefix, the namespace that has a setting of its own
-    ("net.", "network"),
-    ("kernel.msg", "ipc"),
-    ("kernel.sem", "ipc"),
-    ("kernel.shm", "ipc"),
-    ("kernel.auto_msgmni", "ipc"),
-    ("fs.mqueue.", "ipc"),
-    ("kernel.domainname", "uts"),
-    ("kernel.hostname", "uts"),
-    ("user.", "user"),
+    # below /proc/sys, and the namespace that has a setting of its own
+    ("net/", "network"),
+    ("kernel/msg", "ipc"),
+    ("kernel/sem", "ipc"),
+    ("kernel/shm", "ipc"),
+    ("kernel/auto_msgmni", "ipc"),
+    ("fs/mqueue/", "ipc"),
+    ("kernel/domainname", "uts"),
+    ("kernel/hostname", "uts"),
+    ("user/", "user"),
 )
 
 
@@ -66,7 +68,7 @@ def choose_user(context: Context) -> None:
 
 
 def oom_score(context: Context) -> list[Op]:
-    """Return the operation for process.oomScoreAdj. Lowering one's own needs CAP_SYS_RESOURCE over the host, proc(5)."""
+    """Return the operation for process.oomScoreAdj. Lowering it needs CAP_SYS_RESOURCE over the host, proc(5)."""
     wanted = context.process.get("oomScoreAdj")
     facts = context.facts
     if wanted is None:
@@ -81,29 +83,43 @@ def oom_score(context: Context) -> list[Op]:
 
 def sysctls(context: Context) -> list[Op]:
     """Return the operations for linux.sysctl; a setting that the container shares with the host is refused."""
-    plan = []
-    for name, value in (context.linux.get("sysctl") or {}).items():
-        where = f"linux.sysctl.{name}"
-        dotted = name if "." in name.partition("/")[0] else name.replace("/", ".")
-        owner = next((namespace for prefix, namespace in _SYSCTL_OWNERS if dotted.startswith(prefix)), "")
-        if owner not in context.created and owner not in context.joined:
-            shared = (
-                f"the container shares the host's {owner} namespace"
-                if owner
-                else "it is one setting for the whole host"
-            )
-            raise RootlessError(
-                f"cannot set {name}",
-                cause=shared,
-                where=where,
-                fix=f'add {{"type": "{owner}"}} to linux.namespaces'
-                if owner
-                else "remove it, or ask the administrator to set it",
-                code="RL-SYSCTL-SHARED",
-            )
-        path = name.replace(".", "/") if dotted == name else name
-        plan.append(Op(ops.PROC_WRITE, f"sys/{path}", value, where=where))
-    return plan
+    return [_sysctl(context, name, value) for name, value in (context.linux.get("sysctl") or {}).items()]
+
+
+def _sysctl(context: Context, name: str, value: str) -> Op:
+    where = f"linux.sysctl.{name}"
+    # sysctl(8): whichever of . and / comes first separates, the other is part of a name
+    path = name.replace(".", "/") if "." in name.partition("/")[0] else name
+    owner = next((namespace for prefix, namespace in _SYSCTL_OWNERS if path.startswith(prefix)), "")
+    cause = fix = ""
+    code = "RL-SYSCTL-SHARED"
+    if not all(part.strip(".") for part in path.split("/")):
+        code = "RL-CONFIG"
+        cause, fix = "this is not the name of a setting", "write one such as net.ipv4.ip_forward"
+    elif not owner:
+        cause, fix = "it is one setting for the whole host", "remove it, or ask the administrator to set it"
+    elif owner not in context.created and owner not in context.joined:
+        cause = f"the container shares the host's {owner} namespace"
+        fix = f'add {{"type": "{owner}"}} to linux.namespaces'
+    if cause:
+        raise RootlessError(f"cannot set {name}", cause=cause, where=where, fix=fix, code=code)
+    if path == "net/ipv4/ping_group_range":
+        value = _existing_groups(context, value, where)
+    return Op(ops.PROC_WRITE, f"sys/{path}", value, where=where)
+
+
+def _existing_groups(context: Context, value: str, where: str) -> str:
+    """Return a range of groups whose ends exist in the container: the kernel refuses others."""
+    low, high = (id_number(text) for text in " ".join(value.split()).partition(" ")[::2])
+    if min(low, high) < 0 or (context.has_gid(low) and context.has_gid(high)):
+        return value
+    parts = [(max(low, first), min(high, first + count - 1)) for first, _, count in context.gid_map]
+    parts = [part for part in parts if part[0] <= part[1]]
+    if not parts:
+        return value
+    existing = f"{min(first for first, _ in parts)} {max(last for _, last in parts)}"
+    context.adapted(where, f"{existing} is written: the container has no other groups")
+    return existing
 
 
 def identity(context: Context) -> list[Op]:
@@ -111,23 +127,27 @@ def identity(context: Context) -> list[Op]:
     process = context.process
     effective, permitted, inheritable, bounding, ambient = _capability_sets(context)
     if _needs_rights_for_seccomp(context):
-        # Loading a filter without no_new_privs needs CAP_SYS_ADMIN, seccomp(2). It may stay until execve, which computes
-        # the sets anew from the bounding, inheritable and ambient ones (capabilities(7)); so the filter can come last,
-        # and need not allow what comes before it.
+        # Loading a filter without no_new_privs needs CAP_SYS_ADMIN, seccomp(2). It may stay until execve, which
+        # computes the sets anew from the bounding, inheritable and ambient ones (capabilities(7)); so the filter can
+        # come last, and need not allow what comes before it.
         effective |= 1 << _CAP_SYS_ADMIN
         permitted |= 1 << _CAP_SYS_ADMIN
     raised, _ = _rlimits(context)
     umask = (process.get("user") or {}).get("umask")
+    # what only the container's root may enter will do (/root, for another user), and so will what root may not enter and
+    # the program's user may (a volume on NFS), as runc has it
+    enter, enter_later = (Op(ops.CHDIR, early, process["cwd"], where="process.cwd") for early in (1, 0))
     return [
         *raised,
         Op(ops.STDIO_OWNER, context.uid, where="process.user"),
+        enter,
         Op(ops.BOUNDING, bounding, where="process.capabilities.bounding"),
         *_groups(context),
         Op(ops.IDS, context.uid, context.gid, where="process.user"),
         Op(ops.CAPABILITIES, effective, permitted, inheritable, where="process.capabilities"),
         Op(ops.AMBIENT, ambient, where="process.capabilities.ambient"),
         Op(ops.UMASK, 0o022 if umask is None else umask, where="process.user.umask"),
-        Op(ops.CHDIR, process["cwd"], where="process.cwd"),
+        enter_later,
     ]
 
 
@@ -140,14 +160,22 @@ def find(context: Context) -> list[Op]:
     if "/" not in program:
         path = environment.get("PATH", _DEFAULT_PATH)
         candidates = [f"{directory}/{program}" for directory in path.split(":") if directory.startswith("/")]
-    plan = [Op(ops.COMMAND, candidates, where="process.args[0]")]
+    if not candidates:
+        raise RootlessError(
+            f'exec: "{program}"',
+            cause="executable file not found in $PATH",
+            where="process.args[0]",
+            fix="name an absolute directory in PATH in process.env",
+            code="RL-EXEC-NOT-FOUND",
+        )
+    plan = [Op(ops.COMMAND, candidates, program, where="process.args[0]")]
     if not environment.get("HOME"):
         plan.insert(0, Op(ops.HOME, context.uid, where="process.env"))
     return plan
 
 
 def execute(context: Context) -> tuple[list[Op], SeccompFilter | None]:
-    """Return what happens after the start: limits, seccomp, the program; and the filter, which is compiled elsewhere."""
+    """Return what happens after the start: limits, seccomp, the program; and the filter, compiled elsewhere."""
     process = context.process
     _, lowered = _rlimits(context)
     plan = list(lowered)
@@ -172,7 +200,7 @@ def _groups(context: Context) -> list[Op]:
     if (context.config.get("annotations") or {}).get("run.oci.keep_original_groups") == "1":
         return []
     if context.setgroups_denied:
-        if wanted:
+        if any(gid != context.gid for gid in wanted):
             context.unmet(
                 where, "the caller's groups are kept: this user namespace may not set others (setgroups is denied)"
             )
@@ -181,7 +209,9 @@ def _groups(context: Context) -> list[Op]:
     if len(mapped) < len(wanted):
         missing = ", ".join(str(gid) for gid in wanted if gid not in mapped)
         context.unmet(where, f"left out: the container has no group id {missing}")
-    return [Op(ops.GROUPS, ",".join(str(gid) for gid in mapped), where=where)]
+    # whether setgroups(2) is denied in a user namespace that is joined, only trying can tell
+    on_error = ops.ELSE if "user" in context.joined else ops.FAIL
+    return [Op(ops.GROUPS, ",".join(str(gid) for gid in mapped), where=where, on_error=on_error)]
 
 
 def _capability_sets(context: Context) -> tuple[int, int, int, int, int]:
@@ -205,13 +235,21 @@ def _capability_sets(context: Context) -> tuple[int, int, int, int, int]:
                 mask |= 1 << number
         sets.append(mask)
     effective, permitted, inheritable, bounding, ambient = sets
-    if ambient & ~(permitted & inheritable):
-        context.adapted(
-            "process.capabilities.ambient",
-            "only what is permitted and inheritable too becomes ambient (capabilities(7))",
-        )
-        ambient &= permitted & inheritable
+    # what cannot be granted is a warning and no failure (config.md); the kernel would refuse all of a set for it
+    effective = _granted(context, "effective", effective, permitted, "permitted")
+    inheritable = _granted(context, "inheritable", inheritable, bounding, "bounding")
+    ambient = _granted(context, "ambient", ambient, permitted & inheritable, "permitted and inheritable")
     return effective, permitted, inheritable, bounding, ambient
+
+
+def _granted(context: Context, name: str, mask: int, most: int, sets: str) -> int:
+    """Return what of a set is in the sets that it must be in (capset(2); capabilities(7), "Ambient")."""
+    if mask & ~most:
+        # root gets what its bounding set has at execve, whatever is ambient
+        note = context.adapted if name == "ambient" and context.uid == 0 else context.unmet
+        names = " ".join("CAP_" + word for number, word in enumerate(CAPABILITIES) if mask & ~most & 1 << number)
+        note(f"process.capabilities.{name}", f"{names} cannot be {name}: only what is {sets} too can")
+    return mask & most
 
 
 def _capability_number(name: str) -> int:
@@ -225,7 +263,8 @@ def _rlimits(context: Context) -> tuple[list[Op], list[Op]]:
     A low RLIMIT_NOFILE or RLIMIT_FSIZE that came earlier would hit the set-up instead of the program.
     """
     facts = context.facts
-    raised, lowered = [], []
+    raised: list[Op] = []
+    lowered: list[Op] = []
     for index, limit in enumerate(context.process.get("rlimits") or ()):
         where = f"process.rlimits[{index}]"
         number = RLIMITS.index(limit["type"].removeprefix("RLIMIT_"))

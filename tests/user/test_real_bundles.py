@@ -190,6 +190,20 @@ def test_single_id_user_gets_a_container_and_the_line_that_mends_it(single_user,
     assert "usermod --add-subuids" in done.stderr
 
 
+def test_user_without_uidmap_gets_a_container_and_the_line_that_mends_it(user, rootless_command, require_root):
+    bundle = make_bundle(user, base_config("sh", "-c", "id -u; cat /proc/self/uid_map"))
+    hide = "for name in newuidmap newgidmap; do mount --bind /dev/null /usr/bin/$name; done"
+    become = ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups"]
+
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-euc", f'{hide}; exec "$@"', "sh", *become, rootless_command, "run", bundle],
+        env=user.env, cwd=user.tmp, capture_output=True, text=True, timeout=60, check=True,
+    )
+
+    assert done.stdout.split() == ["0", "0", str(user.uid), "1"]
+    assert "newuidmap and newgidmap are not installed; fix: apt install uidmap" in done.stderr
+
+
 def test_single_id_user_may_be_somebody_else_inside(single_user, rootless_command):
     config = base_config("id", "-u")
     config["process"]["user"] = {"uid": 1000, "gid": 1000}
