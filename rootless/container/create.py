@@ -89,6 +89,7 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
         "created": timestamp(),
         "annotations": bundle.config.get("annotations") or {},
         "owner": plan.owner,
+        "afterStart": plan.after_start(),
     }
 
     def note_process(pid: int) -> None:

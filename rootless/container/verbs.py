@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.container.store import Entry
-    from rootless.plan.compile import Plan
+    from rootless.plan.ops import Op
     from rootless.plan.options import Options
 else:
     import _signal
@@ -39,11 +39,10 @@ def start(options: Options) -> None:
             # a `start` that was killed got as far as this
             entry.drop_socket()
             allow("start", entry.container_id, RUNNING)
-        plan = None
         try:
             while message := read_message(connection.fileno()):
-                plan = plan or _plan_again(options, state)
-                complain(plan, *message)
+                kind, index, number, detail = message
+                complain(_operation_after_start(state, index), kind, number, detail)
         finally:
             entry.drop_socket()
 
@@ -152,15 +151,13 @@ def _state(entry: Entry) -> dict[str, Any]:
     return found
 
 
-def _plan_again(options: Options, state: dict[str, Any]) -> Plan | None:
-    """Compile the Plan of a created container once more, to name the operation that failed after its start."""
-    from rootless.container.create import plan_for
+def _operation_after_start(state: dict[str, Any], index: int) -> Op | None:
+    """Return the operation that helpers/init names by its place in the Plan."""
+    from rootless.plan.ops import from_data
 
-    options.bundle = state["bundle"]
-    try:
-        return plan_for(options)[1]
-    except RootlessError:
-        return None  # the bundle was changed meanwhile: the error names the system call only
+    after = state["afterStart"]
+    place = index - after["first"]
+    return from_data(after["operations"][place]) if 0 <= place < len(after["operations"]) else None
 
 
 def _chosen(options: Options, root: str) -> list[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.plan.compile import Plan
+    from rootless.plan.ops import Op
 
     Message = tuple[int, int, int, bytes]
     """Type, value, errno, detail."""
@@ -116,7 +117,7 @@ class Launch:
                     self._tell_skips(skips, message)
                     if kind == READY:
                         return True
-                    complain(self.plan, *message)
+                    self._complain(message)
         except BaseException:
             self.kill()
             raise
@@ -128,7 +129,11 @@ class Launch:
         for skip in skips:
             index = skip[1]
             if not (index < failed <= index + self.plan.ops[index].alternatives and skip[2] == number):
-                complain(self.plan, *skip)
+                self._complain(skip)
+
+    def _complain(self, message: Message) -> None:
+        kind, index, number, detail = message
+        complain(self.plan.ops[index] if 0 <= index < len(self.plan.ops) else None, kind, number, detail)
 
     def kill(self) -> None:
         """End what there is of the container and take its status, so that nothing of it remains."""
@@ -162,12 +167,11 @@ def read_message(fd: int) -> Message | None:
     return kind, value, number, os.read(fd, min(length, _LARGEST)) if length else b""
 
 
-def complain(plan: Plan | None, kind: int, index: int, number: int, detail: bytes) -> None:
-    """Raise what a FAILED message means, or log a SKIPPED one."""
+def complain(op: Op | None, kind: int, number: int, detail: bytes) -> None:
+    """Raise what a FAILED message about an operation means, or log a SKIPPED one."""
     from rootless.launch.failure import explained, skipped
 
     call, _, more = detail.partition(b"\0")
-    op = plan.ops[index] if plan and 0 <= index < len(plan.ops) else None
     if kind == SKIPPED:
         skipped(op, call.decode(), number)
     else:

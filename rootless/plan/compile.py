@@ -64,6 +64,14 @@ class Plan:
             if op.kind is ops.SECCOMP:
                 op.strings = (program,)
 
+    def after_start(self) -> dict[str, object]:
+        """Return, as data, what `start` needs to explain a failure: the operations after WAIT_START, without their bulk."""
+        first = next((index + 1 for index, op in enumerate(self.ops) if op.kind is ops.WAIT_START), len(self.ops))
+        told = [op.as_data() for op in self.ops[first:]]
+        for data in told:
+            data.update({name: "" for name in ("filter", "env") if name in data})
+        return {"first": first, "operations": told}
+
 
 def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
     """Decide everything that can be decided before anything happens.

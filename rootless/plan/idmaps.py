@@ -125,7 +125,8 @@ def _without(start: int, end: int, taken: Iterable[tuple[int, int]]) -> list[tup
 
 
 def _own_maps(process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps, str, str]:
-    if facts.privileged and mode != "single":
+    may_map_all = facts.capabilities >> CAP_SETUID & facts.capabilities >> CAP_SETGID & 1
+    if facts.privileged and may_map_all and mode != "single":
         # nothing is given to root in subuid(5): it maps what it has itself, onto the same numbers
         uids = tuple((inside, inside, count) for inside, _, count in facts.uid_map)
         gids = tuple((inside, inside, count) for inside, _, count in facts.gid_map)

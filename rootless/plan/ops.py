@@ -9,6 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     Text = str | bytes | Sequence[str]
 
@@ -32,6 +33,10 @@ class Kind:
         self.name = name
         self.numbers = tuple(numbers.split())
         self.strings = tuple(strings.split())
+
+    def __repr__(self) -> str:
+        """Return what a failing test shows."""
+        return f"<{self.name}>"
 
 
 _MOUNT_NUMBERS = "flags propagation set clear set_below clear_below"
@@ -147,3 +152,10 @@ class Op:
         if self.alternatives:
             data["alternatives"] = self.alternatives
         return data
+
+
+def from_data(data: dict[str, Any]) -> Op:
+    """Return the operation that `Op.as_data` told, but for what to do on failure; bytes come back as their digits."""
+    kind = next(kind for kind in KINDS if kind.name == data["op"])
+    arguments = [data[name] for name in (*kind.numbers, *kind.strings)]
+    return Op(kind, *arguments, where=data.get("where", ""))
