@@ -92,7 +92,8 @@ install_packages() {
     for package; do is_installed "$package" || missing="$missing $package"; done
     [ -n "$missing" ] || return 0
     say "Installing the distribution's packages:$missing"
-    [ "$family" != debian ] || apt-get --quiet --quiet update
+    [ "$family" != debian ] || apt-get --quiet --quiet update ||
+        say "(Some package lists could not be had; going on with those that could.)"
     # Older releases have slirp4netns or passt only, and one of the two is enough.
     wanted=
     for package in $missing; do ! is_available "$package" || wanted="$wanted $package"; done
