@@ -100,6 +100,8 @@ again:
                 close(parent);
                 goto again;
             }
+            if (errno == ENAMETOOLONG)
+                break;
             if (create(parent, name, directory || !last) < 0 && errno != EEXIST)
                 break;
             fd = open_inside(prefix, O_PATH, resolve);

@@ -48,8 +48,6 @@ def prepare(plan: Plan) -> None:
 
 def create(options: Options) -> None:
     """Make a container that waits for `start`; its process stays when this one ends."""
-    import _socket
-
     from rootless.container.console import connect
 
     bundle, plan = plan_for(options)
@@ -57,10 +55,7 @@ def create(options: Options) -> None:
     with store.claim(store.state_root(options.root), options.container) as entry:
         try:
             prepare(plan)
-            listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-            listener.bind(entry.socket_path())
-            listener.listen(1)
-            make(options, bundle, plan, entry, start=listener.fileno(), console=console).close()
+            make(options, bundle, plan, entry, start=entry.listen(), console=console).close()
         except BaseException:
             entry.remove()
             raise

@@ -1,6 +1,6 @@
 """Containers on disk: one directory each, named by the id.
 
-    ROOT/ID/              made atomically: that is what claims an id
+    ROOT/ID/              its lock is what claims an id
     ROOT/ID/state.json    written as soon as there is a process, then once more when it is created
     ROOT/ID/start.sock    where the created container waits for `start`
 
@@ -10,8 +10,10 @@ A lock on the directory is held by whoever changes it. A directory without state
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 
 from rootless.bundle import jsontext
 from rootless.errors import RootlessError
@@ -24,6 +26,20 @@ _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 _LONGEST_ID = 255
 """A file name has no more bytes."""
 _STATE = "state.json"
+_SHAPE = {
+    "ociVersion": str,
+    "id": str,
+    "pid": int,
+    "status": str,
+    "startTime": int,
+    "bootId": str,
+    "bundle": str,
+    "rootfs": str,
+    "created": str,
+    "annotations": dict,
+    "owner": str,
+}
+"""What state.json holds."""
 START_SOCKET = "start.sock"
 
 
@@ -41,7 +57,13 @@ def state_root(asked: str) -> str:
     for directory in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"):
         if directory.startswith("/") and _owned(directory, uid):
             return f"{directory}/rootless"
-    return f"/tmp/rootless-{uid}"  # noqa: S108 - Container.claim() checks who owns it
+    fallback = f"/tmp/rootless-{uid}"  # noqa: S108 - used only when it is the user's own, and no link to elsewhere
+    try:
+        if os.lstat(fallback).st_uid != uid:
+            raise _foreign(fallback)
+    except FileNotFoundError:
+        pass  # whoever makes a container makes it, and looks again
+    return fallback
 
 
 def check_id(container_id: str) -> None:
@@ -84,7 +106,7 @@ class Entry:
         path = f"{self.path}/{_STATE}"
         with open(fd, "rb", buffering=0) as file:
             state = jsontext.parse(file.read(), path)
-        if not isinstance(state, dict):
+        if not isinstance(state, dict) or any(type(state.get(name)) is not kind for name, kind in _SHAPE.items()):
             raise RootlessError(
                 f"cannot use {path}",
                 cause="it does not hold the state of a container",
@@ -104,6 +126,18 @@ class Entry:
         except OSError as error:
             raise _unusable(self.path, error) from None
 
+    def listen(self) -> int:
+        """Return the start socket, which the container waits on; it is the caller's to close."""
+        import _socket
+
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            listener.bind(self.socket_path())
+        except OSError as error:
+            raise _unusable(self.path, error) from None
+        listener.listen(1)
+        return listener.detach()
+
     def socket_path(self) -> str:
         """Return a path of the start socket that fits into a sockaddr_un, however deep the directory is."""
         return f"/proc/self/fd/{self.fd}/{START_SOCKET}"
@@ -116,10 +150,14 @@ class Entry:
         """Remove the start socket."""
         _unlink(START_SOCKET, self.fd)
 
-    def remove(self) -> None:
-        """Remove the directory; the id is free again."""
+    def clear(self) -> None:
+        """Remove what is in the directory."""
         for name in os.listdir(self.fd):
             _unlink(name, self.fd)
+
+    def remove(self) -> None:
+        """Remove the directory; the id is free again."""
+        self.clear()
         try:
             os.rmdir(self.path)
         except FileNotFoundError:
@@ -148,23 +186,32 @@ def claim(root: str, container_id: str) -> Entry:
     """
     check_id(container_id)
     _make_root(root)
-    while True:
+    path = f"{root}/{container_id}"
+    entry = None
+    while entry is None:
         try:
-            os.mkdir(f"{root}/{container_id}", 0o700)
+            os.mkdir(path, 0o700)
         except FileExistsError:
-            if not _clear_leftover(root, container_id):
-                raise RootlessError(
-                    f"container {container_id}",
-                    cause="container with given ID already exists",
-                    fix=f"choose another id, or remove it: rootless delete --force {container_id}",
-                    code="RL-EXISTS",
-                ) from None
-            continue
+            if not os.path.isdir(path) and os.path.lexists(path):
+                raise _unusable(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))) from None
         except OSError as error:
             raise _unusable(root, error) from None
-        entry = _open(root, container_id, fcntl.LOCK_EX)
-        if entry:
-            return entry
+        # Whoever has the lock on what lies at the path has the id; who made the directory does not matter.
+        try:
+            entry = _open(root, container_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _taken(container_id) from None
+    try:
+        taken = entry.read() is not None
+        if not taken:
+            entry.clear()
+    except BaseException:
+        entry.close()
+        raise
+    if taken:
+        entry.close()
+        raise _taken(container_id)
+    return entry
 
 
 def find(root: str, container_id: str, *, lock: bool = True) -> Entry:
@@ -196,20 +243,20 @@ def ids(root: str) -> list[str]:
 def _make_root(root: str) -> None:
     try:
         os.makedirs(root, 0o700, exist_ok=True)
-        owners = {os.stat(root).st_uid, os.lstat(root).st_uid}  # a link there, in /tmp, may be anybody's
+        owner, link_owner = os.stat(root).st_uid, os.lstat(root).st_uid
     except OSError as error:
         raise _unusable(root, error) from None
-    if owners != {os.geteuid()} and os.geteuid() != 0:
-        raise RootlessError(
-            f"cannot keep state in {root}",
-            cause="it belongs to another user",
-            fix="give a directory of your own with --root, or set XDG_RUNTIME_DIR",
-            code="RL-STATE",
-        )
+    uid = os.geteuid()
+    if uid != 0 and (owner != uid or link_owner not in (uid, 0)):
+        raise _foreign(root)
 
 
 def _open(root: str, container_id: str, lock: int) -> Entry | None:
-    """Open and lock; None when it is not there, or was removed while waiting for the lock."""
+    """Open and lock; None when it is not there, or was removed while waiting for the lock.
+
+    Raises:
+        BlockingIOError: LOCK_NB was asked, and somebody has the lock.
+    """
     path = f"{root}/{container_id}"
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -218,27 +265,15 @@ def _open(root: str, container_id: str, lock: int) -> Entry | None:
     except OSError as error:
         raise _unusable(path, error) from None
     if lock:
-        fcntl.flock(fd, lock)
+        try:
+            fcntl.flock(fd, lock)
+        except BaseException:
+            os.close(fd)
+            raise
         if os.fstat(fd).st_nlink == 0:
             os.close(fd)
             return None
     return Entry(root, container_id, fd)
-
-
-def _clear_leftover(root: str, container_id: str) -> bool:
-    """Remove a claim that its owner did not live to use; False when the id is really taken."""
-    entry = _open(root, container_id, 0)
-    if entry is None:
-        return True
-    with entry:
-        try:
-            fcntl.flock(entry.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        if os.fstat(entry.fd).st_nlink and entry.read() is not None:
-            return False
-        entry.remove()
-        return True
 
 
 def _unlink(name: str, directory: int) -> None:
@@ -250,9 +285,28 @@ def _unlink(name: str, directory: int) -> None:
 
 def _owned(directory: str, uid: int) -> bool:
     try:
-        return os.stat(directory).st_uid == uid
+        status = os.stat(directory)
     except OSError:
         return False
+    return status.st_uid == uid and stat.S_ISDIR(status.st_mode)
+
+
+def _taken(container_id: str) -> RootlessError:
+    return RootlessError(
+        f"container {container_id}",
+        cause="container with given ID already exists",
+        fix=f"choose another id, or remove it: rootless delete --force {container_id}",
+        code="RL-EXISTS",
+    )
+
+
+def _foreign(root: str) -> RootlessError:
+    return RootlessError(
+        f"cannot keep state in {root}",
+        cause="it belongs to another user",
+        fix="give a directory of your own with --root, or set XDG_RUNTIME_DIR",
+        code="RL-STATE",
+    )
 
 
 def _unusable(path: str, error: OSError) -> RootlessError:

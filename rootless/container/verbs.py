@@ -107,17 +107,25 @@ def _delete_by_force(root: str, container_id: str) -> None:
     try:
         # without the lock first: who holds it may be waiting for the very process that has to go
         with store.find(root, container_id, lock=False) as entry:
-            found = entry.read()
+            found = _readable(entry)
             if found:
                 _end(found)
         with store.find(root, container_id) as entry:
-            found = entry.read()
+            found = _readable(entry)
             if found:
                 _end(found)
             entry.remove()
     except RootlessError as error:
         if error.code != "RL-NOT-FOUND":
             raise
+
+
+def _readable(entry: Entry) -> dict[str, Any] | None:
+    """Return the state on disk, or None where that is of no use."""
+    try:
+        return entry.read()
+    except RootlessError:
+        return None
 
 
 def _end(state: dict[str, Any]) -> None:

@@ -108,6 +108,7 @@ _SKIP_REASONS = {
     ops.BIND: "bound with all that the host's mount has",
     ops.DEVICE_NODE: "the host's device is bound instead",
 }
+_SAME_EFFECT = (ops.MOUNT, ops.DEVICE_NODE)
 
 
 def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessError:
@@ -138,7 +139,8 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
 
 
 def skipped(op: Op | None, call: str, number: int) -> None:
-    """Log an operation that failed and whose alternative was taken."""
+    """Log an operation that failed and whose alternative was taken; that one may have the same effect."""
     if op:
         what = _SKIP_REASONS.get(op.kind, "left out")
-        log.warning(f"{sentence(op)}: {call}: {os.strerror(number)}: {what}", where=op.where)
+        tell = log.info if op.kind in _SAME_EFFECT else log.warning
+        tell(f"{sentence(op)}: {call}: {os.strerror(number)}: {what}", where=op.where)

@@ -123,10 +123,11 @@ class _Elf:
 
     def interpreter(self) -> str:
         """Return the path in PT_INTERP, if it lies within what is known."""
-        program_headers, entry, count = ((32, 8), (54, 2), (56, 2)) if self._wide else ((28, 4), (42, 2), (44, 2))
-        offset, size = ((8, 8), (32, 8)) if self._wide else ((4, 4), (16, 4))
-        for index in range(self._number(*count)):
-            header = self._number(*program_headers) + index * self._number(*entry)
+        table, count = ((32, 8), (56, 2)) if self._wide else ((28, 4), (44, 2))
+        entry, offset, size = (56, (8, 8), (32, 8)) if self._wide else (32, (4, 4), (16, 4))
+        first = self._number(*table)
+        last = min(first + entry * self._number(*count), len(self._head))
+        for header in range(first, last, entry):
             if self._number(header, 4) == _PT_INTERP:
                 start = self._number(header + offset[0], offset[1])
                 length = self._number(header + size[0], size[1])

@@ -17,7 +17,7 @@ and what else is known. The child stops at end of file, so a parent that dies ta
 from __future__ import annotations
 
 import os
-from struct import Struct
+from _struct import Struct
 
 from rootless.errors import RootlessError
 from rootless.launch import idmap, init

@@ -65,7 +65,7 @@ class Plan:
                 op.strings = (program,)
 
     def after_start(self) -> dict[str, object]:
-        """Return, as data, what `start` needs to explain a failure: the operations after WAIT_START, without their bulk."""
+        """Return, as data, what `start` needs to explain a failure: the operations after WAIT_START, but their bulk."""
         first = next((index + 1 for index, op in enumerate(self.ops) if op.kind is ops.WAIT_START), len(self.ops))
         told = [op.as_data() for op in self.ops[first:]]
         for data in told:

@@ -27,7 +27,7 @@ _SENTENCES = {
     ops.DOMAINNAME: "set the domain name to {name}",
     ops.LINK_UP: "bring up the network interface {name}",
     ops.PROPAGATION: "cut mount propagation from the host: {propagation}",
-    ops.ROOT: "use {path} as the root file system",
+    ops.ROOT: "use {path} as the root file system, {propagation}",
     ops.MOUNT: "mount {type} on {target}",
     ops.BIND: "bind {source} on {target}",
     ops.REMOUNT: "change the mount on {target}",

@@ -47,14 +47,12 @@ def root(context: Context) -> list[Op]:
     propagation = SLAVE
     if bare in ("private", "unbindable"):
         propagation = PRIVATE
-    elif bare == "shared" and context.in_user_namespace:
-        context.unmet("linux.rootfsPropagation", "mounts made in a user namespace never reach the host")
-    elif bare == "shared":
+    elif bare == "shared" and not context.gains_capabilities:
         # it is for mounts that reach the host: the host's peer groups are kept
         propagation = SHARED
     return [
         Op(ops.PROPAGATION, ops.RECURSIVE_PROPAGATION, propagation, where="linux.rootfsPropagation" if wanted else ""),
-        Op(ops.ROOT, context.bundle.rootfs, where="root.path"),
+        Op(ops.ROOT, SLAVE if bare == "slave" else PRIVATE, context.bundle.rootfs, where="root.path"),
     ]
 
 
@@ -94,7 +92,7 @@ def change_root(context: Context) -> list[Op]:
     else:
         plan = [Op(ops.CHROOT, 1) if context.options.no_pivot else Op(ops.PIVOT)]
     propagation = PROPAGATIONS.get(wanted, 0) or PROPAGATIONS.get(wanted[1:], 0)
-    # private is what the root is already, and slave of nothing is the same
+    # private and slave are what the root is already
     if propagation and propagation not in (PRIVATE, SLAVE):
         flags = 0 if wanted in PROPAGATIONS else ops.RECURSIVE_PROPAGATION
         plan.append(Op(ops.ROOT_ATTRIBUTES, flags, propagation, 0, 0, 0, 0, where="linux.rootfsPropagation"))
@@ -202,6 +200,8 @@ def _bind(context: Context, mount: _Mount) -> list[Op]:
         source = normpath(f"{context.bundle.directory}/{source}")
     if options.data:
         context.unmet(mount.where, f"left out: a bind has no options of a file system ({','.join(options.data)})")
+    if options.propagation == SHARED and context.gains_capabilities:
+        context.unmet(mount.where, "mounts made there do not reach the host: they are made in another user namespace")
     flags = ops.RECURSIVE if options.recursive else 0
     if mount.target in _NO_LINKS_TO:
         flags |= ops.PLAIN_TARGET

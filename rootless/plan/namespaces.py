@@ -123,7 +123,15 @@ def _become(context: Context) -> list[Op]:
 
 def _time_offsets(context: Context) -> list[Op]:
     offsets = context.linux.get("timeOffsets") or {}
-    if not offsets or "time" not in context.created:
+    if not offsets:
         return []
+    if "time" not in context.created:
+        raise RootlessError(
+            "cannot set the clocks' offsets",
+            cause="they are those of a new time namespace, and the container has none",
+            where="linux.timeOffsets",
+            fix='add {"type": "time"} to linux.namespaces, or remove timeOffsets',
+            code="RL-TIME-SHARED",
+        )
     lines = [f"{clock} {offset.get('secs') or 0} {offset.get('nanosecs') or 0}\n" for clock, offset in offsets.items()]
     return [Op(ops.PROC_WRITE, "self/timens_offsets", "".join(lines), where="linux.timeOffsets")]

@@ -134,8 +134,8 @@ def identity(context: Context) -> list[Op]:
         permitted |= 1 << _CAP_SYS_ADMIN
     raised, _ = _rlimits(context)
     umask = (process.get("user") or {}).get("umask")
-    # what only the container's root may enter will do (/root, for another user), and so will what root may not enter and
-    # the program's user may (a volume on NFS), as runc has it
+    # what only the container's root may enter will do (/root, for another user), and so will what root may not enter
+    # and the program's user may (a volume on NFS), as runc has it
     enter, enter_later = (Op(ops.CHDIR, early, process["cwd"], where="process.cwd") for early in (1, 0))
     return [
         *raised,
@@ -159,13 +159,14 @@ def find(context: Context) -> list[Op]:
     candidates = [program]
     if "/" not in program:
         path = environment.get("PATH", _DEFAULT_PATH)
-        candidates = [f"{directory}/{program}" for directory in path.split(":") if directory.startswith("/")]
+        directories = [directory for directory in path.split(":") if directory.startswith("/")]
+        candidates = [f"{directory}/{program}" for directory in directories] if program else []
     if not candidates:
         raise RootlessError(
             f'exec: "{program}"',
             cause="executable file not found in $PATH",
             where="process.args[0]",
-            fix="name an absolute directory in PATH in process.env",
+            fix="name a program, and an absolute directory in PATH of process.env",
             code="RL-EXEC-NOT-FOUND",
         )
     plan = [Op(ops.COMMAND, candidates, program, where="process.args[0]")]
