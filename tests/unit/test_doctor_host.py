@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rootless.doctor import host
 
 
-def refusal(error, command="", essential=True, **settings):
+def refusal(error, command="", *, essential=True, **settings):
     values = {name.replace("__", "."): value for name, value in settings.items()}
     return host.user_namespace_lack(error, lambda name: values.get(name, ""), command, essential=essential)
 

@@ -1,0 +1,253 @@
+"""An operation that failed becomes one sentence: what, the call, the reason, the place and the fix."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import struct
+import sys
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from rootless import log
+from rootless.launch import failure, program
+from rootless.launch.failure import explained, skipped
+from rootless.plan import ops
+from rootless.plan.ops import Op
+
+MOUNT = Op(ops.MOUNT, 0, 0, 0, 0, 0, 0, "tmpfs", "tmpfs", "/data", ["size=x"], where="mounts[4]")
+
+# What podman (libpod, oci_util.go) and dockerd (errors.go) look for in the words of a runtime.
+PODMAN_PERMISSION = re.compile(r"(?i).*permission denied.*|.*operation not permitted.*")
+PODMAN_NOT_FOUND = re.compile(r"(?i).*executable file not found in.*|.*no such file or directory.*|.*open executable.*")
+DOCKER_126 = ("permission denied", "is a directory")
+DOCKER_127 = ("executable file not found", "no such file or directory", "not a directory")
+
+
+def command(name="sh", *directories):
+    candidates = [f"{directory}/{name}" for directory in directories] if "/" not in name else [name]
+    return Op(ops.COMMAND, candidates, name, where="process.args[0]")
+
+
+def execute(*args):
+    return Op(ops.EXEC, args, [], where="process.args")
+
+
+# --- Operations -------------------------------------------------------------------------------------------------------
+
+
+def test_the_sentence_has_everything_in_its_order():
+    error = explained(MOUNT, "fsconfig", errno.EINVAL, b"tmpfs: Bad value for 'size'")
+    assert str(error) == (
+        "mount tmpfs on /data: fsconfig: Invalid argument: tmpfs: Bad value for 'size' (config.json: mounts[4]); "
+        "fix: correct the options of this mount"
+    )
+    assert (error.code, error.status, error.where) == ("RL-MOUNT", 1, "mounts[4]")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES])
+def test_a_missing_right_is_known_by_its_words(number):
+    assert PODMAN_PERMISSION.match(str(explained(MOUNT, "mount", number, b"")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [(kind, number) for kind, fixes in failure._FIXES.items() for number in fixes], ids=str
+)
+def test_every_fix_reaches_its_reader(kind, number):
+    op = Op(kind, *(0 for _ in kind.numbers), *("x" for _ in kind.strings), where="linux")
+    line = str(explained(op, "call", number, b""))
+    assert f"call: {os.strerror(number)} (config.json: linux); fix: {failure._FIXES[kind][number]}" in line
+    assert line.isprintable()
+
+
+def test_a_failure_without_a_known_fix_names_the_call():
+    error = explained(Op(ops.SESSION), "setsid", errno.EPERM, b"")
+    assert str(error) == "begin a session: setsid: Operation not permitted"
+    assert error.code == "RL-SESSION"
+
+
+def test_a_plan_that_cannot_be_carried_out():
+    error = explained(None, "the plan", errno.EINVAL, b"it is empty")
+    assert str(error) == "the init program cannot go on: the plan: it is empty"
+    assert str(explained(None, "fork", errno.EAGAIN, b"")).endswith("fork: Resource temporarily unavailable")
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=80), st.text(max_size=20), st.integers(0, 200))
+def test_hostile_words_stay_on_one_line(more, name, number):
+    op = Op(ops.BIND, 0, 0, 0, 0, 0, 0, name, "/\n" + name, where="mounts[0]")
+    for error in (explained(op, "open_tree", number, more), explained(None, "x", number, more)):
+        assert str(error).isprintable()
+
+
+# --- Alternatives that were taken -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(monkeypatch, tmp_path):
+    """Return a function that gives what was logged, and how grave it is."""
+    monkeypatch.setattr(log, "_log", log._Log())
+    log.configure(str(tmp_path / "log"), as_json=False, level="debug")
+    return (tmp_path / "log").read_text
+
+
+@pytest.mark.parametrize(
+    ("op", "level", "words"),
+    [
+        (MOUNT, "info", "the host's is bound instead"),
+        (Op(ops.DEVICE_NODE, 0, 1, 3, 0, 0, "/dev/null"), "info", "the host's device is bound instead"),
+        (Op(ops.BIND, 0, 0, 0, 0, 0, 0, "/a", "/b"), "warning", "bound with all that the host's mount has"),
+        (Op(ops.KEYRING, "_ses.c1"), "warning", "the caller's session keyring is kept"),
+        (Op(ops.SESSION), "warning", "left out"),
+    ],
+)
+def test_an_alternative_is_told(told, op, level, words):
+    skipped(op, "mount", errno.EPERM)
+    log.flush()
+    assert f"level={level} " in told()
+    assert f": mount: Operation not permitted: {words}" in told()
+
+
+# --- The program is not there -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("directories", [("/bin",), ("/bin", "/usr/bin")])
+def test_a_name_that_is_in_no_directory(directories):
+    error = explained(command("nope", *directories), "stat", errno.ENOENT, b"")
+    assert str(error).startswith(
+        'exec: "nope": executable file not found in $PATH (config.json: process.args[0]); fix: '
+    )
+    assert error.code == "RL-EXEC-NOT-FOUND"
+    assert PODMAN_NOT_FOUND.match(str(error))
+
+
+def test_a_path_that_is_not_there():
+    error = explained(command("/nope"), "stat", errno.ENOENT, b"")
+    assert str(error).startswith('exec: "/nope": stat /nope: no such file or directory (config.json: process.args[0])')
+    assert PODMAN_NOT_FOUND.match(str(error))
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "permission denied"),
+        (errno.EISDIR, "is a directory"),
+        (errno.ENOTDIR, "not a directory"),
+        (errno.ELOOP, "too many levels of symbolic links"),
+    ],
+)
+def test_a_program_that_cannot_be_one(number, words):
+    line = str(explained(command("/x"), "stat", number, b""))
+    assert line.startswith(f'exec: "/x": {words} (config.json: process.args[0])')
+
+
+def test_dockers_exit_status_follows_from_the_words():
+    def status(line):
+        line = line.lower()
+        return (
+            127
+            if any(words in line for words in DOCKER_127)
+            else 126
+            if any(words in line for words in DOCKER_126)
+            else 0
+        )
+
+    assert status(str(explained(command("nope", "/bin"), "stat", errno.ENOENT, b""))) == 127
+    assert status(str(explained(command("/nope"), "stat", errno.ENOENT, b""))) == 127
+    assert status(str(explained(command("/etc"), "stat", errno.EISDIR, b""))) == 126
+    assert status(str(explained(command("/etc/passwd"), "stat", errno.EACCES, b""))) == 126
+    assert status(str(explained(execute("/x"), "execve", errno.ENOENT, b"#!/nope\n"))) == 127
+
+
+# --- The kernel refuses the program -----------------------------------------------------------------------------------
+
+MACHINE = {"x86_64": 62, "aarch64": 183}.get(os.uname().machine, 62)
+
+
+def elf(interpreter=b"/lib/ld.so", *, wide=True, big=False, machine=MACHINE, offset=None):
+    """Return the beginning of an ELF program with one program header, PT_INTERP, after a PT_LOAD."""
+    order = ">" if big else "<"
+    ident = b"\x7fELF" + bytes([1 + wide, 1 + big, 1]) + bytes(9)
+    header_size, entry = (64, 56) if wide else (52, 32)
+    place = offset if offset is not None else header_size + 2 * entry
+    if wide:
+        rest = struct.pack(order + "HHIQQQIHHHHHH", 2, machine, 1, 0, header_size, 0, 0, header_size, entry, 2, 0, 0, 0)
+        headers = struct.pack(order + "IIQQQQQQ", 1, 5, 0, 0, 0, 0, 0, 0)
+        headers += struct.pack(order + "IIQQQQQQ", 3, 4, place, 0, 0, len(interpreter) + 1, 0, 1)
+    else:
+        rest = struct.pack(order + "HHIIIIIHHHHHH", 2, machine, 1, 0, header_size, 0, 0, header_size, entry, 2, 0, 0, 0)
+        headers = struct.pack(order + "IIIIIIII", 1, 0, 0, 0, 0, 0, 5, 0)
+        headers += struct.pack(order + "IIIIIIII", 3, place, 0, 0, len(interpreter) + 1, 0, 4, 1)
+    return ident + rest + headers + interpreter + b"\0"
+
+
+def refusal(number, head, name="prog"):
+    return explained(execute(name, "-x"), "execve", number, head)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("big", [True, False])
+def test_a_missing_elf_interpreter_is_named(wide, big):
+    error = refusal(errno.ENOENT, elf(b"/lib/ld-musl.so.1", wide=wide, big=big))
+    assert str(error) == (
+        'exec: "prog": no such file or directory: its ELF interpreter /lib/ld-musl.so.1 is not in the image '
+        "(config.json: process.args[0]); fix: put /lib/ld-musl.so.1 and its libraries into the image"
+    )
+    assert error.code == "RL-EXEC"
+
+
+def test_the_interpreter_of_a_real_program():
+    with open(os.path.realpath(sys.executable), "rb") as file:
+        head = file.read(1024)
+    found = re.search(r"its ELF interpreter (\S+) is not in the image", str(refusal(errno.ENOENT, head)))
+    assert os.access(found[1], os.X_OK)
+
+
+def test_another_architecture_is_named():
+    line = str(refusal(errno.ENOEXEC, elf(machine=22, big=True)))
+    assert line.startswith(f'exec: "prog": exec format error: it is for s390x, this machine is {os.uname().machine} (')
+    assert "ELF machine 4000" in str(refusal(errno.ENOEXEC, elf(machine=4000)))
+
+
+def test_a_damaged_program_of_this_architecture():
+    if os.uname().machine not in ("x86_64", "aarch64"):
+        pytest.skip("needs x86_64 or aarch64")
+    assert "its ELF header is damaged" in str(refusal(errno.ENOEXEC, elf()))
+
+
+@pytest.mark.parametrize(
+    ("head", "number", "words"),
+    [
+        (b"#!/nope\necho", errno.ENOENT, "no such file or directory: its first line names the interpreter /nope ("),
+        (b"#! /usr/bin/env python3\n", errno.ENOENT, "its first line names the interpreter /usr/bin/env ("),
+        (b"#!/bin/sh", errno.EACCES, "permission denied: its first line names the interpreter /bin/sh ("),
+        (b"#!/bin/sh\r\necho\r\n", errno.ENOENT, "its first line, #!/bin/sh, ends with a carriage return ("),
+        (b"echo hello\n", errno.ENOEXEC, "it is neither an ELF program nor a script with a #! line ("),
+        (b"", errno.ENOEXEC, "exec format error: it is neither"),
+        (b"", errno.EACCES, "fix: make the file executable, and its file system not noexec"),
+        (elf(), errno.EACCES, 'exec: "prog": permission denied ('),
+        (b"", errno.E2BIG, "argument list too long ("),
+    ],
+)
+def test_why_a_file_is_no_program(head, number, words):
+    assert words in str(refusal(number, head))
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200), st.sampled_from([errno.ENOENT, errno.ENOEXEC, errno.EACCES, errno.ENOMEM]))
+@example(elf(b"/lib/\nx\xff"), errno.ENOENT)
+@example(elf(offset=2**62), errno.ENOENT)
+@example(b"#!\n", errno.ENOENT)
+@example(b"\x7fELF\x02\x01" + b"\xff" * 100, errno.ENOENT)
+def test_a_hostile_file_is_told_on_one_line(head, number):
+    for start in (b"", b"#!", b"\x7fELF", elf()[:70]):
+        line = str(refusal(number, start + head, "na\nme"))
+        assert line.isprintable()
+        assert os.strerror(number).lower() in line
+
+
+def test_architectures_have_the_names_of_uname():
+    assert program._MACHINES[MACHINE] == os.uname().machine or os.uname().machine not in ("x86_64", "aarch64")

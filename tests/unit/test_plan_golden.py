@@ -1,0 +1,153 @@
+"""Whole Plans for configurations that real programs wrote, for four callers, as text that a person can judge.
+
+data/configs has the configurations and says where they come from; golden/NAME.txt has the Plan for an ordinary user,
+then what differs for the other callers. After a change that is meant to change Plans, write the files anew and look at
+every line that git shows, in a checkout and with the test extras installed:
+
+    ROOTLESS_WRITE_GOLDEN=1 python3 -m pytest tests/unit/test_plan_golden.py
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import string
+from pathlib import Path
+
+import pytest
+
+from rootless.bundle.check import check
+from rootless.bundle.load import Bundle
+from rootless.errors import RootlessError
+from rootless.host.facts import Facts
+from rootless.plan import ops
+from rootless.plan.compile import compile_plan
+from rootless.plan.describe import _SENTENCES, details, sentence
+from rootless.plan.options import Options
+
+HERE = Path(__file__).resolve().parent
+CONFIGS = HERE / "data" / "configs"
+GOLDEN = HERE / "golden"
+WRITE = os.environ.get("ROOTLESS_WRITE_GOLDEN", "") == "1"
+
+EVERY_CAPABILITY = (1 << 41) - 1
+HARD_LIMITS = {6: 63000, 7: 524288}  # of processes and of open files, as distributions set them
+
+CALLERS = {
+    "an ordinary user": Facts(hard_limits=HARD_LIMITS),
+    "a user without subordinate ids": Facts(hard_limits=HARD_LIMITS, subuids=(), subgids=()),
+    "root of rootless podman's user namespace": Facts(
+        uid=0,
+        gid=0,
+        user="root",
+        uid_map=((0, 1000, 1), (1, 100000, 65536)),
+        gid_map=((0, 1000, 1), (1, 100000, 65536)),
+        capabilities=EVERY_CAPABILITY,
+        subuids=(),
+        subgids=(),
+        id_programs=(),
+        hard_limits=HARD_LIMITS,
+    ),
+    "real root": Facts(
+        uid=0,
+        gid=0,
+        user="root",
+        capabilities=EVERY_CAPABILITY,
+        subuids=(),
+        subgids=(),
+        id_programs=(),
+        hard_limits=HARD_LIMITS,
+    ),
+}
+
+FLAGS = {
+    ops.PLAIN_TARGET: "no link on the way",
+    ops.KEEP_MODE: "mode of what it covers",
+    ops.LEGACY: "by mount(2)",
+    ops.TARGET_IS_SOURCE: "the target itself",
+}
+
+
+def configurations():
+    """Return the configurations by name."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(CONFIGS.glob("*.json"))}
+    for config in found.values():
+        if isinstance(config["linux"].get("seccomp"), str):
+            config["linux"]["seccomp"] = json.loads((HERE / "data" / config["linux"]["seccomp"]).read_text())
+    found["docker-without-hooks"] = {key: value for key, value in found["docker"].items() if key != "hooks"}
+    return found
+
+
+CONFIGURATIONS = configurations()
+
+
+def lines_of(config, facts):
+    """Return everything that was decided, a line each."""
+    check(config)
+    options = Options()
+    options.container = "c1"
+    try:
+        plan = compile_plan(Bundle("/home/user/bundle", config), facts, options)
+    except RootlessError as error:
+        return [f"refused, {error.code}: {error}"]
+    lines = ["ids: the caller's own; no user namespace is made"]
+    if plan.maps:
+        lines = [f"ids: {plan.maps.source}" + ("; setgroups is given up" if plan.maps.deny_setgroups else "")]
+        for name, program in (("uid", plan.maps.uid_program), ("gid", plan.maps.gid_program)):
+            ranges = ", ".join(
+                f"{inside} is {outside} ({count})" for inside, outside, count in getattr(plan.maps, name + "s")
+            )
+            lines.append(f"  {name}s, written by {program or 'rootless'}: {ranges}")
+    lines += [f"{note.kind}: {note.text}" + (f" [{note.where}]" if note.where else "") for note in plan.notes]
+    lines += ["", *(line_of(op) for op in plan.ops)]
+    if plan.filter:
+        lines += ["", f"seccomp: {plan.filter.summary()}"]
+    return lines
+
+
+def line_of(op):
+    """Return the operation with every argument in it."""
+    told = {field for _, field, _, _ in string.Formatter().parse(_SENTENCES[op.kind]) if field}
+    more = []
+    if "set" in op.kind.numbers:
+        told |= {"flags", "propagation", "set", "clear", "set_below", "clear_below", "options"}
+        flags = [word for flag, word in FLAGS.items() if op.number("flags") & flag]
+        more = [part for part in (details(op), *flags) if part]
+    more += [
+        f"{name} {oct(value) if name == 'mode' else value}"
+        for name, value in zip(op.kind.numbers, op.numbers, strict=True)
+        if name not in told
+    ]
+    more += [f"{name} {value!r}" for name, value in zip(op.kind.strings, op.strings, strict=True) if name not in told]
+    line = sentence(op) + (f" ({'; '.join(more)})" if more else "")
+    if op.on_error == ops.ELSE:
+        line += f", or else the next {op.alternatives}" if op.alternatives else ", if it can be"
+    elif op.on_error == ops.SKIP_ABSENT:
+        line += ", if it is there"
+    return line + (f" [{op.where}]" if op.where else "")
+
+
+def golden_of(config):
+    """Return the text of a golden file."""
+    (first, facts), *others = CALLERS.items()
+    whole = lines_of(config, facts)
+    text = [f"Called by {first}", "", *whole]
+    for caller, other in others:
+        differences = list(difflib.unified_diff(whole, lines_of(config, other), n=0, lineterm=""))[2:]
+        text += ["", f"Called by {caller}: what differs", ""]
+        text += [line for line in differences if not line.startswith("@@")] or ["nothing"]
+    return "".join(f"{line}".rstrip() + "\n" for line in text)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_plan(name):
+    path = GOLDEN / f"{name}.txt"
+    text = golden_of(CONFIGURATIONS[name])
+    if WRITE:
+        path.write_text(text)
+    assert text.splitlines() == path.read_text().splitlines(), "the module's docstring says how to write it anew"
+
+
+def test_every_golden_file_has_its_configuration():
+    assert {path.stem for path in GOLDEN.iterdir()} == set(CONFIGURATIONS)

@@ -1,0 +1,372 @@
+"""Options of mounts, mounts, paths and devices, each decision by itself."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from rootless.plan import mount_options as mo
+from rootless.plan import ops
+from rootless.plan.context import ADAPTED, UNMET
+from rootless.plan.mount_options import MountOptions
+from tests.unit.planning import (
+    NESTED,
+    ROOT,
+    SINGLE,
+    base_config,
+    chosen,
+    joining,
+    mount,
+    mounts_of,
+    notes,
+    plan_for,
+    refused,
+    the,
+    with_mounts,
+    without_namespace,
+)
+
+# --- Options of mounts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "on", "off"),
+    [
+        (["ro"], mo.READONLY, 0),
+        (["ro", "rw"], 0, mo.READONLY),
+        (["rw", "ro"], mo.READONLY, 0),
+        (["nosuid", "nodev", "noexec"], mo.NOSUID | mo.NODEV | mo.NOEXEC, 0),
+        (["suid", "dev", "exec"], 0, mo.NOSUID | mo.NODEV | mo.NOEXEC),
+        (["noatime"], mo.NOATIME, mo.ATIME),
+        (["noatime", "strictatime"], mo.STRICTATIME, mo.ATIME),
+        (["strictatime", "relatime"], 0, mo.ATIME),
+        (["norelatime"], mo.STRICTATIME, mo.ATIME),
+        (["nostrictatime"], 0, mo.ATIME),
+        (["nodiratime", "diratime"], 0, mo.NODIRATIME),
+        (["nosymfollow"], mo.NOSYMFOLLOW, 0),
+        (["defaults"], 0, 0),
+    ],
+)
+def test_attributes(options, on, off):
+    parsed = MountOptions(options)
+    assert (parsed.set, parsed.clear, parsed.set_below, parsed.clear_below) == (on, off, 0, 0)
+    assert not parsed.data
+    recursive = MountOptions(["r" + option for option in options if option != "defaults"])
+    assert (recursive.set, recursive.clear, recursive.set_below, recursive.clear_below) == (0, 0, on, off)
+
+
+@pytest.mark.parametrize("word", ["private", "shared", "slave", "unbindable"])
+def test_propagation(word):
+    parsed = MountOptions(["bind", word])
+    assert (parsed.propagation, parsed.recursive_propagation) == (mo.PROPAGATIONS[word], False)
+    parsed = MountOptions([word, "r" + word])
+    assert (parsed.propagation, parsed.recursive_propagation) == (mo.PROPAGATIONS[word], True)
+
+
+def test_bits_are_the_kernels():
+    """linux/mount.h: a wrong one is a wrong attribute, silently."""
+    assert [mo.READONLY, mo.NOSUID, mo.NODEV, mo.NOEXEC, mo.NOATIME, mo.STRICTATIME] == [1, 2, 4, 8, 0x10, 0x20]
+    assert [mo.ATIME, mo.NODIRATIME, mo.NOSYMFOLLOW] == [0x70, 0x80, 0x200000]
+    assert [mo.UNBINDABLE, mo.PRIVATE, mo.SLAVE, mo.SHARED] == [1 << 17, 1 << 18, 1 << 19, 1 << 20]
+
+
+def test_what_is_not_an_attribute_is_for_the_file_system():
+    parsed = MountOptions(
+        ["size=1m", "rbind", "ro", "mode=755", "sync", "rsize=8192", "tmpcopyup", "ridmap", "remount"]
+    )
+    assert parsed.data == ["size=1m", "mode=755", "sync", "rsize=8192"]
+    assert parsed.bind
+    assert parsed.recursive
+    assert parsed.copy_up
+    assert parsed.idmap
+    assert parsed.remount
+    assert MountOptions(["sync", "async", "lazytime", "nolazytime", "mand", "nomand"]).data == []
+
+
+# --- Mounts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("destination", "target"),
+    [
+        ("/data", "/data"),
+        ("data/below", "/data/below"),
+        ("//data//x/", "/data/x"),
+        ("/data/../../etc", "/etc"),
+        ("../etc", "/etc"),
+    ],
+)
+def test_destinations_count_from_the_root_of_the_container(destination, target):
+    (op,) = mounts_of(plan_for(with_mounts(mount(destination))), "mounts[4]")
+    assert op.string("target") == target
+
+
+@pytest.mark.parametrize("destination", ["/", ".", "//", "/x/..", "../.."])
+def test_nothing_is_mounted_on_the_root(destination):
+    error = refused(with_mounts(mount(destination)))
+    assert (error.code, error.where) == ("RL-MOUNT-ROOT", "mounts[4].destination")
+
+
+def test_mounts_keep_their_order_and_names():
+    wanted = [
+        mount("/a", "tmpfs", source="first"),
+        mount("/a/b", "ext4", source="/dev/vda"),
+        mount("/a", "ramfs", source=""),
+    ]
+    plan = plan_for(with_mounts(*wanted))
+    made = [op.strings[:3] for op in chosen(plan, ops.MOUNT) if op.where in ("mounts[4]", "mounts[5]", "mounts[6]")]
+    assert made == [("tmpfs", "first", "/a"), ("ext4", "/dev/vda", "/a/b"), ("ramfs", "ramfs", "/a")]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "flags"),
+    [
+        (mount("/data"), ops.KEEP_MODE),
+        (mount("/data", "tmpfs", "mode=700"), 0),
+        (mount("/data", "tmpfs", "tmpcopyup", "mode=700"), ops.COPY_UP),
+        (mount("/data", "ramfs", "tmpcopyup"), 0),
+        (mount("/dev", "tmpfs", "mode=755"), ops.PLAIN_TARGET),
+        (mount("/data", "overlay", "lowerdir=" + "x" * 255), 0),
+        (mount("/data", "overlay", "lowerdir=" + "x" * 256), ops.LEGACY),
+        (mount("/data", "overlay", "lowerdir=" + "ü" * 128), ops.LEGACY),
+        (mount("/data", "tmpfs", "mode=700", "rprivate"), ops.RECURSIVE_PROPAGATION),
+    ],
+)
+def test_how_a_file_system_is_mounted(wanted, flags):
+    (op,) = mounts_of(plan_for(with_mounts(wanted)), "mounts[4]")
+    assert op.number("flags") == flags
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code", "words"),
+    [
+        (mount("/data", "", "ro"), "RL-CONFIG", "neither a type nor the option bind"),
+        (mount("/data", "none", "ro"), "RL-CONFIG", "neither a type nor the option bind"),
+        (mount("/data", "bind", source=""), "RL-CONFIG", "there is no source"),
+        (mount("/data", "none", "rbind", source=""), "RL-CONFIG", "there is no source"),
+        (mount("/data", "bind", "bind", "idmap"), "RL-NOT-YET", "id-mapped mounts"),
+        (mount("/data", "bind", uidMappings=[{"containerID": 0, "hostID": 1, "size": 1}]), "RL-NOT-YET", "id-mapped"),
+    ],
+)
+def test_what_cannot_be_mounted_is_refused(wanted, code, words):
+    error = refused(with_mounts(wanted))
+    assert (error.code, error.where) == (code, "mounts[4]")
+    assert words in str(error)
+
+
+def test_a_source_is_relative_to_the_bundle():
+    (op, _) = mounts_of(plan_for(with_mounts(mount("/data", "bind", source="../shared"))), "mounts[4]")
+    assert op.string("source") == "/home/user/shared"
+
+
+def test_options_that_a_bind_cannot_have_are_told():
+    plan = plan_for(with_mounts(mount("/data", "bind", "rbind", "mode=755", source="/srv")))
+    assert "mode=755" in notes(plan, UNMET)["mounts[4]"]
+
+
+@pytest.mark.parametrize(
+    ("options", "second"),
+    [
+        (["rbind"], None),
+        (["rbind", "ro", "nosuid"], None),
+        (["rbind", "rro"], None),
+        (["bind"], (ops.RECURSIVE, 0, 0, 0, 0, 0)),
+        (["bind", "ro", "rprivate"], (ops.RECURSIVE | ops.RECURSIVE_PROPAGATION, mo.PRIVATE, mo.READONLY, 0, 0, 0)),
+        (["rbind", "rw", "suid", "noexec"], (ops.RECURSIVE, 0, mo.NOEXEC, 0, 0, 0)),
+        (["rbind", "noatime", "nodiratime", "ro"], (ops.RECURSIVE, 0, mo.READONLY, 0, 0, 0)),
+        (["rbind", "rnoatime", "rnodev", "rsuid"], (ops.RECURSIVE, 0, 0, 0, mo.NODEV, 0)),
+    ],
+)
+def test_what_a_user_namespace_refuses_has_another_way(options, second):
+    """It may neither take an attribute from a mount of the host nor change access times nor uncover what is below."""
+    wanted = with_mounts(mount("/data", "bind", *options, source="/srv"))
+    made = mounts_of(plan_for(wanted), "mounts[4]")
+    assert (made[0].on_error, made[0].alternatives) == ((ops.ELSE, 1) if second else (ops.FAIL, 0))
+    assert [op.numbers for op in made[1:]] == ([second] if second else [])
+    (only,) = mounts_of(plan_for(wanted, ROOT), "mounts[4]")
+    assert (only.numbers, only.on_error) == (made[0].numbers, ops.FAIL)
+
+
+def test_remount():
+    (op,) = mounts_of(plan_for(with_mounts(mount("/proc", "none", "remount", "ro", "hidepid=2"))), "mounts[4]")
+    assert (op.kind, op.number("set"), op.strings) == (ops.REMOUNT, mo.READONLY, ("/proc", ["hidepid=2"]))
+
+
+STATE = {"proc": ("pid", "/proc", 0), "sysfs": ("network", "/sys", 3)}
+
+
+@pytest.mark.parametrize("kind", STATE)
+def test_state_of_a_new_namespace_is_mounted_anew(kind):
+    _, target, index = STATE[kind]
+    fresh, bound = mounts_of(plan_for(), f"mounts[{index}]")
+    assert (fresh.kind, fresh.on_error, fresh.alternatives) == (ops.MOUNT, ops.ELSE, 1)
+    assert (bound.kind, bound.strings, bound.on_error) == (ops.BIND, (target, target), ops.FAIL)
+    assert bound.number("flags") == ops.RECURSIVE | ops.PLAIN_TARGET
+    (only,) = mounts_of(plan_for(facts=ROOT), f"mounts[{index}]")
+    assert (only.kind, only.on_error) == (ops.MOUNT, ops.FAIL)
+
+
+@pytest.mark.parametrize("kind", STATE)
+def test_state_that_is_shared_with_the_host_is_bound(kind):
+    namespace, target, index = STATE[kind]
+    plan = plan_for(without_namespace(namespace))
+    (bound,) = mounts_of(plan, f"mounts[{index}]")
+    assert (bound.kind, bound.strings) == (ops.BIND, (target, target))
+    assert f"shares the host's {namespace} namespace" in notes(plan, ADAPTED)[f"mounts[{index}]"]
+    (only,) = mounts_of(plan_for(without_namespace(namespace), ROOT), f"mounts[{index}]")
+    assert only.kind is ops.MOUNT
+
+
+@pytest.mark.parametrize("kind", STATE)
+@pytest.mark.parametrize("caller", [{}, NESTED])
+def test_whether_state_that_is_joined_can_be_mounted_is_tried(kind, caller):
+    namespace, _, index = STATE[kind]
+    fresh, bound = mounts_of(plan_for(joining(**{namespace: "/proc/5/ns/x"}), caller), f"mounts[{index - 0}]")
+    assert (fresh.kind, bound.kind, fresh.alternatives) == (ops.MOUNT, ops.BIND, 1)
+
+
+def test_attributes_of_the_host_s_state_reach_everything_below_but_access_times():
+    config = without_namespace("network")
+    config["mounts"][3]["options"] = ["ro", "nosuid", "noatime", "rnoexec", "rprivate"]
+    (bound,) = mounts_of(plan_for(config), "mounts[3]")
+    assert bound.number("set_below") == mo.READONLY | mo.NOSUID | mo.NOEXEC
+    assert (bound.number("set"), bound.number("clear"), bound.number("clear_below")) == (0, 0, 0)
+    assert bound.number("propagation") == mo.PRIVATE
+    assert bound.number("flags") & ops.RECURSIVE_PROPAGATION
+
+
+@pytest.mark.parametrize("options", [["ro", "nosuid"], ["rw"]])
+def test_cgroup_is_shown_read_only_where_it_cannot_be_mounted(options):
+    wanted = with_mounts(mount("/sys/fs/cgroup", "cgroup", *options))
+    plan = plan_for(wanted)
+    (bound,) = mounts_of(plan, "mounts[4]")
+    assert (bound.kind, bound.string("source")) == (ops.BIND, "/sys/fs/cgroup")
+    assert bound.number("set_below") & mo.READONLY
+    assert "shares its cgroup namespace" in notes(plan)["mounts[4]"]
+    for caller in ({}, ROOT):
+        plan = plan_for(wanted, {"unified_cgroup": False} | caller)
+        assert mounts_of(plan, "mounts[4]")[0].number("set_below") & mo.READONLY
+        assert "not pure cgroup v2" in notes(plan)["mounts[4]"]
+
+
+def test_cgroup_v2_is_mounted_in_a_cgroup_namespace_of_its_own():
+    config = with_mounts(mount("/sys/fs/cgroup", "cgroup", "ro", "cpu,cpuacct"))
+    config["linux"]["namespaces"].append({"type": "cgroup"})
+    fresh, bound = mounts_of(plan_for(config), "mounts[4]")
+    assert fresh.strings == ("cgroup2", "cgroup", "/sys/fs/cgroup", [])
+    assert (fresh.on_error, bound.kind) == (ops.ELSE, ops.BIND)
+
+
+def test_the_group_of_terminals_is_left_out_where_it_does_not_exist():
+    plan = plan_for(facts=SINGLE)
+    (op,) = mounts_of(plan, "mounts[2]")
+    assert op.string("options") == ["newinstance", "ptmxmode=0666", "mode=0620"]
+    assert "gid=5 is left out" in notes(plan, ADAPTED)["mounts[2]"]
+    for caller in ({}, ROOT, NESTED):
+        (op,) = mounts_of(plan_for(facts=caller), "mounts[2]")
+        assert "gid=5" in op.string("options")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "caller", "cut", "root"),
+    [
+        ("", {}, mo.SLAVE, None),
+        ("", ROOT, mo.SLAVE, None),
+        ("rslave", {}, mo.SLAVE, None),
+        ("private", {}, mo.PRIVATE, None),
+        ("rprivate", ROOT, mo.PRIVATE, None),
+        ("shared", ROOT, mo.SHARED, (0, mo.SHARED)),
+        ("rshared", ROOT, mo.SHARED, (ops.RECURSIVE_PROPAGATION, mo.SHARED)),
+        ("rshared", {}, mo.SLAVE, (ops.RECURSIVE_PROPAGATION, mo.SHARED)),
+        ("unbindable", {}, mo.PRIVATE, (0, mo.UNBINDABLE)),
+    ],
+)
+def test_propagation_of_the_root(wanted, caller, cut, root):
+    config = base_config()
+    config["linux"]["rootfsPropagation"] = wanted
+    plan = plan_for(config, caller)
+    assert the(plan, ops.PROPAGATION).numbers == (ops.RECURSIVE_PROPAGATION, cut)
+    assert [op.numbers[:2] for op in chosen(plan, ops.ROOT_ATTRIBUTES)] == ([root] if root else [])
+    assert the(plan, ops.ROOT).number("propagation") == (mo.SLAVE if wanted == "rslave" else mo.PRIVATE)
+
+
+def test_a_shared_mount_does_not_reach_the_host_from_a_new_user_namespace():
+    config = with_mounts(mount("/data", "bind", "rbind", "rshared"))
+    assert "do not reach the host" in notes(plan_for(config))["mounts[4]"]
+    for caller in (ROOT, NESTED):
+        assert not notes(plan_for(config, caller))
+
+
+def test_paths_are_protected_after_the_mounts_and_before_the_root_changes():
+    config = base_config()
+    config["root"]["readonly"] = True
+    config["process"]["cwd"] = "/srv/../data"
+    plan = plan_for(config)
+    steps = [op.kind.name for op in plan.ops]
+    order = [steps.index(name) for name in ("mount", "readonly_path", "mask", "mkdir", "root_attributes", "pivot_root")]
+    assert order == sorted(order)
+    assert the(plan, ops.MKDIR).strings == ("/data",)
+    assert the(plan, ops.ROOT_ATTRIBUTES).number("set") == mo.READONLY
+    assert {op.on_error for op in chosen(plan, ops.MASK, ops.READONLY_PATH)} == {ops.SKIP_ABSENT}
+
+
+def test_the_root_is_changed_without_pivot_root_when_that_is_asked():
+    assert chosen(plan_for(no_pivot=True), ops.CHROOT, ops.PIVOT)[0].kind is ops.CHROOT
+
+
+# --- Devices ----------------------------------------------------------------------------------------------------------
+
+DEFAULT_DEVICES = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}
+
+
+def test_default_devices_are_made_or_bound():
+    plan = plan_for()
+    assert {op.string("target") for op in chosen(plan, ops.DEVICE_BIND)} == DEFAULT_DEVICES
+    assert not chosen(plan, ops.DEVICE_NODE)
+    plan = plan_for(facts=ROOT)
+    assert {op.string("target") for op in chosen(plan, ops.DEVICE_NODE)} == DEFAULT_DEVICES
+    assert {op.alternatives for op in chosen(plan, ops.DEVICE_NODE)} == {1}
+    assert {op.string("target") for op in chosen(plan, ops.DEVICE_BIND)} == DEFAULT_DEVICES
+    links = {op.string("target"): op.string("link") for op in chosen(plan, ops.SYMLINK)}
+    assert {"/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/ptmx"} <= links.keys()
+
+
+def test_devices_of_config_json():
+    config = base_config()
+    config["linux"]["devices"] = [
+        {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "uid": 5, "gid": 6},
+        {"path": "/dev/loop7", "type": "b", "major": 7, "minor": 7, "fileMode": 0o60660},
+        {"path": "/dev/pipe", "type": "p"},
+        {"path": "/dev/raw", "type": "u", "major": 162, "minor": 0},
+    ]
+    nodes = {op.string("target"): op.numbers for op in chosen(plan_for(config, ROOT), ops.DEVICE_NODE)}
+    assert nodes["/dev/null"] == (stat.S_IFCHR | 0o600, 1, 3, 5, 6)
+    assert nodes["/dev/loop7"] == (stat.S_IFBLK | 0o660, 7, 7, 0, 0)
+    assert nodes["/dev/pipe"] == (stat.S_IFIFO | 0o666, 0, 0, 0, 0)
+    assert nodes["/dev/raw"] == (stat.S_IFCHR | 0o666, 162, 0, 0, 0)
+    assert len(nodes) == len(DEFAULT_DEVICES) + 3
+    plan = plan_for(config)
+    assert [op.string("target") for op in chosen(plan, ops.DEVICE_NODE)] == ["/dev/pipe"]
+    bound = {op.string("target"): (op.numbers, op.where) for op in chosen(plan, ops.DEVICE_BIND)}
+    assert bound["/dev/null"] == ((stat.S_IFCHR, 1, 3), "linux.devices[0]")
+    assert bound["/dev/loop7"] == ((stat.S_IFBLK, 7, 7), "linux.devices[1]")
+    assert set(notes(plan, ADAPTED)) >= {"linux.devices[0]", "linux.devices[1]", "linux.devices[3]"}
+
+
+@pytest.mark.parametrize(
+    "wanted", [mount("/dev", "bind", source="/dev"), mount("/dev/", "none", "rbind", source="/dev")]
+)
+def test_a_directory_of_the_host_on_dev_is_left_as_it_is(wanted):
+    config = base_config()
+    config["mounts"][1] = wanted
+    assert not chosen(plan_for(config), ops.DEVICE_BIND, ops.DEVICE_NODE, ops.SYMLINK)
+
+
+def test_console():
+    config = base_config()
+    config["process"] |= {"terminal": True, "consoleSize": {"width": 80, "height": 24}, "user": {"uid": 7, "gid": 8}}
+    plan = plan_for(config)
+    assert the(plan, ops.CONSOLE).numbers == (80, 24, 7)
+    assert plan.terminal
+    assert not chosen(plan_for(), ops.CONSOLE)

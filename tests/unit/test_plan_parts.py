@@ -1,0 +1,287 @@
+"""Namespaces, what comes later, operations as words and bytes, the lifecycle: each decision by itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from rootless.container.lifecycle import CREATED, CREATING, RUNNING, STOPPED, allow
+from rootless.errors import RootlessError
+from rootless.plan import ops
+from rootless.plan.context import ADAPTED, UNMET
+from rootless.plan.describe import details, sentence
+from rootless.plan.encode import encode
+from rootless.plan.namespaces import FLAGS
+from tests.unit.planning import (
+    NESTED,
+    ROOT,
+    base_config,
+    chosen,
+    joining,
+    mount,
+    mounts_of,
+    notes,
+    plan_for,
+    refused,
+    the,
+    with_mounts,
+    without_namespace,
+)
+
+# --- Namespaces -------------------------------------------------------------------------------------------------------
+
+
+def kinds_of(plan):
+    return [op.kind.name for op in plan.ops]
+
+
+def test_a_user_namespace_is_added_for_who_is_not_root():
+    plan = plan_for()
+    assert kinds_of(plan)[:6] == ["new_user_namespace", "unshare", "fork", "become", "session", "keyring"]
+    assert "a user namespace is added: you are not root" in notes(plan, ADAPTED)["linux.namespaces"]
+    assert the(plan, ops.BECOME).numbers == (0, 0)
+
+
+@pytest.mark.parametrize("caller", [ROOT, NESTED])
+def test_none_is_added_for_root(caller):
+    plan = plan_for(facts=caller)
+    assert kinds_of(plan)[:3] == ["unshare", "fork", "session"]
+    assert plan.maps is None
+
+
+@pytest.mark.parametrize("mode", ["root", "keep-id", "single"])
+@pytest.mark.parametrize("caller", [ROOT, NESTED])
+def test_userns_asks_for_one_even_as_root(caller, mode):
+    plan = plan_for(facts=caller, userns=mode)
+    assert kinds_of(plan)[0] == "new_user_namespace"
+    assert f"--userns {mode}" in notes(plan)["linux.namespaces"]
+
+
+def test_namespaces_are_made_at_once_but_for_the_cgroup_namespace():
+    config = base_config()
+    config["linux"]["namespaces"] += [{"type": "cgroup"}, {"type": "time"}]
+    config["linux"]["timeOffsets"] = {"monotonic": {"secs": 5}, "boottime": {"secs": -3, "nanosecs": 7}}
+    plan = plan_for(config)
+    first, cgroup = chosen(plan, ops.UNSHARE)
+    wanted = sum(FLAGS[kind] for kind in ("pid", "network", "ipc", "uts", "mount", "time"))
+    assert first.numbers == (wanted,)
+    assert cgroup.numbers == (FLAGS["cgroup"],)
+    assert cgroup.where == "linux.namespaces[5]"
+    write = next(op for op in plan.ops if op.strings[:1] == ("self/timens_offsets",))
+    assert write.string("value") == "monotonic 5 0\nboottime -3 7\n"
+    order = [plan.ops.index(op) for op in (first, write, the(plan, ops.FORK), cgroup)]
+    assert order == sorted(order)
+
+
+def test_time_offsets_need_a_new_time_namespace():
+    config = base_config()
+    config["linux"]["timeOffsets"] = {"monotonic": {"secs": 5}}
+    assert refused(config).where == "linux.timeOffsets"
+
+
+def test_a_mount_namespace_is_always_there():
+    plan = plan_for(without_namespace("mount"), ROOT)
+    assert the(plan, ops.UNSHARE).number("namespaces") & FLAGS["mount"]
+    assert "a mount namespace is added" in notes(plan, ADAPTED)["linux.namespaces"]
+
+
+def test_root_joins_before_it_makes_a_user_namespace_and_others_after():
+    config = joining(network="/proc/5/ns/net", ipc="/proc/5/ns/ipc")
+    config["linux"]["namespaces"].append({"type": "user"})
+    config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [{"containerID": 0, "hostID": 1000, "size": 1}]
+    assert kinds_of(plan_for(config, ROOT))[:4] == ["join", "join", "new_user_namespace", "unshare"]
+    assert kinds_of(plan_for(config))[:4] == ["new_user_namespace", "join", "join", "unshare"]
+
+
+def test_a_user_namespace_is_joined_before_all_others():
+    plan = plan_for(joining(network="/proc/5/ns/net", user="/proc/5/ns/user", pid="/proc/5/ns/pid"))
+    joins = chosen(plan, ops.JOIN)
+    assert [op.number("namespace") for op in joins] == [FLAGS["user"], FLAGS["network"], FLAGS["pid"]]
+    assert [op.where for op in joins] == [f"linux.namespaces[{i}].path" for i in (4, 3, 5)]
+    assert plan.ops[: len(joins)] == joins
+    assert not chosen(plan, ops.NEW_USER)
+    assert the(plan, ops.BECOME).numbers == (0, 0)
+    assert plan.ops.index(the(plan, ops.NON_DUMPABLE)) < plan.ops.index(the(plan, ops.FORK))
+
+
+def test_mount_and_cgroup_namespaces_are_joined_by_the_container_process():
+    plan = plan_for(joining(mount="/proc/5/ns/mnt", cgroup="/proc/5/ns/cgroup"), ROOT)
+    joins = chosen(plan, ops.JOIN)
+    assert [op.number("namespace") for op in joins] == [FLAGS["mount"], FLAGS["cgroup"]]
+    assert all(plan.ops.index(op) > plan.ops.index(the(plan, ops.FORK)) for op in joins)
+
+
+@pytest.mark.parametrize(("key", "kind"), [("hostname", ops.HOSTNAME), ("domainname", ops.DOMAINNAME)])
+def test_names_of_the_host_stay_the_hosts(key, kind):
+    config = base_config()
+    config[key] = "box"
+    assert the(plan_for(config), kind).strings == ("box",)
+    shared = without_namespace("uts")
+    shared[key] = "box"
+    error = refused(shared, ROOT)
+    assert (error.where, error.code) == (key, "RL-UTS-SHARED")
+    joined = joining(uts="/proc/5/ns/uts")
+    joined[key] = "box"
+    assert the(plan_for(joined), kind).strings == ("box",)
+
+
+def test_loopback_comes_up_in_a_new_network_namespace_only():
+    assert the(plan_for(), ops.LINK_UP).strings == ("lo",)
+    assert not chosen(plan_for(without_namespace("network")), ops.LINK_UP)
+    assert not chosen(plan_for(joining(network="/proc/5/ns/net")), ops.LINK_UP)
+
+
+def test_keyring_is_tried_unless_it_is_not_wanted():
+    op = the(plan_for(), ops.KEYRING)
+    assert (op.strings, op.on_error, op.alternatives) == (("_ses.c1",), ops.ELSE, 0)
+    assert not chosen(plan_for(no_new_keyring=True), ops.KEYRING)
+
+
+# --- What comes later, and what is too old ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("hooks", {"prestart": [{"path": "/bin/true"}]}),
+        ("process.apparmorProfile", "docker-default"),
+        ("process.selinuxLabel", "system_u:system_r:x"),
+        ("process.scheduler", {"policy": "SCHED_BATCH"}),
+        ("process.ioPriority", {"class": "IOPRIO_CLASS_IDLE"}),
+        ("linux.personality", {"domain": "LINUX32"}),
+        ("linux.intelRdt", {"closID": "x"}),
+        ("linux.netDevices", {"eth0": {}}),
+        ("linux.memoryPolicy", {"mode": "MPOL_BIND", "nodes": "0"}),
+        ("linux.mountLabel", "x"),
+    ],
+)
+def test_what_cannot_be_left_out_is_refused(path, value):
+    config = base_config()
+    *sections, key = path.split(".")
+    holder = config
+    for section in sections:
+        holder = holder[section]
+    holder[key] = value
+    error = refused(config)
+    assert (error.where, error.code) == (path, "RL-NOT-YET")
+    holder[key] = None
+    plan_for(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("hooks", {"prestart": []}), ("apparmorProfile", ""), ("selinuxLabel", "")]
+)
+def test_what_is_empty_is_not_asked_for(path, value):
+    config = base_config()
+    (config if path == "hooks" else config["process"])[path] = value
+    plan_for(config)
+
+
+def test_limits_that_are_not_enforced_are_told():
+    config = base_config()
+    config["linux"] |= {
+        "cgroupsPath": "/x",
+        "resources": {"pids": {"limit": 0}, "cpu": {"shares": 10}, "devices": [{"allow": False}]},
+    }
+    plan = plan_for(config)
+    assert set(notes(plan, UNMET)) == {"linux.resources.pids", "linux.resources.cpu"}
+    assert "linux.cgroupsPath" in notes(plan, ADAPTED)
+    assert "linux.resources.devices" in notes(plan_for(config, ROOT), UNMET)
+
+
+def test_limits_that_say_nothing_are_not_told():
+    """Docker writes such objects."""
+    config = base_config()
+    config["linux"]["resources"] = {
+        "memory": {"disableOOMKiller": False},
+        "blockIO": {},
+        "cpu": {"cpus": ""},
+        "devices": [],
+    }
+    assert not notes(plan_for(config, ROOT), UNMET)
+
+
+def test_an_old_kernel_is_refused():
+    assert refused(facts={"kernel": (5, 11)}).code == "RL-KERNEL"
+    plan_for(facts={"kernel": (5, 12)})
+
+
+def test_a_bundle_without_a_process_has_nothing_to_run():
+    config = base_config()
+    del config["process"]
+    assert refused(config).where == "process"
+
+
+# --- Operations as words and as bytes ---------------------------------------------------------------------------------
+
+
+def test_every_operation_has_words():
+    for kind in ops.KINDS:
+        op = ops.Op(kind, *(1 for _ in kind.numbers), *("x" for _ in kind.strings))
+        assert sentence(op)
+        assert op.as_data()["op"] == kind.name
+
+
+@pytest.mark.parametrize("arguments", [(), (1,), ("a", "b", "c"), (1, 2, "a", "b")])
+def test_an_operation_has_the_arguments_of_its_kind(arguments):
+    with pytest.raises(TypeError, match="takes"):
+        ops.Op(ops.JOIN, *arguments)
+
+
+def test_arguments_by_name():
+    op = ops.Op(ops.DEVICE_NODE, 1, 2, 3, 4, 5, "/dev/x", where="here", on_error=ops.ELSE, alternatives=1)
+    assert (op.number("minor"), op.string("target")) == (3, "/dev/x")
+    assert op.as_data() == {
+        "op": "device_node", "mode": 1, "major": 2, "minor": 3, "uid": 4, "gid": 5, "target": "/dev/x",
+        "where": "here", "on_error": "otherwise", "alternatives": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["rbind", "ro", "nosuid"], "recursive, ro, nosuid"),
+        (["rbind", "rw", "strictatime"], "recursive, rw, strictatime"),
+        (["rbind", "relatime"], "recursive, relatime"),
+        (["rbind", "rro", "rslave"], "recursive, with everything below: ro, rslave"),
+        (["rbind"], "recursive"),
+    ],
+)
+def test_options_as_words(options, words):
+    made = mounts_of(plan_for(with_mounts(mount("/data", "bind", *options, source="/srv")), ROOT), "mounts[4]")
+    assert details(made[0]) == words
+
+
+def test_strings_are_bytes_as_the_system_has_them():
+    encoded = encode([ops.Op(ops.EXEC, ["ü", "a\udcffb"], [])])
+    assert b"\xc3\xbc\0a\xffb\0" in encoded
+
+
+# --- The lifecycle ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "status", "words"),
+    [
+        ("start", CREATING, "container c1: cannot start a container that is not created yet"),
+        ("start", CREATED, ""),
+        ("start", RUNNING, "container c1: cannot start an already running container"),
+        ("start", STOPPED, "container c1: cannot start a container that has stopped"),
+        ("kill", CREATING, "container c1: container not running"),
+        ("kill", CREATED, ""),
+        ("kill", RUNNING, ""),
+        ("kill", STOPPED, "container c1: container not running"),
+        ("delete", CREATING, "cannot delete container c1 that is not stopped: creating"),
+        ("delete", CREATED, "cannot delete container c1 that is not stopped: created"),
+        ("delete", RUNNING, "cannot delete container c1 that is not stopped: running"),
+        ("delete", STOPPED, ""),
+    ],
+)
+def test_which_verb_may_meet_a_container_when(verb, status, words):
+    """runtime.md "Operations"; the words are those that engines look for."""
+    if not words:
+        allow(verb, "c1", status)
+        return
+    with pytest.raises(RootlessError) as caught:
+        allow(verb, "c1", status)
+    assert str(caught.value).startswith(words)
+    assert caught.value.status == 1

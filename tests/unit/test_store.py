@@ -1,0 +1,458 @@
+"""Containers on disk: who gets an id, what a killed command leaves, and the state as real processes tell it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rootless.container import store
+from rootless.container.lifecycle import (
+    CREATED,
+    CREATING,
+    RUNNING,
+    STOPPED,
+    Process,
+    boot_id,
+    open_process,
+    shown,
+    status,
+)
+from rootless.errors import RootlessError
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+
+
+def state(pid=1, now=CREATED, **changes):
+    """Return what state.json holds for a process that is there."""
+    process = Process.read(pid)
+    return {
+        "ociVersion": "1.2.0",
+        "id": "c1",
+        "pid": pid,
+        "status": now,
+        "startTime": process.start_time if process else 1,
+        "bootId": boot_id(),
+        "bundle": "/bundle",
+        "rootfs": "/bundle/rootfs",
+        "created": "2030-01-01T00:00:00.000000000Z",
+        "annotations": {},
+        "owner": "user",
+    } | changes
+
+
+@pytest.fixture
+def root(tmp_path):
+    return str(tmp_path / "state")
+
+
+def code_of(function, *arguments, **options):
+    with pytest.raises(RootlessError) as caught:
+        function(*arguments, **options)
+    return caught.value.code
+
+
+# --- Ids --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a", "n1.root.5.4294967291.0", "A_b-c+d.e", "...", "-x", "1", "x" * 255])
+def test_ids_that_are_names(root, name):
+    store.check_id(name)
+    with store.claim(root, name):
+        assert store.ids(root) == [name]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/", "a b", "ü", "a\n", "a\0b", "x" * 256, "a:b", "*"])
+def test_ids_that_are_none(root, name):
+    for function in (store.claim, store.find):
+        assert code_of(function, root, name) == "RL-ID"
+    assert not os.path.exists(root)
+
+
+def test_ids_are_sorted_and_nothing_else_is_one(root):
+    assert store.ids(root) == []
+    for name in ("b", "a", "B", "not one"):
+        os.makedirs(f"{root}/{name}")
+    assert store.ids(root) == ["B", "a", "b"]
+
+
+# --- Claims -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_id_is_free_again_once_removed(root):
+    with store.claim(root, "c1") as entry:
+        entry.write(state())
+        entry.remove()
+    assert store.ids(root) == []
+    with store.claim(root, "c1"):
+        assert store.ids(root) == ["c1"]
+
+
+def test_the_directories_are_the_users_alone(root):
+    with store.claim(root, "c1") as entry:
+        entry.write(state())
+        assert [os.stat(path).st_mode & 0o777 for path in (root, entry.path)] == [0o700, 0o700]
+        assert os.stat(f"{entry.path}/state.json").st_mode & 0o777 == 0o600
+
+
+def test_a_claim_that_is_held_is_taken_even_before_it_says_anything(root):
+    with store.claim(root, "c1"):
+        assert code_of(store.claim, root, "c1") == "RL-EXISTS"
+
+
+def test_a_container_is_taken_after_its_command_has_ended(root):
+    with store.claim(root, "c1") as entry:
+        entry.write(state())
+    with pytest.raises(RootlessError, match="container with given ID already exists"):
+        store.claim(root, "c1")
+
+
+@pytest.mark.parametrize("left", [[], ["start.sock"], ["state.json.new", "start.sock"]])
+def test_what_a_killed_create_left_is_cleared_away(root, left):
+    os.makedirs(f"{root}/c1")
+    for name in left:
+        Path(f"{root}/c1/{name}").write_text("half")
+    with store.claim(root, "c1") as entry:
+        assert os.listdir(entry.path) == []
+        assert os.fstat(entry.fd).st_nlink > 0
+
+
+def test_a_command_that_is_killed_lets_go_of_its_claim(root):
+    """The lock is the process's: whatever ends it, the id is free."""
+    script = (
+        "import sys; from rootless.container import store; store.claim(*sys.argv[1:]); print(1, flush=True); input()"
+    )
+    words = [sys.executable, "-c", script, root, "c1"]
+    with subprocess.Popen(words, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"1\n"
+        assert code_of(store.claim, root, "c1") == "RL-EXISTS"
+        holder.kill()
+    with store.claim(root, "c1"):
+        pass
+
+
+@pytest.mark.parametrize("leftover", [False, True])
+def test_of_many_claims_at_once_exactly_one_wins(root, leftover):
+    rounds, claimants = 20, 8
+    os.makedirs(root)
+    with ThreadPoolExecutor(claimants) as pool:
+        for number in range(rounds):
+            name = f"c{number}"
+            if leftover:
+                os.mkdir(f"{root}/{name}")
+            barrier = threading.Barrier(claimants)
+
+            def attempt(name=name, barrier=barrier):
+                barrier.wait()
+                try:
+                    return store.claim(root, name)
+                except RootlessError as error:
+                    return error.code
+
+            results = [future.result() for future in [pool.submit(attempt) for _ in range(claimants)]]
+            (won,) = (result for result in results if isinstance(result, store.Entry))
+            assert results.count("RL-EXISTS") == claimants - 1
+            assert os.fstat(won.fd).st_ino == os.stat(won.path).st_ino
+            won.close()
+
+
+def waits_for_a_lock(path):
+    """Wait until somebody waits for the lock of a directory, proc_locks(5)."""
+    inode = f":{os.stat(path).st_ino} "
+    deadline = time.monotonic() + 20
+    while not any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines()):
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+def test_who_changes_a_container_waits_for_who_does(root):
+    entry = store.claim(root, "c1")
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(store.find, root, "c1")
+        waits_for_a_lock(entry.path)
+        entry.write(state())
+        entry.close()
+        with other.result(timeout=20) as found:
+            assert found.read()["id"] == "c1"
+
+
+def test_who_waits_for_a_container_that_is_removed_finds_none(root):
+    entry = store.claim(root, "c1")
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(store.find, root, "c1")
+        waits_for_a_lock(entry.path)
+        entry.remove()
+        entry.close()
+        with pytest.raises(RootlessError, match="container does not exist"):
+            other.result(timeout=20)
+
+
+def test_looking_does_not_wait(root):
+    with store.claim(root, "c1") as entry:
+        entry.write(state())
+        with store.find(root, "c1", lock=False) as other:
+            assert other.read()["id"] == "c1"
+
+
+def test_an_unknown_container(root):
+    for options in ({}, {"lock": False}):
+        assert code_of(store.find, root, "c1", **options) == "RL-NOT-FOUND"
+    os.makedirs(root)
+    Path(f"{root}/c1").write_text("a file")
+    assert code_of(store.find, root, "c1") == "RL-NOT-FOUND"
+
+
+# --- What is written --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_read(root):
+    with store.claim(root, "c1") as entry:
+        assert entry.read() is None
+        for number in range(3):
+            wanted = state(annotations={"ü": "\n\U0001f600", "n": str(number)}, bundle="/a\udcffb")
+            entry.write(wanted)
+            assert entry.read() == wanted
+
+
+def test_a_reader_sees_all_of_a_state_or_the_one_before(root):
+    with store.claim(root, "c1") as entry, ThreadPoolExecutor(1) as pool:
+        entry.write(state(annotations={"x": "0" * 5000}))
+        stop = threading.Event()
+
+        def write():
+            for number in range(10**6):
+                if stop.is_set():
+                    return
+                entry.write(state(annotations={"x": str(number % 10) * 5000}))
+
+        writer = pool.submit(write)
+        try:
+            for _ in range(300):
+                with store.find(root, "c1", lock=False) as other:
+                    text = other.read()["annotations"]["x"]
+                    assert text == text[0] * 5000
+        finally:
+            stop.set()
+        writer.result(timeout=20)
+
+
+def test_a_full_disk_leaves_the_state_as_it_was(root):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with store.claim(root, "c1") as entry:
+        before = state()
+        entry.write(before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            assert code_of(entry.write, state(annotations={"x": "y" * 500})) == "RL-STATE"
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert entry.read() == before
+        entry.remove()
+    assert os.listdir(root) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"pid": "5"}'])
+def test_a_broken_state_says_so_and_how_to_get_rid_of_it(root, text):
+    with store.claim(root, "c1") as entry:
+        Path(f"{entry.path}/state.json").write_text(text)
+    with store.find(root, "c1") as entry, pytest.raises(RootlessError) as caught:
+        entry.read()
+    assert "state.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("depth", [1, 8])
+def test_the_start_socket_is_reached_however_deep_it_lies(root, depth):
+    """A sockaddr_un holds 107 bytes of a path."""
+    root += f"/{'d' * 60}" * depth
+    with store.claim(root, "c1") as entry:
+        assert not entry.has_socket()
+        listener = entry.listen()
+        assert entry.has_socket()
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(entry.socket_path())
+        assert select.select([listener], [], [], 20)[0]
+        client.close()
+        os.close(listener)
+        entry.drop_socket()
+        entry.drop_socket()
+        assert not entry.has_socket()
+
+
+# --- Where ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_directory_that_was_asked_for(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert store.state_root("here/../there") == f"{tmp_path}/there"
+
+
+def test_the_runtime_directory_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert store.state_root("") == f"{tmp_path}/rootless"
+
+
+@pytest.mark.parametrize("kind", ["relative", "missing", "file"])
+def test_a_runtime_directory_that_is_none_is_not_used(monkeypatch, tmp_path, kind):
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "." if kind == "relative" else str(tmp_path / kind))
+    assert not store.state_root("").startswith((".", str(tmp_path)))
+
+
+def test_a_runtime_directory_of_somebody_else_is_not_used(monkeypatch, tmp_path):
+    somebody = tmp_path if os.geteuid() == 0 else Path("/usr")
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 12345, 12345)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(somebody))
+    assert not store.state_root("").startswith(str(somebody))
+
+
+def test_state_is_not_kept_in_a_directory_of_somebody_else(user, require_root):
+    """Everybody can make /tmp/rootless-UID, or a link there."""
+    theirs, link = user.tmp / "theirs", user.tmp / "link"
+    theirs.mkdir(mode=0o777)
+    theirs.chmod(0o777)
+    own = user.tmp / "own"
+    own.mkdir()
+    os.chown(own, user.uid, user.gid)
+    link.symlink_to(own)
+    os.chown(link, 12345, 12345, follow_symlinks=False)
+    script = (
+        "import os, sys\n"
+        "os.setgid(int(sys.argv[3])); os.setuid(int(sys.argv[2]))\n"
+        "from rootless.container import store\n"
+        "store.claim(sys.argv[1], 'c1')\n"
+    )
+
+    def claimed(directory):
+        words = [sys.executable, "-B", "-c", script, directory, str(user.uid), str(user.gid)]
+        return subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+    assert claimed(own).returncode == 0
+    for directory in (theirs, link):
+        assert "it belongs to another user" in claimed(directory).stderr
+        assert os.listdir(theirs) == []
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_directory_that_cannot_be_made(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    assert code_of(store.claim, str(tmp_path / name), "c1") == "RL-STATE"
+
+
+def test_an_id_whose_place_is_taken_by_something_else(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("file", "link"):
+        assert code_of(store.claim, str(tmp_path), name) == "RL-STATE"
+
+
+# --- The state as processes tell it -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def process(tmp_path):
+    """Return a function that starts a process with the name that the kernel shows, and returns its Popen."""
+    started = []
+
+    def start(name):
+        program = tmp_path / name
+        shutil.copy(shutil.which("sleep"), program)
+        started.append(subprocess.Popen([program, "600"]))
+        # /proc has the name of the program once execve is done, which Popen waits for
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+        each.wait()
+
+
+@pytest.fixture
+def entry(root):
+    with store.claim(root, "c1") as claimed:
+        yield claimed
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "waits", "now"),
+    [
+        ("rootless:init", CREATING, False, CREATING),
+        ("rootless:init", CREATING, True, CREATING),
+        ("rootless:init", CREATED, True, CREATED),
+        ("rootless:init", CREATED, False, RUNNING),
+        ("program", CREATED, True, RUNNING),
+        ("program", CREATED, False, RUNNING),
+    ],
+)
+def test_status_of_a_process_that_is_there(process, entry, name, written, waits, now):  # noqa: PLR0917 - a table
+    if waits:
+        os.close(entry.listen())
+    assert status(entry, state(process(name).pid, written)) == now
+
+
+@pytest.mark.parametrize("name", ["a) R 1 1 (b", "x) Z 1", "a b", ")"])
+def test_a_name_does_not_disturb_what_is_read(process, entry, name):
+    child = process(name)
+    found = Process.read(child.pid)
+    assert (found.name, found.parent, found.alive, found.pid) == (name[:15], os.getpid(), True, child.pid)
+    assert status(entry, state(child.pid)) == RUNNING
+
+
+def test_a_zombie_is_stopped(process, entry):
+    child = process("program")
+    before = state(child.pid)
+    child.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert status(entry, before) == STOPPED
+    assert not Process.read(child.pid).alive
+    child.wait()
+    assert Process.read(child.pid) is None
+    assert status(entry, before) == STOPPED
+    assert open_process(before) == -1
+
+
+@pytest.mark.parametrize("change", [{"startTime": 1}, {"bootId": "another"}])
+def test_another_process_with_the_number_is_not_the_container(process, entry, change):
+    """Numbers are given again; a killed one must not be somebody else's process."""
+    found = state(process("rootless:init").pid, **change)
+    assert status(entry, found) == STOPPED
+    assert open_process(found) == -1
+
+
+def test_the_process_is_held_by_a_descriptor(process):
+    child = process("program")
+    fd = open_process(state(child.pid))
+    signal.pidfd_send_signal(fd, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    os.close(fd)
+
+
+def test_what_is_shown():
+    found = state(os.getpid(), annotations={"a": "b"})
+    names = ["ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "annotations", "owner"]
+    assert list(shown(found, RUNNING)) == names
+    assert (shown(found, RUNNING)["pid"], shown(found, RUNNING)["status"]) == (os.getpid(), "running")
+    assert (shown(found, STOPPED)["pid"], shown(found, STOPPED)["status"]) == (0, "stopped")
+    assert "annotations" not in shown(state(), CREATED)
+
+
+def test_a_lock_goes_with_its_descriptor(root):
+    with store.claim(root, "c1") as entry:
+        path = entry.path
+        assert fcntl.fcntl(entry.fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    fd = os.open(path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(fd)
