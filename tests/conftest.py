@@ -62,9 +62,9 @@ class User:
             try:
                 out, err = process.communicate(given, timeout=timeout)
             except subprocess.TimeoutExpired as expired:
+                state = "runs on" if process.poll() is None else "has ended, what it left behind holds its output"
                 process.kill()
-                out, err = process.communicate()
-                pytest.fail(f"{expired}\nstdout: {out}\nstderr: {err}")
+                pytest.fail(f"{expired}: it {state}\nstdout: {expired.stdout}\nstderr: {expired.stderr}")
         done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
         assert not (check and done.returncode), (
             f"{process.args} ended with {done.returncode}\nstdout: {out}\nstderr: {err}"

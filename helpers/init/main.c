@@ -121,7 +121,7 @@ int main(int argc, char **argv)
     broken = load(given[PLAN]);
     given[PLAN] = -1;
     for (int i = 0; i < COUNT; i++)
-        if (given[i] >= 0 && given[i] < 3 + self.keep)
+        if (given[i] >= 0 && (unsigned)given[i] < 3 + (unsigned)self.keep)
             broken = "a descriptor is meant both for the container and for the protocol";
     /* engines leave descriptors open by accident */
     if (!broken && close_all_but(given, COUNT) < 0)

@@ -34,16 +34,18 @@ def connect(path: str, plan: Plan) -> int:
     import _socket
 
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = -1
     try:
+        directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         # a path through the descriptor fits into a sockaddr_un, however long the whole one is
         connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
     except OSError as error:
         raise _refused(
-            f"connect {path}: {(error.strerror or '').lower()}", "listen on it before the container is made"
+            f"connect {path}: {(error.strerror or str(error)).lower()}", "listen on it before the container is made"
         ) from None
     finally:
-        os.close(directory)
+        if directory >= 0:
+            os.close(directory)
     return connection.detach()
 
 

@@ -103,6 +103,18 @@ def _forward(process: int, number: int) -> None:
         return
 
 
+def copy_size(master: int) -> None:
+    """Give a terminal the size of the caller's."""
+    import fcntl
+    import termios
+
+    try:
+        size = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
+        fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+    except OSError:
+        return  # the caller has no terminal: consoleSize, or the default, stays
+
+
 class Relay:
     """Moves bytes between the caller's terminal (or whatever its standard streams are) and the container's.
 
@@ -121,6 +133,7 @@ class Relay:
         self._to_caller = b""
         self._last_input = b"\n"
         self._input_open = True
+        self._end_said_to_line = False
         self._saved = self._make_raw()
         self.resize()
 
@@ -153,7 +166,7 @@ class Relay:
                 self._last_input = self._to_container[-1:]
             else:
                 self._input_open = False
-                self._to_container = self._end_of_input()
+                self._say_end_of_input()
         if self._to_container and ready.get(self._master, 0) & ~select.POLLIN:
             self._to_container = self._to_container[_write(self._master, self._to_container) :]
         if ready.get(1):
@@ -161,6 +174,8 @@ class Relay:
             self._to_caller = self._to_caller[_write(1, self._to_caller[: select.PIPE_BUF]) :]
         elif ready.get(self._master, 0) & ~select.POLLOUT:
             self._to_caller = _read(self._master)
+            if self._end_said_to_line:
+                self._say_end_of_input()
 
     def drain(self) -> None:
         """Pass on what the container wrote before it ended."""
@@ -169,32 +184,35 @@ class Relay:
             select.select([], [1], [])
             data = data[_write(1, data[: select.PIPE_BUF]) :] or _read(self._master)
 
-    def _end_of_input(self) -> bytes:
-        """Return what says end of input on the container's terminal: once more where a line is not ended."""
+    def _say_end_of_input(self) -> None:
+        """Type the key that means end of input, once more where a line is not ended.
+
+        A program that only then begins to edit lines itself, as a shell at its first prompt, does not see what was
+        typed before; it gets the key again.
+        """
         import termios
 
         mode = termios.tcgetattr(self._master)
-        end: bytes = mode[6][termios.VEOF]
-        return end * (1 if self._last_input == b"\n" else 2) if mode[3] & termios.ICANON else b""
+        is_line = bool(mode[3] & termios.ICANON)
+        if not (is_line and self._end_said_to_line):
+            key: bytes = mode[6][termios.VEOF]
+            self._to_container += key * (2 if is_line and self._last_input != b"\n" else 1)
+            self._end_said_to_line = is_line
 
     def resize(self) -> None:
         """Give the container's terminal the size of the caller's."""
-        import fcntl
-        import termios
-
-        try:
-            size = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
-            fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
-        except OSError:
-            return  # the caller has no terminal: consoleSize, or the default, stays
+        copy_size(self._master)
 
     def restore(self) -> None:
         """Put the caller's terminal back as it was."""
         if self._saved:
             import termios
 
-            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
-            self._saved = None
+            saved, self._saved = self._saved, None
+            try:
+                termios.tcsetattr(0, termios.TCSADRAIN, saved)
+            except termios.error:
+                return  # it is gone
 
     def _make_raw(self) -> list[Any] | None:
         import termios

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(options: Options) -> int:
     """Create and start a container; unless detached, wait for its program, remove it, and return its exit status."""
-    from rootless.container.foreground import attend, catch_signals
+    from rootless.container.foreground import attend, catch_signals, copy_size
 
     bundle, plan = plan_for(options)
     console = Console.for_run(options, plan)
@@ -25,6 +25,8 @@ def run(options: Options) -> int:
             prepare(plan)
             launch = make(options, bundle, plan, entry, console=console.passed)
             console.receive()
+            if console.master >= 0:
+                copy_size(console.master)  # the program may ask for it at once
             signals = -1 if options.detach else catch_signals()  # before there is a program to forward them to
             launch.start()
         except BaseException:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _ROOTFS_WRITABLE = "make the directory in the image beforehand, or make root.path writable for its owner"
 _NO_LINK = "the image must have a directory there, not a link: it could lead anywhere"
 _NOT_ITS_OWNER = "remove the setting: only root of the host may change it"
+_NO_TERMINALS = 'add a mount of type devpts on /dev/pts, or set "terminal" to false'
 
 _FIXES: dict[Kind, dict[int, str]] = {
     ops.NEW_USER: {
@@ -46,6 +47,7 @@ _FIXES: dict[Kind, dict[int, str]] = {
         errno.EPERM: "this file system cannot be mounted in a user namespace; bind a directory of the host instead",
         errno.ENODEV: "use a file system that this kernel has (see /proc/filesystems)",
         errno.EINVAL: "correct the options of this mount",
+        errno.ENOTDIR: "name a destination that is a directory in the image",
         errno.ELOOP: _NO_LINK,
         errno.EACCES: _ROOTFS_WRITABLE,
         errno.EROFS: _ROOTFS_WRITABLE,
@@ -63,11 +65,13 @@ _FIXES: dict[Kind, dict[int, str]] = {
     ops.DEVICE_BIND: {
         errno.ENOENT: "remove the device from config.json: this host does not have it",
         errno.ENODEV: "correct the type and the numbers: the host's device is another one",
+        errno.ENOTDIR: "name a path that is no directory in the image",
         errno.EACCES: _ROOTFS_WRITABLE,
         errno.EROFS: _ROOTFS_WRITABLE,
     },
     ops.CONSOLE: {
-        errno.ENOENT: 'add a mount of type devpts on /dev/pts, or set "terminal" to false',
+        errno.ENOENT: _NO_TERMINALS,
+        errno.ENODEV: _NO_TERMINALS,
     },
     ops.PROC_WRITE: {
         errno.ENOENT: "remove the setting: this kernel does not have it",
@@ -102,13 +106,14 @@ _FIXES: dict[Kind, dict[int, str]] = {
 }
 
 _SKIP_REASONS = {
+    ops.BECOME: "it has no root, and what is set up belongs to the caller",
     ops.GROUPS: "the caller's groups are kept",
     ops.KEYRING: "the caller's session keyring is kept",
     ops.MOUNT: "the host's is bound instead",
     ops.BIND: "bound with all that the host's mount has",
     ops.DEVICE_NODE: "the host's device is bound instead",
 }
-_SAME_EFFECT = (ops.MOUNT, ops.DEVICE_NODE)
+_SAME_EFFECT = (ops.BECOME, ops.MOUNT, ops.DEVICE_NODE)
 
 
 def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessError:
@@ -141,6 +146,7 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
 def skipped(op: Op | None, call: str, number: int) -> None:
     """Log an operation that failed and whose alternative was taken; that one may have the same effect."""
     if op:
-        what = _SKIP_REASONS.get(op.kind, "left out")
-        tell = log.info if op.kind in _SAME_EFFECT else log.warning
+        what = "left out" if op.kind is ops.BIND and not op.alternatives else _SKIP_REASONS.get(op.kind, "left out")
+        nothing_asked = op.kind is ops.GROUPS and not op.string("gids")
+        tell = log.info if op.kind in _SAME_EFFECT or nothing_asked else log.warning
         tell(f"{sentence(op)}: {call}: {os.strerror(number)}: {what}", where=op.where)

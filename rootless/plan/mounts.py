@@ -230,6 +230,8 @@ def _kernel_state(context: Context, mount: _Mount) -> list[Op]:
     namespace, host_path = _OWNER[mount.type]
     fresh = _new(mount, mount.type)
     bound = _host_bind(host_path, mount, mount.options.set | mount.options.set_below)
+    if mount.type == "mqueue":
+        bound.on_error = ops.ELSE  # not every host has it mounted
     if not context.may_mount(namespace):
         context.adapted(
             mount.where,

@@ -118,7 +118,8 @@ def _become(context: Context) -> list[Op]:
         uid = 0 if has(uids, 0) else uids[0][0]
         gid = 0 if has(gids, 0) else gids[0][0]
         return [Op(ops.BECOME, uid, gid)]
-    return [Op(ops.BECOME, 0, 0)] if "user" in context.joined else []
+    # which ids it has is not known; without root everything is set up as the caller
+    return [Op(ops.BECOME, 0, 0, on_error=ops.ELSE)] if "user" in context.joined else []
 
 
 def _time_offsets(context: Context) -> list[Op]:
