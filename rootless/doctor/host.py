@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 OLDEST_KERNEL = (5, 12)
 NOBODY = 65534
-RANGE = 65536
-FIRST_SUBORDINATE = 100000
-"""Where useradd(8) begins by default (SUB_UID_MIN of login.defs(5))."""
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -203,40 +200,20 @@ def _subordinate_ids(facts: Facts) -> Iterable[Lack]:
         if not ranges and not facts.privileged
     ]
     if missing:
-        ranges = used_ranges(_read("/etc/subuid"), _read("/etc/subgid"))
         yield Lack(
             f"subordinate {' and '.join(missing)} for {facts.user}",
             "containers then have one user id; a range of others lets them have all that an image uses",
-            grant(facts.user, missing, free_range(ranges)),
+            grant(facts.user, missing, facts.free_range),
         )
 
 
-def used_ranges(*texts: str) -> list[tuple[int, int]]:
-    """Return (first, count) of every line of subuid(5) files, whoever owns it."""
-    found = []
-    for line in "\n".join(texts).splitlines():
-        first, _, count = line.strip().partition(":")[2].partition(":")
-        if first.isdecimal() and count.isdecimal():
-            found.append((int(first), int(count)))
-    return found
-
-
-def free_range(used: Iterable[tuple[int, int]]) -> int:
-    """Return the first id of the lowest free range of RANGE ids."""
-    first = FIRST_SUBORDINATE
-    for start, count in sorted(used):
-        if start < first + RANGE:
-            first = max(first, start + count)
-    return first
-
-
 def grant(user: str, kinds: Iterable[str], first: int) -> str:
-    """Return the command that gives `user` RANGE subordinate ids of the `kinds` ("uids", "gids") from `first` on."""
+    """Return the command that gives `user` 65536 subordinate ids of the `kinds` ("uids", "gids") from `first` on."""
     local = any(line.startswith(user + ":") for line in _read("/etc/passwd").splitlines())
     if not local:  # usermod knows local users only
         files = " ".join(f"/etc/sub{kind[:-1]}" for kind in kinds)
-        return f"echo {shlex.quote(f'{user}:{first}:{RANGE}')} | sudo tee -a {files}"
-    flags = " ".join(f"--add-sub{kind} {first}-{first + RANGE - 1}" for kind in kinds)
+        return f"echo {shlex.quote(f'{user}:{first}:{subids.RANGE}')} | sudo tee -a {files}"
+    flags = " ".join(f"--add-sub{kind} {first}-{first + subids.RANGE - 1}" for kind in kinds)
     return f"sudo usermod {flags} {shlex.quote(user)}"
 
 

@@ -37,6 +37,7 @@ class Facts:
         bounding: bounding set, as a bit mask.
         last_capability: highest capability number that the kernel knows.
         subuids, subgids: subordinate ranges as (first, count); empty for a caller who needs none.
+        free_range: first of 65536 subordinate ids that nobody has; what a user without any is to be given.
         id_programs: paths of newuidmap and newgidmap; empty where they are not installed.
         unified_cgroup: /sys/fs/cgroup is a pure cgroup v2 tree.
         hard_limits: hard resource limit by RLIMIT number; -1 is unlimited.
@@ -58,6 +59,7 @@ class Facts:
         self.last_capability = 40
         self.subuids: tuple[Range, ...] = ((100000, 65536),)
         self.subgids: tuple[Range, ...] = ((100000, 65536),)
+        self.free_range = 100000
         self.id_programs: tuple[str, str] | tuple[()] = ("/usr/bin/newuidmap", "/usr/bin/newgidmap")
         self.unified_cgroup = True
         self.hard_limits: dict[int, int] = {}
@@ -109,6 +111,8 @@ def read() -> Facts:
         facts.user = subids.login_name(facts.uid)
         facts.subuids, facts.subgids = subids.ranges(facts.user, facts.uid)
         facts.id_programs = subids.programs()
+        if not (facts.subuids and facts.subgids):
+            facts.free_range = subids.offer()
     return facts
 
 

@@ -6,8 +6,15 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     Range = tuple[int, int]
     """First id, how many."""
+
+RANGE = 65536
+"""How many ids one user is given as a rule."""
+FIRST_SUBORDINATE = 100000
+"""Where useradd(8) begins by default (SUB_UID_MIN of login.defs(5))."""
 
 _PROGRAM_DIRECTORIES = ("/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin")
 
@@ -44,7 +51,7 @@ def ranges(user: str, uid: int) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
     """
     if _name_service_has_subids() and (program := find_program("getsubids")):
         return _ask(program, user), _ask(program, "-g", user)
-    return _file_ranges("/etc/subuid", user, uid), _file_ranges("/etc/subgid", user, uid)
+    return parse(_text("/etc/subuid"), user, uid), parse(_text("/etc/subgid"), user, uid)
 
 
 def parse(text: str, user: str, uid: int) -> tuple[Range, ...]:
@@ -58,22 +65,22 @@ def parse(text: str, user: str, uid: int) -> tuple[Range, ...]:
     return tuple(found)
 
 
-def _file_ranges(path: str, user: str, uid: int) -> tuple[Range, ...]:
+def offer() -> int:
+    """Return the first of RANGE ids that nobody has in /etc/subuid or /etc/subgid."""
+    return free_range(used_ranges(_text("/etc/subuid"), _text("/etc/subgid")))
+
+
+def _text(path: str) -> str:
     try:
         with open(path, "rb", buffering=0) as file:
-            return parse(file.read().decode("utf-8", "replace"), user, uid)
+            return file.read().decode("utf-8", "replace")
     except OSError:
-        return ()
+        return ""
 
 
 def _name_service_has_subids() -> bool:
-    try:
-        with open("/etc/nsswitch.conf", "rb", buffering=0) as file:
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return False
-    sources = [line.partition(":")[2].split() for line in text.splitlines() if line.startswith("subid:")]
-    return any(source != "files" for line in sources for source in line)
+    lines = [line for line in _text("/etc/nsswitch.conf").splitlines() if line.startswith("subid:")]
+    return any(source != "files" for line in lines for source in line.partition(":")[2].split())
 
 
 def _ask(program: str, *arguments: str) -> tuple[Range, ...]:
@@ -88,3 +95,22 @@ def _ask(program: str, *arguments: str) -> tuple[Range, ...]:
         if first.isdecimal() and count.isdecimal():
             found.append((int(first), int(count)))
     return tuple(found)
+
+
+def used_ranges(*texts: str) -> list[tuple[int, int]]:
+    """Return (first, count) of every line of subuid(5) files, whoever owns it."""
+    found = []
+    for line in "\n".join(texts).splitlines():
+        first, _, count = line.strip().partition(":")[2].partition(":")
+        if first.isdecimal() and count.isdecimal():
+            found.append((int(first), int(count)))
+    return found
+
+
+def free_range(used: Iterable[tuple[int, int]]) -> int:
+    """Return the first id of the lowest free range of RANGE ids."""
+    first = FIRST_SUBORDINATE
+    for start, count in sorted(used):
+        if start < first + RANGE:
+            first = max(first, start + count)
+    return first

@@ -62,6 +62,11 @@ def has(lines: Iterable[IdMap], number: int) -> bool:
     return any(inside <= number < inside + count for inside, _, count in lines)
 
 
+def inside(lines: Iterable[IdMap], number: int) -> int:
+    """Return what `number`, an id outside, is inside, or -1 where it is not mapped."""
+    return next((first + number - start for first, start, count in lines if start <= number < start + count), -1)
+
+
 def id_number(text: str) -> int:
     """Return the id that decimal digits say, or -1 where they are none."""
     return int(text) if text.isdecimal() and len(text) <= _ID_DIGITS else -1
@@ -156,9 +161,10 @@ def _why_single(facts: Facts) -> str:
     if facts.subuids and facts.subgids:
         return f"the user namespace that {facts.user} is in does not have the ids of /etc/subuid and /etc/subgid"
     missing = "/etc/subuid" if not facts.subuids else "/etc/subgid"
+    offer = f"{facts.free_range}-{facts.free_range + 65535}"
     return (
         f"{missing} has no range for {facts.user}; fix, as root: "
-        f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {facts.user}"
+        f"usermod --add-subuids {offer} --add-subgids {offer} {facts.user}"
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.doctor import host
+from rootless.host import subids
 
 
 def refusal(error, command="", *, essential=True, **settings):
@@ -69,20 +70,20 @@ def test_a_profile_for_a_command_elsewhere_names_just_that():
 
 @given(st.lists(st.tuples(st.integers(0, 600_000), st.integers(1, 200_000))))
 def test_the_range_that_is_offered_is_free(used):
-    first = host.free_range(used)
-    assert first >= host.FIRST_SUBORDINATE
-    assert all(start + count <= first or start >= first + host.RANGE for start, count in used)
+    first = subids.free_range(used)
+    assert first >= subids.FIRST_SUBORDINATE
+    assert all(start + count <= first or start >= first + subids.RANGE for start, count in used)
 
 
 @given(st.lists(st.integers(0, 20), unique=True))
 def test_the_range_that_is_offered_is_the_lowest(blocks):
-    used = [(host.FIRST_SUBORDINATE + block * host.RANGE, host.RANGE) for block in blocks]
+    used = [(subids.FIRST_SUBORDINATE + block * subids.RANGE, subids.RANGE) for block in blocks]
     lowest = next(block for block in range(22) if block not in blocks)
-    assert host.free_range(used) == host.FIRST_SUBORDINATE + lowest * host.RANGE
+    assert subids.free_range(used) == subids.FIRST_SUBORDINATE + lowest * subids.RANGE
 
 
 def test_ranges_are_read_from_both_files_and_odd_lines_passed_over():
-    assert host.used_ranges("a:100000:65536\n# no\n\nb:x:1\n", "1000:165536:10\n:::\n") == [
+    assert subids.used_ranges("a:100000:65536\n# no\n\nb:x:1\n", "1000:165536:10\n:::\n") == [
         (100000, 65536),
         (165536, 10),
     ]
