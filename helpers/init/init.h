@@ -19,6 +19,7 @@ struct init {
     int proc_fd;     /* the host's /proc, from before the root changed */
     int root_fd;     /* the container's root, once it is a mount */
     int mask_fd;     /* an empty read-only tmpfs that masks directories, or -1 */
+    int64_t files_uid, files_gid; /* of FILES_AS, or -1 */
     char **args, **env, **env_end; /* of EXEC; at the end is room for HOME */
     bool in_directory; /* CHDIR has succeeded */
     const char *command;
@@ -29,7 +30,7 @@ extern struct init self;
 
 typedef int operation(const struct op *op);
 
-operation op_join, op_new_user, op_unshare, op_become, op_proc_write, op_non_dumpable, op_fork, op_session, op_keyring,
+operation op_join, op_new_user, op_unshare, op_become, op_files_as, op_proc_write, op_non_dumpable, op_fork, op_session, op_keyring,
     op_hostname, op_domainname, op_link_up;
 operation op_propagation, op_root, op_mount, op_bind, op_remount, op_mask, op_readonly_path, op_root_attributes, op_pivot,
     op_chroot;

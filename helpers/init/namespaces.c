@@ -44,6 +44,15 @@ int op_become(const struct op *op)
     return 0;
 }
 
+/* Files of the caller's whose group the container does not have are out of reach for the container's root, where that is
+ * somebody else: capabilities are over files with both ids mapped (user_namespaces(7)). IDS ends it. */
+int op_files_as(const struct op *op)
+{
+    self.files_uid = op->n[0];
+    self.files_gid = op->n[1];
+    return 0;
+}
+
 /* A process in a namespace that is joined must not reach this one by ptrace or /proc (CVE-2016-9962). */
 int op_non_dumpable(const struct op *op)
 {

@@ -57,6 +57,7 @@ enum opcode {
     OP_NO_NEW_PRIVS = 41,
     OP_SECCOMP = 42,
     OP_EXEC = 43,
+    OP_FILES_AS = 44,
 };
 
 enum on_error {

@@ -84,6 +84,7 @@ int op_groups(const struct op *op)
 
 int op_ids(const struct op *op)
 {
+    self.files_uid = -1;
     if (prctl(PR_SET_KEEPCAPS, 1) < 0)
         return failed("prctl(PR_SET_KEEPCAPS)");
     return op_become(op);

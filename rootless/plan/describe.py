@@ -18,6 +18,7 @@ _SENTENCES = {
     ops.NEW_USER: "create a user namespace",
     ops.UNSHARE: "create namespaces: {namespaces}",
     ops.BECOME: "become {uid}:{gid} of the user namespace",
+    ops.FILES_AS: "try as {uid}:{gid}, the caller, what is refused",
     ops.PROC_WRITE: "write {value} to /proc/{path}",
     ops.NON_DUMPABLE: "hide from processes in the joined namespaces",
     ops.FORK: "fork the container process",

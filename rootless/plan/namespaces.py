@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rootless.errors import RootlessError
 from rootless.plan import ops
-from rootless.plan.idmaps import has, id_maps
+from rootless.plan.idmaps import has, id_maps, inside
 from rootless.plan.ops import Op
 
 TYPE_CHECKING = False
@@ -117,7 +117,12 @@ def _become(context: Context) -> list[Op]:
         uids, gids = context.maps.uids, context.maps.gids
         uid = 0 if has(uids, 0) else uids[0][0]
         gid = 0 if has(gids, 0) else gids[0][0]
-        return [Op(ops.BECOME, uid, gid)]
+        plan = [Op(ops.BECOME, uid, gid)]
+        # a directory of the caller's with a group that is not mapped is closed to any other root (keep-id)
+        own_uid, own_gid = inside(uids, context.facts.uid), inside(gids, context.facts.gid)
+        if own_uid not in (-1, uid) and own_gid >= 0:
+            plan.append(Op(ops.FILES_AS, own_uid, own_gid))
+        return plan
     # which ids it has is not known; without root everything is set up as the caller
     return [Op(ops.BECOME, 0, 0, on_error=ops.ELSE)] if "user" in context.joined else []
 

@@ -84,6 +84,7 @@ WAIT_START = Kind(40, "wait_start")
 NO_NEW_PRIVS = Kind(41, "no_new_privs")
 SECCOMP = Kind(42, "seccomp", "flags", "filter")
 EXEC = Kind(43, "exec", "", "args env")
+FILES_AS = Kind(44, "files_as", "uid gid")
 
 KINDS = tuple(kind for kind in list(globals().values()) if isinstance(kind, Kind))
 
