@@ -97,8 +97,10 @@ def fail(error: RootlessError) -> None:
             text = getattr(error, name)
             if text:
                 record[name] = text
-        if _log.as_json and _log.waiting:
-            record["warnings"] = [each for each in _log.waiting if each["level"] == "warning"]
+        if _log.as_json:
+            warnings = [each for each in _log.waiting if each["level"] == "warning"]
+            if warnings:
+                record["warnings"] = warnings
             _log.waiting = []
         flush()
         _write(record)

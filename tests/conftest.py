@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -17,6 +18,13 @@ PROVIDED = "provided by CI"
 """In the reason of a skip: tests/run installs it, so on CI its want is a failure."""
 RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
 """Directory that tests/run made for this run: every component of its path is open to everybody."""
+
+
+def pytest_configure():
+    """Let the programs under test begin with every signal at its default: nohup or a shell's `&` ignores some."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class User:

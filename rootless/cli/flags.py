@@ -111,7 +111,12 @@ GLOBAL_FLAGS = (
     Flag("--root", VALUE, "DIR", "where the state of containers is kept"),
     Flag("--log", VALUE, "FILE", "append warnings and errors to FILE"),
     Flag("--log-format", CHOICE, "text|json", "how the log is written"),
-    Flag("--log-level", CHOICE, "error|warning|info|debug", "the least that is logged; default: info in a log file, else warning"),
+    Flag(
+        "--log-level",
+        CHOICE,
+        "error|warning|info|debug",
+        "the least that is logged; default: info in a log file, else warning",
+    ),
     Flag("--debug", SWITCH, "", "log everything, as it happens; show where an internal error comes from"),
     Flag("-v -V --version", SWITCH, "", "print the version"),
     Flag("--systemd-cgroup", SWITCH, "", "let systemd make the cgroup", ignored="no cgroup is made yet"),

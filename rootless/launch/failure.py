@@ -89,6 +89,7 @@ _FIXES: dict[Kind, dict[int, str]] = {
     ops.CHDIR: {
         errno.EACCES: "choose a working directory that the user of the program may enter",
         errno.EXDEV: "choose a directory inside the container",
+        errno.ENOTDIR: "name a directory of the image, or a new one",
     },
     ops.SECCOMP: {
         errno.EINVAL: "remove the seccomp flag that this kernel does not know",

@@ -99,7 +99,15 @@ def told(monkeypatch, tmp_path):
     [
         (MOUNT, "info", "the host's is bound instead"),
         (Op(ops.DEVICE_NODE, 0, 1, 3, 0, 0, "/dev/null"), "info", "the host's device is bound instead"),
-        (Op(ops.BIND, 0, 0, 0, 0, 0, 0, "/a", "/b"), "warning", "bound with all that the host's mount has"),
+        (
+            Op(ops.BIND, 0, 0, 0, 0, 0, 0, "/a", "/b", alternatives=1),
+            "warning",
+            "bound with all that the host's mount has",
+        ),
+        (Op(ops.BIND, 0, 0, 0, 0, 0, 0, "/a", "/b"), "warning", "left out"),
+        (Op(ops.GROUPS, "5,6"), "warning", "the caller's groups are kept"),
+        (Op(ops.GROUPS, ""), "info", "the caller's groups are kept"),
+        (Op(ops.BECOME, 0, 0), "info", "it has no root, and what is set up belongs to the caller"),
         (Op(ops.KEYRING, "_ses.c1"), "warning", "the caller's session keyring is kept"),
         (Op(ops.SESSION), "warning", "left out"),
     ],

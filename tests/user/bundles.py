@@ -1,4 +1,4 @@
-"""Bundles for the tests: a small root file system of the user's own, and a config.json that begins like `runc spec`'s."""
+"""Bundles for the tests: a small root file system of the user's own, and a config.json like that of `runc spec`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,68 @@ import subprocess
 from pathlib import Path
 
 APPLETS = (
-    "awk cat chmod chown cut date dd df echo env false find grep head hostname id kill ln ls mkdir mknod mount mv nc "
-    "nproc od ping printf ps pwd readlink rm rmdir sed seq sh sleep sort stat stty tail tee test touch tr true tty umount "
-    "uname wc which xargs dmesg fuser setsid su mkfifo sync ulimit ifconfig ip"
-).split()
+    "awk",
+    "cat",
+    "chmod",
+    "chown",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "echo",
+    "env",
+    "false",
+    "find",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "kill",
+    "ln",
+    "ls",
+    "mkdir",
+    "mknod",
+    "mount",
+    "mv",
+    "nc",
+    "nproc",
+    "od",
+    "ping",
+    "printf",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "rmdir",
+    "sed",
+    "seq",
+    "sh",
+    "sleep",
+    "sort",
+    "stat",
+    "stty",
+    "tail",
+    "tee",
+    "test",
+    "touch",
+    "tr",
+    "true",
+    "tty",
+    "umount",
+    "uname",
+    "wc",
+    "which",
+    "xargs",
+    "dmesg",
+    "fuser",
+    "setsid",
+    "su",
+    "mkfifo",
+    "sync",
+    "ulimit",
+    "ifconfig",
+    "ip",
+)
 
 DEFAULT_CAPABILITIES = [
     "CAP_CHOWN",
@@ -33,7 +91,7 @@ CONFIG = {
         "args": ["sh"],
         "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
         "cwd": "/",
-        "capabilities": {name: DEFAULT_CAPABILITIES for name in ("bounding", "effective", "permitted", "inheritable")},
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted", "inheritable"), DEFAULT_CAPABILITIES),
         "noNewPrivileges": True,
     },
     "root": {"path": "rootfs", "readonly": False},

@@ -22,7 +22,9 @@ def trixie(request, need):
     if os.geteuid() != 0:
         pytest.skip("needs root: mmdebstrap writes device nodes")
     sources = b"".join(
-        path.read_bytes() for path in sorted(Path("/etc/apt").glob("sources.list*/*")) if path.suffix in (".list", ".sources")
+        path.read_bytes()
+        for path in sorted(Path("/etc/apt").glob("sources.list*/*"))
+        if path.suffix in (".list", ".sources")
     )
     key = hashlib.sha256(sources + TRIXIE_PACKAGES.encode()).hexdigest()[:12]
     archive = Path(request.config.cache.mkdir("images")) / f"trixie-{key}.tar"
@@ -49,7 +51,7 @@ def debian(user, rootless_command, trixie):
     bundle = user.tmp / "debian"
     with trixie.open("rb") as archive:
         user.run([rootless_command, "new", bundle, "--from", "-"], stdin=archive, check=True)
-    yield bundle
+    return bundle
 
 
 def own_mappings(user) -> dict:
@@ -75,7 +77,12 @@ def for_runc(user, config: dict) -> dict:
     linux.pop("resources", None)
     if not any(namespace["type"] == "network" for namespace in linux["namespaces"]):
         # runc does not bind the host's /sys by itself where sysfs is refused
-        bound = {"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]}
+        bound = {
+            "destination": "/sys",
+            "type": "none",
+            "source": "/sys",
+            "options": ["rbind", "nosuid", "noexec", "nodev", "ro"],
+        }
         config["mounts"] = [bound if mount["destination"] == "/sys" else mount for mount in config["mounts"]]
     return config
 
@@ -100,8 +107,10 @@ def run_both(user, rootless_command, runc, bundle: Path) -> tuple[str, str]:
 def test_debian_bundle_does_what_it_does_under_runc(user, rootless_command, need, debian):
     set_command(
         debian,
-        "apt-get --version | head -n 1; id; cat /proc/self/uid_map; touch /tmp/x; chown 33:33 /tmp/x; stat -c '%u %g' /tmp/x; "
-        "mount | awk '{print $3, $5}' | grep -E '^(/|/proc|/dev|/dev/pts) '; dpkg --print-architecture; ls -ln /etc/shadow; "
+        "apt-get --version | head -n 1; id; cat /proc/self/uid_map; touch /tmp/x; chown 33:33 /tmp/x; "
+        "stat -c '%u %g' /tmp/x; "
+        "mount | awk '{print $3, $5}' | grep -E '^(/|/proc|/dev|/dev/pts) '; dpkg --print-architecture; "
+        "ls -ln /etc/shadow; "
         "setpriv --reuid 33 --regid 33 --clear-groups id",
     )
     ours, theirs = run_both(user, rootless_command, need("runc"), debian)
@@ -114,7 +123,9 @@ def test_debian_bundle_does_what_it_does_under_runc(user, rootless_command, need
 
 
 def test_setuid_program_of_an_image_gains_its_owner(user, rootless_command, debian):
-    config = set_command(debian, "cp /usr/bin/id /tmp/id && chmod 4755 /tmp/id && setpriv --reuid 33 --clear-groups /tmp/id")
+    config = set_command(
+        debian, "cp /usr/bin/id /tmp/id && chmod 4755 /tmp/id && setpriv --reuid 33 --clear-groups /tmp/id"
+    )
     config["process"]["noNewPrivileges"] = False
     write_config(debian, config)
 
@@ -140,8 +151,10 @@ def test_owners_of_an_unpacked_archive_are_the_images(user, rootless_command, de
 def test_busybox_bundle_does_what_it_does_under_runc(user, rootless_command, need):
     script = (
         "id; cat /proc/self/uid_map /proc/self/gid_map; grep -E '^(Cap|NoNewPrivs|Seccomp:|Umask)' /proc/self/status; "
-        "hostname; ls /dev | grep -v core; readlink /dev/fd /dev/stdin /dev/ptmx; ifconfig lo | grep -c UP; env | sort; pwd; "
-        "awk '{print $5}' /proc/self/mountinfo | sort; ls /proc/self/fd | wc -l; cat /proc/kcore | wc -c; ls /sys/firmware"
+        "hostname; ls /dev | grep -v core; readlink /dev/fd /dev/stdin /dev/ptmx; ifconfig lo | grep -c UP; "
+        "env | sort; pwd; "
+        "awk '{print $5}' /proc/self/mountinfo | sort; ls /proc/self/fd | wc -l; cat /proc/kcore | wc -c; "
+        "ls /sys/firmware"
     )
     config = base_config("sh", "-c", script)
     config["hostname"] = "box"
@@ -161,7 +174,9 @@ def test_bundle_of_runc_spec_unchanged(user, rootless_command, need):
     own(user, bundle)
     user.run([need("runc"), "spec", "--bundle", bundle], check=True)
     # it asks for a terminal: `script` is one
-    done = user.run(["script", "-qec", f"{rootless_command} run {bundle}", "/dev/null"], input="echo 'in:' $((6*7)); exit 9\n")
+    done = user.run(
+        ["script", "-qec", f"{rootless_command} run {bundle}", "/dev/null"], input="echo 'in:' $((6*7)); exit 9\n"
+    )
 
     assert "in: 42" in done.stdout
     assert done.returncode == 9
@@ -197,7 +212,12 @@ def test_user_without_uidmap_gets_a_container_and_the_line_that_mends_it(user, r
 
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-euc", f'{hide}; exec "$@"', "sh", *become, rootless_command, "run", bundle],
-        env=user.env, cwd=user.tmp, capture_output=True, text=True, timeout=60, check=True,
+        env=user.env,
+        cwd=user.tmp,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
 
     assert done.stdout.split() == ["0", "0", str(user.uid), "1"]
@@ -249,7 +269,8 @@ def test_user_namespace_that_config_nests_is_made(user, rootless_command):
 
 PODMAN_SCRIPT = (
     "id; grep -E '^(Cap|NoNewPrivs|Seccomp:|Umask|Groups)' /proc/self/status; cat /proc/self/uid_map; ulimit -n; pwd; "
-    "awk '{print $5, $6}' /proc/self/mountinfo | grep -v -e /etc/ -e /run/ -e cgroup | sort; env | grep -v -e HOSTNAME -e CONTAINER_ID | sort; "
+    "awk '{print $5, $6}' /proc/self/mountinfo | grep -v -e /etc/ -e /run/ -e cgroup | sort; "
+    "env | grep -v -e HOSTNAME -e CONTAINER_ID | sort; "
     "touch /tmp/x && stat -c %u /tmp/x; readlink /proc/self/ns/user >/dev/null; cat /proc/kcore | wc -c; exit 4"
 )
 

@@ -138,6 +138,13 @@ def test_a_reader_that_goes_ends_the_program(rootless, user):
     nothing_is_left(rootless)
 
 
+def test_input_that_the_program_does_not_read_is_left_for_others(rootless, user):
+    bundle = make_bundle(user, base_config("sh", "-c", 'read line; echo "<$line>"'))
+    words = " ".join(rootless.argv("run", "-b", bundle, "c1"))
+    done = user.run(["sh", "-c", f"{words}; {words}; cat"], input="one\ntwo\nthree\nfour\n")
+    assert done.stdout == "<one>\n<two>\nthree\nfour\n"
+
+
 def test_output_is_the_programs_alone(runs):
     done = runs("true")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

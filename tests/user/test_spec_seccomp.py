@@ -252,7 +252,7 @@ def test_conditions_on_one_argument_are_alternatives(either):
 
 # --- Flags and architectures ------------------------------------------------------------------------------------------
 
-FLAGS = ("TSYNC", "LOG", "SPEC_ALLOW")
+FLAGS = ("TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV")
 
 
 @pytest.mark.parametrize("flags", [[], *([flag] for flag in FLAGS), FLAGS], ids=str)

@@ -369,6 +369,16 @@ def test_an_interrupted_create_leaves_nothing(rootless, bundle, killed, moment):
     until(lambda: not executors(rootless.user), "every process that was begun ends")
 
 
+@pytest.mark.parametrize("moment", [(SPAWN, 2), ("renameat", 2), ("pidfd_open", 1)], ids=str)
+def test_a_killed_run_can_be_deleted_and_run_again(rootless, bundle, killed, moment):
+    mounts = Path("/proc/self/mountinfo").read_text()
+    assert killed("KILL", moment, "run", "--bundle", bundle, "c1")[0] == -signal.SIGKILL
+    _nothing_is_left(rootless, mounts)
+    write_config(bundle, base_config("sh", "-c", "exit 7"))
+    assert rootless("run", "--bundle", bundle, "c1").returncode == 7
+    _nothing_is_left(rootless, mounts)
+
+
 def test_a_killed_start_has_started_or_not(rootless, bundle, killed):
     rootless.create("c1", bundle)
     assert killed("KILL", ("connect", 1), "start", "c1")[0] == -signal.SIGKILL
