@@ -26,6 +26,7 @@ RECORD = struct.Struct("=HBBI6q8I")
 LISTS = {(ops.MOUNT.code, 3), (ops.REMOUNT.code, 1), (ops.COMMAND.code, 0), (ops.EXEC.code, 0), (ops.EXEC.code, 1)}
 SANITIZERS = "-fsanitize=address,undefined"
 
+LAST_CODE = max(kind.code for kind in ops.KINDS)
 KINDS = st.sampled_from([kind for kind in ops.KINDS if kind is not ops.EXEC])
 NUMBERS = st.integers(-(2**63), 2**63 - 1)
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
@@ -75,7 +76,7 @@ MALFORMED = {
     "four billion bytes of strings": header(3, HUGE) + PLAN[HEADER.size :],
     "sizes whose sum is right in 32 bits": header(3 + 2**29, STRINGS) + PLAN[HEADER.size :],
     "operation 0": plan_of((record(0), b"\0\0")),
-    "an operation past the last": plan_of((record(1), struct.pack("=H", ops.EXEC.code + 1))),
+    "an operation past the last": plan_of((record(1), struct.pack("=H", LAST_CODE + 1))),
     "operation 65535": plan_of((record(0), b"\xff\xff")),
     "an unknown on_error": plan_of((record(0, 2), b"\x03")),
     "alternatives up to the end": plan_of((record(0, 2), b"\x02\x03")),
@@ -103,7 +104,7 @@ def refused_here(plan: bytes) -> bool:
     strings = plan[record(count) :]
     for index in range(count):
         code, on_error, alternatives, _, *rest = RECORD.unpack_from(plan, record(index))
-        if code not in range(ops.JOIN.code, ops.EXEC.code + 1) or (code == ops.EXEC.code and index != count - 1):
+        if code not in range(ops.JOIN.code, LAST_CODE + 1) or (code == ops.EXEC.code and index != count - 1):
             return True
         if on_error > ops.ELSE or index + alternatives >= count:
             return True
