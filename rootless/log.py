@@ -130,9 +130,13 @@ def _tell(level: str, message: str, fields: dict[str, object]) -> None:
 
 
 def _record(level: str, message: str, fields: dict[str, object]) -> dict[str, object]:
+    return {"level": level, "msg": message, "time": timestamp(), **fields}
+
+
+def timestamp() -> str:
+    """Return the time now as Go's RFC3339Nano, in UTC."""
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09}Z"
-    return {"level": level, "msg": message, "time": now, **fields}
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09}Z"
 
 
 def _write(record: dict[str, object]) -> None:

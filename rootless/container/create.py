@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 
 from rootless import OCI_VERSION, log
 from rootless.bundle.load import load
@@ -15,6 +14,7 @@ from rootless.host import facts
 from rootless.launch.protocol import Launch
 from rootless.launch.seccomp import compiled
 from rootless.plan.compile import compile_plan
+from rootless.plan.context import UNMET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def plan_for(options: Options) -> tuple[Bundle, Plan]:
 def prepare(plan: Plan) -> None:
     """Compile what the Plan leaves open, and log where it differs from config.json."""
     for note in plan.notes:
-        tell = log.warning if note.kind == "not honoured" else log.info
+        tell = log.warning if note.kind == UNMET else log.info
         tell(note.text, where=note.where)
     if plan.filter:
         plan.load_filter(compiled(plan.filter, cache_directory()))
@@ -81,7 +81,7 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
         "bootId": boot_id(),
         "bundle": bundle.directory,
         "rootfs": bundle.rootfs,
-        "created": timestamp(),
+        "created": log.timestamp(),
         "annotations": bundle.config.get("annotations") or {},
         "owner": plan.owner,
         "afterStart": plan.after_start(),
@@ -104,12 +104,6 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
         launch.kill()
         raise
     return launch
-
-
-def timestamp() -> str:
-    """Return the time now as Go's RFC3339Nano, in UTC."""
-    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09}Z"
 
 
 def cache_directory() -> str:

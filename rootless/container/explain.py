@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless.container.create import plan_for
 from rootless.plan import ops
-from rootless.plan.context import UNMET
+from rootless.plan.context import ADAPTED, UNMET
 from rootless.plan.describe import details, sentence
 
 TYPE_CHECKING = False
@@ -118,7 +118,7 @@ def _id_maps(plan: Plan) -> Iterator[str]:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
-    for kind, title in (("adapted", "Adapted, to run without root:"), (UNMET, "Asked for and not done:")):
+    for kind, title in ((ADAPTED, "Adapted, to run without root:"), (UNMET, "Asked for and not done:")):
         chosen = [note for note in plan.notes if note.kind == kind]
         if chosen:
             yield title

@@ -66,8 +66,8 @@ def allow(verb: str, container_id: str, status: str) -> None:
 
 def status(entry: Entry, state: dict[str, Any]) -> str:
     """Return the state of a container now."""
-    process = Process.read(state["pid"])
-    if process is None or not process.alive or process.start_time != state["startTime"] or state["bootId"] != boot_id():
+    process = _first_process(state)
+    if process is None or not process.alive:
         return STOPPED
     if state["status"] == CREATING:
         return CREATING
@@ -100,6 +100,14 @@ class Process:
             return None
 
 
+def _first_process(state: dict[str, Any]) -> Process | None:
+    """Return the container's process, or None when there is none, or the number is somebody else's."""
+    process = Process.read(state["pid"])
+    if process is None or process.start_time != state["startTime"] or state["bootId"] != boot_id():
+        return None
+    return process
+
+
 def boot_id() -> str:
     """Return what distinguishes this boot from others; a process id means nothing across them."""
     with open("/proc/sys/kernel/random/boot_id", "rb", buffering=0) as file:
@@ -112,8 +120,7 @@ def open_process(state: dict[str, Any]) -> int:
         fd = os.pidfd_open(state["pid"])
     except ProcessLookupError:
         return -1
-    process = Process.read(state["pid"])
-    if process is None or process.start_time != state["startTime"] or state["bootId"] != boot_id():
+    if _first_process(state) is None:
         os.close(fd)
         return -1
     return fd

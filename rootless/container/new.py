@@ -19,8 +19,7 @@ from rootless.bundle.spec import capability_sets, default_config, write_config
 from rootless.errors import RootlessError
 from rootless.host import facts as host_facts
 from rootless.host.subids import find_program
-from rootless.launch.userns import run_in_userns
-from rootless.plan.idmaps import id_maps
+from rootless.launch.userns import own_maps, run_in_userns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ def _remove(work: str, *, keep: bool) -> None:
     for path in paths:
         shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.unlink(path)
     left = [path for path in paths if os.path.lexists(path)]
-    if left and run_in_userns([_program("rm"), "-rf", "--", *left], _own_maps()[0]):
+    if left and run_in_userns([_program("rm"), "-rf", "--", *left], own_maps()[0]):
         log.warning(f"could not remove all of {work}")
     elif not keep:
         os.rmdir(work)
@@ -175,7 +174,7 @@ def _remove(work: str, *, keep: bool) -> None:
 
 def _unpack(path: str, rootfs: str) -> Contents:
     """Unpack the archive `path` into `rootfs`, as root of a user namespace with all of the caller's ids."""
-    maps, shortcoming = _own_maps()
+    maps, shortcoming = own_maps()
     ids = _ids(maps)
     single = any(sum(count for _, count in ranges) == 1 for ranges in (ids.uids, ids.gids))
     tar = extract_command(_program("tar"), rootfs, keep_owners=not single)
@@ -198,12 +197,6 @@ def _unpack(path: str, rootfs: str) -> Contents:
             f"every file is now owned by root of the container: {shortcoming or 'it is the only id there is here'}"
         )
     return contents
-
-
-def _own_maps() -> tuple[IdMaps, str]:
-    """Return all ids that the caller may map, and why it is a single one, if so."""
-    maps, _, shortcoming = id_maps({}, {}, host_facts.read(), "")
-    return maps, shortcoming
 
 
 def _ids(maps: IdMaps) -> Ids:

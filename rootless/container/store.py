@@ -38,6 +38,7 @@ _SHAPE = {
     "created": str,
     "annotations": dict,
     "owner": str,
+    "afterStart": dict,
 }
 """What state.json holds."""
 START_SOCKET = "start.sock"
@@ -52,7 +53,7 @@ def state_root(asked: str) -> str:
     if asked:
         return os.path.abspath(asked)
     uid = os.geteuid()
-    if uid == 0 and _owned(asked := "/run", 0) and os.access(asked, os.W_OK) and not os.environ.get("XDG_RUNTIME_DIR"):
+    if uid == 0 and _owned("/run", 0) and os.access("/run", os.W_OK) and not os.environ.get("XDG_RUNTIME_DIR"):
         return "/run/rootless"
     for directory in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"):
         if directory.startswith("/") and _owned(directory, uid):

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from rootless.host import facts as host_facts
 from rootless.host import subids
+from rootless.plan.compile import KERNEL_FLOOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from rootless.host.facts import Facts
 
-OLDEST_KERNEL = (5, 12)
 NOBODY = 65534
 
 CLONE_NEWNS = 0x00020000
@@ -78,9 +78,9 @@ def lacks(command: str = "") -> list[Lack]:
 
 
 def _kernel(facts: Facts) -> Iterable[Lack]:
-    if facts.kernel < OLDEST_KERNEL:
+    if facts.kernel < KERNEL_FLOOR:
         yield Lack(
-            "Linux {}.{} or newer (this is {}.{})".format(*OLDEST_KERNEL, *facts.kernel),
+            "Linux {}.{} or newer (this is {}.{})".format(*KERNEL_FLOOR, *facts.kernel),
             "mounts are made with system calls that this kernel does not have",
             "boot a newer kernel",
             essential=True,

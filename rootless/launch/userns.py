@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from rootless.plan.idmaps import IdMaps
 
 
-def own_maps() -> IdMaps:
-    """Return the id maps that `run_in_userns` uses."""
-    return id_maps({}, {}, host_facts.read(), "")[0]
+def own_maps() -> tuple[IdMaps, str]:
+    """Return all ids that the caller may map, and why it is a single one, if so."""
+    maps, _, shortcoming = id_maps({}, {}, host_facts.read(), "")
+    return maps, shortcoming
 
 
 def run_in_userns(args: Sequence[str], maps: IdMaps, *, stdin: int = 0) -> int:

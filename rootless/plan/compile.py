@@ -99,7 +99,8 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
     namespaces.decide(context)
     later.note(context)
     process.choose_user(context)
-    last, seccomp_filter = process.execute(context)
+    raised, lowered = process.rlimits(context)
+    last, seccomp_filter = process.execute(context, lowered)
     plan = [
         *process.oom_score(context),
         *namespaces.enter(context),
@@ -114,7 +115,7 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         *process.sysctls(context),
         *mounts.protect(context),
         *mounts.change_root(context),
-        *process.identity(context),
+        *process.identity(context, raised),
         *process.find(context),
         Op(ops.READY),
         Op(ops.WAIT_START),

@@ -122,8 +122,8 @@ def _existing_groups(context: Context, value: str, where: str) -> str:
     return existing
 
 
-def identity(context: Context) -> list[Op]:
-    """Return the operations that make the process what the program will be: limits, ids, capabilities."""
+def identity(context: Context, raised: list[Op]) -> list[Op]:
+    """Return the operations that make the process what the program will be: limits to raise, ids, capabilities."""
     process = context.process
     effective, permitted, inheritable, bounding, ambient = _capability_sets(context)
     if _needs_rights_for_seccomp(context):
@@ -132,7 +132,6 @@ def identity(context: Context) -> list[Op]:
         # come last, and need not allow what comes before it.
         effective |= 1 << _CAP_SYS_ADMIN
         permitted |= 1 << _CAP_SYS_ADMIN
-    raised, _ = _rlimits(context)
     umask = (process.get("user") or {}).get("umask")
     # what only the container's root may enter will do (/root, for another user), and so will what root may not enter
     # and the program's user may (a volume on NFS), as runc has it
@@ -175,10 +174,9 @@ def find(context: Context) -> list[Op]:
     return plan
 
 
-def execute(context: Context) -> tuple[list[Op], SeccompFilter | None]:
-    """Return what happens after the start: limits, seccomp, the program; and the filter, compiled elsewhere."""
+def execute(context: Context, lowered: list[Op]) -> tuple[list[Op], SeccompFilter | None]:
+    """Return what happens after the start: limits to lower, seccomp, the program; the filter, compiled elsewhere."""
     process = context.process
-    _, lowered = _rlimits(context)
     plan = list(lowered)
     if process.get("noNewPrivileges"):
         plan.append(Op(ops.NO_NEW_PRIVS, where="process.noNewPrivileges"))
@@ -258,7 +256,7 @@ def _capability_number(name: str) -> int:
     return CAPABILITIES.index(bare) if bare in CAPABILITIES else -1
 
 
-def _rlimits(context: Context) -> tuple[list[Op], list[Op]]:
+def rlimits(context: Context) -> tuple[list[Op], list[Op]]:
     """Return the limits that raise a hard limit, which needs rights, and the others, which may wait for the end.
 
     A low RLIMIT_NOFILE or RLIMIT_FSIZE that came earlier would hit the set-up instead of the program.
@@ -272,11 +270,10 @@ def _rlimits(context: Context) -> tuple[list[Op], list[Op]]:
         soft, hard = _signed(limit["soft"]), _signed(limit["hard"])
         ceiling = facts.hard_limits.get(number, _UNLIMITED)
         if _above(hard, ceiling) and not facts.may(_CAP_SYS_RESOURCE):
-            note = (
-                f"{limit['type']} is {ceiling}, the caller's own hard limit: only root may raise it to {limit['hard']}"
+            context.unmet(
+                where,
+                f"{limit['type']} is {ceiling}, the caller's own hard limit: only root may raise it to {limit['hard']}",
             )
-            if not any(said.where == where for said in context.notes):
-                context.unmet(where, note)
             hard = ceiling
             soft = ceiling if _above(soft, ceiling) else soft
         op = Op(ops.RLIMIT, number, soft, hard, where=where)

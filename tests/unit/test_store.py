@@ -45,6 +45,7 @@ def state(pid=1, now=CREATED, **changes):
         "status": now,
         "startTime": process.start_time if process else 1,
         "bootId": boot_id(),
+        "afterStart": {"first": 0, "operations": []},
         "bundle": "/bundle",
         "rootfs": "/bundle/rootfs",
         "created": "2030-01-01T00:00:00.000000000Z",

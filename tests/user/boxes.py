@@ -24,6 +24,9 @@ RUNC_BUSY = "could not ensure we are a cloned binary: Device or resource busy"
 """runc 1.1.15, seldom: it cannot seal the copy of itself that it has just written. It is asked again."""
 ATTEMPTS = 5
 
+STATUS = "cat /proc/self/status"
+"""A command whose lines status_of() reads."""
+
 
 class Box:
     """One bundle of `user`, run by `command` (`rootless` or `runc`, with its global flags).

@@ -149,7 +149,7 @@ class Executor:
     def map_ids(self) -> None:
         """Write the id maps: all that the user has, or root alone."""
         if self.all_ids:
-            idmap.write(self.first, userns.own_maps())
+            idmap.write(self.first, userns.own_maps()[0])
             return
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {os.getuid()} 1"), ("gid_map", f"0 {os.getgid()} 1")):
             with open(f"/proc/{self.first}/{name}", "w") as file:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.user.boxes import (
+    STATUS,
     add_mount,
     add_probe,
     config_with_maps,
@@ -15,10 +16,7 @@ from tests.user.boxes import (
 )
 from tests.user.bundles import base_config, own
 
-STATUS = "cat /proc/self/status"
-UNLIMITED = 2**64 - 1
-
-CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP = 0, 1, 3, 5, 6, 7, 8
+CHOWN, KILL, SETUID = 0, 5, 7
 NET_BIND_SERVICE, NET_RAW, SYS_ADMIN, SYS_NICE = 10, 13, 21, 23
 NAMES = {
     CHOWN: "CAP_CHOWN",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.user.boxes import (
+    STATUS,
     Box,
     add_mount,
     add_probe,
@@ -18,20 +19,7 @@ from tests.user.boxes import (
 )
 from tests.user.bundles import base_config, own
 
-STATUS = "cat /proc/self/status"
 UNLIMITED = 2**64 - 1
-
-CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP = 0, 1, 3, 5, 6, 7, 8
-NET_BIND_SERVICE, NET_RAW, SYS_ADMIN, SYS_NICE = 10, 13, 21, 23
-NAMES = {
-    CHOWN: "CAP_CHOWN",
-    KILL: "CAP_KILL",
-    SETUID: "CAP_SETUID",
-    NET_BIND_SERVICE: "CAP_NET_BIND_SERVICE",
-    NET_RAW: "CAP_NET_RAW",
-    SYS_ADMIN: "CAP_SYS_ADMIN",
-    SYS_NICE: "CAP_SYS_NICE",
-}
 
 
 # --- args, env, cwd ---------------------------------------------------------------------------------------------------
