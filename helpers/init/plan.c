@@ -27,7 +27,7 @@ const char *plan_decode(const void *bytes, size_t length, struct plan *plan)
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct op *op = &plan->ops[i];
 
-        if (op->code < OP_JOIN || op->code > OP_FILES_AS)
+        if (op->code < OP_JOIN || op->code >= OP_END)
             return "it has an unknown operation";
         if (op->on_error > ON_ERROR_ELSE || op->alternatives >= plan->count - i)
             return "an operation has impossible alternatives";

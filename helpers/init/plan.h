@@ -58,6 +58,7 @@ enum opcode {
     OP_SECCOMP = 42,
     OP_EXEC = 43,
     OP_FILES_AS = 44,
+    OP_END, /* one more than the last */
 };
 
 enum on_error {
