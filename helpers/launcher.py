@@ -1,6 +1,8 @@
 """Write the installed `rootless` command: a script that starts Python isolated, without `site`, and fast.
 
 ``python3 helpers/launcher.py ENV/bin/python3 OUT ENV/lib/python3.X/site-packages``
+
+The first directory holds the package; its modules go into one file that the command loads (helpers/image.py).
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,33 @@ if TYPE_CHECKING:
 
 FLAGS = "-IS"
 """Isolated from the environment and the current directory; no site-packages but those named in the script."""
+
+IMAGE_WRITER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "image.py")
+IMAGE = "rootless/__pycache__/modules.image"
+
+SCRIPT = """\
+import sys
+import _signal
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # no traceback while modules are loaded
+sys.path += {paths!r}
+try:
+    with open({image!r}, "rb", 0) as file:
+        image = file.read()
+except OSError:
+    image = b""
+from _frozen_importlib_external import MAGIC_NUMBER
+if image.startswith(MAGIC_NUMBER):
+    import marshal
+    image = memoryview(image)
+    end = 8 + int.from_bytes(image[4:8], "little")
+    loader, modules, orders = marshal.loads(image[8:end])
+    exec(loader)
+    use(modules, orders, image[end:])
+del image
+from rootless.__main__ import main_and_exit
+main_and_exit()
+"""
 
 SHEBANG_LIMIT = 127
 """Bytes that every kernel reads of a first line, its newline included (it is 255 since Linux 5.1)."""
@@ -36,13 +66,15 @@ def script(python: str, paths: Sequence[str]) -> bytes:
     if len(first.encode()) > SHEBANG_LIMIT or " " in python:
         # Two languages in one file: an exec to the shell, a string that nobody uses to Python.
         first = f"#!/bin/sh\n'''exec' {shlex.quote(python)} {FLAGS} \"$0\" \"$@\"\n' '''\n"
-    lines = ("import sys", f"sys.path += {list(paths)!r}", "from rootless.__main__ import main", "sys.exit(main())")
-    return (first + "\n".join(lines) + "\n").encode()
+    return (first + SCRIPT.format(paths=list(paths), image=os.path.join(paths[0], IMAGE))).encode()
 
 
 def write(out: str, python: str, paths: Sequence[str]) -> None:
-    """Write the command to the file `out`, executable for everybody; see `script`."""
+    """Write the modules' image, and the command to the file `out`, executable for everybody; see `script`."""
     content = script(python, paths)
+    subprocess.run(
+        [python, FLAGS, "-X", "no_debug_ranges", IMAGE_WRITER, os.path.join(paths[0], "rootless")], check=True
+    )
     with open(out, "wb") as file:
         os.fchmod(file.fileno(), 0o755)
         file.write(content)
@@ -57,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         write(options.out, options.python, options.path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
         print(f"write the launcher {options.out}: {error}; fix: install to another directory", file=sys.stderr)
         return 1
     return 0

@@ -9,10 +9,11 @@ Without a log file people read standard error: ``rootless: …``, or the same JS
 
 from __future__ import annotations
 
-import os
+import posix
 import time
 
-from rootless.errors import RootlessError, one_line
+from rootless import paths
+from rootless.errors import EXHAUSTED, RootlessError, one_line
 
 LEVELS = ("error", "warning", "info", "debug")
 STDERR = 2
@@ -54,15 +55,15 @@ def configure(path: str, *, as_json: bool, level: str) -> None:
     path = path.removeprefix("file:")
     if path:
         try:
-            os.close(_open(path))
+            posix.close(_open(path))
         except OSError as error:
             raise RootlessError(
                 "--log: open " + path,
                 cause=error.strerror or str(error),
-                fix="name a file that you may write",
+                fix=EXHAUSTED.get(error.errno or 0, "name a file that you may write"),
                 code="RL-LOG",
             ) from None
-        _log.path = os.path.abspath(path)
+        _log.path = paths.absolute(path)
 
 
 def is_debug() -> bool:
@@ -118,7 +119,7 @@ def _tell(level: str, message: str, fields: dict[str, object]) -> None:
         return
     record = _record(level, message, fields)
     to_people = not (_log.path or _log.as_json)
-    if level == "warning" and (to_people or (_log.path and os.isatty(STDERR))):
+    if level == "warning" and (to_people or (_log.path and posix.isatty(STDERR))):
         _print("rootless: warning: " + one_line(message))
     if to_people:
         if level != "warning":
@@ -145,23 +146,26 @@ def _write(record: dict[str, object]) -> None:
     if not _log.path:
         _print(line)
         return
+    data = line.encode() + b"\n"
     try:
         descriptor = _open(_log.path)
         try:
-            os.write(descriptor, line.encode() + b"\n")
+            # the rest of a line fits on no disk that took a part of it; trying tells why
+            while data:
+                data = data[posix.write(descriptor, data) :]
         finally:
-            os.close(descriptor)
+            posix.close(descriptor)
     except OSError as error:
         _print(f"rootless: warning: --log: write {one_line(_log.path)}: {error.strerror}")
 
 
 def _open(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    return posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC, 0o644)
 
 
 def _print(line: str) -> None:
     try:
-        os.write(STDERR, line.encode("utf-8", "backslashreplace") + b"\n")
+        posix.write(STDERR, line.encode("utf-8", "backslashreplace") + b"\n")
     except OSError:
         return  # Nobody reads standard error; there is nowhere to say so.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import posix
+import stat
 
-from rootless.bundle.check import check
+from rootless import paths
 from rootless.bundle.jsontext import parse
 from rootless.errors import RootlessError
 
@@ -14,14 +15,15 @@ if TYPE_CHECKING:
 
 
 class Bundle:
-    """A bundle that was read and checked: absolute `directory` and `rootfs`, and the `config` as data."""
+    """A bundle that was read and checked: absolute `directory` and `rootfs`, the `config` as data and as `text`."""
 
-    __slots__ = ("config", "directory", "rootfs")
+    __slots__ = ("config", "directory", "rootfs", "text")
 
-    def __init__(self, directory: str, config: dict[str, Any]) -> None:
+    def __init__(self, directory: str, config: dict[str, Any], text: bytes = b"") -> None:
         self.directory = directory
         self.config = config
-        self.rootfs = os.path.normpath(os.path.join(directory, config["root"]["path"]))
+        self.text = text
+        self.rootfs = paths.normal(paths.join(directory, config["root"]["path"]))
 
 
 def load(directory: str, config_file: str = "") -> Bundle:
@@ -34,8 +36,10 @@ def load(directory: str, config_file: str = "") -> Bundle:
     Raises:
         RootlessError: `RL-BUNDLE` when something is missing, `RL-CONFIG…` when config.json is wrong.
     """
-    directory = os.path.abspath(directory or ".")
-    path = os.path.abspath(config_file) if config_file else f"{directory}/config.json"
+    from rootless.bundle.check import check  # `exec` has a Bundle that was checked at create
+
+    directory = paths.absolute(directory)
+    path = paths.absolute(config_file) if config_file else f"{directory}/config.json"
     try:
         with open(path, "rb", buffering=0) as file:
             text = file.read()
@@ -48,13 +52,40 @@ def load(directory: str, config_file: str = "") -> Bundle:
         ) from None
     config = parse(text, path)
     check(config)
-    bundle = Bundle(directory, config)  # type: ignore[arg-type]
-    if not os.path.isdir(bundle.rootfs):
+    bundle = Bundle(directory, config, text)  # type: ignore[arg-type]
+    link = _link_on_the_way(directory, bundle.config["root"]["path"])
+    if link:
         raise RootlessError(
             f"cannot use {bundle.rootfs}",
-            cause="no such file or directory" if not os.path.lexists(bundle.rootfs) else "not a directory",
+            cause=f"{link} is a link",
+            where="root.path",
+            fix="write the whole path that it leads to, if that is meant: a link of a bundle could lead anywhere",
+            code="RL-BUNDLE",
+        )
+    try:
+        cause = "" if stat.S_ISDIR(posix.stat(bundle.rootfs).st_mode) else "not a directory"
+    except OSError as error:
+        cause = (error.strerror or "").lower()
+    if cause:
+        raise RootlessError(
+            f"cannot use {bundle.rootfs}",
+            cause=cause,
             where="root.path",
             fix="unpack a root file system there; `rootless new DIR --from FILE.tar` does",
             code="RL-BUNDLE",
         )
     return bundle
+
+
+def _link_on_the_way(directory: str, path: str) -> str:
+    """Return what is a link on the way to a relative root.path, or nothing; an absolute one is the caller's word."""
+    if path.startswith("/"):
+        return ""
+    for component in paths.normal(path).split("/"):
+        directory = paths.normal(paths.join(directory, component))
+        try:
+            if component not in (".", "..") and stat.S_ISLNK(posix.lstat(directory).st_mode):
+                return directory
+        except OSError:
+            return ""
+    return ""

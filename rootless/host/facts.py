@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import resource
+import posix
 
+from rootless import paths
 from rootless.host import subids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.host.cgroups import Cgroups
     from rootless.host.subids import Range
 
     IdMap = tuple[int, int, int]
@@ -18,8 +21,6 @@ CAP_SETGID = 6
 CAP_SETUID = 7
 CAP_SYS_ADMIN = 21
 CAP_SYS_RESOURCE = 24
-_LIMITS = 16
-"""How many resource limits Linux has, getrlimit(2)."""
 ALL_IDS: IdMap = (0, 0, 4294967295)
 
 
@@ -42,6 +43,11 @@ class Facts:
         unified_cgroup: /sys/fs/cgroup is a pure cgroup v2 tree.
         hard_limits: hard resource limit by RLIMIT number; -1 is unlimited.
         oom_score_adj: the caller's own.
+        nice: the caller's own.
+        apparmor, selinux: the kernel has the security module, and it is switched on.
+        resctrl: where the resctrl file system is mounted; empty where it is not.
+        cgroups: the caller's own cgroup, and what is delegated to it; None when nothing is.
+        user_manager: the runtime directory of the user whose systemd manager can be asked; empty where there is none.
     """
 
     def __init__(self, **known: object) -> None:
@@ -64,10 +70,24 @@ class Facts:
         self.unified_cgroup = True
         self.hard_limits: dict[int, int] = {}
         self.oom_score_adj = 0
+        self.nice = 0
+        self.apparmor = False
+        self.selinux = False
+        self.resctrl = ""
+        self.cgroups: Cgroups | None = None
+        self.user_manager = ""
         for name, value in known.items():
             if not hasattr(self, name):
                 raise AttributeError(name)
             setattr(self, name, value)
+
+    def __getattr__(self, name: str) -> object:
+        """Read a fact that few containers need, when one does: read() has left it out."""
+        if name not in _RARE:
+            raise AttributeError(name)
+        fact = _RARE[name](self)
+        setattr(self, name, fact)
+        return fact
 
     @property
     def privileged(self) -> bool:
@@ -84,30 +104,37 @@ class Facts:
         return not self.nested and bool(self.capabilities >> capability & 1)
 
 
-def read() -> Facts:
-    """Read every fact. Nothing is changed, nothing fails: what cannot be read is as if it were not there."""
+def read(*, subordinate: bool = True) -> Facts:
+    """Read every fact. Nothing is changed, nothing fails: what cannot be read is as if it were not there.
+
+    Args:
+        subordinate: also the caller's name and subordinate ids, which only a new user namespace asks for.
+    """
     status = _fields("/proc/self/status")
-    uname = os.uname()
+    uname = posix.uname()
     facts = Facts(
-        uid=os.geteuid(),
-        gid=os.getegid(),
+        uid=posix.geteuid(),
+        gid=posix.getegid(),
         kernel=kernel_version(uname.release),
         machine=uname.machine,
-        uid_map=_id_map("/proc/self/uid_map"),
-        gid_map=_id_map("/proc/self/gid_map"),
+        uid_map=id_map("/proc/self/uid_map"),
+        gid_map=id_map("/proc/self/gid_map"),
         capabilities=int(status.get("CapEff", "0"), 16),
         bounding=int(status.get("CapBnd", "0"), 16),
-        last_capability=int(_text("/proc/sys/kernel/cap_last_cap") or 40),
-        unified_cgroup=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
-        hard_limits={number: resource.getrlimit(number)[1] for number in range(_LIMITS)},
-        oom_score_adj=int(_text("/proc/self/oom_score_adj") or 0),
+        last_capability=int(text_of("/proc/sys/kernel/cap_last_cap") or 40),
+        unified_cgroup=paths.exists("/sys/fs/cgroup/cgroup.controllers"),
+        hard_limits=_hard_limits(text_of("/proc/self/limits")),
+        oom_score_adj=int(text_of("/proc/self/oom_score_adj") or 0),
+        nice=posix.getpriority(posix.PRIO_PROCESS, 0),
         subuids=(),
         subgids=(),
         id_programs=(),
     )
-    facts.setgroups_denied = facts.nested and _text("/proc/self/setgroups") == "deny"
+    for name in _RARE:
+        delattr(facts, name)
+    facts.setgroups_denied = facts.nested and text_of("/proc/self/setgroups") == "deny"
     facts.user = "root" if facts.uid == 0 else str(facts.uid)
-    if not facts.privileged:
+    if subordinate and not facts.privileged:
         facts.user = subids.login_name(facts.uid)
         facts.subuids, facts.subgids = subids.ranges(facts.user, facts.uid)
         facts.id_programs = subids.programs()
@@ -127,7 +154,17 @@ def kernel_version(release: str) -> tuple[int, int]:
     return int(major), int(minor or 0)
 
 
-def _text(path: str) -> str:
+def _hard_limits(text: str) -> dict[int, int]:
+    """Return hard limits by their number from /proc/PID/limits, whose lines are in the order of the numbers.
+
+    Its columns have fixed places. The module `resource` would have to be loaded from a file of its own.
+    """
+    words = [line[47:67].strip() for line in text.splitlines()[1:]]
+    return {number: -1 if word == "unlimited" else int(word) for number, word in enumerate(words)}
+
+
+def text_of(path: str) -> str:
+    """Return what is in a file of /proc without the blanks around it; nothing where it cannot be read."""
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read().decode().strip()
@@ -136,10 +173,45 @@ def _text(path: str) -> str:
 
 
 def _fields(path: str) -> dict[str, str]:
-    pairs = (line.partition(":") for line in _text(path).splitlines())
+    pairs = (line.partition(":") for line in text_of(path).splitlines())
     return {name: value.strip() for name, _, value in pairs}
 
 
-def _id_map(path: str) -> tuple[IdMap, ...]:
-    lines = [line.split() for line in _text(path).splitlines()]
+def id_map(path: str) -> tuple[IdMap, ...]:
+    """Return what is in /proc/PID/uid_map or gid_map; every id where it cannot be read."""
+    lines = [line.split() for line in text_of(path).splitlines()]
     return tuple((int(inside), int(outside), int(count)) for inside, outside, count in lines) or (ALL_IDS,)
+
+
+def _apparmor(_: Facts) -> bool:
+    return text_of("/sys/module/apparmor/parameters/enabled") == "Y"
+
+
+def _selinux(_: Facts) -> bool:
+    return paths.exists("/sys/fs/selinux/enforce")
+
+
+def _resctrl(_: Facts) -> str:
+    mounts = [line.split(" ") for line in text_of("/proc/self/mounts").splitlines()]
+    return next((point for _, point, kind, *_ in mounts if kind == "resctrl"), "")
+
+
+def _cgroups(_: Facts) -> Cgroups:
+    from rootless.host import cgroups
+
+    return cgroups.read()
+
+
+def _user_manager(facts: Facts) -> str:
+    from rootless.host import cgroups
+
+    return cgroups.user_manager(facts.uid, facts.uid_map)
+
+
+_RARE: dict[str, Callable[[Facts], object]] = {
+    "apparmor": _apparmor,
+    "selinux": _selinux,
+    "resctrl": _resctrl,
+    "cgroups": _cgroups,
+    "user_manager": _user_manager,
+}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import posix
+
+from rootless.paths import variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,9 +39,9 @@ def programs() -> tuple[str, str] | tuple[()]:
 
 def find_program(name: str) -> str:
     """Return the path of a host program: the usual places first, then PATH; empty where it is not."""
-    for directory in (*_PROGRAM_DIRECTORIES, *os.environ.get("PATH", "").split(":")):
+    for directory in (*_PROGRAM_DIRECTORIES, *variable("PATH").split(":")):
         path = f"{directory}/{name}"
-        if directory.startswith("/") and os.access(path, os.X_OK):
+        if directory.startswith("/") and posix.access(path, posix.X_OK):
             return path
     return ""
 

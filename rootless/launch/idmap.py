@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
-from rootless.errors import RootlessError
+from rootless import paths
+from rootless.errors import EXHAUSTED, RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,29 +40,30 @@ def write(pid: int, maps: IdMaps) -> None:
 
 def _start(program: str, pid: int, lines: tuple[IdMap, ...]) -> tuple[int, int]:
     """Return the process and the descriptor that its complaints are read from."""
-    complaint, theirs = os.pipe()
+    complaint, theirs = posix.pipe()
     numbers = [str(number) for line in lines for number in line]
     try:
-        process = os.posix_spawn(
-            program, [program, str(pid), *numbers], {}, file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 2)]
+        process = posix.posix_spawn(
+            program, [program, str(pid), *numbers], {}, file_actions=[(posix.POSIX_SPAWN_DUP2, theirs, 2)]
         )
     except OSError as error:
-        os.close(complaint)
-        raise _refused(program, error.strerror or "") from None
+        posix.close(complaint)
+        raise _refused(program, error.strerror or "", EXHAUSTED.get(error.errno or 0, "")) from None
     finally:
-        os.close(theirs)
+        posix.close(theirs)
     return process, complaint
 
 
 def _finish(process: int, complaint: int) -> tuple[int, str]:
     with open(complaint, "rb") as file:
         text = file.read().decode("utf-8", "replace")
-    return os.waitpid(process, 0)[1], " ".join(text.split())
+    return posix.waitpid(process, 0)[1], " ".join(text.split())
 
 
-def _refused(program: str, complaint: str) -> RootlessError:
-    name = os.path.basename(program)
-    fix = f"check that {program} is set-user-ID root or has its file capability (setcap), and is not on a nosuid mount"
+def _refused(program: str, complaint: str, fix: str = "") -> RootlessError:
+    name = paths.name(program)
+    if not fix:
+        fix = f"check that {program} is set-user-ID root or has its file capability (setcap), and is on no nosuid mount"
     if "not allowed" in complaint:
         fix = "use the ranges that /etc/subuid and /etc/subgid give you, or leave the mappings out of config.json"
     elif "owned by a different user" in complaint:
@@ -78,11 +80,11 @@ def _refused(program: str, complaint: str) -> RootlessError:
 def _write(path: str, data: bytes) -> None:
     """Write a map in one write(2), as the kernel wants it."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
         try:
-            os.write(fd, data)
+            posix.write(fd, data)
         finally:
-            os.close(fd)
+            posix.close(fd)
     except OSError as error:
         raise RootlessError(
             f"cannot map ids: write {path}",

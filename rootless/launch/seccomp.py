@@ -8,17 +8,18 @@ crash left half written must never become somebody's filter. Losing the cache, o
 from __future__ import annotations
 
 import errno
-import os
+import posix
 import sys
 from _blake2 import blake2b
 
-from rootless import __version__
+from rootless import __version__, files, paths
 from rootless.errors import RootlessError
 from rootless.plan.seccomp import ERRNO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ctypes
+    from collections.abc import Iterable
 
     from rootless.plan.seccomp import Rule, SeccompFilter
 
@@ -77,25 +78,44 @@ def unknown_syscalls(wanted: SeccompFilter) -> list[str]:
     return [name for name in names if _number(lib, name) == _UNKNOWN]
 
 
+def library_version() -> str:
+    """Return the version of libseccomp, such as 2.6.0.
+
+    Raises:
+        RootlessError: `RL-SECCOMP-LIBRARY`: there is none.
+    """
+    import ctypes
+
+    lib = _load(_library()[0])
+    lib.seccomp_version.restype = ctypes.POINTER(ctypes.c_uint * 3)  # major, minor, micro
+    return ".".join(str(number) for number in lib.seccomp_version().contents)
+
+
+def known_architectures(names: Iterable[str]) -> list[str]:
+    """Return those of the architectures (SCMP_ARCH_X86_64 …) that libseccomp can make filters for."""
+    lib = _load(_library()[0])
+    return [name for name in names if lib.seccomp_arch_resolve_name(name.removeprefix("SCMP_ARCH_").lower().encode())]
+
+
 # The cache.
 
 
 def _read(path: str) -> bytes:
     """Return the program in a cache file, empty when there is none that can be trusted."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError:
         return b""
     try:
-        status = os.fstat(fd)
+        status = posix.fstat(fd)
         # Whoever else can write the file could weaken the filter of a container that is not theirs (sudo keeps $HOME).
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        if status.st_uid != posix.geteuid() or status.st_mode & 0o022:
             return b""
-        content = os.read(fd, _LONGEST + _CHECKSUM + 1)
+        content = posix.read(fd, _LONGEST + _CHECKSUM + 1)
     except OSError:
         return b""
     finally:
-        os.close(fd)
+        posix.close(fd)
     program, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
     if not program or len(program) > _LONGEST or len(program) % _INSTRUCTION or checksum != _checksum(path, program):
         return b""
@@ -104,48 +124,22 @@ def _read(path: str) -> bytes:
 
 def _write(path: str, program: bytes) -> None:
     """Put a program into the cache, whole or not at all; a cache that cannot be written is none."""
-    directory = os.path.dirname(path)
-    temporary = f"{path}.{os.urandom(8).hex()}"
-    content = program + _checksum(path, program)
+    directory = paths.parent(path)
     try:
-        _make_private(directory)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return
-    try:
-        try:
-            whole = os.write(fd, content) == len(content)
-        finally:
-            os.close(fd)
-        if not whole:
-            _unlink(temporary)
-            return
-        os.rename(temporary, path)
+        files.make_private(directory)
+        files.put(path, program + _checksum(path, program), 0o600)
         _forget_oldest(directory)
     except OSError:
-        _unlink(temporary)
+        return
 
 
 def _checksum(path: str, program: bytes) -> bytes:
-    return blake2b(os.path.basename(path).encode() + program, digest_size=_CHECKSUM).digest()
-
-
-def _make_private(directory: str) -> None:
-    try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        parent = os.path.dirname(directory)
-        if not parent:
-            raise
-        _make_private(parent)
-        os.mkdir(directory, 0o700)
+    return blake2b(paths.name(path).encode() + program, digest_size=_CHECKSUM).digest()
 
 
 def _forget_oldest(directory: str) -> None:
     """Halve a cache that has grown too large, the least lately used first, left-over temporary files too."""
-    with os.scandir(directory) as listing:
+    with posix.scandir(directory) as listing:
         entries = [(entry.stat(follow_symlinks=False).st_atime, entry.path) for entry in listing]
     if len(entries) > _CACHE_ENTRIES:
         for _, path in sorted(entries)[: -_CACHE_ENTRIES // 2]:
@@ -154,7 +148,7 @@ def _forget_oldest(directory: str) -> None:
 
 def _unlink(path: str) -> None:
     try:
-        os.unlink(path)
+        posix.unlink(path)
     except OSError:
         return
 
@@ -167,7 +161,7 @@ def _library() -> tuple[str, bytes]:
     for directory in _LIBRARY_DIRECTORIES:
         path = f"{directory}/{_SONAME}"
         try:
-            status = os.stat(path)
+            status = posix.stat(path)
         except OSError:
             continue
         # Neither inode nor ctime: the nodes of a cluster share a home directory, and each unpacked the same image.
@@ -177,7 +171,7 @@ def _library() -> tuple[str, bytes]:
 
 def _target(path: str) -> str:
     try:
-        return os.readlink(path)
+        return posix.readlink(path)
     except OSError:
         return ""
 
@@ -273,12 +267,12 @@ def _number(lib: ctypes.CDLL, name: str) -> int:
 
 
 def _export(lib: ctypes.CDLL, context: int) -> bytes:
-    fd = os.memfd_create("seccomp")
+    fd = posix.memfd_create("seccomp")
     try:
         _check(lib.seccomp_export_bpf(context, fd), "seccomp_export_bpf", "linux.seccomp")
-        return os.pread(fd, os.fstat(fd).st_size, 0)
+        return posix.pread(fd, posix.fstat(fd).st_size, 0)
     finally:
-        os.close(fd)
+        posix.close(fd)
 
 
 def _newer_are_unknown(lib: ctypes.CDLL, token: int, rules: tuple[Rule, ...]) -> bytes:
@@ -314,5 +308,5 @@ def _refused(what: str, number: int, where: str) -> RootlessError:
         errno.EDOM: "its byte order is not this machine's",
         0: "libseccomp does not know it, or not on this kernel",
     }
-    cause = causes.get(number) or os.strerror(number)
+    cause = causes.get(number) or posix.strerror(number)
     return RootlessError("seccomp filter: " + what, cause=cause, where=where, code="RL-SECCOMP")

@@ -1,0 +1,33 @@
+"""How long podman takes with rootless and with runc."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bench.test_speed import medians
+from tests.engines.engines import IMAGE, make_image, opened_podman
+
+__all__ = ["medians"]
+
+
+@pytest.fixture
+def podman(user, need, rootless_command):
+    """The ordinary user's podman."""
+    with opened_podman(user, make_image(user.tmp), need("podman")) as podman:
+        yield podman
+    podman.remove_stores()
+
+
+def test_podman_run(podman, need, medians, figure):
+    """Everything that is started for it counts: podman, conmon, the runtime, the clean-up."""
+    peer = need("runc")
+    steps = [
+        {
+            "name": runtime,
+            "argv": [*podman.under(runtime), "run", "--rm", IMAGE, "true"],
+            "orphans": True,
+        }
+        for runtime in ("rootless", peer)
+    ]
+    found = medians(steps, env=podman.env)
+    figure("podman run --rm", found["rootless"], "runc", found[peer])

@@ -1,0 +1,47 @@
+"""The paths of the start-up path are those of os.path."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rootless import paths
+
+PATHS = st.lists(st.sampled_from(["/", "//", "a", "bc", ".", "..", "...", "/a", "../", "\udcff"])).map("".join)
+
+
+@given(PATHS)
+@example("//a")
+@example("///a")
+@example("")
+def test_components_are_those_of_os_path(path):
+    assert paths.name(path) == os.path.basename(path)
+    assert paths.parent(path) == os.path.dirname(path)
+    assert paths.normal(path) == os.path.normpath(path)
+    assert paths.absolute(path) == os.path.abspath(path)
+
+
+@given(PATHS, PATHS)
+def test_a_path_is_joined_as_os_path_does(directory, path):
+    assert paths.join(directory, path) == os.path.join(directory, path)
+
+
+def test_what_is_there_exists(tmp_path):
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for path in (tmp_path, tmp_path / "dangling", tmp_path / "nowhere", "nul\0"):
+        assert paths.exists(str(path)) == os.path.exists(path)
+
+
+@pytest.mark.parametrize("value", ["", "plain", "ünd", "\udcff"])
+def test_an_environment_variable_is_read_as_os_environ_has_it(value):
+    script = (
+        "from rootless.paths import variable; import os; print(variable('V') == os.environ['V'], variable('W') == '')"
+    )
+    environment = {"V": value, "PYTHONPATH": os.getcwd(), "LC_ALL": "C.UTF-8"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "True True\n", done.stderr

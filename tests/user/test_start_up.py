@@ -1,0 +1,125 @@
+"""What the installed command costs before it does anything, and while it waits."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.user.boxes import config_with_maps, status_of
+from tests.user.bundles import base_config, make_bundle
+from tests.user.containers import Reader, Rootless, executors
+
+FEW = 4
+"""Files: the command (twice), the image of its modules; one more for a Python that has built-in modules in files."""
+MODULES = "rootless/__pycache__/modules.image"
+
+
+@pytest.fixture
+def rootless(user, rootless_command):
+    with Rootless(user, rootless_command) as rootless:
+        yield rootless
+
+
+@pytest.fixture
+def installed(user, rootless_command):
+    """A copy of the command whose image of modules the test may change: (command, image)."""
+    script = Path(rootless_command).read_text()
+    image = next(word for word in script.split("'") if word.endswith(MODULES))
+    own_image = user.tmp / "modules.image"
+    shutil.copy(image, own_image)
+    command = user.tmp / "rootless"
+    command.write_text(script.replace(image, str(own_image)))
+    command.chmod(0o755)
+    return command, own_image
+
+
+def opened(user, need, *words):
+    """Return the files that a program has opened, in order, by itself; not those that were not there."""
+    trace = user.tmp / "trace"
+    done = user.run([need("strace"), "-o", trace, "-e", "trace=open,openat", *words], check=True)
+    assert not done.stderr
+    lines = [line for line in trace.read_text().splitlines() if '"' in line and " = -1 " not in line]
+    return [line.split('"')[1] for line in lines]
+
+
+def test_run_opens_few_files_before_it_reads_the_bundle(user, rootless_command, need):
+    bundle = make_bundle(user, base_config("true"))
+    python = Path(rootless_command).read_text().splitlines()[0].removeprefix("#!").split()
+    for_python_itself = opened(user, need, *python, "-c", "pass")
+    files = opened(user, need, rootless_command, "--root", user.tmp / "state", "run", "--bundle", bundle, "c")
+    before = files[: files.index(f"{bundle}/config.json")]
+    own = [file for file in before if file not in for_python_itself]
+    assert len(own) <= FEW, own
+    assert any(file.endswith(MODULES) for file in own)
+    after = [file for file in files[len(before) :] if not file.startswith(("/proc/", "/etc/", str(user.tmp)))]
+    assert [file for file in after if file.endswith((".py", ".pyc"))] == []
+
+
+@pytest.mark.parametrize("harm", ["missing", "of another Python", "empty"])
+def test_without_its_image_the_command_works_as_before(user, installed, harm):
+    command, image = installed
+    if harm == "missing":
+        image.unlink()
+    elif harm == "empty":
+        image.write_bytes(b"")
+    else:
+        image.write_bytes(bytes(16) + image.read_bytes()[16:])
+    done = user.run([command, "--root", user.tmp / "state", "state", "nobody"])
+    assert done.returncode == 1
+    assert "container does not exist" in done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["state", "c"]], ids=["found", "loaded at once"])
+def test_what_is_imported_comes_from_the_image(user, installed, words):
+    command, _ = installed
+    script = command.read_text()
+    report = "import sys\nfrom rootless.__main__ import main\n"
+    report += (
+        "print({type(sys.modules[name].__loader__).__name__ for name in sys.modules if name.startswith('rootless')})\n"
+    )
+    command.write_text(script.partition("from rootless.__main__")[0] + report)
+    assert user.run([command, *words], check=True).stdout == ("{'NoneType'}\n" if words else "{'Image'}\n")
+
+
+def test_a_result_that_nobody_can_take_is_no_traceback(user, rootless_command):
+    with open("/dev/full", "wb") as full:
+        done = user.run([rootless_command, "--help"], stdout=full, check=False)
+    assert done.returncode
+    assert "Traceback" not in done.stderr
+
+
+def test_a_waiting_foreground_run_holds_no_more_memory_than_runc(user, rootless, need):
+    resident = {}
+    for name, command in (("rootless", rootless.argv()), ("runc", [need("runc"), "--root", user.tmp / "runc"])):
+        bundle = make_bundle(user, config_with_maps(user, "sh", "-c", "echo up; exec cat"), name=name)
+        words = [*command, "run", "--bundle", bundle, name]
+        with user.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+            assert Reader(running.stdout).line() == "up"
+            lines = Path(f"/proc/{running.pid}/status").read_text().splitlines()
+            resident[name] = int(status_of(lines, "VmRSS").split()[0])
+            running.stdin.close()
+            assert running.wait() == 0
+    assert resident["rootless"] <= resident["runc"], resident
+
+
+def test_a_created_container_holds_at_most_a_megabyte(user, rootless):
+    bundle = make_bundle(user, base_config("true"))
+    rootless.create("held", bundle)
+    lines = Path(f"/proc/{rootless.pid('held')}/status").read_text().splitlines()
+    assert int(status_of(lines, "VmRSS").split()[0]) <= 1024
+
+
+def test_a_detached_container_leaves_no_process_of_ours(user, rootless):
+    bundle = make_bundle(user, base_config("sleep", "600"))
+    before = executors(user)
+    done = rootless("run", "--detach", "--bundle", bundle, "c", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert done.returncode == 0
+    assert executors(user) == before
+    mine = [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    commands = [
+        b" ".join((entry / "cmdline").read_bytes().split(b"\0")) for entry in mine if (entry / "cmdline").exists()
+    ]
+    assert [command for command in commands if str(rootless.root).encode() in command] == []
