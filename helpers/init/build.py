@@ -45,6 +45,7 @@ FLAGS = (
     "-Os",
     "-g0",
     "-static",
+    "-pthread",
     *WARNINGS,
     "-ffunction-sections",
     "-fdata-sections",

@@ -48,7 +48,14 @@ static int copy_entry(int from_dir, int to_dir, const char *name)
     case S_IFREG:
         from = openat(from_dir, name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
         to = openat(to_dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        if (from < 0 || to < 0 || copy_bytes(from, to) < 0)
+        if (from < 0 || to < 0)
+            goto out;
+        /* by now it may be a device, and what that says is of the host */
+        if (fstat(from, &st) < 0 || !S_ISREG(st.st_mode)) {
+            errno = ESTALE;
+            goto out;
+        }
+        if (copy_bytes(from, to) < 0)
             goto out;
         break;
     default:

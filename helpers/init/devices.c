@@ -42,7 +42,7 @@ int op_device_node(const struct op *op)
 {
     const char *name;
     struct stat st;
-    int result = 0, parent = open_parent(text(op, 0), &name);
+    int node, result = 0, parent = open_parent(text(op, 0), &name);
 
     if (parent < 0)
         return failed("openat2");
@@ -50,9 +50,19 @@ int op_device_node(const struct op *op)
         result = failed("mknod");
         if (errno == EEXIST && fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_device(&st, op))
             result = 0;
-    } else if (fchownat(parent, name, (uid_t)op->n[3], (gid_t)op->n[4], AT_SYMLINK_NOFOLLOW) < 0) {
-        result = failed("fchown");
-        unlinkat(parent, name, 0);
+    } else {
+        /* by now the name may stand for a file of somebody else's */
+        node = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        if (node < 0 || fstat(node, &st) < 0)
+            result = failed("open");
+        else if (!is_device(&st, op))
+            result = failed_with("open", ENODEV);
+        else if (fchownat(node, "", (uid_t)op->n[3], (gid_t)op->n[4], AT_EMPTY_PATH) < 0)
+            result = failed("fchown");
+        if (result < 0)
+            unlinkat(parent, name, 0);
+        if (node >= 0)
+            close(node);
     }
     close(parent);
     return result;
@@ -105,11 +115,11 @@ static int send_descriptor(int channel, int fd)
 }
 
 /* Numbers: columns, rows, the owner. The other side is found through the master, not by a name (CVE-2025-52565). */
-int op_console(const struct op *op)
+static int open_terminal(const struct op *op, int *opened)
 {
     struct winsize size = {.ws_col = (unsigned short)op->n[0], .ws_row = (unsigned short)op->n[1]};
     struct statfs fs;
-    int unlock = 0, master, terminal, mount_fd, target, result;
+    int unlock = 0, master, terminal;
     int terminals = open_inside("/dev/pts", O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
 
     if (terminals < 0)
@@ -134,7 +144,36 @@ int op_console(const struct op *op)
     close(master);
     close(self.console_fd);
     self.console_fd = -1;
+    *opened = terminal;
+    return 0;
+}
 
+static int use_terminal(int terminal)
+{
+    if (ioctl(terminal, TIOCSCTTY, 0) < 0)
+        return failed("ioctl(TIOCSCTTY)");
+    for (int fd = 0; fd < 3; fd++)
+        if (dup2(terminal, fd) < 0)
+            return failed("dup2");
+    if (terminal > 2)
+        close(terminal);
+    return 0;
+}
+
+/* A terminal for a further program of the container: /dev/console is the first one's. */
+int op_terminal(const struct op *op)
+{
+    int terminal = -1, result = open_terminal(op, &terminal);
+
+    return result < 0 ? result : use_terminal(terminal);
+}
+
+int op_console(const struct op *op)
+{
+    int mount_fd, target, terminal = -1, result = open_terminal(op, &terminal);
+
+    if (result < 0)
+        return result;
     mount_fd = sys_open_tree(terminal, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (mount_fd < 0)
         return failed("open_tree");
@@ -146,13 +185,5 @@ int op_console(const struct op *op)
         return result;
     close(mount_fd);
     close(target);
-
-    if (ioctl(terminal, TIOCSCTTY, 0) < 0)
-        return failed("ioctl(TIOCSCTTY)");
-    for (int fd = 0; fd < 3; fd++)
-        if (dup2(terminal, fd) < 0)
-            return failed("dup2");
-    if (terminal > 2)
-        close(terminal);
-    return 0;
+    return use_terminal(terminal);
 }

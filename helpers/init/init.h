@@ -15,10 +15,14 @@ struct init {
     int start_fd;    /* a listening socket, or -1: the parent itself says when to start */
     int console_fd;  /* where the master side of the terminal is sent, or -1 */
     int cgroup_fd;   /* the container's cgroup directory, or -1 */
+    int process_fd;  /* a pidfd of the container's first process, whose namespaces are joined, or -1 */
     int keep;        /* how many descriptors from 3 on belong to the container */
     int proc_fd;     /* the host's /proc, from before the root changed */
     int root_fd;     /* the container's root, once it is a mount */
     int mask_fd;     /* an empty read-only tmpfs that masks directories, or -1 */
+    int id_map_fd;   /* of ID_MAP: a user namespace whose maps the next mapped mount gets, or -1 */
+    int hook_output[2]; /* files of HOOK_OUTPUT, or -1 */
+    int notify_fd;   /* the socket of NOTIFY_SOCKET, or -1 */
     int64_t files_uid, files_gid; /* of FILES_AS, or -1 */
     char **args, **env, **env_end; /* of EXEC; at the end is room for HOME */
     bool in_directory; /* CHDIR has succeeded */
@@ -31,12 +35,18 @@ extern struct init self;
 typedef int operation(const struct op *op);
 
 operation op_join, op_new_user, op_unshare, op_become, op_files_as, op_proc_write, op_non_dumpable, op_fork, op_session, op_keyring,
-    op_hostname, op_domainname, op_link_up;
+    op_hostname, op_domainname, op_link_up, op_join_process;
 operation op_propagation, op_root, op_mount, op_bind, op_remount, op_mask, op_readonly_path, op_root_attributes, op_pivot,
     op_chroot;
-operation op_device_bind, op_device_node, op_symlink, op_console, op_mkdir;
+operation op_device_bind, op_device_node, op_symlink, op_console, op_terminal, op_mkdir;
 operation op_rlimit, op_stdio_owner, op_bounding, op_groups, op_ids, op_capabilities, op_ambient, op_umask, op_chdir,
-    op_home, op_command, op_no_new_privs, op_seccomp, op_exec;
+    op_home, op_command, op_no_new_privs, op_seccomp, op_exec, op_cpu_affinity;
+operation op_runtime_hooks, op_hook_output, op_hook;
+operation op_listener;
+operation op_notify_socket, op_pass_notify;
+operation op_cgroup_owner;
+operation op_scheduler, op_io_priority, op_memory_policy, op_personality;
+operation op_id_map, op_tree;
 operation op_ready, op_wait_start;
 
 /* -errno, remembering which call it was; then, where there is one, what else explains it, such as the kernel's own words. */
@@ -52,21 +62,51 @@ static inline const char *text(const struct op *op, int which)
 /* main.c: leaves open what belongs to the container, and `ours` (-1: none) until execve. */
 int close_all_but(const int *ours, int count);
 
+/* namespaces.c: the cgroup namespace that op_join_process has left, if it has. */
+int join_cgroup(void);
+
 /* protocol.c */
 void report_failed(uint32_t index, int error);
 void report_skipped(uint32_t index, int error);
 void report_broken(const char *why);
+void report_executing(void);
+int report_listener(int fd);
+int report_notify(int fd);
 
 /* paths.c: paths inside the container's root, resolved by the kernel so that no link leads out of it. */
 int open_inside(const char *path, uint64_t flags, uint64_t resolve);
+int keep_mount(const char *path, int mount_fd, bool keep);
 int open_or_create(const char *path, bool directory, uint64_t resolve);
 int open_parent(const char *path, const char **name);
 
 /* mounts.c */
+enum mount_flag { /* how rootless/plan/ops.py says it in the numbers of MOUNT, BIND and TREE */
+    RECURSIVE = 1,         /* BIND, TREE: with what is mounted below */
+    PLAIN_TARGET = 2,      /* no link on the way to the target: /proc, /sys and /dev are what they say */
+    KEEP_MODE = 4,         /* MOUNT: the mode of the directory that it covers, where there was one */
+    COPY_UP = 8,           /* MOUNT: the contents of the directory that it covers */
+    LEGACY = 16,           /* MOUNT: by mount(2), for option values over 255 bytes */
+    RECURSIVE_PROPAGATION = 32,
+    TARGET_IS_SOURCE = 64, /* BIND: the source is the target's own path inside the root */
+    MAPPED = 128,          /* MOUNT, TREE: with the maps of the ID_MAP before it */
+    MAPPED_BELOW = 256,    /* the same, with what is mounted below */
+    PREPARED = 512,        /* BIND: the source is the next of the trees */
+};
+int apply(int mount_fd, const struct op *op);
 int attach(int mount_fd, int target_fd);
+
+/* idmap.c */
+int map_ids(int mount_fd, const struct op *op);
+int next_tree(void);
 
 /* copyup.c */
 int copy_tree(int from_fd, int to_fd);
 
 /* process.c: makes ready what EXEC needs, while no seccomp filter can forbid it. */
 int prepare_exec(void);
+char **spread(const struct op *op, int which, char **items); /* writes where the elements of a list are; returns the end */
+enum { FILTER_NEW_LISTENER = 8, FILTER_LISTENER_FLAGS = FILTER_NEW_LISTENER | 32 /* how its notifications wait */ };
+int load_filter(const struct op *op, unsigned flags);
+
+/* notify.c */
+void pass_listener(int fd);

@@ -1,6 +1,6 @@
 /* The executor: reads a Plan, runs its operations in order, becomes the container's program.
  *
- *     init REPORT REPLY START CONSOLE CGROUP KEEP PLAN
+ *     init REPORT REPLY START CONSOLE CGROUP PROCESS KEEP PLAN
  *
  * Every argument but KEEP is a descriptor number, -1 where there is none. It is started by rootless/launch/init.py from
  * a sealed memfd, so that nobody in the container can write to what /proc/self/exe names (CVE-2019-5736). */
@@ -15,7 +15,9 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
-struct init self = {.proc_fd = -1, .root_fd = -1, .mask_fd = -1, .files_uid = -1, .files_gid = -1};
+struct init self = {
+    .proc_fd = -1, .root_fd = -1, .mask_fd = -1, .id_map_fd = -1, .hook_output = {-1, -1}, .notify_fd = -1, .files_uid = -1, .files_gid = -1,
+};
 
 static operation *const operations[] = {
     [OP_JOIN] = op_join,
@@ -62,6 +64,22 @@ static operation *const operations[] = {
     [OP_NO_NEW_PRIVS] = op_no_new_privs,
     [OP_SECCOMP] = op_seccomp,
     [OP_EXEC] = op_exec,
+    [OP_JOIN_PROCESS] = op_join_process,
+    [OP_CPU_AFFINITY] = op_cpu_affinity,
+    [OP_TERMINAL] = op_terminal,
+    [OP_RUNTIME_HOOKS] = op_runtime_hooks,
+    [OP_HOOK_OUTPUT] = op_hook_output,
+    [OP_HOOK] = op_hook,
+    [OP_LISTENER] = op_listener,
+    [OP_NOTIFY_SOCKET] = op_notify_socket,
+    [OP_PASS_NOTIFY] = op_pass_notify,
+    [OP_CGROUP_OWNER] = op_cgroup_owner,
+    [OP_SCHEDULER] = op_scheduler,
+    [OP_IO_PRIORITY] = op_io_priority,
+    [OP_MEMORY_POLICY] = op_memory_policy,
+    [OP_PERSONALITY] = op_personality,
+    [OP_ID_MAP] = op_id_map,
+    [OP_TREE] = op_tree,
 };
 
 int close_all_but(const int *ours, int count)
@@ -131,7 +149,7 @@ static int carry_out(const struct op *op)
 
 int main(int argc, char **argv)
 {
-    enum { REPORT, REPLY, START, CONSOLE, CGROUP, KEEP, PLAN, COUNT };
+    enum { REPORT, REPLY, START, CONSOLE, CGROUP, PROCESS, KEEP, PLAN, COUNT };
     int given[COUNT];
     const char *broken;
 
@@ -144,6 +162,7 @@ int main(int argc, char **argv)
     self.start_fd = given[START];
     self.console_fd = given[CONSOLE];
     self.cgroup_fd = given[CGROUP];
+    self.process_fd = given[PROCESS];
     self.keep = given[KEEP];
     given[KEEP] = -1;
 

@@ -9,17 +9,6 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-/* How rootless/plan/ops.py says it in the numbers of MOUNT and BIND. */
-enum mount_flag {
-    RECURSIVE = 1,         /* BIND: with what is mounted below */
-    PLAIN_TARGET = 2,      /* no link on the way to the target: /proc, /sys and /dev are what they say */
-    KEEP_MODE = 4,         /* MOUNT: the mode of the directory that it covers, where there was one */
-    COPY_UP = 8,           /* MOUNT: the contents of the directory that it covers */
-    LEGACY = 16,           /* MOUNT: by mount(2), for option values over 255 bytes */
-    RECURSIVE_PROPAGATION = 32,
-    TARGET_IS_SOURCE = 64, /* BIND: the source is the target's own path inside the root */
-};
-
 static int set_attributes(int fd, bool recursive, int64_t set, int64_t clear, int64_t propagation)
 {
     struct mount_attr attr = {
@@ -34,8 +23,10 @@ static int set_attributes(int fd, bool recursive, int64_t set, int64_t clear, in
 }
 
 /* Numbers: flags, propagation, set, clear, set below, clear below: the same for MOUNT, BIND and REMOUNT. */
-static int apply(int fd, const struct op *op)
+int apply(int fd, const struct op *op)
 {
+    if (op->n[0] & (MAPPED | MAPPED_BELOW) && map_ids(fd, op) < 0)
+        return failed("mount_setattr(MOUNT_ATTR_IDMAP)");
     if (set_attributes(fd, false, op->n[2], op->n[3], 0) < 0 || set_attributes(fd, true, op->n[4], op->n[5], 0) < 0 ||
         set_attributes(fd, op->n[0] & RECURSIVE_PROPAGATION, 0, 0, op->n[1]) < 0)
         return failed("mount_setattr");
@@ -52,6 +43,13 @@ int attach(int mount_fd, int target_fd)
     if (sys_move_mount(mount_fd, "", target_fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
         return failed("move_mount");
     return 0;
+}
+
+static int attach_and_keep(const char *path, bool keep, int mount_fd, int target_fd)
+{
+    int result = attach(mount_fd, target_fd);
+
+    return result < 0 ? result : keep_mount(path, mount_fd, keep);
 }
 
 static uint64_t target_resolution(const struct op *op)
@@ -163,6 +161,8 @@ static int mount_legacy(const struct op *op, int target)
     static const char prefix[] = "/proc/self/fd/";
     char buffer[32], data[4096] = "", *path = write_number(buffer + sizeof buffer, (unsigned)target, 10);
     size_t length = op->s[3].length;
+    /* these have the numbers of the attributes; whatever else was asked for is set once it is there */
+    unsigned long flags = (unsigned long)op->n[2] & (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
 
     path -= sizeof prefix - 1;
     memcpy(path, prefix, sizeof prefix - 1);
@@ -172,7 +172,7 @@ static int mount_legacy(const struct op *op, int target)
     for (size_t i = 0; i + 1 < length; i++)
         if (data[i] == '\0')
             data[i] = ',';
-    return sys_mount(text(op, 1), path, text(op, 0), 0, data) < 0 ? failed("mount") : 0;
+    return sys_mount(text(op, 1), path, text(op, 0), flags, data) < 0 ? failed("mount") : 0;
 }
 
 int op_mount(const struct op *op)
@@ -190,7 +190,9 @@ int op_mount(const struct op *op)
         close(target);
         if (result == 0 && (target = open_inside(text(op, 2), O_PATH, target_resolution(op))) < 0)
             return failed("openat2");
-        return result ? result : apply(target, op);
+        if (result == 0)
+            result = apply(target, op);
+        return result ? result : keep_mount(text(op, 2), target, op->n[0] & PLAIN_TARGET);
     }
 
     fs = sys_fsopen(text(op, 0), FSOPEN_CLOEXEC);
@@ -215,7 +217,7 @@ int op_mount(const struct op *op)
     close(fs);
     result = op->n[0] & COPY_UP && copy_tree(target, mount_fd) < 0 ? failed("copy") : apply(mount_fd, op);
     if (result == 0)
-        result = attach(mount_fd, target);
+        result = attach_and_keep(text(op, 2), op->n[0] & PLAIN_TARGET, mount_fd, target);
     close(mount_fd);
     close(target);
     return result;
@@ -235,7 +237,7 @@ int op_bind(const struct op *op)
         if (source < 0)
             return failed("open_tree");
     } else {
-        source = sys_open_tree(AT_FDCWD, text(op, 0), flags);
+        source = op->n[0] & PREPARED ? next_tree() : sys_open_tree(AT_FDCWD, text(op, 0), flags);
         if (source < 0 || fstat(source, &st) < 0)
             return failed("open_tree");
         target = open_or_create(text(op, 1), S_ISDIR(st.st_mode), target_resolution(op));
@@ -244,7 +246,7 @@ int op_bind(const struct op *op)
     }
     result = apply(source, op);
     if (result == 0)
-        result = attach(source, target);
+        result = attach_and_keep(text(op, 1), op->n[0] & PLAIN_TARGET, source, target);
     close(source);
     close(target);
     return result;
@@ -312,7 +314,7 @@ int op_mask(const struct op *op)
     cover = S_ISDIR(st.st_mode) ? empty_directory() : host_null();
     if (cover < 0)
         return failed("open_tree");
-    result = attach(cover, target);
+    result = attach_and_keep(text(op, 0), false, cover, target);
     if (cover != self.mask_fd)
         close(cover);
     close(target);
@@ -330,7 +332,7 @@ int op_readonly_path(const struct op *op)
         return failed("open_tree");
     if (set_attributes(tree, true, MOUNT_ATTR_RDONLY, 0, 0) < 0)
         return failed("mount_setattr");
-    result = attach(tree, target);
+    result = attach_and_keep(text(op, 0), false, tree, target);
     close(tree);
     close(target);
     return result;

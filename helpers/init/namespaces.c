@@ -4,14 +4,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/keyctl.h>
 #include <linux/magic.h>
 #include <net/if.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 
 int op_join(const struct op *op)
@@ -23,6 +26,59 @@ int op_join(const struct op *op)
     if (setns(fd, (int)op->n[0]) < 0)
         return failed("setns");
     close(fd);
+    return 0;
+}
+
+/* The root of the process, from before the root changed: only what the pidfd says is alive has not lent its number. */
+static int root_of(int pid)
+{
+    char path[sizeof "2147483647/root"];
+    int fd;
+
+    snprintf(path, sizeof path, "%d/root", pid);
+    fd = openat(self.proc_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0 && syscall(SYS_pidfd_send_signal, self.process_fd, 0, NULL, 0) < 0) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* Numbers: the namespaces to join, all in one call, so that each is of the same process and the user namespace lends its
+ * rights over the others, but for the cgroup namespace, which join_cgroup() enters; the process whose root to take, where
+ * that is not the root of its mount namespace, or 0. */
+int op_join_process(const struct op *op)
+{
+    int root = -1, later = CLONE_NEWCGROUP, now = (int)op->n[0] & ~later;
+
+    if (op->n[1]) {
+        root = root_of((int)op->n[1]);
+        if (root < 0)
+            return failed("open");
+    }
+    if (now && setns(self.process_fd, now) < 0)
+        return failed("setns");
+    if (!(op->n[0] & later)) {
+        close(self.process_fd);
+        self.process_fd = -1;
+    }
+    if (root >= 0 && (fchdir(root) < 0 || chroot(".") < 0 || close(root) < 0))
+        return failed("chroot");
+    self.root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return self.root_fd < 0 ? failed("open") : 0;
+}
+
+/* Where the hierarchy is mounted with nsdelegate, as systemd does, nobody in a cgroup namespace is cloned into a cgroup
+ * from one outside: the container process enters it, when it is in its cgroup. */
+int join_cgroup(void)
+{
+    int result = self.process_fd >= 0 ? setns(self.process_fd, CLONE_NEWCGROUP) : 0;
+
+    if (result < 0)
+        return failed("setns");
+    if (self.process_fd >= 0)
+        close(self.process_fd);
+    self.process_fd = -1;
     return 0;
 }
 
@@ -60,20 +116,51 @@ int op_non_dumpable(const struct op *op)
     return prctl(PR_SET_DUMPABLE, 0) < 0 ? failed("prctl(PR_SET_DUMPABLE)") : 0;
 }
 
-/* Through the host's /proc, never the image's, and only if it is one (CVE-2019-16884, CVE-2019-19921). */
+/* A file of the caller's /proc, for writing. Directories may be mounted over: LXC and nspawn have /proc/sys/net so; they
+ * are of the same file system. A file may not: it could be any other one of /proc (CVE-2025-52881). */
+static int open_proc(const char *path)
+{
+    struct open_how how = {
+        .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
+    };
+    char directory[PATH_MAX] = ".";
+    const char *slash = strrchr(path, '/');
+    struct statfs fs;
+    struct stat proc, file;
+    int fd, parent;
+
+    if (slash && (size_t)(slash - path) < sizeof directory) {
+        memcpy(directory, path, (size_t)(slash - path));
+        directory[slash - path] = '\0';
+        path = slash + 1;
+    }
+    parent = sys_openat2(self.proc_fd, directory, &how);
+    if (parent < 0)
+        return -1;
+    how.flags = O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
+    how.resolve |= RESOLVE_NO_XDEV;
+    fd = sys_openat2(parent, path, &how);
+    close(parent);
+    if (fd < 0)
+        return -1;
+    if (fstatfs(fd, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC && fstat(self.proc_fd, &proc) == 0 &&
+        fstat(fd, &file) == 0 && file.st_dev == proc.st_dev)
+        return fd;
+    close(fd);
+    errno = EXDEV;
+    return -1;
+}
+
+/* Through the caller's /proc, never the image's, and only if it is one (CVE-2019-16884, CVE-2019-19921). */
 int op_proc_write(const struct op *op)
 {
-    struct statfs fs;
     size_t length = op->s[1].length;
     ssize_t written;
-    int result = 0, fd = openat(self.proc_fd, text(op, 0), O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    int result = 0, fd = open_proc(text(op, 0));
 
     if (fd < 0)
         return failed("open");
-    if (fstatfs(fd, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC) {
-        close(fd);
-        return failed_with("open", EXDEV);
-    }
     written = write(fd, text(op, 1), length);
     if (written != (ssize_t)length)
         result = failed_with("write", written < 0 ? errno : EINVAL); /* a part of it: the rest makes no sense */
@@ -89,7 +176,14 @@ int op_session(const struct op *op)
 
 int op_keyring(const struct op *op)
 {
-    return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, text(op, 0)) < 0 ? failed("keyctl") : 0;
+    /* what the kernel gives one, and that exec may find it by its name: KEY_USR_SEARCH */
+    enum { PERMISSIONS = 0x3f1b0000 };
+    long keyring = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, text(op, 0));
+
+    if (keyring < 0)
+        return failed("keyctl");
+    syscall(SYS_keyctl, KEYCTL_SETPERM, keyring, PERMISSIONS);
+    return 0;
 }
 
 int op_hostname(const struct op *op)

@@ -10,23 +10,63 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MAX_LINKS = 40, MAX_RACES = 64 };
+enum { MAX_LINKS = 40, MAX_RACES = 64, MAX_KEPT = 8 };
 
-int open_inside(const char *path, uint64_t flags, uint64_t resolve)
+/* Mounts that what is below their path is looked for in, whatever the path leads to by now. */
+static struct {
+    const char *path;
+    int fd;
+} kept[MAX_KEPT];
+
+/* Another container that shares the root may rename the directory below a mount, such as /proc: what took its place for
+ * a moment has nothing to protect, and the real one would stay unprotected (CVE-2019-19921, CVE-2023-27561). `keep` is
+ * for a path that was not kept before; a mount that covers one that is kept takes its place. */
+int keep_mount(const char *path, int mount_fd, bool keep)
 {
-    struct open_how how = {
-        .flags = flags | O_CLOEXEC,
-        .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve,
-    };
+    int i = 0, copy;
+
+    while (i < MAX_KEPT && kept[i].path && strcmp(kept[i].path, path) != 0)
+        i++;
+    if (i < MAX_KEPT && kept[i].path)
+        close(kept[i].fd);
+    else if (!keep)
+        return 0;
+    copy = i < MAX_KEPT ? fcntl(mount_fd, F_DUPFD_CLOEXEC, 0) : -1;
+    if (copy < 0)
+        return i < MAX_KEPT ? failed("fcntl") : failed_with("fcntl", ENFILE);
+    kept[i].path = path;
+    kept[i].fd = copy;
+    return 0;
+}
+
+static int open_below(int directory, const char *path, uint64_t flags, uint64_t resolve)
+{
+    struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS | resolve};
     int fd = -1;
 
+    path += strspn(path, "/");
     /* EAGAIN: something on the way was renamed or mounted while the kernel looked */
     for (int i = 0; i < MAX_RACES; i++) {
-        fd = sys_openat2(self.root_fd, *path ? path : ".", &how);
+        fd = sys_openat2(directory, *path ? path : ".", &how);
         if (fd >= 0 || errno != EAGAIN)
             break;
     }
     return fd;
+}
+
+int open_inside(const char *path, uint64_t flags, uint64_t resolve)
+{
+    for (int i = 0; i < MAX_KEPT && kept[i].path; i++) {
+        size_t length = strlen(kept[i].path);
+
+        if (strncmp(path, kept[i].path, length) == 0 && (path[length] == '/' || path[length] == '\0')) {
+            int fd = open_below(kept[i].fd, path + length, flags, RESOLVE_BENEATH | resolve);
+
+            if (fd >= 0 || errno != EXDEV) /* a link, or dots, lead out of it: then from the root */
+                return fd;
+        }
+    }
+    return open_below(self.root_fd, path, flags, RESOLVE_IN_ROOT | resolve);
 }
 
 /* `path` with the link at its component [start, end) replaced by what the link says. */

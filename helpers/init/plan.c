@@ -6,7 +6,7 @@
 static bool is_list(uint16_t code, int which)
 {
     return (code == OP_MOUNT && which == 3) || (code == OP_REMOUNT && which == 1) || (code == OP_COMMAND && which == 0) ||
-           (code == OP_EXEC && which <= 1);
+           (code == OP_EXEC && which <= 1) || (code == OP_HOOK && which >= 1);
 }
 
 const char *plan_decode(const void *bytes, size_t length, struct plan *plan)

@@ -58,6 +58,22 @@ enum opcode {
     OP_SECCOMP = 42,
     OP_EXEC = 43,
     OP_FILES_AS = 44,
+    OP_RUNTIME_HOOKS = 45,
+    OP_HOOK_OUTPUT = 46,
+    OP_HOOK = 47,
+    OP_LISTENER = 48,
+    OP_JOIN_PROCESS = 49,
+    OP_CPU_AFFINITY = 50,
+    OP_TERMINAL = 51,
+    OP_SCHEDULER = 52,
+    OP_IO_PRIORITY = 53,
+    OP_MEMORY_POLICY = 54,
+    OP_PERSONALITY = 55,
+    OP_ID_MAP = 56,
+    OP_TREE = 57,
+    OP_NOTIFY_SOCKET = 58,
+    OP_PASS_NOTIFY = 59,
+    OP_CGROUP_OWNER = 60,
     OP_END, /* one more than the last */
 };
 

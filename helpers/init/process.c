@@ -114,6 +114,12 @@ int op_ambient(const struct op *op)
     return 0;
 }
 
+/* Strings: the list for people, the mask for the kernel. */
+int op_cpu_affinity(const struct op *op)
+{
+    return syscall(SYS_sched_setaffinity, 0, op->s[1].length, text(op, 1)) < 0 ? failed("sched_setaffinity") : 0;
+}
+
 int op_umask(const struct op *op)
 {
     umask((mode_t)op->n[0]);
@@ -122,7 +128,9 @@ int op_umask(const struct op *op)
 
 int op_chdir(const struct op *op)
 {
-    const int protocol[] = {self.report_fd, self.reply_fd, self.start_fd};
+    const int protocol[] = {
+        self.report_fd, self.reply_fd, self.start_fd, self.hook_output[0], self.hook_output[1], self.notify_fd,
+    };
     char where[PATH_MAX];
     long length;
 
@@ -196,7 +204,7 @@ int op_command(const struct op *op)
         struct stat st;
 
         if (stat(path, &st) < 0) {
-            if (errno != ENOENT && errno != ENOTDIR)
+            if (errno != ENOENT && (errno != ENOTDIR || error == ENOENT))
                 error = errno;
         } else if (S_ISDIR(st.st_mode)) {
             error = EISDIR;
@@ -218,20 +226,33 @@ int op_no_new_privs(const struct op *op)
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? failed("prctl(PR_SET_NO_NEW_PRIVS)") : 0;
 }
 
-int op_seccomp(const struct op *op)
+int load_filter(const struct op *op, unsigned flags)
 {
     size_t instructions = op->s[0].length / sizeof(struct sock_filter);
     struct sock_fprog program = {
         .len = (unsigned short)instructions,
         .filter = (void *)text(op, 0), /* without alignment, and only the kernel reads it */
     };
+    int result;
 
     if (instructions > BPF_MAXINSNS)
         return failed_with("seccomp", EINVAL);
-    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, (unsigned)op->n[0], &program) < 0 ? failed("seccomp") : 0;
+    result = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+    return result < 0 ? failed("seccomp") : result;
 }
 
-static char **list(const struct op *op, int which, char **items)
+int op_seccomp(const struct op *op)
+{
+    int listener;
+
+    report_executing(); /* the filter may forbid to say it later */
+    listener = load_filter(op, (unsigned)op->n[0]);
+    if (op->n[0] & FILTER_NEW_LISTENER)
+        pass_listener(listener);
+    return listener < 0 ? listener : 0;
+}
+
+char **spread(const struct op *op, int which, char **items)
 {
     for (const char *item = plan_next(&self.plan, op, which, NULL); item; item = plan_next(&self.plan, op, which, item))
         *items++ = (char *)item;
@@ -249,8 +270,8 @@ int prepare_exec(void)
     self.args = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (self.args == MAP_FAILED)
         return -1;
-    self.env = list(op, 0, self.args) + 1;
-    self.env_end = list(op, 1, self.env);
+    self.env = spread(op, 0, self.args) + 1;
+    self.env_end = spread(op, 1, self.env);
     return 0;
 }
 
@@ -272,6 +293,7 @@ int op_exec(const struct op *op)
 
     (void)op;
     *self.env_end = self.home;
+    report_executing();
     execve(program, self.args, self.env);
     return exec_failed(program);
 }

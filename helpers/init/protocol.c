@@ -2,12 +2,16 @@
  *
  *     USERNS_READY           the user namespace exists        then waits for 'M': its maps are written
  *     NAMESPACES_READY pid   the container process exists     then waits for 'G': go
+ *     HOOKS_DUE              the mounts are there            then waits for 'H': the runtime's hooks have run
  *     READY                  everything but the program       then waits for the start: 'S', or a connection
+ *     EXECUTING              only execve, perhaps with the seccomp filter before it, is left
+ *     LISTENER               with the descriptor of the seccomp filter's notifications
+ *     NOTIFY                 with the socket on which the program will say that it is ready
  *     FAILED op errno text   and exits
  *     SKIPPED op errno text  an operation with an alternative failed; goes on
  *
- * End of file on the report descriptor after the start means that the program runs. A parent that dies is seen as end of
- * file on the reply descriptor, or as a broken pipe. */
+ * End of file on the report descriptor after EXECUTING means that the program runs; before it, that somebody killed this
+ * process. A parent that dies is seen as end of file on the reply descriptor, or as a broken pipe. */
 #include "init.h"
 #include "sys.h"
 
@@ -16,9 +20,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
-enum message { USERNS_READY = 1, NAMESPACES_READY = 2, READY = 3, FAILED = 4, SKIPPED = 5 };
+enum message { USERNS_READY = 1, NAMESPACES_READY = 2, READY = 3, FAILED = 4, SKIPPED = 5, EXECUTING = 6, HOOKS_DUE = 7, LISTENER = 8, NOTIFY = 9 };
 
 struct report {
     uint32_t type;
@@ -86,6 +91,41 @@ void report_broken(const char *why)
     report(FAILED, -1, EINVAL);
 }
 
+void report_executing(void)
+{
+    struct report message = {.type = EXECUTING};
+    static bool told;
+
+    /* whoever asked for the start over its socket may be gone by now: it was asked */
+    if (!told && send(self.report_fd, &message, offsetof(struct report, detail), MSG_NOSIGNAL) < 0 && errno == ENOTSOCK)
+        report(EXECUTING, 0, 0);
+    told = true;
+}
+
+static int report_descriptor(enum message type, int fd)
+{
+    struct report message = {.type = type};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof fd)];
+    } control = {.header = {.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    struct iovec data = {.iov_base = &message, .iov_len = offsetof(struct report, detail)};
+    struct msghdr whole = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+    return sendmsg(self.report_fd, &whole, MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+int report_listener(int fd)
+{
+    return report_descriptor(LISTENER, fd);
+}
+
+int report_notify(int fd)
+{
+    return report_descriptor(NOTIFY, fd);
+}
+
 static void await(char expected)
 {
     char reply;
@@ -108,13 +148,20 @@ int op_new_user(const struct op *op)
     return 0;
 }
 
-/* The container process becomes a child of our parent: whoever called `rootless create` finds it among its own. */
+/* The container process becomes a child of our parent: whoever called `rootless create` finds it among its own.
+ *
+ * It tells its number itself. Only this process, outside its pid namespace, can know that number, and the kernel stores
+ * it before the new process runs: if this one told it, and were killed just before, both others would wait for ever. */
 int op_fork(const struct op *op)
 {
-    struct clone_args args = {.flags = CLONE_PARENT};
+    int *number = mmap(NULL, sizeof *number, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct clone_args args = {.flags = CLONE_PARENT | CLONE_PARENT_SETTID, .parent_tid = (uintptr_t)number};
     long pid;
+    int result;
 
     (void)op;
+    if (number == MAP_FAILED)
+        return failed("mmap");
     if (self.cgroup_fd >= 0) {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = (unsigned)self.cgroup_fd;
@@ -122,11 +169,21 @@ int op_fork(const struct op *op)
     pid = syscall(SYS_clone3, &args, sizeof args);
     if (pid < 0)
         return failed("clone3");
-    if (pid > 0) {
-        report(NAMESPACES_READY, (int)pid, 0);
+    if (pid > 0)
         _exit(0);
-    }
+    result = join_cgroup();
+    if (result < 0)
+        return result;
+    report(NAMESPACES_READY, *number, 0);
     await('G');
+    return 0;
+}
+
+int op_runtime_hooks(const struct op *op)
+{
+    (void)op;
+    report(HOOKS_DUE, 0, 0);
+    await('H');
     return 0;
 }
 

@@ -1,0 +1,133 @@
+/* Id-mapped mounts: mount_setattr(2). The kernel takes the maps of a mount from a user namespace. */
+#include "init.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+enum { MOST_TREES = 512 };
+static int trees[MOST_TREES], made, used;
+
+int map_ids(int mount_fd, const struct op *op)
+{
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (unsigned)self.id_map_fd};
+
+    return sys_mount_setattr(mount_fd, "", AT_EMPTY_PATH | (op->n[0] & MAPPED_BELOW ? AT_RECURSIVE : 0), &attr);
+}
+
+int next_tree(void)
+{
+    if (used == made) {
+        errno = EBADF;
+        return -1;
+    }
+    return trees[used++];
+}
+
+/* A copy of mounts of the host's, made before any namespace is entered: over what is mounted there only the host's own
+ * root has a say. It is attached by a BIND. */
+int op_tree(const struct op *op)
+{
+    unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->n[0] & RECURSIVE ? AT_RECURSIVE : 0);
+    int fd, result;
+
+    if (made == MOST_TREES)
+        return failed_with("open_tree", EMFILE);
+    fd = sys_open_tree(AT_FDCWD, text(op, 0), flags);
+    if (fd < 0)
+        return failed("open_tree");
+    result = apply(fd, op);
+    if (result == 0)
+        trees[made++] = fd;
+    else
+        close(fd);
+    return result;
+}
+
+/* `/proc/PID/NAME` of a process in the namespace that /proc shows, whatever its number is for us. */
+static int open_of(const char *pid, const char *name, int flags)
+{
+    char path[64];
+    size_t length = strlen(pid);
+
+    if (length + strlen(name) + 2 > sizeof path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(path, pid, length);
+    path[length] = '/';
+    strcpy(path + length + 1, name);
+    return openat(self.proc_fd, path, flags | O_CLOEXEC);
+}
+
+static int write_map(const char *pid, const char *name, const struct op *op, int which)
+{
+    int fd = open_of(pid, name, O_WRONLY);
+    ssize_t written;
+
+    if (fd < 0)
+        return failed(name);
+    written = write(fd, text(op, which), op->s[which].length);
+    if (written != (ssize_t)op->s[which].length)
+        return failed_with(name, written < 0 ? errno : EINVAL);
+    return close(fd);
+}
+
+/* The process that has the new user namespace until somebody else has it open. */
+static int hold_namespace(int ours, int theirs, bool show)
+{
+    char pid[16];
+    ssize_t length;
+
+    close(theirs);
+    /* after a change of its ids a process is hidden from those who share them (PR_SET_DUMPABLE(2const)) */
+    if (show)
+        prctl(PR_SET_DUMPABLE, 1);
+    length = readlinkat(self.proc_fd, "self", pid, sizeof pid - 1);
+    if (length < 0)
+        return 1;
+    pid[length] = '\0';
+    if (write(ours, pid, (size_t)length + 1) != length + 1)
+        return 1;
+    return read(ours, pid, 1) != 0; /* end of file: it is done, or nobody is there any more */
+}
+
+/* Number: the namespace is made in the container's own user namespace, as somebody whom this process may have become. */
+int op_id_map(const struct op *op)
+{
+    struct clone_args args = {.flags = CLONE_NEWUSER, .exit_signal = SIGCHLD};
+    char pid[16];
+    int ends[2], result;
+    long child;
+
+    if (self.id_map_fd >= 0)
+        close(self.id_map_fd);
+    if (op->s[2].length) {
+        self.id_map_fd = open(text(op, 2), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        return self.id_map_fd < 0 ? failed("open") : 0;
+    }
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+        return failed("socketpair");
+    child = syscall(SYS_clone3, &args, sizeof args);
+    if (child == 0)
+        _exit(hold_namespace(ends[1], ends[0], op->n[0]));
+    close(ends[1]);
+    if (child < 0)
+        return failed("clone3");
+    result = read(ends[0], pid, sizeof pid) > 1 ? 0 : failed_with("readlink /proc/self", ESRCH);
+    pid[sizeof pid - 1] = '\0';
+    if (result == 0)
+        result = write_map(pid, "uid_map", op, 0);
+    if (result == 0)
+        result = write_map(pid, "gid_map", op, 1);
+    if (result == 0 && (self.id_map_fd = open_of(pid, "ns/user", O_RDONLY)) < 0)
+        result = failed("open /proc/PID/ns/user");
+    close(ends[0]);
+    waitpid((pid_t)child, NULL, 0);
+    return result;
+}
