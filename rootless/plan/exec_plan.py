@@ -1,0 +1,128 @@
+"""A further process in a running container, as a Plan: what `exec` does.
+
+The namespaces are those of the container's first process, taken by its pidfd. Before that, the caller's side is left
+behind: no process of the container can look at this one (CVE-2016-9962), and what is open on the host is closed before
+the image has a say (CVE-2024-21626). From there on it is as for the first process, and planned by the same functions.
+"""
+
+from __future__ import annotations
+
+from sys import byteorder
+
+from rootless.errors import RootlessError
+from rootless.plan import later, namespaces, ops, process
+from rootless.plan.context import Context
+from rootless.plan.idmaps import id_number
+from rootless.plan.ops import Op
+from rootless.plan.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.bundle.load import Bundle
+    from rootless.host.facts import Facts
+    from rootless.host.running import Running
+    from rootless.plan.options import Options
+    from rootless.plan.resctrl import Group
+
+_WORD = 8
+"""Bytes; the kernel's bit masks are made of longs."""
+_MOST_CPUS = 8192
+
+
+def compile_exec(bundle: Bundle, facts: Facts, options: Options, running: Running) -> Plan:
+    """Decide everything that can be decided before anything happens.
+
+    Args:
+        bundle: the container's, with the process to run in the place of its own.
+        facts: the host and the caller.
+        options: the command line.
+        running: the container as it is.
+
+    Raises:
+        RootlessError: the process cannot be run there; `where` is its place in config.json.
+    """
+    context = Context(bundle, facts, options)
+    context.running = running
+    context.joined = dict.fromkeys(running.namespaces, "")
+    later.refuse(context)
+    process.choose_user(context)
+    raised, limits = process.rlimits(context)
+    last, seccomp_filter = process.execute(context, limits)
+    plan = [
+        *_affinity(context, "initial"),
+        *process.oom_score(context),
+        *raised,
+        Op(ops.NON_DUMPABLE),
+        _join(context, running),
+        Op(ops.FORK),
+        *_affinity(context, "final"),
+        *namespaces.become(context),
+        Op(ops.SESSION),
+        *namespaces.keyring(context),
+        *_terminal(context),
+        *process.identity(context),
+        *process.find(context),
+        Op(ops.READY),
+        Op(ops.WAIT_START),
+        *last,
+    ]
+    terminal = bool(context.process.get("terminal"))
+    return Plan(plan, None, seccomp_filter, context.notes, terminal=terminal, group=_group(context))
+
+
+def _join(context: Context, running: Running) -> Op:
+    flags = sum(namespaces.FLAGS[kind] for kind in running.namespaces)
+    # in a mount namespace that it shares, the container has a root of its own; elsewhere what the container may have
+    # made its root since is of no interest
+    shared = any(each["type"] == "mount" and each.get("path") for each in context.linux.get("namespaces") or ())
+    return Op(ops.JOIN_PROCESS, flags, running.pid if shared else 0)
+
+
+def _group(context: Context) -> Group | None:
+    if context.linux.get("intelRdt") is None:
+        return None
+    from rootless.plan.resctrl import group
+
+    return group(context)
+
+
+def _terminal(context: Context) -> list[Op]:
+    if not context.process.get("terminal"):
+        return []
+    size = context.process.get("consoleSize") or {}
+    return [Op(ops.TERMINAL, size.get("width") or 0, size.get("height") or 0, context.uid, where="process.terminal")]
+
+
+def _affinity(context: Context, moment: str) -> list[Op]:
+    """Return the operation for process.execCPUAffinity: `initial` before the container's cgroup, `final` in it."""
+    cpus = (context.process.get("execCPUAffinity") or {}).get(moment)
+    if not cpus:
+        return []
+    where = f"process.execCPUAffinity.{moment}"
+    return [Op(ops.CPU_AFFINITY, cpus, cpu_mask(cpus, where), where=where)]
+
+
+def cpu_mask(cpus: str, where: str) -> bytes:
+    """Return a list of CPUs, such as ``0-3,7``, as sched_setaffinity(2) takes it: longs of the machine.
+
+    Raises:
+        RootlessError: `RL-CONFIG`: that is no such list.
+    """
+    mask = 0
+    for part in cpus.replace(" ", "").split(","):
+        if part:
+            first, dash, last = part.partition("-")
+            low, high = id_number(first), id_number(last if dash else first)
+            if not 0 <= low <= high < _MOST_CPUS:
+                raise RootlessError(
+                    f"cannot run on CPUs {cpus}",
+                    cause=f"{part!r} is neither a number nor a range",
+                    where=where,
+                    fix="write a list such as 0-3,7",
+                    code="RL-CONFIG",
+                )
+            mask |= (1 << high + 1) - (1 << low)
+    little = mask.to_bytes(-(-max(mask.bit_length(), 1) // (8 * _WORD)) * _WORD, "little")
+    if byteorder == "little":
+        return little
+    return b"".join(little[start : start + _WORD][::-1] for start in range(0, len(little), _WORD))

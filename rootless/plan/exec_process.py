@@ -1,0 +1,125 @@
+"""The process object of an `exec`: from --process or the container's own process, and the flags on top of that."""
+
+from __future__ import annotations
+
+from rootless.errors import RootlessError
+from rootless.plan.idmaps import id_number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.plan.options import Options
+
+_INHERITED = (
+    "capabilities",
+    "oomScoreAdj",
+    "apparmorProfile",
+    "selinuxLabel",
+    "scheduler",
+    "ioPriority",
+    "execCPUAffinity",
+)
+"""What a process of --process that does not say it has from the container, as with runc."""
+
+
+def process_object(container: dict[str, Any], given: dict[str, Any] | None, options: Options) -> dict[str, Any]:
+    """Return the process that runs.
+
+    Args:
+        container: process of the container's config.json.
+        given: the object in --process, or None.
+        options: the command line.
+
+    Raises:
+        RootlessError: `RL-USAGE`: there is nothing to run, or two things, or --user is not a number.
+    """
+    if given is None:
+        process = dict(container)
+        process["terminal"] = False
+    else:
+        process = {name: container[name] for name in _INHERITED if container.get(name) is not None}
+        process |= {name: value for name, value in given.items() if value is not None}
+        _inherit_umask(process, container)
+    if bool(options.args) == (given is not None):
+        raise _misuse(
+            "COMMAND is missing" if given is None else "there is a COMMAND, and --process names one too",
+            "rootless exec CONTAINER COMMAND, or --process FILE",
+        )
+    said = {
+        "args": list(options.args),
+        "cwd": options.cwd,
+        "terminal": options.tty,
+        "noNewPrivileges": options.no_new_privs,
+        "apparmorProfile": options.apparmor,
+        "selinuxLabel": options.process_label,
+    }
+    process |= {name: value for name, value in said.items() if value}
+    if options.env:
+        # of a variable that is set twice getenv(3) finds the first, and the caller means the last
+        named = {entry.partition("=")[0]: entry for entry in (*(process.get("env") or ()), *options.env)}
+        process["env"] = list(named.values())
+    _choose_user(process, options)
+    if options.cap:
+        _add_capabilities(process, options.cap)
+    return process
+
+
+def said_by_flags(options: Options) -> dict[str, str]:
+    """Return the flags by the places that they stand for: an error there is about a flag, and about no file."""
+    said = {
+        "process.args": ("", options.args),
+        "process.cwd": ("--cwd", options.cwd),
+        "process.env": ("--env", options.env),
+        "process.terminal": ("--tty", options.tty),
+        "process.noNewPrivileges": ("--no-new-privs", options.no_new_privs),
+        "process.apparmorProfile": ("--apparmor", options.apparmor),
+        "process.selinuxLabel": ("--process-label", options.process_label),
+        "process.user.additionalGids": ("--additional-gids", options.additional_gids),
+        "process.user": ("--user", options.user),
+        "process.capabilities": ("--cap", options.cap),
+    }
+    return {place: flag for place, (flag, value) in said.items() if value}
+
+
+def _inherit_umask(process: dict[str, Any], container: dict[str, Any]) -> None:
+    umask = (container.get("user") or {}).get("umask")
+    user = process.get("user") or {}
+    if umask is not None and user.get("umask") is None:
+        process["user"] = user | {"umask": umask}
+
+
+def _choose_user(process: dict[str, Any], options: Options) -> None:
+    user = dict(process.get("user") or {})
+    if options.user:
+        uid, colon, gid = options.user.partition(":")
+        user["uid"] = _id("--user", uid)
+        if colon:
+            user["gid"] = _id("--user", gid)
+    if options.additional_gids:
+        more = [_id("--additional-gids", text) for text in options.additional_gids]
+        user["additionalGids"] = [*(user.get("additionalGids") or ()), *more]
+    process["user"] = user
+
+
+def _id(flag: str, text: str) -> int:
+    number = id_number(text)
+    if number < 0:
+        kind = "UID or UID:GID" if flag == "--user" else "a group id"
+        raise _misuse(f"{flag}: {text!r} is not a number", f"write {kind}, in digits: names are not looked up")
+    return number
+
+
+def _add_capabilities(process: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Add to the sets that give them to the program; execve(2) looks at the ambient one too for who is not root."""
+    sets = dict(process.get("capabilities") or {})
+    wanted = ["bounding", "permitted", "effective"]
+    if process["user"].get("uid"):
+        wanted += ["inheritable", "ambient"]
+    for name in wanted:
+        sets[name] = [*(sets.get(name) or ()), *names]
+    process["capabilities"] = sets
+
+
+def _misuse(problem: str, fix: str) -> RootlessError:
+    return RootlessError(f"exec: {problem}", fix=fix, code="RL-USAGE")

@@ -1,0 +1,89 @@
+"""What the planner's decisions come to."""
+
+from __future__ import annotations
+
+from rootless.plan import ops
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from rootless.plan.cgroups import Cgroup
+    from rootless.plan.context import Note
+    from rootless.plan.idmaps import IdMaps
+    from rootless.plan.links import Link
+    from rootless.plan.ops import Op
+    from rootless.plan.resctrl import Group
+    from rootless.plan.seccomp import SeccompFilter
+
+
+class Plan:
+    """Everything that was decided.
+
+    Attributes:
+        ops: the operations, in order.
+        maps: id maps to write when helpers/init has made the user namespace, or None.
+        filter: the seccomp filter whose compiled form belongs into the SECCOMP operation, or None.
+        cgroup: the cgroup that is made for the container, or None.
+        group: the resctrl group that the container goes into, or None.
+        links: the network links that move into it.
+        owner: the caller's login name.
+        hooks: the hooks that run outside the container, by kind.
+        listener: who gets the seccomp filter's notifications, as in SeccompFilter; empty when nobody does.
+        notify: the program has a socket to report on, which comes to who starts it.
+        terminal: the container has a terminal, whose master side helpers/init sends.
+        notes: what differs from config.json, for people.
+    """
+
+    __slots__ = (
+        "cgroup", "filter", "group", "hooks", "links", "listener", "maps", "notes", "notify", "ops", "owner",
+        "terminal",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        operations: Sequence[Op],
+        maps: IdMaps | None = None,
+        seccomp_filter: SeccompFilter | None = None,
+        notes: Sequence[Note] = (),
+        *,
+        owner: str = "",
+        terminal: bool = False,
+        hooks: dict[str, list[dict[str, Any]]] | None = None,
+        notify: bool = False,
+        links: Sequence[Link] = (),
+        group: Group | None = None,
+        cgroup: Cgroup | None = None,
+    ) -> None:
+        self.ops = list(operations)
+        self.maps = maps
+        self.filter = seccomp_filter
+        self.notes = list(notes)
+        self.owner = owner
+        self.terminal = terminal
+        self.hooks = hooks or {}
+        self.notify = notify
+        self.links = links
+        self.group = group
+        self.cgroup = cgroup
+        self.listener = seccomp_filter.listener if seccomp_filter else {}
+
+    @property
+    def user(self) -> tuple[int, int]:
+        """The ids of the program, inside."""
+        return next((op.number("uid"), op.number("gid")) for op in self.ops if op.kind is ops.IDS)
+
+    def load_filter(self, program: bytes) -> None:
+        """Put the compiled seccomp filter into its place."""
+        for op in self.ops:
+            if op.kind is ops.SECCOMP:
+                op.strings = (program,)
+
+    def after_start(self) -> dict[str, object]:
+        """Return, as data, what `start` needs to explain a failure: the operations after WAIT_START, but their bulk."""
+        first = next((index + 1 for index, op in enumerate(self.ops) if op.kind is ops.WAIT_START), len(self.ops))
+        told = [op.as_data() for op in self.ops[first:]]
+        for data in told:
+            data.update({name: "" for name in ("filter", "env", "about") if name in data})
+        return {"first": first, "operations": told}
