@@ -1,0 +1,74 @@
+"""The end of a container: its processes go, then its directory, and then its poststop hooks run.
+
+These are the steps 12 and 13 of runtime.md, "Lifecycle".
+"""
+
+from __future__ import annotations
+
+import posix
+import select
+
+from rootless.container.lifecycle import STOPPED, open_process
+from rootless.errors import RootlessError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.container.store import Entry
+
+_SIGKILL = 9
+
+
+def readable(entry: Entry) -> dict[str, Any] | None:
+    """Return the state on disk, or None where that is of no use."""
+    try:
+        return entry.read()
+    except RootlessError:
+        return None
+
+
+def end(state: dict[str, Any]) -> None:
+    """Kill every process of the container and wait until the first one is gone."""
+    from rootless.container.members import is_process_1, send, signal_cgroup, signal_others
+
+    process = open_process(state)
+    if process < 0:
+        return
+    first = state["pid"]
+    try:
+        if not is_process_1(first) and not ("cgroup" in state and signal_cgroup(state["cgroup"], _SIGKILL)):
+            killed: set[int] = set()
+            while fresh := signal_others(first, _SIGKILL) - killed:
+                killed |= fresh
+        send(process, _SIGKILL)
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        poll.poll()
+    finally:
+        posix.close(process)
+
+
+def destroy(entry: Entry, state: dict[str, Any] | None) -> None:
+    """Remove what is left of a container that has no process any more; `state` is what readable() said before.
+
+    Raises:
+        RootlessError: `RL-STATE`: the directory cannot be removed. A hook that fails is a warning.
+    """
+    entry.remove()
+    _poststop(state)
+
+
+def abandon(entry: Entry) -> None:
+    """Do the same after a failure, which is what the caller is to be told about."""
+    state = readable(entry)
+    entry.abandon()
+    _poststop(state)
+
+
+def _poststop(state: dict[str, Any] | None) -> None:
+    hooks = state.get("hooks") if state else None
+    if state and hooks and hooks.get("poststop"):
+        from rootless.launch.hooks import run_whatever_happens
+
+        run_whatever_happens("poststop", hooks["poststop"], state, STOPPED)

@@ -1,0 +1,55 @@
+"""What is to happen around the beginning of a program, beyond its beginning: for containers that ask for any of it."""
+
+from __future__ import annotations
+
+from rootless.container.lifecycle import RUNNING
+from rootless.launch.protocol import LISTENER, NOTIFY
+from rootless.launch.received import Received
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from rootless.container.service import Reports
+
+
+class Starting:
+    """One start.
+
+    Attributes:
+        reader: what reads messages of helpers/init where some come with a descriptor, which it passes on; or None.
+        reports: what the program reports to the service manager, or None.
+    """
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        """Prepare; `state` is what state.json holds.
+
+        Raises:
+            RootlessError: nobody answers the notifications of the seccomp filter. Nothing has begun yet.
+        """
+        self.reports: Reports | None = None
+        self._state = state
+        takers: dict[int, Callable[[int], None]] = {}
+        if state.get("listener"):
+            from rootless.launch.listener import Listener
+
+            takers[LISTENER] = Listener(state["listener"], state).pass_on
+        if state.get("notify"):
+            from rootless.container.service import Reports
+
+            self.reports = Reports()
+            takers[NOTIFY] = self.reports.take
+        self.reader = Received(takers) if takers else None
+
+    def run_poststart(self) -> None:
+        """Run the hooks that come after the beginning.
+
+        Raises:
+            RootlessError: `RL-HOOK`: one failed, and the container must go.
+        """
+        wanted = (self._state.get("hooks") or {}).get("poststart")
+        if wanted:
+            from rootless.launch import hooks
+
+            hooks.run("poststart", wanted, self._state, RUNNING)

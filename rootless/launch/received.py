@@ -1,0 +1,40 @@
+"""Messages of helpers/init, some of which come with a descriptor."""
+
+from __future__ import annotations
+
+import _socket
+from _struct import unpack_from
+
+from rootless.launch.protocol import HEAD_SIZE, message_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.launch.protocol import Message
+
+_SPACE = 64
+
+
+class Received:
+    """Reads messages, and gives each descriptor to who takes those of that kind of message."""
+
+    def __init__(self, takers: dict[int, Callable[[int], None]]) -> None:
+        """Take, by kind of message, who gets its descriptor; it is theirs to close."""
+        self._takers = takers
+
+    def read(self, fd: int) -> Message | None:
+        """Return the next message from a socket that nobody takes a descriptor of, as read_message() does."""
+        channel = _socket.socket(fileno=fd)
+        try:
+            while True:
+                head, control, _, _ = channel.recvmsg(HEAD_SIZE, _SPACE, _socket.MSG_CMSG_CLOEXEC)
+                message = message_of(head, fd)
+                taker = self._takers.get(message[0]) if message and control else None
+                if taker is None:
+                    return message
+                taker(unpack_from("@i", control[0][2])[0])
+        except ConnectionResetError:
+            return None
+        finally:
+            channel.detach()

@@ -1,0 +1,80 @@
+"""Descriptors sent to other programs over their unix sockets (SCM_RIGHTS, unix(7))."""
+
+from __future__ import annotations
+
+import _socket
+import posix
+from _struct import pack
+
+from rootless import paths
+from rootless.errors import RootlessError
+
+
+def connect(path: str) -> _socket.socket:
+    """Connect to a stream socket whose path may be longer than the 108 bytes of a sockaddr_un.
+
+    Raises:
+        OSError: it is not there, or nobody listens.
+    """
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    directory = -1
+    try:
+        directory = posix.open(paths.parent(path) or ".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        connection.connect(f"/proc/self/fd/{directory}/{paths.name(path)}")
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        if directory >= 0:
+            posix.close(directory)
+    return connection
+
+
+def send(connection: _socket.socket, data: bytes, fd: int) -> None:
+    """Send `data`, and a copy of a descriptor with its beginning."""
+    sent = connection.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("@i", fd))])
+    while sent < len(data):
+        sent += connection.send(data[sent:])
+
+
+class PidfdReceiver:
+    """Who listens where --pidfd-socket says, connected."""
+
+    def __init__(self, path: str) -> None:
+        """Connect, while nothing has begun yet.
+
+        Raises:
+            RootlessError: `RL-PIDFD-SOCKET`: nobody listens there.
+        """
+        self._path = path
+        try:
+            self._connection = connect(path)
+        except OSError as error:
+            raise self._refused("connect", error) from None
+
+    def send(self, pid: int, whose: bytes) -> None:
+        """Send a pidfd of the process `pid`, which is a child of ours and not waited for yet, and close the connection.
+
+        Args:
+            pid: the process.
+            whose: `standard` for a container's first process, `setns` for one of exec, as runc has it.
+
+        Raises:
+            RootlessError: `RL-PIDFD-SOCKET`: nobody took it.
+        """
+        process = posix.pidfd_open(pid)
+        try:
+            send(self._connection, whose, process)
+        except OSError as error:
+            raise self._refused("sendmsg", error) from None
+        finally:
+            posix.close(process)
+            self._connection.close()
+
+    def _refused(self, call: str, error: OSError) -> RootlessError:
+        return RootlessError(
+            f"--pidfd-socket {self._path}",
+            cause=f"{call}: {(error.strerror or str(error)).lower()}",
+            fix="listen on it before the container is made",
+            code="RL-PIDFD-SOCKET",
+        )

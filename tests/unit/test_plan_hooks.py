@@ -1,0 +1,106 @@
+"""Where hooks, a listener and a service manager's socket stand in a Plan, and what is not there without them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rootless.plan import ops
+from tests.unit.planning import plan_for
+from tests.user.bundles import base_config
+
+KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+RARE = (ops.RUNTIME_HOOKS, ops.HOOK_OUTPUT, ops.HOOK, ops.LISTENER, ops.NOTIFY_SOCKET, ops.PASS_NOTIFY)
+
+
+def with_hooks(*kinds, **hook):
+    """Return a config with a hook of each of these kinds."""
+    return base_config("true") | {"hooks": {kind: [{"path": f"/{kind}"} | hook] for kind in kinds}}
+
+
+def places(plan):
+    """Return where each kind of operation stands first."""
+    found = {}
+    for index, op in enumerate(plan.ops):
+        found.setdefault(op.kind, index)
+    return found
+
+
+def test_a_plan_without_hooks_has_none():
+    for config in (base_config("true"), with_hooks(), base_config("true") | {"hooks": {"poststop": []}}):
+        plan = plan_for(config)
+        assert not places(plan).keys() & set(RARE)
+        assert (plan.hooks, plan.listener, plan.notify) == ({}, {}, False)
+
+
+def test_hooks_stand_between_the_mounts_and_the_new_root_and_before_the_program():
+    plan = plan_for(with_hooks(*KINDS))
+    at = places(plan)
+    assert at[ops.MOUNT] < at[ops.RUNTIME_HOOKS] < at[ops.HOOK] < at[ops.READONLY_PATH] < at[ops.PIVOT]
+    inside = [(index, op) for index, op in enumerate(plan.ops) if op.kind is ops.HOOK]
+    assert [op.where for _, op in inside] == ["hooks.createContainer[0]", "hooks.startContainer[0]"]
+    assert [op.number("confined") for _, op in inside] == [0, 1]
+    assert at[ops.WAIT_START] < inside[1][0] < at[ops.NO_NEW_PRIVS] < at[ops.EXEC]
+    assert plan.hooks == {
+        kind: [{"path": f"/{kind}"}] for kind in ("prestart", "createRuntime", "poststart", "poststop")
+    }
+
+
+@pytest.mark.parametrize(("kind", "due"), [("prestart", True), ("createRuntime", True), ("poststop", False)])
+def test_the_child_waits_only_for_hooks_that_run_then(kind, due):
+    assert (ops.RUNTIME_HOOKS in places(plan_for(with_hooks(kind)))) == due
+
+
+def test_what_a_hook_inside_is_given():
+    config = with_hooks("createContainer", timeout=7, args=["a", "", "b c"], env=["A=1"])
+    config["annotations"] = {"quote": '"\n\u00e9'}
+    op = next(op for op in plan_for(config).ops if op.kind is ops.HOOK)
+    assert op.number("timeout") == 7
+    assert (op.string("path"), op.string("args"), op.string("env")) == (
+        "/createContainer", ["a", "", "b c"], ["A=1"],
+    )  # fmt: skip
+    _, text = op.string("about")
+    state = json.loads(text + "123}")
+    assert (state["status"], state["pid"], state["annotations"]) == ("creating", 123, config["annotations"])
+
+
+def test_output_is_opened_first_and_only_for_hooks_inside():
+    config = with_hooks("startContainer")
+    config["annotations"] = {"run.oci.hooks.stdout": "/log", "run.oci.hooks.stderr": "beside"}
+    first = plan_for(config).ops[0]
+    assert first.kind is ops.HOOK_OUTPUT
+    assert first.string("stdout") == "/log"
+    assert first.string("stderr").endswith("/beside")
+    config["hooks"] = {"poststop": [{"path": "/x"}]}
+    assert ops.HOOK_OUTPUT not in places(plan_for(config))
+
+
+def test_what_start_needs_of_hooks_is_small():
+    config = with_hooks("startContainer", env=["A=" + "x" * 5000])
+    config["annotations"] = {"large": "x" * 5000}
+    assert len(json.dumps(plan_for(config).after_start())) < 3000
+
+
+def test_the_thread_that_passes_the_listener_comes_before_limits_and_filter():
+    config = base_config("true")
+    config["process"]["rlimits"] = [{"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}]
+    rules = [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, "listenerPath": "/agent"}
+    plan = plan_for(config)
+    at = places(plan)
+    assert at[ops.WAIT_START] < at[ops.LISTENER] < at[ops.RLIMIT] < at[ops.SECCOMP]
+    assert plan.listener == {"path": "/agent", "metadata": ""}
+
+
+def test_a_service_has_a_socket_and_its_environment_replaces_what_is_there():
+    config = base_config("true")
+    config["process"]["env"] += ["NOTIFY_SOCKET=/old", "LISTEN_FDS=9"]
+    plan = plan_for(config, notify=True, environment=("NOTIFY_SOCKET=/new", "LISTEN_FDS=1"))
+    at = places(plan)
+    assert at[ops.MOUNT] < at[ops.NOTIFY_SOCKET] < at[ops.PIVOT] < at[ops.WAIT_START] < at[ops.PASS_NOTIFY]
+    environment = plan.ops[-1].string("env")
+    assert [entry for entry in environment if "=/" in entry[:20] or entry.startswith("LISTEN")][-2:] == [
+        "NOTIFY_SOCKET=/new", "LISTEN_FDS=1",
+    ]  # fmt: skip
+    assert len({entry.partition("=")[0] for entry in environment}) == len(environment)
