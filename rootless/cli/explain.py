@@ -1,4 +1,4 @@
-"""The verb that shows what would be done."""
+"""The verbs that show what would be done, and what can be."""
 
 from __future__ import annotations
 
@@ -16,4 +16,14 @@ def explain(options: Options) -> int:
     return 0
 
 
-VERBS = {"explain": explain}
+def features(options: Options) -> int:
+    """Carry out `rootless features`."""
+    from rootless.bundle.jsontext import render
+    from rootless.cli.output import put
+    from rootless.container.features import features as known
+
+    put(render(known(options), indent=2) + "\n")
+    return 0
+
+
+VERBS = {"explain": explain, "features": features}

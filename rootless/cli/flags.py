@@ -1,6 +1,6 @@
 """The declaration of the command line: every verb, flag and positional word, in runc's dialect and in crun's.
 
-parse.py and people.py are both made from these tables, so a new flag is added here, and its default in
+parse.py and people.py are both made from these tables, so a new flag is added here or in verbs.py, and its default in
 rootless/plan/options.py.
 """
 
@@ -15,6 +15,8 @@ VALUE = "value"
 INTEGER = "integer"
 CHOICE = "choice"
 SIGNAL = "signal"
+REPEATED = "repeated"
+"""A value each time that the flag is given."""
 
 TRUE_WORDS = ("true", "1", "t", "T", "TRUE", "True")
 FALSE_WORDS = ("false", "0", "f", "F", "FALSE", "False")
@@ -27,11 +29,11 @@ class Flag:
     """One flag of the command line.
 
     Attributes:
-        names: all spellings, short ones first: ``("-b", "--bundle")``.
-        kind: SWITCH, VALUE, INTEGER or CHOICE.
+        names: all spellings, the long one last: ``("-b", "--bundle")``.
+        kind: SWITCH, VALUE, INTEGER, CHOICE or REPEATED.
         metavar: what help shows for the value; for CHOICE the choices themselves, as in ``table|json``.
         help: one line for people.
-        dest: the attribute of Options; unless given, the first long name.
+        dest: the attribute of Options; unless given, the long name.
         ignored: why it is harmless to accept this flag and do nothing; empty for a flag that does something.
         later: its feature does not exist yet and ignoring it would be wrong: refused.
     """
@@ -53,7 +55,7 @@ class Flag:
         self.kind = kind
         self.metavar = metavar
         self.help = help
-        self.dest = dest or next(name for name in self.names if name[:2] == "--")[2:].replace("-", "_")
+        self.dest = dest or self.names[-1][2:].replace("-", "_")
         self.ignored = ignored
         self.later = later
 
@@ -78,12 +80,13 @@ class Verb:
         flags: its own flags; the global ones come before the verb.
         words: its positional words; flags may stand between them and after them.
         rest: what takes all words after `words`, or None; where it begins, flags end.
+        in_order: the rest begins right after `words`, even where it looks like a flag.
         everyday: a verb for people; the others are mostly called by container engines.
         about: more paragraphs for ``rootless VERB --help``.
         examples: command lines for the same.
     """
 
-    __slots__ = ("about", "everyday", "examples", "flags", "rest", "summary", "words")
+    __slots__ = ("about", "everyday", "examples", "flags", "in_order", "rest", "summary", "words")
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class Verb:
         words: Sequence[Word] = (),
         *,
         rest: Word | None = None,
+        in_order: bool = False,
         everyday: bool = False,
         about: str = "",
         examples: Sequence[str] = (),
@@ -100,6 +104,7 @@ class Verb:
         self.flags = flags
         self.words = words
         self.rest = rest
+        self.in_order = in_order
         self.everyday = everyday
         self.about = about
         self.examples = examples
@@ -119,14 +124,8 @@ GLOBAL_FLAGS = (
     ),
     Flag("--debug", SWITCH, "", "log everything, as it happens; show where an internal error comes from"),
     Flag("-v -V --version", SWITCH, "", "print the version"),
-    Flag("--systemd-cgroup", SWITCH, "", "let systemd make the cgroup", ignored="no cgroup is made yet"),
-    Flag(
-        "--cgroup-manager",
-        CHOICE,
-        "cgroupfs|systemd|disabled",
-        "who makes the cgroup",
-        ignored="no cgroup is made yet",
-    ),
+    Flag("--systemd-cgroup", SWITCH, "", "let systemd make the cgroup"),
+    Flag("--cgroup-manager", CHOICE, "cgroupfs|systemd|disabled", "who makes the cgroup; default: who can"),
     Flag(
         "--rootless",
         CHOICE,
@@ -134,28 +133,30 @@ GLOBAL_FLAGS = (
         "whether a refused cgroup is an error",
         ignored="a limit that cannot be kept is a warning for everyone",
     ),
-    Flag("--criu", VALUE, "PATH", "the criu program", ignored="it only matters to verbs that are not there yet"),
+    Flag("--criu", VALUE, "PATH", "the criu program, for checkpoint and restore"),
 )
 
-_BUNDLE = Flag("-b --bundle", VALUE, "DIR", "directory that holds config.json; default: the current one")
-_CONFIG = Flag("-f --config", VALUE, "FILE", "read FILE in the place of the bundle's config.json")
-_USERNS = Flag(
+BUNDLE = Flag("-b --bundle", VALUE, "DIR", "directory that holds config.json; default: the current one")
+CONFIG = Flag("-f --config", VALUE, "FILE", "read FILE in the place of the bundle's config.json")
+USERNS = Flag(
     "--userns",
     CHOICE,
     "keep-id|root|single",
     "how ids are mapped: you stay yourself inside; you are root inside; only your own id exists inside",
 )
+REQUIRE_LIMITS = Flag("--require-limits", SWITCH, "", "fail when a limit of resources cannot be enforced")
 
 _CREATE_FLAGS = (
-    _BUNDLE,
-    _CONFIG,
-    _USERNS,
+    BUNDLE,
+    CONFIG,
+    USERNS,
+    REQUIRE_LIMITS,
     Flag("--pid-file", VALUE, "FILE", "write the process id of the container's first process to FILE"),
     Flag("--console-socket", VALUE, "SOCKET", "send the terminal's descriptor to this unix socket"),
     Flag("--preserve-fds", INTEGER, "N", "pass N more descriptors, from 3 on, to the container"),
     Flag("--no-pivot", SWITCH, "", "change the root without pivot_root, for bundles on a ramdisk"),
     Flag("--no-new-keyring", SWITCH, "", "keep the caller's session keyring"),
-    Flag("--pidfd-socket", VALUE, "SOCKET", "send a pidfd of the container to this unix socket", later=True),
+    Flag("--pidfd-socket", VALUE, "SOCKET", "send a pidfd of the container to this unix socket"),
     Flag(
         "--no-subreaper",
         SWITCH,
@@ -165,14 +166,42 @@ _CREATE_FLAGS = (
     ),
 )
 
-_CONTAINER = Word("CONTAINER", "container")
+_EXEC_FLAGS = (
+    Flag("-e --env", REPEATED, "NAME=VALUE", "set a variable, besides those of the container's own process"),
+    Flag("--cwd", VALUE, "DIR", "working directory; default: that of the container's own process"),
+    Flag("-u --user", VALUE, "UID[:GID]", "run as these ids"),
+    Flag("-g --additional-gids", REPEATED, "GID", "add a supplementary group"),
+    Flag("-t --tty", SWITCH, "", "give the command a terminal"),
+    Flag("-d --detach", SWITCH, "", "return as soon as the command runs"),
+    Flag("-c --cap", REPEATED, "CAPABILITY", "add a capability"),
+    Flag("--no-new-privs", SWITCH, "", "let the command gain no privileges by execve"),
+    Flag("--apparmor", VALUE, "PROFILE", "the command's AppArmor profile"),
+    Flag("--process-label", VALUE, "LABEL", "the command's SELinux label"),
+    Flag("-p --process", VALUE, "FILE", "what to run: the process object of a config.json, in FILE"),
+    Flag("--pid-file", VALUE, "FILE", "write the process id of the command to FILE"),
+    Flag("--console-socket", VALUE, "SOCKET", "send the terminal's descriptor to this unix socket"),
+    Flag("--pidfd-socket", VALUE, "SOCKET", "send a pidfd of the command to this unix socket"),
+    Flag("--preserve-fds", INTEGER, "N", "pass N more descriptors, from 3 on, to the command"),
+    Flag("--ignore-paused", SWITCH, "", "begin even in a paused container"),
+    Flag("--cgroup", VALUE, "PATH", "run it in this cgroup below the container's"),
+    Flag(
+        "--no-subreaper",
+        SWITCH,
+        "",
+        "do not reap orphans of the command",
+        ignored="who reaps the orphans of a container never depends on it",
+    ),
+)
+
+CONTAINER = Word("CONTAINER", "container")
 _REGEX = Flag("-r --regex", SWITCH, "", "CONTAINER is a regular expression: every container whose id matches")
+_PAUSED = "A paused container's processes stand still, in the freezer of its cgroup, until resume."
 _LIFECYCLE = (
     "The life of a container: create makes it and holds it before its program, start lets the program run, "
     "kill sends it a signal, delete removes what is left. run is create, start, wait and delete in one."
 )
 
-VERBS = {
+ENGINE_VERBS = {
     "run": Verb(
         "run a bundle: its program is in the foreground until it ends",
         (
@@ -187,59 +216,30 @@ VERBS = {
         "The exit status is the program's own, or 128 plus the number of the signal that ended it.",
         examples=("rootless run mybundle", "rootless run -d --bundle mybundle web1"),
     ),
-    "new": Verb(
-        "make a bundle, from this host's own programs or from an image archive",
-        (
-            Flag(
-                "--from",
-                VALUE,
-                "FILE",
-                "root filesystem archive (.tar, .tar.gz, .tar.zst); - is standard input",
-                dest="from_file",
-            ),
-        ),
-        (Word("DIR", "directory"),),
+    "exec": Verb(
+        "run another command in a running container",
+        _EXEC_FLAGS,
+        (CONTAINER,),
         rest=Word("COMMAND", "args", optional=True),
         everyday=True,
-        about="COMMAND and its arguments are what the bundle runs; default: a shell.",
-        examples=(
-            "rootless new mybundle",
-            "rootless new mybundle -- ls -l /",
-            "docker export $(docker create debian) | rootless new mybundle --from -",
-        ),
-    ),
-    "explain": Verb(
-        "show what run would do with a bundle, and why, without doing it",
-        (
-            _BUNDLE,
-            _CONFIG,
-            _USERNS,
-            Flag("--json", SWITCH, "", "print the plan as data"),
-        ),
-        (Word("BUNDLE", "bundle", optional=True),),
-        everyday=True,
-        examples=("rootless explain mybundle", "rootless explain --json mybundle | jq ."),
-    ),
-    "list": Verb(
-        "list your containers",
-        (
-            Flag("-f --format", CHOICE, "table|json", "how the list is written"),
-            Flag("-q --quiet", SWITCH, "", "print ids only"),
-        ),
-        everyday=True,
+        about="The command has the environment, the limits, the rights and the seccomp filter of the container's own "
+        "process, as config.json has it, unless flags say otherwise. Flags end where COMMAND begins.\n\n"
+        "The exit status is the command's own, 128 plus the number of the signal that ended it, or 255 when it could "
+        "not be run.",
+        examples=("rootless exec -t web1 sh", "rootless exec --user 1000 --env A=1 web1 env"),
     ),
     "create": Verb(
         "create a container, its program held until start",
         _CREATE_FLAGS,
-        (_CONTAINER,),
+        (CONTAINER,),
         about=_LIFECYCLE,
         examples=("rootless create --bundle mybundle web1 && rootless start web1",),
     ),
-    "start": Verb("let the program of a created container run", (), (_CONTAINER,), about=_LIFECYCLE),
+    "start": Verb("let the program of a created container run", (), (CONTAINER,), about=_LIFECYCLE),
     "state": Verb(
         "print the state of a container as JSON",
         (),
-        (_CONTAINER,),
+        (CONTAINER,),
         examples=("rootless state web1",),
     ),
     "kill": Verb(
@@ -248,7 +248,7 @@ VERBS = {
             Flag("-a --all", SWITCH, "", "send it to every process of the container"),
             _REGEX,
         ),
-        (_CONTAINER, Word("SIGNAL", "signal", kind=SIGNAL, optional=True)),
+        (CONTAINER, Word("SIGNAL", "signal", kind=SIGNAL, optional=True)),
         about="SIGNAL is a name such as TERM or SIGKILL, a number, or RTMIN+3; default: TERM.",
         examples=("rootless kill web1", "rootless kill --all web1 KILL"),
     ),
@@ -258,34 +258,32 @@ VERBS = {
             Flag("-f --force", SWITCH, "", "kill it first if it runs; no error if there is no such container"),
             _REGEX,
         ),
-        (_CONTAINER,),
+        (CONTAINER,),
         examples=("rootless delete web1", "rootless delete --force --regex 'web.*'"),
     ),
-    "spec": Verb(
-        "write a config.json to start from",
+    "list": Verb(
+        "list your containers",
         (
-            Flag("-b --bundle", VALUE, "DIR", "where to write it; default: the current directory"),
-            Flag("--rootless", SWITCH, "", "put your own uid and gid mappings in it", dest="rootless_spec"),
-            Flag("-f --file", VALUE, "NAME", "the name of the file; default: config.json"),
+            Flag("-f --format", CHOICE, "table|json", "how the list is written"),
+            Flag("-q --quiet", SWITCH, "", "print ids only"),
         ),
-        about="The file is made for a bundle whose root filesystem is in the directory rootfs. "
-        "`rootless new` makes a whole bundle.",
-        examples=("rootless spec --bundle mybundle",),
+        everyday=True,
     ),
+    "ps": Verb(
+        "list the processes of a container",
+        (Flag("-f --format", CHOICE, "table|json", "how the list is written"),),
+        (CONTAINER,),
+        rest=Word("PS-OPTION", "args", optional=True),
+        in_order=True,
+        everyday=True,
+        about="The table is that of the ps program; PS-OPTIONs are passed to it, default: -ef. "
+        "Process ids are those of the host.",
+        examples=("rootless ps web1", "rootless ps web1 -o pid,user,args", "rootless ps --format json web1"),
+    ),
+    "pause": Verb("stop all processes of a container for a while", (), (CONTAINER,), about=_PAUSED),
+    "resume": Verb("let a paused container go on", (), (CONTAINER,), about=_PAUSED),
 }
-
-LATER_VERBS = (
-    "exec",
-    "pause",
-    "resume",
-    "ps",
-    "events",
-    "update",
-    "checkpoint",
-    "restore",
-    "features",
-)
-"""Verbs of runc and crun that do not exist here yet; they are refused as unknown ones are, with better words."""
+"""What container engines call; the other verbs are in verbs.py, so that these need not wait for them."""
 
 
 def convert(declared: Flag | Word, text: str) -> bool | int | str:
@@ -295,7 +293,7 @@ def convert(declared: Flag | Word, text: str) -> bool | int | str:
         ValueError: `text` is not such a value; the message says what is expected.
     """
     kind = declared.kind
-    if kind == VALUE:
+    if kind in (VALUE, REPEATED):
         return text
     if kind == SWITCH:
         if text in TRUE_WORDS:

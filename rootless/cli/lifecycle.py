@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from rootless import paths
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -31,6 +30,19 @@ def run(options: Options) -> int:
 
     choose_bundle(options)
     return run_container(options)
+
+
+def execute(options: Options) -> int:
+    """Carry out `rootless exec`; the status is the command's."""
+    from rootless.container.execute import execute as execute_command
+
+    try:
+        return execute_command(options)
+    except RootlessError as error:
+        from rootless.cli.names import exec_failure_status
+
+        error.status = exec_failure_status()
+        raise
 
 
 def start(options: Options) -> int:
@@ -75,23 +87,46 @@ def list_containers(options: Options) -> int:
     states = verbs.list_containers(options)
     if options.quiet:
         put("".join(f"{each['id']}\n" for each in states))
-    elif options.format == "json":
+    elif options.format == "json" and states:
         from rootless.bundle.jsontext import render
 
-        put(render(states or None, indent=2) + "\n")
+        put(render(states, indent=2) + "\n")
+    elif options.format == "json":
+        from rootless.cli.names import empty_list
+
+        put(empty_list())
     else:
         put(table(states))
+    return 0
+
+
+def ps(options: Options) -> int:
+    """Carry out `rootless ps`."""
+    from rootless.cli.output import put
+    from rootless.container import verbs
+
+    found = verbs.processes(options)
+    if options.format == "json":
+        from rootless.bundle.jsontext import render
+
+        put(render(found, None) + "\n")
+    else:
+        from rootless.container.ps import table as process_table
+
+        put(process_table(found, options.args))
     return 0
 
 
 VERBS = {
     "create": create,
     "run": run,
+    "exec": execute,
     "start": start,
     "state": state,
     "kill": kill,
     "delete": delete,
     "list": list_containers,
+    "ps": ps,
 }
 
 
@@ -109,17 +144,19 @@ def choose_bundle(options: Options) -> None:
     if options.bundle or options.config:
         return
     if "/" not in word and word not in ("", ".", ".."):
-        if os.path.exists("config.json"):
+        if paths.exists("config.json"):
             return
-        if not os.path.exists(os.path.join(word, "config.json")):
+        if not paths.exists(paths.join(word, "config.json")):
             raise RootlessError(
                 "run " + word,
                 cause=f"no such file or directory: {word}/config.json, and there is no config.json here",
                 fix=f"rootless new {word} makes a bundle; --bundle DIR says where the bundle of container {word} is",
                 code="RL-BUNDLE",
             )
+    from os.path import realpath
+
     options.bundle = word
-    name = os.path.basename(os.path.realpath(word))
+    name = paths.name(realpath(word))
     options.container = "".join(c if c.isascii() and (c.isalnum() or c in "_+-.") else "_" for c in name) or "_"
 
 

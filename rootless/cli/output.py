@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
 from rootless.errors import RootlessError
@@ -21,7 +21,7 @@ def put(text: str) -> None:
     data = memoryview(text.encode("utf-8", "surrogateescape"))
     try:
         while data:
-            data = data[os.write(STDOUT, data) :]
+            data = data[posix.write(STDOUT, data) :]
     except BrokenPipeError:
         sys.exit(EXIT_SIGPIPE)
     except OSError as error:

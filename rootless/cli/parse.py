@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless.cli.flags import GLOBAL_FLAGS, HELP, SWITCH, VERBS, convert
+from rootless.cli.flags import ENGINE_VERBS, GLOBAL_FLAGS, HELP, REPEATED, SWITCH, convert
 from rootless.plan.options import Options
 
 TYPE_CHECKING = False
@@ -33,8 +33,9 @@ def parse(argv: Sequence[str]) -> Options | None:
         if options.version:
             return options
         options.verb = words[0]
-        verb = VERBS[options.verb]
-        words = _assign(split(words[1:], verb.flags, words_before_rest=words_before_rest(verb)), options)
+        verb = ENGINE_VERBS.get(options.verb) or _other_verb(options.verb)
+        parts = split(words[1:], verb.flags, words_before_rest=words_before_rest(verb), in_order=verb.in_order)
+        words = _assign(parts, options)
         count = len(verb.words)
         if verb.rest:
             setattr(options, verb.rest.dest, tuple(words[count:]))
@@ -50,13 +51,19 @@ def parse(argv: Sequence[str]) -> Options | None:
     return options
 
 
+def _other_verb(name: str) -> Verb:
+    from rootless.cli.verbs import VERBS
+
+    return VERBS[name]
+
+
 def words_before_rest(verb: Verb) -> int | None:
     """Return how many words of `verb` flags may surround before the rest begins; None: they may stand anywhere."""
     return len(verb.words) if verb.rest else None
 
 
 def split(
-    arguments: Sequence[str], flags: Iterable[Flag], *, words_before_rest: int | None
+    arguments: Sequence[str], flags: Iterable[Flag], *, words_before_rest: int | None, in_order: bool = False
 ) -> list[tuple[Flag | None, str]]:
     """Return what `arguments` consist of, in order: ``(flag, its value)``, or ``(None, positional word)``.
 
@@ -67,6 +74,7 @@ def split(
         arguments: the command line, or the part of it after the verb.
         flags: those that may occur, besides --help.
         words_before_rest: after so many words flags end and the rest are words too; None: flags end at ``--`` only.
+        in_order: they end there even if what follows looks like one.
 
     Raises:
         FlagError: a flag is not among `flags`, or has no value.
@@ -80,7 +88,8 @@ def split(
         position += 1
         if argument == "--":
             break
-        if argument[:1] != "-" or argument == "-":
+        is_word = argument[:1] != "-" or argument == "-"
+        if is_word or (in_order and words == words_before_rest):
             if words == words_before_rest:
                 position -= 1
                 break
@@ -131,6 +140,8 @@ def _assign(parts: Iterable[tuple[Flag | None, str]], options: Options) -> list[
         if flag.later or (flag is HELP and value):
             message = "for click to answer"
             raise ValueError(message)
-        if not flag.ignored and flag is not HELP:
+        if flag.kind == REPEATED:
+            setattr(options, flag.dest, (*getattr(options, flag.dest), value))
+        elif not flag.ignored and flag is not HELP:
             setattr(options, flag.dest, value)
     return words

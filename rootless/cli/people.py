@@ -10,15 +10,15 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from rootless.cli.flags import CHOICE, GLOBAL_FLAGS, HELP, LATER_VERBS, SWITCH, VERBS, Flag, Verb, Word, convert
+from rootless.cli.flags import CHOICE, GLOBAL_FLAGS, HELP, REPEATED, SWITCH, Flag, Verb, Word, convert
+from rootless.cli.names import PROGRAM, bad_flag_status, unknown_verb_status
 from rootless.cli.parse import UNKNOWN_FLAG, FlagError, split, words_before_rest
-from rootless.errors import EXIT_UNKNOWN_VERB, RootlessError
+from rootless.cli.verbs import LATER_VERBS, VERBS
+from rootless.errors import EXIT_FAILURE, RootlessError
 from rootless.plan.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-PROGRAM = "rootless"
 
 ABOUT = """Runs containers as you, without root.
 
@@ -95,6 +95,7 @@ class _Command(click.Command):
     words: Sequence[Word] = ()
     rest: Word | None = None
     words_before_rest: int | None = None
+    in_order = False
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:
@@ -121,7 +122,7 @@ class _Command(click.Command):
     def _in_spelling_of_click(self, ctx: click.Context, args: Sequence[str]) -> list[str]:
         """Return `args` with each flag as ``--name`` or ``--name=value`` and in front of the words."""
         try:
-            parts = split(args, self.flags, words_before_rest=self.words_before_rest)
+            parts = split(args, self.flags, words_before_rest=self.words_before_rest, in_order=self.in_order)
         except FlagError as error:
             raise _misused_flag(error, ctx) from None
         spelled = []
@@ -184,6 +185,7 @@ class _VerbCommand(_Command):
         self.words = verb.words
         self.rest = verb.rest
         self.words_before_rest = words_before_rest(verb)
+        self.in_order = verb.in_order
         self.examples = verb.examples
 
     def invoke(self, ctx: click.Context) -> None:
@@ -252,6 +254,7 @@ def _option(flag: Flag) -> click.Option:
     return click.Option(
         [*flag.names, _parameter(flag)],
         is_flag=True if flag.kind == SWITCH else None,  # False would make the value optional, in click 8.5
+        multiple=flag.kind == REPEATED,
         type=None if flag.kind == SWITCH else _Kind(flag),
         metavar=flag.metavar or None,
         help=flag.help,
@@ -287,7 +290,7 @@ def _misused_flag(error: FlagError, ctx: click.Context) -> RootlessError:
             fix = f"it goes after the verb: {PROGRAM} VERB --{name} …"
         elif alike:
             fix = f"did you mean --{alike[0]}?"
-    return _usage_error(ctx, str(error), fix)
+    return _usage_error(ctx, str(error), fix, bad_flag_status())
 
 
 def _names(flags: Iterable[Flag]) -> list[str]:
@@ -296,7 +299,7 @@ def _names(flags: Iterable[Flag]) -> list[str]:
 
 def _unknown_verb(name: str) -> RootlessError:
     if name in LATER_VERBS:
-        return RootlessError(f"{name}: not supported yet", code="RL-NOT-YET", status=EXIT_UNKNOWN_VERB)
+        return RootlessError(f"{name}: not supported yet", code="RL-NOT-YET", status=unknown_verb_status())
     alike = get_close_matches(name, VERBS, 1)
     if os.path.exists(os.path.join(name, "config.json")):
         fix = f"{PROGRAM} run {name}"
@@ -304,7 +307,7 @@ def _unknown_verb(name: str) -> RootlessError:
         fix = f"did you mean {PROGRAM} {alike[0]}?"
     else:
         fix = f"{PROGRAM} --help lists the verbs"
-    return RootlessError(f"unknown verb: {name}", fix=fix, code="RL-USAGE", status=EXIT_UNKNOWN_VERB)
+    return RootlessError(f"unknown verb: {name}", fix=fix, code="RL-USAGE", status=unknown_verb_status())
 
 
 def _misuse(error: click.UsageError) -> RootlessError:
@@ -320,10 +323,11 @@ def _misuse(error: click.UsageError) -> RootlessError:
     return _usage_error(error.ctx, problem)
 
 
-def _usage_error(ctx: click.Context | None, problem: str, fix: str = "") -> RootlessError:
+def _usage_error(ctx: click.Context | None, problem: str, fix: str = "", status: int = EXIT_FAILURE) -> RootlessError:
     path = ctx.command_path if ctx else PROGRAM
     verb = path.removeprefix(PROGRAM).lstrip()
-    return RootlessError(f"{verb}: {problem}" if verb else problem, fix=fix or f"see {path} --help", code="RL-USAGE")
+    what = f"{verb}: {problem}" if verb else problem
+    return RootlessError(what, fix=fix or f"see {path} --help", code="RL-USAGE", status=status)
 
 
 def _container_ids(ctx: click.Context) -> list[str]:

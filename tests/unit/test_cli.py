@@ -14,19 +14,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rootless.cli import bundles, explain, lifecycle, people
+from rootless.cli import bundles, cgroups, checkpoint, explain, lifecycle, people
 from rootless.cli.flags import (
     CHOICE,
+    ENGINE_VERBS,
     GLOBAL_FLAGS,
     HELP,
     INTEGER,
-    LATER_VERBS,
+    REPEATED,
     SIGNAL,
     SWITCH,
-    VERBS,
+    VALUE,
     signal_number,
 )
 from rootless.cli.parse import parse
+from rootless.cli.verbs import LATER_VERBS, VERBS
 from rootless.errors import RootlessError
 from rootless.plan.options import Options
 
@@ -73,7 +75,7 @@ def declared():
 def test_every_stored_flag_is_an_option_of_its_type(flag):
     assert flag.names[-1].startswith("--")
     if not flag.ignored and not flag.later:
-        expected = {SWITCH: bool, INTEGER: int}.get(flag.kind, str)
+        expected = {SWITCH: bool, INTEGER: int, REPEATED: tuple}.get(flag.kind, str)
         assert type(getattr(Options, flag.dest)) is expected
     if flag.kind == SWITCH:
         assert not flag.metavar
@@ -88,8 +90,9 @@ def test_no_name_is_declared_twice(name):
 
 
 def test_every_verb_has_a_body():
-    bodies = [*lifecycle.VERBS, *bundles.VERBS, *explain.VERBS]
+    bodies = [*lifecycle.VERBS, *bundles.VERBS, *explain.VERBS, *checkpoint.VERBS, *cgroups.VERBS]
     assert sorted(bodies) == sorted(VERBS)
+    assert ENGINE_VERBS.items() <= VERBS.items()
     assert not set(LATER_VERBS) & set(VERBS)
 
 
@@ -138,6 +141,31 @@ FROM_CALLERS = [
     "list -q",
     "spec -f other.json --rootless -b /b",
     "run -db /b c1",
+    # exec, by conmon, containerd's shim and CRI-O
+    "--log-format=json --log /l exec --pid-file /p --process /f --detach --preserve-fds 1 c1",
+    "--log-format=json --log /l exec --pid-file /p --process /f --console-socket /s c1",
+    "--root /r --log /l --log-format json exec --process /f --console-socket /s --detach --pid-file /p c1",
+    "--root=/r exec --process /f c1",
+    # the rest of podman, containerd and CRI-O
+    "pause c1",
+    "resume c1",
+    "--root /r --log /l --log-format json ps --format json c1",
+    "update --resources=/f c1",
+    "--root /r update --resources - c1",
+    "--root /r --log /l --log-format json update --resources=- c1",
+    "checkpoint --image-path /i --work-path /w --leave-running --tcp-established --file-locks --parent-path ../p c1",
+    "checkpoint --image-path /i --work-path /w --pre-dump c1",
+    "checkpoint --file-locks --image-path /i --work-path /w c1",
+    "restore --bundle /b --pid-file /p --detach --image-path /i --work-path /w --tcp-close --lsm-profile apparmor:x c1",
+    "restore --bundle /b --image-path /i --work-path /w --lsm-mount-context x --tcp-established --file-locks c1",
+    "restore --image-path /i --work-path /w -no-subreaper --detach --pid-file /p --bundle /b c1",
+    "features",
+    # runc's and crun's documentation
+    "ps c1 -o pid,cmd",
+    "ps -f json c1",
+    "events --stats c1",
+    "events --interval=500ms c1",
+    "update --memory 256m --memory-swap -1 --cpu-quota=-1 --pids-limit 10 --kernel-memory 1 c1",
     # runc up to 1.1
     "--criu /usr/sbin/criu run -d -bundle=/b c1",
 ]
@@ -162,8 +190,69 @@ def test_a_create_of_podman_in_detail():
         "bundle": "/b",
         "pid_file": "/p",
         "preserve_fds": 2,
+        "cgroup_manager": "disabled",
         "container": "c1",
     }
+
+
+UNION = {
+    "": "--debug --log --log-format --log-level --root --rootless --systemd-cgroup --cgroup-manager --criu -v "
+    "-V --version -h --help",
+    "create": "-b --bundle --console-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --pidfd-socket -f "
+    "--config --no-subreaper",
+    "run": "-b --bundle --console-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --pidfd-socket -f "
+    "--config --no-subreaper -d --detach --keep",
+    "start": "",
+    "state": "",
+    "pause": "",
+    "resume": "",
+    "exec": "--console-socket --pidfd-socket --cwd -e --env -t --tty -u --user -g --additional-gids -p --process "
+    "-d --detach --pid-file --process-label --apparmor --no-new-privs -c --cap --preserve-fds --cgroup "
+    "--ignore-paused",
+    "kill": "-a --all -r --regex",
+    "delete": "-f --force -r --regex",
+    "list": "-f --format -q --quiet",
+    "ps": "-f --format",
+    "events": "--interval --stats",
+    "update": "-r --resources --blkio-weight --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period "
+    "--cpu-rt-runtime --cpuset-cpus --cpuset-mems --cpu-idle --memory --memory-reservation --memory-swap "
+    "--kernel-memory --kernel-memory-tcp --pids-limit --l3-cache-schema --mem-bw-schema",
+    "checkpoint": "--image-path --work-path --parent-path --leave-running --tcp-established --tcp-skip-in-flight "
+    "--link-remap --ext-unix-sk --shell-job --lazy-pages --status-fd --page-server --file-locks --pre-dump "
+    "--manage-cgroups-mode --empty-ns --auto-dedup --network-lock",
+    "restore": "--console-socket --image-path --work-path --tcp-established --tcp-close --ext-unix-sk --shell-job "
+    "--file-locks --manage-cgroups-mode -b --bundle -d --detach --pid-file --no-subreaper --no-pivot "
+    "--empty-ns --auto-dedup --lazy-pages --lsm-profile --lsm-mount-context --network-lock",
+    "spec": "-b --bundle --rootless -f --file",
+    "features": "",
+}
+"""Every flag that runc (up to 1.3) or crun (up to 1.21) takes, by verb; the global ones are those of the verb ""."""
+
+
+@pytest.mark.parametrize(("verb", "name"), [(verb, name) for verb, names in UNION.items() for name in names.split()])
+def test_every_flag_of_runc_and_crun_does_something_or_is_ignored_or_refused_in_words(verb, name):
+    [flag] = [flag for flag in (*(VERBS[verb].flags if verb else GLOBAL_FLAGS), HELP) if name in flag.names]
+    words = ["c1"] if verb and VERBS[verb].words else []
+    value = {SWITCH: "true", CHOICE: flag.metavar.split("|")[0], INTEGER: "1"}.get(flag.kind, "x")
+    name = name.lstrip("-")
+    for own in ([f"-{name}={value}"], [f"--{name}={value}"], [f"--{name}", value], [f"-{name}", value]):
+        if flag.kind == SWITCH:
+            own = own[:1]  # noqa: PLW2901 - its value is never a word of its own
+        argv, without = ([verb, *own, *words], [verb, *words]) if verb else ([*own, "list"], ["list"])
+        if flag.later:
+            assert parse(argv) is None
+            error = refusal(argv)
+            assert (error.code, flag.names[-1] in error.what) == ("RL-NOT-YET", True)
+        elif flag is HELP:
+            assert ask(argv) is None
+        else:
+            options = parse(argv)
+            assert vars(options).keys() - vars(parse(without)).keys() == (set() if flag.ignored else {flag.dest})
+            assert everything(ask(argv)) == everything(options)
+
+
+def test_no_verb_of_runc_and_crun_is_missing():
+    assert UNION.keys() - {""} <= VERBS.keys()
 
 
 # Any command line
@@ -183,6 +272,7 @@ def values(kind, metavar):
         return st.sampled_from(metavar.split("|")).map(lambda choice: (choice, choice))
     if kind == SIGNAL:
         return st.sampled_from(sorted(SIGNALS.items()))
+    assert kind in (VALUE, REPEATED)
     return TEXT.map(lambda text: (text, text))
 
 
@@ -230,7 +320,9 @@ def command_lines(draw):
     groups = []
     for arguments, value, flag in draw(spelled_flags(verb.flags)):
         groups.append(arguments)
-        if not flag.ignored:
+        if flag.kind == REPEATED:
+            meant[flag.dest] = (*meant.get(flag.dest, ()), value)
+        elif not flag.ignored:
             meant[flag.dest] = value
     words = []
     for word in verb.words:
@@ -243,14 +335,21 @@ def command_lines(draw):
     if verb.rest:
         meant[verb.rest.dest] = tuple(rest)
 
-    if any(is_like_a_flag(word) for word in words) or draw(st.booleans()):
-        ordered = [*groups, ["--", *words, *rest]]
-    else:
-        order = draw(st.permutations([True] * len(groups) + [False] * len(words)))
-        of_flags, of_words = iter(groups), iter(words)
-        ordered = [next(of_flags) if is_flag else [next(of_words)] for is_flag in order]
-        ordered.append(["--", *rest] if is_like_a_flag(*rest[:1]) or draw(st.booleans()) else rest)
+    ordered = draw(arranged(verb, groups, words, rest))
     return [*argv, *(argument for group in ordered for argument in group)], meant
+
+
+@st.composite
+def arranged(draw, verb, groups, words, rest):
+    """A list of the groups of arguments that spell flags, the words and the rest, in any order that means the same."""
+    if any(is_like_a_flag(word) for word in words) or draw(st.booleans()):
+        return [*groups, ["--", *words, *rest]]
+    if verb.in_order:
+        return [*groups, words, ["--", *rest] if rest[:1] == ["--"] or draw(st.booleans()) else rest]
+    order = draw(st.permutations([True] * len(groups) + [False] * len(words)))
+    of_flags, of_words = iter(groups), iter(words)
+    ordered = [next(of_flags) if is_flag else [next(of_words)] for is_flag in order]
+    return [*ordered, ["--", *rest] if is_like_a_flag(*rest[:1]) or draw(st.booleans()) else rest]
 
 
 def is_like_a_flag(text=""):
@@ -261,6 +360,13 @@ def is_like_a_flag(text=""):
 @example((["run", "x", "-b", "d"], {"verb": "run", "container": "x", "bundle": "d"}))
 @example((["explain", "here", "-b", "there"], {"verb": "explain", "bundle": "here"}))
 @example((["new", "d", "ls", "--from"], {"verb": "new", "directory": "d", "args": ("ls", "--from")}))
+@example((["ps", "c", "-f", "json", "--"], {"verb": "ps", "container": "c", "args": ("-f", "json", "--")}))
+@example(
+    (
+        ["exec", "-e", "A=1", "--env=B", "c", "env", "-i"],
+        dict(verb="exec", env=("A=1", "B"), container="c", args=("env", "-i")),
+    )
+)
 @example((["new", "d", "--from", "x", "--", "-l"], dict(verb="new", directory="d", from_file="x", args=("-l",))))
 @example((["delete", "--force", "--force=false", "x"], {"verb": "delete", "force": False, "container": "x"}))
 def test_both_parsers_read_what_is_meant(line):
@@ -279,7 +385,7 @@ SNIPPETS = st.sampled_from([*VERBS, *(name for _, flag in declared() for name in
 @given(st.lists(SNIPPETS | TEXT, max_size=7))
 @example(["--version", "nonsense"])
 @example(["--debug=false"])
-@example(["run", "--pidfd-socket", "s", "x"])
+@example(["restore", "--lazy-pages", "x"])
 def test_what_one_parser_refuses_the_other_refuses_with_a_message(argv):
     quick = parse(argv)
     asked = outcome(argv)
@@ -348,6 +454,10 @@ def test_signals(text, number):
         ("--keep run x", "unknown flag: --keep; fix: it goes after the verb: rootless VERB --keep …"),
         ("create --bundle", "create: flag needs an argument: --bundle; fix: see rootless create --help"),
         ("--root", "flag needs an argument: --root; fix: see rootless --help"),
+        (
+            "restore --lsm-mount-context",
+            "restore: flag needs an argument: --lsm-mount-context; fix: see rootless restore --help",
+        ),
         ("--debug", "missing command; fix: see rootless --help"),
         ("state", "state: CONTAINER is missing; fix: see rootless state --help"),
         ("state a b", "state: got unexpected extra argument (b); fix: see rootless state --help"),
@@ -375,9 +485,8 @@ def test_wrong_flags_and_words(line, text):
 @pytest.mark.parametrize(
     ("line", "text", "status"),
     [
-        ("exec c1 sh", "exec: not supported yet", 3),
-        ("checkpoint --help", "checkpoint: not supported yet", 3),
-        ("run --pidfd-socket s x", "--pidfd-socket: not supported yet; fix: call run without it", 1),
+        ("mounts add c1 f", "mounts: not supported yet", 3),
+        ("restore --lazy-pages c1", "--lazy-pages: not supported yet; fix: call restore without it", 1),
     ],
 )
 def test_what_comes_later(line, text, status):

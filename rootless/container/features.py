@@ -1,0 +1,107 @@
+"""`rootless features`: what this runtime can do, as features.md and features-linux.md have it.
+
+What has names is taken from the tables that check and plan a container.
+"""
+
+from __future__ import annotations
+
+from rootless import OCI_VERSION
+from rootless.bundle.check import HOOK_KINDS
+from rootless.bundle.check_linux import MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES, SECCOMP_ARCHITECTURES
+from rootless.errors import RootlessError
+from rootless.host import facts
+from rootless.plan import mount_options, namespaces, process, seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.plan.options import Options
+
+OLDEST_VERSION = "1.0.0"
+
+_UNSAFE_ANNOTATIONS = ("org.criu.config", "run.oci.")
+"""They name files and sockets of the host that the caller's rights are used on: not for whoever made the image."""
+
+_CGROUP = {"v1": False, "v2": True, "systemd": True, "systemdUser": True, "rdma": True}
+_FLAG_SINCE = {"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": (5, 19)}
+"""Flags that came to the kernel after the oldest one that rootless runs on."""
+
+
+def features(options: Options) -> dict[str, object]:
+    """Return the document; what depends on this host (libseccomp, criu) is as it is now."""
+    from rootless.container.checkpoint import obstacle
+
+    document: dict[str, object] = {
+        "ociVersionMin": OLDEST_VERSION,
+        "ociVersionMax": OCI_VERSION,
+        "hooks": list(HOOK_KINDS),
+        "mountOptions": mount_options.known(),
+        "linux": linux(),
+    }
+    annotations = {"org.opencontainers.runc.checkpoint.enabled": "false" if obstacle(options.criu) else "true"}
+    if version := _libseccomp_version():
+        annotations["io.github.seccomp.libseccomp.version"] = version
+    document["annotations"] = annotations
+    document["potentiallyUnsafeConfigAnnotations"] = list(_UNSAFE_ANNOTATIONS)
+    return document
+
+
+def linux() -> dict[str, object]:
+    """Return the part that is about Linux."""
+    return {
+        "namespaces": sorted(namespaces.FLAGS),
+        "capabilities": [f"CAP_{name}" for name in process.CAPABILITIES],
+        "cgroup": dict(_CGROUP),
+        "seccomp": _seccomp(),
+        # where this host has none of it, asking for it is refused in words
+        "apparmor": {"enabled": True},
+        "selinux": {"enabled": True},
+        "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
+        "memoryPolicy": {"modes": MEMORY_POLICY_MODES.split(), "flags": MEMORY_POLICY_FLAGS.split()},
+        "mountExtensions": {"idmap": {"enabled": True}},
+        "netDevices": {"enabled": True},
+    }
+
+
+def words() -> list[str]:
+    """Return what `crun --version` has in its last line."""
+    from rootless.container.checkpoint import obstacle
+
+    known = linux()
+    found = ["CAP"]
+    for word, name, key in (
+        ("SYSTEMD", "cgroup", "systemd"),
+        ("SELINUX", "selinux", "enabled"),
+        ("APPARMOR", "apparmor", "enabled"),
+        ("SECCOMP", "seccomp", "enabled"),
+    ):
+        section = known[name]
+        if isinstance(section, dict) and section[key]:
+            found.append(word)
+    if not obstacle(""):
+        found.append("CRIU")
+    return found
+
+
+def _seccomp() -> dict[str, object]:
+    if not _libseccomp_version():
+        return {"enabled": False}
+    from rootless.launch.seccomp import known_architectures
+
+    kernel = facts.read().kernel
+    return {
+        "enabled": True,
+        "actions": sorted(seccomp.ACTIONS),
+        "operators": sorted(seccomp.OPERATORS),
+        "archs": sorted(known_architectures(SECCOMP_ARCHITECTURES.split())),
+        "knownFlags": sorted(seccomp.FLAGS),
+        "supportedFlags": sorted(flag for flag in seccomp.FLAGS if kernel >= _FLAG_SINCE.get(flag, kernel)),
+    }
+
+
+def _libseccomp_version() -> str:
+    from rootless.launch.seccomp import library_version
+
+    try:
+        return library_version()
+    except RootlessError:
+        return ""
