@@ -1,0 +1,340 @@
+"""A cgroup as a directory: its files, the freezer, the end of what is in it, and its own (cgroup-v2.rst)."""
+
+from __future__ import annotations
+
+import errno
+import posix
+import select
+import time
+
+from rootless import paths
+from rootless.errors import EXHAUSTED, RootlessError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Self
+
+    Note = Callable[[str, list[str], bool], None]
+    """Gets a directory, those above it that are made for it, and whether it is the container's for certain."""
+
+PATIENCE = 10.0
+"""Seconds for the kernel to do what it has been told: stop or end processes that wait for a disk, for one."""
+_CHUNK = 1 << 16
+_TOKEN = 4
+"""Bytes."""
+_SIGKILL = 9
+_LOOK_AGAIN = 0.01
+"""Seconds, where the kernel tells nobody that something is over."""
+
+
+class Group:
+    """A cgroup that is there, used through a descriptor until close().
+
+    Attributes:
+        path: its directory.
+        fd: the descriptor of it.
+    """
+
+    __slots__ = ("fd", "path")
+
+    def __init__(self, path: str) -> None:
+        """Open it.
+
+        Raises:
+            OSError: it is not there, or out of reach.
+        """
+        self.path = path
+        self.fd = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.fd >= 0:
+            posix.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of it."""
+        self.close()
+
+    def read(self, file: str) -> str:
+        """Return what a file says; nothing where there is no such file, or the cgroup has gone."""
+        try:
+            fd = posix.open(file, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=self.fd)
+        except OSError:
+            return ""
+        try:
+            return _whole(fd)
+        except OSError:
+            return ""
+        finally:
+            posix.close(fd)
+
+    def files(self) -> list[str]:
+        """Return the names of its files, and of the cgroups below it."""
+        try:
+            return sorted(posix.listdir(self.fd))
+        except OSError:
+            return []
+
+    def fields(self, file: str) -> dict[str, int]:
+        """Return a file of lines with a name and a number each."""
+        pairs = (line.split() for line in self.read(file).splitlines())
+        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}  # noqa: PLR2004
+
+    def write(self, file: str, value: str) -> None:
+        """Give a file a new value, at once.
+
+        Raises:
+            OSError: there is no such file, or the kernel refuses the value.
+        """
+        fd = posix.open(file, posix.O_WRONLY | posix.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            posix.write(fd, value.encode())
+        finally:
+            posix.close(fd)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether its processes have been told to stand still."""
+        return self.read("cgroup.freeze").startswith("1")
+
+    @property
+    def is_populated(self) -> bool:
+        """Whether there is any process in it or below."""
+        return self.fields("cgroup.events").get("populated") == 1
+
+    def processes(self) -> list[int]:
+        """Return the ids of the processes in it and in all that is below."""
+        found = {int(line) for line in self.read("cgroup.procs").split()} - {0}
+        for name in self._below():
+            try:
+                with Group(f"{self.path}/{name}") as other:
+                    found.update(other.processes())
+            except OSError:
+                continue  # it has gone
+        return sorted(found)
+
+    def freeze(self) -> None:
+        """Let its processes stand still, and return when they do.
+
+        Raises:
+            RootlessError: `RL-CGROUP`: they do not; then they go on.
+        """
+        self._order("cgroup.freeze", "1", "pause")
+        if not self.wait("frozen", 1):
+            self._order("cgroup.freeze", "0", "pause")
+            raise RootlessError(
+                "cannot pause the container",
+                cause=f"after {PATIENCE:.0f} s not all of its processes stand still; they go on",
+                fix="look for processes in the state D (ps -o pid,stat,wchan): they wait for a device",
+                code="RL-CGROUP",
+            )
+
+    def thaw(self) -> None:
+        """Let its processes go on, and return when they do.
+
+        Raises:
+            RootlessError: `RL-CGROUP`: a cgroup above it is frozen too.
+        """
+        self._order("cgroup.freeze", "0", "resume")
+        if not self.wait("frozen", 0):
+            raise RootlessError(
+                "cannot resume the container",
+                cause=f"a cgroup above {self.path} is frozen",
+                fix="write 0 into cgroup.freeze there, or systemctl --user thaw its unit",
+                code="RL-CGROUP",
+            )
+
+    def kill(self) -> None:
+        """Send SIGKILL to every process in it and below; that there is none is no error."""
+        try:
+            self.write("cgroup.kill", "1")
+        except OSError:
+            # before Linux 5.14
+            deadline = time.monotonic() + PATIENCE
+            while (found := self.processes()) and time.monotonic() < deadline:
+                for pid in found:
+                    _kill(pid)
+                self.wait("populated", 0, _LOOK_AGAIN)
+
+    def wait(self, event: str, value: int, patience: float = PATIENCE) -> bool:
+        """Wait until cgroup.events says `value` about `event`, `frozen` or `populated`; return whether it did."""
+        deadline = time.monotonic() + patience
+        try:
+            fd = posix.open("cgroup.events", posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=self.fd)
+        except OSError:
+            return True  # it has gone, and all that was in it
+        try:
+            poll = select.poll()
+            poll.register(fd, select.POLLPRI)
+            while f"{event} {value}" not in _whole(fd).splitlines():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                poll.poll(left * 1000)
+                posix.lseek(fd, 0, 0)
+        except OSError:
+            return True
+        finally:
+            posix.close(fd)
+        return True
+
+    def remove(self) -> None:
+        """End what is in it, and remove it with all that is below.
+
+        Raises:
+            OSError: something stays.
+        """
+        if _rmdir(self.path):
+            return
+        self.kill()
+        self.wait("populated", 0)
+        for name in self._below():
+            try:
+                with Group(f"{self.path}/{name}") as other:
+                    other.remove()
+            except FileNotFoundError:
+                continue
+        deadline = time.monotonic() + PATIENCE
+        while not _rmdir(self.path):
+            # its last process is not quite out of it
+            if time.monotonic() > deadline:
+                raise OSError(errno.EBUSY, "it is busy", self.path)
+            self.kill()
+            time.sleep(_LOOK_AGAIN)
+
+    def _below(self) -> Iterator[str]:
+        return (name for name in self.files() if _is_directory(f"{self.path}/{name}"))
+
+    def _order(self, file: str, value: str, verb: str) -> None:
+        try:
+            self.write(file, value)
+        except OSError as error:
+            fix = EXHAUSTED.get(error.errno or 0, "") or "let the user who made the container do it"
+            raise RootlessError(
+                f"cannot {verb} the container",
+                cause=f"write {self.path}/{file}: {(error.strerror or '').lower()}",
+                fix="use Linux 5.2 or newer" if error.errno == errno.ENOENT else fix,
+                code="RL-CGROUP",
+            ) from None
+
+
+def opened(path: str) -> Group | None:
+    """Open a cgroup, or return None when it is not there any more."""
+    try:
+        return Group(path)
+    except OSError:
+        return None
+
+
+def is_frozen(path: str) -> bool:
+    """Whether the processes of the cgroup at `path` have been told to stand still."""
+    group = opened(path)
+    if not group:
+        return False
+    with group:
+        return group.is_frozen
+
+
+def remove(path: str, *, empty_only: bool = False) -> None:
+    """Remove a cgroup and what it holds, if there is one.
+
+    Raises:
+        OSError: it stays.
+    """
+    if empty_only:
+        _rmdir(path)
+        return
+    try:
+        group = Group(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with group:
+        group.remove()
+
+
+def make_anew(base: str, name: str, note: Note) -> str:
+    """Make a cgroup below `base` under a name of its own that begins with `name`; return its directory.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        path = f"{base}/{name}.{int.from_bytes(posix.urandom(_TOKEN), 'little'):08x}"
+        note(path, [], True)  # noqa: FBT003 - of Note
+        try:
+            posix.mkdir(path, 0o755)
+        except FileExistsError:
+            continue
+        return path
+
+
+def missing_parents(path: str, base: str) -> list[str]:
+    """Return the directories that are missing between `base`, which is there, and `path`, innermost first."""
+    missing = []
+    parent = paths.parent(path)
+    while len(parent) > len(base) and not paths.exists(parent):
+        missing.append(parent)
+        parent = paths.parent(parent)
+    return missing
+
+
+def make_parents(missing: Sequence[str]) -> None:
+    """Make what missing_parents() returned.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    for parent in reversed(missing):
+        try:
+            posix.mkdir(parent, 0o755)
+        except FileExistsError:
+            continue
+
+
+def remove_parents(made: Sequence[str]) -> None:
+    """Remove those that nobody has anything in any more."""
+    for parent in made:
+        try:
+            posix.rmdir(parent)
+        except OSError:
+            continue
+
+
+def _whole(fd: int) -> str:
+    text = b""
+    while piece := posix.read(fd, _CHUNK):
+        text += piece
+    return text.decode()
+
+
+def _rmdir(path: str) -> bool:
+    """Remove a directory; return whether it has gone."""
+    try:
+        posix.rmdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+        return False
+    return True
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return posix.stat(path).st_mode & 0o170000 == 0o040000  # noqa: PLR2004 - S_IFMT and S_IFDIR
+    except OSError:
+        return False
+
+
+def _kill(pid: int) -> None:
+    try:
+        posix.kill(pid, _SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return

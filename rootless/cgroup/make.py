@@ -1,0 +1,272 @@
+"""A container's cgroup is made as a directory, its controllers are enabled, and its limits are written."""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from rootless import paths
+from rootless.cgroup.group import Group, make_anew, make_parents, missing_parents, opened
+from rootless.errors import EXHAUSTED, RootlessError
+from rootless.host.cgroups import LEAF
+from rootless.plan.cgroups import Unmet, check_unified, is_unlimited
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rootless.cgroup.group import Note
+    from rootless.plan.cgroups import Cgroup
+    from rootless.plan.limits import Setting
+
+_ROUNDS = 10
+_COUNTED = {"cpu", "io", "memory", "pids"}
+"""Controllers that are enabled with those that are needed: they count what `events` tells."""
+_NO_SUCH_FILE = (errno.ENOENT, errno.EOPNOTSUPP, errno.EACCES)
+"""A cgroup lacks the files of controllers that its parent does not enable; the kernel says EACCES for some."""
+
+_REASONS = {
+    errno.EINVAL: ("the kernel does not take this value", "write one that cgroup-v2.rst allows for this file"),
+    errno.ERANGE: ("the value is out of the range that the kernel takes", "write one that cgroup-v2.rst allows"),
+    errno.ENODEV: ("there is no such device", "name a block device of this machine (lsblk), not a partition"),
+    errno.ENXIO: ("there is no such device", "name a block device of this machine (lsblk), not a partition"),
+    errno.EBUSY: ("the cgroup is in use in a way that forbids it", "change it while the container is stopped"),
+    errno.ENOSPC: ("what the parent cgroup has is used up", "ask for less, or for what nobody has exclusively"),
+    errno.EPERM: ("only root of the host may set it", "leave it out"),
+}
+
+
+def make(wanted: Cgroup, note: Note) -> tuple[Group, Unmet]:
+    """Make the directory, with every limit in force.
+
+    Args:
+        wanted: what the planner decided.
+        note: is told before anything is there, for whoever cleans up after a kill.
+
+    Returns:
+        The cgroup, and the limits that are not enforced.
+
+    Raises:
+        RootlessError: it cannot be made, or a limit makes no sense to the kernel.
+    """
+    unmet = Unmet()
+    try:
+        path = _make_exactly(wanted, note) if wanted.path else make_anew(wanted.base, wanted.name, note)
+    except OSError as error:
+        raise unmade(error) from None
+    missing: dict[str, tuple[str, str]] = {}
+    if wanted.controllers:
+        controllers = wanted.controllers | _COUNTED
+        missing = enable(controllers, wanted.base, paths.parent(path), movable=not wanted.managed)
+    group = Group(path)
+    try:
+        write(group, wanted.settings, missing, unmet)
+    except BaseException:
+        group.close()
+        raise
+    return group, unmet
+
+
+def _make_exactly(wanted: Cgroup, note: Note) -> str:
+    """Make it where cgroupsPath says; it may be there already as long as nobody is in it."""
+    path = wanted.path
+    missing = missing_parents(path, wanted.base)
+    note(path, missing, False)  # noqa: FBT003
+    for _ in range(_ROUNDS):
+        try:
+            make_parents(missing or missing_parents(path, wanted.base))
+            posix.mkdir(path, 0o755)
+        except FileExistsError:
+            try:
+                with Group(path) as group:
+                    if group.is_populated:
+                        raise _taken(path) from None
+            except FileNotFoundError:
+                continue  # it has just gone
+            break
+        except FileNotFoundError:
+            continue  # somebody has just removed a parent of it, with another container
+        else:
+            break
+    note(path, missing, True)  # noqa: FBT003
+    return path
+
+
+def enable(controllers: Iterable[str], top: str, bottom: str, *, movable: bool) -> dict[str, tuple[str, str]]:
+    """Hand controllers on, from the children of `top` to those of `bottom`.
+
+    Args:
+        controllers: their names.
+        top: the directory where to begin.
+        bottom: the last one, `top` itself or below it.
+        movable: processes in `top` that are in the way may be moved into a cgroup of their own.
+
+    Returns:
+        Those that cannot be had, each with the reason and the fix.
+    """
+    missing: dict[str, tuple[str, str]] = {}
+    places = [top]
+    for name in bottom.removeprefix(top).strip("/").split("/"):
+        if name:
+            places.append(f"{places[-1]}/{name}")
+    for place in places:
+        wanted = sorted(set(controllers) - missing.keys())
+        group = opened(place)
+        if not wanted or not group:
+            break
+        with group:
+            there, enabled = group.read("cgroup.controllers").split(), group.read("cgroup.subtree_control").split()
+            for name in wanted:
+                if name not in there:
+                    missing[name] = f"there is no controller {name} in {place}", _delegate(name)
+            lacking = [name for name in wanted if name in there and name not in enabled]
+            if lacking:
+                missing |= _enable_here(group, lacking, movable=movable and place == top)
+    return missing
+
+
+def _enable_here(group: Group, lacking: list[str], *, movable: bool) -> dict[str, tuple[str, str]]:
+    is_root = not group.read("cgroup.type")
+    refused: dict[str, tuple[str, str]] = {}
+    for _ in range(_ROUNDS):
+        # the kernel would let some controllers be enabled all the same, and make a tree of threads of it, where no
+        # process can be (cgroup-v2.rst, "Threads")
+        if not is_root and group.read("cgroup.procs"):
+            obstacle = _make_room(group) if movable else _in_the_way(group, "must stay there")
+            if obstacle[0]:
+                return dict.fromkeys(lacking, obstacle)
+        refused.clear()
+        for name in lacking:
+            try:
+                group.write("cgroup.subtree_control", f"+{name}")
+            except OSError as error:
+                refused[name] = f"{group.path}/cgroup.subtree_control: {(error.strerror or '').lower()}", ""
+        if not refused or is_root or not group.read("cgroup.procs"):
+            break
+    return refused
+
+
+def _make_room(group: Group) -> tuple[str, str]:
+    """Move the processes of a cgroup into one below it; return what forbids that, or nothing.
+
+    A cgroup that shares something out has no processes itself (cgroup-v2.rst, "No Internal Process Constraint").
+    """
+    found = [int(line) for line in group.read("cgroup.procs").split()]
+    own = posix.geteuid()
+    if not all(pid and _owner(pid) in (own, -1) for pid in found):
+        return _in_the_way(group, "are not all yours")
+    try:
+        posix.mkdir(LEAF, 0o755, dir_fd=group.fd)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        return f"{group.path}/{LEAF}: {(error.strerror or '').lower()}", ""
+    for pid in found:
+        try:
+            group.write(f"{LEAF}/cgroup.procs", str(pid))
+        except ProcessLookupError:
+            continue
+        except OSError as error:
+            return f"{group.path}/{LEAF}/cgroup.procs: {(error.strerror or '').lower()}", ""
+    return "", ""
+
+
+def _in_the_way(group: Group, why: str) -> tuple[str, str]:
+    return (
+        f"the processes in {group.path} {why}, and so no controller can be enabled below it",
+        "begin in a cgroup of its own: systemd-run --user --scope -p Delegate=yes rootless …",
+    )
+
+
+def _delegate(controller: str) -> str:
+    return f"Delegate={controller} in user@.service, as root: systemctl edit user@.service"
+
+
+def _owner(pid: int) -> int:
+    try:
+        return posix.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return -1
+
+
+def write(group: Group, settings: Iterable[Setting], missing: dict[str, tuple[str, str]], unmet: Unmet) -> None:
+    """Write limits.
+
+    Args:
+        group: where.
+        settings: what, in this order; what the kernel refuses at first is tried again at the end: some values only go
+            together with others.
+        missing: controllers that cannot be had, with the reason and the fix.
+        unmet: gets what is not enforced.
+
+    Raises:
+        RootlessError: a value makes no sense to the kernel.
+    """
+    again = []
+    for setting in settings:
+        if setting.controller in missing:
+            _leave_out(setting, *missing[setting.controller], unmet)
+        elif not _write_one(group, setting, unmet):
+            again.append(setting)
+    for setting in again:
+        _write_one(group, setting, unmet, last=True)
+
+
+def _write_one(group: Group, setting: Setting, unmet: Unmet, *, last: bool = False) -> bool:
+    try:
+        group.write(setting.file, setting.value)
+    except OSError as error:
+        if error.errno in _NO_SUCH_FILE:
+            if setting.otherwise:
+                return _write_one(group, setting.otherwise, unmet, last=last)
+            _leave_out(setting, f"this kernel has no {setting.file}", "", unmet)
+            return True
+        if not last:
+            return False
+        raise refused(setting, error, group.path) from None
+    return True
+
+
+def _leave_out(setting: Setting, reason: str, fix: str, unmet: Unmet) -> None:
+    if not is_unlimited(setting):
+        check_unified(setting, reason, fix)
+        unmet.add(setting.where, reason, fix)
+
+
+def refused(setting: Setting, error: OSError, path: str) -> RootlessError:
+    """Return the error for a value that the kernel refuses."""
+    number = error.errno or 0
+    reason, fix = _REASONS.get(number, ((error.strerror or "").lower(), EXHAUSTED.get(number, "")))
+    return RootlessError(
+        f"cannot limit resources: write {setting.value!r} to {setting.file}",
+        cause=f"{reason} ({path}: {error.strerror})",
+        where=setting.where,
+        fix=fix,
+        code="RL-RESOURCES",
+    )
+
+
+def _taken(path: str) -> RootlessError:
+    return RootlessError(
+        f"cannot use the cgroup {path}",
+        cause="there are processes in it: it is another container's",
+        where="linux.cgroupsPath",
+        fix="name another, or end them: cgroup.procs there lists them",
+        code="RL-CGROUP",
+    )
+
+
+def unmade(error: OSError) -> RootlessError:
+    """Return the error for a cgroup that cannot be made."""
+    number = error.errno or 0
+    fixes = {
+        errno.EAGAIN: "raise cgroup.max.descendants or cgroup.max.depth of a cgroup above it",
+        errno.EACCES: "name one below your own cgroup (/proc/self/cgroup)",
+    }
+    return RootlessError(
+        f"cannot make the cgroup {error.filename or ''}".rstrip(),
+        cause=f"mkdir: {(error.strerror or '').lower()}",
+        where="linux.cgroupsPath",
+        fix=fixes.get(number) or EXHAUSTED.get(number, "leave out cgroupsPath, or name another place"),
+        code="RL-CGROUP",
+    )

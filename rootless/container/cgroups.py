@@ -1,0 +1,124 @@
+"""What verbs do with the cgroup of a container: pause, resume, update."""
+
+from __future__ import annotations
+
+from rootless import log
+from rootless.cgroup.group import Group
+from rootless.container import store
+from rootless.container.lifecycle import CREATED, RUNNING, allow, status
+from rootless.container.verbs import existing_state
+from rootless.errors import RootlessError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.plan.cgroups import Unmet
+    from rootless.plan.limits import Setting
+    from rootless.plan.options import Options
+
+
+def pause(options: Options) -> None:
+    """Let all processes of a container stand still."""
+    with _cgroup_for(options, "pause")[0] as group:
+        group.freeze()
+
+
+def resume(options: Options) -> None:
+    """Let the processes of a paused container go on."""
+    with _cgroup_for(options, "resume")[0] as group:
+        group.thaw()
+
+
+def update(options: Options) -> None:
+    """Change limits of a container."""
+    from rootless.container import updating
+
+    changes = updating.asked(options)
+    group, state = _cgroup_for(options, "update")
+    with group:
+        updating.complete(changes, group)
+        settings = changes.settings()
+        updating.check_memory(changes, group)
+        if "unit" in state:
+            from rootless.cgroup import systemd
+
+            settings = systemd.change_scope(state["unit"], state["userManager"], settings)
+        try:
+            unmet = _write(group, settings, required=options.require_limits)
+        except RootlessError as error:
+            raise changes.placed(error) from None
+    if unmet:
+        text, fix = unmet.line()
+        log.warning(text, fix=fix)
+
+
+def _write(group: Group, settings: list[Setting], *, required: bool) -> Unmet:
+    """Write limits to a cgroup that is there; return what is not enforced."""
+    from rootless.cgroup.make import write
+    from rootless.plan.cgroups import Unmet
+
+    unmet = Unmet()
+    lacked = {setting.controller for setting in settings} - {"", *group.read("cgroup.controllers").split()}
+    missing = _enable(group, lacked) if lacked else {}
+    lacking = [setting for setting in settings if setting.controller in missing]
+    write(group, lacking, missing, unmet)
+    if unmet and required:
+        raise unmet.error(where="")
+    write(group, [setting for setting in settings if setting.controller not in missing], {}, unmet)
+    return unmet
+
+
+def _enable(group: Group, controllers: set[str]) -> dict[str, tuple[str, str]]:
+    """Enable controllers for a cgroup that was made without; return those that cannot be had, and why."""
+    from rootless import paths
+    from rootless.cgroup.make import enable
+    from rootless.host import cgroups
+
+    there = cgroups.read()
+    parent = paths.parent(group.path)
+    if there.base and f"{parent}/".startswith(f"{there.base}/"):
+        return enable(controllers, there.base, parent, movable=True)
+    return enable(controllers, parent, parent, movable=False)
+
+
+def _cgroup_for(options: Options, verb: str) -> tuple[Group, dict[str, Any]]:
+    """Return the cgroup of a container that `verb` may meet in its state, and that state.
+
+    Raises:
+        RootlessError: `RL-STATUS`: not now; `RL-CGROUP`: it has no cgroup of its own.
+    """
+    with store.find(store.state_root(options.root), options.container) as entry:
+        state = existing_state(entry)
+        now = status(entry, state)
+        if now in (CREATED, RUNNING) and "cgroup" not in state:
+            group_of(state, f"{verb} container {entry.container_id}")  # says why there is none
+        allow(verb, entry.container_id, now)
+        return group_of(state, f"{verb} container {entry.container_id}"), state
+
+
+def group_of(state: dict[str, Any], what: str) -> Group:
+    """Return the cgroup of a container; `what` is to be done begins the sentence about there being none.
+
+    Raises:
+        RootlessError: `RL-CGROUP`: it has none of its own.
+    """
+    if "cgroup" not in state:
+        from rootless.host import cgroups
+
+        there = cgroups.read()
+        raise RootlessError(
+            what,
+            cause="it has no cgroup of its own" + (f": {there.obstacle}" if there.obstacle else ""),
+            fix=there.fix or "create it again where a cgroup is delegated to you",
+            code="RL-CGROUP",
+        )
+    try:
+        return Group(state["cgroup"])
+    except OSError as error:
+        raise RootlessError(
+            what,
+            cause=f"its cgroup {state['cgroup']}: {(error.strerror or '').lower()}",
+            fix="look whether /sys/fs/cgroup shows the same here as where it was created",
+            code="RL-CGROUP",
+        ) from None

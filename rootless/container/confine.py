@@ -1,0 +1,142 @@
+"""A container and its cgroup: made before its first process, and noted for whoever cleans up."""
+
+from __future__ import annotations
+
+from rootless import log
+from rootless.cgroup.group import Group, make_anew
+from rootless.container.give_back import PERHAPS, SURE
+from rootless.container.lifecycle import boot_id
+from rootless.errors import EXHAUSTED, RootlessError
+from rootless.paths import normal
+from rootless.plan.cgroups import CGROUPFS, PLACE, SYSTEMD
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.container.store import Entry
+    from rootless.plan.cgroups import Cgroup, Unmet
+
+
+class Confinement:
+    """The cgroup of a container that is being made.
+
+    Attributes:
+        fd: a descriptor of its directory, into which the first process is cloned, or -1: it has to enter it.
+    """
+
+    def __init__(self, wanted: Cgroup, entry: Entry, state: dict[str, Any]) -> None:
+        """Make it, unless it needs a process to be made of, and write into the container's state where it is.
+
+        Raises:
+            RootlessError: it cannot be made, or a limit cannot be enforced and has to be.
+        """
+        self.fd = -1
+        self._wanted = wanted
+        self._entry = entry
+        self._group: Group | None = None
+        if wanted.manager == CGROUPFS:
+            self._group = self._make()
+            self.fd = self._group.fd
+            state["cgroup"] = self._group.path
+
+    def enter(self, pid: int, state: dict[str, Any]) -> None:
+        """Have systemd make it of the container's first process, where systemd is to; see __init__."""
+        if self._wanted.manager == SYSTEMD:
+            self._group = self._make_scope(pid)
+            state |= {"cgroup": self._group.path, "unit": self._wanted.unit, "userManager": self._wanted.user_manager}
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._group:
+            self._group.close()
+            self.fd = -1
+
+    def _make(self) -> Group:
+        wanted = self._wanted
+        if not (wanted.settings or wanted.path):
+            try:
+                return Group(make_anew(wanted.base, wanted.name, self._note))
+            except OSError as error:
+                from rootless.cgroup.make import unmade
+
+                raise unmade(error) from None
+        from rootless.cgroup.make import make
+
+        group, unmet = make(wanted, self._note)
+        _tell(unmet, required=wanted.required)
+        return group
+
+    def _make_scope(self, pid: int) -> Group:
+        from rootless.cgroup import systemd
+        from rootless.cgroup.make import write
+        from rootless.plan.cgroups import Unmet
+
+        self._note("", [], sure=False)
+        path, settings = systemd.start_scope(self._wanted, pid)
+        self._note(path, [], sure=True)
+        group = Group(path)
+        unmet = Unmet()
+        write(group, settings, {}, unmet)
+        _tell(unmet, required=self._wanted.required)
+        return group
+
+    def _note(self, path: str, parents: list[str], sure: bool) -> None:  # noqa: FBT001 - of group.Note
+        wanted, certainty = self._wanted, SURE if sure else PERHAPS
+        lines = (boot_id(), wanted.manager, certainty, wanted.unit, wanted.user_manager, path, *parents)
+        self._entry.note_cgroup("\n".join(lines))
+
+
+def _tell(unmet: Unmet, *, required: bool) -> None:
+    """Warn of the limits that are not enforced."""
+    if not unmet:
+        return
+    if required:
+        raise unmet.error()
+    text, fix = unmet.line()
+    log.warning(text, where=PLACE, fix=fix)
+
+
+def join(state: dict[str, Any], below: str = "") -> Group | None:
+    """Open the cgroup of a running container for a further process of it, which is cloned into it.
+
+    Where the container has enabled controllers for cgroups below its own, only those can have processes, and it is that
+    of its first process.
+
+    Args:
+        state: what state.json holds.
+        below: the path of another one, as the container's cgroup namespace has it.
+
+    Returns:
+        It, to be closed, or None where the container has none of its own.
+
+    Raises:
+        RootlessError: `RL-CGROUP`: it is not there.
+    """
+    if "cgroup" not in state:
+        if not below:
+            return None
+        raise RootlessError(
+            f"--cgroup {below}",
+            cause="the container has no cgroup of its own",
+            fix="leave --cgroup out",
+            code="RL-CGROUP",
+        )
+    path = state["cgroup"] + normal("/" + below).rstrip("/")
+    try:
+        group = Group(path)
+        if below or not group.read("cgroup.subtree_control").strip():
+            return group
+        group.close()
+        from rootless.host.cgroups import directory_of
+
+        return Group(directory_of(state["pid"]))
+    except OSError as error:
+        raise RootlessError(
+            f"cannot use the cgroup {path}",
+            cause=(error.strerror or "").lower(),
+            fix="name one that the container has made (exec --cgroup)"
+            if below
+            else EXHAUSTED.get(error.errno or 0, ""),
+            code="RL-CGROUP",
+        ) from None

@@ -1,0 +1,56 @@
+"""The end of a container's cgroup, of which its directory holds a note.
+
+boot id, manager, certainty, unit of systemd, runtime directory of its user, path, parents: one a line
+"""
+
+from __future__ import annotations
+
+import errno
+
+from rootless.cgroup.group import remove, remove_parents
+from rootless.container.lifecycle import boot_id
+
+SURE = "own"
+PERHAPS = "perhaps"
+"""Nobody has looked yet whether it is another container's."""
+_NOTE_LINES = 6
+
+
+def give_back(note: str) -> None:
+    """Remove the cgroup that a container's note is about, with whatever is still in it.
+
+    Raises:
+        OSError: it stays.
+    """
+    lines = note.split("\n")
+    # one that is not whole was to tell of what had not been made yet; what came before this boot is gone, and its place
+    # may be somebody else's by now
+    if len(lines) < _NOTE_LINES or lines[0] != boot_id():
+        return
+    _, _, certainty, unit, user_manager, path, *parents = lines
+    if path:
+        _remove(path, empty_only=certainty == PERHAPS)
+        remove_parents(parents)
+    # what is not certain is somebody else's, or it ends with the process that it was made around
+    if unit and certainty == SURE:
+        from rootless.cgroup import systemd
+
+        systemd.stop_scope(unit, user_manager)
+
+
+def _remove(path: str, *, empty_only: bool) -> None:
+    try:
+        remove(path, empty_only=empty_only)
+    except PermissionError:
+        # the container was given its cgroup, and has made others below it
+        _remove_as_root_of_a_namespace(path)
+        remove(path)
+
+
+def _remove_as_root_of_a_namespace(path: str) -> None:
+    from rootless.launch.userns import own_maps, run_in_userns
+
+    command = ("/usr/bin/find", path, "-mindepth", "1", "-depth", "-type", "d", "-delete")
+    status = run_in_userns(command, own_maps()[0])
+    if status:
+        raise OSError(errno.EBUSY, f"find -delete ends with {status}", path)

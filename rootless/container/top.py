@@ -1,0 +1,134 @@
+"""What each container of this user uses: for `top`."""
+
+from __future__ import annotations
+
+import posix
+import time
+
+from rootless.cgroup.group import opened
+from rootless.cgroup.stats import stats
+from rootless.container import store
+from rootless.container.lifecycle import STOPPED, status
+from rootless.container.members import members
+from rootless.errors import RootlessError
+from rootless.host.facts import text_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.container.store import Entry
+    from rootless.plan.options import Options
+
+_NANOSECONDS = 1_000_000_000
+_KILOBYTE = 1024
+_PAGES = "VmRSS:"
+_USER_TIME, _SYSTEM_TIME = 11, 12
+"""In /proc/PID/stat, counted from what follows the name."""
+_NO_LIMIT = 1 << 63
+
+
+class Usage:
+    """What one container uses at one moment.
+
+    Attributes:
+        container: its id.
+        status: its state.
+        processes: how many; None when it has stopped.
+        cpu: CPU time that it has had, in seconds.
+        memory: bytes.
+        memory_limit: bytes; 0 for none.
+        read, written: bytes from and to block devices; None where nobody counts them.
+        share: of one CPU since the look before, in percent; None at first.
+    """
+
+    def __init__(self, container: str, now: str) -> None:
+        self.container = container
+        self.status = now
+        self.processes: int | None = None
+        self.cpu = 0.0
+        self.memory = 0
+        self.memory_limit = 0
+        self.read: int | None = None
+        self.written: int | None = None
+        self.share: float | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as JSON data."""
+        names = {
+            "id": "container", "status": "status", "processes": "processes", "cpuPercent": "share", "cpuSeconds": "cpu",
+            "memory": "memory", "memoryLimit": "memory_limit", "read": "read", "written": "written",
+        }  # fmt: skip
+        return {key: getattr(self, name) for key, name in names.items()}
+
+
+class Watch:
+    """Looks at every container, again and again."""
+
+    def __init__(self, options: Options) -> None:
+        self._root = store.state_root(options.root)
+        self._chosen = options.args
+        self._before: dict[str, tuple[float, float]] = {}
+
+    def look(self) -> list[Usage]:
+        """Return what each uses now, and which share of the CPU it has had since the last look."""
+        found = []
+        for container in store.ids(self._root):
+            if self._chosen and container not in self._chosen:
+                continue
+            try:
+                with store.find(self._root, container, lock=False) as entry:
+                    usage = _usage(entry)
+            except RootlessError:
+                continue  # it has gone, or is somebody's broken file: the others are shown
+            if usage:
+                now = time.monotonic()
+                if container in self._before:
+                    then, cpu = self._before[container]
+                    usage.share = max(0.0, round(100 * (usage.cpu - cpu) / (now - then), 1))
+                self._before[container] = now, usage.cpu
+                found.append(usage)
+        return found
+
+
+def _usage(entry: Entry) -> Usage | None:
+    state = entry.read()
+    if state is None:
+        return None
+    usage = Usage(entry.container_id, status(entry, state))
+    if usage.status == STOPPED:
+        return usage
+    group = opened(state["cgroup"]) if "cgroup" in state else None
+    usage.processes = len(members(state))
+    if not group:
+        _add_processes(usage, members(state))
+        return usage
+    with group:
+        known = stats(group)
+        usage.cpu = known["cpu"]["usage"]["total"] / _NANOSECONDS
+        if group.read("memory.current"):
+            usage.memory = known["memory"]["usage"]["usage"]
+            limit = known["memory"]["usage"]["limit"]
+            usage.memory_limit = limit if limit < _NO_LIMIT else 0
+        else:
+            usage.memory = sum(_resident(pid) for pid in members(state))
+        if group.read("io.stat"):
+            transferred = known["blkio"].get("ioServiceBytesRecursive", ())
+            usage.read = sum(each["value"] for each in transferred if each["op"] == "Read")
+            usage.written = sum(each["value"] for each in transferred if each["op"] == "Write")
+    return usage
+
+
+def _add_processes(usage: Usage, pids: list[int]) -> None:
+    """Add up what the processes of a container without a cgroup use; memory that they share counts for each."""
+    ticks = posix.sysconf("SC_CLK_TCK")
+    for pid in pids:
+        fields = text_of(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        if len(fields) > _SYSTEM_TIME:
+            usage.cpu += (int(fields[_USER_TIME]) + int(fields[_SYSTEM_TIME])) / ticks
+        usage.memory += _resident(pid)
+
+
+def _resident(pid: int) -> int:
+    lines = text_of(f"/proc/{pid}/status").splitlines()
+    return next((int(line.split()[1]) * _KILOBYTE for line in lines if line.startswith(_PAGES)), 0)

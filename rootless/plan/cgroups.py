@@ -1,0 +1,351 @@
+"""The container's cgroup: who makes it, where, and which of its limits nobody can enforce (config-linux.md).
+
+Imported when config.json asks for limits, or where a cgroup can be had for nothing.
+"""
+
+from __future__ import annotations
+
+from rootless.errors import RootlessError
+from rootless.paths import normal
+from rootless.plan import ops
+from rootless.plan.ops import Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from rootless.plan.context import Context
+    from rootless.plan.limits import Setting
+    from rootless.plan.properties import Property
+
+CGROUPFS = "cgroupfs"
+SYSTEMD = "systemd"
+DISABLED = "disabled"
+
+PLACE = "linux.resources"
+_UNIFIED = f"{PLACE}.unified."
+_DEVICE_RULES = "devices"
+_UNIT_PARTS = 3
+_LONGEST_NAME = 240
+"""Of 255 bytes; the rest is for what makes the name unique."""
+_PURE_FIX = "boot with systemd.unified_cgroup_hierarchy=1"
+_NOTHING_DELEGATED = "your cgroup is not delegated to you"
+
+
+class Cgroup:
+    """What is to be made.
+
+    Attributes:
+        manager: CGROUPFS or SYSTEMD.
+        settings: what is written to its files, in this order.
+        resources: linux.resources, for a manager that has properties of its own for them.
+        base: of CGROUPFS: the directory that controllers are handed on from.
+        path: of CGROUPFS: the whole directory, where cgroupsPath names it; else empty, and the name begins with `name`.
+        name: of CGROUPFS: the beginning of the name, below `base`.
+        managed: of CGROUPFS: the processes in `base` must stay there.
+        slice: of SYSTEMD: the unit that holds it; empty for the usual one.
+        unit: of SYSTEMD: its name.
+        user_manager: of SYSTEMD: the runtime directory of the user whose manager makes it.
+        properties: of SYSTEMD: what annotations add to the unit's own.
+        container: the container's id.
+        required: a limit that cannot be enforced is an error.
+    """
+
+    __slots__ = (
+        "base", "container", "managed", "manager", "name", "path", "properties", "required", "resources", "settings",
+        "slice", "unit", "user_manager",
+    )  # fmt: skip
+
+    def __init__(self, manager: str, context: Context) -> None:
+        self.manager = manager
+        self.settings: list[Setting] = []
+        self.resources: dict[str, Any] = context.linux.get("resources") or {}
+        self.base = ""
+        self.path = ""
+        self.name = f"rootless-{context.options.container}"[:_LONGEST_NAME]
+        self.managed = False
+        self.slice = ""
+        self.unit = ""
+        self.user_manager = ""
+        self.properties: list[Property] = []
+        self.container = context.options.container
+        self.required = context.options.require_limits
+
+    @property
+    def controllers(self) -> set[str]:
+        """The controllers that the settings need."""
+        return {setting.controller for setting in self.settings} - {""}
+
+    def as_data(self) -> dict[str, object]:
+        """Return it as JSON data."""
+        names = ("manager", "path", "base", "slice", "unit")
+        data: dict[str, object] = {name: getattr(self, name) for name in names if getattr(self, name)}
+        data["settings"] = [{"file": each.file, "value": each.value, "where": each.where} for each in self.settings]
+        return data
+
+    def __str__(self) -> str:
+        """Return what happens, in words."""
+        if self.manager == SYSTEMD:
+            told = f"let systemd make {self.unit}" + (f" in {self.slice}" if self.slice else "")
+        else:
+            told = f"make the cgroup {self.path or f'{self.base}/{self.name}.…'}"
+        written = ", ".join(f"{setting.file} = {setting.value}" for setting in self.settings)
+        return told + (f" with {written}" if written else "")
+
+
+class Unmet:
+    """Limits that are not enforced: their names, and why."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, str], list[str]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._names)
+
+    def add(self, name: str, reason: str, fix: str = "") -> None:
+        """Note one, by its place in config.json or the name of its flag."""
+        names = self._names.setdefault((reason, fix), [])
+        short = name.removeprefix(f"{PLACE}.")
+        if short not in names:
+            names.append(short)
+
+    def line(self) -> tuple[str, str]:
+        """Return one line that names each of them with its reason, and the fix."""
+        told = "; ".join(f"{', '.join(names)}: {reason}" for (reason, _), names in self._names.items())
+        fixes = list(dict.fromkeys(fix for _, fix in self._names if fix))
+        return f"limits that are not enforced: {told}", "; ".join(fixes)
+
+    def error(self, where: str = PLACE) -> RootlessError:
+        """Return what --require-limits makes of it."""
+        text, fix = self.line()
+        what, _, cause = text.partition(": ")
+        return RootlessError(what, cause=cause, where=where, fix=fix or "leave out --require-limits", code="RL-LIMITS")
+
+
+def decide(context: Context) -> Cgroup | None:
+    """Return the cgroup that is to be made, and note what there will not be.
+
+    Raises:
+        RootlessError: a limit makes no sense, or has to be enforced and cannot be.
+    """
+    resources = context.linux.get("resources") or {}
+    manager, reason, fix = _manager(context, resources)
+    _note_device_rules(context, resources)
+    unmet = Unmet()
+    made = None
+    if manager:
+        made = Cgroup(manager, context)
+        made.settings = _settings(resources)
+        if manager == SYSTEMD:
+            _choose_unit(context, made)
+        else:
+            _choose_directory(context, made)
+            _leave_out_what_is_not_there(context, made, unmet)
+    else:
+        for name in _asked(resources):
+            unmet.add(name, reason, fix)
+    for name in _without_counterpart(resources):
+        unmet.add(name, "cgroup v2 has nothing of the kind", "leave it out")
+    if made:
+        context.in_own_cgroup = owner(context)
+    elif context.linux.get("cgroupsPath"):
+        context.adapted("linux.cgroupsPath", f"the container stays in its caller's cgroup: {reason}")
+    if unmet and context.options.require_limits:
+        raise unmet.error()
+    if unmet:
+        context.unmet(PLACE, *unmet.line())
+    return made
+
+
+def _manager(context: Context, resources: dict[str, Any]) -> tuple[str, str, str]:
+    """Return who makes the cgroup; or nothing, the reason, and what can be done about it."""
+    options, facts = context.options, context.facts
+    there = facts.cgroups
+    delegated = CGROUPFS if there and there.base else ""
+    if options.cgroup_manager == DISABLED:
+        return "", "--cgroup-manager disabled", ""
+    cgroupfs = (delegated, there.obstacle if there else _NOTHING_DELEGATED, there.fix if there else "")
+    asks_systemd = options.systemd_cgroup or options.cgroup_manager == SYSTEMD or _unit_of(context) is not None
+    needed = set()
+    if not context.linux.get("cgroupsPath"):
+        needed = {setting.controller for setting in _sensible(resources)} - {""}
+    if options.cgroup_manager == CGROUPFS or not (asks_systemd or (needed and not _holds(context, needed))):
+        return cgroupfs
+    if facts.user_manager:
+        return SYSTEMD, "", ""
+    if asks_systemd and delegated:
+        context.adapted("linux.cgroupsPath", "there is no systemd user manager: the cgroup is made without it")
+    if not asks_systemd or delegated:
+        return cgroupfs
+    return (
+        "",
+        f"there is no systemd manager of user {facts.uid} to be found, and {cgroupfs[1]}",
+        "log in through PAM (machinectl shell, ssh), or have root run: loginctl enable-linger",
+    )
+
+
+def _settings(resources: dict[str, Any]) -> list[Setting]:
+    if not resources:
+        return []
+    from rootless.plan import limits
+
+    return limits.settings(resources)
+
+
+def _without_counterpart(resources: dict[str, Any]) -> Iterable[str]:
+    if not resources:
+        return ()
+    from rootless.plan import limits
+
+    return limits.without_counterpart(resources)
+
+
+def _sensible(resources: dict[str, Any]) -> Sequence[Setting]:
+    try:
+        return _settings(resources)
+    except RootlessError:
+        return ()  # whoever writes them says what is wrong
+
+
+def _holds(context: Context, controllers: set[str]) -> bool:
+    """Whether these controllers can be had in the caller's own cgroup, by what is known of it."""
+    there = context.facts.cgroups
+    if not there or not there.base:
+        return False
+    return controllers <= (there.enabled if there.managed else there.controllers)
+
+
+def _unit_of(context: Context) -> tuple[str, str, str] | None:
+    """Return slice, prefix and name of a cgroupsPath that names a unit of systemd."""
+    path = context.linux.get("cgroupsPath") or ""
+    parts = path.split(":")
+    if path.startswith("/") or len(parts) != _UNIT_PARTS:
+        return None
+    return parts[0], parts[1], parts[2]
+
+
+def _choose_unit(context: Context, made: Cgroup) -> None:
+    from rootless.plan import properties
+
+    path = context.linux.get("cgroupsPath") or ""
+    unit = _unit_of(context)
+    if path and unit is None:
+        raise RootlessError(
+            f"cannot let systemd make the cgroup {path}",
+            cause='expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups',
+            where="linux.cgroupsPath",
+            fix="write slice:prefix:name, or leave out --systemd-cgroup",
+            code="RL-CGROUP",
+        )
+    made.user_manager = context.facts.user_manager
+    in_slice, prefix, name = unit or ("", "rootless", context.options.container)
+    made.slice, made.unit = properties.slice_name(in_slice), properties.scope_name(prefix, name)
+    made.properties = properties.of_annotations(context.config.get("annotations") or {})
+
+
+def _choose_directory(context: Context, made: Cgroup) -> None:
+    there = context.facts.cgroups
+    if not there:
+        return
+    path = context.linux.get("cgroupsPath") or ""
+    made.base = there.base
+    # whoever says where is to be obeyed: such a unit may have been left to its processes, which only systemd knows
+    made.managed = there.managed and not path and context.options.cgroup_manager != CGROUPFS
+    unit = _unit_of(context)
+    if unit:
+        path = "-".join(part for part in unit[1:] if part) + ".scope"
+    if not path:
+        return
+    inside = normal("/" + path.lstrip("/"))
+    absolute = there.mount + inside
+    if path.startswith("/") and f"{absolute}/".startswith(f"{there.reach}/") and absolute != there.reach:
+        made.path = absolute
+        if not absolute.startswith(f"{there.base}/"):
+            made.base, made.managed = there.reach, True
+    elif inside != "/":
+        made.path = there.base + inside
+        if path.startswith("/"):
+            context.adapted("linux.cgroupsPath", f"it is taken as below your own cgroup: {there.path(made.path)}")
+
+
+def _leave_out_what_is_not_there(context: Context, made: Cgroup, unmet: Unmet) -> None:
+    there = context.facts.cgroups
+    if not there or made.base != there.base:
+        return  # what the other places have, is seen when it is made
+    own = there.path(there.base)
+    for setting in list(made.settings):
+        controller = setting.controller
+        if not controller or controller in there.controllers:
+            continue
+        made.settings.remove(setting)
+        if is_unlimited(setting):
+            continue
+        fix = f"Delegate={controller} in user@.service, as root: systemctl edit user@.service"
+        reason = f"the controller {controller} is not delegated to {own}"
+        if not context.facts.unified_cgroup:
+            reason, fix = f"this host has the controller {controller} in cgroup v1, if at all", _PURE_FIX
+        check_unified(setting, reason, fix)
+        unmet.add(setting.where, reason, fix)
+
+
+def check_unified(setting: Setting, reason: str, fix: str) -> None:
+    """Refuse a setting of `unified` that cannot be written: "MUST generate an error", config-linux.md."""
+    if setting.where.startswith(_UNIFIED):
+        raise RootlessError(
+            f"cannot write {setting.file}", cause=reason, where=setting.where, fix=fix or "remove it", code="RL-CGROUP"
+        )
+
+
+def is_unlimited(setting: Setting) -> bool:
+    """Whether a setting only says what is so without it."""
+    return setting.value == "max" or setting.value.startswith("max ")
+
+
+def _asked(resources: dict[str, Any]) -> list[str]:
+    """Return the names of the limits in linux.resources."""
+    try:
+        return list(dict.fromkeys(each.where for each in _settings(resources) if not is_unlimited(each)))
+    except RootlessError:
+        # for another kind of cgroup, perhaps: named as they are
+        names = []
+        for section, asked in resources.items():
+            if section == _DEVICE_RULES or not asked:
+                continue
+            pairs = asked.items() if isinstance(asked, dict) else ((f"[{index}]", True) for index in range(len(asked)))
+            names += [
+                section + (name if name.startswith("[") else f".{name}")
+                for name, value in pairs
+                if value not in (None, 0, -1, "", [], {})
+            ]
+        return names
+
+
+def _note_device_rules(context: Context, resources: dict[str, Any]) -> None:
+    """Say what becomes of rules for devices. Without a user namespace the program could make device nodes itself."""
+    if not resources.get(_DEVICE_RULES):
+        return
+    where = f"{PLACE}.{_DEVICE_RULES}"
+    if not context.in_user_namespace:
+        context.unmet(where, "rules for devices are not enforced: that takes an eBPF program")
+
+
+def owner(context: Context) -> list[Op]:
+    """Return the operation that gives the container its cgroup, config-linux.md "Cgroup ownership"."""
+    mounts = context.config.get("mounts") or ()
+    writable = any(
+        mount.get("source") == "cgroup"
+        and normal("/" + mount["destination"].lstrip("/")) == "/sys/fs/cgroup"
+        and "ro" not in (mount.get("options") or ())
+        for mount in mounts
+    )
+    there = context.facts.cgroups
+    maps = context.maps.uids if context.maps else ()
+    is_caller = any(
+        first <= context.uid < first + count and outside + context.uid - first == context.facts.uid
+        for first, outside, count in maps
+    )
+    if not there or not writable or is_caller or "cgroup" not in context.created:
+        return []
+    return [Op(ops.CGROUP_OWNER, context.uid, there.mount, where="linux.cgroupsPath", on_error=ops.ELSE)]

@@ -1,0 +1,247 @@
+"""The container's cgroup: who makes it, where, and which limits are told to be missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from rootless.host.cgroups import Cgroups
+from rootless.plan import ops
+from rootless.plan.context import ADAPTED, UNMET
+from tests.unit.planning import NESTED, ROOT, mount, notes, plan_for, refused
+from tests.user.bundles import base_config
+
+MOUNT = "/sys/fs/cgroup"
+SCOPE = f"{MOUNT}/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.scope"
+MANAGER = "/run/user/1000"
+ALL = frozenset({"cpu", "io", "memory", "pids"})
+
+
+def delegated(**more):
+    """Return the facts of a caller in a cgroup of its own."""
+    known = {"own": SCOPE, "base": SCOPE, "reach": SCOPE.removesuffix("/app.slice/run-1.scope"), "controllers": ALL}
+    return {"cgroups": Cgroups(**known | more)}
+
+
+def limited(path="", **resources):
+    """Return a config.json with limits, and cgroupsPath."""
+    config = base_config()
+    config["linux"]["resources"] = resources or {"memory": {"limit": 1 << 20}}
+    if path:
+        config["linux"]["cgroupsPath"] = path
+    return config
+
+
+def settings(plan):
+    return [f"{each.file}={each.value}" for each in plan.cgroup.settings]
+
+
+def test_nothing_is_made_where_nothing_is_asked_for_and_nothing_delegated():
+    assert plan_for().cgroup is None
+    assert notes(plan_for(), UNMET) == {}
+
+
+def test_a_delegated_cgroup_costs_nothing_and_is_used():
+    cgroup = plan_for(facts=delegated()).cgroup
+    assert (cgroup.manager, cgroup.base, cgroup.path, cgroup.name) == ("cgroupfs", SCOPE, "", "rootless-c1")
+    assert cgroup.settings == []
+    assert not cgroup.managed
+
+
+@pytest.mark.parametrize("asked", [{"cgroup_manager": "systemd"}, {"systemd_cgroup": True}])
+def test_a_systemd_scope_is_made_when_it_is_asked_for(asked):
+    cgroup = plan_for(facts=delegated() | {"user_manager": MANAGER}, **asked).cgroup
+    assert (cgroup.manager, cgroup.slice, cgroup.unit) == ("systemd", "", "rootless-c1.scope")
+    assert cgroup.user_manager == MANAGER
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("user.slice:libpod:abc", ("user.slice", "libpod-abc.scope")),
+        (":docker:abc", ("", "docker-abc.scope")),
+        ("machine.slice::abc", ("machine.slice", "abc.scope")),
+    ],
+)
+def test_a_path_names_a_unit(path, expected):
+    cgroup = plan_for(limited(path), {"user_manager": MANAGER}).cgroup
+    assert (cgroup.slice, cgroup.unit) == expected
+    assert settings(plan_for(limited(path), {"user_manager": MANAGER})) == ["memory.max=1048576"]
+
+
+def test_a_path_that_is_no_unit_is_refused_when_systemd_is_to_make_it():
+    error = refused(limited("/docker/abc"), {"user_manager": MANAGER}, systemd_cgroup=True)
+    assert (error.code, error.where) == ("RL-CGROUP", "linux.cgroupsPath")
+    assert "slice:prefix:name" in error.cause
+
+
+def test_limits_make_a_scope_where_the_own_cgroup_cannot_hold_them():
+    manager = {"user_manager": MANAGER}
+    assert plan_for(facts=manager).cgroup is None
+    assert plan_for(limited(), manager).cgroup.manager == "systemd"
+    assert plan_for(limited(), delegated() | manager).cgroup.manager == "cgroupfs"
+    # one that systemd made for itself: what is there is used, it is not rearranged
+    assert plan_for(limited(), delegated(managed=True) | manager).cgroup.manager == "systemd"
+    enabled = delegated(managed=True, enabled=ALL)
+    assert plan_for(limited(), enabled | manager).cgroup.manager == "cgroupfs"
+    assert plan_for(limited(), delegated(controllers=frozenset()) | manager).cgroup.manager == "systemd"
+    asked = plan_for(limited(), delegated(managed=True) | manager, cgroup_manager="cgroupfs").cgroup
+    assert (asked.manager, asked.managed) == ("cgroupfs", False)
+    asked = plan_for(limited("podman/c1"), delegated(managed=True) | manager).cgroup
+    assert (asked.manager, asked.managed) == ("cgroupfs", False)
+    assert plan_for(limited(), delegated(managed=True)).cgroup.managed
+    assert plan_for(limited(), manager, cgroup_manager="cgroupfs").cgroup is None
+
+
+def test_without_a_manager_the_scope_is_a_plain_cgroup():
+    plan = plan_for(limited("user.slice:libpod:abc"), delegated())
+    assert (plan.cgroup.manager, plan.cgroup.path) == ("cgroupfs", f"{SCOPE}/libpod-abc.scope")
+    assert "no systemd user manager" in notes(plan, ADAPTED)["linux.cgroupsPath"]
+    plan = plan_for(limited(), systemd_cgroup=True)
+    assert plan.cgroup is None
+    assert "no systemd manager of user 1000" in notes(plan, UNMET)["linux.resources"]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        # below what the caller may write to: there
+        ("/user.slice/user-1000.slice/user@1000.service/pods/p1", f"{SCOPE.rpartition('/app.slice')[0]}/pods/p1"),
+        (f"{SCOPE.removeprefix(MOUNT)}/sub/c", f"{SCOPE}/sub/c"),
+        # elsewhere: below the caller's own
+        ("/docker/abc", f"{SCOPE}/docker/abc"),
+        ("/user.slice/user-1000.slice/user@1000.service", f"{SCOPE}/user.slice/user-1000.slice/user@1000.service"),
+        ("relative/c", f"{SCOPE}/relative/c"),
+        ("../../../../../../x", f"{SCOPE}/x"),
+        ("/../docker/./abc", f"{SCOPE}/docker/abc"),
+    ],
+)
+def test_a_path_is_taken_as_it_is_or_below_the_own_cgroup(path, expected):
+    plan = plan_for(limited(path), delegated())
+    assert plan.cgroup.path == expected
+    assert ("linux.cgroupsPath" in notes(plan, ADAPTED)) == ("docker" in path or expected.endswith("@1000.service"))
+
+
+def test_a_path_of_nothing_is_no_path():
+    assert plan_for(limited("/"), delegated()).cgroup.path == ""
+
+
+def test_a_path_above_is_not_rearranged():
+    plan = plan_for(limited("/user.slice/user-1000.slice/user@1000.service/pods/p1"), delegated())
+    assert plan.cgroup.managed
+    assert plan.cgroup.base == SCOPE.removesuffix("/app.slice/run-1.scope")
+
+
+# --- Limits that are not enforced -------------------------------------------------------------------------------------
+
+
+def test_one_line_names_every_limit_and_the_reason():
+    config = limited(memory={"limit": 1 << 20, "swap": 1 << 21}, pids={"limit": 5}, cpu={"quota": -1})
+    plan = plan_for(config)
+    told = notes(plan, UNMET)["linux.resources"]
+    assert told == (
+        "limits that are not enforced: memory.swap, memory.limit, pids.limit: your cgroup is not delegated to you"
+    )
+    assert plan.cgroup is None
+    disabled = plan_for(config, delegated(), cgroup_manager="disabled")
+    assert disabled.cgroup is None
+    assert notes(disabled, UNMET)["linux.resources"].endswith(": --cgroup-manager disabled")
+
+
+def test_what_is_no_limit_is_not_missed():
+    config = limited(memory={"limit": -1}, pids={"limit": -1}, cpu={"quota": -1, "period": 1000}, devices=[])
+    assert notes(plan_for(config), UNMET) == {}
+    assert notes(plan_for(limited(devices=[{"allow": False}])), UNMET) == {}
+
+
+def test_the_reason_is_that_of_the_host():
+    there = Cgroups(obstacle="the moon is full", fix="wait")
+    (note,) = [each for each in plan_for(limited(), {"cgroups": there}).notes if each.kind == UNMET]
+    assert (note.text.endswith("memory.limit: the moon is full"), note.fix) == (True, "wait")
+
+
+def test_limits_that_v2_does_not_have_are_named_too_where_there_is_none():
+    config = limited(network={"classID": 1}, hugepageLimits=[{"pageSize": "2MB", "limit": 1}], memory={"limit": 0})
+    assert "network.classID, hugepageLimits[0]: " in notes(plan_for(config), UNMET)["linux.resources"]
+    error = refused(config, delegated())
+    assert (error.code, error.where) == ("RL-RESOURCES", "linux.resources.network.classID")
+
+
+def test_a_missing_controller_takes_its_limits_with_it():
+    config = limited(memory={"limit": 1 << 20}, cpu={"cpus": "0", "shares": 5}, pids={"limit": 3})
+    plan = plan_for(config, delegated(controllers=frozenset({"memory", "pids"})))
+    assert settings(plan) == ["memory.max=1048576", "pids.max=3"]
+    told = notes(plan, UNMET)["linux.resources"]
+    assert "cpu.shares: the controller cpu is not delegated" in told
+    assert "cpu.cpus: the controller cpuset is not delegated" in told
+
+
+def test_a_host_with_its_controllers_in_v1():
+    there = Cgroups(mount="/sys/fs/cgroup/unified", base="/sys/fs/cgroup/unified", reach="/sys/fs/cgroup/unified")
+    plan = plan_for(limited("/docker/abc"), ROOT | {"cgroups": there, "unified_cgroup": False})
+    assert plan.cgroup.path == "/sys/fs/cgroup/unified/docker/abc"
+    assert plan.cgroup.settings == []
+    (note,) = [each for each in plan.notes if each.kind == UNMET]
+    assert note.text.endswith("memory.limit: this host has the controller memory in cgroup v1, if at all")
+    assert "unified_cgroup_hierarchy" in note.fix
+
+
+def test_a_missing_controller_of_unified_is_an_error():
+    config = limited(unified={"misc.max": "x 1"})
+    error = refused(config, delegated())
+    assert (error.code, error.where) == ("RL-CGROUP", "linux.resources.unified.misc.max")
+    assert settings(plan_for(limited(unified={"cgroup.max.depth": "3"}), delegated())) == ["cgroup.max.depth=3"]
+
+
+@pytest.mark.parametrize("facts", [{}, delegated(controllers=frozenset())])
+def test_limits_can_be_required(facts):
+    error = refused(limited(), facts, require_limits=True)
+    assert (error.code, error.what) == ("RL-LIMITS", "limits that are not enforced")
+    assert error.cause.startswith("memory.limit: ")
+    assert error.fix
+    assert plan_for(limited(), delegated(), require_limits=True).cgroup.required
+    assert plan_for(facts=facts, require_limits=True)
+
+
+def test_rules_for_devices_are_missed_where_devices_can_be_made():
+    config = limited(devices=[{"allow": False, "access": "rwm"}])
+    assert notes(plan_for(config, delegated()), UNMET) == {}
+    assert list(notes(plan_for(config, ROOT | delegated()), UNMET)) == ["linux.resources.devices"]
+    assert notes(plan_for(config, NESTED), UNMET) == {}
+
+
+# --- The cgroup inside ------------------------------------------------------------------------------------------------
+
+
+def inside(*options, uid=1000, namespace=True):
+    config = base_config()
+    config["process"]["user"] = {"uid": uid, "gid": uid}
+    config["mounts"].append(mount(MOUNT, "cgroup", *options))
+    if namespace:
+        config["linux"]["namespaces"].append({"type": "cgroup"})
+    return config
+
+
+def owners(config, facts=None, **options):
+    plan = plan_for(config, delegated() if facts is None else facts, **options)
+    return [op.number("uid") for op in plan.ops if op.kind is ops.CGROUP_OWNER]
+
+
+def test_the_cgroup_is_given_to_the_programs_user():
+    plan = plan_for(inside("rw"), delegated())
+    kinds = [op.kind for op in plan.ops]
+    assert kinds.count(ops.CGROUP_OWNER) == 1
+    (namespace,) = [op for op in plan.ops if op.kind is ops.UNSHARE and op.where == "linux.namespaces[5]"]
+    assert kinds.index(ops.BECOME) < kinds.index(ops.CGROUP_OWNER) < plan.ops.index(namespace)
+    assert owners(inside("nosuid", "relatime")) == [1000]
+
+
+def test_the_cgroup_is_given_to_nobody_else():
+    assert owners(inside("ro")) == []
+    assert owners(inside("rw", namespace=False)) == []
+    assert owners(inside("rw"), {}) == []
+    # root of the container is who made it
+    assert owners(inside("rw", uid=0)) == []
+    assert owners(inside("rw"), userns="keep-id") == []
+    config = inside("rw")
+    config["mounts"][-1]["destination"] = "/elsewhere"
+    assert owners(config) == []
