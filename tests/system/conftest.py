@@ -1,0 +1,50 @@
+"""The machine, with the checkout installed in it by its user."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKOUT
+from tests.system.machine import Machine, disk
+
+WHEELS = ("hatchling>=1.24", "click>=8.1", "rich>=13", "pyroute2", "jeepney", "psutil", "platformdirs")
+
+
+@pytest.fixture(scope="session")
+def machine(need, tmp_path_factory, request):
+    """A Machine in which `rootless` is a command of the user's."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: builds a machine")
+    need("linux.uml")
+    need("mmdebstrap")
+    cache = Path(os.environ.get("ROOTLESS_TEST_MACHINES") or request.config.cache.mkdir("machines"))
+    cache.mkdir(exist_ok=True)
+    machine = Machine(disk(cache), tmp_path_factory.mktemp("machine"))
+    try:
+        _install(machine)
+        yield machine
+    finally:
+        machine.stop()
+
+
+def _install(machine):
+    """Install the checkout as its user does, from wheels: the machine has no network."""
+    wheels = machine.shared / "wheels"
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest", wheels]
+    subprocess.run([*download, *WHEELS], check=True)
+    exclude = [f"--exclude={name}" for name in (".git", "__pycache__", "bin", ".*_cache")]
+    subprocess.run(["tar", "-C", CHECKOUT, *exclude, "-cf", machine.shared / "checkout.tar", "."], check=True)
+    machine.run(
+        """
+        set -e
+        mkdir checkout && cd checkout && tar -xf /mnt/host/checkout.tar
+        PIP_NO_INDEX=1 PIP_FIND_LINKS=/mnt/host/wheels ./install.sh
+        """,
+        timeout=300,
+        check=True,
+    )

@@ -1,0 +1,175 @@
+"""Limits where no systemd is asked: in a cgroup that is the caller's, as each job of the machine has one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.system.containers import Guest
+
+MIB = 1 << 20
+DIRECTORY = """
+pid() { rootless state "$1" | sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p'; }
+dir() { echo "/sys/fs/cgroup$(cut -d: -f3 "/proc/$(pid "$1")/cgroup")"; }
+"""
+
+
+@pytest.fixture(scope="module")
+def guests(machine):
+    return Guest(machine)
+
+
+@pytest.fixture
+def guest(guests):
+    yield guests
+    guests("for id in $(rootless list -q); do rootless delete --force $id; done")
+
+
+def run(guest, script, resources, *, fails=False, flags=""):
+    """Run a container to its end in a job of its own."""
+    bundle = guest.bundle(script, resources)
+    done = guest.machine.run(f"rootless --cgroup-manager cgroupfs run {flags} --bundle {bundle} c1")
+    assert fails or done.returncode == 0, done
+    return done
+
+
+def test_memory_runs_out(guest):
+    done = run(guest, "head -c 64M /dev/zero | tail", {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}, fails=True)
+    assert done.returncode == 137, done
+    assert "limits" not in done.stderr
+
+
+def test_no_more_processes_than_allowed(guest):
+    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; wait"
+    done = run(guest, script, {"pids": {"limit": 5}}, fails=True)
+    assert done.returncode
+    assert "fork" in done.stderr
+
+
+def test_a_share_of_the_cpu(guest):
+    bundle = guest.bundle("while :; do :; done", {"cpu": {"quota": 20000, "period": 100000}})
+    told = guest(
+        DIRECTORY
+        + f"rootless --cgroup-manager cgroupfs run --detach --bundle {bundle} c1\n"
+        + "d=$(dir c1); a=$(awk '/usage_usec/ {print $2}' $d/cpu.stat); sleep 3\n"
+        + "b=$(awk '/usage_usec/ {print $2}' $d/cpu.stat); echo $((b - a)); rootless delete --force c1"
+    )
+    assert 0.12 < int(told) / 3e6 < 0.3
+
+
+ALL = {
+    "memory": {"limit": 64 * MIB, "swap": 96 * MIB, "reservation": 16 * MIB},
+    "pids": {"limit": 20},
+    "cpu": {"shares": 512, "quota": 33333, "period": 50000, "burst": 1000},
+    "unified": {"memory.high": "60M", "memory.oom.group": "1"},
+}
+FILES = "memory.max memory.swap.max memory.low memory.high memory.oom.group pids.max cpu.max cpu.max.burst cpu.weight"
+
+
+def test_everything_is_read_back_and_changed(guest):
+    bundle = guest.bundle("sleep 1000", ALL)
+    show = f"(cd $(dir c1) && for f in {FILES}; do echo $f $(cat $f); done; echo .)"
+    told = guest(
+        DIRECTORY
+        + f"rootless --cgroup-manager cgroupfs run --detach --bundle {bundle} c1\n{show}\n"
+        + "rootless update --memory 128m --memory-swap 128m --pids-limit 7 --cpu-quota 10000 --cpu-share 1024 c1\n"
+        + f"{show}\n"
+        + """echo '{"cpu": {"period": 20000}, "pids": {"limit": -1}}' | rootless update --resources - c1\n"""
+        + f"{show}\nrootless pause c1; rootless state c1 | grep status; rootless update --memory 96m c1;"
+        + "cat $(dir c1)/memory.max; rootless resume c1; rootless delete --force c1"
+    )
+    before, after, last, rest = told.split(".\n")[:4] if told.count("\n.\n") == 3 else (told, "", "", "")
+    first = dict(line.split(" ", 1) for line in before.splitlines())
+    assert first == {
+        "memory.max": str(64 * MIB),
+        "memory.swap.max": str(32 * MIB),
+        "memory.low": str(16 * MIB),
+        "memory.high": str(60 * MIB),
+        "memory.oom.group": "1",
+        "pids.max": "20",
+        "cpu.max": "33333 50000",
+        "cpu.max.burst": "1000",
+        "cpu.weight": "59",
+    }
+    second = dict(line.split(" ", 1) for line in after.splitlines())
+    assert second == first | {
+        "memory.max": str(128 * MIB),
+        "memory.swap.max": "0",
+        "pids.max": "7",
+        "cpu.max": "10000 50000",
+        "cpu.weight": "100",
+    }
+    third = dict(line.split(" ", 1) for line in last.splitlines())
+    assert third == second | {"cpu.max": "10000 20000", "pids.max": "max"}
+    assert rest.splitlines()[:2] == ['  "status": "paused",', str(96 * MIB)]
+
+
+def test_the_caller_is_moved_out_of_the_way_once(guest):
+    bundle = guest.bundle("sleep 1000", ALL)
+    own, first, moved, second, still = guest(
+        DIRECTORY
+        + f"""
+        own() {{ echo "/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)"; }}
+        own
+        for id in c1 c2; do
+            rootless --cgroup-manager cgroupfs run --detach --bundle {bundle} $id >/dev/null
+            dir $id
+            own
+        done
+        """
+    ).splitlines()
+    assert first.startswith(f"{own}/rootless-c1.")
+    assert moved == still == f"{own}/rootless.caller"
+    assert second.startswith(f"{own}/rootless-c2.")
+
+
+def test_a_value_that_the_kernel_refuses_names_its_place(guest):
+    bundle = guest.bundle("true", {"unified": {"cpu.weight": "70000"}})
+    said = guest.fails(f"rootless --cgroup-manager cgroupfs run --bundle {bundle} c1")
+    assert "write '70000' to cpu.weight: the value is out of the range" in said
+    assert "(config.json: linux.resources.unified.cpu.weight)" in said
+    bundle = guest.bundle("true", {"unified": {"io.max": "259:77 rbps=1000"}})
+    said = guest.fails(f"rootless --cgroup-manager cgroupfs run --bundle {bundle} c1")
+    assert "there is no such device" in said
+    assert guest("rootless list -q") == ""
+
+
+def test_check_before_update(guest):
+    bundle = guest.bundle(
+        "dd if=/dev/zero of=/dev/shm/x bs=1M count=33 2>/dev/null; sleep 1000", {"memory": {"limit": 64 * MIB}}
+    )
+    said = guest.fails(
+        DIRECTORY
+        + f"rootless --cgroup-manager cgroupfs run --detach --bundle {bundle} c1\n"
+        + "d=$(dir c1); for i in $(seq 100); do [ $(cat $d/memory.current) -gt 33000000 ] && break; sleep 0.1; done\n"
+        + """echo '{"memory": {"limit": 8000000, "checkBeforeUpdate": true}}' | rootless update --resources - c1
+        status=$?; cat $(dir c1)/memory.max >&2; rootless delete --force c1; exit $status"""
+    )
+    assert "more than the new limit of 8000000 (standard input: memory.limit)" in said
+    assert said.splitlines()[-1] == str(64 * MIB)
+
+
+def test_a_missing_controller_is_told(guest):
+    bundle = guest.bundle("echo ran", {"cpu": {"cpus": "0"}, "memory": {"limit": 64 * MIB}})
+    done = guest.machine.run(f"rootless --cgroup-manager cgroupfs run --bundle {bundle} c1", check=True)
+    assert done.stdout == "ran\n"
+    assert "limits that are not enforced: cpu.cpus: the controller cpuset is not delegated" in done.stderr
+    assert "memory" not in done.stderr
+    said = guest.fails(f"rootless --cgroup-manager cgroupfs run --require-limits --bundle {bundle} c1")
+    assert said.startswith("rootless: limits that are not enforced: cpu.cpus: ")
+
+
+def test_out_of_memory_is_an_event(guest):
+    script = "while :; do (head -c 64M /dev/zero | tail) ; sleep 1; done"
+    bundle = guest.bundle(script, {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}})
+    told = guest(
+        f"rootless --cgroup-manager cgroupfs run --detach --bundle {bundle} c1 >/dev/null 2>&1\n"
+        "timeout 60 rootless events --interval 1h c1 | head -n 1\n"
+        "rootless events --stats c1; rootless delete --force c1"
+    ).splitlines()
+    assert json.loads(told[0]) == {"type": "oom", "id": "c1"}
+    stats = json.loads(told[1])["data"]
+    assert stats["memory"]["usage"]["limit"] == 16 * MIB
+    assert 0 < stats["memory"]["usage"]["usage"] <= 16 * MIB
+    assert stats["pids"]["current"] > 0

@@ -1,0 +1,88 @@
+"""podman as the user of a machine with systemd and cgroup v2: what it does through the containers' cgroups."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests.engines.engines import HELPERS, IMAGE, make_image
+
+HELD = "sh -c 'echo up; while :; do sleep 0.2; done'"
+
+
+@pytest.fixture(scope="module")
+def podman(machine):
+    """Return a function that runs a script inside, in which podman calls rootless as helpers/ has it configured."""
+    directory = machine.shared / "podman"
+    directory.mkdir()
+    make_image(directory)
+    shutil.copy(HELPERS / "podman/rootless.conf", directory)
+    settings = "~/.config/containers/containers.conf.d"
+    machine.run(
+        f"""
+        set -e
+        mkdir -p {settings}
+        sed 's/^#runtime/runtime/' /mnt/host/podman/rootless.conf >{settings}/rootless.conf
+        podman load --quiet --input /mnt/host/podman/box.tar
+        """,
+        check=True,
+    )
+
+    def run(script):
+        return machine.run(f"set -e\n{script}", check=True).stdout
+
+    yield run
+    machine.run(f"podman rm --all --force --time=0; rm -r {settings}", check=True)
+
+
+@pytest.fixture(scope="module")
+def held(podman):
+    """A container that runs, by its name."""
+    health = "--health-cmd='test -e /well' --health-interval=1s"
+    podman(
+        f"podman run --detach --name=held --network=none --memory=100m --pids-limit=50 {health} {IMAGE} {HELD}\n"
+        "until podman logs held | grep up; do sleep 0.1; done"
+    )
+    return "held"
+
+
+def test_it_is_rootless_that_runs_it_in_a_scope(podman, held):
+    assert podman("podman info --format '{{.Host.CgroupManager}} {{.Host.OCIRuntime.Name}}'") == "systemd rootless\n"
+    container_id = podman("podman inspect --format '{{.Id}}' held").strip()
+    assert f"libpod-{container_id}.scope" in podman("systemctl --user list-units --type=scope --plain --no-legend")
+
+
+def test_pause_and_unpause(podman, held):
+    status = "podman inspect --format '{{.State.Status}}' held"
+    assert podman(f"podman pause held >/dev/null; {status}") == "paused\n"
+    assert podman(f"podman unpause held >/dev/null; {status}; podman exec held echo here") == "running\nhere\n"
+
+
+def test_stats_and_limits(podman, held):
+    stats = json.loads(podman("podman stats --no-stream --format json held"))[0]
+    assert stats["mem_usage"].endswith(" / 104.9MB")
+    assert int(stats["pids"]) > 0
+    assert podman("podman exec held cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max").split() == [
+        "104857600",
+        "50",
+    ]
+
+
+def test_update(podman, held):
+    podman("podman update --memory=200m --pids-limit=60 held")
+    assert podman("podman exec held cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max").split() == [
+        "209715200",
+        "60",
+    ]
+
+
+def test_a_healthcheck_that_systemd_repeats(podman, held):
+    podman("podman exec held touch /well")
+    podman("until podman inspect --format '{{.State.Health.Status}}' held | grep -x healthy; do sleep 0.2; done")
+
+
+def test_the_scope_goes_with_the_container(podman, held):
+    podman("podman rm --force --time=0 held")
+    assert "libpod-" not in podman("systemctl --user list-units --type=scope --plain --no-legend --all")

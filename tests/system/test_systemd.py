@@ -1,0 +1,476 @@
+"""Containers in scopes of the user's systemd: limits that are enforced, and scopes that come and go with them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.system.containers import SCOPES, UNTIL, Guest
+
+MIB = 1 << 20
+DISK = {"major": 98, "minor": 0}
+
+
+@pytest.fixture(scope="module")
+def guest(machine):
+    return Guest(machine)
+
+
+def test_limits_are_enforced_from_the_beginning_shown_by_systemd_and_changed(guest):
+    resources = {
+        "memory": {"limit": 64 * MIB, "swap": 96 * MIB, "reservation": 16 * MIB},
+        "pids": {"limit": 20},
+        "cpu": {"shares": 512, "quota": 33333, "period": 50000},
+        "blockIO": {
+            "throttleReadBpsDevice": [{**DISK, "rate": MIB}],
+            "throttleWriteIOPSDevice": [{**DISK, "rate": 50}],
+        },
+        "unified": {"memory.high": "60M", "memory.oom.group": "1"},
+    }
+    bundle = guest.bundle("sleep 1000", resources, "user.slice:rootless:limits")
+    unit = "rootless-limits.scope"
+    shown = (
+        "MemoryMax", "MemorySwapMax", "MemoryLow", "MemoryHigh", "TasksMax", "CPUWeight", "CPUQuotaPerSecUSec",
+        "CPUQuotaPeriodUSec", "IOReadBandwidthMax", "IOWriteIOPSMax", "Delegate", "CollectMode", "Slice",
+        "DefaultDependencies",
+    )  # fmt: skip
+    written = (
+        "memory.max", "memory.swap.max", "memory.low", "memory.high", "memory.oom.group", "pids.max", "cpu.max",
+        "cpu.weight", "io.max",
+    )  # fmt: skip
+    guest(f"rootless run --detach --bundle {bundle} limits")
+    try:
+        files = {
+            "memory.max": str(64 * MIB),
+            "memory.swap.max": str(32 * MIB),
+            "memory.low": str(16 * MIB),
+            "memory.high": str(60 * MIB),
+            "memory.oom.group": "1",
+            "pids.max": "20",
+            "cpu.max": "33333 50000",
+            "cpu.weight": "59",
+            "io.max": f"98:0 rbps={MIB} wbps=max riops=max wiops=50",
+        }
+        assert guest.files(unit, *written) == files
+        properties = {
+            "MemoryMax": str(64 * MIB),
+            "MemorySwapMax": str(32 * MIB),
+            "MemoryLow": str(16 * MIB),
+            "MemoryHigh": str(60 * MIB),
+            "TasksMax": "20",
+            "CPUWeight": "59",
+            "CPUQuotaPerSecUSec": "670ms",
+            "CPUQuotaPeriodUSec": "50ms",
+            "IOReadBandwidthMax": f"/dev/block/98:0 {MIB}",
+            "IOWriteIOPSMax": "/dev/block/98:0 50",
+            "Delegate": "yes",
+            "CollectMode": "inactive-or-failed",
+            "Slice": "user.slice",
+            "DefaultDependencies": "no",
+        }
+        assert guest.properties(unit, *shown) == properties
+        changes = (
+            "--memory 100M --memory-swap 100M --pids-limit 30 --cpu-quota 20000 --cpu-period 100000 --cpu-share 1024"
+        )
+        guest(f"rootless update {changes} limits")
+        changed = {
+            "memory.max": str(100 * MIB), "memory.swap.max": "0", "pids.max": "30", "cpu.max": "20000 100000",
+            "cpu.weight": "100",
+        }  # fmt: skip
+        assert guest.files(unit, *written) == files | changed
+        shown_now = properties | {
+            "MemoryMax": str(100 * MIB), "MemorySwapMax": "0", "TasksMax": "30", "CPUQuotaPerSecUSec": "200ms",
+            "CPUQuotaPeriodUSec": "100ms", "CPUWeight": "100",
+        }  # fmt: skip
+        assert guest.properties(unit, *shown) == shown_now
+        guest("systemctl --user daemon-reload")
+        assert guest.files(unit, *written) == files | changed
+        assert guest.properties(unit, *shown) == shown_now
+        assert "(limit: 30)" in guest(f"systemctl --user status {unit}")
+    finally:
+        guest("rootless delete --force limits")
+
+
+def test_update_from_a_file(guest):
+    bundle = guest.bundle("sleep 1000", {"pids": {"limit": 20}}, "user.slice:rootless:file")
+    guest(f"rootless run --detach --bundle {bundle} file")
+    try:
+        asked = json.dumps({"pids": {"limit": 40}, "unified": {"memory.high": "77000704"}})
+        guest(f"echo '{asked}' | rootless update --resources - file")
+        assert guest.files("rootless-file.scope", "pids.max", "memory.high") == {
+            "pids.max": "40", "memory.high": "77000704",
+        }  # fmt: skip
+        assert guest.properties("rootless-file.scope", "TasksMax", "MemoryHigh") == {
+            "TasksMax": "40", "MemoryHigh": "77000704",
+        }  # fmt: skip
+        error = guest.fails("rootless update --memory 100M --memory-swap 1 file")
+        assert error.count("\n") == 1
+        assert "--memory-swap" in error
+    finally:
+        guest("rootless delete --force file")
+
+
+def test_a_program_that_takes_too_much_memory_is_killed(guest):
+    bundle = guest.bundle(
+        # tail keeps all of a line that does not end
+        "tail /dev/zero",
+        {"memory": {"limit": 24 * MIB, "swap": 24 * MIB}},
+        "user.slice:rootless:oom",
+    )
+    done = guest.machine.run(f"rootless run --bundle {bundle} oom")
+    assert done.returncode == 137, done.stderr
+
+
+def test_who_looks_on_is_told_that_memory_has_run_out(guest):
+    resources = {"memory": {"limit": 24 * MIB, "swap": 24 * MIB}}
+    bundle = guest.bundle("while :; do tail /dev/zero; done", resources, "user.slice:rootless:short")
+    guest(f"rootless run --detach --bundle {bundle} short 2>/dev/null")
+    try:
+        event = json.loads(guest("timeout 60 rootless events short | grep --max-count=1 '\"oom\"'"))
+        assert event["id"] == "short"
+        assert event["type"] == "oom"
+    finally:
+        guest("rootless delete --force short")
+
+
+def test_no_more_processes_than_allowed(guest):
+    script = "i=0; while [ $i -lt 20 ]; do sleep 30 & i=$((i+1)); done; echo all"
+    bundle = guest.bundle(script, {"pids": {"limit": 8}}, "user.slice:rootless:pids")
+    done = guest.machine.run(f"rootless run --bundle {bundle} pids")
+    assert "all" not in done.stdout
+    assert "fork" in done.stderr, done.stderr
+
+
+BUSY = "while :; do :; done"
+
+
+def _usage(guest, *ids):
+    """Return how much CPU time, in microseconds, containers use in about two seconds, and how long that really was."""
+    told = guest(
+        f"cd {SCOPES}/user.slice; used() {{ for id in {' '.join(ids)}; do "
+        "grep -h usage_usec rootless-$id.scope/cpu.stat; done; date +%s%6N; }; used; sleep 2; used"
+    )
+    numbers = [int(line.split()[-1]) for line in told.splitlines()]
+    half = len(numbers) // 2
+    return [after - before for before, after in zip(numbers[:half], numbers[half:], strict=True)]
+
+
+def test_no_more_cpu_time_than_allowed(guest):
+    bundle = guest.bundle(BUSY, {"cpu": {"quota": 20000, "period": 100000}}, "user.slice:rootless:quota")
+    guest(f"rootless run --detach --bundle {bundle} quota")
+    try:
+        used, wall = _usage(guest, "quota")
+        assert 0.1 < used / wall < 0.3
+        guest("rootless update --cpu-quota 50000 quota")
+        used, wall = _usage(guest, "quota")
+        assert 0.35 < used / wall < 0.65
+    finally:
+        guest("rootless delete --force quota")
+
+
+def test_cpu_time_is_shared_by_weight(guest):
+    for name, shares in (("light", 1024), ("heavy", 10240)):
+        bundle = guest.bundle(BUSY, {"cpu": {"shares": shares}}, f"user.slice:rootless:{name}")
+        guest(f"rootless run --detach --bundle {bundle} {name}")
+    try:
+        weights = [
+            int(guest.files(f"rootless-{name}.scope", "cpu.weight")["cpu.weight"]) for name in ("light", "heavy")
+        ]
+        light, heavy, _ = _usage(guest, "light", "heavy")
+        assert 0.5 < (heavy / light) / (weights[1] / weights[0]) < 2
+    finally:
+        guest("rootless delete --force light; rootless delete --force heavy")
+
+
+def test_the_scope_holds_exactly_the_processes_of_the_container(guest):
+    bundle = guest.bundle("sleep 1000 & sleep 1000", {}, "user.slice:rootless:exact")
+    guest(f"{UNTIL} rootless --systemd-cgroup create --bundle {bundle} exact")
+    try:
+        assert guest.properties("rootless-exact.scope", "Slice", "Description") == {
+            "Slice": "user.slice", "Description": "rootless container exact",
+        }  # fmt: skip
+        scope = f"{SCOPES}/user.slice/rootless-exact.scope"
+        pid = guest(
+            "rootless state exact | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"pid\"])'"
+        ).strip()
+        assert guest(f"cat {scope}/cgroup.procs").split() == [pid]
+        guest(f"{UNTIL} rootless start exact; three() {{ [ $(wc -l <{scope}/cgroup.procs) = 3 ]; }}; until_ three")
+        listed = json.loads(guest("rootless ps --format json exact"))
+        assert sorted(listed) == sorted(map(int, guest(f"cat {scope}/cgroup.procs").split()))
+        guest("rootless exec --detach exact sleep 1000")
+        assert len(guest(f"cat {scope}/cgroup.procs").split()) == 4
+    finally:
+        guest("rootless delete --force exact")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "rootless delete --force going",
+        "rootless kill going KILL; until_ gone rootless-going.scope; rootless delete going",
+        "kill -9 $(cat $scope/cgroup.procs); until_ gone rootless-going.scope; rootless delete going",
+        "systemctl --user stop rootless-going.scope; rootless state going | grep -w stopped; rootless delete going",
+    ],
+    ids=["delete", "kill", "kill from outside", "systemctl stop"],
+)
+def test_the_scope_goes_with_the_container_and_its_name_is_free(guest, end):
+    bundle = guest.bundle("trap exit TERM; sleep 1000 & wait", {"pids": {"limit": 9}}, "user.slice:rootless:going")
+    guest(
+        f"""{UNTIL}
+        scope={SCOPES}/user.slice/rootless-going.scope
+        for i in 1 2; do
+            rootless run --detach --bundle {bundle} going
+            [ -d $scope ]
+            {end}
+            [ ! -d $scope ]
+        done
+        gone rootless-going.scope
+        [ ! -e /run/user/1000/rootless/going ]
+        """
+    )
+
+
+def test_a_name_that_somebody_else_has(guest):
+    bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:same")
+    guest(f"rootless run --detach --bundle {bundle} first")
+    try:
+        error = guest.fails(f"rootless run --detach --bundle {bundle} second")
+        assert error.count("\n") == 1
+        assert (
+            "rootless-same.scope: there is such a unit already, with processes in it (config.json: linux.cgroupsPath)"
+            in error
+        )
+        assert guest("rootless list --quiet").split() == ["first"]
+        assert '"running"' in guest("rootless state first")
+    finally:
+        guest("rootless delete --force first")
+
+
+def test_a_scope_that_is_left_over_is_no_obstacle(guest):
+    bundle = guest.bundle("true", {"pids": {"limit": 9}}, "user.slice:rootless:failed")
+    # a unit that has failed stays until somebody resets it, unless it is told to go
+    guest(
+        f"""{UNTIL}
+        as="--slice=user.slice --unit=rootless-failed.scope --property=RuntimeMaxSec=1"
+        systemd-run --user --quiet --scope $as sleep 100 || true
+        systemctl --user is-failed rootless-failed.scope
+        rootless run --bundle {bundle} failed
+        until_ gone rootless-failed.scope
+        """
+    )
+
+
+@pytest.mark.parametrize(
+    ("resources", "annotations", "expected"),
+    [
+        ({"unified": {"cpu.weight": "20000"}}, {}, ("linux.resources.unified", "CPUWeight")),
+        (
+            {},
+            {"org.systemd.property.MemoryMax": "'much'"},
+            ('annotations["org.systemd.property.MemoryMax"]', "MemoryMax"),
+        ),
+        ({}, {"org.systemd.property.Nonsense": "true"}, ('annotations["org.systemd.property.Nonsense"]', "Nonsense")),
+        ({"cpu": {"cpus": "0"}, "unified": {"pids.max": "many"}}, {}, ("linux.resources.unified", "pids.max")),
+    ],
+)
+def test_what_systemd_or_the_kernel_refuses(guest, resources, annotations, expected):
+    bundle = guest.bundle("sleep 1000", resources, "user.slice:rootless:refused", annotations=annotations)
+    error = guest.fails(f"rootless run --detach --bundle {bundle} refused")
+    assert all(each in error for each in expected), error
+    assert error.splitlines()[-1].startswith("rootless: cannot ")
+    guest(f'{UNTIL} until_ gone rootless-refused.scope; [ -z "$(rootless list --quiet)" ]')
+
+
+def test_properties_from_annotations(guest):
+    annotations = {
+        "org.systemd.property.TimeoutStopSec": "uint64 5",
+        "org.systemd.property.Description": "'a description of its own'",
+        "org.systemd.property.After": "['dbus.service']",
+        "org.systemd.property.SendSIGHUP": "true",
+        "org.systemd.property.KillSignal": "2",
+    }
+    bundle = guest.bundle("sleep 1000", {}, "user.slice:rootless:annotated", annotations=annotations)
+    guest(f"rootless --systemd-cgroup run --detach --bundle {bundle} annotated")
+    try:
+        found = guest.properties(
+            "rootless-annotated.scope", "TimeoutStopUSec", "Description", "After", "SendSIGHUP", "KillSignal"
+        )
+        assert "dbus.service" in found.pop("After")
+        assert found == {
+            "TimeoutStopUSec": "5s", "Description": "a description of its own", "SendSIGHUP": "yes", "KillSignal": "2",
+        }  # fmt: skip
+    finally:
+        guest("rootless delete --force annotated")
+
+
+def test_a_controller_that_is_not_there(guest):
+    resources = {"cpu": {"cpus": "0"}, "pids": {"limit": 9}}
+    bundle = guest.bundle("true", resources, "user.slice:rootless:cpuset")
+    done = guest.machine.run(f"rootless run --bundle {bundle} cpuset", check=True)
+    assert done.stderr.count("warning") == 1
+    assert "cpu.cpus" in done.stderr
+    assert "pids" not in done.stderr
+    assert "cpu.cpus" in guest.fails(f"rootless run --require-limits --bundle {bundle} cpuset")
+
+
+def test_fifty_at_once(guest):
+    bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}})
+    guest(
+        f"""{UNTIL}
+        for i in $(seq 50); do rootless --systemd-cgroup run --detach --bundle {bundle} many$i & all="$all $!"; done
+        for one in $all; do wait $one; done
+        [ $(rootless list --quiet | wc -l) = 50 ]
+        [ $(systemctl --user list-units --plain 'rootless-many*.scope' | grep -c running) = 50 ]
+        rootless delete --force --regex 'many.*'
+        [ -z "$(rootless list --quiet)" ]
+        [ -z "$(systemctl --user list-units --all --plain | grep rootless-many)" ]
+        """,
+        timeout=240,
+    )
+
+
+def test_a_name_that_has_to_be_escaped(guest):
+    bundle = guest.bundle("true", {"pids": {"limit": 9}})
+    guest(
+        f"""
+        rootless --systemd-cgroup create --bundle {bundle} a+b
+        [ "$(systemctl --user show --property=TasksMax --value 'rootless-a\\x2bb.scope')" = 9 ]
+        rootless delete --force a+b
+        """
+    )
+
+
+def test_the_environment_leads_nowhere_else(guest):
+    bundle = guest.bundle("true", {"pids": {"limit": 9}}, "user.slice:rootless:environment")
+    guest(f"env -u XDG_RUNTIME_DIR -u DBUS_SESSION_BUS_ADDRESS rootless run --bundle {bundle} environment")
+    wrong = "unix:path=/run/dbus/system_bus_socket"
+    guest(f"XDG_RUNTIME_DIR=/tmp DBUS_SESSION_BUS_ADDRESS={wrong} rootless run --bundle {bundle} environment")
+
+
+def test_by_the_message_bus_where_the_managers_own_socket_is_out_of_reach(guest):
+    bundle = guest.bundle("true", {"pids": {"limit": 9}}, "user.slice:rootless:bus")
+    guest(
+        f"""
+        private=/run/user/1000/systemd/private
+        mv $private $private.away
+        trap 'mv $private.away $private' EXIT
+        rootless run --bundle {bundle} bus
+        rootless run --detach --keep --bundle {bundle} bus
+        rootless delete --force bus
+        """
+    )
+
+
+def test_a_manager_that_goes_away_half_way(guest):
+    bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:half")
+    # a manager that hears all of it, and says nothing
+    stand_in = """
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+connection, _ = listener.accept()
+heard = b""
+while not heard.endswith(b"BEGIN\\r\\n"):
+    heard += connection.recv(4096)
+connection.sendall(b"DATA\\r\\nOK 0123\\r\\n")
+connection.recv(65536)
+"""
+    error = guest.fails(
+        f"""{UNTIL}
+        private=/run/user/1000/systemd/private
+        mv $private $private.away
+        trap 'rm -f $private; mv $private.away $private' EXIT
+        python3 -c '{stand_in}' $private &
+        until_ [ -S $private ]
+        rootless run --detach --bundle {bundle} half
+        """
+    )
+    assert error.count("\n") == 1
+    assert "rootless: cannot make rootless-half.scope: the connection to systemd broke off" in error
+    guest(
+        """
+        [ -z "$(rootless list --quiet)" ]
+        [ -z "$(pgrep --exact --full 'sleep 1000')" ]
+        [ ! -e /run/user/1000/rootless/half ]
+        """
+    )
+
+
+def test_from_the_user_namespace_of_an_engine(guest):
+    # there it is root, and its user's manager is that of somebody with another number
+    bundle = guest.bundle("true", {"pids": {"limit": 9}}, "user.slice:rootless:engine")
+    guest(
+        f"""
+        podman unshare rootless --systemd-cgroup run --detach --keep --bundle {bundle} engine
+        podman unshare rootless delete --force engine
+        """
+    )
+    private = "unshare --user --map-root-user --map-users auto --map-groups auto"
+    script = f"{private} unshare --user --map-root-user rootless --systemd-cgroup create --bundle {bundle} engine"
+    guest(f"{script}; {private} unshare --user --map-root-user rootless delete --force engine")
+
+
+def test_as_root_it_is_the_manager_of_the_host(guest):
+    bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "system.slice:rootless:host")
+    told = guest(
+        f"""
+        PATH=/home/tester/.local/bin:$PATH
+        rootless run --detach --bundle {bundle} host
+        systemctl show --property=TasksMax --value rootless-host.scope
+        cat /sys/fs/cgroup/system.slice/rootless-host.scope/pids.max
+        rootless delete --force host
+        [ "$(systemctl is-active rootless-host.scope)" = inactive ]
+        """,
+        root=True,
+    )
+    assert told.split() == ["9", "9"]
+
+
+def test_who_would_lose_a_container_at_logout_is_warned(guest):
+    bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:logout")
+    run = f"rootless run --detach --bundle {bundle} logout; rootless delete --force logout"
+    linger = "/var/lib/systemd/linger/tester"
+    assert guest.machine.run(run, check=True).stderr == ""
+    guest(f"mv {linger} {linger}.away", root=True)
+    try:
+        warned = guest.machine.run(run, check=True).stderr
+    finally:
+        guest(f"mv {linger}.away {linger}", root=True)
+    assert warned.startswith("rootless: warning: the container ends when you log out: ")
+    assert warned.endswith("fix: loginctl enable-linger\n")
+
+
+def test_from_a_login_session(guest):
+    # there the process is in a cgroup of root's, and only the system's manager can move it
+    bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:session")
+    script = f"""
+        grep -q session- /proc/self/cgroup
+        PATH=$HOME/.local/bin:$PATH
+        rootless run --detach --bundle {bundle} session
+        cat {SCOPES}/user.slice/rootless-session.scope/pids.max
+        rootless delete --force session
+    """
+    told = guest.machine.run(f"su --login tester <<'END'\nset -e\n{script}\nEND", root=True, check=True).stdout
+    assert told.split()[-1] == "9"
+
+
+def test_a_user_without_a_manager_gets_a_warning_or_a_refusal(guest):
+    bundle = guest.bundle("echo ran", {"pids": {"limit": 9}}, "user.slice:rootless:stranger")
+    guest(
+        """
+        id stranger 2>/dev/null || useradd --create-home --uid 1001 stranger
+        chmod 755 /home/tester
+        chmod -R a+rX /home/tester/base
+        """,
+        root=True,
+    )
+    become = "cd /; setpriv --reuid 1001 --regid 1001 --clear-groups env -i PATH=/usr/bin:/bin HOME=/home/stranger"
+    run = f"{become} /home/tester/.local/bin/rootless run"
+    done = guest.machine.run(f"{run} --bundle {bundle} stranger", root=True, check=True)
+    assert done.stdout == "ran\n"
+    assert "pids.limit" in done.stderr
+    assert "loginctl enable-linger" in done.stderr
+    refusal = guest.fails(f"{run} --require-limits --bundle {bundle} stranger", root=True)
+    assert "pids.limit" in refusal
