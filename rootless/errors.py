@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+from _json import encode_basestring
+
 EXIT_FAILURE = 1
 """The operation failed; every error that has no status of its own (as runc)."""
 
 EXIT_UNKNOWN_VERB = 3
 """The command line names a verb that does not exist (as runc)."""
+
+EXHAUSTED = {
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+    errno.ENFILE: "raise the host's limit of open files, as root: sysctl -w fs.file-max=…",
+    errno.EAGAIN: "raise the limit of processes: ulimit -u, or pids.max of the cgroup",
+    errno.ENOMEM: "free memory, or raise the limit of memory: ulimit -v, or memory.max of the cgroup",
+    errno.ENOSPC: "free some space, or inodes, on that file system",
+    errno.EDQUOT: "free some of your quota on that file system",
+    errno.EROFS: "mount that file system for writing, or use another",
+}
+"""The fix for what the kernel says when something has run out."""
+
+
+_SHOWN = 60
+"""Characters of a string that an error repeats."""
 
 
 class RootlessError(Exception):
@@ -22,7 +40,10 @@ class RootlessError(Exception):
         fix: what to do about it, as an imperative; empty when nobody can say.
         code: stable identifier, such as ``RL-CONFIG``; scripts may rely on it.
         status: the exit status of the command.
+        document: the file that `where` is in.
     """
+
+    document = "config.json"
 
     def __init__(
         self,
@@ -48,7 +69,7 @@ class RootlessError(Exception):
         if self.cause:
             line += ": " + self.cause
         if self.where:
-            line += f" (config.json: {self.where})"
+            line += f" ({self.document}: {self.where})"
         if self.fix:
             line += "; fix: " + self.fix
         return one_line(line)
@@ -59,3 +80,23 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def place(*steps: str | int) -> str:
+    """Return a path in config.json as a person writes it: ``linux.sysctl["net.core.somaxconn"]``."""
+    text = ""
+    for step in steps:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif len(step) <= _SHOWN and step.isascii() and step.isidentifier():
+            text += "." + step if text else step
+        else:
+            text += f"[{quoted(step)}]"
+    return text
+
+
+def quoted(text: str) -> str:
+    """Write `text` as JSON has it, shortened when it is long."""
+    if len(text) > _SHOWN:
+        text = text[:_SHOWN] + "…"
+    return encode_basestring(text)

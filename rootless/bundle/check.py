@@ -7,7 +7,7 @@ comment says why. What one host supports, or what one section asks of another, i
 
 from __future__ import annotations
 
-from rootless.bundle.check_linux import ID_MAPPINGS, LINUX
+from rootless.bundle.check_linux import ID_MAPPINGS, LINUX, RESOURCES
 from rootless.bundle.schema import (
     ABSOLUTE_PATH,
     ID,
@@ -24,16 +24,17 @@ from rootless.bundle.schema import (
     distinct,
     integer,
     one_of,
-    quoted,
     record,
     string,
     strings,
 )
-from rootless.errors import RootlessError
+from rootless.errors import RootlessError, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from rootless.bundle.schema import Rule
 
 MOST_HOSTNAME_BYTES = 64
 """What sethostname(2) and setdomainname(2) take (__NEW_UTS_LEN)."""
@@ -51,11 +52,25 @@ def check(config: object) -> None:
     Raises:
         RootlessError: RL-CONFIG, with the place in config.json.
     """
+    _hold(config, CONFIG, "config.json is not valid")
+
+
+def check_process(process: object) -> None:
+    """Refuse a process object by itself, as `exec` is given one; the place in the error begins with ``process``."""
+    _hold({"process": process}, record(required={"process": PROCESS}), "the process is not valid")
+
+
+def check_resources(resources: object) -> None:
+    """Refuse linux.resources by itself, as `update` is given it; the place in the error begins with ``resources``."""
+    _hold({"resources": resources}, record(required={"resources": RESOURCES}), "the resources are not valid")
+
+
+def _hold(value: object, rule: Rule, what: str) -> None:
     try:
-        CONFIG(config)
+        rule(value)
     except Invalid as invalid:
         raise RootlessError(
-            "config.json is not valid",
+            what,
             cause=invalid.cause,
             where=invalid.where(),
             fix=invalid.fix,
@@ -233,16 +248,9 @@ HOOK_LIST = array(
     ),
 )
 
-HOOKS = record(
-    optional={
-        "prestart": HOOK_LIST,
-        "createRuntime": HOOK_LIST,
-        "createContainer": HOOK_LIST,
-        "startContainer": HOOK_LIST,
-        "poststart": HOOK_LIST,
-        "poststop": HOOK_LIST,
-    },
-)
+HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+HOOKS = record(optional=dict.fromkeys(HOOK_KINDS, HOOK_LIST))
 
 # -- The whole ---------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ Values are what jsontext.parse returns: exactly str, int, float, bool, None, lis
 
 from __future__ import annotations
 
-from _json import encode_basestring
+from rootless.errors import place, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 MISSING = object()
 """What a rule is called with when a required property is not there."""
-
-_SHOWN = 60
-"""Characters of a string that an error repeats."""
 
 _WIDEST_NUMBER_SHOWN = 128
 """Bits of a number that an error repeats."""
@@ -47,16 +44,8 @@ class Invalid(Exception):  # noqa: N818 - it never leaves bundle/: check() turns
         self.path = path or []
 
     def where(self) -> str:
-        """Return the path as a person writes it: ``linux.sysctl["net.core.somaxconn"]``."""
-        text = ""
-        for step in reversed(self.path):
-            if isinstance(step, int):
-                text += f"[{step}]"
-            elif len(step) <= _SHOWN and step.isascii() and step.isidentifier():
-                text += "." + step if text else step
-            else:
-                text += f"[{quoted(step)}]"
-        return text
+        """Return the path as `place` writes it."""
+        return place(*reversed(self.path))
 
 
 def string(
@@ -253,13 +242,6 @@ def describe(value: object) -> str:  # noqa: PLR0911 - one per kind of value
         return f"the number {value!r}"
     kind = "array" if isinstance(value, list) else "object"
     return f"an {kind}" if value else f"an empty {kind}"
-
-
-def quoted(text: str) -> str:
-    """Write `text` as JSON has it, shortened when it is long."""
-    if len(text) > _SHOWN:
-        text = text[:_SHOWN] + "…"
-    return encode_basestring(text)
 
 
 def _integer_fix(value: object) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.plan.compile import Plan
     from rootless.plan.options import Options
+    from rootless.plan.plan import Plan
 
 _DESCRIPTOR_SIZE = 4
 _SPACE = 64
@@ -31,21 +31,14 @@ def connect(path: str, plan: Plan) -> int:
         raise _refused(
             "cannot use console socket if the container has no terminal", 'set "terminal": true, or leave it out'
         )
-    import _socket
+    from rootless.launch import sockets
 
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    directory = -1
     try:
-        directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        # a path through the descriptor fits into a sockaddr_un, however long the whole one is
-        connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+        connection = sockets.connect(path)
     except OSError as error:
         raise _refused(
             f"connect {path}: {(error.strerror or str(error)).lower()}", "listen on it before the container is made"
         ) from None
-    finally:
-        if directory >= 0:
-            os.close(directory)
     return connection.detach()
 
 
@@ -94,12 +87,12 @@ class Console:
         for name in ("master", "_receiving"):
             fd = getattr(self, name)
             if fd >= 0:
-                os.close(fd)
+                posix.close(fd)
                 setattr(self, name, -1)
 
     def _close_passed(self) -> None:
         if self.passed >= 0:
-            os.close(self.passed)
+            posix.close(self.passed)
             self.passed = -1
 
 

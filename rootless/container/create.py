@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-
-from rootless import OCI_VERSION, log
+from rootless import OCI_VERSION, log, paths
 from rootless.bundle.load import load
 from rootless.container import store
 from rootless.container.lifecycle import CREATED, CREATING, Process, boot_id
-from rootless.errors import RootlessError
+from rootless.container.prepare import check_descriptors, prepare, write_pid_file
 from rootless.host import facts
 from rootless.launch.protocol import Launch
-from rootless.launch.seccomp import compiled
 from rootless.plan.compile import compile_plan
-from rootless.plan.context import UNMET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rootless.bundle.load import Bundle
+    from rootless.container.confine import Confinement
     from rootless.container.store import Entry
-    from rootless.plan.compile import Plan
+    from rootless.launch.sockets import PidfdReceiver
     from rootless.plan.options import Options
+    from rootless.plan.plan import Plan
+
+
+_PIDFD_RECEIVER = "run.oci.pidfd_receiver"
+"""Annotation: what --pidfd-socket says (crun)."""
 
 
 def plan_for(options: Options) -> tuple[Bundle, Plan]:
@@ -32,18 +35,13 @@ def plan_for(options: Options) -> tuple[Bundle, Plan]:
     """
     store.check_id(options.container)
     bundle = load(options.bundle, options.config)
+    if paths.variable("LISTEN_FDS") or paths.variable("NOTIFY_SOCKET"):
+        from rootless.container.service import take_over
+
+        take_over(options)
     plan = compile_plan(bundle, facts.read(), options)
-    _check_descriptors(options.preserve_fds)
+    check_descriptors(options.preserve_fds)
     return bundle, plan
-
-
-def prepare(plan: Plan) -> None:
-    """Compile what the Plan leaves open, and log where it differs from config.json."""
-    for note in plan.notes:
-        tell = log.warning if note.kind == UNMET else log.info
-        tell(note.text, where=note.where)
-    if plan.filter:
-        plan.load_filter(compiled(plan.filter, cache_directory()))
 
 
 def create(options: Options) -> None:
@@ -57,7 +55,9 @@ def create(options: Options) -> None:
             prepare(plan)
             make(options, bundle, plan, entry, start=entry.listen(), console=console).close()
         except BaseException:
-            entry.remove()
+            from rootless.container.ending import abandon
+
+            abandon(entry)
             raise
 
 
@@ -72,7 +72,63 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
         start: the listening start socket, or -1 when the caller will say it through the Launch.
         console: the socket that the terminal is sent over, or -1.
     """
-    state = {
+    state = _first_state(options, bundle, plan)
+    cgroup = _confinement(plan, entry, state) if plan.cgroup else None
+
+    def note_process(pid: int) -> None:
+        process = Process.read(pid)
+        state["pid"] = pid
+        state["startTime"] = process.start_time if process else 0
+        entry.write_config(bundle.text)
+        entry.write(state)
+        if cgroup:
+            cgroup.enter(pid, state)
+        if plan.links:
+            from rootless.launch import netdevices
+
+            netdevices.move(plan.links, pid)
+        if plan.group:
+            from rootless.launch import resctrl
+
+            entry.note_resctrl(resctrl.made_for_it(plan.group))
+            resctrl.enter(plan.group, pid)
+
+    pidfd_socket = options.pidfd_socket or state["annotations"].get(_PIDFD_RECEIVER)
+    receiver = _pidfd_receiver(pidfd_socket) if pidfd_socket else None
+    launch = Launch(plan, start=start, console=console, cgroup=cgroup.fd if cgroup else -1, keep=options.preserve_fds)
+    launch.until_ready(note_process, lambda: _run_hooks(plan, state))
+    if cgroup:
+        cgroup.close()
+    try:
+        if receiver:
+            receiver.send(launch.pid, b"standard")
+        state["status"] = CREATED
+        entry.write(state)
+        if options.pid_file:
+            write_pid_file(options.pid_file, launch.pid)
+    except BaseException:
+        launch.kill()
+        raise
+    return launch
+
+
+def _confinement(plan: Plan, entry: Entry, state: dict[str, Any]) -> Confinement | None:
+    """Make the container's cgroup, as far as that is done before there is a process."""
+    from rootless.container.confine import Confinement
+
+    return Confinement(plan.cgroup, entry, state) if plan.cgroup else None
+
+
+def _run_hooks(plan: Plan, state: dict[str, Any]) -> None:
+    from rootless.launch import hooks
+
+    for kind in ("prestart", "createRuntime"):
+        hooks.run(kind, plan.hooks.get(kind, ()), state, CREATING)
+
+
+def _first_state(options: Options, bundle: Bundle, plan: Plan) -> dict[str, Any]:
+    """Return what state.json holds before there is a process."""
+    state: dict[str, Any] = {
         "ociVersion": OCI_VERSION,
         "id": options.container,
         "pid": 0,
@@ -85,63 +141,19 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
         "annotations": bundle.config.get("annotations") or {},
         "owner": plan.owner,
         "afterStart": plan.after_start(),
+        "user": list(plan.user),
+        "keyring": not options.no_new_keyring,
     }
-
-    def note_process(pid: int) -> None:
-        process = Process.read(pid)
-        state["pid"] = pid
-        state["startTime"] = process.start_time if process else 0
-        entry.write(state)
-
-    launch = Launch(plan, start=start, console=console, keep=options.preserve_fds)
-    launch.until_ready(note_process)
-    try:
-        state["status"] = CREATED
-        entry.write(state)
-        if options.pid_file:
-            _write_pid_file(options.pid_file, launch.pid)
-    except BaseException:
-        launch.kill()
-        raise
-    return launch
+    if plan.hooks:
+        state["hooks"] = {kind: plan.hooks[kind] for kind in ("poststart", "poststop") if kind in plan.hooks}
+    if plan.listener:
+        state["listener"] = plan.listener
+    if plan.notify:
+        state["notify"] = True
+    return state
 
 
-def cache_directory() -> str:
-    """Return where compiled seccomp filters are kept, or nothing when the caller has no home."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not base.startswith("/"):
-        home = os.environ.get("HOME", "")
-        base = f"{home}/.cache" if home.startswith("/") else ""
-    return f"{base}/rootless" if base else ""
+def _pidfd_receiver(path: str) -> PidfdReceiver:
+    from rootless.launch.sockets import PidfdReceiver
 
-
-def _check_descriptors(count: int) -> None:
-    for fd in range(3, 3 + count):
-        try:
-            fcntl.fcntl(fd, fcntl.F_SETFD, 0)
-        except OSError:
-            raise RootlessError(
-                f"--preserve-fds {count}",
-                cause=f"descriptor {fd} is not open",
-                fix="open it before, or ask for fewer",
-                code="RL-DESCRIPTORS",
-            ) from None
-
-
-def _write_pid_file(path: str, pid: int) -> None:
-    """Write digits only, by a rename: a reader sees all of it or nothing."""
-    temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}.{os.getpid()}"
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(fd, str(pid).encode())
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except OSError as error:
-        raise RootlessError(
-            f"--pid-file: cannot write {path}",
-            cause=(error.strerror or "").lower(),
-            fix="name a file in a directory that you can write to",
-            code="RL-PID-FILE",
-        ) from None
+    return PidfdReceiver(path)

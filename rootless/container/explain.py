@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rootless.bundle.load import Bundle
-    from rootless.plan.compile import Plan
     from rootless.plan.options import Options
+    from rootless.plan.plan import Plan
 
 _CHAPTERS = (
     # the first operation of each, and what it is about
+    (ops.ID_MAP, "Copies of what is mounted on the host"),
     (ops.PROC_WRITE, "Namespaces"),
     (ops.JOIN, "Namespaces"),
     (ops.NEW_USER, "Namespaces"),
@@ -58,7 +59,18 @@ def _as_data(bundle: Bundle, plan: Plan) -> dict[str, object]:
     data["operations"] = [op.as_data() for op in plan.ops]
     if plan.filter:
         data["seccomp"] = plan.filter.summary()
-    data["notes"] = [{"kind": note.kind, "where": note.where, "text": note.text} for note in plan.notes]
+    if plan.hooks:
+        data["hooks"] = plan.hooks
+    if plan.links:
+        data["netDevices"] = {link.name: link.new_name for link in plan.links}
+    if plan.group:
+        data["resctrl"] = {"group": plan.group.path, "schemata": plan.group.schemata}
+    if plan.cgroup:
+        data["cgroup"] = plan.cgroup.as_data()
+    data["notes"] = [
+        {"kind": note.kind, "where": note.where, "text": note.text} | ({"fix": note.fix} if note.fix else {})
+        for note in plan.notes
+    ]
     return data
 
 
@@ -67,6 +79,7 @@ def _lines(bundle: Bundle, plan: Plan) -> Iterator[str]:
     yield ""
     yield from _id_maps(plan)
     yield from _notes(plan)
+    yield from _outside(plan)
     yield "What is done, in this order; in brackets the place in config.json that asks for it:"
     shown = ""
     alternatives = 0
@@ -91,6 +104,27 @@ def _lines(bundle: Bundle, plan: Plan) -> Iterator[str]:
             if not alternatives:
                 text += ", if the kernel lets it"
         yield f"  {number:4}  {text}" + (f"  [{op.where}]" if op.where else "")
+    yield from _hooks(plan)
+
+
+def _outside(plan: Plan) -> Iterator[str]:
+    if plan.cgroup:
+        yield f"Before anything else: {plan.cgroup}"
+        yield ""
+    outside = [(str(link), link.where) for link in plan.links]
+    outside += [(str(plan.group), "linux.intelRdt")] if plan.group else []
+    if outside:
+        yield "From outside, as soon as there are namespaces:"
+        yield from (f"  - {text}  [{where}]" for text, where in outside)
+        yield ""
+
+
+def _hooks(plan: Plan) -> Iterator[str]:
+    if plan.hooks:
+        yield ""
+        yield "  Hooks outside the container"
+    for kind, hooks in plan.hooks.items():
+        yield from (f"        {kind}: run {hook['path']}  [hooks.{kind}[{index}]]" for index, hook in enumerate(hooks))
 
 
 def _comes_later(chapter: str, shown: str) -> bool:

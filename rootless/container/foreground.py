@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
+import posix
 import select
 
 TYPE_CHECKING = False
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.container.console import Console
+    from rootless.container.service import Reports
 else:
     import _signal
 
@@ -34,50 +35,55 @@ _NOT_FORWARDED = (
 )
 
 
-def attend(pid: int, console: Console, signals: int) -> int:
+def attend(pid: int, console: Console, signals: int, reports: Reports | None = None) -> int:
     """Stay until the process `pid` ends and return its exit status, or 128 plus the signal that ended it.
 
     Args:
         pid: a child of this process.
         console: the terminal that is relayed, if there is one.
         signals: what catch_signals() returned.
+        reports: what the program says to a service manager, if there is one.
     """
     relay = Relay(console.master) if console.master >= 0 else None
     try:
-        _stay(pid, relay, signals)
+        _stay(pid, relay, signals, reports)
         if relay:
             relay.drain()
     finally:
         if relay:
             relay.restore()
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
     return status if status >= 0 else 128 - status
 
 
-def _stay(pid: int, relay: Relay | None, signals: int) -> None:
+def _stay(pid: int, relay: Relay | None, signals: int, reports: Reports | None) -> None:
     """Forward signals, and move what goes through the terminal, until the process ends."""
-    process = os.pidfd_open(pid)
+    process = posix.pidfd_open(pid)
     poll = select.poll()
     poll.register(process, select.POLLIN)
     poll.register(signals, select.POLLIN)
+    if reports:
+        poll.register(reports, select.POLLIN)
     ready: dict[int, int] = {}
     while process not in ready:
         if relay:
             relay.register(poll)
         ready = dict(poll.poll())
         if signals in ready:
-            for number in os.read(signals, _CHUNK):
+            for number in posix.read(signals, _CHUNK):
                 if number == _signal.SIGWINCH and relay:
                     relay.resize()
                 else:
                     _forward(process, number)
         if relay:
             relay.move(ready)
+        if reports:
+            reports.pass_on()
 
 
 def catch_signals() -> int:
     """Return a descriptor that gives the number of every signal that arrives from now on, a byte each."""
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    reader, writer = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
     _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in range(1, _signal.NSIG):
         if number not in _NOT_FORWARDED and _signal.getsignal(number) is not _signal.SIG_IGN:
@@ -127,8 +133,8 @@ class Relay:
         self._registered: set[int] = set()
         self._master = master
         # a program may close its terminal and open it again later (systemd does): held open here, it does not hang up
-        self._other_side = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        os.set_blocking(master, False)  # its queue may be full until its output is read
+        self._other_side = fcntl.ioctl(master, _TIOCGPTPEER, posix.O_RDWR | posix.O_NOCTTY | posix.O_CLOEXEC)
+        posix.set_blocking(master, False)  # its queue may be full until its output is read
         self._to_container = b""
         self._to_caller = b""
         self._last_input = b"\n"
@@ -230,7 +236,7 @@ class Relay:
 def _read(fd: int) -> bytes:
     """Return what there is; nothing at the end, which for a terminal is EIO, or when there is none yet."""
     try:
-        return os.read(fd, _CHUNK)
+        return posix.read(fd, _CHUNK)
     except BlockingIOError:
         return b""
     except OSError as error:
@@ -242,7 +248,7 @@ def _read(fd: int) -> bytes:
 def _write(fd: int, data: bytes) -> int:
     """Return how much was written; what nobody reads any more counts as written."""
     try:
-        return os.write(fd, data)
+        return posix.write(fd, data)
     except BlockingIOError:
         return 0
     except OSError as error:

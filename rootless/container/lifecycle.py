@@ -5,12 +5,13 @@
             └──────────┘          └─────────┘          └─────────┘         └─────────┘
 
 Only creating and created are written down. That the process is gone, or has become the program, is seen in /proc each
-time: nobody has to be there to note it.
+time: nobody has to be there to note it. A created or running container whose cgroup has been told to stand still is
+paused, until `resume`.
 """
 
 from __future__ import annotations
 
-import os
+import posix
 
 from rootless.errors import RootlessError
 
@@ -23,13 +24,20 @@ if TYPE_CHECKING:
 CREATING = "creating"
 CREATED = "created"
 RUNNING = "running"
+PAUSED = "paused"
 STOPPED = "stopped"
 
 ALLOWED = {
     # verb: the states in which it may meet a container
     "start": (CREATED,),
-    "kill": (CREATED, RUNNING),
+    "kill": (CREATED, RUNNING, PAUSED),
     "delete": (STOPPED,),
+    "exec": (CREATED, RUNNING),
+    "checkpoint": (RUNNING,),
+    "pause": (CREATED, RUNNING),
+    "resume": (PAUSED,),
+    "update": (CREATED, RUNNING, PAUSED),
+    "events": (CREATED, RUNNING, PAUSED),
 }
 
 _REFUSALS = {
@@ -37,15 +45,34 @@ _REFUSALS = {
     ("start", CREATING): ("cannot start a container that is not created yet", "wait for create to end"),
     ("start", RUNNING): ("cannot start an already running container", ""),
     ("start", STOPPED): ("cannot start a container that has stopped", "delete it and create it again"),
+    ("start", PAUSED): ("cannot start a container that is paused", "resume it first"),
     ("kill", CREATING): ("container not running: it is being created", "wait for create to end, or delete --force"),
     ("kill", STOPPED): ("container not running", ""),
+    ("exec", CREATING): ("container not running: it is being created", "wait for create to end"),
+    ("exec", PAUSED): ("cannot exec in a paused container", "resume it first, or use --ignore-paused"),
+    ("exec", STOPPED): ("cannot exec in a stopped container: container not running", ""),
     ("delete", CREATING): ("that is not stopped: creating", "wait for create to end, or delete --force"),
     ("delete", CREATED): ("that is not stopped: created", "kill it first, or delete --force"),
     ("delete", RUNNING): ("that is not stopped: running", "kill it first, or delete --force"),
+    ("delete", PAUSED): ("that is not stopped: paused", "kill it first, or delete --force"),
+    ("checkpoint", CREATING): ("container not running: it is being created", "wait for create to end, then start it"),
+    ("checkpoint", CREATED): ("container not running: it waits for its start", "start it"),
+    ("checkpoint", PAUSED): ("it is paused", "resume it first"),
+    ("checkpoint", STOPPED): ("container not running", ""),
+    ("pause", PAUSED): ("container not running or created: paused", ""),
+    ("resume", CREATED): ("container not paused", ""),
+    ("resume", RUNNING): ("container not paused", ""),
 }
+_NOT_RUNNING = {
+    CREATING: ("container not running: it is being created", "wait for create to end"),
+    STOPPED: ("container not running", ""),
+}
+"""For every other verb."""
 
 _WAITING_NAME = "rootless:init"
 """What helpers/init calls itself until it executes the program."""
+_LONGEST_LINE = 4096
+_this_boot: list[str] = []
 
 
 def allow(verb: str, container_id: str, status: str) -> None:
@@ -56,7 +83,7 @@ def allow(verb: str, container_id: str, status: str) -> None:
     """
     if status in ALLOWED[verb]:
         return
-    cause, fix = _REFUSALS[verb, status]
+    cause, fix = _REFUSALS.get((verb, status)) or _NOT_RUNNING[status]
     if verb == "delete":
         what, cause = f"cannot delete container {container_id} {cause}", ""
     else:
@@ -71,9 +98,19 @@ def status(entry: Entry, state: dict[str, Any]) -> str:
         return STOPPED
     if state["status"] == CREATING:
         return CREATING
+    if "cgroup" in state and _is_frozen(state["cgroup"]):
+        return PAUSED
     if process.name == _WAITING_NAME and entry.has_socket():
         return CREATED
     return RUNNING
+
+
+def _is_frozen(cgroup: str) -> bool:
+    """Whether the processes of a cgroup have been told to stand still; not, when that cannot be read."""
+    try:
+        return _read(f"{cgroup}/cgroup.freeze").startswith(b"1")
+    except OSError:
+        return False
 
 
 class Process:
@@ -94,8 +131,7 @@ class Process:
     def read(cls, pid: int) -> Process | None:
         """Return the process `pid`, or None when there is none."""
         try:
-            with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-                return cls(pid, file.read().decode("utf-8", "replace"))
+            return cls(pid, _read(f"/proc/{pid}/stat").decode("utf-8", "replace"))
         except (FileNotFoundError, ProcessLookupError):
             return None
 
@@ -110,18 +146,28 @@ def _first_process(state: dict[str, Any]) -> Process | None:
 
 def boot_id() -> str:
     """Return what distinguishes this boot from others; a process id means nothing across them."""
-    with open("/proc/sys/kernel/random/boot_id", "rb", buffering=0) as file:
-        return file.read().decode().strip()
+    if not _this_boot:
+        _this_boot.append(_read("/proc/sys/kernel/random/boot_id").decode().strip())
+    return _this_boot[0]
+
+
+def _read(path: str) -> bytes:
+    """Return what is in a small file of /proc; a file object would cost as much again."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return posix.read(fd, _LONGEST_LINE)
+    finally:
+        posix.close(fd)
 
 
 def open_process(state: dict[str, Any]) -> int:
     """Return a pidfd of the container's process, or -1 when it is gone: the number may be somebody else's by now."""
     try:
-        fd = os.pidfd_open(state["pid"])
+        fd = posix.pidfd_open(state["pid"])
     except ProcessLookupError:
         return -1
     if _first_process(state) is None:
-        os.close(fd)
+        posix.close(fd)
         return -1
     return fd
 

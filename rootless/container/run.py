@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from rootless import log
 from rootless.container import store
 from rootless.container.console import Console
-from rootless.container.create import make, plan_for, prepare
+from rootless.container.create import make, plan_for
+from rootless.container.ending import abandon, destroy, end
 from rootless.container.lifecycle import STOPPED, status
+from rootless.container.prepare import prepare
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.container.service import Reports
+    from rootless.container.store import Entry
+    from rootless.launch.protocol import Launch
     from rootless.plan.options import Options
 
 
@@ -28,29 +36,62 @@ def run(options: Options) -> int:
             if console.master >= 0:
                 copy_size(console.master)  # the program may ask for it at once
             signals = -1 if options.detach else catch_signals()  # before there is a program to forward them to
-            launch.start()
+            reports = _start(launch, entry)
         except BaseException:
             console.close()
-            entry.remove()
+            abandon(entry)
             raise
     launch.close()
     if options.detach:
+        if reports:
+            reports.await_ready(launch.pid)
+        _warn_of_logout(launch.pid)
         return 0
     try:
-        return attend(launch.pid, console, signals)
+        return attend(launch.pid, console, signals, reports)
     finally:
         console.close()
         if not options.keep:
-            _remove_ended(root, options.container)
+            remove_ended(root, options.container)
 
 
-def _remove_ended(root: str, container_id: str) -> None:
-    """Remove what a foreground container leaves, unless somebody else did."""
+def _warn_of_logout(pid: int) -> None:
+    """Tell who leaves a container to itself that it will not stay when they go."""
+    from rootless.cgroup import logout
+
+    found = logout.ends_with_session(logout.cgroup_of(pid))
+    if found:
+        reason, fix = found
+        log.warning(f"the container ends when you log out: {reason}", fix=fix)
+
+
+def _start(launch: Launch, entry: Entry) -> Reports | None:
+    """Let the program run, and what is to happen around its beginning; if that fails the container is gone."""
+    plan = launch.plan
+    if not (plan.hooks or plan.listener or plan.notify):
+        launch.start()
+        return None
+    from rootless.container.starting import Starting
+
+    state: dict[str, Any] = entry.read() or {}
+    try:
+        starting = Starting(state)
+        launch.start(starting.reader)
+        starting.run_poststart()
+    except BaseException:
+        end(state)
+        launch.kill()
+        raise
+    return starting.reports
+
+
+def remove_ended(root: str, container_id: str) -> None:
+    """Remove what a foreground container leaves, unless somebody else did. The exit status is the program's anyway."""
     try:
         with store.find(root, container_id) as entry:
             found = entry.read()
             if found is None or status(entry, found) == STOPPED:
-                entry.remove()
+                destroy(entry, found)
     except RootlessError as error:
         if error.code != "RL-NOT-FOUND":
-            raise
+            log.warning(f"{error.what}: {error.cause}", fix=error.fix)

@@ -1,8 +1,11 @@
 """Containers on disk: one directory each, named by the id.
 
     ROOT/ID/              its lock is what claims an id
+    ROOT/ID/config.json   the bundle's, as it was at create
     ROOT/ID/state.json    written as soon as there is a process, then once more when it is created
     ROOT/ID/start.sock    where the created container waits for `start`
+    ROOT/ID/resctrl       what is removed with it, where it has a share of the caches (linux.intelRdt)
+    ROOT/ID/cgroup        its cgroup, which is removed with it, where it has one
 
 A lock on the directory is held by whoever changes it. A directory without state.json that nobody holds is what a killed
 `create` left: the next use of the id clears it away.
@@ -12,11 +15,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
+import posix
 import stat
 
+from rootless import files, log, paths
 from rootless.bundle import jsontext
-from rootless.errors import RootlessError
+from rootless.errors import EXHAUSTED, RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 _LONGEST_ID = 255
 """A file name has no more bytes."""
 _STATE = "state.json"
+_CONFIG = "config.json"
 _SHAPE = {
     "ociVersion": str,
     "id": str,
@@ -39,9 +44,15 @@ _SHAPE = {
     "annotations": dict,
     "owner": str,
     "afterStart": dict,
+    "user": list,
+    "keyring": bool,
 }
 """What state.json holds."""
 START_SOCKET = "start.sock"
+_RESCTRL = "resctrl"
+"""Directories of resctrl that were made for the container, a line each; few have any."""
+_CGROUP = "cgroup"
+"""What to remove with the container, where it has a cgroup of its own."""
 
 
 def state_root(asked: str) -> str:
@@ -51,16 +62,16 @@ def state_root(asked: str) -> str:
     caller's own, and there is a way without it.
     """
     if asked:
-        return os.path.abspath(asked)
-    uid = os.geteuid()
-    if uid == 0 and _owned("/run", 0) and os.access("/run", os.W_OK) and not os.environ.get("XDG_RUNTIME_DIR"):
+        return paths.absolute(asked)
+    uid = posix.geteuid()
+    if uid == 0 and _owned("/run", 0) and posix.access("/run", posix.W_OK) and not paths.variable("XDG_RUNTIME_DIR"):
         return "/run/rootless"
-    for directory in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"):
+    for directory in (paths.variable("XDG_RUNTIME_DIR"), f"/run/user/{uid}"):
         if directory.startswith("/") and _owned(directory, uid):
             return f"{directory}/rootless"
     fallback = f"/tmp/rootless-{uid}"  # noqa: S108 - used only when it is the user's own, and no link to elsewhere
     try:
-        if os.lstat(fallback).st_uid != uid:
+        if posix.lstat(fallback).st_uid != uid:
             raise _foreign(fallback)
     except FileNotFoundError:
         pass  # whoever makes a container makes it, and looks again
@@ -100,14 +111,26 @@ class Entry:
 
     def read(self) -> dict[str, Any] | None:
         """Return what state.json says, or None where there is none."""
+        path = f"{self.path}/{_STATE}"
         try:
-            fd = os.open(_STATE, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+            fd = posix.open(_STATE, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC, dir_fd=self.fd)
+            try:
+                text = posix.read(fd, posix.fstat(fd).st_size)  # it is replaced as a whole, and does not grow
+            finally:
+                posix.close(fd)
         except FileNotFoundError:
             return None
-        path = f"{self.path}/{_STATE}"
-        with open(fd, "rb", buffering=0) as file:
-            state = jsontext.parse(file.read(), path)
-        if not isinstance(state, dict) or any(type(state.get(name)) is not kind for name, kind in _SHAPE.items()):
+        except OSError as error:
+            raise _unusable(path, error) from None
+        try:
+            state = jsontext.parse(text, path)
+        except RootlessError:
+            state = None
+        if (
+            not isinstance(state, dict)
+            or any(type(state.get(name)) is not kind for name, kind in _SHAPE.items())
+            or not isinstance(state.get("cgroup", ""), str)
+        ):
             raise RootlessError(
                 f"cannot use {path}",
                 cause="it does not hold the state of a container",
@@ -116,16 +139,36 @@ class Entry:
             )
         return state
 
+    def _put(self, name: str, content: bytes) -> None:
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
+        try:
+            with open(posix.open(name, flags, 0o600, dir_fd=self.fd), "wb") as file:
+                file.write(content)
+        except OSError as error:
+            raise _unusable(self.path, error) from None
+
     def write(self, state: dict[str, Any]) -> None:
         """Replace state.json, whole or not at all."""
         temporary = _STATE + ".new"
+        self._put(temporary, jsontext.render(state, None).encode("utf-8", "surrogateescape"))
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
-            with open(fd, "wb") as file:
-                file.write(jsontext.render(state, None).encode("utf-8", "surrogateescape"))
-            os.rename(temporary, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            posix.rename(temporary, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except OSError as error:
             raise _unusable(self.path, error) from None
+
+    def write_config(self, text: bytes) -> None:
+        """Keep config.json as the container was made from it: bundles are edited, and removed, while it runs."""
+        self._put(_CONFIG, text)
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the config.json that the container was made from; it was checked then."""
+        path = f"{self.path}/{_CONFIG}"
+        try:
+            with open(path, "rb", buffering=0) as file:
+                config = jsontext.parse(file.read(), path)
+        except OSError as error:
+            raise _unusable(path, error) from None
+        return config if isinstance(config, dict) else {}
 
     def listen(self) -> int:
         """Return the start socket, which the container waits on; it is the caller's to close."""
@@ -145,29 +188,79 @@ class Entry:
 
     def has_socket(self) -> bool:
         """Whether the container still waits for its start, as far as the disk knows."""
-        return os.access(START_SOCKET, os.F_OK, dir_fd=self.fd)
+        return posix.access(START_SOCKET, posix.F_OK, dir_fd=self.fd)
 
     def drop_socket(self) -> None:
-        """Remove the start socket."""
-        _unlink(START_SOCKET, self.fd)
+        """Remove the start socket. Where it has to stay, the name of the process tells that there was a start."""
+        try:
+            posix.unlink(START_SOCKET, dir_fd=self.fd)
+        except OSError:
+            return
 
     def clear(self) -> None:
         """Remove what is in the directory."""
-        for name in os.listdir(self.fd):
-            _unlink(name, self.fd)
+        name = ""
+        try:
+            for name in posix.listdir(self.fd):
+                if name == _CGROUP:
+                    self._give_back_cgroup()
+                elif name == _RESCTRL:
+                    self._leave_resctrl()
+                _unlink(name, self.fd)
+        except OSError as error:
+            raise _irremovable(f"{self.path}/{name}".rstrip("/"), error) from None
+
+    def note_resctrl(self, directories: list[str]) -> None:
+        """Note directories of resctrl that are about to be made for the container, and go when its own does."""
+        if directories:
+            self._put(_RESCTRL, "\n".join(directories).encode("utf-8", "surrogateescape"))
+
+    def _leave_resctrl(self) -> None:
+        from rootless.launch import resctrl
+
+        with open(f"{self.path}/{_RESCTRL}", "rb", buffering=0) as file:
+            resctrl.leave(file.read().decode("utf-8", "surrogateescape").splitlines())
+
+    def note_cgroup(self, text: str) -> None:
+        """Note the cgroup that is about to be made for the container; give_back.py knows the text."""
+        self._put(_CGROUP, text.encode("utf-8", "surrogateescape"))
+
+    def _give_back_cgroup(self) -> None:
+        from rootless.container.give_back import give_back
+
+        with open(f"{self.path}/{_CGROUP}", "rb", buffering=0) as file:
+            note = file.read().decode("utf-8", "surrogateescape")
+        try:
+            give_back(note)
+        except OSError as error:
+            raise RootlessError(
+                f"cannot remove the cgroup {error.filename or ''}".rstrip(),
+                cause=(error.strerror or str(error)).lower(),
+                fix="look at what is in it (cgroup.procs there); then rootless delete --force",
+                code="RL-CGROUP",
+            ) from None
 
     def remove(self) -> None:
         """Remove the directory; the id is free again."""
         self.clear()
         try:
-            os.rmdir(self.path)
+            posix.rmdir(self.path)
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise _irremovable(self.path, error) from None
+
+    def abandon(self) -> None:
+        """Remove the directory after a failure, which is what the caller is to be told about."""
+        try:
+            self.remove()
+        except RootlessError as error:
+            log.warning(f"{error.what}: {error.cause}", fix=error.fix)
 
     def close(self) -> None:
         """Let others have it."""
         if self.fd >= 0:
-            os.close(self.fd)
+            posix.close(self.fd)
             self.fd = -1
 
     def __enter__(self) -> Self:
@@ -191,10 +284,10 @@ def claim(root: str, container_id: str) -> Entry:
     entry = None
     while entry is None:
         try:
-            os.mkdir(path, 0o700)
+            posix.mkdir(path, 0o700)
         except FileExistsError:
-            if not os.path.isdir(path) and os.path.lexists(path):
-                raise _unusable(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))) from None
+            if _is_no_directory(path):
+                raise _unusable(path, NotADirectoryError(errno.ENOTDIR, posix.strerror(errno.ENOTDIR))) from None
         except OSError as error:
             raise _unusable(root, error) from None
         # Whoever has the lock on what lies at the path has the id; who made the directory does not matter.
@@ -236,18 +329,28 @@ def find(root: str, container_id: str, *, lock: bool = True) -> Entry:
 def ids(root: str) -> list[str]:
     """Return the ids in `root`, sorted; none where there is no such directory."""
     try:
-        return sorted(name for name in os.listdir(root) if name and _ID_CHARACTERS.issuperset(name))
-    except OSError:
+        names = posix.listdir(root)
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise _unusable(root, error) from None
+    return sorted(name for name in names if _ID_CHARACTERS.issuperset(name))
+
+
+def _is_no_directory(path: str) -> bool:
+    try:
+        return not stat.S_ISDIR(posix.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _make_root(root: str) -> None:
     try:
-        os.makedirs(root, 0o700, exist_ok=True)
-        owner, link_owner = os.stat(root).st_uid, os.lstat(root).st_uid
+        files.make_private(root)
+        owner, link_owner = posix.stat(root).st_uid, posix.lstat(root).st_uid
     except OSError as error:
         raise _unusable(root, error) from None
-    uid = os.geteuid()
+    uid = posix.geteuid()
     if uid != 0 and (owner != uid or link_owner not in (uid, 0)):
         raise _foreign(root)
 
@@ -260,7 +363,7 @@ def _open(root: str, container_id: str, lock: int) -> Entry | None:
     """
     path = f"{root}/{container_id}"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -268,25 +371,28 @@ def _open(root: str, container_id: str, lock: int) -> Entry | None:
     if lock:
         try:
             fcntl.flock(fd, lock)
-        except BaseException:
-            os.close(fd)
+        except BlockingIOError:
+            posix.close(fd)
             raise
-        if os.fstat(fd).st_nlink == 0:
-            os.close(fd)
+        except OSError as error:
+            posix.close(fd)
+            raise _unusable(path, error) from None
+        if posix.fstat(fd).st_nlink == 0:
+            posix.close(fd)
             return None
     return Entry(root, container_id, fd)
 
 
 def _unlink(name: str, directory: int) -> None:
     try:
-        os.unlink(name, dir_fd=directory)
+        posix.unlink(name, dir_fd=directory)
     except FileNotFoundError:
         return
 
 
 def _owned(directory: str, uid: int) -> bool:
     try:
-        status = os.stat(directory)
+        status = posix.stat(directory)
     except OSError:
         return False
     return status.st_uid == uid and stat.S_ISDIR(status.st_mode)
@@ -314,6 +420,16 @@ def _unusable(path: str, error: OSError) -> RootlessError:
     return RootlessError(
         f"cannot keep state in {path}",
         cause=(error.strerror or str(error)).lower(),
-        fix="give a directory that you can write to with --root",
+        fix=EXHAUSTED.get(error.errno or 0, "give a directory that you can write to with --root"),
+        code="RL-STATE",
+    )
+
+
+def _irremovable(path: str, error: OSError) -> RootlessError:
+    return RootlessError(
+        f"cannot remove {path}",
+        cause=(error.strerror or str(error)).lower(),
+        fix=EXHAUSTED.get(error.errno or 0, "let yourself write to the directory that it is in")
+        + "; then rootless delete --force",
         code="RL-STATE",
     )

@@ -2,55 +2,75 @@
 
 from __future__ import annotations
 
-import os
-import select
+import posix
 
 from rootless.container import store
-from rootless.container.lifecycle import RUNNING, STOPPED, allow, open_process, shown, status
+from rootless.container.ending import abandon, destroy, end, readable
+from rootless.container.lifecycle import STOPPED, allow, open_process, shown, status
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as _signal
     from typing import Any
 
+    from rootless.container.starting import Starting
     from rootless.container.store import Entry
     from rootless.plan.ops import Op
     from rootless.plan.options import Options
-else:
-    import _signal
-
-_SIGKILL = 9
 
 
 def start(options: Options) -> None:
     """Let the program of a created container run; return when it does."""
     import _socket
 
-    from rootless.launch.protocol import complain, read_message
+    from rootless.launch.protocol import EXECUTING, complain, init_killed, read_message
 
     with store.find(store.state_root(options.root), options.container) as entry:
-        state = _state(entry)
+        state = existing_state(entry)
         allow("start", entry.container_id, status(entry, state))
+        starting = _starting(state) if "hooks" in state or "listener" in state or "notify" in state else None
+        read = starting.reader.read if starting and starting.reader else read_message
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
             connection.connect(entry.socket_path())
         except ConnectionRefusedError:
-            # a `start` that was killed got as far as this
+            # a `start` that was killed got as far as this, or the container was killed a moment ago
             entry.drop_socket()
-            allow("start", entry.container_id, RUNNING)
+            allow("start", entry.container_id, status(entry, state))
+        executing = False
         try:
-            while message := read_message(connection.fileno()):
+            while message := read(connection.fileno()):
                 kind, index, number, detail = message
-                complain(_operation_after_start(state, index), kind, number, detail)
+                if kind == EXECUTING:
+                    executing = True
+                else:
+                    complain(_operation_after_start(state, index), kind, number, detail)
+            if not executing:
+                raise init_killed()
+            if starting:
+                starting.run_poststart()
+        except RootlessError as error:
+            if error.code in ("RL-HOOK", "RL-SECCOMP-LISTENER"):
+                end(state)
+            if error.code == "RL-HOOK":
+                abandon(entry)
+            raise
         finally:
             entry.drop_socket()
+    if starting and starting.reports:
+        starting.reports.await_ready(state["pid"])
+
+
+def _starting(state: dict[str, Any]) -> Starting:
+    from rootless.container.starting import Starting
+
+    return Starting(state)
 
 
 def state(options: Options) -> dict[str, object]:
     """Return the state of a container, as runtime.md has it."""
     with store.find(store.state_root(options.root), options.container, lock=False) as entry:
-        found = _state(entry)
+        found = existing_state(entry)
         return shown(found, status(entry, found))
 
 
@@ -69,25 +89,42 @@ def list_containers(options: Options) -> list[dict[str, object]]:
     return states
 
 
+def processes(options: Options) -> list[int]:
+    """Return the ids on the host of a container's processes; none when it has stopped."""
+    from rootless.container.members import members
+
+    with store.find(store.state_root(options.root), options.container, lock=False) as entry:
+        state = existing_state(entry)
+        found = members(state)
+        # looked at last: if the first process is still there, all of this was about it
+        return [] if status(entry, state) == STOPPED else found
+
+
 def kill(options: Options) -> None:
     """Send a signal to the first process of a container, or with --all to every process of it."""
+    from rootless.container.members import send, signal_cgroup, signal_others
+
     root = store.state_root(options.root)
     for container_id in _chosen(options, root):
         with store.find(root, container_id, lock=False) as entry:
-            found = _state(entry)
+            found = existing_state(entry)
             now = status(entry, found)
             process = open_process(found) if now != STOPPED else -1
             if process < 0:
                 if not options.all:
                     allow("kill", container_id, STOPPED)
+                if "cgroup" in found and now == STOPPED:
+                    signal_cgroup(found["cgroup"], options.signal)
                 continue
             try:
                 allow("kill", container_id, now)
                 if options.all:
-                    _signal_others(found["pid"], options.signal)
-                _send(process, options.signal)
+                    if "cgroup" in found and signal_cgroup(found["cgroup"], options.signal):
+                        continue
+                    signal_others(found["pid"], options.signal)
+                send(process, options.signal)
             finally:
-                os.close(process)
+                posix.close(process)
 
 
 def delete(options: Options) -> None:
@@ -98,56 +135,34 @@ def delete(options: Options) -> None:
             _delete_by_force(root, container_id)
             continue
         with store.find(root, container_id) as entry:
-            found = _state(entry)
+            found = existing_state(entry)
             allow("delete", container_id, status(entry, found))
-            entry.remove()
+            destroy(entry, found)
 
 
 def _delete_by_force(root: str, container_id: str) -> None:
     try:
         # without the lock first: who holds it may be waiting for the very process that has to go
         with store.find(root, container_id, lock=False) as entry:
-            found = _readable(entry)
+            found = readable(entry)
             if found:
-                _end(found)
+                end(found)
         with store.find(root, container_id) as entry:
-            found = _readable(entry)
+            found = readable(entry)
             if found:
-                _end(found)
-            entry.remove()
+                end(found)
+            destroy(entry, found)
     except RootlessError as error:
         if error.code != "RL-NOT-FOUND":
             raise
 
 
-def _readable(entry: Entry) -> dict[str, Any] | None:
-    """Return the state on disk, or None where that is of no use."""
-    try:
-        return entry.read()
-    except RootlessError:
-        return None
+def existing_state(entry: Entry) -> dict[str, Any]:
+    """Return what is on disk about a container.
 
-
-def _end(state: dict[str, Any]) -> None:
-    """Kill every process of the container and wait until the first one is gone."""
-    process = open_process(state)
-    if process < 0:
-        return
-    first = state["pid"]
-    try:
-        if not _is_process_1(first):  # whose end takes its pid namespace with it
-            killed: set[int] = set()
-            while fresh := _signal_others(first, _SIGKILL) - killed:
-                killed |= fresh
-        _send(process, _SIGKILL)
-        poll = select.poll()
-        poll.register(process, select.POLLIN)
-        poll.poll()
-    finally:
-        os.close(process)
-
-
-def _state(entry: Entry) -> dict[str, Any]:
+    Raises:
+        RootlessError: `RL-NOT-FOUND`: it is being created, or its create was killed.
+    """
     found = entry.read()
     if found is None:
         raise RootlessError(
@@ -181,58 +196,3 @@ def _chosen(options: Options, root: str) -> list[str]:
             f"--regex {options.container!r}", cause=str(error), fix="write a regular expression", code="RL-REGEX"
         ) from None
     return [container_id for container_id in store.ids(root) if pattern.fullmatch(container_id)]
-
-
-def _send(process: int, number: int) -> None:
-    try:
-        _signal.pidfd_send_signal(process, number)
-    except ProcessLookupError:
-        return
-
-
-def _signal_others(first: int, number: int) -> set[int]:
-    """Signal every process of the container whose first process is `first`, except for that, and return their ids.
-
-    They are those in the pid namespace that `first` began; where it began none (the host's, a pod's), those in its
-    mount namespace. The caller's own namespaces tell nothing.
-    """
-    kind = "pid" if _is_process_1(first) else "mnt"
-    namespace = _namespace(first, kind)
-    if namespace in (0, _namespace(os.getpid(), kind)):
-        return set()
-    found = {int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != first}
-    return {pid for pid in found if _namespace(pid, kind) == namespace and _signal_member(pid, kind, namespace, number)}
-
-
-def _signal_member(pid: int, kind: str, namespace: int, number: int) -> bool:
-    """Signal a process if it is still one of the namespace: by then the number may be somebody else's."""
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return False
-    try:
-        is_member = _namespace(pid, kind) == namespace
-        if is_member:
-            _send(process, number)
-    except PermissionError:
-        return False
-    finally:
-        os.close(process)
-    return is_member
-
-
-def _is_process_1(pid: int) -> bool:
-    """Whether the process is the first one of a pid namespace."""
-    try:
-        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
-            lines = file.read().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return any(line.startswith(b"NSpid:") and line.endswith(b"\t1") for line in lines)
-
-
-def _namespace(pid: int, kind: str) -> int:
-    try:
-        return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
-    except OSError:
-        return 0

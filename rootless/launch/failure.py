@@ -6,10 +6,11 @@ import errno
 import os
 
 from rootless import log
-from rootless.errors import RootlessError
+from rootless.errors import EXHAUSTED, RootlessError
 from rootless.launch import program
 from rootless.plan import ops
 from rootless.plan.describe import sentence
+from rootless.plan.namespaces import FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +28,16 @@ _FIXES: dict[Kind, dict[int, str]] = {
         "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); a chroot forbids them always",
         errno.EUSERS: "nest fewer user namespaces: 32 is the kernel's limit",
     },
+    ops.FORK: {
+        errno.EACCES: "begin where the processes of the container's cgroup began: the caller may not move any from its "
+        "own cgroup into that one",
+        errno.EBUSY: "the container has made cgroups below its own and enabled controllers for them: name one of them "
+        "(exec --cgroup)",
+        errno.ENODEV: "somebody has just removed the container's cgroup",
+    },
     ops.UNSHARE: {
         errno.EPERM: "if the host runs AppArmor, allow it, as root: "
         "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
-        errno.ENOSPC: "raise the limits below /proc/sys/user, as root: max_mnt_namespaces, max_net_namespaces, …",
         errno.EINVAL: "remove the namespace that this kernel does not have (time needs CONFIG_TIME_NS)",
     },
     ops.JOIN: {
@@ -79,6 +86,7 @@ _FIXES: dict[Kind, dict[int, str]] = {
         errno.EACCES: _NOT_ITS_OWNER,
         errno.EPERM: _NOT_ITS_OWNER,
         errno.EROFS: "remove the setting: /proc/sys is read-only for the caller",
+        errno.EXDEV: "take away what is mounted over it in /proc",
     },
     ops.PIVOT: {
         errno.EINVAL: "use --no-pivot where the root of the host is a ramdisk",
@@ -101,8 +109,51 @@ _FIXES: dict[Kind, dict[int, str]] = {
     ops.AMBIENT: {
         errno.EPERM: "list in ambient only what is in permitted and inheritable",
     },
-    ops.FORK: {
-        errno.EAGAIN: "raise the limit of processes (ulimit -u, or pids.max of the cgroup)",
+    ops.JOIN_PROCESS: {
+        errno.EPERM: "enter the container as the user who made it; if it is only created, start it first",
+        errno.ESRCH: "the container has just stopped",
+    },
+    ops.CPU_AFFINITY: {
+        errno.EINVAL: "name CPUs that this machine has and that the cgroup may use",
+    },
+    ops.SCHEDULER: {
+        errno.EPERM: "choose SCHED_BATCH or SCHED_IDLE, or SCHED_OTHER with a nice that is not below the caller's own; "
+        "for the others let root run it, or raise your limits (RLIMIT_RTPRIO, RLIMIT_NICE: ulimit -r, ulimit -e)",
+        errno.EINVAL: "give a real-time policy a priority from 1 to 99 and the others none; SCHED_DEADLINE needs "
+        "runtime <= deadline <= period, sched(7)",
+        errno.EBUSY: "ask for less runtime: the CPUs have no more to promise",
+    },
+    ops.IO_PRIORITY: {
+        errno.EPERM: "choose IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE: only root of the host may have IOPRIO_CLASS_RT",
+    },
+    ops.MEMORY_POLICY: {
+        errno.EINVAL: "name nodes that this machine has and the caller may use (/sys/devices/system/node/has_memory, "
+        "Mems_allowed in /proc/self/status), and flags that go together, set_mempolicy(2)",
+        errno.ENOSYS: "remove memoryPolicy: this kernel is built without NUMA",
+    },
+    ops.PERSONALITY: {
+        errno.EINVAL: "remove personality: this machine cannot run 32-bit programs",
+    },
+    ops.ID_MAP: {
+        errno.EPERM: "use ids that the caller has itself (/proc/self/uid_map), each once",
+        errno.EINVAL: "use ids that the caller has itself (/proc/self/uid_map), each once",
+        errno.ENOSPC: "raise the limit, as root: sysctl -w user.max_user_namespaces=15000",
+        errno.ENOENT: "name a user namespace that exists",
+    },
+    ops.TREE: {
+        errno.ENOENT: "make the source, or name another",
+        errno.EMFILE: "use at most 64 mounts with ids mapped",
+        errno.EPERM: "leave out what takes an attribute (ro, nosuid, nodev, noexec) from the host's mount",
+    },
+}
+
+_ID_MAP_FIX = "bind it without idmap, uidMappings and gidMappings"
+_CALL_FIXES: dict[str, dict[int, str]] = {
+    # what a call tells that several operations make
+    "mount_setattr(MOUNT_ATTR_IDMAP)": {
+        errno.EPERM: "let root of the user namespace that mounted the file system run it, or " + _ID_MAP_FIX,
+        errno.EINVAL: "use a file system whose ids this kernel maps (ext4, xfs, btrfs; tmpfs since 6.3; not NFS, "
+        "FUSE only where its server allows it), or " + _ID_MAP_FIX,
     },
 }
 
@@ -113,7 +164,9 @@ _SKIP_REASONS = {
     ops.MOUNT: "the host's is bound instead",
     ops.BIND: "bound with all that the host's mount has",
     ops.DEVICE_NODE: "the host's device is bound instead",
+    ops.CGROUP_OWNER: "it stays its maker's",
 }
+_LIMIT_NAMES = {"mount": "mnt", "network": "net"}
 _SAME_EFFECT = (ops.BECOME, ops.MOUNT, ops.DEVICE_NODE)
 
 
@@ -132,6 +185,10 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
         return RootlessError("the init program cannot go on", cause=f"{call}: {text or reason}", code="RL-INIT")
     if op.kind is ops.COMMAND:
         return program.not_found(op, number)
+    if op.kind is ops.HOOK:
+        from rootless.launch import hooks
+
+        return hooks.failure(str(op.string("path")), op.where, call, number, more)
     if op.kind is ops.EXEC:
         return program.not_executed(op, number, more)
     said = more.decode("utf-8", "replace").strip()
@@ -139,9 +196,29 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
         sentence(op),
         cause=f"{call}: {reason}" + (f": {said}" if said else ""),
         where=op.where,
-        fix=_FIXES.get(op.kind, {}).get(number, ""),
+        fix=_fix(op, call, number),
         code="RL-" + op.kind.name.upper().replace("_", "-"),
     )
+
+
+def _fix(op: Op, call: str, number: int) -> str:
+    if op.kind is ops.UNSHARE and number == errno.ENOSPC:
+        return _raise_namespaces(op.number("namespaces"))
+    return (_CALL_FIXES.get(call) or _FIXES.get(op.kind, {})).get(number) or EXHAUSTED.get(number, "")
+
+
+def _raise_namespaces(flags: int) -> str:
+    """Return how to raise the limit of namespaces that is reached: of those asked for, the lowest, namespaces(7)."""
+    limits = {}
+    for kind in (kind for kind, flag in FLAGS.items() if flags & flag):
+        name = f"max_{_LIMIT_NAMES.get(kind, kind)}_namespaces"
+        try:
+            with open(f"/proc/sys/user/{name}", "rb") as file:
+                limits[name] = int(file.read())
+        except (OSError, ValueError):
+            limits[name] = 0
+    lowest = [f"user.{name}=15000" for name, limit in limits.items() if limit == min(limits.values())]
+    return "raise the limit, as root: sysctl -w " + " or ".join(lowest)
 
 
 def skipped(op: Op | None, call: str, number: int) -> None:

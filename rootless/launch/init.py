@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
+import posix
 
-from rootless.errors import RootlessError
+from rootless import paths
+from rootless.errors import EXHAUSTED, RootlessError
 
-_SIGPIPE, _SIGXFSZ = 13, 25
+_SIGNALS = tuple([number for number in range(1, 65) if number not in (9, 19, 32, 33)])
+"""All but SIGKILL, SIGSTOP and those of the C library: what the caller ignores, the program has not asked to."""
 _MFD_EXEC = 0x10
 """Since Linux 6.3, memfd_create(2): asks for what older kernels give unasked."""
 
@@ -16,7 +18,15 @@ _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 
 
 def spawn(
-    plan: bytes, *, report: int, reply: int, start: int = -1, console: int = -1, cgroup: int = -1, keep: int = 0
+    plan: bytes,
+    *,
+    report: int,
+    reply: int,
+    start: int = -1,
+    console: int = -1,
+    cgroup: int = -1,
+    process: int = -1,
+    keep: int = 0,
 ) -> int:
     """Start the executor with a Plan and return its process id.
 
@@ -27,58 +37,61 @@ def spawn(
         start: a listening socket on which the container waits, or -1.
         console: a socket over which it sends the terminal, or -1.
         cgroup: the directory of the container's cgroup, or -1.
+        process: a pidfd of the process whose namespaces are joined, or -1.
         keep: how many descriptors from 3 on belong to the container.
     """
     program = _sealed_copy(_program(), "rootless-init")
-    plan_fd = os.memfd_create("rootless-plan", os.MFD_CLOEXEC)
+    plan_fd = posix.memfd_create("rootless-plan", posix.MFD_CLOEXEC)
     try:
         _write_all(plan_fd, plan)
-        passed = [report, reply, start, console, cgroup, plan_fd]
-        numbers = [str(number) for number in (report, reply, start, console, cgroup, keep, plan_fd)]
-        return os.posix_spawn(
+        passed = [report, reply, start, console, cgroup, process, plan_fd]
+        numbers = [str(number) for number in (*passed[:-1], keep, plan_fd)]
+        return posix.posix_spawn(
             f"/proc/self/fd/{program}",
             ["rootless-init", *numbers],
             {},
-            file_actions=[(os.POSIX_SPAWN_DUP2, fd, fd) for fd in passed if fd >= 0],
+            file_actions=[(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in passed if fd >= 0],
             setsigmask=(),
-            setsigdef=(_SIGPIPE, _SIGXFSZ),
+            setsigdef=_SIGNALS,
         )
     except OSError as error:
         raise RootlessError(
             f"cannot start the init program: posix_spawn: {error.strerror}",
             cause="the host does not let programs run from memory" if error.errno == errno.EACCES else "",
-            fix="set the sysctl vm.memfd_noexec to 0 or 1" if error.errno == errno.EACCES else "",
+            fix="set the sysctl vm.memfd_noexec to 0 or 1"
+            if error.errno == errno.EACCES
+            else EXHAUSTED.get(error.errno or 0, ""),
             code="RL-INIT",
         ) from None
     finally:
-        os.close(program)
-        os.close(plan_fd)
+        posix.close(program)
+        posix.close(plan_fd)
 
 
 def _program() -> str:
-    machine = os.uname().machine
-    return f"{os.path.dirname(__file__)}/bin/init-{_MACHINES.get(machine, machine)}"
+    machine = posix.uname().machine
+    return f"{paths.parent(__file__)}/bin/init-{_MACHINES.get(machine, machine)}"
 
 
 def _sealed_copy(path: str, name: str) -> int:
     """Return a memfd that holds the file and that nobody can write to any more (CVE-2019-5736)."""
     try:
-        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        source = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError as error:
         raise RootlessError(
             f"cannot read {path}",
             cause=(error.strerror or "").lower(),
-            fix="run ./install.sh, or make -C helpers/init in a checkout",
+            fix=EXHAUSTED.get(error.errno or 0, "run ./install.sh, or make -C helpers/init in a checkout"),
             code="RL-INIT",
         ) from None
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    flags = posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING
     try:
-        copy = os.memfd_create(name, flags | _MFD_EXEC)
+        copy = posix.memfd_create(name, flags | _MFD_EXEC)
     except OSError:
-        copy = os.memfd_create(name, flags)
-    while os.sendfile(copy, source, None, 1 << 30):
+        copy = posix.memfd_create(name, flags)
+    while posix.sendfile(copy, source, None, 1 << 30):
         pass
-    os.close(source)
+    posix.close(source)
     fcntl.fcntl(
         copy, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
     )
@@ -88,4 +101,4 @@ def _sealed_copy(path: str, name: str) -> int:
 def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
+        view = view[posix.write(fd, view) :]

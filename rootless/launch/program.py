@@ -31,7 +31,7 @@ def not_found(op: Op, number: int) -> RootlessError:
     """Return the error for a program that is not in the image, or cannot be executed by its user."""
     name = str(op.string("name"))
     fix = "name a program that is in the image"
-    if number == errno.ENOENT and "/" not in name:
+    if number in (errno.ENOENT, errno.ENOTDIR) and "/" not in name:
         cause = "executable file not found in $PATH"
         fix += " and in a directory of PATH in process.env"
     elif number == errno.ENOENT:

@@ -5,10 +5,18 @@
                   ◀─────────────────────── M
     NAMESPACES_READY pid ────────────────▶ the state on disk names the container's process
                   ◀─────────────────────── G
+    HOOKS_DUE ───────────────────────────▶ the hooks that run outside the container (only where there are any)
+                  ◀─────────────────────── H
     SKIPPED op errno ────────────────────▶ noted; an alternative follows
     READY | FAILED op errno ─────────────▶ created, or an error
                   ◀─────────────────────── S   (`run`; after `create` the container waits on its start socket)
+    EXECUTING ───────────────────────────▶ only execve, perhaps with the seccomp filter before it, is left
+    NOTIFY, with a descriptor ───────────▶ passed on to who reads what the program reports to its service manager
+    LISTENER, with a descriptor ─────────▶ passed on to who answers the seccomp filter's notifications
     FAILED op errno | end of file ───────▶ an error, or the program runs
+
+End of file without EXECUTING means that somebody killed the child; one that is killed later has begun, for all that
+anybody can see, and ended at once.
 
 A message is four 32-bit numbers (type, value, errno, length) and `length` bytes: the name of the call that failed, NUL,
 and what else is known. The child stops at end of file, so a parent that dies takes an unfinished container with it.
@@ -16,7 +24,7 @@ and what else is known. The child stops at end of file, so a parent that dies ta
 
 from __future__ import annotations
 
-import os
+import posix
 from _struct import Struct
 
 from rootless.errors import RootlessError
@@ -27,8 +35,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.plan.compile import Plan
+    from rootless.launch.listener import Listener
+    from rootless.launch.received import Received
     from rootless.plan.ops import Op
+    from rootless.plan.plan import Plan
 
     Message = tuple[int, int, int, bytes]
     """Type, value, errno, detail."""
@@ -38,9 +48,14 @@ NAMESPACES_READY = 2
 READY = 3
 FAILED = 4
 SKIPPED = 5
+EXECUTING = 6
+HOOKS_DUE = 7
+LISTENER = 8
+NOTIFY = 9
 
 _MESSAGE = Struct("=IiiI")
 _LARGEST = 4096
+HEAD_SIZE = _MESSAGE.size
 
 
 class Launch:
@@ -51,77 +66,108 @@ class Launch:
         pid: the container's process as the caller's process tree sees it; 0 until it exists.
     """
 
-    def __init__(self, plan: Plan, *, start: int = -1, console: int = -1, keep: int = 0) -> None:
-        """Start helpers/init. `start` and `console` stay the caller's, to be closed once this returns."""
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        start: int = -1,
+        console: int = -1,
+        process: int = -1,
+        cgroup: int = -1,
+        keep: int = 0,
+    ) -> None:
+        """Start helpers/init; the descriptors (see init.spawn) stay the caller's, to be closed once this returns."""
         self.plan = plan
         self.pid = 0
-        self._report, child_report = os.pipe()
-        child_reply, self._reply = os.pipe()
+        self._report, child_report = _socket_pair() if plan.listener or plan.notify else posix.pipe()
+        child_reply, self._reply = posix.pipe()
         try:
             encoded = encode(plan.ops)
             self._first = init.spawn(
-                encoded, report=child_report, reply=child_reply, start=start, console=console, keep=keep
+                encoded,
+                report=child_report,
+                reply=child_reply,
+                start=start,
+                console=console,
+                process=process,
+                cgroup=cgroup,
+                keep=keep,
             )
         except BaseException:
             self.close()
             raise
         finally:
-            os.close(child_report)
-            os.close(child_reply)
+            posix.close(child_report)
+            posix.close(child_reply)
 
-    def until_ready(self, on_process: Callable[[int], None]) -> None:
+    def until_ready(self, on_process: Callable[[int], None], on_hooks: Callable[[], None] | None = None) -> None:
         """Talk until everything but the program is there; `on_process` gets the pid as soon as there is one.
 
-        Raises:
-            RootlessError: an operation failed; nothing of the container runs any more.
-        """
-        if not self._talk(on_process):
-            self.kill()
-            raise RootlessError(
-                "the init program ended without a word",
-                cause="it was killed, by someone or for want of memory",
-                fix="look at the kernel's log (dmesg) for the reason",
-                code="RL-INIT",
-            )
-
-    def until_executed(self) -> None:
-        """Talk until the program has taken the place of helpers/init.
+        `on_hooks` runs the hooks that belong after the mounts.
 
         Raises:
             RootlessError: an operation failed; nothing of the container runs any more.
         """
-        self._talk(None)
+        self._talk(READY, on_process, on_hooks)
 
-    def start(self) -> None:
+    def until_executed(self, reader: Received | Listener | None = None) -> None:
+        """Talk until the program has taken the place of helpers/init; `reader` is for a Plan that passes descriptors.
+
+        Raises:
+            RootlessError: an operation failed; nothing of the container runs any more.
+        """
+        self._talk(EXECUTING, reader=reader)
+
+    def start(self, reader: Received | Listener | None = None) -> None:
         """Let the program of a container that is ready run, and return when it does."""
-        os.write(self._reply, b"S")
-        self.until_executed()
+        self._answer(b"S")
+        self.until_executed(reader)
 
-    def _talk(self, on_process: Callable[[int], None] | None) -> bool:
-        """Answer messages up to READY; False is end of file."""
+    def _talk(
+        self,
+        last: int,
+        on_process: Callable[[int], None] | None = None,
+        on_hooks: Callable[[], None] | None = None,
+        reader: Received | Listener | None = None,
+    ) -> None:
+        """Answer messages up to the kind `last`; when that is EXECUTING, up to the end of file that follows."""
         skips: list[Message] = []
+        reached = 0
+        read = reader.read if reader else read_message
         try:
-            while message := read_message(self._report):
+            while reached != READY and (message := read(self._report)):
                 kind, value, _, _ = message
                 if kind == USERNS_READY and self.plan.maps:
                     idmap.write(self._first, self.plan.maps)
-                    os.write(self._reply, b"M")
+                    self._answer(b"M")
                 elif kind == NAMESPACES_READY and on_process:
                     self.pid = value
                     self.wait_first()
                     on_process(value)
-                    os.write(self._reply, b"G")
+                    self._answer(b"G")
+                elif kind == HOOKS_DUE and on_hooks:
+                    on_hooks()
+                    self._answer(b"H")
                 elif kind == SKIPPED:
                     skips.append(message)
                 else:
                     self._tell_skips(skips, message)
-                    if kind == READY:
-                        return True
-                    self._complain(message)
+                    if kind == FAILED:
+                        self._complain(message)
+                    reached = kind
         except BaseException:
             self.kill()
             raise
-        return False
+        if reached != last:
+            self.kill()
+            raise init_killed()
+
+    def _answer(self, word: bytes) -> None:
+        """Let the child go on. When it is gone, end of file says so."""
+        try:
+            posix.write(self._reply, word)
+        except BrokenPipeError:
+            return
 
     def _tell_skips(self, skips: list[Message], outcome: Message) -> None:
         """Log the operations that were skipped, but for one whose alternative failed likewise: the error tells it."""
@@ -148,23 +194,41 @@ class Launch:
         for name in ("_report", "_reply"):
             fd = getattr(self, name)
             if fd >= 0:
-                os.close(fd)
+                posix.close(fd)
                 setattr(self, name, -1)
 
     def wait_first(self) -> int:
         """Return the wait status of the first stage; for a Plan that does not fork it is the program's."""
-        status = os.waitpid(self._first, 0)[1]
+        status = posix.waitpid(self._first, 0)[1]
         self._first = 0
         return status
 
 
 def read_message(fd: int) -> Message | None:
     """Return the next message (type, value, errno, detail), or None at end of file."""
-    head = os.read(fd, _MESSAGE.size)
+    try:
+        head = posix.read(fd, _MESSAGE.size)
+    except ConnectionResetError:  # a start socket whose listener was killed before it accepted
+        return None
+    return message_of(head, fd)
+
+
+def message_of(head: bytes, fd: int) -> Message | None:
+    """Return the message that begins with `head`, its detail from `fd`; None for a head that is not whole."""
     if len(head) < _MESSAGE.size:
         return None
     kind, value, number, length = _MESSAGE.unpack(head)
-    return kind, value, number, os.read(fd, min(length, _LARGEST)) if length else b""
+    return kind, value, number, posix.read(fd, min(length, _LARGEST)) if length else b""
+
+
+def init_killed() -> RootlessError:
+    """Return the error for a child that ended without a word."""
+    return RootlessError(
+        "the init program was killed",
+        cause="it ended before the container's program began, without a word",
+        fix="look in the kernel's log (dmesg) whether memory ran out, or who else kills processes here",
+        code="RL-INIT",
+    )
 
 
 def complain(op: Op | None, kind: int, number: int, detail: bytes) -> None:
@@ -180,7 +244,15 @@ def complain(op: Op | None, kind: int, number: int, detail: bytes) -> None:
 
 def _end(pid: int) -> None:
     try:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
+        posix.kill(pid, 9)
+        posix.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
         return
+
+
+def _socket_pair() -> tuple[int, int]:
+    """Return two ends over which a descriptor can come."""
+    import _socket
+
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    return ours.detach(), theirs.detach()

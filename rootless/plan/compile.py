@@ -11,6 +11,7 @@ from rootless.errors import RootlessError
 from rootless.plan import devices, later, mounts, namespaces, ops, process
 from rootless.plan.context import Context
 from rootless.plan.ops import Op
+from rootless.plan.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,59 +19,15 @@ if TYPE_CHECKING:
 
     from rootless.bundle.load import Bundle
     from rootless.host.facts import Facts
-    from rootless.plan.context import Note
+    from rootless.plan.cgroups import Cgroup
+    from rootless.plan.hooks import Hooks
     from rootless.plan.idmaps import IdMaps
+    from rootless.plan.links import Link
     from rootless.plan.options import Options
-    from rootless.plan.seccomp import SeccompFilter
+    from rootless.plan.resctrl import Group
 
 KERNEL_FLOOR = (5, 12)
 """The first kernel with mount_setattr(2)."""
-
-
-class Plan:
-    """Everything that was decided.
-
-    Attributes:
-        ops: the operations, in order.
-        maps: id maps to write when helpers/init has made the user namespace, or None.
-        filter: the seccomp filter whose compiled form belongs into the SECCOMP operation, or None.
-        owner: the caller's login name.
-        terminal: the container has a terminal, whose master side helpers/init sends.
-        notes: what differs from config.json, for people.
-    """
-
-    __slots__ = ("filter", "maps", "notes", "ops", "owner", "terminal")
-
-    def __init__(
-        self,
-        operations: Sequence[Op],
-        maps: IdMaps | None = None,
-        seccomp_filter: SeccompFilter | None = None,
-        notes: Sequence[Note] = (),
-        *,
-        owner: str = "",
-        terminal: bool = False,
-    ) -> None:
-        self.ops = list(operations)
-        self.maps = maps
-        self.filter = seccomp_filter
-        self.notes = list(notes)
-        self.owner = owner
-        self.terminal = terminal
-
-    def load_filter(self, program: bytes) -> None:
-        """Put the compiled seccomp filter into its place."""
-        for op in self.ops:
-            if op.kind is ops.SECCOMP:
-                op.strings = (program,)
-
-    def after_start(self) -> dict[str, object]:
-        """Return, as data, what `start` needs to explain a failure: the operations after WAIT_START, but their bulk."""
-        first = next((index + 1 for index, op in enumerate(self.ops) if op.kind is ops.WAIT_START), len(self.ops))
-        told = [op.as_data() for op in self.ops[first:]]
-        for data in told:
-            data.update({name: "" for name in ("filter", "env") if name in data})
-        return {"first": first, "operations": told}
 
 
 def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
@@ -97,34 +54,119 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         )
     later.refuse(context)
     namespaces.decide(context)
-    later.note(context)
     process.choose_user(context)
-    raised, lowered = process.rlimits(context)
-    last, seccomp_filter = process.execute(context, lowered)
+    cgroup = _cgroup(context)
+    raised, limits = process.rlimits(context)
+    if options.environment:
+        _note_service(context)
+    last, seccomp_filter = process.execute(context, limits)
+    hooks = _hooks(context)
     plan = [
+        *(hooks.first if hooks else ()),
         *process.oom_score(context),
+        *raised,
         *namespaces.enter(context),
         *namespaces.settle(context),
         *mounts.root(context),
         *mounts.mounts(context),
     ]
+    plan[:0] = context.sources
     if not mounts.covers_dev(context):
         plan += devices.devices(context)
     plan += [
         *devices.console(context),
+        *(_service_socket() if options.notify else ()),
+        *(hooks.mounted if hooks else ()),
         *process.sysctls(context),
         *mounts.protect(context),
         *mounts.change_root(context),
-        *process.identity(context, raised),
+        *process.identity(context),
         *process.find(context),
         Op(ops.READY),
         Op(ops.WAIT_START),
+        *([Op(ops.PASS_NOTIFY)] if options.notify else ()),
+        *(hooks.started if hooks else ()),
         *last,
     ]
     terminal = bool(context.process.get("terminal"))
-    return Plan(plan, context.maps, seccomp_filter, context.notes, owner=facts.user, terminal=terminal)
+    return Plan(
+        plan,
+        context.maps,
+        seccomp_filter,
+        context.notes,
+        owner=facts.user,
+        terminal=terminal,
+        hooks=hooks.outside if hooks else None,
+        notify=options.notify,
+        links=_links(context),
+        group=_group(context),
+        cgroup=cgroup,
+    )
+
+
+def _cgroup(context: Context) -> Cgroup | None:
+    """Return the cgroup that is to be made: one that config.json or the caller asks for, or that costs nothing."""
+    linux, options = context.linux, context.options
+    if not (linux.get("resources") or linux.get("cgroupsPath") or options.systemd_cgroup or options.cgroup_manager):
+        there = context.facts.cgroups
+        if not there or not there.base:
+            return None
+    from rootless.plan import cgroups
+
+    return cgroups.decide(context)
+
+
+def _hooks(context: Context) -> Hooks | None:
+    if not any((context.config.get("hooks") or {}).values()):
+        return None
+    from rootless.plan.hooks import Hooks
+
+    return Hooks(context)
+
+
+def _links(context: Context) -> Sequence[Link]:
+    if not context.linux.get("netDevices"):
+        return ()
+    from rootless.plan.links import moved
+
+    return moved(context)
+
+
+def _group(context: Context) -> Group | None:
+    if context.linux.get("intelRdt") is None:
+        return None
+    from rootless.plan.resctrl import group
+
+    return group(context)
+
+
+def _note_service(context: Context) -> None:
+    from rootless.plan import service
+
+    service.note(context)
+
+
+def _service_socket() -> list[Op]:
+    from rootless.plan import service
+
+    return service.make_socket()
 
 
 def compile_host_command(args: Sequence[str], env: Sequence[str], maps: IdMaps) -> Plan:
     """Plan a program of the host as root of a new user namespace that has all the caller's ids."""
     return Plan([Op(ops.NEW_USER), Op(ops.BECOME, maps.uids[0][0], maps.gids[0][0]), Op(ops.EXEC, args, env)], maps)
+
+
+def compile_root_command(args: Sequence[str], env: Sequence[str], rootfs: str) -> Plan:
+    """Plan a program of the host where `rootfs` is a mount of its own, in a mount namespace that ends with it."""
+    from rootless.plan.mount_options import PRIVATE
+
+    return Plan(
+        [
+            Op(ops.UNSHARE, namespaces.FLAGS["mount"]),
+            Op(ops.PROPAGATION, ops.RECURSIVE_PROPAGATION, PRIVATE),
+            Op(ops.ROOT, PRIVATE, rootfs),
+            Op(ops.UMASK, 0o022),
+            Op(ops.EXEC, args, env),
+        ]
+    )

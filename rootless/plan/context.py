@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
     from rootless.bundle.load import Bundle
     from rootless.host.facts import Facts, IdMap
+    from rootless.host.running import Running
     from rootless.plan.idmaps import IdMaps
+    from rootless.plan.ops import Op
     from rootless.plan.options import Options
 
 ADAPTED = "adapted"
@@ -21,14 +23,15 @@ UNMET = "not honoured"
 
 
 class Note:
-    """A place where the Plan differs from config.json: `kind` is ADAPTED or UNMET."""
+    """A place where the Plan differs from config.json: `kind` is ADAPTED or UNMET; `fix` says what would help."""
 
-    __slots__ = ("kind", "text", "where")
+    __slots__ = ("fix", "kind", "text", "where")
 
-    def __init__(self, kind: str, where: str, text: str) -> None:
+    def __init__(self, kind: str, where: str, text: str, fix: str = "") -> None:
         self.kind = kind
         self.where = where
         self.text = text
+        self.fix = fix
 
     def __str__(self) -> str:
         """Return the note as one sentence."""
@@ -45,8 +48,12 @@ class Context:
         joined: path of the namespace that it joins, by type.
         places: where config.json lists a namespace, by type.
         maps: the id maps of its new user namespace, or None.
+        running: the container that there is already, for a further process of it; else None.
         uid, gid: ids of the program, inside.
         notes: what differs from config.json.
+        sources: operations that come before any namespace is entered: copies of mounts of the host's.
+        sealing: operations that make mounts read-only once everything in them has been made.
+        in_own_cgroup: operations for a process that is in its cgroup and does not have its cgroup namespace yet.
     """
 
     def __init__(self, bundle: Bundle, facts: Facts, options: Options) -> None:
@@ -60,18 +67,22 @@ class Context:
         self.joined: dict[str, str] = {}
         self.places: dict[str, str] = {}
         self.maps: IdMaps | None = None
+        self.running: Running | None = None
         user = self.process.get("user") or {}
         self.uid: int = user.get("uid") or 0
         self.gid: int = user.get("gid") or 0
         self.notes: list[Note] = []
+        self.sources: list[Op] = []
+        self.sealing: list[Op] = []
+        self.in_own_cgroup: list[Op] = []
 
     def adapted(self, where: str, text: str) -> None:
         """Note something that is done in another way."""
         self.notes.append(Note(ADAPTED, where, text))
 
-    def unmet(self, where: str, text: str) -> None:
+    def unmet(self, where: str, text: str, fix: str = "") -> None:
         """Note something that cannot be done."""
-        self.notes.append(Note(UNMET, where, text))
+        self.notes.append(Note(UNMET, where, text, fix))
 
     @property
     def in_user_namespace(self) -> bool:
@@ -95,14 +106,14 @@ class Context:
     def uid_map(self) -> Sequence[IdMap]:
         """The user ids that exist in the container; empty for a joined user namespace, whose ids are not known here."""
         if "user" in self.joined:
-            return ()
+            return self.running.uid_map if self.running else ()
         return self.maps.uids if self.maps else self.facts.uid_map
 
     @property
     def gid_map(self) -> Sequence[IdMap]:
         """The group ids that exist in the container."""
         if "user" in self.joined:
-            return ()
+            return self.running.gid_map if self.running else ()
         return self.maps.gids if self.maps else self.facts.gid_map
 
     def has_uid(self, number: int) -> bool:
@@ -117,5 +128,5 @@ class Context:
     def setgroups_denied(self) -> bool:
         """Whether supplementary groups cannot be set in the container's user namespace; a nested one inherits that."""
         if "user" in self.joined:
-            return False
+            return bool(self.running and self.running.setgroups_denied)
         return self.facts.setgroups_denied or bool(self.maps and self.maps.deny_setgroups)

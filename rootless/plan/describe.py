@@ -58,9 +58,31 @@ _SENTENCES = {
     ops.NO_NEW_PRIVS: "give up gaining privileges by execve (no_new_privs)",
     ops.SECCOMP: "load the seccomp filter",
     ops.EXEC: "execute {args}",
+    ops.SCHEDULER: "schedule the program by {wanted}",
+    ops.IO_PRIORITY: "set the I/O priority to {wanted}",
+    ops.MEMORY_POLICY: "set the memory policy to {wanted}",
+    ops.PERSONALITY: "set the personality to {wanted}",
+    ops.ID_MAP: "make ready the id map of a mount",
+    ops.TREE: "take a copy of {source}",
+    ops.JOIN_PROCESS: "join the container's namespaces: {namespaces}",
+    ops.CPU_AFFINITY: "run on CPUs {cpus}",
+    ops.TERMINAL: "open a terminal",
+    ops.RUNTIME_HOOKS: "let the hooks run that belong outside the container",
+    ops.HOOK_OUTPUT: "append what hooks write to {stdout} and {stderr}",
+    ops.HOOK: "run the hook {path}",
+    ops.NOTIFY_SOCKET: "make the socket {directory}/{name} that the program reports to",
+    ops.PASS_NOTIFY: "pass on that socket",
+    ops.CGROUP_OWNER: "give the container's cgroup to user {uid}",
+    ops.LISTENER: "make ready to pass on the seccomp filter's notifications",
 }
 
-_FLAGS = {ops.RECURSIVE: "recursive", ops.COPY_UP: "tmpcopyup"}
+_FLAGS = {
+    ops.RECURSIVE: "recursive",
+    ops.COPY_UP: "tmpcopyup",
+    ops.MAPPED: "ids mapped",
+    ops.MAPPED_BELOW: "ids mapped with everything below",
+    ops.PREPARED: "the copy",
+}
 """Of a mount, those that say more than how it is done."""
 
 

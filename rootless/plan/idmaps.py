@@ -92,11 +92,28 @@ def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: 
             _may_map(uids, facts.uid, facts.subuids, facts.uid_map)
             and _may_map(gids, facts.gid, facts.subgids, facts.gid_map)
         ):
-            return IdMaps(uids, gids, "config.json", facts), "", ""
+            return IdMaps(split(uids, facts.uid_map), split(gids, facts.gid_map), "config.json", facts), "", ""
         else:
             adapted = "linux.uidMappings and gidMappings name ids that are not yours: your own are mapped instead"
     maps, own_adapted, shortcoming = _own_maps(process, facts, mode)
     return maps, adapted or own_adapted, shortcoming
+
+
+def split(lines: Iterable[IdMap], held: Sequence[IdMap]) -> tuple[IdMap, ...]:
+    """Return `lines` cut where the ids outside go from one line of `held` to the next.
+
+    The kernel takes no line that spans two of the user namespace above (user_namespaces(7)), such as 0 to 65535 in one
+    that has 0 from the user and the rest from subordinate ids.
+    """
+    found: list[IdMap] = []
+    for first, outside, count in lines:
+        end = outside + count
+        edges = {edge for start, _, size in held for edge in (start, start + size) if outside < edge < end}
+        low = outside
+        for edge in (*sorted(edges), end):
+            found.append((first + low - outside, low, edge - low))
+            low = edge
+    return tuple(found)
 
 
 def usable(ranges: Sequence[Range], own: int, held: Sequence[IdMap]) -> tuple[Range, ...]:

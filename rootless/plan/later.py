@@ -1,69 +1,65 @@
-"""What config.json can ask for and this version cannot do: refused where ignoring it would be wrong, else noted."""
+"""What config.json can ask for and this version cannot do, where ignoring it would be wrong."""
 
 from __future__ import annotations
 
-from rootless.errors import RootlessError
+from rootless.errors import RootlessError, place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.plan.context import Context
 
-_REFUSED = (
-    "hooks",
-    "process.apparmorProfile",
-    "process.selinuxLabel",
-    "process.scheduler",
-    "process.ioPriority",
-    "linux.mountLabel",
-    "linux.personality",
-    "linux.intelRdt",
-    "linux.netDevices",
-    "linux.memoryPolicy",
-    "vm",
-)
-"""Paths in config.json."""
+PLATFORMS = {
+    "vm": "in a virtual machine",
+    "windows": "on Windows",
+    "solaris": "on Solaris",
+    "freebsd": "on FreeBSD",
+    "zos": "on z/OS",
+}
+"""Sections of config.json for what is no Linux container, and where those run."""
 
-_DEVICE_RULES = "devices"
+_ANNOTATIONS = {
+    "run.oci.handler": "a handler would run the program in a virtual machine or as WebAssembly",
+    "run.oci.seccomp.plugins": "seccomp notifications would be answered by plugins of crun",
+    "run.oci.seccomp_bpf_data": "the seccomp filter would be another one than config.json has",
+    "run.oci.seccomp_fail_unknown_syscall": "names of system calls that libseccomp does not know would be an error",
+}
+"""Annotations of crun's that change what the container is, and what they would do."""
 
 
 def refuse(context: Context) -> None:
     """Refuse what cannot be left out.
 
     Raises:
-        RootlessError: naming the first property that is not supported yet.
+        RootlessError: the bundle is for another platform, or for another runtime.
     """
-    for path in _REFUSED:
-        value: object = context.config
-        for name in path.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-        if value and (path != "hooks" or any(context.config["hooks"].values())):
+    for section, platform in PLATFORMS.items():
+        if _asks(context.config.get(section)):
             raise RootlessError(
-                f"{path} is not supported yet",
-                cause="the program would run without what config.json asks for",
-                where=path,
-                fix=f"remove {path} from config.json",
-                code="RL-NOT-YET",
+                f"this bundle is for a container that runs {platform}",
+                cause="rootless makes containers of the Linux kernel that it runs on",
+                where=section,
+                fix=f"remove {section} from config.json, or use a runtime that runs containers {platform}",
+                code="RL-PLATFORM",
             )
-
-
-def note(context: Context) -> None:
-    """Note what is left out. In a user namespace rules for devices change nothing: mknod is refused there."""
-    resources = context.linux.get("resources") or {}
-    for name, value in resources.items():
-        if _asks(value) and not (name == _DEVICE_RULES and context.in_user_namespace):
-            context.unmet(
-                f"linux.resources.{name}", f"the limits of {name} are not enforced: cgroups are not supported yet"
+    annotations = context.config.get("annotations") or {}
+    for name, meaning in _ANNOTATIONS.items():
+        if annotations.get(name):
+            raise RootlessError(
+                f"the annotation {name} is not supported",
+                cause=meaning,
+                where=place("annotations", name),
+                fix="remove it",
+                code="RL-ANNOTATION",
             )
-    if context.linux.get("cgroupsPath"):
-        context.adapted(
-            "linux.cgroupsPath", "the container stays in its caller's cgroup: cgroups are not supported yet"
-        )
-    if context.process.get("execCPUAffinity"):
-        context.unmet("process.execCPUAffinity", "it is for exec, which is not supported yet")
 
 
 def _asks(value: object) -> bool:
     """Whether there is anything in `value`: Go programs write objects whose every field is empty or false."""
-    if isinstance(value, dict):
-        return any(_asks(item) for item in value.values())
-    return bool(value) or (isinstance(value, int) and value is not False)
+    waiting = [value]  # not a call for each level: there may be thousands in what the specification does not know
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif item or (isinstance(item, int) and item is not False):
+            return True
+    return False

@@ -64,7 +64,7 @@ class MountOptions:
         bind, recursive: a bind mount; with what is mounted below its source.
         remount: changes a mount that is there.
         copy_up: a tmpfs that begins with what it covers.
-        idmap: an id-mapped mount is asked for.
+        idmap: an id-mapped mount is asked for; `idmap_below`: with what is mounted below.
         data: everything else, for the file system; what belongs to a superblock (sync, lazytime, …) is among it.
     """
 
@@ -75,6 +75,7 @@ class MountOptions:
         "copy_up",
         "data",
         "idmap",
+        "idmap_below",
         "propagation",
         "recursive",
         "recursive_propagation",
@@ -86,7 +87,8 @@ class MountOptions:
     def __init__(self, options: Sequence[str]) -> None:
         """Read options in order; a later one overrides an earlier one that contradicts it."""
         self.set = self.clear = self.set_below = self.clear_below = self.propagation = 0
-        self.bind = self.recursive = self.recursive_propagation = self.remount = self.copy_up = self.idmap = False
+        self.bind = self.recursive = self.recursive_propagation = self.remount = False
+        self.copy_up = self.idmap = self.idmap_below = False
         self.data: list[str] = []
         for option in options:
             self._read(option)
@@ -111,10 +113,17 @@ class MountOptions:
             self.remount = True
         elif option == "tmpcopyup":
             self.copy_up = True
-        elif option in ("idmap", "ridmap") or option.startswith("idmap="):
-            self.idmap = True
+        elif option.partition("=")[0] in ("idmap", "ridmap"):
+            self.idmap, self.idmap_below = True, option[0] == "r"
         else:
             self.data.append(option)
+
+
+def known() -> list[str]:
+    """Return every option with a meaning of its own; what is not among them is for the file system alone."""
+    both = (*_ATTRIBUTES, *PROPAGATIONS, "bind", "idmap")
+    singly = ("remount", "tmpcopyup", "dirsync", *_NOTHING, *_OPPOSITES, *_OPPOSITES.values())
+    return sorted({*both, *(f"r{name}" for name in both), *singly})
 
 
 def words(on: int, off: int) -> str:

@@ -8,9 +8,8 @@ new one is tried first.
 
 from __future__ import annotations
 
-from os.path import normpath
-
 from rootless.errors import RootlessError
+from rootless.paths import normal
 from rootless.plan import ops
 from rootless.plan.idmaps import id_number
 from rootless.plan.mount_options import (
@@ -26,6 +25,7 @@ from rootless.plan.ops import Op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from rootless.plan.context import Context
@@ -59,9 +59,40 @@ def root(context: Context) -> list[Op]:
 def mounts(context: Context) -> list[Op]:
     """Return the operations for `mounts` of config.json, in its order."""
     plan: list[Op] = []
-    for index, mount in enumerate(context.config.get("mounts") or ()):
-        plan += _mount(context, _Mount(mount, f"mounts[{index}]"))
+    label = _label(context)
+    listed = context.config.get("mounts") or ()
+    for index, written in enumerate(listed):
+        mount = _Mount(written, f"mounts[{index}]")
+        if label:
+            label(mount)
+        if mount.options.set & READONLY and mount.type == "tmpfs" and not (mount.is_bind or mount.options.remount):
+            _seal_later(context, mount, listed[index + 1 :])
+        plan += _mount(context, mount)
     return plan
+
+
+def _seal_later(context: Context, mount: _Mount, others: Sequence[dict[str, Any]]) -> None:
+    """Have a read-only tmpfs writable until what comes into it is there: devices, places for the mounts after it."""
+    inside = mount.target + "/"
+    if mount.target == "/dev" or any(_inside(other["destination"]).startswith(inside) for other in others):
+        mount.options.set &= ~READONLY
+        context.sealing.append(Op(ops.REMOUNT, 0, 0, READONLY, 0, 0, 0, mount.target, [], where=mount.where))
+
+
+def _label(context: Context) -> Callable[[_Mount], None] | None:
+    """Return what adds linux.mountLabel to a mount."""
+    if not context.linux.get("mountLabel"):
+        return None
+    from rootless.plan import labels
+
+    option = labels.mount_context(context)
+
+    def add(mount: _Mount) -> None:
+        if not mount.is_bind and not mount.options.remount:
+            data = mount.options.data
+            labels.add_context(option, mount.type, data, legacy=_needs_legacy(data))
+
+    return add
 
 
 def protect(context: Context) -> list[Op]:
@@ -78,6 +109,7 @@ def protect(context: Context) -> list[Op]:
     cwd = context.process.get("cwd")
     if cwd and cwd != "/":
         plan.append(Op(ops.MKDIR, _inside(cwd), where="process.cwd"))
+    plan += context.sealing
     if context.config["root"].get("readonly"):
         plan.append(Op(ops.ROOT_ATTRIBUTES, 0, 0, READONLY, 0, 0, 0, where="root.readonly"))
     return plan
@@ -107,21 +139,26 @@ def covers_dev(context: Context) -> bool:
 
 def _inside(path: str) -> str:
     """Return a path of the container as an absolute one; a relative destination counts from its root (config.md)."""
-    return normpath("/" + path.lstrip("/"))
+    return normal("/" + path.lstrip("/"))
 
 
 class _Mount:
     """One element of `mounts`: `type`, `source` as written, `target` in the container, `options`, its place `where`."""
 
-    __slots__ = ("has_id_maps", "options", "source", "target", "type", "where")
+    __slots__ = ("options", "source", "target", "type", "where", "written")
 
     def __init__(self, mount: dict[str, Any], where: str) -> None:
         self.type: str = mount.get("type") or ""
         self.source: str = mount.get("source") or ""
         self.target = _inside(mount["destination"])
         self.options = MountOptions(mount.get("options") or ())
-        self.has_id_maps = bool(self.options.idmap or mount.get("uidMappings") or mount.get("gidMappings"))
+        self.written = mount
         self.where = where
+
+    @property
+    def has_id_maps(self) -> bool:
+        """Whether it shows other owners than its source has."""
+        return bool(self.options.idmap or self.written.get("uidMappings") or self.written.get("gidMappings"))
 
     @property
     def is_bind(self) -> bool:
@@ -131,10 +168,13 @@ class _Mount:
 
 def _mount(context: Context, mount: _Mount) -> list[Op]:
     _refuse(mount)
+    if mount.has_id_maps:
+        return _mapped(context, mount)
     if mount.options.remount:
         return [Op(ops.REMOUNT, *_numbers(mount.options), mount.target, mount.options.data, where=mount.where)]
     if mount.is_bind:
-        return _bind(context, mount)
+        bound = _bind(context, mount)
+        return _taken_along(context, mount, bound) if _out_of_reach(context) else bound
     if mount.type in ("cgroup", "cgroup2"):
         return _cgroup(context, mount)
     if mount.type in _OWNER:
@@ -155,19 +195,64 @@ def _refuse(mount: _Mount) -> None:
             code="RL-MOUNT-ROOT",
         )
     cause = fix = ""
-    code = "RL-CONFIG"
-    if mount.has_id_maps:
-        code = "RL-NOT-YET"
-        cause = "id-mapped mounts are not supported yet"
-        fix = "remove uidMappings, gidMappings and the idmap option of this mount"
-    elif mount.is_bind and not mount.options.remount and not mount.source:
+    if mount.is_bind and not mount.options.remount and not mount.source:
         cause = "there is no source"
         fix = 'add "source" with a path of the host'
     elif not (mount.is_bind or mount.options.remount) and mount.type in ("", "none"):
         cause = "it has neither a type nor the option bind"
         fix = 'write "type": "bind", or the name of a file system'
     if cause:
-        raise RootlessError(f"cannot mount on {mount.target}", cause=cause, where=mount.where, fix=fix, code=code)
+        raise RootlessError(
+            f"cannot mount on {mount.target}", cause=cause, where=mount.where, fix=fix, code="RL-CONFIG"
+        )
+
+
+def _mapped(context: Context, mount: _Mount) -> list[Op]:
+    """Return the operations for a mount with ids mapped."""
+    from rootless.plan import idmapped
+
+    options = mount.options
+    idmapped.check(context, mount.written, options, mount.where)
+    if not mount.is_bind:
+        before, flags = idmapped.new(context, mount.written, options, mount.where)
+        made = _new(mount, mount.type)
+        made.numbers = (made.numbers[0] | flags, *made.numbers[1:])
+        return [*before, made]
+    made = _bind(context, mount)[0]
+    context.sources += idmapped.bind(context, mount.written, options, str(made.string("source")), mount.where)
+    return [_prepared(made)]
+
+
+def _out_of_reach(context: Context) -> bool:
+    """Whether the container's root may lack access to what its caller may bind: root starts one with other ids."""
+    if not (context.maps and context.facts.privileged and "user" in context.created):
+        return False
+    own = context.facts.uid
+    return not any(first <= own < first + count for _, first, count in context.maps.uids)
+
+
+def _taken_along(context: Context, mount: _Mount, bound: list[Op]) -> list[Op]:
+    """Return the BIND of what the caller takes along into the container's namespaces, in place of those of _bind()."""
+    from rootless.plan import idmapped
+
+    source = str(bound[0].string("source"))
+    tree = idmapped.copy(context, mount.options, source, mount.where)
+    context.sources.append(tree)
+    for other in bound[1:]:
+        tree.on_error, tree.alternatives = ops.ELSE, 1
+        flags, propagation, *_ = tree.numbers
+        attributes = other.numbers[2:]
+        second = Op(ops.TREE, flags | ops.RECURSIVE, propagation, *attributes, source, where=mount.where)
+        context.sources.append(second)
+    return [_prepared(bound[0])]
+
+
+def _prepared(bound: Op) -> Op:
+    """Have a BIND take the next copy of the host's mounts; what they allow has been decided with the host's rights."""
+    bound.on_error = bound.alternatives = 0
+    flags, propagation, *_ = bound.numbers
+    bound.numbers = (flags | ops.PREPARED, propagation, 0, 0, 0, 0)
+    return bound
 
 
 def _numbers(options: MountOptions, flags: int = 0) -> tuple[int, ...]:
@@ -187,21 +272,29 @@ def _new(mount: _Mount, kind: str) -> Op:
             flags |= ops.KEEP_MODE
         if mount.options.copy_up:
             flags |= ops.COPY_UP
-    if any(len(option.partition("=")[2].encode()) > _LONGEST_PARAMETER for option in data):
+    if _needs_legacy(data):
         flags |= ops.LEGACY
     numbers = _numbers(mount.options, flags)
     return Op(ops.MOUNT, *numbers, kind, mount.source or kind, mount.target, data, where=mount.where)
+
+
+def _needs_legacy(data: Sequence[str]) -> bool:
+    """Whether there is an option that only mount(2) takes."""
+    return any(len(option.partition("=")[2].encode()) > _LONGEST_PARAMETER for option in data)
 
 
 def _bind(context: Context, mount: _Mount) -> list[Op]:
     options = mount.options
     source = mount.source
     if not source.startswith("/"):
-        source = normpath(f"{context.bundle.directory}/{source}")
+        source = normal(f"{context.bundle.directory}/{source}")
     if options.data:
         context.unmet(mount.where, f"left out: a bind has no options of a file system ({','.join(options.data)})")
     if options.propagation == SHARED and context.gains_capabilities:
         context.unmet(mount.where, "mounts made there do not reach the host: they are made in another user namespace")
+    if source == "/sys" and options.recursive and options.set & ~options.set_below & READONLY:
+        options.set_below |= READONLY
+        context.adapted(mount.where, "what is mounted below /sys is read-only too: the host's cgroups (CVE-2023-25809)")
     flags = ops.RECURSIVE if options.recursive else 0
     if mount.target in _NO_LINKS_TO:
         flags |= ops.PLAIN_TARGET

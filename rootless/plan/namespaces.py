@@ -84,13 +84,12 @@ def enter(context: Context) -> list[Op]:
 def settle(context: Context) -> list[Op]:
     """Return the operations that the container process begins with: the rest of the namespaces, and their names."""
     config = context.config
-    plan = [*_become(context), Op(ops.SESSION)]
+    plan = [*become(context), Op(ops.SESSION)]
     plan += [_join(context, kind) for kind in _LATER if kind in context.joined]
     if "cgroup" in context.created:
+        plan += context.in_own_cgroup
         plan.append(Op(ops.UNSHARE, FLAGS["cgroup"], where=context.places["cgroup"]))
-    if not context.options.no_new_keyring:
-        name = f"_ses.{context.options.container}"
-        plan.append(Op(ops.KEYRING, name, on_error=ops.ELSE))
+    plan += keyring(context)
     for key, kind in (("hostname", ops.HOSTNAME), ("domainname", ops.DOMAINNAME)):
         if config.get(key):
             if "uts" not in context.created and "uts" not in context.joined:
@@ -111,10 +110,17 @@ def _join(context: Context, kind: str) -> Op:
     return Op(ops.JOIN, FLAGS[kind], context.joined[kind], where=f"{context.places[kind]}.path")
 
 
-def _become(context: Context) -> list[Op]:
+def keyring(context: Context) -> list[Op]:
+    """Return the operation for a session keyring; its name is the container's, by which `exec` joins it."""
+    if context.options.no_new_keyring:
+        return []
+    return [Op(ops.KEYRING, f"_ses.{context.options.container}", on_error=ops.ELSE)]
+
+
+def become(context: Context) -> list[Op]:
     """Be root of the user namespace, or the first id that it has."""
-    if context.maps:
-        uids, gids = context.maps.uids, context.maps.gids
+    if context.maps or (context.running and "user" in context.joined):
+        uids, gids = context.uid_map, context.gid_map
         uid = 0 if has(uids, 0) else uids[0][0]
         gid = 0 if has(gids, 0) else gids[0][0]
         plan = [Op(ops.BECOME, uid, gid)]

@@ -85,10 +85,26 @@ NO_NEW_PRIVS = Kind(41, "no_new_privs")
 SECCOMP = Kind(42, "seccomp", "flags", "filter")
 EXEC = Kind(43, "exec", "", "args env")
 FILES_AS = Kind(44, "files_as", "uid gid")
+RUNTIME_HOOKS = Kind(45, "runtime_hooks")
+HOOK_OUTPUT = Kind(46, "hook_output", "", "stdout stderr")
+HOOK = Kind(47, "hook", "timeout confined", "path args env about")
+LISTENER = Kind(48, "listener")
+JOIN_PROCESS = Kind(49, "join_process", "namespaces root_of")
+CPU_AFFINITY = Kind(50, "cpu_affinity", "", "cpus mask")
+TERMINAL = Kind(51, "terminal", "columns rows uid")
+SCHEDULER = Kind(52, "scheduler", "", "wanted attributes")
+IO_PRIORITY = Kind(53, "io_priority", "value", "wanted")
+MEMORY_POLICY = Kind(54, "memory_policy", "mode", "wanted nodes")
+PERSONALITY = Kind(55, "personality", "domain", "wanted")
+ID_MAP = Kind(56, "id_map", "new", "uids gids path")
+TREE = Kind(57, "tree", _MOUNT_NUMBERS, "source")
+NOTIFY_SOCKET = Kind(58, "notify_socket", "", "directory name")
+PASS_NOTIFY = Kind(59, "pass_notify")
+CGROUP_OWNER = Kind(60, "cgroup_owner", "uid", "mount")
 
 KINDS = tuple(kind for kind in list(globals().values()) if isinstance(kind, Kind))
 
-# The flags of MOUNT, BIND, REMOUNT, ROOT_ATTRIBUTES and PROPAGATION; helpers/init/mounts.c has the same.
+# The flags of MOUNT, BIND, TREE, REMOUNT, ROOT_ATTRIBUTES and PROPAGATION; helpers/init/init.h has the same.
 RECURSIVE = 1
 PLAIN_TARGET = 2
 KEEP_MODE = 4
@@ -96,6 +112,9 @@ COPY_UP = 8
 LEGACY = 16
 RECURSIVE_PROPAGATION = 32
 TARGET_IS_SOURCE = 64
+MAPPED = 128
+MAPPED_BELOW = 256
+PREPARED = 512
 
 
 class Op:

@@ -19,6 +19,11 @@ class Options:
     log_level: str = ""
     """The least that is logged; by default "info" in a log file and "warning" on standard error."""
     debug: bool = False
+    systemd_cgroup: bool = False
+    cgroup_manager: str = ""
+    """cgroupfs, systemd or disabled; by default whatever enforces the limits that are asked for."""
+    criu: str = ""
+    """The program that checkpoint and restore call."""
 
     container: str = ""
     """The container's id."""
@@ -28,10 +33,17 @@ class Options:
     """Another file in the place of config.json, relative to the caller's directory (crun)."""
     pid_file: str = ""
     console_socket: str = ""
+    pidfd_socket: str = ""
     no_pivot: bool = False
     no_new_keyring: bool = False
     preserve_fds: int = 0
     """How many descriptors, from 3 on, the container gets besides its standard streams."""
+    environment: tuple[str, ...] = ()
+    """More for the program's, as entries of process.env: about what the service manager of the caller has passed."""
+    notify: bool = False
+    """The caller has a service manager that wants to hear from the program."""
+    require_limits: bool = False
+    """A limit that cannot be enforced is an error."""
     userns: str = ""
     """keep-id, root or single."""
     detach: bool = False
@@ -50,9 +62,73 @@ class Options:
     from_file: str = ""
     """The root filesystem archive that `new` unpacks."""
     args: tuple[str, ...] = ()
-    """The command that `new` writes into process.args."""
+    """The command that `new` writes into process.args, or that `exec` runs; what `ps` passes on to the ps program."""
     rootless_spec: bool = False
     """`spec` writes the user's own id mappings."""
     file: str = "config.json"
     """The name of the file that `spec` writes."""
     json: bool = False
+
+    # What `exec` runs.
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
+    """UID or UID:GID."""
+    additional_gids: tuple[str, ...] = ()
+    tty: bool = False
+    cap: tuple[str, ...] = ()
+    no_new_privs: bool = False
+    apparmor: str = ""
+    process_label: str = ""
+    process: str = ""
+    """A file with a process object."""
+    ignore_paused: bool = False
+    cgroup: str = ""
+    """A cgroup below the container's own."""
+
+    image_path: str = ""
+    """Directory of a checkpoint."""
+    work_path: str = ""
+    """Directory for criu's logs."""
+    parent_path: str = ""
+    """Directory of an earlier pre-dump, relative to `image_path`."""
+    leave_running: bool = False
+    pre_dump: bool = False
+    tcp_established: bool = False
+    tcp_close: bool = False
+    tcp_skip_in_flight: bool = False
+    link_remap: bool = False
+    ext_unix_sk: bool = False
+    shell_job: bool = False
+    file_locks: bool = False
+    auto_dedup: bool = False
+    manage_cgroups_mode: str = ""
+    network_lock: str = ""
+    empty_ns: str = ""
+    lsm_profile: str = ""
+    lsm_mount_context: str = ""
+
+    once: bool = False
+    interval: str = ""
+    """How often `events` and `top` look, with its unit: 500ms, 5s, 1m."""
+    stats: bool = False
+
+    # What `update` changes, as the caller wrote it.
+    resources: str = ""
+    """A file of limits (config-linux.md, resources); - is standard input."""
+    blkio_weight: str = ""
+    cpu_period: str = ""
+    cpu_quota: str = ""
+    cpu_burst: str = ""
+    cpu_share: str = ""
+    cpu_rt_period: str = ""
+    cpu_rt_runtime: str = ""
+    cpu_idle: str = ""
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    memory: str = ""
+    memory_reservation: str = ""
+    memory_swap: str = ""
+    pids_limit: str = ""
+    l3_cache_schema: str = ""
+    mem_bw_schema: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless.errors import RootlessError
+from rootless.errors import RootlessError, place
 from rootless.plan import ops, seccomp
 from rootless.plan.idmaps import id_number
 from rootless.plan.ops import Op
@@ -56,13 +56,18 @@ def choose_user(context: Context) -> None:
     for key, number, known in (("uid", context.uid, context.has_uid), ("gid", context.gid, context.has_gid)):
         if known(number):
             continue
-        lines = getattr(context.maps, key + "s", ())
+        lines = (context.uid_map if key == "uid" else context.gid_map) if context.gains_capabilities else ()
         mapped = ", ".join(f"{inside} to {inside + count - 1}" for inside, _, count in lines)
         raise RootlessError(
             f"cannot run as {key} {number}",
             cause=f"the container has no such id; it has {mapped or 'those of the caller'}",
             where=f"process.user.{key}",
-            fix=f"choose one of these, or have the administrator give {facts.user} more with usermod --add-sub{key}s",
+            fix="choose one of these, or "
+            + (
+                "make the container with more"
+                if context.running
+                else f"have the administrator give {facts.user} more with usermod --add-sub{key}s"
+            ),
             code="RL-IDMAP-UNMAPPED",
         )
 
@@ -87,7 +92,7 @@ def sysctls(context: Context) -> list[Op]:
 
 
 def _sysctl(context: Context, name: str, value: str) -> Op:
-    where = f"linux.sysctl.{name}"
+    where = place("linux", "sysctl", name)
     # sysctl(8): whichever of . and / comes first separates, the other is part of a name
     path = name.replace(".", "/") if "." in name.partition("/")[0] else name
     owner = next((namespace for prefix, namespace in _SYSCTL_OWNERS if path.startswith(prefix)), "")
@@ -122,8 +127,8 @@ def _existing_groups(context: Context, value: str, where: str) -> str:
     return existing
 
 
-def identity(context: Context, raised: list[Op]) -> list[Op]:
-    """Return the operations that make the process what the program will be: limits to raise, ids, capabilities."""
+def identity(context: Context) -> list[Op]:
+    """Return the operations that make the process what the program will be: ids, capabilities, its directory."""
     process = context.process
     effective, permitted, inheritable, bounding, ambient = _capability_sets(context)
     if _needs_rights_for_seccomp(context):
@@ -137,7 +142,7 @@ def identity(context: Context, raised: list[Op]) -> list[Op]:
     # and the program's user may (a volume on NFS), as runc has it
     enter, enter_later = (Op(ops.CHDIR, early, process["cwd"], where="process.cwd") for early in (1, 0))
     return [
-        *raised,
+        *_rare(context),
         Op(ops.STDIO_OWNER, context.uid, where="process.user"),
         enter,
         Op(ops.BOUNDING, bounding, where="process.capabilities.bounding"),
@@ -148,6 +153,21 @@ def identity(context: Context, raised: list[Op]) -> list[Op]:
         Op(ops.UMASK, 0o022 if umask is None else umask, where="process.user.umask"),
         enter_later,
     ]
+
+
+def _rare(context: Context) -> list[Op]:
+    """Return the operations for what few bundles ask for, and most of which needs the caller's rights."""
+    plan: list[Op] = []
+    process, linux = context.process, context.linux
+    if process.get("apparmorProfile") or process.get("selinuxLabel"):
+        from rootless.plan import labels
+
+        plan += labels.of_program(context)
+    if process.get("scheduler") or process.get("ioPriority") or linux.get("memoryPolicy") or linux.get("personality"):
+        from rootless.plan import scheduling
+
+        plan += scheduling.operations(context)
+    return plan
 
 
 def find(context: Context) -> list[Op]:
@@ -174,17 +194,23 @@ def find(context: Context) -> list[Op]:
     return plan
 
 
-def execute(context: Context, lowered: list[Op]) -> tuple[list[Op], SeccompFilter | None]:
-    """Return what happens after the start: limits to lower, seccomp, the program; the filter, compiled elsewhere."""
+def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter | None]:
+    """Return what happens after the start: limits, seccomp, the program; the filter, compiled elsewhere."""
     process = context.process
-    plan = list(lowered)
+    plan = list(limits)
     if process.get("noNewPrivileges"):
         plan.append(Op(ops.NO_NEW_PRIVS, where="process.noNewPrivileges"))
     wanted = None
     if context.linux.get("seccomp"):
-        wanted = seccomp.filter_of(context.linux["seccomp"], context.facts.machine)
+        receiver = (context.config.get("annotations") or {}).get(seccomp.RECEIVER) or ""
+        wanted = seccomp.filter_of(context.linux["seccomp"], context.facts.machine, receiver)
+        if wanted.listener:
+            plan.insert(0, Op(ops.LISTENER, where="linux.seccomp.listenerPath"))
         plan.append(Op(ops.SECCOMP, wanted.flags, b"", where="linux.seccomp"))
-    environment = [entry for entry in process.get("env") or () if entry != "HOME="]
+    ours = context.options.environment
+    replaced = {entry.partition("=")[0] for entry in ours}
+    env = process.get("env") or ()
+    environment = [entry for entry in env if entry != "HOME=" and entry.partition("=")[0] not in replaced] + [*ours]
     plan.append(Op(ops.EXEC, process["args"], environment, where="process.args"))
     return plan, wanted
 
@@ -257,13 +283,13 @@ def _capability_number(name: str) -> int:
 
 
 def rlimits(context: Context) -> tuple[list[Op], list[Op]]:
-    """Return the limits that raise a hard limit, which needs rights, and the others, which may wait for the end.
+    """Return the hard limits to raise, which only works with rights over the host, and what is set at the end.
 
     A low RLIMIT_NOFILE or RLIMIT_FSIZE that came earlier would hit the set-up instead of the program.
     """
     facts = context.facts
     raised: list[Op] = []
-    lowered: list[Op] = []
+    set_later: list[Op] = []
     for index, limit in enumerate(context.process.get("rlimits") or ()):
         where = f"process.rlimits[{index}]"
         number = RLIMITS.index(limit["type"].removeprefix("RLIMIT_"))
@@ -276,9 +302,12 @@ def rlimits(context: Context) -> tuple[list[Op], list[Op]]:
             )
             hard = ceiling
             soft = ceiling if _above(soft, ceiling) else soft
-        op = Op(ops.RLIMIT, number, soft, hard, where=where)
-        (raised if _above(hard, ceiling) else lowered).append(op)
-    return raised, lowered
+        is_raised = _above(hard, ceiling)
+        if is_raised:
+            raised.append(Op(ops.RLIMIT, number, hard, hard, where=where))
+        if soft != hard or not is_raised:
+            set_later.append(Op(ops.RLIMIT, number, soft, hard, where=where))
+    return raised, set_later
 
 
 def _signed(limit: int) -> int:

@@ -10,7 +10,8 @@ What is decided here, where the specification leaves room, is what users of runc
   containerd's profiles refuse with EPERM; podman's says ENOSYS itself. A default that kills, traps or traces stays
   what it says (runc answers ENOSYS there too).
 
-`SCMP_ACT_NOTIFY` is refused for now: nobody would be listening.
+`SCMP_ACT_NOTIFY` needs somebody to answer: who listens at listenerPath, or else where the annotation
+run.oci.seccomp.receiver says (crun).
 """
 
 from __future__ import annotations
@@ -30,21 +31,23 @@ if TYPE_CHECKING:
 # What a filter returns to the kernel (seccomp(2)); the low 16 bits carry an errno or a message for the tracer.
 ERRNO = 0x0005_0000
 TRACE = 0x7FF0_0000
+NOTIFY = 0x7FC0_0000
 ALLOW = 0x7FFF_0000
 _DATA = 0xFFFF
-_ACTIONS = {
+ACTIONS = {
     "SCMP_ACT_KILL": 0,
     "SCMP_ACT_KILL_THREAD": 0,
     "SCMP_ACT_KILL_PROCESS": 0x8000_0000,
     "SCMP_ACT_TRAP": 0x0003_0000,
     "SCMP_ACT_ERRNO": ERRNO,
     "SCMP_ACT_TRACE": TRACE,
+    "SCMP_ACT_NOTIFY": NOTIFY,
     "SCMP_ACT_LOG": 0x7FFC_0000,
     "SCMP_ACT_ALLOW": ALLOW,
 }
 _LARGEST_DATA = {ERRNO: 4095, TRACE: _DATA}  # The kernel's MAX_ERRNO; libseccomp refuses more.
 
-_OPERATORS = {
+OPERATORS = {
     "SCMP_CMP_NE": 1,
     "SCMP_CMP_LT": 2,
     "SCMP_CMP_LE": 3,
@@ -56,12 +59,14 @@ _OPERATORS = {
 _ARGUMENTS = 6
 
 _FLAG_SPEC_ALLOW = 4
-_FLAGS = {
+_FLAG_NEW_LISTENER = 8
+_FLAG_WAIT_KILLABLE = 32
+RECEIVER = "run.oci.seccomp.receiver"
+FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # One thread loads the filter: there is nothing to synchronise.
     "SECCOMP_FILTER_FLAG_LOG": 2,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": _FLAG_SPEC_ALLOW,
-    # How a notified process waits: the kernel refuses it (EINVAL) on a filter without a listener.
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": _FLAG_WAIT_KILLABLE,
 }
 
 _NATIVE = {  # uname -m, where libseccomp's name is another
@@ -78,6 +83,7 @@ _DONE = {  # Completes "12 syscalls …".
     0: "kill the thread",
     0x8000_0000: "kill the process",
     0x0003_0000: "raise SIGSYS",
+    NOTIFY: "left to a listener",
     0x7FFC_0000: "allowed and logged",
     ALLOW: "allowed",
 }
@@ -112,10 +118,11 @@ class SeccompFilter:
         native: the host's architecture as libseccomp names it; always part of the filter.
         architectures: those that config.json lists, as libseccomp names them, in order, each once.
         flags: for seccomp(2), SECCOMP_SET_MODE_FILTER.
+        listener: where its notifications go, with a filter that has any: `path` of a socket, and `metadata`.
         rules: in the order of config.json, those included that do what the default does.
     """
 
-    __slots__ = ("architectures", "default", "flags", "native", "rules")
+    __slots__ = ("architectures", "default", "flags", "listener", "native", "rules")
 
     def __init__(
         self, default: int, native: str, architectures: tuple[str, ...], flags: int, rules: tuple[Rule, ...]
@@ -125,6 +132,7 @@ class SeccompFilter:
         self.architectures = architectures
         self.flags = flags
         self.rules = rules
+        self.listener: dict[str, str] = {}
 
     @property
     def newer_are_unknown(self) -> bool:
@@ -166,15 +174,16 @@ class SeccompFilter:
         return "; ".join(parts)
 
 
-def filter_of(seccomp: dict[str, Any], host_arch: str) -> SeccompFilter:
+def filter_of(seccomp: dict[str, Any], host_arch: str, receiver: str = "") -> SeccompFilter:
     """Turn linux.seccomp into a filter.
 
     Args:
         seccomp: the object, its types already checked.
         host_arch: the machine as uname(2) names it.
+        receiver: who gets notifications where the object does not say.
 
     Raises:
-        RootlessError: `RL-CONFIG` for what the specification does not allow, `RL-NOT-YET` for SCMP_ACT_NOTIFY.
+        RootlessError: `RL-CONFIG` for what the specification does not allow.
     """
     where = "linux.seccomp"
     if seccomp.get("listenerMetadata") and not seccomp.get("listenerPath"):
@@ -188,7 +197,26 @@ def filter_of(seccomp: dict[str, Any], host_arch: str) -> SeccompFilter:
             raise _wrong(cause, f"{where}.architectures[{i}]")
         listed[name.removeprefix("SCMP_ARCH_").lower()] = None
     rules = tuple(_rule(rule, f"{where}.syscalls[{i}]") for i, rule in enumerate(seccomp.get("syscalls") or ()))
-    return SeccompFilter(default, _NATIVE.get(host_arch, host_arch), tuple(listed), flags, rules)
+    wanted = SeccompFilter(default, _NATIVE.get(host_arch, host_arch), tuple(listed), flags, rules)
+    _listen(wanted, seccomp.get("listenerPath") or receiver, seccomp.get("listenerMetadata") or "")
+    return wanted
+
+
+def _listen(wanted: SeccompFilter, path: str, metadata: str) -> None:
+    asking = next((rule for rule in wanted.rules if rule.action == NOTIFY), None)
+    if not asking:
+        wanted.flags &= ~_FLAG_WAIT_KILLABLE  # the kernel refuses it (EINVAL) on a filter without a listener
+        return
+    if not path.startswith("/"):
+        raise RootlessError(
+            "seccomp filter",
+            cause="SCMP_ACT_NOTIFY needs the absolute path of a socket in linux.seccomp.listenerPath",
+            where=f"{asking.where}.action",
+            fix="name the socket of the program that answers, or decide with another action",
+            code="RL-CONFIG",
+        )
+    wanted.flags |= _FLAG_NEW_LISTENER
+    wanted.listener = {"path": path, "metadata": metadata}
 
 
 def _flags(names: Iterable[str] | None, where: str) -> int:
@@ -196,7 +224,7 @@ def _flags(names: Iterable[str] | None, where: str) -> int:
         return _FLAG_SPEC_ALLOW
     flags = 0
     for i, name in enumerate(names):
-        flags |= _named(name, _FLAGS, "flag", f"{where}[{i}]")
+        flags |= _named(name, FLAGS, "flag", f"{where}[{i}]")
     return flags
 
 
@@ -207,7 +235,7 @@ def _rule(rule: dict[str, Any], where: str) -> Rule:
         index = argument["index"]
         if not 0 <= index < _ARGUMENTS:
             raise _wrong(f"argument {index}, expected 0 to {_ARGUMENTS - 1}", place + ".index")
-        operator = _named(argument["op"], _OPERATORS, "operator", place + ".op")
+        operator = _named(argument["op"], OPERATORS, "operator", place + ".op")
         # SCMP_CMP_MASKED_EQ: `value` is the mask, `valueTwo` what the masked argument must be.
         conditions.append((index, operator, argument["value"], argument.get("valueTwo") or 0))
     alternatives: tuple[tuple[Condition, ...], ...] = (tuple(conditions),)
@@ -218,17 +246,9 @@ def _rule(rule: dict[str, Any], where: str) -> Rule:
 
 def _action(holder: dict[str, Any], key: str, data_key: str, where: str) -> int:
     name = holder[key]
-    if name == "SCMP_ACT_NOTIFY":
-        if key == "defaultAction":
-            raise _wrong("SCMP_ACT_NOTIFY cannot be the default action", f"{where}.{key}")
-        raise RootlessError(
-            "seccomp filter",
-            cause="SCMP_ACT_NOTIFY is not supported yet",
-            where=f"{where}.{key}",
-            fix="remove the rule, or decide with another action",
-            code="RL-NOT-YET",
-        )
-    action = _named(name, _ACTIONS, "action", f"{where}.{key}")
+    if name == "SCMP_ACT_NOTIFY" and key == "defaultAction":
+        raise _wrong("SCMP_ACT_NOTIFY cannot be the default action", f"{where}.{key}")
+    action = _named(name, ACTIONS, "action", f"{where}.{key}")
     data = holder.get(data_key)
     largest = _LARGEST_DATA.get(action)
     if largest is None:
