@@ -28,6 +28,7 @@ FORBIDDEN = {
     "inspect",
     "json",
     "logging",
+    "os",
     "pathlib",
     "platformdirs",
     "psutil",
@@ -40,19 +41,26 @@ FORBIDDEN = {
     "tempfile",
     "typing",
 }
-"""Each costs between one and two hundred milliseconds."""
+"""Each costs between one and two hundred milliseconds. What `os` has is in `posix` and in rootless/paths.py."""
 
 MOST = {
     "create": 60,
-    "run": 62,
+    "run": 66,
     "start": 38,
     "state": 31,
     "list": 31,
     "kill": 31,
     "delete": 31,
+    "exec": 64,
+    "ps": 33,
+    "pause": 36,
+    "update": 39,
     "state of an unknown container": 31,
 }
 """How many modules a verb may load beyond those of an empty program: today's number and a few more."""
+
+STATUS = {"pause": 1, "update": 1}
+"""They are refused without a cgroup."""
 
 SCRIPT = """
 import sys
@@ -123,11 +131,15 @@ def test_what_each_verb_imports(loaded, user, bundle):
             ("state", "c1"),
             ("start", "c1"),
             ("list", "--format", "json"),
+            ("exec", "c1", "true"),
+            ("ps", "--format", "json", "c1"),
+            ("pause", "c1"),
+            ("update", "--resources", "-", "c1"),
             ("kill", "c1", "KILL"),
             ("delete", "--force", "c1"),
         ):
             status, modules = loaded(*root, verb, *words)
-            assert status == 0, (verb, (user.tmp / "said").read_text())
+            assert status == STATUS.get(verb, 0), (verb, (user.tmp / "said").read_text())
             found[verb] = modules - empty
         config = json.loads((bundle / "config.json").read_text())
         config["process"]["args"] = ["true"]

@@ -145,8 +145,8 @@ def test_how_a_file_system_is_mounted(wanted, flags):
         (mount("/data", "none", "ro"), "RL-CONFIG", "neither a type nor the option bind"),
         (mount("/data", "bind", source=""), "RL-CONFIG", "there is no source"),
         (mount("/data", "none", "rbind", source=""), "RL-CONFIG", "there is no source"),
-        (mount("/data", "bind", "bind", "idmap"), "RL-NOT-YET", "id-mapped mounts"),
-        (mount("/data", "bind", uidMappings=[{"containerID": 0, "hostID": 1, "size": 1}]), "RL-NOT-YET", "id-mapped"),
+        (mount("/data", "bind", "bind", "idmap"), "RL-IDMAP-MOUNT", "only root of the host"),
+        (mount("/data", "bind", uidMappings=[{"containerID": 0, "hostID": 1, "size": 1}]), "RL-CONFIG", "missing"),
     ],
 )
 def test_what_cannot_be_mounted_is_refused(wanted, code, words):
@@ -370,3 +370,37 @@ def test_console():
     assert the(plan, ops.CONSOLE).numbers == (80, 24, 7)
     assert plan.terminal
     assert not chosen(plan_for(), ops.CONSOLE)
+
+
+# --- Read-only file systems with something in them, sources that the container's root cannot reach --------------------
+
+
+@pytest.mark.parametrize(
+    ("destination", "later", "sealed"), [("/dev", [], True), ("/x", ["/x/y"], True), ("/x", ["/xy", "/y"], False)]
+)
+def test_a_read_only_tmpfs_is_filled_first(destination, later, sealed):
+    tmpfs = {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": ["ro", "nosuid"]}
+    plan = plan_for(with_mounts(tmpfs, *({"destination": path, "type": "tmpfs"} for path in later)))
+
+    made = [op for op in chosen(plan, ops.MOUNT) if op.string("target") == destination][-1]
+    assert made.number("set") == mo.NOSUID | (0 if sealed else mo.READONLY)
+    remounted = chosen(plan, ops.REMOUNT)
+    assert [(op.string("target"), op.number("set")) for op in remounted] == [(destination, mo.READONLY)] * sealed
+    last = max(plan.ops.index(op) for op in chosen(plan, ops.MOUNT, ops.DEVICE_BIND, ops.SYMLINK))
+    assert all(plan.ops.index(op) > last for op in remounted)
+
+
+@pytest.mark.parametrize(("outside", "caller", "taken"), [(100000, ROOT, True), (0, ROOT, False), (1, NESTED, True)])
+def test_sources_out_of_reach_are_taken_along(outside, caller, taken):
+    """podman as root with --uidmap binds files of directories that only root may search."""
+    config = with_mounts({"destination": "/x", "type": "bind", "source": "/srv/x", "options": ["rbind", "ro"]})
+    config["linux"]["namespaces"].append({"type": "user"})
+    for name in ("uidMappings", "gidMappings"):
+        config["linux"][name] = [{"containerID": 0, "hostID": outside, "size": 1000}]
+    plan = plan_for(config, caller)
+
+    bound = next(op for op in chosen(plan, ops.BIND) if op.string("target") == "/x")
+    trees = chosen(plan, ops.TREE)
+    assert [(tree.string("source"), tree.number("set")) for tree in trees] == [("/srv/x", mo.READONLY)] * taken
+    assert bool(bound.number("flags") & ops.PREPARED) == taken
+    assert all(plan.ops.index(tree) < plan.ops.index(the(plan, ops.NEW_USER)) for tree in trees)

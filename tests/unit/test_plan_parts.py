@@ -136,35 +136,7 @@ def test_keyring_is_tried_unless_it_is_not_wanted():
     assert not chosen(plan_for(no_new_keyring=True), ops.KEYRING)
 
 
-# --- What comes later, and what is too old ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("hooks", {"prestart": [{"path": "/bin/true"}]}),
-        ("process.apparmorProfile", "docker-default"),
-        ("process.selinuxLabel", "system_u:system_r:x"),
-        ("process.scheduler", {"policy": "SCHED_BATCH"}),
-        ("process.ioPriority", {"class": "IOPRIO_CLASS_IDLE"}),
-        ("linux.personality", {"domain": "LINUX32"}),
-        ("linux.intelRdt", {"closID": "x"}),
-        ("linux.netDevices", {"eth0": {}}),
-        ("linux.memoryPolicy", {"mode": "MPOL_BIND", "nodes": "0"}),
-        ("linux.mountLabel", "x"),
-    ],
-)
-def test_what_cannot_be_left_out_is_refused(path, value):
-    config = base_config()
-    *sections, key = path.split(".")
-    holder = config
-    for section in sections:
-        holder = holder[section]
-    holder[key] = value
-    error = refused(config)
-    assert (error.where, error.code) == (path, "RL-NOT-YET")
-    holder[key] = None
-    plan_for(config)
+# --- What is empty, and what is too old -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -183,7 +155,8 @@ def test_limits_that_are_not_enforced_are_told():
         "resources": {"pids": {"limit": 0}, "cpu": {"shares": 10}, "devices": [{"allow": False}]},
     }
     plan = plan_for(config)
-    assert set(notes(plan, UNMET)) == {"linux.resources.pids", "linux.resources.cpu"}
+    assert set(notes(plan, UNMET)) == {"linux.resources"}
+    assert "not enforced: cpu.shares: " in notes(plan)["linux.resources"]
     assert "linux.cgroupsPath" in notes(plan, ADAPTED)
     assert "linux.resources.devices" in notes(plan_for(config, ROOT), UNMET)
 

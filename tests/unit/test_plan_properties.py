@@ -19,6 +19,7 @@ from rootless.bundle.jsontext import render
 from rootless.bundle.load import Bundle
 from rootless.container import explain
 from rootless.errors import RootlessError
+from rootless.host.cgroups import Cgroups
 from rootless.host.facts import ALL_IDS, Facts
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan
@@ -252,7 +253,19 @@ HOSTS = st.builds(
     unified_cgroup=st.booleans(),
     hard_limits=st.dictionaries(st.integers(0, 15), st.one_of(st.just(-1), st.integers(0, 2**63 - 1)), max_size=4),
     oom_score_adj=st.integers(-1000, 1000),
+    cgroups=st.one_of(
+        st.none(),
+        st.builds(
+            Cgroups,
+            base=st.just("/sys/fs/cgroup/user.slice/job"),
+            reach=st.sampled_from(["/sys/fs/cgroup", "/sys/fs/cgroup/user.slice", "/sys/fs/cgroup/user.slice/job"]),
+            managed=st.booleans(),
+            controllers=st.frozensets(st.sampled_from(["cpu", "io", "memory", "pids", "cpuset"])),
+        ),
+    ),
+    user_manager=st.sampled_from(["", "", "/run/user/1000"]),
 )
+MANAGERS = st.sampled_from(["", "", "cgroupfs", "systemd", "disabled"])
 USERNS = st.sampled_from(["", "", "keep-id", "root", "single"])
 
 
@@ -322,6 +335,15 @@ def the_order_of_things(plan, asked):
     assert (ops.NEW_USER in kinds) == (plan.maps is not None)
     assert (ops.CONSOLE in kinds) == plan.terminal
     assert (ops.SECCOMP in kinds) == (plan.filter is not None)
+
+
+def cgroups_stay_where_they_may_be_made(plan, facts):
+    cgroup = plan.cgroup
+    if cgroup and cgroup.manager == "cgroupfs":
+        assert f"{cgroup.base}/".startswith(f"{facts.cgroups.reach}/")
+        assert not cgroup.path or cgroup.path.startswith(f"{cgroup.base}/")
+        assert "/../" not in f"{cgroup.path}/"
+        assert "/" not in cgroup.name
 
 
 def paths_lead_nowhere_else(plan):
@@ -450,7 +472,7 @@ def the_executor_reads_what_was_planned(plan, decode):
 @given(
     config=configurations(),
     facts=HOSTS,
-    asked=st.fixed_dictionaries({}, optional={"userns": USERNS, "no_pivot": st.booleans()}),
+    asked=st.fixed_dictionaries({}, optional={"userns": USERNS, "no_pivot": st.booleans(), "cgroup_manager": MANAGERS}),
 )
 @MANY
 def test_what_holds_for_every_plan(decode, config, facts, asked):
@@ -459,6 +481,7 @@ def test_what_holds_for_every_plan(decode, config, facts, asked):
         return
     arguments_can_be_carried(plan)
     the_order_of_things(plan, asked)
+    cgroups_stay_where_they_may_be_made(plan, facts)
     paths_lead_nowhere_else(plan)
     rights_are_none_that_the_bundle_does_not_ask_for(plan, config, facts)
     everything_can_be_told(plan, config)
@@ -549,7 +572,7 @@ def test_ways_to_fail_are_the_executors():
 
 
 def test_flags_are_the_executors():
-    flags = enumerators((SOURCES / "mounts.c").read_text(), "mount_flag")
+    flags = enumerators((SOURCES / "init.h").read_text(), "mount_flag")
     assert {name: getattr(ops, name) for name in flags} == flags
     assert sorted(flags.values()) == [1 << bit for bit in range(len(flags))]
 

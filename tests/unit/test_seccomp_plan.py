@@ -12,6 +12,9 @@ from rootless.plan.seccomp import ERRNO, TRACE, filter_of
 
 PODMAN = json.loads((Path(__file__).parent / "data" / "podman_seccomp.json").read_text())
 
+NEW_LISTENER = 8
+"""SECCOMP_FILTER_FLAG_NEW_LISTENER"""
+
 
 def planned(rules=(), arch="x86_64", **other):
     return filter_of({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": list(rules)} | other, arch)
@@ -79,13 +82,25 @@ def test_what_a_rule_may_not_say(wrong, where, word):
     assert word in str(error)
 
 
-def test_notification_is_not_there_yet_and_says_so():
-    error = refusal([rule("SCMP_ACT_NOTIFY")], listenerPath="/run/agent", listenerMetadata="x")
-    assert (error.code, error.where) == ("RL-NOT-YET", "linux.seccomp.syscalls[0].action")
+def test_who_is_notified():
+    wanted = planned([rule("SCMP_ACT_NOTIFY")], listenerPath="/run/agent", listenerMetadata="x", flags=[])
+    assert wanted.listener == {"path": "/run/agent", "metadata": "x"}
+    assert wanted.flags == NEW_LISTENER
+    assert "1 syscall left to a listener" in wanted.summary()
+    waiting = ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
+    assert planned([rule("SCMP_ACT_NOTIFY")], listenerPath="/run/agent", flags=waiting).flags == NEW_LISTENER | 32
+
+
+@pytest.mark.parametrize("path", [None, "", "agent", "./agent"])
+def test_somebody_must_be_notified(path):
+    error = refusal([rule("SCMP_ACT_LOG"), rule("SCMP_ACT_NOTIFY")], listenerPath=path)
+    assert (error.code, error.where) == ("RL-CONFIG", "linux.seccomp.syscalls[1].action")
 
 
 def test_a_listener_that_nobody_notifies_is_ignored():
-    assert planned(listenerPath="/run/agent", listenerMetadata="x").key() == planned().key()
+    wanted = planned(listenerPath="/run/agent", listenerMetadata="x", flags=[])
+    assert wanted.key() == planned(flags=[]).key()
+    assert (wanted.listener, wanted.flags) == ({}, 0)
 
 
 @pytest.mark.parametrize(

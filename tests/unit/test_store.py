@@ -46,6 +46,8 @@ def state(pid=1, now=CREATED, **changes):
         "startTime": process.start_time if process else 1,
         "bootId": boot_id(),
         "afterStart": {"first": 0, "operations": []},
+        "user": [0, 0],
+        "keyring": True,
         "bundle": "/bundle",
         "rootfs": "/bundle/rootfs",
         "created": "2030-01-01T00:00:00.000000000Z",
@@ -457,3 +459,24 @@ def test_a_lock_goes_with_its_descriptor(root):
     fd = os.open(path, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(fd)
+
+
+# --- The configuration that is kept ----------------------------------------------------------------------------------
+
+
+def test_the_configuration_is_kept_as_it_was(root):
+    with store.claim(root, "c1") as entry:
+        entry.write_config(b'{"process": {"args": ["a"]}}' + b" " * 100_000)
+        assert entry.read_config() == {"process": {"args": ["a"]}}
+        entry.write_config(b"{}")
+        assert entry.read_config() == {}
+        entry.clear()
+        assert code_of(entry.read_config) == "RL-STATE"
+        entry.remove()
+
+
+def test_a_configuration_of_an_unfinished_container_is_cleared_away(root):
+    with store.claim(root, "c1") as entry:
+        entry.write_config(b"{}")
+    with store.claim(root, "c1") as entry:
+        assert code_of(entry.read_config) == "RL-STATE"

@@ -1,10 +1,11 @@
-"""A box is a bundle and a runtime that runs it as the ordinary user: `rootless`, or runc as the oracle.
+"""A box is a bundle and a runtime that runs it as the ordinary user: `rootless`, or runc or crun as the oracle.
 
 The tests of the specification set a property, run a command in the box and look at what it sees.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -18,7 +19,10 @@ RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
 SHORT = 30  # seconds, for a container that hangs
 
 ORACLE = pytest.param("runc", marks=pytest.mark.oracle)
+CRUN = pytest.param("crun", marks=pytest.mark.oracle)
 BOTH = ("rootless", ORACLE)
+ALL = ("rootless", ORACLE, CRUN)
+"""With crun, which tests/conformance.py leaves to the tests that are marked with the specification."""
 
 RUNC_BUSY = "could not ensure we are a cloned binary: Device or resource busy"
 """runc 1.1.15, seldom: it cannot seal the copy of itself that it has just written. It is asked again."""
@@ -29,13 +33,14 @@ STATUS = "cat /proc/self/status"
 
 
 class Box:
-    """One bundle of `user`, run by `command` (`rootless` or `runc`, with its global flags).
+    """One bundle of `user`, run by `command` (`rootless`, `runc` or `crun`, with its global flags).
 
     Attributes:
         user: the account that runs it.
         path: the bundle.
         rootfs: its root file system.
-        oracle: the runtime is runc: a config made for root gets the user namespace that runc wants to be told.
+        runtime: the name of the program.
+        oracle: it is not ours: a config made for root gets the user namespace that runc wants to be told.
         name: the container's id.
         options: for every `user.run`, such as another user's ids.
     """
@@ -43,7 +48,8 @@ class Box:
     def __init__(self, user, command, *, name="box", options=None):
         self.user = user
         self.command = list(command)
-        self.oracle = os.path.basename(self.command[0]) == "runc"
+        self.runtime = os.path.basename(self.command[0])
+        self.oracle = self.runtime != "rootless"
         self.path = make_bundle(user, name=f"bundle-{name}")
         self.rootfs = self.path / "rootfs"
         self.name = name
@@ -90,10 +96,39 @@ class Box:
 
 
 def make_box(user, runtime, rootless_command, need, **options):
-    """Make a Box for a runtime by its name; skips where runc is not installed."""
+    """Make a Box for a runtime by its name; skips where that is not installed."""
     if runtime == "rootless":
         return Box(user, [rootless_command], **options)
-    return Box(user, [need("runc"), "--root", user.runtime_dir / "runc"], **options)
+    command = [need(runtime), "--root", user.runtime_dir / runtime]
+    if runtime == "crun":
+        command.append("--cgroup-manager=disabled")
+    return Box(user, command, **options)
+
+
+@contextlib.contextmanager
+def pure_cgroup2(runtime):
+    """Show cgroup v2 alone on /sys/fs/cgroup where crun needs it: crun 1.21 refuses a host that has v1 beside it.
+
+    The mount is made in the mount namespace of tests/run, never on the machine.
+    """
+    if runtime != "crun" or Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        yield
+        return
+    if os.geteuid() != 0 or " - tmpfs rootless-test-dev " not in Path("/proc/self/mountinfo").read_text():
+        pytest.skip("needs a host of pure cgroup v2, or root: crun 1.21 refuses others")
+    subprocess.run(["mount", "--types", "cgroup2", "cgroup2", "/sys/fs/cgroup"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "/sys/fs/cgroup"], check=True)
+
+
+def as_real_root(box):
+    """Have root of the host call the box's runtime, with state in the test's own directory; return the box."""
+    box.options = {"user": 0, "group": 0, "env": {"HOME": str(box.user.tmp), "XDG_RUNTIME_DIR": ""}}
+    box.command = [*box.command[:1], "--root", box.user.tmp / "root-state"]
+    subprocess.run(["chown", "-R", "0:0", box.path], check=True)
+    return box
 
 
 def own_mappings(user):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.user.boxes import BOTH, Box, make_box
+from tests.user.boxes import ALL, Box, make_box, pure_cgroup2
 
 
 @pytest.fixture
@@ -15,9 +15,19 @@ def box(user, rootless_command):
     box.close()
 
 
-@pytest.fixture(params=BOTH)
+@pytest.fixture(params=ALL)
 def either(request, user, rootless_command, need):
-    """The same, then with runc, which says whether the test is right."""
-    box = make_box(user, request.param, rootless_command, need)
-    yield box
-    box.close()
+    """The same, then with runc and crun, which say whether the test is right."""
+    with pure_cgroup2(request.param):
+        box = make_box(user, request.param, rootless_command, need)
+        yield box
+        box.close()
+
+
+@pytest.fixture(scope="module", params=ALL)
+def every(request, module_user, rootless_command, need):
+    """A bundle that many tests share, with each runtime."""
+    with pure_cgroup2(request.param):
+        box = make_box(module_user, request.param, rootless_command, need, name=request.param)
+        yield box
+        box.close()

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from rootless.launch import idmap, init, userns
-from rootless.launch.protocol import FAILED, NAMESPACES_READY, SKIPPED, USERNS_READY, read_message
+from rootless.launch.protocol import EXECUTING, FAILED, NAMESPACES_READY, SKIPPED, USERNS_READY, read_message
 from rootless.plan import ops
 from rootless.plan.encode import encode
 from rootless.plan.mount_options import SLAVE
@@ -132,6 +132,12 @@ class Executor:
             os.close(report)
             os.close(reply)
 
+    def until_executed(self, fd=None):
+        """Return the message after EXECUTING: None when the program runs, FAILED when it cannot."""
+        message = self.message(fd)
+        assert message == (EXECUTING, 0, 0, "", b""), message
+        return self.message(fd)
+
     def message(self, fd=None):
         """Return the next message, or None at end of file."""
         fd = self.report if fd is None else fd
@@ -166,7 +172,7 @@ class Executor:
                 self.answer(b"G")
             elif message.kind == SKIPPED:
                 self.skipped.append(message)
-            else:
+            elif message.kind != EXECUTING:
                 return message
         return None
 

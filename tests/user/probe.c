@@ -30,6 +30,7 @@ static const struct {
     {"bpf", SYS_bpf},
     {"clone3", SYS_clone3},
     {"getpriority", SYS_getpriority},
+    {"ioprio_get", SYS_ioprio_get},
     {"kexec_load", SYS_kexec_load},
     {"keyctl", SYS_keyctl},
     {"mount", SYS_mount},

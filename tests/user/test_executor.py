@@ -81,7 +81,7 @@ def test_the_protocol(user):
         assert status_of(pid)["PPid"] == str(os.getpid())
         assert status_of(pid)["NSpid"].split() == [str(pid), "1"]
         running.answer(b"S")
-        assert running.message() is None
+        assert running.until_executed() is None
         running.wait()
         assert running.statuses == {first: 0, pid: 7}
         with pytest.raises(ChildProcessError):
@@ -159,7 +159,7 @@ def test_nothing_reaches_the_program_but_its_streams(user):
             os.dup2(0, number)  # inheritable
         running = created()
         running.answer(b"S")
-        assert running.message() is None
+        assert running.until_executed() is None
         found = sorted(map(int, os.listdir(f"/proc/{running.pid}/fd")))
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
@@ -176,7 +176,7 @@ def test_kept_descriptors_reach_the_program(user, keep):
         os.dup2(0, 20)
         running = created(keep=keep)
         running.answer(b"S")
-        assert running.message() is None
+        assert running.until_executed() is None
         directory = f"/proc/{running.pid}/fd"
         found = {int(name): os.readlink(f"{directory}/{name}") for name in os.listdir(directory)}
         os.kill(running.pid, signal.SIGKILL)
@@ -195,7 +195,7 @@ def test_a_kept_descriptor_that_is_not_open_stays_closed(user):
         assert os.dup(0) == 3
         running = created(keep=1)
         running.answer(b"S")
-        assert running.message() is None
+        assert running.until_executed() is None
         found = sorted(map(int, os.listdir(f"/proc/{running.pid}/fd")))
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
@@ -274,7 +274,7 @@ def test_the_program_has_every_signal_at_its_default(user):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
         running = created()
         running.answer(b"S")
-        running.message()
+        assert running.until_executed() is None
         found = status_of(running.pid)
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
@@ -290,7 +290,7 @@ def test_start_over_a_socket(user):
         # the creator goes; its container stays and belongs to whoever starts it
         running.leave()
         caller = connect(listening)
-        assert running.message(caller.fileno()) is None
+        assert running.until_executed(caller.fileno()) is None
         assert running.wait() == 0
         return running.output()
 
@@ -306,7 +306,7 @@ def test_a_start_over_a_socket_says_why_the_program_cannot_run(user):
         running = created(waiting(args=[str(user.tmp / "script")]), start=listening.fileno())
         running.leave()
         caller = connect(listening)
-        message = running.message(caller.fileno())
+        message = running.until_executed(caller.fileno())
         assert running.message(caller.fileno()) is None
         return tuple(message), running.wait()
 
@@ -337,7 +337,7 @@ def test_only_the_first_start_counts(user):
         address = listening.getsockname()
         callers = [connect(listening), connect(listening)]
         listening.close()
-        assert running.message(callers[0].fileno()) is None
+        assert running.until_executed(callers[0].fileno()) is None
         with pytest.raises(ConnectionResetError):
             callers[1].recv(1)
         with pytest.raises(ConnectionRefusedError):

@@ -315,7 +315,7 @@ def test_no_descriptor_leads_out_of_the_root(user, root, number):
 
     (_, chdir, _), (_, command, _) = as_user(user, steps)
     # the descriptors of the protocol are pipes
-    assert (chdir, command) in {("ENOENT", "ENOENT"), ("ENOTDIR", "ENOENT")}
+    assert {chdir, command} <= {"ENOENT", "ENOTDIR"}
 
 
 def test_an_early_change_of_directory_may_wait_for_the_programs_user(user, root):
@@ -350,7 +350,7 @@ def programs(user):
     [
         (["missing"], "ENOENT"),
         (["dangling"], "ENOENT"),
-        (["works/below"], "ENOENT"),
+        (["works/below"], "ENOTDIR"),
         ([], "ENOENT"),
         (["not-executable"], "EACCES"),
         (["fifo"], "EACCES"),

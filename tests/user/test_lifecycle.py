@@ -604,7 +604,7 @@ def test_the_environment_of_the_caller_stays_outside(rootless, user):
     config = base_config("sh", "-c", "tr '\\0' '\\n' </proc/self/environ; echo --; env")
     config["process"]["env"] = ["PATH=/bin", "A=b", "A=c", "EMPTY=", "BLANK= x y "]
     bundle = make_bundle(user, config)
-    caller = {"SECRET": "of the caller", "_OCI_SYNCPIPE": "3", "LISTEN_FDS": "0", "NOTIFY_SOCKET": "/x"}
+    caller = {"SECRET": "of the caller", "_OCI_SYNCPIPE": "3", "LISTEN_FDS": "0", "LISTEN_PID": "1"}
     rootless.create("c1", bundle, env=caller)
     pid = rootless.pid("c1")
     assert b"SECRET" not in Path(f"/proc/{pid}/environ").read_bytes()
@@ -613,7 +613,7 @@ def test_the_environment_of_the_caller_stays_outside(rootless, user):
     exact, _, seen = rootless.output("c1").partition("--\n")
     assert exact.splitlines() == ["PATH=/bin", "A=b", "A=c", "EMPTY=", "BLANK= x y ", "HOME=/root"]
     assert "SECRET" not in seen
-    assert "NOTIFY_SOCKET" not in seen
+    assert "LISTEN_" not in seen
 
 
 def test_umask_and_signal_dispositions_are_not_the_callers(rootless, user):

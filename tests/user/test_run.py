@@ -471,7 +471,7 @@ def test_a_failure_is_one_object_with_its_warnings_in_it(rootless, user, warned)
         "RL-EXEC-NOT-FOUND",
     )
     (warning,) = record["warnings"]
-    assert (warning["level"], warning["where"]) == ("warning", "linux.resources.memory")
+    assert (warning["level"], warning["where"]) == ("warning", "linux.resources")
     assert json.loads(log.read_text()) == record, "podman reads the whole file as one object"
 
 
@@ -510,7 +510,7 @@ def test_without_a_log_people_read_standard_error(rootless, warned):
     done = rootless("run", "-b", warned, "c1")
     warning, error = done.stderr.splitlines()
     assert warning.startswith("rootless: warning: ")
-    assert "linux.resources.memory" in warning
+    assert "not enforced: memory.limit: " in warning
     assert error.startswith('rootless: exec: "/nope": stat /nope: no such file or directory')
 
     done = rootless("--log-format", "json", "run", "-b", warned, "c1")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.specification import CAPABILITY_SETS
 from tests.user.boxes import (
     STATUS,
     add_mount,
@@ -79,6 +80,7 @@ CAPABILITIES = {
 }
 
 
+@pytest.mark.spec(*(f"process.capabilities.{name}" for name in CAPABILITY_SETS), "process.noNewPrivileges")
 @pytest.mark.parametrize("case", CAPABILITIES)
 @pytest.mark.parametrize("no_new_privileges", [False, True])
 def test_capability_sets(either, case, no_new_privileges):
@@ -102,6 +104,7 @@ def test_without_capabilities_there_are_none(either):
     assert status_of(either.lines(config, STATUS), *SETS) == (mask(),) * 5
 
 
+@pytest.mark.spec(*(f"process.capabilities.{name}" for name in CAPABILITY_SETS))
 def test_every_capability(either):
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     names = (
@@ -155,6 +158,7 @@ def test_a_capability_that_cannot_be_granted_is_a_warning(box, sets, place):
 # --- Privileges -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("process.noNewPrivileges")
 @pytest.mark.parametrize("no_new_privileges", [False, True])
 def test_a_setuid_program(either, need, no_new_privileges):
     """Its owner's rights are gained unless noNewPrivileges forbids it, in a user namespace too."""

@@ -149,6 +149,7 @@ def test_recursive_options_take_back(either):
     assert table["/data"][0] == table["/data/below"][0] == {"rw", "relatime"}
 
 
+@pytest.mark.spec("mounts.options.bind", "mounts.options.rbind")
 def test_a_bind_mount_without_what_is_below(either):
     config = config_with_maps(either.user)
     source = tree(either, config)

@@ -78,6 +78,7 @@ def test_every_namespace_is_new_when_it_is_asked_for(either):
     assert {kind for kind in FILES if seen[kind] != own(kind)} == set(kinds)
 
 
+@pytest.mark.spec("linux.namespaces: inherited")
 def test_what_is_not_asked_for_is_shared(either):
     """But for the user and the mount namespace, without which an ordinary user runs nothing."""
     config = config_with_maps(either.user)
@@ -98,6 +99,7 @@ def test_one_new_namespace(box, kind):
     assert {kind for kind in FILES if seen[kind] != own(kind)} == {kind, "user", "mount"}
 
 
+@pytest.mark.spec("linux.namespaces.pid")
 def test_the_pid_namespace(either):
     lines = either.lines(config_with_maps(either.user), "echo $$; echo /proc/[0-9]*; kill -TERM 1; echo alive")
     assert lines == ["1", "/proc/1", "alive"]
@@ -110,6 +112,7 @@ def test_a_shared_pid_namespace(box):
     assert lines == ["shared"]
 
 
+@pytest.mark.spec("linux.namespaces.network")
 def test_the_loopback_is_up(either):
     script = (
         "ifconfig -a | grep -c Link; ifconfig lo | grep -oE 'UP LOOPBACK RUNNING|addr:[0-9.]+|::1/128'",
@@ -147,6 +150,7 @@ def test_hostname_and_domainname(either):
     assert socket.gethostname() != config["hostname"]
 
 
+@pytest.mark.spec("linux.namespaces.uts")
 def test_the_hosts_name_without_a_hostname(either):
     assert either.lines(config_with_maps(either.user), "hostname") == [socket.gethostname()]
 
@@ -162,6 +166,7 @@ def test_a_name_without_a_uts_namespace_is_refused(box, key):
     assert f"the container shares the host's uts namespace (config.json: {key}); fix: " in done.stderr
 
 
+@pytest.mark.spec("linux.namespaces.mount")
 def test_mounts_stay_inside(either):
     config = config_with_maps(either.user)
     config["process"]["capabilities"] = {name: ["CAP_SYS_ADMIN"] for name in ("bounding", "effective", "permitted")}
@@ -171,6 +176,7 @@ def test_mounts_stay_inside(either):
     assert f"{either.rootfs} / rw" in Path(f"/proc/{pid}/mountinfo").read_text()
 
 
+@pytest.mark.spec("linux.namespaces.ipc")
 def test_the_ipc_namespace(either):
     if not os.path.ismount("/dev/mqueue"):
         pytest.skip("needs /dev/mqueue on the host")
@@ -184,6 +190,7 @@ def test_the_ipc_namespace(either):
         Path("/dev/mqueue/of-the-host").unlink()
 
 
+@pytest.mark.spec("linux.namespaces.cgroup")
 def test_the_cgroup_namespace(either):
     config = config_with_maps(either.user)
     set_namespaces(config, "pid", "network", "ipc", "uts", "mount", "cgroup", "user")
@@ -245,6 +252,7 @@ def maps(lines):
     return [tuple(int(word) for word in line.split()) for line in lines]
 
 
+@pytest.mark.spec("linux.namespaces.user", "linux.uidMappings", "linux.gidMappings")
 def test_the_maps_of_config_json(either):
     config = config_with_maps(either.user)
     first = own_mappings(either.user)["uidMappings"][1]["hostID"]
@@ -349,6 +357,7 @@ def test_a_message_queue_between_two(either):
     ]
 
 
+@pytest.mark.spec("linux.namespaces[].path")
 @pytest.mark.parametrize("kind", ["network", "uts", "ipc", "cgroup"])
 def test_a_namespace_of_any_process(either, holder, kind):
     """One that `unshare` made, where setgroups(2) is denied."""

@@ -25,6 +25,7 @@ UNLIMITED = 2**64 - 1
 # --- args, env, cwd ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("process.args")
 def test_args_reach_the_program_as_they_are(either):
     words = ["two words", "", "-n", "ä€😀", "new\nline", "$HOME", "'\"\\"]
     config = config_with_maps(either.user, "xargs-free", *words)
@@ -48,6 +49,7 @@ def test_the_program_is_looked_for_in_the_path_of_the_container(either, path):
     assert either.lines(config) == ["/opt/tools" if path else "/bin"]
 
 
+@pytest.mark.spec("process.env")
 def test_the_environment_is_what_config_json_says(either):
     env = ["PATH=/bin", "HOME=/home", "EMPTY=", "EQUALS=a=b", "UNICODE=ä€😀", "BLANK=two words", "lower.case-1=x"]
     config = config_with_maps(either.user, "env")
@@ -72,6 +74,7 @@ def test_home_comes_from_the_image_where_it_is_missing(either, uid, given, home)
     assert either.lines(config, 'echo "$HOME"') == [home]
 
 
+@pytest.mark.spec("process.cwd")
 @pytest.mark.parametrize(
     ("cwd", "inside"),
     [("/", "/"), ("/data", "/data"), ("/new/deep", "/new/deep"), ("/link", "/data"), ("/data/../etc/.", "/etc")],
@@ -115,6 +118,7 @@ def test_a_cwd_that_is_no_directory(box):
 # --- Who --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("process.user.uid", "process.user.gid")
 @pytest.mark.parametrize("ids", [(0, 0), (0, 7), (33, 33), (1000, 0), (65536, 65536)])
 def test_user_and_group(either, need, ids):
     add_probe(either, need)
@@ -128,6 +132,7 @@ def test_user_and_group(either, need, ids):
     assert made.st_uid == (either.user.uid if uid == 0 else subordinate(either.user, uid))
 
 
+@pytest.mark.spec("process.user.additionalGids")
 @pytest.mark.parametrize("groups", [None, [], [5], [0, 33, 65536], list(range(100, 400))])
 def test_additional_gids(box, groups):
     """runc 1.1.15 sets none where it is not run by root: it keeps the caller's, and refuses any other."""
@@ -139,6 +144,7 @@ def test_additional_gids(box, groups):
     assert shown == [str(group) for group in groups or ()]
 
 
+@pytest.mark.spec("process.user.umask")
 @pytest.mark.parametrize(("umask", "shown"), [(0, "0000"), (0o077, "0077"), (0o27, "0027"), (None, "0022")])
 def test_umask(either, umask, shown):
     config = config_with_maps(either.user)
@@ -225,6 +231,7 @@ def hard_limit(name):
     return resource.getrlimit(list(SHOWN).index(name))[1] % 2**64
 
 
+@pytest.mark.spec("process.rlimits")
 def test_every_limit(either):
     config = config_with_maps(either.user)
     wanted = {}
@@ -268,6 +275,7 @@ def test_a_limit_above_the_callers_own_is_lowered(box):
 # --- The OOM score ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("process.oomScoreAdj")
 @pytest.mark.parametrize("more", [0, 1, 300])
 def test_oom_score_adj(either, more):
     own_score = int(Path("/proc/self/oom_score_adj").read_text())
@@ -300,6 +308,7 @@ def test_without_an_oom_score_it_is_the_callers(either):
 # --- The terminal -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("process.terminal", "process.consoleSize")
 def test_console_size(box, need):
     add_probe(box, need)
     config = base_config()
@@ -315,42 +324,15 @@ def test_console_size_means_nothing_without_a_terminal(either):
     assert either.lines(config, "tty || true") == ["not a tty"]
 
 
-# --- What is not there yet --------------------------------------------------------------------------------------------
-
-LATER = {
-    "process.apparmorProfile": ("process", "apparmorProfile", "profile"),
-    "process.selinuxLabel": ("process", "selinuxLabel", "system_u:system_r:container_t:s0"),
-    "process.scheduler": ("process", "scheduler", {"policy": "SCHED_BATCH", "nice": 5}),
-    "process.ioPriority": ("process", "ioPriority", {"class": "IOPRIO_CLASS_IDLE"}),
-}
+# --- For others, and for the log --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", LATER)
-def test_what_comes_later_is_refused(box, place):
-    section, key, value = LATER[place]
+def test_the_affinity_of_later_commands_is_not_that_of_the_first(box):
     config = base_config()
-    config[section][key] = value
-    done = box.run(config, "echo ran")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"rootless: {place} is not supported yet: the program would run without what config.json asks for "
-        f"(config.json: {place}); fix: remove {place} from config.json\n"
-    )
-
-
-@pytest.mark.parametrize("place", LATER)
-def test_what_comes_later_may_be_empty(box, place):
-    section, key, value = LATER[place]
-    config = base_config()
-    config[section][key] = None if isinstance(value, dict) else ""
-    assert box.lines(config, "echo ran") == ["ran"]
-
-
-def test_the_affinity_of_later_commands_is_noted(box):
-    config = base_config()
-    config["process"]["execCPUAffinity"] = {"initial": "0"}
-    done = box.run(config, "echo ran", check=True)
-    assert "it is for exec, which is not supported yet (config.json: process.execCPUAffinity)" in done.stderr
+    before = box.lines(config, "grep Cpus_allowed_list /proc/self/status")
+    config["process"]["execCPUAffinity"] = {"initial": "0", "final": "0"}
+    done = box.run(config, "grep Cpus_allowed_list /proc/self/status", check=True)
+    assert (done.stdout.splitlines(), done.stderr) == (before, "")
 
 
 def test_notes_go_to_the_log_too(box):

@@ -324,7 +324,7 @@ MOMENTS = (
     ("wait4", 3),
     ("renameat", 1),
     ("renameat", 2),
-    ("rename", 1),
+    ("linkat", 1),
     ("exit_group", 1),
 )
 """System calls of `create` from the claim of the id to the end."""

@@ -1,0 +1,88 @@
+"""A short run of the fuzzer in executor.c: whatever bytes a Plan is, the executor reads it within its bounds.
+
+ROOTLESS_FUZZ_SECONDS makes it a long run, which begins where the kept corpus ends and fails like the short one:
+
+    ROOTLESS_FUZZ_SECONDS=3600 tests/run tests/fuzz -o faulthandler_timeout=0
+
+ROOTLESS_FUZZ_CORPUS names a directory for the inputs that it finds worth keeping; tests/fuzz/corpus is what is left of
+such a directory after libFuzzer's -merge=1, which drops what reaches nothing new.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rootless.bundle.load import Bundle
+from rootless.errors import RootlessError
+from rootless.plan.compile import compile_plan
+from rootless.plan.encode import encode
+from rootless.plan.options import Options
+from tests.unit.test_plan_golden import CALLERS, CONFIGURATIONS
+
+HERE = Path(__file__).resolve().parent
+SOURCES = HERE.parent.parent / "helpers" / "init"
+CORPUS = HERE / "corpus"
+SECONDS = int(os.environ.get("ROOTLESS_FUZZ_SECONDS", "20"))
+LARGEST = 16384
+MOST_CORPUS_BYTES = 200_000
+
+FLAGS = (
+    *("-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1"),
+    *("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"),
+    # libFuzzer has a main of its own; what is mapped is to have exact bounds
+    *("-Dmain=executor_main", "-Dmmap=exact_mmap"),
+)
+
+
+@pytest.fixture(scope="session")
+def fuzz(tmp_path_factory, need):
+    """Return a function that runs the fuzzer with options and directories, and shows the input that it fails on."""
+    directory = tmp_path_factory.mktemp("fuzz")
+    program = directory / "fuzzer"
+    sources = [HERE / "executor.c", *sorted(SOURCES.glob("*.c"))]
+    subprocess.run([need("clang"), *FLAGS, f"-I{SOURCES}", *sources, "-o", program], check=True)
+
+    def run(*words) -> str:
+        words = [program, f"-artifact_prefix={directory}/found-", f"-max_len={LARGEST}", "-timeout=10", *words]
+        done = subprocess.run(words, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
+        if done.returncode:
+            found = [base64.b64encode(path.read_bytes()).decode() for path in directory.glob("found-*")]
+            pytest.fail(f"{done.stderr[-5000:]}\nThe input, in base64: {' '.join(found) or 'was not kept'}")
+        return done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def seeds(tmp_path_factory):
+    """Return a directory of Plans that real configurations become today."""
+    directory = tmp_path_factory.mktemp("seeds")
+    for name, config in CONFIGURATIONS.items():
+        for number, facts in enumerate(CALLERS.values()):
+            options = Options()
+            options.container = "c1"
+            try:
+                plan = compile_plan(Bundle("/home/user/bundle", config), facts, options)
+            except RootlessError:
+                continue
+            (directory / f"{name}-{number}").write_bytes(encode(plan.ops))
+    return directory
+
+
+def test_what_was_found_before_is_read_within_its_bounds(fuzz, seeds):
+    assert f"Done {len(list(CORPUS.iterdir())) + len(list(seeds.iterdir())) + 1} runs" in fuzz("-runs=0", CORPUS, seeds)
+
+
+def test_whatever_a_plan_is_it_is_read_within_its_bounds(fuzz, seeds, tmp_path):
+    found = Path(os.environ.get("ROOTLESS_FUZZ_CORPUS", tmp_path))
+    told = fuzz(f"-max_total_time={SECONDS}", "-print_final_stats=1", found, CORPUS, seeds)
+    assert int(told.partition("stat::number_of_executed_units:")[2].split()[0]) > 1000 * SECONDS, told
+
+
+def test_the_corpus_is_small():
+    assert 0 < sum(path.stat().st_size for path in CORPUS.iterdir()) < MOST_CORPUS_BYTES

@@ -1,0 +1,30 @@
+"""What several of the unit tests ask for."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+SOURCES = HERE.parent.parent / "helpers" / "init"
+SANITIZERS = "-fsanitize=address,undefined"
+
+
+@pytest.fixture(scope="session")
+def decoder(tmp_path_factory, need):
+    """Return a function that has the executor's decoder, built with sanitizers, judge a Plan."""
+    program = tmp_path_factory.mktemp("decode") / "decode"
+    words = [need("gcc"), "-std=gnu11", "-g", "-O1", SANITIZERS, "-fno-sanitize-recover=all", f"-I{SOURCES}"]
+    subprocess.run([*words, HERE / "data/decode.c", SOURCES / "plan.c", "-o", program], check=True)
+    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+
+        def judge(plan: bytes) -> str:
+            process.stdin.write(struct.pack("=I", len(plan)) + plan)
+            return process.stdout.readline().decode().strip() or pytest.fail("a sanitizer ended it: see standard error")
+
+        yield judge
+        process.stdin.close()
+        assert process.wait() == 0
