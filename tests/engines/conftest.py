@@ -1,0 +1,126 @@
+"""The engines, each with stores and sockets of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RUN
+from tests.engines.enclosure import Enclosed, Enclosure, stop
+from tests.engines.engines import HELPERS, Engine, make_image, opened_podman
+from tests.user.containers import until
+
+
+@pytest.fixture(scope="session")
+def image(directory, need):
+    """The archive of an image that every engine can load."""
+    need("busybox")
+    return make_image(directory)
+
+
+@pytest.fixture(scope="session")
+def enclosure(need):
+    """Namespaces for what root runs."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: makes namespaces and cgroups")
+    need("tini")
+    enclosure = Enclosure()
+    yield enclosure
+    enclosure.close()
+
+
+@pytest.fixture(scope="session")
+def directory():
+    """A directory for the engines of the session, on a path that everybody may search."""
+    directory = Path(tempfile.mkdtemp(prefix="engines-", dir=RUN or None))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def podman(module_user, image, need, rootless_command):
+    """The ordinary user's podman, calling rootless unless told otherwise."""
+    with opened_podman(module_user, image, need("podman")) as podman:
+        yield podman
+    podman.remove_stores()
+
+
+@pytest.fixture(scope="module")
+def podman_in_cgroup2(module_user, enclosure, image, need, rootless_command):
+    """The ordinary user's podman where there is but cgroup v2, so that crun too works."""
+    account = Enclosed(module_user.name, module_user.tmp, enclosure)
+    with opened_podman(account, image, need("podman")) as podman:
+        yield podman
+
+
+@pytest.fixture(scope="module")
+def root_podman(directory, enclosure, image, need, rootless_command):
+    """Root's podman."""
+    account = Enclosed("root", Path(tempfile.mkdtemp(dir=directory)), enclosure)
+    with opened_podman(account, image, need("podman")) as podman:
+        yield podman
+
+
+@pytest.fixture(scope="session")
+def docker(directory, enclosure, image, need, rootless_command):
+    """A client of a dockerd that has been given helpers/docker/daemon.json; it builds with rootless."""
+    account = Enclosed("root", Path(tempfile.mkdtemp(dir=directory)), enclosure)
+    need("docker-init")
+    socket = account.tmp / "socket"
+    flags = ["--data-root=/run/docker-data", "--exec-root=/run/docker", "--pidfile=/run/docker.pid"]
+    flags += ["--iptables=false", "--ip6tables=false", "--bridge=none", "--default-runtime=rootless"]
+    dockerd = [need("dockerd"), f"--config-file={HELPERS}/docker/daemon.json", f"--host=unix://{socket}", *flags]
+    path = f"{RUN}/bin:{account.env['PATH']}"
+    env = {"PATH": path, "DOCKER_BUILDKIT_RUNC_COMMAND": rootless_command}
+    docker = Engine(account, [need("docker"), f"--host=unix://{socket}"], {"DOCKER_CONFIG": str(account.tmp)})
+    with _daemon(account, dockerd, env, docker):
+        docker("load", "--quiet", "--input", image, check=True)
+        yield docker
+        docker("system", "prune", "--all", "--force", check=True)
+
+
+@pytest.fixture(scope="session")
+def ctr(directory, enclosure, image, need, rootless_command):
+    """A client of a containerd."""
+    account = Enclosed("root", Path(tempfile.mkdtemp(dir=directory)), enclosure)
+    socket = account.tmp / "socket"
+    config = account.tmp / "config.toml"
+    config.write_text(
+        f'version = 2\nroot = "/run/containerd-data"\nstate = "/run/containerd"\n[grpc]\naddress = "{socket}"\n'
+    )
+    ctr = Engine(account, [need("ctr"), "--address", socket], {})
+    with _daemon(account, [need("containerd"), "--config", config], {}, ctr):
+        ctr("images", "import", image, check=True)
+        yield ctr
+
+
+@contextmanager
+def _daemon(account, words, env, client):
+    """Run a daemon until the end, from when its client can talk to it."""
+    log = account.tmp / "log"
+    with log.open("w") as file:
+        daemon = account.popen(words, env=env, stdout=file, stderr=file)
+    try:
+
+        def answers():
+            assert daemon.poll() is None, log.read_text()[-2000:]
+            return client("version").returncode == 0
+
+        until(answers, f"{words[0]} answers")
+        yield
+    finally:
+        stop(daemon)
+
+
+@pytest.fixture
+def running(podman):
+    """A container of the ordinary user's podman that runs, by its name."""
+    name = podman.detach("running")
+    yield name
+    podman("rm", "--force", "--time=0", name, check=True)

@@ -1,0 +1,215 @@
+"""docker as root: `docker run --runtime rootless`, with a dockerd of the tests' own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.engines.engines import FOREVER, IMAGE
+from tests.user.containers import until
+from tests.user.test_terminal import Typewriter
+
+DOCKER_RUN = ["run", "--rm", "--pull=never", "--network=none"]
+RUN = [*DOCKER_RUN, "--runtime=rootless"]
+
+
+@pytest.fixture
+def running(docker):
+    """A container that runs, by its name."""
+    name = "running"
+    docker("run", "--detach", *RUN[2:], f"--name={name}", IMAGE, *FOREVER, check=True)
+    until(lambda: "up" in docker.out("logs", name), f"{name} is up")
+    yield name
+    docker("rm", "--force", name, check=True)
+
+
+def inspect(docker, name, template):
+    return docker.out("inspect", "--format", f"{{{{{template}}}}}", name)
+
+
+def status(docker, name):
+    return inspect(docker, name, ".State.Status")
+
+
+def left(docker):
+    """What rootless knows of docker's containers."""
+    return docker.account.run(["ls", "-A", "/run/docker/runtime-runc/moby"]).stdout.split()
+
+
+def test_docker_knows_the_runtime(docker):
+    runtimes = json.loads(docker.out("info", "--format", "{{json .Runtimes}}"))
+    assert runtimes["rootless"]["path"] == "rootless"
+    assert "features" in str(runtimes["rootless"].get("status", {}))
+
+
+def test_run(docker):
+    done = docker(*RUN, "--interactive", IMAGE, "sh", "-c", "cat; echo err >&2; exit 7", input="in\n")
+
+    assert (done.returncode, done.stdout, done.stderr) == (7, "in\n", "err\n")
+    until(lambda: left(docker) == [], "nothing is left")
+
+
+def test_it_is_rootless_that_runs_it(docker, running, rootless_command):
+    assert inspect(docker, running, ".HostConfig.Runtime") == "rootless"
+    words = [rootless_command, "--root=/run/docker/runtime-runc/moby", "state", *left(docker)]
+    state = docker.account.run(words, check=True)
+    assert json.loads(state.stdout)["status"] == "running"
+
+
+def test_run_detached_logs_and_stop(docker):
+    docker("run", "--detach", *RUN[2:], "--name=logged", IMAGE, *FOREVER, check=True)
+    until(lambda: docker.out("logs", "logged") == "up", "output is logged")
+
+    docker("stop", "logged", check=True)
+
+    assert (status(docker, "logged"), inspect(docker, "logged", ".State.ExitCode")) == ("exited", "9")
+    docker("start", "logged", check=True)
+    assert status(docker, "logged") == "running"
+    docker("kill", "logged", check=True)
+    assert docker.out("wait", "logged") == "137"
+    docker("rm", "logged", check=True)
+
+
+def test_rm_by_force_of_what_runs(docker):
+    docker("run", "--detach", *RUN[2:], "--name=removed", IMAGE, "sleep", "1000", check=True)
+    docker("rm", "--force", "removed", check=True)
+    until(lambda: left(docker) == [], "nothing is left")
+
+
+def test_exec(docker, running):
+    script = "id -u; id -g; pwd; echo $THIS; cat; exit 7"
+    flags = ["--interactive", "--user=1000:33", "--workdir=/tmp", "--env=THIS=that"]
+
+    done = docker("exec", *flags, running, "sh", "-c", script, input="in\n")
+
+    assert (done.returncode, done.stdout, done.stderr) == (7, "1000\n33\n/tmp\nthat\nin\n", "")
+
+
+def test_exec_with_a_terminal(docker, running):
+    with Typewriter(docker, docker.argv("exec", "-it", running, "sh"), size=(33, 77)) as terminal:
+        terminal.until(b"/ # ")
+        terminal.type(b"tty; until [ \"$(stty size)\" = '33 77' ]; do :; done; echo size-$((6*7)); exit 5\n")
+        terminal.until(b"/dev/pts/")
+        terminal.until(b"size-42")
+        terminal.ends(5)
+
+
+def test_attach_to_a_terminal(docker):
+    docker("run", "--detach", *RUN[2:], "-it", "--name=attached", IMAGE, "sh", check=True)
+    with Typewriter(docker, docker.argv("attach", "attached"), size=(33, 77)) as terminal:
+        terminal.type(b"until [ \"$(stty size)\" = '33 77' ]; do :; done; echo size-$((6*7)); exit 5\n")
+        terminal.until(b"size-42")
+        terminal.ends(5)
+    docker("rm", "attached", check=True)
+
+
+def test_attach(docker):
+    docker(
+        "create",
+        *RUN[1:],
+        "--interactive",
+        "--name=attached",
+        IMAGE,
+        "sh",
+        "-c",
+        "read line; echo got $line",
+        check=True,
+    )
+    done = docker("start", "--attach", "--interactive", "attached", input="this\n")
+    assert (done.returncode, done.stdout) == (0, "got this\n")
+
+
+def test_top_and_healthcheck(docker):
+    health = ["--health-cmd=test -e /well", "--health-interval=100ms", "--health-retries=1"]
+    docker("run", "--detach", *RUN[2:], *health, "--name=healthy", IMAGE, *FOREVER, check=True)
+    until(lambda: inspect(docker, "healthy", ".State.Health.Status") == "unhealthy", "it is unhealthy")
+    docker("exec", "healthy", "touch", "/well", check=True)
+    until(lambda: inspect(docker, "healthy", ".State.Health.Status") == "healthy", "it is healthy")
+    assert "sleep 0.1" in docker.out("top", "healthy")
+    docker("rm", "--force", "healthy", check=True)
+
+
+def test_pause_and_unpause(docker, running):
+    docker("pause", running, check=True)
+    assert status(docker, running) == "paused"
+    docker("unpause", running, check=True)
+    assert status(docker, running) == "running"
+    assert docker("exec", running, "true").returncode == 0
+
+
+def test_stats(docker, running):
+    """Its numbers come from the container's cgroup; in the enclosure no controller fills them in, for no runtime."""
+    container_id, pid = (inspect(docker, running, template) for template in (".Id", ".State.Pid"))
+
+    assert docker.out("stats", "--no-stream", "--format={{.Name}}", running) == running
+    members = docker.account.run(["cat", f"/sys/fs/cgroup/docker/{container_id}/cgroup.procs"], check=True).stdout
+    assert pid in members.split()
+
+
+OPTIONS = {
+    "read-only": (["--read-only", "--tmpfs=/tmp"], "touch /x; touch /tmp/x && echo tmp"),
+    "user": (["--user=1000:33", "--group-add=5"], "id; grep Cap /proc/self/status"),
+    "cap-drop all": (["--cap-drop=all"], "grep Cap /proc/self/status"),
+    "no-new-privileges": (["--security-opt=no-new-privileges"], "grep NoNew /proc/self/status"),
+    "seccomp unconfined": (["--security-opt=seccomp=unconfined"], "grep Seccomp: /proc/self/status"),
+    "privileged": (
+        ["--privileged"],
+        "grep -e Cap -e Seccomp: /proc/self/status; ls /dev/mapper; stat -c %t,%T /dev/net/tun",
+    ),
+    "volume": (["--volume=/etc/passwd:/passwd:ro"], "wc -l </passwd; touch /passwd"),
+    "init": (["--init"], "cat /proc/1/comm"),
+    "device": (["--device=/dev/fuse"], "stat -c %t,%T,%a /dev/fuse; : </dev/fuse"),
+    "devices": ([], "ls /dev; mknod /tmp/null c 1 3 && stat -c %t,%T /tmp/null"),
+    "sysctl": (["--sysctl=net.ipv4.ip_forward=1"], "cat /proc/sys/net/ipv4/ip_forward"),
+    "ulimit": (["--ulimit=nofile=123:456"], "ulimit -n; ulimit -Hn"),
+    "host namespaces": (
+        ["--network=host", "--pid=host", "--ipc=host", "--uts=host", "--cgroupns=host"],
+        "for n in net pid ipc uts cgroup; do readlink /proc/self/ns/$n; done",
+    ),
+    "mounts": ([], 'awk \'{print $5, $5 ~ "^/proc/" ? "" : $6}\' /proc/self/mountinfo | sort'),
+    "oom-score-adj": (["--oom-score-adj=500"], "cat /proc/self/oom_score_adj"),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_does_what_it_does_under_runc(docker, need, option):
+    need("runc")
+    flags, script = OPTIONS[option]
+    command = [*flags, IMAGE, "sh", "-c", script]
+    words = [word for word in DOCKER_RUN if not (word == "--network=none" and "--network=host" in flags)]
+
+    ours, theirs = (docker(*words, f"--runtime={runtime}", *command) for runtime in ("rootless", "runc"))
+
+    assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
+    assert ours.stdout
+
+
+@pytest.mark.parametrize("builder", ["the engine itself", "BuildKit"])
+def test_build(docker, builder):
+    context = docker.account.tmp / "context"
+    context.mkdir(exist_ok=True)
+    (context / "file").write_text("from the context\n")
+    (context / "Dockerfile").write_text(
+        f'FROM {IMAGE}\nRUN id -u >/who\nCOPY file /\nWORKDIR /work\nUSER 1000:33\nRUN ["sh", "-c", "id -u; id -g"]\n'
+    )
+    kit = builder == "BuildKit"
+    words = ["build", "--network=none", "--no-cache", "--tag=localhost/built", *(["--progress=plain"] if kit else [])]
+    done = docker.account.run(docker.argv(*words, context), env=docker.env | {"DOCKER_BUILDKIT": str(int(kit))})
+
+    assert done.returncode == 0, done.stderr
+    assert "1000" in done.stdout + done.stderr
+    assert docker.out(*RUN, "localhost/built", "sh", "-c", "pwd; cat /who /file").splitlines() == [
+        "/work",
+        "0",
+        "from the context",
+    ]
+
+
+def test_a_step_that_fails_is_the_builds_failure(docker):
+    context = docker.account.tmp / "failing"
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN exit 42\n")
+    done = docker("build", "--network=none", context)
+    assert done.returncode != 0
+    assert "exit code: 42" in done.stderr

@@ -1,0 +1,135 @@
+"""The exit status that an engine makes of a runtime's words, compared with what it makes of crun's and runc's."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.engines.engines import IMAGE
+from tests.engines.test_docker import DOCKER_RUN
+
+RUN = {
+    "a status of its own": ([], ["sh", "-c", "exit 3"]),
+    "ended by a signal": (["--init"], ["sh", "-c", "kill -KILL $$"]),
+    "not in PATH": ([], ["nope"]),
+    "not there": ([], ["/nope/nope"]),
+    "not there, relative": ([], ["./nope"]),
+    "not executable": ([], ["/etc/passwd"]),
+    "a directory": ([], ["/etc"]),
+    "below a file": ([], ["/etc/passwd/nope"]),
+    "no name": ([], [""]),
+    "a file on a directory": (["--volume={tmp}/script:/etc"], ["true"]),
+    "a mount below a file": (["--device=/dev/null:/etc/passwd/null"], ["true"]),
+    "a bad mount option": (["--mount=type=tmpfs,destination=/x,tmpfs-size=bad"], ["true"]),
+    "a sysctl that is not there": (["--sysctl=net.nope=1"], ["true"]),
+    "a user that is not mapped": (["--user=100000"], ["true"]),
+    "a group that is not mapped": (["--user=5000:100000"], ["true"]),
+    "a host name that is too long": ([f"--hostname={'x' * 70}"], ["true"]),
+    "a working directory that is a file": (["--workdir=/etc/passwd"], ["true"]),
+}
+EXEC = {
+    "a status of its own": ([], ["sh", "-c", "exit 3"]),
+    "ended by a signal": ([], ["sh", "-c", "kill -KILL $$"]),
+    "not in PATH": ([], ["nope"]),
+    "not there": ([], ["/nope/nope"]),
+    "not executable": ([], ["/etc/passwd"]),
+    "a directory": ([], ["/etc"]),
+    "below a file": ([], ["/etc/passwd/nope"]),
+    "a working directory that is not there": (["--workdir=/nope"], ["true"]),
+    "a working directory that is a file": (["--workdir=/etc/passwd"], ["true"]),
+    "a user that is not mapped": (["--user=100000"], ["true"]),
+    "not in PATH, detached": (["--detach"], ["nope"]),
+}
+RUNTIMES = ("rootless", "crun", "runc")
+DOCKER = ("not in PATH", "not there", "not executable", "a directory", "below a file", "a status of its own")
+
+
+@pytest.fixture(scope="module")
+def podman(podman_in_cgroup2, need):
+    """podman where all three run, and a file that some cases name."""
+    for runtime in RUNTIMES[1:]:
+        need(runtime)
+    script = podman_in_cgroup2.account.tmp / "script"
+    script.write_text("#!/nope\n")
+    script.chmod(0o755)
+    return podman_in_cgroup2
+
+
+@pytest.fixture(scope="module")
+def containers(podman):
+    """A container of each runtime that runs."""
+    for runtime in RUNTIMES:
+        podman.with_runtime(runtime, "run", "--detach", f"--name={runtime}", IMAGE, "sleep", "1000", check=True)
+    yield RUNTIMES
+    podman("rm", "--force", "--time=0", *RUNTIMES, check=True)
+
+
+@pytest.fixture(scope="module")
+def docker_containers(docker, need):
+    """The same of docker's."""
+    names = ("rootless", need("runc").rpartition("/")[2])
+    for name in names:
+        docker(
+            "run",
+            "--detach",
+            f"--name={name}",
+            f"--runtime={name}",
+            *DOCKER_RUN[2:],
+            IMAGE,
+            "sleep",
+            "1000",
+            check=True,
+        )
+    yield names
+    docker("rm", "--force", *names, check=True)
+
+
+@pytest.mark.parametrize("case", RUN)
+def test_podman_run(podman, case):
+    flags, command = RUN[case]
+    words = ["run", "--rm", *(flag.format(tmp=podman.account.tmp) for flag in flags), IMAGE, *command]
+
+    ours, theirs = (podman.with_runtime(runtime, *words) for runtime in ("rootless", "crun"))
+
+    assert ours.returncode == theirs.returncode != 0, (ours.stderr, theirs.stderr)
+
+
+@pytest.mark.parametrize("case", EXEC)
+def test_podman_exec(podman, containers, case):
+    flags, command = EXEC[case]
+
+    ours, *theirs = (podman("exec", *flags, name, *command) for name in containers)
+
+    # a directory is "not permitted" in the words of crun alone
+    assert ours.returncode in {each.returncode for each in theirs} - {0}, (ours.stderr, theirs)
+
+
+def test_podman_tells_the_whole_line(podman):
+    done = podman.run(IMAGE, "/etc/passwd")
+
+    assert done.stderr.count("\n") == 1
+    assert "permission denied (config.json: process.args[0]); fix: make it executable (chmod +x)" in done.stderr
+
+
+def test_podman_is_told_when_the_kernel_refuses_the_program(podman):
+    """Under crun and runc the container has started then, and says nothing: exit status 1."""
+    done = podman.run(f"--volume={podman.account.tmp}/script:/script:ro", IMAGE, "/script")
+
+    assert done.returncode == 126
+    assert "its first line names the interpreter /nope" in done.stderr
+
+
+@pytest.mark.parametrize("case", DOCKER)
+def test_docker_run(docker, need, case):
+    need("runc")
+    command = RUN[case][1]
+
+    ours, theirs = (docker(*DOCKER_RUN, f"--runtime={name}", IMAGE, *command) for name in ("rootless", "runc"))
+
+    assert ours.returncode == theirs.returncode != 0, ours.stderr
+
+
+@pytest.mark.parametrize("case", DOCKER)
+def test_docker_exec(docker, docker_containers, case):
+    ours, theirs = (docker("exec", name, *EXEC[case][1]) for name in docker_containers)
+
+    assert ours.returncode == theirs.returncode != 0, ours.stderr

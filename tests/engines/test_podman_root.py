@@ -1,0 +1,69 @@
+"""podman as root, and with user namespaces that its user asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.engines.engines import IMAGE
+from tests.user.containers import until
+
+
+@pytest.fixture
+def running(root_podman):
+    """A container that runs, by its name."""
+    name = root_podman.detach("running")
+    yield name
+    root_podman("rm", "--force", "--time=0", name, check=True)
+
+
+def test_run(root_podman):
+    done = root_podman.run("--interactive", IMAGE, "sh", "-c", "cat; cat /proc/self/uid_map; exit 7", input="in\n")
+
+    assert (done.returncode, done.stderr) == (7, "")
+    assert done.stdout.split() == ["in", "0", "0", "4294967295"]
+    until(lambda: root_podman.left() == [], "nothing is left")
+
+
+def test_exec_stop_and_rm(root_podman, running):
+    assert root_podman("exec", running, "sh", "-c", "exit 5").returncode == 5
+    root_podman("stop", running, check=True)
+    assert root_podman.inspect(running, ".State.ExitCode") == "9"
+
+
+def test_pause_and_unpause(root_podman, running):
+    root_podman("pause", running, check=True)
+    assert root_podman.inspect(running, ".State.Status") == "paused"
+    root_podman("unpause", running, check=True)
+    assert root_podman("exec", running, "true").returncode == 0
+
+
+@pytest.mark.parametrize("first", [1, 100000])
+def test_a_user_namespace_of_other_ids(first, root_podman, podman_in_cgroup2):
+    """Its root may not reach what its caller binds into it, such as /etc/hosts."""
+    podman = podman_in_cgroup2 if first == 1 else root_podman
+    ids = [f"--{kind}map=0:{first}:5000" for kind in ("uid", "gid")]
+
+    lines = podman.run(*ids, IMAGE, "cat", "/proc/self/uid_map", "/etc/hosts", check=True).stdout.splitlines()
+
+    assert lines[0].split() == ["0", str(first), "5000"]
+    assert any("localhost" in line for line in lines)
+
+
+OPTIONS = {
+    "plain": ([], "id; grep -E '^(Cap|Seccomp:)' /proc/self/status; ls /dev"),
+    "privileged": (["--privileged"], "grep -E '^(Cap|Seccomp:)' /proc/self/status; ls /dev | wc -l"),
+    "device": (["--device=/dev/fuse"], "stat -c %t,%T,%a /dev/fuse; : </dev/fuse"),
+    "mounts": ([], 'awk \'{print $5, $5 ~ "^/proc/" ? "" : $6}\' /proc/self/mountinfo | sort'),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_does_what_it_does_under_runc(root_podman, need, option):
+    need("runc")
+    flags, script = OPTIONS[option]
+    words = ["run", "--rm", *flags, IMAGE, "sh", "-c", script]
+
+    ours, theirs = (root_podman.with_runtime(runtime, *words) for runtime in ("rootless", "runc"))
+
+    assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
+    assert ours.returncode == 0
