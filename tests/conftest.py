@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance import Conformance
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 ON_CI = os.environ.get("CI", "") not in ("", "false", "0")
 PROVIDED = "provided by CI"
@@ -20,11 +22,12 @@ RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
 """Directory that tests/run made for this run: every component of its path is open to everybody."""
 
 
-def pytest_configure():
+def pytest_configure(config):
     """Let the programs under test begin with every signal at its default: nohup or a shell's `&` ignores some."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+    config.pluginmanager.register(Conformance(config), "conformance")
 
 
 class User:
@@ -83,6 +86,12 @@ class User:
 @pytest.fixture
 def user(request):
     """An ordinary user with a range of subordinate ids."""
+    yield from _user(0, request)
+
+
+@pytest.fixture(scope="module")
+def module_user(request):
+    """The same user, with a directory for all tests of a module."""
     yield from _user(0, request)
 
 
