@@ -148,18 +148,22 @@ find_python() {
 make_environment() {
     export ROOTLESS_BUILD_INIT=native PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
     export ZIG_GLOBAL_CACHE_DIR="$1/zig-cache"
+    # All of it is compiled below, once.
+    export PIP_COMPILE=0
     # No cache that --uninstall would have to leave behind, unless there is one to use.
     [ -n "${PIP_CACHE_DIR:-}" ] || export PIP_NO_CACHE_DIR=1
     [ -n "${UV_CACHE_DIR:-}" ] || export UV_NO_CACHE=1
-    if "$python" -I -m venv "$1" >/dev/null 2>&1; then
+    # A pip that is there already saves making one for the environment, which takes longer than the rest.
+    if "$python" -I -m venv --without-pip "$1" >/dev/null 2>&1 &&
+        "$python" -I -m pip --python "$1/bin/python3" --version >/dev/null 2>&1; then
+        "$python" -I -m pip --quiet --python "$1/bin/python3" install "$here"
+    elif "$python" -I -m venv --clear "$1" >/dev/null 2>&1; then
         "$1/bin/python3" -I -m pip --quiet install "$here"
         "$1/bin/python3" -I -m pip --quiet uninstall --yes pip
     elif command -v uv >/dev/null; then
         rm -rf -- "$1"
         uv --quiet venv --python "$python" "$1"
         uv --quiet pip install --python "$1/bin/python3" "$here"
-    elif "$python" -I -m pip --version >/dev/null 2>&1 && "$python" -I -m venv --clear --without-pip "$1"; then
-        "$python" -I -m pip --quiet --python "$1/bin/python3" install "$here"
     else
         case $family in
             debian) fix="sudo apt-get install python3-venv" ;;
