@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LOADER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "rootless", "image.py")
 
 COMMON = "__main__ cli.lifecycle cli.output bundle.jsontext"
-RUNS = f"{COMMON} container.create container.console container.foreground"
+RUNS = f"{COMMON} bundle.check host.cgroups container.create container.console container.foreground"
 IMPORTED = {
     "create": RUNS,
     "run": f"{RUNS} container.run",

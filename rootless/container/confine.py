@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from rootless import log
 from rootless.cgroup.group import Group, make_anew
+from rootless.container import store
 from rootless.container.give_back import PERHAPS, SURE
 from rootless.container.lifecycle import boot_id
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.paths import normal
+from rootless.paths import normal, parent
 from rootless.plan.cgroups import CGROUPFS, PLACE, SYSTEMD
 
 TYPE_CHECKING = False
@@ -35,6 +36,8 @@ class Confinement:
         self._wanted = wanted
         self._entry = entry
         self._group: Group | None = None
+        if wanted.path or wanted.unit:
+            _refuse_anothers(wanted, entry)
         if wanted.manager == CGROUPFS:
             self._group = self._make()
             self.fd = self._group.fd
@@ -85,6 +88,33 @@ class Confinement:
         wanted, certainty = self._wanted, SURE if sure else PERHAPS
         lines = (boot_id(), wanted.manager, certainty, wanted.unit, wanted.user_manager, path, *parents)
         self._entry.note_cgroup("\n".join(lines))
+
+
+def _refuse_anothers(wanted: Cgroup, entry: Entry) -> None:
+    """Refuse the cgroup of a container that has stopped and is not deleted: whoever ends that one would end this.
+
+    Raises:
+        RootlessError: `RL-CGROUP`, with whose it is.
+    """
+    root = parent(entry.path)
+    for container_id in store.ids(root):
+        if container_id == entry.container_id:
+            continue
+        try:
+            with store.find(root, container_id, lock=False) as other:
+                state = other.read() or {}
+        except RootlessError:
+            continue  # it went away meanwhile, or nobody can tell what it has
+        if state.get("bootId") != boot_id():
+            continue
+        if (wanted.path and state.get("cgroup") == wanted.path) or (wanted.unit and state.get("unit") == wanted.unit):
+            raise RootlessError(
+                f"cannot use the cgroup {wanted.path or wanted.unit}",
+                cause=f"it is that of container {container_id}",
+                where="linux.cgroupsPath",
+                fix=f"rootless delete {container_id}, or name another",
+                code="RL-CGROUP",
+            )
 
 
 def _tell(unmet: Unmet, *, required: bool) -> None:

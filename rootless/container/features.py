@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 OLDEST_VERSION = "1.0.0"
 
-_UNSAFE_ANNOTATIONS = ("org.criu.config", "run.oci.")
-"""They name files and sockets of the host that the caller's rights are used on: not for whoever made the image."""
+_UNSAFE_ANNOTATIONS = ("org.criu.config", "org.systemd.property.", "run.oci.")
+"""They name files, sockets and units of the host that the caller's rights are used on: not for who made the image."""
 
 _CGROUP = {"v1": False, "v2": True, "systemd": True, "systemdUser": True, "rdma": True}
 _FLAG_SINCE = {"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": (5, 19)}

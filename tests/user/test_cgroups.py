@@ -157,10 +157,38 @@ def test_one_that_somebody_is_in_is_refused(runs, user):
     runs.create("c1", bundle)
     done = runs.create("c2", bundle, check=False)
     assert done.returncode == 1
-    assert "there are processes in it: it is another container's (config.json: linux.cgroupsPath)" in done.stderr
+    assert "it is that of container c1 (config.json: linux.cgroupsPath); fix: rootless delete c1" in done.stderr
     assert runs.status("c1") == "created"
     assert runs("state", "c2").returncode == 1
     assert procs(runs.view.directory / "the/same") == [runs.pid("c1")]
+
+
+def test_one_that_a_container_of_another_root_is_in_is_refused(runs, user, rootless_command):
+    bundle = bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath="/the/same"))
+    runs.create("c1", bundle)
+    other = InView(runs.view, user, rootless_command)
+    other.root = user.tmp / "other"
+    done = other.create("c2", bundle, check=False)
+    assert done.returncode == 1
+    assert "there are processes in it: it is another container's (config.json: linux.cgroupsPath)" in done.stderr
+    assert procs(runs.view.directory / "the/same") == [runs.pid("c1")]
+
+
+def test_that_of_one_that_has_stopped_is_refused_until_it_is_deleted(runs, user):
+    bundle = bundle_for(user, "sleep 600", change=lambda config: config["linux"].update(cgroupsPath="/the/same"))
+    runs(
+        "run",
+        "--keep",
+        "--bundle",
+        bundle_for(user, "true", name="short", change=lambda config: config["linux"].update(cgroupsPath="/the/same")),
+        "c1",
+        check=True,
+    )
+    assert runs.status("c1") == "stopped"
+    done = runs.create("c2", bundle, check=False)
+    assert "it is that of container c1 (config.json: linux.cgroupsPath); fix: rootless delete c1" in done.stderr
+    assert runs("delete", "c1").returncode == 0
+    runs.create("c2", bundle)
 
 
 @pytest.mark.parametrize("path", ["cgroup.procs", "new/cgroup.procs/c1", "a\nb/c"])
