@@ -6,7 +6,7 @@ import posix
 
 from rootless.container import store
 from rootless.container.ending import abandon, destroy, end, readable
-from rootless.container.lifecycle import STOPPED, allow, open_process, shown, status
+from rootless.container.lifecycle import STOPPED, allow, boot_id, open_process, shown, status
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -113,7 +113,7 @@ def kill(options: Options) -> None:
             if process < 0:
                 if not options.all:
                     allow("kill", container_id, STOPPED)
-                if "cgroup" in found and now == STOPPED:
+                if "cgroup" in found and now == STOPPED and found["bootId"] == boot_id():
                     signal_cgroup(found["cgroup"], options.signal)
                 continue
             try:

@@ -385,6 +385,19 @@ def test_orphans_of_one_that_has_ended_go_with_it(runs, user):
     assert runs.view.cgroups() == []
 
 
+def test_one_of_another_boot_has_no_cgroup_any_more(runs, user):
+    bundle = bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath="/the/same"))
+    runs.create("old", bundle)
+    runs("kill", "old", "KILL", check=True)
+    until(lambda: runs.status("old") == "stopped", "it has stopped")
+    state = runs.root / "old/state.json"
+    found = json.loads(state.read_text())
+    state.write_text(json.dumps(found | {"bootId": "another"}))
+    runs.create("new", bundle)
+    assert runs("kill", "--all", "old", "KILL").returncode == 0
+    assert runs.status("new") == "created"
+
+
 def test_signals_reach_all_or_one(runs, user):
     script = "for i in 1 2; do sh -c 'trap \"echo child\" USR1; echo up; while :; do sleep 0.01; done' & done"
     runs.create("c1", bundle_for(user, "trap 'echo first' USR1", script, "while :; do sleep 0.01; done"))
