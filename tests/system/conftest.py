@@ -12,7 +12,9 @@ import pytest
 from tests.conftest import CHECKOUT
 from tests.system.machine import Machine, disk
 
-WHEELS = ("hatchling>=1.24", "click>=8.1", "rich>=13", "pyroute2", "jeepney", "psutil", "platformdirs")
+HERE = Path(__file__).parent
+RUNNING = pytest.StashKey[Machine]()
+WHEELS = ("hatchling>=1.24", "click>=8.1", "pyroute2>=0.7", "rich>=13")
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +26,19 @@ def machine(need, tmp_path_factory, request):
     need("mmdebstrap")
     cache = Path(os.environ.get("ROOTLESS_TEST_MACHINES") or request.config.cache.mkdir("machines"))
     cache.mkdir(exist_ok=True)
-    machine = Machine(disk(cache), tmp_path_factory.mktemp("machine"))
+    machine = request.config.stash[RUNNING] = Machine(disk(cache), tmp_path_factory.mktemp("machine"))
     try:
         _install(machine)
         yield machine
     finally:
+        machine.stop()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """End it with the last test of this directory: it takes a third of a core even when it waits."""
+    machine = item.config.stash.get(RUNNING, None)
+    if machine and not (nextitem and HERE in nextitem.path.parents):
         machine.stop()
 
 

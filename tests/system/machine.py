@@ -69,7 +69,9 @@ class Machine:
         return done
 
     def stop(self) -> None:
-        """End it as a power cut does."""
+        """End it as a power cut does, unless it has ended."""
+        if self._process.returncode is not None:
+            return
         os.killpg(self._process.pid, 9)
         self._process.wait()
         self._console.close()
