@@ -231,20 +231,36 @@ def test_the_scope_goes_with_the_container_and_its_name_is_free(guest, end):
     )
 
 
-def test_a_name_that_somebody_else_has(guest):
+def test_a_name_that_another_container_has(guest):
     bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:same")
     guest(f"rootless run --detach --bundle {bundle} first")
     try:
         error = guest.fails(f"rootless run --detach --bundle {bundle} second")
         assert error.count("\n") == 1
-        assert (
-            "rootless-same.scope: there is such a unit already, with processes in it (config.json: linux.cgroupsPath)"
-            in error
-        )
+        assert "rootless-same.scope: it is that of container first (config.json: linux.cgroupsPath)" in error
         assert guest("rootless list --quiet").split() == ["first"]
         assert '"running"' in guest("rootless state first")
     finally:
         guest("rootless delete --force first")
+
+
+def test_a_name_that_somebody_else_has(guest):
+    bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:taken")
+    guest(
+        f"""{UNTIL}
+        systemd-run --user --quiet --scope --slice=user.slice --unit=rootless-taken.scope sleep 1000 >/dev/null 2>&1 &
+        until_ systemctl --user --quiet is-active rootless-taken.scope"""
+    )
+    try:
+        error = guest.fails(f"rootless run --detach --bundle {bundle} second")
+        assert error.count("\n") == 1
+        assert (
+            "rootless-taken.scope: there is such a unit already, with processes in it (config.json: linux.cgroupsPath)"
+            in error
+        )
+        assert guest("rootless list --quiet") == ""
+    finally:
+        guest("systemctl --user stop rootless-taken.scope")
 
 
 def test_a_scope_that_is_left_over_is_no_obstacle(guest):
