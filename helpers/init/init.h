@@ -15,7 +15,7 @@ struct init {
     int start_fd;    /* a listening socket, or -1: the parent itself says when to start */
     int console_fd;  /* where the master side of the terminal is sent, or -1 */
     int cgroup_fd;   /* the container's cgroup directory, or -1 */
-    int process_fd;  /* a pidfd of the container's first process, whose namespaces are joined, or -1 */
+    int process_fd;  /* a pidfd of the container's first process, whose namespaces are joined or whose end is awaited, or -1 */
     int keep;        /* how many descriptors from 3 on belong to the container */
     int proc_fd;     /* the host's /proc, from before the root changed */
     int root_fd;     /* the container's root, once it is a mount */
@@ -45,6 +45,7 @@ operation op_runtime_hooks, op_hook_output, op_hook;
 operation op_listener;
 operation op_notify_socket, op_pass_notify;
 operation op_cgroup_owner;
+operation op_address6, op_netlink, op_await_end, op_await_links;
 operation op_scheduler, op_io_priority, op_memory_policy, op_personality;
 operation op_id_map, op_tree;
 operation op_ready, op_wait_start;
@@ -72,6 +73,7 @@ void report_broken(const char *why);
 void report_executing(void);
 int report_listener(int fd);
 int report_notify(int fd);
+int report_netlink(int fd);
 
 /* paths.c: paths inside the container's root, resolved by the kernel so that no link leads out of it. */
 int open_inside(const char *path, uint64_t flags, uint64_t resolve);

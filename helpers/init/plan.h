@@ -74,6 +74,10 @@ enum opcode {
     OP_NOTIFY_SOCKET = 58,
     OP_PASS_NOTIFY = 59,
     OP_CGROUP_OWNER = 60,
+    OP_ADDRESS6 = 61,
+    OP_NETLINK = 62,
+    OP_AWAIT_END = 63,
+    OP_AWAIT_LINKS = 64,
     OP_END, /* one more than the last */
 };
 

@@ -7,6 +7,7 @@
  *     EXECUTING              only execve, perhaps with the seccomp filter before it, is left
  *     LISTENER               with the descriptor of the seccomp filter's notifications
  *     NOTIFY                 with the socket on which the program will say that it is ready
+ *     NETLINK                with a socket that speaks of the network namespace (keepers only)
  *     FAILED op errno text   and exits
  *     SKIPPED op errno text  an operation with an alternative failed; goes on
  *
@@ -23,7 +24,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-enum message { USERNS_READY = 1, NAMESPACES_READY = 2, READY = 3, FAILED = 4, SKIPPED = 5, EXECUTING = 6, HOOKS_DUE = 7, LISTENER = 8, NOTIFY = 9 };
+enum message { USERNS_READY = 1, NAMESPACES_READY = 2, READY = 3, FAILED = 4, SKIPPED = 5, EXECUTING = 6, HOOKS_DUE = 7, LISTENER = 8, NOTIFY = 9, NETLINK = 10 };
 
 struct report {
     uint32_t type;
@@ -124,6 +125,11 @@ int report_listener(int fd)
 int report_notify(int fd)
 {
     return report_descriptor(NOTIFY, fd);
+}
+
+int report_netlink(int fd)
+{
+    return report_descriptor(NETLINK, fd);
 }
 
 static void await(char expected)

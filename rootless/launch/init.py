@@ -9,7 +9,7 @@ import posix
 from rootless import paths
 from rootless.errors import EXHAUSTED, RootlessError
 
-_SIGNALS = tuple([number for number in range(1, 65) if number not in (9, 19, 32, 33)])
+SIGNALS = tuple([number for number in range(1, 65) if number not in (9, 19, 32, 33)])
 """All but SIGKILL, SIGSTOP and those of the C library: what the caller ignores, the program has not asked to."""
 _MFD_EXEC = 0x10
 """Since Linux 6.3, memfd_create(2): asks for what older kernels give unasked."""
@@ -52,7 +52,7 @@ def spawn(
             {},
             file_actions=[(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in passed if fd >= 0],
             setsigmask=(),
-            setsigdef=_SIGNALS,
+            setsigdef=SIGNALS,
         )
     except OSError as error:
         raise RootlessError(

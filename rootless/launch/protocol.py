@@ -13,6 +13,7 @@
     EXECUTING ───────────────────────────▶ only execve, perhaps with the seccomp filter before it, is left
     NOTIFY, with a descriptor ───────────▶ passed on to who reads what the program reports to its service manager
     LISTENER, with a descriptor ─────────▶ passed on to who answers the seccomp filter's notifications
+    NETLINK, with a descriptor ──────────▶ used to set a network namespace up (only from keepers, rootless/network)
     FAILED op errno | end of file ───────▶ an error, or the program runs
 
 End of file without EXECUTING means that somebody killed the child; one that is killed later has begun, for all that
@@ -52,6 +53,7 @@ EXECUTING = 6
 HOOKS_DUE = 7
 LISTENER = 8
 NOTIFY = 9
+NETLINK = 10
 
 _MESSAGE = Struct("=IiiI")
 _LARGEST = 4096
@@ -64,6 +66,8 @@ class Launch:
     Attributes:
         plan: what is executed.
         pid: the container's process as the caller's process tree sees it; 0 until it exists.
+        first: the first stage's process, the only one of a Plan that does not fork; 0 when it has been waited for.
+        report: the parent's end of the connection that messages come over.
     """
 
     def __init__(
@@ -75,15 +79,19 @@ class Launch:
         process: int = -1,
         cgroup: int = -1,
         keep: int = 0,
+        descriptors: bool = False,
     ) -> None:
-        """Start helpers/init; the descriptors (see init.spawn) stay the caller's, to be closed once this returns."""
+        """Start helpers/init; the descriptors (see init.spawn) stay the caller's, to be closed once this returns.
+
+        Some come back where the Plan has a listener or a socket to notify, or where `descriptors` says so.
+        """
         self.plan = plan
         self.pid = 0
-        self._report, child_report = _socket_pair() if plan.listener or plan.notify else posix.pipe()
+        self.report, child_report = _socket_pair() if descriptors or plan.listener or plan.notify else posix.pipe()
         child_reply, self._reply = posix.pipe()
         try:
             encoded = encode(plan.ops)
-            self._first = init.spawn(
+            self.first = init.spawn(
                 encoded,
                 report=child_report,
                 reply=child_reply,
@@ -100,15 +108,29 @@ class Launch:
             posix.close(child_report)
             posix.close(child_reply)
 
-    def until_ready(self, on_process: Callable[[int], None], on_hooks: Callable[[], None] | None = None) -> None:
+    def until_ready(
+        self,
+        on_process: Callable[[int], None] | None = None,
+        on_hooks: Callable[[], None] | None = None,
+        reader: Received | None = None,
+    ) -> None:
         """Talk until everything but the program is there; `on_process` gets the pid as soon as there is one.
 
-        `on_hooks` runs the hooks that belong after the mounts.
+        `on_hooks` runs the hooks that belong after the mounts; `reader` is for a Plan that passes descriptors.
 
         Raises:
             RootlessError: an operation failed; nothing of the container runs any more.
         """
-        self._talk(READY, on_process, on_hooks)
+        self._talk(READY, on_process, on_hooks, reader)
+
+    def go_on(self, reader: Received | None = None) -> None:
+        """Let a Plan that waits, and is ready a second time, go on until then.
+
+        Raises:
+            RootlessError: an operation failed; nothing of it runs any more.
+        """
+        self._answer(b"S")
+        self._talk(READY, reader=reader)
 
     def until_executed(self, reader: Received | Listener | None = None) -> None:
         """Talk until the program has taken the place of helpers/init; `reader` is for a Plan that passes descriptors.
@@ -135,10 +157,10 @@ class Launch:
         reached = 0
         read = reader.read if reader else read_message
         try:
-            while reached != READY and (message := read(self._report)):
+            while reached != READY and (message := read(self.report)):
                 kind, value, _, _ = message
                 if kind == USERNS_READY and self.plan.maps:
-                    idmap.write(self._first, self.plan.maps)
+                    idmap.write(self.first, self.plan.maps)
                     self._answer(b"M")
                 elif kind == NAMESPACES_READY and on_process:
                     self.pid = value
@@ -184,14 +206,14 @@ class Launch:
     def kill(self) -> None:
         """End what there is of the container and take its status, so that nothing of it remains."""
         self.close()
-        for pid in (self._first, self.pid):
+        for pid in (self.first, self.pid):
             if pid:
                 _end(pid)
-        self._first = self.pid = 0
+        self.first = self.pid = 0
 
     def close(self) -> None:
         """Close the parent's ends of the pipes."""
-        for name in ("_report", "_reply"):
+        for name in ("report", "_reply"):
             fd = getattr(self, name)
             if fd >= 0:
                 posix.close(fd)
@@ -199,8 +221,8 @@ class Launch:
 
     def wait_first(self) -> int:
         """Return the wait status of the first stage; for a Plan that does not fork it is the program's."""
-        status = posix.waitpid(self._first, 0)[1]
-        self._first = 0
+        status = posix.waitpid(self.first, 0)[1]
+        self.first = 0
         return status
 
 

@@ -101,6 +101,10 @@ TREE = Kind(57, "tree", _MOUNT_NUMBERS, "source")
 NOTIFY_SOCKET = Kind(58, "notify_socket", "", "directory name")
 PASS_NOTIFY = Kind(59, "pass_notify")
 CGROUP_OWNER = Kind(60, "cgroup_owner", "uid", "mount")
+ADDRESS6 = Kind(61, "address6", "prefix", "link address gateway")
+NETLINK = Kind(62, "netlink")
+AWAIT_END = Kind(63, "await_end")
+AWAIT_LINKS = Kind(64, "await_links", "", "prefix")
 
 KINDS = tuple(kind for kind in list(globals().values()) if isinstance(kind, Kind))
 

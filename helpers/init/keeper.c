@@ -1,0 +1,138 @@
+/* A keeper: a process outside the container that ends when a network is no longer needed, and with it the program of the
+ * host that serves the network (rootless/network/). It holds nothing of its caller's. */
+#include "init.h"
+#include "sys.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <net/route.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+/* <linux/ipv6.h> has it too, and clashes with the C library's headers. */
+struct in6_ifreq {
+    struct in6_addr address;
+    uint32_t prefix_length;
+    int index;
+};
+
+/* Strings: a link; its address; who routes for it. Numbers: the length of the prefix. */
+int op_address6(const struct op *op)
+{
+    struct in6_ifreq address = {.prefix_length = (uint32_t)op->n[0]};
+    struct in6_rtmsg route = {.rtmsg_metric = 1024, .rtmsg_flags = RTF_UP | RTF_GATEWAY};
+    int result = 0, fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return failed("socket");
+    address.index = route.rtmsg_ifindex = (int)if_nametoindex(text(op, 0));
+    if (address.index == 0)
+        result = failed("if_nametoindex");
+    else if (inet_pton(AF_INET6, text(op, 1), &address.address) != 1 ||
+             inet_pton(AF_INET6, text(op, 2), &route.rtmsg_gateway) != 1)
+        result = failed_with("inet_pton", EINVAL);
+    else if (ioctl(fd, SIOCSIFADDR, &address) < 0)
+        result = failed("ioctl(SIOCSIFADDR)");
+    else if (ioctl(fd, SIOCADDRT, &route) < 0)
+        result = failed("ioctl(SIOCADDRT)");
+    close(fd);
+    return result;
+}
+
+static int route_socket(unsigned groups)
+{
+    struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = groups};
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+
+    if (fd >= 0 && groups && bind(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+/* A socket belongs to the network namespace that it was made in: the parent speaks of this one through it. */
+int op_netlink(const struct op *op)
+{
+    int result, fd = route_socket(0);
+
+    (void)op;
+    if (fd < 0)
+        return failed("socket");
+    result = report_netlink(fd) < 0 ? failed("sendmsg") : 0;
+    close(fd);
+    return result;
+}
+
+/* Whoever reads the caller's output to its end, or unmounts its directory, must not wait for this process. */
+static int let_go(void)
+{
+    return sys_close_range(0, 2, 0) < 0 || chdir("/") < 0 ? -1 : 0;
+}
+
+/* Until the process that was given is no more. */
+int op_await_end(const struct op *op)
+{
+    struct pollfd process = {.fd = self.process_fd, .events = POLLIN};
+
+    (void)op;
+    if (let_go() < 0)
+        return failed("close_range");
+    while (poll(&process, 1, -1) < 0)
+        if (errno != EINTR)
+            return failed("poll");
+    return 0;
+}
+
+/* Whether the namespace has a link whose name begins so; /proc/net/dev has a line for each, after its name a colon. */
+static bool has_link(const char *prefix)
+{
+    static char list[1 << 16];
+    size_t length = 0;
+    ssize_t n = 0;
+    int fd = openat(self.proc_fd, "self/net/dev", O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return true; /* nobody knows: it stays */
+    while (length < sizeof list - 1 && (n = read(fd, list + length, sizeof list - 1 - length)) > 0)
+        length += (size_t)n;
+    close(fd);
+    list[length] = '\0';
+    for (const char *line = list; line; line = strchr(line, '\n')) {
+        line += strspn(line, "\n ");
+        if (strncmp(line, prefix, strlen(prefix)) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* While there are links whose names begin with the string, or the parent is there, who is about to make one. A link
+ * goes with the last process of the namespace that its other end is in. */
+int op_await_links(const struct op *op)
+{
+    enum { LINKS, PARENT };
+    struct pollfd watched[] = {{.fd = route_socket(RTMGRP_LINK), .events = POLLIN}, {.fd = self.reply_fd, .events = POLLIN}};
+    char message[8192];
+
+    if (watched[LINKS].fd < 0)
+        return failed("socket");
+    if (let_go() < 0)
+        return failed("close_range");
+    while (watched[PARENT].fd >= 0 || has_link(text(op, 0))) {
+        if (poll(watched, 2, -1) < 0 && errno != EINTR)
+            return failed("poll");
+        if (watched[PARENT].revents)
+            watched[PARENT].fd = -1;
+        if (watched[LINKS].revents)
+            while (recv(watched[LINKS].fd, message, sizeof message, MSG_DONTWAIT) > 0)
+                ;
+    }
+    return 0;
+}
