@@ -106,6 +106,8 @@ def _carry_out(argv: list[str]) -> int:
         from rootless.cli.checkpoint import VERBS
     elif options.verb in ("pause", "resume", "update", "events", "top"):
         from rootless.cli.cgroups import VERBS
+    elif options.verb in ("network", "port"):
+        from rootless.cli.networks import VERBS
     else:
         from rootless.cli.lifecycle import VERBS
     try:

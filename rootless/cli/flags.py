@@ -146,10 +146,27 @@ USERNS = Flag(
 )
 REQUIRE_LIMITS = Flag("--require-limits", SWITCH, "", "fail when a limit of resources cannot be enforced")
 
+NETWORK_FLAGS = (
+    Flag(
+        "--net --network",
+        VALUE,
+        "NETWORK",
+        "auto, none, host, slirp4netns[:OPTIONS], pasta[:OPTIONS], container:CONTAINER, or one that `rootless network "
+        "create` made; default: auto for a BUNDLE that is named, else what config.json says",
+    ),
+    Flag(
+        "-p --publish", REPEATED, "[IP:]HOST:PORT[/udp]", "lead a port of the host, or a range, to one of the container"
+    ),
+    Flag("--add-host", REPEATED, "NAME:IP", "let the container find IP by NAME"),
+    Flag("--dns", REPEATED, "IP", "ask this server for names, not the host's"),
+    Flag("--dns-search", REPEATED, "DOMAIN", "look for names in this domain, not the host's"),
+)
+
 _CREATE_FLAGS = (
     BUNDLE,
     CONFIG,
     USERNS,
+    *NETWORK_FLAGS,
     REQUIRE_LIMITS,
     Flag("--pid-file", VALUE, "FILE", "write the process id of the container's first process to FILE"),
     Flag("--console-socket", VALUE, "SOCKET", "send the terminal's descriptor to this unix socket"),

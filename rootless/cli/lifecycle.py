@@ -135,7 +135,7 @@ def choose_bundle(options: Options) -> None:
 
     It is the container's id, as for runc, with --bundle or --config or a config.json in the current directory;
     otherwise it is a directory that holds config.json, and the container is named after it. A word that no id can be
-    is always a directory.
+    is always a directory. Who names one wants a network that works; an engine makes that itself.
 
     Raises:
         RootlessError: it is neither.
@@ -156,25 +156,30 @@ def choose_bundle(options: Options) -> None:
     from os.path import realpath
 
     options.bundle = word
+    options.network = options.network or "auto"
     name = paths.name(realpath(word))
     options.container = "".join(c if c.isascii() and (c.isalnum() or c in "_+-.") else "_" for c in name) or "_"
 
 
 def table(states: Sequence[dict[str, object]]) -> str:
-    """Return the states as the table that `runc list` prints."""
-    rows = [COLUMNS]
-    rows += [
-        (
-            str(each["id"]),
-            str(each["pid"]),
-            str(each["status"]),
-            str(each["bundle"]),
-            str(each["created"]),
-            str(each["owner"]),
-        )
-        for each in states
-    ]
-    widths = [max(COLUMN_WIDTH, *(len(row[column]) + COLUMN_GAP for row in rows)) for column in range(len(COLUMNS) - 1)]
+    """Return the states as the table that `runc list` prints, with one more column where there is a network of ours."""
+    networks = [each.get("network") for each in states]
+    rows = [COLUMNS + ("NETWORK",) * any(networks)]
+    for each, network in zip(states, networks, strict=True):
+        row = tuple(str(each[name]) for name in ("id", "pid", "status", "bundle", "created", "owner"))
+        rows.append(row + (_network(network),) * any(networks))
+    return columns(rows)
+
+
+def _network(told: object) -> str:
+    if not isinstance(told, dict):
+        return ""
+    return " ".join((told["mode"], *([told["of"]] if "of" in told else ()), *told.get("addresses", ())))
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a table whose columns are as wide as what is in them."""
+    widths = [max(COLUMN_WIDTH, *(len(row[column]) + COLUMN_GAP for row in rows)) for column in range(len(rows[0]) - 1)]
     return "".join(
         "".join(text.ljust(width) for text, width in zip(row, widths, strict=False)) + row[-1] + "\n" for row in rows
     )

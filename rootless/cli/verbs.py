@@ -8,6 +8,7 @@ from rootless.cli.flags import (
     CONFIG,
     CONTAINER,
     ENGINE_VERBS,
+    NETWORK_FLAGS,
     REQUIRE_LIMITS,
     SWITCH,
     USERNS,
@@ -62,6 +63,7 @@ VERBS = {
             BUNDLE,
             CONFIG,
             USERNS,
+            *NETWORK_FLAGS,
             Flag("--json", SWITCH, "", "print the plan as data"),
         ),
         (Word("BUNDLE", "bundle", optional=True),),
@@ -80,6 +82,32 @@ VERBS = {
         about="Memory is what the container's cgroup counts, caches included; for a container without one it is what "
         "its processes have in memory.",
         examples=("rootless top", "rootless top --json web1 | jq '.[].cpuPercent'"),
+    ),
+    "network": Verb(
+        "make networks that several of your containers share",
+        (
+            Flag("--subnet", VALUE, "CIDR", "addresses of the new network; default: a free /24 of 10.89.0.0/16"),
+            Flag("-f --format", CHOICE, "table|json", "how the list is written"),
+            Flag("-q --quiet", SWITCH, "", "list names only"),
+        ),
+        (
+            Word("create|ls|inspect|rm", "action", kind=CHOICE),
+            Word("NETWORK", "container", optional=True),
+        ),
+        everyday=True,
+        about="Containers that run with --network NETWORK reach each other by their ids and host names, and the "
+        "outside; nobody reaches them but by ports that are published. A network is there while a container is in it, "
+        "and is made again for the next one.",
+        examples=(
+            "rootless network create backend",
+            "rootless run -d --network backend db && rootless run --network backend -p 8080:80 web",
+        ),
+    ),
+    "port": Verb(
+        "list the ports that a container publishes",
+        (),
+        (CONTAINER,),
+        everyday=True,
     ),
     **ENGINE_VERBS,
     "update": Verb(

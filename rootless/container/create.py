@@ -6,6 +6,7 @@ from rootless import OCI_VERSION, log, paths
 from rootless.bundle.load import load
 from rootless.container import store
 from rootless.container.lifecycle import CREATED, CREATING, Process, boot_id
+from rootless.container.outside import Outside
 from rootless.container.prepare import check_descriptors, prepare, write_pid_file
 from rootless.host import facts
 from rootless.launch.protocol import Launch
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.bundle.load import Bundle
-    from rootless.container.confine import Confinement
     from rootless.container.store import Entry
     from rootless.launch.sockets import PidfdReceiver
     from rootless.plan.options import Options
@@ -39,6 +39,10 @@ def plan_for(options: Options) -> tuple[Bundle, Plan]:
         from rootless.container.service import take_over
 
         take_over(options)
+    if options.network:
+        from rootless.container.networking import look_up
+
+        look_up(options)
     plan = compile_plan(bundle, facts.read(), options)
     check_descriptors(options.preserve_fds)
     return bundle, plan
@@ -73,7 +77,7 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
         console: the socket that the terminal is sent over, or -1.
     """
     state = _first_state(options, bundle, plan)
-    cgroup = _confinement(plan, entry, state) if plan.cgroup else None
+    outside = Outside(plan, entry, state)
 
     def note_process(pid: int) -> None:
         process = Process.read(pid)
@@ -81,25 +85,14 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
         state["startTime"] = process.start_time if process else 0
         entry.write_config(bundle.text)
         entry.write(state)
-        if cgroup:
-            cgroup.enter(pid, state)
-        if plan.links:
-            from rootless.launch import netdevices
-
-            netdevices.move(plan.links, pid)
-        if plan.group:
-            from rootless.launch import resctrl
-
-            entry.note_resctrl(resctrl.made_for_it(plan.group))
-            resctrl.enter(plan.group, pid)
+        outside.enter(pid)
 
     pidfd_socket = options.pidfd_socket or state["annotations"].get(_PIDFD_RECEIVER)
     receiver = _pidfd_receiver(pidfd_socket) if pidfd_socket else None
-    launch = Launch(plan, start=start, console=console, cgroup=cgroup.fd if cgroup else -1, keep=options.preserve_fds)
-    launch.until_ready(note_process, lambda: _run_hooks(plan, state))
-    if cgroup:
-        cgroup.close()
+    launch = Launch(plan, start=start, console=console, cgroup=outside.cgroup, keep=options.preserve_fds)
     try:
+        launch.until_ready(note_process, lambda: _run_hooks(plan, state))
+        outside.finish()
         if receiver:
             receiver.send(launch.pid, b"standard")
         state["status"] = CREATED
@@ -108,15 +101,9 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
             write_pid_file(options.pid_file, launch.pid)
     except BaseException:
         launch.kill()
+        outside.abort()
         raise
     return launch
-
-
-def _confinement(plan: Plan, entry: Entry, state: dict[str, Any]) -> Confinement | None:
-    """Make the container's cgroup, as far as that is done before there is a process."""
-    from rootless.container.confine import Confinement
-
-    return Confinement(plan.cgroup, entry, state) if plan.cgroup else None
 
 
 def _run_hooks(plan: Plan, state: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import select
 
 from rootless.container.lifecycle import STOPPED, open_process
 from rootless.errors import RootlessError
+from rootless.paths import parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def destroy(entry: Entry, state: dict[str, Any] | None) -> None:
     Raises:
         RootlessError: `RL-STATE`: the directory cannot be removed. A hook that fails is a warning.
     """
+    _end_network(entry, state)
     entry.remove()
     _poststop(state)
 
@@ -62,8 +64,16 @@ def destroy(entry: Entry, state: dict[str, Any] | None) -> None:
 def abandon(entry: Entry) -> None:
     """Do the same after a failure, which is what the caller is to be told about."""
     state = readable(entry)
+    _end_network(entry, state)
     entry.abandon()
     _poststop(state)
+
+
+def _end_network(entry: Entry, state: dict[str, Any] | None) -> None:
+    if state and "network" in state:
+        from rootless.container import networking
+
+        networking.end(parent(entry.path), state)
 
 
 def _poststop(state: dict[str, Any] | None) -> None:

@@ -6,6 +6,7 @@ from rootless.container.create import plan_for
 from rootless.plan import ops
 from rootless.plan.context import ADAPTED, UNMET
 from rootless.plan.describe import details, sentence
+from rootless.plan.network import AUTO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def explain(options: Options) -> str:
         RootlessError: the bundle cannot be run; the error is the one that `run` would give.
     """
     options.container = options.container or "explained"
+    options.network = options.network or AUTO
     bundle, plan = plan_for(options)
     if options.json:
         from rootless.bundle.jsontext import render
@@ -65,6 +67,8 @@ def _as_data(bundle: Bundle, plan: Plan) -> dict[str, object]:
         data["netDevices"] = {link.name: link.new_name for link in plan.links}
     if plan.group:
         data["resctrl"] = {"group": plan.group.path, "schemata": plan.group.schemata}
+    if plan.network:
+        data["network"] = plan.network.as_data()
     if plan.cgroup:
         data["cgroup"] = plan.cgroup.as_data()
     data["notes"] = [
@@ -108,6 +112,11 @@ def _lines(bundle: Bundle, plan: Plan) -> Iterator[str]:
 
 
 def _outside(plan: Plan) -> Iterator[str]:
+    if plan.network:
+        yield f"Network: {plan.network}"
+        yield from (f"  {' '.join((helper.program, *helper.arguments))}" for helper in plan.network.helpers)
+        yield from (f"  publish {port}" for port in plan.network.ports)
+        yield ""
     if plan.cgroup:
         yield f"Before anything else: {plan.cgroup}"
         yield ""

@@ -71,6 +71,8 @@ _NOT_RUNNING = {
 
 _WAITING_NAME = "rootless:init"
 """What helpers/init calls itself until it executes the program."""
+_NETWORK = ("mode", "reason", "of", "addresses", "ports")
+"""What of a network is shown."""
 _LONGEST_LINE = 4096
 _this_boot: list[str] = []
 
@@ -136,6 +138,12 @@ class Process:
             return None
 
 
+def identity(pid: int) -> list[int]:
+    """Return a process and its start time, which tell it from a later one of the same number."""
+    found = Process.read(pid)
+    return [pid, found.start_time if found else 0]
+
+
 def _first_process(state: dict[str, Any]) -> Process | None:
     """Return the container's process, or None when there is none, or the number is somebody else's."""
     process = Process.read(state["pid"])
@@ -180,4 +188,7 @@ def shown(state: dict[str, Any], now: str) -> dict[str, object]:
     if state["annotations"]:
         told["annotations"] = state["annotations"]
     told["owner"] = state["owner"]
+    network = state.get("network")
+    if network:
+        told["network"] = {name: network[name] for name in _NETWORK if name in network}
     return told

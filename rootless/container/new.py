@@ -45,7 +45,6 @@ _CAPABILITIES = (
     "CAP_SYS_CHROOT",
 )
 
-_RESOLVER = "/etc/resolv.conf"
 # tar's words go where they do not get in the way of ours; $0 is the file.
 _SHELL = 'unset TAR_OPTIONS; export LC_ALL=C; exec "$@" 2>"$0"'
 
@@ -82,9 +81,10 @@ def new(options: Options) -> str:
 
 
 def bundle_config(command: list[str]) -> dict[str, Any]:
-    """Return the configuration of a new bundle: `command`, or a shell at a terminal, on the host's network.
+    """Return the configuration of a new bundle: `command`, or a shell at a terminal.
 
-    A file system that can be written, the limits of the caller, and root as powerful as other engines have it.
+    It has a network of its own, a file system that can be written, the limits of the caller, and root as powerful as
+    other engines have it.
     """
     config: dict[str, Any] = default_config(rootless=False, cgroup2=host_facts.read().unified_cgroup)
     process, linux = config["process"], config["linux"]
@@ -94,12 +94,7 @@ def bundle_config(command: list[str]) -> dict[str, Any]:
     process["noNewPrivileges"] = False  # su and sudo work
     del process["rlimits"]
     config["root"]["readonly"] = False
-    linux["namespaces"].remove({"type": "network"})
     del linux["resources"]
-    if os.path.isfile(_RESOLVER):
-        config["mounts"].append(
-            {"destination": _RESOLVER, "type": "bind", "source": _RESOLVER, "options": ["bind", "ro"]}
-        )
     return config
 
 

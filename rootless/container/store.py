@@ -130,6 +130,7 @@ class Entry:
             not isinstance(state, dict)
             or any(type(state.get(name)) is not kind for name, kind in _SHAPE.items())
             or not isinstance(state.get("cgroup", ""), str)
+            or not isinstance(state.get("network", {}), dict)
         ):
             raise RootlessError(
                 f"cannot use {path}",
@@ -139,10 +140,15 @@ class Entry:
             )
         return state
 
-    def _put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, content: bytes, mode: int = 0o600) -> None:
+        """Write a file in the directory, in place if it is there.
+
+        Raises:
+            RootlessError: `RL-STATE`: it cannot be written.
+        """
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
         try:
-            with open(posix.open(name, flags, 0o600, dir_fd=self.fd), "wb") as file:
+            with open(posix.open(name, flags, mode, dir_fd=self.fd), "wb") as file:
                 file.write(content)
         except OSError as error:
             raise _unusable(self.path, error) from None
@@ -150,7 +156,7 @@ class Entry:
     def write(self, state: dict[str, Any]) -> None:
         """Replace state.json, whole or not at all."""
         temporary = _STATE + ".new"
-        self._put(temporary, jsontext.render(state, None).encode("utf-8", "surrogateescape"))
+        self.put(temporary, jsontext.render(state, None).encode("utf-8", "surrogateescape"))
         try:
             posix.rename(temporary, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except OSError as error:
@@ -158,7 +164,7 @@ class Entry:
 
     def write_config(self, text: bytes) -> None:
         """Keep config.json as the container was made from it: bundles are edited, and removed, while it runs."""
-        self._put(_CONFIG, text)
+        self.put(_CONFIG, text)
 
     def read_config(self) -> dict[str, Any]:
         """Return the config.json that the container was made from; it was checked then."""
@@ -213,7 +219,7 @@ class Entry:
     def note_resctrl(self, directories: list[str]) -> None:
         """Note directories of resctrl that are about to be made for the container, and go when its own does."""
         if directories:
-            self._put(_RESCTRL, "\n".join(directories).encode("utf-8", "surrogateescape"))
+            self.put(_RESCTRL, "\n".join(directories).encode("utf-8", "surrogateescape"))
 
     def _leave_resctrl(self) -> None:
         from rootless.launch import resctrl
@@ -223,7 +229,7 @@ class Entry:
 
     def note_cgroup(self, text: str) -> None:
         """Note the cgroup that is about to be made for the container; give_back.py knows the text."""
-        self._put(_CGROUP, text.encode("utf-8", "surrogateescape"))
+        self.put(_CGROUP, text.encode("utf-8", "surrogateescape"))
 
     def _give_back_cgroup(self) -> None:
         from rootless.container.give_back import give_back

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.host.cgroups import Cgroups
+    from rootless.host.network import HostNetwork
     from rootless.host.subids import Range
 
     IdMap = tuple[int, int, int]
@@ -48,6 +49,7 @@ class Facts:
         resctrl: where the resctrl file system is mounted; empty where it is not.
         cgroups: the caller's own cgroup, and what is delegated to it; None when nothing is.
         user_manager: the runtime directory of the user whose systemd manager can be asked; empty where there is none.
+        network: what there is to give a container a network with; read when a caller asks for one.
     """
 
     def __init__(self, **known: object) -> None:
@@ -76,6 +78,7 @@ class Facts:
         self.resctrl = ""
         self.cgroups: Cgroups | None = None
         self.user_manager = ""
+        self.network: HostNetwork | None = None
         for name, value in known.items():
             if not hasattr(self, name):
                 raise AttributeError(name)
@@ -208,10 +211,17 @@ def _user_manager(facts: Facts) -> str:
     return cgroups.user_manager(facts.uid, facts.uid_map)
 
 
+def _network(_: Facts) -> HostNetwork:
+    from rootless.host import network
+
+    return network.read()
+
+
 _RARE: dict[str, Callable[[Facts], object]] = {
     "apparmor": _apparmor,
     "selinux": _selinux,
     "resctrl": _resctrl,
     "cgroups": _cgroups,
     "user_manager": _user_manager,
+    "network": _network,
 }

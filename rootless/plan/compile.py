@@ -101,6 +101,7 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         links=_links(context),
         group=_group(context),
         cgroup=cgroup,
+        network=context.network,
     )
 
 

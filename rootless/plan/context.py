@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rootless.host.facts import Facts, IdMap
     from rootless.host.running import Running
     from rootless.plan.idmaps import IdMaps
+    from rootless.plan.network import Network
     from rootless.plan.ops import Op
     from rootless.plan.options import Options
 
@@ -48,6 +49,7 @@ class Context:
         joined: path of the namespace that it joins, by type.
         places: where config.json lists a namespace, by type.
         maps: the id maps of its new user namespace, or None.
+        network: what was decided about its network, where that is ours to decide.
         running: the container that there is already, for a further process of it; else None.
         uid, gid: ids of the program, inside.
         notes: what differs from config.json.
@@ -67,6 +69,7 @@ class Context:
         self.joined: dict[str, str] = {}
         self.places: dict[str, str] = {}
         self.maps: IdMaps | None = None
+        self.network: Network | None = None
         self.running: Running | None = None
         user = self.process.get("user") or {}
         self.uid: int = user.get("uid") or 0

@@ -68,6 +68,20 @@ def mounts(context: Context) -> list[Op]:
         if mount.options.set & READONLY and mount.type == "tmpfs" and not (mount.is_bind or mount.options.remount):
             _seal_later(context, mount, listed[index + 1 :])
         plan += _mount(context, mount)
+    return plan + _network_files(context)
+
+
+def _network_files(context: Context) -> list[Op]:
+    """Return the operations for the files by which names are found; an image without room for them keeps its own."""
+    if not context.network:
+        return []
+    from rootless.plan.network import file_mounts
+
+    plan = []
+    for written in file_mounts(context):
+        bound = _mount(context, _Mount(written, ""))
+        bound[-1].on_error, bound[-1].alternatives = ops.ELSE, 0
+        plan += bound
     return plan
 
 

@@ -41,6 +41,8 @@ def decide(context: Context) -> None:
             context.joined[kind] = namespace["path"]
         else:
             context.created.add(kind)
+    if context.options.network:
+        _choose_network(context)
     if "user" not in context.joined and (mode or not facts.privileged) and "user" not in context.created:
         context.created.add("user")
         reason = f"--userns {mode}" if mode else "you are not root"
@@ -56,6 +58,21 @@ def decide(context: Context) -> None:
             context.adapted("linux.uidMappings", adapted)
         if shortcoming:
             context.unmet("", shortcoming)
+    if context.network:
+        _settle_network(context)
+
+
+def _choose_network(context: Context) -> None:
+    from rootless.plan import network
+
+    network.choose(context)
+
+
+def _settle_network(context: Context) -> None:
+    from rootless.plan import network
+
+    if context.network:
+        network.settle(context, context.network)
 
 
 def enter(context: Context) -> list[Op]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.host.running import Running
+    from rootless.plan.shared_network import Shared
+
 
 class Options:
     """One attribute per flag or positional word, named by its `dest` in rootless/cli/flags.py; the defaults are here.
@@ -46,6 +51,24 @@ class Options:
     """A limit that cannot be enforced is an error."""
     userns: str = ""
     """keep-id, root or single."""
+    network: str = ""
+    """auto, none, host, slirp4netns[:OPTIONS], pasta[:OPTIONS], container:ID or the name of a network.
+
+    Empty leaves it to config.json and the caller."""
+    publish: tuple[str, ...] = ()
+    add_host: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    network_files: str = ""
+    """Directory of the resolv.conf and hosts that the container gets."""
+    peer: Running | None = None
+    """The container whose network it is."""
+    shared: Shared | None = None
+    """The network of several containers that it joins."""
+    subnet: str = ""
+    """The addresses of a network that `network create` makes."""
+    action: str = ""
+    """What `network` does."""
     detach: bool = False
     keep: bool = False
 

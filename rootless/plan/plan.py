@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rootless.plan.context import Note
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.links import Link
+    from rootless.plan.network import Network
     from rootless.plan.ops import Op
     from rootless.plan.resctrl import Group
     from rootless.plan.seccomp import SeccompFilter
@@ -28,6 +29,7 @@ class Plan:
         cgroup: the cgroup that is made for the container, or None.
         group: the resctrl group that the container goes into, or None.
         links: the network links that move into it.
+        network: the network that it is given, or None when that is not asked for.
         owner: the caller's login name.
         hooks: the hooks that run outside the container, by kind.
         listener: who gets the seccomp filter's notifications, as in SeccompFilter; empty when nobody does.
@@ -37,8 +39,8 @@ class Plan:
     """
 
     __slots__ = (
-        "cgroup", "filter", "group", "hooks", "links", "listener", "maps", "notes", "notify", "ops", "owner",
-        "terminal",
+        "cgroup", "filter", "group", "hooks", "links", "listener", "maps", "network", "notes", "notify", "ops",
+        "owner", "terminal",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +57,7 @@ class Plan:
         links: Sequence[Link] = (),
         group: Group | None = None,
         cgroup: Cgroup | None = None,
+        network: Network | None = None,
     ) -> None:
         self.ops = list(operations)
         self.maps = maps
@@ -67,6 +70,7 @@ class Plan:
         self.links = links
         self.group = group
         self.cgroup = cgroup
+        self.network = network
         self.listener = seccomp_filter.listener if seccomp_filter else {}
 
     @property

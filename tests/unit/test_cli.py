@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rootless.cli import bundles, cgroups, checkpoint, explain, lifecycle, people
+from rootless.cli import bundles, cgroups, checkpoint, explain, lifecycle, networks, people
 from rootless.cli.flags import (
     CHOICE,
     ENGINE_VERBS,
@@ -90,7 +90,7 @@ def test_no_name_is_declared_twice(name):
 
 
 def test_every_verb_has_a_body():
-    bodies = [*lifecycle.VERBS, *bundles.VERBS, *explain.VERBS, *checkpoint.VERBS, *cgroups.VERBS]
+    bodies = [*lifecycle.VERBS, *bundles.VERBS, *explain.VERBS, *checkpoint.VERBS, *cgroups.VERBS, *networks.VERBS]
     assert sorted(bodies) == sorted(VERBS)
     assert ENGINE_VERBS.items() <= VERBS.items()
     assert not set(LATER_VERBS) & set(VERBS)

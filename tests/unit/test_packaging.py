@@ -18,7 +18,8 @@ LAYERS = (
     ("log", "files"),
     ("bundle", "host"),
     ("plan",),
-    ("launch", "cgroup", "network"),
+    ("launch", "cgroup"),
+    ("network",),
     ("container", "doctor"),
     ("cli",),
     ("__main__", "image"),
@@ -26,7 +27,7 @@ LAYERS = (
 """From the bottom up: a room imports from those below it and from itself. The package's own version is lowest."""
 
 PURE = {
-    "__future__", "_struct", "errno", "math", "rootless.OCI_VERSION", "rootless.bundle.jsontext.render",
+    "__future__", "_struct", "errno", "ipaddress", "math", "rootless.OCI_VERSION", "rootless.bundle.jsontext.render",
     "rootless.paths.normal", "stat", "struct", "sys.byteorder",
 }  # fmt: skip
 """Modules and functions that plan/ may import besides its own and the errors: none of it can touch the machine."""

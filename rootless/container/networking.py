@@ -1,0 +1,243 @@
+"""A container and its network: made side by side with the container, ready before its program, gone with it."""
+
+from __future__ import annotations
+
+import posix
+import select
+
+from rootless import log
+from rootless.container import store
+from rootless.container.lifecycle import RUNNING, Process, boot_id, identity, status
+from rootless.container.members import send
+from rootless.errors import RootlessError
+from rootless.host import running
+from rootless.network import addresses
+from rootless.network.hostports import reserve
+from rootless.network.keeper import Keeper
+from rootless.network.programs import Program
+from rootless.paths import parent
+from rootless.plan import names
+from rootless.plan.keepers import keeper
+from rootless.plan.network import AUTO, CONTAINER, HOST, NONE, SHARED, Network
+from rootless.plan.network_helpers import PASTA, SLIRP, Helper
+from rootless.plan.ports import from_data
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from rootless.container.store import Entry
+    from rootless.plan.options import Options
+    from rootless.plan.ports import Port
+
+_RESOLVER = "resolv.conf"
+_HOSTS = "hosts"
+_PATIENCE = 1000
+"""Milliseconds in which what is told to end ends."""
+
+
+def look_up(options: Options) -> None:
+    """Find what --network names, before anything is planned.
+
+    Raises:
+        RootlessError: there is no such container or network, or it does not run.
+    """
+    root = store.state_root(options.root)
+    kind, _, rest = options.network.partition(":")
+    options.network_files = f"{root}/{options.container}"
+    if kind == CONTAINER:
+        with store.find(root, rest, lock=False) as entry:
+            state = entry.read()
+            if state is None or status(entry, state) != RUNNING:
+                raise RootlessError(
+                    f"--network {options.network}",
+                    cause="container not running",
+                    fix="start it first",
+                    code="RL-NETWORK",
+                )
+            options.peer = running.read(state["pid"])
+            if state.get("network", {}).get("files"):
+                options.network_files = entry.path
+    elif kind not in (AUTO, NONE, HOST, PASTA, SLIRP):
+        from rootless.container import networks
+
+        options.shared = networks.find(options.network)
+
+
+class Attachment:
+    """The network of a container that is being made."""
+
+    def __init__(self, network: Network, entry: Entry, state: dict[str, Any]) -> None:
+        """Write the files that are mounted, and choose the ports of the host.
+
+        Raises:
+            RootlessError: `RL-PUBLISH`: a port cannot be had.
+        """
+        self._network = network
+        self._entry = entry
+        self._state = state
+        self._helpers = list(network.helpers)
+        self._keeper: Keeper | None = None
+        self._program: Program | None = None
+        self._process = -1
+        if network.ports:
+            reserve(network.ports, network.host.first_port, lambda port: _publisher(port, parent(entry.path)))
+        self._told = state["network"] = {"mode": network.mode, "reason": network.why}
+        if network.of or network.shared:
+            self._told["of"] = network.of or (network.shared and network.shared.name)
+        if network.directory == entry.path:
+            self._told["files"] = True
+            self._write_files(self._helpers[0] if self._helpers else None)
+
+    def begin(self, pid: int) -> None:
+        """Start what serves the network of the container whose first process is `pid`; nothing else waits for it.
+
+        Raises:
+            RootlessError: it cannot be started.
+        """
+        if not (self._helpers or self._network.mode == SHARED):
+            return
+        self._process = posix.pidfd_open(pid)
+        helper = self._helpers[0] if self._helpers else None
+        operations = keeper(self._network, pid, ipv6=bool(helper and helper.ipv6))
+        self._keeper = Keeper(operations, process=self._process)
+        if helper:
+            self._start(helper, self._keeper)
+
+    def _start(self, helper: Helper, kept_by: Keeper) -> None:
+        self._program = Program(helper, self._network, kept_by, self._entry.path)
+
+    def finish(self) -> None:
+        """Return when the network is usable, and note in the container's state what it has.
+
+        Raises:
+            RootlessError: no helper works, and one has to.
+        """
+        if not self._keeper:
+            return
+        try:
+            serving = self._await_helper(self._keeper)
+            if serving:
+                self._note(serving, self._keeper)
+            elif self._network.mode == SHARED:
+                self._join_shared(self._keeper)
+        finally:
+            self._keeper.close()
+            posix.close(self._process)
+            self._process = -1
+
+    def _await_helper(self, kept_by: Keeper) -> Program | None:
+        """Return the first helper that serves."""
+        while self._program:
+            helper = self._helpers.pop(0)
+            try:
+                self._program.await_ready()
+                kept_by.go_on()
+                self._program.publish(self._network.ports, helper.addresses)
+            except RootlessError as error:
+                self._program.kill()
+                if self._network.required or error.code == "RL-PUBLISH":
+                    raise
+                self._fall_back(error, kept_by)
+            else:
+                return self._program
+        return None
+
+    def _fall_back(self, error: RootlessError, kept_by: Keeper) -> None:
+        """Start the next helper, or go without one."""
+        self._program = None
+        if self._helpers:
+            log.info(f"{error.what}: {error.cause}: {self._helpers[0].name} is used")
+            self._told["mode"] = self._helpers[0].name
+            self._told["reason"] = f"{error.what}: {error.cause}"
+            self._write_files(self._helpers[0])
+            self._start(self._helpers[0], kept_by)
+        else:
+            log.warning(f"the container has its loopback only: {error.what}: {error.cause}", fix=error.fix)
+            self._told |= {"mode": NONE, "reason": f"{error.what}: {error.cause}"}
+            self._write_files(None)
+            kept_by.kill()
+
+    def _note(self, serving: Program, kept_by: Keeper) -> None:
+        helper = serving.helper
+        own = helper.addresses
+        if not own:
+            own = addresses.of(kept_by.pid)
+            self._write_files(helper, own)
+        self._told |= {
+            "addresses": own,
+            "ports": [port.as_data() for port in self._network.ports],
+            "processes": [identity(serving.pid), identity(kept_by.pid)],
+        }
+
+    def _join_shared(self, kept_by: Keeper) -> None:
+        from rootless.container import networks
+
+        self._told["processes"] = [identity(kept_by.pid)]
+        self._told |= networks.join(self._network, parent(self._entry.path), self._entry.container_id, kept_by)
+        kept_by.go_on()
+
+    def _write_files(self, helper: Helper | None, own: Sequence[str] = ()) -> None:
+        """Write resolv.conf and hosts, in place: they may be mounted already."""
+        network, said = self._network, self._network.names
+        if not self._told.get("files"):
+            return
+        on_host = network.mode == HOST
+        forwarder = helper.dns if helper else network.shared.dns if network.shared else ""
+        resolver = names.resolver(said, network.host, forwarder, shared=on_host)
+        if on_host:
+            hosts = names.hosts_of_host(said, network.host.hosts)
+        else:
+            hosts = names.hosts(said, own or (helper.addresses if helper else ()), helper.gateway if helper else "")
+        self._entry.put(_RESOLVER, resolver.encode("utf-8", "surrogateescape"), 0o644)
+        self._entry.put(_HOSTS, hosts.encode("utf-8", "surrogateescape"), 0o644)
+
+    def abort(self) -> None:
+        """End what was begun."""
+        if self._program:
+            self._program.kill()
+        if self._keeper:
+            self._keeper.kill()
+        if self._process >= 0:
+            posix.close(self._process)
+            self._process = -1
+
+
+def _publisher(port: Port, root: str) -> str:
+    """Return the container that has published a port of the host and may still have it; empty when none has."""
+    for container_id in store.ids(root):
+        try:
+            with store.find(root, container_id, lock=False) as entry:
+                state = entry.read() or {}
+        except RootlessError:
+            continue
+        taken = [from_data(data) for data in state.get("network", {}).get("ports", ())]
+        if any((other.outside, other.protocol) == (port.outside, port.protocol) for other in taken):
+            return container_id
+    return ""
+
+
+def end(root: str, state: dict[str, Any]) -> None:
+    """End what serves the network of a container that has ended, and wait until it is gone."""
+    told = state["network"]
+    if state["bootId"] != boot_id():
+        return
+    for pid, start_time in told.get("processes", ()):
+        try:
+            process = posix.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            found = Process.read(pid)
+            if found and found.start_time == start_time:
+                send(process, 9)
+                poll = select.poll()
+                poll.register(process, select.POLLIN)
+                poll.poll(_PATIENCE)
+        finally:
+            posix.close(process)
+    if told["mode"] == SHARED:
+        from rootless.container import networks
+
+        networks.leave(root, told["of"], state["id"])

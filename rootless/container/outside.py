@@ -1,0 +1,80 @@
+"""What is made for a container on the host, outside its own process: cgroup, network, links, cache shares."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.container.confine import Confinement
+    from rootless.container.networking import Attachment
+    from rootless.container.store import Entry
+    from rootless.plan.plan import Plan
+
+
+class Outside:
+    """All of that for one container.
+
+    Attributes:
+        cgroup: a descriptor of the cgroup that its first process is cloned into, or -1.
+    """
+
+    def __init__(self, plan: Plan, entry: Entry, state: dict[str, Any]) -> None:
+        """Make what is made before there is a process, and note in the container's state what it is.
+
+        Raises:
+            RootlessError: something cannot be made.
+        """
+        self._plan = plan
+        self._entry = entry
+        self._state = state
+        self._confinement = self._confine() if plan.cgroup else None
+        self._network = self._attach() if plan.network else None
+        self.cgroup = self._confinement.fd if self._confinement else -1
+
+    def _confine(self) -> Confinement | None:
+        from rootless.container.confine import Confinement
+
+        return Confinement(self._plan.cgroup, self._entry, self._state) if self._plan.cgroup else None
+
+    def _attach(self) -> Attachment | None:
+        from rootless.container.networking import Attachment
+
+        return Attachment(self._plan.network, self._entry, self._state) if self._plan.network else None
+
+    def enter(self, pid: int) -> None:
+        """Make what is made around the container's first process, or begin to.
+
+        Raises:
+            RootlessError: something cannot be made.
+        """
+        plan = self._plan
+        if self._confinement:
+            self._confinement.enter(pid, self._state)
+        if self._network:
+            self._network.begin(pid)
+        if plan.links:
+            from rootless.network import netdevices
+
+            netdevices.move(plan.links, pid)
+        if plan.group:
+            from rootless.launch import resctrl
+
+            self._entry.note_resctrl(resctrl.made_for_it(plan.group))
+            resctrl.enter(plan.group, pid)
+
+    def finish(self) -> None:
+        """Wait until what was begun is there.
+
+        Raises:
+            RootlessError: it does not come.
+        """
+        if self._confinement:
+            self._confinement.close()
+        if self._network:
+            self._network.finish()
+
+    def abort(self) -> None:
+        """End what would not end with the container's process."""
+        if self._network:
+            self._network.abort()

@@ -1,0 +1,196 @@
+"""Starting slirp4netns(1) and pasta(1), and knowing when they serve."""
+
+from __future__ import annotations
+
+import posix
+import select
+
+from rootless.errors import EXHAUSTED, RootlessError
+from rootless.launch.init import SIGNALS
+from rootless.plan.network_helpers import LINK, PASTA, SLIRP
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootless.network.keeper import Keeper
+    from rootless.plan.network import Network
+    from rootless.plan.network_helpers import Helper
+    from rootless.plan.ports import Port
+
+LOG = "network.log"
+"""What the helper says, in the container's directory."""
+SOCKET = "network.sock"
+_PID_FILE = "network.pid"
+_PATIENCE = 10_000
+"""Milliseconds after which a helper that says nothing hangs; it is ready within a hundred."""
+_TOLD = 400
+_CHATTER = ("WARNING: Support for", "child failed", "parent failed", "do_slirp", "sent tapfd", "received tapfd")
+"""Lines of slirp4netns that tell no cause."""
+
+
+class Program:
+    """A helper that has been started.
+
+    Attributes:
+        helper: which.
+        pid: its process; of pasta, which forks, once it is ready.
+    """
+
+    def __init__(self, helper: Helper, network: Network, keeper: Keeper, directory: str) -> None:
+        """Start it; nothing is waited for.
+
+        Args:
+            helper: which.
+            network: what it serves.
+            keeper: by whom it finds the namespaces, and whose end ends it.
+            directory: of the container, for what it says and what it listens on.
+
+        Raises:
+            RootlessError: `RL-NETWORK`: it cannot be executed.
+        """
+        self.helper = helper
+        self._path = directory
+        self._ready, ready = posix.pipe()
+        # a descriptor of its own: whoever locks the directory holds the lock as long as theirs is open anywhere
+        here = posix.open(directory, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        log = posix.open(LOG, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600, dir_fd=here)
+        passed = []
+        if helper.name == SLIRP:
+            words = _slirp(network, helper, keeper, ready, here)
+            passed = [ready, keeper.end, here]
+        else:
+            words = _pasta(network, helper, keeper, directory)
+        try:
+            self._started = self.pid = posix.posix_spawn(
+                helper.program,
+                [helper.program, *words],
+                {},
+                file_actions=[
+                    (posix.POSIX_SPAWN_OPEN, 0, "/dev/null", posix.O_RDONLY, 0),
+                    (posix.POSIX_SPAWN_DUP2, log, 1),
+                    (posix.POSIX_SPAWN_DUP2, log, 2),
+                    *((posix.POSIX_SPAWN_DUP2, fd, fd) for fd in passed),
+                ],
+                setsid=True,  # what the caller's terminal sends is not for it
+                setsigmask=(),
+                setsigdef=SIGNALS,
+            )
+        except OSError as error:
+            posix.close(self._ready)
+            raise _failed(helper, (error.strerror or "").lower(), EXHAUSTED.get(error.errno or 0, "")) from None
+        finally:
+            for fd in (ready, log, here):
+                posix.close(fd)
+
+    def await_ready(self) -> None:
+        """Return when it serves.
+
+        Raises:
+            RootlessError: `RL-NETWORK`: it has ended, or says nothing; it is gone.
+        """
+        process = posix.pidfd_open(self._started)
+        try:
+            poll = select.poll()
+            poll.register(process, select.POLLIN)
+            poll.register(self._ready, select.POLLIN)
+            ready = dict(poll.poll(_PATIENCE))
+            if not ready:
+                self.kill()
+                raise _failed(self.helper, f"not ready after {_PATIENCE // 1000} s", "look at what keeps it")
+            if self.helper.name == SLIRP:
+                served = posix.read(self._ready, 1) == b"1" if self._ready in ready else False
+            else:
+                poll.unregister(self._ready)
+                served = bool(poll.poll(_PATIENCE)) and self._has_forked()
+            if not served:
+                self.kill()
+                raise _failed(self.helper, self._said())
+        finally:
+            posix.close(process)
+            posix.close(self._ready)
+
+    def _has_forked(self) -> bool:
+        """Whether pasta has gone into the background, which it does when it serves."""
+        status = posix.waitpid(self._started, 0)[1]
+        self._started = self.pid = 0
+        if status:
+            return False
+        try:
+            with open(f"{self._path}/{_PID_FILE}", "rb", buffering=0) as file:
+                self.pid = int(file.read())
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def publish(self, ports: Sequence[Port], addresses: Sequence[str]) -> None:
+        """Lead ports of the host to the container; pasta has been told when it was started.
+
+        Raises:
+            RootlessError: `RL-PUBLISH`: one is refused.
+        """
+        if self.helper.name == SLIRP and ports:
+            from rootless.network.hostfwd import add
+
+            for port in ports:
+                add(f"{self._path}/{SOCKET}", port, addresses[0])
+            posix.unlink(f"{self._path}/{SOCKET}")
+
+    def kill(self) -> None:
+        """End it and take its status."""
+        for pid in {self._started, self.pid} - {0}:
+            try:
+                posix.kill(pid, 9)
+                posix.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                continue
+        self._started = self.pid = 0
+
+    def _said(self) -> str:
+        try:
+            with open(f"{self._path}/{LOG}", "rb", buffering=0) as file:
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(_CHATTER)]
+        return "; ".join(lines[-2:])[-_TOLD:]
+
+
+def _slirp(network: Network, helper: Helper, keeper: Keeper, ready: int, directory: int) -> list[str]:
+    words = [*helper.arguments, "--enable-seccomp", f"--ready-fd={ready}", f"--exit-fd={keeper.end}"]
+    if network.sandbox:
+        words.append("--enable-sandbox")
+    if helper.addresses:
+        words.append("--configure")
+    if network.ports or not helper.addresses:
+        # by its descriptor: the path may be longer than the address of a socket
+        words.append(f"--api-socket=/proc/self/fd/{directory}/{SOCKET}")
+    return [*words, str(keeper.pid), LINK]
+
+
+def _pasta(network: Network, helper: Helper, keeper: Keeper, path: str) -> list[str]:
+    words = ["--config-net", "--quiet", *helper.arguments, f"--pid={path}/{_PID_FILE}"]
+    for protocol, flag in (("tcp", "-t"), ("udp", "-u")):
+        specs = [
+            f"{port.address}/{port.outside}:{port.inside}" if port.address else f"{port.outside}:{port.inside}"
+            for port in network.ports
+            if port.protocol == protocol
+        ]
+        if not specs and not any(word.startswith((flag, f"--{protocol}-ports")) for word in helper.arguments):
+            specs = ["none"]
+        for spec in specs:
+            words += [flag, spec]
+    if posix.geteuid() == 0:
+        words += ["--runas", "0:0"]
+    words += [f"--userns=/proc/{keeper.pid}/ns/user"] if network.owned else ["--netns-only"]
+    return [*words, f"--netns=/proc/{keeper.pid}/ns/net"]
+
+
+def _failed(helper: Helper, cause: str, fix: str = "") -> RootlessError:
+    other = PASTA if helper.name == SLIRP else SLIRP
+    return RootlessError(
+        f"{helper.name} gives the container no network",
+        cause=cause or "it ended without a word",
+        fix=fix or f"try --network {other}, or --network none",
+        code="RL-NETWORK",
+    )

@@ -1,0 +1,65 @@
+"""Plans of keepers: processes in the namespaces of a network, while that is needed (rootless/network/keeper.py)."""
+
+from __future__ import annotations
+
+from rootless.plan import ops
+from rootless.plan.network import SHARED
+from rootless.plan.network_helpers import LINK, SLIRP_ADDRESS6, SLIRP_GATEWAY6
+from rootless.plan.ops import Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.plan.network import Network
+
+_NEW_USER = 0x10000000
+_NEW_NETWORK = 0x40000000
+
+
+def keeper(network: Network, pid: int, ipv6: bool = False) -> list[Op]:  # noqa: FBT001, FBT002 - one of two
+    """Return the operations of the process that keeps a container's network: in its namespaces, and nothing else of it.
+
+    It stays until the container's first process ends, and the helper until it does.
+
+    Args:
+        network: what was decided.
+        pid: the container's first process.
+        ipv6: give the link of slirp4netns its address of IPv6, once that is there.
+    """
+    plan = [Op(ops.JOIN, _NEW_USER, f"/proc/{pid}/ns/user")] if network.owned else []
+    plan += [Op(ops.JOIN, _NEW_NETWORK, f"/proc/{pid}/ns/net"), Op(ops.SESSION)]
+    plan += [
+        Op(ops.PROC_WRITE, f"sys/{name.replace('.', '/')}", value, on_error=ops.ELSE)
+        for name, value in network.sysctls.items()
+    ]
+    if network.mode == SHARED:
+        plan.append(Op(ops.NETLINK))
+    plan += [Op(ops.READY), Op(ops.WAIT_START)]
+    if ipv6:
+        plan.append(Op(ops.ADDRESS6, 64, LINK, SLIRP_ADDRESS6, SLIRP_GATEWAY6, on_error=ops.ELSE))
+    return [*plan, Op(ops.READY), Op(ops.AWAIT_END)]
+
+
+def shared_keeper(prefix: str) -> list[Op]:
+    """Return the operations of the process that keeps a shared network, while it has links named `prefix`…."""
+    return [
+        Op(ops.NEW_USER),
+        Op(ops.BECOME, 0, 0),
+        Op(ops.UNSHARE, _NEW_NETWORK),
+        Op(ops.SESSION),
+        Op(ops.LINK_UP, "lo"),
+        Op(ops.NETLINK),
+        Op(ops.READY),
+        Op(ops.WAIT_START),
+        Op(ops.READY),
+        Op(ops.AWAIT_LINKS, prefix),
+    ]
+
+
+def socket_in(pid: int) -> list[Op]:
+    """Return the operations of a process that only passes a socket, of the network namespace of `pid`."""
+    return [
+        Op(ops.JOIN, _NEW_USER, f"/proc/{pid}/ns/user"),
+        Op(ops.JOIN, _NEW_NETWORK, f"/proc/{pid}/ns/net"),
+        Op(ops.NETLINK),
+        Op(ops.READY),
+    ]

@@ -1,0 +1,127 @@
+"""The files by which a container with a network of its own finds names: resolv.conf(5), hosts(5)."""
+
+from __future__ import annotations
+
+from rootless.errors import RootlessError
+from rootless.plan.ports import is_address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootless.host.network import HostNetwork
+
+_MOST_SERVERS = 3
+"""MAXNS of resolv.conf(5)."""
+HOST_NAMES = "host.containers.internal host.docker.internal"
+"""By which programs look for the host (podman, docker)."""
+_LOOPBACK = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+
+
+class Names:
+    """What the caller says about names.
+
+    Attributes:
+        servers, search: of --dns and --dns-search; empty for the host's own.
+        hosts: (address, name) of each --add-host; HOST_GATEWAY in the place of an address is the host's.
+        own: the container's host name and its id, by which it finds itself.
+    """
+
+    __slots__ = ("hosts", "own", "search", "servers")
+
+    def __init__(
+        self, servers: Sequence[str], search: Sequence[str], hosts: Sequence[tuple[str, str]], own: Sequence[str]
+    ) -> None:
+        self.servers = servers
+        self.search = search
+        self.hosts = hosts
+        self.own = own
+
+
+HOST_GATEWAY = "host-gateway"
+
+
+def added(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (address, name) for each --add-host, NAME:IP.
+
+    Raises:
+        RootlessError: `RL-NAMES`: a text is not of that form.
+    """
+    found = []
+    for text in texts:
+        name, _, address = text.partition(":")
+        address = address.removeprefix("[").removesuffix("]")
+        if not name or any(blank in name for blank in " \t\n#") or not (is_address(address) or address == HOST_GATEWAY):
+            raise RootlessError(
+                f"--add-host {text!r}",
+                cause="it is not a name, a colon and an IP address",
+                fix=f"write it as NAME:IP, or NAME:{HOST_GATEWAY} for the host",
+                code="RL-NAMES",
+            )
+        found.append((address, name))
+    return found
+
+
+def servers(texts: Sequence[str]) -> Sequence[str]:
+    """Check every --dns.
+
+    Raises:
+        RootlessError: `RL-NAMES`: one is not an address.
+    """
+    for text in texts:
+        if not is_address(text):
+            raise RootlessError(
+                f"--dns {text!r}", cause="it is not an IP address", fix="give the server's address", code="RL-NAMES"
+            )
+    return texts
+
+
+def resolver(names: Names, host: HostNetwork, forwarder: str, *, shared: bool = False) -> str:
+    """Return the text of resolv.conf.
+
+    Args:
+        names: what the caller says.
+        host: what the host has.
+        forwarder: the address by which the helper passes questions to the host's first server; empty without one.
+        shared: the container is on the host's network, where the host's loopback is its own.
+    """
+    found = list(names.servers)
+    if not found:
+        found = [forwarder] if forwarder else []
+        found += [server for server in host.said("nameserver") if shared or not is_loopback(server)]
+    search = [" ".join(names.search)] if names.search else host.said("search")[-1:]
+    lines = [f"nameserver {server}" for server in found[:_MOST_SERVERS]]
+    lines += [f"search {domains}" for domains in search if domains != "."]
+    lines += [f"options {options}" for options in host.said("options") if not names.servers]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def hosts(names: Names, addresses: Sequence[str], gateway: str, *, others: Sequence[tuple[str, str]] = ()) -> str:
+    """Return the text of hosts.
+
+    Args:
+        names: what the caller says.
+        addresses: the container's own; empty when it has only its loopback.
+        gateway: the address by which it reaches the host; empty when it does not.
+        others: (address, names) of other containers.
+    """
+    own = " ".join(dict.fromkeys(name for name in names.own if name))
+    lines = [f"{address} {name}" for address, name in names.hosts if address != HOST_GATEWAY]
+    if own:
+        lines += [f"{address} {own}" for address in addresses or ("127.0.1.1",)]
+    if gateway:
+        lines += [f"{gateway} {name}" for address, name in names.hosts if address == HOST_GATEWAY]
+        lines.append(f"{gateway} {HOST_NAMES}")
+    lines += [f"{address} {name}" for address, name in others]
+    return _LOOPBACK + "".join(f"{line}\n" for line in lines)
+
+
+def hosts_of_host(names: Names, text: str) -> str:
+    """Return the text of hosts for a container on the host's network, from the host's own text."""
+    gateways = (("127.0.0.1" if address == HOST_GATEWAY else address, name) for address, name in names.hosts)
+    return "".join(f"{address} {name}\n" for address, name in gateways) + (text or _LOOPBACK)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is one that only the host itself can reach, such as systemd-resolved's 127.0.0.53."""
+    return address.startswith("127.") or address == "::1"

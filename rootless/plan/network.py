@@ -1,0 +1,297 @@
+"""The container's network: whose it is, which helper of the host serves it, and what is set in it.
+
+Imported for a caller who says --network, and for a person who names a bundle: an engine has a network made itself.
+
+`auto` gives a container that has a network namespace of its own slirp4netns, which is usable a few milliseconds after
+it starts, or, where ports are published, pasta, which takes longer and keeps the addresses of who connects. When that
+one is missing or fails, it is the other; without either the container has its loopback only. docs/network.md has the
+figures that this rests on.
+"""
+
+from __future__ import annotations
+
+from rootless.errors import RootlessError
+from rootless.plan import names, ports
+from rootless.plan.idmaps import IdMaps
+from rootless.plan.network_helpers import PACKAGES, PASTA, SLIRP, helper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.host.network import HostNetwork
+    from rootless.plan.context import Context
+    from rootless.plan.names import Names
+    from rootless.plan.network_helpers import Helper
+    from rootless.plan.ports import Port
+    from rootless.plan.shared_network import Shared
+
+AUTO = "auto"
+NONE = "none"
+HOST = "host"
+CONTAINER = "container"
+SHARED = "shared"
+"""A network of the caller's own, with other containers in it."""
+
+_FILES = ("/etc/resolv.conf", "/etc/hosts")
+
+
+class Network:
+    """What was decided.
+
+    Attributes:
+        mode: NONE, HOST, CONTAINER, SHARED, or that of the first helper.
+        why: the reason for that mode, for people.
+        helpers: those that are tried, in this order.
+        required: that none of them works is an error.
+        ports: what is published.
+        names: what the caller says about names.
+        host: the host's own network.
+        directory: where resolv.conf and hosts are written; empty when the container keeps the image's.
+        of: the container whose network it is.
+        shared: the network that it shares with other containers.
+        own_maps: of a user namespace with the caller alone, for what serves that one.
+        owned: the network namespace belongs to a user namespace of the container's.
+        sandbox: that one has a root, whom the sandbox of slirp4netns needs.
+        sysctls: what is written to /proc/sys/net of the namespace, unless config.json does.
+    """
+
+    __slots__ = (
+        "directory", "helpers", "host", "mode", "names", "of", "own_maps", "owned", "ports", "required", "sandbox",
+        "shared", "sysctls", "why",
+    )  # fmt: skip
+
+    def __init__(self, mode: str, why: str, host: HostNetwork, said: Names) -> None:
+        self.mode = mode
+        self.why = why
+        self.host = host
+        self.names = said
+        self.helpers: list[Helper] = []
+        self.required = True
+        self.ports: list[Port] = []
+        self.directory = ""
+        self.of = ""
+        self.shared: Shared | None = None
+        self.own_maps: IdMaps | None = None
+        self.owned = False
+        self.sandbox = True
+        self.sysctls: dict[str, str] = {}
+
+    def __str__(self) -> str:
+        """Return it as one line for people."""
+        whose = f" {self.of or (self.shared and self.shared.name)}" if self.of or self.shared else ""
+        return f"{self.mode}{whose}: {self.why}"
+
+    def as_data(self) -> dict[str, object]:
+        """Return it as JSON data."""
+        data: dict[str, object] = {"mode": self.mode, "reason": self.why}
+        if self.of or self.shared:
+            data["of"] = self.of or (self.shared and self.shared.name)
+        if self.helpers:
+            data["helpers"] = [[each.program, *each.arguments] for each in self.helpers]
+        if self.ports:
+            data["ports"] = [port.as_data() for port in self.ports]
+        return data
+
+
+def choose(context: Context) -> None:
+    """Decide, and change which namespaces the container gets accordingly.
+
+    Raises:
+        RootlessError: `RL-NETWORK`, `RL-PUBLISH`, `RL-NAMES`: what is asked for makes no sense, or cannot be had here.
+    """
+    options = context.options
+    host = context.facts.network
+    assert host
+    said = names.Names(
+        names.servers(options.dns),
+        options.dns_search,
+        names.added(options.add_host),
+        (context.config.get("hostname") or "", options.container),
+    )
+    kind, _, rest = options.network.partition(":")
+    if kind == AUTO:
+        network = _automatic(context, host, said)
+    elif kind in (SLIRP, PASTA):
+        network = _helped(context, host, said, kind, rest)
+    elif kind == CONTAINER:
+        network = _joined(context, host, said, rest)
+    elif kind == HOST:
+        network = _of_the_host(context, host, said)
+    elif kind == NONE:
+        network = _own_namespace(context, Network(NONE, "asked for", host, said))
+    else:
+        network = _own_namespace(context, Network(SHARED, "asked for", host, said))
+        network.shared = options.shared
+    network.ports = ports.published(options.publish)
+    _check(context, network)
+    if network.mode != NONE or said.hosts or said.servers or said.search:
+        network.directory = options.network_files
+    context.network = network
+
+
+def settle(context: Context, network: Network) -> None:
+    """Decide what depends on the ids that the container has."""
+    network.owned = "user" in context.created or "user" in context.joined
+    network.sandbox = context.has_uid(0) and context.has_gid(0)
+    if network.mode == SHARED or network.helpers:
+        network.sysctls = _sysctls(context)
+    if network.mode == SHARED:
+        facts = context.facts
+        network.own_maps = IdMaps([(0, facts.uid, 1)], [(0, facts.gid, 1)], "", facts)
+
+
+def _automatic(context: Context, host: HostNetwork, said: Names) -> Network:
+    if "network" in context.joined:
+        return Network(NONE, "config.json names the namespace: whoever made it sets it up", host, said)
+    if "network" not in context.created:
+        return Network(HOST, "config.json asks for no network namespace", host, said)
+    order = (PASTA, SLIRP) if context.options.publish else (SLIRP, PASTA)
+    there = [name for name in order if name in host.programs]
+    lack = fix = ""
+    if not there:
+        lack, fix = "neither slirp4netns nor pasta is installed", "install slirp4netns or passt"
+    elif host.tun:
+        lack, fix = host.tun, "modprobe tun, and let users open it (chmod 666 /dev/net/tun)"
+    if lack:
+        context.unmet("", f"the container has its loopback only: {lack}", fix)
+        return Network(NONE, lack, host, said)
+    network = Network(there[0], "ports are published" if order[0] == PASTA else "it is ready soonest", host, said)
+    if there[0] != order[0]:
+        network.why = f"{order[0]} is not installed"
+    network.helpers = [helper(name, "", host) for name in there]
+    network.required = False
+    return network
+
+
+def _helped(context: Context, host: HostNetwork, said: Names, name: str, rest: str) -> Network:
+    if name not in host.programs:
+        raise _refused(
+            context, f"{name} is not installed", f"install {PACKAGES[name]}, or leave the choice to --network auto"
+        )
+    if host.tun:
+        raise _refused(context, host.tun, "modprobe tun, and let users open it (chmod 666 /dev/net/tun)")
+    network = _own_namespace(context, Network(name, "asked for", host, said))
+    network.helpers = [helper(name, rest, host)]
+    return network
+
+
+def _of_the_host(context: Context, host: HostNetwork, said: Names) -> Network:
+    if "network" in context.created or "network" in context.joined:
+        context.created.discard("network")
+        context.joined.pop("network", None)
+        context.adapted("linux.namespaces", "the network namespace is left out: --network host")
+    return Network(HOST, "asked for", host, said)
+
+
+def _own_namespace(context: Context, network: Network) -> Network:
+    if "network" in context.joined:
+        raise _refused(
+            context,
+            f"the container is to join {context.joined['network']} (config.json: {context.places['network']}.path)",
+            "leave --network out: whoever made that namespace sets it up; or remove the path",
+        )
+    if "network" not in context.created:
+        context.created.add("network")
+        context.places["network"] = "linux.namespaces"
+        context.adapted("linux.namespaces", f"a network namespace is added: --network {context.options.network}")
+    return network
+
+
+def _joined(context: Context, host: HostNetwork, said: Names, container: str) -> Network:
+    peer = context.options.peer
+    assert peer
+    for namespace, file in (("user", "user"), ("network", "net")):
+        context.created.discard(namespace)
+        context.joined.pop(namespace, None)
+        if namespace in peer.namespaces:
+            context.joined[namespace] = f"/proc/{peer.pid}/ns/{file}"
+            context.places[namespace] = "linux.namespaces"
+    context.adapted("linux.namespaces", f"the network and user namespaces are those of container {container}")
+    network = Network(CONTAINER, "asked for", host, said)
+    network.of = container
+    return network
+
+
+def _check(context: Context, network: Network) -> None:
+    """Refuse what does not go together."""
+    if network.ports and not (network.helpers or network.mode == SHARED):
+        reasons = {
+            HOST: "the container is on the host's network: its ports are the host's",
+            CONTAINER: "the ports of a joined network are those of its container",
+            NONE: "the container has no network but its loopback",
+        }
+        raise RootlessError(
+            f"cannot publish ports with --network {context.options.network}",
+            cause=f"{reasons[network.mode]} ({network.why})",
+            fix="leave --publish out, or use --network pasta",
+            code="RL-PUBLISH",
+        )
+    by_slirp = network.mode == SHARED or any(each.name == SLIRP for each in network.helpers)
+    six = next((port for port in network.ports if ":" in port.address), None)
+    if six and by_slirp:
+        network.helpers = [each for each in network.helpers if each.name != SLIRP]
+        if not network.helpers:
+            raise RootlessError(
+                f"cannot publish {six}",
+                cause="slirp4netns publishes ports on addresses of IPv4 only",
+                fix="use --network pasta" if network.mode != SHARED else "name an address of IPv4",
+                code="RL-PUBLISH",
+            )
+        network.mode = network.helpers[0].name
+    reached = network.mode == HOST or any(each.gateway for each in network.helpers)
+    if not reached and any(address == names.HOST_GATEWAY for address, _ in network.names.hosts):
+        raise RootlessError(
+            f"--add-host …:{names.HOST_GATEWAY}",
+            cause="the host's loopback is closed to the container",
+            fix="open it: --network slirp4netns:allow_host_loopback=true",
+            code="RL-NAMES",
+        )
+
+
+def _refused(context: Context, cause: str, fix: str) -> RootlessError:
+    return RootlessError(f"--network {context.options.network}", cause=cause, fix=fix, code="RL-NETWORK")
+
+
+def _sysctls(context: Context) -> dict[str, str]:
+    """Return what the namespace gets for addresses that are there at once, and for ping without rights (icmp(7))."""
+    written = context.linux.get("sysctl") or {}
+    wanted = {
+        "net.ipv6.conf.all.accept_dad": "0",
+        "net.ipv6.conf.default.accept_dad": "0",
+        "net.ipv6.conf.default.accept_ra": "0",
+        "net.ipv4.ping_group_range": f"0 {_last_group(context)}",
+    }
+    return {name: value for name, value in wanted.items() if name not in written}
+
+
+def _last_group(context: Context) -> int:
+    """Return the last of the group ids that exist from 0 on without a gap."""
+    last = -1
+    for first, _, count in sorted(context.gid_map):
+        if first <= last + 1:
+            last = max(last, first + count - 1)
+    return min(max(last, 0), 2**31 - 1)
+
+
+def file_mounts(context: Context) -> list[dict[str, Any]]:
+    """Return mounts of resolv.conf and hosts over the image's, as elements of `mounts`, where config.json has none."""
+    network = context.network
+    if not network or not network.directory:
+        return []
+    taken = {mount["destination"].rstrip("/") for mount in context.config.get("mounts") or ()}
+    if "/etc" in taken:
+        context.adapted(
+            "mounts", "what is mounted on /etc says how names are found: resolv.conf and hosts stay as they are"
+        )
+        return []
+    return [
+        {
+            "destination": path,
+            "type": "bind",
+            "source": f"{network.directory}/{path.rpartition('/')[2]}",
+            "options": ["bind", "nosuid", "nodev", "noexec", "rprivate"],
+        }
+        for path in _FILES
+        if path not in taken
+    ]
