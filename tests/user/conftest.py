@@ -1,9 +1,10 @@
-"""The fixtures of the tests that go through the specification."""
+"""The fixtures of the tests that go through the specification, and the host of those of networks."""
 
 from __future__ import annotations
 
 import pytest
 
+from tests.user import netbox as host
 from tests.user.boxes import ALL, Box, make_box, pure_cgroup2
 
 
@@ -31,3 +32,15 @@ def every(request, module_user, rootless_command, need):
         box = make_box(module_user, request.param, rootless_command, need, name=request.param)
         yield box
         box.close()
+
+
+@pytest.fixture(scope="module")
+def netbox(tmp_path_factory):
+    """A host with a network, and the machine on its other side."""
+    yield from host.opened(tmp_path_factory.mktemp("netbox"))
+
+
+@pytest.fixture
+def net_user(netbox, user):
+    """The user, on that host."""
+    return netbox.user(user)
