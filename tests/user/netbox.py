@@ -22,7 +22,7 @@ import pytest
 
 from tests.conftest import User
 from tests.user.bundles import base_config, own, write_config
-from tests.user.containers import PATIENCE, Reader
+from tests.user.containers import PATIENCE, Reader, until
 
 HOST = "198.51.100.2"
 HOST6 = "2001:db8::2"
@@ -38,11 +38,13 @@ _NEW_NETWORK = 0x40000000
 _RESOLVER = "nameserver 127.0.0.53\noptions edns0\nsearch example.test\n"
 _HOSTS = "127.0.0.1 localhost\n192.0.2.99 known-to-the-host\n"
 _SET_OUTSIDE_UP = f"""
+for one in all default; do echo 0 >/proc/sys/net/ipv6/conf/$one/accept_dad; done
 ip link set lo up
 echo ready
 read -r _
 ip addr add {OUTSIDE}/24 dev downlink
 ip -6 addr add {OUTSIDE6}/64 dev downlink nodad
+echo 50 >/proc/sys/net/ipv6/neigh/downlink/retrans_time_ms
 ip link set downlink up
 echo ready
 exec cat
@@ -50,10 +52,12 @@ exec cat
 _SET_HOST_UP = f"""
 mount --bind "$2/resolv.conf" /etc/resolv.conf
 mount --bind "$2/hosts" /etc/hosts
+for one in all default; do echo 0 >/proc/sys/net/ipv6/conf/$one/accept_dad; done
 ip link set lo up
 ip link add uplink type veth peer name downlink netns "$1"
 ip addr add {HOST}/24 dev uplink
 ip -6 addr add {HOST6}/64 dev uplink nodad
+echo 50 >/proc/sys/net/ipv6/neigh/uplink/retrans_time_ms
 ip link set uplink up
 ip route add default via {OUTSIDE}
 ip -6 route add default via {OUTSIDE6}
@@ -133,7 +137,15 @@ class NetBox:
                 ends.callback(_end, server)
             for server in started:
                 assert Reader(server.stdout).line() == "ready"
+            until(self._reaches_outside, "an answer of the outside")
             self._ends = ends.pop_all()
+
+    def _reaches_outside(self) -> bool:
+        """Whether the link is there at both ends, which takes IPv6 a moment."""
+        try:
+            return bool(self.ask(OUTSIDE6, ECHO, inside=True) and self.ask(OUTSIDE, ECHO, inside=True))
+        except OSError:
+            return False
 
     def user(self, user: User) -> NetUser:
         """Return `user` on the host."""

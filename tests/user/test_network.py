@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.user.containers import Rootless
-from tests.user.netbox import HTTP, OUTSIDE, helpers, make_net_bundle
+from tests.user.netbox import HTTP, OUTSIDE, OUTSIDE6, helpers, make_net_bundle
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def run(rootless, net_user):
 
 
 @pytest.mark.parametrize("mode", ["auto", "slirp4netns", "pasta"])
-@pytest.mark.parametrize("address", [OUTSIDE, "outside.test"])
+@pytest.mark.parametrize("address", [OUTSIDE, f"[{OUTSIDE6}]", "outside.test"])
 def test_a_container_reaches_the_outside(run, mode, address):
     seen = run(f"curl -sS --max-time 20 http://{address}:{HTTP}/bytes/100000 | wc -c", "--network", mode)
     assert seen == "100000\n"
