@@ -59,7 +59,8 @@ VALUES = st.one_of(
     st.text(max_size=20),
     st.lists(st.sampled_from(WRONG), max_size=3),
     st.dictionaries(KEYS, st.sampled_from(WRONG), max_size=3),
-)
+).map(copy.deepcopy)
+"""Copies, since a later change may be made in one: the same list in itself is no JSON."""
 
 WRITES = (
     "os.mkdir",
