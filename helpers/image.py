@@ -3,7 +3,8 @@
 ``ENV/bin/python3 helpers/image.py ENV/lib/python3.X/site-packages/rootless``, by the interpreter that will read it.
 
 The file is the magic number of that interpreter's bytecode, the length of what comes next as four bytes, that (the
-code of rootless/image.py, an index of modules, what to load for each verb; marshalled), and the codes of the modules.
+code of rootless/image.py, what to load for each verb, an index of modules; marshalled), for each verb the codes that it
+loads as one object, and the codes of all modules, one by one. Places are counted from where the first of these begins.
 """
 
 from __future__ import annotations
@@ -26,18 +27,24 @@ if TYPE_CHECKING:
 LOADER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "rootless", "image.py")
 
 COMMON = "__main__ cli.lifecycle cli.output bundle.jsontext"
-RUNS = f"{COMMON} bundle.check host.cgroups container.create container.console container.foreground"
+RUNS = f"{COMMON} bundle.check host.cgroups container.create container.console container.foreground container.confine"
+FROZEN = "__main__ cli.cgroups container.cgroups cgroup.group"
 IMPORTED = {
-    "create": RUNS,
-    "run": f"{RUNS} container.run",
+    "create": f"{RUNS} plan.limits cgroup.make",
+    "run": f"{RUNS} plan.limits cgroup.make container.run",
     "exec": f"{RUNS} container.execute",
     "start": f"{COMMON} container.verbs launch.protocol",
-    "kill": f"{COMMON} container.verbs container.members",
-    "delete": f"{COMMON} container.verbs",
-    "state": f"{COMMON} container.verbs",
+    "kill": f"{COMMON} container.verbs container.members cgroup.group",
+    "delete": f"{COMMON} container.verbs container.members container.give_back",
+    "state": f"{COMMON} container.verbs cli.names",
     "list": f"{COMMON} container.verbs",
+    "ps": f"{COMMON} container.verbs container.members cgroup.group",
+    "pause": FROZEN,
+    "resume": FROZEN,
+    "update": f"{FROZEN} cli.verbs host.cgroups container.updating cgroup.make",
 }
-"""What the verbs that engines call import when they do nothing unusual. What is missing is imported all the same."""
+"""What the verbs that engines call import when they do nothing unusual, for a container in a cgroup of its own, which
+with cgroup v2 each has. What is missing is imported all the same."""
 
 
 def compiled(source: str) -> CodeType:
@@ -100,18 +107,26 @@ def loaded(package: str, names: Iterable[str]) -> list[str]:
 
 def image(package: str) -> bytes:
     """Return the content of the file for a package that lies in the directory `package`."""
-    modules, codes = {}, b""
-    for name, source, is_package in sources(package):
-        code = marshal.dumps(compiled(source))
-        modules[name] = (source, is_package, len(codes), len(codes) + len(code))
-        codes += code
     own = os.path.basename(package)
+    files = {name: (source, is_package) for name, source, is_package in sources(package)}
+    codes = {name: compiled(source) for name, (source, _) in files.items()}
+    content = bytearray()
+
+    def put(thing: CodeType | tuple[CodeType, ...]) -> tuple[int, int]:
+        """Return where it lies and how long it is."""
+        begin = len(content)
+        content.extend(marshal.dumps(thing))
+        return begin, len(content) - begin
+
     orders = {
-        verb: loaded(package, [name for name in names.split() if f"{own}.{name}" in modules])
+        verb: tuple(loaded(package, [name for name in names.split() if f"{own}.{name}" in files]))
         for verb, names in IMPORTED.items()
     }
-    head = marshal.dumps((compiled(LOADER), modules, orders))
-    return MAGIC_NUMBER + len(head).to_bytes(4, "little") + head + codes
+    places = {order: put(tuple([codes[name] for name in order])) for order in dict.fromkeys(orders.values())}
+    verbs = {verb: (order, *places[order]) for verb, order in orders.items()}
+    modules = {name: (*files[name], *put(code)) for name, code in codes.items()}
+    head = marshal.dumps((compiled(LOADER), verbs, modules))
+    return MAGIC_NUMBER + len(head).to_bytes(4, "little") + head + content
 
 
 def main() -> None:

@@ -29,20 +29,21 @@ import _signal
 if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # no traceback while modules are loaded
 sys.path += {paths!r}
+import gc
+gc.set_threshold(100_000)  # hardly ever: verbs are short, and what they make has few cycles
 try:
-    with open({image!r}, "rb", 0) as file:
-        image = file.read()
+    image = open({image!r}, "rb", 0)
 except OSError:
-    image = b""
-from _frozen_importlib_external import MAGIC_NUMBER
-if image.startswith(MAGIC_NUMBER):
-    import marshal
-    image = memoryview(image)
-    end = 8 + int.from_bytes(image[4:8], "little")
-    loader, modules, orders = marshal.loads(image[8:end])
-    exec(loader)
-    use(modules, orders, image[end:])
-del image
+    image = None
+if image:
+    from _frozen_importlib_external import MAGIC_NUMBER
+    with image:
+        start = image.read(8)
+        if start[:4] == MAGIC_NUMBER:
+            import marshal
+            loader, *index = marshal.loads(image.read(int.from_bytes(start[4:], "little")))
+            exec(loader)
+            use(image, *index)
 from rootless.__main__ import main_and_exit
 main_and_exit()
 """

@@ -10,10 +10,15 @@ import pytest
 
 from tests.user.boxes import config_with_maps, status_of
 from tests.user.bundles import base_config, make_bundle
+from tests.user.cgroup2 import cgroup2
 from tests.user.containers import Reader, Rootless, executors
+
+__all__ = ["cgroup2"]
 
 FEW = 4
 """Files: the command (twice), the image of its modules; one more for a Python that has built-in modules in files."""
+LOOKS = 8
+"""Paths that are looked at, those files among them: the command is looked for, and the bundle's directory."""
 MODULES = "rootless/__pycache__/modules.image"
 
 
@@ -36,26 +41,55 @@ def installed(user, rootless_command):
     return command, own_image
 
 
-def opened(user, need, *words):
-    """Return the files that a program has opened, in order, by itself; not those that were not there."""
+def looked_at(user, need, *words):
+    """Return the calls that a program itself makes with paths, in order, each with its path and whether it found it."""
     trace = user.tmp / "trace"
-    done = user.run([need("strace"), "-o", trace, "-e", "trace=open,openat", *words], check=True)
+    done = user.run([need("strace"), "-o", trace, "-e", "trace=%file", *words], check=True)
     assert not done.stderr
-    lines = [line for line in trace.read_text().splitlines() if '"' in line and " = -1 " not in line]
-    return [line.split('"')[1] for line in lines]
+    lines = [line for line in trace.read_text().splitlines() if '"' in line]
+    return [(line.partition("(")[0], line.split('"')[1], " = -1 " not in line) for line in lines]
+
+
+def opened(calls):
+    """Return the files among the calls that were opened."""
+    return [path for call, path, found in calls if found and call in {"open", "openat"}]
 
 
 def test_run_opens_few_files_before_it_reads_the_bundle(user, rootless_command, need):
     bundle = make_bundle(user, base_config("true"))
     python = Path(rootless_command).read_text().splitlines()[0].removeprefix("#!").split()
-    for_python_itself = opened(user, need, *python, "-c", "pass")
-    files = opened(user, need, rootless_command, "--root", user.tmp / "state", "run", "--bundle", bundle, "c")
-    before = files[: files.index(f"{bundle}/config.json")]
-    own = [file for file in before if file not in for_python_itself]
-    assert len(own) <= FEW, own
-    assert any(file.endswith(MODULES) for file in own)
-    after = [file for file in files[len(before) :] if not file.startswith(("/proc/", "/etc/", str(user.tmp)))]
-    assert [file for file in after if file.endswith((".py", ".pyc"))] == []
+    for_python_itself = looked_at(user, need, *python, "-c", "pass")
+    calls = looked_at(user, need, rootless_command, "--root", user.tmp / "state", "run", "--bundle", bundle, "c")
+    first = next(number for number, (_, path, _) in enumerate(calls) if path == f"{bundle}/config.json")
+    own = [call for call in calls[:first] if call[1] not in {path for _, path, _ in for_python_itself}]
+    assert len(own) <= LOOKS, own
+    files = opened(own)
+    assert len(files) <= FEW, files
+    assert any(file.endswith(MODULES) for file in files)
+    assert [file for file in opened(calls[first:]) if file.endswith((".py", ".pyc"))] == []
+
+
+def test_what_engines_call_reads_its_modules_at_once(user, rootless_command, need, cgroup2):
+    bundle = make_bundle(user, base_config("sleep", "600"))
+    verbs = ["create", "state", "start", "list", "exec", "ps", "pause", "resume", "update", "kill", "delete"]
+    words = {
+        "create": ["--bundle", bundle, "c"],
+        "list": [],
+        "exec": ["c", "true"],
+        "ps": ["--format", "json", "c"],
+        "kill": ["--all", "c", "KILL"],
+        "delete": ["--force", "c"],
+    }
+    trace = user.tmp / "trace"
+    traced = [*cgroup2.prefix(), need("strace"), "-o", trace, "-e", "trace=openat"]
+    reads = {}
+    for verb in verbs:
+        argv = [rootless_command, "--root", user.tmp / "state", verb, *words.get(verb, ["c"])]
+        # no pipe: the container keeps what it is given
+        done = user.run([*traced, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **cgroup2.options)
+        assert done.returncode == 0, verb
+        reads[verb] = sum(f"{MODULES}" in line for line in trace.read_text().splitlines())
+    assert reads == dict.fromkeys(verbs, 1)
 
 
 @pytest.mark.parametrize("harm", ["missing", "of another Python", "empty"])
@@ -70,6 +104,24 @@ def test_without_its_image_the_command_works_as_before(user, installed, harm):
     done = user.run([command, "--root", user.tmp / "state", "state", "nobody"])
     assert done.returncode == 1
     assert "container does not exist" in done.stderr
+
+
+def test_an_upgrade_while_a_container_runs_harms_nothing(user, installed):
+    command, image = installed
+    config = base_config("cat")
+    config["hooks"] = {"poststop": [{"path": "/bin/true"}]}  # what runs them is loaded last
+    words = [command, "--root", user.tmp / "state", "run", "--bundle", make_bundle(user, config), "c"]
+    with user.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdin.write("up\n")
+        running.stdin.flush()
+        assert Reader(running.stdout).line() == "up"
+        upgraded = image.with_name("upgraded")
+        upgraded.write_bytes(bytes(image.stat().st_size))
+        upgraded.rename(image)
+        running.stdin.close()
+        assert running.wait() == 0
+        assert running.stderr.read() == ""
+    assert list((user.tmp / "state").iterdir()) == []
 
 
 @pytest.mark.parametrize("words", [[], ["state", "c"]], ids=["found", "loaded at once"])
