@@ -183,9 +183,9 @@ class Attachment:
         network, said = self._network, self._network.names
         if not self._told.get("files"):
             return
-        on_host = network.mode == HOST
+        on_host, alone = network.mode == HOST, self._told["mode"] == NONE
         forwarder = helper.dns if helper else network.shared.dns if network.shared else ""
-        resolver = names.resolver(said, network.host, forwarder, shared=on_host)
+        resolver = names.resolver(said, network.host, forwarder, shared=on_host, alone=alone)
         if on_host:
             hosts = names.hosts_of_host(said, network.host.hosts)
         else:

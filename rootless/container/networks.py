@@ -17,7 +17,7 @@ import select
 from rootless import files, log, paths
 from rootless.bundle import jsontext
 from rootless.container.lifecycle import Process, boot_id, identity
-from rootless.container.store import check_id, state_root
+from rootless.container.store import LONGEST_ID, is_id, state_root
 from rootless.errors import RootlessError
 from rootless.network import hostfwd
 from rootless.network.keeper import Keeper
@@ -296,7 +296,8 @@ def find(name: str) -> Shared:
     Raises:
         RootlessError: `RL-NETWORK`: there is none.
     """
-    check_id(name)
+    if not is_id(name):
+        raise _unknown(name)
     path = f"{_directory()}/{name}.json"
     try:
         with open(path, "rb", buffering=0) as file:
@@ -304,15 +305,20 @@ def find(name: str) -> Shared:
         subnet = found["subnet"] if isinstance(found, dict) else ""
         return Shared(name, str(subnet))
     except FileNotFoundError:
-        there = ", ".join(_names()) or "none yet"
-        raise RootlessError(
-            f"network {name}",
-            cause=f"there is no such network; yours: {there}",
-            fix=f"rootless network create {name}; or use auto, none, host, slirp4netns, pasta, container:ID",
-            code="RL-NETWORK",
-        ) from None
+        raise _unknown(name) from None
     except (OSError, ValueError, KeyError) as error:
         raise RootlessError(f"network {name}", cause=f"{path}: {error}", fix=f"rm {path}", code="RL-NETWORK") from None
+
+
+def _unknown(name: str) -> RootlessError:
+    there = ", ".join(_names()) or "none yet"
+    make = f"rootless network create {name}; or " if is_id(name) else ""
+    return RootlessError(
+        f"network {name}",
+        cause=f"there is no such network; yours: {there}",
+        fix=f"{make}use auto, none, host, slirp4netns, pasta, container:ID",
+        code="RL-NETWORK",
+    )
 
 
 def _directory() -> str:
@@ -342,7 +348,13 @@ def create(options: Options) -> str:
     from rootless.network.subnets import choose
 
     name = options.container
-    check_id(name)
+    if not is_id(name):
+        raise RootlessError(
+            f"network {name!r}",
+            cause="no network can have that name",
+            fix=f"use letters, digits and _ + - . only, {LONGEST_ID} at most",
+            code="RL-NETWORK",
+        )
     if name in _WORDS:
         raise RootlessError(
             f"network {name}",

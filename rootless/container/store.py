@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
-_LONGEST_ID = 255
+LONGEST_ID = 255
 """A file name has no more bytes."""
 _STATE = "state.json"
 _CONFIG = "config.json"
@@ -78,18 +78,23 @@ def state_root(asked: str) -> str:
     return fallback
 
 
+def is_id(text: str) -> bool:
+    """Whether `text` can be the name of a directory and of a cgroup."""
+    return 0 < len(text) <= LONGEST_ID and text not in (".", "..") and _ID_CHARACTERS.issuperset(text)
+
+
 def check_id(container_id: str) -> None:
     """Refuse what cannot be the name of a directory and of a cgroup."""
-    if not container_id or container_id in (".", "..") or not _ID_CHARACTERS.issuperset(container_id):
+    if not is_id(container_id[:LONGEST_ID]):
         raise RootlessError(
             f"container id {container_id!r}",
             cause="invalid id format",
             fix="use letters, digits and _ + - . only",
             code="RL-ID",
         )
-    if len(container_id) > _LONGEST_ID:
+    if len(container_id) > LONGEST_ID:
         raise RootlessError(
-            "container id", cause=f"longer than {_LONGEST_ID} characters", fix="shorten it", code="RL-ID"
+            "container id", cause=f"longer than {LONGEST_ID} characters", fix="shorten it", code="RL-ID"
         )
 
 

@@ -152,7 +152,8 @@ class Program:
                 text = file.read().decode("utf-8", "replace")
         except OSError:
             return ""
-        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(_CHATTER)]
+        told = text.partition("\nUsage:")[0]  # of a wrong option; what follows is long
+        lines = [line.strip() for line in told.splitlines() if line.strip() and not line.startswith(_CHATTER)]
         return "; ".join(lines[-2:])[-_TOLD:]
 
 

@@ -76,7 +76,7 @@ def servers(texts: Sequence[str]) -> Sequence[str]:
     return texts
 
 
-def resolver(names: Names, host: HostNetwork, forwarder: str, *, shared: bool = False) -> str:
+def resolver(names: Names, host: HostNetwork, forwarder: str, *, shared: bool = False, alone: bool = False) -> str:
     """Return the text of resolv.conf.
 
     Args:
@@ -84,9 +84,10 @@ def resolver(names: Names, host: HostNetwork, forwarder: str, *, shared: bool = 
         host: what the host has.
         forwarder: the address by which the helper passes questions to the host's first server; empty without one.
         shared: the container is on the host's network, where the host's loopback is its own.
+        alone: the container has its loopback only, and reaches none of the host's servers.
     """
     found = list(names.servers)
-    if not found:
+    if not found and not alone:
         found = [forwarder] if forwarder else []
         found += [server for server in host.said("nameserver") if shared or not is_loopback(server)]
     search = [" ".join(names.search)] if names.search else host.said("search")[-1:]

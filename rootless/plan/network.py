@@ -201,6 +201,18 @@ def _own_namespace(context: Context, network: Network) -> Network:
 def _joined(context: Context, host: HostNetwork, said: Names, container: str) -> Network:
     peer = context.options.peer
     assert peer
+    if context.options.userns and "user" in peer.namespaces:
+        raise _refused(
+            context,
+            f"the user namespace is that of container {container} too, so --userns {context.options.userns} has no say",
+            "leave --userns out",
+        )
+    if said.hosts or said.servers or said.search:
+        raise _refused(
+            context,
+            f"--add-host, --dns and --dns-search are for a network of its own, this one is container {container}'s",
+            f"say them when you make container {container}",
+        )
     for namespace, file in (("user", "user"), ("network", "net")):
         context.created.discard(namespace)
         context.joined.pop(namespace, None)

@@ -138,10 +138,20 @@ def _pasta(options: str, host: HostNetwork) -> Helper:
             made.arguments += default
     if "--map-gw" in made.arguments:
         made.arguments.remove("--map-gw")  # podman's word for pasta's own default
-    if "--dns-forward" in given[:-1]:
-        made.dns = given[given.index("--dns-forward") + 1]
-    elif any("." in server for server in host.said("nameserver")[:1]):
+    loopback = _value(given, "--map-host-loopback")
+    made.gateway = "" if loopback == "none" else loopback
+    made.dns = _value(given, "--dns-forward")
+    if not made.dns and any("." in server for server in host.said("nameserver")[:1]):
         # pasta forwards to the first server, if that one is of the same family
         made.dns = _PASTA_DNS
         made.arguments += ["--dns-forward", _PASTA_DNS]
     return made
+
+
+def _value(given: Sequence[str], option: str) -> str:
+    """Return the value of an option, which is the next word or follows after an equals sign; empty without it."""
+    for word, following in zip(given, [*given[1:], ""], strict=False):
+        name, _, value = word.partition("=")
+        if name == option:
+            return value or following
+    return ""

@@ -72,8 +72,8 @@ def published(texts: Sequence[str]) -> list[Port]:
 
 
 def _parse(text: str) -> list[Port]:
-    rest, _, protocol = text.partition("/")
-    protocol = protocol.lower() or TCP
+    rest, slash, protocol = text.partition("/")
+    protocol = protocol.lower() if slash else TCP
     if protocol not in (TCP, UDP):
         raise _wrong(text, f"{protocol!r} is not a protocol that has ports here")
     address = ""
@@ -88,7 +88,7 @@ def _parse(text: str) -> list[Port]:
     if address and not is_address(address):
         raise _wrong(text, f"{address!r} is not an IP address")
     first, last = _range(text, inside)
-    outside_first, outside_last = _range(text, outside) if outside else (0, 0)
+    outside_first, outside_last = _range(text, outside) if outside not in ("", "0") else (0, 0)
     if outside_first and outside_last - outside_first != last - first:
         raise _wrong(text, "the two ranges have different lengths")
     return [

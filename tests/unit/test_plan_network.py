@@ -1,0 +1,636 @@
+"""Networks: which one a container gets, what its helper is told, ports, names and shared networks."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rootless.errors import RootlessError
+from rootless.host.network import HostNetwork
+from rootless.host.running import Running
+from rootless.plan import names, ops
+from rootless.plan.context import UNMET
+from rootless.plan.keepers import keeper, shared_keeper
+from rootless.plan.names import Names, added, hosts, hosts_of_host, resolver, servers
+from rootless.plan.namespaces import FLAGS
+from rootless.plan.network_helpers import MTU
+from rootless.plan.ports import Port, from_data, published
+from rootless.plan.shared_network import Shared
+from tests.unit.planning import ROOT, SINGLE, base_config, chosen, joining, plan_for, refused, without_namespace
+
+BOTH = {"slirp4netns": "/bin/slirp4netns", "pasta": "/bin/pasta"}
+STUB = ("nameserver 127.0.0.53", "options edns0 trust-ad", "search example.test")
+NO_TUN = "/dev/net/tun: permission denied"
+
+
+def host(*programs, **known):
+    """Return a host with these helpers."""
+    return HostNetwork(
+        {name: BOTH[name] for name in programs}, **{"resolver": STUB, "hosts": "127.0.0.1 localhost\n"} | known
+    )
+
+
+ANY = host("slirp4netns", "pasta")
+
+
+def network_of(network, *, config=None, on=ANY, facts=None, **options):
+    """Return what is decided for --network `network`."""
+    return plan_for(config, (facts or {}) | {"network": on}, network=network, **options).network
+
+
+def no(network, *, config=None, on=ANY, facts=None, **options):
+    """Return the error for it."""
+    return refused(config, (facts or {}) | {"network": on}, network=network, **options)
+
+
+def arguments(network, **options):
+    """Return what its only helper is told."""
+    (helper,) = network_of(network, **options).helpers
+    return helper.arguments
+
+
+# --- Which one --------------------------------------------------------------------------------------------------------
+
+
+def test_a_caller_who_asks_for_none_has_config_json_alone():
+    plan = plan_for()
+    assert plan.network is None
+    assert not [op for op in chosen(plan, ops.BIND) if op.string("target") in ("/etc/resolv.conf", "/etc/hosts")]
+
+
+@pytest.mark.parametrize(
+    ("programs", "publish", "helpers", "why"),
+    [
+        (("slirp4netns", "pasta"), (), ["slirp4netns", "pasta"], "it is ready soonest"),
+        (("slirp4netns", "pasta"), ("80:80",), ["pasta", "slirp4netns"], "ports are published"),
+        (("pasta",), (), ["pasta"], "slirp4netns is not installed"),
+        (("slirp4netns",), ("80:80",), ["slirp4netns"], "pasta is not installed"),
+    ],
+)
+def test_the_rule_of_auto(programs, publish, helpers, why):
+    network = network_of("auto", on=host(*programs), publish=publish)
+    assert [each.name for each in network.helpers] == helpers
+    assert (network.mode, network.why, network.required) == (helpers[0], why, False)
+    assert str(network) == f"{helpers[0]}: {why}"
+
+
+@pytest.mark.parametrize(
+    ("on", "lack", "fix"),
+    [
+        (host(), "neither slirp4netns nor pasta is installed", "install slirp4netns or passt"),
+        (host("pasta", tun=NO_TUN), NO_TUN, "modprobe tun, and let users open it (chmod 666 /dev/net/tun)"),
+    ],
+)
+def test_auto_without_a_helper_is_loopback_and_a_note(on, lack, fix):
+    plan = plan_for(facts={"network": on}, network="auto")
+    assert (plan.network.mode, plan.network.why, plan.network.helpers) == ("none", lack, [])
+    (note,) = [note for note in plan.notes if note.kind == UNMET and "loopback" in note.text]
+    assert (note.text, note.fix) == (f"the container has its loopback only: {lack}", fix)
+
+
+@pytest.mark.parametrize(
+    ("config", "mode"), [(joining(network="/run/netns/x"), "none"), (without_namespace("network"), "host")]
+)
+def test_auto_leaves_to_config_json_what_it_says(config, mode):
+    network = network_of("auto", config=config)
+    assert (network.mode, network.helpers) == (mode, [])
+
+
+@pytest.mark.parametrize("name", ["slirp4netns", "pasta"])
+def test_a_helper_that_is_asked_for_has_to_work(name):
+    network = network_of(name)
+    assert (network.mode, [each.name for each in network.helpers], network.required) == (name, [name], True)
+    error = no(name, on=host())
+    assert (error.code, error.cause) == ("RL-NETWORK", f"{name} is not installed")
+    assert "--network auto" in error.fix
+    assert no(name, on=host(name, tun=NO_TUN)).cause == NO_TUN
+
+
+@pytest.mark.parametrize("mode", ["none", "slirp4netns", "pasta", "backend"])
+def test_a_namespace_is_added_where_config_json_shares_the_hosts(mode):
+    shared = Shared("backend", "10.89.0.0/24")
+    plan = plan_for(without_namespace("network"), {"network": ANY}, network=mode, shared=shared)
+    assert f"a network namespace is added: --network {mode}" in [note.text for note in plan.notes]
+    error = no(mode, config=joining(network="/run/netns/x"), shared=shared)
+    assert "/run/netns/x" in error.cause
+    assert "linux.namespaces[" in error.cause
+
+
+@pytest.mark.parametrize("config", [base_config(), joining(network="/run/netns/x")])
+def test_the_hosts_network_leaves_the_namespace_out(config):
+    plan = plan_for(config, {"network": ANY}, network="host")
+    assert plan.network.mode == "host"
+    assert "the network namespace is left out: --network host" in [note.text for note in plan.notes]
+    assert not any(op.string("path") == "/run/netns/x" for op in chosen(plan, ops.JOIN))
+    assert not any(op.number("namespaces") & FLAGS["network"] for op in chosen(plan, ops.UNSHARE))
+
+
+def test_the_network_of_another_container_is_joined_with_its_user_namespace():
+    peer = Running(42, ("user", "network", "mount"))
+    plan = plan_for(facts={"network": ANY}, network="container:web", peer=peer)
+    assert (plan.network.mode, plan.network.of) == ("container", "web")
+    assert {op.string("path") for op in chosen(plan, ops.JOIN)} == {"/proc/42/ns/user", "/proc/42/ns/net"}
+    assert str(plan.network) == "container web: asked for"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"userns": "keep-id"}, "so --userns keep-id has no say"),
+        ({"add_host": ("a:192.0.2.1",)}, "--add-host, --dns and --dns-search are for a network of its own"),
+        ({"dns": ("192.0.2.1",)}, "this one is container web's"),
+        ({"dns_search": ("example.test",)}, "this one is container web's"),
+    ],
+)
+def test_what_a_joined_network_leaves_no_say_in(options, said):
+    error = no("container:web", peer=Running(42, ("user", "network")), **options)
+    assert error.code == "RL-NETWORK"
+    assert said in error.cause
+
+
+def test_root_may_have_ids_of_its_own_on_another_containers_network():
+    assert network_of("container:web", peer=Running(42, ("network",)), userns="keep-id").mode == "container"
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "why"),
+    [
+        ("host", {}, "its ports are the host's"),
+        ("none", {}, "no network but its loopback"),
+        ("container:web", {"peer": Running(42, ("user", "network"))}, "those of its container"),
+        ("auto", {"on": host()}, "neither slirp4netns nor pasta is installed"),
+        ("auto", {"config": without_namespace("network")}, "config.json asks for no network namespace"),
+    ],
+)
+def test_ports_that_nothing_can_publish(mode, options, why):
+    error = no(mode, publish=("8080:80",), **options)
+    assert error.code == "RL-PUBLISH"
+    assert why in error.cause
+
+
+def test_slirp4netns_publishes_no_port_on_an_address_of_ipv6():
+    publish = ("[::1]:8080:80",)
+    error = no("slirp4netns", publish=publish)
+    assert (error.code, error.fix) == ("RL-PUBLISH", "use --network pasta")
+    assert no("auto", on=host("slirp4netns"), publish=publish).code == "RL-PUBLISH"
+    assert no("backend", publish=publish, shared=Shared("backend", "10.89.0.0/24")).fix == "name an address of IPv4"
+    assert [each.name for each in network_of("auto", publish=publish).helpers] == ["pasta"]
+
+
+def test_the_hosts_gateway_has_to_be_open():
+    error = no("slirp4netns", add_host=("db:host-gateway",))
+    assert error.code == "RL-NAMES"
+    assert "allow_host_loopback=true" in error.fix
+    opened = ("slirp4netns:allow_host_loopback=true", "pasta:--map-host-loopback,192.0.2.5", "host")
+    for mode in opened:
+        assert network_of(mode, add_host=("db:host-gateway",))
+    assert no("pasta:--map-host-loopback=none", add_host=("db:host-gateway",)).code == "RL-NAMES"
+
+
+def test_what_is_shown_as_data():
+    network = network_of("auto", publish=("127.0.0.1:8080:80/udp",))
+    data = network.as_data()
+    assert (data["mode"], data["reason"]) == ("pasta", "ports are published")
+    assert data["ports"] == [{"protocol": "udp", "hostIP": "127.0.0.1", "hostPort": 8080, "containerPort": 80}]
+    assert [words[0] for words in data["helpers"]] == ["/bin/pasta", "/bin/slirp4netns"]
+
+
+# --- The helpers' options ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("", [f"--mtu={MTU}", "--disable-host-loopback", "--enable-ipv6"]),
+        ("mtu=1500", ["--mtu=1500", "--disable-host-loopback", "--enable-ipv6"]),
+        ("allow_host_loopback=true,enable_ipv6=false", [f"--mtu={MTU}"]),
+        (
+            "cidr=10.41.0.0/24,outbound_addr=uplink,outbound_addr6=2001:db8::2,port_handler=slirp4netns",
+            [
+                f"--mtu={MTU}",
+                "--cidr=10.41.0.0/24",
+                "--disable-host-loopback",
+                "--enable-ipv6",
+                "--outbound-addr=uplink",
+                "--outbound-addr6=2001:db8::2",
+            ],
+        ),
+    ],
+)
+def test_slirp4netns_is_told_what_podman_would_tell_it(options, told):
+    assert arguments(f"slirp4netns:{options}") == told
+
+
+@pytest.mark.parametrize(
+    ("options", "fix"),
+    [
+        ("mtu", "each with =VALUE"),
+        ("speed=9", "the options are allow_host_loopback, cidr"),
+        ("mtu=0", f"a number of bytes up to {MTU + 1}"),
+        (f"mtu={MTU + 2}", f"up to {MTU + 1}"),
+        ("mtu=1e3", "a number of bytes"),
+        ("mtu=\u0663", "a number of bytes"),
+        ("allow_host_loopback=yes", "write true or false"),
+        ("cidr=10.0.2.7/24", "write it as 10.0.2.0/24"),
+        ("cidr=fd00::/64", "write it as 10.0.2.0/24"),
+        ("cidr=10.0.2.0/26", "128 addresses or more"),
+        ("cidr=0.0.0.0/0", "128 addresses or more"),
+        ("port_handler=rootlesskit", "slirp4netns forwards the ports itself"),
+        ("mtu=1500,,", "each with =VALUE"),
+    ],
+)
+def test_wrong_options_of_slirp4netns(options, fix):
+    error = no(f"slirp4netns:{options}")
+    assert error.code == "RL-NETWORK"
+    assert fix in error.fix
+    assert error.what.startswith("--network slirp4netns:")
+
+
+@pytest.mark.parametrize(
+    ("options", "addresses", "gateway", "dns"),
+    [
+        ("", ["10.0.2.100", "fd00::100"], "", "10.0.2.3"),
+        ("allow_host_loopback=true", ["10.0.2.100", "fd00::100"], "10.0.2.2", "10.0.2.3"),
+        ("cidr=192.168.4.128/25,enable_ipv6=false", ["192.168.4.228"], "", "192.168.4.131"),
+    ],
+)
+def test_the_addresses_of_slirp4netns(options, addresses, gateway, dns):
+    (helper,) = network_of(f"slirp4netns:{options}").helpers
+    assert (helper.addresses, helper.gateway, helper.dns) == (addresses, gateway, dns)
+    assert helper.ipv6 == (len(addresses) > 1)
+
+
+def test_slirp4netns_has_no_ipv6_where_the_host_has_none():
+    assert "--enable-ipv6" not in arguments("slirp4netns", on=host("slirp4netns", ipv6=False))
+
+
+DNS_FORWARD = ["--dns-forward", "169.254.1.1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("", ["--no-map-gw", "-T", "none", "-U", "none", *DNS_FORWARD]),
+        ("-T,5432", ["-T", "5432", "--no-map-gw", "-U", "none", *DNS_FORWARD]),
+        ("--map-gw,--udp-ns,auto", ["--udp-ns", "auto", "-T", "none", *DNS_FORWARD]),
+        (
+            "--map-host-loopback,192.0.2.5",
+            ["--map-host-loopback", "192.0.2.5", "-T", "none", "-U", "none", *DNS_FORWARD],
+        ),
+        ("--dns-forward,192.0.2.1", ["--dns-forward", "192.0.2.1", "--no-map-gw", "-T", "none", "-U", "none"]),
+        ("--dns-forward=192.0.2.1", ["--dns-forward=192.0.2.1", "--no-map-gw", "-T", "none", "-U", "none"]),
+        (
+            "-I,eth5,-a,10.0.2.1",
+            ["-I", "eth5", "-a", "10.0.2.1", "--no-map-gw", "-T", "none", "-U", "none", *DNS_FORWARD],
+        ),
+    ],
+)
+def test_pasta_gets_what_is_given_and_podmans_defaults(options, told):
+    assert arguments(f"pasta:{options}") == told
+
+
+@pytest.mark.parametrize("options", ["--dns-forward,192.0.2.1", "--dns-forward=192.0.2.1"])
+def test_the_name_server_that_pasta_is_told_is_the_containers(options):
+    (helper,) = network_of(f"pasta:{options}").helpers
+    assert helper.dns == "192.0.2.1"
+
+
+def test_pasta_forwards_to_a_server_of_its_own_family_only():
+    for resolver_lines in ((), ("nameserver fd00::53", "nameserver 192.0.2.1")):
+        assert "--dns-forward" not in arguments("pasta", on=host("pasta", resolver=resolver_lines))
+
+
+# --- What depends on ids ----------------------------------------------------------------------------------------------
+
+
+def test_the_namespace_belongs_to_the_containers_user_namespace():
+    network = network_of("slirp4netns")
+    assert network.owned
+    assert network.sandbox
+    assert not network_of("slirp4netns", facts=ROOT).owned
+
+
+def test_the_sandbox_of_slirp4netns_needs_a_root_in_the_container():
+    config = base_config()
+    config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    assert not network_of("slirp4netns", config=config, facts=SINGLE).sandbox
+    assert network_of("slirp4netns", config=config).sandbox
+
+
+@pytest.mark.parametrize(("facts", "last"), [({}, 65536), (SINGLE, 0)])
+def test_every_group_may_ping(facts, last):
+    assert network_of("pasta", facts=facts).sysctls["net.ipv4.ping_group_range"] == f"0 {last}"
+
+
+def test_config_json_has_the_last_word_on_sysctls():
+    config = base_config()
+    config["linux"]["sysctl"] = {"net.ipv4.ping_group_range": "1 0"}
+    sysctls = network_of("pasta", config=config).sysctls
+    assert "net.ipv4.ping_group_range" not in sysctls
+    assert sysctls["net.ipv6.conf.all.accept_dad"] == "0"
+
+
+@pytest.mark.parametrize("mode", ["none", "host"])
+def test_nothing_is_set_in_a_network_that_nobody_serves(mode):
+    assert not network_of(mode).sysctls
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+
+
+def bound(mode, config=None, *, files="/state/c1", **options):
+    """Return the targets of what is bound from the container's own directory, with what happens when that fails."""
+    plan = plan_for(config, {"network": ANY}, network=mode, network_files=files, **options)
+    sources = [op for op in chosen(plan, ops.BIND) if op.string("source").startswith("/state/")]
+    return {op.string("target"): op for op in sources}
+
+
+@pytest.mark.parametrize("mode", ["auto", "host", "slirp4netns", "pasta", "backend", "container:web"])
+def test_the_files_of_names_are_bound_over_the_images(mode):
+    binds = bound(mode, shared=Shared("backend", "10.89.0.0/24"), peer=Running(42, ("user", "network")))
+    assert {target: op.string("source") for target, op in binds.items()} == {
+        "/etc/resolv.conf": "/state/c1/resolv.conf",
+        "/etc/hosts": "/state/c1/hosts",
+    }
+
+
+def test_an_image_without_room_for_them_keeps_its_own():
+    for op in bound("auto").values():
+        assert (op.on_error, op.alternatives) == (ops.ELSE, 0)
+
+
+def test_a_loopback_alone_keeps_the_images_names_unless_some_are_given():
+    assert not bound("none")
+    assert bound("none", add_host=("db:192.0.2.1",))
+    assert bound("none", dns=("192.0.2.1",))
+
+
+def test_what_config_json_mounts_itself_stays():
+    config = base_config()
+    config["mounts"].append({"destination": "/etc/hosts/", "type": "bind", "source": "/x", "options": ["bind"]})
+    assert set(bound("auto", config)) == {"/etc/resolv.conf"}
+    config["mounts"].append({"destination": "/etc", "type": "bind", "source": "/x", "options": ["bind"]})
+    assert not bound("auto", config)
+
+
+# --- Ports ------------------------------------------------------------------------------------------------------------
+
+
+def ports_of(*texts):
+    return [(port.protocol, port.address, port.outside, port.inside) for port in published(texts)]
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("80", [("tcp", "", 0, 80)]),
+        ("8080:80", [("tcp", "", 8080, 80)]),
+        (":80", [("tcp", "", 0, 80)]),
+        ("0:80", [("tcp", "", 0, 80)]),
+        ("8080:80/UDP", [("udp", "", 8080, 80)]),
+        ("127.0.0.1:8080:80", [("tcp", "127.0.0.1", 8080, 80)]),
+        ("127.0.0.1::80", [("tcp", "127.0.0.1", 0, 80)]),
+        ("[::1]:8080:80/tcp", [("tcp", "::1", 8080, 80)]),
+        ("[::1]::80", [("tcp", "::1", 0, 80)]),
+        ("[2001:db8::2]:80", [("tcp", "2001:db8::2", 0, 80)]),
+        ("9000-9002:80-82", [("tcp", "", 9000, 80), ("tcp", "", 9001, 81), ("tcp", "", 9002, 82)]),
+        ("80-81/udp", [("udp", "", 0, 80), ("udp", "", 0, 81)]),
+        ("65535:65535", [("tcp", "", 65535, 65535)]),
+    ],
+)
+def test_what_is_published(text, ports):
+    assert ports_of(text) == ports
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("", "it names no port of the container"),
+        ("8080:", "it names no port of the container"),
+        ("1:2:3:4", "it names no port of the container"),
+        ("::1:8080:80", "it names no port of the container"),
+        ("http", "'http' is neither a port nor a range"),
+        ("0", "'0' is neither a port"),
+        ("8080:0", "'0' is neither a port"),
+        ("8080:65536", "'65536' is neither a port"),
+        ("9999999999:80", "'9999999999' is neither a port"),
+        ("-1:80", "'-1' is neither a port"),
+        ("80-:80", "'80-' is neither a port"),
+        ("\u0668\u0660:80", "is neither a port"),
+        ("82-80:82-80", "ends before it begins"),
+        ("9000-9001:80", "the two ranges have different lengths"),
+        ("9000:80-81", "the two ranges have different lengths"),
+        ("80/sctp", "'sctp' is not a protocol"),
+        ("80/", "'' is not a protocol"),
+        ("host:8080:80", "'host' is not an IP address"),
+        ("256.0.0.1:8080:80", "'256.0.0.1' is not an IP address"),
+        ("[::1:8080:80", "not followed by ]:"),
+        ("[::1]8080:80", "not followed by ]:"),
+        ("[127.0.0.1]:1:2:3", "it names no port of the container"),
+    ],
+)
+def test_what_cannot_be_published(text, cause):
+    with pytest.raises(RootlessError) as caught:
+        published([text])
+    assert caught.value.code == "RL-PUBLISH"
+    assert cause in caught.value.cause
+    assert "[IP:]HOST:CONTAINER" in caught.value.fix
+
+
+def test_a_port_of_the_host_leads_to_one_place():
+    assert ports_of("8080:80", "8080:80/udp", "127.0.0.1:8081:80", "127.0.0.2:8081:81", "80", "80")
+    for texts in (["8080:80", "8080:81"], ["8080-8082:80-82", "8082:90"], ["127.0.0.1:1:1", "127.0.0.1:1:2"]):
+        with pytest.raises(RootlessError, match="publish"):
+            published(texts)
+
+
+NUMBERS = st.integers(1, 65535)
+PORTS = st.builds(
+    Port,
+    st.sampled_from(["tcp", "udp"]),
+    st.one_of(st.just(""), st.ip_addresses().map(str).filter(lambda text: "%" not in text)),
+    st.one_of(st.just(0), NUMBERS),
+    NUMBERS,
+)
+
+
+@given(port=PORTS)
+def test_a_port_is_read_as_it_is_written(port):
+    address = f"[{port.address}]:" if ":" in port.address else f"{port.address}:" if port.address else ""
+    text = f"{address}{port.outside or ''}:{port.inside}/{port.protocol}"
+    assert [each.as_data() for each in published([text])] == [port.as_data()]
+    assert from_data(port.as_data()).as_data() == port.as_data()
+
+
+@given(text=st.text("0123456789:[]-/.abtcudp", max_size=20))
+def test_any_text_is_ports_or_an_error(text):
+    ports: list[Port] = []
+    with contextlib.suppress(RootlessError):
+        ports = published([text])
+    assert all(0 <= port.outside <= 65535 and 1 <= port.inside <= 65535 for port in ports)
+
+
+# --- Names ------------------------------------------------------------------------------------------------------------
+
+
+def said(dns=(), search=(), hosts=(), own=("box", "c1")):
+    return Names(dns, search, hosts, own)
+
+
+@pytest.mark.parametrize(
+    ("lines", "names_said", "options", "text"),
+    [
+        (STUB, said(), {}, "nameserver 10.0.2.3\nsearch example.test\noptions edns0 trust-ad\n"),
+        (
+            ("nameserver 192.0.2.1", "nameserver ::1", "nameserver fd00::1"),
+            said(),
+            {},
+            "nameserver 10.0.2.3\nnameserver 192.0.2.1\nnameserver fd00::1\n",
+        ),
+        (tuple(f"nameserver 192.0.2.{n}" for n in range(5)), said(), {"forwarder": ""}, None),
+        (STUB, said(), {"forwarder": "", "shared": True}, None),
+        (STUB, said(dns=("192.0.2.9",)), {}, "nameserver 192.0.2.9\nsearch example.test\n"),
+        (STUB, said(search=("a.test", "b.test")), {}, None),
+        (STUB, said(search=(".",)), {}, "nameserver 10.0.2.3\noptions edns0 trust-ad\n"),
+        (("nameserver 192.0.2.1",), said(), {"forwarder": "", "alone": True}, ""),
+        (("nameserver 192.0.2.1",), said(dns=("192.0.2.9",)), {"alone": True}, "nameserver 192.0.2.9\n"),
+    ],
+)
+def test_resolv_conf(lines, names_said, options, text):
+    options = {"forwarder": "10.0.2.3"} | options
+    expected = {
+        "shared": "nameserver 127.0.0.53\nsearch example.test\noptions edns0 trust-ad\n",
+        "search": "nameserver 10.0.2.3\nsearch a.test b.test\noptions edns0 trust-ad\n",
+        "many": "nameserver 192.0.2.0\nnameserver 192.0.2.1\nnameserver 192.0.2.2\n",
+    }
+    if text is None:
+        text = expected["shared" if "shared" in options else "search" if names_said.search else "many"]
+    assert resolver(names_said, host(resolver=lines), options.pop("forwarder"), **options) == text
+
+
+LOOPBACK = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+
+
+@pytest.mark.parametrize(
+    ("names_said", "addresses", "gateway", "text"),
+    [
+        (said(), ["10.0.2.100", "fd00::100"], "", "10.0.2.100 box c1\nfd00::100 box c1\n"),
+        (said(own=("", "c1")), [], "", "127.0.1.1 c1\n"),
+        (said(own=("c1", "c1")), ["10.0.2.100"], "", "10.0.2.100 c1\n"),
+        (
+            said(hosts=(("192.0.2.1", "db"), ("host-gateway", "dev"))),
+            ["10.0.2.100"],
+            "10.0.2.2",
+            "192.0.2.1 db\n10.0.2.100 box c1\n10.0.2.2 dev\n10.0.2.2 host.containers.internal host.docker.internal\n",
+        ),
+    ],
+)
+def test_hosts(names_said, addresses, gateway, text):
+    assert hosts(names_said, addresses, gateway) == LOOPBACK + text
+
+
+def test_hosts_names_the_other_members_last():
+    assert hosts(said(), ["10.89.0.4"], "", others=[("10.89.0.5", "db")]).endswith("10.89.0.4 box c1\n10.89.0.5 db\n")
+
+
+def test_on_the_hosts_network_the_hosts_names_are_kept():
+    added_hosts = (("192.0.2.1", "db"), (names.HOST_GATEWAY, "dev"))
+    text = hosts_of_host(said(hosts=added_hosts), "127.0.0.1 localhost\n192.0.2.99 known\n")
+    assert text == "192.0.2.1 db\n127.0.0.1 dev\n127.0.0.1 localhost\n192.0.2.99 known\n"
+    assert hosts_of_host(said(), "") == LOOPBACK
+
+
+def test_names_that_are_added():
+    texts = ["db:192.0.2.1", "six:2001:db8::1", "six:[2001:db8::1]", "dev:host-gateway"]
+    assert added(texts) == [
+        ("192.0.2.1", "db"),
+        ("2001:db8::1", "six"),
+        ("2001:db8::1", "six"),
+        ("host-gateway", "dev"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "db", "db:", ":192.0.2.1", "db:db2", "a b:192.0.2.1", "a\nb:192.0.2.1", "#:::1"])
+def test_names_that_cannot_be_added(text):
+    with pytest.raises(RootlessError) as caught:
+        added([text])
+    assert caught.value.code == "RL-NAMES"
+    assert "NAME:IP" in caught.value.fix
+
+
+def test_a_server_is_an_address():
+    assert servers(["192.0.2.1", "fd00::1"]) == ["192.0.2.1", "fd00::1"]
+    for text in ("", "dns.example.test", "192.0.2.1\nnameserver 192.0.2.2", "192.0.2.1:53"):
+        with pytest.raises(RootlessError) as caught:
+            servers([text])
+        assert caught.value.code == "RL-NAMES"
+
+
+# --- Shared networks --------------------------------------------------------------------------------------------------
+
+
+def test_a_shared_network_hands_out_the_lowest_free_number():
+    shared = Shared("backend", "10.89.3.0/25")
+    assert (shared.gateway, shared.dns) == ("10.89.3.2", "10.89.3.3")
+    assert [shared.free_number(taken) for taken in ((), (4,), (4, 5, 7), (5,))] == [4, 5, 6, 4]
+    assert shared.addresses(4) == [("10.89.3.4", 25, "10.89.3.2"), ("fd00::4", 64, "fd00::2")]
+    assert shared.free_number(range(126)) == 126
+    with pytest.raises(RootlessError) as caught:
+        shared.free_number(range(127))
+    assert (caught.value.code, caught.value.cause) == ("RL-NETWORK", "every address of 10.89.3.0/25 is in use")
+
+
+@given(taken=st.sets(st.integers(4, 126), max_size=122))
+def test_no_two_members_have_an_address(taken):
+    shared = Shared("backend", "10.89.3.0/25")
+    number = shared.free_number(taken)
+    own = {address for address, _, _ in shared.addresses(number)}
+    assert not own & {address for other in taken for address, _, _ in shared.addresses(other)}
+    assert not own & {shared.gateway, shared.dns, "10.89.3.0", "10.89.3.127"}
+
+
+def test_a_shared_network_without_slirp4netns_has_no_way_outside():
+    shared = Shared("backend", "10.89.3.0/24")
+    assert shared.helper(host("pasta")) is None
+    assert shared.helper(host("slirp4netns", tun=NO_TUN)) is None
+    helper = shared.helper(ANY)
+    assert helper.arguments == [f"--mtu={MTU}", "--cidr=10.89.3.0/24", "--disable-host-loopback", "--enable-ipv6"]
+
+
+def test_a_member_is_served_by_nobody_of_its_own():
+    network = network_of("backend", shared=Shared("backend", "10.89.3.0/24"))
+    assert (network.mode, network.helpers, str(network)) == ("shared", [], "shared backend: asked for")
+    assert network.as_data() == {"mode": "shared", "reason": "asked for", "of": "backend"}
+    assert network.own_maps.uids == ((0, 1000, 1),)
+
+
+# --- Keepers ----------------------------------------------------------------------------------------------------------
+
+
+def kinds(operations):
+    return [op.kind for op in operations]
+
+
+def test_a_keeper_joins_waits_and_ends_with_the_container():
+    network = network_of("slirp4netns")
+    plan = keeper(network, 42, ipv6=True)
+    assert [op.string("path") for op in plan if op.kind is ops.JOIN] == ["/proc/42/ns/user", "/proc/42/ns/net"]
+    assert kinds(plan)[-5:] == [ops.READY, ops.WAIT_START, ops.ADDRESS6, ops.READY, ops.AWAIT_END]
+    assert ops.ADDRESS6 not in kinds(keeper(network, 42))
+    assert ops.NETLINK not in kinds(plan)
+    assert all(op.on_error == ops.ELSE for op in plan if op.kind is ops.PROC_WRITE)
+
+
+def test_root_of_the_host_needs_no_user_namespace_to_be_joined():
+    plan = keeper(network_of("pasta", facts=ROOT), 42)
+    assert [op.string("path") for op in plan if op.kind is ops.JOIN] == ["/proc/42/ns/net"]
+
+
+def test_the_keeper_of_a_shared_network_ends_with_its_last_link():
+    plan = shared_keeper("m")
+    assert kinds(plan)[0] is ops.NEW_USER
+    assert plan[-1].kind is ops.AWAIT_LINKS
+    assert plan[-1].strings == ("m",)
