@@ -34,6 +34,7 @@ CASES = {
     "no quota": ({"cpu": {"quota": -1, "period": 50000}}, ["cpu.max=max 50000"]),
     "burst": ({"cpu": {"quota": 20000, "burst": 10000}}, ["cpu.max=20000 100000", "cpu.max.burst=10000"]),
     "idle": ({"cpu": {"idle": 1}}, ["cpu.idle=1"]),
+    "idle, and so of the least weight": ({"cpu": {"idle": 1, "shares": 512}}, ["cpu.idle=1"]),
     "not idle": ({"cpu": {"idle": 0}}, ["cpu.idle=0"]),
     "cpuset": ({"cpu": {"cpus": "0-1,3", "mems": "0"}}, ["cpuset.cpus=0-1,3", "cpuset.mems=0"]),
     "pids": ({"pids": {"limit": 32}}, ["pids.max=32"]),
