@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import posix
-import select
 
 from rootless import log
-from rootless.container import store
-from rootless.container.lifecycle import RUNNING, Process, boot_id, identity, status
-from rootless.container.members import send
+from rootless.container import serving, store
+from rootless.container.lifecycle import RUNNING, boot_id, identity, status
 from rootless.errors import RootlessError
 from rootless.host import running
 from rootless.network import addresses
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
 
 _RESOLVER = "resolv.conf"
 _HOSTS = "hosts"
-_PATIENCE = 1000
-"""Milliseconds in which what is told to end ends."""
 
 
 def look_up(options: Options) -> None:
@@ -172,10 +168,10 @@ class Attachment:
         }
 
     def _join_shared(self, kept_by: Keeper) -> None:
-        from rootless.container import networks
+        from rootless.container import live_network
 
         self._told["processes"] = [identity(kept_by.pid)]
-        self._told |= networks.join(self._network, parent(self._entry.path), self._entry.container_id, kept_by)
+        self._told |= live_network.join(self._network, parent(self._entry.path), self._entry.container_id, kept_by)
         kept_by.go_on()
 
     def _write_files(self, helper: Helper | None, own: Sequence[str] = ()) -> None:
@@ -223,21 +219,9 @@ def end(root: str, state: dict[str, Any]) -> None:
     told = state["network"]
     if state["bootId"] != boot_id():
         return
-    for pid, start_time in told.get("processes", ()):
-        try:
-            process = posix.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            found = Process.read(pid)
-            if found and found.start_time == start_time:
-                send(process, 9)
-                poll = select.poll()
-                poll.register(process, select.POLLIN)
-                poll.poll(_PATIENCE)
-        finally:
-            posix.close(process)
+    for process in told.get("processes", ()):
+        serving.end(process)
     if told["mode"] == SHARED:
-        from rootless.container import networks
+        from rootless.container import live_network
 
-        networks.leave(root, told["of"], state["id"])
+        live_network.leave(root, told["of"], state["id"])

@@ -1,0 +1,274 @@
+"""Networks with containers in them: what there is at the moment, who joins, who leaves.
+
+A network is a bridge in a network namespace of its own. Each member has a link whose other end is a port of the
+bridge; slirp4netns is one more port, and by that the way to the outside: it serves any number of hosts on its link,
+without routing or address translation of ours. A keeper holds the namespace while there are ports of members, which go
+with their containers whatever ends those: so nobody has to count, and the death of one member is nothing to the others.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import posix
+
+from rootless import files, log, paths
+from rootless.bundle import jsontext
+from rootless.container.lifecycle import boot_id, identity
+from rootless.container.serving import alive, await_end
+from rootless.errors import RootlessError
+from rootless.network import hostfwd
+from rootless.network.keeper import Keeper
+from rootless.network.programs import SOCKET, Program
+from rootless.plan import names
+from rootless.plan.keepers import shared_keeper, socket_in
+from rootless.plan.network_helpers import LINK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+    from rootless.plan.network import Network
+    from rootless.plan.shared_network import Shared
+
+_RUNNING = "@networks"
+"""Beside the containers; none can have that name."""
+_STATE = "state.json"
+_PORT = "m"
+"""A port of the bridge is called so, and by the number of its member."""
+_INSIDE = "eth0"
+_NOBODY = (0, 0)
+
+
+class LiveNetwork:
+    """What there is of a network now: its directory, open and locked until close().
+
+    Attributes:
+        path, fd: the directory.
+        state: `bootId`, `keeper` and `helper` as [process, start time], `members` by the container's id.
+    """
+
+    def __init__(self, root: str, name: str) -> None:
+        """Open it, waiting for whoever changes it.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self.path = f"{root}/{_RUNNING}/{name}"
+        while True:
+            files.make_private(self.path)
+            self.fd = posix.open(self.path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+            fcntl.flock(self.fd, fcntl.LOCK_EX)
+            if posix.fstat(self.fd).st_nlink:
+                break
+            posix.close(self.fd)  # somebody has removed it meanwhile
+        self.state: dict[str, Any] = {"members": {}}
+        try:
+            with open(f"{self.path}/{_STATE}", "rb", buffering=0) as file:
+                found = jsontext.parse(file.read(), self.path)
+        except (FileNotFoundError, RootlessError):
+            found = None
+        if isinstance(found, dict) and found.get("bootId") == boot_id():
+            self.state = found
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The containers in it, by their ids.
+
+        Each has its `number`, `addresses` and `names`; `hosts`, a file, and `base`, what is in that before the others;
+        `forwarded`, by which slirp4netns knows its ports.
+        """
+        members: dict[str, Any] = self.state["members"]
+        return members
+
+    def write(self) -> None:
+        """Note what there is."""
+        self.state["bootId"] = boot_id()
+        files.put(f"{self.path}/{_STATE}", jsontext.render(self.state, None).encode(), 0o600)
+
+    def alive(self, name: str) -> bool:
+        """Whether the process that is noted as `name` is there."""
+        return alive(self.state.get(name, _NOBODY))
+
+    def ports(self) -> set[str]:
+        """Return the names of the ports that the bridge has; none where it is gone."""
+        if not self.alive("keeper"):
+            return set()
+        try:
+            with open(f"/proc/{self.state['keeper'][0]}/net/dev", "rb") as file:
+                return {line.partition(":")[0].strip() for line in file.read().decode().splitlines()}
+        except OSError:
+            return set()
+
+    def present(self) -> dict[str, Any]:
+        """Return the members that have a port still: whose containers have not ended."""
+        there = self.ports()
+        return {each: member for each, member in self.members.items() if f"{_PORT}{member['number']}" in there}
+
+    def forget_the_dead(self) -> None:
+        """Drop the members whose containers have ended, and their ports of the host."""
+        for container_id in set(self.members) - set(self.present()):
+            self.drop(container_id)
+
+    def drop(self, container_id: str) -> None:
+        """Drop a member and its ports of the host."""
+        member = self.members.pop(container_id, None)
+        if member and member["forwarded"] and self.alive("helper"):
+            try:
+                hostfwd.remove(f"{self.path}/{SOCKET}", member["forwarded"])
+            except RootlessError as error:
+                log.warning(f"{error.what}: {error.cause}")
+
+    def tell_members(self) -> None:
+        """Write into the hosts file of each member where the others are."""
+        for container_id, member in self.members.items():
+            others = [other for other_id, other in self.members.items() if other_id != container_id]
+            text = member["base"] + "".join(
+                f"{address} {other['names']}\n" for other in others for address in other["addresses"]
+            )
+            try:
+                fd = posix.open(member["hosts"], posix.O_WRONLY | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC)
+            except OSError:
+                continue  # it is being deleted, or its root has taken that into its own hands
+            with open(fd, "wb") as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
+
+    def remove(self) -> None:
+        """Remove the directory, once what served the network has ended."""
+        for name in ("keeper", "helper"):
+            await_end(self.state.get(name, _NOBODY))
+        for name in posix.listdir(self.fd):
+            posix.unlink(name, dir_fd=self.fd)
+        posix.rmdir(self.path)
+
+    def close(self) -> None:
+        """Let others have it."""
+        posix.close(self.fd)
+
+    def __enter__(self) -> Self:
+        """Return itself: it is locked already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let others have it."""
+        self.close()
+
+
+def join(network: Network, root: str, container_id: str, kept_by: Keeper) -> dict[str, Any]:
+    """Make a container a member; return what its state holds of that.
+
+    Args:
+        network: what was decided.
+        root: the state directory.
+        container_id: whose files are in `root`.
+        kept_by: its keeper, whose socket speaks of its network namespace.
+
+    Raises:
+        RootlessError: `RL-NETWORK` or `RL-PUBLISH`: it cannot be one.
+    """
+    shared = network.shared
+    assert shared
+    with opened(root, shared.name) as live:
+        live.forget_the_dead()
+        started = None if live.members and live.alive("keeper") else _start(live, network, shared)
+        keeper = started or Keeper(socket_in(live.state["keeper"][0]))
+        try:
+            member = _connect(live, network, shared, keeper, kept_by)
+        except OSError as error:
+            raise unusable(shared.name, error) from None
+        finally:
+            if started:
+                started.close()  # it stays while there are members
+            else:
+                keeper.kill()
+        base = names.hosts(network.names, member["addresses"], "")
+        own = " ".join(dict.fromkeys(name for name in (container_id, *network.names.own) if name))
+        live.members[container_id] = member | {"names": own, "base": base, "hosts": f"{root}/{container_id}/hosts"}
+        live.write()
+        live.tell_members()
+    return {
+        "addresses": member["addresses"],
+        "ports": [port.as_data() for port in network.ports],
+    }
+
+
+def _start(live: LiveNetwork, network: Network, shared: Shared) -> Keeper:
+    """Start what serves a network."""
+    from rootless.network import links
+
+    await_end(live.state.get("keeper", _NOBODY))  # one without members is about to go
+    keeper = Keeper(shared_keeper(_PORT), maps=network.own_maps)
+    try:
+        links.make_bridge(keeper.netlink)
+        live.state["keeper"] = identity(keeper.pid)
+        helper = shared.helper(network.host)
+        if helper:
+            program = Program(helper, network, keeper, live.path)
+            program.await_ready()
+            links.plug_in(keeper.netlink, LINK)
+            live.state["helper"] = identity(program.pid)
+        else:
+            log.warning(
+                f"network {shared.name} has no way to the outside: slirp4netns is not installed",
+                fix="install slirp4netns",
+            )
+        keeper.go_on()
+    except OSError as error:
+        keeper.kill()
+        raise unusable(shared.name, error) from None
+    except BaseException:
+        keeper.kill()
+        raise
+    return keeper
+
+
+def _connect(live: LiveNetwork, network: Network, shared: Shared, keeper: Keeper, kept_by: Keeper) -> dict[str, Any]:
+    """Give a container a link to the bridge, its addresses, and the ports of the host."""
+    from rootless.network import links
+
+    number = shared.free_number({member["number"] for member in live.members.values()})
+    namespace = posix.open(f"/proc/{kept_by.pid}/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        links.make_pair(keeper.netlink, f"{_PORT}{number}", number, namespace, _INSIDE)
+    finally:
+        posix.close(namespace)
+    addresses = shared.addresses(number)
+    for address, prefix, gateway in addresses:
+        links.settle(kept_by.netlink, address, prefix, gateway)
+    forwarded = [hostfwd.add(f"{live.path}/{SOCKET}", port, addresses[0][0]) for port in network.ports]
+    return {"number": number, "addresses": [address for address, _, _ in addresses], "forwarded": forwarded}
+
+
+def leave(root: str, name: str, container_id: str) -> None:
+    """Forget a member that has ended; what is left of a network without members goes too."""
+    with opened(root, name) as live:
+        live.forget_the_dead()
+        live.drop(container_id)
+        live.tell_members()
+        if live.members:
+            live.write()
+        else:
+            live.remove()
+
+
+def is_there(root: str, name: str) -> bool:
+    """Whether there may be anything of a network."""
+    return paths.exists(f"{root}/{_RUNNING}/{name}")
+
+
+def opened(root: str, name: str) -> LiveNetwork:
+    """Return a network, locked.
+
+    Raises:
+        RootlessError: `RL-NETWORK`: its directory cannot be used.
+    """
+    try:
+        return LiveNetwork(root, name)
+    except OSError as error:
+        raise unusable(name, error) from None
+
+
+def unusable(name: str, error: OSError) -> RootlessError:
+    """Return the error for a network whose files or links cannot be used."""
+    return RootlessError(
+        f"cannot use the network {name}", cause=(error.strerror or str(error)).lower(), code="RL-NETWORK"
+    )
