@@ -1,0 +1,54 @@
+"""How long a container takes that is confined, side by side with runc: in a scope of systemd's, in a delegated cgroup.
+
+In the machine every system call takes about four times as long as elsewhere; it is the ratio that tells. None fails a
+test; docs/speed.md has the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+
+import pytest
+
+from tests.bench.test_speed import MEASURE, ROUNDS
+from tests.system.containers import Guest
+from tests.system.test_conformance_limits import MIB, config_of
+
+PROGRAMS = {"rootless": "/home/tester/.local/bin/rootless", "runc": "/usr/bin/runc"}
+LIMITS = {"memory": {"limit": 64 * MIB}, "pids": {"limit": 50}, "cpu": {"quota": 50000}}
+OUT_OF_THE_WAY = """
+own=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)
+mkdir "$own/rootless.caller"
+for pid in $(cat "$own/cgroup.procs"); do echo "$pid" >"$own/rootless.caller/cgroup.procs"; done
+"""
+"""What keeps controllers from being enabled moves where rootless looks for it, and where runc looks for it likewise."""
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "where"),
+    [
+        ("user.slice:bench:box", "", "in a scope of systemd's"),
+        ("box", OUT_OF_THE_WAY, "limited in a delegated cgroup"),
+    ],
+    ids=["systemd", "cgroupfs"],
+)
+def test_run_true(machine, figure, path, before, where):
+    bundle = config_of(Guest(machine), LIMITS, "cgroup.type")
+    config_json = machine.shared / bundle.rpartition("/")[2] / "config.json"
+    config = json.loads(config_json.read_text())
+    config["process"]["args"] = ["true"]
+    config["linux"]["cgroupsPath"] = path
+    config_json.write_text(json.dumps(config))
+    flags = [] if before else ["--systemd-cgroup"]
+    steps = [
+        {"name": name, "argv": [program, *flags, "run", "--no-new-keyring", "--bundle", bundle, name]}
+        for name, program in PROGRAMS.items()
+    ]
+    (machine.shared / "steps.json").write_text(json.dumps({"rounds": ROUNDS, "steps": steps}))
+    shutil.copy(MEASURE, machine.shared)
+    script = f"{before}\npython3 -I /mnt/host/{MEASURE.name} </mnt/host/steps.json"
+    found = json.loads(machine.run(script, check=True, timeout=500).stdout)
+    ours, theirs = (tuple(map(statistics.median, zip(*found[name], strict=True))) for name in PROGRAMS)
+    figure(f"run true, {where}", ours, "runc", theirs)
