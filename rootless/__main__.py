@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import posix
 import sys
 
 from rootless import log, paths
 from rootless.cli.parse import parse
-from rootless.errors import EXHAUSTED, EXIT_FAILURE, RootlessError
+from rootless.errors import EXIT_FAILURE, RootlessError, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def _tell_outcome() -> int:
         log.fail(error)
         return error.status
     except Exception as error:  # noqa: BLE001 - whatever it is, engines and people get one line
-        log.fail(_limit(error) or _internal_error(error))
+        log.fail(_unforeseen(error))
         return EXIT_FAILURE
     finally:
         log.flush()
@@ -112,10 +111,10 @@ def _carry_out(argv: list[str]) -> int:
         from rootless.cli.lifecycle import VERBS
     try:
         return VERBS[options.verb](options)
-    except RootlessError as error:
+    except Exception as error:  # noqa: BLE001 - as above, and the status is the verb's
         from rootless.cli.names import worded
 
-        raise worded(error, options) from None
+        raise worded(error if isinstance(error, RootlessError) else _unforeseen(error), options) from None
 
 
 def _configure_log(options: Options) -> None:
@@ -133,26 +132,21 @@ def _open_closed_streams() -> None:
             posix.set_inheritable(posix.open("/dev/null", posix.O_RDWR), True)  # noqa: FBT003 - the signature of the standard library
 
 
-def _limit(error: Exception) -> RootlessError | None:
-    """Return the error where there is not enough of something, which can be anywhere."""
-    if isinstance(error, MemoryError):
-        error = OSError(errno.ENOMEM, posix.strerror(errno.ENOMEM))
-    if not isinstance(error, OSError) or error.errno not in EXHAUSTED:
-        return None
-    place = f"{error.filename}: " if error.filename else ""
-    return RootlessError(
-        "cannot go on",
-        cause=place + posix.strerror(error.errno).lower(),
-        fix=EXHAUSTED[error.errno],
-        code="RL-LIMIT",
-    )
-
-
-def _internal_error(error: Exception) -> RootlessError:
+def _unforeseen(error: Exception) -> RootlessError:
+    """Return the error for what no verb has words for."""
     if log.is_debug():
         import traceback
 
         traceback.print_exception(error)
+    if isinstance(error, OSError | MemoryError):
+        return refused(error)
+    if isinstance(error, ImportError):
+        return RootlessError(
+            "cannot load a part of the program",
+            cause=str(error),
+            fix="install Python and rootless once more; if files have run out, raise the limit: ulimit -n",
+            code="RL-SYSTEM",
+        )
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next

@@ -75,6 +75,20 @@ class RootlessError(Exception):
         return one_line(line)
 
 
+def refused(error: OSError | MemoryError) -> RootlessError:
+    """Return the error for what the kernel refused where nobody has better words for it: it can be anywhere."""
+    if isinstance(error, MemoryError):
+        error = OSError(errno.ENOMEM, "Cannot allocate memory")
+    place = f"{error.filename}: " if error.filename else ""
+    fix = EXHAUSTED.get(error.errno or 0, "")
+    return RootlessError(
+        "cannot go on",
+        cause=place + (error.strerror or str(error)).lower(),
+        fix=fix or "look with --debug where it happened",
+        code="RL-LIMIT" if fix else "RL-SYSTEM",
+    )
+
+
 def one_line(text: str) -> str:
     """Return `text` with every control character made visible, so that hostile input cannot start a second line."""
     if text.isprintable():

@@ -1,4 +1,4 @@
-"""Files that a reader finds whole or not at all."""
+"""Files that a reader finds whole or not at all, and small files of the host's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,25 @@ import posix
 import stat
 
 from rootless import paths
+from rootless.errors import EXHAUSTED
 
 _NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR)
 """What open(2) says where a file system does not have O_TMPFILE: NFS, for one."""
+
+
+def text_of(path: str) -> str:
+    """Return what is in a file of the host without the blanks around it; nothing where there is none to read.
+
+    Raises:
+        OSError: it may be there, but descriptors or memory have run out, or the disk is broken.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read().decode("utf-8", "replace").strip()
+    except OSError as error:
+        if error.errno in EXHAUSTED or error.errno == errno.EIO:
+            raise
+        return ""
 
 
 def put(path: str, content: bytes, mode: int) -> None:

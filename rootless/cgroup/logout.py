@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless import paths
-from rootless.host.facts import text_of
+from rootless.files import text_of
 
 LINGER = "/var/lib/systemd/linger"
 SYSTEM_BUS = "/run/dbus/system_bus_socket"

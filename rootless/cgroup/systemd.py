@@ -12,8 +12,8 @@ from time import sleep
 from rootless import paths
 from rootless.cgroup.dbus import Connection, DBusError
 from rootless.errors import RootlessError
+from rootless.files import text_of
 from rootless.host.cgroups import HYBRID, PURE
-from rootless.host.facts import text_of
 from rootless.plan import properties
 from rootless.plan.properties import Property
 

@@ -36,13 +36,7 @@ def execute(options: Options) -> int:
     """Carry out `rootless exec`; the status is the command's."""
     from rootless.container.execute import execute as execute_command
 
-    try:
-        return execute_command(options)
-    except RootlessError as error:
-        from rootless.cli.names import exec_failure_status
-
-        error.status = exec_failure_status()
-        raise
+    return execute_command(options)
 
 
 def start(options: Options) -> int:

@@ -19,6 +19,7 @@ _RUNC = "runc"
 _CRUN = "crun"
 
 _EXIT_EXEC = 255
+"""Of an `exec` that fails, rather than its program."""
 _EXIT_USAGE = 64
 """EX_USAGE, sysexits(3head)."""
 
@@ -66,13 +67,10 @@ def bad_flag_status() -> int:
     return _EXIT_USAGE if called() == _CRUN else EXIT_FAILURE
 
 
-def exec_failure_status() -> int:
-    """Return the exit status of an `exec` that did not come to run its program."""
-    return EXIT_FAILURE if called() == _CRUN else _EXIT_EXEC
-
-
 def worded(error: RootlessError, options: Options) -> RootlessError:
-    """Return the error in the words that callers of crun look for."""
+    """Return the error with the status, and in the words, that callers look for."""
+    if options.verb == "exec":
+        error.status = EXIT_FAILURE if called() == _CRUN else _EXIT_EXEC
     if error.code != "RL-NOT-FOUND" or called() != _CRUN:
         return error
     from rootless.container.store import state_root

@@ -83,7 +83,7 @@ def _run(options: Options, plan: Plan, first: int, state: dict[str, Any]) -> int
         first: a pidfd of the container's first process.
         state: what state.json holds.
     """
-    from rootless.container.foreground import attend, catch_signals, copy_size
+    from rootless.container.foreground import catch_signals, copy_size
 
     def note_process(pid: int) -> None:
         if plan.group:
@@ -116,11 +116,24 @@ def _run(options: Options, plan: Plan, first: int, state: dict[str, Any]) -> int
             raise
         launch.start(listener)
         launch.close()
-        return 0 if options.detach else attend(launch.pid, console, signals)
+        if options.detach:
+            return 0
+        return _attend(launch, console, signals)
     finally:
         console.close()
         if cgroup:
             cgroup.close()
+
+
+def _attend(launch: Launch, console: Console, signals: int) -> int:
+    """Stay until the process ends; one that cannot be waited for is ended."""
+    from rootless.container.foreground import attend
+
+    try:
+        return attend(launch.pid, console, signals)
+    except BaseException:
+        launch.kill()
+        raise
 
 
 def _cgroup(options: Options, state: dict[str, Any]) -> Group | None:

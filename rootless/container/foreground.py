@@ -198,7 +198,10 @@ class Relay:
         """
         import termios
 
-        mode = termios.tcgetattr(self._master)
+        try:
+            mode = termios.tcgetattr(self._master)
+        except termios.error as error:  # is no OSError
+            raise OSError(*error.args) from None
         is_line = bool(mode[3] & termios.ICANON)
         if not (is_line and self._end_said_to_line):
             key: bytes = mode[6][termios.VEOF]
@@ -229,7 +232,10 @@ class Relay:
             return None
         import tty
 
-        tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is for the container
+        try:
+            tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is for the container
+        except termios.error as error:
+            raise OSError(*error.args) from None
         return saved
 
 

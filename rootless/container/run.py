@@ -6,15 +6,13 @@ from rootless import log
 from rootless.container import store
 from rootless.container.console import Console
 from rootless.container.create import make, plan_for
-from rootless.container.ending import abandon, destroy, end
+from rootless.container.ending import abandon, destroy, end, readable
 from rootless.container.lifecycle import STOPPED, status
 from rootless.container.prepare import prepare
-from rootless.errors import RootlessError
+from rootless.errors import RootlessError, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.container.service import Reports
     from rootless.container.store import Entry
     from rootless.launch.protocol import Launch
@@ -28,6 +26,7 @@ def run(options: Options) -> int:
     bundle, plan = plan_for(options)
     console = Console.for_run(options, plan)
     root = store.state_root(options.root)
+    launch = None
     with store.claim(root, options.container) as entry:
         try:
             prepare(plan)
@@ -39,19 +38,25 @@ def run(options: Options) -> int:
             reports = _start(launch, entry)
         except BaseException:
             console.close()
+            if launch:
+                _end(launch, root, options.container)
             abandon(entry)
             raise
     launch.close()
-    if options.detach:
-        if reports:
-            reports.await_ready(launch.pid)
-        _warn_of_logout(launch.pid)
-        return 0
     try:
+        if options.detach:
+            if reports:
+                reports.await_ready(launch.pid)
+            _warn_of_logout(launch.pid)
+            return 0
         return attend(launch.pid, console, signals, reports)
+    except BaseException:
+        _end(launch, root, options.container)
+        remove_ended(root, options.container)
+        raise
     finally:
         console.close()
-        if not options.keep:
+        if not (options.keep or options.detach):
             remove_ended(root, options.container)
 
 
@@ -59,7 +64,10 @@ def _warn_of_logout(pid: int) -> None:
     """Tell who leaves a container to itself that it will not stay when they go."""
     from rootless.cgroup import logout
 
-    found = logout.ends_with_session(logout.cgroup_of(pid))
+    try:
+        found = logout.ends_with_session(logout.cgroup_of(pid))
+    except OSError:
+        return  # nobody can tell just now
     if found:
         reason, fix = found
         log.warning(f"the container ends when you log out: {reason}", fix=fix)
@@ -73,16 +81,23 @@ def _start(launch: Launch, entry: Entry) -> Reports | None:
         return None
     from rootless.container.starting import Starting
 
-    state: dict[str, Any] = entry.read() or {}
-    try:
-        starting = Starting(state)
-        launch.start(starting.reader)
-        starting.run_poststart()
-    except BaseException:
-        end(state)
-        launch.kill()
-        raise
+    starting = Starting(entry.read() or {})
+    launch.start(starting.reader)
+    starting.run_poststart()
     return starting.reports
+
+
+def _end(launch: Launch, root: str, container_id: str) -> None:
+    """End the container after a failure, at least its first process; the failure is what the caller is to be told."""
+    try:
+        with store.find(root, container_id, lock=False) as entry:
+            state = readable(entry)
+            if state:
+                end(state)
+    except (RootlessError, OSError):
+        return
+    finally:
+        launch.kill()
 
 
 def remove_ended(root: str, container_id: str) -> None:
@@ -92,6 +107,7 @@ def remove_ended(root: str, container_id: str) -> None:
             found = entry.read()
             if found is None or status(entry, found) == STOPPED:
                 destroy(entry, found)
-    except RootlessError as error:
-        if error.code != "RL-NOT-FOUND":
-            log.warning(f"{error.what}: {error.cause}", fix=error.fix)
+    except (RootlessError, OSError) as error:
+        told = error if isinstance(error, RootlessError) else refused(error)
+        if told.code != "RL-NOT-FOUND":
+            log.warning(f"{told.what}: {told.cause}", fix=f"rootless delete --force {container_id}")

@@ -293,25 +293,22 @@ def claim(root: str, container_id: str) -> Entry:
     _make_root(root)
     path = f"{root}/{container_id}"
     entry = None
-    while entry is None:
-        try:
-            posix.mkdir(path, 0o700)
-        except FileExistsError:
-            if _is_no_directory(path):
-                raise _unusable(path, NotADirectoryError(errno.ENOTDIR, posix.strerror(errno.ENOTDIR))) from None
-        except OSError as error:
-            raise _unusable(root, error) from None
-        # Whoever has the lock on what lies at the path has the id; who made the directory does not matter.
-        try:
-            entry = _open(root, container_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _taken(container_id) from None
+    made = False
     try:
+        while entry is None:
+            made |= _make(path)
+            # Whoever has the lock on what lies at the path has the id; who made the directory does not matter.
+            entry = _open(root, container_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
         taken = entry.read() is not None
         if not taken:
             entry.clear()
+    except BlockingIOError:
+        raise _taken(container_id) from None
     except BaseException:
-        entry.close()
+        if made:
+            _withdraw(path)
+        if entry:
+            entry.close()
         raise
     if taken:
         entry.close()
@@ -346,6 +343,27 @@ def ids(root: str) -> list[str]:
     except OSError as error:
         raise _unusable(root, error) from None
     return sorted(name for name in names if _ID_CHARACTERS.issuperset(name))
+
+
+def _make(path: str) -> bool:
+    """Make the directory of a container; return whether it was not there."""
+    try:
+        posix.mkdir(path, 0o700)
+    except FileExistsError:
+        if _is_no_directory(path):
+            raise _unusable(path, NotADirectoryError(errno.ENOTDIR, posix.strerror(errno.ENOTDIR))) from None
+        return False
+    except OSError as error:
+        raise _unusable(paths.parent(path), error) from None
+    return True
+
+
+def _withdraw(path: str) -> None:
+    """Remove a directory that was just made and is of no use; one that somebody uses meanwhile is not empty."""
+    try:
+        posix.rmdir(path)
+    except OSError:
+        return
 
 
 def _is_no_directory(path: str) -> bool:

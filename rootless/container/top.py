@@ -11,7 +11,7 @@ from rootless.container import store
 from rootless.container.lifecycle import STOPPED, status
 from rootless.container.members import members
 from rootless.errors import RootlessError
-from rootless.host.facts import text_of
+from rootless.files import text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

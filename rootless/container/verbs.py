@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posix
 
+from rootless import log
 from rootless.container import store
 from rootless.container.ending import abandon, destroy, end, readable
 from rootless.container.lifecycle import STOPPED, allow, boot_id, open_process, shown, status
@@ -84,8 +85,9 @@ def list_containers(options: Options) -> list[dict[str, object]]:
                 found = entry.read()
                 if found:
                     states.append(shown(found, status(entry, found)))
-        except RootlessError:
-            continue  # it went away between the two looks, or is somebody's broken file: the others are still listed
+        except RootlessError as error:
+            if error.code != "RL-NOT-FOUND":  # it did not go away between the two looks; the others are still listed
+                log.warning(f"{error.what}: {error.cause}", fix=error.fix)
     return states
 
 

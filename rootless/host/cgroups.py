@@ -9,7 +9,8 @@ from __future__ import annotations
 import posix
 
 from rootless import paths
-from rootless.host.facts import ALL_IDS, text_of
+from rootless.files import text_of
+from rootless.host.facts import ALL_IDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posix
 
 from rootless import paths
+from rootless.files import text_of
 from rootless.host import subids
 
 TYPE_CHECKING = False
@@ -108,10 +109,13 @@ class Facts:
 
 
 def read(*, subordinate: bool = True) -> Facts:
-    """Read every fact. Nothing is changed, nothing fails: what cannot be read is as if it were not there.
+    """Read every fact. Nothing is changed; what may not be read is as if it were not there.
 
     Args:
         subordinate: also the caller's name and subordinate ids, which only a new user namespace asks for.
+
+    Raises:
+        OSError: descriptors or memory have run out, or the disk is broken: nobody knows what is there.
     """
     status = _fields("/proc/self/status")
     uname = posix.uname()
@@ -164,15 +168,6 @@ def _hard_limits(text: str) -> dict[int, int]:
     """
     words = [line[47:67].strip() for line in text.splitlines()[1:]]
     return {number: -1 if word == "unlimited" else int(word) for number, word in enumerate(words)}
-
-
-def text_of(path: str) -> str:
-    """Return what is in a file of /proc without the blanks around it; nothing where it cannot be read."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read().decode().strip()
-    except OSError:
-        return ""
 
 
 def _fields(path: str) -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import posix
 
 from rootless.errors import RootlessError
-from rootless.host.facts import id_map, text_of
+from rootless.files import text_of
+from rootless.host.facts import id_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

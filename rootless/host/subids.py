@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posix
 
+from rootless.files import text_of
 from rootless.paths import variable
 
 TYPE_CHECKING = False
@@ -23,6 +24,10 @@ _PROGRAM_DIRECTORIES = ("/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin")
 
 def login_name(uid: int) -> str:
     """Return the name of `uid`, or the number in decimal where no name service knows it."""
+    for line in text_of("/etc/passwd").splitlines():
+        name, _, number, *_ = (line + "::").split(":")
+        if number == str(uid):
+            return name
     import pwd
 
     try:
@@ -53,7 +58,7 @@ def ranges(user: str, uid: int) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
     """
     if _name_service_has_subids() and (program := find_program("getsubids")):
         return _ask(program, user), _ask(program, "-g", user)
-    return parse(_text("/etc/subuid"), user, uid), parse(_text("/etc/subgid"), user, uid)
+    return parse(text_of("/etc/subuid"), user, uid), parse(text_of("/etc/subgid"), user, uid)
 
 
 def parse(text: str, user: str, uid: int) -> tuple[Range, ...]:
@@ -69,19 +74,11 @@ def parse(text: str, user: str, uid: int) -> tuple[Range, ...]:
 
 def offer() -> int:
     """Return the first of RANGE ids that nobody has in /etc/subuid or /etc/subgid."""
-    return free_range(used_ranges(_text("/etc/subuid"), _text("/etc/subgid")))
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
+    return free_range(used_ranges(text_of("/etc/subuid"), text_of("/etc/subgid")))
 
 
 def _name_service_has_subids() -> bool:
-    lines = [line for line in _text("/etc/nsswitch.conf").splitlines() if line.startswith("subid:")]
+    lines = [line for line in text_of("/etc/nsswitch.conf").splitlines() if line.startswith("subid:")]
     return any(source != "files" for line in lines for source in line.partition(":")[2].split())
 
 

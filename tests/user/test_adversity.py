@@ -608,6 +608,58 @@ def test_too_few_descriptors(rootless, user, bundle, need, verb):
     assert complaints or verb == "list"
 
 
+def _runs(*words: str) -> bool:
+    """Whether there is a process with this command line."""
+    wanted = "".join(f"{word}\0" for word in words).encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes() == wanted:
+                return True
+        except OSError:
+            continue
+    return False
+
+
+WAITS = [("pidfd_open", "EMFILE", False), ("poll", "ENOMEM", False), ("poll", "EIO", True)]
+"""How waiting fails: the call, with what, and whether there is a terminal."""
+
+
+@pytest.mark.parametrize(("call", "error", "terminal"), WAITS, ids=str)
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_what_cannot_be_waited_for_is_ended(rootless, user, strace, verb, call, error, terminal):  # noqa: PLR0917 - a table
+    """The caller would take it for ended, and nobody would end it."""
+    program = ["sleep", "31415.9"]
+    config = base_config(*program)
+    config["process"]["terminal"] = terminal
+    words = ["--bundle", make_bundle(user, config), "c1"]
+    if verb == "exec":
+        config["process"] |= {"args": ["sleep", "1000"], "terminal": False}
+        write_config(words[1], config)
+        rootless("run", "--detach", *words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        words = [*["--tty"] * terminal, "c1", *program]
+    # exec has opened the container's process before, and looked whether it has ended
+    when = 2 if verb == "exec" else 1
+    inject = [strace, "-o", "/dev/null", "-e", f"inject={call}:error={error}:when={when}"]
+    status, complaint = _told(user, [*inject, *rootless.argv(verb, *words)])
+    assert status == (255 if verb == "exec" else 1)
+    assert is_one_clear_line(complaint), complaint
+    assert not _runs(*program)
+    if verb == "exec":
+        assert rootless.status("c1") == "running"
+    else:
+        nothing_is_left(rootless)
+
+
+def test_too_few_descriptors_hide_no_container(rootless, bundle, need):
+    rootless.create("c1", bundle)
+    outcomes = set()
+    for limit in range(4, 12):
+        done = rootless.user.run([need("prlimit"), f"--nofile={limit}", *rootless.argv("list", "--quiet")])
+        assert done.stdout == "c1\n" or is_one_clear_line(done.stderr), f"{limit}: {done}"
+        outcomes.add((done.returncode, bool(done.stdout)))
+    assert {(0, True), (0, False)} <= outcomes, "some fail to look into it, and some see it"
+
+
 @pytest.mark.parametrize("kind", ["user", "mnt", "net", "pid", "uts", "ipc"])
 def test_too_few_namespaces(rootless, user, need, kind):
     """The limits are those of a user namespace, and whoever made it may lower them."""
