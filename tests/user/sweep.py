@@ -60,6 +60,8 @@ ONCE_MORE = {
 
 KEYRINGS_IN_USE = "keyctl: Disk quota exceeded"
 """In a warning: the kernel takes its time until the keyrings of so many containers are gone."""
+TO_BE_DELETED = "; fix: rootless delete --force "
+"""In a warning of what has ended, and cannot be removed."""
 NOT_COME = "the moment did not come"
 
 
@@ -74,27 +76,6 @@ class Moment(NamedTuple):
         return f"{self.role}:{self.name}:{self.count}"
 
 
-class Outcome(NamedTuple):
-    """What became of a disturbed sequence of commands.
-
-    Attributes:
-        came: the moment came.
-        statuses: of the commands that ran: exit statuses, or negative numbers of signals.
-        complaint: all that they wrote to standard error.
-        log: the records of --log.
-    """
-
-    came: bool
-    statuses: list[int]
-    complaint: str
-    log: list[dict]
-
-    @property
-    def last(self) -> int:
-        """The status of the command that was disturbed, or of the last one."""
-        return self.statuses[-1]
-
-
 class Case(NamedTuple):
     """A disturbance: at the moment the process of `victim` is killed; if that is empty, the call fails with `error`."""
 
@@ -105,6 +86,29 @@ class Case(NamedTuple):
     def __str__(self) -> str:
         what = f"{errno.errorcode[self.error]} at" if not self.victim else f"{self.victim} killed at"
         return f"{what} {self.moment}"
+
+
+class Outcome(NamedTuple):
+    """What became of a disturbed sequence of commands.
+
+    Attributes:
+        case: the disturbance.
+        came: the moment came.
+        statuses: of the commands that ran: exit statuses, or negative numbers of signals.
+        complaint: all that they wrote to standard error.
+        log: the records of --log.
+    """
+
+    case: Case
+    came: bool
+    statuses: list[int]
+    complaint: str
+    log: list[dict]
+
+    @property
+    def last(self) -> int:
+        """The status of the command that was disturbed, or of the last one."""
+        return self.statuses[-1]
 
 
 class World:
@@ -245,9 +249,9 @@ class Sweep:
             lines = [line for line in world.complaints.read_text().splitlines() if not self._is_usual(line)]
             log = world.path / "log"
             records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-            outcome = Outcome(("at",) in said, statuses, "\n".join(lines), records)
+            outcome = Outcome(case, ("at",) in said, statuses, "\n".join(lines), records)
             wrong = [*check(outcome), *_unclear(lines)]
-            if outcome.last in (0, -signal.SIGKILL) or len(statuses) > 1:
+            if outcome.last in (0, -signal.SIGKILL) or len(statuses) > 1 or TO_BE_DELETED in outcome.complaint:
                 wrong += self._delete(world)
             # else: what fails to make a container, or runs all of its life, cleans up itself
             wrong += self._end(running)
@@ -324,8 +328,10 @@ def _mounts() -> set[str]:
 
 
 def _unclear(lines: list[str]) -> list[str]:
-    """Return what is wrong with what a command says, if anything: it may say nothing, or one line."""
+    """Return what is wrong with what a command says, if anything: it may say nothing, or one line, or one object."""
     text = "\n".join(lines)
+    if text.startswith('{"level": "error", '):
+        text = f"rootless: {json.loads(text)['msg']}"
     if not lines or (len(lines) == 1 and text.startswith("rootless: ") and "internal error" not in text):
         return []
     return ["that is no clear line"]

@@ -1,4 +1,4 @@
-"""Whatever instant the executor or `rootless` is killed at, and whatever operation fails: nothing stays behind.
+"""Whatever instant the executor or `rootless` is killed at: nothing stays behind.
 
 Each test lets commands run once under tracer.c, and then once more for every system call that they made (a choice of
 these, unless ROOTLESS_TEST_SWEEP=full), disturbed just there. What is wrong afterwards is listed by World and Sweep.
@@ -17,75 +17,33 @@ from tests.user.sweep import (
     CONTAINER,
     ENDED_WELL,
     FIRST_STAGE,
-    HARMLESS,
     NOT_COME,
-    ONCE_MORE,
     PROGRAM,
     SPAWNED,
-    WHOLE,
     WITHOUT_EFFECT,
     Case,
     Moment,
     Sweep,
-    build_tracer,
     cgroups,
-    is_supported,
 )
-from tests.user.sweep_bundles import bundles
+from tests.user.sweep_lives import all_right, came, sweep, tracer
+
+__all__ = ["sweep", "tracer"]  # fixtures
 
 KILLED = -signal.SIGKILL
-CODES = {"COMMAND": "EXEC-NOT-FOUND"}
-CANNOT_FAIL = {"HOME", "KEYRING", "READY", "STDIO-OWNER", "UMASK", "WAIT-START"}
-"""Operations that do nothing that could be refused, or that the container can do without."""
-
-
-@pytest.fixture
-def tracer(need):
-    """The path of the tracer."""
-    if not is_supported():
-        pytest.skip("tracer.c does not know the registers of this machine")
-    return build_tracer(need)
-
-
-@pytest.fixture
-def sweep(user, rootless_command, tracer):
-    """Return a function that makes a Sweep of one of these."""
-    rich, brief, simple = bundles(user)
-    log = ["--log", "LOG", "--log-format", "json"]
-    files = ["--pid-file", "PID-FILE", "ID"]
-    create = [*log, "create", "--console-socket", "CONSOLE", "--bundle", rich, *files]
-    lives = {
-        "create": [create, [*log, "start", "ID"], ["delete", "--force", "ID"]],
-        "kill": [create, ["start", "ID"], ["kill", "ID", "KILL"]],
-        "run": [["run", "--bundle", brief, *files]],
-        "run -d": [["run", "-d", "--console-socket", "CONSOLE", "--bundle", rich, *files], ["delete", "--force", "ID"]],
-    }
-
-    def make(life, **options):
-        return Sweep(user, tracer, rootless_command, lives[life], second=["run", "--bundle", simple, "ID"], **options)
-
-    return make
-
-
-def _all_right(wrong):
-    assert not wrong, f"{len(wrong)} wrong:\n" + "\n".join(wrong)
-
-
-def _came(outcome):
-    return [] if outcome.came else [NOT_COME]
 
 
 def _rootless_was_killed(outcome):
     """Return what is wrong with an outcome."""
     if not outcome.came or (outcome.last, outcome.complaint) == (KILLED, ""):
-        return _came(outcome)
+        return came(outcome)
     return ["it was not killed, or said something"]
 
 
 def _executor_was_killed(outcome):
     """Return what is wrong: there is an error, or the container had begun (what `run` tells of its end is no error)."""
     if bool(outcome.last) == bool(outcome.complaint) or outcome.last in (128 + signal.SIGKILL, ENDED_WELL):
-        return _came(outcome)
+        return came(outcome)
     return ["status and message do not fit"]
 
 
@@ -104,7 +62,7 @@ def test_rootless_is_killed_at_any_instant(sweep, life, role, since):
     """`since` is where the command begins to change something."""
     swept = sweep(life)
     cases = [Case(moment, role) for moment in swept.moments(role, since=since, without=WITHOUT_EFFECT)]
-    _all_right(swept.run_all(cases, _rootless_was_killed))
+    all_right(swept.run_all(cases, _rootless_was_killed))
 
 
 def test_rootless_is_killed_while_it_fills_the_cache(sweep):
@@ -113,20 +71,20 @@ def test_rootless_is_killed_while_it_fills_the_cache(sweep):
     moments = moments[: [moment.name for moment in moments].index("pipe2")]
     assert {"mkdir", "linkat"} <= {moment.name for moment in moments}
     cases = [Case(moment, "0") for moment in moments]
-    _all_right(swept.run_all(cases, _rootless_was_killed))
+    all_right(swept.run_all(cases, _rootless_was_killed))
 
 
 def test_the_executor_is_killed_at_any_instant(sweep):
     swept = sweep("create")
     moments = swept.kinds(SPAWNED + FIRST_STAGE + CONTAINER, without=WITHOUT_EFFECT)
     cases = [Case(moment, moment.role) for moment in moments]
-    _all_right(swept.run_all(cases, _executor_was_killed))
+    all_right(swept.run_all(cases, _executor_was_killed))
 
 
 def test_the_executor_that_run_waits_for_is_killed_at_any_instant(sweep):
     swept = sweep("run")
     cases = [Case(moment, CONTAINER) for moment in swept.kinds(CONTAINER, since="rt_sigaction")]
-    _all_right(swept.run_all(cases, _executor_was_killed))
+    all_right(swept.run_all(cases, _executor_was_killed))
 
 
 @pytest.mark.parametrize(("life", "roles"), [("create", FIRST_STAGE + CONTAINER), ("run", CONTAINER)])
@@ -135,7 +93,7 @@ def test_the_executor_is_killed_while_rootless_talks_to_it(sweep, life, roles):
     talk = set(WITHOUT_EFFECT) - {"read", "poll"}
     moments = swept.kinds("0", since="clone3", without=talk)
     cases = [Case(moment, victim) for moment in moments for victim in roles]
-    _all_right(swept.run_all(cases, _executor_was_killed))
+    all_right(swept.run_all(cases, _executor_was_killed))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +102,7 @@ def test_the_executor_is_killed_while_rootless_talks_to_it(sweep, life, roles):
 def test_the_container_is_killed_while_a_verb_is_at_it(sweep, life, verb, since):
     swept = sweep(life)
     cases = [Case(moment, CONTAINER) for moment in swept.kinds(verb, since=since)]
-    _all_right(swept.run_all(cases, _executor_was_killed))
+    all_right(swept.run_all(cases, _executor_was_killed))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +115,7 @@ def test_rootless_is_killed_while_the_executor_works(sweep, life, roles):
     names = [moment.name for moment in moments]
     end = names.index("accept4" if life == "create" else "execve")
     end -= names[end::-1].index("write") - 1 if life == "create" else 0
-    _all_right(swept.run_all([Case(moment, "0") for moment in moments[:end]], _rootless_was_killed))
+    all_right(swept.run_all([Case(moment, "0") for moment in moments[:end]], _rootless_was_killed))
 
 
 @pytest.mark.parametrize("error", [0, errno.EIO, errno.ENOENT])
@@ -165,27 +123,11 @@ def test_a_program_that_maps_ids_is_killed_or_missing(sweep, error):
     swept = sweep("create")
     cases = [Case(moment, "" if error else PROGRAM, error) for moment in swept.moments(PROGRAM)]
     assert len(cases) in (0, 2)
-    _all_right(swept.run_all(cases, _fails))
+    all_right(swept.run_all(cases, _fails))
 
 
 def _fails(outcome):
-    return _came(outcome) if outcome.last == 1 and outcome.complaint else ["it did not fail"]
-
-
-def test_any_operation_fails(sweep, user, rootless_command):
-    swept = sweep("create")
-    failed = set()
-
-    def tells(outcome):
-        failed.update(record["code"] for record in outcome.log if "code" in record)
-        silent = outcome.last != 1 and "Input/output error" not in str(outcome.log)
-        return ["nothing is said"] if silent else _came(outcome)
-
-    cases = [Case(moment) for moment in swept.moments(FIRST_STAGE + CONTAINER, without={} if WHOLE else HARMLESS)]
-    wrong = swept.run_all(cases, tells)
-    _all_right([line for line in wrong if line.split(":")[1] not in HARMLESS.keys() | ONCE_MORE.keys()])
-    kinds = {operation["op"].upper().replace("_", "-") for operation in swept.plan()}
-    assert {kind for kind in kinds if f"RL-{CODES.get(kind, kind)}" not in failed} == CANNOT_FAIL
+    return came(outcome) if outcome.last == 1 and outcome.complaint else ["it did not fail"]
 
 
 SOCKET = f'{sys.executable} -c \'import os, socket; socket.socket(socket.AF_UNIX).bind(os.environ["TMPDIR"] + "/x")\''
@@ -231,9 +173,9 @@ SOMEWHEN = Case(Moment("0", "getppid", 1))
 def test_what_is_left_is_seen(user, tracer, left):
     """The sweep itself, with a command that does not do what it should."""
     script, complaint = LEFT[left]
-    wrong = _broken(user, tracer, script).run(SOMEWHEN, _came)
+    wrong = _broken(user, tracer, script).run(SOMEWHEN, came)
     assert any(complaint in line for line in wrong), wrong
-    assert _broken(user, tracer, "").run(SOMEWHEN, _came) == []
+    assert _broken(user, tracer, "").run(SOMEWHEN, came) == []
 
 
 def test_a_mount_that_is_left_is_seen(user, tracer, require_root):
@@ -252,7 +194,7 @@ def test_a_mount_that_is_left_is_seen(user, tracer, require_root):
 
 
 def test_a_moment_that_does_not_come_is_seen(user, tracer):
-    (line,) = _broken(user, tracer, "").run(Case(Moment("0", "getppid", 1000)), _came)
+    (line,) = _broken(user, tracer, "").run(Case(Moment("0", "getppid", 1000)), came)
     assert NOT_COME in line
 
 

@@ -200,19 +200,29 @@ static void on_call(struct process *process)
         go_on(process, 0);
 }
 
-static void on_child(const struct process *parent)
+static void begin_child(struct process *child, char parent)
 {
-    unsigned long pid = 0;
-    struct process *child;
-
-    if (ptrace(PTRACE_GETEVENTMSG, parent->pid, 0, &pid) < 0)
-        return; /* it was killed, and the child says nothing about itself */
-    child = find((pid_t)pid);
-    child->role = parent->role == 'i' ? 'c' : parent->role == 'c' ? 'p' : 's';
+    child->role = parent == 'i' ? 'c' : parent == 'c' ? 'p' : 's';
     if (child->stopped) {
         child->stopped = false;
         go_on(child, 0);
     }
+}
+
+static void on_child(const struct process *parent)
+{
+    unsigned long pid = 0;
+
+    if (ptrace(PTRACE_GETEVENTMSG, parent->pid, 0, &pid) == 0)
+        begin_child(find((pid_t)pid), parent->role);
+}
+
+/* Let children go on of which a process that has ended has not told: it was killed meanwhile. */
+static void begin_untold(char parent)
+{
+    for (int i = 0; i < PROCESSES; i++)
+        if (processes[i].pid && processes[i].stopped)
+            begin_child(&processes[i], parent);
 }
 
 static void on_stop(struct process *process, int status)
@@ -344,6 +354,7 @@ int main(int argc, char **argv)
             continue;
         }
         process->pid = 0;
+        begin_untold(process->role);
         if (pid == awaited && held) {
             process = find(held);
             held = 0;

@@ -1,11 +1,13 @@
-"""The bundles of the sweep: one that asks for nearly all that there is, and what it needs beside."""
+"""The lives that are swept: sequences of commands, and bundles that ask for nearly all that there is."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.user.bundles import base_config, make_bundle, own
-from tests.user.sweep import ENDED_WELL
+from tests.user.sweep import ENDED_WELL, NOT_COME, Sweep, build_tracer, is_supported
 
 
 def rich_config(*args: str) -> dict:
@@ -57,3 +59,43 @@ def bundles(user) -> tuple[Path, Path, Path]:
     )
     simple = make_bundle(user, base_config(*exits), name="simple")
     return rich, brief, simple
+
+
+@pytest.fixture
+def tracer(need):
+    """The path of the tracer."""
+    if not is_supported():
+        pytest.skip("tracer.c does not know the registers of this machine")
+    return build_tracer(need)
+
+
+@pytest.fixture
+def sweep(user, rootless_command, tracer):
+    """Return a function that makes a Sweep of one of these."""
+    rich, brief, simple = bundles(user)
+    log = ["--log", "LOG", "--log-format", "json"]
+    files = ["--pid-file", "PID-FILE", "ID"]
+    create = [*log, "create", "--console-socket", "CONSOLE", "--bundle", rich, *files]
+    lives = {
+        "create": [create, [*log, "start", "ID"], ["delete", "--force", "ID"]],
+        "kill": [create, ["start", "ID"], ["kill", "ID", "KILL"]],
+        "look": [create, ["state", "ID"], ["list"]],
+        "exec": [create, ["start", "ID"], ["exec", "ID", "true"]],
+        "run": [["run", "--bundle", brief, *files]],
+        "run -d": [["run", "-d", "--console-socket", "CONSOLE", "--bundle", rich, *files], ["delete", "--force", "ID"]],
+    }
+
+    def make(life, **options):
+        return Sweep(user, tracer, rootless_command, lives[life], second=["run", "--bundle", simple, "ID"], **options)
+
+    return make
+
+
+def all_right(wrong):
+    """Fail, and list what is wrong."""
+    assert not wrong, f"{len(wrong)} wrong:\n" + "\n".join(wrong)
+
+
+def came(outcome):
+    """Return what is wrong with an outcome of which nothing but a moment is expected."""
+    return [] if outcome.came else [NOT_COME]

@@ -1,0 +1,96 @@
+"""Whatever fails, in the executor or in `rootless` itself: one clear line or no effect, and nothing stays behind."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from tests.user.sweep import CONTAINER, ENDED_WELL, FIRST_STAGE, HARMLESS, ONCE_MORE, WHOLE, Case
+from tests.user.sweep_lives import all_right, came, sweep, tracer
+
+__all__ = ["sweep", "tracer"]  # fixtures
+
+CODES = {"COMMAND": "EXEC-NOT-FOUND"}
+CANNOT_FAIL = {"HOME", "KEYRING", "READY", "STDIO-OWNER", "UMASK", "WAIT-START"}
+"""Operations that do nothing that could be refused, or that the container can do without."""
+
+
+def test_any_operation_fails(sweep):
+    swept = sweep("create")
+    failed = set()
+
+    def tells(outcome):
+        failed.update(record["code"] for record in outcome.log if "code" in record)
+        silent = outcome.last != 1 and "Input/output error" not in str(outcome.log)
+        excused = outcome.case.moment.name in HARMLESS.keys() | ONCE_MORE.keys()
+        return ["nothing is said"] if silent and not excused else came(outcome)
+
+    executor = FIRST_STAGE + CONTAINER
+    moments = swept.moments(executor, without=HARMLESS)
+    moments += [moment for moment in swept.kinds(executor) if moment.name in HARMLESS]
+    all_right(swept.run_all([Case(moment) for moment in moments], tells))
+    kinds = {operation["op"].upper().replace("_", "-") for operation in swept.plan()}
+    assert {kind for kind in kinds if f"RL-{CODES.get(kind, kind)}" not in failed} == CANNOT_FAIL
+
+
+OWN = "umask"
+"""What a command calls first when Python has begun."""
+REFUSALS = {
+    "bind": [errno.ENOMEM],
+    "clone3": [errno.ENOMEM, errno.EAGAIN],
+    "connect": [errno.EAGAIN],
+    "fcntl": [errno.EIO],
+    "flock": [errno.ENOLCK],
+    "getdents64": [errno.EIO, errno.ENOMEM],
+    "ioctl": [errno.EIO],
+    "linkat": [errno.ENOSPC, errno.EIO],
+    "listen": [errno.ENOMEM],
+    "memfd_create": [errno.EMFILE, errno.ENOMEM],
+    "mkdir": [errno.ENOSPC, errno.EIO],
+    "newfstatat": [errno.EIO, errno.ENOMEM],
+    "openat": [errno.EMFILE, errno.ENOMEM, errno.EIO],
+    "pidfd_open": [errno.EMFILE, errno.ENOMEM],
+    "pidfd_send_signal": [errno.ENOMEM],
+    "pipe2": [errno.EMFILE],
+    "poll": [errno.ENOMEM],
+    "read": [errno.EIO, errno.ENOMEM],
+    "recvmsg": [errno.ENOMEM],
+    "renameat": [errno.ENOSPC, errno.EIO],
+    "rmdir": [errno.EIO],
+    "sendfile": [errno.ENOMEM],
+    "socket": [errno.EMFILE],
+    "socketpair": [errno.EMFILE],
+    "unlinkat": [errno.EIO],
+    "write": [errno.ENOSPC, errno.EIO],
+}
+"""What may be lacking, by the calls that may say so; the first of each list is tried unless all are."""
+
+
+@pytest.mark.parametrize(
+    ("life", "role", "since"),
+    [
+        ("create", "0", OWN),
+        ("create", "1", OWN),
+        ("create", "2", OWN),
+        ("kill", "2", OWN),
+        ("run", "0", "socketpair"),  # what comes before is as in create
+        ("run -d", "0", "linkat"),
+        ("exec", "2", OWN),
+        ("look", "1", OWN),
+        ("look", "2", OWN),
+    ],
+)
+def test_any_call_of_rootless_fails(sweep, life, role, since):
+    swept = sweep(life)
+    moments = [moment for moment in swept.moments(role, since=since) if moment.name in REFUSALS]
+    all_errors = [(moment, REFUSALS[moment.name]) for moment in moments]
+    cases = [Case(moment, "", error) for moment, errors in all_errors for error in (errors if WHOLE else errors[:1])]
+    all_right(swept.run_all(cases, _is_clear))
+
+
+def _is_clear(outcome):
+    """Return what is wrong: an error has its line, and what seems to have no effect has none on the status."""
+    if outcome.last in (0, ENDED_WELL) or (outcome.last in (1, 255) and outcome.complaint):
+        return came(outcome)
+    return ["that is neither an error nor the usual result"]
