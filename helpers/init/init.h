@@ -44,7 +44,7 @@ operation op_rlimit, op_stdio_owner, op_bounding, op_groups, op_ids, op_capabili
 operation op_runtime_hooks, op_hook_output, op_hook;
 operation op_listener;
 operation op_notify_socket, op_pass_notify;
-operation op_cgroup_owner;
+operation op_cgroup_owner, op_device_rules;
 operation op_address6, op_netlink, op_await_end, op_await_links;
 operation op_scheduler, op_io_priority, op_memory_policy, op_personality;
 operation op_id_map, op_tree;

@@ -74,6 +74,7 @@ static operation *const operations[] = {
     [OP_NOTIFY_SOCKET] = op_notify_socket,
     [OP_PASS_NOTIFY] = op_pass_notify,
     [OP_CGROUP_OWNER] = op_cgroup_owner,
+    [OP_DEVICE_RULES] = op_device_rules,
     [OP_ADDRESS6] = op_address6,
     [OP_NETLINK] = op_netlink,
     [OP_AWAIT_END] = op_await_end,

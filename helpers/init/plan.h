@@ -78,6 +78,7 @@ enum opcode {
     OP_NETLINK = 62,
     OP_AWAIT_END = 63,
     OP_AWAIT_LINKS = 64,
+    OP_DEVICE_RULES = 65,
     OP_END, /* one more than the last */
 };
 

@@ -44,21 +44,30 @@ def update(options: Options) -> None:
             from rootless.cgroup import systemd
 
             settings = systemd.change_scope(state["unit"], state["userManager"], settings)
+        unmet = updating.without_counterpart(changes)
         try:
-            unmet = _write(group, settings, required=options.require_limits)
+            _write(group, settings, unmet, required=options.require_limits)
         except RootlessError as error:
             raise changes.placed(error) from None
+    if changes.resources.get("devices"):
+        _keep_device_rules(options, changes.resources["devices"])
     if unmet:
         text, fix = unmet.line()
         log.warning(text, fix=fix)
 
 
-def _write(group: Group, settings: list[Setting], *, required: bool) -> Unmet:
-    """Write limits to a cgroup that is there; return what is not enforced."""
-    from rootless.cgroup.make import write
-    from rootless.plan.cgroups import Unmet
+def _keep_device_rules(options: Options, rules: list[dict[str, Any]]) -> None:
+    """Say that rules for devices stay: engines send them along with other limits; hooks may have allowed more."""
+    with store.find(store.state_root(options.root), options.container) as entry:
+        resources = (entry.read_config().get("linux") or {}).get("resources") or {}
+    if rules != resources.get("devices"):
+        log.warning("rules for devices stay as they were when the container was created", fix="create it again")
 
-    unmet = Unmet()
+
+def _write(group: Group, settings: list[Setting], unmet: Unmet, *, required: bool) -> None:
+    """Write limits to a cgroup that is there; `unmet` gets what is not enforced."""
+    from rootless.cgroup.make import write
+
     lacked = {setting.controller for setting in settings} - {"", *group.read("cgroup.controllers").split()}
     missing = _enable(group, lacked) if lacked else {}
     lacking = [setting for setting in settings if setting.controller in missing]
@@ -66,7 +75,6 @@ def _write(group: Group, settings: list[Setting], *, required: bool) -> Unmet:
     if unmet and required:
         raise unmet.error(where="")
     write(group, [setting for setting in settings if setting.controller not in missing], {}, unmet)
-    return unmet
 
 
 def _enable(group: Group, controllers: set[str]) -> dict[str, tuple[str, str]]:

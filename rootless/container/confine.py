@@ -9,7 +9,7 @@ from rootless.container.give_back import PERHAPS, SURE
 from rootless.container.lifecycle import boot_id
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.paths import normal, parent
-from rootless.plan.cgroups import CGROUPFS, PLACE, SYSTEMD
+from rootless.plan.cgroups import CGROUPFS, DEVICES_PLACE, PLACE, SYSTEMD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Confinement:
         self._wanted = wanted
         self._entry = entry
         self._group: Group | None = None
+        self._ruled = False
         if wanted.path or wanted.unit:
             _refuse_anothers(wanted, entry)
         if wanted.manager == CGROUPFS:
@@ -48,6 +49,14 @@ class Confinement:
         if self._wanted.manager == SYSTEMD:
             self._group = self._make_scope(pid)
             state |= {"cgroup": self._group.path, "unit": self._wanted.unit, "userManager": self._wanted.user_manager}
+
+    def rule_devices(self) -> None:
+        """Let the rules for devices hold, once what config.json lists is made and before hooks may allow more."""
+        if self._wanted.device_rules and self._group and not self._ruled:
+            from rootless.launch import device_rules
+
+            device_rules.attach(self._wanted.device_rules, self._group.fd, DEVICES_PLACE)
+            self._ruled = True
 
     def close(self) -> None:
         """Let go of it."""

@@ -89,9 +89,14 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
 
     pidfd_socket = options.pidfd_socket or state["annotations"].get(_PIDFD_RECEIVER)
     receiver = _pidfd_receiver(pidfd_socket) if pidfd_socket else None
+
+    def run_hooks() -> None:
+        outside.before_hooks()
+        _run_hooks(plan, state)
+
     launch = Launch(plan, start=start, console=console, cgroup=outside.cgroup, keep=options.preserve_fds)
     try:
-        launch.until_ready(note_process, lambda: _run_hooks(plan, state))
+        launch.until_ready(note_process, run_hooks)
         outside.finish()
         if receiver:
             receiver.send(launch.pid, b"standard")

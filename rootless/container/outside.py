@@ -63,6 +63,15 @@ class Outside:
             self._entry.note_resctrl(resctrl.made_for_it(plan.group))
             resctrl.enter(plan.group, pid)
 
+    def before_hooks(self) -> None:
+        """Do what comes after the mounts and before the hooks.
+
+        Raises:
+            RootlessError: it is refused.
+        """
+        if self._confinement:
+            self._confinement.rule_devices()
+
     def finish(self) -> None:
         """Wait until what was begun is there.
 
@@ -70,6 +79,7 @@ class Outside:
             RootlessError: it does not come.
         """
         if self._confinement:
+            self._confinement.rule_devices()
             self._confinement.close()
         if self._network:
             self._network.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rootless.errors import RootlessError
 from rootless.plan import limits
+from rootless.plan.cgroups import Unmet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _NUMBERS = {
     "memory": ("memory", "limit", "--memory"),
     "memory_reservation": ("memory", "reservation", "--memory-reservation"),
     "memory_swap": ("memory", "swap", "--memory-swap"),
+    "kernel_memory": ("memory", "kernel", "--kernel-memory"),
+    "kernel_memory_tcp": ("memory", "kernelTCP", "--kernel-memory-tcp"),
     "pids_limit": ("pids", "limit", "--pids-limit"),
 }
 _TEXTS = {
@@ -63,22 +66,23 @@ class Changes:
         for setting in found:
             for each in (setting, setting.otherwise):
                 if each:
-                    each.where = self._named(each.where)
+                    each.where = self.named(each.where)
         # a weight is refused while the CPU time is what nobody else wants
         return sorted(found, key=lambda each: (each.file, each.value) != ("cpu.idle", "0"))
 
+    def named(self, where: str) -> str:
+        """Return the flag, or the place in the file, that asks for what has this place in linux.resources."""
+        place = where.lstrip(".")
+        return self.flags.get(place, place)
+
     def placed(self, error: RootlessError) -> RootlessError:
         """Let an error name the flag, or the place in the file."""
-        where = self._named(error.where)
+        where = self.named(error.where)
         if self.document:
             error.document, error.where = self.document, where
         elif where.startswith("--"):
             error.what, error.where = f"{where}: {error.what}", ""
         return error
-
-    def _named(self, where: str) -> str:
-        place = where.lstrip(".")
-        return self.flags.get(place, place)
 
 
 def asked(options: Options) -> Changes:
@@ -105,6 +109,14 @@ def asked(options: Options) -> Changes:
             resources.setdefault(section, {})[name] = text if attribute in _TEXTS else _number(text, flag)
             flags[f"{section}.{name}"] = flag
     return Changes(resources, "", flags)
+
+
+def without_counterpart(changes: Changes) -> Unmet:
+    """Return what is asked for that cgroup v2 has nothing of the kind for."""
+    unmet = Unmet()
+    for name in limits.without_counterpart(changes.resources):
+        unmet.add(changes.named(name), "it is deprecated, and cgroup v2 has nothing of the kind", "leave it out")
+    return unmet
 
 
 def complete(changes: Changes, group: Group) -> None:

@@ -116,6 +116,11 @@ _FIXES: dict[Kind, dict[int, str]] = {
     ops.CPU_AFFINITY: {
         errno.EINVAL: "name CPUs that this machine has and that the cgroup may use",
     },
+    ops.DEVICE_RULES: {
+        errno.EPERM: "let root run it with CAP_SYS_ADMIN over the whole host, or remove the rules",
+        errno.EINVAL: "use a kernel with CONFIG_CGROUP_BPF, or remove the rules",
+        errno.ENOSYS: "use a kernel with CONFIG_BPF_SYSCALL, or remove the rules",
+    },
     ops.SCHEDULER: {
         errno.EPERM: "choose SCHED_BATCH or SCHED_IDLE, or SCHED_OTHER with a nice that is not below the caller's own; "
         "for the others let root run it, or raise your limits (RLIMIT_RTPRIO, RLIMIT_NICE: ulimit -r, ulimit -e)",

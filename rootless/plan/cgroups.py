@@ -26,6 +26,8 @@ DISABLED = "disabled"
 PLACE = "linux.resources"
 _UNIFIED = f"{PLACE}.unified."
 _DEVICE_RULES = "devices"
+DEVICES_PLACE = f"{PLACE}.{_DEVICE_RULES}"
+_CAP_SYS_ADMIN = 21
 _UNIT_PARTS = 3
 _LONGEST_NAME = 240
 """Of 255 bytes; the rest is for what makes the name unique."""
@@ -39,6 +41,7 @@ class Cgroup:
     Attributes:
         manager: CGROUPFS or SYSTEMD.
         settings: what is written to its files, in this order.
+        device_rules: the program that the kernel asks about devices; empty where there are no rules.
         resources: linux.resources, for a manager that has properties of its own for them.
         base: of CGROUPFS: the directory that controllers are handed on from.
         path: of CGROUPFS: the whole directory, where cgroupsPath names it; else empty, and the name begins with `name`.
@@ -53,13 +56,14 @@ class Cgroup:
     """
 
     __slots__ = (
-        "base", "container", "managed", "manager", "name", "path", "properties", "required", "resources", "settings",
-        "slice", "unit", "user_manager",
+        "base", "container", "device_rules", "managed", "manager", "name", "path", "properties", "required",
+        "resources", "settings", "slice", "unit", "user_manager",
     )  # fmt: skip
 
     def __init__(self, manager: str, context: Context) -> None:
         self.manager = manager
         self.settings: list[Setting] = []
+        self.device_rules = b""
         self.resources: dict[str, Any] = context.linux.get("resources") or {}
         self.base = ""
         self.path = ""
@@ -82,6 +86,8 @@ class Cgroup:
         names = ("manager", "path", "base", "slice", "unit")
         data: dict[str, object] = {name: getattr(self, name) for name in names if getattr(self, name)}
         data["settings"] = [{"file": each.file, "value": each.value, "where": each.where} for each in self.settings]
+        if self.device_rules:
+            data["deviceRules"] = self.device_rules.hex()
         return data
 
     def __str__(self) -> str:
@@ -91,7 +97,10 @@ class Cgroup:
         else:
             told = f"make the cgroup {self.path or f'{self.base}/{self.name}.…'}"
         written = ", ".join(f"{setting.file} = {setting.value}" for setting in self.settings)
-        return told + (f" with {written}" if written else "")
+        told += f" with {written}" if written else ""
+        return told + (
+            f", and have the kernel ask a program about devices [{DEVICES_PLACE}]" if self.device_rules else ""
+        )
 
 
 class Unmet:
@@ -132,7 +141,6 @@ def decide(context: Context) -> Cgroup | None:
     """
     resources = context.linux.get("resources") or {}
     manager, reason, fix = _manager(context, resources)
-    _note_device_rules(context, resources)
     unmet = Unmet()
     made = None
     if manager:
@@ -146,6 +154,8 @@ def decide(context: Context) -> Cgroup | None:
     else:
         for name in _asked(resources):
             unmet.add(name, reason, fix)
+    if resources.get(_DEVICE_RULES) and not _rule_devices(context, resources[_DEVICE_RULES], made):
+        unmet.add(DEVICES_PLACE, reason, fix)
     for name in _without_counterpart(resources):
         unmet.add(name, "cgroup v2 has nothing of the kind", "leave it out")
     if made:
@@ -322,13 +332,20 @@ def _asked(resources: dict[str, Any]) -> list[str]:
         return names
 
 
-def _note_device_rules(context: Context, resources: dict[str, Any]) -> None:
-    """Say what becomes of rules for devices. Without a user namespace the program could make device nodes itself."""
-    if not resources.get(_DEVICE_RULES):
-        return
-    where = f"{PLACE}.{_DEVICE_RULES}"
-    if not context.in_user_namespace:
-        context.unmet(where, "rules for devices are not enforced: that takes an eBPF program")
+def _rule_devices(context: Context, rules: list[dict[str, Any]], made: Cgroup | None) -> bool:
+    """Have rules for devices enforced, which is for root of the host; return whether all is done and said."""
+    if not context.facts.may(_CAP_SYS_ADMIN):
+        context.adapted(
+            DEVICES_PLACE,
+            "rules for devices are not enforced, which only root of the host can do: the container can use the devices "
+            "that it is given, with the caller's rights, and make none",
+        )
+        return True
+    if made:
+        from rootless.plan import device_rules
+
+        made.device_rules = device_rules.program(rules)
+    return bool(made)
 
 
 def owner(context: Context) -> list[Op]:

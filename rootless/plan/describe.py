@@ -73,6 +73,7 @@ _SENTENCES = {
     ops.NOTIFY_SOCKET: "make the socket {directory}/{name} that the program reports to",
     ops.PASS_NOTIFY: "pass on that socket",
     ops.CGROUP_OWNER: "give the container's cgroup to user {uid}",
+    ops.DEVICE_RULES: "have the kernel ask an eBPF program about devices",
     ops.ADDRESS6: "give {link} the address {address}/{prefix}, routed by {gateway}",
     ops.NETLINK: "pass on a socket that speaks of the network namespace",
     ops.AWAIT_END: "wait for the end of the container",

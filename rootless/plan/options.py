@@ -152,6 +152,8 @@ class Options:
     memory: str = ""
     memory_reservation: str = ""
     memory_swap: str = ""
+    kernel_memory: str = ""
+    kernel_memory_tcp: str = ""
     pids_limit: str = ""
     l3_cache_schema: str = ""
     mem_bw_schema: str = ""

@@ -7,7 +7,7 @@ import pytest
 from rootless.host.cgroups import Cgroups
 from rootless.plan import ops
 from rootless.plan.context import ADAPTED, UNMET
-from tests.unit.planning import NESTED, ROOT, mount, notes, plan_for, refused
+from tests.unit.planning import ROOT, mount, notes, plan_for, refused
 from tests.user.bundles import base_config
 
 MOUNT = "/sys/fs/cgroup"
@@ -200,13 +200,6 @@ def test_limits_can_be_required(facts):
     assert error.fix
     assert plan_for(limited(), delegated(), require_limits=True).cgroup.required
     assert plan_for(facts=facts, require_limits=True)
-
-
-def test_rules_for_devices_are_missed_where_devices_can_be_made():
-    config = limited(devices=[{"allow": False, "access": "rwm"}])
-    assert notes(plan_for(config, delegated()), UNMET) == {}
-    assert list(notes(plan_for(config, ROOT | delegated()), UNMET)) == ["linux.resources.devices"]
-    assert notes(plan_for(config, NESTED), UNMET) == {}
 
 
 # --- The cgroup inside ------------------------------------------------------------------------------------------------

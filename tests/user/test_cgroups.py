@@ -571,6 +571,24 @@ def test_update_without_controllers_says_so(running):
 
 
 @pytest.mark.parametrize(
+    ("words", "given", "named"),
+    [
+        (["--kernel-memory", "64m"], None, "--kernel-memory"),
+        (["--kernel-memory-tcp", "1g"], None, "--kernel-memory-tcp"),
+        (["--resources", "-"], '{"memory": {"kernel": 1048576}}', "memory.kernel"),
+    ],
+)
+def test_update_of_what_cgroup_v2_does_not_have_is_a_warning(running, words, given, named):
+    done = running("update", *words, "c1", input=given)
+    assert done.returncode == 0
+    assert done.stderr == (
+        f"rootless: warning: limits that are not enforced: {named}: it is deprecated, and cgroup v2 has nothing of the "
+        "kind; fix: leave it out\n"
+    )
+    assert running("update", "--require-limits", *words, "c1", input=given).returncode == 1
+
+
+@pytest.mark.parametrize(
     ("words", "cause"),
     [
         (["--memory", "lots"], "--memory lots: it is not a number"),

@@ -1,0 +1,127 @@
+"""linux.resources.devices where root of the host calls: the kernel asks a program about every device.
+
+No controller is needed for that; the tree of cgroups is one of cgroup v2 that only these tests see.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.user.boxes import ALL, Box, add_mount, as_real_root, make_box
+from tests.user.bundles import base_config
+from tests.user.cgroup2 import cgroup2
+
+__all__ = ["cgroup2"]  # the fixture
+
+DENY_ALL = {"allow": False, "access": "rwm"}
+ALLOW_ALL = {"allow": True, "access": "rwm"}
+FULL = {"type": "c", "major": 1, "minor": 7}
+KMSG = {"type": "c", "major": 1, "minor": 11}
+
+TRY = """
+try() { # NAME MAJOR MINOR
+    made=- read=- write=-
+    mknod /made/$1 c $2 $3 2>/made/said && made=m
+    (: </made/$1) 2>>/made/said && read=r
+    (: >/made/$1) 2>>/made/said && write=w
+    echo $1 $made$read$write $(grep -c 'Operation not permitted' /made/said)
+    rm /made/said
+}
+"""
+
+
+def root_of_the_host(view, box):
+    """Have root of the host call the box's runtime in a View."""
+    box = as_real_root(box)
+    words = view.prefix()
+    words[-3:-1] = ["0", "0"]
+    if box.runtime == "crun":
+        box.command.append("--cgroup-manager=cgroupfs")
+    box.command[:0] = words
+    return box
+
+
+def ruled(view, *rules, capabilities=("CAP_MKNOD", "CAP_DAC_OVERRIDE", "CAP_SYSLOG")):
+    config = base_config()
+    config["linux"]["resources"] = {"devices": list(rules)}
+    config["linux"]["cgroupsPath"] = f"{view.path}/ruled"
+    config["process"]["capabilities"] = {name: list(capabilities) for name in ("bounding", "effective", "permitted")}
+    add_mount(config, "/made", "tmpfs", "tmpfs")
+    return config
+
+
+@pytest.fixture(params=ALL)
+def root_box(request, user, rootless_command, need, cgroup2):
+    box = root_of_the_host(cgroup2, make_box(user, request.param, rootless_command, need))
+    yield box
+    box.close()
+
+
+@pytest.fixture
+def our_box(user, rootless_command, cgroup2):
+    box = root_of_the_host(cgroup2, Box(user, [rootless_command]))
+    yield box
+    box.close()
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([DENY_ALL], ["null mrw 0", "kmsg m-- 2"]),
+        ([DENY_ALL, KMSG | {"allow": True, "access": "r"}], ["null mrw 0", "kmsg mr- 1"]),
+        ([DENY_ALL, {"allow": True, "type": "c", "major": 1, "access": "rw"}], ["null mrw 0", "kmsg mrw 0"]),
+        ([DENY_ALL, ALLOW_ALL, KMSG | {"allow": False, "access": "w"}], ["null mrw 0", "kmsg mr- 1"]),
+        ([ALLOW_ALL, KMSG | {"allow": False, "access": "r"}], ["null mrw 0", "kmsg m-w 1"]),
+        ([KMSG | {"allow": True, "access": "rw"}, DENY_ALL], ["null mrw 0", "kmsg m-- 2"]),
+        ([FULL | {"allow": True, "access": "r"}], ["null mrw 0", "kmsg m-- 2"]),
+        ([ALLOW_ALL], ["null mrw 0", "kmsg mrw 0"]),
+    ],
+)
+def test_what_is_not_allowed_is_refused(root_box, cgroup2, rules, expected):
+    """Seen from inside, by the error of open(2); runc and crun agree."""
+    lines = root_box.lines(ruled(cgroup2, *rules), TRY, "try null 1 3", "try kmsg 1 11")
+    assert lines == expected
+
+
+def test_a_default_device_that_is_forbidden_by_name(our_box, cgroup2):
+    """ "MUST apply entries in the listed order": runc and crun allow it all the same."""
+    rule = FULL | {"allow": False, "access": "rm"}
+    lines = our_box.lines(ruled(cgroup2, DENY_ALL, rule), TRY, "try full 1 7", "(: >/dev/full) && echo opened")
+    assert lines == ["full --w 1", "opened"]
+
+
+def test_without_rules_nothing_is_refused(our_box, cgroup2):
+    config = ruled(cgroup2)
+    assert our_box.lines(config, TRY, "try kmsg 1 11") == ["kmsg mrw 0"]
+
+
+def test_a_further_process_is_bound_by_them_too(our_box, cgroup2):
+    our_box.create(ruled(cgroup2, DENY_ALL), "sleep 1000")
+    command = [*our_box.command]
+    assert our_box.user.run([*command, "start", "held"], **our_box.options).returncode == 0
+    script = f"{TRY}\ntry null 1 3\ntry kmsg 1 11"
+    done = our_box.user.run([*command, "exec", "held", "sh", "-c", script], **our_box.options)
+    assert done.stdout.splitlines() == ["null mrw 0", "kmsg m-- 2"]
+
+
+def test_devices_that_are_listed_are_made_whatever_the_rules_say(our_box, cgroup2):
+    """Rules are about what the container does, not about what is made for it."""
+    config = ruled(cgroup2, ALLOW_ALL, {"allow": False, "type": "c", "access": "m"})
+    config["linux"]["devices"] = [{"path": "/dev/listed"} | FULL]
+    lines = our_box.lines(config, "mknod /made/null c 1 3 2>&1", "(: </dev/listed) && ls /dev/listed")
+    assert lines == ["mknod: /made/null: Operation not permitted", "/dev/listed"]
+
+
+def test_an_update_leaves_them(our_box, cgroup2):
+    """As with runc: who updates other limits sends the rules along, and hooks may have allowed more meanwhile."""
+    our_box.create(ruled(cgroup2, DENY_ALL), "sleep 1000")
+    for rules, said in (([DENY_ALL], ""), ([ALLOW_ALL], "rules for devices stay as they were")):
+        resources = json.dumps({"devices": rules, "unified": {"cgroup.max.depth": "5"}})
+        done = our_box.user.run(
+            [*our_box.command, "update", "--resources", "-", "held"], input=resources, **our_box.options
+        )
+        assert done.returncode == 0, done
+        assert said in done.stderr
+        assert bool(said) == bool(done.stderr)
