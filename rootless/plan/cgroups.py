@@ -27,6 +27,8 @@ PLACE = "linux.resources"
 _UNIFIED = f"{PLACE}.unified."
 _DEVICE_RULES = "devices"
 DEVICES_PLACE = f"{PLACE}.{_DEVICE_RULES}"
+_SECTIONS = ("memory", "cpu", "blockIO", "hugepageLimits", "network", "pids", "rdma", "unified")
+"""Of linux.resources, those that are limits."""
 _CAP_SYS_ADMIN = 21
 _UNIT_PARTS = 3
 _LONGEST_NAME = 240
@@ -321,7 +323,7 @@ def _asked(resources: dict[str, Any]) -> list[str]:
         # for another kind of cgroup, perhaps: named as they are
         names = []
         for section, asked in resources.items():
-            if section == _DEVICE_RULES or not asked:
+            if section not in _SECTIONS or not asked:
                 continue
             pairs = asked.items() if isinstance(asked, dict) else ((f"[{index}]", True) for index in range(len(asked)))
             names += [

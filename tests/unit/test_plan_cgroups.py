@@ -238,3 +238,11 @@ def test_the_cgroup_is_given_to_nobody_else():
     config = inside("rw")
     config["mounts"][-1]["destination"] = "/elsewhere"
     assert owners(config) == []
+
+
+def test_what_nobody_knows_in_resources_is_ignored_also_beside_a_limit_that_makes_no_sense():
+    config = limited(cpu={"realtimeRuntime": 1, "shares": 512}, future=True, later=[1], pids={"limit": 5})
+    told = notes(plan_for(config), UNMET)["linux.resources"]
+    assert "cpu.realtimeRuntime, cpu.shares, pids.limit: " in told
+    assert "future" not in told
+    assert "later" not in told
