@@ -6,7 +6,7 @@ import fcntl
 
 from rootless import files, log, paths
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.launch.seccomp import compiled
+from rootless.launch.seccomp import compiled, refuse_unknown
 from rootless.plan.context import UNMET
 
 TYPE_CHECKING = False
@@ -25,6 +25,8 @@ def prepare(plan: Plan) -> None:
 def load_filter(plan: Plan) -> None:
     """Compile the seccomp filter, if there is one."""
     if plan.filter:
+        if plan.filter.knows_all:
+            refuse_unknown(plan.filter)
         plan.load_filter(compiled(plan.filter, cache_directory()))
 
 

@@ -14,7 +14,7 @@ from _blake2 import blake2b
 
 from rootless import __version__, files, paths
 from rootless.errors import RootlessError
-from rootless.plan.seccomp import ERRNO
+from rootless.plan.seccomp import ERRNO, KNOWS_ALL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,6 +76,25 @@ def unknown_syscalls(wanted: SeccompFilter) -> list[str]:
     lib = _load(_library()[0])
     names = dict.fromkeys(name for rule in wanted.rules for name in rule.names)
     return [name for name in names if _number(lib, name) == _UNKNOWN]
+
+
+def refuse_unknown(wanted: SeccompFilter) -> None:
+    """Refuse names that libseccomp does not know.
+
+    Raises:
+        RootlessError: `RL-SECCOMP`: there are such.
+    """
+    names = unknown_syscalls(wanted)
+    for rule in wanted.rules:
+        unknown = [name for name in rule.names if name in names]
+        if unknown:
+            raise RootlessError(
+                f"the seccomp filter names {', '.join(unknown)}",
+                cause=f"libseccomp does not know that, and the annotation {KNOWS_ALL} makes it an error",
+                where=rule.where,
+                fix="remove the name, or the annotation",
+                code="RL-SECCOMP",
+            )
 
 
 def library_version() -> str:

@@ -56,6 +56,7 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
     namespaces.decide(context)
     process.choose_user(context)
     cgroup = _cgroup(context)
+    later.note(context, has_unit=bool(cgroup and cgroup.unit))
     raised, limits = process.rlimits(context)
     if options.environment:
         _note_service(context)

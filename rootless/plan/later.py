@@ -17,13 +17,22 @@ PLATFORMS = {
 }
 """Sections of config.json for what is no Linux container, and where those run."""
 
-_ANNOTATIONS = {
+REFUSED = {
     "run.oci.handler": "a handler would run the program in a virtual machine or as WebAssembly",
     "run.oci.seccomp.plugins": "seccomp notifications would be answered by plugins of crun",
     "run.oci.seccomp_bpf_data": "the seccomp filter would be another one than config.json has",
-    "run.oci.seccomp_fail_unknown_syscall": "names of system calls that libseccomp does not know would be an error",
+    "run.oci.systemd.force_cgroup_v1": "a hierarchy of cgroup v1 would be mounted in the container",
 }
-"""Annotations of crun's that change what the container is, and what they would do."""
+"""Annotations of crun's that change what the container is, and what they would do. docs/annotations.md has them all."""
+
+NOTED = {
+    "module.wasm.image/variant": "the program is executed by the kernel, as any other",
+    "run.oci.delegate-cgroup": "the container has one cgroup, and no other is made below it",
+    "run.oci.systemd.subgroup": "the container has one cgroup, and no other is made below it",
+}
+"""Annotations of crun's without which the container is the same but for this."""
+
+_OF_UNIT = "org.systemd.property."
 
 
 def refuse(context: Context) -> None:
@@ -42,7 +51,7 @@ def refuse(context: Context) -> None:
                 code="RL-PLATFORM",
             )
     annotations = context.config.get("annotations") or {}
-    for name, meaning in _ANNOTATIONS.items():
+    for name, meaning in REFUSED.items():
         if annotations.get(name):
             raise RootlessError(
                 f"the annotation {name} is not supported",
@@ -50,6 +59,18 @@ def refuse(context: Context) -> None:
                 where=place("annotations", name),
                 fix="remove it",
                 code="RL-ANNOTATION",
+            )
+
+
+def note(context: Context, *, has_unit: bool) -> None:
+    """Note the annotations that have no effect; `has_unit`: systemd makes the container's cgroup."""
+    for name, value in (context.config.get("annotations") or {}).items():
+        if value and name in NOTED:
+            context.unmet(place("annotations", name), f"the annotation {name} has no effect: {NOTED[name]}")
+        elif name.startswith(_OF_UNIT) and not has_unit:
+            # podman writes some for every container
+            context.adapted(
+                place("annotations", name), f"the annotation {name} has no effect: the container is no unit of systemd"
             )
 
 

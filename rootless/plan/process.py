@@ -202,8 +202,10 @@ def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter
         plan.append(Op(ops.NO_NEW_PRIVS, where="process.noNewPrivileges"))
     wanted = None
     if context.linux.get("seccomp"):
-        receiver = (context.config.get("annotations") or {}).get(seccomp.RECEIVER) or ""
+        annotations = context.config.get("annotations") or {}
+        receiver = annotations.get(seccomp.RECEIVER) or ""
         wanted = seccomp.filter_of(context.linux["seccomp"], context.facts.machine, receiver)
+        wanted.knows_all = seccomp.KNOWS_ALL in annotations
         if wanted.listener:
             plan.insert(0, Op(ops.LISTENER, where="linux.seccomp.listenerPath"))
         plan.append(Op(ops.SECCOMP, wanted.flags, b"", where="linux.seccomp"))
@@ -222,7 +224,7 @@ def _needs_rights_for_seccomp(context: Context) -> bool:
 def _groups(context: Context) -> list[Op]:
     wanted = (context.process.get("user") or {}).get("additionalGids") or ()
     where = "process.user.additionalGids"
-    if (context.config.get("annotations") or {}).get("run.oci.keep_original_groups") == "1":
+    if (context.config.get("annotations") or {}).get("run.oci.keep_original_groups", "0") != "0":
         return []
     if context.setgroups_denied:
         if any(gid != context.gid for gid in wanted):

@@ -62,6 +62,7 @@ _FLAG_SPEC_ALLOW = 4
 _FLAG_NEW_LISTENER = 8
 _FLAG_WAIT_KILLABLE = 32
 RECEIVER = "run.oci.seccomp.receiver"
+KNOWS_ALL = "run.oci.seccomp_fail_unknown_syscall"
 FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # One thread loads the filter: there is nothing to synchronise.
     "SECCOMP_FILTER_FLAG_LOG": 2,
@@ -120,9 +121,10 @@ class SeccompFilter:
         flags: for seccomp(2), SECCOMP_SET_MODE_FILTER.
         listener: where its notifications go, with a filter that has any: `path` of a socket, and `metadata`.
         rules: in the order of config.json, those included that do what the default does.
+        knows_all: a name that libseccomp does not know is an error (the annotation KNOWS_ALL, of crun's).
     """
 
-    __slots__ = ("architectures", "default", "flags", "listener", "native", "rules")
+    __slots__ = ("architectures", "default", "flags", "knows_all", "listener", "native", "rules")
 
     def __init__(
         self, default: int, native: str, architectures: tuple[str, ...], flags: int, rules: tuple[Rule, ...]
@@ -133,6 +135,7 @@ class SeccompFilter:
         self.flags = flags
         self.rules = rules
         self.listener: dict[str, str] = {}
+        self.knows_all = False
 
     @property
     def newer_are_unknown(self) -> bool:

@@ -645,12 +645,6 @@ def test_other_platforms(section):
     assert error.fix
 
 
-@pytest.mark.parametrize("name", ["handler", "seccomp.plugins", "seccomp_bpf_data", "seccomp_fail_unknown_syscall"])
-def test_annotations_that_change_what_the_container_is(name):
-    error = refused(base_config() | {"annotations": {f"run.oci.{name}": "krun"}})
-    assert (error.code, error.where) == ("RL-ANNOTATION", f'annotations["run.oci.{name}"]')
-
-
 # --- Maps below other maps --------------------------------------------------------------------------------------------
 
 

@@ -225,3 +225,17 @@ def test_a_terminal_cannot_be_taken_along(rootless, root, bundle):
         assert done.returncode == 1
         assert "it has a terminal" in done.stderr
         assert rootless.status("c1") == "running"
+
+
+def test_criu_reads_the_file_of_the_annotation(rootless, root, bundle, volume):
+    """As runc and crun have it: org.criu.config."""
+    (root.tmp / "criu.conf").touch()
+    config = json.loads((bundle / "config.json").read_text())
+    config["annotations"] = {"org.criu.config": str(root.tmp / "criu.conf")}
+    write_config(bundle, config)
+    rootless.create("c1", bundle)
+    rootless.start("c1")
+    await_count(volume, 3)
+    done = rootless("checkpoint", "--image-path", "saved", "--work-path", "logs", "c1")
+    assert done.returncode == 0, done
+    assert f"Parsing config file {root.tmp}/criu.conf\n" in (root.tmp / "logs/dump.log").read_text()

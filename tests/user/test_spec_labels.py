@@ -67,9 +67,9 @@ GROUPS = [4242, 4243]
 STATUS = "cat /proc/self/status"
 
 
-@pytest.mark.parametrize("asked", [None, [33]])
-def test_the_callers_groups_are_kept_where_the_annotation_says_so(box, require_root, asked):
-    """A directory of a group that the container does not have stays open to a member of it."""
+@pytest.mark.parametrize(("asked", "value"), [(None, "1"), ([33], ""), ([33], "1")])
+def test_the_callers_groups_are_kept_where_the_annotation_says_so(box, require_root, asked, value):
+    """Whatever it says but 0, as with crun. A directory of a group that the container lacks stays open to members."""
     shared = make_volume(box.user, "shared", file="text")
     os.chown(shared, 0, GROUPS[0])
     shared.chmod(0o750)
@@ -80,7 +80,9 @@ def test_the_callers_groups_are_kept_where_the_annotation_says_so(box, require_r
     lines = box.lines(config, STATUS, "cat /data/file || true", extra_groups=GROUPS)
     assert status_of(lines, "Groups") == " ".join(map(str, asked or []))
     assert "text" not in lines
-    config["annotations"] = {"run.oci.keep_original_groups": "1"}
+    config["annotations"] = {"run.oci.keep_original_groups": "0"}
+    assert status_of(box.lines(config, STATUS, extra_groups=GROUPS), "Groups") == " ".join(map(str, asked or []))
+    config["annotations"] = {"run.oci.keep_original_groups": value}
     lines = box.lines(config, STATUS, "cat /data/file", extra_groups=GROUPS)
     assert status_of(lines, "Groups") == "65534 65534"
     assert lines[-1] == "text"

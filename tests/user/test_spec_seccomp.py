@@ -363,3 +363,18 @@ def test_names_that_no_architecture_has_are_ignored(either):
 def test_a_rule_that_does_what_the_default_does_is_no_error(either):
     config = with_filter(config_with_maps(either.user), rule("ALLOW", "read"), rule("ERRNO", "getpriority"))
     assert either.lines(config, "probe call getpriority") == ["EPERM"]
+
+
+def test_a_name_that_nobody_knows_is_an_error_where_the_annotation_says_so(either):
+    """An annotation of crun's, which runc does not read."""
+    config = with_filter(config_with_maps(either.user), rule("ERRNO", "mkdir", "of_tomorrow"))
+    assert either.lines(config, "echo ran") == ["ran"]
+    config["annotations"] = {"run.oci.seccomp_fail_unknown_syscall": "1"}
+    done = either.run(config, "echo ran")
+    if either.runtime == "runc":
+        assert done.stdout == "ran\n"
+        return
+    assert (bool(done.returncode), done.stdout) == (True, "")
+    assert "of_tomorrow" in done.stderr
+    if not either.oracle:
+        assert "(config.json: linux.seccomp.syscalls[0]); fix: remove the name, or the annotation" in done.stderr
