@@ -8,7 +8,7 @@ import posix
 from rootless import paths
 from rootless.cgroup.group import Group, make_anew, make_parents, missing_parents, opened
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.host.cgroups import LEAF
+from rootless.host.cgroups import HYBRID, LEAF, PURE
 from rootless.plan.cgroups import Unmet, check_unified, is_unlimited
 
 TYPE_CHECKING = False
@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 _ROUNDS = 10
 _COUNTED = {"cpu", "io", "memory", "pids"}
 """Controllers that are enabled with those that are needed: they count what `events` tells."""
-_NO_SUCH_FILE = (errno.ENOENT, errno.EOPNOTSUPP, errno.EACCES)
-"""A cgroup lacks the files of controllers that its parent does not enable; the kernel says EACCES for some."""
+_LACKING = {
+    errno.ENOENT: ("this kernel has no {file}", "leave it out, or boot a kernel that has it"),
+    errno.EOPNOTSUPP: ("this kernel does not support {file}", "leave it out, or boot a kernel that has it"),
+    errno.EACCES: ("{file} is not yours to write", "have root give it to you: cgroups(7), Cgroup delegation"),
+    errno.EROFS: ("{file} is mounted read-only", "mount the cgroups for writing: mount -o remount,rw /sys/fs/cgroup"),
+}
+"""Why a file of a controller that is there cannot be written, whatever the value, and what can be done."""
 
 _REASONS = {
     errno.EINVAL: ("the kernel does not take this value", "write one that cgroup-v2.rst allows for this file"),
@@ -57,7 +62,8 @@ def make(wanted: Cgroup, note: Note) -> tuple[Group, Unmet]:
     missing: dict[str, tuple[str, str]] = {}
     if wanted.controllers:
         controllers = wanted.controllers | _COUNTED
-        missing = enable(controllers, wanted.base, paths.parent(path), movable=not wanted.managed)
+        movable = "" if wanted.managed else wanted.base
+        missing = enable(controllers, wanted.top, paths.parent(path), movable)
     group = Group(path)
     try:
         write(group, wanted.settings, missing, unmet)
@@ -92,14 +98,14 @@ def _make_exactly(wanted: Cgroup, note: Note) -> str:
     return path
 
 
-def enable(controllers: Iterable[str], top: str, bottom: str, *, movable: bool) -> dict[str, tuple[str, str]]:
+def enable(controllers: Iterable[str], top: str, bottom: str, movable: str) -> dict[str, tuple[str, str]]:
     """Hand controllers on, from the children of `top` to those of `bottom`.
 
     Args:
         controllers: their names.
         top: the directory where to begin.
         bottom: the last one, `top` itself or below it.
-        movable: processes in `top` that are in the way may be moved into a cgroup of their own.
+        movable: the directory whose processes, when they are in the way, may be moved into a cgroup of their own.
 
     Returns:
         Those that cannot be had, each with the reason and the fix.
@@ -116,12 +122,10 @@ def enable(controllers: Iterable[str], top: str, bottom: str, *, movable: bool) 
             break
         with group:
             there, enabled = group.read("cgroup.controllers").split(), group.read("cgroup.subtree_control").split()
-            for name in wanted:
-                if name not in there:
-                    missing[name] = f"there is no controller {name} in {place}", _delegate(name)
+            missing |= {name: _why_missing(name, place) for name in wanted if name not in there}
             lacking = [name for name in wanted if name in there and name not in enabled]
             if lacking:
-                missing |= _enable_here(group, lacking, movable=movable and place == top)
+                missing |= _enable_here(group, lacking, movable=place == movable)
     return missing
 
 
@@ -178,8 +182,24 @@ def _in_the_way(group: Group, why: str) -> tuple[str, str]:
     )
 
 
-def _delegate(controller: str) -> str:
-    return f"Delegate={controller} in user@.service, as root: systemctl edit user@.service"
+def missing_in(group: Group, settings: Iterable[Setting], *, ours: bool) -> dict[str, tuple[str, str]]:
+    """Return the controllers that settings need and a cgroup does not have, each with the reason and the fix.
+
+    Args:
+        group: the cgroup.
+        settings: what is to be written there.
+        ours: systemd has made it for us, with all that it may hand on.
+    """
+    needed = {setting.controller for setting in settings} - {""}
+    lacked = needed.difference(group.read("cgroup.controllers").split()) if needed else ()
+    return {name: _why_missing(name, group.path, ours=ours) for name in lacked}
+
+
+def _why_missing(controller: str, path: str, *, ours: bool = False) -> tuple[str, str]:
+    from rootless.host.controllers import why_missing
+
+    mount = HYBRID if f"{path}/".startswith(f"{HYBRID}/") else PURE
+    return why_missing(controller, mount, path, ours=ours)
 
 
 def _owner(pid: int) -> int:
@@ -216,10 +236,13 @@ def _write_one(group: Group, setting: Setting, unmet: Unmet, *, last: bool = Fal
     try:
         group.write(setting.file, setting.value)
     except OSError as error:
-        if error.errno in _NO_SUCH_FILE:
+        if error.errno in _LACKING:
             if setting.otherwise:
                 return _write_one(group, setting.otherwise, unmet, last=last)
-            _leave_out(setting, f"this kernel has no {setting.file}", "", unmet)
+            # systemd may have written the same
+            if error.errno != errno.EROFS or not set(setting.value.split()).issubset(group.read(setting.file).split()):
+                reason, fix = _LACKING[error.errno]
+                _leave_out(setting, reason.format(file=setting.file), fix, unmet)
             return True
         if not last:
             return False

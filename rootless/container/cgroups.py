@@ -40,13 +40,9 @@ def update(options: Options) -> None:
         updating.complete(changes, group)
         settings = changes.settings()
         updating.check_memory(changes, group)
-        if "unit" in state:
-            from rootless.cgroup import systemd
-
-            settings = systemd.change_scope(state["unit"], state["userManager"], settings)
         unmet = updating.without_counterpart(changes)
         try:
-            _write(group, settings, unmet, required=options.require_limits)
+            _change(group, state, settings, unmet, required=options.require_limits)
         except RootlessError as error:
             raise changes.placed(error) from None
     if changes.resources.get("devices"):
@@ -64,16 +60,21 @@ def _keep_device_rules(options: Options, rules: list[dict[str, Any]]) -> None:
         log.warning("rules for devices stay as they were when the container was created", fix="create it again")
 
 
-def _write(group: Group, settings: list[Setting], unmet: Unmet, *, required: bool) -> None:
-    """Write limits to a cgroup that is there; `unmet` gets what is not enforced."""
-    from rootless.cgroup.make import write
+def _change(group: Group, state: dict[str, Any], settings: list[Setting], unmet: Unmet, *, required: bool) -> None:
+    """Change limits of a cgroup that is there; `unmet` gets what is not enforced."""
+    from rootless.cgroup.make import missing_in, write
 
-    lacked = {setting.controller for setting in settings} - {"", *group.read("cgroup.controllers").split()}
-    missing = _enable(group, lacked) if lacked else {}
-    lacking = [setting for setting in settings if setting.controller in missing]
-    write(group, lacking, missing, unmet)
+    is_scope = "unit" in state
+    missing = missing_in(group, settings, ours=is_scope)
+    if missing and not is_scope:
+        missing = _enable(group, set(missing))
+    write(group, [setting for setting in settings if setting.controller in missing], missing, unmet)
     if unmet and required:
         raise unmet.error(where="")
+    if is_scope:
+        from rootless.cgroup import systemd
+
+        settings = systemd.change_scope(state["unit"], state["userManager"], settings)
     write(group, [setting for setting in settings if setting.controller not in missing], {}, unmet)
 
 
@@ -86,8 +87,8 @@ def _enable(group: Group, controllers: set[str]) -> dict[str, tuple[str, str]]:
     there = cgroups.read()
     parent = paths.parent(group.path)
     if there.base and f"{parent}/".startswith(f"{there.base}/"):
-        return enable(controllers, there.base, parent, movable=True)
-    return enable(controllers, parent, parent, movable=False)
+        return enable(controllers, there.top, parent, there.base)
+    return enable(controllers, parent, parent, "")
 
 
 def _cgroup_for(options: Options, verb: str) -> tuple[Group, dict[str, Any]]:
@@ -117,7 +118,7 @@ def group_of(state: dict[str, Any], what: str) -> Group:
         there = cgroups.read()
         raise RootlessError(
             what,
-            cause="it has no cgroup of its own" + (f": {there.obstacle}" if there.obstacle else ""),
+            cause="it has no cgroup of its own" + ("" if there.base else f": {there.obstacle}"),
             fix=there.fix or "create it again where a cgroup is delegated to you",
             code="RL-CGROUP",
         )

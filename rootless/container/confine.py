@@ -81,7 +81,7 @@ class Confinement:
 
     def _make_scope(self, pid: int) -> Group:
         from rootless.cgroup import systemd
-        from rootless.cgroup.make import write
+        from rootless.cgroup.make import missing_in, write
         from rootless.plan.cgroups import Unmet
 
         self._note("", [], sure=False)
@@ -89,7 +89,7 @@ class Confinement:
         self._note(path, [], sure=True)
         group = Group(path)
         unmet = Unmet()
-        write(group, settings, {}, unmet)
+        write(group, settings, missing_in(group, settings, ours=True), unmet)
         _tell(unmet, required=self._wanted.required)
         return group
 

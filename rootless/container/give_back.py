@@ -29,7 +29,12 @@ def give_back(note: str) -> None:
         return
     _, _, certainty, unit, user_manager, path, *parents = lines
     if path:
-        _remove(path, empty_only=certainty == PERHAPS)
+        try:
+            _remove(path, empty_only=certainty == PERHAPS)
+        except OSError as error:
+            # systemd can do what this mount of the cgroups does not let us do
+            if error.errno != errno.EROFS or not unit:
+                raise
         remove_parents(parents)
     # what is not certain is somebody else's, or it ends with the process that it was made around
     if unit and certainty == SURE:

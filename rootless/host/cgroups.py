@@ -20,7 +20,11 @@ PURE = "/sys/fs/cgroup"
 HYBRID = "/sys/fs/cgroup/unified"
 LEAF = "rootless.caller"
 """The cgroup into which processes are moved that would keep controllers from being enabled."""
-_UNITS = (".scope", ".service", ".slice")
+BOOTED = "/run/systemd/system"
+"""Is there where systemd is process 1, sd_booted(3)."""
+_SLICE = ".slice"
+_UNITS = (".scope", ".service", _SLICE)
+_MOUNT_ANEW = f"mount it anew in your own namespaces: mount -t cgroup2 cgroup2 {PURE}"
 
 
 class Cgroups:
@@ -31,11 +35,16 @@ class Cgroups:
         own: the directory of the caller's own cgroup; empty where it cannot be told.
         base: the directory below which cgroups of containers can be made; empty where nothing is delegated.
         reach: the highest directory above `base` that is the caller's as well; processes can be moved within it.
-        managed: `base` is a unit of the user's systemd, which may not have left it to its processes (Delegate=yes).
-        controllers: those that there are in `base`.
+        top: the highest one of those that systemd does not look after: controllers can be handed on from there.
+        managed: the processes in `base` stay there: it is a unit of the user's systemd, which may not have left it to
+            them (Delegate=yes), or they are in a cgroup below it that is somebody else's.
+        controllers: those that there are in `top`.
         enabled: those that cgroups below `base` have already.
         obstacle: why there is no `base`, in words.
-        fix: what can be done about that.
+        fix: what can be done about that; empty where it only has to be delegated.
+        systemd: systemd is process 1 of this host.
+        why_missing: called with the name of a controller, returns why `own` lacks it, in words, and what can be done.
+        why_nowhere: the same, None unless no cgroup of this host can have it.
     """
 
     def __init__(self, **known: object) -> None:
@@ -44,11 +53,15 @@ class Cgroups:
         self.own = ""
         self.base = ""
         self.reach = ""
+        self.top = ""
         self.managed = False
         self.controllers: frozenset[str] = frozenset()
         self.enabled: frozenset[str] = frozenset()
         self.obstacle = "your cgroup is not delegated to you"
         self.fix = ""
+        self.systemd = False
+        self.why_missing = self._why_missing
+        self.why_nowhere = self._why_nowhere
         for name, value in known.items():
             if not hasattr(self, name):
                 raise AttributeError(name)
@@ -58,30 +71,49 @@ class Cgroups:
         """Return a directory of the hierarchy as a path from its root, as /proc/PID/cgroup has it."""
         return directory.removeprefix(self.mount) or "/"
 
+    def _why_missing(self, controller: str) -> tuple[str, str]:
+        from rootless.host import controllers
+
+        return controllers.why_missing(controller, self.mount, self.top or self.own)
+
+    def _why_nowhere(self, controller: str) -> tuple[str, str] | None:
+        from rootless.host import controllers
+
+        return controllers.why_nowhere(controller, self.mount)
+
 
 def read() -> Cgroups:
     """Look at what there is. Nothing is changed, nothing fails."""
     mount = _mount()
     found = Cgroups(mount=mount)
     if not mount:
-        found.obstacle = "cgroup v2 is not mounted on /sys/fs/cgroup"
+        found.obstacle, found.fix = _why_no_mount()
         return found
     found.own = directory_of("self")
     if not found.own:
-        found.obstacle = "your cgroup lies outside what /sys/fs/cgroup shows"
+        found.obstacle = f"your cgroup lies outside what {mount} shows"
+        found.fix = _MOUNT_ANEW
         return found
-    if not _is_writable(found.own):
-        found.obstacle, found.fix = _why_not(found.own, found.path(found.own), pure=mount == PURE)
-        return found
+    nearest = found.own
+    while not _is_writable(nearest):
+        nearest = paths.parent(nearest)
+        if len(nearest) < len(mount):
+            found.obstacle, found.fix = _why_not(found.own, found.path(found.own), mount)
+            found.systemd = paths.exists(BOOTED)
+            return found
     if str(posix.getpid()) not in text_of(f"{found.own}/cgroup.procs").splitlines():
-        found.obstacle = "/sys/fs/cgroup shows other cgroups than your cgroup namespace"
+        found.obstacle = f"{mount} shows other cgroups than your cgroup namespace"
+        found.fix = _MOUNT_ANEW
         return found
-    base = paths.parent(found.own) if paths.name(found.own) == LEAF else found.own
-    found.base = found.reach = base
+    base = paths.parent(nearest) if paths.name(nearest) == LEAF else nearest
+    found.base = found.reach = found.top = base
     while len(found.reach) > len(mount) and _is_writable(paths.parent(found.reach)):
-        found.reach = paths.parent(found.reach)
-    found.managed = found.reach != base and base.endswith(_UNITS)
-    found.controllers = frozenset(text_of(f"{base}/cgroup.controllers").split())
+        above = paths.parent(found.reach)
+        if found.top == found.reach and not found.top.endswith(_UNITS) and not above.endswith(_SLICE):
+            found.top = above
+        found.reach = above
+    found.managed = nearest != found.own or (found.reach != base and base.endswith(_UNITS))
+    found.controllers = frozenset(text_of(f"{found.top}/cgroup.controllers").split())
     found.enabled = frozenset(text_of(f"{base}/cgroup.subtree_control").split())
     return found
 
@@ -118,9 +150,24 @@ def user_manager(uid: int, uid_map: tuple[IdMap, ...]) -> str:
         owner = posix.stat(directory).st_uid
     except OSError:
         return ""
-    sockets = ("systemd/private", "bus")
-    is_there = owner == uid and any(paths.exists(f"{directory}/{name}") for name in sockets)
-    return directory if is_there and paths.exists(f"{directory}/systemd") else ""
+    is_there = owner == uid and paths.exists(f"{directory}/systemd")
+    return directory if is_there and any(_answers(f"{directory}/{name}") for name in ("systemd/private", "bus")) else ""
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody listens at a socket; that of a manager that has died is still there."""
+    import _socket
+
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
+    try:
+        connection.connect(path)
+    except BlockingIOError:
+        return True  # it is busy
+    except OSError:
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 def _user_of_own_cgroup() -> int:
@@ -136,18 +183,21 @@ def _is_writable(directory: str) -> bool:
     return all(posix.access(directory + file, posix.W_OK) for file in ("", "/cgroup.procs", "/cgroup.subtree_control"))
 
 
-def _why_not(own: str, path: str, *, pure: bool) -> tuple[str, str]:
-    """Return why the caller's cgroup is not delegated to it, and what to do."""
+def _why_no_mount() -> tuple[str, str]:
+    """Return why cgroup v2 is not to be seen, and what to do."""
+    from rootless.host import controllers
+
+    if controllers.has_v1():
+        return f"this host has cgroup v1, and v2 is not mounted on {PURE}", controllers.pure_v2()
+    return f"cgroup v2 is not mounted on {PURE}", f"as root: mount -t cgroup2 cgroup2 {PURE}"
+
+
+def _why_not(own: str, path: str, mount: str) -> tuple[str, str]:
+    """Return why the caller's cgroup is not delegated to it, and what to do besides delegating it."""
     try:
         if posix.statvfs(own).f_flag & posix.ST_RDONLY:
-            return "/sys/fs/cgroup is mounted read-only", "mount it for writing, with a cgroup namespace of your own"
+            return f"{mount} is mounted read-only", f"have it mounted for writing: mount -o remount,rw {mount}"
         owner = posix.stat(own).st_uid
     except OSError as error:
         return f"{own} cannot be seen: {(error.strerror or '').lower()}", ""
-    whose = f"your cgroup {path} belongs to {'root' if owner == 0 else f'user {owner}'}"
-    if not pure:
-        return (
-            f"this host has its controllers in cgroup v1, and {whose}",
-            "boot with systemd.unified_cgroup_hierarchy=1",
-        )
-    return f"{whose}: it is not delegated to you", "systemd-run --user --scope -p Delegate=yes rootless …"
+    return f"your cgroup {path} belongs to {'root' if owner == 0 else f'user {owner}'}: it is not delegated to you", ""

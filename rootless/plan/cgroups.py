@@ -33,7 +33,6 @@ _CAP_SYS_ADMIN = 21
 _UNIT_PARTS = 3
 _LONGEST_NAME = 240
 """Of 255 bytes; the rest is for what makes the name unique."""
-_PURE_FIX = "boot with systemd.unified_cgroup_hierarchy=1"
 _NOTHING_DELEGATED = "your cgroup is not delegated to you"
 
 
@@ -45,7 +44,8 @@ class Cgroup:
         settings: what is written to its files, in this order.
         device_rules: the program that the kernel asks about devices; empty where there are no rules.
         resources: linux.resources, for a manager that has properties of its own for them.
-        base: of CGROUPFS: the directory that controllers are handed on from.
+        base: of CGROUPFS: the directory below which it is made.
+        top: of CGROUPFS: the directory that controllers are handed on from, `base` or one above it.
         path: of CGROUPFS: the whole directory, where cgroupsPath names it; else empty, and the name begins with `name`.
         name: of CGROUPFS: the beginning of the name, below `base`.
         managed: of CGROUPFS: the processes in `base` must stay there.
@@ -59,7 +59,7 @@ class Cgroup:
 
     __slots__ = (
         "base", "container", "device_rules", "managed", "manager", "name", "path", "properties", "required",
-        "resources", "settings", "slice", "unit", "user_manager",
+        "resources", "settings", "slice", "top", "unit", "user_manager",
     )  # fmt: skip
 
     def __init__(self, manager: str, context: Context) -> None:
@@ -68,6 +68,7 @@ class Cgroup:
         self.device_rules = b""
         self.resources: dict[str, Any] = context.linux.get("resources") or {}
         self.base = ""
+        self.top = ""
         self.path = ""
         self.name = f"rootless-{context.options.container}"[:_LONGEST_NAME]
         self.managed = False
@@ -154,8 +155,7 @@ def decide(context: Context) -> Cgroup | None:
             _choose_directory(context, made)
             _leave_out_what_is_not_there(context, made, unmet)
     else:
-        for name in _asked(resources):
-            unmet.add(name, reason, fix)
+        _miss_all(context, resources, unmet, (reason, fix))
     if resources.get(_DEVICE_RULES) and not _rule_devices(context, resources[_DEVICE_RULES], made):
         unmet.add(DEVICES_PLACE, reason, fix)
     for name in _without_counterpart(resources):
@@ -178,24 +178,37 @@ def _manager(context: Context, resources: dict[str, Any]) -> tuple[str, str, str
     delegated = CGROUPFS if there and there.base else ""
     if options.cgroup_manager == DISABLED:
         return "", "--cgroup-manager disabled", ""
-    cgroupfs = (delegated, there.obstacle if there else _NOTHING_DELEGATED, there.fix if there else "")
     asks_systemd = options.systemd_cgroup or options.cgroup_manager == SYSTEMD or _unit_of(context) is not None
     needed = set()
-    if not context.linux.get("cgroupsPath"):
+    if not (delegated and context.linux.get("cgroupsPath")):
         needed = {setting.controller for setting in _sensible(resources)} - {""}
-    if options.cgroup_manager == CGROUPFS or not (asks_systemd or (needed and not _holds(context, needed))):
-        return cgroupfs
-    if facts.user_manager:
+    if options.cgroup_manager == CGROUPFS:
+        asks_systemd, needed = False, set()
+    if (asks_systemd or (needed and not _holds(context, needed))) and facts.user_manager:
         return SYSTEMD, "", ""
     if asks_systemd and delegated:
         context.adapted("linux.cgroupsPath", "there is no systemd user manager: the cgroup is made without it")
-    if not asks_systemd or delegated:
-        return cgroupfs
-    return (
-        "",
-        f"there is no systemd manager of user {facts.uid} to be found, and {cgroupfs[1]}",
-        "log in through PAM (machinectl shell, ssh), or have root run: loginctl enable-linger",
-    )
+    if delegated or not (resources or context.linux.get("cgroupsPath")):
+        return delegated, "", ""
+    return "", *_why_none(context, asks_systemd=asks_systemd)
+
+
+def _why_none(context: Context, *, asks_systemd: bool) -> tuple[str, str]:
+    """Return why nobody can make a cgroup, and what can be done about it."""
+    facts = context.facts
+    there = facts.cgroups
+    if not there:
+        return _NOTHING_DELEGATED, ""
+    reason, fix = there.obstacle, there.fix
+    if not facts.user_manager and (asks_systemd or (there.systemd and not fix)):
+        reason += f", and there is no systemd manager of user {facts.uid} to make another"
+    if fix:
+        return reason, fix
+    if not there.systemd:
+        return reason, "have root delegate one to you: cgroups(7), Cgroup delegation"
+    if facts.user_manager:
+        return reason, "leave out --cgroup-manager cgroupfs"
+    return reason, "log in through PAM (machinectl shell, ssh), or have root run: loginctl enable-linger"
 
 
 def _settings(resources: dict[str, Any]) -> list[Setting]:
@@ -226,7 +239,8 @@ def _holds(context: Context, controllers: set[str]) -> bool:
     there = context.facts.cgroups
     if not there or not there.base:
         return False
-    return controllers <= (there.enabled if there.managed else there.controllers)
+    lacking = controllers - (there.enabled if there.managed else there.controllers)
+    return all(there.why_nowhere(controller) for controller in lacking)
 
 
 def _unit_of(context: Context) -> tuple[str, str, str] | None:
@@ -243,7 +257,8 @@ def _choose_unit(context: Context, made: Cgroup) -> None:
 
     path = context.linux.get("cgroupsPath") or ""
     unit = _unit_of(context)
-    if path and unit is None:
+    options = context.options
+    if path and unit is None and (options.systemd_cgroup or options.cgroup_manager == SYSTEMD):
         raise RootlessError(
             f"cannot let systemd make the cgroup {path}",
             cause='expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups',
@@ -254,6 +269,8 @@ def _choose_unit(context: Context, made: Cgroup) -> None:
     made.user_manager = context.facts.user_manager
     in_slice, prefix, name = unit or ("", "rootless", context.options.container)
     made.slice, made.unit = properties.slice_name(in_slice), properties.scope_name(prefix, name)
+    if path and unit is None:
+        context.adapted("linux.cgroupsPath", f"it is not delegated to you: systemd makes {made.unit} instead")
     made.properties = properties.of_annotations(context.config.get("annotations") or {})
 
 
@@ -262,7 +279,7 @@ def _choose_directory(context: Context, made: Cgroup) -> None:
     if not there:
         return
     path = context.linux.get("cgroupsPath") or ""
-    made.base = there.base
+    made.base, made.top = there.base, there.top
     # whoever says where is to be obeyed: such a unit may have been left to its processes, which only systemd knows
     made.managed = there.managed and not path and context.options.cgroup_manager != CGROUPFS
     unit = _unit_of(context)
@@ -275,7 +292,7 @@ def _choose_directory(context: Context, made: Cgroup) -> None:
     if path.startswith("/") and f"{absolute}/".startswith(f"{there.reach}/") and absolute != there.reach:
         made.path = absolute
         if not absolute.startswith(f"{there.base}/"):
-            made.base, made.managed = there.reach, True
+            made.base, made.top, made.managed = there.reach, there.reach, True
     elif inside != "/":
         made.path = there.base + inside
         if path.startswith("/"):
@@ -286,7 +303,6 @@ def _leave_out_what_is_not_there(context: Context, made: Cgroup, unmet: Unmet) -
     there = context.facts.cgroups
     if not there or made.base != there.base:
         return  # what the other places have, is seen when it is made
-    own = there.path(there.base)
     for setting in list(made.settings):
         controller = setting.controller
         if not controller or controller in there.controllers:
@@ -294,12 +310,19 @@ def _leave_out_what_is_not_there(context: Context, made: Cgroup, unmet: Unmet) -
         made.settings.remove(setting)
         if is_unlimited(setting):
             continue
-        fix = f"Delegate={controller} in user@.service, as root: systemctl edit user@.service"
-        reason = f"the controller {controller} is not delegated to {own}"
-        if not context.facts.unified_cgroup:
-            reason, fix = f"this host has the controller {controller} in cgroup v1, if at all", _PURE_FIX
+        reason, fix = there.why_missing(controller)
         check_unified(setting, reason, fix)
         unmet.add(setting.where, reason, fix)
+
+
+def _miss_all(context: Context, resources: dict[str, Any], unmet: Unmet, why: tuple[str, str]) -> None:
+    """Note every limit that is asked for: `why` there is no cgroup, unless none on this host could have it."""
+    there = context.facts.cgroups if context.options.cgroup_manager != DISABLED else None
+    nowhere: dict[str, tuple[str, str] | None] = {}
+    for name, controller in _asked(resources):
+        if there and controller and controller not in nowhere:
+            nowhere[controller] = there.why_nowhere(controller)
+        unmet.add(name, *(nowhere.get(controller) or why))
 
 
 def check_unified(setting: Setting, reason: str, fix: str) -> None:
@@ -315,10 +338,10 @@ def is_unlimited(setting: Setting) -> bool:
     return setting.value == "max" or setting.value.startswith("max ")
 
 
-def _asked(resources: dict[str, Any]) -> list[str]:
-    """Return the names of the limits in linux.resources."""
+def _asked(resources: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the names of the limits in linux.resources, each with the controller that it takes."""
     try:
-        return list(dict.fromkeys(each.where for each in _settings(resources) if not is_unlimited(each)))
+        return [(each.where, each.controller) for each in _settings(resources) if not is_unlimited(each)]
     except RootlessError:
         # for another kind of cgroup, perhaps: named as they are
         names = []
@@ -327,7 +350,7 @@ def _asked(resources: dict[str, Any]) -> list[str]:
                 continue
             pairs = asked.items() if isinstance(asked, dict) else ((f"[{index}]", True) for index in range(len(asked)))
             names += [
-                section + (name if name.startswith("[") else f".{name}")
+                (section + (name if name.startswith("[") else f".{name}"), "")
                 for name, value in pairs
                 if value not in (None, 0, -1, "", [], {})
             ]

@@ -18,15 +18,21 @@ WHEELS = ("hatchling>=1.24", "click>=8.1", "pyroute2>=0.7", "rich>=13")
 
 
 @pytest.fixture(scope="session")
-def machine(need, tmp_path_factory, request):
-    """A Machine in which `rootless` is a command of the user's."""
+def boot(need, tmp_path_factory, request):
+    """Return a function that boots a Machine, given more words for the kernel's command line."""
     if os.geteuid() != 0:
         pytest.skip("needs root: builds a machine")
     need("linux.uml")
     need("mmdebstrap")
     cache = Path(os.environ.get("ROOTLESS_TEST_MACHINES") or request.config.cache.mkdir("machines"))
     cache.mkdir(exist_ok=True)
-    machine = request.config.stash[RUNNING] = Machine(disk(cache), tmp_path_factory.mktemp("machine"))
+    return lambda *words: Machine(disk(cache), tmp_path_factory.mktemp("machine"), *words)
+
+
+@pytest.fixture(scope="session")
+def machine(boot, request):
+    """A Machine in which `rootless` is a command of the user's."""
+    machine = request.config.stash[RUNNING] = boot()
     try:
         _install(machine)
         yield machine

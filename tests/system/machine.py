@@ -29,8 +29,14 @@ class Machine:
         shared: a directory of the host that is /mnt/host inside.
     """
 
-    def __init__(self, image: Path, directory: Path) -> None:
-        """Boot from a disk, which stays as it is, with a directory of its own for what changes."""
+    def __init__(self, image: Path, directory: Path, *words: str) -> None:
+        """Boot from a disk, which stays as it is, with a directory of its own for what changes.
+
+        Args:
+            image: the disk.
+            directory: the directory.
+            words: more for the kernel's command line.
+        """
         self.shared = directory / "shared"
         self.shared.mkdir()
         self._jobs = 0
@@ -46,6 +52,7 @@ class Machine:
                 f"ubd0={directory / 'changes'},{image}",
                 *("root=/dev/ubda", "rw", "con=null", "con0=null,fd:1", "console=tty0", "quiet", "selinux=0"),
                 f"systemd.show_status=false shared={self.shared}",
+                *words,
             ],
             stdin=subprocess.DEVNULL,
             stdout=self._console,

@@ -150,16 +150,6 @@ def test_check_before_update(guest):
     assert said.splitlines()[-1] == str(64 * MIB)
 
 
-def test_a_missing_controller_is_told(guest):
-    bundle = guest.bundle("echo ran", {"cpu": {"cpus": "0"}, "memory": {"limit": 64 * MIB}})
-    done = guest.machine.run(f"rootless --cgroup-manager cgroupfs run --bundle {bundle} c1", check=True)
-    assert done.stdout == "ran\n"
-    assert "limits that are not enforced: cpu.cpus: the controller cpuset is not delegated" in done.stderr
-    assert "memory" not in done.stderr
-    said = guest.fails(f"rootless --cgroup-manager cgroupfs run --require-limits --bundle {bundle} c1")
-    assert said.startswith("rootless: limits that are not enforced: cpu.cpus: ")
-
-
 def test_out_of_memory_is_an_event(guest):
     script = "while :; do (head -c 64M /dev/zero | tail) ; sleep 1; done"
     bundle = guest.bundle(script, {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}})

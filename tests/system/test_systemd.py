@@ -320,16 +320,6 @@ def test_properties_from_annotations(guest):
         guest("rootless delete --force annotated")
 
 
-def test_a_controller_that_is_not_there(guest):
-    resources = {"cpu": {"cpus": "0"}, "pids": {"limit": 9}}
-    bundle = guest.bundle("true", resources, "user.slice:rootless:cpuset")
-    done = guest.machine.run(f"rootless run --bundle {bundle} cpuset", check=True)
-    assert done.stderr.count("warning") == 1
-    assert "cpu.cpus" in done.stderr
-    assert "pids" not in done.stderr
-    assert "cpu.cpus" in guest.fails(f"rootless run --require-limits --bundle {bundle} cpuset")
-
-
 def test_fifty_at_once(guest):
     bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}})
     guest(
@@ -470,23 +460,3 @@ def test_from_a_login_session(guest):
     """
     told = guest.machine.run(f"su --login tester <<'END'\nset -e\n{script}\nEND", root=True, check=True).stdout
     assert told.split()[-1] == "9"
-
-
-def test_a_user_without_a_manager_gets_a_warning_or_a_refusal(guest):
-    bundle = guest.bundle("echo ran", {"pids": {"limit": 9}}, "user.slice:rootless:stranger")
-    guest(
-        """
-        id stranger 2>/dev/null || useradd --create-home --uid 1001 stranger
-        chmod 755 /home/tester
-        chmod -R a+rX /home/tester/base
-        """,
-        root=True,
-    )
-    become = "cd /; setpriv --reuid 1001 --regid 1001 --clear-groups env -i PATH=/usr/bin:/bin HOME=/home/stranger"
-    run = f"{become} /home/tester/.local/bin/rootless run"
-    done = guest.machine.run(f"{run} --bundle {bundle} stranger", root=True, check=True)
-    assert done.stdout == "ran\n"
-    assert "pids.limit" in done.stderr
-    assert "loginctl enable-linger" in done.stderr
-    refusal = guest.fails(f"{run} --require-limits --bundle {bundle} stranger", root=True)
-    assert "pids.limit" in refusal

@@ -7,7 +7,7 @@ import pytest
 from rootless.host.cgroups import Cgroups
 from rootless.plan import ops
 from rootless.plan.context import ADAPTED, UNMET
-from tests.unit.planning import ROOT, mount, notes, plan_for, refused
+from tests.unit.planning import mount, notes, plan_for, refused
 from tests.user.bundles import base_config
 
 MOUNT = "/sys/fs/cgroup"
@@ -18,7 +18,20 @@ ALL = frozenset({"cpu", "io", "memory", "pids"})
 
 def delegated(**more):
     """Return the facts of a caller in a cgroup of its own."""
-    known = {"own": SCOPE, "base": SCOPE, "reach": SCOPE.removesuffix("/app.slice/run-1.scope"), "controllers": ALL}
+    known = {
+        "own": SCOPE, "base": SCOPE, "top": SCOPE, "reach": SCOPE.removesuffix("/app.slice/run-1.scope"),
+        "controllers": ALL, "why_missing": lambda name: (f"{name} went astray", f"find {name}"),
+        "why_nowhere": lambda _: None,
+    }  # fmt: skip
+    return {"cgroups": Cgroups(**known | more)}
+
+
+def nothing(*nowhere, **more):
+    """Return the facts of a caller to whom nothing is delegated, on a host that has not got some controllers."""
+    known = {
+        "obstacle": "it is root's",
+        "why_nowhere": lambda name: (f"no {name} at all", f"buy {name}") if name in nowhere else None,
+    }
     return {"cgroups": Cgroups(**known | more)}
 
 
@@ -90,15 +103,30 @@ def test_limits_make_a_scope_where_the_own_cgroup_cannot_hold_them():
     assert (asked.manager, asked.managed) == ("cgroupfs", False)
     assert plan_for(limited(), delegated(managed=True)).cgroup.managed
     assert plan_for(limited(), manager, cgroup_manager="cgroupfs").cgroup is None
+    # systemd cannot have either what nobody has
+    nowhere = delegated(why_nowhere=lambda name: ("no such", "buy one") if name == "cpuset" else None)
+    both = limited(memory={"limit": 1 << 20}, cpu={"cpus": "0"})
+    assert plan_for(both, delegated() | manager).cgroup.manager == "systemd"
+    assert plan_for(both, nowhere | manager).cgroup.manager == "cgroupfs"
+
+
+def test_a_path_that_is_not_ones_own_becomes_a_scope():
+    plan = plan_for(limited("/docker/abc"), nothing() | {"user_manager": MANAGER})
+    assert (plan.cgroup.manager, plan.cgroup.unit) == ("systemd", "rootless-c1.scope")
+    assert settings(plan) == ["memory.max=1048576"]
+    assert "systemd makes rootless-c1.scope instead" in notes(plan, ADAPTED)["linux.cgroupsPath"]
+    assert plan_for(limited("/docker/abc"), nothing()).cgroup is None
 
 
 def test_without_a_manager_the_scope_is_a_plain_cgroup():
     plan = plan_for(limited("user.slice:libpod:abc"), delegated())
     assert (plan.cgroup.manager, plan.cgroup.path) == ("cgroupfs", f"{SCOPE}/libpod-abc.scope")
     assert "no systemd user manager" in notes(plan, ADAPTED)["linux.cgroupsPath"]
-    plan = plan_for(limited(), systemd_cgroup=True)
+    plan = plan_for(limited(), nothing(), systemd_cgroup=True)
     assert plan.cgroup is None
-    assert "no systemd manager of user 1000" in notes(plan, UNMET)["linux.resources"]
+    assert notes(plan, UNMET)["linux.resources"].endswith(
+        "memory.limit: it is root's, and there is no systemd manager of user 1000 to make another"
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,9 +182,43 @@ def test_what_is_no_limit_is_not_missed():
 
 
 def test_the_reason_is_that_of_the_host():
-    there = Cgroups(obstacle="the moon is full", fix="wait")
+    there = nothing(obstacle="the moon is full", fix="wait")["cgroups"]
     (note,) = [each for each in plan_for(limited(), {"cgroups": there}).notes if each.kind == UNMET]
     assert (note.text.endswith("memory.limit: the moon is full"), note.fix) == (True, "wait")
+
+
+@pytest.mark.parametrize(
+    ("known", "facts", "options", "told", "fix"),
+    [
+        # each: what the host is like, what the caller asked for, the reason, what would help
+        ({}, {}, {}, "it is root's", "have root delegate one to you: cgroups(7)"),
+        ({"systemd": True}, {}, {}, "it is root's, and there is no systemd manager of user 1000", "log in through PAM"),
+        ({"systemd": True}, {"uid": 7}, {"systemd_cgroup": True}, "no systemd manager of user 7", "loginctl enable"),
+        ({}, {}, {"systemd_cgroup": True}, "it is root's, and there is no systemd manager", "have root delegate one"),
+        ({"systemd": True}, {}, {"cgroup_manager": "cgroupfs"}, "and there is no systemd manager", "log in through"),
+        (
+            {"systemd": True}, {"user_manager": MANAGER}, {"cgroup_manager": "cgroupfs"},
+            "it is root's", "leave out --cgroup-manager cgroupfs",
+        ),
+        ({"systemd": True, "fix": "remount it"}, {}, {}, "it is root's", "remount it"),
+        ({"systemd": True}, {}, {"cgroup_manager": "disabled"}, "--cgroup-manager disabled", ""),
+    ],
+)  # fmt: skip
+def test_the_fix_is_one_for_this_host(known, facts, options, told, fix):
+    (note,) = [each for each in plan_for(limited(), nothing(**known) | facts, **options).notes if each.kind == UNMET]
+    assert told in note.text
+    assert fix in note.fix
+    assert bool(note.fix) == bool(fix)
+    assert ("no systemd manager" in note.text) == ("no systemd manager" in told)
+
+
+def test_what_no_host_of_this_kind_has_is_told_apart():
+    config = limited(memory={"limit": 1 << 20}, cpu={"cpus": "0"}, pids={"limit": 3})
+    (note,) = [each for each in plan_for(config, nothing("cpuset")).notes if each.kind == UNMET]
+    assert note.text == (
+        "limits that are not enforced: memory.limit, pids.limit: it is root's; cpu.cpus: no cpuset at all"
+    )
+    assert "buy cpuset" in note.fix
 
 
 def test_limits_that_v2_does_not_have_are_named_too_where_there_is_none():
@@ -171,18 +233,7 @@ def test_a_missing_controller_takes_its_limits_with_it():
     plan = plan_for(config, delegated(controllers=frozenset({"memory", "pids"})))
     assert settings(plan) == ["memory.max=1048576", "pids.max=3"]
     told = notes(plan, UNMET)["linux.resources"]
-    assert "cpu.shares: the controller cpu is not delegated" in told
-    assert "cpu.cpus: the controller cpuset is not delegated" in told
-
-
-def test_a_host_with_its_controllers_in_v1():
-    there = Cgroups(mount="/sys/fs/cgroup/unified", base="/sys/fs/cgroup/unified", reach="/sys/fs/cgroup/unified")
-    plan = plan_for(limited("/docker/abc"), ROOT | {"cgroups": there, "unified_cgroup": False})
-    assert plan.cgroup.path == "/sys/fs/cgroup/unified/docker/abc"
-    assert plan.cgroup.settings == []
-    (note,) = [each for each in plan.notes if each.kind == UNMET]
-    assert note.text.endswith("memory.limit: this host has the controller memory in cgroup v1, if at all")
-    assert "unified_cgroup_hierarchy" in note.fix
+    assert told == "limits that are not enforced: cpu.shares: cpu went astray; cpu.cpus: cpuset went astray"
 
 
 def test_a_missing_controller_of_unified_is_an_error():

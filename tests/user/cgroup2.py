@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.user.containers import Rootless
+
 GIVEN = ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 """What is delegated with a cgroup, cgroups(7)."""
 PATIENCE = 30
@@ -29,6 +31,16 @@ echo 0 >"/sys/fs/cgroup$cgroup/cgroup.procs"
 case $how in
 *namespace*) exec unshare --cgroup sh -ec "$0" again "$uid" "$gid" "$@" ;;
 *read-only*) mount -o remount,bind,ro /sys/fs/cgroup ;;
+*hybrid*)
+    umount /sys/fs/cgroup
+    mount -t tmpfs tmpfs /sys/fs/cgroup
+    mkdir /sys/fs/cgroup/unified
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+    ;;
+*unmounted*)
+    umount /sys/fs/cgroup
+    mount -t tmpfs tmpfs /sys/fs/cgroup
+    ;;
 esac
 exec setpriv --reuid "$uid" --regid "$gid" --clear-groups -- "$@"
 """
@@ -74,7 +86,8 @@ class View:
         """Return what to put before a command that root starts and the user is to run.
 
         Args:
-            how: "read-only": the tree is mounted so; "namespace": the cgroup is the root of a cgroup namespace.
+            how: "read-only": the tree is mounted so; "namespace": the cgroup is the root of a cgroup namespace;
+                "hybrid": it is mounted where hosts have it that have cgroup v1 too; "unmounted": not at all.
             path: another cgroup to begin in.
         """
         script = REMOUNT if "namespace" in how else ""
@@ -102,6 +115,27 @@ class View:
         finally:
             subprocess.run(["umount", self._mount], check=True)
             self._mount.rmdir()
+
+
+class InView(Rootless):
+    """The command, called in a View."""
+
+    def __init__(self, view: View, user, command: str, **prefix) -> None:
+        super().__init__(user, command)
+        self.view = view
+        self.before = view.prefix(**prefix)
+
+    def argv(self, *words):
+        """Return the command line for `words`."""
+        return [*self.before, *super().argv(*words)]
+
+    def __call__(self, *words, **options):
+        """Run the command to its end."""
+        return super().__call__(*words, **View.options | options)
+
+    def popen(self, *words, **options):
+        """Start the command."""
+        return super().popen(*words, **View.options | options)
 
 
 @pytest.fixture

@@ -12,31 +12,13 @@ import pytest
 
 from tests.user.boxes import Box, add_mount, as_real_root, set_namespaces
 from tests.user.bundles import base_config, make_bundle, own
-from tests.user.cgroup2 import View, cgroup2
+from tests.user.cgroup2 import InView, View, cgroup2
 from tests.user.containers import PATIENCE, Rootless, await_end, until
 
 __all__ = ["cgroup2"]  # the fixture
 
 EVERY_NAMESPACE = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 FOREVER = "while :; do sleep 1000; done"
-
-
-class InView(Rootless):
-    """The command, called in a View."""
-
-    def __init__(self, view: View, user, command: str, **prefix) -> None:
-        super().__init__(user, command)
-        self.view = view
-        self.before = view.prefix(**prefix)
-
-    def argv(self, *words):
-        return [*self.before, *super().argv(*words)]
-
-    def __call__(self, *words, **options):
-        return super().__call__(*words, **View.options | options)
-
-    def popen(self, *words, **options):
-        return super().popen(*words, **View.options | options)
 
 
 @pytest.fixture
@@ -646,51 +628,6 @@ def limits(config):
 
 
 NAMED = "rootless: warning: limits that are not enforced: memory.limit, pids.limit: "
-
-
-def test_on_a_host_with_cgroup_v1(user, rootless_command):
-    with Rootless(user, rootless_command) as runs:
-        bundle = bundle_for(user, "echo ran", change=limits)
-        if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-            pytest.skip("this host has pure cgroup v2")
-        done = runs("run", "--bundle", bundle, "c1")
-        assert done.stdout == "ran\n"
-        (line,) = done.stderr.splitlines()
-        assert line.startswith(NAMED)
-        assert "cgroup v1" in line
-        done = runs("run", "--require-limits", "--bundle", bundle, "c1")
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("rootless: limits that are not enforced: memory.limit, pids.limit: ")
-
-
-@pytest.mark.parametrize(
-    ("how", "delegated", "cause"),
-    [
-        ("", False, "belongs to root: it is not delegated to you"),
-        ("namespace", False, "your cgroup / belongs to root: it is not delegated to you"),
-        ("read-only", True, "/sys/fs/cgroup is mounted read-only"),
-        ("", True, "the controller memory is not delegated to"),
-    ],
-)
-@pytest.mark.usefixtures("require_root")
-def test_where_a_limit_cannot_be_had(user, rootless_command, how, delegated, cause):
-    view = View(user, delegated=delegated)
-    try:
-        runs = InView(view, user, rootless_command, how=how)
-        with runs:
-            bundle = bundle_for(user, "echo ran", change=limits)
-            done = runs("run", "--bundle", bundle, "c1")
-            assert done.stdout == "ran\n"
-            (line,) = done.stderr.splitlines()
-            assert line.startswith("rootless: warning: limits that are not enforced: memory.limit")
-            assert cause in line
-            assert "fix: " in line
-            assert runs("run", "--require-limits", "--bundle", bundle, "c1").returncode == 1
-            quiet = runs("run", "--bundle", bundle_for(user, "echo ran", name="plain"), "c1")
-            assert (quiet.stdout, quiet.stderr) == ("ran\n", "")
-            assert view.cgroups() == []
-    finally:
-        view.close()
 
 
 def test_it_can_be_done_without(runs, user):
