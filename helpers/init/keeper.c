@@ -13,7 +13,9 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 /* <linux/ipv6.h> has it too, and clashes with the C library's headers. */
@@ -77,12 +79,15 @@ static int let_go(void)
     return sys_close_range(0, 2, 0) < 0 || chdir("/") < 0 ? -1 : 0;
 }
 
-/* Until the process that was given is no more. */
+/* Until the process that was given is no more. A container that sees the processes of the host, with every right over its
+ * user namespace, which this process has joined, must not come through it to the host's files (/proc/PID/root). */
 int op_await_end(const struct op *op)
 {
     struct pollfd process = {.fd = self.process_fd, .events = POLLIN};
 
     (void)op;
+    if (prctl(PR_SET_DUMPABLE, 0) < 0)
+        return failed("prctl(PR_SET_DUMPABLE)");
     if (let_go() < 0)
         return failed("close_range");
     while (poll(&process, 1, -1) < 0)
@@ -113,26 +118,37 @@ static bool has_link(const char *prefix)
     return false;
 }
 
-/* While there are links whose names begin with the string, or the parent is there, who is about to make one. A link
- * goes with the last process of the namespace that its other end is in. */
+/* While there are links whose names begin with the first string, or the parent is there, who is about to make one. A link
+ * goes with the last process of the namespace that its other end is in. Whoever makes one holds the lock of the directory
+ * that the second string names: so it is either seen here, or made when this process is known to have ended. */
 int op_await_links(const struct op *op)
 {
     enum { LINKS, PARENT };
     struct pollfd watched[] = {{.fd = route_socket(RTMGRP_LINK), .events = POLLIN}, {.fd = self.reply_fd, .events = POLLIN}};
+    int lock = open(text(op, 1), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     char message[8192];
 
     if (watched[LINKS].fd < 0)
         return failed("socket");
+    if (lock < 0)
+        return failed("open");
     if (let_go() < 0)
         return failed("close_range");
-    while (watched[PARENT].fd >= 0 || has_link(text(op, 0))) {
-        if (poll(watched, 2, -1) < 0 && errno != EINTR)
-            return failed("poll");
-        if (watched[PARENT].revents)
-            watched[PARENT].fd = -1;
-        if (watched[LINKS].revents)
-            while (recv(watched[LINKS].fd, message, sizeof message, MSG_DONTWAIT) > 0)
-                ;
+    for (;;) {
+        while (watched[PARENT].fd >= 0 || has_link(text(op, 0))) {
+            if (poll(watched, 2, -1) < 0 && errno != EINTR)
+                return failed("poll");
+            if (watched[PARENT].revents)
+                watched[PARENT].fd = -1;
+            if (watched[LINKS].revents)
+                while (recv(watched[LINKS].fd, message, sizeof message, MSG_DONTWAIT) > 0)
+                    ;
+        }
+        while (flock(lock, LOCK_EX) < 0)
+            if (errno != EINTR)
+                return failed("flock");
+        if (!has_link(text(op, 0)))
+            return 0; /* with the lock */
+        flock(lock, LOCK_UN);
     }
-    return 0;
 }

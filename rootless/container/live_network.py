@@ -8,14 +8,15 @@ with their containers whatever ends those: so nobody has to count, and the death
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import posix
 
 from rootless import files, log, paths
 from rootless.bundle import jsontext
 from rootless.container.lifecycle import boot_id, identity
-from rootless.container.serving import alive, await_end
-from rootless.errors import RootlessError
+from rootless.container.serving import alive, await_end, end
+from rootless.errors import EXHAUSTED, RootlessError
 from rootless.network import hostfwd
 from rootless.network.keeper import Keeper
 from rootless.network.programs import SOCKET, Program
@@ -37,12 +38,19 @@ _PORT = "m"
 """A port of the bridge is called so, and by the number of its member."""
 _INSIDE = "eth0"
 _NOBODY = (0, 0)
+_FIXES = {
+    errno.EOPNOTSUPP: "let root load what the kernel makes such links with: modprobe -a bridge veth",
+    errno.EEXIST: f"leave out the link of config.json that is called {_INSIDE} in the container (linux.netDevices)",
+    errno.EACCES: "give a directory that you can write to with --root",
+    errno.EROFS: "give a directory that you can write to with --root",
+}
 
 
 class LiveNetwork:
     """What there is of a network now: its directory, open and locked until close().
 
     Attributes:
+        name: the network's.
         path, fd: the directory.
         state: `bootId`, `keeper` and `helper` as [process, start time], `members` by the container's id.
     """
@@ -53,6 +61,7 @@ class LiveNetwork:
         Raises:
             OSError: it cannot be made.
         """
+        self.name = name
         self.path = f"{root}/{_RUNNING}/{name}"
         while True:
             files.make_private(self.path)
@@ -89,20 +98,26 @@ class LiveNetwork:
         """Whether the process that is noted as `name` is there."""
         return alive(self.state.get(name, _NOBODY))
 
-    def ports(self) -> set[str]:
-        """Return the names of the ports that the bridge has; none where it is gone."""
+    def linked(self) -> set[int]:
+        """Return the numbers that have a port of the bridge; none where that is gone.
+
+        The kernel takes a port away a little after its container; one of a container that is no member any more stays
+        while another is in its network namespace.
+        """
         if not self.alive("keeper"):
             return set()
         try:
             with open(f"/proc/{self.state['keeper'][0]}/net/dev", "rb") as file:
-                return {line.partition(":")[0].strip() for line in file.read().decode().splitlines()}
+                names = [line.partition(":")[0].strip() for line in file.read().decode().splitlines()]
         except OSError:
             return set()
+        ports = (name.removeprefix(_PORT) for name in names if name.startswith(_PORT))
+        return {int(number) for number in ports if number.isdecimal()}
 
     def present(self) -> dict[str, Any]:
         """Return the members that have a port still: whose containers have not ended."""
-        there = self.ports()
-        return {each: member for each, member in self.members.items() if f"{_PORT}{member['number']}" in there}
+        linked = self.linked()
+        return {each: member for each, member in self.members.items() if member["number"] in linked}
 
     def forget_the_dead(self) -> None:
         """Drop the members whose containers have ended, and their ports of the host."""
@@ -132,10 +147,14 @@ class LiveNetwork:
             with open(fd, "wb") as file:
                 file.write(text.encode("utf-8", "surrogateescape"))
 
+    def end_serving(self) -> None:
+        """End what serves a network that nobody has a link to. The keeper would, but for our lock."""
+        end(self.state.get("keeper", _NOBODY))
+        await_end(self.state.get("helper", _NOBODY))
+
     def remove(self) -> None:
-        """Remove the directory, once what served the network has ended."""
-        for name in ("keeper", "helper"):
-            await_end(self.state.get(name, _NOBODY))
+        """Remove the directory of a network that nobody has a link to."""
+        self.end_serving()
         for name in posix.listdir(self.fd):
             posix.unlink(name, dir_fd=self.fd)
         posix.rmdir(self.path)
@@ -148,9 +167,11 @@ class LiveNetwork:
         """Return itself: it is locked already."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Let others have it."""
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Let others have it; an OSError means that it cannot be used."""
         self.close()
+        if isinstance(error, OSError):
+            raise unusable(self.name, error) from None
 
 
 def join(network: Network, root: str, container_id: str, kept_by: Keeper) -> dict[str, Any]:
@@ -169,12 +190,10 @@ def join(network: Network, root: str, container_id: str, kept_by: Keeper) -> dic
     assert shared
     with opened(root, shared.name) as live:
         live.forget_the_dead()
-        started = None if live.members and live.alive("keeper") else _start(live, network, shared)
+        started = None if live.linked() else _start(live, network, shared)
         keeper = started or Keeper(socket_in(live.state["keeper"][0]))
         try:
             member = _connect(live, network, shared, keeper, kept_by)
-        except OSError as error:
-            raise unusable(shared.name, error) from None
         finally:
             if started:
                 started.close()  # it stays while there are members
@@ -195,8 +214,8 @@ def _start(live: LiveNetwork, network: Network, shared: Shared) -> Keeper:
     """Start what serves a network."""
     from rootless.network import links
 
-    await_end(live.state.get("keeper", _NOBODY))  # one without members is about to go
-    keeper = Keeper(shared_keeper(_PORT), maps=network.own_maps)
+    live.end_serving()
+    keeper = Keeper(shared_keeper(_PORT, live.path), maps=network.own_maps)
     try:
         links.make_bridge(keeper.netlink)
         live.state["keeper"] = identity(keeper.pid)
@@ -212,9 +231,6 @@ def _start(live: LiveNetwork, network: Network, shared: Shared) -> Keeper:
                 fix="install slirp4netns",
             )
         keeper.go_on()
-    except OSError as error:
-        keeper.kill()
-        raise unusable(shared.name, error) from None
     except BaseException:
         keeper.kill()
         raise
@@ -225,29 +241,35 @@ def _connect(live: LiveNetwork, network: Network, shared: Shared, keeper: Keeper
     """Give a container a link to the bridge, its addresses, and the ports of the host."""
     from rootless.network import links
 
-    number = shared.free_number({member["number"] for member in live.members.values()})
+    number = shared.free_number(live.linked())
     namespace = posix.open(f"/proc/{kept_by.pid}/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        links.make_pair(keeper.netlink, f"{_PORT}{number}", number, namespace, _INSIDE)
+        inside = (_INSIDE, shared.hardware(number))
+        links.make_pair(keeper.netlink, f"{_PORT}{number}", number, namespace, inside)
     finally:
         posix.close(namespace)
     addresses = shared.addresses(number)
     for address, prefix, gateway in addresses:
         links.settle(kept_by.netlink, address, prefix, gateway)
-    forwarded = [hostfwd.add(f"{live.path}/{SOCKET}", port, addresses[0][0]) for port in network.ports]
+    forwarded = hostfwd.add(f"{live.path}/{SOCKET}", network.ports, addresses[0][0])
     return {"number": number, "addresses": [address for address, _, _ in addresses], "forwarded": forwarded}
 
 
 def leave(root: str, name: str, container_id: str) -> None:
     """Forget a member that has ended; what is left of a network without members goes too."""
-    with opened(root, name) as live:
-        live.forget_the_dead()
-        live.drop(container_id)
-        live.tell_members()
-        if live.members:
+    for _ in range(2):
+        with opened(root, name) as live:
+            live.drop(container_id)
+            live.forget_the_dead()
+            if not live.linked():
+                live.remove()
+                return
             live.write()
-        else:
-            live.remove()
+            live.tell_members()
+            if live.members:
+                return
+        # what is still linked goes in a moment, and then the keeper
+        await_end(live.state["keeper"])
 
 
 def is_there(root: str, name: str) -> bool:
@@ -269,6 +291,10 @@ def opened(root: str, name: str) -> LiveNetwork:
 
 def unusable(name: str, error: OSError) -> RootlessError:
     """Return the error for a network whose files or links cannot be used."""
+    number = error.errno or 0
     return RootlessError(
-        f"cannot use the network {name}", cause=(error.strerror or str(error)).lower(), code="RL-NETWORK"
+        f"cannot use the network {name}",
+        cause=(error.strerror or str(error)).lower() + (f": {error.filename}" if error.filename else ""),
+        fix=EXHAUSTED.get(number) or _FIXES.get(number, ""),
+        code="RL-NETWORK",
     )

@@ -144,11 +144,10 @@ def remove(options: Options) -> None:
     root = state_root(options.root)
     if live_network.is_there(root, name):
         with live_network.opened(root, name) as live:
-            live.forget_the_dead()
-            if live.members:
+            if live.linked():
                 raise RootlessError(
                     f"network {name}",
-                    cause=f"containers are in it: {', '.join(live.members)}",
+                    cause=f"containers are in it: {', '.join(live.present()) or 'they joined the network of another'}",
                     fix="delete them first",
                     code="RL-NETWORK",
                 )

@@ -15,25 +15,32 @@ if TYPE_CHECKING:
 _LONGEST_ANSWER = 65536
 
 
-def add(socket: str, port: Port, address: str) -> int:
-    """Lead a port of the host to the container; return the number by which remove() takes it back.
+def add(socket: str, ports: Sequence[Port], address: str) -> list[int]:
+    """Lead ports of the host to a container; return the numbers by which remove() takes them back.
 
     Args:
         socket: the path of the API socket.
-        port: what to publish.
+        ports: what to publish: all of them, or none when one is refused.
         address: the container's.
 
     Raises:
         RootlessError: `RL-PUBLISH`: slirp4netns or the kernel says no.
     """
-    arguments = {
-        "proto": port.protocol,
-        "host_addr": port.address or "0.0.0.0",  # noqa: S104 - every address was asked for
-        "host_port": port.outside,
-        "guest_addr": address,
-        "guest_port": port.inside,
-    }
-    return int(_call(socket, "add_hostfwd", arguments, str(port))["id"])
+    numbers: list[int] = []
+    try:
+        for port in ports:
+            arguments = {
+                "proto": port.protocol,
+                "host_addr": port.address or "0.0.0.0",  # noqa: S104 - every address was asked for
+                "host_port": port.outside,
+                "guest_addr": address,
+                "guest_port": port.inside,
+            }
+            numbers.append(int(_call(socket, "add_hostfwd", arguments, str(port))["id"]))
+    except BaseException:
+        remove(socket, numbers)
+        raise
+    return numbers
 
 
 def remove(socket: str, numbers: Sequence[int]) -> None:

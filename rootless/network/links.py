@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     """Of a message: name and value."""
 
 BRIDGE = "br0"
-_BRIDGE_INDEX = 10
-_FIRST_INDEX = 1000
-_INSIDE_INDEX = 2
-"""The first after that of the loopback."""
+_BRIDGE_INDEX = _INSIDE_INDEX = 1000
+"""Above what is in a new namespace already: modules such as sit put links of their own there, as 2, 3 and so on."""
+_FIRST_INDEX = 2000
 _UP = 1  # IFF_UP
 _REQUEST = 1 | 4  # NLM_F_REQUEST, NLM_F_ACK
 _MAKE = _REQUEST | 0x600  # NLM_F_CREATE, NLM_F_EXCL
@@ -52,7 +51,7 @@ def plug_in(socket: int, name: str) -> None:
     _ask(socket, ifinfmsg, (RTM_NEWLINK, _REQUEST), {"flags": _UP, "change": _UP}, attributes)
 
 
-def make_pair(socket: int, name: str, number: int, namespace: int, inside: str) -> None:
+def make_pair(socket: int, name: str, number: int, namespace: int, inside: tuple[str, str]) -> None:
     """Make a port of the bridge whose other end is in another namespace.
 
     Args:
@@ -60,11 +59,16 @@ def make_pair(socket: int, name: str, number: int, namespace: int, inside: str) 
         name: of the port.
         number: by which it differs from the other ports.
         namespace: a descriptor of the other network namespace.
-        inside: the name of the end that is there.
+        inside: the name of the end that is there, and its hardware address.
     """
     end = {
         "index": _INSIDE_INDEX,
-        "attrs": [["IFLA_IFNAME", inside], ["IFLA_MTU", MTU], ["IFLA_NET_NS_FD", namespace]],
+        "attrs": [
+            ["IFLA_IFNAME", inside[0]],
+            ["IFLA_MTU", MTU],
+            ["IFLA_ADDRESS", inside[1]],
+            ["IFLA_NET_NS_FD", namespace],
+        ],
     }
     info = {"attrs": [["IFLA_INFO_KIND", "veth"], ["IFLA_INFO_DATA", {"attrs": [["VETH_INFO_PEER", end]]}]]}
     attributes: _Attributes = [

@@ -132,8 +132,7 @@ class Program:
         if self.helper.name == SLIRP and ports:
             from rootless.network.hostfwd import add
 
-            for port in ports:
-                add(f"{self._path}/{SOCKET}", port, addresses[0])
+            add(f"{self._path}/{SOCKET}", ports, addresses[0])
             posix.unlink(f"{self._path}/{SOCKET}")
 
     def kill(self) -> None:

@@ -77,7 +77,7 @@ _SENTENCES = {
     ops.ADDRESS6: "give {link} the address {address}/{prefix}, routed by {gateway}",
     ops.NETLINK: "pass on a socket that speaks of the network namespace",
     ops.AWAIT_END: "wait for the end of the container",
-    ops.AWAIT_LINKS: "wait until no link {prefix}… is left",
+    ops.AWAIT_LINKS: "wait until no link {prefix}… is left, and nobody has the lock of {lock}",
     ops.LISTENER: "make ready to pass on the seccomp filter's notifications",
 }
 

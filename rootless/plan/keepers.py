@@ -39,8 +39,13 @@ def keeper(network: Network, pid: int, ipv6: bool = False) -> list[Op]:  # noqa:
     return [*plan, Op(ops.READY), Op(ops.AWAIT_END)]
 
 
-def shared_keeper(prefix: str) -> list[Op]:
-    """Return the operations of the process that keeps a shared network, while it has links named `prefix`…."""
+def shared_keeper(prefix: str, directory: str) -> list[Op]:
+    """Return the operations of the process that keeps a shared network.
+
+    Args:
+        prefix: it stays while there are links whose names begin so.
+        directory: whoever makes such a link has the lock of this one.
+    """
     return [
         Op(ops.NEW_USER),
         Op(ops.BECOME, 0, 0),
@@ -51,7 +56,7 @@ def shared_keeper(prefix: str) -> list[Op]:
         Op(ops.READY),
         Op(ops.WAIT_START),
         Op(ops.READY),
-        Op(ops.AWAIT_LINKS, prefix),
+        Op(ops.AWAIT_LINKS, prefix, directory),
     ]
 
 

@@ -146,7 +146,12 @@ def _automatic(context: Context, host: HostNetwork, said: Names) -> Network:
         return Network(NONE, "config.json names the namespace: whoever made it sets it up", host, said)
     if "network" not in context.created:
         return Network(HOST, "config.json asks for no network namespace", host, said)
-    order = (PASTA, SLIRP) if context.options.publish else (SLIRP, PASTA)
+    order, why = (SLIRP, PASTA), "it is ready soonest"
+    if context.options.publish:
+        order, why = (PASTA, SLIRP), "ports are published"
+    elif "pid" not in context.created and "pid" not in context.joined:
+        # slirp4netns is in the user namespace of the container, which could come through it to the host's sockets
+        order, why = (PASTA, SLIRP), "the container sees the processes of the host"
     there = [name for name in order if name in host.programs]
     lack = fix = ""
     if not there:
@@ -156,7 +161,7 @@ def _automatic(context: Context, host: HostNetwork, said: Names) -> Network:
     if lack:
         context.unmet("", f"the container has its loopback only: {lack}", fix)
         return Network(NONE, lack, host, said)
-    network = Network(there[0], "ports are published" if order[0] == PASTA else "it is ready soonest", host, said)
+    network = Network(there[0], why, host, said)
     if there[0] != order[0]:
         network.why = f"{order[0]} is not installed"
     network.helpers = [helper(name, "", host) for name in there]

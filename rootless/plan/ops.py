@@ -104,7 +104,7 @@ CGROUP_OWNER = Kind(60, "cgroup_owner", "uid", "mount")
 ADDRESS6 = Kind(61, "address6", "prefix", "link address gateway")
 NETLINK = Kind(62, "netlink")
 AWAIT_END = Kind(63, "await_end")
-AWAIT_LINKS = Kind(64, "await_links", "", "prefix")
+AWAIT_LINKS = Kind(64, "await_links", "", "prefix lock")
 DEVICE_RULES = Kind(65, "device_rules", "", "program")
 
 KINDS = tuple(kind for kind in list(globals().values()) if isinstance(kind, Kind))

@@ -67,6 +67,10 @@ class Shared:
             (f"fd00::{number:x}", 64, SLIRP_GATEWAY6),
         ]
 
+    def hardware(self, number: int) -> str:
+        """Return the hardware address of a member: that of the next with its number is the same, as others know it."""
+        return "02:00:" + ":".join(f"{byte:02x}" for byte in self._subnet[number].packed)
+
     def helper(self, host: HostNetwork) -> Helper | None:
         """Return what leads outside; None where slirp4netns is not installed: pasta serves one address only."""
         if SLIRP not in host.programs or host.tun:

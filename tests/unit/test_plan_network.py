@@ -77,6 +77,14 @@ def test_the_rule_of_auto(programs, publish, helpers, why):
     assert str(network) == f"{helpers[0]}: {why}"
 
 
+def test_auto_shields_the_host_from_a_container_that_sees_its_processes():
+    network = network_of("auto", config=without_namespace("pid"))
+    assert [each.name for each in network.helpers] == ["pasta", "slirp4netns"]
+    assert network.why == "the container sees the processes of the host"
+    network = network_of("auto", config=joining(pid="/proc/1/ns/pid"))
+    assert network.mode == "slirp4netns"
+
+
 @pytest.mark.parametrize(
     ("on", "lack", "fix"),
     [
@@ -630,7 +638,7 @@ def test_root_of_the_host_needs_no_user_namespace_to_be_joined():
 
 
 def test_the_keeper_of_a_shared_network_ends_with_its_last_link():
-    plan = shared_keeper("m")
+    plan = shared_keeper("m", "/run/it")
     assert kinds(plan)[0] is ops.NEW_USER
     assert plan[-1].kind is ops.AWAIT_LINKS
-    assert plan[-1].strings == ("m",)
+    assert plan[-1].strings == ("m", "/run/it")
