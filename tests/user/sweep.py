@@ -272,11 +272,13 @@ class Sweep:
         done = self.user.run([self.rootless, "explain", "--json", bundle], check=True)
         return json.loads(done.stdout)["operations"]
 
-    def run_all(self, cases, check) -> list[str]:
+    def run_all(self, cases, check, *, least: int) -> list[str]:
         """Run all cases, as many at once as there are processors; return what is wrong.
 
-        A few moments may not come: how often something is read or written is not quite the same each time.
+        A few moments may not come: how often something is read or written is not quite the same each time. That there
+        are at least so many cases shows that the commands did what they are to be disturbed at.
         """
+        assert len(cases) >= least, f"the commands made too few system calls: {len(cases)}"
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             wrong = [line for lines in pool.map(lambda case: self.run(case, check), cases) for line in lines]
         wrong += [f"left a cgroup: {path}" for path in cgroups(f"sweep-{os.getpid()}-")]

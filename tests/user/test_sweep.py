@@ -48,21 +48,21 @@ def _executor_was_killed(outcome):
 
 
 @pytest.mark.parametrize(
-    ("life", "role", "since"),
+    ("life", "role", "since", "least"),
     [
-        ("create", "0", "mkdir"),
-        ("create", "1", "flock"),
-        ("create", "2", "pidfd_open"),
-        ("kill", "2", "pidfd_open"),
-        ("run", "0", "mkdir"),
-        ("run -d", "0", "linkat"),
+        ("create", "0", "mkdir", 50),
+        ("create", "1", "flock", 9),
+        ("create", "2", "pidfd_open", 15),
+        ("kill", "2", "pidfd_open", 5),
+        ("run", "0", "mkdir", 60),
+        ("run -d", "0", "linkat", 8),
     ],
 )
-def test_rootless_is_killed_at_any_instant(sweep, life, role, since):
+def test_rootless_is_killed_at_any_instant(sweep, life, role, since, least):
     """`since` is where the command begins to change something."""
     swept = sweep(life)
     cases = [Case(moment, role) for moment in swept.moments(role, since=since, without=WITHOUT_EFFECT)]
-    all_right(swept.run_all(cases, _rootless_was_killed))
+    all_right(swept.run_all(cases, _rootless_was_killed, least=least))
 
 
 def test_rootless_is_killed_while_it_fills_the_cache(sweep):
@@ -71,59 +71,61 @@ def test_rootless_is_killed_while_it_fills_the_cache(sweep):
     moments = moments[: [moment.name for moment in moments].index("pipe2")]
     assert {"mkdir", "linkat"} <= {moment.name for moment in moments}
     cases = [Case(moment, "0") for moment in moments]
-    all_right(swept.run_all(cases, _rootless_was_killed))
+    all_right(swept.run_all(cases, _rootless_was_killed, least=9))
 
 
 def test_the_executor_is_killed_at_any_instant(sweep):
     swept = sweep("create")
-    moments = swept.kinds(SPAWNED + FIRST_STAGE + CONTAINER, without=WITHOUT_EFFECT)
+    moments = swept.moments(SPAWNED + FIRST_STAGE + CONTAINER, without=WITHOUT_EFFECT)
     cases = [Case(moment, moment.role) for moment in moments]
-    all_right(swept.run_all(cases, _executor_was_killed))
+    all_right(swept.run_all(cases, _executor_was_killed, least=250))
 
 
 def test_the_executor_that_run_waits_for_is_killed_at_any_instant(sweep):
     swept = sweep("run")
-    cases = [Case(moment, CONTAINER) for moment in swept.kinds(CONTAINER, since="rt_sigaction")]
-    all_right(swept.run_all(cases, _executor_was_killed))
+    cases = [Case(moment, CONTAINER) for moment in swept.moments(CONTAINER, since="rt_sigaction")]
+    all_right(swept.run_all(cases, _executor_was_killed, least=10))
 
 
-@pytest.mark.parametrize(("life", "roles"), [("create", FIRST_STAGE + CONTAINER), ("run", CONTAINER)])
-def test_the_executor_is_killed_while_rootless_talks_to_it(sweep, life, roles):
+@pytest.mark.parametrize(("life", "roles", "least"), [("create", FIRST_STAGE + CONTAINER, 70), ("run", CONTAINER, 50)])
+def test_the_executor_is_killed_while_rootless_talks_to_it(sweep, life, roles, least):
     swept = sweep(life)
     talk = set(WITHOUT_EFFECT) - {"read", "poll"}
-    moments = swept.kinds("0", since="clone3", without=talk)
+    moments = swept.moments("0", since="clone3", without=talk)
     cases = [Case(moment, victim) for moment in moments for victim in roles]
-    all_right(swept.run_all(cases, _executor_was_killed))
+    all_right(swept.run_all(cases, _executor_was_killed, least=least))
 
 
 @pytest.mark.parametrize(
-    ("life", "verb", "since"), [("create", "1", "flock"), ("create", "2", "pidfd_open"), ("kill", "2", "pidfd_open")]
+    ("life", "verb", "since", "least"),
+    [("create", "1", "flock", 14), ("create", "2", "pidfd_open", 26), ("kill", "2", "pidfd_open", 5)],
 )
-def test_the_container_is_killed_while_a_verb_is_at_it(sweep, life, verb, since):
+def test_the_container_is_killed_while_a_verb_is_at_it(sweep, life, verb, since, least):
     swept = sweep(life)
-    cases = [Case(moment, CONTAINER) for moment in swept.kinds(verb, since=since)]
-    all_right(swept.run_all(cases, _executor_was_killed))
+    cases = [Case(moment, CONTAINER) for moment in swept.moments(verb, since=since)]
+    all_right(swept.run_all(cases, _executor_was_killed, least=least))
 
 
 @pytest.mark.parametrize(
-    ("life", "roles"), [("create", SPAWNED + FIRST_STAGE + CONTAINER + PROGRAM), ("run", CONTAINER)]
+    ("life", "roles", "least"), [("create", SPAWNED + FIRST_STAGE + CONTAINER + PROGRAM, 240), ("run", CONTAINER, 4)]
 )
-def test_rootless_is_killed_while_the_executor_works(sweep, life, roles):
+def test_rootless_is_killed_while_the_executor_works(sweep, life, roles, least):
     """Up to where `rootless` may end by itself: it has read what is written there."""
     swept = sweep(life)
-    moments = swept.kinds(roles, since="rt_sigaction" if life == "run" else "", without=WITHOUT_EFFECT)
+    moments = swept.moments(roles, since="rt_sigaction" if life == "run" else "", without=WITHOUT_EFFECT)
     names = [moment.name for moment in moments]
     end = names.index("accept4" if life == "create" else "execve")
     end -= names[end::-1].index("write") - 1 if life == "create" else 0
-    all_right(swept.run_all([Case(moment, "0") for moment in moments[:end]], _rootless_was_killed))
+    all_right(swept.run_all([Case(moment, "0") for moment in moments[:end]], _rootless_was_killed, least=least))
 
 
 @pytest.mark.parametrize("error", [0, errno.EIO, errno.ENOENT])
 def test_a_program_that_maps_ids_is_killed_or_missing(sweep, error):
     swept = sweep("create")
     cases = [Case(moment, "" if error else PROGRAM, error) for moment in swept.moments(PROGRAM)]
-    assert len(cases) in (0, 2)
-    all_right(swept.run_all(cases, _fails))
+    if not cases:
+        pytest.skip("needs subordinate ids: no program maps a single one")
+    all_right(swept.run_all(cases, _fails, least=2))
 
 
 def _fails(outcome):

@@ -29,7 +29,7 @@ def test_any_operation_fails(sweep):
     executor = FIRST_STAGE + CONTAINER
     moments = swept.moments(executor, without=HARMLESS)
     moments += [moment for moment in swept.kinds(executor) if moment.name in HARMLESS]
-    all_right(swept.run_all([Case(moment) for moment in moments], tells))
+    all_right(swept.run_all([Case(moment) for moment in moments], tells, least=250))
     kinds = {operation["op"].upper().replace("_", "-") for operation in swept.plan()}
     assert {kind for kind in kinds if f"RL-{CODES.get(kind, kind)}" not in failed} == CANNOT_FAIL
 
@@ -68,25 +68,25 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(
-    ("life", "role", "since"),
+    ("life", "role", "since", "least"),
     [
-        ("create", "0", OWN),
-        ("create", "1", OWN),
-        ("create", "2", OWN),
-        ("kill", "2", OWN),
-        ("run", "0", "socketpair"),  # what comes before is as in create
-        ("run -d", "0", "linkat"),
-        ("exec", "2", OWN),
-        ("look", "1", OWN),
-        ("look", "2", OWN),
+        ("create", "0", OWN, 90),
+        ("create", "1", OWN, 12),
+        ("create", "2", OWN, 18),
+        ("kill", "2", OWN, 9),
+        ("run", "0", "socketpair", 70),  # what comes before is as in create
+        ("run -d", "0", "linkat", 9),
+        ("exec", "2", OWN, 50),
+        ("look", "1", OWN, 7),
+        ("look", "2", OWN, 7),
     ],
 )
-def test_any_call_of_rootless_fails(sweep, life, role, since):
+def test_any_call_of_rootless_fails(sweep, life, role, since, least):
     swept = sweep(life)
     moments = [moment for moment in swept.moments(role, since=since) if moment.name in REFUSALS]
     all_errors = [(moment, REFUSALS[moment.name]) for moment in moments]
     cases = [Case(moment, "", error) for moment, errors in all_errors for error in (errors if WHOLE else errors[:1])]
-    all_right(swept.run_all(cases, _is_clear))
+    all_right(swept.run_all(cases, _is_clear, least=least))
 
 
 def _is_clear(outcome):
