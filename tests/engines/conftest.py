@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import RUN
 from tests.engines.enclosure import Enclosed, Enclosure, stop
-from tests.engines.engines import HELPERS, Engine, make_image, opened_podman
+from tests.engines.engines import HELPERS, Engine, Recorder, make_image, opened_podman
 from tests.user.containers import until
 
 
@@ -43,6 +43,12 @@ def directory():
     shutil.rmtree(directory)
 
 
+@pytest.fixture(scope="session")
+def recorder(directory, rootless_command):
+    """`rootless` with a record of its calls."""
+    return Recorder(directory / "recorded", rootless_command)
+
+
 @pytest.fixture(scope="module")
 def podman(module_user, image, need, rootless_command):
     """The ordinary user's podman, calling rootless unless told otherwise."""
@@ -68,7 +74,7 @@ def root_podman(directory, enclosure, image, need, rootless_command):
 
 
 @pytest.fixture(scope="session")
-def docker(directory, enclosure, image, need, rootless_command):
+def docker(directory, enclosure, image, need, recorder):
     """A client of a dockerd that has been given helpers/docker/daemon.json; it builds with rootless."""
     account = Enclosed("root", Path(tempfile.mkdtemp(dir=directory)), enclosure)
     need("docker-init")
@@ -76,8 +82,8 @@ def docker(directory, enclosure, image, need, rootless_command):
     flags = ["--data-root=/run/docker-data", "--exec-root=/run/docker", "--pidfile=/run/docker.pid"]
     flags += ["--iptables=false", "--ip6tables=false", "--bridge=none", "--default-runtime=rootless"]
     dockerd = [need("dockerd"), f"--config-file={HELPERS}/docker/daemon.json", f"--host=unix://{socket}", *flags]
-    path = f"{RUN}/bin:{account.env['PATH']}"
-    env = {"PATH": path, "DOCKER_BUILDKIT_RUNC_COMMAND": rootless_command}
+    path = f"{recorder.command.parent}:{account.env['PATH']}"
+    env = {"PATH": path, "DOCKER_BUILDKIT_RUNC_COMMAND": str(recorder.command)}
     docker = Engine(account, [need("docker"), f"--host=unix://{socket}"], {"DOCKER_CONFIG": str(account.tmp)})
     with _daemon(account, dockerd, env, docker):
         docker("load", "--quiet", "--input", image, check=True)

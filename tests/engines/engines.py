@@ -62,6 +62,32 @@ def make_image(directory: Path) -> Path:
     return archive
 
 
+class Recorder:
+    """`rootless`, for engines to call, with a record of every call.
+
+    Attributes:
+        command: its path.
+    """
+
+    def __init__(self, directory: Path, command: str) -> None:
+        directory.mkdir()
+        self.command = directory / "rootless"
+        self._record = directory / "calls"
+        self._record.touch()
+        self._record.chmod(0o666)
+        self.command.write_text(f'#!/bin/sh\necho "$*" >>{self._record}\nexec {command} "$@"\n')
+        self.command.chmod(0o755)
+
+    def __len__(self) -> int:
+        """Return how many calls there were."""
+        return len(self._record.read_text().splitlines())
+
+    def made(self, since: int = 0) -> list[str]:
+        """Return the calls that made a container, but for the first `since` calls."""
+        calls = self._record.read_text().splitlines()[since:]
+        return [call for call in calls if {"create", "run"} & set(call.split())]
+
+
 class Engine:
     """A command line client.
 

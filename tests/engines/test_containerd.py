@@ -9,9 +9,9 @@ from tests.user.containers import until
 
 
 @pytest.fixture
-def run(ctr, rootless_command):
+def run(ctr, recorder):
     """The words that run a container."""
-    return ["run", "--runc-binary", rootless_command]
+    return ["run", "--runc-binary", recorder.command]
 
 
 @pytest.fixture
@@ -33,10 +33,12 @@ def left(ctr):
     return ctr.account.run(["ls", "-A", "/run/containerd/runc/default"]).stdout.split()
 
 
-def test_run(ctr, run):
+def test_run(ctr, run, recorder):
+    before = len(recorder)
     done = ctr(*run, "--rm", IMAGE, "once", "sh", "-c", "echo out; echo err >&2; exit 7")
 
     assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+    assert len(recorder.made(before)) == 1
     assert left(ctr) == []
 
 

@@ -186,7 +186,8 @@ def test_option_does_what_it_does_under_runc(docker, need, option):
 
 
 @pytest.mark.parametrize("builder", ["the engine itself", "BuildKit"])
-def test_build(docker, builder):
+def test_build(docker, builder, recorder):
+    before = len(recorder)
     context = docker.account.tmp / "context"
     context.mkdir(exist_ok=True)
     (context / "file").write_text("from the context\n")
@@ -199,6 +200,10 @@ def test_build(docker, builder):
 
     assert done.returncode == 0, done.stderr
     assert "1000" in done.stdout + done.stderr
+    verb = "run" if kit else "create"
+    assert [verb in call.split() for call in recorder.made(before)] == [True, True], (
+        "one for each step that runs something"
+    )
     assert docker.out(*RUN, "localhost/built", "sh", "-c", "pwd; cat /who /file").splitlines() == [
         "/work",
         "0",

@@ -16,6 +16,7 @@ RUN --mount=type=tmpfs,dst=/t --mount=type=bind,src=.,dst=/context cat /context/
 USER 1000:33
 RUN ["sh", "-c", "id -u; id -g; echo $HOME"]
 """
+STEPS = CONTAINERFILE.count("RUN ")
 
 
 @pytest.fixture
@@ -33,28 +34,35 @@ def built(podman, name):
     assert done.stdout.splitlines() == ["/work", "0", "Seccomp:\t2", "from the context", "from the context"]
 
 
-def test_podman_build(podman, context):
-    done = podman("build", "--no-cache", "--network=none", "--tag=by-podman", context, check=True)
+def test_podman_build(podman, context, recorder):
+    before = len(recorder)
+    words = ["build", "--no-cache", "--network=none", "--tag=by-podman", context]
+    done = podman.with_runtime(recorder.command, *words, check=True)
     assert "1000\n33\n" in done.stdout
+    assert len(recorder.made(before)) == STEPS
     built(podman, "by-podman")
 
 
 @pytest.mark.parametrize("isolation", ["oci", "rootless"])
-def test_buildah_bud(podman, context, rootless_command, need, isolation):
-    flags = ["--runtime", rootless_command, f"--isolation={isolation}", "--network=none", "--no-cache"]
+def test_buildah_bud(podman, context, recorder, need, isolation):
+    before = len(recorder)
+    flags = ["--runtime", recorder.command, f"--isolation={isolation}", "--network=none", "--no-cache"]
     done = podman.buildah(need("buildah"), "bud", *flags, f"--tag=by-buildah-{isolation}", context)
     assert done.returncode == 0, done.stderr
     assert "1000\n33\n" in done.stdout
+    assert len(recorder.made(before)) == STEPS
     built(podman, f"by-buildah-{isolation}")
 
 
-def test_buildah_run(podman, rootless_command, need):
+def test_buildah_run(podman, recorder, need):
+    before = len(recorder)
     buildah = need("buildah")
     name = podman.buildah(buildah, "from", IMAGE).stdout.strip()
-    run = ["run", "--runtime", rootless_command, "--isolation=oci", "--network=none", name, "--"]
+    run = ["run", "--runtime", recorder.command, "--isolation=oci", "--network=none", name, "--"]
     done = podman.buildah(buildah, *run, "sh", "-c", "echo out; echo err >&2; exit 7")
     podman.buildah(buildah, "rm", name)
     assert (done.returncode, done.stdout) == (7, "out\n")
+    assert len(recorder.made(before)) == 1
     assert done.stderr.startswith("err\n")
 
 

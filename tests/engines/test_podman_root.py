@@ -24,6 +24,12 @@ def test_run(root_podman):
     until(lambda: root_podman.left() == [], "nothing is left")
 
 
+def test_it_is_rootless_that_runs_it(root_podman, recorder):
+    before = len(recorder)
+    root_podman.with_runtime(recorder.command, "run", "--rm", IMAGE, "true", check=True)
+    assert len(recorder.made(before)) == 1
+
+
 def test_exec_stop_and_rm(root_podman, running):
     assert root_podman("exec", running, "sh", "-c", "exit 5").returncode == 5
     root_podman("stop", running, check=True)
