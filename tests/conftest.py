@@ -19,6 +19,10 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 ON_CI = os.environ.get("CI", "") not in ("", "false", "0")
 PROVIDED = "provided by CI"
 """In the reason of a skip: tests/run installs it, so on CI its want is a failure."""
+NONE_SKIPPED = ("engines", "system")
+"""Directories of tests none of which is skipped on CI: what they show is what is claimed of each engine by its name."""
+EXCEPTIONS: dict[str, str] = {}
+"""Tests of those that may be, by their ids, with the reason why the machine of CI cannot run them."""
 RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
 """Directory that tests/run made for this run: every component of its path is open to everybody."""
 
@@ -163,12 +167,19 @@ def need():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Fail what is skipped for the want of something that tests/run provides, where tests/run had the whole say."""
+    """On CI, fail what is skipped and should not be."""
     report = yield
-    if ON_CI and report.skipped and not hasattr(report, "wasxfail") and PROVIDED in _reason(report):
+    if ON_CI and report.skipped and not hasattr(report, "wasxfail") and is_wanted(item.nodeid, _reason(report)):
         report.outcome = "failed"
-        report.longrepr = _reason(report)
+        report.longrepr = f"skipped on CI: {_reason(report)}"
     return report
+
+
+def is_wanted(test: str, reason: str) -> bool:
+    """Whether a test has to run on CI: what is missing is something that tests/run provides, or where it is says so."""
+    return PROVIDED in reason or (
+        test.removeprefix("tests/").partition("/")[0] in NONE_SKIPPED and test not in EXCEPTIONS
+    )
 
 
 def _reason(report):
