@@ -1,19 +1,45 @@
-"""The figures of the benchmarks, as a table at the end of the run."""
+"""The figures of the benchmarks, as a table and sentences at the end of the run."""
 
 from __future__ import annotations
 
+import json
+import os
+import statistics
+from pathlib import Path
+
 import pytest
 
+ROUNDS = int(os.environ.get("ROOTLESS_BENCH_ROUNDS", "7"))
+MEASURE = Path(__file__).with_name("measure.py")
+PEERS = ("runc", "crun")
 FIGURES = pytest.StashKey[list]()
 
 
 @pytest.fixture
-def figure(request):
-    """Return a function that records a comparison: its name, our (CPU, wall) in ms, the other runtime, that one's."""
+def medians(user):
+    """Return a function that measures steps and returns, by their names, medians of CPU and wall milliseconds."""
 
-    def record(name, ours, peer, theirs):
-        cpu, wall = (f"{our:.1f} / {their:.1f} = {our / their:.2f}" for our, their in zip(ours, theirs, strict=True))
-        _stashed(request.config).append(f"| {name} | {peer} | {cpu} | {wall} |")
+    def measure(steps, prefix=(), **options):
+        task = json.dumps({"rounds": ROUNDS, "steps": steps})
+        words = [*prefix, "/usr/bin/python3", "-I", MEASURE]
+        done = user.run(words, input=task, timeout=500, check=True, **options)
+        return {
+            name: tuple(map(statistics.median, zip(*figures, strict=True)))
+            for name, figures in json.loads(done.stdout).items()
+        }
+
+    return measure
+
+
+@pytest.fixture
+def figure(request):
+    """Return a function that records a comparison: its name, and by runtime (CPU, wall) in milliseconds."""
+
+    def record(name, found):
+        cells = []
+        for ours, *theirs in zip(*(found.get(runtime, (None, None)) for runtime in ("rootless", *PEERS)), strict=True):
+            cells += [f"{ours:.1f}", *(f"/ {their:.1f} = {ours / their:.2f}" if their else "" for their in theirs)]
+        _stashed(request.config).append(f"| {name} | {' | '.join(cells)} |")
 
     return record
 
@@ -32,7 +58,8 @@ def pytest_terminal_summary(terminalreporter, config):
     figures = _stashed(config)
     if not figures:
         return
-    terminalreporter.section("figures: rootless / the other = ratio, medians in milliseconds")
-    terminalreporter.line("| | the other | CPU | wall |\n| --- | --- | --- | --- |")
+    terminalreporter.section(f"figures: medians of {ROUNDS} in milliseconds; rootless / the other's = ratio")
+    heads = [f"{what}{peer}" for what in ("CPU", "wall") for peer in ("", *(f" / {peer}'s" for peer in PEERS))]
+    terminalreporter.line(f"| | {' | '.join(heads)} |\n|{' --- |' * (1 + len(heads))}")
     for line in sorted(figures, key=lambda line: not line.startswith("|")):
         terminalreporter.line(line)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.test_speed import medians
 from tests.engines.engines import IMAGE, make_image, opened_podman
-
-__all__ = ["medians"]
 
 
 @pytest.fixture
@@ -20,14 +17,9 @@ def podman(user, need, rootless_command):
 
 def test_podman_run(podman, need, medians, figure):
     """Everything that is started for it counts: podman, conmon, the runtime, the clean-up."""
-    peer = need("runc")
+    runtimes = {"rootless": "rootless", "runc": need("runc")}
     steps = [
-        {
-            "name": runtime,
-            "argv": [*podman.under(runtime), "run", "--rm", IMAGE, "true"],
-            "orphans": True,
-        }
-        for runtime in ("rootless", peer)
+        {"name": name, "argv": [*podman.under(runtime), "run", "--rm", IMAGE, "true"], "orphans": True}
+        for name, runtime in runtimes.items()
     ]
-    found = medians(steps, env=podman.env)
-    figure("podman run --rm", found["rootless"], "runc", found[peer])
+    figure("`podman run --rm`", medians(steps, env=podman.env))

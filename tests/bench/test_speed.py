@@ -1,117 +1,156 @@
-"""How long the verbs take, side by side with runc and crun: figures for people, in the summary of the run.
+"""How long the verbs take, and what they hold, side by side with runc and crun: figures for people.
 
-None fails a test. ROOTLESS_BENCH_ROUNDS says how many times each is measured; docs/speed.md has those of 40 rounds.
+They are in the summary of the run, and none fails a test. ROOTLESS_BENCH_ROUNDS says how many times each is measured;
+docs/speed.md has those of a run with more.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.user.boxes import config_with_maps
-from tests.user.bundles import make_bundle
-from tests.user.cgroup2 import cgroup2
+from tests.bench.conftest import PEERS
+from tests.user.boxes import config_with_maps, own_mappings
+from tests.user.bundles import make_bundle, own
+from tests.user.cgroup2 import View, cgroup2
+from tests.user.containers import Reader, resident
+from tests.user.tracing import looked_at, opened
 
 __all__ = ["cgroup2"]
 
-ROUNDS = int(os.environ.get("ROOTLESS_BENCH_ROUNDS", "7"))
-MEASURE = Path(__file__).with_name("measure.py")
-PODMAN = Path(__file__).parent.parent / "unit/data/podman_seccomp.json"
+DATA = Path(__file__).parent.parent / "unit/data"
 MANY = 100
+UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+class World:
+    """Where the runtimes are compared.
+
+    Attributes:
+        prefix: what comes before their command lines.
+        options: for `user.run`.
+        cgroup: the path of a cgroup that is the user's; nothing where there is none.
+        peers: those that can run here.
+    """
+
+    def __init__(self, view=None, *, delegated=False):
+        self.prefix = view.prefix() if view else []
+        self.options = view.options if view else {}
+        self.cgroup = view.path if delegated else ""
+        self.peers = PEERS if view or UNIFIED else tuple(peer for peer in PEERS if peer != "crun")
+
+    def flags(self, runtime):
+        """Return the global flags that a runtime needs here."""
+        return ["--cgroup-manager=disabled"] if runtime == "crun" and not self.cgroup else []
 
 
 @pytest.fixture
-def medians(user):
-    """Return a function that measures steps and returns, by their names, medians of CPU and wall milliseconds."""
+def plain(user):
+    """No cgroup is the user's. crun 1.21 refuses a host that has controllers in cgroup v1: root shows it another."""
+    if UNIFIED or os.geteuid() != 0:
+        yield World()
+        return
+    view = View(user, delegated=False)
+    yield World(view)
+    view.close()
 
-    def measure(steps, prefix=(), **options):
-        task = json.dumps({"rounds": ROUNDS, "steps": steps})
-        words = [*prefix, "/usr/bin/python3", "-I", MEASURE]
-        done = user.run(words, input=task, timeout=500, check=True, **options)
-        return {
-            name: tuple(map(statistics.median, zip(*figures, strict=True)))
-            for name, figures in json.loads(done.stdout).items()
-        }
 
-    return measure
+@pytest.fixture
+def delegated(cgroup2):
+    """A cgroup is the user's."""
+    return World(cgroup2, delegated=True)
 
 
 @pytest.fixture
 def compare(user, rootless_command, need, medians, figure):
-    """Return a function that measures the steps of two runtimes, interleaved, and records what each takes.
+    """Return a function that measures the steps of all runtimes, interleaved, and records what each takes.
 
-    It takes a function that returns the steps of one runtime, given its command line and its name, then the other
-    runtime, and what medians() takes.
+    It takes a function that returns the steps of one runtime, given its command line and its name, and a World.
     """
 
-    def measure(steps_of, peer="runc", **options):
-        programs = {"rootless": rootless_command, peer: need(peer)}
+    def measure(steps_of, world):
+        programs = {"rootless": rootless_command} | {peer: need(peer) for peer in world.peers}
         steps = [
             step | ({"name": f"{name}: {step['name']}"} if "name" in step else {})
             for name, program in programs.items()
-            for step in steps_of([program, "--root", str(user.tmp / name)], name)
+            for step in steps_of([program, "--root", str(user.tmp / name), *world.flags(name)], name)
         ]
-        found = medians(steps, **options)
+        found = medians(steps, world.prefix, **world.options)
         for each in dict.fromkeys(name.partition(": ")[2] for name in found):
-            figure(each, found[f"rootless: {each}"], peer, found[f"{peer}: {each}"])
+            figure(each, {runtime: found[f"{runtime}: {each}"] for runtime in programs})
 
     return measure
 
 
-def a_config(user, *args, seccomp=False):
+def a_config(user, *args):
     """Return a config.json that runc too can run without root."""
-    config = config_with_maps(user, *args)
-    if seccomp:
-        config["linux"]["seccomp"] = json.loads(PODMAN.read_text())
+    return config_with_maps(user, *args)
+
+
+def podmans_config(user, *args):
+    """Return the config.json that podman wrote, with files of this test where there were podman's."""
+    config = json.loads((DATA / "configs/podman.json").read_text())
+    config["process"] |= {"args": list(args)}
+    del config["process"]["rlimits"]
+    config["root"]["path"] = "rootfs"
+    userdata = user.tmp / "userdata"
+    (userdata / "shm").mkdir(parents=True)
+    for name in ("hosts", "hostname", ".containerenv"):
+        (userdata / name).touch()
+    own(user, userdata)
+    for mount in config["mounts"]:
+        mount["source"] = mount["source"].replace(mount["source"].rpartition("userdata")[0], f"{user.tmp}/", 1)
+    config["linux"]["seccomp"] = json.loads((DATA / "podman_seccomp.json").read_text())
+    config["linux"]["namespaces"].append({"type": "user"})
+    config["linux"] |= own_mappings(user)
     return config
 
 
-def runs_of(bundle, what, *flags):
+def runs_of(bundle, what):
     """Return the function that gives compare() one step: a whole `run`."""
     return lambda command, name: [
-        {"name": what, "argv": [*command, *flags, "run", "--no-new-keyring", "--bundle", str(bundle), name]}
+        {"name": what, "argv": [*command, "run", "--no-new-keyring", "--bundle", str(bundle), name]}
     ]
 
 
-@pytest.mark.parametrize("seccomp", [False, True], ids=["minimal", "podman's seccomp profile"])
-def test_run_true(user, compare, seccomp):
-    bundle = make_bundle(user, a_config(user, "true", seccomp=seccomp))
-    kind = "podman's seccomp profile" if seccomp else "a minimal config"
-    compare(runs_of(bundle, f"run true, {kind}"))
+@pytest.mark.parametrize(
+    ("configure", "what"),
+    [(a_config, "a minimal config"), (podmans_config, "podman's config")],
+    ids=["minimal", "podman's"],
+)
+def test_run_true(user, compare, plain, configure, what):
+    compare(runs_of(make_bundle(user, configure(user, "true")), f"`run true`, {what}"), plain)
 
 
-def test_run_true_in_a_cgroup_of_ones_own(user, compare, cgroup2):
+def test_run_true_in_a_cgroup_of_ones_own(user, compare, delegated):
     config = a_config(user, "true")
-    config["linux"]["cgroupsPath"] = f"{cgroup2.path}/box"
-    bundle = make_bundle(user, config)
-    for peer in ("crun", "runc"):
-        compare(runs_of(bundle, "run true, in a delegated cgroup"), peer, prefix=cgroup2.prefix(), **cgroup2.options)
+    config["linux"]["cgroupsPath"] = f"{delegated.cgroup}/box"
+    compare(runs_of(make_bundle(user, config), "`run true`, in a delegated cgroup"), delegated)
 
 
-def test_the_verbs_of_a_life(user, compare):
-    bundle = str(make_bundle(user, a_config(user, "sleep", "600", seccomp=True)))
+def test_the_verbs_of_a_life(user, compare, plain):
+    bundle = str(make_bundle(user, podmans_config(user, "sleep", "600")))
 
     def steps_of(command, name):
         pid_file = str(user.tmp / f"{name}.pid")
         create = ["create", "--no-new-keyring", "--bundle", bundle, "--pid-file", pid_file, name]
         return [
-            {"name": "create", "argv": [*command, *create]},
-            {"name": "state", "argv": [*command, "state", name]},
-            {"name": "start", "argv": [*command, "start", name]},
-            {"name": "exec true", "argv": [*command, "exec", name, "true"]},
-            {"name": "list", "argv": [*command, "list", "--format", "json"]},
-            {"name": "kill", "argv": [*command, "kill", name, "KILL"]},
+            {"name": "`create`, podman's config", "argv": [*command, *create]},
+            {"name": "`state`", "argv": [*command, "state", name]},
+            {"name": "`start`", "argv": [*command, "start", name]},
+            {"name": "`exec true`", "argv": [*command, "exec", name, "true"]},
+            {"name": "`list`", "argv": [*command, "list", "--format", "json"]},
+            {"name": "`kill`", "argv": [*command, "kill", name, "KILL"]},
             {"await_end": pid_file},
-            {"name": "delete", "argv": [*command, "delete", name]},
-            {"name": "state of an unknown id", "argv": [*command, "state", name], "status": 1},
+            {"name": "`delete`", "argv": [*command, "delete", name]},
+            {"name": "`state` of an unknown id", "argv": [*command, "state", name], "status": 1},
         ]
 
-    compare(steps_of)
+    compare(steps_of, plain)
 
 
 def test_list_of_many(user, rootless_command, medians, note):
@@ -126,4 +165,48 @@ def test_list_of_many(user, rootless_command, medians, note):
         many = medians([{"name": "list", "argv": listing}])["list"][0]
     finally:
         user.run([*command, "delete", "--force", "--regex", ".*"], check=True)
-    note(f"list: {(many - few) / MANY:.3f} ms of CPU for each further container")
+    note(f"`list`: {(many - few) / MANY:.3f} ms of CPU for each further container")
+
+
+def test_what_a_start_is_made_of(user, rootless_command, medians, note):
+    """What is there without any code of ours: the interpreter; and with little of it: a verb that finds nothing."""
+    python = Path(rootless_command).read_text().splitlines()[0].removeprefix("#!").split()
+    version = [rootless_command, "--version"]
+    found = medians([{"name": "Python", "argv": [*python, "-c", "pass"]}, {"name": "ours", "argv": version}])
+    for name, what in (("Python", f"`{Path(python[0]).name} {python[1]} -c pass`"), ("ours", "`rootless --version`")):
+        note("{}: {:.1f} ms of CPU, {:.1f} wall".format(what, *found[name]))
+
+
+def test_memory_of_a_waiting_run_and_of_a_created_container(user, rootless_command, need, plain, note):
+    held = {}
+    for name in ("rootless", *plain.peers):
+        program = rootless_command if name == "rootless" else need(name)
+        command = [*plain.prefix, program, "--root", user.tmp / name, *plain.flags(name)]
+        bundle = make_bundle(user, a_config(user, "sh", "-c", "echo up; exec cat"), name=f"{name}-bundle")
+        words = ["run", "--no-new-keyring", "--bundle", bundle, name]
+        with user.popen([*command, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **plain.options) as running:
+            assert Reader(running.stdout).line() == "up"
+            waiting = resident(running.pid)
+            running.stdin.close()
+            assert running.wait() == 0
+        pid_file = user.tmp / f"{name}.pid"
+        words = ["create", "--no-new-keyring", "--bundle", bundle, "--pid-file", pid_file, name]
+        nothing = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        user.run([*command, *words], check=True, **nothing, **plain.options)
+        held[name] = waiting, resident(int(pid_file.read_text()))
+        user.run([*command, "delete", "--force", name], check=True, **plain.options)
+    for place, what in enumerate(("a waiting foreground `run`", "a created container")):
+        told = ", ".join(f"{name} {figures[place] / 1024:.1f}" for name, figures in held.items())
+        note(f"MB of memory that {what} holds: {told}")
+
+
+def test_files_that_a_run_opens(user, rootless_command, need, note):
+    bundle = make_bundle(user, a_config(user, "true"))
+    calls = looked_at(user, need, rootless_command, "--root", user.tmp / "state", "run", "--bundle", bundle, "c")
+    python = Path(rootless_command).read_text().splitlines()[0].removeprefix("#!").split()
+    alone = looked_at(user, need, *python, "-c", "pass")
+    for what, whole, pythons in (
+        ("files that `run` opens", opened(calls), opened(alone)),
+        ("calls of `run` with a path", calls, alone),
+    ):
+        note(f"{what}: {len(whole)}, {len(pythons)} of them by Python's own start")

@@ -166,6 +166,12 @@ def executors(user) -> set[int]:
     return found
 
 
+def resident(pid: int) -> int:
+    """Return how much memory a process has that is its own or shared, in KiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
 def children_of(pid: int) -> list[int]:
     """Return the children of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

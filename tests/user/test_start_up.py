@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.user.boxes import config_with_maps, status_of
+from tests.user.boxes import config_with_maps
 from tests.user.bundles import base_config, make_bundle
 from tests.user.cgroup2 import cgroup2
-from tests.user.containers import Reader, Rootless, executors
+from tests.user.containers import Reader, Rootless, executors, resident
+from tests.user.tracing import looked_at, opened
 
 __all__ = ["cgroup2"]
 
@@ -39,20 +40,6 @@ def installed(user, rootless_command):
     command.write_text(script.replace(image, str(own_image)))
     command.chmod(0o755)
     return command, own_image
-
-
-def looked_at(user, need, *words):
-    """Return the calls that a program itself makes with paths, in order, each with its path and whether it found it."""
-    trace = user.tmp / "trace"
-    done = user.run([need("strace"), "-o", trace, "-e", "trace=%file", *words], check=True)
-    assert not done.stderr
-    lines = [line for line in trace.read_text().splitlines() if '"' in line]
-    return [(line.partition("(")[0], line.split('"')[1], " = -1 " not in line) for line in lines]
-
-
-def opened(calls):
-    """Return the files among the calls that were opened."""
-    return [path for call, path, found in calls if found and call in {"open", "openat"}]
 
 
 def test_run_opens_few_files_before_it_reads_the_bundle(user, rootless_command, need):
@@ -144,24 +131,22 @@ def test_a_result_that_nobody_can_take_is_no_traceback(user, rootless_command):
 
 
 def test_a_waiting_foreground_run_holds_no_more_memory_than_runc(user, rootless, need):
-    resident = {}
+    held = {}
     for name, command in (("rootless", rootless.argv()), ("runc", [need("runc"), "--root", user.tmp / "runc"])):
         bundle = make_bundle(user, config_with_maps(user, "sh", "-c", "echo up; exec cat"), name=name)
         words = [*command, "run", "--bundle", bundle, name]
         with user.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
             assert Reader(running.stdout).line() == "up"
-            lines = Path(f"/proc/{running.pid}/status").read_text().splitlines()
-            resident[name] = int(status_of(lines, "VmRSS").split()[0])
+            held[name] = resident(running.pid)
             running.stdin.close()
             assert running.wait() == 0
-    assert resident["rootless"] <= resident["runc"], resident
+    assert held["rootless"] <= held["runc"], held
 
 
 def test_a_created_container_holds_at_most_a_megabyte(user, rootless):
     bundle = make_bundle(user, base_config("true"))
     rootless.create("held", bundle)
-    lines = Path(f"/proc/{rootless.pid('held')}/status").read_text().splitlines()
-    assert int(status_of(lines, "VmRSS").split()[0]) <= 1024
+    assert resident(rootless.pid("held")) <= 1024
 
 
 def test_a_detached_container_leaves_no_process_of_ours(user, rootless):
