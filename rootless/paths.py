@@ -46,6 +46,18 @@ def absolute(path: str) -> str:
     return normal(join(posix.getcwd(), path))
 
 
+def resolved(path: str) -> str:
+    """Return the path that the links in `path` lead to, as os.path.realpath; one of nothing is only made absolute."""
+    try:
+        fd = posix.open(path, posix.O_PATH | posix.O_CLOEXEC)
+    except OSError:
+        return absolute(path)
+    try:
+        return posix.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        posix.close(fd)
+
+
 def exists(path: str) -> bool:
     """Whether there is something at `path`, links followed."""
     try:

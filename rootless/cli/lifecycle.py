@@ -147,11 +147,9 @@ def choose_bundle(options: Options) -> None:
                 fix=f"rootless new {word} makes a bundle; --bundle DIR says where the bundle of container {word} is",
                 code="RL-BUNDLE",
             )
-    from os.path import realpath
-
     options.bundle = word
     options.network = options.network or "auto"
-    name = paths.name(realpath(word))
+    name = paths.name(paths.resolved(word))
     options.container = "".join(c if c.isascii() and (c.isalnum() or c in "_+-.") else "_" for c in name) or "_"
 
 

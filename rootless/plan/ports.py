@@ -109,13 +109,15 @@ def _range(text: str, numbers: str) -> tuple[int, int]:
 
 def is_address(text: str) -> bool:
     """Whether `text` is an address of IPv4 or IPv6."""
-    from ipaddress import ip_address
+    from _socket import AF_INET, AF_INET6, inet_pton  # `ipaddress` would take 3 ms
 
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
+    for family in (AF_INET, AF_INET6):
+        try:
+            inet_pton(family, text)
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
 
 
 def _wrong(text: str, cause: str, fix: str = _FORM) -> RootlessError:

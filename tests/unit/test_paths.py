@@ -31,6 +31,16 @@ def test_a_path_is_joined_as_os_path_does(directory, path):
     assert paths.join(directory, path) == os.path.join(directory, path)
 
 
+def test_a_path_is_resolved_as_os_path_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there/../there")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for path in (".", "link", f"{tmp_path}/link/..", "/", "there/", "nowhere", "nowhere/.."):
+        assert paths.resolved(path) == os.path.realpath(path)
+    assert paths.resolved("dangling") == f"{tmp_path}/dangling"
+
+
 def test_what_is_there_exists(tmp_path):
     (tmp_path / "dangling").symlink_to("nowhere")
     for path in (tmp_path, tmp_path / "dangling", tmp_path / "nowhere", "nul\0"):

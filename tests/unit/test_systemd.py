@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import socket
-import threading
 
 import jeepney
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jeepney.low_level import HeaderFields, MessageType, Parser
+from jeepney.low_level import HeaderFields, MessageType
 
 from rootless.cgroup import dbus, systemd
 from rootless.errors import RootlessError
 from rootless.plan import properties, variant
 from rootless.plan.limits import Setting, settings
 from rootless.plan.properties import INFINITY, Property, of_annotations, of_settings
+from tests.manager import JOB, Manager, failure, removed, reply
 
 # --- Limits as properties --------------------------------------------------------------------------------------------
 
@@ -287,65 +286,6 @@ def test_what_is_not_dbus_is_refused_and_nothing_else(noise, example, place, byt
             continue
 
 
-class Manager(threading.Thread):
-    """Something at the other end of the socket, which says what it was told to; its place is that of a systemd."""
-
-    def __init__(self, directory, answers):
-        super().__init__(daemon=True)
-        self.socket = socket.socket(socket.AF_UNIX)
-        (directory / "systemd").mkdir()
-        self.socket.bind(str(directory / "systemd/private"))
-        self.socket.listen()
-        self.answers = answers
-        self.heard = []
-
-    def run(self):
-        try:
-            connection, _ = self.socket.accept()
-        except OSError:  # nobody has come
-            return
-        with connection:
-            heard = b""
-            while not heard.endswith(b"BEGIN\r\n"):
-                if not (data := connection.recv(4096)):
-                    return
-                heard += data
-            connection.sendall(b"DATA\r\nOK 0123\r\n")
-            parser = Parser()
-            for answer in self.answers:
-                while not (message := parser.get_next_message()):
-                    if not (data := connection.recv(65536)):
-                        return
-                    parser.add_data(data)
-                self.heard.append((message.header.fields[HeaderFields.member], message.body))
-                for each in answer(message.header.serial):
-                    connection.sendall(each)
-
-
-def reply(serial, signature="", body=()):
-    made = jeepney.Message(jeepney.Header(jeepney.Endianness.little, MessageType.method_return, 0, 1, 0, 5,
-                                          {HeaderFields.reply_serial: serial}), ())  # fmt: skip
-    if signature:
-        made.header.fields[HeaderFields.signature] = signature
-        made.body = body
-    return made.serialise()
-
-
-def failure(serial, name, text):
-    made = jeepney.Message(jeepney.Header(jeepney.Endianness.little, MessageType.error, 0, 1, 0, 6,
-                                          {HeaderFields.reply_serial: serial, HeaderFields.error_name: name,
-                                           HeaderFields.signature: "s"}), (text,))  # fmt: skip
-    return made.serialise()
-
-
-def removed(job, outcome):
-    made = jeepney.new_signal(
-        jeepney.DBusAddress("/org/freedesktop/systemd1", interface="org.freedesktop.systemd1.Manager"),
-        "JobRemoved", "uoss", (1, job, "x.scope", outcome),
-    )  # fmt: skip
-    return made.serialise(serial=9)
-
-
 class Wanted:
     """As much of a plan's Cgroup as it takes."""
 
@@ -370,9 +310,7 @@ def manager(tmp_path):
 
     yield start
     for each in started:
-        each.socket.shutdown(socket.SHUT_RDWR)
-        each.join(10)
-        each.socket.close()
+        each.close()
 
 
 @pytest.fixture
@@ -388,9 +326,6 @@ def answering(tmp_path, manager):
         return caught.value, started
 
     return start
-
-
-JOB = "/org/freedesktop/systemd1/job/1"
 
 
 def test_a_manager_that_hangs_up(answering):
