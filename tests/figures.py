@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import statistics
-from pathlib import Path
-
 import pytest
 
-ROUNDS = int(os.environ.get("ROOTLESS_BENCH_ROUNDS", "7"))
-MEASURE = Path(__file__).with_name("measure.py")
 PEERS = ("runc", "crun")
 FIGURES = pytest.StashKey[list]()
-
-
-@pytest.fixture
-def medians(user):
-    """Return a function that measures steps and returns, by their names, medians of CPU and wall milliseconds."""
-
-    def measure(steps, prefix=(), **options):
-        task = json.dumps({"rounds": ROUNDS, "steps": steps})
-        words = [*prefix, "/usr/bin/python3", "-I", MEASURE]
-        done = user.run(words, input=task, timeout=500, check=True, **options)
-        return {
-            name: tuple(map(statistics.median, zip(*figures, strict=True)))
-            for name, figures in json.loads(done.stdout).items()
-        }
-
-    return measure
 
 
 @pytest.fixture
@@ -58,7 +35,7 @@ def pytest_terminal_summary(terminalreporter, config):
     figures = _stashed(config)
     if not figures:
         return
-    terminalreporter.section(f"figures: medians of {ROUNDS} in milliseconds; rootless / the other's = ratio")
+    terminalreporter.section("figures: medians in milliseconds; rootless / the other's = ratio")
     heads = [f"{what}{peer}" for what in ("CPU", "wall") for peer in ("", *(f" / {peer}'s" for peer in PEERS))]
     terminalreporter.line(f"| | {' | '.join(heads)} |\n|{' --- |' * (1 + len(heads))}")
     for line in sorted(figures, key=lambda line: not line.startswith("|")):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.conftest import PEERS
+from tests.figures import PEERS
 from tests.user.boxes import config_with_maps, own_mappings
 from tests.user.bundles import make_bundle, own
 from tests.user.cgroup2 import View, cgroup2

@@ -12,7 +12,7 @@ import statistics
 
 import pytest
 
-from tests.bench.test_speed import MEASURE, ROUNDS
+from tests.bench.conftest import MEASURE, ROUNDS
 from tests.system.containers import Guest
 from tests.system.test_conformance_limits import MIB, config_of
 
@@ -51,4 +51,4 @@ def test_run_true(machine, figure, path, before, where):
     script = f"{before}\npython3 -I /mnt/host/{MEASURE.name} </mnt/host/steps.json"
     found = json.loads(machine.run(script, check=True, timeout=500).stdout)
     ours, theirs = (tuple(map(statistics.median, zip(*found[name], strict=True))) for name in PROGRAMS)
-    figure(f"run true, {where}", ours, "runc", theirs)
+    figure(f"`run true`, {where}", {"rootless": ours, "runc": theirs})

@@ -1,0 +1,29 @@
+"""What measures the programs that a benchmark compares."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from pathlib import Path
+
+import pytest
+
+ROUNDS = int(os.environ.get("ROOTLESS_BENCH_ROUNDS", "7"))
+MEASURE = Path(__file__).with_name("measure.py")
+
+
+@pytest.fixture
+def medians(user):
+    """Return a function that measures steps and returns, by their names, medians of CPU and wall milliseconds."""
+
+    def measure(steps, prefix=(), **options):
+        task = json.dumps({"rounds": ROUNDS, "steps": steps})
+        words = [*prefix, "/usr/bin/python3", "-I", MEASURE]
+        done = user.run(words, input=task, timeout=500, check=True, **options)
+        return {
+            name: tuple(map(statistics.median, zip(*figures, strict=True)))
+            for name, figures in json.loads(done.stdout).items()
+        }
+
+    return measure
