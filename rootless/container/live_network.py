@@ -239,7 +239,7 @@ def _start(live: LiveNetwork, network: Network, shared: Shared) -> Keeper:
 
 def _connect(live: LiveNetwork, network: Network, shared: Shared, keeper: Keeper, kept_by: Keeper) -> dict[str, Any]:
     """Give a container a link to the bridge, its addresses, and the ports of the host."""
-    from rootless.network import links
+    from rootless.network import backlog, links
 
     number = shared.free_number(live.linked())
     namespace = posix.open(f"/proc/{kept_by.pid}/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
@@ -252,6 +252,8 @@ def _connect(live: LiveNetwork, network: Network, shared: Shared, keeper: Keeper
     for address, prefix, gateway in addresses:
         links.settle(kept_by.netlink, address, prefix, gateway)
     forwarded = hostfwd.add(f"{live.path}/{SOCKET}", network.ports, addresses[0][0])
+    if forwarded:
+        backlog.lengthen(live.state["helper"][0])
     return {"number": number, "addresses": [address for address, _, _ in addresses], "forwarded": forwarded}
 
 

@@ -53,8 +53,11 @@ def look_up(options: Options) -> None:
                     code="RL-NETWORK",
                 )
             options.peer = running.read(state["pid"])
-            if state.get("network", {}).get("files"):
+            told = state.get("network", {})
+            if told.get("files"):
                 options.network_files = entry.path
+            elif told.get("mode") == NONE:
+                options.network_files = ""
     elif kind not in (AUTO, NONE, HOST, PASTA, SLIRP):
         from rootless.container import networks
 

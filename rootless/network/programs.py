@@ -130,9 +130,10 @@ class Program:
             RootlessError: `RL-PUBLISH`: one is refused.
         """
         if self.helper.name == SLIRP and ports:
-            from rootless.network.hostfwd import add
+            from rootless.network import backlog, hostfwd
 
-            add(f"{self._path}/{SOCKET}", ports, addresses[0])
+            hostfwd.add(f"{self._path}/{SOCKET}", ports, addresses[0])
+            backlog.lengthen(self.pid)
             posix.unlink(f"{self._path}/{SOCKET}")
 
     def kill(self) -> None:

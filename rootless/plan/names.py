@@ -84,16 +84,18 @@ def resolver(names: Names, host: HostNetwork, forwarder: str, *, shared: bool = 
         host: what the host has.
         forwarder: the address by which the helper passes questions to the host's first server; empty without one.
         shared: the container is on the host's network, where the host's loopback is its own.
-        alone: the container has its loopback only, and reaches none of the host's servers.
+        alone: the container has its loopback only: it reaches none of the host's servers.
     """
-    found = list(names.servers)
-    if not found and not alone:
-        found = [forwarder] if forwarder else []
-        found += [server for server in host.said("nameserver") if shared or not is_loopback(server)]
-    search = [" ".join(names.search)] if names.search else host.said("search")[-1:]
+    found, search, options = list(names.servers), [" ".join(names.search)] if names.search else [], []
+    if not alone:
+        if not found:
+            found = [forwarder] if forwarder else []
+            found += [server for server in host.said("nameserver") if shared or not is_loopback(server)]
+            options = host.said("options")
+        search = search or host.said("search")[-1:]
     lines = [f"nameserver {server}" for server in found[:_MOST_SERVERS]]
     lines += [f"search {domains}" for domains in search if domains != "."]
-    lines += [f"options {options}" for options in host.said("options") if not names.servers]
+    lines += [f"options {each}" for each in options]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -3,7 +3,7 @@
 Imported for a caller who says --network, and for a person who names a bundle: an engine has a network made itself.
 
 `auto` gives a container that has a network namespace of its own slirp4netns, which is usable a few milliseconds after
-it starts, or, where ports are published, pasta, which takes longer and keeps the addresses of who connects. When that
+it starts, or, where ports are published, pasta, which takes longer, but publishes them over IPv6 as well. When that
 one is missing or fails, it is the other; without either the container has its loopback only. docs/network.md has the
 figures that this rests on.
 """
@@ -256,6 +256,8 @@ def _check(context: Context, network: Network) -> None:
                 code="RL-PUBLISH",
             )
         network.mode = network.helpers[0].name
+    elif by_slirp and network.mode != PASTA and any(not port.address for port in network.ports):
+        context.adapted("", "ports are published on the host's addresses of IPv4 only: slirp4netns has no others")
     reached = network.mode == HOST or any(each.gateway for each in network.helpers)
     if not reached and any(address == names.HOST_GATEWAY for address, _ in network.names.hosts):
         raise RootlessError(

@@ -188,6 +188,21 @@ def test_slirp4netns_publishes_no_port_on_an_address_of_ipv6():
     assert [each.name for each in network_of("auto", publish=publish).helpers] == ["pasta"]
 
 
+@pytest.mark.parametrize(
+    ("mode", "publish", "told"),
+    [
+        ("slirp4netns", "8080:80", True),
+        ("slirp4netns", "127.0.0.1:8080:80", False),
+        ("backend", "8080:80", True),
+        ("auto", "8080:80", False),
+        ("pasta", "8080:80", False),
+    ],
+)
+def test_where_slirp4netns_publishes_is_told(mode, publish, told):
+    plan = plan_for(None, {"network": ANY}, network=mode, publish=(publish,), shared=Shared("backend", "10.89.0.0/24"))
+    assert any("of IPv4 only" in note.text for note in plan.notes) == told
+
+
 def test_the_hosts_gateway_has_to_be_open():
     error = no("slirp4netns", add_host=("db:host-gateway",))
     assert error.code == "RL-NAMES"

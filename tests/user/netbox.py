@@ -95,11 +95,12 @@ class _Namespaces:
 
 
 class NetUser(User):
-    """An ordinary user on the host of a NetBox; what User does is done there."""
+    """An ordinary user on the host of a NetBox, without any networks yet; what User does is done there."""
 
     def __init__(self, user: User, host: _Namespaces) -> None:
         self.__dict__.update(vars(user))
         self._host = host
+        self.env = user.env | {"XDG_CONFIG_HOME": str(user.tmp / "config")}
 
     def popen(self, argv, *, env=None, cwd=None, **options) -> subprocess.Popen:
         ids = ["setpriv", "--reuid", str(self.uid), "--regid", str(self.gid), "--clear-groups", "--"]
@@ -201,9 +202,23 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def make_net_bundle(user: User, *args: str, name: str = "bundle", **linux) -> Path:
-    """Make a bundle with the programs of this host in it: curl, ping, iperf3, python3; /servers.py is netservers.py."""
+    """Make a bundle with the programs of this host in it: curl, ping, iperf3, python3; /servers.py is netservers.py.
+
+    One of that name that is there already gets another config.json.
+    """
     bundle = user.tmp / name
-    rootfs = bundle / "rootfs"
+    if not bundle.exists():
+        _make_rootfs(bundle / "rootfs")
+    config = base_config(*args)
+    for source, target in (("/usr", "/usr"), (SERVERS, "/servers.py")):
+        config["mounts"].append({"destination": target, "source": str(source), "options": ["rbind", "ro"]})
+    config["linux"] |= linux
+    write_config(bundle, config)
+    own(user, bundle)
+    return bundle
+
+
+def _make_rootfs(rootfs: Path) -> None:
     for directory in ("dev", "etc", "proc", "sys", "tmp", "usr"):
         (rootfs / directory).mkdir(parents=True)
     for link in ("bin", "lib", "lib64", "sbin"):
@@ -213,13 +228,6 @@ def make_net_bundle(user: User, *args: str, name: str = "bundle", **linux) -> Pa
     (rootfs / "etc/resolv.conf").write_text(IMAGE)
     (rootfs / "etc/hosts").write_text(IMAGE)
     (rootfs / "servers.py").touch()
-    config = base_config(*args)
-    for source, target in (("/usr", "/usr"), (SERVERS, "/servers.py")):
-        config["mounts"].append({"destination": target, "source": str(source), "options": ["rbind", "ro"]})
-    config["linux"] |= linux
-    write_config(bundle, config)
-    own(user, bundle)
-    return bundle
 
 
 def helpers() -> dict[int, str]:
