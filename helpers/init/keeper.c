@@ -25,7 +25,8 @@ struct in6_ifreq {
     int index;
 };
 
-/* Strings: a link; its address; who routes for it. Numbers: the length of the prefix. */
+/* Strings: a link; its address; who routes for it. Numbers: the length of the prefix. Without that link it is another
+ * program that serves, whose own has its addresses. */
 int op_address6(const struct op *op)
 {
     struct in6_ifreq address = {.prefix_length = (uint32_t)op->n[0]};
@@ -36,7 +37,7 @@ int op_address6(const struct op *op)
         return failed("socket");
     address.index = route.rtmsg_ifindex = (int)if_nametoindex(text(op, 0));
     if (address.index == 0)
-        result = failed("if_nametoindex");
+        result = errno == ENODEV ? 0 : failed("if_nametoindex");
     else if (inet_pton(AF_INET6, text(op, 1), &address.address) != 1 ||
              inet_pton(AF_INET6, text(op, 2), &route.rtmsg_gateway) != 1)
         result = failed_with("inet_pton", EINVAL);

@@ -114,7 +114,10 @@ def _lines(bundle: Bundle, plan: Plan) -> Iterator[str]:
 def _outside(plan: Plan) -> Iterator[str]:
     if plan.network:
         yield f"Network: {plan.network}"
-        yield from (f"  {' '.join((helper.program, *helper.arguments))}" for helper in plan.network.helpers)
+        if plan.network.shared:
+            yield f"  {plan.network.shared.subnet} and fd00::/64"
+        for number, helper in enumerate(plan.network.served_by()):
+            yield f"  {'or, if that fails, by' if number else 'served by'} {helper}"
         yield from (f"  publish {port}" for port in plan.network.ports)
         yield ""
     if plan.cgroup:

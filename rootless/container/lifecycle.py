@@ -17,6 +17,7 @@ from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from rootless.container.store import Entry
@@ -144,6 +145,13 @@ def identity(pid: int) -> list[int]:
     return [pid, found.start_time if found else 0]
 
 
+def is_there(process: Sequence[int]) -> bool:
+    """Whether a process that identity() told is still alive."""
+    pid, start_time = process
+    found = Process.read(pid)
+    return bool(found and found.alive and found.start_time == start_time)
+
+
 def _first_process(state: dict[str, Any]) -> Process | None:
     """Return the container's process, or None when there is none, or the number is somebody else's."""
     process = Process.read(state["pid"])
@@ -191,4 +199,6 @@ def shown(state: dict[str, Any], now: str) -> dict[str, object]:
     network = state.get("network")
     if network:
         told["network"] = {name: network[name] for name in _NETWORK if name in network}
+        if "helper" in network and now != STOPPED and not is_there(network["helper"]):
+            told["network"] = {"mode": "none", "reason": f"{network['mode']} has ended"}
     return told

@@ -14,8 +14,8 @@ import posix
 
 from rootless import files, log, paths
 from rootless.bundle import jsontext
-from rootless.container.lifecycle import boot_id, identity
-from rootless.container.serving import alive, await_end, end
+from rootless.container.lifecycle import boot_id, identity, is_there
+from rootless.container.serving import await_end, end
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.network import hostfwd
 from rootless.network.keeper import Keeper
@@ -96,7 +96,7 @@ class LiveNetwork:
 
     def alive(self, name: str) -> bool:
         """Whether the process that is noted as `name` is there."""
-        return alive(self.state.get(name, _NOBODY))
+        return is_there(self.state.get(name, _NOBODY))
 
     def linked(self) -> set[int]:
         """Return the numbers that have a port of the bridge; none where that is gone.
@@ -200,7 +200,7 @@ def join(network: Network, root: str, container_id: str, kept_by: Keeper) -> dic
             else:
                 keeper.kill()
         base = names.hosts(network.names, member["addresses"], "")
-        own = " ".join(dict.fromkeys(name for name in (container_id, *network.names.own) if name))
+        own = " ".join(dict.fromkeys((container_id, *network.names.own)))
         live.members[container_id] = member | {"names": own, "base": base, "hosts": f"{root}/{container_id}/hosts"}
         live.write()
         live.tell_members()
@@ -225,11 +225,6 @@ def _start(live: LiveNetwork, network: Network, shared: Shared) -> Keeper:
             program.await_ready()
             links.plug_in(keeper.netlink, LINK)
             live.state["helper"] = identity(program.pid)
-        else:
-            log.warning(
-                f"network {shared.name} has no way to the outside: slirp4netns is not installed",
-                fix="install slirp4netns",
-            )
         keeper.go_on()
     except BaseException:
         keeper.kill()
@@ -274,7 +269,7 @@ def leave(root: str, name: str, container_id: str) -> None:
         await_end(live.state["keeper"])
 
 
-def is_there(root: str, name: str) -> bool:
+def exists(root: str, name: str) -> bool:
     """Whether there may be anything of a network."""
     return paths.exists(f"{root}/{_RUNNING}/{name}")
 

@@ -98,14 +98,17 @@ class Attachment:
         if not (self._helpers or self._network.mode == SHARED):
             return
         self._process = posix.pidfd_open(pid)
-        helper = self._helpers[0] if self._helpers else None
-        operations = keeper(self._network, pid, ipv6=bool(helper and helper.ipv6))
-        self._keeper = Keeper(operations, process=self._process)
-        if helper:
-            self._start(helper, self._keeper)
+        self._keeper = Keeper(keeper(self._network, pid), process=self._process)
+        self._start_next(self._keeper)
 
-    def _start(self, helper: Helper, kept_by: Keeper) -> None:
-        self._program = Program(helper, self._network, kept_by, self._entry.path)
+    def _start_next(self, kept_by: Keeper) -> None:
+        """Start the next helper that can be started, if there is one."""
+        self._program = None
+        while self._helpers and not self._program:
+            try:
+                self._program = Program(self._helpers[0], self._network, kept_by, self._entry.path)
+            except RootlessError as error:
+                self._give_up(error)
 
     def finish(self) -> None:
         """Return when the network is usable, and note in the container's state what it has.
@@ -116,11 +119,12 @@ class Attachment:
         if not self._keeper:
             return
         try:
-            serving = self._await_helper(self._keeper)
-            if serving:
-                self._note(serving, self._keeper)
-            elif self._network.mode == SHARED:
+            if self._network.mode == SHARED:
                 self._join_shared(self._keeper)
+            elif serving := self._await_helper(self._keeper):
+                self._note(serving, self._keeper)
+            else:
+                self._keeper.kill()
         finally:
             self._keeper.close()
             posix.close(self._process)
@@ -128,35 +132,34 @@ class Attachment:
 
     def _await_helper(self, kept_by: Keeper) -> Program | None:
         """Return the first helper that serves."""
-        while self._program:
-            helper = self._helpers.pop(0)
+        while program := self._program:
             try:
-                self._program.await_ready()
-                kept_by.go_on()
-                self._program.publish(self._network.ports, helper.addresses)
+                program.await_ready()
             except RootlessError as error:
-                self._program.kill()
-                if self._network.required or error.code == "RL-PUBLISH":
-                    raise
-                self._fall_back(error, kept_by)
+                self._give_up(error)
+                self._start_next(kept_by)
             else:
-                return self._program
+                kept_by.go_on()
+                program.publish(self._network.ports, program.helper.addresses)
+                return program
         return None
 
-    def _fall_back(self, error: RootlessError, kept_by: Keeper) -> None:
-        """Start the next helper, or go without one."""
-        self._program = None
+    def _give_up(self, error: RootlessError) -> None:
+        """Leave the first helper out, and say so.
+
+        Raises:
+            RootlessError: `error`, when it was the last one that could do what is asked for.
+        """
+        del self._helpers[0]
+        if self._network.required or (self._network.ports and not self._helpers):
+            raise error
+        why = f"{error.what}: {error.cause}"
+        self._told |= {"mode": self._helpers[0].name if self._helpers else NONE, "reason": why}
         if self._helpers:
-            log.info(f"{error.what}: {error.cause}: {self._helpers[0].name} is used")
-            self._told["mode"] = self._helpers[0].name
-            self._told["reason"] = f"{error.what}: {error.cause}"
-            self._write_files(self._helpers[0])
-            self._start(self._helpers[0], kept_by)
+            log.info(f"{why}: {self._helpers[0].name} is used")
         else:
-            log.warning(f"the container has its loopback only: {error.what}: {error.cause}", fix=error.fix)
-            self._told |= {"mode": NONE, "reason": f"{error.what}: {error.cause}"}
-            self._write_files(None)
-            kept_by.kill()
+            log.warning(f"the container has its loopback only: {why}", fix=error.fix)
+        self._write_files(self._helpers[0] if self._helpers else None)
 
     def _note(self, serving: Program, kept_by: Keeper) -> None:
         helper = serving.helper
@@ -167,13 +170,14 @@ class Attachment:
         self._told |= {
             "addresses": own,
             "ports": [port.as_data() for port in self._network.ports],
-            "processes": [identity(serving.pid), identity(kept_by.pid)],
+            "helper": identity(serving.pid),
+            "keeper": identity(kept_by.pid),
         }
 
     def _join_shared(self, kept_by: Keeper) -> None:
         from rootless.container import live_network
 
-        self._told["processes"] = [identity(kept_by.pid)]
+        self._told["keeper"] = identity(kept_by.pid)
         self._told |= live_network.join(self._network, parent(self._entry.path), self._entry.container_id, kept_by)
         kept_by.go_on()
 
@@ -222,8 +226,9 @@ def end(root: str, state: dict[str, Any]) -> None:
     told = state["network"]
     if state["bootId"] != boot_id():
         return
-    for process in told.get("processes", ()):
-        serving.end(process)
+    for name in ("helper", "keeper"):
+        if name in told:
+            serving.end(told[name])
     if told["mode"] == SHARED:
         from rootless.container import live_network
 

@@ -127,7 +127,7 @@ def _described(root: str, chosen: list[str]) -> Iterator[dict[str, Any]]:
     for name in chosen:
         shared = find(name)
         members = {}
-        if live_network.is_there(root, name):
+        if live_network.exists(root, name):
             with live_network.opened(root, name) as live:
                 members = {container_id: member["addresses"] for container_id, member in live.present().items()}
         yield shared.as_data() | {"containers": members}
@@ -142,7 +142,7 @@ def remove(options: Options) -> None:
     name = options.container
     find(name)
     root = state_root(options.root)
-    if live_network.is_there(root, name):
+    if live_network.exists(root, name):
         with live_network.opened(root, name) as live:
             if live.linked():
                 raise RootlessError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 import select
 
-from rootless.container.lifecycle import Process
+from rootless.container.lifecycle import is_there
 from rootless.container.members import send
 
 TYPE_CHECKING = False
@@ -14,13 +14,6 @@ if TYPE_CHECKING:
 
 _PATIENCE = 1000
 """Milliseconds in which what is told to end, or has nothing to do any more, ends."""
-
-
-def alive(process: Sequence[int]) -> bool:
-    """Whether a process, as lifecycle.identity() tells it, is there."""
-    pid, start_time = process
-    found = Process.read(pid)
-    return bool(found and found.alive and found.start_time == start_time)
 
 
 def end(process: Sequence[int]) -> None:
@@ -39,7 +32,7 @@ def _until_gone(process: Sequence[int], number: int) -> None:
     except OSError:
         return
     try:
-        if alive(process):
+        if is_there(process):
             if number:
                 send(opened, number)
             poll = select.poll()

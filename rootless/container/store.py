@@ -24,11 +24,13 @@ from rootless.errors import EXHAUSTED, RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Self
 
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 LONGEST_ID = 255
 """A file name has no more bytes."""
+_OTHERS = 0o077
 _STATE = "state.json"
 _CONFIG = "config.json"
 _SHAPE = {
@@ -48,6 +50,9 @@ _SHAPE = {
     "keyring": bool,
 }
 """What state.json holds."""
+_NETWORK_SHAPE = {"mode": str, "reason": str}
+_NO_NETWORK = {"mode": "", "reason": ""}
+"""In the place of one that a container does not have: it is not ours to make."""
 START_SOCKET = "start.sock"
 _RESCTRL = "resctrl"
 """Directories of resctrl that were made for the container, a line each; few have any."""
@@ -133,9 +138,9 @@ class Entry:
             state = None
         if (
             not isinstance(state, dict)
-            or any(type(state.get(name)) is not kind for name, kind in _SHAPE.items())
+            or not _has_shape(state, _SHAPE)
             or not isinstance(state.get("cgroup", ""), str)
-            or not isinstance(state.get("network", {}), dict)
+            or not _has_shape(state.get("network", _NO_NETWORK), _NETWORK_SHAPE)
         ):
             raise RootlessError(
                 f"cannot use {path}",
@@ -154,6 +159,8 @@ class Entry:
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
         try:
             with open(posix.open(name, flags, mode, dir_fd=self.fd), "wb") as file:
+                if mode & _OTHERS:
+                    posix.fchmod(file.fileno(), mode)  # whatever the umask
                 file.write(content)
         except OSError as error:
             raise _unusable(self.path, error) from None
@@ -410,6 +417,10 @@ def _open(root: str, container_id: str, lock: int) -> Entry | None:
             posix.close(fd)
             return None
     return Entry(root, container_id, fd)
+
+
+def _has_shape(found: object, shape: Mapping[str, type]) -> bool:
+    return isinstance(found, dict) and all(type(found.get(name)) is kind for name, kind in shape.items())
 
 
 def _unlink(name: str, directory: int) -> None:

@@ -7,7 +7,7 @@ import errno
 import posix
 
 from rootless.errors import RootlessError
-from rootless.plan.ports import TCP
+from rootless.plan.ports import HIGHEST, TCP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,23 +37,25 @@ def reserve(ports: Sequence[Port], first_port: int, publisher: Callable[[Port], 
         RootlessError: `RL-PUBLISH`: one is taken, is for root only, or is on an address that the host does not have.
     """
     for port in ports:
-        if port.outside:
-            error = _try(port, port.outside)
-            if error:
-                raise _refused(port, error, first_port, publisher)
-        else:
-            _choose(port, {other.outside for other in ports if other.protocol == port.protocol})
+        taken = {other.outside for other in ports if other.protocol == port.protocol}
+        error = _try(port, port.outside) if port.outside else _choose(port, taken)
+        if error:
+            raise _refused(port, error, first_port, publisher)
 
 
-def _choose(port: Port, taken: set[int]) -> None:
+def _choose(port: Port, taken: set[int]) -> int:
+    """Set `outside` to a port that is free; return 0, or the errno with which the kernel refuses every one."""
     for _ in range(_TRIES):
-        with_number = _bind(port, port.address or _ANY[0], 0)
+        try:
+            with_number = _bind(port, port.address or _ANY[0], 0)
+        except OSError as error:
+            return error.errno or errno.EINVAL
         number: int = with_number.getsockname()[1]
         with_number.close()
         if number not in taken and not _try(port, number):
             port.outside = number
-            return
-    raise RootlessError(f"cannot publish {port}", cause="no port of the host is free", code="RL-PUBLISH")
+            return 0
+    return errno.EADDRINUSE
 
 
 def _try(port: Port, number: int) -> int:
@@ -88,15 +90,18 @@ def _bind(port: Port, address: str, number: int) -> _socket.socket:
 
 def _refused(port: Port, number: int, first_port: int, publisher: Callable[[Port], str]) -> RootlessError:
     cause, fix = posix.strerror(number).lower(), ""
-    if number == errno.EADDRINUSE:
+    if number == errno.EADDRINUSE and not port.outside:
+        cause, fix = "no port of the host is free", "publish fewer, or end what listens (ss -ltup)"
+    elif number == errno.EADDRINUSE:
         container = publisher(port)
         who = f"container {container}" if container else holder(port)
         cause = f"port {port.outside} of the host is taken" + (f" by {who}" if who else "")
         fix = f"use another port, or leave the host's out (--publish {port.inside}) for a free one"
     elif number == errno.EACCES:
         cause = f"permission denied: ports below {first_port} are for root (net.ipv4.ip_unprivileged_port_start)"
+        free = port.outside + _OFFSET
         fix = (
-            f"use port {port.outside + _OFFSET}, or let root run: sysctl -w "
+            f"use port {free if first_port <= free <= HIGHEST else first_port}, or let root run: sysctl -w "
             f"net.ipv4.ip_unprivileged_port_start={port.outside}"
         )
     elif number == errno.EADDRNOTAVAIL:

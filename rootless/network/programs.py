@@ -93,19 +93,18 @@ class Program:
         try:
             poll = select.poll()
             poll.register(process, select.POLLIN)
-            poll.register(self._ready, select.POLLIN)
+            if self.helper.name == SLIRP:  # pasta ends when its child serves
+                poll.register(self._ready, select.POLLIN)
             ready = dict(poll.poll(_PATIENCE))
             if not ready:
-                self.kill()
-                raise _failed(self.helper, f"not ready after {_PATIENCE // 1000} s", "look at what keeps it")
-            if self.helper.name == SLIRP:
-                served = posix.read(self._ready, 1) == b"1" if self._ready in ready else False
+                cause = f"it is not ready after {_PATIENCE // 1000} s"
+            elif self.helper.name == SLIRP:
+                cause = "" if self._ready in ready and posix.read(self._ready, 1) == b"1" else self._said()
             else:
-                poll.unregister(self._ready)
-                served = bool(poll.poll(_PATIENCE)) and self._has_forked()
-            if not served:
+                cause = "" if self._has_forked() else self._said()
+            if cause:
                 self.kill()
-                raise _failed(self.helper, self._said())
+                raise _failed(self.helper, cause)
         finally:
             posix.close(process)
             posix.close(self._ready)
@@ -151,10 +150,10 @@ class Program:
             with open(f"{self._path}/{LOG}", "rb", buffering=0) as file:
                 text = file.read().decode("utf-8", "replace")
         except OSError:
-            return ""
+            text = ""
         told = text.partition("\nUsage:")[0]  # of a wrong option; what follows is long
         lines = [line.strip() for line in told.splitlines() if line.strip() and not line.startswith(_CHATTER)]
-        return "; ".join(lines[-2:])[-_TOLD:]
+        return "; ".join(lines[-2:])[-_TOLD:] or "it ended without a word"
 
 
 def _slirp(network: Network, helper: Helper, keeper: Keeper, ready: int, directory: int) -> list[str]:
@@ -191,7 +190,7 @@ def _failed(helper: Helper, cause: str, fix: str = "") -> RootlessError:
     other = PASTA if helper.name == SLIRP else SLIRP
     return RootlessError(
         f"{helper.name} gives the container no network",
-        cause=cause or "it ended without a word",
+        cause=cause,
         fix=fix or f"try --network {other}, or --network none",
         code="RL-NETWORK",
     )

@@ -15,7 +15,7 @@ _NEW_USER = 0x10000000
 _NEW_NETWORK = 0x40000000
 
 
-def keeper(network: Network, pid: int, ipv6: bool = False) -> list[Op]:  # noqa: FBT001, FBT002 - one of two
+def keeper(network: Network, pid: int) -> list[Op]:
     """Return the operations of the process that keeps a container's network: in its namespaces, and nothing else of it.
 
     It stays until the container's first process ends, and the helper until it does.
@@ -23,7 +23,6 @@ def keeper(network: Network, pid: int, ipv6: bool = False) -> list[Op]:  # noqa:
     Args:
         network: what was decided.
         pid: the container's first process.
-        ipv6: give the link of slirp4netns its address of IPv6, once that is there.
     """
     plan = [Op(ops.JOIN, _NEW_USER, f"/proc/{pid}/ns/user")] if network.owned else []
     plan += [Op(ops.JOIN, _NEW_NETWORK, f"/proc/{pid}/ns/net"), Op(ops.SESSION)]
@@ -34,7 +33,7 @@ def keeper(network: Network, pid: int, ipv6: bool = False) -> list[Op]:  # noqa:
     if network.mode == SHARED:
         plan.append(Op(ops.NETLINK))
     plan += [Op(ops.READY), Op(ops.WAIT_START)]
-    if ipv6:
+    if any(helper.ipv6 for helper in network.helpers):
         plan.append(Op(ops.ADDRESS6, 64, LINK, SLIRP_ADDRESS6, SLIRP_GATEWAY6, on_error=ops.ELSE))
     return [*plan, Op(ops.READY), Op(ops.AWAIT_END)]
 

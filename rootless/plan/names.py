@@ -24,7 +24,8 @@ class Names:
     Attributes:
         servers, search: of --dns and --dns-search; empty for the host's own.
         hosts: (address, name) of each --add-host; HOST_GATEWAY in the place of an address is the host's.
-        own: the container's host name and its id, by which it finds itself.
+        own: the container's host name and its id, by which it finds itself; config.json is not trusted with the lines
+            of a file that others read.
     """
 
     __slots__ = ("hosts", "own", "search", "servers")
@@ -35,7 +36,7 @@ class Names:
         self.servers = servers
         self.search = search
         self.hosts = hosts
-        self.own = own
+        self.own = [name for name in own if _is_name(name)]
 
 
 HOST_GATEWAY = "host-gateway"
@@ -51,7 +52,7 @@ def added(texts: Sequence[str]) -> list[tuple[str, str]]:
     for text in texts:
         name, _, address = text.partition(":")
         address = address.removeprefix("[").removesuffix("]")
-        if not name or any(blank in name for blank in " \t\n#") or not (is_address(address) or address == HOST_GATEWAY):
+        if not _is_name(name) or not (is_address(address) or address == HOST_GATEWAY):
             raise RootlessError(
                 f"--add-host {text!r}",
                 cause="it is not a name, a colon and an IP address",
@@ -60,6 +61,11 @@ def added(texts: Sequence[str]) -> list[tuple[str, str]]:
             )
         found.append((address, name))
     return found
+
+
+def _is_name(text: str) -> bool:
+    """Whether it is one word of hosts(5)."""
+    return bool(text) and text.isprintable() and " " not in text and "#" not in text
 
 
 def servers(texts: Sequence[str]) -> Sequence[str]:
@@ -108,7 +114,7 @@ def hosts(names: Names, addresses: Sequence[str], gateway: str, *, others: Seque
         gateway: the address by which it reaches the host; empty when it does not.
         others: (address, names) of other containers.
     """
-    own = " ".join(dict.fromkeys(name for name in names.own if name))
+    own = " ".join(dict.fromkeys(names.own))
     lines = [f"{address} {name}" for address, name in names.hosts if address != HOST_GATEWAY]
     if own:
         lines += [f"{address} {own}" for address in addresses or ("127.0.1.1",)]

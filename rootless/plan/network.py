@@ -13,7 +13,7 @@ from __future__ import annotations
 from rootless.errors import RootlessError
 from rootless.plan import names, ports
 from rootless.plan.idmaps import IdMaps
-from rootless.plan.network_helpers import PACKAGES, PASTA, SLIRP, helper
+from rootless.plan.network_helpers import PACKAGES, PASTA, SLIRP, TUN_FIX, helper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,13 +82,20 @@ class Network:
         whose = f" {self.of or (self.shared and self.shared.name)}" if self.of or self.shared else ""
         return f"{self.mode}{whose}: {self.why}"
 
+    def served_by(self) -> list[Helper]:
+        """Return the helpers of the host in the order in which they are tried."""
+        shared = self.shared.helper(self.host) if self.shared else None
+        return [shared] if shared else self.helpers
+
     def as_data(self) -> dict[str, object]:
         """Return it as JSON data."""
         data: dict[str, object] = {"mode": self.mode, "reason": self.why}
         if self.of or self.shared:
             data["of"] = self.of or (self.shared and self.shared.name)
-        if self.helpers:
-            data["helpers"] = [[each.program, *each.arguments] for each in self.helpers]
+        if self.shared:
+            data["subnet"] = self.shared.subnet
+        if self.served_by():
+            data["helpers"] = [[each.program, *each.arguments] for each in self.served_by()]
         if self.ports:
             data["ports"] = [port.as_data() for port in self.ports]
         return data
@@ -157,7 +164,7 @@ def _automatic(context: Context, host: HostNetwork, said: Names) -> Network:
     if not there:
         lack, fix = "neither slirp4netns nor pasta is installed", "install slirp4netns or passt"
     elif host.tun:
-        lack, fix = host.tun, "modprobe tun, and let users open it (chmod 666 /dev/net/tun)"
+        lack, fix = host.tun, TUN_FIX
     if lack:
         context.unmet("", f"the container has its loopback only: {lack}", fix)
         return Network(NONE, lack, host, said)
@@ -175,7 +182,7 @@ def _helped(context: Context, host: HostNetwork, said: Names, name: str, rest: s
             context, f"{name} is not installed", f"install {PACKAGES[name]}, or leave the choice to --network auto"
         )
     if host.tun:
-        raise _refused(context, host.tun, "modprobe tun, and let users open it (chmod 666 /dev/net/tun)")
+        raise _refused(context, host.tun, TUN_FIX)
     network = _own_namespace(context, Network(name, "asked for", host, said))
     network.helpers = [helper(name, rest, host)]
     return network
@@ -244,6 +251,12 @@ def _check(context: Context, network: Network) -> None:
             fix="leave --publish out, or use --network pasta",
             code="RL-PUBLISH",
         )
+    lack, fix = network.shared.lack(network.host) if network.shared else ("", "")
+    if network.shared and lack:
+        what = f"network {network.shared.name} has no way to the outside"
+        if network.ports:
+            raise RootlessError(f"cannot publish ports: {what}", cause=lack, fix=fix, code="RL-PUBLISH")
+        context.unmet("", f"{what}: {lack}", fix)
     by_slirp = network.mode == SHARED or any(each.name == SLIRP for each in network.helpers)
     six = next((port for port in network.ports if ":" in port.address), None)
     if six and by_slirp:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 SLIRP = "slirp4netns"
 PASTA = "pasta"
 PACKAGES = {SLIRP: "slirp4netns", PASTA: "passt"}
+TUN_FIX = "modprobe tun, and let users open it (chmod 666 /dev/net/tun)"
 LINK = "tap0"
 """The link that slirp4netns makes."""
 MTU = 65520
@@ -64,6 +65,10 @@ class Helper:
         self.dns = ""
         self.ipv6 = False
 
+    def __str__(self) -> str:
+        """Return how it is called, but for what is known only then."""
+        return " ".join((self.program, *self.arguments))
+
 
 def helper(name: str, options: str, host: HostNetwork) -> Helper:
     """Return a helper that is installed, with what stands behind its name in --network.
@@ -79,7 +84,7 @@ def _slirp(options: str, host: HostNetwork) -> Helper:
     for text in options.split(",") if options else ():
         key, _, value = text.partition("=")
         if key not in given or not value:
-            raise _refused(text, f"the options are {', '.join(given)}, each with =VALUE")
+            raise _refused(text, f"the options are {', '.join(given)}, each with =VALUE", "not an option of it")
         given[key] = value
     if given["port_handler"] != SLIRP:
         raise _refused(f"port_handler={given['port_handler']}", "leave it out: slirp4netns forwards the ports itself")
@@ -125,8 +130,8 @@ def _addresses(cidr: str) -> tuple[str, str, str]:
     return gateway, dns, own
 
 
-def _refused(text: str, fix: str) -> RootlessError:
-    return RootlessError(f"--network slirp4netns:{text}", cause="not an option of it", fix=fix, code="RL-NETWORK")
+def _refused(text: str, fix: str, cause: str = "not a value that it takes") -> RootlessError:
+    return RootlessError(f"--network slirp4netns:{text}", cause=cause, fix=fix, code="RL-NETWORK")
 
 
 def _pasta(options: str, host: HostNetwork) -> Helper:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 TCP = "tcp"
 UDP = "udp"
-_HIGHEST = 65535
+HIGHEST = 65535
 _FORM = (
     "write it as [IP:]HOST:CONTAINER[/tcp|/udp], such as 8080:80, 127.0.0.1:5353:53/udp, [::1]:8080:80, "
     "9000-9009:9000-9009"
@@ -100,8 +100,8 @@ def _parse(text: str) -> list[Port]:
 def _range(text: str, numbers: str) -> tuple[int, int]:
     first, dash, last = numbers.partition("-")
     ends = (first, last if dash else first)
-    if not all(end.isascii() and end.isdigit() and 1 <= int(end[:6]) <= _HIGHEST for end in ends):
-        raise _wrong(text, f"{numbers!r} is neither a port nor a range of ports from 1 to {_HIGHEST}")
+    if not all(end.isascii() and end.isdigit() and 1 <= int(end[:6]) <= HIGHEST for end in ends):
+        raise _wrong(text, f"{numbers!r} is neither a port nor a range of ports from 1 to {HIGHEST}")
     if int(ends[0]) > int(ends[1]):
         raise _wrong(text, f"the range {numbers} ends before it begins")
     return int(ends[0]), int(ends[1])

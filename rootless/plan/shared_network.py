@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless.errors import RootlessError
-from rootless.plan.network_helpers import MTU, SLIRP, SLIRP_GATEWAY6, Helper
+from rootless.plan.network_helpers import MTU, SLIRP, SLIRP_GATEWAY6, TUN_FIX, Helper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,9 +71,16 @@ class Shared:
         """Return the hardware address of a member: that of the next with its number is the same, as others know it."""
         return "02:00:" + ":".join(f"{byte:02x}" for byte in self._subnet[number].packed)
 
+    @staticmethod
+    def lack(host: HostNetwork) -> tuple[str, str]:
+        """Return why nothing leads outside, and the fix; nothing where slirp4netns does: pasta serves one address."""
+        if SLIRP not in host.programs:
+            return "slirp4netns is not installed", "install slirp4netns"
+        return (host.tun, TUN_FIX) if host.tun else ("", "")
+
     def helper(self, host: HostNetwork) -> Helper | None:
-        """Return what leads outside; None where slirp4netns is not installed: pasta serves one address only."""
-        if SLIRP not in host.programs or host.tun:
+        """Return what leads outside, if anything does."""
+        if self.lack(host)[0]:
             return None
         words = [f"--mtu={MTU}", f"--cidr={self.subnet}", "--disable-host-loopback", "--enable-ipv6"]
         return Helper(SLIRP, host.programs[SLIRP], words)

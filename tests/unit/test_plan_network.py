@@ -556,6 +556,7 @@ def test_hosts(names_said, addresses, gateway, text):
 
 
 def test_hosts_names_the_other_members_last():
+    assert hosts(said(own=("a\n192.0.2.1 evil.test", "c1")), ["10.89.0.4"], "").endswith("\n10.89.0.4 c1\n")
     assert hosts(said(), ["10.89.0.4"], "", others=[("10.89.0.5", "db")]).endswith("10.89.0.4 box c1\n10.89.0.5 db\n")
 
 
@@ -623,10 +624,25 @@ def test_a_shared_network_without_slirp4netns_has_no_way_outside():
     assert helper.arguments == [f"--mtu={MTU}", "--cidr=10.89.3.0/24", "--disable-host-loopback", "--enable-ipv6"]
 
 
+def test_without_slirp4netns_a_member_is_told_and_publishes_nothing():
+    shared = Shared("backend", "10.89.3.0/24")
+    plan = plan_for(facts={"network": host("pasta")}, network="backend", shared=shared)
+    (note,) = [note for note in plan.notes if "outside" in note.text]
+    assert note.text == "network backend has no way to the outside: slirp4netns is not installed"
+    error = no("backend", on=host("pasta"), shared=shared, publish=("80:80",))
+    assert (error.code, error.fix) == ("RL-PUBLISH", "install slirp4netns")
+
+
+def test_a_member_keeps_its_hardware_address():
+    assert Shared("backend", "10.89.3.0/24").hardware(4) == "02:00:0a:59:03:04"
+
+
 def test_a_member_is_served_by_nobody_of_its_own():
     network = network_of("backend", shared=Shared("backend", "10.89.3.0/24"))
     assert (network.mode, network.helpers, str(network)) == ("shared", [], "shared backend: asked for")
-    assert network.as_data() == {"mode": "shared", "reason": "asked for", "of": "backend"}
+    data = network.as_data()
+    assert data.pop("helpers")[0][:1] == ["/bin/slirp4netns"]
+    assert data == {"mode": "shared", "reason": "asked for", "of": "backend", "subnet": "10.89.3.0/24"}
     assert network.own_maps.uids == ((0, 1000, 1),)
 
 
@@ -639,10 +655,11 @@ def kinds(operations):
 
 def test_a_keeper_joins_waits_and_ends_with_the_container():
     network = network_of("slirp4netns")
-    plan = keeper(network, 42, ipv6=True)
+    plan = keeper(network, 42)
     assert [op.string("path") for op in plan if op.kind is ops.JOIN] == ["/proc/42/ns/user", "/proc/42/ns/net"]
     assert kinds(plan)[-5:] == [ops.READY, ops.WAIT_START, ops.ADDRESS6, ops.READY, ops.AWAIT_END]
-    assert ops.ADDRESS6 not in kinds(keeper(network, 42))
+    assert ops.ADDRESS6 not in kinds(keeper(network_of("pasta"), 42))
+    assert ops.ADDRESS6 in kinds(keeper(network_of("auto", publish=("80:80",)), 42))  # if slirp4netns has to do
     assert ops.NETLINK not in kinds(plan)
     assert all(op.on_error == ops.ELSE for op in plan if op.kind is ops.PROC_WRITE)
 

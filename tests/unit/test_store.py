@@ -452,6 +452,35 @@ def test_what_is_shown():
     assert "annotations" not in shown(state(), CREATED)
 
 
+def test_a_network_whose_helper_has_ended_is_shown_as_none():
+    told = {"mode": "pasta", "reason": "asked for", "addresses": ["192.0.2.1"], "keeper": [1, 1]}
+    here = {"network": told | {"helper": [os.getpid(), Process.read(os.getpid()).start_time]}}
+    gone = {"network": told | {"helper": [os.getpid(), 1]}}
+    as_it_was = {"mode": "pasta", "reason": "asked for", "addresses": ["192.0.2.1"]}
+    assert shown(state(**here), RUNNING)["network"] == as_it_was
+    assert shown(state(**gone), STOPPED)["network"] == as_it_was
+    assert shown(state(**gone), RUNNING)["network"] == {"mode": "none", "reason": "pasta has ended"}
+
+
+@pytest.mark.parametrize("network", [[], "pasta", {}, {"mode": 1, "reason": ""}])
+def test_a_state_with_a_broken_network_is_broken(root, network):
+    with store.claim(root, "c1") as entry:
+        entry.write(state(network=network))
+        assert code_of(entry.read) == "RL-STATE"
+
+
+def test_a_file_for_others_is_for_others_whatever_the_umask(root):
+    before = os.umask(0o077)
+    try:
+        with store.claim(root, "c1") as entry:
+            entry.put("hosts", b"", 0o644)
+            entry.put("config.json", b"")
+            modes = [os.stat(f"{entry.path}/{name}").st_mode & 0o777 for name in ("hosts", "config.json")]
+    finally:
+        os.umask(before)
+    assert modes == [0o644, 0o600]
+
+
 def test_a_lock_goes_with_its_descriptor(root):
     with store.claim(root, "c1") as entry:
         path = entry.path
