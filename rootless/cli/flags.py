@@ -211,7 +211,7 @@ _EXEC_FLAGS = (
 )
 
 CONTAINER = Word("CONTAINER", "container")
-_REGEX = Flag("-r --regex", SWITCH, "", "CONTAINER is a regular expression: every container whose id matches")
+_REGEX = Flag("-r --regex", SWITCH, "", "CONTAINER is a regular expression: every container in whose id it is found")
 _PAUSED = "A paused container's processes stand still, in the freezer of its cgroup, until resume."
 _LIFECYCLE = (
     "The life of a container: create makes it and holds it before its program, start lets the program run, "
@@ -276,7 +276,7 @@ ENGINE_VERBS = {
             _REGEX,
         ),
         (CONTAINER,),
-        examples=("rootless delete web1", "rootless delete --force --regex 'web.*'"),
+        examples=("rootless delete web1", "rootless delete --force --regex '^web'"),
     ),
     "list": Verb(
         "list your containers",

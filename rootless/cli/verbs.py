@@ -172,6 +172,7 @@ VERBS = {
             Flag("--lsm-profile", VALUE, "TYPE:NAME", "another security profile for its processes"),
             Flag("--lsm-mount-context", VALUE, "CONTEXT", "another SELinux context for its mounts"),
             Flag("--no-pivot", SWITCH, "", "change the root without pivot_root", ignored="criu changes the root"),
+            Flag("--no-new-keyring", SWITCH, "", "keep the caller's session keyring", ignored="criu makes none"),
             Flag(
                 "--no-subreaper",
                 SWITCH,

@@ -197,4 +197,4 @@ def _chosen(options: Options, root: str) -> list[str]:
         raise RootlessError(
             f"--regex {options.container!r}", cause=str(error), fix="write a regular expression", code="RL-REGEX"
         ) from None
-    return [container_id for container_id in store.ids(root) if pattern.fullmatch(container_id)]
+    return [container_id for container_id in store.ids(root) if pattern.search(container_id)]

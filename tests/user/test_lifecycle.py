@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.user.boxes import CRUN, config_with_maps
 from tests.user.bundles import base_config, make_bundle, write_config
 from tests.user.containers import Reader, Rootless, await_end, children_of, in_mount_namespace_of, until
 
@@ -469,15 +470,30 @@ def test_a_regular_expression_is_for_every_id_that_it_matches(rootless, bundle):
     for name in ("web1", "web2"):
         await_end(pids[name])
     assert [state["status"] for state in rootless.list()] == ["created", "stopped", "stopped"]
-    assert rootless("delete", "--regex", "we").returncode == 0
-    assert len(rootless.list()) == 3, "it matches whole ids"
-    assert rootless("delete", "-r", "web.*").returncode == 0
+    assert rootless("delete", "--regex", "^eb").returncode == 0
+    assert len(rootless.list()) == 3
+    assert rootless("delete", "-r", "eb").returncode == 0
     assert [state["id"] for state in rootless.list()] == ["db"]
     assert rootless("delete", "-f", "-r", ".*").returncode == 0
     assert rootless.list() == []
     done = rootless("delete", "--regex", "(")
     assert done.returncode == 1
     assert is_one_line(done.stderr)
+
+
+@pytest.mark.parametrize("either", ["rootless", CRUN], indirect=True)
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [("b1", ["db", "web2"]), ("^b", ["db", "web1", "web2"]), ("^web|b$", []), ("1$|^d", ["web2"]), ("e.[0-9]", ["db"])],
+)
+def test_where_a_regular_expression_is_found(either, pattern, left):
+    """Anywhere, unless it says where: as with crun."""
+    for name in ("web1", "web2", "db"):
+        either.create(config_with_maps(either.user), name=name)
+    words = [*either.command, "delete", "--force", "--regex", pattern]
+    assert either.user.run(words, **either.options).returncode == 0
+    found = either.user.run([*either.command, "list", "--quiet"], **either.options, check=True).stdout.split()
+    assert sorted(found) == left
 
 
 def test_a_zombie_is_a_stopped_container(rootless, user, rootless_command):
