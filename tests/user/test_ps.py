@@ -127,7 +127,7 @@ def test_an_executed_process_is_one_of_them(running):
 
 def test_kill_all_reaches_every_process(user, rootless):
     child = "(trap 'echo child; exit' TERM; while :; do sleep 0.1; done) &"
-    script = f"trap 'echo first' TERM; {child} {child} wait; wait"
+    script = f"trap 'echo first; told=yes' TERM; {child} {child} until [ $told ]; do wait; sleep 0.1; done; wait"
     rootless.create("c1", make_bundle(user, base_config("sh", "-c", script)))
     rootless.start("c1")
     first = rootless.pid("c1")

@@ -82,8 +82,11 @@ def set_command(bundle: Path, script: str) -> dict:
 
 
 def run_both(user, rootless_command, runc, bundle: Path) -> tuple[str, str]:
-    """Return what the bundle prints under rootless, as it is, and under runc, with the maps written out."""
-    ours = user.run([rootless_command, "run", bundle], check=True).stdout
+    """Return what the bundle prints under rootless, as it is, and under runc, with the maps written out.
+
+    Neither gives it a network.
+    """
+    ours = user.run([rootless_command, "run", "--bundle", bundle, "ours"], check=True).stdout
     config = json.loads((bundle / "config.json").read_text())
     write_config(bundle, for_runc(user, config))
     theirs = user.run([runc, "run", "--bundle", bundle, "oracle"], check=True).stdout
