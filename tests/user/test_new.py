@@ -81,9 +81,7 @@ SHELL = entry("bin/sh", tarfile.SYMTYPE, "busybox")
 
 
 def test_a_bundle_out_of_nothing_runs(user, new, run):
-    done = new(
-        "bundle", "--", "sh", "-c", "id -u; id -g; echo hello | sed s/h/H/; ls / | grep -c bin; pwd; ls -d /tmp"
-    )
+    done = new("bundle", "--", "sh", "-c", "id -u; id -g; echo hello | sed s/h/H/; ls / | grep -c bin; pwd; ls -d /tmp")
     assert (done.returncode, done.stderr) == (0, "")
     assert "programs, " in done.stdout
     assert "rootless run bundle" in done.stdout

@@ -115,6 +115,7 @@ WANTED = {
         "linux.namespaces",
         "linux.cgroupsPath",
         "linux.resources",
+        "linux.resources.devices",
         "process.oomScoreAdj",
         "process.rlimits[0]",
     },
