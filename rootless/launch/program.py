@@ -37,7 +37,7 @@ def not_found(op: Op, number: int) -> RootlessError:
     elif number == errno.ENOENT:
         cause = f"stat {name}: no such file or directory"
     elif number == errno.EISDIR:
-        cause = "is a directory"
+        cause = "permission denied: it is a directory"  # podman looks for the one, docker for the other
     elif number == errno.EACCES:
         cause = "permission denied"
         fix = "make it executable (chmod +x) and its directories searchable for the user of process.user"

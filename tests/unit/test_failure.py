@@ -142,7 +142,7 @@ def test_a_path_that_is_not_there():
     ("number", "words"),
     [
         (errno.EACCES, "permission denied"),
-        (errno.EISDIR, "is a directory"),
+        (errno.EISDIR, "permission denied: it is a directory"),
         (errno.ENOTDIR, "not a directory"),
         (errno.ELOOP, "too many levels of symbolic links"),
     ],

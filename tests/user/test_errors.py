@@ -228,8 +228,8 @@ CASES = {
     "directory": (
         config_with(args=["/bin"]),
         None,
-        f'exec: "/bin": is a directory (config.json: process.args[0]); fix: {IMAGE}',
-        "other",
+        f'exec: "/bin": permission denied: it is a directory (config.json: process.args[0]); fix: {IMAGE}',
+        "denied",
         "denied",
     ),
     "ELF interpreter missing": (
