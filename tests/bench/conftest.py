@@ -15,12 +15,12 @@ MEASURE = Path(__file__).with_name("measure.py")
 
 @pytest.fixture
 def medians(user):
-    """Return a function that measures steps and returns, by their names, medians of CPU and wall milliseconds."""
+    """Return a function that measures steps of `account` and returns, by their names, the medians of their figures."""
 
-    def measure(steps, prefix=(), **options):
+    def measure(steps, prefix=(), account=user, **options):
         task = json.dumps({"rounds": ROUNDS, "steps": steps})
         words = [*prefix, "/usr/bin/python3", "-I", MEASURE]
-        done = user.run(words, input=task, timeout=500, check=True, **options)
+        done = account.run(words, input=task, timeout=500, check=True, **options)
         return {
             name: tuple(map(statistics.median, zip(*figures, strict=True)))
             for name, figures in json.loads(done.stdout).items()

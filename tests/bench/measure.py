@@ -3,7 +3,8 @@
 Standard input: ``{"rounds": 9, "steps": [{"name": …, "argv": […], "status": 0}, {"await_end": "FILE with a pid"}]}``.
 The steps are taken in their order in every round, those of the programs that are compared side by side; a step without
 a name is not measured. CPU time is that of the program and of all that it waited for; with ``"orphans": true`` also
-that of what it left running, which is waited for, too: conmon calls the runtime, and outlives podman.
+that of what it left running, which is waited for, too: conmon calls the runtime, and outlives podman. With
+``"speaks": true`` the wall time until it has written something comes as a third figure.
 """
 
 from __future__ import annotations
@@ -18,23 +19,28 @@ import time
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def carry_out(step: dict) -> tuple[float, float]:
+def carry_out(step: dict) -> tuple[float, ...]:
     """Run one program to its end, with no input and nobody to read its output; return CPU and wall milliseconds."""
-    nothing = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(2)]
+    streams = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(2)]
     complaints = os.memfd_create("stderr")
+    streams.append((os.POSIX_SPAWN_DUP2, complaints, 2))
+    said, saying = os.pipe()
+    if step.get("speaks"):
+        streams.append((os.POSIX_SPAWN_DUP2, saying, 1))
     start = time.perf_counter()
-    pid = os.posix_spawn(
-        step["argv"][0], step["argv"], os.environ, file_actions=[*nothing, (os.POSIX_SPAWN_DUP2, complaints, 2)]
-    )
+    pid = os.posix_spawn(step["argv"][0], step["argv"], os.environ, file_actions=streams)
+    os.close(saying)
+    spoke = (time.perf_counter() - start,) if step.get("speaks") and os.read(said, 1) else ()
     _, status, usage = os.wait4(pid, 0)
     wall = time.perf_counter() - start
+    os.close(said)
     cpu = usage.ru_utime + usage.ru_stime + (await_orphans() if step.get("orphans") else 0)
     status = os.waitstatus_to_exitcode(status)
     if status != step.get("status", 0):
         said = os.pread(complaints, 4096, 0).decode()
         sys.exit(f"{step['argv']} ended with {status}: {said}")
     os.close(complaints)
-    return cpu * 1000, wall * 1000
+    return tuple(seconds * 1000 for seconds in (cpu, wall, *spoke))
 
 
 def await_orphans() -> float:
@@ -61,10 +67,10 @@ def await_end(pid_file: str) -> None:
 
 
 def main() -> None:
-    """Read the task, do it, print what was measured: ``{name: [[CPU, wall], …]}``."""
+    """Read the task, do it, print what was measured: ``{name: [[CPU, wall, …], …]}``."""
     task = json.load(sys.stdin)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    figures: dict[str, list[tuple[float, float]]] = {}
+    figures: dict[str, list[tuple[float, ...]]] = {}
     for _ in range(task["rounds"]):
         for step in task["steps"]:
             if "await_end" in step:
