@@ -97,7 +97,7 @@ def _carry_out(argv: list[str]) -> int:
 
         put(version(options))
         return 0
-    if options.verb in ("explain", "features"):
+    if options.verb in ("explain", "features", "doctor"):
         from rootless.cli.explain import VERBS
     elif options.verb in ("new", "spec"):
         from rootless.cli.bundles import VERBS

@@ -1,4 +1,4 @@
-"""The verbs that show what would be done, and what can be."""
+"""The verbs that show what would be done, what can be, and what cannot."""
 
 from __future__ import annotations
 
@@ -26,4 +26,19 @@ def features(options: Options) -> int:
     return 0
 
 
-VERBS = {"explain": explain, "features": features}
+def doctor(options: Options) -> int:
+    """Carry out `rootless doctor`."""
+    del options  # it has none
+    import os
+    import sys
+
+    from rootless.cli.output import put
+    from rootless.doctor.host import report
+
+    command = os.path.realpath(sys.argv[0])
+    text, status = report(command if os.path.basename(command) == "rootless" else "")
+    put(text)
+    return status
+
+
+VERBS = {"explain": explain, "features": features, "doctor": doctor}

@@ -109,6 +109,12 @@ VERBS = {
         (CONTAINER,),
         everyday=True,
     ),
+    "doctor": Verb(
+        "tell what this host lacks, and the command of an administrator that mends it",
+        (),
+        everyday=True,
+        about="What can be tried is tried. The exit status is 1 when no container can run here.",
+    ),
     **ENGINE_VERBS,
     "update": Verb(
         "change the limits of a container",

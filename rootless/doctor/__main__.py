@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rootless.doctor.host import lacks
+from rootless.doctor.host import report
 
 
 def main() -> int:
     """Print what lacks; return 1 when containers cannot run at all without it."""
     parser = argparse.ArgumentParser(prog="rootless.doctor", description="Tell what this host lacks, and the fix.")
     parser.add_argument("--command", default="", metavar="PATH", help="the installed command, for an AppArmor profile")
-    found = lacks(parser.parse_args().command)
-    sys.stdout.write("\n".join(map(str, found)) or "Nothing is missing on this host.")
-    sys.stdout.write("\n")
-    return 1 if any(lack.essential for lack in found) else 0
+    text, status = report(parser.parse_args().command)
+    sys.stdout.write(text)
+    return status
 
 
 if __name__ == "__main__":

@@ -12,9 +12,22 @@ import os
 import shlex
 import stat
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
+from rootless.doctor import network
+from rootless.doctor.lack import (
+    CLONE_NEWNS,
+    CLONE_NEWUSER,
+    Lack,
+    become_ordinary,
+    errno_in_child,
+    install,
+    read,
+    run_and_exit,
+    set_sysctl,
+    sysctl,
+    unshare,
+)
 from rootless.host import facts as host_facts
 from rootless.host import subids
 from rootless.plan.compile import KERNEL_FLOOR
@@ -24,42 +37,20 @@ if TYPE_CHECKING:
 
     from rootless.host.facts import Facts
 
-NOBODY = 65534
 
-CLONE_NEWNS = 0x00020000
-CLONE_NEWUSER = 0x10000000
-
-_PACKAGES = {
-    "debian": ("apt-get install", {"newuidmap": "uidmap", "pasta": "passt", "libseccomp": "libseccomp2"}),
-    "fedora": ("dnf install", {"newuidmap": "shadow-utils", "pasta": "passt", "libseccomp": "libseccomp"}),
-}
-
-
-class Lack:
-    """One thing that is missing.
-
-    Attributes:
-        what: the thing.
-        why: what does not work without it.
-        fix: the command that an administrator runs, or what to do where there is no command for it.
-        essential: no container runs without it.
-    """
-
-    __slots__ = ("essential", "fix", "what", "why")
-
-    def __init__(self, what: str, why: str, fix: str, *, essential: bool = False) -> None:
-        self.what = what
-        self.why = why
-        self.fix = fix
-        self.essential = essential
-
-    def __str__(self) -> str:
-        """Return three lines for a person."""
-        return f"missing: {self.what}\n    why: {self.why}\n    fix: {self.fix}"
+def report(command: str = "") -> tuple[str, int]:
+    """Return what is to be printed about this host, and the exit status: 1 when no container can run on it."""
+    found = lacks(command)
+    lines = [str(lack) for lack in found]
+    if all(lack.optional for lack in found):
+        lines.insert(0, "Nothing is missing on this host.")
+    return "".join(f"{line}\n" for line in lines), int(any(lack.essential for lack in found))
 
 
 def lacks(command: str = "") -> list[Lack]:
-    """Return what this host lacks, the essential first, for the caller; for real root, what ordinary users would lack.
+    """Return what this host lacks for the caller, the essential first, the optional last.
+
+    For real root, it is what ordinary users would lack.
 
     Args:
         command: path of the installed `rootless`, which an AppArmor profile has to name.
@@ -69,9 +60,9 @@ def lacks(command: str = "") -> list[Lack]:
     if not facts.nested:
         found += _id_programs() or _mapping(facts)
         found += _subordinate_ids(facts)
-    found += _network()
     found += _libseccomp()
-    return sorted(found, key=lambda lack: not lack.essential)
+    found += network.lacks(facts, try_them=not any(lack.essential for lack in found))
+    return sorted(found, key=lambda lack: (not lack.essential, lack.optional))
 
 
 # --- Kernel and user namespaces -----------------------------------------------------------------------------
@@ -89,17 +80,14 @@ def _kernel(facts: Facts) -> Iterable[Lack]:
 
 def _user_namespaces(facts: Facts, command: str) -> Iterable[Lack]:
     def create() -> None:
-        if facts.uid == 0 and not facts.nested:
-            os.setgroups(())
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-        _unshare(CLONE_NEWUSER)
+        become_ordinary(facts)
+        unshare(CLONE_NEWUSER)
         # Ubuntu's AppArmor lets the namespace come into being and takes its capabilities away.
-        _unshare(CLONE_NEWNS)
+        unshare(CLONE_NEWNS)
 
-    error = _errno_in_child(create)
+    error = errno_in_child(create)
     if error:
-        yield user_namespace_lack(error, _sysctl, command, essential=not facts.privileged)
+        yield user_namespace_lack(error, sysctl, command, essential=not facts.privileged)
 
 
 def user_namespace_lack(error: int, sysctl: Callable[[str], str], command: str, *, essential: bool) -> Lack:
@@ -115,23 +103,19 @@ def user_namespace_lack(error: int, sysctl: Callable[[str], str], command: str, 
     elif error == errno.EUSERS:
         what, fix = "room for another user namespace (32 lie within one another)", "run it outside of some of them"
     elif error == errno.ENOSPC:
-        what, fix = f"user namespaces ({limit} is {sysctl(limit) or 'too low'})", _set_sysctl(limit, 65536)
+        what, fix = f"user namespaces ({limit} is {sysctl(limit) or 'too low'})", set_sysctl(limit, 65536)
     elif sysctl("kernel.unprivileged_userns_clone") == "0":
         name = "kernel.unprivileged_userns_clone"
-        what, fix = f"user namespaces for ordinary users ({name} is 0)", _set_sysctl(name, 1)
+        what, fix = f"user namespaces for ordinary users ({name} is 0)", set_sysctl(name, 1)
     elif sysctl("kernel.apparmor_restrict_unprivileged_userns") not in ("", "0"):
         name = "kernel.apparmor_restrict_unprivileged_userns"
         what = f"AppArmor's leave to use user namespaces ({name} is {sysctl(name)})"
-        fix = _apparmor_profile(command) if command else _set_sysctl(name, 0)
+        fix = _apparmor_profile(command) if command else set_sysctl(name, 0)
     else:
         what = f"leave to make a user namespace (unshare: {os.strerror(error)})"
         why += "; a chroot, a seccomp filter of the container or service around this process, or SELinux refuses it"
         fix = "run it outside of that, or have it allow unshare(CLONE_NEWUSER)"
     return Lack(what, why, fix, essential=essential)
-
-
-def _set_sysctl(name: str, value: int) -> str:
-    return f"echo {name}={value} | sudo tee /etc/sysctl.d/90-rootless.conf && sudo sysctl --system"
 
 
 def _apparmor_profile(command: str) -> str:
@@ -153,8 +137,8 @@ def _apparmor_profile(command: str) -> str:
 def _id_programs() -> list[Lack]:
     why = "containers then have one user id, and images with files of several users cannot be used as they are"
     if not subids.programs():
-        return [Lack("newuidmap and newgidmap", why, _install("newuidmap", "newuidmap and newgidmap"))]
-    if "NoNewPrivs:\t1" in _read("/proc/self/status"):
+        return [Lack("newuidmap and newgidmap", why, install("newuidmap", "newuidmap and newgidmap"))]
+    if "NoNewPrivs:\t1" in read("/proc/self/status"):
         what = "the right to gain privileges from newuidmap and newgidmap (no_new_privs is set)"
         return [Lack(what, why, "start it outside of the sandbox, service or job that sets no_new_privs")]
     pairs = zip(subids.programs(), (host_facts.CAP_SETUID, host_facts.CAP_SETGID), strict=True)
@@ -209,7 +193,7 @@ def _subordinate_ids(facts: Facts) -> Iterable[Lack]:
 
 def grant(user: str, kinds: Iterable[str], first: int) -> str:
     """Return the command that gives `user` 65536 subordinate ids of the `kinds` ("uids", "gids") from `first` on."""
-    local = any(line.startswith(user + ":") for line in _read("/etc/passwd").splitlines())
+    local = any(line.startswith(user + ":") for line in read("/etc/passwd").splitlines())
     if not local:  # usermod knows local users only
         files = " ".join(f"/etc/sub{kind[:-1]}" for kind in kinds)
         return f"echo {shlex.quote(f'{user}:{first}:{subids.RANGE}')} | sudo tee -a {files}"
@@ -224,14 +208,14 @@ def _mapping(facts: Facts) -> Iterable[Lack]:
     ready, go = os.pipe(), os.pipe()
 
     def wait_for_maps() -> None:
-        _unshare(CLONE_NEWUSER)
+        unshare(CLONE_NEWUSER)
         os.write(ready[1], b"x")
         os.close(go[1])
         os.read(go[0], 1)
 
     child = os.fork()
     if child == 0:
-        _run_and_exit(wait_for_maps)
+        run_and_exit(wait_for_maps)
     os.close(ready[1])
     try:
         if os.read(ready[0], 1):
@@ -254,15 +238,6 @@ def _mapping(facts: Facts) -> Iterable[Lack]:
 # --- Programs and libraries ---------------------------------------------------------------------------------
 
 
-def _network() -> Iterable[Lack]:
-    if not subids.find_program("pasta") and not subids.find_program("slirp4netns"):
-        yield Lack(
-            "pasta or slirp4netns",
-            "a container with a network namespace of its own then has nothing but its loopback",
-            _install("pasta", "pasta or slirp4netns"),
-        )
-
-
 def _libseccomp() -> Iterable[Lack]:
     try:
         ctypes.CDLL("libseccomp.so.2")
@@ -270,68 +245,5 @@ def _libseccomp() -> Iterable[Lack]:
         yield Lack(
             "libseccomp",
             "a config.json with a seccomp profile, such as podman writes, is refused without it",
-            _install("libseccomp", "libseccomp"),
+            install("libseccomp", "libseccomp"),
         )
-
-
-def _install(thing: str, words: str) -> str:
-    family = os_family(_read("/etc/os-release"))
-    if family not in _PACKAGES:
-        return f"install the distribution's package of {words}"
-    manager, packages = _PACKAGES[family]
-    return f"sudo {manager} {packages[thing]}"
-
-
-def os_family(os_release: str) -> str:
-    """Return "debian", "fedora" or "" by the text of os-release(5)."""
-    words: set[str] = set()
-    for line in os_release.splitlines():
-        name, _, value = line.partition("=")
-        if name in ("ID", "ID_LIKE"):
-            words.update(value.strip("'\" ").split())
-    if words & {"debian", "ubuntu"}:
-        return "debian"
-    return "fedora" if words & {"fedora", "rhel", "centos"} else ""
-
-
-# --- Trying -------------------------------------------------------------------------------------------------
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def _sysctl(name: str) -> str:
-    return _read("/proc/sys/" + name.replace(".", "/")).strip()
-
-
-def _unshare(flags: int) -> None:
-    if sys.version_info >= (3, 12):
-        os.unshare(flags)
-        return
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.unshare(flags) < 0:
-        raise OSError(ctypes.get_errno(), "unshare")
-
-
-def _errno_in_child(action: Callable[[], None]) -> int:
-    """Run `action` in a child, which it may change as it likes, and return the errno that it failed with, or 0."""
-    child = os.fork()
-    if child == 0:
-        _run_and_exit(action)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def _run_and_exit(action: Callable[[], None]) -> None:
-    status = errno.ECANCELED
-    try:
-        action()
-        status = 0
-    except OSError as error:
-        status = error.errno or errno.ECANCELED
-    finally:
-        os._exit(status)

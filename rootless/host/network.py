@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PROGRAMS = ("slirp4netns", "pasta")
-_TUN = "/dev/net/tun"
+TUN = "/dev/net/tun"
 
 
 class HostNetwork:
@@ -69,9 +69,9 @@ def read() -> HostNetwork:
 
 def _tun() -> str:
     try:
-        posix.close(posix.open(_TUN, posix.O_RDWR | posix.O_CLOEXEC))
+        posix.close(posix.open(TUN, posix.O_RDWR | posix.O_CLOEXEC))
     except OSError as error:
-        return f"{_TUN}: {(error.strerror or str(error)).lower()}"
+        return f"{TUN}: {(error.strerror or str(error)).lower()}"
     return ""
 
 

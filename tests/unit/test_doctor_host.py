@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootless.doctor import host
+from rootless.doctor import host, network
+from rootless.doctor.lack import Lack, os_family, set_sysctl
 from rootless.host import subids
 
 
@@ -115,7 +116,7 @@ def test_a_user_of_a_directory_service_gets_a_range_in_the_files():
     ],
 )
 def test_the_distribution_is_known_by_its_relatives(text, family):
-    assert host.os_family(text) == family
+    assert os_family(text) == family
 
 
 def test_a_program_without_setuid_and_capabilities_is_powerless(tmp_path):
@@ -127,5 +128,34 @@ def test_a_program_without_setuid_and_capabilities_is_powerless(tmp_path):
 
 
 def test_a_lack_reads_as_three_lines():
-    lack = host.Lack("a thing", "a reason", "sudo mend it")
+    lack = Lack("a thing", "a reason", "sudo mend it")
     assert str(lack) == "missing: a thing\n    why: a reason\n    fix: sudo mend it"
+
+
+def test_what_is_optional_is_no_lack(monkeypatch):
+    monkeypatch.setattr(host, "lacks", lambda _: [Lack("a thing", "a reason", "sudo get it", optional=True)])
+    assert host.report() == (
+        "Nothing is missing on this host.\noptional: a thing\n    why: a reason\n    fix: sudo get it\n",
+        0,
+    )
+    monkeypatch.setattr(host, "lacks", lambda _: [Lack("a kernel", "a reason", "boot one", essential=True)])
+    assert host.report() == ("missing: a kernel\n    why: a reason\n    fix: boot one\n", 1)
+
+
+def test_a_setting_is_added_to_those_that_are_there(tmp_path):
+    for name, value in (("a.b", 1), ("c.d", "0 2")):
+        command = set_sysctl(name, value).replace("sudo ", "").replace("sysctl --system", ":")
+        subprocess.run(["sh", "-c", command.replace("/etc/sysctl.d", str(tmp_path))], check=True)
+    assert (tmp_path / "90-rootless.conf").read_text() == "a.b=1\nc.d=0 2\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "command"),
+    [
+        (errno.EACCES, "sudo chmod 666 /dev/net/tun"),
+        (errno.ENOENT, "sudo modprobe tun"),
+        (errno.ENODEV, "sudo modprobe tun"),
+    ],
+)
+def test_the_link_of_a_network_comes_with_its_command(error, command):
+    assert network.tun_fix(error).endswith(command)

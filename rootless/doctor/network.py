@@ -1,0 +1,134 @@
+"""What the host lacks for networks of containers: helpers are started, and sockets opened, as for a container."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import tempfile
+from typing import TYPE_CHECKING
+
+from rootless.doctor.lack import (
+    CLONE_NEWNET,
+    Lack,
+    become_ordinary,
+    errno_in_child,
+    install,
+    set_sysctl,
+    sysctl,
+)
+from rootless.errors import RootlessError
+from rootless.host import network as host_network
+from rootless.network.keeper import Keeper
+from rootless.network.programs import Program
+from rootless.plan import ops
+from rootless.plan.idmaps import IdMaps
+from rootless.plan.names import Names
+from rootless.plan.network import Network
+from rootless.plan.network_helpers import PACKAGES, PASTA, SLIRP, helper
+from rootless.plan.ops import Op
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rootless.host.facts import Facts
+    from rootless.host.network import HostNetwork
+
+LOW_PORT = 80
+"""One that people want to publish."""
+_LOOPBACK = "then has nothing but its loopback"
+_WITHOUT = {
+    SLIRP: "networks that containers share then have no way to the outside; others are ready later",
+    PASTA: "published ports then hide the addresses of who connects, and are on IPv4 only",
+}
+
+
+def lacks(facts: Facts, *, try_them: bool) -> Iterable[Lack]:
+    """Yield what is missing; helpers are started where that is possible (`try_them`)."""
+    host = host_network.read()
+    if not host.programs:
+        yield Lack(
+            "slirp4netns or pasta",
+            f"a container with a network namespace of its own {_LOOPBACK}",
+            install(SLIRP, "slirp4netns or passt"),
+        )
+    elif error := errno_in_child(lambda: _open_tun(facts)):
+        what = f"leave to open {host_network.TUN} ({os.strerror(error)})"
+        yield Lack(what, f"a container with a network namespace of its own {_LOOPBACK}", tun_fix(error))
+    elif try_them:
+        for name, path in host.programs.items():
+            refusal = _try_helper(name, host, facts)
+            if refusal:
+                why = f"a container that it should serve {_LOOPBACK}"
+                yield Lack(f"{path} that works ({refusal})", why, install(name, PACKAGES[name]))
+    if len(host.programs) == 1:
+        (other,) = {SLIRP, PASTA} - set(host.programs)
+        yield Lack(other, _WITHOUT[other], install(other, PACKAGES[other]), optional=True)
+    yield from _sockets(facts)
+
+
+def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
+    """Let a helper serve a network namespace; return why it does not, or nothing."""
+    network = Network(name, "", host, Names((), (), (), ()))
+    network.owned = True
+    operations = [
+        Op(ops.NEW_USER),
+        Op(ops.BECOME, 0, 0),
+        Op(ops.UNSHARE, CLONE_NEWNET),
+        Op(ops.READY),
+        Op(ops.WAIT_START),
+    ]
+    maps = IdMaps([(0, facts.uid, 1)], [(0, facts.gid, 1)], "", facts)
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            keeper = Keeper(operations, maps=maps)
+            try:
+                program = Program(helper(name, "", host), network, keeper, directory)
+                program.await_ready()
+                program.kill()
+            finally:
+                keeper.kill()
+        except RootlessError as error:
+            return "" if error.code == "RL-INIT" else error.cause
+    return ""
+
+
+def _open_tun(facts: Facts) -> None:
+    become_ordinary(facts)
+    os.close(os.open(host_network.TUN, os.O_RDWR))
+
+
+def tun_fix(error: int) -> str:
+    """Return the command that lets users open /dev/net/tun, now and after the next boot."""
+    if error in (errno.EACCES, errno.EPERM):
+        rule = 'KERNEL=="tun", MODE="0666"'
+        return f"echo '{rule}' | sudo tee /etc/udev/rules.d/90-rootless.rules && sudo chmod 666 /dev/net/tun"
+    return "echo tun | sudo tee /etc/modules-load.d/rootless.conf && sudo modprobe tun"
+
+
+def _sockets(facts: Facts) -> Iterable[Lack]:
+    def listen() -> None:
+        become_ordinary(facts)
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", LOW_PORT))
+
+    def ping() -> None:
+        become_ordinary(facts)
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP).close()
+
+    name = "net.ipv4.ip_unprivileged_port_start"
+    if errno_in_child(listen) == errno.EACCES:
+        yield Lack(
+            f"ports below {sysctl(name)} for ordinary users ({name})",
+            f"a container's ports cannot be published on them, such as {LOW_PORT}",
+            set_sysctl(name, LOW_PORT),
+            optional=True,
+        )
+    name = "net.ipv4.ping_group_range"
+    if errno_in_child(ping) in (errno.EACCES, errno.EPERM):
+        yield Lack(
+            f"leave to ping for ordinary users ({name} is {' '.join(sysctl(name).split())})",
+            "ping in a container finds nobody but the container",
+            set_sysctl(name, "0 2147483647"),
+            optional=True,
+        )
