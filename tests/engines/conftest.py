@@ -66,6 +66,14 @@ def podman_in_cgroup2(module_user, enclosure, image, need, rootless_command):
 
 
 @pytest.fixture(scope="module")
+def podman_in_own_cgroup(module_user, enclosure, image, need, rootless_command):
+    """The ordinary user's podman in a cgroup that is delegated to the user."""
+    account = Enclosed(module_user.name, module_user.tmp, enclosure, delegated=True)
+    with opened_podman(account, image, need("podman")) as podman:
+        yield podman
+
+
+@pytest.fixture(scope="module")
 def root_podman(directory, enclosure, image, need, rootless_command):
     """Root's podman."""
     account = Enclosed("root", Path(tempfile.mkdtemp(dir=directory)), enclosure)

@@ -29,6 +29,12 @@ mkdir -p "$1"
 # root of a user namespace that the user gives a container has to come through
 [ "$(stat -c %d "$1")" != "$(stat -c %d /run)" ] || mount -t tmpfs -o "mode=0711,uid=$2,gid=$3" tmpfs "$1"
 """
+_DELEGATED = """
+cd /sys/fs/cgroup
+mkdir -p delegated
+chown "$1:$2" delegated delegated/cgroup.procs delegated/cgroup.subtree_control delegated/cgroup.threads
+"""
+_ENTER_DELEGATED = 'echo 0 >/sys/fs/cgroup/delegated/cgroup.procs; exec "$@"'
 _NAMESPACES = ("--mount", "--cgroup", "--pid", "--net")
 
 
@@ -71,14 +77,17 @@ class Enclosure:
 
 
 class Enclosed(User):
-    """An account whose programs run in an enclosure."""
+    """An account whose programs run in an enclosure, in a cgroup that may be `delegated` to it."""
 
-    def __init__(self, name: str, tmp: Path, enclosure: Enclosure) -> None:
+    def __init__(self, name: str, tmp: Path, enclosure: Enclosure, *, delegated: bool = False) -> None:
         super().__init__(name, tmp)
         self.enclosure = enclosure
         self._become = []
         if self.uid:
             self._become = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups", "--"]
+        if delegated:
+            subprocess.run(enclosure.words("sh", "-euc", _DELEGATED, "sh", self.uid, self.gid), check=True)
+            self._become = ["sh", "-euc", _ENTER_DELEGATED, "sh", *self._become]
         self.runtime_dir = Path(f"/run/user/{self.uid}")
         self.env |= {"HOME": str(tmp), "XDG_RUNTIME_DIR": str(self.runtime_dir)}
         subprocess.run(

@@ -1,0 +1,24 @@
+"""podman as an ordinary user in a cgroup of its own, where containers have one each and can stand still."""
+
+from __future__ import annotations
+
+from tests.engines.engines import IMAGE
+
+
+def test_pause_and_unpause(podman_in_own_cgroup):
+    podman = podman_in_own_cgroup
+    name = podman.detach("paused")
+    podman("pause", name, check=True)
+    assert podman.inspect(name, ".State.Status") == "paused"
+    podman("unpause", name, check=True)
+    assert podman.inspect(name, ".State.Status") == "running"
+    assert podman("exec", name, "true").returncode == 0
+    podman("rm", "--force", "--time=0", name, check=True)
+
+
+def test_rm_by_force_of_what_stands_still(podman_in_own_cgroup):
+    podman = podman_in_own_cgroup
+    podman("run", "--detach", "--name=still", IMAGE, "sleep", "1000", check=True)
+    podman("pause", "still", check=True)
+    podman("rm", "--force", "--time=0", "still", check=True)
+    assert podman.left() == []
