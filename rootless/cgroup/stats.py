@@ -15,11 +15,14 @@ _IO = {
     # file io.stat, cgroup-v2.rst: list in the document, name of the operation
     "rbytes": ("ioServiceBytesRecursive", "Read"),
     "wbytes": ("ioServiceBytesRecursive", "Write"),
-    "dbytes": ("ioServiceBytesRecursive", "Discard"),
     "rios": ("ioServicedRecursive", "Read"),
     "wios": ("ioServicedRecursive", "Write"),
-    "dios": ("ioServicedRecursive", "Discard"),
 }
+_FLAGS_OF_V1 = (
+    "cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page", "memory_spread_slab",
+    "memory_pressure", "sched_load_balance", "sched_relax_domain_level",
+)  # fmt: skip
+"""Of a cpuset: cgroup v2 has none of them, and the callers know them as 0."""
 
 
 def stats(group: Group) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def _cpu(group: Group) -> dict[str, Any]:
 
 def _cpuset(group: Group) -> dict[str, Any]:
     found = {name: _numbers(group.read(f"cpuset.{name}.effective").strip()) for name in ("cpus", "mems")}
-    return {name: numbers for name, numbers in found.items() if numbers}
+    return {name: numbers for name, numbers in found.items() if numbers} | dict.fromkeys(_FLAGS_OF_V1, 0)
 
 
 def _numbers(text: str) -> list[int]:
@@ -87,15 +90,17 @@ def _memory(group: Group) -> dict[str, Any]:
     swap = {
         "limit": min(_UNLIMITED, usage["limit"] + _number(group, "memory.swap.max")),
         "usage": usage["usage"] + _number(group, "memory.swap.current"),
-        "max": _number(group, "memory.swap.peak"),
         "failcnt": group.fields("memory.swap.events").get("fail", 0),
     }
+    if peak := _number(group, "memory.swap.peak"):
+        swap["max"] = peak
     return {
         "cache": raw.get("file", 0),
         "usage": usage,
         "swap": swap,
-        "kernel": {"limit": 0, "usage": raw.get("kernel", 0), "failcnt": 0},
-        "kernelTCP": {"limit": 0, "usage": raw.get("sock", 0), "failcnt": 0},
+        # no limits of their own in cgroup v2; what the kernel uses of the memory is in `raw`
+        "kernel": {"limit": 0, "failcnt": 0},
+        "kernelTCP": {"limit": 0, "failcnt": 0},
         "raw": raw,
         **_pressure(group, "memory"),
     }

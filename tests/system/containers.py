@@ -40,13 +40,23 @@ class Guest:
         assert done.returncode, done.stdout
         return done.stderr
 
-    def bundle(self, script: str, resources=None, path: str = "", **more) -> str:
-        """Return a bundle whose program is a shell script; `more` is further top-level members of config.json."""
+    def bundle(self, script: str, resources=None, path: str = "", *, shared=(), **more) -> str:
+        """Return a bundle whose program is a shell script.
+
+        Args:
+            script: the script.
+            resources: linux.resources.
+            path: linux.cgroupsPath.
+            shared: types of namespaces that it does not get.
+            more: further top-level members of config.json.
+        """
         config = copy.deepcopy(self._base) | more
         config["process"]["args"] = ["sh", "-c", script]
         config["linux"]["resources"] = resources or {}
         if path:
             config["linux"]["cgroupsPath"] = path
+        namespaces = config["linux"]["namespaces"]
+        config["linux"]["namespaces"] = [each for each in namespaces if each["type"] not in shared]
         directory = Path(tempfile.mkdtemp(prefix="bundle", dir=self.machine.shared))
         directory.chmod(0o755)
         (directory / "config.json").write_text(json.dumps(config))

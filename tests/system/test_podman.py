@@ -55,9 +55,16 @@ def test_it_is_rootless_that_runs_it_in_a_scope(podman, held):
 
 
 def test_pause_and_unpause(podman, held):
-    status = "podman inspect --format '{{.State.Status}}' held"
-    assert podman(f"podman pause held >/dev/null; {status}") == "paused\n"
-    assert podman(f"podman unpause held >/dev/null; {status}; podman exec held echo here") == "running\nhere\n"
+    told = podman(
+        """
+        status() { podman inspect --format '{{.State.Status}}' held; }
+        cgroup=/sys/fs/cgroup$(podman inspect --format '{{.State.CgroupPath}}' held)
+        podman pause held >&2; status; grep frozen $cgroup/cgroup.events
+        podman unpause held >&2; status; grep frozen $cgroup/cgroup.events
+        podman exec held echo here
+        """
+    )
+    assert told.splitlines() == ["paused", "frozen 1", "running", "frozen 0", "here"]
 
 
 def test_stats_and_limits(podman, held):

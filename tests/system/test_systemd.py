@@ -112,19 +112,19 @@ def test_update_from_a_file(guest):
 
 
 def test_a_program_that_takes_too_much_memory_is_killed(guest):
-    bundle = guest.bundle(
-        # tail keeps all of a line that does not end
-        "tail /dev/zero",
-        {"memory": {"limit": 24 * MIB, "swap": 24 * MIB}},
-        "user.slice:rootless:oom",
-    )
-    done = guest.machine.run(f"rootless run --bundle {bundle} oom")
+    resources = {"memory": {"limit": 24 * MIB, "swap": 24 * MIB}}
+    # tail keeps all of a line that does not end; without a limit it would have enough
+    bundle = guest.bundle("exec tail >/dev/null", resources, "user.slice:rootless:oom")
+    done = guest.machine.run(f"head -c 100M /dev/zero | rootless run --bundle {bundle} oom")
     assert done.returncode == 137, done.stderr
+    bundle = guest.bundle("exec tail >/dev/null", {}, "user.slice:rootless:oom")
+    assert guest.machine.run(f"head -c 100M /dev/zero | rootless run --bundle {bundle} oom").returncode == 0
 
 
 def test_who_looks_on_is_told_that_memory_has_run_out(guest):
     resources = {"memory": {"limit": 24 * MIB, "swap": 24 * MIB}}
-    bundle = guest.bundle("while :; do tail /dev/zero; done", resources, "user.slice:rootless:short")
+    script = "while :; do head -c 100M /dev/zero | tail >/dev/null; done"
+    bundle = guest.bundle(script, resources, "user.slice:rootless:short")
     guest(f"rootless run --detach --bundle {bundle} short 2>/dev/null")
     try:
         event = json.loads(guest("timeout 60 rootless events short | grep --max-count=1 '\"oom\"'"))
@@ -347,25 +347,49 @@ def test_a_name_that_has_to_be_escaped(guest):
     )
 
 
+SHOW = "tail -n 1 /proc/self/cgroup"
+"""With the cgroup namespace of its caller, that is where the container is."""
+
+
+def scope_shown(told):
+    """Return the scope that a container which ran SHOW was in; an error where it was in none of the user's manager."""
+    path = told.strip()
+    assert path.startswith(f"0::{SCOPES.removeprefix('/sys/fs/cgroup')}/user.slice/"), told
+    return path.rpartition("/")[2]
+
+
 def test_the_environment_leads_nowhere_else(guest):
-    bundle = guest.bundle("true", {"pids": {"limit": 9}}, "user.slice:rootless:environment")
-    guest(f"env -u XDG_RUNTIME_DIR -u DBUS_SESSION_BUS_ADDRESS rootless run --bundle {bundle} environment")
+    bundle = guest.bundle(SHOW, {"pids": {"limit": 9}}, "user.slice:rootless:environment", shared=["cgroup"])
     wrong = "unix:path=/run/dbus/system_bus_socket"
-    guest(f"XDG_RUNTIME_DIR=/tmp DBUS_SESSION_BUS_ADDRESS={wrong} rootless run --bundle {bundle} environment")
+    for before in (
+        "env -u XDG_RUNTIME_DIR -u DBUS_SESSION_BUS_ADDRESS",
+        f"env XDG_RUNTIME_DIR=/tmp DBUS_SESSION_BUS_ADDRESS={wrong}",
+        f"env DBUS_SESSION_BUS_ADDRESS={wrong}",
+    ):
+        told = guest(f"{before} rootless --root /tmp/state run --bundle {bundle} environment")
+        assert scope_shown(told) == "rootless-environment.scope"
 
 
 def test_by_the_message_bus_where_the_managers_own_socket_is_out_of_reach(guest):
-    bundle = guest.bundle("true", {"pids": {"limit": 9}}, "user.slice:rootless:bus")
-    guest(
-        f"""
+    script = f"{SHOW}; exec sleep 1000"
+    bundle = guest.bundle(script, {"pids": {"limit": 9}}, "user.slice:rootless:bus", shared=["cgroup"])
+    told = guest(
+        f"""{UNTIL}
         private=/run/user/1000/systemd/private
         mv $private $private.away
         trap 'mv $private.away $private' EXIT
-        rootless run --bundle {bundle} bus
-        rootless run --detach --keep --bundle {bundle} bus
+        rootless run --detach --bundle {bundle} bus >said
+        until_ [ -s said ]
+        cat said
+        rootless update --pids-limit 7 bus
+        cat {SCOPES}/user.slice/rootless-bus.scope/pids.max
         rootless delete --force bus
+        [ ! -d {SCOPES}/user.slice/rootless-bus.scope ]
         """
     )
+    where, limit = told.splitlines()
+    assert scope_shown(where) == "rootless-bus.scope"
+    assert limit == "7"
 
 
 def test_a_manager_that_goes_away_half_way(guest):
@@ -376,10 +400,12 @@ import socket, sys
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
 listener.listen()
-connection, _ = listener.accept()
 heard = b""
-while not heard.endswith(b"BEGIN\\r\\n"):
-    heard += connection.recv(4096)
+while not heard:
+    # who only looks whether somebody listens, says nothing
+    connection, _ = listener.accept()
+    while not heard.endswith(b"BEGIN\\r\\n") and (data := connection.recv(4096)):
+        heard += data
 connection.sendall(b"DATA\\r\\nOK 0123\\r\\n")
 connection.recv(65536)
 """
@@ -406,16 +432,12 @@ connection.recv(65536)
 
 def test_from_the_user_namespace_of_an_engine(guest):
     # there it is root, and its user's manager is that of somebody with another number
-    bundle = guest.bundle("true", {"pids": {"limit": 9}}, "user.slice:rootless:engine")
-    guest(
-        f"""
-        podman unshare rootless --systemd-cgroup run --detach --keep --bundle {bundle} engine
-        podman unshare rootless delete --force engine
-        """
-    )
+    bundle = guest.bundle(SHOW, {"pids": {"limit": 9}}, "user.slice:rootless:engine", shared=["cgroup"])
+    run = f"rootless --systemd-cgroup run --bundle {bundle} engine"
+    assert scope_shown(guest(f"podman unshare {run}")) == "rootless-engine.scope"
     private = "unshare --user --map-root-user --map-users auto --map-groups auto"
-    script = f"{private} unshare --user --map-root-user rootless --systemd-cgroup create --bundle {bundle} engine"
-    guest(f"{script}; {private} unshare --user --map-root-user rootless delete --force engine")
+    told = guest(f"{private} unshare --user --map-root-user {run}")
+    assert scope_shown(told) == "rootless-engine.scope"
 
 
 def test_as_root_it_is_the_manager_of_the_host(guest):

@@ -18,7 +18,7 @@ def guest(machine):
     guest(
         """
         mkdir -p image/bin && cd image && cp /bin/busybox bin/
-        for name in sh sleep tail cat echo true id; do ln -sf busybox bin/$name; done
+        for name in sh sleep tail head cat echo true id; do ln -sf busybox bin/$name; done
         tar -cf - bin | podman import - box >/dev/null 2>&1
         """
     )
@@ -83,11 +83,15 @@ def test_the_life_of_a_container(guest, podman):
 def test_memory_that_runs_out(guest):
     podman = "podman --cgroup-manager systemd --runtime $HOME/.local/bin/rootless"
     limits = "--name box1 --network none --memory 24m --memory-swap 24m"
-    assert guest.machine.run(f"{podman} run --rm {limits} box tail /dev/zero").returncode == 137
+    # tail keeps all of a line that does not end; without a limit it would have enough
+    greedy = "box sh -c 'exec tail >/dev/null'"
+    run = f"head -c 100M /dev/zero | {podman} run --rm --interactive"
+    assert guest.machine.run(f"{run} {limits} {greedy}").returncode == 137
+    assert guest.machine.run(f"{run} --network none {greedy}").returncode == 0
     # podman is told by conmon, if that gets to look before systemd has removed the cgroup: here the container goes on
     told = guest(
         f"""{UNTIL}
-        {podman} run --detach {limits} box sh -c 'tail /dev/zero; exec sleep 1000' >&2
+        {podman} run --detach {limits} box sh -c 'head -c 100000000 /dev/zero | tail >/dev/null; exec sleep 1000' >&2
         {CGROUP}
         until_ grep --quiet 'oom_kill [1-9]' $scope/memory.events
         {podman} stop --time 0 box1 >&2
