@@ -108,8 +108,13 @@ def _memory(group: Group) -> dict[str, Any]:
 
 def _pids(group: Group) -> dict[str, Any]:
     limit = _number(group, "pids.max")
-    # 0 is what the callers have for no limit
-    return {"current": _number(group, "pids.current"), "limit": 0 if limit == _UNLIMITED else limit}
+    current = group.read("pids.current").strip()
+    return {
+        # without the controller, those that can be listed
+        "current": int(current) if current else len(group.processes()),
+        # 0 is what the callers have for no limit
+        "limit": 0 if limit == _UNLIMITED else limit,
+    }
 
 
 def _block_io(group: Group) -> dict[str, Any]:
@@ -126,13 +131,15 @@ def _block_io(group: Group) -> dict[str, Any]:
 
 
 def _huge_pages(group: Group) -> dict[str, Any]:
+    """Return what is reserved, which is what is limited, or else in use; by the size of the page."""
     found = {}
     for file in group.files():
-        if file.startswith("hugetlb.") and file.endswith(".current") and ".rsvd." not in file:
-            size = file.split(".")[1]
+        prefix, _, rest = file.partition(".")
+        size, _, rest = rest.partition(".")
+        if prefix == "hugetlb" and rest == "current":
+            reserved = group.read(f"hugetlb.{size}.rsvd.current").strip()
             found[size] = {
-                "usage": _number(group, file),
-                "max": _number(group, f"hugetlb.{size}.max"),
+                "usage": int(reserved) if reserved.isdecimal() else _number(group, file),
                 "failcnt": group.fields(f"hugetlb.{size}.events").get("max", 0),
             }
     return found

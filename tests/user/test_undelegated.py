@@ -1,7 +1,6 @@
 """Limits where nothing, or not enough, is delegated: the container runs, and one line names what is not enforced.
 
-With --require-limits it does not run, and nothing is left. A machine that has its controllers in cgroup v1 has some in
-v2 all the same: those that v1 has not taken. One of these is what the limits here need.
+With --require-limits it does not run, and nothing is left.
 """
 
 from __future__ import annotations
@@ -14,31 +13,16 @@ import pytest
 from tests.user.bundles import base_config, make_bundle
 from tests.user.cgroup2 import InView, View
 from tests.user.containers import Rootless
+from tests.user.scenes import LIMITS, MIB, stage
+
+__all__ = ["stage"]  # the fixture
 
 WARNING = "rootless: warning: limits that are not enforced: "
 REFUSAL = "rootless: limits that are not enforced: "
-MIB = 1 << 20
 
 pytestmark = pytest.mark.usefixtures("require_root")
 
 
-class Limit:
-    """A limit: what config.json has as resources, how messages name it, the file and what is to be in it."""
-
-    def __init__(self, controller, resources, name, file, value):
-        self.controller = controller
-        self.resources = resources
-        self.name = name
-        self.file = file
-        self.value = value
-
-
-LIMITS = (
-    Limit("hugetlb", {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]}, "hugepageLimits[0]",
-          "hugetlb.2MB.rsvd.max", str(4 * MIB)),
-    Limit("pids", {"pids": {"limit": 77}}, "pids.limit", "pids.max", "77"),
-    Limit("memory", {"memory": {"limit": 256 * MIB}}, "memory.limit", "memory.max", str(256 * MIB)),
-)  # fmt: skip
 RDMA = {"rdma": {"mlx5_1": {"hcaHandles": 3}}}
 
 
@@ -46,78 +30,6 @@ def v1():
     """Return the controllers that this machine has in cgroup v1."""
     lists = [line.split(":")[1] for line in Path("/proc/self/cgroup").read_text().splitlines()]
     return {name for names in lists for name in names.split(",") if name and not name.startswith("name=")}
-
-
-class Scene:
-    """A part of the tree, the command in it, and the limit that is asked for.
-
-    Attributes:
-        root: of the tree.
-        limit: one whose controller is in cgroup v2 here.
-    """
-
-    def __init__(self, view, user, command):
-        self.view = view
-        self.user = user
-        self.root = view.top.parent
-        self._command = command
-        self._given = []
-        there = (self.root / "cgroup.controllers").read_text().split()
-        self.limit = next((each for each in LIMITS if each.controller in there), None)
-
-    def hand_on(self, *directories):
-        """Let cgroups have the limit's controller in those below them."""
-        for directory in directories:
-            file = directory / "cgroup.subtree_control"
-            if self.limit.controller not in file.read_text().split():
-                file.write_text(f"+{self.limit.controller}")
-                self._given.append(file)
-
-    def cgroup(self, path, *, delegated=True):
-        """Make a cgroup below the one that commands begin in, and return it."""
-        directory = self.view.directory / path
-        for each in reversed([directory, *directory.parents]):
-            if self.view.directory in each.parents and not each.exists():
-                each.mkdir()
-                if delegated:
-                    self.view.delegate(each)
-        return directory
-
-    def runs(self, **prefix):
-        """Return the command."""
-        return InView(self.view, self.user, self._command, **prefix)
-
-    def bundle(self, *script, resources=None, change=None):
-        config = base_config("sh", "-c", "\n".join(script) or "echo ran")
-        config["linux"]["resources"] = self.limit.resources if resources is None else resources
-        if change:
-            change(config)
-        return make_bundle(self.user, config, name=f"bundle{len(list(self.user.tmp.iterdir()))}")
-
-    def close(self):
-        self.view.close()
-        for file in reversed(self._given):
-            if file.exists():
-                try:
-                    file.write_text(f"-{self.limit.controller}")
-                except OSError:
-                    assert file.parent == self.root, "only the root has others below it"
-
-
-@pytest.fixture
-def stage(user, rootless_command):
-    """Return a function that makes a Scene."""
-    made = []
-
-    def make(*, delegated=True):
-        made.append(Scene(View(user, delegated=delegated), user, rootless_command))
-        if not made[-1].limit:
-            pytest.skip("this machine has no controller in cgroup v2")
-        return made[-1]
-
-    yield make
-    for scene in made:
-        scene.close()
 
 
 def check(runs, bundle, told, fix, *, names):
@@ -245,18 +157,6 @@ def test_processes_that_are_in_the_way(stage, user):
     process.wait()
 
 
-def show(scene):
-    """Return a bundle that shows the limit's file."""
-
-    def change(config):
-        config["linux"]["namespaces"].append({"type": "cgroup"})
-        config["mounts"].append(
-            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
-        )
-
-    return scene.bundle(f"cat /sys/fs/cgroup/{scene.limit.file}", change=change)
-
-
 @pytest.mark.parametrize("path", ["", "job/step/task"])
 def test_controllers_are_handed_on_from_the_top(stage, path):
     """What is the caller's is handed on from the highest cgroup that is the caller's."""
@@ -265,7 +165,7 @@ def test_controllers_are_handed_on_from_the_top(stage, path):
     if path:
         scene.cgroup(path)
     with scene.runs(path=f"{scene.view.path}/{path}".rstrip("/")) as runs:
-        done = runs("run", "--require-limits", "--bundle", show(scene), "c1")
+        done = runs("run", "--require-limits", "--bundle", scene.showing(scene.limit.file), "c1")
     assert (done.stdout, done.stderr) == (f"{scene.limit.value}\n", "")
     assert not [name for name in scene.view.cgroups() if "c1" in name]
 
@@ -276,7 +176,7 @@ def test_a_cgroup_of_somebody_else_below_ones_own(stage):
     scene.hand_on(scene.root, scene.view.top)
     scene.cgroup("roots", delegated=False)
     with scene.runs(path=f"{scene.view.path}/roots") as runs:
-        done = runs("run", "--require-limits", "--bundle", show(scene), "c1")
+        done = runs("run", "--require-limits", "--bundle", scene.showing(scene.limit.file), "c1")
     assert (done.stdout, done.stderr) == (f"{scene.limit.value}\n", "")
     assert scene.view.cgroups() == ["roots"]
 
