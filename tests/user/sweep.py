@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from rootless.plan import ops
 from tests.user.bundles import own
 from tests.user.containers import PATIENCE, Reader
 
@@ -26,6 +27,8 @@ WHOLE = os.environ.get("ROOTLESS_TEST_SWEEP", "") == "full"
 
 FIRST_STAGE, CONTAINER, SPAWNED, PROGRAM = "icsm"
 """Roles of processes, as tracer.c has them; the first, second, … command is "0", "1", …."""
+OPERATION = "operation"
+"""What stands in the place of a role where the tracer tells of a Plan."""
 ENDED_WELL = 7
 """What the program of the second container exits with."""
 OWN_MEMORY = {"mmap", "munmap", "mprotect", "mremap", "brk", "madvise"}
@@ -117,11 +120,12 @@ class World:
     Attributes:
         container: the id that the commands use; `ID` in them stands for it.
         home: with the caches, shared with other worlds unless it is the world's own.
+        env: what is added to the user's environment; with `notify` there is a service manager that is reported to.
     """
 
     _numbers = itertools.count()
 
-    def __init__(self, user, home: Path | None = None) -> None:
+    def __init__(self, user, home: Path | None = None, *, notify: bool = False) -> None:
         self.user = user
         number = next(self._numbers)
         self.container = f"sweep-{os.getpid()}-{number}"
@@ -133,6 +137,8 @@ class World:
         self._console = socket.socket(socket.AF_UNIX)
         self._console.bind(str(self.path / "console"))
         self._console.listen()
+        self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._manager.bind(str(self.path / "notify"))
         self.complaints = self.path / "complaints"
         self.complaints.touch()
         own(user, self.path)
@@ -141,6 +147,8 @@ class World:
             "TMPDIR": str(self.path / "tmp"),
             "XDG_RUNTIME_DIR": str(self.path / "run"),
         }
+        if notify:
+            self.env["NOTIFY_SOCKET"] = str(self.path / "notify")
 
     def words(self, command) -> list[str]:
         """Return a command with what only this world knows in it."""
@@ -157,13 +165,23 @@ class World:
         found = {str(path.relative_to(self.path)) for path in self.path.rglob("*")}
         cache = {"home/.cache", "home/.cache/rootless", "home/.cache/rootless/seccomp"}
         programs = {name for name in found if name.startswith("home/.cache/") and name.endswith(".bpf")}
-        asked = {"run", "tmp", "home", "console", "complaints", "log", "tmp/pid", "run/rootless"}
-        return found - asked - cache - programs
+        asked = {"run", "tmp", "home", "console", "notify", "complaints", "log", "tmp/pid"}
+        roots = {"run/rootless", "run/rootless/@networks"}
+        return found - asked - roots - cache - programs
 
     def close(self) -> None:
         """Remove all of it."""
         self._console.close()
+        self._manager.close()
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def shared_home(user) -> Path:
+    """Return the home directory of all worlds that have none of their own."""
+    home = user.tmp / "shared-home"
+    home.mkdir(exist_ok=True)
+    own(user, home)
+    return home
 
 
 class Sweep:
@@ -174,29 +192,34 @@ class Sweep:
         commands: the sequence; each is a list of its words, as World.words takes them.
         second: the command that proves that the id can be used again; it exits with ENDED_WELL.
         usual: the lines that undisturbed commands write to standard error.
+        operations: the names of the operations in the Plans that are carried out.
     """
 
-    def __init__(self, user, tracer: Path, rootless, commands, *, second, own_home=False, patience=PATIENCE) -> None:
+    def __init__(
+        self, user, tracer: Path, rootless, commands, *, second, own_home=False, notify=False, patience=PATIENCE
+    ) -> None:
         self.user = user
         self.tracer = tracer
         self.rootless = rootless
         self.commands = [[rootless, *command] for command in commands]
         self.second = [rootless, *second]
         self.patience = patience
+        self._notify = notify
         self.usual: set[str] = set()
         self._home = None
         if not own_home:
-            self._home = user.tmp / "shared-home"
-            self._home.mkdir(exist_ok=True)
-            own(user, self._home)
+            self._home = shared_home(user)
+        self.operations: set[str] = set()
         self.calls = self._trace()
 
     def _trace(self) -> list[tuple[str, str]]:
         """Return the system calls (role, name) of the undisturbed sequence."""
         for _ in range(2):  # the first one may fill the cache
-            world = World(self.user, self._home)
+            world = World(self.user, self._home, notify=self._notify)
             with self._begin(world, "-", "-") as running:
-                *calls, statuses = self._until_done(running)
+                *told, statuses = self._until_done(running)
+                calls = [(role, name) for role, name in told if role != OPERATION]
+                self.operations |= {name for role, name in told if role == OPERATION}
                 self._delete(world)
                 left = self._end(running)
             complaint = world.complaints.read_text()
@@ -241,7 +264,7 @@ class Sweep:
 
     def run(self, case: Case, check) -> list[str]:
         """Disturb one sequence; return what is wrong, `check(outcome, world)` being asked about what it said."""
-        world = World(self.user, self._home)
+        world = World(self.user, self._home, notify=self._notify)
         mounts = _mounts()
         moment, action = case.moment, case.victim or f"={case.error}"
         with self._begin(world, f"{moment.role}:{number_of(moment.name)}:{moment.count}", action) as running:
@@ -272,10 +295,10 @@ class Sweep:
         done = self.user.run([self.rootless, "explain", "--json", bundle], check=True)
         return json.loads(done.stdout)["operations"]
 
-    def run_all(self, cases, check, *, least: int) -> list[str]:
+    def run_all(self, cases, check, *, least: int, missed: int = 20) -> list[str]:
         """Run all cases, as many at once as there are processors; return what is wrong.
 
-        A few moments may not come: how often something is read or written is not quite the same each time. That there
+        One of `missed` moments may not come: how often something is read is not quite the same each time. That there
         are at least so many cases shows that the commands did what they are to be disturbed at.
         """
         assert len(cases) >= least, f"the commands made too few system calls: {len(cases)}"
@@ -283,7 +306,7 @@ class Sweep:
             wrong = [line for lines in pool.map(lambda case: self.run(case, check), cases) for line in lines]
         wrong += [f"left a cgroup: {path}" for path in cgroups(f"sweep-{os.getpid()}-")]
         came = [line for line in wrong if NOT_COME not in line]
-        return wrong if len(wrong) - len(came) > max(1, len(cases) // 20) else came
+        return wrong if len(wrong) - len(came) > max(1, len(cases) // missed) else came
 
     def _is_usual(self, line: str) -> bool:
         return line in self.usual or KEYRINGS_IN_USE in line
@@ -304,6 +327,8 @@ class Sweep:
         told = Reader(running.stdout).until(b"done\n").decode().split("\n")
         events: list = [("at",) for line in told if line == "at"]
         events += [(line.split()[1], name_of(int(line.split()[2]))) for line in told if line.startswith("call ")]
+        codes = [int(line.split()[1]) for line in told if line.startswith("operation ")]
+        events += [(OPERATION, kind.name) for code in codes for kind in ops.KINDS if kind.code == code]
         statuses = [os.waitstatus_to_exitcode(int(line.split()[1])) for line in told if line.startswith("end ")]
         return [*events, statuses]
 

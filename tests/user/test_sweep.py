@@ -7,7 +7,6 @@ these, unless ROOTLESS_TEST_SWEEP=full), disturbed just there. What is wrong aft
 from __future__ import annotations
 
 import errno
-import signal
 import subprocess
 import sys
 
@@ -26,25 +25,9 @@ from tests.user.sweep import (
     Sweep,
     cgroups,
 )
-from tests.user.sweep_lives import all_right, came, sweep, tracer
+from tests.user.sweep_lives import all_right, came, executor_was_killed, rootless_was_killed, sweep, tracer
 
 __all__ = ["sweep", "tracer"]  # fixtures
-
-KILLED = -signal.SIGKILL
-
-
-def _rootless_was_killed(outcome):
-    """Return what is wrong with an outcome."""
-    if not outcome.came or (outcome.last, outcome.complaint) == (KILLED, ""):
-        return came(outcome)
-    return ["it was not killed, or said something"]
-
-
-def _executor_was_killed(outcome):
-    """Return what is wrong: there is an error, or the container had begun (what `run` tells of its end is no error)."""
-    if bool(outcome.last) == bool(outcome.complaint) or outcome.last in (128 + signal.SIGKILL, ENDED_WELL):
-        return came(outcome)
-    return ["status and message do not fit"]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +45,7 @@ def test_rootless_is_killed_at_any_instant(sweep, life, role, since, least):
     """`since` is where the command begins to change something."""
     swept = sweep(life)
     cases = [Case(moment, role) for moment in swept.moments(role, since=since, without=WITHOUT_EFFECT)]
-    all_right(swept.run_all(cases, _rootless_was_killed, least=least))
+    all_right(swept.run_all(cases, rootless_was_killed, least=least))
 
 
 def test_rootless_is_killed_while_it_fills_the_cache(sweep):
@@ -71,20 +54,20 @@ def test_rootless_is_killed_while_it_fills_the_cache(sweep):
     moments = moments[: [moment.name for moment in moments].index("pipe2")]
     assert {"mkdir", "linkat"} <= {moment.name for moment in moments}
     cases = [Case(moment, "0") for moment in moments]
-    all_right(swept.run_all(cases, _rootless_was_killed, least=9))
+    all_right(swept.run_all(cases, rootless_was_killed, least=9))
 
 
 def test_the_executor_is_killed_at_any_instant(sweep):
     swept = sweep("create")
     moments = swept.moments(SPAWNED + FIRST_STAGE + CONTAINER, without=WITHOUT_EFFECT)
     cases = [Case(moment, moment.role) for moment in moments]
-    all_right(swept.run_all(cases, _executor_was_killed, least=250))
+    all_right(swept.run_all(cases, executor_was_killed, least=250))
 
 
 def test_the_executor_that_run_waits_for_is_killed_at_any_instant(sweep):
     swept = sweep("run")
     cases = [Case(moment, CONTAINER) for moment in swept.moments(CONTAINER, since="rt_sigaction")]
-    all_right(swept.run_all(cases, _executor_was_killed, least=10))
+    all_right(swept.run_all(cases, executor_was_killed, least=10))
 
 
 @pytest.mark.parametrize(("life", "roles", "least"), [("create", FIRST_STAGE + CONTAINER, 70), ("run", CONTAINER, 50)])
@@ -93,7 +76,7 @@ def test_the_executor_is_killed_while_rootless_talks_to_it(sweep, life, roles, l
     talk = set(WITHOUT_EFFECT) - {"read", "poll"}
     moments = swept.moments("0", since="clone3", without=talk)
     cases = [Case(moment, victim) for moment in moments for victim in roles]
-    all_right(swept.run_all(cases, _executor_was_killed, least=least))
+    all_right(swept.run_all(cases, executor_was_killed, least=least))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +86,7 @@ def test_the_executor_is_killed_while_rootless_talks_to_it(sweep, life, roles, l
 def test_the_container_is_killed_while_a_verb_is_at_it(sweep, life, verb, since, least):
     swept = sweep(life)
     cases = [Case(moment, CONTAINER) for moment in swept.moments(verb, since=since)]
-    all_right(swept.run_all(cases, _executor_was_killed, least=least))
+    all_right(swept.run_all(cases, executor_was_killed, least=least))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +99,7 @@ def test_rootless_is_killed_while_the_executor_works(sweep, life, roles, least):
     names = [moment.name for moment in moments]
     end = names.index("accept4" if life == "create" else "execve")
     end -= names[end::-1].index("write") - 1 if life == "create" else 0
-    all_right(swept.run_all([Case(moment, "0") for moment in moments[:end]], _rootless_was_killed, least=least))
+    all_right(swept.run_all([Case(moment, "0") for moment in moments[:end]], rootless_was_killed, least=least))
 
 
 @pytest.mark.parametrize("error", [0, errno.EIO, errno.ENOENT])

@@ -6,8 +6,8 @@ import errno
 
 import pytest
 
-from tests.user.sweep import CONTAINER, ENDED_WELL, FIRST_STAGE, HARMLESS, ONCE_MORE, WHOLE, Case
-from tests.user.sweep_lives import all_right, came, sweep, tracer
+from tests.user.sweep import CONTAINER, FIRST_STAGE, HARMLESS, ONCE_MORE, WHOLE, Case
+from tests.user.sweep_lives import all_right, came, is_clear, sweep, tracer
 
 __all__ = ["sweep", "tracer"]  # fixtures
 
@@ -86,11 +86,4 @@ def test_any_call_of_rootless_fails(sweep, life, role, since, least):
     moments = [moment for moment in swept.moments(role, since=since) if moment.name in REFUSALS]
     all_errors = [(moment, REFUSALS[moment.name]) for moment in moments]
     cases = [Case(moment, "", error) for moment, errors in all_errors for error in (errors if WHOLE else errors[:1])]
-    all_right(swept.run_all(cases, _is_clear, least=least))
-
-
-def _is_clear(outcome):
-    """Return what is wrong: an error has its line, and what seems to have no effect has none on the status."""
-    if outcome.last in (0, ENDED_WELL) or (outcome.last in (1, 255) and outcome.complaint):
-        return came(outcome)
-    return ["that is neither an error nor the usual result"]
+    all_right(swept.run_all(cases, is_clear, least=least))

@@ -11,7 +11,7 @@
  * or "-": nothing happens, and every system call is told instead. ACTION is the ROLE whose process gets SIGKILL, and is
  * waited for before the one at the moment goes on, or =ERRNO: the call is left out, and fails so.
  *
- * It tells on standard output: "call ROLE NUMBER", "at" when the moment comes, "end STATUS" of each command (the wait
+ * It tells on standard output: "call ROLE NUMBER", "operation CODE" of each Plan (see helpers/init/plan.h), "at" when the moment comes, "end STATUS" of each command (the wait
  * status; what follows a command that had its moment is left out). Then it waits for end of file on its input, and for
  * the end of every process: "left PID" is said of those that do not end in PATIENCE seconds, and they are killed. */
 #define _GNU_SOURCE
@@ -225,6 +225,39 @@ static void begin_untold(char parent)
             begin_child(&processes[i], parent);
 }
 
+/* Tell the operations of the Plan that the executor `pid` has been given: its last argument names the descriptor. */
+static void tell_plan(pid_t pid)
+{
+    struct {
+        char magic[8];
+        uint32_t count, size;
+    } header;
+    struct {
+        uint16_t code;
+        char rest[86];
+    } operation;
+    char path[64], words[1024], *last = words;
+    FILE *file;
+    size_t length;
+
+    snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
+    file = fopen(path, "r");
+    length = file ? fread(words, 1, sizeof words - 1, file) : 0;
+    if (file)
+        fclose(file);
+    words[length] = '\0';
+    for (size_t i = 0; i + 1 < length; i++)
+        if (words[i] == '\0')
+            last = words + i + 1;
+    snprintf(path, sizeof path, "/proc/%d/fd/%.8s", pid, last);
+    file = fopen(path, "r");
+    if (!file || fread(&header, sizeof header, 1, file) != 1)
+        die("read the Plan");
+    while (header.count-- && fread(&operation, sizeof operation, 1, file) == 1)
+        printf("operation %d\n", operation.code);
+    fclose(file);
+}
+
 static void on_stop(struct process *process, int status)
 {
     int number = WSTOPSIG(status), event = status >> 16;
@@ -238,9 +271,11 @@ static void on_stop(struct process *process, int status)
         return;
     }
     if (event == PTRACE_EVENT_EXEC) {
-        if (process->role == 's')
+        if (process->role == 's') {
             process->role = 'i';
-        else if (process->role == 'i' || process->role == 'c') {
+            if (telling)
+                tell_plan(process->pid);
+        } else if (process->role == 'i' || process->role == 'c') {
             let_go(process);
             return;
         }

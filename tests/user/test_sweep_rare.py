@@ -1,0 +1,65 @@
+"""The same sweeps for what few containers ask for: every kind of operation is in one of the Plans that are swept."""
+
+from __future__ import annotations
+
+import pytest
+
+from rootless.plan import ops
+from tests.user.sweep import CONTAINER, FIRST_STAGE, HARMLESS, WITHOUT_EFFECT, Case
+from tests.user.sweep_lives import (
+    all_right,
+    executor_was_killed,
+    is_clear,
+    rare_sweep,
+    rootless_was_killed,
+    sweep,
+    tracer,
+)
+
+__all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
+
+RARE = ["rare", "network", "shared network"]
+ELSEWHERE = {
+    "cgroup_owner": "needs a delegated cgroup: tests/user/test_sweep_cgroups.py",
+    "device_rules": "only for real root, whose cgroup is in a hierarchy of its own",
+    "tree": "only for a caller who is root of a user namespace, or of the host",
+}
+"""Operations that are in no Plan of these lives, and why."""
+
+
+def test_every_kind_of_operation_is_swept(sweep, rare_sweep):
+    swept = set()
+    for life in ("create", "exec"):
+        swept |= sweep(life).operations
+    for life in RARE:
+        swept |= rare_sweep(life).operations
+    assert {kind.name for kind in ops.KINDS} - swept == ELSEWHERE.keys()
+
+
+EXECUTORS = [("rare", FIRST_STAGE + CONTAINER), ("network", FIRST_STAGE), ("shared network", FIRST_STAGE)]
+"""Here a first stage is a keeper as well; the container's own process does in a network what it does elsewhere."""
+MISSED = 8
+"""Keepers wait for what happens when it happens: some of their moments do not come, at most one of so many."""
+
+
+@pytest.mark.parametrize(("life", "roles"), EXECUTORS)
+def test_the_executor_is_killed(rare_sweep, life, roles):
+    swept = rare_sweep(life)
+    moments = swept.kinds(roles, without=WITHOUT_EFFECT)
+    all_right(
+        swept.run_all([Case(moment, moment.role) for moment in moments], executor_was_killed, least=20, missed=MISSED)
+    )
+
+
+@pytest.mark.parametrize("life", RARE)
+def test_rootless_is_killed(rare_sweep, life):
+    swept = rare_sweep(life)
+    moments = swept.kinds("0", since="mkdir", without=WITHOUT_EFFECT)
+    all_right(swept.run_all([Case(moment, "0") for moment in moments], rootless_was_killed, least=20, missed=MISSED))
+
+
+@pytest.mark.parametrize(("life", "roles"), EXECUTORS)
+def test_an_operation_fails(rare_sweep, life, roles):
+    swept = rare_sweep(life)
+    moments = swept.kinds(roles, without=HARMLESS)
+    all_right(swept.run_all([Case(moment) for moment in moments], is_clear, least=20, missed=MISSED))
