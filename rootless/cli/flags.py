@@ -146,6 +146,7 @@ USERNS = Flag(
 )
 REQUIRE_LIMITS = Flag("--require-limits", SWITCH, "", "fail when a limit of resources cannot be enforced")
 
+NETWORK_MODES = ("auto", "none", "host", "slirp4netns", "pasta", "container:")
 NETWORK_FLAGS = (
     Flag(
         "--net --network",
@@ -155,9 +156,12 @@ NETWORK_FLAGS = (
         "create` made; default: auto for a BUNDLE that is named, else what config.json says",
     ),
     Flag(
-        "-p --publish", REPEATED, "[IP:]HOST:PORT[/udp]", "lead a port of the host, or a range, to one of the container"
+        "-p --publish",
+        REPEATED,
+        "[[IP:]HOST:]PORT[/udp]",
+        "lead a port of the host, any that is free without HOST, or a range to one of the container",
     ),
-    Flag("--add-host", REPEATED, "NAME:IP", "let the container find IP by NAME"),
+    Flag("--add-host", REPEATED, "NAME:IP", "let the container find IP, or the host by host-gateway, by NAME"),
     Flag("--dns", REPEATED, "IP", "ask this server for names, not the host's"),
     Flag("--dns-search", REPEATED, "DOMAIN", "look for names in this domain, not the host's"),
 )
@@ -231,7 +235,12 @@ ENGINE_VERBS = {
         about="BUNDLE is a directory that holds config.json; the container is named after it. With --bundle, or when "
         "there is a config.json in the current directory, the word is the name of the container instead.\n\n"
         "The exit status is the program's own, or 128 plus the number of the signal that ended it.",
-        examples=("rootless run mybundle", "rootless run -d --bundle mybundle web1"),
+        examples=(
+            "rootless run mybundle",
+            "rootless run -d --bundle mybundle web1",
+            "rootless run -d -p 8080:80 mybundle",
+            "rootless run --network slirp4netns:allow_host_loopback=true mybundle",
+        ),
     ),
     "exec": Verb(
         "run another command in a running container",

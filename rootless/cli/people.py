@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from rootless.cli.flags import CHOICE, GLOBAL_FLAGS, HELP, REPEATED, SWITCH, Flag, Verb, Word, convert
+from rootless.cli.flags import CHOICE, GLOBAL_FLAGS, HELP, NETWORK_MODES, REPEATED, SWITCH, Flag, Verb, Word, convert
 from rootless.cli.names import PROGRAM, bad_flag_status, unknown_verb_status
 from rootless.cli.parse import UNKNOWN_FLAG, FlagError, split, words_before_rest
 from rootless.cli.verbs import LATER_VERBS, VERBS
@@ -83,6 +83,9 @@ class _Kind(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
             return [CompletionItem(choice) for choice in metavar.split("|") if choice.startswith(incomplete)]
         if metavar == "CONTAINER":
             return [CompletionItem(name) for name in _container_ids(ctx) if name.startswith(incomplete)]
+        if metavar == "NETWORK":
+            known = _networks() if isinstance(self.declared, Word) else [*NETWORK_MODES, *_networks()]
+            return [CompletionItem(name) for name in known if name.startswith(incomplete)]
         if metavar.startswith(("DIR", "BUNDLE")):
             return [CompletionItem(incomplete, type="dir")]
         return [CompletionItem(incomplete, type="file")]
@@ -337,6 +340,15 @@ def _container_ids(ctx: click.Context) -> list[str]:
     options.root = ctx.find_root().params.get("flag_root") or ""
     try:
         return [str(each["id"]) for each in verbs.list_containers(options)]
+    except RootlessError:
+        return []
+
+
+def _networks() -> list[str]:
+    from rootless.container import networks
+
+    try:
+        return networks.names()
     except RootlessError:
         return []
 

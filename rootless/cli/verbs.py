@@ -86,16 +86,17 @@ VERBS = {
     "network": Verb(
         "make networks that several of your containers share",
         (
-            Flag("--subnet", VALUE, "CIDR", "addresses of the new network; default: a free /24 of 10.89.0.0/16"),
-            Flag("-f --format", CHOICE, "table|json", "how the list is written"),
-            Flag("-q --quiet", SWITCH, "", "list names only"),
+            Flag("--subnet", VALUE, "CIDR", "create: the network's addresses; default: a free /24 of 10.89.0.0/16"),
+            Flag("-f --format", CHOICE, "table|json", "ls: how the list is written"),
+            Flag("-q --quiet", SWITCH, "", "ls: names only"),
         ),
         (
             Word("create|ls|inspect|rm", "action", kind=CHOICE),
             Word("NETWORK", "container", optional=True),
         ),
         everyday=True,
-        about="Containers that run with --network NETWORK reach each other by their ids and host names, and the "
+        about="create makes one, ls lists them, inspect shows one and who is on it as JSON, rm removes one that is not "
+        "in use.\n\nContainers that run with --network NETWORK reach each other by their ids and host names, and the "
         "outside; nobody reaches them but by ports that are published. A network is there while a container is in it, "
         "and is made again for the next one.",
         examples=(

@@ -39,6 +39,8 @@ def plan_for(options: Options) -> tuple[Bundle, Plan]:
         from rootless.container.service import take_over
 
         take_over(options)
+    if options.publish or options.add_host or options.dns or options.dns_search:
+        options.network = options.network or "auto"  # who says these wants one
     if options.network:
         from rootless.container.networking import look_up
 

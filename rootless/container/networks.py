@@ -48,7 +48,7 @@ def find(name: str) -> Shared:
 
 
 def _unknown(name: str) -> RootlessError:
-    there = ", ".join(_names()) or "none yet"
+    there = ", ".join(names()) or "none yet"
     make = f"rootless network create {name}; or " if is_id(name) else ""
     return RootlessError(
         f"network {name}",
@@ -69,7 +69,8 @@ def _directory() -> str:
     return f"{base}/rootless/networks"
 
 
-def _names() -> list[str]:
+def names() -> list[str]:
+    """Return the names of the caller's networks."""
     try:
         return sorted(name.removesuffix(".json") for name in posix.listdir(_directory()) if name.endswith(".json"))
     except FileNotFoundError:
@@ -99,7 +100,7 @@ def create(options: Options) -> str:
             fix="choose another",
             code="RL-NETWORK",
         )
-    taken = {other: find(other).subnet for other in _names()}
+    taken = {other: find(other).subnet for other in names()}
     if name in taken:
         raise RootlessError(
             f"network {name}",
@@ -119,7 +120,7 @@ def create(options: Options) -> str:
 
 def listed(options: Options) -> list[dict[str, Any]]:
     """Return the networks of the caller, with their members; those that `options.container` names, or all."""
-    chosen = [options.container] if options.container else _names()
+    chosen = [options.container] if options.container else names()
     return list(_described(state_root(options.root), chosen))
 
 

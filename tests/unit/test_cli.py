@@ -184,6 +184,30 @@ def test_what_callers_send_is_parsed_quickly_and_alike(line):
     assert [options.container] == words or not words
 
 
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ("run --network slirp4netns:mtu=1500,cidr=10.1.0.0/24 b", {"network": "slirp4netns:mtu=1500,cidr=10.1.0.0/24"}),
+        ("create --net=container:c0 c1", {"network": "container:c0"}),
+        ("run -p8080:80 -p [::1]:53:53/udp --publish=9 b", {"publish": ("8080:80", "[::1]:53:53/udp", "9")}),
+        ("run --add-host db:192.0.2.1 -add-host=h:host-gateway b", {"add_host": ("db:192.0.2.1", "h:host-gateway")}),
+        (
+            "explain --dns 192.0.2.1 --dns ::1 --dns-search a.test b",
+            {"dns": ("192.0.2.1", "::1"), "dns_search": ("a.test",)},
+        ),
+        ("network create --subnet 10.1.0.0/24 n", {"action": "create", "subnet": "10.1.0.0/24", "container": "n"}),
+        ("network ls -qf json", {"action": "ls", "quiet": True, "format": "json"}),
+        ("port c1", {"container": "c1"}),
+    ],
+)
+def test_flags_of_networks(line, asked):
+    argv = line.split()
+    options = parse(argv)
+    assert options is not None
+    assert vars(options) == vars(ask(argv))
+    assert {name: getattr(options, name) for name in asked} == asked
+
+
 def test_a_create_of_podman_in_detail():
     options = parse(FROM_CALLERS[1].split())
     assert vars(options) == {
@@ -610,11 +634,25 @@ def test_help_of_a_verb(name, asked, capsys):
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [("ru", ["run"]), ("list -f ", ["table", "json"]), ("delete --fo", ["--force"]), ("--log-l", ["--log-level"])],
+    [
+        ("ru", ["run"]),
+        ("list -f ", ["table", "json"]),
+        ("delete --fo", ["--force"]),
+        ("--log-l", ["--log-level"]),
+        ("network ", ["create", "ls", "inspect", "rm"]),
+        ("network rm ", ["backend", "nightly"]),
+        ("run --network n", ["none", "nightly"]),
+        ("explain --net s", ["slirp4netns"]),
+    ],
 )
-def test_completion(line, expected):
+def test_completion(line, expected, tmp_path):
+    networks = tmp_path / "rootless/networks"
+    networks.mkdir(parents=True)
+    for name in ("backend", "nightly"):
+        (networks / f"{name}.json").touch()
     words = ["rootless", *line.split(" ")]
-    done = rootless(_ROOTLESS_COMPLETE="bash_complete", COMP_WORDS=" ".join(words), COMP_CWORD=str(len(words) - 1))
+    asked = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    done = rootless(_ROOTLESS_COMPLETE="bash_complete", XDG_CONFIG_HOME=str(tmp_path), **asked)
     assert [each.partition(",")[2] for each in done.stdout.splitlines()] == expected
 
 

@@ -139,3 +139,11 @@ def test_a_container_that_sees_the_host_s_processes_reaches_nothing_through_thos
     write_config(bundle, config)
     done = rootless("run", "--network", mode, bundle)
     assert (done.returncode, done.stdout) == (0, "looked\n"), done
+
+
+def test_who_publishes_a_port_wants_a_network_even_with_a_bundle_s_flag(rootless, net_user):
+    bundle = make_net_bundle(net_user, "sleep", "1000")
+    rootless("run", "-d", "--bundle", bundle, "-p", "127.0.0.1::80", "c1", check=True, stdout=None, stderr=None)
+    published = rootless("port", "c1").stdout
+    assert published.startswith("80/tcp -> 127.0.0.1:")
+    assert int(published.rpartition(":")[2]) > 1023
