@@ -241,9 +241,17 @@ def test_a_name_for_the_host(run):
 # --- From the outside -------------------------------------------------------------------------------------------------
 
 
-def test_published_ports_keep_the_address_of_who_asks(served, netbox):
-    for kind in (socket.SOCK_STREAM, UDP):
-        assert netbox.ask(HOST, PUBLISHED, kind=kind) == f"{OUTSIDE} hello"
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, UDP])
+def test_published_ports_keep_the_address_of_who_asks(served, netbox, kind):
+    assert netbox.ask(HOST, PUBLISHED, kind=kind) == f"{OUTSIDE} hello"
+    assert netbox.ask(HOST, PUBLISHED, kind=kind, inside=True).endswith(" hello")
+
+
+def test_the_host_itself_reaches_published_ports_by_its_loopback(served, netbox):
+    source = {"slirp4netns": "10.0.2.2", "pasta": HOST}[served.helper]
+    assert netbox.ask("127.0.0.1", PUBLISHED, inside=True) == f"{source} hello"
+    if served.helper == "pasta":
+        assert netbox.ask("127.0.0.1", PUBLISHED, kind=UDP, inside=True) == f"{source} hello"
 
 
 def test_published_ports_over_ipv6(served, netbox):
@@ -283,13 +291,13 @@ def test_a_hundred_connections_at_once(served, netbox):
 
 
 def test_much_in_both_directions(served, netbox):
-    port = free_port(served)
     sent = os.urandom(1 << 20).hex().encode() + b"\n"
-    with netbox.open_socket() as asking, netbox.open_socket() as other:
-        for each in (asking, other):
-            each.connect((HOST, port))
+    with netbox.open_socket() as asking:
+        asking.connect((HOST, PUBLISHED))
         asking.sendall(sent)
-        assert Reader(asking).until(b"\n").endswith(sent)
+        asking.shutdown(socket.SHUT_WR)
+        with asking.makefile("rb") as answer:
+            assert answer.read() == f"{OUTSIDE} ".encode() + sent
     fetched = served("exec", served.helper, "sh", "-c", f"{FETCH} http://{OUTSIDE}:{HTTP}/bytes/6000000 | wc -c")
     assert fetched.stdout == "6000000\n"
 
