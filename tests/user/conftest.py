@@ -6,6 +6,7 @@ import pytest
 
 from tests.user import netbox as host
 from tests.user.boxes import ALL, Box, make_box, pure_cgroup2
+from tests.user.containers import Rootless, until
 
 
 @pytest.fixture
@@ -44,3 +45,12 @@ def netbox(tmp_path_factory):
 def net_user(netbox, user):
     """The user, on that host."""
     return netbox.user(user)
+
+
+@pytest.fixture
+def net_rootless(net_user, rootless_command):
+    """The command of that user; what serves networks has to be gone in the end, unless it was there before."""
+    before = host.helpers().keys()
+    with Rootless(net_user, rootless_command) as rootless:
+        yield rootless
+    until(lambda: host.helpers().keys() <= before, "the end of what serves networks")

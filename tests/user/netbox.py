@@ -30,6 +30,7 @@ OUTSIDE = "198.51.100.1"
 OUTSIDE6 = "2001:db8::1"
 ECHO = 7000
 HTTP = 8000
+FETCH = "curl --silent --show-error --max-time 20"
 IMAGE = "# the image's own\n"
 """What is in /etc/resolv.conf and /etc/hosts of its bundles."""
 SERVERS = Path(__file__).with_name("netservers.py")
@@ -242,6 +243,20 @@ def helpers() -> dict[int, str]:
         except OSError:
             continue
     return found
+
+
+@contextlib.contextmanager
+def running(rootless, *flags, name="served", echo=(ECHO,)):
+    """Run a container with servers on every address, as long as the block runs; its id is `name`."""
+    ports = [f"echo:{port}" for port in echo]
+    bundle = make_net_bundle(rootless.user, "python3", "/servers.py", "::", f"http:{HTTP}", *ports, name=name)
+    with rootless.popen("run", *flags, bundle, stdout=subprocess.PIPE) as process:
+        try:
+            assert Reader(process.stdout).line() == "ready"
+            yield process
+        finally:
+            rootless("delete", "--force", name)
+            process.wait(PATIENCE)
 
 
 def opened(directory: Path):

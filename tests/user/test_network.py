@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 
 import pytest
 
-from tests.user.containers import PATIENCE, Reader, Rootless, until
+from tests.user.containers import Reader, Rootless, until
 from tests.user.netbox import (
     ECHO,
+    FETCH,
     HOST,
     HOST6,
     HTTP,
@@ -21,15 +21,14 @@ from tests.user.netbox import (
     OUTSIDE6,
     helpers,
     make_net_bundle,
+    running,
 )
 
 HELPERS = ("slirp4netns", "pasta")
 UDP = socket.SOCK_DGRAM
 ADDRESSES = "ip -json address; ip -json route; ip -6 -json route; cat /etc/resolv.conf; echo; cat /etc/hosts"
-FETCH = "curl --silent --show-error --max-time 20"
 PUBLISHED = 7001
 RANGE = range(7100, 7105)
-SERVERS = ["python3", "/servers.py", "::", f"http:{HTTP}", *(f"echo:{port}" for port in (ECHO, *RANGE))]
 CLIENT = """
 import socket, sys
 for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
@@ -45,37 +44,16 @@ for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
 
 
 @pytest.fixture
-def rootless(net_user, rootless_command):
-    before = helpers().keys()
-    with Rootless(net_user, rootless_command) as rootless:
-        yield rootless
-    assert helpers().keys() <= before
-
-
-@pytest.fixture
-def run(rootless, net_user):
+def run(net_rootless, net_user):
     """Return a function that runs a shell script in a container, with flags of `run`, and returns its output."""
 
     def run_script(script, *flags, **linux):
         bundle = make_net_bundle(net_user, "sh", "-euc", script, **linux)
-        done = rootless("run", *flags, bundle)
+        done = net_rootless("run", *flags, bundle)
         assert (done.returncode, done.stderr) == (0, ""), done
         return done.stdout
 
     return run_script
-
-
-@contextlib.contextmanager
-def running(rootless, user, *flags, name="served"):
-    """Run a container with servers on every address, as long as the block runs; its id is `name`."""
-    bundle = make_net_bundle(user, *SERVERS, name=name)
-    with rootless.popen("run", *flags, bundle, stdout=subprocess.PIPE) as process:
-        try:
-            assert Reader(process.stdout).line() == "ready"
-            yield process
-        finally:
-            rootless("delete", "--force", name)
-            process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module", params=HELPERS)
@@ -86,7 +64,7 @@ def served(request, netbox, module_user, rootless_command):
     user = netbox.user(module_user)
     with Rootless(user, rootless_command) as rootless:
         rootless.helper = request.param
-        with running(rootless, user, "--network", request.param, *flags, name=request.param):
+        with running(rootless, *flags, "--network", request.param, name=request.param, echo=(ECHO, *RANGE)):
             yield rootless
     assert not helpers()
 
@@ -199,12 +177,12 @@ def test_the_bundle_keeps_its_files(run, net_user, mode):
     assert {path.name for path in etc.iterdir()} == {"hosts", "nsswitch.conf", "passwd", "resolv.conf"}
 
 
-def test_an_image_that_cannot_be_written_gets_its_names(rootless, net_user):
+def test_an_image_that_cannot_be_written_gets_its_names(net_rootless, net_user):
     bundle = make_net_bundle(net_user, "cat", "/etc/resolv.conf")
     config = json.loads((bundle / "config.json").read_text())
     config["root"]["readonly"] = True
     (bundle / "config.json").write_text(json.dumps(config))
-    assert "nameserver 10.0.2.3" in rootless("run", bundle, check=True).stdout
+    assert "nameserver 10.0.2.3" in net_rootless("run", bundle, check=True).stdout
 
 
 # --- The host's loopback ----------------------------------------------------------------------------------------------
@@ -361,20 +339,20 @@ def test_a_taken_port_names_the_container_that_has_it(served):
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, UDP])
-def test_a_taken_port_names_who_has_it(rootless, net_user, netbox, kind):
+def test_a_taken_port_names_who_has_it(net_rootless, net_user, netbox, kind):
     with netbox.open_socket(kind=kind, inside=True) as held:
         held.bind(("127.0.0.1", 7777))
         if kind == socket.SOCK_STREAM:
             held.listen()
-        error = refused(rootless, net_user, "-p", "7777:80/udp" if kind == UDP else "7777:80")
+        error = refused(net_rootless, net_user, "-p", "7777:80/udp" if kind == UDP else "7777:80")
     assert "port 7777 of the host is taken by a process of user root; fix: use another port" in error
 
 
-def test_a_taken_port_names_the_callers_own_process(rootless, net_user, netbox):
+def test_a_taken_port_names_the_callers_own_process(net_rootless, net_user, netbox):
     with net_user.popen(["nc.openbsd", "-6", "-l", "7778"]) as taking:
         try:
             until(lambda: not can_listen(netbox, 7778), "nc listens")
-            assert f"taken by process {taking.pid} (nc.openbsd)" in refused(rootless, net_user, "-p", "7778:80")
+            assert f"taken by process {taking.pid} (nc.openbsd)" in refused(net_rootless, net_user, "-p", "7778:80")
         finally:
             taking.kill()
 
@@ -390,15 +368,15 @@ def can_listen(netbox, port):
         return True
 
 
-def test_a_port_for_root_only(rootless, net_user):
-    error = refused(rootless, net_user, "-p", "80:8000")
+def test_a_port_for_root_only(net_rootless, net_user):
+    error = refused(net_rootless, net_user, "-p", "80:8000")
     assert "ports below 1024 are for root (net.ipv4.ip_unprivileged_port_start)" in error
     assert "use port 8080, or let root run: sysctl -w net.ipv4.ip_unprivileged_port_start=80" in error
 
 
-def test_an_address_that_the_host_does_not_have(rootless, net_user):
-    assert "the host has no address 192.0.2.77" in refused(rootless, net_user, "-p", "192.0.2.77:8080:80")
-    assert "the host has no address 2001:db8::77" in refused(rootless, net_user, "-p", "[2001:db8::77]:8080:80")
+def test_an_address_that_the_host_does_not_have(net_rootless, net_user):
+    assert "the host has no address 192.0.2.77" in refused(net_rootless, net_user, "-p", "192.0.2.77:8080:80")
+    assert "the host has no address 2001:db8::77" in refused(net_rootless, net_user, "-p", "[2001:db8::77]:8080:80")
 
 
 # --- What the caller says ---------------------------------------------------------------------------------------------
@@ -417,59 +395,59 @@ def test_an_address_that_the_host_does_not_have(rootless, net_user):
         (["--network", "none", "--dns", "x"], "--dns 'x': it is not an IP address"),
     ],
 )
-def test_what_makes_no_sense(rootless, net_user, flags, said):
-    assert said in refused(rootless, net_user, *flags)
+def test_what_makes_no_sense(net_rootless, net_user, flags, said):
+    assert said in refused(net_rootless, net_user, *flags)
 
 
-def test_an_engines_call_has_its_network_made_elsewhere(rootless, net_user):
+def test_an_engines_call_has_its_network_made_elsewhere(net_rootless, net_user):
     bundle = make_net_bundle(net_user, "sh", "-c", ADDRESSES)
-    done = rootless("run", "--bundle", bundle, "engine")
+    done = net_rootless("run", "--bundle", bundle, "engine")
     assert seen(done.stdout) == NOTHING
-    rootless.create("held", bundle)
-    assert "network" not in rootless.state("held")
-    assert "NETWORK" not in rootless("list").stdout
+    net_rootless.create("held", bundle)
+    assert "network" not in net_rootless.state("held")
+    assert "NETWORK" not in net_rootless("list").stdout
 
 
-def test_an_engine_may_ask_for_one(rootless, net_user):
+def test_an_engine_may_ask_for_one(net_rootless, net_user):
     bundle = make_net_bundle(net_user, "sh", "-c", ADDRESSES)
-    rootless.create("held", bundle, "--network", "slirp4netns")
-    assert rootless.state("held")["network"]["mode"] == "slirp4netns"
+    net_rootless.create("held", bundle, "--network", "slirp4netns")
+    assert net_rootless.state("held")["network"]["mode"] == "slirp4netns"
     assert {"slirp4netns", "rootless:init"} <= set(helpers().values())
 
 
-def test_explain_shows_the_choice_and_touches_nothing(rootless, net_user):
+def test_explain_shows_the_choice_and_touches_nothing(net_rootless, net_user):
     bundle, before = make_net_bundle(net_user, "true"), helpers()
-    text = rootless("explain", "-p", "8080:80", "--add-host", "db:192.0.2.1", bundle, check=True).stdout
+    text = net_rootless("explain", "-p", "8080:80", "--add-host", "db:192.0.2.1", bundle, check=True).stdout
     assert "Network: pasta: ports are published\n  /usr/bin/pasta " in text
     assert "  publish 80/tcp -> 0.0.0.0:8080\n" in text
-    data = json.loads(rootless("explain", "--json", bundle, check=True).stdout)
+    data = json.loads(net_rootless("explain", "--json", bundle, check=True).stdout)
     assert (data["network"]["mode"], data["network"]["reason"]) == ("slirp4netns", "it is ready soonest")
     assert helpers() == before
-    assert not rootless.root.exists()
+    assert not net_rootless.root.exists()
 
 
 # --- Another container's network --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", [*HELPERS, "none"])
-def test_a_container_joins_the_network_of_another(rootless, net_user, run, mode):
-    with running(rootless, net_user, "--network", mode):
+def test_a_container_joins_the_network_of_another(net_rootless, net_user, run, mode):
+    with running(net_rootless, "--network", mode):
         script = f"{ADDRESSES}; {FETCH} 127.0.0.1:{HTTP} >/tmp/own; grep -qx 127.0.0.1 /tmp/own"
         joined = run(script, "--network", "container:served")
-        assert seen(joined) == seen(rootless("exec", "served", "sh", "-c", ADDRESSES).stdout)
+        assert seen(joined) == seen(net_rootless("exec", "served", "sh", "-c", ADDRESSES).stdout)
         assert seen(joined)[0] == OWN.get(mode, [set()])[0]
         if mode != "none":
             assert run(f"{FETCH} http://outside.test:{HTTP}/bytes/9", "--network", "container:served") == "x" * 9
 
 
-def test_a_joined_network_needs_a_container_that_runs(rootless, net_user):
-    rootless.create("held", make_net_bundle(net_user, "true"))
-    done = rootless("run", "--network", "container:held", net_user.tmp / "bundle")
+def test_a_joined_network_needs_a_container_that_runs(net_rootless, net_user):
+    net_rootless.create("held", make_net_bundle(net_user, "true"))
+    done = net_rootless("run", "--network", "container:held", net_user.tmp / "bundle")
     assert "container not running" in done.stderr
 
 
-def test_the_end_of_who_joined_is_nothing_to_the_other(rootless, net_user, run):
-    with running(rootless, net_user, "--network", "pasta", "-p", f"7900:{ECHO}"):
+def test_the_end_of_who_joined_is_nothing_to_the_other(net_rootless, net_user, run):
+    with running(net_rootless, "--network", "pasta", "-p", f"7900:{ECHO}"):
         before = helpers()
         run("true", "--network", "container:served")
         assert helpers() == before
