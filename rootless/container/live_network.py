@@ -83,8 +83,7 @@ class LiveNetwork:
     def members(self) -> dict[str, Any]:
         """The containers in it, by their ids.
 
-        Each has its `number`, `addresses` and `names`; `hosts`, a file, and `base`, what is in that before the others;
-        `forwarded`, by which slirp4netns knows its ports.
+        Each has its `number`, `addresses` and `names`; `hosts`, a file, and `base`, what is in that before the others.
         """
         members: dict[str, Any] = self.state["members"]
         return members
@@ -119,19 +118,15 @@ class LiveNetwork:
         linked = self.linked()
         return {each: member for each, member in self.members.items() if member["number"] in linked}
 
-    def forget_the_dead(self) -> None:
-        """Drop the members whose containers have ended, and their ports of the host."""
-        for container_id in set(self.members) - set(self.present()):
-            self.drop(container_id)
-
-    def drop(self, container_id: str) -> None:
-        """Drop a member and its ports of the host."""
-        member = self.members.pop(container_id, None)
-        if member and member["forwarded"] and self.alive("helper"):
+    def forget_the_dead(self, *ended: str) -> None:
+        """Drop the members whose containers have ended, these too, and the ports of the host that lead to no member."""
+        self.state["members"] = {each: member for each, member in self.present().items() if each not in ended}
+        if self.alive("helper"):
             try:
-                hostfwd.remove(f"{self.path}/{SOCKET}", member["forwarded"])
-            except RootlessError as error:
-                log.warning(f"{error.what}: {error.cause}")
+                members = self.members.values()
+                hostfwd.keep_only(f"{self.path}/{SOCKET}", {each for member in members for each in member["addresses"]})
+            except OSError as error:
+                log.warning(f"network {self.name}: ports of the host stay published: {error}")
 
     def tell_members(self) -> None:
         """Write into the hosts file of each member where the others are."""
@@ -194,6 +189,9 @@ def join(network: Network, root: str, container_id: str, kept_by: Keeper) -> dic
         keeper = started or Keeper(socket_in(live.state["keeper"][0]))
         try:
             member = _connect(live, network, shared, keeper, kept_by)
+        except BaseException:
+            live.forget_the_dead()
+            raise
         finally:
             if started:
                 started.close()  # it stays while there are members
@@ -246,18 +244,17 @@ def _connect(live: LiveNetwork, network: Network, shared: Shared, keeper: Keeper
     addresses = shared.addresses(number)
     for address, prefix, gateway in addresses:
         links.settle(kept_by.netlink, address, prefix, gateway)
-    forwarded = hostfwd.add(f"{live.path}/{SOCKET}", network.ports, addresses[0][0])
-    if forwarded:
+    if network.ports:
+        hostfwd.add(f"{live.path}/{SOCKET}", network.ports, addresses[0][0])
         backlog.lengthen(live.state["helper"][0])
-    return {"number": number, "addresses": [address for address, _, _ in addresses], "forwarded": forwarded}
+    return {"number": number, "addresses": [address for address, _, _ in addresses]}
 
 
 def leave(root: str, name: str, container_id: str) -> None:
     """Forget a member that has ended; what is left of a network without members goes too."""
     for _ in range(2):
         with opened(root, name) as live:
-            live.drop(container_id)
-            live.forget_the_dead()
+            live.forget_the_dead(container_id)
             if not live.linked():
                 live.remove()
                 return
@@ -267,6 +264,14 @@ def leave(root: str, name: str, container_id: str) -> None:
                 return
         # what is still linked goes in a moment, and then the keeper
         await_end(live.state["keeper"])
+
+
+def forget_the_dead(root: str, name: str) -> None:
+    """Take back the ports of the host that led to members which have ended."""
+    if exists(root, name):
+        with opened(root, name) as live:
+            live.forget_the_dead()
+            live.write()
 
 
 def exists(root: str, name: str) -> bool:

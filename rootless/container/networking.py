@@ -81,6 +81,10 @@ class Attachment:
         self._program: Program | None = None
         self._process = -1
         if network.ports:
+            if network.shared:
+                from rootless.container import live_network
+
+                live_network.forget_the_dead(parent(entry.path), network.shared.name)
             reserve(network.ports, network.host.first_port, lambda port: _publisher(port, parent(entry.path)))
         self._told = state["network"] = {"mode": network.mode, "reason": network.why}
         if network.of or network.shared:

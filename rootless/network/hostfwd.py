@@ -8,75 +8,75 @@ from rootless.launch.sockets import connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
+    from typing import Any
 
     from rootless.plan.ports import Port
 
 _LONGEST_ANSWER = 65536
 
 
-def add(socket: str, ports: Sequence[Port], address: str) -> list[int]:
-    """Lead ports of the host to a container; return the numbers by which remove() takes them back.
+def add(socket: str, ports: Sequence[Port], address: str) -> None:
+    """Lead ports of the host to a container.
 
     Args:
         socket: the path of the API socket.
-        ports: what to publish: all of them, or none when one is refused.
+        ports: what to publish.
         address: the container's.
 
     Raises:
-        RootlessError: `RL-PUBLISH`: slirp4netns or the kernel says no.
+        RootlessError: `RL-PUBLISH`: slirp4netns or the kernel says no; keep_only() takes the others back.
     """
-    numbers: list[int] = []
-    try:
-        for port in ports:
-            arguments = {
-                "proto": port.protocol,
-                "host_addr": port.address or "0.0.0.0",  # noqa: S104 - every address was asked for
-                "host_port": port.outside,
-                "guest_addr": address,
-                "guest_port": port.inside,
-            }
-            numbers.append(int(_call(socket, "add_hostfwd", arguments, str(port))["id"]))
-    except BaseException:
-        remove(socket, numbers)
-        raise
-    return numbers
+    for port in ports:
+        arguments = {
+            "proto": port.protocol,
+            "host_addr": port.address or "0.0.0.0",  # noqa: S104 - every address was asked for
+            "host_port": port.outside,
+            "guest_addr": address,
+            "guest_port": port.inside,
+        }
+        try:
+            _call(socket, "add_hostfwd", arguments)
+        except OSError as error:
+            raise RootlessError(
+                f"cannot publish {port}",
+                cause=f"slirp4netns: {(error.strerror or str(error)).lower()}",
+                fix="use a port that nothing listens on, or --network pasta",
+                code="RL-PUBLISH",
+            ) from None
 
 
-def remove(socket: str, numbers: Sequence[int]) -> None:
-    """Take ports back.
+def keep_only(socket: str, addresses: Collection[str]) -> None:
+    """Take back the ports that lead to other addresses than these: to containers that have ended.
 
     Raises:
-        RootlessError: `RL-PUBLISH`: slirp4netns says no.
+        OSError: slirp4netns says no.
     """
-    for number in numbers:
-        _call(socket, "remove_hostfwd", {"id": number}, str(number))
-
-
-def _call(socket: str, command: str, arguments: dict[str, object], what: str) -> dict[str, int]:
-    text = jsontext.render({"execute": command, "arguments": arguments}, None)
     try:
-        connection = connect(socket)
+        for entry in _call(socket, "list_hostfwd", {}).get("entries", ()):
+            if entry["guest_addr"] not in addresses:
+                _call(socket, "remove_hostfwd", {"id": entry["id"]})
+    except (ConnectionError, FileNotFoundError):
+        return  # it has ended, and its ports with it
+
+
+def _call(socket: str, command: str, arguments: dict[str, object]) -> dict[str, Any]:
+    text = jsontext.render({"execute": command, "arguments": arguments}, None)
+    connection = connect(socket)
+    try:
         connection.sendall(text.encode())
         connection.shutdown(1)  # SHUT_WR: the request is whole
         answer = b""
         while part := connection.recv(_LONGEST_ANSWER):
             answer += part
+    finally:
         connection.close()
-    except OSError as error:
-        raise _refused(what, (error.strerror or str(error)).lower()) from None
-    reply = jsontext.parse(answer, socket)
-    returned = reply.get("return") if isinstance(reply, dict) else None
-    if not isinstance(returned, dict):
-        said = reply.get("error") if isinstance(reply, dict) else None
-        raise _refused(what, str(said.get("desc", "")) if isinstance(said, dict) else "it cannot be understood")
-    return returned
-
-
-def _refused(what: str, cause: str) -> RootlessError:
-    return RootlessError(
-        f"cannot publish {what}",
-        cause=f"slirp4netns: {cause}",
-        fix="use a port that nothing listens on, or --network pasta",
-        code="RL-PUBLISH",
-    )
+    try:
+        reply = jsontext.parse(answer, socket)
+    except RootlessError:
+        reply = None
+    if not isinstance(reply, dict) or "error" in reply:
+        error = reply["error"] if isinstance(reply, dict) else None
+        raise OSError(str(error.get("desc", "")) if isinstance(error, dict) else "its answer cannot be understood")
+    returned = reply.get("return", reply)  # list_hostfwd answers without that word
+    return returned if isinstance(returned, dict) else {}

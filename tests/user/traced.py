@@ -17,8 +17,11 @@ Moment = tuple[str, int]
 """A system call, and which of its calls."""
 
 
-def moments(user, strace, words, *, count: int, since: str) -> list[Moment]:
-    """Run a command and return `count` of its system calls, evenly spread from the first that mentions `since` on."""
+def moments(user, strace, words, *, count: int, since: str, names=frozenset()) -> list[Moment]:
+    """Run a command and return `count` of its system calls, evenly spread from the first that mentions `since` on.
+
+    Those of `names`, or of any name.
+    """
     log = user.tmp / "trace"
     user.run([strace, "-o", log, *words], **QUIET, stderr=subprocess.DEVNULL)
     seen: Counter[str] = Counter()
@@ -28,7 +31,7 @@ def moments(user, strace, words, *, count: int, since: str) -> list[Moment]:
             seen[call[1]] += 1
             if found or since in line:
                 found.append((call[1], seen[call[1]]))
-    found = [moment for moment in found if moment[0] not in ("exit_group", "execve")]
+    found = [moment for moment in found if moment[0] not in ("exit_group", "execve") and moment[0] in (names or seen)]
     assert len(found) >= count, f"{since} is not in the trace of {words}"
     return [found[index * len(found) // count] for index in range(count)]
 
