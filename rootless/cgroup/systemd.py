@@ -65,7 +65,7 @@ def start_scope(wanted: Cgroup, pid: int) -> tuple[str, list[Setting]]:
         RootlessError: `RL-SYSTEMD`: there is no manager, or it refuses the scope.
     """
     asked = {each.name: each for each in _own_properties(wanted, pid)}
-    asked |= {each.name: each for each in properties.of_settings(wanted.settings)}
+    asked |= {each.name: each for each in _of_settings(wanted.settings)}
     asked |= {each.name: each for each in wanted.properties}
     with _Manager(wanted.user_manager, f"make {wanted.unit}") as manager:
         manager.start(wanted.unit, list(asked.values()))
@@ -78,7 +78,7 @@ def change_scope(unit: str, user_manager: str, settings: list[Setting]) -> list[
     Raises:
         RootlessError: `RL-SYSTEMD`: there is no manager, or it refuses a property.
     """
-    asked = properties.of_settings(settings)
+    asked = _of_settings(settings)
     if asked:
         with _Manager(user_manager, f"change {unit}") as manager:
             manager.set_properties(unit, asked)
@@ -115,6 +115,13 @@ def _own_properties(wanted: Cgroup, pid: int) -> list[Property]:
     if wanted.slice:
         found.append(Property("Slice", "s", wanted.slice, "linux.cgroupsPath"))
     return found
+
+
+def _of_settings(settings: list[Setting]) -> list[Property]:
+    asked = any(each.file == properties.BFQ_WEIGHT for each in settings)
+    # where it is at all, it is in every cgroup that shares out the disk
+    bfq = asked and any(paths.exists(f"{PURE}/{top}.slice/{properties.BFQ_WEIGHT}") for top in ("user", "system"))
+    return properties.of_settings(settings, bfq=bfq)
 
 
 def _cgroup_of(pid: int, unit: str) -> str:

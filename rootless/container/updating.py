@@ -128,10 +128,25 @@ def complete(changes: Changes, group: Group) -> None:
         changes.flags.setdefault("cpu.quota", changes.flags.get("cpu.period", "cpu.period"))
     elif cpu.get("quota") and not cpu.get("period") and period.strip().isdecimal():
         cpu["period"] = int(period)
+    block_io = changes.resources.get("blockIO") or {}
+    if block_io.get("weight"):
+        # BFQ forgets those of devices with every new one for all of them
+        block_io["weightDevice"] = [*_weights_of_devices(group), *(block_io.get("weightDevice") or ())]
     memory = changes.resources.get("memory") or {}
     limit = group.read("memory.max").strip()
     if (memory.get("swap") or 0) > 0 and not memory.get("limit") and limit.isdecimal():
         memory["limit"] = int(limit)
+
+
+def _weights_of_devices(group: Group) -> list[dict[str, int]]:
+    """Return what io.bfq.weight holds besides the weight for all devices, as blockIO.weightDevice."""
+    found = []
+    for line in group.read("io.bfq.weight").splitlines():
+        device, _, weight = line.partition(" ")
+        major, colon, minor = device.partition(":")
+        if colon:
+            found.append({"major": int(major), "minor": int(minor), "weight": int(weight)})
+    return found
 
 
 def check_memory(changes: Changes, group: Group) -> None:

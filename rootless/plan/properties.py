@@ -22,6 +22,9 @@ _MICROSECONDS = 1_000_000
 _STEP = 10_000
 """Of CPUQuotaPerSecUSec, in microseconds: systemd writes whole percents into its files."""
 _SUFFIXES = "KMGTPE"
+BFQ_WEIGHT = "io.bfq.weight"
+_USUAL_WEIGHT = 100
+"""Of io.weight (1…10000) and io.bfq.weight (1…1000) likewise."""
 
 _UNIT_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:-_.@\\")
 _LONGEST_UNIT = 255
@@ -69,21 +72,28 @@ class Property:
         return f"<{self.name}={self.value!r}>"
 
 
-def of_settings(settings: Iterable[Setting]) -> list[Property]:
+def of_settings(settings: Iterable[Setting], *, bfq: bool = False) -> list[Property]:
     """Return the properties for those settings that there are properties for.
 
     What has none, or has a value that only the kernel understands, is left to be written to the cgroup's files.
+
+    Args:
+        settings: what is written to the files.
+        bfq: the kernel has io.bfq.weight. systemd writes that as well, out of the property for io.weight.
     """
     found: dict[str, Property] = {}
     for setting in settings:
         candidate: Setting | None = setting
         while candidate:
+            if candidate.file == BFQ_WEIGHT and not bfq:
+                candidate = candidate.otherwise
+                continue
             for made in _properties(candidate):
                 earlier = found.get(made.name)
                 if earlier and made.signature == "a(st)":
                     made.value = [each for each in earlier.value if each[0] != made.value[0][0]] + made.value
                 found[made.name] = made
-            candidate = candidate.otherwise
+            candidate = None if candidate.file == BFQ_WEIGHT else candidate.otherwise
     return list(found.values())
 
 
@@ -150,6 +160,15 @@ def _weight(value: str) -> list[tuple[str, str, Any]]:
     return [("IODeviceWeight", "a(st)", [(_device(device), int(weight))])]
 
 
+def _bfq_weight(value: str) -> list[tuple[str, str, Any]]:
+    """Return the weight of which systemd makes this one of BFQ's: what is above the usual is spread out (cgroup.c)."""
+    device, _, weight = value.rpartition(" ")
+    number = int(weight)
+    if number > _USUAL_WEIGHT:
+        number = _USUAL_WEIGHT + (number - _USUAL_WEIGHT) * (10000 - _USUAL_WEIGHT) // (1000 - _USUAL_WEIGHT)
+    return _weight(f"{device} {number}".lstrip())
+
+
 _THROTTLES = {
     "rbps": "IOReadBandwidthMax",
     "wbps": "IOWriteBandwidthMax",
@@ -177,6 +196,7 @@ _CONVERSIONS: dict[str, Callable[[str], list[tuple[str, str, Any]]]] = {
     "cpu.max": _quota,
     "cpuset.cpus": _set_of("AllowedCPUs"),
     "cpuset.mems": _set_of("AllowedMemoryNodes"),
+    BFQ_WEIGHT: _bfq_weight,
     "io.max": _throttle,
     "io.weight": _weight,
     "memory.high": _bytes("MemoryHigh"),

@@ -1,66 +1,105 @@
-"""The machine, with the checkout installed in it by its user."""
+"""The machines, with the checkout installed in them by their user."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.launcher import script
 from tests.conftest import CHECKOUT
-from tests.system.machine import Machine, disk
+from tests.system.machine import Machine, Qemu, UserModeLinux, disk
 
-HERE = Path(__file__).parent
-RUNNING = pytest.StashKey[Machine]()
+RUNNING = pytest.StashKey[dict[str, Machine]]()
 WHEELS = ("hatchling>=1.24", "click>=8.1", "pyroute2>=0.7", "rich>=13")
 
 
 @pytest.fixture(scope="session")
 def boot(need, tmp_path_factory, request):
-    """Return a function that boots a Machine, given more words for the kernel's command line."""
+    """Return a function that boots a machine of some kind, given more words for the kernel's command line."""
     if os.geteuid() != 0:
         pytest.skip("needs root: builds a machine")
-    need("linux.uml")
     need("mmdebstrap")
     cache = Path(os.environ.get("ROOTLESS_TEST_MACHINES") or request.config.cache.mkdir("machines"))
     cache.mkdir(exist_ok=True)
-    return lambda *words: Machine(disk(cache), tmp_path_factory.mktemp("machine"), *words)
+
+    def booted(*words, kind=UserModeLinux):
+        for program in kind.PROGRAMS:
+            need(program)
+        return kind(disk(cache), tmp_path_factory.mktemp("machine"), *words)
+
+    return booted
 
 
 @pytest.fixture(scope="session")
-def machine(boot, request):
-    """A Machine in which `rootless` is a command of the user's."""
-    machine = request.config.stash[RUNNING] = boot()
+def machine(boot, wheels, request):
+    """A machine in which `rootless` is a command of the user's."""
+    machine = boot()
+    request.config.stash.setdefault(RUNNING, {})["machine"] = machine
     try:
-        _install(machine)
+        _install(machine, wheels)
+        yield machine
+    finally:
+        machine.stop()
+
+
+@pytest.fixture(scope="session")
+def two_processors(boot, wheels, request):
+    """A machine with more to share out, which has the command, too; not by pip, which would take it over a minute."""
+    machine = boot(kind=Qemu)
+    request.config.stash.setdefault(RUNNING, {})["two_processors"] = machine
+    try:
+        _lay_out(machine, wheels)
         yield machine
     finally:
         machine.stop()
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item, nextitem):
-    """End it with the last test of this directory: it takes a third of a core even when it waits."""
-    machine = item.config.stash.get(RUNNING, None)
-    if machine and not (nextitem and HERE in nextitem.path.parents):
-        machine.stop()
+def pytest_runtest_teardown(item):
+    """End a machine with the last test that has it: it takes a third of a processor even when it waits."""
+    items = item.session.items
+    for name, machine in item.config.stash.get(RUNNING, {}).items():
+        if not any(name in later.fixturenames for later in items[items.index(item) + 1 :]):
+            machine.stop()
 
 
-def _install(machine):
-    """Install the checkout as its user does, from wheels: the machine has no network."""
-    wheels = machine.shared / "wheels"
-    download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest", wheels]
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory):
+    """A directory of what the checkout is built from and needs: the machines have no network."""
+    directory = tmp_path_factory.mktemp("wheels") / "readable"
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest", directory]
     subprocess.run([*download, *WHEELS], check=True)
-    exclude = [f"--exclude={name}" for name in (".git", "__pycache__", "bin", ".*_cache")]
-    subprocess.run(["tar", "-C", CHECKOUT, *exclude, "-cf", machine.shared / "checkout.tar", "."], check=True)
-    machine.run(
-        """
-        set -e
-        mkdir checkout && cd checkout && tar -xf /mnt/host/checkout.tar
-        PIP_NO_INDEX=1 PIP_FIND_LINKS=/mnt/host/wheels ./install.sh
-        """,
-        timeout=300,
-        check=True,
-    )
+    return directory
+
+
+def _install(machine, wheels):
+    """Install the checkout as its user does."""
+    shutil.copytree(wheels, machine.shared / "wheels")
+    _copy(machine, CHECKOUT, "__pycache__", "bin")
+    install = f"cd {CHECKOUT} && PIP_NO_INDEX=1 PIP_FIND_LINKS=/mnt/host/wheels ./install.sh"
+    machine.run(install, timeout=300, check=True)
+
+
+def _lay_out(machine, wheels):
+    """Lay out the checkout as tests/run has built it, with a command of the user's that uses it."""
+    packages = wheels.parent / "packages"
+    unpack = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*unpack, "--target", packages, *wheels.glob("*.whl")], check=True)
+    for directory in (CHECKOUT, packages):
+        _copy(machine, directory)
+    (machine.shared / "rootless").write_bytes(script("/usr/bin/python3", [str(CHECKOUT), str(packages)]))
+    machine.run("mkdir -p .local/bin && install -m 755 /mnt/host/rootless .local/bin", check=True)
+
+
+def _copy(machine, directory, *without):
+    """Copy a directory of the host's to the same place, as the user's: what is compiled has its path in it."""
+    archive = machine.shared / f"{directory.name}.tar"
+    exclude = [f"--exclude={each}" for each in (".git", ".*_cache", *without)]
+    subprocess.run(["tar", "-C", directory, *exclude, "-cf", archive, "."], check=True)
+    unpack = f"mkdir -p {directory} && tar -C {directory} --no-same-owner -xf /mnt/host/{archive.name}"
+    machine.run(unpack, check=True)

@@ -62,6 +62,10 @@ class Guest:
         (directory / "config.json").write_text(json.dumps(config))
         return f"/mnt/host/{directory.name}"
 
+    def config(self, bundle: str) -> Path:
+        """Return where the config.json of a bundle is, outside."""
+        return self.machine.shared / bundle.rpartition("/")[2] / "config.json"
+
     def properties(self, unit: str, *names: str) -> dict[str, str]:
         """Return properties of a unit, as `systemctl --user show` has them."""
         asked = " ".join(f"--property={name}" for name in names)

@@ -1,6 +1,8 @@
-"""A whole machine for the tests: Debian, systemd as process 1, a pure cgroup v2 tree, booted by user-mode-linux.
+"""Whole machines for the tests: Debian, systemd as process 1, a pure cgroup v2 tree.
 
-`build` makes its disk, once for each version of it; `agent` carries out what run() asks, inside.
+Most tests use that of user-mode Linux. Its kernel has one processor, and no cpuset, huge pages, pressure or time
+namespaces: the one of QEMU has, and takes twice as long for everything. `build` makes the disk of both, once for each
+version of it; `agent` carries out what run() asks, inside.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ MEMORY = "1500M"
 BOOT = 180
 """Seconds; it takes 10 on a machine that has nothing else to do."""
 POLL = 0.02
+VIRTIOFSD = "/usr/libexec/virtiofsd"
 
 
 class Machine:
@@ -40,27 +43,29 @@ class Machine:
         self.shared = directory / "shared"
         self.shared.mkdir()
         self._jobs = 0
+        self._directory = directory
         self._console = (directory / "console").open("wb")
-        # its memory is a file; on anything but a tmpfs it would be written to disk
+        # memory that is a file would be written to disk on anything but a tmpfs
         self._memory = tempfile.mkdtemp(dir="/dev/shm")
-        self._process = subprocess.Popen(
-            [
-                shutil.which("linux.uml") or "linux.uml",
-                f"mem={MEMORY}",
-                f"umid=rootless-test-{os.getpid()}",
-                f"uml_dir={directory}",
-                f"ubd0={directory / 'changes'},{image}",
-                *("root=/dev/ubda", "rw", "con=null", "con0=null,fd:1", "console=tty0", "quiet", "selinux=0"),
-                f"systemd.show_status=false shared={self.shared}",
-                *words,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=self._console,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"TMPDIR": self._memory},
-            start_new_session=True,
+        self._processes: list[subprocess.Popen] = []
+        self._boot(image, words)
+        self._await(self.shared / "up", BOOT)
+
+    def _boot(self, image: Path, words: tuple[str, ...]) -> None:
+        """Start the processes that are the machine."""
+        raise NotImplementedError
+
+    def _start(self, *words: str) -> None:
+        self._processes.append(
+            subprocess.Popen(
+                [shutil.which(words[0]) or words[0], *words[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=self._console,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"TMPDIR": self._memory},
+                start_new_session=True,
+            )
         )
-        self._await("up", BOOT)
 
     def run(self, script: str, *, root: bool = False, timeout: float = 120, check: bool = False):
         """Run a shell script inside, as the user in a scope of the user manager or as root."""
@@ -69,7 +74,7 @@ class Machine:
         draft = self.shared / f"{job}.draft"
         draft.write_text(script)
         draft.rename(self.shared / f"{job}.ready")
-        self._await(f"{job}.status", timeout)
+        self._await(self.shared / f"{job}.status", timeout)
         out, err = ((self.shared / f"{job}.{name}").read_text(errors="replace") for name in ("out", "err"))
         done = subprocess.CompletedProcess(script, int((self.shared / f"{job}.status").read_text()), out, err)
         assert not (check and done.returncode), f"{script}\nended with {done.returncode}\n{out}\n{err}"
@@ -77,26 +82,81 @@ class Machine:
 
     def stop(self) -> None:
         """End it as a power cut does, unless it has ended."""
-        if self._process.returncode is not None:
-            return
-        os.killpg(self._process.pid, 9)
-        self._process.wait()
+        for process in self._processes:
+            os.killpg(process.pid, 9)
+            process.wait()
+        self._processes.clear()
         self._console.close()
         shutil.rmtree(self._memory, ignore_errors=True)
 
-    def _await(self, name: str, timeout: float) -> None:
-        """Wait for a file in the shared directory; inside, nothing can tell the host that it is there."""
+    def _await(self, path: Path, timeout: float) -> None:
+        """Wait for a file; inside the machine, nothing can tell the host that it is there."""
         deadline = time.monotonic() + timeout
-        ended = os.pidfd_open(self._process.pid)
+        ended = os.pidfd_open(self._processes[-1].pid)
         try:
-            while not (self.shared / name).exists():
+            while not path.exists():
                 assert not select.select([ended], [], [], POLL)[0], f"the machine has ended: {self._said()}"
-                assert time.monotonic() < deadline, f"{name} does not come within {timeout} s: {self._said()}"
+                assert time.monotonic() < deadline, f"{path.name} does not come within {timeout} s: {self._said()}"
         finally:
             os.close(ended)
 
     def _said(self) -> str:
         return Path(self._console.name).read_text(errors="replace")[-3000:]
+
+
+class UserModeLinux(Machine):
+    """A machine whose kernel is a program of the host's."""
+
+    PROGRAMS = ("linux.uml",)
+
+    def _boot(self, image: Path, words: tuple[str, ...]) -> None:
+        self._start(
+            "linux.uml",
+            f"mem={MEMORY}",
+            f"umid=rootless-test-{os.getpid()}",
+            f"uml_dir={self._directory}",
+            f"ubd0={self._directory / 'changes'},{image}",
+            *("root=/dev/ubda", "rw", "con=null", "con0=null,fd:1", "console=tty0", "quiet", "selinux=0"),
+            f"systemd.show_status=false shared={self.shared}",
+            *words,
+        )
+
+
+class Qemu(Machine):
+    """A machine of two processors, each with memory of its own, that a program of the host's emulates."""
+
+    PROGRAMS = ("qemu-system-x86_64", VIRTIOFSD)
+    HUGE_PAGES = 16
+    """Of 2 MiB, set aside."""
+
+    def _boot(self, image: Path, words: tuple[str, ...]) -> None:
+        socket = self._directory / "virtiofs"
+        self._start(
+            VIRTIOFSD, f"--socket-path={socket}", f"--shared-dir={self.shared}", "--sandbox=none", "--cache=never"
+        )
+        kernel = (
+            *("root=/dev/nvme0n1", "rw", "console=ttyS0", "quiet", "selinux=0", "mitigations=off"),
+            *(f"hugepages={self.HUGE_PAGES}", "systemd.show_status=false", "shared=host"),
+            *words,
+        )
+        nodes = [
+            words
+            for node in range(2)
+            for words in (
+                "-object", f"memory-backend-memfd,id=memory{node},size=768M,share=on",
+                "-numa", f"node,nodeid={node},cpus={node},memdev=memory{node}",
+            )
+        ]  # fmt: skip
+        self._await(socket, BOOT)
+        self._start(
+            *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"),
+            *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2,sockets=2", "-m", "1536M"),
+            *nodes,
+            *("-kernel", str(image.with_suffix(".vmlinuz")), "-append", " ".join(kernel)),
+            *("-drive", f"file={image},if=none,id=disk,format=raw,snapshot=on,cache=unsafe"),
+            *("-device", "nvme,drive=disk,serial=disk"),
+            *("-chardev", f"socket,id=shared,path={socket}", "-device", "vhost-user-fs-pci,chardev=shared,tag=host"),
+        )
 
 
 def disk(cache: Path) -> Path:
@@ -106,7 +166,7 @@ def disk(cache: Path) -> Path:
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at once: the other one builds it
         if not image.exists():
-            for old in cache.glob("machine-*.img*"):
+            for old in cache.glob("machine-*"):
                 if old.is_dir():  # of a build that was killed
                     shutil.rmtree(old)
                 else:

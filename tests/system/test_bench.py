@@ -35,12 +35,12 @@ for pid in $(cat "$own/cgroup.procs"); do echo "$pid" >"$own/rootless.caller/cgr
     ids=["systemd", "cgroupfs"],
 )
 def test_run_true(machine, figure, path, before, where):
-    bundle = config_of(Guest(machine), LIMITS, "cgroup.type")
-    config_json = machine.shared / bundle.rpartition("/")[2] / "config.json"
-    config = json.loads(config_json.read_text())
+    guest = Guest(machine)
+    bundle = config_of(guest, LIMITS, "cgroup.type")
+    config = json.loads(guest.config(bundle).read_text())
     config["process"]["args"] = ["true"]
     config["linux"]["cgroupsPath"] = path
-    config_json.write_text(json.dumps(config))
+    guest.config(bundle).write_text(json.dumps(config))
     flags = [] if before else ["--systemd-cgroup"]
     steps = [
         {"name": name, "argv": [program, *flags, "run", "--no-new-keyring", "--bundle", bundle, name]}

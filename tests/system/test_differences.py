@@ -129,8 +129,7 @@ RESERVED = (
 )
 WARN = "nothing is limited less for it: a warning names it, --require-limits refuses it. "
 
-DIFFERENCES = [
-    # scopes
+IN_SCOPES = [
     Difference("runc crun", "CollectMode", "inactive", "inactive-or-failed",
                'systemd.unit(5): else a failed unit "is not unloaded", and its name is taken'),
     Difference("runc crun", "DevicePolicy", "strict", "auto", PROGRAM),
@@ -138,6 +137,9 @@ DIFFERENCES = [
     Difference("crun", "DeviceAllow", "char-* m", "", PROGRAM),
     Difference("crun", "IOAccounting", "no", "yes",
                'systemd.resource-control(5): "Turn on Block I/O accounting for this unit", which events --stats tells'),
+]  # fmt: skip
+DIFFERENCES = [
+    *IN_SCOPES,
     # the CPU
     Difference("runc crun", "cpu.weight", "20", "59", WEIGHT),
     Difference("runc crun", "CPUWeight", "20", "59", WEIGHT),
@@ -232,8 +234,8 @@ def unlisted_and_unseen(results, listed):
 
 def compare_in(machine, cases, managers):
     """Return what compare.py finds in a machine."""
-    bundle = config_of(Guest(machine), {}, "cgroup.type")
-    config = json.loads((machine.shared / bundle.rpartition("/")[2] / "config.json").read_text())
+    guest = Guest(machine)
+    config = json.loads(guest.config(config_of(guest, {}, "cgroup.type")).read_text())
     task = {"config": config, "runtimes": {name: name for name in RUNTIMES}, "managers": managers, "cases": cases}
     (machine.shared / "compare.json").write_text(json.dumps(task))
     shutil.copy(COMPARE, machine.shared)

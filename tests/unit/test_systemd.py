@@ -77,6 +77,15 @@ def test_limits_with_a_twist(resources, expected):
     assert made_of(resources) == expected
 
 
+@pytest.mark.parametrize(("asked", "kept"), [(10, 10), (100, 100), (101, 111), (300, 2300), (1000, 10000)])
+def test_the_property_of_which_systemd_makes_the_weight_of_bfq(asked, kept):
+    block_io = {"weight": asked, "weightDevice": [{"major": 8, "minor": 0, "weight": asked}]}
+    made = {each.name: each.value for each in of_settings(settings({"blockIO": block_io}), bfq=True)}
+    assert made == {"IOWeight": kept, "IODeviceWeight": [("/dev/block/8:0", kept)]}
+    # systemd's cgroup.c
+    assert (kept if kept <= 100 else 100 + (kept - 100) * 900 // 9900) == asked
+
+
 @given(
     file=st.sampled_from([*properties._CONVERSIONS, "memory.numa_stat", "hugetlb.2MB.max", "cpu.uclamp.max"]),
     value=st.one_of(

@@ -1,0 +1,202 @@
+"""What takes more to share out than user-mode Linux has: processors, their memory, huge pages, weights of a disk."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from tests.system.containers import SCOPES, UNTIL, Guest
+from tests.system.test_differences import IN_SCOPES, KEPT, MANAGERS, Difference, compare_in, unlisted_and_unseen
+
+MIB = 1 << 20
+DISK = {"major": 259, "minor": 0}
+"""/dev/nvme0n1."""
+TWO = "while :; do :; done & while :; do :; done"
+RESERVE = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+int main(int argc, char **argv) {
+    size_t size = atoi(argv[1]) * 2ul << 20;
+    void *at = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    if (at == MAP_FAILED) { perror("mmap"); return 1; }
+    ((char *)at)[size - 1] = 1;
+    return 0;
+}
+"""
+"""Takes as many huge pages as its argument says, and uses the last one."""
+
+
+@pytest.fixture(scope="module")
+def guest(two_processors):
+    return Guest(two_processors)
+
+
+@pytest.fixture
+def box(guest):
+    """The unit of a container that is called "box", and is deleted after the test."""
+    yield "rootless-box.scope"
+    guest("rootless delete --force box")
+
+
+def used(guest, unit):
+    """Return the processors that a scope has kept busy in two seconds."""
+    look = f"grep -h usage_usec {SCOPES}/user.slice/{unit}/cpu.stat; date +%s%6N"
+    before, start, after, end = (int(line.split()[-1]) for line in guest(f"{look}; sleep 2; {look}").splitlines())
+    return (after - before) / (end - start)
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_processors_and_their_memory(guest, manager):
+    bundle = guest.bundle("sleep 1000", {"cpu": {"cpus": "1", "mems": "0"}})
+    script = f"""
+        rootless --cgroup-manager {manager} run --detach --bundle {bundle} box
+        dir=/sys/fs/cgroup$(cut -d: -f3 /proc/$(rootless state box | sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p')/cgroup)
+        inside() {{ rootless exec box grep _allowed_list /proc/1/status | cut -f2; }}
+        look() {{ cat $dir/cpuset.cpus $dir/cpuset.mems; inside; }}
+        look
+        rootless update --cpuset-cpus 0-1 --cpuset-mems 1 box
+        look
+        [ {manager} = cgroupfs ] ||
+            systemctl --user show --property=AllowedCPUs,AllowedMemoryNodes --value ${{dir##*/}}
+        rootless events --stats box
+        rootless delete --force box
+    """
+    *told, stats = guest(script).splitlines()
+    assert told[:8] == ["1", "0", "1", "0", "0-1", "1", "0-1", "1"]
+    assert told[8:] == ([] if manager == "cgroupfs" else ["0-1", "1"])
+    assert json.loads(stats)["data"]["cpuset"] == {"cpus": [0, 1], "mems": [1]}
+
+
+def test_more_than_one_processor_worth_of_time(guest, box):
+    bundle = guest.bundle(TWO, {"cpu": {"quota": 50000}}, "user.slice:rootless:box")
+    guest(f"rootless run --detach --bundle {bundle} box")
+    assert 0.35 < used(guest, box) < 0.65
+    guest("rootless update --cpu-quota 150000 box")
+    assert 1.2 < used(guest, box) < 1.7
+    guest("rootless update --cpu-quota -1 --cpuset-cpus 1 box")
+    assert 0.7 < used(guest, box) < 1.1
+
+
+def test_pressure(guest, box):
+    """Two that want one processor, and one that wants more memory than it may have without waiting."""
+    script = f"({TWO}) & while :; do head -c 32M /dev/zero | tail >/dev/null; done"
+    resources = {"cpu": {"cpus": "1"}, "unified": {"memory.high": str(8 * MIB)}}
+    bundle = guest.bundle(script, resources, "user.slice:rootless:box")
+    told = guest(
+        f"""{UNTIL}
+        rootless run --detach --bundle {bundle} box
+        waits() {{ ! grep -q "some.*total=0$" {SCOPES}/user.slice/{box}/$1.pressure; }}
+        until_ waits cpu
+        until_ waits memory
+        rootless events --stats box
+        """
+    )
+    stats = json.loads(told)["data"]
+    for kind in ("cpu", "memory", "blkio"):
+        assert set(stats[kind]["psi"]["some"]) == {"avg10", "avg60", "avg300", "total"}
+    assert stats["cpu"]["psi"]["some"]["total"] > 0
+    assert stats["memory"]["psi"]["full"]["total"] > 0
+
+
+def test_huge_pages(guest, need, tmp_path):
+    """Of a cgroup that root has delegated by hand: systemd does not know the controller."""
+    (tmp_path / "reserve.c").write_text(RESERVE)
+    reserve = guest.machine.shared / "reserve"
+    subprocess.run([need("gcc"), "-static", "-o", reserve, tmp_path / "reserve.c"], check=True)
+    mount = {"destination": "/reserve", "type": "bind", "source": "/mnt/host/reserve", "options": ["bind", "ro"]}
+    limits = {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]}
+    bundle = guest.bundle("/reserve 2 && ! /reserve 3 && sleep 1000", limits)
+    config = json.loads(guest.config(bundle).read_text())
+    config["mounts"].append(mount)
+    guest.config(bundle).write_text(json.dumps(config))
+    script = f"""{UNTIL}
+        rootless run --bundle {bundle} box & runs=$!
+        sleeps() {{ pgrep --exact --full "sleep 1000" >/dev/null; }}
+        until_ sleeps
+        cat $here/rootless-box.*/hugetlb.2MB.rsvd.max
+        rootless events --stats box
+        rootless delete --force box
+        wait $runs || true
+    """
+    (guest.machine.shared / "script").write_text(script)
+    told = guest(
+        """
+        export here=/sys/fs/cgroup/delegated/tester HOME=/home/tester PATH=/home/tester/.local/bin:$PATH
+        mkdir -p $here
+        echo +hugetlb >/sys/fs/cgroup/cgroup.subtree_control
+        echo +hugetlb >/sys/fs/cgroup/delegated/cgroup.subtree_control
+        chown tester: $here $here/cgroup.procs $here/cgroup.subtree_control
+        (
+            echo $BASHPID >$here/cgroup.procs
+            exec setpriv --reuid 1000 --regid 1000 --clear-groups bash -eu /mnt/host/script 2>&1
+        )
+        """,
+        root=True,
+    )
+    refused, limit, stats = told.splitlines()
+    assert refused == "mmap: Cannot allocate memory"
+    assert limit == str(4 * MIB)
+    assert set(json.loads(stats)["data"]["hugetlb"]) >= {"2MB"}
+
+
+@pytest.fixture
+def bfq(guest):
+    """The scheduler that shares out a disk by weight."""
+    guest("modprobe bfq; echo bfq >/sys/block/nvme0n1/queue/scheduler", root=True)
+
+
+def test_a_share_of_the_disk(guest, box, bfq):
+    block_io = {"weight": 200, "weightDevice": [DISK | {"weight": 300}]}
+    bundle = guest.bundle("sleep 1000", {"blockIO": block_io}, "user.slice:rootless:box")
+    shown = f"cat {SCOPES}/user.slice/{box}/io.bfq.weight; systemctl --user show --property=IOWeight --value {box}"
+    told = guest(
+        f"""
+        rootless run --detach --bundle {bundle} box
+        {shown}
+        systemctl --user daemon-reload
+        {shown}
+        rootless update --blkio-weight 500 box
+        {shown}
+        """
+    )
+    assert told.splitlines() == [
+        *("default 200", "259:0 300", "1200"),
+        *("default 200", "259:0 300", "1200"),
+        *("default 500", "259:0 300", "4500"),
+    ]
+
+
+def test_clocks_of_its_own(guest):
+    bundle = guest.bundle("cut -d. -f1 /proc/uptime")
+    config = json.loads(guest.config(bundle).read_text())
+    config["linux"]["namespaces"].append({"type": "time"})
+    config["linux"]["timeOffsets"] = {"boottime": {"secs": 7 * 86400}}
+    guest.config(bundle).write_text(json.dumps(config))
+    inside, outside = map(int, guest(f"rootless run --bundle {bundle} box; cut -d. -f1 /proc/uptime").split())
+    assert 0 <= outside + 7 * 86400 - inside < 60
+
+
+LIMITS = {
+    "all": {
+        "cpu": {"cpus": "1", "mems": "0-1"},
+        "blockIO": {"weight": 200, "weightDevice": [DISK | {"weight": 300}]},
+    }
+}
+DIFFERENCES = [
+    *IN_SCOPES,
+    Difference("runc", "io.weight", "default 100", "default 1200", KEPT),
+    Difference("runc", "IOWeight", "[not set]", "1200", KEPT),
+    Difference("runc", "IODeviceWeight", "", "/dev/block/259:0 2300", KEPT),
+    Difference("crun", "IODeviceWeight", "259:0 2300", "/dev/block/259:0 2300",
+               'systemd.resource-control(5): "a file path and a weight value"'),
+]  # fmt: skip
+
+
+def test_differences_from_runc_and_crun(guest, bfq):
+    """See test_differences.py."""
+    unlisted, unseen = unlisted_and_unseen(compare_in(guest.machine, LIMITS, MANAGERS), DIFFERENCES)
+    assert not unlisted
+    assert not unseen
