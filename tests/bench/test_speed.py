@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.bench.conftest import ROUNDS
+from tests.conftest import CHECKOUT
 from tests.figures import PEERS
 from tests.user.boxes import config_with_maps, own_mappings
 from tests.user.bundles import make_bundle, own
@@ -25,6 +28,32 @@ __all__ = ["cgroup2"]
 DATA = Path(__file__).parent.parent / "unit/data"
 MANY = 100
 UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+LAUNCHES = """
+import json, os, sys, time
+from resource import RUSAGE_CHILDREN, getrusage
+sys.path.insert(0, sys.argv.pop(1))
+rounds = int(sys.argv.pop(1))
+from rootless.cli.parse import parse
+from rootless.container.create import plan_for
+from rootless.launch.protocol import Launch
+def spent():
+    usage = getrusage(RUSAGE_CHILDREN)
+    return (usage.ru_utime + usage.ru_stime) * 1000, time.perf_counter() * 1000
+_, plan = plan_for(parse(sys.argv[1:]))
+figures = []
+for _ in range(rounds):
+    before = spent()
+    launch = Launch(plan)
+    launch.until_ready(lambda pid: None)
+    launch.start()
+    os.waitpid(launch.pid, 0)
+    launch.close()
+    figures.append([after - then for after, then in zip(spent(), before)])
+json.dump(figures, sys.stdout)
+"""
+"""Launches a container again and again, planned once; the CPU time of what it waited for, and wall time."""
 
 
 class World:
@@ -168,13 +197,22 @@ def test_list_of_many(user, rootless_command, medians, note):
     note(f"`list`: {(many - few) / MANY:.3f} ms of CPU for each further container")
 
 
-def test_what_a_start_is_made_of(user, rootless_command, medians, note):
-    """What is there without any code of ours: the interpreter; and with little of it: a verb that finds nothing."""
+def test_what_a_run_is_made_of(user, rootless_command, medians, note):
+    """The interpreter without any code of ours; the kernel's part, from a Python that has planned the container before.
+
+    A `run` takes that much whatever our own modules do, as long as they begin only when Python has begun.
+    """
     python = Path(rootless_command).read_text().splitlines()[0].removeprefix("#!").split()
-    version = [rootless_command, "--version"]
-    found = medians([{"name": "Python", "argv": [*python, "-c", "pass"]}, {"name": "ours", "argv": version}])
-    for name, what in (("Python", f"`{Path(python[0]).name} {python[1]} -c pass`"), ("ours", "`rootless --version`")):
-        note("{}: {:.1f} ms of CPU, {:.1f} wall".format(what, *found[name]))
+    bundle = make_bundle(user, a_config(user, "true"))
+    alone = medians([{"name": "Python", "argv": [*python, "-c", "pass"]}])["Python"]
+    words = [*python, "-c", LAUNCHES, CHECKOUT, ROUNDS, "run", "--no-new-keyring", "--bundle", bundle, "c"]
+    launched = json.loads(user.run(map(str, words), check=True).stdout)
+    kernel = [statistics.median(figures) for figures in zip(*launched, strict=True)]
+    for what, (cpu, wall) in (
+        (f"`{Path(python[0]).name} {python[1]} -c pass`", alone),
+        ("the kernel, newuidmap, newgidmap, the executor and `true`", kernel),
+    ):
+        note(f"{what}: {cpu:.1f} ms of CPU, {wall:.1f} wall")
 
 
 def test_memory_of_a_waiting_run_and_of_a_created_container(user, rootless_command, need, plain, note):
