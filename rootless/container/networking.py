@@ -226,13 +226,14 @@ def _publisher(port: Port, root: str) -> str:
 
 
 def end(root: str, state: dict[str, Any]) -> None:
-    """End what serves the network of a container that has ended, and wait until it is gone."""
+    """End what serves the network of a container that has ended, and wait until ports of the host are free."""
     told = state["network"]
     if state["bootId"] != boot_id():
         return
-    for name in ("helper", "keeper"):
-        if name in told:
-            serving.end(told[name])
+    if "helper" in told:
+        serving.end(told["helper"], wait=bool(told.get("ports")))
+    if "keeper" in told:
+        serving.end(told["keeper"])
     if told["mode"] == SHARED:
         from rootless.container import live_network
 

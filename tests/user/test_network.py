@@ -66,7 +66,7 @@ def served(request, netbox, module_user, rootless_command):
         rootless.helper = request.param
         with running(rootless, *flags, "--network", request.param, name=request.param, echo=(ECHO, *RANGE)):
             yield rootless
-    assert not helpers()
+    until(lambda: not helpers(), "the end of what serves networks")
 
 
 NOTHING = (set(), set(), [IMAGE.strip()], [IMAGE.strip()])
