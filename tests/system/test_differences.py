@@ -135,11 +135,11 @@ IN_SCOPES = [
     Difference("runc crun", "DevicePolicy", "strict", "auto", PROGRAM),
     Difference("runc", "DeviceAllow", "block-* m", "", PROGRAM),
     Difference("crun", "DeviceAllow", "char-* m", "", PROGRAM),
-    Difference("crun", "IOAccounting", "no", "yes",
-               'systemd.resource-control(5): "Turn on Block I/O accounting for this unit", which events --stats tells'),
 ]  # fmt: skip
 DIFFERENCES = [
     *IN_SCOPES,
+    Difference("crun", "IOAccounting", "no", "yes",
+               'systemd.resource-control(5): "Turn on Block I/O accounting for this unit", which events --stats tells'),
     # the CPU
     Difference("runc crun", "cpu.weight", "20", "59", WEIGHT),
     Difference("runc crun", "CPUWeight", "20", "59", WEIGHT),
