@@ -11,11 +11,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from pyroute2.netlink.rtnl import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
+from rootless.network.messages import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, ifaddrmsg, ifinfmsg, rtmsg
 from rootless.plan.network_helpers import MTU
 
 TYPE_CHECKING = False
