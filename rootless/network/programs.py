@@ -61,6 +61,8 @@ class Program:
             passed = [ready, keeper.end, here]
         else:
             words = _pasta(network, helper, keeper, directory)
+        # slirp4netns may be another user inside, and we are to connect to its socket; the directory is for us alone
+        umask = posix.umask(0)
         try:
             self._started = self.pid = posix.posix_spawn(
                 helper.program,
@@ -80,6 +82,7 @@ class Program:
             posix.close(self._ready)
             raise _failed(helper, (error.strerror or "").lower(), EXHAUSTED.get(error.errno or 0, "")) from None
         finally:
+            posix.umask(umask)
             for fd in (ready, log, here):
                 posix.close(fd)
 

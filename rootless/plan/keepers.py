@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless.plan import ops
 from rootless.plan.network import SHARED
-from rootless.plan.network_helpers import LINK, SLIRP_ADDRESS6, SLIRP_GATEWAY6
+from rootless.plan.network_helpers import LINK, PASTA, SLIRP_ADDRESS6, SLIRP_GATEWAY6
 from rootless.plan.ops import Op
 
 TYPE_CHECKING = False
@@ -32,6 +32,9 @@ def keeper(network: Network, pid: int) -> list[Op]:
     ]
     if network.mode == SHARED:
         plan.append(Op(ops.NETLINK))
+    if not network.owned and network.helpers and network.helpers[0].name == PASTA:
+        # pasta gives up most of root's rights, and then finds the namespaces only of who has no more: ptrace(2)
+        plan.append(Op(ops.CAPABILITIES, 0, 0, 0))
     plan += [Op(ops.READY), Op(ops.WAIT_START)]
     if any(helper.ipv6 for helper in network.helpers):
         plan.append(Op(ops.ADDRESS6, 64, LINK, SLIRP_ADDRESS6, SLIRP_GATEWAY6, on_error=ops.ELSE))

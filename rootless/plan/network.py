@@ -292,18 +292,16 @@ def _sysctls(context: Context) -> dict[str, str]:
         "net.ipv6.conf.all.accept_dad": "0",
         "net.ipv6.conf.default.accept_dad": "0",
         "net.ipv6.conf.default.accept_ra": "0",
-        "net.ipv4.ping_group_range": f"0 {_last_group(context)}",
+        "net.ipv4.ping_group_range": _groups(context),
     }
     return {name: value for name, value in wanted.items() if name not in written}
 
 
-def _last_group(context: Context) -> int:
-    """Return the last of the group ids that exist from 0 on without a gap."""
-    last = -1
-    for first, _, count in sorted(context.gid_map):
-        if first <= last + 1:
-            last = max(last, first + count - 1)
-    return min(max(last, 0), 2**31 - 1)
+def _groups(context: Context) -> str:
+    """Return the first and the last of the container's groups; the kernel has them in the order of the host's ids."""
+    lines = sorted((outside, inside, count) for inside, outside, count in context.gid_map) or [(0, 0, 1)]
+    _, last, count = lines[-1]
+    return f"{lines[0][1]} {min(last + count - 1, 2**31 - 1)}"
 
 
 def file_mounts(context: Context) -> list[dict[str, Any]]:

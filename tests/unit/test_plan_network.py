@@ -343,9 +343,18 @@ def test_the_sandbox_of_slirp4netns_needs_a_root_in_the_container():
     assert network_of("slirp4netns", config=config).sandbox
 
 
-@pytest.mark.parametrize(("facts", "last"), [({}, 65536), (SINGLE, 0)])
-def test_every_group_may_ping(facts, last):
-    assert network_of("pasta", facts=facts).sysctls["net.ipv4.ping_group_range"] == f"0 {last}"
+@pytest.mark.parametrize(
+    ("facts", "userns", "groups"),
+    [
+        ({}, "", "0 65536"),
+        (SINGLE, "", "0 0"),
+        # 1000 inside is 1000 of the host, where 0 is 100000
+        ({}, "keep-id", "1000 65536"),
+        (ROOT, "", f"0 {2**31 - 1}"),
+    ],
+)
+def test_every_group_may_ping(facts, userns, groups):
+    assert network_of("pasta", facts=facts, userns=userns).sysctls["net.ipv4.ping_group_range"] == groups
 
 
 def test_config_json_has_the_last_word_on_sysctls():
@@ -667,6 +676,7 @@ def test_a_keeper_joins_waits_and_ends_with_the_container():
 def test_root_of_the_host_needs_no_user_namespace_to_be_joined():
     plan = keeper(network_of("pasta", facts=ROOT), 42)
     assert [op.string("path") for op in plan if op.kind is ops.JOIN] == ["/proc/42/ns/net"]
+    assert kinds(plan).index(ops.CAPABILITIES) < kinds(plan).index(ops.READY)
 
 
 def test_the_keeper_of_a_shared_network_ends_with_its_last_link():

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
 
 import pytest
 
@@ -183,6 +184,56 @@ def test_an_image_that_cannot_be_written_gets_its_names(net_rootless, net_user):
     config["root"]["readonly"] = True
     (bundle / "config.json").write_text(json.dumps(config))
     assert "nameserver 10.0.2.3" in net_rootless("run", bundle, check=True).stdout
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_an_image_whose_resolv_conf_is_a_link_to_nothing(net_rootless, net_user, readonly):
+    """As Debian's is where systemd-resolved is installed; one has no hosts."""
+    bundle = make_net_bundle(net_user, "getent", "hosts", "other.test", "bundle")
+    etc = bundle / "rootfs/etc"
+    (etc / "resolv.conf").unlink()
+    (etc / "resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    (etc / "hosts").unlink()
+    config = json.loads((bundle / "config.json").read_text())
+    config["root"]["readonly"] = readonly
+    (bundle / "config.json").write_text(json.dumps(config))
+    lines = [line.split() for line in net_rootless("run", bundle, check=True).stdout.splitlines()]
+    assert lines == [["192.0.2.7", "other.test"], ["fd00::100", "bundle"]]
+    places = (etc / "hosts", bundle / "rootfs/run/systemd/resolve/stub-resolv.conf")
+    assert [place.read_text() for place in places] == ["", ""], "places to mount on, and nothing in them"
+
+
+# --- Whoever calls, whoever is inside ---------------------------------------------------------------------------------
+
+USE = f"{FETCH} http://outside.test:{HTTP}/bytes/9; ping -c 1 -W 20 {OUTSIDE} | grep -o ' 0% packet loss'"
+USED = "xxxxxxxxx 0% packet loss\n"
+
+
+@pytest.mark.parametrize("userns", ["keep-id", "root", "single"])
+@pytest.mark.parametrize("mode", HELPERS)
+def test_whatever_ids_the_container_has(run, mode, userns):
+    assert run(USE, "--userns", userns, "--network", mode, "-p", f"7900:{ECHO}") == USED
+
+
+@pytest.mark.parametrize("mode", [*HELPERS, "backend"])
+def test_inside_a_user_namespace(net_rootless, net_user, mode):
+    """rootless is root there, and needs none of its own."""
+    bundle = make_net_bundle(net_user, "sh", "-uc", USE)
+    inside = ["unshare", "--map-root-user", "--map-auto", "--mount"]
+    net_user.run([*inside, *net_rootless.argv("network", "create", "backend")], check=True)
+    done = net_user.run([*inside, *net_rootless.argv("run", "--network", mode, "-p", f"7900:{ECHO}", bundle)])
+    assert (done.returncode, done.stdout, done.stderr) == (0, USED, "")
+
+
+@pytest.mark.parametrize("mode", [*HELPERS, "backend"])
+def test_root_of_the_host_calls(net_user, netbox, rootless_command, mode):
+    bundle = make_net_bundle(net_user, "sh", "-uc", f"{FETCH} http://outside.test:{HTTP}/bytes/9")
+    rootless = [rootless_command, "--root", net_user.tmp / "root"]
+    options = {"env": net_user.env, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    assert netbox.on_host(*rootless, "network", "create", "backend", **options).communicate()[0] == "backend\n"
+    with netbox.on_host(*rootless, "run", "--network", mode, "-p", f"7900:{ECHO}", bundle, **options) as process:
+        assert process.communicate()[0] == "x" * 9
+    until(lambda: not helpers(), "the end of what served it")
 
 
 # --- The host's loopback ----------------------------------------------------------------------------------------------
