@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.bundle.load import Bundle
-    from rootless.container.store import Entry
+    from rootless.container.entry import Entry
     from rootless.plan.options import Options
 
     Pairs = tuple[tuple[str, str], ...]

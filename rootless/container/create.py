@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.bundle.load import Bundle
-    from rootless.container.store import Entry
+    from rootless.container.entry import Entry
     from rootless.launch.sockets import PidfdReceiver
     from rootless.plan.options import Options
     from rootless.plan.plan import Plan

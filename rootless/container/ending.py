@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rootless.container.store import Entry
+    from rootless.container.entry import Entry
 
 _SIGKILL = 9
 

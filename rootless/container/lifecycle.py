@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from rootless.container.store import Entry
+    from rootless.container.entry import Entry
 
 CREATING = "creating"
 CREATED = "created"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from rootless.container.store import Entry
+    from rootless.container.entry import Entry
     from rootless.plan.options import Options
     from rootless.plan.ports import Port
 

@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.container.confine import Confinement
+    from rootless.container.entry import Entry
     from rootless.container.networking import Attachment
-    from rootless.container.store import Entry
     from rootless.plan.plan import Plan
 
 

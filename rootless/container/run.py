@@ -13,8 +13,8 @@ from rootless.errors import RootlessError, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.container.entry import Entry
     from rootless.container.service import Reports
-    from rootless.container.store import Entry
     from rootless.launch.protocol import Launch
     from rootless.plan.options import Options
 

@@ -1,11 +1,4 @@
-"""Containers on disk: one directory each, named by the id.
-
-    ROOT/ID/              its lock is what claims an id
-    ROOT/ID/config.json   the bundle's, as it was at create
-    ROOT/ID/state.json    written as soon as there is a process, then once more when it is created
-    ROOT/ID/start.sock    where the created container waits for `start`
-    ROOT/ID/resctrl       what is removed with it, where it has a share of the caches (linux.intelRdt)
-    ROOT/ID/cgroup        its cgroup, which is removed with it, where it has one
+"""Containers on disk: one directory each, named by the id; entry.py has what is in it.
 
 A lock on the directory is held by whoever changes it. A directory without state.json that nobody holds is what a killed
 `create` left: the next use of the id clears it away.
@@ -18,46 +11,13 @@ import fcntl
 import posix
 import stat
 
-from rootless import files, log, paths
-from rootless.bundle import jsontext
-from rootless.errors import EXHAUSTED, RootlessError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any, Self
+from rootless import files, paths
+from rootless.container.entry import Entry, unusable
+from rootless.errors import RootlessError
 
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 LONGEST_ID = 255
 """A file name has no more bytes."""
-_OTHERS = 0o077
-_STATE = "state.json"
-_CONFIG = "config.json"
-_SHAPE = {
-    "ociVersion": str,
-    "id": str,
-    "pid": int,
-    "status": str,
-    "startTime": int,
-    "bootId": str,
-    "bundle": str,
-    "rootfs": str,
-    "created": str,
-    "annotations": dict,
-    "owner": str,
-    "afterStart": dict,
-    "user": list,
-    "keyring": bool,
-}
-"""What state.json holds."""
-_NETWORK_SHAPE = {"mode": str, "reason": str}
-_NO_NETWORK = {"mode": "", "reason": ""}
-"""In the place of one that a container does not have: it is not ours to make."""
-START_SOCKET = "start.sock"
-_RESCTRL = "resctrl"
-"""Directories of resctrl that were made for the container, a line each; few have any."""
-_CGROUP = "cgroup"
-"""What to remove with the container, where it has a cgroup of its own."""
 
 
 def state_root(asked: str) -> str:
@@ -101,193 +61,6 @@ def check_id(container_id: str) -> None:
         raise RootlessError(
             "container id", cause=f"longer than {LONGEST_ID} characters", fix="shorten it", code="RL-ID"
         )
-
-
-class Entry:
-    """The directory of one container, open and locked until close().
-
-    Attributes:
-        container_id: its id.
-        path: the directory.
-        fd: its descriptor; everything in it is used through that.
-    """
-
-    __slots__ = ("container_id", "fd", "path")
-
-    def __init__(self, root: str, container_id: str, fd: int) -> None:
-        self.container_id = container_id
-        self.path = f"{root}/{container_id}"
-        self.fd = fd
-
-    def read(self) -> dict[str, Any] | None:
-        """Return what state.json says, or None where there is none."""
-        path = f"{self.path}/{_STATE}"
-        try:
-            fd = posix.open(_STATE, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC, dir_fd=self.fd)
-            try:
-                text = posix.read(fd, posix.fstat(fd).st_size)  # it is replaced as a whole, and does not grow
-            finally:
-                posix.close(fd)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _unusable(path, error) from None
-        try:
-            state = jsontext.parse(text, path)
-        except RootlessError:
-            state = None
-        if (
-            not isinstance(state, dict)
-            or not _has_shape(state, _SHAPE)
-            or not isinstance(state.get("cgroup", ""), str)
-            or not _has_shape(state.get("network", _NO_NETWORK), _NETWORK_SHAPE)
-        ):
-            raise RootlessError(
-                f"cannot use {path}",
-                cause="it does not hold the state of a container",
-                fix=f"rootless delete --force {self.container_id}",
-                code="RL-STATE",
-            )
-        return state
-
-    def put(self, name: str, content: bytes, mode: int = 0o600) -> None:
-        """Write a file in the directory, in place if it is there.
-
-        Raises:
-            RootlessError: `RL-STATE`: it cannot be written.
-        """
-        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
-        try:
-            with open(posix.open(name, flags, mode, dir_fd=self.fd), "wb") as file:
-                if mode & _OTHERS:
-                    posix.fchmod(file.fileno(), mode)  # whatever the umask
-                file.write(content)
-        except OSError as error:
-            raise _unusable(self.path, error) from None
-
-    def write(self, state: dict[str, Any]) -> None:
-        """Replace state.json, whole or not at all."""
-        temporary = _STATE + ".new"
-        self.put(temporary, jsontext.render(state, None).encode("utf-8", "surrogateescape"))
-        try:
-            posix.rename(temporary, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-        except OSError as error:
-            raise _unusable(self.path, error) from None
-
-    def write_config(self, text: bytes) -> None:
-        """Keep config.json as the container was made from it: bundles are edited, and removed, while it runs."""
-        self.put(_CONFIG, text)
-
-    def read_config(self) -> dict[str, Any]:
-        """Return the config.json that the container was made from; it was checked then."""
-        path = f"{self.path}/{_CONFIG}"
-        try:
-            with open(path, "rb", buffering=0) as file:
-                config = jsontext.parse(file.read(), path)
-        except OSError as error:
-            raise _unusable(path, error) from None
-        return config if isinstance(config, dict) else {}
-
-    def listen(self) -> int:
-        """Return the start socket, which the container waits on; it is the caller's to close."""
-        import _socket
-
-        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-        try:
-            listener.bind(self.socket_path())
-        except OSError as error:
-            raise _unusable(self.path, error) from None
-        listener.listen(1)
-        return listener.detach()
-
-    def socket_path(self) -> str:
-        """Return a path of the start socket that fits into a sockaddr_un, however deep the directory is."""
-        return f"/proc/self/fd/{self.fd}/{START_SOCKET}"
-
-    def has_socket(self) -> bool:
-        """Whether the container still waits for its start, as far as the disk knows."""
-        return posix.access(START_SOCKET, posix.F_OK, dir_fd=self.fd)
-
-    def drop_socket(self) -> None:
-        """Remove the start socket. Where it has to stay, the name of the process tells that there was a start."""
-        try:
-            posix.unlink(START_SOCKET, dir_fd=self.fd)
-        except OSError:
-            return
-
-    def clear(self) -> None:
-        """Remove what is in the directory."""
-        name = ""
-        try:
-            for name in posix.listdir(self.fd):
-                if name == _CGROUP:
-                    self._give_back_cgroup()
-                elif name == _RESCTRL:
-                    self._leave_resctrl()
-                _unlink(name, self.fd)
-        except OSError as error:
-            raise _irremovable(f"{self.path}/{name}".rstrip("/"), error) from None
-
-    def note_resctrl(self, directories: list[str]) -> None:
-        """Note directories of resctrl that are about to be made for the container, and go when its own does."""
-        if directories:
-            self.put(_RESCTRL, "\n".join(directories).encode("utf-8", "surrogateescape"))
-
-    def _leave_resctrl(self) -> None:
-        from rootless.launch import resctrl
-
-        with open(f"{self.path}/{_RESCTRL}", "rb", buffering=0) as file:
-            resctrl.leave(file.read().decode("utf-8", "surrogateescape").splitlines())
-
-    def note_cgroup(self, text: str) -> None:
-        """Note the cgroup that is about to be made for the container; give_back.py knows the text."""
-        self.put(_CGROUP, text.encode("utf-8", "surrogateescape"))
-
-    def _give_back_cgroup(self) -> None:
-        from rootless.container.give_back import give_back
-
-        with open(f"{self.path}/{_CGROUP}", "rb", buffering=0) as file:
-            note = file.read().decode("utf-8", "surrogateescape")
-        try:
-            give_back(note)
-        except OSError as error:
-            raise RootlessError(
-                f"cannot remove the cgroup {error.filename or ''}".rstrip(),
-                cause=(error.strerror or str(error)).lower(),
-                fix="look at what is in it (cgroup.procs there); then rootless delete --force",
-                code="RL-CGROUP",
-            ) from None
-
-    def remove(self) -> None:
-        """Remove the directory; the id is free again."""
-        self.clear()
-        try:
-            posix.rmdir(self.path)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _irremovable(self.path, error) from None
-
-    def abandon(self) -> None:
-        """Remove the directory after a failure, which is what the caller is to be told about."""
-        try:
-            self.remove()
-        except RootlessError as error:
-            log.warning(f"{error.what}: {error.cause}", fix=error.fix)
-
-    def close(self) -> None:
-        """Let others have it."""
-        if self.fd >= 0:
-            posix.close(self.fd)
-            self.fd = -1
-
-    def __enter__(self) -> Self:
-        """Return itself: it is locked already."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let others have it."""
-        self.close()
 
 
 def claim(root: str, container_id: str) -> Entry:
@@ -348,7 +121,7 @@ def ids(root: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise _unusable(root, error) from None
+        raise unusable(root, error) from None
     return sorted(name for name in names if _ID_CHARACTERS.issuperset(name))
 
 
@@ -358,10 +131,10 @@ def _make(path: str) -> bool:
         posix.mkdir(path, 0o700)
     except FileExistsError:
         if _is_no_directory(path):
-            raise _unusable(path, NotADirectoryError(errno.ENOTDIR, posix.strerror(errno.ENOTDIR))) from None
+            raise unusable(path, NotADirectoryError(errno.ENOTDIR, posix.strerror(errno.ENOTDIR))) from None
         return False
     except OSError as error:
-        raise _unusable(paths.parent(path), error) from None
+        raise unusable(paths.parent(path), error) from None
     return True
 
 
@@ -385,7 +158,7 @@ def _make_root(root: str) -> None:
         files.make_private(root)
         owner, link_owner = posix.stat(root).st_uid, posix.lstat(root).st_uid
     except OSError as error:
-        raise _unusable(root, error) from None
+        raise unusable(root, error) from None
     uid = posix.geteuid()
     if uid != 0 and (owner != uid or link_owner not in (uid, 0)):
         raise _foreign(root)
@@ -403,7 +176,7 @@ def _open(root: str, container_id: str, lock: int) -> Entry | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise _unusable(path, error) from None
+        raise unusable(path, error) from None
     if lock:
         try:
             fcntl.flock(fd, lock)
@@ -412,22 +185,11 @@ def _open(root: str, container_id: str, lock: int) -> Entry | None:
             raise
         except OSError as error:
             posix.close(fd)
-            raise _unusable(path, error) from None
+            raise unusable(path, error) from None
         if posix.fstat(fd).st_nlink == 0:
             posix.close(fd)
             return None
     return Entry(root, container_id, fd)
-
-
-def _has_shape(found: object, shape: Mapping[str, type]) -> bool:
-    return isinstance(found, dict) and all(type(found.get(name)) is kind for name, kind in shape.items())
-
-
-def _unlink(name: str, directory: int) -> None:
-    try:
-        posix.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        return
 
 
 def _owned(directory: str, uid: int) -> bool:
@@ -452,24 +214,5 @@ def _foreign(root: str) -> RootlessError:
         f"cannot keep state in {root}",
         cause="it belongs to another user",
         fix="give a directory of your own with --root, or set XDG_RUNTIME_DIR",
-        code="RL-STATE",
-    )
-
-
-def _unusable(path: str, error: OSError) -> RootlessError:
-    return RootlessError(
-        f"cannot keep state in {path}",
-        cause=(error.strerror or str(error)).lower(),
-        fix=EXHAUSTED.get(error.errno or 0, "give a directory that you can write to with --root"),
-        code="RL-STATE",
-    )
-
-
-def _irremovable(path: str, error: OSError) -> RootlessError:
-    return RootlessError(
-        f"cannot remove {path}",
-        cause=(error.strerror or str(error)).lower(),
-        fix=EXHAUSTED.get(error.errno or 0, "let yourself write to the directory that it is in")
-        + "; then rootless delete --force",
         code="RL-STATE",
     )

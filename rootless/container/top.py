@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rootless.container.store import Entry
+    from rootless.container.entry import Entry
     from rootless.plan.options import Options
 
 _NANOSECONDS = 1_000_000_000

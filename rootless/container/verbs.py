@@ -14,8 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.container.entry import Entry
     from rootless.container.starting import Starting
-    from rootless.container.store import Entry
     from rootless.plan.ops import Op
     from rootless.plan.options import Options
 

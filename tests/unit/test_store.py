@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from rootless.container import store
+from rootless.container.entry import Entry
 from rootless.container.lifecycle import (
     CREATED,
     CREATING,
@@ -165,7 +166,7 @@ def test_of_many_claims_at_once_exactly_one_wins(root, leftover):
                     return error.code
 
             results = [future.result() for future in [pool.submit(attempt) for _ in range(claimants)]]
-            (won,) = (result for result in results if isinstance(result, store.Entry))
+            (won,) = (result for result in results if isinstance(result, Entry))
             assert results.count("RL-EXISTS") == claimants - 1
             assert os.fstat(won.fd).st_ino == os.stat(won.path).st_ino
             won.close()
