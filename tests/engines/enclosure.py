@@ -46,7 +46,7 @@ class Enclosure:
     """
 
     def __init__(self) -> None:
-        self.cgroup = _cgroup2() / f"rootless-engines-{os.getpid()}"
+        self.cgroup = _cgroup2() / f"rootless-engines-{os.urandom(6).hex()}"
         self.cgroup.mkdir()
         words = ["unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc", "sh", "-euc", _INSIDE]
         self._holder = subprocess.Popen(self._entering(words), stdout=subprocess.PIPE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.engines.engines import IMAGE
+from tests.user.containers import until
 
 
 def test_pause_and_unpause(podman_in_own_cgroup):
@@ -21,4 +22,4 @@ def test_rm_by_force_of_what_stands_still(podman_in_own_cgroup):
     podman("run", "--detach", "--name=still", IMAGE, "sleep", "1000", check=True)
     podman("pause", "still", check=True)
     podman("rm", "--force", "--time=0", "still", check=True)
-    assert podman.left() == []
+    until(lambda: podman.left() == [], "nothing is left")

@@ -116,7 +116,7 @@ class UserModeLinux(Machine):
             f"umid=rootless-test-{os.getpid()}",
             f"uml_dir={self._directory}",
             f"ubd0={self._directory / 'changes'},{image}",
-            *("root=/dev/ubda", "rw", "con=null", "con0=null,fd:1", "console=tty0", "quiet", "selinux=0"),
+            *("root=/dev/ubda", "rw", "con=null", "con0=null,fd:1", "console=tty0", "quiet", "security=apparmor"),
             f"systemd.show_status=false shared={self.shared}",
             *words,
         )

@@ -6,7 +6,6 @@ controller is there where the machine has them in v1 hierarchies: nothing can be
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import tempfile
@@ -63,14 +62,14 @@ class View:
     """
 
     options = {"user": 0, "group": 0}  # noqa: RUF012 - never changed
-    _numbers = itertools.count()
 
     def __init__(self, user, *, delegated=True) -> None:
         """Make the cgroup; root's unless it is `delegated`."""
         self._user = user
         self._mount = Path(tempfile.mkdtemp(prefix="cgroup2-"))
         subprocess.run(["mount", "-t", "cgroup2", "cgroup2", self._mount], check=True)
-        self.top = self._mount / f"rootless-test-{os.getpid()}-{next(self._numbers)}"
+        # process ids are those of a namespace, which other runs beside this one have too
+        self.top = self._mount / f"rootless-test-{self._mount.name}"
         self.directory = self.top / "user"
         self.directory.mkdir(parents=True)
         self.path = f"/{self.directory.relative_to(self._mount)}"

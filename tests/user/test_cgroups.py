@@ -662,6 +662,7 @@ def test_real_root_has_cgroups_without_asking(user, rootless_command, cgroup2):
 
 
 @pytest.mark.oracle
+@pytest.mark.crun
 @pytest.mark.parametrize("oracle", ["crun", "runc"])
 def test_others_agree_about_the_files(runs, user, need, oracle):
     """In the same place, with the same config.json, the same is written."""

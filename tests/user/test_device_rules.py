@@ -66,6 +66,7 @@ def our_box(user, rootless_command, cgroup2):
     box.close()
 
 
+@pytest.mark.crun
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [

@@ -481,6 +481,7 @@ def test_a_regular_expression_is_for_every_id_that_it_matches(rootless, bundle):
     assert is_one_line(done.stderr)
 
 
+@pytest.mark.crun
 @pytest.mark.parametrize("either", ["rootless", CRUN], indirect=True)
 @pytest.mark.parametrize(
     ("pattern", "left"),

@@ -365,6 +365,7 @@ def test_a_rule_that_does_what_the_default_does_is_no_error(either):
     assert either.lines(config, "probe call getpriority") == ["EPERM"]
 
 
+@pytest.mark.crun
 def test_a_name_that_nobody_knows_is_an_error_where_the_annotation_says_so(either):
     """An annotation of crun's, which runc does not read."""
     config = with_filter(config_with_maps(either.user), rule("ERRNO", "mkdir", "of_tomorrow"))
