@@ -19,6 +19,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 MEMORY = "1500M"
+KEPT = 86400
+"""Seconds since a disk was used last after which the next one that is built takes its place."""
 BOOT = 180
 """Seconds; it takes 10 on a machine that has nothing else to do."""
 POLL = 0.02
@@ -169,7 +171,9 @@ def disk(cache: Path) -> Path:
             for old in cache.glob("machine-*"):
                 if old.is_dir():  # of a build that was killed
                     shutil.rmtree(old)
-                else:
+                elif time.time() - old.stat().st_mtime > KEPT:  # another checkout may use it
                     old.unlink()
             subprocess.run([HERE / "build", image], check=True, stdout=subprocess.DEVNULL, timeout=1800)
+        for path in (image, image.with_suffix(".vmlinuz")):
+            path.touch()
     return image
