@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import subprocess
+import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from rootless.errors import RootlessError
-from rootless.network import hostports, programs
+from rootless.network import backlog, hostfwd, hostports, programs
 from rootless.plan.network_helpers import Helper
 from rootless.plan.ports import Port
 
@@ -57,6 +62,97 @@ def test_a_helper_that_cannot_be_executed(tmp_path):
     with pytest.raises(RootlessError) as caught:
         programs.Program(Helper("pasta", str(tmp_path), []), network, keeper, str(tmp_path))
     assert (caught.value.code, caught.value.cause) == ("RL-NETWORK", "permission denied")
+
+
+@pytest.fixture
+def slirp(tmp_path):
+    """Return a function that makes a socket which answers requests with these texts; it returns the requests."""
+
+    def listen(*answers):
+        def serve():
+            for answer in answers:
+                connection, _ = listening.accept()
+                with connection:
+                    asked.append(json.loads(connection.makefile("rb").read()))
+                    connection.sendall(answer)
+
+        server.append(threading.Thread(target=serve))
+        server[0].start()
+        return asked
+
+    asked, server = [], []
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        listening.listen()
+        yield listen
+        for thread in server:
+            thread.join()
+
+
+ENTRIES = (
+    b'{"entries": [{"id": 1, "guest_addr": "10.89.0.4"}, {"id": 2, "guest_addr": "10.89.0.5"}, '
+    b'{"id": 3, "guest_addr": "10.89.0.6"}]}'
+)
+
+
+@pytest.mark.parametrize("answer", [ENTRIES, b'{"return": ' + ENTRIES + b"}"])
+def test_only_ports_of_members_are_kept(slirp, tmp_path, answer):
+    asked = slirp(answer, b'{"return": {}}', b'{"return": {}}')
+    hostfwd.keep_only(str(tmp_path / "socket"), {"10.89.0.5"})
+    assert [(each["execute"], each["arguments"]) for each in asked[1:]] == [
+        ("remove_hostfwd", {"id": 1}),
+        ("remove_hostfwd", {"id": 3}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (b'{"error": {"desc": "bad request: add_hostfwd"}}', "slirp4netns: bad request: add_hostfwd"),
+        (b'{"error": 1}', "slirp4netns: its answer cannot be understood"),
+        (b"", "slirp4netns: its answer cannot be understood"),
+        (b"[]", "slirp4netns: its answer cannot be understood"),
+    ],
+)
+def test_a_port_that_slirp4netns_refuses(slirp, tmp_path, answer, cause):
+    (asked,) = [slirp(answer)]
+    with pytest.raises(RootlessError) as caught:
+        hostfwd.add(str(tmp_path / "socket"), [Port("tcp", "", 8080, 80)], "10.0.2.100")
+    assert (caught.value.code, caught.value.cause) == ("RL-PUBLISH", cause)
+    assert asked[0]["arguments"] == {
+        "proto": "tcp", "host_addr": "0.0.0.0", "host_port": 8080, "guest_addr": "10.0.2.100", "guest_port": 80,
+    }  # fmt: skip
+
+
+def test_the_ports_of_a_slirp4netns_that_has_ended_are_nobodys(tmp_path):
+    hostfwd.keep_only(str(tmp_path / "socket"), ())
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
+        hostfwd.keep_only(str(tmp_path / "socket"), ())
+
+
+def test_more_connections_wait_for_a_process_that_lets_two(need):
+    """libslirp calls listen(2) with 1."""
+    source = """
+import socket
+listening = socket.create_server(("127.0.0.1", 0), backlog=1)
+print(listening.getsockname()[1], flush=True)
+input()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", source], **pipes) as process:
+        port = int(process.stdout.readline())
+        assert waiting(need, port) == 1
+        backlog.lengthen(process.pid)
+        assert waiting(need, port) >= 128
+        process.communicate("\n")
+    backlog.lengthen(process.pid)  # it is gone, and nothing happens
+
+
+def waiting(need, port):
+    """Return how many connections may wait on a port."""
+    shown = subprocess.run([need("ss"), "-Hltn", f"sport = :{port}"], check=True, capture_output=True, text=True)
+    return int(shown.stdout.split()[2])
 
 
 def reserve(*ports, first_port=1024):

@@ -203,6 +203,23 @@ def test_an_image_whose_resolv_conf_is_a_link_to_nothing(net_rootless, net_user,
     assert [place.read_text() for place in places] == ["", ""], "places to mount on, and nothing in them"
 
 
+@pytest.mark.parametrize(
+    ("mode", "shown"),
+    [
+        ("slirp4netns:mtu=1500,outbound_addr=uplink", "1500"),
+        (f"slirp4netns:outbound_addr={HOST}", "65520"),
+        ("pasta:--mtu,1500,--ipv4-only", "1500"),
+        ("pasta:-a,10.9.9.9,-n,24,-g,10.9.9.1", "65520"),
+    ],
+)
+def test_options_of_the_helpers(run, mode, shown):
+    script = f"cat /sys/class/net/[tu]*/mtu; {FETCH} http://{OUTSIDE}:{HTTP}; ip -4 address"
+    mtu, _, rest = run(script, "--network", mode).partition("\n")
+    assert mtu == shown
+    assert rest.startswith(HOST)
+    assert ("10.9.9.9/24" in rest) == ("10.9.9.9" in mode)
+
+
 # --- Whoever calls, whoever is inside ---------------------------------------------------------------------------------
 
 USE = f"{FETCH} http://outside.test:{HTTP}/bytes/9; ping -c 1 -W 20 {OUTSIDE} | grep -o ' 0% packet loss'"
@@ -291,6 +308,20 @@ def test_published_ports_over_ipv6(served, netbox):
     else:
         with pytest.raises(ConnectionRefusedError):
             netbox.ask(HOST6, PUBLISHED)
+
+
+def test_a_port_on_an_address_of_ipv6_and_one_that_pasta_is_told(net_rootless, netbox):
+    flags = ["-p", f"[::1]:7901:{ECHO}", "-p", f"[{HOST6}]:7902:{ECHO}"]
+    with running(net_rootless, *flags):
+        assert netbox.ask("::1", 7901, inside=True).endswith(" hello")
+        assert netbox.ask(HOST6, 7902) == f"{OUTSIDE6} hello"
+        for address in (HOST6, HOST):
+            with pytest.raises(ConnectionRefusedError):
+                netbox.ask(address, 7901)
+        ports = [f"{ECHO}/tcp -> [::1]:7901", f"{ECHO}/tcp -> [{HOST6}]:7902"]
+        assert net_rootless("port", "served").stdout.splitlines() == ports
+    with running(net_rootless, "--network", f"pasta:-t,7900:{ECHO}"):
+        assert netbox.ask(HOST, 7900) == f"{OUTSIDE} hello"
 
 
 def test_a_port_on_one_address_is_on_no_other(served, netbox):

@@ -262,6 +262,21 @@ def test_everything_that_serves_is_killed_at_once(members):
         assert fetch(members, "three", "outside.test")
 
 
+def test_a_network_is_removed_after_everything_was_killed(rootless, net_user):
+    bundle = make_net_bundle(net_user, "sleep", "1000")
+    for name in ("one", "two"):
+        rootless.create(name, bundle, *NETWORK)
+    processes = helpers()  # with the containers' own: they have not been started
+    for process in processes:
+        os.kill(process, signal.SIGKILL)
+    for process in processes:
+        await_end(process)
+    rootless("network", "rm", "backend", check=True)
+    assert not {name for name in files(rootless) if name.startswith("@")}
+    assert not list((net_user.tmp / "config/rootless/networks").iterdir())
+    assert [rootless.status(each) for each in ("one", "two")] == ["stopped", "stopped"]
+
+
 CHANGES = {
     *("clone", "clone3", "connect", "flock", "mkdir", "pipe2", "recvmsg", "rename", "sendmsg", "sendto", "socketpair"),
     *("unlink", "vfork", "wait4", "write"),
