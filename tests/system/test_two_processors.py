@@ -7,10 +7,11 @@ import subprocess
 
 import pytest
 
+from tests.specification import RUNTIMES
 from tests.system.containers import SCOPES, UNTIL, Guest
+from tests.system.test_conformance_limits import MIB, config_of
 from tests.system.test_differences import IN_SCOPES, KEPT, MANAGERS, Difference, compare_in, unlisted_and_unseen
 
-MIB = 1 << 20
 DISK = {"major": 259, "minor": 0}
 """/dev/nvme0n1."""
 TWO = "while :; do :; done & while :; do :; done"
@@ -67,7 +68,8 @@ def test_processors_and_their_memory(guest, manager):
     *told, stats = guest(script).splitlines()
     assert told[:8] == ["1", "0", "1", "0", "0-1", "1", "0-1", "1"]
     assert told[8:] == ([] if manager == "cgroupfs" else ["0-1", "1"])
-    assert json.loads(stats)["data"]["cpuset"] == {"cpus": [0, 1], "mems": [1]}
+    cpuset = json.loads(stats)["data"]["cpuset"]
+    assert (cpuset["cpus"], cpuset["mems"]) == ([0, 1], [1])
 
 
 def test_more_than_one_processor_worth_of_time(guest, box):
@@ -101,40 +103,66 @@ def test_pressure(guest, box):
     assert stats["memory"]["psi"]["full"]["total"] > 0
 
 
-def test_huge_pages(guest, need, tmp_path):
-    """Of a cgroup that root has delegated by hand: systemd does not know the controller."""
-    (tmp_path / "reserve.c").write_text(RESERVE)
-    reserve = guest.machine.shared / "reserve"
-    subprocess.run([need("gcc"), "-static", "-o", reserve, tmp_path / "reserve.c"], check=True)
+@pytest.fixture(scope="module")
+def huge(guest, need, tmp_path_factory):
+    """Return a function: the bundle, for all runtimes, of a script that has /reserve and 4 MiB of huge pages."""
+    source = tmp_path_factory.mktemp("reserve") / "reserve.c"
+    source.write_text(RESERVE)
+    subprocess.run([need("gcc"), "-static", "-o", guest.machine.shared / "reserve", source], check=True)
     mount = {"destination": "/reserve", "type": "bind", "source": "/mnt/host/reserve", "options": ["bind", "ro"]}
-    limits = {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]}
-    bundle = guest.bundle("/reserve 2 && ! /reserve 3 && sleep 1000", limits)
-    config = json.loads(guest.config(bundle).read_text())
-    config["mounts"].append(mount)
-    guest.config(bundle).write_text(json.dumps(config))
-    script = f"""{UNTIL}
+
+    def bundle(script):
+        made = config_of(guest, {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]}, "")
+        config = json.loads(guest.config(made).read_text())
+        config["process"]["args"] = ["sh", "-c", script]
+        config["mounts"].append(mount)
+        config["linux"]["cgroupsPath"] = "box"
+        guest.config(made).write_text(json.dumps(config))
+        return made
+
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def in_delegated(guest):
+    """Return a function: what a script of the user's says in a cgroup that root has delegated by hand.
+
+    systemd does not know the controller. The script begins below it, where it is in nobody's way.
+    """
+    enter = """
+        export here=/sys/fs/cgroup/delegated/tester HOME=/home/tester PATH=/home/tester/.local/bin:$PATH
+        mkdir -p $here/rootless.caller
+        echo +hugetlb >/sys/fs/cgroup/cgroup.subtree_control
+        echo +hugetlb >/sys/fs/cgroup/delegated/cgroup.subtree_control
+        for cgroup in $here $here/rootless.caller; do
+            chown tester: $cgroup $cgroup/cgroup.procs $cgroup/cgroup.subtree_control
+        done
+        (
+            echo $BASHPID >$here/rootless.caller/cgroup.procs
+            cd ~
+            exec setpriv --reuid 1000 --regid 1000 --clear-groups bash -eu /mnt/host/script 2>&1
+        )
+    """
+
+    def run(script):
+        (guest.machine.shared / "script").write_text(UNTIL + script)
+        return guest(enter, root=True)
+
+    return run
+
+
+def test_huge_pages(in_delegated, huge):
+    bundle = huge("/reserve 2 && ! /reserve 3 && sleep 1000")
+    told = in_delegated(
+        f"""
         rootless run --bundle {bundle} box & runs=$!
         sleeps() {{ pgrep --exact --full "sleep 1000" >/dev/null; }}
         until_ sleeps
-        cat $here/rootless-box.*/hugetlb.2MB.rsvd.max
+        cat $here/box/hugetlb.2MB.rsvd.max
         rootless events --stats box
         rootless delete --force box
         wait $runs || true
-    """
-    (guest.machine.shared / "script").write_text(script)
-    told = guest(
         """
-        export here=/sys/fs/cgroup/delegated/tester HOME=/home/tester PATH=/home/tester/.local/bin:$PATH
-        mkdir -p $here
-        echo +hugetlb >/sys/fs/cgroup/cgroup.subtree_control
-        echo +hugetlb >/sys/fs/cgroup/delegated/cgroup.subtree_control
-        chown tester: $here $here/cgroup.procs $here/cgroup.subtree_control
-        (
-            echo $BASHPID >$here/cgroup.procs
-            exec setpriv --reuid 1000 --regid 1000 --clear-groups bash -eu /mnt/host/script 2>&1
-        )
-        """,
-        root=True,
     )
     refused, limit, stats = told.splitlines()
     assert refused == "mmap: Cannot allocate memory"
@@ -142,7 +170,19 @@ def test_huge_pages(guest, need, tmp_path):
     assert set(json.loads(stats)["data"]["hugetlb"]) >= {"2MB"}
 
 
-@pytest.fixture
+ACCOUNTING = '"defines the … limits for HugeTLB controller reservation accounting": what is reserved has no limit'
+
+
+@pytest.mark.spec("linux.resources.hugepageLimits")
+@pytest.mark.parametrize(
+    "runtime", ["runc", pytest.param("crun", marks=pytest.mark.differs("crun", ACCOUNTING)), "rootless"]
+)
+def test_huge_pages_are_refused_when_they_are_reserved(in_delegated, huge, runtime):
+    bundle = huge("/reserve 2 && ! /reserve 3")
+    assert in_delegated(f"{runtime} --root ~/root run --bundle {bundle} box") == "mmap: Cannot allocate memory\n"
+
+
+@pytest.fixture(scope="module")
 def bfq(guest):
     """The scheduler that shares out a disk by weight."""
     guest("modprobe bfq; echo bfq >/sys/block/nvme0n1/queue/scheduler", root=True)
@@ -181,10 +221,11 @@ def test_clocks_of_its_own(guest):
 
 LIMITS = {
     "all": {
-        "cpu": {"cpus": "1", "mems": "0-1"},
+        "cpu": {"cpus": "1", "mems": "1"},
         "blockIO": {"weight": 200, "weightDevice": [DISK | {"weight": 300}]},
     }
 }
+SEEN = {"cpu.cpus": "1", "cpu.mems": "1", "blockIO.weight": "default 200", "blockIO.weightDevice": "259:0 300"}
 DIFFERENCES = [
     *IN_SCOPES,
     Difference("runc", "io.weight", "default 100", "default 1200", KEPT),
@@ -200,3 +241,18 @@ def test_differences_from_runc_and_crun(guest, bfq):
     unlisted, unseen = unlisted_and_unseen(compare_in(guest.machine, LIMITS, MANAGERS), DIFFERENCES)
     assert not unlisted
     assert not unseen
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def seen(request, guest, bfq):
+    """Return what the container of each runtime sees of its limits: {property: a line}."""
+    bundle = config_of(guest, LIMITS["all"], "io.bfq.weight; grep _allowed_list /proc/self/status | cut -f 2")
+    *weights, cpus, mems = guest(f"{request.param} --systemd-cgroup run --bundle {bundle} box").splitlines()
+    return dict(zip(SEEN, (cpus, mems, *weights), strict=True))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.spec(f"linux.resources.{name}")) for name in SEEN]
+)
+def test_a_limit(seen, name):
+    assert seen[name] == SEEN[name]

@@ -66,19 +66,15 @@ WITH = {
 
 
 GONE = "cgroup v2 has nothing of the kind"
-UNTESTED = (
-    dict.fromkeys(
-        (
-            *(f"memory.{name}" for name in ("kernel", "kernelTCP", "swappiness", "disableOOMKiller", "useHierarchy")),
-            *(f"cpu.{name}" for name in ("realtimeRuntime", "realtimePeriod")),
-            "blockIO.leafWeight",
-            *(f"network.{name}" for name in RESOURCES["network"]),
-        ),
-        GONE,
-    )
-    | {"memory.checkBeforeUpdate": "it is about updates, which the tests of those look at for rootless alone"}
-    | dict.fromkeys(("cpu.cpus", "cpu.mems"), "the kernel of the machine with delegated controllers has no cpuset")
-)
+UNTESTED = dict.fromkeys(
+    (
+        *(f"memory.{name}" for name in ("kernel", "kernelTCP", "swappiness", "disableOOMKiller", "useHierarchy")),
+        *(f"cpu.{name}" for name in ("realtimeRuntime", "realtimePeriod")),
+        "blockIO.leafWeight",
+        *(f"network.{name}" for name in RESOURCES["network"]),
+    ),
+    GONE,
+) | {"memory.checkBeforeUpdate": "it is about updates, which the tests of those look at for rootless alone"}
 
 
 @pytest.mark.parametrize(
