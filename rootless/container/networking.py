@@ -6,7 +6,7 @@ import posix
 
 from rootless import log
 from rootless.container import serving, store
-from rootless.container.lifecycle import RUNNING, boot_id, identity, status
+from rootless.container.lifecycle import RUNNING, boot_id, identity, is_there, status
 from rootless.errors import RootlessError
 from rootless.host import running
 from rootless.network import addresses
@@ -219,7 +219,10 @@ def _publisher(port: Port, root: str) -> str:
                 state = entry.read() or {}
         except RootlessError:
             continue
-        taken = [from_data(data) for data in state.get("network", {}).get("ports", ())]
+        told = state.get("network", {})
+        if "helper" in told and not is_there(told["helper"]):
+            continue
+        taken = [from_data(data) for data in told.get("ports", ())]
         if any((other.outside, other.protocol) == (port.outside, port.protocol) for other in taken):
             return container_id
     return ""

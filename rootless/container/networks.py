@@ -5,6 +5,7 @@ What the caller asked for is in his configuration, and stays; live_network.py ha
 
 from __future__ import annotations
 
+import fcntl
 import posix
 
 from rootless import files, log, paths
@@ -100,19 +101,23 @@ def create(options: Options) -> str:
             fix="choose another",
             code="RL-NETWORK",
         )
-    taken = {other: find(other).subnet for other in names()}
-    if name in taken:
-        raise RootlessError(
-            f"network {name}",
-            cause="it exists",
-            fix=f"rootless network rm {name}, or choose another name",
-            code="RL-NETWORK",
-        )
-    subnet = choose(options.subnet, taken)
-    text = jsontext.render({"name": name, "subnet": subnet, "created": log.timestamp()}, 2)
     try:
         files.make_private(_directory())
-        files.put(f"{_directory()}/{name}.json", text.encode() + b"\n", 0o600)
+        lock = posix.open(_directory(), posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            taken = {other: find(other).subnet for other in names()}
+            if name in taken:
+                raise RootlessError(
+                    f"network {name}",
+                    cause="it exists",
+                    fix=f"rootless network rm {name}, or choose another name",
+                    code="RL-NETWORK",
+                )
+            made = {"name": name, "subnet": choose(options.subnet, taken), "created": log.timestamp()}
+            files.put(f"{_directory()}/{name}.json", jsontext.render(made, 2).encode() + b"\n", 0o600)
+        finally:
+            posix.close(lock)
     except OSError as error:
         raise live_network.unusable(name, error) from None
     return name

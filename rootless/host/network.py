@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posix
 
+from rootless.files import text_of
 from rootless.host.subids import find_program
 
 TYPE_CHECKING = False
@@ -54,15 +55,15 @@ class HostNetwork:
 def read() -> HostNetwork:
     """Look. What cannot be read is as if it were not there."""
     found = {name: find_program(name) for name in _PROGRAMS}
-    lines = [" ".join(line.split()) for line in _text("/etc/resolv.conf").splitlines()]
-    first_port = _text("/proc/sys/net/ipv4/ip_unprivileged_port_start").strip()
+    lines = [" ".join(line.split()) for line in text_of("/etc/resolv.conf").splitlines()]
+    first_port = text_of("/proc/sys/net/ipv4/ip_unprivileged_port_start")
     return HostNetwork(
         {name: path for name, path in found.items() if path},
         tun=_tun(),
         name=posix.uname().nodename,
         resolver=[line for line in lines if line and line[0] not in "#;"],
-        hosts=_text("/etc/hosts"),
-        ipv6=_text("/proc/sys/net/ipv6/conf/all/disable_ipv6").strip() == "0",
+        hosts=text_of("/etc/hosts"),
+        ipv6=text_of("/proc/sys/net/ipv6/conf/all/disable_ipv6") == "0",
         first_port=int(first_port) if first_port.isdigit() else 1024,
     )
 
@@ -73,11 +74,3 @@ def _tun() -> str:
     except OSError as error:
         return f"{TUN}: {(error.strerror or str(error)).lower()}"
     return ""
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from rootless.files import text_of
+
 _GLOBAL = "00"
 """The scope in /proc/net/if_inet6: reachable from everywhere."""
 
 
 def of(pid: int) -> list[str]:
     """Return the addresses that others reach the namespace of a process by: IPv4 first."""
-    return [*_ipv4(_text(f"/proc/{pid}/net/fib_trie")), *_ipv6(_text(f"/proc/{pid}/net/if_inet6"))]
+    return [*_ipv4(text_of(f"/proc/{pid}/net/fib_trie")), *_ipv6(text_of(f"/proc/{pid}/net/if_inet6"))]
 
 
 def _ipv4(text: str) -> list[str]:
@@ -33,11 +35,3 @@ def _ipv6(text: str) -> list[str]:
         if scope == _GLOBAL:
             found.append(_socket.inet_ntop(_socket.AF_INET6, bytes.fromhex(digits)))
     return found
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read().decode()
-    except OSError:
-        return ""

@@ -127,8 +127,8 @@ def hosts(names: Names, addresses: Sequence[str], gateway: str, *, others: Seque
 
 def hosts_of_host(names: Names, text: str) -> str:
     """Return the text of hosts for a container on the host's network, from the host's own text."""
-    gateways = (("127.0.0.1" if address == HOST_GATEWAY else address, name) for address, name in names.hosts)
-    return "".join(f"{address} {name}\n" for address, name in gateways) + (text or _LOOPBACK)
+    lines = [f"{'127.0.0.1' if address == HOST_GATEWAY else address} {name}" for address, name in names.hosts]
+    return "\n".join([*lines, text.strip() or _LOOPBACK.strip()]) + "\n"
 
 
 def is_loopback(address: str) -> bool:

@@ -53,6 +53,10 @@ def start(rootless, net_user):
             process.wait()
 
 
+def waits_for_a_lock(pid):
+    return f"-> FLOCK  ADVISORY  WRITE {pid} " in Path("/proc/locks").read_text()
+
+
 def addresses(rootless, container):
     return rootless.state(container)["network"]["addresses"]
 
@@ -94,7 +98,7 @@ def test_a_network_does_not_end_while_somebody_may_be_joining_it(rootless, backe
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         rootless("kill", "last", "KILL", check=True)
-        until(lambda: f" FLOCK  ADVISORY  WRITE {keeper} " in Path("/proc/locks").read_text(), "the keeper's waiting")
+        until(lambda: waits_for_a_lock(keeper), "the keeper's waiting")
     finally:
         os.close(directory)
     await_end(keeper)
@@ -147,3 +151,19 @@ def test_who_publishes_a_port_wants_a_network_even_with_a_bundle_s_flag(rootless
     published = rootless("port", "c1").stdout
     assert published.startswith("80/tcp -> 127.0.0.1:")
     assert int(published.rpartition(":")[2]) > 1023
+
+
+@pytest.mark.usefixtures("backend")
+def test_of_those_who_make_networks_at_once_one_waits_for_the_other(rootless):
+    """Else both take the same subnet, or the same name."""
+    directory = os.open(Path(rootless.user.env["XDG_CONFIG_HOME"]) / "rootless/networks", os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        maker = rootless.popen("network", "create", "other", stdout=subprocess.DEVNULL)
+        until(lambda: waits_for_a_lock(maker.pid) or maker.poll() is not None, "the second one's waiting")
+        assert maker.poll() is None
+    finally:
+        os.close(directory)
+    assert maker.wait() == 0
+    subnets = {each["subnet"] for each in json.loads(rootless("network", "ls", "-f", "json").stdout)}
+    assert len(subnets) == 2
