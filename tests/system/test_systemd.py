@@ -482,3 +482,23 @@ def test_from_a_login_session(guest):
     """
     told = guest.machine.run(f"su --login tester <<'END'\nset -e\n{script}\nEND", root=True, check=True).stdout
     assert told.split()[-1] == "9"
+
+
+def test_rules_for_devices_of_a_container_of_roots(guest):
+    """What root of the host asks of the scope that its own systemd makes; systemd has no rules of its own for it."""
+    said = []
+    for number, access in enumerate(("", "r")):
+        rules = [
+            {"allow": False},
+            *([{"allow": True, "type": "c", "major": 1, "minor": 11, "access": access}] * bool(access)),
+        ]
+        bundle = guest.bundle("(: </dev/null) && (: </dev/kmsg) && echo read", {"devices": rules}, f":rules:{number}")
+        path = guest.machine.shared / bundle.rpartition("/")[2] / "config.json"
+        config = json.loads(path.read_text())
+        config["linux"]["devices"] = [{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]
+        path.write_text(json.dumps(config))
+        done = guest.machine.run(
+            f"/home/tester/.local/bin/rootless --systemd-cgroup run --bundle {bundle} ruled", root=True
+        )
+        said.append((done.stdout.strip(), "Operation not permitted" in done.stderr))
+    assert said == [("", True), ("read", False)]
