@@ -26,19 +26,22 @@ if TYPE_CHECKING:
 
 LOADER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "rootless", "image.py")
 
-COMMON = "__main__ cli.lifecycle cli.output bundle.jsontext"
-RUNS = f"{COMMON} bundle.check host.cgroups container.create container.console container.foreground container.confine"
+COMMON = "__main__ cli.lifecycle"
+MADE = (
+    f"{COMMON} bundle.check host.cgroups container.create container.console container.confine plan.limits cgroup.make"
+)
+KNOWN = f"{COMMON} container.verbs"
 FROZEN = "__main__ cli.cgroups container.cgroups cgroup.group"
 IMPORTED = {
-    "create": f"{RUNS} plan.limits cgroup.make",
-    "run": f"{RUNS} plan.limits cgroup.make container.run",
-    "exec": f"{RUNS} container.execute",
-    "start": f"{COMMON} container.verbs launch.protocol",
-    "kill": f"{COMMON} container.verbs container.members cgroup.group",
-    "delete": f"{COMMON} container.verbs container.members container.give_back",
-    "state": f"{COMMON} container.verbs cli.names",
-    "list": f"{COMMON} container.verbs",
-    "ps": f"{COMMON} container.verbs container.members cgroup.group",
+    "create": MADE,
+    "run": f"{MADE} container.foreground container.run",
+    "exec": f"{COMMON} bundle.check container.console container.foreground container.confine container.execute",
+    "start": f"{KNOWN} launch.protocol",
+    "kill": f"{KNOWN} container.members cgroup.group",
+    "delete": f"{KNOWN} container.members container.give_back",
+    "state": f"{KNOWN} cli.output cli.names",
+    "list": f"{KNOWN} cli.output",
+    "ps": f"{KNOWN} cli.output container.members cgroup.group",
     "pause": FROZEN,
     "resume": FROZEN,
     "update": f"{FROZEN} cli.verbs host.cgroups container.updating cgroup.make",

@@ -14,7 +14,7 @@ JOB = "/org/freedesktop/systemd1/job/1"
 
 
 class Manager(threading.Thread):
-    """What listens where the manager of a runtime directory does, for one connection.
+    """What listens where the manager of a runtime directory does, until one has talked to it.
 
     Attributes:
         heard: the calls that have come: (method, arguments).
@@ -43,27 +43,32 @@ class Manager(threading.Thread):
             os.seteuid(caller)
 
     def run(self) -> None:
-        try:
-            connection, _ = self._socket.accept()
-        except OSError:  # nobody has come
-            return
-        self._socket.shutdown(socket.SHUT_RDWR)  # nobody else waits for an answer
-        with connection:
-            heard = b""
-            while not heard.endswith(b"BEGIN\r\n"):
-                if not (data := connection.recv(4096)):
+        heard = b""
+        while not heard:  # who says nothing has looked whether there is somebody
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:  # nobody has come
+                return
+            with connection:
+                if heard := connection.recv(4096):
+                    self._socket.shutdown(socket.SHUT_RDWR)  # nobody else waits for an answer
+                    self._talk(connection, heard)
+
+    def _talk(self, connection: socket.socket, heard: bytes) -> None:
+        while not heard.endswith(b"BEGIN\r\n"):
+            if not (data := connection.recv(4096)):
+                return
+            heard += data
+        connection.sendall(b"DATA\r\nOK 0123\r\n")
+        parser = Parser()
+        for answer in self._answers:
+            while not (message := parser.get_next_message()):
+                if not (data := connection.recv(65536)):
                     return
-                heard += data
-            connection.sendall(b"DATA\r\nOK 0123\r\n")
-            parser = Parser()
-            for answer in self._answers:
-                while not (message := parser.get_next_message()):
-                    if not (data := connection.recv(65536)):
-                        return
-                    parser.add_data(data)
-                self.heard.append((message.header.fields[HeaderFields.member], message.body))
-                for each in answer(message.header.serial):
-                    connection.sendall(each)
+                parser.add_data(data)
+            self.heard.append((message.header.fields[HeaderFields.member], message.body))
+            for each in answer(message.header.serial):
+                connection.sendall(each)
 
     def close(self) -> None:
         """End, and leave nothing."""
