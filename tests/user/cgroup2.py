@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import User
 from tests.user.containers import Rootless
 
 GIVEN = ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
@@ -135,6 +136,18 @@ class InView(Rootless):
     def popen(self, *words, **options):
         """Start the command."""
         return super().popen(*words, **View.options | options)
+
+
+class UserInView(User):
+    """A user whose commands begin in a View."""
+
+    def __init__(self, view: View, user: User) -> None:
+        self.__dict__.update(vars(user))
+        self._before = view.prefix()
+
+    def popen(self, argv, **options) -> subprocess.Popen:
+        """Start `argv` there."""
+        return super().popen([*self._before, *argv], **options | View.options)
 
 
 @pytest.fixture

@@ -191,6 +191,7 @@ class Sweep:
         rootless: the command.
         commands: the sequence; each is a list of its words, as World.words takes them.
         second: the command that proves that the id can be used again; it exits with ENDED_WELL.
+        cgroups: the directory that all cgroups are in.
         usual: the lines that undisturbed commands write to standard error.
         operations: the names of the operations in the Plans that are carried out.
     """
@@ -204,6 +205,7 @@ class Sweep:
         self.commands = [[rootless, *command] for command in commands]
         self.second = [rootless, *second]
         self.patience = patience
+        self.cgroups = Path("/sys/fs/cgroup")
         self._notify = notify
         self.usual: set[str] = set()
         self._home = None
@@ -304,7 +306,7 @@ class Sweep:
         assert len(cases) >= least, f"the commands made too few system calls: {len(cases)}"
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             wrong = [line for lines in pool.map(lambda case: self.run(case, check), cases) for line in lines]
-        wrong += [f"left a cgroup: {path}" for path in cgroups(f"sweep-{os.getpid()}-")]
+        wrong += [f"left a cgroup: {path}" for path in cgroups(f"sweep-{os.getpid()}-", self.cgroups)]
         came = [line for line in wrong if NOT_COME not in line]
         return wrong if len(wrong) - len(came) > max(1, len(cases) // missed) else came
 
@@ -345,7 +347,7 @@ class Sweep:
         return left if status in (0, 1) else [*left, f"the tracer ended with {status}"]
 
 
-def cgroups(word: str, top: Path = Path("/sys/fs/cgroup")) -> list[Path]:
+def cgroups(word: str, top: Path) -> list[Path]:
     """Return the cgroups that have `word` in their names."""
     return [path for path in top.rglob(f"*{word}*") if path.is_dir()]
 
