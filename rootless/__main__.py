@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 import sys
 
-from rootless import log, paths
+from rootless import interruption, log, paths
 from rootless.cli.parse import parse
 from rootless.errors import EXIT_FAILURE, RootlessError, refused
 
@@ -17,26 +17,12 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-_INTERRUPTIONS = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM)
-_received: list[int] = []
-
-
-class Interrupted(BaseException):
-    """The caller wants this process to end; whatever is half done is undone on the way out.
-
-    KeyboardInterrupt would not do: click takes it for its own.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
 
 def main() -> int:
     """Carry out the command line of this process and return its exit status: 128+n when signal n interrupts it."""
     try:
         return _tell_outcome()
-    except Interrupted as interrupted:
+    except interruption.Interrupted as interrupted:
         return 128 + interrupted.number
 
 
@@ -44,9 +30,7 @@ def _tell_outcome() -> int:
     try:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # a caller who ignores it would take every exit status away
         posix.umask(posix.umask(0) & 0o077)  # it may hide from others what is made, not from its owner
-        for number in _INTERRUPTIONS:
-            if _signal.getsignal(number) != _signal.SIG_IGN:
-                _signal.signal(number, _interrupt)
+        interruption.allow()
         _open_closed_streams()
         return _carry_out(sys.argv[1:])
     except RootlessError as error:
@@ -57,13 +41,6 @@ def _tell_outcome() -> int:
         return EXIT_FAILURE
     finally:
         log.flush()
-
-
-def _interrupt(number: int, _frame: object) -> None:
-    """Interrupt once: a second signal does not disturb what the first one makes us clear away."""
-    if not _received:
-        _received.append(number)
-        raise Interrupted(number)
 
 
 def main_and_exit() -> None:

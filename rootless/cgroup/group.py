@@ -49,9 +49,9 @@ class Group:
 
     def close(self) -> None:
         """Let go of it."""
-        if self.fd >= 0:
-            posix.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            posix.close(fd)
 
     def __enter__(self) -> Self:
         """Return itself."""

@@ -74,10 +74,10 @@ class Console:
             return
         import _socket
 
-        channel = _socket.socket(fileno=self._receiving)
+        receiving, self._receiving = self._receiving, -1
+        channel = _socket.socket(fileno=receiving)
         _, control, _, _ = channel.recvmsg(_SPACE, _SPACE, _socket.MSG_CMSG_CLOEXEC)
         channel.close()
-        self._receiving = -1
         if control:
             self.master = int.from_bytes(control[0][2][:_DESCRIPTOR_SIZE], "little" if _little_endian() else "big")
 
@@ -86,14 +86,14 @@ class Console:
         self._close_passed()
         for name in ("master", "_receiving"):
             fd = getattr(self, name)
+            setattr(self, name, -1)  # first: nothing is closed twice, whatever comes in between
             if fd >= 0:
                 posix.close(fd)
-                setattr(self, name, -1)
 
     def _close_passed(self) -> None:
-        if self.passed >= 0:
-            posix.close(self.passed)
-            self.passed = -1
+        fd, self.passed = self.passed, -1
+        if fd >= 0:
+            posix.close(fd)
 
 
 def _little_endian() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless import OCI_VERSION, log, paths
+from rootless import OCI_VERSION, interruption, log, paths
 from rootless.bundle.load import load
 from rootless.container import store
 from rootless.container.lifecycle import CREATED, CREATING, Process, boot_id
@@ -56,15 +56,22 @@ def create(options: Options) -> None:
 
     bundle, plan = plan_for(options)
     console = connect(options.console_socket, plan)
-    with store.claim(store.state_root(options.root), options.container) as entry:
-        try:
-            prepare(plan)
-            make(options, bundle, plan, entry, start=entry.listen(), console=console).close()
-        except BaseException:
-            from rootless.container.ending import abandon
+    launch = None
+    entry = store.claim(store.state_root(options.root), options.container)
+    try:
+        prepare(plan)
+        launch = make(options, bundle, plan, entry, start=entry.listen(), console=console)
+        launch.close()
+        interruption.too_late()
+    except BaseException:
+        from rootless.container.ending import abandon
 
-            abandon(entry)
-            raise
+        if launch:
+            launch.kill()
+        abandon(entry)
+        raise
+    finally:
+        entry.close()
 
 
 def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: int = -1, console: int = -1) -> Launch:

@@ -229,9 +229,9 @@ class Entry:
 
     def close(self) -> None:
         """Let others have it."""
-        if self.fd >= 0:
-            posix.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            posix.close(fd)
 
     def __enter__(self) -> Self:
         """Return itself: it is locked already."""

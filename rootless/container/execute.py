@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 
-from rootless import log
+from rootless import interruption, log
 from rootless.bundle.load import Bundle
 from rootless.container import store
 from rootless.container.console import Console
@@ -111,14 +111,14 @@ def _run(options: Options, plan: Plan, first: int, state: dict[str, Any]) -> int
                 copy_size(console.master)  # the program may ask for it at once
             listener = _listener(plan, state, launch.pid) if plan.listener else None
             signals = -1 if options.detach else catch_signals()  # before there is a program to forward them to
+            launch.start(listener)
+            if options.detach:
+                interruption.too_late()
         except BaseException:
             launch.kill()
             raise
-        launch.start(listener)
         launch.close()
-        if options.detach:
-            return 0
-        return _attend(launch, console, signals)
+        return 0 if options.detach else _attend(launch, console, signals)
     finally:
         console.close()
         if cgroup:

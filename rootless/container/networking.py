@@ -131,8 +131,7 @@ class Attachment:
                 self._keeper.kill()
         finally:
             self._keeper.close()
-            posix.close(self._process)
-            self._process = -1
+            self._let_go()
 
     def _await_helper(self, kept_by: Keeper) -> Program | None:
         """Return the first helper that serves."""
@@ -206,9 +205,12 @@ class Attachment:
             self._program.kill()
         if self._keeper:
             self._keeper.kill()
-        if self._process >= 0:
-            posix.close(self._process)
-            self._process = -1
+        self._let_go()
+
+    def _let_go(self) -> None:
+        fd, self._process = self._process, -1
+        if fd >= 0:
+            posix.close(fd)
 
 
 def _publisher(port: Port, root: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless import log
+from rootless import interruption, log
 from rootless.container import store
 from rootless.container.console import Console
 from rootless.container.create import make, plan_for
@@ -27,27 +27,29 @@ def run(options: Options) -> int:
     console = Console.for_run(options, plan)
     root = store.state_root(options.root)
     launch = None
-    with store.claim(root, options.container) as entry:
-        try:
-            prepare(plan)
-            launch = make(options, bundle, plan, entry, console=console.passed)
-            console.receive()
-            if console.master >= 0:
-                copy_size(console.master)  # the program may ask for it at once
-            signals = -1 if options.detach else catch_signals()  # before there is a program to forward them to
-            reports = _start(launch, entry)
-        except BaseException:
-            console.close()
-            if launch:
-                _end(launch, root, options.container)
-            abandon(entry)
-            raise
-    launch.close()
+    entry = store.claim(root, options.container)
     try:
+        prepare(plan)
+        launch = make(options, bundle, plan, entry, console=console.passed)
+        console.receive()
+        if console.master >= 0:
+            copy_size(console.master)  # the program may ask for it at once
+        signals = -1 if options.detach else catch_signals()  # before there is a program to forward them to
+        reports = _start(launch, entry)
+    except BaseException:
+        console.close()
+        if launch:
+            _end(launch, root, options.container)
+        abandon(entry)
+        raise
+    try:
+        entry.close()
+        launch.close()
         if options.detach:
             if reports:
                 reports.await_ready(launch.pid)
             _warn_of_logout(launch.pid)
+            interruption.too_late()
             return 0
         return attend(launch.pid, console, signals, reports)
     except BaseException:

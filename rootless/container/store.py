@@ -73,10 +73,11 @@ def claim(root: str, container_id: str) -> Entry:
     _make_root(root)
     path = f"{root}/{container_id}"
     entry = None
-    made = False
+    made: bool | None = False
     try:
         while entry is None:
-            made |= _make(path)
+            made, before = None, made  # a signal may come before it is known
+            made = _make(path) or before
             # Whoever has the lock on what lies at the path has the id; who made the directory does not matter.
             entry = _open(root, container_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
         taken = entry.read() is not None
@@ -85,8 +86,8 @@ def claim(root: str, container_id: str) -> Entry:
     except BlockingIOError:
         raise _taken(container_id) from None
     except BaseException:
-        if made:
-            _withdraw(path)
+        if made is not False:
+            _withdraw(path, sure=bool(made))
         if entry:
             entry.close()
         raise
@@ -138,12 +139,19 @@ def _make(path: str) -> bool:
     return True
 
 
-def _withdraw(path: str) -> None:
-    """Remove a directory that was just made and is of no use; one that somebody uses meanwhile is not empty."""
+def _withdraw(path: str, *, sure: bool) -> None:
+    """Remove a directory that was just made and is of no use; if that is not sure, only where nobody has its lock."""
+    fd = -1
     try:
-        posix.rmdir(path)
+        if not sure:
+            fd = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        posix.rmdir(path)  # of whoever uses it, it is not empty
     except OSError:
         return
+    finally:
+        if fd >= 0:
+            posix.close(fd)
 
 
 def _is_no_directory(path: str) -> bool:

@@ -215,9 +215,9 @@ class Launch:
         """Close the parent's ends of the pipes."""
         for name in ("report", "_reply"):
             fd = getattr(self, name)
+            setattr(self, name, -1)  # first: nothing is closed twice, whatever comes in between
             if fd >= 0:
                 posix.close(fd)
-                setattr(self, name, -1)
 
     def wait_first(self) -> int:
         """Return the wait status of the first stage; for a Plan that does not fork it is the program's."""

@@ -57,9 +57,9 @@ class Keeper:
     def close(self) -> None:
         """Leave it to itself."""
         self._launch.close()
-        if self.netlink >= 0:
-            posix.close(self.netlink)
-            self.netlink = -1
+        fd, self.netlink = self.netlink, -1
+        if fd >= 0:
+            posix.close(fd)
 
     def kill(self) -> None:
         """End it, and so the helper."""

@@ -15,7 +15,7 @@ PACKAGE = CHECKOUT / "rootless"
 
 LAYERS = (
     ("errors", "paths"),
-    ("log", "files"),
+    ("log", "files", "interruption"),
     ("bundle", "host"),
     ("plan",),
     ("launch", "cgroup"),

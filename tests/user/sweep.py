@@ -80,15 +80,25 @@ class Moment(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A disturbance: at the moment the process of `victim` is killed; if that is empty, the call fails with `error`."""
+    """A disturbance at a moment.
+
+    The process of `victim` is killed; if that is empty, the one at the moment gets `signal`; without one the call fails
+    with `error`.
+    """
 
     moment: Moment
     victim: str = ""
     error: int = errno.EIO
+    signal: int = 0
+
+    @property
+    def action(self) -> str:
+        """What is told to tracer.c."""
+        return self.victim or (f"+{self.signal}" if self.signal else f"={self.error}")
 
     def __str__(self) -> str:
-        what = f"{errno.errorcode[self.error]} at" if not self.victim else f"{self.victim} killed at"
-        return f"{what} {self.moment}"
+        what = signal.Signals(self.signal).name if self.signal else errno.errorcode[self.error]
+        return f"{self.victim} killed at {self.moment}" if self.victim else f"{what} at {self.moment}"
 
 
 class Outcome(NamedTuple):
@@ -226,7 +236,7 @@ class Sweep:
                 left = self._end(running)
             complaint = world.complaints.read_text()
             world.close()
-            assert not left
+            assert not left, left
             assert statuses in ([0] * len(self.commands), [ENDED_WELL]), complaint
             self.usual |= set(complaint.splitlines())
             if world.home != self._home:
@@ -268,8 +278,8 @@ class Sweep:
         """Disturb one sequence; return what is wrong, `check(outcome, world)` being asked about what it said."""
         world = World(self.user, self._home, notify=self._notify)
         mounts = _mounts()
-        moment, action = case.moment, case.victim or f"={case.error}"
-        with self._begin(world, f"{moment.role}:{number_of(moment.name)}:{moment.count}", action) as running:
+        moment = case.moment
+        with self._begin(world, f"{moment.role}:{number_of(moment.name)}:{moment.count}", case.action) as running:
             *said, statuses = self._until_done(running)
             lines = [line for line in world.complaints.read_text().splitlines() if not self._is_usual(line)]
             log = world.path / "log"
@@ -342,7 +352,8 @@ class Sweep:
     def _end(self, running: subprocess.Popen) -> list[str]:
         """Wait for the end of every process; return those that do not end."""
         running.stdin.close()
-        left = [f"left a process: {line}" for line in running.stdout.read().splitlines()]
+        lines = [line for line in running.stdout.read().splitlines() if not line.startswith("call ")]
+        left = [f"left a process: {line}" for line in lines]
         status = running.wait(timeout=2 * PATIENCE)
         return left if status in (0, 1) else [*left, f"the tracer ended with {status}"]
 

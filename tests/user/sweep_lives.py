@@ -54,6 +54,10 @@ def rich_config(*args: str) -> dict:
     return config
 
 
+OWN = "umask"
+"""What a command calls first when Python has begun."""
+
+
 def rare_config(user, agent: Path, *args: str) -> dict:
     """Return a config.json that asks for what few do; `agent` answers the notifications of its seccomp filter."""
     config = base_config(*args)

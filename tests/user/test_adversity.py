@@ -15,7 +15,7 @@ import pytest
 
 from tests.user.bundles import base_config, make_bundle, write_config
 from tests.user.containers import Reader, Rootless, await_end, executors, until
-from tests.user.traced import QUIET, Stopped, interrupted, moments
+from tests.user.traced import QUIET, Stopped, interrupted
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -378,71 +378,13 @@ def test_after_a_reboot_every_container_has_stopped(rootless, bundle):
             await_end(pid)
 
 
-# --- signals at any moment -------------------------------------------------------------------------------------------
+# --- signals, for which see tests/user/test_sweep_signals.py ----------------------------------------------------------
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-SINCE = "modules.image"
-"""The first file that the command opens; what comes before is Python's own start."""
-
-
-def _signalled(rootless, strace, words, count, prepare=None):
-    """Interrupt a command at `count` moments; yield its status, the signal and the moment each time."""
-    if prepare:
-        prepare()
-    argv = rootless.argv(*words)
-    chosen = moments(rootless.user, strace, argv, count=count, since=SINCE)
-    rootless("delete", "--force", "c1")
-    for moment, sign in zip(chosen, itertools.cycle(SIGNALS), strict=False):
-        if prepare:
-            prepare()
-        status, complaint = interrupted(rootless.user, strace, argv, sign, moment)
-        assert complaint == "", f"{sign.name} at {moment}"
-        yield status, sign, f"{sign.name} at {moment}"
-        assert rootless("delete", "--force", "c1").returncode == 0, f"{sign.name} at {moment}"
-        nothing_is_left(rootless)
 
 
 def _left(rootless) -> list[str]:
     return [state["status"] for state in rootless.list()]
-
-
-@pytest.mark.parametrize(
-    ("verb", "success", "whole"),
-    [("create", 0, "created"), ("run --detach", 0, "running"), ("run", 7, None)],
-)
-def test_a_signal_while_a_container_is_made(rootless, user, strace, verb, success, whole):  # noqa: PLR0917 - a table
-    bundle = make_bundle(user, base_config("sleep", "1000") if whole else base_config("sh", "-c", "exit 7"))
-    ended = 0
-    for status, sign, moment in _signalled(rootless, strace, [*verb.split(), "--bundle", bundle, "c1"], 18):
-        assert status in (success, -sign, 128 + sign), moment
-        ended += status != success
-        left = _left(rootless)
-        if status == success and whole:
-            assert left == [whole], moment
-        else:
-            assert left in ([], [whole]), moment
-        if not left and rootless.root.exists():
-            # a directory that was just made is the most that is left of it, and the next use takes it
-            assert [path.name for path in rootless.root.rglob("*")] in ([], ["c1"]), moment
-    assert ended >= 9, "most signals came in time"
-
-
-def test_a_signal_while_a_container_is_started(rootless, bundle, strace):
-    for status, sign, moment in _signalled(
-        rootless, strace, ["start", "c1"], 7, prepare=lambda: rootless.create("c1", bundle)
-    ):
-        assert status in (0, -sign, 128 + sign), moment
-        assert rootless.status("c1") in (("running",) if status == 0 else ("created", "running")), moment
-        if rootless.status("c1") == "created":
-            rootless.start("c1")
-
-
-def test_a_signal_while_a_container_is_deleted(rootless, bundle, strace):
-    for status, sign, moment in _signalled(
-        rootless, strace, ["delete", "--force", "c1"], 7, prepare=lambda: rootless.create("c1", bundle)
-    ):
-        assert status in (0, -sign, 128 + sign), moment
-        assert _left(rootless) in ([[], ["created"], ["stopped"]] if status else [[]]), moment
 
 
 def test_signals_that_the_caller_ignores_interrupt_nothing(rootless, bundle, strace):

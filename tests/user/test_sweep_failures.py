@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from tests.user.sweep import CONTAINER, FIRST_STAGE, HARMLESS, ONCE_MORE, WHOLE, Case
-from tests.user.sweep_lives import all_right, came, is_clear, sweep, tracer
+from tests.user.sweep_lives import OWN, all_right, came, is_clear, sweep, tracer
 
 __all__ = ["sweep", "tracer"]  # fixtures
 
@@ -34,8 +34,6 @@ def test_any_operation_fails(sweep):
     assert {kind for kind in kinds if f"RL-{CODES.get(kind, kind)}" not in failed} == CANNOT_FAIL
 
 
-OWN = "umask"
-"""What a command calls first when Python has begun."""
 REFUSALS = {
     "bind": [errno.ENOMEM],
     "clone3": [errno.ENOMEM, errno.EAGAIN],

@@ -9,7 +9,8 @@
  *     m         a program that it spawned, other than the executor: only its execve can be a moment; it is not traced
  *     i, c      the executor's first stage, and the container's process up to its execve
  * or "-": nothing happens, and every system call is told instead. ACTION is the ROLE whose process gets SIGKILL, and is
- * waited for before the one at the moment goes on, or =ERRNO: the call is left out, and fails so.
+ * waited for before the one at the moment goes on, or =ERRNO: the call is left out, and fails so, or +SIGNAL: the one
+ * at the moment gets that, and goes on.
  *
  * It tells on standard output: "call ROLE NUMBER", "operation CODE" of each Plan (see helpers/init/plan.h), "at" when the moment comes, "end STATUS" of each command (the wait
  * status; what follows a command that had its moment is left out). Then it waits for end of file on its input, and for
@@ -55,7 +56,7 @@ static struct {
     long call, count;
 } moment;
 static char victim;
-static int error_number;
+static int error_number, signal_number;
 static bool telling, come, closing;
 static pid_t held, awaited; /* the process at the moment, and the victim */
 static bool held_leaves;
@@ -148,7 +149,9 @@ static void act(struct process *process, bool leaves)
 {
     come = true;
     puts("at");
-    if (!victim) {
+    if (signal_number) {
+        kill(process->pid, signal_number);
+    } else if (!victim) {
         process->failing = true;
         set_call(process->pid, true, -1);
     } else {
@@ -356,7 +359,7 @@ int main(int argc, char **argv)
     telling = argv[2][0] == '-';
     if (!telling && sscanf(argv[2], "%c:%ld:%ld", &moment.role, &moment.call, &moment.count) != 3)
         die("MOMENT");
-    if (sscanf(argv[3], "=%d", &error_number) != 1)
+    if (sscanf(argv[3], "=%d", &error_number) != 1 && sscanf(argv[3], "+%d", &signal_number) != 1)
         victim = argv[3][0];
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     sigaction(SIGALRM, &on_alarm, NULL);
