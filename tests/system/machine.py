@@ -165,15 +165,16 @@ def disk(cache: Path) -> Path:
     """Return the disk, built when there is none of this version in `cache`."""
     version = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in ("build", "agent"))).hexdigest()[:16]
     image = cache / f"machine-{version}.img"
+    files = (image, image.with_suffix(".vmlinuz"))
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at once: the other one builds it
-        if not image.exists():
+        if not all(path.exists() for path in files):
             for old in cache.glob("machine-*"):
                 if old.is_dir():  # of a build that was killed
                     shutil.rmtree(old)
                 elif time.time() - old.stat().st_mtime > KEPT:  # another checkout may use it
                     old.unlink()
             subprocess.run([HERE / "build", image], check=True, stdout=subprocess.DEVNULL, timeout=1800)
-        for path in (image, image.with_suffix(".vmlinuz")):
+        for path in files:
             path.touch()
     return image

@@ -15,6 +15,7 @@ from tests.system.test_differences import IN_SCOPES, KEPT, MANAGERS, Difference,
 DISK = {"major": 259, "minor": 0}
 """/dev/nvme0n1."""
 TWO = "while :; do :; done & while :; do :; done"
+BFQ = "modprobe bfq; echo bfq >/sys/block/nvme0n1/queue/scheduler"
 RESERVE = """
 #include <stdio.h>
 #include <stdlib.h>
@@ -182,17 +183,35 @@ def test_huge_pages_are_refused_when_they_are_reserved(in_delegated, huge, runti
     assert in_delegated(f"{runtime} --root ~/root run --bundle {bundle} box") == "mmap: Cannot allocate memory\n"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def bfq(guest):
     """The scheduler that shares out a disk by weight."""
-    guest("modprobe bfq; echo bfq >/sys/block/nvme0n1/queue/scheduler", root=True)
+    guest(BFQ, root=True)
 
 
 def test_a_share_of_the_disk(guest, box, bfq):
     block_io = {"weight": 200, "weightDevice": [DISK | {"weight": 300}]}
+    assert shares(guest, box, "io.bfq.weight", block_io) == [
+        *("default 200", "259:0 300", "1200"),
+        *("default 200", "259:0 300", "1200"),
+        *("default 500", "259:0 300", "4500"),
+    ]
+
+
+def test_a_share_of_the_disk_without_bfq(guest, box):
+    guest("echo none >/sys/block/nvme0n1/queue/scheduler; modprobe --remove bfq", root=True)
+    assert shares(guest, box, "io.weight", {"weight": 200}) == [
+        *("default 1920", "1920"),
+        *("default 1920", "1920"),
+        *("default 4950", "4950"),
+    ]
+
+
+def shares(guest, box, file, block_io):
+    """Return a file and the property of a container's scope: from the beginning, when systemd reloads, and updated."""
     bundle = guest.bundle("sleep 1000", {"blockIO": block_io}, "user.slice:rootless:box")
-    shown = f"cat {SCOPES}/user.slice/{box}/io.bfq.weight; systemctl --user show --property=IOWeight --value {box}"
-    told = guest(
+    shown = f"cat {SCOPES}/user.slice/{box}/{file}; systemctl --user show --property=IOWeight --value {box}"
+    return guest(
         f"""
         rootless run --detach --bundle {bundle} box
         {shown}
@@ -201,12 +220,7 @@ def test_a_share_of_the_disk(guest, box, bfq):
         rootless update --blkio-weight 500 box
         {shown}
         """
-    )
-    assert told.splitlines() == [
-        *("default 200", "259:0 300", "1200"),
-        *("default 200", "259:0 300", "1200"),
-        *("default 500", "259:0 300", "4500"),
-    ]
+    ).splitlines()
 
 
 def test_clocks_of_its_own(guest):
@@ -244,8 +258,9 @@ def test_differences_from_runc_and_crun(guest, bfq):
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
-def seen(request, guest, bfq):
+def seen(request, guest):
     """Return what the container of each runtime sees of its limits: {property: a line}."""
+    guest(BFQ, root=True)
     bundle = config_of(guest, LIMITS["all"], "io.bfq.weight; grep _allowed_list /proc/self/status | cut -f 2")
     *weights, cpus, mems = guest(f"{request.param} --systemd-cgroup run --bundle {bundle} box").splitlines()
     return dict(zip(SEEN, (cpus, mems, *weights), strict=True))
