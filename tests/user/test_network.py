@@ -470,7 +470,7 @@ def test_an_address_that_the_host_does_not_have(net_rootless, net_user):
         (["--network", "bogus:x=1"], "network bogus:x=1: there is no such network; yours: none yet; fix: use auto"),
         (["--network", "backend"], "there is no such network; yours: none yet; fix: rootless network create backend"),
         (["--network", "pasta:--foo"], "pasta: unrecognized option '--foo'"),
-        (["--network", "slirp4netns:mtu=x"], "--network slirp4netns:mtu=x: not an option of it"),
+        (["--network", "slirp4netns:mtu=x"], "--network slirp4netns:mtu=x: not a value that it takes"),
         (["--network", "container:nobody"], "container does not exist"),
         (["--network", "host", "-p", "8080:80"], "the container is on the host's network"),
         (["-p", "http"], "--publish http: 'http' is neither a port nor a range of ports"),
@@ -500,7 +500,7 @@ def test_an_engine_may_ask_for_one(net_rootless, net_user):
 def test_explain_shows_the_choice_and_touches_nothing(net_rootless, net_user):
     bundle, before = make_net_bundle(net_user, "true"), helpers()
     text = net_rootless("explain", "-p", "8080:80", "--add-host", "db:192.0.2.1", bundle, check=True).stdout
-    assert "Network: pasta: ports are published\n  /usr/bin/pasta " in text
+    assert "Network: pasta: ports are published\n  served by /usr/bin/pasta " in text
     assert "  publish 80/tcp -> 0.0.0.0:8080\n" in text
     data = json.loads(net_rootless("explain", "--json", bundle, check=True).stdout)
     assert (data["network"]["mode"], data["network"]["reason"]) == ("slirp4netns", "it is ready soonest")

@@ -51,7 +51,7 @@ def look(net_rootless, net_user):
         done = net_rootless("run", *flags, bundle)
         assert not net_rootless.list()
         assert not left(net_rootless)
-        assert not helpers()
+        until(lambda: not helpers(), "the end of what served it")
         return done.returncode, done.stdout, done.stderr
 
     return look_around
@@ -205,7 +205,7 @@ def test_a_network_of_several_whose_slirp4netns_fails(replace, net_rootless, net
     assert "slirp4netns gives" in done.stderr
     assert "no tap for you" in done.stderr
     assert not net_rootless.list()
-    assert not helpers()
+    until(lambda: not helpers(), "the end of what served it")
 
 
 # --- Ending later -----------------------------------------------------------------------------------------------------

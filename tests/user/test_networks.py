@@ -191,7 +191,7 @@ def test_an_ordinary_user_without_subordinate_ids_has_networks_too(netbox, singl
         rootless("network", "create", "backend", check=True)
         with running(rootless, *NETWORK, name="one"), running(rootless, *NETWORK, name="two"):
             assert fetch(rootless, "one", "two") in ("10.89.0.4", "fd00::4")
-    assert not helpers()
+    until(lambda: not helpers(), "the end of what served it")
 
 
 # --- Whatever ends ----------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_the_death_of_one_member_is_nothing_to_the_other(rootless, netbox):
         assert fetch(rootless, "two", "outside.test")
         with pytest.raises(ConnectionRefusedError):
             netbox.ask(HOST, 7001)
-    assert not helpers()
+    until(lambda: not helpers(), "the end of what served it")
     assert not files(rootless)
 
 
@@ -247,7 +247,7 @@ def test_what_serves_the_network_is_killed(rootless, victim):
         assert rootless.status("one") == "running"
     with running(rootless, *NETWORK, name="two"):
         assert fetch(rootless, "two", "outside.test")
-    assert not helpers()
+    until(lambda: not helpers(), "the end of what served it")
     assert not files(rootless)
 
 
