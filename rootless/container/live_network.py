@@ -41,9 +41,8 @@ _NOBODY = (0, 0)
 _FIXES = {
     errno.EOPNOTSUPP: "let root load what the kernel makes such links with: modprobe -a bridge veth",
     errno.EEXIST: f"leave out the link of config.json that is called {_INSIDE} in the container (linux.netDevices)",
-    errno.EACCES: "give a directory that you can write to with --root",
-    errno.EROFS: "give a directory that you can write to with --root",
 }
+"""Of what the kernel says about links."""
 
 
 class LiveNetwork:
@@ -65,7 +64,10 @@ class LiveNetwork:
         self.path = f"{root}/{_RUNNING}/{name}"
         while True:
             files.make_private(self.path)
-            self.fd = posix.open(self.path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+            try:
+                self.fd = posix.open(self.path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+            except FileNotFoundError:  # somebody removes it just now
+                continue
             fcntl.flock(self.fd, fcntl.LOCK_EX)
             if posix.fstat(self.fd).st_nlink:
                 break
@@ -253,6 +255,8 @@ def _connect(live: LiveNetwork, network: Network, shared: Shared, keeper: Keeper
 def leave(root: str, name: str, container_id: str) -> None:
     """Forget a member that has ended; what is left of a network without members goes too."""
     for _ in range(2):
+        if not exists(root, name):
+            return
         with opened(root, name) as live:
             live.forget_the_dead(container_id)
             if not live.linked():
@@ -297,6 +301,7 @@ def unusable(name: str, error: OSError) -> RootlessError:
     return RootlessError(
         f"cannot use the network {name}",
         cause=(error.strerror or str(error)).lower() + (f": {error.filename}" if error.filename else ""),
-        fix=EXHAUSTED.get(number) or _FIXES.get(number, ""),
+        fix=EXHAUSTED.get(number)
+        or ("give a directory that you can write to with --root" if error.filename else _FIXES.get(number, "")),
         code="RL-NETWORK",
     )

@@ -242,4 +242,7 @@ def end(root: str, state: dict[str, Any]) -> None:
     if told["mode"] == SHARED:
         from rootless.container import live_network
 
-        live_network.leave(root, told["of"], state["id"])
+        try:
+            live_network.leave(root, told["of"], state["id"])
+        except RootlessError as error:  # the next who joins does it
+            log.warning(f"{error.what}: {error.cause}", fix=error.fix)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rootless.plan.ports import Port
 
 _LONGEST_ANSWER = 65536
+_PATIENCE = 10
+"""Seconds after which one that says nothing hangs."""
 
 
 def add(socket: str, ports: Sequence[Port], address: str) -> None:
@@ -63,6 +65,7 @@ def keep_only(socket: str, addresses: Collection[str]) -> None:
 def _call(socket: str, command: str, arguments: dict[str, object]) -> dict[str, Any]:
     text = jsontext.render({"execute": command, "arguments": arguments}, None)
     connection = connect(socket)
+    connection.settimeout(_PATIENCE)
     try:
         connection.sendall(text.encode())
         connection.shutdown(1)  # SHUT_WR: the request is whole

@@ -1,0 +1,92 @@
+"""What there is of a shared network: its directory, and slirp4netns behind its socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+import pytest
+
+from rootless import files
+from rootless.container import live_network, networking
+from rootless.container.lifecycle import boot_id
+from rootless.errors import RootlessError
+from rootless.network import hostfwd
+from rootless.plan.ports import Port
+
+
+def test_who_opens_it_while_another_removes_it_makes_it_again(tmp_path, monkeypatch):
+    (tmp_path / "@networks").mkdir()
+    make, made = files.make_private, []
+
+    def make_and_lose(directory):
+        make(directory)
+        made.append(directory)
+        if len(made) == 1:
+            os.rmdir(directory)
+
+    monkeypatch.setattr(files, "make_private", make_and_lose)
+    with live_network.opened(str(tmp_path), "backend") as live:
+        assert os.path.samestat(os.stat(live.path), os.fstat(live.fd))
+    assert len(made) == 2
+
+
+def test_what_is_not_of_this_boot_or_no_state_is_not_believed(tmp_path):
+    directory = tmp_path / "@networks/backend"
+    directory.mkdir(parents=True)
+    for text in ("", "[]", "{", '{"bootId": "another", "members": {"c1": {"number": 4}}}'):
+        (directory / "state.json").write_text(text)
+        with live_network.opened(str(tmp_path), "backend") as live:
+            assert (live.members, live.linked()) == ({}, set())
+
+
+def test_a_container_is_deleted_even_where_its_network_cannot_be_left(tmp_path, capfd):
+    (tmp_path / "@networks").mkdir()
+    (tmp_path / "@networks/backend").write_text("no directory")
+    state = {"id": "c1", "bootId": boot_id(), "network": {"mode": "shared", "reason": "", "of": "backend"}}
+    networking.end(str(tmp_path), state)
+    assert "cannot use the network backend" in capfd.readouterr().err
+
+
+def test_a_helper_that_does_not_answer_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(hostfwd, "_PATIENCE", 0.1)
+    path = str(tmp_path / "network.sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        with pytest.raises(RootlessError, match="timed out") as caught:
+            hostfwd.add(path, [Port("tcp", "", 8080, 80)], "10.89.0.4")
+        assert caught.value.code == "RL-PUBLISH"
+        with pytest.raises(TimeoutError):
+            hostfwd.keep_only(path, ())
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (b'{"error": {"desc": "bad request: add_hostfwd: slirp_add_hostfwd failed"}}', "slirp_add_hostfwd failed"),
+        (b"{", "cannot be understood"),
+        (b"[]", "cannot be understood"),
+        (b"", "cannot be understood"),
+    ],
+)
+def test_what_a_helper_refuses_is_told(tmp_path, answer, cause):
+    path = str(tmp_path / "network.sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                while connection.recv(1000):
+                    pass
+                connection.sendall(answer)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        with pytest.raises(RootlessError, match=cause) as caught:
+            hostfwd.add(path, [Port("tcp", "", 8080, 80)], "10.89.0.4")
+        serving.join()
+    assert caught.value.code == "RL-PUBLISH"
