@@ -2,9 +2,11 @@
 
 Standard input: ``{"rounds": 9, "steps": [{"name": …, "argv": […], "status": 0}, {"await_end": "FILE with a pid"}]}``.
 The steps are taken in their order in every round, those of the programs that are compared side by side; a step without
-a name is not measured. CPU time is that of the program and of all that it waited for; with ``"orphans": true`` also
-that of what it left running, which is waited for, too: conmon calls the runtime, and outlives podman. With
-``"speaks": true`` the wall time until it has written something comes as a third figure.
+a name is not measured. ``await_program`` waits for a container's program, which crun's `start` does not.
+
+CPU time is that of the program and of all that it waited for; with ``"orphans": true`` also that of what it left
+running, which is waited for, too: conmon calls the runtime, and outlives podman. With ``"speaks": true`` the wall time
+until it has written something comes as a third figure.
 """
 
 from __future__ import annotations
@@ -66,6 +68,19 @@ def await_end(pid_file: str) -> None:
     os.close(process)
 
 
+def await_program(pid_file: str) -> None:
+    """Wait until the process that a file names has become the container's program, and can be looked at."""
+    with open(pid_file) as file:
+        pid = int(file.read())
+    while True:
+        try:
+            os.readlink(f"/proc/{pid}/ns/mnt")
+        except PermissionError:
+            time.sleep(0.001)
+        else:
+            return
+
+
 def main() -> None:
     """Read the task, do it, print what was measured: ``{name: [[CPU, wall, …], …]}``."""
     task = json.load(sys.stdin)
@@ -75,6 +90,8 @@ def main() -> None:
         for step in task["steps"]:
             if "await_end" in step:
                 await_end(step["await_end"])
+            elif "await_program" in step:
+                await_program(step["await_program"])
             else:
                 figure = carry_out(step)
                 if "name" in step:

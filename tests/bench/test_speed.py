@@ -171,6 +171,7 @@ def test_the_verbs_of_a_life(user, compare, plain):
             {"name": "`create`, podman's config", "argv": [*command, *create]},
             {"name": "`state`", "argv": [*command, "state", name]},
             {"name": "`start`", "argv": [*command, "start", name]},
+            {"await_program": pid_file},
             {"name": "`exec true`", "argv": [*command, "exec", name, "true"]},
             {"name": "`list`", "argv": [*command, "list", "--format", "json"]},
             {"name": "`kill`", "argv": [*command, "kill", name, "KILL"]},
