@@ -9,7 +9,7 @@ from rootless.container.give_back import PERHAPS, SURE
 from rootless.container.lifecycle import boot_id
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.paths import normal, parent
-from rootless.plan.cgroups import CGROUPFS, DEVICES_PLACE, PLACE, SYSTEMD
+from rootless.plan.cgroups import CGROUPFS, DEVICES_PLACE, PLACE, SYSTEMD, is_unlimited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,25 @@ class Confinement:
 
             device_rules.attach(self._wanted.device_rules, self._group.fd, DEVICES_PLACE)
             self._ruled = True
+
+    def blame(self, error: RootlessError) -> None:
+        """Let the error for a container that was killed while it was made name the limit of memory, if that is why."""
+        limit = next((each for each in self._wanted.settings if each.file == "memory.max"), None)
+        if not limit or not self._group or is_unlimited(limit):
+            return
+        events = self._group.fields("memory.events")
+        # systemd has removed it, perhaps, when the last process has gone
+        if events.get("oom_kill") or not events:
+            error.where, error.fix = limit.where, "allow more memory, or look in the kernel's log (dmesg) who killed it"
+        if events.get("oom_kill"):
+            error.cause = f"memory ran out before the container's program began: the limit is {limit.value} bytes"
+
+    def finish(self) -> None:
+        """Let it stand still, where it is to begin so, and let go of it."""
+        self.rule_devices()
+        if self._group and self._wanted.frozen:
+            self._group.freeze()
+        self.close()
 
     def close(self) -> None:
         """Let go of it."""

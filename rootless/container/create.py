@@ -8,6 +8,7 @@ from rootless.container import store
 from rootless.container.lifecycle import CREATED, CREATING, Process, boot_id
 from rootless.container.outside import Outside
 from rootless.container.prepare import check_descriptors, prepare, write_pid_file
+from rootless.errors import RootlessError
 from rootless.host import facts
 from rootless.launch.protocol import Launch
 from rootless.plan.compile import compile_plan
@@ -113,7 +114,9 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
         entry.write(state)
         if options.pid_file:
             write_pid_file(options.pid_file, launch.pid)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, RootlessError) and error.code == "RL-INIT":
+            outside.blame(error)
         launch.kill()
         outside.abort()
         raise

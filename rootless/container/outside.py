@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rootless.container.confine import Confinement
     from rootless.container.entry import Entry
     from rootless.container.networking import Attachment
+    from rootless.errors import RootlessError
     from rootless.plan.plan import Plan
 
 
@@ -79,10 +80,14 @@ class Outside:
             RootlessError: it does not come.
         """
         if self._confinement:
-            self._confinement.rule_devices()
-            self._confinement.close()
+            self._confinement.finish()
         if self._network:
             self._network.finish()
+
+    def blame(self, error: RootlessError) -> None:
+        """Let the error for a container that was killed while it was made tell what may be the reason."""
+        if self._confinement:
+            self._confinement.blame(error)
 
     def abort(self) -> None:
         """End what would not end with the container's process."""

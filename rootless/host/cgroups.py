@@ -24,7 +24,7 @@ BOOTED = "/run/systemd/system"
 """Is there where systemd is process 1, sd_booted(3)."""
 _SLICE = ".slice"
 _UNITS = (".scope", ".service", _SLICE)
-_MOUNT_ANEW = f"mount it anew in your own namespaces: mount -t cgroup2 cgroup2 {PURE}"
+_MOUNT_ANEW = f"in a cgroup namespace of your own (unshare --cgroup): mount -t cgroup2 cgroup2 {PURE}"
 
 
 class Cgroups:

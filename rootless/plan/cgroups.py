@@ -42,6 +42,7 @@ class Cgroup:
     Attributes:
         manager: CGROUPFS or SYSTEMD.
         settings: what is written to its files, in this order.
+        frozen: its processes are to stand still from the beginning, until `resume`.
         device_rules: the program that the kernel asks about devices; empty where there are no rules.
         resources: linux.resources, for a manager that has properties of its own for them.
         base: of CGROUPFS: the directory below which it is made.
@@ -58,13 +59,14 @@ class Cgroup:
     """
 
     __slots__ = (
-        "base", "container", "device_rules", "managed", "manager", "name", "path", "properties", "required",
+        "base", "container", "device_rules", "frozen", "managed", "manager", "name", "path", "properties", "required",
         "resources", "settings", "slice", "top", "unit", "user_manager",
     )  # fmt: skip
 
     def __init__(self, manager: str, context: Context) -> None:
         self.manager = manager
         self.settings: list[Setting] = []
+        self.frozen = False
         self.device_rules = b""
         self.resources: dict[str, Any] = context.linux.get("resources") or {}
         self.base = ""
@@ -89,6 +91,8 @@ class Cgroup:
         names = ("manager", "path", "base", "slice", "unit")
         data: dict[str, object] = {name: getattr(self, name) for name in names if getattr(self, name)}
         data["settings"] = [{"file": each.file, "value": each.value, "where": each.where} for each in self.settings]
+        if self.frozen:
+            data["frozen"] = True
         if self.device_rules:
             data["deviceRules"] = self.device_rules.hex()
         return data
@@ -101,6 +105,7 @@ class Cgroup:
             told = f"make the cgroup {self.path or f'{self.base}/{self.name}.…'}"
         written = ", ".join(f"{setting.file} = {setting.value}" for setting in self.settings)
         told += f" with {written}" if written else ""
+        told += ", let it stand still when it is made" if self.frozen else ""
         return told + (
             f", and have the kernel ask a program about devices [{DEVICES_PLACE}]" if self.device_rules else ""
         )
@@ -149,6 +154,8 @@ def decide(context: Context) -> Cgroup | None:
     if manager:
         made = Cgroup(manager, context)
         made.settings = _settings(resources)
+        made.frozen = any(_is_freeze(each) for each in made.settings)
+        made.settings = [each for each in made.settings if not _is_freeze(each)]
         if manager == SYSTEMD:
             _choose_unit(context, made)
         else:
@@ -284,7 +291,7 @@ def _choose_directory(context: Context, made: Cgroup) -> None:
     made.managed = there.managed and not path and context.options.cgroup_manager != CGROUPFS
     unit = _unit_of(context)
     if unit:
-        path = "-".join(part for part in unit[1:] if part) + ".scope"
+        path = "-".join(unit[1:]) + ".scope"
     if not path:
         return
     inside = normal("/" + path.lstrip("/"))
@@ -336,6 +343,11 @@ def check_unified(setting: Setting, reason: str, fix: str) -> None:
 def is_unlimited(setting: Setting) -> bool:
     """Whether a setting only says what is so without it."""
     return setting.value == "max" or setting.value.startswith("max ")
+
+
+def _is_freeze(setting: Setting) -> bool:
+    """Whether a setting lets processes stand still: one that has not been made ready yet would never be."""
+    return setting.file == "cgroup.freeze" and setting.value == "1"
 
 
 def _asked(resources: dict[str, Any]) -> list[tuple[str, str]]:

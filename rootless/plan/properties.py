@@ -220,7 +220,7 @@ def scope_name(prefix: str, name: str) -> str:
     Raises:
         RootlessError: `RL-CGROUP`: it would be too long, or name a slice, which has no processes.
     """
-    text = f"{prefix}-{name}" if prefix else name
+    text = f"{prefix}-{name}"
     unit = "".join(each if each in _UNIT_CHARACTERS else _escaped(each) for each in text) + ".scope"
     if not name or name.endswith(".slice") or len(unit) > _LONGEST_UNIT:
         cause = "it is too long" if len(unit) > _LONGEST_UNIT else "it is a slice" if name else "the name is missing"

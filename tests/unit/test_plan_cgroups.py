@@ -72,7 +72,8 @@ def test_a_systemd_scope_is_made_when_it_is_asked_for(asked):
     [
         ("user.slice:libpod:abc", ("user.slice", "libpod-abc.scope")),
         (":docker:abc", ("", "docker-abc.scope")),
-        ("machine.slice::abc", ("machine.slice", "abc.scope")),
+        # as runc and crun have it
+        ("machine.slice::abc", ("machine.slice", "-abc.scope")),
     ],
 )
 def test_a_path_names_a_unit(path, expected):
@@ -234,6 +235,16 @@ def test_a_missing_controller_takes_its_limits_with_it():
     assert settings(plan) == ["memory.max=1048576", "pids.max=3"]
     told = notes(plan, UNMET)["linux.resources"]
     assert told == "limits that are not enforced: cpu.shares: cpu went astray; cpu.cpus: cpuset went astray"
+
+
+def test_a_container_that_begins_frozen_stands_still_when_it_is_ready():
+    """One that has not been made ready would never be."""
+    cgroup = plan_for(limited(unified={"cgroup.freeze": "1", "cgroup.max.depth": "3"}), delegated()).cgroup
+    assert (cgroup.frozen, [each.file for each in cgroup.settings]) == (True, ["cgroup.max.depth"])
+    assert cgroup.as_data()["frozen"]
+    assert "stand still" in str(cgroup)
+    cgroup = plan_for(limited(unified={"cgroup.freeze": "0"}), delegated()).cgroup
+    assert (cgroup.frozen, [each.file for each in cgroup.settings]) == (False, ["cgroup.freeze"])
 
 
 def test_a_missing_controller_of_unified_is_an_error():

@@ -110,7 +110,7 @@ def test_whatever_is_asked_of_a_file_there_is_a_property_that_fits_the_wire_or_n
     ("prefix", "name", "unit"),
     [
         ("libpod", "0123abc", "libpod-0123abc.scope"),
-        ("", "web", "web.scope"),
+        ("", "web", "-web.scope"),
         ("rootless", "a+b", "rootless-a\\x2bb.scope"),
         ("docker", "ü", "docker-\\xc3\\xbc.scope"),
         ("a/b", "c", "a-b-c.scope"),

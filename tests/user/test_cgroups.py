@@ -310,6 +310,21 @@ def test_a_created_one_is_paused_and_started_later(runs, user):
     until(lambda: runs.output("c1") == "up\n", "it runs")
 
 
+def test_one_that_begins_frozen(runs, user):
+    """`cgroup.freeze` of unified: it is made ready, and stands still until somebody lets it go on."""
+
+    def change(config):
+        config["linux"]["resources"] = {"unified": {"cgroup.freeze": "1"}}
+
+    runs.create("c1", bundle_for(user, "echo up; " + FOREVER, change=change))
+    assert runs.status("c1") == "paused"
+    assert events_of(directory_of(runs))["frozen"] == "1"
+    assert runs("resume", "c1").returncode == 0
+    assert runs.status("c1") == "created"
+    runs.start("c1")
+    until(lambda: runs.output("c1") == "up\n", "it runs")
+
+
 @pytest.mark.parametrize("line", ["kill c1 KILL", "kill --all c1 KILL", "delete --force c1"])
 def test_a_paused_one_can_be_killed(running, line):
     words = line.split()
@@ -636,16 +651,6 @@ def test_it_can_be_done_without(runs, user):
     done = user.run(words, **View.options)
     assert f"0::{runs.view.path}" in done.stdout.splitlines()
     assert done.stderr.startswith(NAMED + "--cgroup-manager disabled")
-
-
-def test_a_cgroup_that_is_shown_but_not_ones_own(user, rootless_command, cgroup2):
-    """A cgroup namespace without a mount of its own: what is there is somebody else's."""
-    before = [*cgroup2.prefix(), "unshare", "--user", "--map-root-user", "--cgroup"]
-    bundle = bundle_for(user, "cat /proc/self/cgroup")
-    words = [*before, rootless_command, "--root", user.tmp / "state", "run", "--bundle", bundle, "c1"]
-    done = user.run(words, **View.options)
-    assert done.returncode == 0, done
-    assert cgroup2.cgroups() == []
 
 
 def test_real_root_has_cgroups_without_asking(user, rootless_command, cgroup2):

@@ -94,6 +94,7 @@ def test_a_limit_that_cannot_be_enforced_is_named(box, name):
     if other:
         config["linux"]["resources"] = {section: CASES[name][section] | {other: value}}
     done = box.run(config, "echo ran")
+    assert done.stdout == "ran\n"
     assert (f"{section}.{other}" if other else name) in done.stderr
     assert "(config.json: linux.resources" in done.stderr
 

@@ -140,6 +140,50 @@ def test_a_cgroup_namespace_hides_where_it_is_lost(stage):
     check(scene.runs(how="namespace"), scene.bundle(), told, fix, names=[])
 
 
+ANEW = "in a cgroup namespace of your own (unshare --cgroup): mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+
+
+def test_a_cgroup_that_is_shown_but_not_ones_own(stage):
+    """A cgroup namespace without a mount of its own: what can be written to there is somebody else's."""
+    scene = stage()
+    scene.cgroup("sub")
+    runs = scene.runs(how="namespace")
+    enter = 'echo 0 >/sys/fs/cgroup/sub/cgroup.procs; exec unshare --user --map-root-user --cgroup "$@"'
+    runs.before += ["sh", "-ec", enter, "sh"]
+    told = f"{scene.limit.name}: /sys/fs/cgroup shows other cgroups than your cgroup namespace"
+    check(runs, scene.bundle(), told, ANEW, names=[])
+
+
+LEAVE = """
+cgroup=$1 uid=$2 gid=$3
+shift 3
+mount --make-rprivate /
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+exec 3>"/sys/fs/cgroup$cgroup/beside/cgroup.procs"
+echo 0 >"/sys/fs/cgroup$cgroup/caller/cgroup.procs"
+exec unshare --cgroup sh -ec '
+    echo 0 >&3
+    exec 3>&-
+    umount /sys/fs/cgroup
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    uid=$1 gid=$2
+    shift 2
+    exec setpriv --reuid "$uid" --regid "$gid" --clear-groups -- "$@"
+' again "$uid" "$gid" "$@"
+"""
+
+
+def test_a_cgroup_outside_of_what_is_shown(stage, user):
+    """The process has been moved out of what its cgroup namespace can name."""
+    scene = stage()
+    scene.cgroup("beside")
+    scene.cgroup("caller")
+    runs = scene.runs()
+    runs.before = ["unshare", "--mount", "sh", "-ec", LEAVE, "enter", scene.view.path, str(user.uid), str(user.gid)]
+    told = f"{scene.limit.name}: your cgroup lies outside what /sys/fs/cgroup shows"
+    check(runs, scene.bundle(), told, ANEW, names=[])
+
+
 def test_processes_that_are_in_the_way(stage, user):
     scene = stage()
     scene.hand_on(scene.root, scene.view.top)
