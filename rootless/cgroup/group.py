@@ -241,6 +241,16 @@ def is_frozen(path: str) -> bool:
         return group.is_frozen
 
 
+def end_all(path: str) -> None:
+    """End every process in the cgroup at `path` and below, if there is one, and wait for that."""
+    group = opened(path)
+    if group:
+        with group:
+            if group.is_populated:
+                group.kill()
+                group.wait("populated", 0)
+
+
 def remove(path: str, *, empty_only: bool = False) -> None:
     """Remove a cgroup and what it holds, if there is one.
 

@@ -54,11 +54,11 @@ _SHORTEST = 3
 """Of the name of a property; below that it is a word in any message."""
 
 
-def start_scope(wanted: Cgroup, pid: int) -> tuple[str, list[Setting]]:
+def start_scope(wanted: Cgroup, pid: int) -> str:
     """Make the scope `wanted.unit` with the process `pid` in it, and return when it is there.
 
     Returns:
-        The directory of its cgroup, and the settings to write there. That is all of them: systemd does not tell when
+        The directory of its cgroup. Its settings are still to be written there, all of them: systemd does not tell when
         the kernel refuses a value, or has no file for it.
 
     Raises:
@@ -69,11 +69,11 @@ def start_scope(wanted: Cgroup, pid: int) -> tuple[str, list[Setting]]:
     asked |= {each.name: each for each in wanted.properties}
     with _Manager(wanted.user_manager, f"make {wanted.unit}") as manager:
         manager.start(wanted.unit, list(asked.values()))
-    return _cgroup_of(pid, wanted.unit), wanted.settings
+    return _cgroup_of(pid, wanted.unit)
 
 
-def change_scope(unit: str, user_manager: str, settings: list[Setting]) -> list[Setting]:
-    """Let systemd change limits of a scope, until it ends; return the settings to write: all, as start_scope does.
+def change_scope(unit: str, user_manager: str, settings: list[Setting]) -> None:
+    """Let systemd change limits of a scope, until it ends; they are still to be written, as with start_scope.
 
     Raises:
         RootlessError: `RL-SYSTEMD`: there is no manager, or it refuses a property.
@@ -82,13 +82,13 @@ def change_scope(unit: str, user_manager: str, settings: list[Setting]) -> list[
     if asked:
         with _Manager(user_manager, f"change {unit}") as manager:
             manager.set_properties(unit, asked)
-    return settings
 
 
-def stop_scope(unit: str, user_manager: str) -> None:
+def stop_scope(unit: str, user_manager: str) -> bool:
     """End a scope, if there is one, with all that is in it; its name is free when this returns.
 
-    Where there is no manager any more, there is no scope of its either.
+    Returns:
+        Whether there is a manager. Where there is none any more, there is no scope of its either.
 
     Raises:
         OSError: it stays.
@@ -99,6 +99,8 @@ def stop_scope(unit: str, user_manager: str) -> None:
     except RootlessError as error:
         if error.code != "RL-SYSTEMD-GONE":
             raise OSError(0, error.cause) from None
+        return False
+    return True
 
 
 def _own_properties(wanted: Cgroup, pid: int) -> list[Property]:

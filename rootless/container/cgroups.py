@@ -63,6 +63,7 @@ def _keep_device_rules(options: Options, rules: list[dict[str, Any]]) -> None:
 def _change(group: Group, state: dict[str, Any], settings: list[Setting], unmet: Unmet, *, required: bool) -> None:
     """Change limits of a cgroup that is there; `unmet` gets what is not enforced."""
     from rootless.cgroup.make import missing_in, write
+    from rootless.plan.cgroups import Unmet
 
     is_scope = "unit" in state
     missing = missing_in(group, settings, ours=is_scope)
@@ -71,11 +72,29 @@ def _change(group: Group, state: dict[str, Any], settings: list[Setting], unmet:
     write(group, [setting for setting in settings if setting.controller in missing], missing, unmet)
     if unmet and required:
         raise unmet.error(where="")
-    if is_scope:
-        from rootless.cgroup import systemd
+    before = [(setting.file, group.read(setting.file)) for setting in settings]
+    possible = [setting for setting in settings if setting.controller not in missing]
+    try:
+        if is_scope:
+            from rootless.cgroup import systemd
 
-        settings = systemd.change_scope(state["unit"], state["userManager"], settings)
-    write(group, [setting for setting in settings if setting.controller not in missing], {}, unmet)
+            # the kernel has its say first: what systemd has been asked for stays
+            write(group, possible, {}, Unmet())
+            systemd.change_scope(state["unit"], state["userManager"], settings)
+        write(group, possible, {}, unmet)
+    except RootlessError:
+        _restore(group, before)
+        raise
+
+
+def _restore(group: Group, before: list[tuple[str, str]]) -> None:
+    """Write back what files said before a change that went wrong half way, as far as the kernel takes it."""
+    for file, text in reversed(before):
+        for line in text.splitlines():
+            try:
+                group.write(file, line)
+            except OSError:
+                continue
 
 
 def _enable(group: Group, controllers: set[str]) -> dict[str, tuple[str, str]]:

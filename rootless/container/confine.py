@@ -70,13 +70,6 @@ class Confinement:
         if events.get("oom_kill"):
             error.cause = f"memory ran out before the container's program began: the limit is {limit.value} bytes"
 
-    def finish(self) -> None:
-        """Let it stand still, where it is to begin so, and let go of it."""
-        self.rule_devices()
-        if self._group and self._wanted.frozen:
-            self._group.freeze()
-        self.close()
-
     def close(self) -> None:
         """Let go of it."""
         if self._group:
@@ -104,7 +97,7 @@ class Confinement:
         from rootless.plan.cgroups import Unmet
 
         self._note("", [], sure=False)
-        path, settings = systemd.start_scope(self._wanted, pid)
+        path, settings = systemd.start_scope(self._wanted, pid), self._wanted.settings
         self._note(path, [], sure=True)
         group = Group(path)
         unmet = Unmet()
@@ -153,6 +146,16 @@ def _tell(unmet: Unmet, *, required: bool) -> None:
         raise unmet.error()
     text, fix = unmet.line()
     log.warning(text, where=PLACE, fix=fix)
+
+
+def stand_still(entry: Entry) -> None:
+    """Let a container that has just been made stand still.
+
+    Raises:
+        RootlessError: `RL-CGROUP`: it goes on.
+    """
+    with Group((entry.read() or {})["cgroup"]) as group:
+        group.freeze()
 
 
 def join(state: dict[str, Any], below: str = "") -> Group | None:

@@ -62,6 +62,10 @@ def create(options: Options) -> None:
     try:
         prepare(plan)
         launch = make(options, bundle, plan, entry, start=entry.listen(), console=console)
+        if plan.cgroup and plan.cgroup.frozen:
+            from rootless.container.confine import stand_still
+
+            stand_still(entry)
         launch.close()
         interruption.too_late()
     except BaseException:

@@ -6,14 +6,19 @@ boot id, manager, certainty, unit of systemd, runtime directory of its user, pat
 from __future__ import annotations
 
 import errno
+from time import monotonic, sleep
 
-from rootless.cgroup.group import remove, remove_parents
+from rootless.cgroup.group import end_all, remove, remove_parents
 from rootless.container.lifecycle import boot_id
+from rootless.paths import exists
 
 SURE = "own"
 PERHAPS = "perhaps"
 """Nobody has looked yet whether it is another container's."""
 _NOTE_LINES = 6
+_SHORT = 0.5
+_LOOK_AGAIN = 0.01
+"""Seconds."""
 
 
 def give_back(note: str) -> None:
@@ -28,19 +33,24 @@ def give_back(note: str) -> None:
     if len(lines) < _NOTE_LINES or lines[0] != boot_id():
         return
     _, _, certainty, unit, user_manager, path, *parents = lines
-    if path:
-        try:
-            _remove(path, empty_only=certainty == PERHAPS)
-        except OSError as error:
-            # systemd can do what this mount of the cgroups does not let us do
-            if error.errno != errno.EROFS or not unit:
-                raise
-        remove_parents(parents)
     # what is not certain is somebody else's, or it ends with the process that it was made around
     if unit and certainty == SURE:
         from rootless.cgroup import systemd
 
-        systemd.stop_scope(unit, user_manager)
+        # by systemd, which would not notice that there is none any more
+        end_all(path)
+        if not systemd.stop_scope(unit, user_manager):
+            _leave_time(path)
+    if path:
+        _remove(path, empty_only=certainty == PERHAPS)
+        remove_parents(parents)
+
+
+def _leave_time(path: str) -> None:
+    """Wait for a systemd that cannot be talked to, if there is one, to remove the empty cgroup of a scope."""
+    deadline = monotonic() + _SHORT
+    while exists(path) and monotonic() < deadline:
+        sleep(_LOOK_AGAIN)
 
 
 def _remove(path: str, *, empty_only: bool) -> None:

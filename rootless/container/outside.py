@@ -80,7 +80,8 @@ class Outside:
             RootlessError: it does not come.
         """
         if self._confinement:
-            self._confinement.finish()
+            self._confinement.rule_devices()
+            self._confinement.close()
         if self._network:
             self._network.finish()
 

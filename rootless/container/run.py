@@ -36,6 +36,10 @@ def run(options: Options) -> int:
             copy_size(console.master)  # the program may ask for it at once
         signals = -1 if options.detach else catch_signals()  # before there is a program to forward them to
         reports = _start(launch, entry)
+        if plan.cgroup and plan.cgroup.frozen:
+            from rootless.container.confine import stand_still
+
+            stand_still(entry)
     except BaseException:
         console.close()
         if launch:

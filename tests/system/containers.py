@@ -69,7 +69,7 @@ class Guest:
     def properties(self, unit: str, *names: str) -> dict[str, str]:
         """Return properties of a unit, as `systemctl --user show` has them."""
         asked = " ".join(f"--property={name}" for name in names)
-        return dict(line.split("=", 1) for line in self(f"systemctl --user show {unit} {asked}").splitlines())
+        return dict(line.split("=", 1) for line in self(f"systemctl --user show {asked} -- {unit}").splitlines())
 
     def files(self, unit: str, *names: str, slice_: str = "user.slice") -> dict[str, str]:
         """Return files of a unit's cgroup."""

@@ -50,8 +50,12 @@ class Machine:
         # memory that is a file would be written to disk on anything but a tmpfs
         self._memory = tempfile.mkdtemp(dir="/dev/shm")
         self._processes: list[subprocess.Popen] = []
-        self._boot(image, words)
-        self._await(self.shared / "up", BOOT)
+        try:
+            self._boot(image, words)
+            self._await(self.shared / "up", BOOT)
+        except BaseException:
+            self.stop()
+            raise
 
     def _boot(self, image: Path, words: tuple[str, ...]) -> None:
         """Start the processes that are the machine."""

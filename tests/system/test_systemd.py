@@ -231,6 +231,50 @@ def test_the_scope_goes_with_the_container_and_its_name_is_free(guest, end):
     )
 
 
+def test_the_scope_goes_when_rootless_is_killed_with_all_of_it(guest):
+    """Nobody is left who could clean up: systemd removes the scope, and the next verb what is on disk."""
+    bundle = guest.bundle("sleep 1000 & sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:killed")
+    guest(
+        f"""{UNTIL}
+        scope={SCOPES}/user.slice/rootless-killed.scope
+        rootless run --bundle {bundle} killed &
+        three() {{ [ "$(wc -l <$scope/cgroup.procs)" = 3 ]; }} 2>/dev/null
+        until_ three
+        kill -9 $! $(cat $scope/cgroup.procs)
+        until_ gone rootless-killed.scope
+        [ ! -d $scope ]
+        rootless state killed | grep -w stopped
+        rootless delete killed
+        [ ! -e /run/user/1000/rootless/killed ]
+        """
+    )
+
+
+def test_a_manager_that_is_gone_when_a_container_is_changed_or_ended(guest):
+    """Its sockets are out of reach: a change is refused in words, and the container ends all the same."""
+    bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:gone")
+    guest(f"rootless run --detach --bundle {bundle} gone")
+    said = guest(
+        f"""{UNTIL}
+        cd /run/user/1000
+        mv bus bus.away; mv systemd/private systemd/private.away
+        trap 'mv bus.away bus; mv systemd/private.away systemd/private' EXIT
+        ! rootless update --pids-limit 5 gone 2>&1
+        cat {SCOPES}/user.slice/rootless-gone.scope/pids.max
+        rootless pause gone; rootless resume gone
+        rootless exec gone echo here
+        rootless delete --force gone
+        [ ! -d {SCOPES}/user.slice/rootless-gone.scope ]
+        [ ! -e /run/user/1000/rootless/gone ]
+        """
+    )
+    error, limit, here = said.splitlines()
+    assert error.startswith("rootless: cannot change rootless-gone.scope: no systemd manager answers: ")
+    assert "; fix: " in error
+    assert (limit, here) == ("9", "here")
+    guest(f"{UNTIL} until_ gone rootless-gone.scope")
+
+
 def test_a_name_that_another_container_has(guest):
     bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:same")
     guest(f"rootless run --detach --bundle {bundle} first")
