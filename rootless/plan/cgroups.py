@@ -382,6 +382,11 @@ def _rule_devices(context: Context, rules: list[dict[str, Any]], made: Cgroup | 
         from rootless.plan import device_rules
 
         made.device_rules = device_rules.program(rules)
+        if made.device_rules:
+            context.adapted(
+                DEVICES_PLACE,
+                "whatever they say, the default devices can be used and nodes be made, as with runc and crun",
+            )
     return bool(made)
 
 

@@ -29,9 +29,11 @@ _ALWAYS: tuple[tuple[str, int | None, int | None, str], ...] = (
     *(("c", 5, minor, "rwm") for minor in (0, 1, 2)),
     ("c", 136, None, "rwm"),
 )
-"""What is allowed where everything has been forbidden: the default devices, terminals, and nodes that cannot be opened.
+"""What stays allowed whatever the rules say, as with runc and crun: the default devices, terminals, and making nodes.
 
-config-linux.md "Default Devices" has the runtime supply these; engines write only what is to be allowed beyond."""
+config-linux.md "Default Devices" has the runtime supply these, and engines write only what is to be allowed beyond. A
+node that is made cannot be opened unless its device is allowed; images with such nodes can be unpacked.
+"""
 
 _INSTRUCTION = Struct("=BBhi")
 _LITTLE_ENDIAN = Struct("=H").pack(1)[0] == 1
@@ -89,7 +91,7 @@ def program(rules: Sequence[Rule]) -> bytes:
     otherwise = 0  # the list is one of what is allowed
     for number, (allow, conditions, access) in enumerate(_from_the_last(rules)):
         if not conditions and access == _EVERY_ACCESS:
-            if allow and not number:
+            if allow and number == len(_ALWAYS):
                 return b""
             otherwise = allow
             break
@@ -111,15 +113,10 @@ def program(rules: Sequence[Rule]) -> bytes:
 
 def _from_the_last(rules: Sequence[Rule]) -> Iterator[tuple[int, list[tuple[int, int]], int]]:
     """Yield what each rule says: whether it allows, what has to be equal to what, and a mask of the access."""
-    always_allowed = [_meaning(True, *each) for each in _ALWAYS]  # noqa: FBT003
+    for always in _ALWAYS:
+        yield _meaning(True, *always)  # noqa: FBT003
     for rule in reversed(rules):
-        meaning = _meaning(rule["allow"], *(rule.get(name) for name in ("type", "major", "minor", "access")))
-        allow, conditions, access = meaning
-        if not allow and access == _EVERY_ACCESS and not any(register != _TYPE for register, _ in conditions):
-            yield from always_allowed
-            always_allowed = []
-        yield meaning
-    yield from always_allowed
+        yield _meaning(rule["allow"], *(rule.get(name) for name in ("type", "major", "minor", "access")))
 
 
 def _meaning(

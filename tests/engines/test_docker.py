@@ -147,6 +147,8 @@ def test_stats(docker, running):
     assert pid in members.split()
 
 
+OPEN = "mknod /made c 10 229; for how in '</made' '>/made'; do (eval : $how) && echo $how; done; echo made"
+"""A script: makes a device that containers do not have, and tries to open it in both ways."""
 OPTIONS = {
     "read-only": (["--read-only", "--tmpfs=/tmp"], "touch /x; touch /tmp/x && echo tmp"),
     "user": (["--user=1000:33", "--group-add=5"], "id; grep Cap /proc/self/status"),
@@ -160,6 +162,8 @@ OPTIONS = {
     "volume": (["--volume=/etc/passwd:/passwd:ro"], "wc -l </passwd; touch /passwd"),
     "init": (["--init"], "cat /proc/1/comm"),
     "device": (["--device=/dev/fuse"], "stat -c %t,%T,%a /dev/fuse; : </dev/fuse"),
+    "a device that is not allowed": ([], OPEN),
+    "a device that is": (["--device-cgroup-rule=c 10:229 r"], OPEN),
     "devices": ([], "ls /dev; mknod /tmp/null c 1 3 && stat -c %t,%T /tmp/null"),
     "sysctl": (["--sysctl=net.ipv4.ip_forward=1"], "cat /proc/sys/net/ipv4/ip_forward"),
     "ulimit": (["--ulimit=nofile=123:456"], "ulimit -n; ulimit -Hn"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engines.engines import IMAGE
+from tests.engines.test_docker import OPEN
 from tests.user.containers import until
 
 
@@ -59,6 +60,8 @@ OPTIONS = {
     "plain": ([], "id; grep -E '^(Cap|Seccomp:)' /proc/self/status; ls /dev"),
     "privileged": (["--privileged"], "grep -E '^(Cap|Seccomp:)' /proc/self/status; ls /dev | wc -l"),
     "device": (["--device=/dev/fuse"], "stat -c %t,%T,%a /dev/fuse; : </dev/fuse"),
+    "a device that is not allowed": (["--cap-add=mknod"], OPEN),
+    "a device that is": (["--cap-add=mknod", "--device-cgroup-rule=c 10:229 r"], OPEN),
     "mounts": ([], 'awk \'{print $5, $5 ~ "^/proc/" ? "" : $6}\' /proc/self/mountinfo | sort'),
 }
 
