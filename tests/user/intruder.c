@@ -5,6 +5,7 @@
  *     intruder escape MARKER     whether MARKER, a path of the host, or anything above the root can be reached
  *     intruder type              whether input can be put into the terminal on standard input, or that be taken over
  *     intruder attack PID        every way into another process
+ *     intruder end PID           every way to end another process
  *     intruder hunt FILE         looks into every process whose program is the executor, until FILE exists
  *     intruder lock COMMAND…     runs COMMAND in a session keyring with a secret in it, whose number comes last
  *     intruder unlock NUMBER     looks for that secret
@@ -202,6 +203,16 @@ static void attack(const char *which)
     say("attach", ptrace(PTRACE_ATTACH, pid, NULL, NULL));
 }
 
+/* The kernel lets every process do so to those of its user that it has a number for, kill(2). */
+static void end(const char *which)
+{
+    pid_t pid = atoi(which);
+
+    say("kill", kill(pid, SIGKILL));
+    say("tgkill", syscall(SYS_tgkill, pid, pid, SIGKILL));
+    say("pidfd_open", syscall(SYS_pidfd_open, pid, 0));
+}
+
 /* Is /proc/PID/comm that of the executor? */
 static bool is_executor(const char *pid)
 {
@@ -291,6 +302,8 @@ int main(int argc, char **argv)
         type();
     else if (strcmp(what, "attack") == 0)
         attack(more);
+    else if (strcmp(what, "end") == 0)
+        end(more);
     else if (strcmp(what, "hunt") == 0)
         hunt(more);
     else if (strcmp(what, "lock") == 0)

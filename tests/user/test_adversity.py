@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.user.bundles import base_config, make_bundle, write_config
+from tests.user.boxes import make_volume
+from tests.user.bundles import base_config, make_bundle, own, write_config
 from tests.user.containers import Reader, Rootless, await_end, executors, until
 from tests.user.traced import QUIET, Stopped, interrupted
 
@@ -167,6 +169,43 @@ def test_output_to_a_full_disk(rootless, bundle, verb):
     with Path("/dev/full").open("wb") as full:
         done = rootless(*verb, stdout=full)
     assert (done.returncode, done.stderr) == (1, "rootless: write standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("resource", ["pages", "inodes"])
+def test_a_full_root_file_system(rootless, user, require_root, resource):
+    """What needs no space is done; what does is one clear line."""
+    config = base_config("sh", "-c", "exit 7")
+    config["process"]["cwd"] = "/made/for/this"
+    config["mounts"].append({"destination": "/made/dir", "type": "tmpfs", "source": "tmpfs"})
+    config["mounts"].append({"destination": "/made/file", "source": "/etc/hostname", "options": ["bind"]})
+    bundle = make_bundle(user, config)
+    rootfs = bundle / "rootfs"
+    full = user.tmp / "full"
+    rootfs.rename(full)
+    rootfs.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0755", "none", rootfs], check=True)
+    try:
+        subprocess.run(["cp", "-a", f"{full}/.", rootfs], check=True)
+        if resource == "pages":
+            with (rootfs / "filler").open("wb") as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(PAGE))
+                    file.flush()
+            assert os.statvfs(rootfs).f_bavail == 0
+        else:
+            used = sum(1 for _ in rootfs.rglob("*")) + 1
+            subprocess.run(["mount", "-o", f"remount,nr_inodes={used}", rootfs], check=True)
+        status, complaint = _told(user, rootless.argv("run", "--bundle", bundle, "c1"))
+        if resource == "pages":
+            assert (status, complaint) == (7, "")
+        else:
+            assert status == 1
+            assert is_one_clear_line(complaint), complaint
+            assert "No space left on device" in complaint
+            assert complaint.endswith("fix: free some space, or inodes, on that file system\n")
+        nothing_is_left(rootless)
+    finally:
+        subprocess.run(["umount", rootfs], check=True)
 
 
 # --- an unwritable state directory -----------------------------------------------------------------------------------
@@ -500,6 +539,31 @@ def test_a_caller_that_dies_does_not_take_create_with_it(rootless, user, bundle)
     until(lambda: _left(rootless) == ["created"], "the container is made")
     rootless.start("c1")
     assert rootless.status("c1") == "running"
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_a_caller_that_dies_does_not_take_the_program_with_it(rootless, user, verb):
+    """As from nohup: `rootless` waits for the program, and clears away."""
+    volume = make_volume(user)
+    os.mkfifo(volume / "end")
+    own(user, volume)
+    program = ["sh", "-c", "read line </data/end; exit 7"]
+    config = base_config(*(program if verb == "run" else ["sleep", "1000"]))
+    config["mounts"].append({"destination": "/data", "source": str(volume), "options": ["bind"]})
+    bundle = make_bundle(user, config)
+    argv = rootless.argv("run", "--bundle", bundle, "c1")
+    if verb == "exec":
+        rootless("run", "--detach", "--bundle", bundle, "c1", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        argv = rootless.argv("exec", "c1", *program)
+    status = user.tmp / "status"
+    script = f"({shlex.join(map(str, argv))}; echo $? >{status}) & kill -KILL $$"
+    done = user.run(["sh", "-c", script], **QUIET, stderr=subprocess.DEVNULL)
+    assert done.returncode == -signal.SIGKILL
+    with (volume / "end").open("w") as fifo:  # waits until the program reads
+        assert _left(rootless) == ["running"]
+        fifo.write("\n")
+    until(lambda: status.exists() and status.read_text() == "7\n", "it ends, and its status is told")
+    assert _left(rootless) == ([] if verb == "run" else ["running"])
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------

@@ -59,6 +59,18 @@ def test_what_is_refused_leaves_nothing(rootless, bundle, user, name):
     assert [path for path in contents(user.tmp) if path not in before and not path.startswith("state")] == []
 
 
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name.startswith("10 MB")])
+@pytest.mark.parametrize("cut", [0, 2], ids=["whole", "cut"])
+def test_ten_megabytes(rootless, bundle, name, cut):
+    """Whole it is a configuration, but for a program that is not there; cut it is none."""
+    text = HOSTILE[name][0].rstrip()
+    assert len(text) > 9_000_000 or name == "10 MB of blanks"
+    blanks = len(HOSTILE[name][0]) - len(text)
+    done = tell(rootless, bundle, text[: len(text) - cut] + b" " * blanks, "run", "--bundle", bundle, "c1")
+    assert_refused(done, rootless)
+    assert ('exec: "a"' if cut == 0 else "config.json: ") in done.stderr
+
+
 def test_the_error_is_an_object_for_engines(rootless, bundle, user):
     log = user.tmp / "log"
     own(user, user.tmp)

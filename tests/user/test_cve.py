@@ -223,6 +223,19 @@ def test_cve_2022_29162(box, need):
         assert [int(value, 16) for value in found] == [permitted, permitted]
 
 
+@pytest.mark.parametrize(("uid", "inheritable"), [("0", 0), ("1000", CAP_NET_RAW)])
+def test_what_exec_adds_is_not_inheritable_cve_2022_29162(box, uid, inheritable):
+    """The same for --cap. Only who is not root needs what it adds there: the ambient set is made of that."""
+    config = base_config()
+    config["process"]["capabilities"] = {"bounding": [], "permitted": [], "effective": []}
+    box.create(config, "exec sleep 1000")
+    box.user.run([*box.command, "start", "held"], check=True, **box.options)
+    words = [*box.command, "exec", "--user", uid, "--cap", "CAP_NET_RAW", "held", "cat", "/proc/self/status"]
+    lines = box.user.run(words, check=True, **box.options).stdout.splitlines()
+    found = [int(value, 16) for value in status_of(lines, "CapInh", "CapAmb", "CapPrm", "CapEff")]
+    assert found == [inheritable, inheritable, CAP_NET_RAW, CAP_NET_RAW]
+
+
 def test_no_capability_is_inheritable_in_a_new_bundle_cve_2022_29162(user, rootless_command):
     """The same, in the config.json that the runtime itself wrote."""
     user.run([rootless_command, "spec"], check=True)

@@ -25,6 +25,7 @@ from rootless.plan.process import CAPABILITIES
 from tests.user.boxes import RUN, Box, add_mount, make_volume, mount_table, set_namespaces
 from tests.user.bundles import base_config, own, write_config
 from tests.user.containers import PATIENCE, Reader, await_end, executors
+from tests.user.traced import Stopped
 
 EVERYTHING = ["CAP_" + name for name in CAPABILITIES]
 
@@ -389,6 +390,49 @@ def test_the_callers_processes_are_out_of_sight(box):
     assert int(processes) <= 4, "a shell, ls and grep"
     assert all("No such process" in line or "can't kill" in line for line in said)
     assert last == "1 lives"
+
+
+@pytest.mark.parametrize("which", ["rootless", "the init of another"])
+def test_what_has_no_number_inside_cannot_be_attacked(box, other, intruder, which):
+    """From its own pid namespace nobody looks into `rootless` or an init before its program, or ends them."""
+    config = intruding()
+    volume = make_volume(box.user)
+    os.mkfifo(volume / "pid")
+    own(box.user, volume)
+    add_mount(config, "/volume", "bind", volume, "rbind")
+    config["process"]["args"] = ["sh", "-c", "read pid </volume/pid; intruder attack $pid; intruder end $pid"]
+    write_config(box.path, config)
+    victim = other.create(base_config("true"), "exit 0", name="victim")
+    words = [*box.command, "run", "--bundle", box.path, "box"]
+    process = box.user.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    with (volume / "pid").open("w") as fifo:
+        fifo.write(f"{process.pid if which == 'rootless' else victim}\n")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    found = results(out)
+    assert len(found) > 20
+    assert {result[0] for result in found.values()} <= {"ENOENT", "ESRCH", "EBADF"}, found
+    assert other.user.run([*other.command, "start", "victim"]).returncode == 0, "it lives"
+
+
+def test_a_program_of_the_container_that_kills_what_exec_begins_harms_nobody(box, need):
+    """It is the same user's, in its own namespace: that is its right, and `exec` tells."""
+    box.create(base_config(), "exec sleep 1000")
+    box.user.run([*box.command, "start", "held"], check=True)
+    execute = Stopped(box.user, need("strace"), [*box.command, "exec", "held", "true"], ("pipe2", 3))
+    script = (
+        "for process in /proc/[0-9]*; do read name <$process/comm; "
+        '[ "$name" = rootless:init ] && kill -9 ${process#/proc/} && echo killed; done; true'
+    )
+    try:
+        killed = box.user.run([*box.command, "exec", "held", "sh", "-c", script], check=True).stdout
+    finally:
+        status, complaint = execute.go_on()
+    assert killed == "killed\n"
+    assert status == 255
+    assert complaint.startswith("rootless: the init program was killed: ")
+    assert complaint.count("\n") == 1
+    assert box.user.run([*box.command, "exec", "held", "true"]).returncode == 0, "the container is none the worse"
 
 
 def test_rootless_cannot_be_entered_from_a_container_that_sees_it(box, intruder):

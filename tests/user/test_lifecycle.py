@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -158,6 +159,50 @@ def test_a_process_that_merely_has_the_number_is_not_the_container(rootless, use
     os.kill(first, signal.SIGKILL)
     await_end(first)
     assert alive == {first, *others}
+
+
+REUSE = """
+import json, os, subprocess, sys
+user, group, command, bundle = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:-1], sys.argv[-1]
+ids = {"user": user, "group": group, "extra_groups": (), "stdin": subprocess.DEVNULL}
+def call(*words):
+    done = subprocess.run([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **ids)
+    return [done.returncode, done.stdout, done.stderr]
+subprocess.run([*command, "run", "--detach", "--bundle", bundle, "c1"], check=True, **ids)
+pid = json.loads(call("state", "c1")[1])["pid"]
+os.kill(pid, 9)
+os.waitpid(pid, 0)  # this is process 1 here, and reaps what is left to it
+with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+    file.write(str(pid - 1))
+other = subprocess.Popen(["sleep", "1000"], **ids)
+told = {" ".join(words): call(*words) for words in (
+    ["state", "c1"], ["kill", "c1", "KILL"], ["kill", "--all", "c1", "KILL"], ["exec", "c1", "true"], ["start", "c1"],
+    ["ps", "--format", "json", "c1"], ["delete", "--force", "c1"])}
+print(json.dumps([pid, other.pid, other.poll(), told]))
+other.kill()
+"""
+
+
+def test_a_number_that_another_process_has_got_is_not_the_container(rootless, user, need, require_root):
+    """The kernel is made to give it out again, in a pid namespace of its own."""
+    bundle = make_bundle(user, base_config("sleep", "1000"))
+    words = [need("unshare"), "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c", REUSE]
+    argv = [*words, str(user.uid), str(user.gid), *rootless.argv(), bundle]
+    # what the container is given stays open with it: no pipe
+    with (user.tmp / "told").open("w+") as told, (user.tmp / "complaints").open("w+") as complaints:
+        done = user.run(argv, user=0, group=0, stdout=told, stderr=complaints)
+        told.seek(0)
+        complaints.seek(0)
+        assert done.returncode == 0, complaints.read()
+        *found, said = json.loads(told.read())
+    assert found == [found[0], found[0], None], "the number came again, and its process lives"
+    assert json.loads(said["state c1"][1])["status"] == "stopped"
+    assert "container not running" in said["kill c1 KILL"][2]
+    assert said["kill --all c1 KILL"][0] == 0
+    assert "cannot exec in a stopped container" in said["exec c1 true"][2]
+    assert "has stopped" in said["start c1"][2]
+    assert json.loads(said["ps --format json c1"][1]) == []
+    assert said["delete --force c1"] == [0, "", ""]
 
 
 # --- what they print -------------------------------------------------------------------------------------------------
