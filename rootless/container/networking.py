@@ -222,7 +222,8 @@ def _publisher(port: Port, root: str) -> str:
         except RootlessError:
             continue
         told = state.get("network", {})
-        if "helper" in told and not is_there(told["helper"]):
+        serving = told.get("helper") or told.get("keeper")
+        if serving and not is_there(serving):
             continue
         taken = [from_data(data) for data in told.get("ports", ())]
         if any((other.outside, other.protocol) == (port.outside, port.protocol) for other in taken):

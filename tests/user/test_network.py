@@ -439,11 +439,24 @@ def test_a_taken_port_names_the_callers_own_process(net_rootless, net_user, netb
             taking.kill()
 
 
+@pytest.mark.parametrize("mode", [*HELPERS, "backend"])
+def test_a_container_that_has_ended_has_no_port_any_more(net_rootless, net_user, netbox, mode):
+    net_rootless("network", "create", "backend", check=True)
+    net_rootless.create("ended", make_net_bundle(net_user, "true"), "--network", mode, "-p", "7778:80")
+    net_rootless.start("ended")
+    until(lambda: net_rootless.status("ended") == "stopped" and can_listen(netbox, 7778), "the end of the container")
+    with net_user.popen(["nc.openbsd", "-l", "7778"]) as taking:
+        try:
+            until(lambda: str(taking.pid) in refused(net_rootless, net_user, "-p", "7778:80"), "nc is named")
+        finally:
+            taking.kill()
+
+
 def can_listen(netbox, port):
-    """Whether nobody has a port of the host's loopback of IPv6."""
+    """Whether nobody has a port of the host's."""
     with netbox.open_socket(socket.AF_INET6, inside=True) as asking:
         try:
-            asking.bind(("::1", port))
+            asking.bind(("::", port))
             asking.listen()
         except OSError:
             return False
