@@ -39,7 +39,7 @@ LOW_PORT = 80
 _LOOPBACK = "then has nothing but its loopback"
 _WITHOUT = {
     SLIRP: "networks that containers share then have no way to the outside; others are ready later",
-    PASTA: "published ports then hide the addresses of who connects, and are on IPv4 only",
+    PASTA: "published ports are then on IPv4 only",
 }
 
 
