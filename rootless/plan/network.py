@@ -320,7 +320,7 @@ def file_mounts(context: Context) -> list[dict[str, Any]]:
             "destination": path,
             "type": "bind",
             "source": f"{network.directory}/{path.rpartition('/')[2]}",
-            "options": ["rbind", "nosuid", "nodev", "noexec", "rprivate"],
+            "options": ["rbind", "nosuid", "nodev", "noexec", "rprivate"],  # as bind, with nothing to fall back on
         }
         for path in _FILES
         if path not in taken
