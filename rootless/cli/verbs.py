@@ -161,7 +161,7 @@ VERBS = {
             Flag("--tcp-skip-in-flight", SWITCH, "", "leave out TCP connections that are being made"),
             Flag("--link-remap", SWITCH, "", "allow open files that have been removed"),
             Flag("--status-fd", VALUE, "N", "write to this descriptor when lazy pages are ready", later=True),
-            Flag("--page-server", VALUE, "ADDRESS:PORT", "send the memory to this page server", later=True),
+            Flag("--page-server", VALUE, "ADDRESS:PORT", "send the memory to criu's page server there"),
         ),
         (CONTAINER,),
         about=_CRIU,

@@ -105,12 +105,23 @@ def checkpoint(options: Options) -> None:
             words += ["--prev-images-dir", options.parent_path]
         if options.parent_path or options.pre_dump:
             words.append("--track-mem")
+        words += _page_server(options.page_server) if options.page_server else []
         criu.run([*words, *_chosen(options, _DUMP_SWITCHES)], state)
         if options.pre_dump:
             return
         criu.note({"streams": streams, "state": state})
         if not options.leave_running:
             destroy(entry, state)
+
+
+def _page_server(place: str) -> list[str]:
+    """Return criu's options for ADDRESS:PORT."""
+    address, _, port = place.rpartition(":")
+    if not (address and port.isdecimal()):
+        raise RootlessError(
+            f"--page-server {place}", cause="that is no address with a port", fix="write ADDRESS:PORT", code="RL-CRIU"
+        )
+    return ["--page-server", "--address", address.strip("[]"), "--port", port]
 
 
 def restore(options: Options) -> int:

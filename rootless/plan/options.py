@@ -124,6 +124,8 @@ class Options:
     ext_unix_sk: bool = False
     shell_job: bool = False
     file_locks: bool = False
+    page_server: str = ""
+    """ADDRESS:PORT"""
     auto_dedup: bool = False
     manage_cgroups_mode: str = ""
     network_lock: str = ""

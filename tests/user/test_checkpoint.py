@@ -239,3 +239,39 @@ def test_criu_reads_the_file_of_the_annotation(rootless, root, bundle, volume):
     done = rootless("checkpoint", "--image-path", "saved", "--work-path", "logs", "c1")
     assert done.returncode == 0, done
     assert f"Parsing config file {root.tmp}/criu.conf\n" in (root.tmp / "logs/dump.log").read_text()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_memory_that_goes_to_a_page_server(rootless, root, volume, bundle, counting):
+    server, port = root.tmp / "server", free_port()
+    server.mkdir()
+    reader, writer = os.pipe()
+    serve = ["criu", "page-server", "--address", "127.0.0.1", "--port", str(port), "--images-dir", server]
+    with subprocess.Popen([*serve, "--status-fd", str(writer)], pass_fds=(writer,)) as serving:
+        os.close(writer)
+        assert os.read(reader, 1) == b"\0", "it serves"
+        os.close(reader)
+        words = ("--image-path", "saved", "--page-server", f"127.0.0.1:{port}")
+        done = rootless("checkpoint", *words, "c1")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert serving.wait() == 0
+    assert not list((root.tmp / "saved").glob("pages-*.img"))
+    for page in server.glob("page*.img"):
+        page.rename(root.tmp / "saved" / page.name)
+    before = len(numbers(volume))
+    restore(rootless, bundle, "--detach", "c1")
+    await_count(volume, before + 3)
+
+
+@pytest.mark.parametrize("place", ["nowhere", "host:", ":80", "host:port"])
+def test_a_page_server_that_is_nowhere(rootless, place, counting):
+    done = rootless("checkpoint", "--page-server", place, "c1")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"rootless: --page-server {place}: that is no address with a port; fix: write ADDRESS:PORT\n"
+    )
