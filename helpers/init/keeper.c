@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 
 /* <linux/ipv6.h> has it too, and clashes with the C library's headers. */
@@ -80,15 +79,12 @@ static int let_go(void)
     return sys_close_range(0, 2, 0) < 0 || chdir("/") < 0 ? -1 : 0;
 }
 
-/* Until the process that was given is no more. A container that sees the processes of the host, with every right over its
- * user namespace, which this process has joined, must not come through it to the host's files (/proc/PID/root). */
+/* Until the process that was given is no more. */
 int op_await_end(const struct op *op)
 {
     struct pollfd process = {.fd = self.process_fd, .events = POLLIN};
 
     (void)op;
-    if (prctl(PR_SET_DUMPABLE, 0) < 0)
-        return failed("prctl(PR_SET_DUMPABLE)");
     if (let_go() < 0)
         return failed("close_range");
     while (poll(&process, 1, -1) < 0)

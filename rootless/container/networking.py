@@ -75,7 +75,6 @@ class Attachment:
         """
         self._network = network
         self._entry = entry
-        self._state = state
         self._helpers = list(network.helpers)
         self._keeper: Keeper | None = None
         self._program: Program | None = None

@@ -65,7 +65,12 @@ def _directory() -> str:
     if not base.startswith("/"):
         home = paths.variable("HOME")
         if not home.startswith("/"):
-            raise RootlessError("networks are kept in $HOME/.config", cause="HOME is not set", code="RL-NETWORK")
+            raise RootlessError(
+                "networks are kept in $HOME/.config",
+                cause="HOME is not set",
+                fix="set it, or XDG_CONFIG_HOME",
+                code="RL-NETWORK",
+            )
         base = f"{home}/.config"
     return f"{base}/rootless/networks"
 

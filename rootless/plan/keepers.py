@@ -38,7 +38,9 @@ def keeper(network: Network, pid: int) -> list[Op]:
     plan += [Op(ops.READY), Op(ops.WAIT_START)]
     if any(helper.ipv6 for helper in network.helpers):
         plan.append(Op(ops.ADDRESS6, 64, LINK, SLIRP_ADDRESS6, SLIRP_GATEWAY6, on_error=ops.ELSE))
-    return [*plan, Op(ops.READY), Op(ops.AWAIT_END)]
+    # a container that sees the processes of the host, with every right over its user namespace, which this one has
+    # joined, must not come through it to the host's files (/proc/PID/root)
+    return [*plan, Op(ops.NON_DUMPABLE), Op(ops.READY), Op(ops.AWAIT_END)]
 
 
 def shared_keeper(prefix: str, directory: str) -> list[Op]:

@@ -7,6 +7,7 @@ import os
 import re
 import struct
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -259,3 +260,15 @@ def test_a_hostile_file_is_told_on_one_line(head, number):
 
 def test_architectures_have_the_names_of_uname():
     assert program._MACHINES[MACHINE] == os.uname().machine or os.uname().machine not in ("x86_64", "aarch64")
+
+
+def test_every_code_is_in_the_documentation():
+    checkout = Path(__file__).resolve().parent.parent.parent
+    code = re.compile(r"\bRL-[A-Z]+(?:-[A-Z]+)*\b")
+    texts = [file.read_text() for file in checkout.glob("rootless/**/*.py")]
+    raised = {found for text in texts for found in code.findall(text)}
+    told = set(code.findall((checkout / "docs/errors.md").read_text()))
+    operations = {"RL-" + kind.name.upper().replace("_", "-") for kind in ops.KINDS}
+    modules = {"RL-APPARMOR", "RL-SELINUX"}
+    assert raised <= told
+    assert told <= raised | operations | modules
