@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+
+from rootless.interruption import Interrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +45,9 @@ def top(options: Options) -> int:
             while True:
                 time.sleep(interval or _USUAL)
                 live.update(_table(watch.look()), refresh=True)
-        except KeyboardInterrupt:
+        except Interrupted as interrupted:
+            if interrupted.number != signal.SIGINT:
+                raise
             return 0
 
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.conftest import CHECKOUT
 from tests.system.containers import UNTIL, Guest
 from tests.system.test_conformance_limits import DISK, MIB, config_of
 
@@ -23,9 +24,9 @@ i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done
 touch /dev/shm/done
 wait
 """
-STATS = """
+STATS = f"""
 import json, sys
-sys.path.insert(0, "/home/tester/checkout")
+sys.path.insert(0, "{CHECKOUT}")
 from rootless.cgroup.group import Group
 from rootless.cgroup.stats import stats
 print(json.dumps(stats(Group(sys.argv[1]))))
@@ -149,4 +150,28 @@ def test_events_are_those_of_runc_when_memory_runs_out(guest):
             """
         )
         found[command] = [json.loads(line) for line in told.splitlines()]
-    assert found["rootless"] == found["runc"] == [{"type": "oom", "id": "short"}]
+    event = {"type": "oom", "id": "short"}
+    assert found["rootless"] == [event]
+    # theirs tells of one death twice, now and then: each time that the file changes
+    assert found["runc"]
+    assert all(each == event for each in found["runc"])
+
+
+def test_top_shows_what_the_cgroup_counts(guest):
+    started(guest, "rootless", "watched")
+    try:
+        guest("rootless resume watched")
+        (shown,) = json.loads(guest("rootless top --json watched"))
+        table = guest("rootless top --once watched").splitlines()
+        (unlimited,) = json.loads(
+            guest(f"rootless run --detach --bundle {guest.bundle('sleep 1000')} plain; rootless top --json plain")
+        )
+    finally:
+        guest("rootless delete --force watched; rootless delete --force plain")
+    assert (shown["id"], shown["status"], shown["processes"]) == ("watched", "running", 2)
+    assert 20 * MIB <= shown["memory"] <= shown["memoryLimit"] == 64 * MIB
+    assert shown["read"] > MIB
+    assert shown["cpuSeconds"] > 0
+    assert table[1].split()[:3] == ["watched", "running", "2"]
+    assert "64M" in table[1].split()
+    assert unlimited["memoryLimit"] == 0

@@ -14,6 +14,7 @@ from tests.user.boxes import Box, add_mount, as_real_root, set_namespaces
 from tests.user.bundles import base_config, make_bundle, own
 from tests.user.cgroup2 import InView, View, cgroup2
 from tests.user.containers import PATIENCE, Rootless, await_end, until
+from tests.user.test_terminal import Typewriter
 
 __all__ = ["cgroup2"]  # the fixture
 
@@ -729,6 +730,22 @@ def test_top_shows_every_container(runs, user):
     head, *rows = runs("top", "--once", "busy", check=True).stdout.splitlines()
     assert head.split()[:3] == ["ID", "STATUS", "PIDS"]
     assert [row.split()[:3] for row in rows] == [["busy", "running", "1"]]
+
+
+def test_top_is_a_table_that_changes_until_it_is_interrupted(user, rootless_command):
+    with Rootless(user, rootless_command) as runs:
+        runs.create("busy", bundle_for(user, "while :; do :; done"))
+        runs.start("busy")
+        with Typewriter(user, runs.argv("top", "--interval", "100ms"), size=(24, 120)) as terminal:
+            for word in (b"STATUS", b"busy"):
+                terminal.until(word)
+            # drawn anew, with the container that has come meanwhile, and without it when it has gone
+            runs.create("later", bundle_for(user, name="later"))
+            terminal.until(b"later")
+            assert runs("delete", "--force", "later").returncode == 0
+            assert b"%" in terminal.until(b"busy")
+            terminal.type(b"\x03")
+            terminal.ends(0)
 
 
 def test_top_without_cgroups(user, rootless_command):
