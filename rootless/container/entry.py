@@ -7,7 +7,6 @@
     ROOT/ID/resctrl       what is removed with it, where it has a share of the caches (linux.intelRdt)
     ROOT/ID/cgroup        its cgroup, which is removed with it, where it has one
     ROOT/ID/resolv.conf   bound over the image's, as is `hosts`, where its network is ours to make
-    ROOT/ID/network.log   what the helper that serves its network says
 
 Everything in it is used through its descriptor.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import posix
 import select
 
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from rootless.plan.network_helpers import Helper
     from rootless.plan.ports import Port
 
-LOG = "network.log"
-"""What the helper says, in the container's directory."""
 SOCKET = "network.sock"
 _PID_FILE = "network.pid"
 _PATIENCE = 10_000
 """Milliseconds after which a helper that says nothing hangs; it is ready within a hundred."""
 _TOLD = 400
+_MOST_WORDS = 65536
+"""Bytes of what a helper may say: a container can make it say a line for each packet."""
 _CHATTER = ("WARNING: Support for", "child failed", "parent failed", "do_slirp", "sent tapfd", "received tapfd")
 """Lines of slirp4netns that tell no cause."""
 
@@ -44,7 +45,7 @@ class Program:
             helper: which.
             network: what it serves.
             keeper: by whom it finds the namespaces, and whose end ends it.
-            directory: of the container, for what it says and what it listens on.
+            directory: of the container, for what it listens on.
 
         Raises:
             RootlessError: `RL-NETWORK`: it cannot be executed.
@@ -54,7 +55,7 @@ class Program:
         self._ready, ready = posix.pipe()
         # a descriptor of its own: whoever locks the directory holds the lock as long as theirs is open anywhere
         here = posix.open(directory, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
-        log = posix.open(LOG, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600, dir_fd=here)
+        self._words = _bounded_file()
         passed = []
         if helper.name == SLIRP:
             words = _slirp(network, helper, keeper, ready, here)
@@ -70,8 +71,8 @@ class Program:
                 {},
                 file_actions=[
                     (posix.POSIX_SPAWN_OPEN, 0, "/dev/null", posix.O_RDONLY, 0),
-                    (posix.POSIX_SPAWN_DUP2, log, 1),
-                    (posix.POSIX_SPAWN_DUP2, log, 2),
+                    (posix.POSIX_SPAWN_DUP2, self._words, 1),
+                    (posix.POSIX_SPAWN_DUP2, self._words, 2),
                     *((posix.POSIX_SPAWN_DUP2, fd, fd) for fd in passed),
                 ],
                 setsid=True,  # what the caller's terminal sends is not for it
@@ -79,12 +80,20 @@ class Program:
                 setsigdef=SIGNALS,
             )
         except OSError as error:
-            posix.close(self._ready)
+            self._let_go()
             raise _failed(helper, (error.strerror or "").lower(), EXHAUSTED.get(error.errno or 0, "")) from None
         finally:
             posix.umask(umask)
-            for fd in (ready, log, here):
+            for fd in (ready, here):
                 posix.close(fd)
+
+    def _let_go(self) -> None:
+        """Close what is of use until it is ready."""
+        for name in ("_ready", "_words"):
+            fd = getattr(self, name)
+            if fd >= 0:
+                posix.close(fd)
+                setattr(self, name, -1)
 
     def await_ready(self) -> None:
         """Return when it serves.
@@ -110,7 +119,7 @@ class Program:
                 raise _failed(self.helper, cause)
         finally:
             posix.close(process)
-            posix.close(self._ready)
+            self._let_go()
 
     def _has_forked(self) -> bool:
         """Whether pasta has gone into the background, which it does when it serves."""
@@ -140,6 +149,7 @@ class Program:
 
     def kill(self) -> None:
         """End it and take its status."""
+        self._let_go()
         for pid in {self._started, self.pid} - {0}:
             try:
                 posix.kill(pid, 9)
@@ -149,14 +159,18 @@ class Program:
         self._started = self.pid = 0
 
     def _said(self) -> str:
-        try:
-            with open(f"{self._path}/{LOG}", "rb", buffering=0) as file:
-                text = file.read().decode("utf-8", "replace")
-        except OSError:
-            text = ""
+        text = posix.pread(self._words, _MOST_WORDS, 0).rstrip(b"\0").decode("utf-8", "replace")
         told = text.partition("\nUsage:")[0]  # of a wrong option; what follows is long
         lines = [line.strip() for line in told.splitlines() if line.strip() and not line.startswith(_CHATTER)]
         return "; ".join(lines[-2:])[-_TOLD:] or "it ended without a word"
+
+
+def _bounded_file() -> int:
+    """Return a file in memory that does not grow beyond _MOST_WORDS."""
+    fd = posix.memfd_create("rootless-network-log", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
+    posix.ftruncate(fd, _MOST_WORDS)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    return fd
 
 
 def _slirp(network: Network, helper: Helper, keeper: Keeper, ready: int, directory: int) -> list[str]:

@@ -57,6 +57,20 @@ def test_a_helper_that_does_not_serve_is_ended_and_its_last_words_are_told(start
         os.waitpid(started, os.WNOHANG)
 
 
+def test_what_a_helper_says_is_bounded(start, monkeypatch):
+    """A container can make slirp4netns say a line for each packet, by taking its link down."""
+    monkeypatch.setattr(programs, "_PATIENCE", 20_000)
+    program = start("slirp4netns", "echo first; head -c 1000000 /dev/zero | tr '\\0' x; echo last; exit 1")
+    with pytest.raises(RootlessError) as caught:
+        program.await_ready()
+    assert caught.value.cause.endswith("x" * 100)
+    words = programs._bounded_file()
+    assert os.write(words, b"x" * 65536) == 65536
+    with pytest.raises(PermissionError):
+        os.write(words, b"x")
+    os.close(words)
+
+
 def test_a_helper_that_cannot_be_executed(tmp_path):
     network, keeper = SimpleNamespace(ports=(), owned=True), SimpleNamespace(pid=1, end=-1)
     with pytest.raises(RootlessError) as caught:
