@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 from pathlib import Path
@@ -96,6 +97,30 @@ def rare_config(user, agent: Path, *args: str) -> dict:
     return config
 
 
+def nested_config(user) -> dict:
+    """Return a config.json that maps the ids of a mount of the caller's own, who is root of a user namespace."""
+    config = base_config("sh", "-c", f"exit {ENDED_WELL}")
+    lines = [{"containerID": 5, "hostID": 1005, "size": 2}]
+    config["mounts"].append(
+        {"destination": "/data", "source": str(user.tmp / "volume"), "options": ["bind", "idmap"]}
+        | {"uidMappings": lines, "gidMappings": lines}
+    )
+    return config
+
+
+def nested_command(user, rootless_command: str) -> Path:
+    """Return a command that calls `rootless` as under `podman unshare`, with that mount there."""
+    volume = user.tmp / "volume"
+    volume.mkdir(exist_ok=True)
+    own(user, volume)
+    script = f'mount -t tmpfs -o mode=0755 tmpfs {volume}; exec {rootless_command} "$@"'
+    command = user.tmp / "nested-rootless"
+    words = "exec unshare --user --map-root-user --map-auto --mount"
+    command.write_text(f'#!/bin/sh\n{words} sh -euc {shlex.quote(script)} sh "$@"\n')
+    command.chmod(0o755)
+    return command
+
+
 def bundles(user) -> tuple[Path, Path, Path]:
     """Return a rich bundle whose program does nothing for long, one whose program ends at once, and a simple one."""
     exits = ("sh", "-c", f"exit {ENDED_WELL}")
@@ -138,13 +163,15 @@ def rare_sweep(user, rootless_command, tracer, need):
             "network": [[*joined, "slirp4netns", "--bundle", idle, "ID"], end],
             "shared network": [[*joined, "shared", "--bundle", idle, "ID"], end],
         }
+        lives["nested"] = [["run", "--bundle", make_bundle(user, nested_config(user), name="nested"), "ID"]]
         second = ["run", "--bundle", simple, "ID"]
 
         def make(life):
+            command = nested_command(user, rootless_command) if life == "nested" else rootless_command
             if life == "shared network":
                 home = shared_home(user)
                 user.run([rootless_command, "network", "create", "shared"], env={"HOME": str(home)}, check=True)
-            return Sweep(user, tracer, rootless_command, lives[life], second=second, notify=life == "rare")
+            return Sweep(user, tracer, command, lives[life], second=second, notify=life == "rare")
 
         yield make
 

@@ -18,11 +18,10 @@ from tests.user.sweep_lives import (
 
 __all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
 
-RARE = ["rare", "network", "shared network"]
+RARE = ["rare", "nested", "network", "shared network"]
 ELSEWHERE = {
     "cgroup_owner": "needs a delegated cgroup: tests/user/test_sweep_cgroups.py",
     "device_rules": "only for real root, whose cgroup is in a hierarchy of its own",
-    "tree": "only for a caller who is root of a user namespace, or of the host",
 }
 """Operations that are in no Plan of these lives, and why."""
 
@@ -36,7 +35,12 @@ def test_every_kind_of_operation_is_swept(sweep, rare_sweep):
     assert {kind.name for kind in ops.KINDS} - swept == ELSEWHERE.keys()
 
 
-EXECUTORS = [("rare", FIRST_STAGE + CONTAINER), ("network", FIRST_STAGE), ("shared network", FIRST_STAGE)]
+EXECUTORS = [
+    ("rare", FIRST_STAGE + CONTAINER),
+    ("nested", FIRST_STAGE),
+    ("network", FIRST_STAGE),
+    ("shared network", FIRST_STAGE),
+]
 """Here a first stage is a keeper as well; the container's own process does in a network what it does elsewhere."""
 MISSED = 8
 """Keepers wait for what happens when it happens: some of their moments do not come, at most one of so many."""
@@ -62,4 +66,26 @@ def test_rootless_is_killed(rare_sweep, life):
 def test_an_operation_fails(rare_sweep, life, roles):
     swept = rare_sweep(life)
     moments = swept.kinds(roles, without=HARMLESS)
-    all_right(swept.run_all([Case(moment) for moment in moments], is_clear, least=20, missed=MISSED))
+    all_right(swept.run_all([Case(moment) for moment in moments], is_clear, least=15, missed=MISSED))
+
+
+JOINS = "setns"
+"""What only the executor of `exec` calls."""
+
+
+def test_the_executor_of_exec_is_killed(sweep):
+    swept = sweep("exec")
+    moments = swept.moments(FIRST_STAGE + CONTAINER, since=JOINS, without=WITHOUT_EFFECT)
+    all_right(swept.run_all([Case(moment, moment.role) for moment in moments], executor_was_killed, least=40))
+
+
+def test_rootless_is_killed_in_exec(sweep):
+    swept = sweep("exec")
+    moments = swept.moments("2", since="pipe2", without=WITHOUT_EFFECT)
+    all_right(swept.run_all([Case(moment, "2") for moment in moments], rootless_was_killed, least=25))
+
+
+def test_an_operation_of_exec_fails(sweep):
+    swept = sweep("exec")
+    moments = swept.moments(FIRST_STAGE + CONTAINER, since=JOINS, without=HARMLESS)
+    all_right(swept.run_all([Case(moment) for moment in moments], is_clear, least=40))

@@ -18,21 +18,21 @@ WAITS = {"read", "poll", "getdents64"}
 
 
 @pytest.mark.parametrize(
-    ("life", "verb", "least"),
+    ("life", "verb", "since", "least"),
     [
-        ("create", "0", 80),
-        ("create", "1", 14),
-        ("create", "2", 20),
-        ("kill", "2", 8),
-        ("run", "0", 90),
-        ("run -d", "0", 80),
-        ("exec", "2", 50),
-        ("look", "2", 8),
+        ("create", "0", OWN, 80),
+        ("create", "1", OWN, 14),
+        ("create", "2", OWN, 20),
+        ("kill", "2", OWN, 8),
+        ("run", "0", "socketpair", 60),  # what comes before is as in create
+        ("run -d", "0", "linkat", 9),
+        ("exec", "2", OWN, 50),
+        ("look", "2", OWN, 8),
     ],
 )
-def test_a_signal_at_any_moment(sweep, life, verb, least):
+def test_a_signal_at_any_moment(sweep, life, verb, since, least):
     swept = sweep(life)
-    moments = swept.moments(verb, since=OWN, without=WITHOUT_EFFECT - WAITS)
+    moments = swept.moments(verb, since=since, without=WITHOUT_EFFECT - WAITS)
     cases = [Case(moment, signal=number) for moment, number in zip(moments, itertools.cycle(SIGNALS), strict=False)]
     all_right(swept.run_all(cases, _ends, least=least))
 
