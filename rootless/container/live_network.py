@@ -188,6 +188,11 @@ def join(network: Network, root: str, container_id: str, kept_by: Keeper) -> dic
     with opened(root, shared.name) as live:
         live.forget_the_dead()
         started = None if live.linked() else _start(live, network, shared)
+        if shared.helper(network.host) and not live.alive("helper"):
+            log.warning(
+                f"network {shared.name} has no way to the outside: slirp4netns has ended",
+                fix="delete the containers that are in it: the next one makes it anew",
+            )
         keeper = started or Keeper(socket_in(live.state["keeper"][0]))
         try:
             member = _connect(live, network, shared, keeper, kept_by)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -102,6 +103,17 @@ def test_a_network_does_not_end_while_somebody_may_be_joining_it(rootless, backe
     finally:
         os.close(directory)
     await_end(keeper)
+
+
+def test_who_joins_a_network_whose_helper_has_ended_is_told(rootless, backend, start):
+    start("first")
+    helper = json.loads((backend / "state.json").read_text())["helper"][0]
+    os.kill(helper, signal.SIGKILL)
+    await_end(helper)
+    bundle = make_net_bundle(rootless.user, *FETCH, f"http://first:{HTTP}/", name="second")
+    done = rootless("run", "--network", "backend", bundle)
+    assert (done.returncode, done.stdout) == (0, addresses(rootless, "first")[0].replace(".4", ".5"))
+    assert "warning: network backend has no way to the outside: slirp4netns has ended" in done.stderr
 
 
 def test_ports_of_a_member_that_cannot_have_all_are_free_again(rootless, backend, start):
