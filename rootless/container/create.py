@@ -42,6 +42,7 @@ def plan_for(options: Options) -> tuple[Bundle, Plan]:
         take_over(options)
     if options.publish or options.add_host or options.dns or options.dns_search:
         options.network = options.network or "auto"  # who says these wants one
+    options.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
     if options.network:
         from rootless.container.networking import look_up
 

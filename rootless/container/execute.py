@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 
-from rootless import interruption, log
+from rootless import interruption, log, paths
 from rootless.bundle.load import Bundle
 from rootless.container import store
 from rootless.container.console import Console
@@ -63,6 +63,7 @@ def _plan(options: Options, state: dict[str, Any], config: dict[str, Any]) -> Pl
 
         check_process(config["process"])
     options.no_new_keyring = not state["keyring"]
+    options.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
     bundle = Bundle(state["bundle"], config)
     plan = compile_exec(bundle, facts.read(subordinate=False), options, running.read(state["pid"]))
     for note in plan.notes:

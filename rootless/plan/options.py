@@ -43,6 +43,8 @@ class Options:
     no_new_keyring: bool = False
     preserve_fds: int = 0
     """How many descriptors, from 3 on, the container gets besides its standard streams."""
+    seccomp_receiver: str = ""
+    """What the caller's environment says as RUN_OCI_SECCOMP_RECEIVER (crun)."""
     environment: tuple[str, ...] = ()
     """More for the program's, as entries of process.env: about what the service manager of the caller has passed."""
     notify: bool = False

@@ -203,7 +203,7 @@ def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter
     wanted = None
     if context.linux.get("seccomp"):
         annotations = context.config.get("annotations") or {}
-        receiver = annotations.get(seccomp.RECEIVER) or ""
+        receiver = annotations.get(seccomp.RECEIVER) or context.options.seccomp_receiver
         wanted = seccomp.filter_of(context.linux["seccomp"], context.facts.machine, receiver)
         wanted.knows_all = seccomp.KNOWS_ALL in annotations
         if wanted.listener:

@@ -298,6 +298,21 @@ def test_the_annotation_names_the_agent(rootless, bundle, user):
         assert "Invalid cross-device link" in rootless("run", "--bundle", bundle, "c1").stdout
 
 
+def test_the_callers_environment_names_the_agent(rootless, bundle, user):
+    """As crun(1) has it; config.json wins."""
+    with Agent(user, refused(errno.EXDEV), refused(errno.EXDEV)) as agent:
+        env = {"RUN_OCI_SECCOMP_RECEIVER": str(agent.path)}
+        configure(bundle, "mkdir /tmp/a 2>&1; sleep 600")
+        rootless.create("c1", bundle, env=env)
+        rootless.start("c1")
+        until(lambda: "Invalid cross-device link" in rootless.output("c1"), "the agent answers")
+        done = rootless("exec", "c1", "mkdir", "/tmp/a", env=env)
+        assert "Invalid cross-device link" in done.stderr
+    config = base_config() | {"annotations": {"run.oci.seccomp.receiver": "/nowhere"}}
+    configure(bundle, "mkdir /tmp/a", config=config)
+    assert "/nowhere" in rootless("run", "--bundle", bundle, "c2", env=env).stderr
+
+
 def test_a_listener_that_nothing_asks(rootless, bundle):
     config = base_config("echo", "well")
     config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/nowhere"}
