@@ -626,6 +626,14 @@ def test_a_file_of_unified_is_written(running):
     assert "write 'x' to cgroup.max.descendants: the kernel does not take this value" in done.stderr
 
 
+def test_an_update_that_is_refused_in_part_changes_nothing(running):
+    resources = '{"unified": {"cgroup.max.depth": "3", "cgroup.max.descendants": "x"}}'
+    done = running("update", "--resources", "-", "c1", input=resources)
+    assert done.returncode == 1
+    assert "write 'x' to cgroup.max.descendants" in done.stderr
+    assert (directory_of(running) / "cgroup.max.depth").read_text() == "max\n"
+
+
 def test_unified_is_written_before_the_program_runs(runs, user):
     def change(config):
         with_cgroups(config, "ro")
