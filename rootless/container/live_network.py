@@ -38,6 +38,8 @@ _PORT = "m"
 """A port of the bridge is called so, and by the number of its member."""
 _INSIDE = "eth0"
 _NOBODY = (0, 0)
+_held: dict[str, int] = {}
+"""The locked directories, by path. Who is interrupted may not come to close its own, and would wait for itself."""
 _FIXES = {
     errno.EOPNOTSUPP: "let root load what the kernel makes such links with: modprobe -a bridge veth",
     errno.EEXIST: f"leave out the link of config.json that is called {_INSIDE} in the container (linux.netDevices)",
@@ -62,16 +64,17 @@ class LiveNetwork:
         """
         self.name = name
         self.path = f"{root}/{_RUNNING}/{name}"
+        _release(self.path)
         while True:
             files.make_private(self.path)
             try:
-                self.fd = posix.open(self.path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+                self.fd = _held[self.path] = posix.open(self.path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
             except FileNotFoundError:  # somebody removes it just now
                 continue
             fcntl.flock(self.fd, fcntl.LOCK_EX)
             if posix.fstat(self.fd).st_nlink:
                 break
-            posix.close(self.fd)  # somebody has removed it meanwhile
+            _release(self.path)  # somebody has removed it meanwhile
         self.state: dict[str, Any] = {"members": {}}
         try:
             with open(f"{self.path}/{_STATE}", "rb", buffering=0) as file:
@@ -158,7 +161,7 @@ class LiveNetwork:
 
     def close(self) -> None:
         """Let others have it."""
-        posix.close(self.fd)
+        _release(self.path)
 
     def __enter__(self) -> Self:
         """Return itself: it is locked already."""
@@ -281,6 +284,12 @@ def forget_the_dead(root: str, name: str) -> None:
         with opened(root, name) as live:
             live.forget_the_dead()
             live.write()
+
+
+def _release(path: str) -> None:
+    fd = _held.pop(path, -1)
+    if fd >= 0:
+        posix.close(fd)
 
 
 def exists(root: str, name: str) -> bool:

@@ -57,6 +57,7 @@ def run(options: Options) -> int:
             return 0
         return attend(launch.pid, console, signals, reports)
     except BaseException:
+        entry.close()
         _end(launch, root, options.container)
         remove_ended(root, options.container)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import posix
 from _struct import unpack_from
 
 from rootless.launch.protocol import HEAD_SIZE, message_of
@@ -25,7 +26,7 @@ class Received:
 
     def read(self, fd: int) -> Message | None:
         """Return the next message from a socket that nobody takes a descriptor of, as read_message() does."""
-        channel = _socket.socket(fileno=fd)
+        channel = _socket.socket(fileno=posix.dup(fd))  # its own: whatever comes in between, nothing is closed twice
         try:
             while True:
                 head, control, _, _ = channel.recvmsg(HEAD_SIZE, _SPACE, _socket.MSG_CMSG_CLOEXEC)
@@ -37,4 +38,4 @@ class Received:
         except ConnectionResetError:
             return None
         finally:
-            channel.detach()
+            channel.close()

@@ -98,12 +98,12 @@ def _ask(socket: int, kind: Any, order: tuple[int, int], fields: dict[str, Any],
     message["attrs"] = attributes
     message["header"] = {"type": order[0], "flags": order[1], "sequence_number": 1}
     message.encode()
-    channel = _socket.socket(fileno=socket)
+    channel = _socket.socket(fileno=os.dup(socket))  # its own: whatever comes in between, nothing is closed twice
     try:
         channel.sendto(bytes(message.data), _KERNEL)
         answer = channel.recv(65536)
     finally:
-        channel.detach()
+        channel.close()
     code = -int.from_bytes(answer[_ERROR_AT : _ERROR_AT + 4], "little", signed=True)
     if code:
         raise OSError(code, os.strerror(code))

@@ -7,9 +7,9 @@ import errno
 import pytest
 
 from tests.user.sweep import CONTAINER, FIRST_STAGE, HARMLESS, ONCE_MORE, WHOLE, Case
-from tests.user.sweep_lives import OWN, all_right, came, is_clear, sweep, tracer
+from tests.user.sweep_lives import OWN, all_right, came, is_clear, rare_sweep, sweep, tracer
 
-__all__ = ["sweep", "tracer"]  # fixtures
+__all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
 
 CODES = {"COMMAND": "EXEC-NOT-FOUND"}
 CANNOT_FAIL = {"HOME", "KEYRING", "READY", "STDIO-OWNER", "UMASK", "WAIT-START"}
@@ -85,3 +85,11 @@ def test_any_call_of_rootless_fails(sweep, life, role, since, least):
     all_errors = [(moment, REFUSALS[moment.name]) for moment in moments]
     cases = [Case(moment, "", error) for moment, errors in all_errors for error in (errors if WHOLE else errors[:1])]
     all_right(swept.run_all(cases, is_clear, least=least))
+
+
+@pytest.mark.parametrize("life", ["rare", "network", "shared network"])
+def test_a_call_for_what_few_ask_for_fails(rare_sweep, life):
+    swept = rare_sweep(life)
+    moments = [moment for moment in swept.kinds("0", since="clone3") if moment.name in REFUSALS]
+    cases = [Case(moment, "", REFUSALS[moment.name][0]) for moment in moments]
+    all_right(swept.run_all(cases, is_clear, least=15, missed=8))

@@ -8,9 +8,9 @@ import signal
 import pytest
 
 from tests.user.sweep import ENDED_WELL, WITHOUT_EFFECT, Case
-from tests.user.sweep_lives import OWN, all_right, came, sweep, tracer
+from tests.user.sweep_lives import OWN, all_right, came, rare_sweep, sweep, tracer
 
-__all__ = ["sweep", "tracer"]  # fixtures
+__all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 WAITS = {"read", "poll", "getdents64"}
@@ -35,6 +35,14 @@ def test_a_signal_at_any_moment(sweep, life, verb, since, least):
     moments = swept.moments(verb, since=since, without=WITHOUT_EFFECT - WAITS)
     cases = [Case(moment, signal=number) for moment, number in zip(moments, itertools.cycle(SIGNALS), strict=False)]
     all_right(swept.run_all(cases, _ends, least=least))
+
+
+@pytest.mark.parametrize("life", ["rare", "network", "shared network"])
+def test_a_signal_while_what_few_ask_for_is_made(rare_sweep, life):
+    swept = rare_sweep(life)
+    moments = swept.kinds("0", since="clone3", without=WITHOUT_EFFECT - WAITS)
+    cases = [Case(moment, signal=number) for moment, number in zip(moments, itertools.cycle(SIGNALS), strict=False)]
+    all_right(swept.run_all(cases, _ends, least=25, missed=8))
 
 
 def _ends(outcome):
