@@ -154,12 +154,13 @@ class Qemu(Machine):
             )
         ]  # fmt: skip
         self._await(socket, BOOT)
+        # no lock: user-mode Linux has one of the whole disk, which is as good as read-only for both
         self._start(
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"),
             *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2,sockets=2", "-m", "1536M"),
             *nodes,
             *("-kernel", str(image.with_suffix(".vmlinuz")), "-append", " ".join(kernel)),
-            *("-drive", f"file={image},if=none,id=disk,format=raw,snapshot=on,cache=unsafe"),
+            *("-drive", f"file={image},if=none,id=disk,format=raw,snapshot=on,cache=unsafe,file.locking=off"),
             *("-device", "nvme,drive=disk,serial=disk"),
             *("-chardev", f"socket,id=shared,path={socket}", "-device", "vhost-user-fs-pci,chardev=shared,tag=host"),
         )

@@ -6,6 +6,7 @@ No controller is needed for that; the tree of cgroups is one of cgroup v2 that o
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -120,3 +121,22 @@ def test_an_update_leaves_them(our_box, cgroup2):
         assert done.returncode == 0, done
         assert said in done.stderr
         assert bool(said) == bool(done.stderr)
+
+
+def test_on_a_hybrid_host_they_hold_in_its_cgroup_v2(user, rootless_command, require_root):
+    if not os.path.ismount("/sys/fs/cgroup/unified"):
+        pytest.skip("this host has no hybrid layout of cgroups")
+    box = as_real_root(Box(user, [rootless_command]))
+    config = base_config()
+    sets = ("bounding", "effective", "permitted")
+    config["process"]["capabilities"] = {name: ["CAP_DAC_OVERRIDE", "CAP_SYSLOG"] for name in sets}
+    config["linux"]["devices"] = [KMSG | {"path": "/dev/kmsg"}]
+    told = {}
+    try:
+        for allow in (True, False):
+            config["linux"]["resources"] = {"devices": [FORBID, KMSG | {"allow": allow, "access": "rwm"}]}
+            done = box.run(config, ": </dev/null && : </dev/kmsg")
+            told[allow] = (done.returncode, "Operation not permitted" in done.stderr)
+    finally:
+        box.close()
+    assert told == {True: (0, False), False: (1, True)}

@@ -92,13 +92,6 @@ def test_devices_are_made(box):
     assert not [point for point in mount_table(lines[6:]) if point.startswith("/dev/") and point != "/dev/pts"]
 
 
-def test_rules_for_devices_are_missed_where_devices_can_be_made(box):
-    config = base_config()
-    config["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
-    done = box.run(config, "true", check=True)
-    assert "(config.json: linux.resources.devices)" in done.stderr
-
-
 def test_groups_and_ids_are_the_hosts(box):
     config = base_config()
     config["process"]["user"] = {"uid": 123456, "gid": 234567, "additionalGids": [345678, 5]}
