@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posix
 import time
 
 from rootless.cgroup.group import opened
@@ -11,7 +10,6 @@ from rootless.container import store
 from rootless.container.lifecycle import STOPPED, status
 from rootless.container.members import members
 from rootless.errors import RootlessError
-from rootless.files import text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,10 +19,6 @@ if TYPE_CHECKING:
     from rootless.plan.options import Options
 
 _NANOSECONDS = 1_000_000_000
-_KILOBYTE = 1024
-_PAGES = "VmRSS:"
-_USER_TIME, _SYSTEM_TIME = 11, 12
-"""In /proc/PID/stat, counted from what follows the name."""
 _NO_LIMIT = 1 << 63
 
 
@@ -111,7 +105,7 @@ def _usage(entry: Entry) -> Usage | None:
             limit = known["memory"]["usage"]["limit"]
             usage.memory_limit = limit if limit < _NO_LIMIT else 0
         else:
-            usage.memory = sum(_resident(pid) for pid in members(state))
+            _add_processes(usage, members(state), cpu=False)
         if group.read("io.stat"):
             transferred = known["blkio"].get("ioServiceBytesRecursive", ())
             usage.read = sum(each["value"] for each in transferred if each["op"] == "Read")
@@ -119,16 +113,17 @@ def _usage(entry: Entry) -> Usage | None:
     return usage
 
 
-def _add_processes(usage: Usage, pids: list[int]) -> None:
-    """Add up what the processes of a container without a cgroup use; memory that they share counts for each."""
-    ticks = posix.sysconf("SC_CLK_TCK")
+def _add_processes(usage: Usage, pids: list[int], *, cpu: bool = True) -> None:
+    """Add up what processes use where no cgroup counts it; memory that they share counts for each."""
+    import psutil
+
     for pid in pids:
-        fields = text_of(f"/proc/{pid}/stat").rpartition(")")[2].split()
-        if len(fields) > _SYSTEM_TIME:
-            usage.cpu += (int(fields[_USER_TIME]) + int(fields[_SYSTEM_TIME])) / ticks
-        usage.memory += _resident(pid)
-
-
-def _resident(pid: int) -> int:
-    lines = text_of(f"/proc/{pid}/status").splitlines()
-    return next((int(line.split()[1]) * _KILOBYTE for line in lines if line.startswith(_PAGES)), 0)
+        try:
+            process = psutil.Process(pid)
+            with process.oneshot():
+                memory, times = process.memory_info(), process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        usage.memory += memory.rss
+        if cpu:
+            usage.cpu += times.user + times.system
