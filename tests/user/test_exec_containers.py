@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.user.boxes import (
-    ATTEMPTS,
     BOTH,
     SHORT,
     Box,
@@ -24,7 +23,7 @@ from tests.user.bundles import base_config
 from tests.user.containers import await_end, executors, until
 from tests.user.live import NOT_EXECUTED, Live
 from tests.user.test_spec_namespaces import FILES
-from tests.user.traced import interrupted, moments
+from tests.user.traced import Stopped, interrupted, moments
 
 
 @pytest.fixture
@@ -195,22 +194,6 @@ cat /proc/$0/comm
 """
 
 
-def held_inside(live):
-    """Start a command, and stop its caller when the executor is in the container; return both, the latter by its id."""
-    before = executors(live.user)
-    for _ in range(ATTEMPTS):
-        process = live.popen("true")
-        while process.poll() is None:
-            for pid in executors(live.user) - before:
-                inside = inside_id(pid)
-                if inside:
-                    os.kill(process.pid, signal.SIGSTOP)
-                    if inside_id(pid) and pid in executors(live.user):
-                        return process, inside
-                    os.kill(process.pid, signal.SIGCONT)
-    pytest.fail("it was never quick enough")
-
-
 def inside_id(pid):
     """Return the id of a process in its own pid namespace, if that is another one."""
     try:
@@ -220,17 +203,21 @@ def inside_id(pid):
     return ids[1] if len(ids) > 1 else ""
 
 
-def test_who_enters_cannot_be_looked_at(box):
+def test_who_enters_cannot_be_looked_at(box, need):
     """CVE-2016-9962: root of the container, with the right to look into others, and one that waits for its caller."""
     config = config_with_maps(box.user)
     config["process"]["capabilities"] = {name: ["CAP_SYS_PTRACE"] for name in ("bounding", "effective", "permitted")}
     live = Live(box, config)
-    process, inside = held_inside(live)
+    strace, words = need("strace"), live.argv("true")
+    # a signal comes when the call is over: the executor is in the container, and waits for the second answer
+    first_answer, _ = moments(live.user, strace, words, count=2, since="clone3", names={"write"})
+    before = executors(live.user)
+    held = Stopped(live.user, strace, words, first_answer)
     try:
+        (inside,) = map(inside_id, executors(live.user) - before)
         assert live.exec("sh", "-c", LOOK, inside).stdout == "rootless:init\n"
     finally:
-        os.kill(process.pid, signal.SIGCONT)
-    assert process.wait(SHORT) == 0
+        assert held.go_on() == (0, "")
 
 
 # --- ends at any moment -----------------------------------------------------------------------------------------------
