@@ -28,6 +28,15 @@ def text_of(path: str) -> str:
         return ""
 
 
+def let_go(owner: object, *names: str) -> None:
+    """Close the descriptors that these attributes hold, each -1 first: none is closed twice, whatever comes between."""
+    for name in names:
+        fd = getattr(owner, name)
+        setattr(owner, name, -1)
+        if fd >= 0:
+            posix.close(fd)
+
+
 def put(path: str, content: bytes, mode: int) -> None:
     """Make or replace a file.
 

@@ -7,7 +7,7 @@ import posix
 import select
 import time
 
-from rootless import paths
+from rootless import files, paths
 from rootless.errors import EXHAUSTED, RootlessError
 
 TYPE_CHECKING = False
@@ -49,9 +49,7 @@ class Group:
 
     def close(self) -> None:
         """Let go of it."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            posix.close(fd)
+        files.let_go(self, "fd")
 
     def __enter__(self) -> Self:
         """Return itself."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import posix
-
+from rootless import files
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -84,16 +83,10 @@ class Console:
     def close(self) -> None:
         """Close what is open."""
         self._close_passed()
-        for name in ("master", "_receiving"):
-            fd = getattr(self, name)
-            setattr(self, name, -1)  # first: nothing is closed twice, whatever comes in between
-            if fd >= 0:
-                posix.close(fd)
+        files.let_go(self, "master", "_receiving")
 
     def _close_passed(self) -> None:
-        fd, self.passed = self.passed, -1
-        if fd >= 0:
-            posix.close(fd)
+        files.let_go(self, "passed")
 
 
 def _little_endian() -> bool:

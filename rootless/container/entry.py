@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import posix
 
-from rootless import log
+from rootless import files, log
 from rootless.bundle import jsontext
 from rootless.errors import EXHAUSTED, RootlessError
 
@@ -228,9 +228,7 @@ class Entry:
 
     def close(self) -> None:
         """Let others have it."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            posix.close(fd)
+        files.let_go(self, "fd")
 
     def __enter__(self) -> Self:
         """Return itself: it is locked already."""

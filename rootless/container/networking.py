@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from rootless import log
+from rootless import files, log
 from rootless.container import serving, store
 from rootless.container.lifecycle import RUNNING, boot_id, identity, is_there, status
 from rootless.errors import RootlessError
@@ -207,9 +207,7 @@ class Attachment:
         self._let_go()
 
     def _let_go(self) -> None:
-        fd, self._process = self._process, -1
-        if fd >= 0:
-            posix.close(fd)
+        files.let_go(self, "_process")
 
 
 def _publisher(port: Port, root: str) -> str:

@@ -28,6 +28,7 @@ from __future__ import annotations
 import posix
 from _struct import Struct
 
+from rootless import files
 from rootless.errors import RootlessError
 from rootless.launch import idmap, init
 from rootless.plan.encode import encode
@@ -213,11 +214,7 @@ class Launch:
 
     def close(self) -> None:
         """Close the parent's ends of the pipes."""
-        for name in ("report", "_reply"):
-            fd = getattr(self, name)
-            setattr(self, name, -1)  # first: nothing is closed twice, whatever comes in between
-            if fd >= 0:
-                posix.close(fd)
+        files.let_go(self, "report", "_reply")
 
     def wait_first(self) -> int:
         """Return the wait status of the first stage; for a Plan that does not fork it is the program's."""

@@ -7,8 +7,7 @@ the container's first process, whatever has become of `rootless` by then; it tak
 
 from __future__ import annotations
 
-import posix
-
+from rootless import files
 from rootless.launch.protocol import NETLINK, Launch
 from rootless.launch.received import Received
 from rootless.plan.plan import Plan
@@ -57,9 +56,7 @@ class Keeper:
     def close(self) -> None:
         """Leave it to itself."""
         self._launch.close()
-        fd, self.netlink = self.netlink, -1
-        if fd >= 0:
-            posix.close(fd)
+        files.let_go(self, "netlink")
 
     def kill(self) -> None:
         """End it, and so the helper."""

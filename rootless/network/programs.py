@@ -6,6 +6,7 @@ import fcntl
 import posix
 import select
 
+from rootless import files
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.launch.init import SIGNALS
 from rootless.plan.network_helpers import LINK, PASTA, SLIRP
@@ -89,11 +90,7 @@ class Program:
 
     def _let_go(self) -> None:
         """Close what is of use until it is ready."""
-        for name in ("_ready", "_words"):
-            fd = getattr(self, name)
-            if fd >= 0:
-                posix.close(fd)
-                setattr(self, name, -1)
+        files.let_go(self, "_ready", "_words")
 
     def await_ready(self) -> None:
         """Return when it serves.
