@@ -11,8 +11,8 @@ import pytest
 from tests.bench.conftest import ROUNDS
 from tests.engines.engines import IMAGE, make_image, opened_podman
 from tests.user.bundles import base_config, make_bundle, write_config
-from tests.user.fixtures import net_user, netbox
 from tests.user.containers import PATIENCE, Reader
+from tests.user.fixtures import net_user, netbox
 from tests.user.netbox import ECHO, OUTSIDE, make_net_bundle
 
 __all__ = ["net_user", "netbox"]

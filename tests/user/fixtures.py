@@ -1,4 +1,4 @@
-"""The fixtures that the tests of several folders share: a bundle to run, the runtimes to compare, a host with a network."""
+"""The fixtures that several folders of tests share: a bundle to run, runtimes to compare, a host with a network."""
 
 from __future__ import annotations
 
