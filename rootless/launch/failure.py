@@ -147,7 +147,9 @@ _FIXES: dict[Kind, dict[int, str]] = {
     },
     ops.TREE: {
         errno.ENOENT: "make the source, or name another",
-        errno.EMFILE: "use at most 64 mounts with ids mapped",
+        errno.EACCES: "let the user who runs rootless search every directory on the way to it (chmod +x)",
+        errno.EINVAL: "write rbind instead of bind: what is mounted below cannot be left out in a user namespace",
+        errno.EMFILE: "use at most 512 binds",
         errno.EPERM: "leave out what takes an attribute (ro, nosuid, nodev, noexec) from the host's mount",
     },
 }

@@ -71,7 +71,8 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         *mounts.root(context),
         *mounts.mounts(context),
     ]
-    plan[:0] = context.sources
+    if context.sources:
+        mounts.take_along(context, plan)
     if not mounts.covers_dev(context):
         plan += devices.devices(context)
     plan += [

@@ -53,7 +53,7 @@ class Context:
         running: the container that there is already, for a further process of it; else None.
         uid, gid: ids of the program, inside.
         notes: what differs from config.json.
-        sources: operations that come before any namespace is entered: copies of mounts of the host's.
+        sources: operations that come before the container's ids are taken on: copies of mounts of the host's.
         sealing: operations that make mounts read-only once everything in them has been made.
         in_own_cgroup: operations for a process that is in its cgroup and does not have its cgroup namespace yet.
     """

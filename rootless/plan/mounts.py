@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from rootless.host.facts import IdMap
     from rootless.plan.context import Context
 
 _LONGEST_PARAMETER = 255
@@ -145,6 +146,16 @@ def change_root(context: Context) -> list[Op]:
     return plan
 
 
+def take_along(context: Context, plan: list[Op]) -> None:
+    """Put the copies of the host's mounts into the Plan, where they are made with the caller's own access to files.
+
+    Root copies them from its own mount namespace. An ordinary user may not do that and copies them from the container's
+    own mount namespace, before the process takes on the container's ids.
+    """
+    place = 0 if context.facts.privileged else [op.kind for op in plan].index(ops.FORK)
+    plan[place:place] = context.sources
+
+
 def covers_dev(context: Context) -> bool:
     """Whether /dev of the container is a directory of the caller's: then its contents are the caller's business."""
     wanted = (_Mount(mount, "") for mount in context.config.get("mounts") or ())
@@ -188,7 +199,7 @@ def _mount(context: Context, mount: _Mount) -> list[Op]:
         return [Op(ops.REMOUNT, *_numbers(mount.options), mount.target, mount.options.data, where=mount.where)]
     if mount.is_bind:
         bound = _bind(context, mount)
-        return _taken_along(context, mount, bound) if _out_of_reach(context) else bound
+        return _taken_along(context, mount, bound) if _out_of_reach(context, str(bound[0].string("source"))) else bound
     if mount.type in ("cgroup", "cgroup2"):
         return _cgroup(context, mount)
     if mount.type in _OWNER:
@@ -237,12 +248,25 @@ def _mapped(context: Context, mount: _Mount) -> list[Op]:
     return [_prepared(made)]
 
 
-def _out_of_reach(context: Context) -> bool:
-    """Whether the container's root may lack access to what its caller may bind: root starts one with other ids."""
-    if not (context.maps and context.facts.privileged and "user" in context.created):
+def _out_of_reach(context: Context, source: str) -> bool:
+    """Whether the container's root may lack access to a source that its caller may bind.
+
+    A joined user namespace may have any ids; a new one that root makes may have fewer than its caller. What lies in the
+    rootfs is looked up there, where a mount before this one may have put it.
+    """
+    if "mount" in context.joined or source.startswith(context.bundle.rootfs.rstrip("/") + "/"):
         return False
-    own = context.facts.uid
-    return not any(first <= own < first + count for _, first, count in context.maps.uids)
+    if "user" in context.joined:
+        return True
+    maps, facts = context.maps, context.facts
+    if not maps or not facts.privileged:
+        return False
+    return _count(maps.uids) < _count(facts.uid_map) or _count(maps.gids) < _count(facts.gid_map)
+
+
+def _count(lines: Sequence[IdMap]) -> int:
+    """Return how many ids the lines of a map give."""
+    return sum(count for _, _, count in lines)
 
 
 def _taken_along(context: Context, mount: _Mount, bound: list[Op]) -> list[Op]:

@@ -390,13 +390,24 @@ def test_a_read_only_tmpfs_is_filled_first(destination, later, sealed):
     assert all(plan.ops.index(op) > last for op in remounted)
 
 
-@pytest.mark.parametrize(("outside", "caller", "taken"), [(100000, ROOT, True), (0, ROOT, False), (1, NESTED, True)])
-def test_sources_out_of_reach_are_taken_along(outside, caller, taken):
+BIND_X = {"destination": "/x", "type": "bind", "source": "/srv/x", "options": ["rbind", "ro"]}
+
+
+@pytest.mark.parametrize(
+    ("lines", "caller", "taken"),
+    [
+        ([(0, 100000, 1000)], ROOT, True),
+        ([(0, 0, 1000)], ROOT, True),
+        ([(0, 1, 1000)], NESTED, True),
+        ([(0, 1, 1000), (1000, 0, 1), (1001, 1001, 64536)], NESTED, False),
+    ],
+)
+def test_sources_out_of_reach_are_taken_along(lines, caller, taken):
     """podman as root with --uidmap binds files of directories that only root may search."""
-    config = with_mounts({"destination": "/x", "type": "bind", "source": "/srv/x", "options": ["rbind", "ro"]})
+    config = with_mounts(BIND_X)
     config["linux"]["namespaces"].append({"type": "user"})
     for name in ("uidMappings", "gidMappings"):
-        config["linux"][name] = [{"containerID": 0, "hostID": outside, "size": 1000}]
+        config["linux"][name] = [dict(zip(("containerID", "hostID", "size"), line, strict=True)) for line in lines]
     plan = plan_for(config, caller)
 
     bound = next(op for op in chosen(plan, ops.BIND) if op.string("target") == "/x")
@@ -404,3 +415,29 @@ def test_sources_out_of_reach_are_taken_along(outside, caller, taken):
     assert [(tree.string("source"), tree.number("set")) for tree in trees] == [("/srv/x", mo.READONLY)] * taken
     assert bool(bound.number("flags") & ops.PREPARED) == taken
     assert all(plan.ops.index(tree) < plan.ops.index(the(plan, ops.NEW_USER)) for tree in trees)
+
+
+@pytest.mark.parametrize("caller", [{}, ROOT, NESTED])
+def test_a_joined_user_namespace_may_have_any_ids(caller):
+    """Sources are copied as the caller: by root in its own namespaces, by an ordinary user before the ids change."""
+    config = joining(user="/proc/7/ns/user")
+    config["mounts"].append(BIND_X)
+    plan = plan_for(config, caller)
+
+    tree = next(op for op in plan.ops if op.kind is ops.TREE)
+    unshared = next(op for op in plan.ops if op.kind is ops.UNSHARE and op.number("namespaces") & 0x20000)
+    wanted = [tree, the(plan, ops.JOIN)] if caller else [unshared, tree, the(plan, ops.BECOME)]
+    places = [plan.ops.index(op) for op in wanted]
+    assert places == sorted(places)
+
+
+def test_a_source_in_a_joined_mount_namespace_is_looked_up_there():
+    config = joining(user="/proc/7/ns/user", mount="/proc/7/ns/mnt")
+    config["mounts"].append(BIND_X)
+    assert not chosen(plan_for(config, ROOT), ops.TREE)
+
+
+def test_a_source_that_an_earlier_mount_puts_into_the_rootfs_is_found_there():
+    config = joining(user="/proc/7/ns/user")
+    config["mounts"].append(BIND_X | {"source": "rootfs/tmp/x"})
+    assert not chosen(plan_for(config, ROOT), ops.TREE)
