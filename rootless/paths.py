@@ -70,3 +70,8 @@ def exists(path: str) -> bool:
 def variable(of: str) -> str:
     """Return an environment variable, empty where it is not set."""
     return posix.environ.get(of.encode(), b"").decode("utf-8", "surrogateescape")
+
+
+def environment() -> list[str]:
+    """Return all of them, as NAME=value."""
+    return [b"=".join(entry).decode("utf-8", "surrogateescape") for entry in posix.environ.items()]

@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 
 enum { LONGEST_TOLD = 1024 }; /* bytes of what a hook has written that an error repeats */
+enum environment { GIVEN, CALLERS, PROGRAMS }; /* rootless/plan/ops.py */
 
 static char *digits(char *end, unsigned value)
 {
@@ -82,6 +83,19 @@ static int confine(const struct op *hook)
     return 0;
 }
 
+/* The caller's environment is not for programs of the image, which may be able to read this process's memory later. */
+static int forget_environment(const struct op *op)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)text(op, 2);
+    char *first = (char *)(start & ~(page - 1));
+    size_t span = start + op->s[2].length - (uintptr_t)first;
+
+    if (mprotect(first, span, PROT_READ | PROT_WRITE) < 0)
+        return failed("mprotect");
+    memset((char *)start, 0, op->s[2].length);
+    return mprotect(first, span, PROT_READ) < 0 ? failed("mprotect") : 0;
+}
+
 /* Returns errno: why it could not. */
 static int become_hook(const struct op *op, int state, int out, int err)
 {
@@ -89,19 +103,24 @@ static int become_hook(const struct op *op, int state, int out, int err)
     size_t size = ((size_t)op->s[1].length + op->s[2].length + 2) * sizeof(char *);
     char **args = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), **env;
     int streams[] = {state, out, err};
+    const char *directory = plan_next(&self.plan, op, 3, NULL);
     bool confined = op->n[1];
 
     if (args == MAP_FAILED)
         return errno;
     env = spread(op, 1, args) + 1;
     spread(op, 2, env);
+    if (op->n[2] == PROGRAMS) {
+        env = self.env;
+        *self.env_end = self.home;
+    }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (int i = 0; i < 3; i++) /* the caller's own may be closed, and these in their places */
         streams[i] = fcntl(streams[i], F_DUPFD, 3);
     for (int i = 0; i < 3; i++)
         if (dup2(streams[i], i) < 0)
             return errno;
-    if (sys_close_range(3, ~0U, 0) < 0 || chdir(plan_next(&self.plan, op, 3, NULL)) < 0)
+    if (sys_close_range(3, ~0U, 0) < 0 || (*directory && chdir(directory) < 0))
         return errno;
     if (!confined)
         umask(022); /* ROOT has set it to 0 */
@@ -144,8 +163,9 @@ static void explain_by(int output)
         explain_failure(words, (size_t)n);
 }
 
-/* Numbers: the timeout in seconds, 0 for none; whether it is bound by what the program will be. Strings: the program, its
- * arguments, its environment, a list of its directory and the state without its end, which is the process id. */
+/* Numbers: the timeout in seconds, 0 for none; whether it is bound by what the program will be; whose environment it has.
+ * Strings: the program, its arguments, its environment, a list of its directory (empty: it stays in this one) and the
+ * state without its end, which is the process id. */
 int op_hook(const struct op *op)
 {
     int process = -1, result, state = state_file(op), output = file_of(NULL, 0);
@@ -169,6 +189,8 @@ int op_hook(const struct op *op)
         _exit(127);
     }
     result = outcome(op, process, (pid_t)pid);
+    if (result == 0 && op->n[2] == CALLERS)
+        result = forget_environment(op);
     if (*error)
         result = failed_with("execve", *error);
     else if (result < 0)

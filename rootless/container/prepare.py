@@ -20,6 +20,7 @@ def prepare(plan: Plan) -> None:
         tell = log.warning if note.kind == UNMET else log.info
         tell(note.text, where=note.where, **({"fix": note.fix} if note.fix else {}))
     load_filter(plan)
+    plan.load_environment(paths.environment())
 
 
 def load_filter(plan: Plan) -> None:

@@ -1,7 +1,8 @@
 """Hooks that run outside the container: the programs of prestart, createRuntime, poststart and poststop.
 
-Each has the state of the container on its standard input, the bundle as its directory, and nothing else of ours. What
-it writes is kept until it ends and told if it fails: standard error of `create` is, under an engine, the container's.
+Each has the state of the container on its standard input, the bundle as its directory, and the environment of the
+caller unless config.json gives it one: poststop that of the caller that deletes, as with runc and crun. What it writes
+is kept until it ends and told if it fails: standard error of `create` is, under an engine, the container's.
 """
 
 from __future__ import annotations
@@ -196,7 +197,8 @@ def _become(hook: dict[str, Any], streams: list[int], directory: str, told: int)
             _signal.signal(ignored, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         posix.chdir(directory)
-        env = dict(entry.partition("=")[::2] for entry in hook.get("env") or ())
+        given = hook.get("env")
+        env = posix.environ if given is None else dict(entry.partition("=")[::2] for entry in given)
         posix.execve(hook["path"], hook.get("args") or [hook["path"]], env)
     except OSError as error:
         number = error.errno or errno.EINVAL

@@ -42,7 +42,7 @@ class Hooks:
         if "prestart" in self.outside or "createRuntime" in self.outside:
             self.mounted.append(Op(ops.RUNTIME_HOOKS, where="hooks"))
         self.mounted += _inside(context, "createContainer", "creating", context.bundle.directory)
-        self.started = _inside(context, "startContainer", "created", "/")
+        self.started = _inside(context, "startContainer", "created", "")
         self.first = []
         output = [_output(context, name) for name in (STDOUT, STDERR)]
         if any(output) and any(op.kind is ops.HOOK for op in (*self.mounted, *self.started)):
@@ -52,7 +52,8 @@ class Hooks:
 def _inside(context: Context, kind: str, status: str, directory: str) -> list[Op]:
     """Return the operations for hooks that run inside.
 
-    What the program of a hook finds on its standard input ends in the process id as the container sees it.
+    What the program of a hook finds on its standard input ends in the process id as the container sees it. With an
+    empty `directory` it stays in that of the program.
     """
     state = {
         "ociVersion": OCI_VERSION,
@@ -66,11 +67,13 @@ def _inside(context: Context, kind: str, status: str, directory: str) -> list[Op
     about = [directory, render(state, None)[:-1] + ',"pid":']
     # after the pivot it is the image that says what the program of a hook is
     confined = int(kind == "startContainer")
+    inherited = ops.PROGRAMS if confined else ops.CALLERS
     return [
         Op(
             ops.HOOK,
             hook.get("timeout") or 0,
             confined,
+            inherited if hook.get("env") is None else ops.GIVEN,
             hook["path"],
             hook.get("args") or [hook["path"]],
             hook.get("env") or (),

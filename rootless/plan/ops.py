@@ -87,7 +87,7 @@ EXEC = Kind(43, "exec", "", "args env")
 FILES_AS = Kind(44, "files_as", "uid gid")
 RUNTIME_HOOKS = Kind(45, "runtime_hooks")
 HOOK_OUTPUT = Kind(46, "hook_output", "", "stdout stderr")
-HOOK = Kind(47, "hook", "timeout confined", "path args env about")
+HOOK = Kind(47, "hook", "timeout confined environment", "path args env about")
 LISTENER = Kind(48, "listener")
 JOIN_PROCESS = Kind(49, "join_process", "namespaces root_of")
 CPU_AFFINITY = Kind(50, "cpu_affinity", "", "cpus mask")
@@ -120,6 +120,11 @@ TARGET_IS_SOURCE = 64
 MAPPED = 128
 MAPPED_BELOW = 256
 PREPARED = 512
+
+# The environment of HOOK: the list `env`; the caller's, which becomes that list; the program's, with HOME.
+GIVEN = 0
+CALLERS = 1
+PROGRAMS = 2
 
 
 class Op:

@@ -84,6 +84,13 @@ class Plan:
             if op.kind is ops.SECCOMP:
                 op.strings = (program,)
 
+    def load_environment(self, entries: Sequence[str]) -> None:
+        """Put the caller's environment into the hooks that inherit it; it is no business of those who read a Plan."""
+        for op in self.ops:
+            if op.kind is ops.HOOK and op.number("environment") == ops.CALLERS:
+                path, args, _, about = op.strings
+                op.strings = (path, args, entries, about)
+
     def after_start(self) -> dict[str, object]:
         """Return, as data, what `start` needs to explain a failure: the operations after WAIT_START, but their bulk."""
         first = next((index + 1 for index, op in enumerate(self.ops) if op.kind is ops.WAIT_START), len(self.ops))

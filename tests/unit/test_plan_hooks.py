@@ -65,6 +65,16 @@ def test_what_a_hook_inside_is_given():
     assert (state["status"], state["pid"], state["annotations"]) == ("creating", 123, config["annotations"])
 
 
+@pytest.mark.parametrize(("kind", "inherited"), [("createContainer", ops.CALLERS), ("startContainer", ops.PROGRAMS)])
+def test_only_a_hook_without_an_environment_inherits_one(kind, inherited):
+    for given, expected in (({}, inherited), ({"env": None}, inherited), ({"env": []}, ops.GIVEN)):
+        plan = plan_for(with_hooks(kind, **given))
+        op = next(op for op in plan.ops if op.kind is ops.HOOK)
+        assert (op.number("environment"), op.string("env")) == (expected, ())
+        plan.load_environment(["A=1"])
+        assert op.string("env") == (["A=1"] if expected == ops.CALLERS else ())
+
+
 def test_output_is_opened_first_and_only_for_hooks_inside():
     config = with_hooks("startContainer")
     config["annotations"] = {"run.oci.hooks.stdout": "/log", "run.oci.hooks.stderr": "beside"}

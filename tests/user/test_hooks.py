@@ -16,6 +16,9 @@ from tests.user.containers import PATIENCE, Rootless, await_end, executors, unti
 OUTSIDE = ("prestart", "createRuntime", "poststart", "poststop")
 BEFORE_START = ("prestart", "createRuntime", "createContainer")
 KINDS = (*BEFORE_START, "startContainer", "poststart", "poststop")
+DIFFERENT = [
+    ("runc", "createContainer"),  # 1.1: process.env
+]
 ANNOTATIONS = {"a": "b", 'c\n"é': "😀"}
 FIND_PID = "state=$(cat); pid=${state#*pid?:}; pid=${pid%%[!0-9]*}"
 LARGE = 300_000
@@ -111,6 +114,19 @@ def configure(bundle, hooks, *script, annotations=None, **process):
     return config
 
 
+def memory_of(pid):
+    """Return all that a process can read of its own memory."""
+    found = b""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            span, rights, *_, name = line.split(maxsplit=5)
+            if rights.startswith("r") and not name.startswith("[v"):
+                first, last = (int(end, 16) for end in span.split("-"))
+                memory.seek(first)
+                found += memory.read(last - first)
+    return found
+
+
 def gone(rootless, user):
     """Whether nothing is left of any container."""
     return rootless.list() == [] and not executors(user)
@@ -193,6 +209,43 @@ def test_nothing_but_its_own_environment_and_streams(rootless, bundle, records, 
         assert "/dev/null" not in facts["fd"], kind
         named = {name for name in facts if "=" in name and not name.startswith(("PWD=", "_=", "SHLVL=", "OLDPWD="))}
         assert named == {"ONE=1", "TWO=2=3", "PATH=/usr/bin:/bin"}, kind
+
+
+@pytest.mark.crun
+@pytest.mark.parametrize("given", [{}, {"env": []}], ids=["no environment", "an empty environment"])
+def test_only_a_hook_without_an_environment_inherits_one(either, user, given):
+    """From the caller, or for startContainer from process.env, whose last value of a name counts."""
+    records = Records(user, either.rootfs)
+    config = config_with_maps(user)
+    config["process"]["env"] += ["ONE=0", "ONE=1"]
+    config["process"]["cwd"] = "/data"
+    config["hooks"] = {kind: [records.one(kind) | given] for kind in KINDS}
+    either.run(config, "true", check=True, env={"OF_CALLER": "1"})
+    kinds = [kind for kind in KINDS if (either.runtime, kind) not in DIFFERENT]
+    assert all(("OF_CALLER=1" in records.facts(kind)) == (not given and kind != "startContainer") for kind in kinds)
+    facts = records.facts("startContainer")
+    assert facts["cwd"] == ["/data"]
+    assert {"ONE=1", "HOME=/root"} & set(facts) == (set() if given else {"ONE=1", "HOME=/root"})
+    assert "ONE=0" not in facts
+
+
+@pytest.mark.crun
+def test_poststop_has_the_environment_of_the_caller_that_deletes(either, user):
+    records = Records(user, either.rootfs)
+    config = config_with_maps(user)
+    config["hooks"] = {"poststop": [records.one("poststop")]}
+    either.create(config, "true")
+    user.run([*either.command, "delete", "--force", "held"], env={"OF_DELETER": "1"}, check=True)
+    assert "OF_DELETER=1" in records.facts("poststop")
+
+
+def test_the_environment_that_a_hook_inherits_is_not_left_in_the_containers_process(rootless, bundle, records):
+    """A program of the image may read that process's memory between create and start, through exec."""
+    secret = "secret-of-the-caller" * 3
+    configure(bundle, {"createContainer": [records.one("createContainer")]})
+    rootless.create("c1", bundle, env={"SECRET": secret})
+    assert f"SECRET={secret}" in records.facts("createContainer")
+    assert secret.encode() not in memory_of(rootless.pid("c1"))
 
 
 @pytest.mark.parametrize("kind", ["createRuntime", "createContainer"])
