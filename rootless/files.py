@@ -37,8 +37,8 @@ def let_go(owner: object, *names: str) -> None:
             posix.close(fd)
 
 
-def put(path: str, content: bytes, mode: int) -> None:
-    """Make or replace a file.
+def put(path: str, content: bytes, mode: int, *, dir_fd: int | None = None) -> None:
+    """Make or replace a file; a relative path starts at the directory `dir_fd`, if that is given.
 
     It gets its name when all is written: whoever is killed meanwhile leaves nothing, where the file system has files
     without a name.
@@ -47,15 +47,16 @@ def put(path: str, content: bytes, mode: int) -> None:
         OSError: nothing was left behind.
     """
     try:
-        fd = posix.open(paths.parent(path) or ".", posix.O_TMPFILE | posix.O_WRONLY | posix.O_CLOEXEC, mode)
+        flags = posix.O_TMPFILE | posix.O_WRONLY | posix.O_CLOEXEC
+        fd = posix.open(paths.parent(path) or ".", flags, mode, dir_fd=dir_fd)
     except OSError as error:
         if error.errno not in _NO_NAMELESS_FILES:
             raise
-        _put_by_rename(path, content, mode)
+        _put_by_rename(path, content, mode, dir_fd)
         return
     try:
         _write_all(fd, content)
-        _link(fd, path)
+        _link(fd, path, dir_fd)
     finally:
         posix.close(fd)
 
@@ -76,36 +77,52 @@ def make_private(directory: str) -> None:
             raise
 
 
-def unlink(path: str) -> None:
+def open_own(path: str, dir_fd: int | None = None) -> int:
+    """Open a directory that only the caller can change; return its descriptor.
+
+    The check is of what was opened: whoever can rename a directory above puts another in its place at any time.
+
+    Raises:
+        OSError: there is none, it is a symbolic link, or it belongs to another user or others can write there (EPERM).
+    """
+    fd = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=dir_fd)
+    status = posix.fstat(fd)
+    if status.st_uid != posix.geteuid() or status.st_mode & 0o022:
+        posix.close(fd)
+        raise PermissionError(errno.EPERM, "others can change it", path)
+    return fd
+
+
+def unlink(path: str, dir_fd: int | None = None) -> None:
     """Remove a file, if nobody else did."""
     try:
-        posix.unlink(path)
+        posix.unlink(path, dir_fd=dir_fd)
     except FileNotFoundError:
         return
 
 
-def _link(fd: int, path: str) -> None:
+def _link(fd: int, path: str, dir_fd: int | None) -> None:
     while True:
         try:
             # naming src_dir_fd makes this linkat(2), the only one that follows /proc/self/fd
-            posix.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+            posix.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, dst_dir_fd=dir_fd, follow_symlinks=True)
         except FileExistsError:
-            unlink(path)
+            unlink(path, dir_fd)
         else:
             return
 
 
-def _put_by_rename(path: str, content: bytes, mode: int) -> None:
+def _put_by_rename(path: str, content: bytes, mode: int, dir_fd: int | None = None) -> None:
     temporary = paths.join(paths.parent(path), f".{paths.name(path)}.{posix.getpid()}")
-    fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, mode)
+    fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, mode, dir_fd=dir_fd)
     try:
         try:
             _write_all(fd, content)
         finally:
             posix.close(fd)
-        posix.rename(temporary, path)
+        posix.rename(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except BaseException:
-        unlink(temporary)
+        unlink(temporary, dir_fd)
         raise
 
 

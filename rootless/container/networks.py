@@ -38,7 +38,12 @@ def find(name: str) -> Shared:
         raise _unknown(name)
     path = f"{_directory()}/{name}.json"
     try:
-        with open(path, "rb", buffering=0) as file:
+        directory = _opened()
+        try:
+            fd = posix.open(f"{name}.json", posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=directory)
+        finally:
+            posix.close(directory)
+        with open(fd, "rb", buffering=0) as file:
             found = jsontext.parse(file.read(), path)
         subnet = found["subnet"] if isinstance(found, dict) else ""
         return Shared(name, str(subnet))
@@ -62,8 +67,12 @@ def _unknown(name: str) -> RootlessError:
 def _directory() -> str:
     """Return where networks are kept: they outlive the session, as podman's and docker's do."""
     base = paths.variable("XDG_CONFIG_HOME")
-    if not base.startswith("/"):
+    if not base.startswith("/") or not _is_callers(base):
         home = paths.variable("HOME")
+        if not _is_callers(home):
+            import pwd
+
+            home = pwd.getpwuid(0).pw_dir
         if not home.startswith("/"):
             raise RootlessError(
                 "networks are kept in $HOME/.config",
@@ -75,12 +84,47 @@ def _directory() -> str:
     return f"{base}/rootless/networks"
 
 
+def _is_callers(directory: str) -> bool:
+    """Whether root may trust a directory that the environment names: sudo may keep what another user has set."""
+    if posix.geteuid() != 0:
+        return True
+    try:
+        return posix.stat(directory).st_uid == 0
+    except OSError:
+        return False
+
+
+def _opened() -> int:
+    """Return a descriptor of the directory of networks.
+
+    Raises:
+        FileNotFoundError: there is none yet.
+        RootlessError: `RL-NETWORK`: it cannot be opened, or somebody else can change what is in it.
+    """
+    path = _directory()
+    try:
+        return files.open_own(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RootlessError(
+            f"networks in {path}",
+            cause=(error.strerror or str(error)).lower(),
+            fix=f"make it a directory of your own that nobody else can write to: chmod 700 {path}",
+            code="RL-NETWORK",
+        ) from None
+
+
 def names() -> list[str]:
     """Return the names of the caller's networks."""
     try:
-        return sorted(name.removesuffix(".json") for name in posix.listdir(_directory()) if name.endswith(".json"))
+        directory = _opened()
     except FileNotFoundError:
         return []
+    try:
+        return sorted(name.removesuffix(".json") for name in posix.listdir(directory) if name.endswith(".json"))
+    finally:
+        posix.close(directory)
 
 
 def create(options: Options) -> str:
@@ -108,7 +152,7 @@ def create(options: Options) -> str:
         )
     try:
         files.make_private(_directory())
-        lock = posix.open(_directory(), posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        lock = _opened()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             taken = {other: find(other).subnet for other in names()}
@@ -120,7 +164,7 @@ def create(options: Options) -> str:
                     code="RL-NETWORK",
                 )
             made = {"name": name, "subnet": choose(options.subnet, taken), "created": log.timestamp()}
-            files.put(f"{_directory()}/{name}.json", jsontext.render(made, 2).encode() + b"\n", 0o600)
+            files.put(f"{name}.json", jsontext.render(made, 2).encode() + b"\n", 0o600, dir_fd=lock)
         finally:
             posix.close(lock)
     except OSError as error:
@@ -163,4 +207,8 @@ def remove(options: Options) -> None:
                     code="RL-NETWORK",
                 )
             live.remove()
-    files.unlink(f"{_directory()}/{name}.json")
+    directory = _opened()
+    try:
+        files.unlink(f"{name}.json", directory)
+    finally:
+        posix.close(directory)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fcntl
 
-from rootless import files, log, paths
+from rootless import files, log
+from rootless.container.store import state_root
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.launch.seccomp import compiled, refuse_unknown
 from rootless.plan.context import UNMET
@@ -32,12 +33,11 @@ def load_filter(plan: Plan) -> None:
 
 
 def cache_directory() -> str:
-    """Return where compiled seccomp filters are kept, or nothing when the caller has no home."""
-    base = paths.variable("XDG_CACHE_HOME")
-    if not base.startswith("/"):
-        home = paths.variable("HOME")
-        base = f"{home}/.cache" if home.startswith("/") else ""
-    return f"{base}/rootless" if base else ""
+    """Return where the cache of compiled seccomp filters lies; nothing when the caller has no directory for state."""
+    try:
+        return state_root("")  # of all that the user runs, by whatever --root
+    except RootlessError:
+        return ""
 
 
 def check_descriptors(count: int) -> None:

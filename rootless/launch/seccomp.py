@@ -1,8 +1,13 @@
 """seccomp filters as BPF programs: from the user's cache when it is there, from libseccomp otherwise.
 
 Generating the program for an engine's default profile takes some 25 ms, reading it from the cache a fraction of one.
-The cache holds one file per filter, ``seccomp/HASH.bpf``: the program, then a checksum over it, since a file that a
+The cache holds one file per filter, ``@seccomp/HASH.bpf``: the program, then a checksum over it, since a file that a
 crash left half written must never become somebody's filter. Losing the cache, or a part of it, costs only time.
+
+It lies beside the state of the containers and not in ~/.cache. An entry is a filter that will be loaded without another
+look, so whoever can write there can switch off the filters of later containers. Containers get ~/.cache, or all of
+$HOME, more often than not, and sudo may keep the HOME of another user. A key for the entries would have to lie in $HOME
+as well, where such a container reads it, or in the runtime directory, where it is as short-lived as the entries are.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ import posix
 import sys
 from _blake2 import blake2b
 
-from rootless import __version__, files, paths
+from rootless import __version__, files
 from rootless.errors import RootlessError
 from rootless.plan.seccomp import ERRNO, KNOWS_ALL
 
@@ -29,7 +34,12 @@ _FORMAT = b"1"
 _INSTRUCTION = 8  # struct sock_filter, in bytes
 _LONGEST = 4096 * _INSTRUCTION  # BPF_MAXINSNS: seccomp(2) refuses more.
 _CHECKSUM = 16  # bytes
+_CACHE = "@seccomp"  # Beside the containers; none can have that name.
+_NAME = 20  # bytes, in hexadecimal digits
+_SUFFIX = ".bpf"
 _CACHE_ENTRIES = 64
+_DIGITS = frozenset("0123456789")
+_HEXADECIMAL = frozenset("0123456789abcdef")
 
 _SONAME = "libseccomp.so.2"
 _MULTIARCH = getattr(sys.implementation, "_multiarch", "")
@@ -50,21 +60,20 @@ def compiled(wanted: SeccompFilter, cache_dir: str) -> bytes:
 
     Args:
         wanted: what to filter.
-        cache_dir: the user's cache directory for this program, made when it is missing; empty for no cache.
+        cache_dir: the directory of the user's that the cache lies in, made when it is missing; empty for no cache.
 
     Raises:
         RootlessError: `RL-SECCOMP-LIBRARY` when there is no libseccomp, `RL-SECCOMP` when it refuses the filter.
     """
     library, identity = _library()
-    path = ""
-    if cache_dir:
-        content = b"\0".join((_FORMAT, __version__.encode(), identity, wanted.key()))
-        path = f"{cache_dir}/seccomp/{blake2b(content, digest_size=20).hexdigest()}.bpf"
-        if program := _read(path):
-            return program
-    program = _compile(wanted, library)
-    if path:
-        _write(path, program)
+    if not cache_dir:
+        return _compile(wanted, library)
+    content = b"\0".join((_FORMAT, __version__.encode(), identity, wanted.key()))
+    name = blake2b(content, digest_size=_NAME).hexdigest() + _SUFFIX
+    program = _read(cache_dir, name)
+    if not program:
+        program = _compile(wanted, library)
+        _write(cache_dir, name, program)
     return program
 
 
@@ -119,57 +128,82 @@ def known_architectures(names: Iterable[str]) -> list[str]:
 # The cache.
 
 
-def _read(path: str) -> bytes:
+def _opened(cache_dir: str) -> int:
+    """Return the cache's directory; nothing below is reached by another way.
+
+    Raises:
+        OSError: there is none, or others can change what is in it.
+    """
+    above = files.open_own(cache_dir)
+    try:
+        return files.open_own(_CACHE, above)
+    finally:
+        posix.close(above)
+
+
+def _read(cache_dir: str, name: str) -> bytes:
     """Return the program in a cache file, empty when there is none that can be trusted."""
+    directory = fd = -1
     try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
+        directory = _opened(cache_dir)
+        flags = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+        fd = posix.open(name, flags, dir_fd=directory)
         status = posix.fstat(fd)
-        # Whoever else can write the file could weaken the filter of a container that is not theirs (sudo keeps $HOME).
         if status.st_uid != posix.geteuid() or status.st_mode & 0o022:
             return b""
         content = posix.read(fd, _LONGEST + _CHECKSUM + 1)
     except OSError:
         return b""
     finally:
-        posix.close(fd)
+        for each in (fd, directory):
+            if each >= 0:
+                posix.close(each)
     program, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
-    if not program or len(program) > _LONGEST or len(program) % _INSTRUCTION or checksum != _checksum(path, program):
+    if not program or len(program) > _LONGEST or len(program) % _INSTRUCTION or checksum != _checksum(name, program):
         return b""
     return program
 
 
-def _write(path: str, program: bytes) -> None:
+def _write(cache_dir: str, name: str, program: bytes) -> None:
     """Put a program into the cache, whole or not at all; a cache that cannot be written is none."""
-    directory = paths.parent(path)
     try:
-        files.make_private(directory)
-        files.put(path, program + _checksum(path, program), 0o600)
-        _forget_oldest(directory)
+        files.make_private(f"{cache_dir}/{_CACHE}")
+        directory = _opened(cache_dir)
+        try:
+            files.put(name, program + _checksum(name, program), 0o600, dir_fd=directory)
+            _forget_oldest(directory)
+        finally:
+            posix.close(directory)
     except OSError:
         return
 
 
-def _checksum(path: str, program: bytes) -> bytes:
-    return blake2b(paths.name(path).encode() + program, digest_size=_CHECKSUM).digest()
+def _checksum(name: str, program: bytes) -> bytes:
+    return blake2b(name.encode() + program, digest_size=_CHECKSUM).digest()
 
 
-def _forget_oldest(directory: str) -> None:
+def _forget_oldest(directory: int) -> None:
     """Halve a cache that has grown too large, the least lately used first, left-over temporary files too."""
     with posix.scandir(directory) as listing:
-        entries = [(entry.stat(follow_symlinks=False).st_atime, entry.path) for entry in listing]
+        entries = [
+            (entry.stat(follow_symlinks=False).st_atime, entry.name) for entry in listing if _is_ours(entry.name)
+        ]
     if len(entries) > _CACHE_ENTRIES:
-        for _, path in sorted(entries)[: -_CACHE_ENTRIES // 2]:
-            _unlink(path)
+        for _, name in sorted(entries)[: -_CACHE_ENTRIES // 2]:
+            try:
+                posix.unlink(name, dir_fd=directory)
+            except OSError:
+                continue
 
 
-def _unlink(path: str) -> None:
-    try:
-        posix.unlink(path)
-    except OSError:
-        return
+def _is_ours(name: str) -> bool:
+    """Whether this is the name of an entry, ``HASH.bpf``, or of one that was being written, ``.HASH.bpf.PID``."""
+    if name.startswith("."):
+        name, _, writer = name[1:].rpartition(".")
+        if not _DIGITS.issuperset(writer):
+            return False
+    digits = name.removesuffix(_SUFFIX)
+    return len(digits) == 2 * _NAME and name != digits and _HEXADECIMAL.issuperset(digits)
 
 
 # libseccomp.

@@ -359,7 +359,7 @@ def cache(tmp_path):
 
 
 def entries(cache):
-    return sorted((cache / "seccomp").iterdir())
+    return sorted((cache / "@seccomp").iterdir())
 
 
 def test_a_hit_gives_the_same_bytes(cache):
@@ -373,7 +373,7 @@ def test_a_hit_gives_the_same_bytes(cache):
 
 def test_the_cache_is_private(cache):
     seccomp.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
-    modes = [path.stat().st_mode & 0o7777 for path in (cache.parent, cache, cache / "seccomp", *entries(cache))]
+    modes = [path.stat().st_mode & 0o7777 for path in (cache.parent, cache, cache / "@seccomp", *entries(cache))]
     assert modes == [0o700, 0o700, 0o700, 0o600]
 
 
@@ -473,7 +473,7 @@ def test_a_full_disk_leaves_nothing_behind(cache):
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"sys.path.insert(0, {str(Path(rootless.__file__).parent.parent)!r});"
         "from rootless.launch.seccomp import _write; resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16));"
-        f"_write({str(cache / 'seccomp' / 'x.bpf')!r}, bytes(64))"
+        f"_write({str(cache)!r}, 'x.bpf', bytes(64))"
     )
     subprocess.run([sys.executable, "-c", limited], check=True)
     assert entries(cache) == []
@@ -502,7 +502,7 @@ def test_the_cache_does_not_grow_for_ever(cache):
     seccomp.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
     [used] = entries(cache)
     for i in range(200):
-        stale = cache / "seccomp" / f"{i}.bpf.left-over"
+        stale = cache / "@seccomp" / f".{i:040x}.bpf.{i + 1}"
         stale.touch()
         os.utime(stale, (i, i))
     seccomp.compiled(profile(rule("SCMP_ACT_ERRNO", errnoRet=2)), str(cache))
@@ -510,6 +510,44 @@ def test_the_cache_does_not_grow_for_ever(cache):
     assert len(left) == 32
     assert used in left
     assert len([entry for entry in left if entry.suffix == ".bpf"]) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["notes", "x.bpf", f"{1:040x}", f"{1:039x}.bpf", f"{1:040X}g.bpf", f".{1:040x}.bpf.x", f".{1:040x}.bpf.²"]
+)
+def test_the_clean_up_deletes_only_what_the_cache_names(cache, name):
+    seccomp.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
+    kept = [cache / "@seccomp" / f"{name}{more}" for more in ("", "~")]
+    for path in kept:
+        path.touch()
+        os.utime(path, (0, 0))
+    for i in range(100):
+        (cache / "@seccomp" / f"{i:040x}.bpf").touch()
+    seccomp.compiled(profile(rule("SCMP_ACT_ERRNO", errnoRet=2)), str(cache))
+    assert len(entries(cache)) == 32 + len(kept)
+    assert all(path.exists() for path in kept)
+
+
+def opened_for_others(directory):
+    directory.chmod(0o777)
+
+
+def behind_a_link(directory):
+    directory.rename(directory.with_name("elsewhere"))
+    directory.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("change", [opened_for_others, behind_a_link])
+@pytest.mark.parametrize("where", [".", "@seccomp"])
+def test_a_directory_that_others_can_change_is_no_cache(cache, change, where):
+    wanted = profile(rule("SCMP_ACT_ERRNO"))
+    seccomp.compiled(wanted, str(cache))
+    [entry] = entries(cache)
+    entry.write_bytes(another_entry(entry))  # would be refused; it must not be replaced either
+    content = entry.read_bytes()
+    change(cache / where)
+    assert seccomp.compiled(wanted, str(cache)) == seccomp.compiled(wanted, "")
+    assert entry.read_bytes() == content
 
 
 # The library.

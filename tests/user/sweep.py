@@ -129,7 +129,7 @@ class World:
 
     Attributes:
         container: the id that the commands use; `ID` in them stands for it.
-        home: with the caches, shared with other worlds unless it is the world's own.
+        home: shared with other worlds, with a copy of the cache of compiled filters, unless it is the world's own.
         env: what is added to the user's environment; with `notify` there is a service manager that is reported to.
     """
 
@@ -144,6 +144,12 @@ class World:
         for directory in ("run", "tmp", "home"):
             (self.path / directory).mkdir(parents=True)
         (self.path / "run").chmod(0o700)
+        self._cache = self.path / "run/rootless/@seccomp"
+        self._shared_cache = home / "@seccomp" if home else None
+        if self._shared_cache and self._shared_cache.exists():
+            shutil.copytree(self._shared_cache, self._cache)
+            for directory in (self._cache, self._cache.parent):
+                directory.chmod(0o700)
         self._console = socket.socket(socket.AF_UNIX)
         self._console.bind(str(self.path / "console"))
         self._console.listen()
@@ -173,16 +179,18 @@ class World:
     def files(self) -> set[str]:
         """Return what is there that was not there at the beginning, but for what the caller asked for and caches."""
         found = {str(path.relative_to(self.path)) for path in self.path.rglob("*")}
-        cache = {"home/.cache", "home/.cache/rootless", "home/.cache/rootless/seccomp"}
-        programs = {name for name in found if name.startswith("home/.cache/") and name.endswith(".bpf")}
+        cache = "run/rootless/@seccomp"
+        programs = {name for name in found if name.startswith(f"{cache}/") and name.endswith(".bpf")}
         asked = {"run", "tmp", "home", "console", "notify", "complaints", "log", "tmp/pid"}
-        roots = {"run/rootless", "run/rootless/@networks"}
-        return found - asked - roots - cache - programs
+        roots = {"run/rootless", "run/rootless/@networks", cache}
+        return found - asked - roots - programs
 
     def close(self) -> None:
         """Remove all of it."""
         self._console.close()
         self._manager.close()
+        if self._shared_cache and self._cache.exists() and not self._shared_cache.exists():
+            shutil.copytree(self._cache, self._shared_cache)
         shutil.rmtree(self.path, ignore_errors=True)
 
 
