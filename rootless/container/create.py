@@ -7,7 +7,7 @@ from rootless.bundle.load import load
 from rootless.container import store
 from rootless.container.lifecycle import CREATED, CREATING, Process, boot_id
 from rootless.container.outside import Outside
-from rootless.container.prepare import check_descriptors, prepare, write_pid_file
+from rootless.container.prepare import prepare, preserve_descriptors, write_pid_file
 from rootless.errors import RootlessError
 from rootless.host import facts
 from rootless.launch.protocol import Launch
@@ -48,7 +48,7 @@ def plan_for(options: Options) -> tuple[Bundle, Plan]:
 
         look_up(options)
     plan = compile_plan(bundle, facts.read(), options)
-    check_descriptors(options.preserve_fds)
+    options.preserve_fds = preserve_descriptors(options.preserve_fds)
     return bundle, plan
 
 

@@ -9,7 +9,7 @@ from rootless.bundle.load import Bundle
 from rootless.container import store
 from rootless.container.console import Console
 from rootless.container.lifecycle import PAUSED, RUNNING, STOPPED, allow, open_process, status
-from rootless.container.prepare import check_descriptors, load_filter, write_pid_file
+from rootless.container.prepare import load_filter, preserve_descriptors, write_pid_file
 from rootless.container.verbs import existing_state
 from rootless.errors import RootlessError
 from rootless.host import facts, running
@@ -33,7 +33,7 @@ _PROCESS = "process."
 
 def execute(options: Options) -> int:
     """Run a command in a container; unless detached, wait for it and return its exit status."""
-    check_descriptors(options.preserve_fds)
+    options.preserve_fds = preserve_descriptors(options.preserve_fds)
     with store.find(store.state_root(options.root), options.container, lock=False) as entry:
         state = existing_state(entry)
         now = status(entry, state)

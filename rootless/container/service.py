@@ -7,6 +7,7 @@ import os
 import select
 
 from rootless import log
+from rootless.container.prepare import is_inherited
 from rootless.errors import RootlessError
 from rootless.plan.service import SOCKET
 
@@ -34,6 +35,14 @@ def take_over(options: Options) -> None:
                 f"LISTEN_FDS={count}",
                 cause="it is not a number",
                 fix="unset LISTEN_FDS, or set it to the number of descriptors that are passed",
+                code="RL-DESCRIPTORS",
+            )
+        closed = next((fd for fd in range(3, 3 + int(count)) if not is_inherited(fd)), 0)
+        if closed:
+            raise RootlessError(
+                f"LISTEN_FDS={count}",
+                cause=f"descriptor {closed} is not open",
+                fix="open it before, or set LISTEN_FDS to a smaller number",
                 code="RL-DESCRIPTORS",
             )
         options.preserve_fds += int(count)

@@ -37,7 +37,8 @@ def first(podman_in_cgroup2):
         return podman_in_cgroup2.detach(name, *flags)
 
     yield detach
-    podman_in_cgroup2("rm", "--force", "--time=0", *names, check=True)
+    if names:
+        podman_in_cgroup2("rm", "--force", "--time=0", *names, check=True)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,29 @@ def test_a_joined_user_namespace_can_be_given_files(flags, both, first):
 
     assert done.returncode == 0
     assert done.stdout.endswith("\nbox\n")
+
+
+@pytest.mark.parametrize("descriptors", [(3,), (5,), (4, 6)], ids=str)
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_preserved_descriptors_have_their_numbers(podman_in_cgroup2, first, need, verb, descriptors):
+    """podman says only where the last one is: those before it need not be open."""
+    podman = podman_in_cgroup2
+    need("crun")
+    script = "ls /proc/self/fd | tr '\\n' ' '; for n in 3 4 5 6; do (cat <&$n) 2>/dev/null; done; true"
+    flags = [f"--preserve-fd={','.join(map(str, descriptors))}"]
+    where = [first()] if verb == "exec" else ["--rm", IMAGE]
+    redirect = " ".join(f"{number}</etc/hostname" for number in descriptors)
+
+    def call(runtime):
+        words = [*podman.under(runtime), verb, *flags, *where, "sh", "-c", script]
+        return podman.account.run(["sh", "-c", f'"$@" {redirect}', "sh", *words], env=podman.env)
+
+    ours = call("rootless")
+    assert (ours.returncode, ours.stderr) == (0, "")
+    numbers = [int(word) for word in ours.stdout.split() if word.isdecimal()]
+    # ls reads a directory itself, by the lowest number that is free
+    free = next(number for number in range(3, 8) if number not in descriptors)
+    assert numbers == sorted({0, 1, 2, free, *descriptors})
+    assert ours.stdout.count("\n") == len(descriptors), "each is the file that it was"
+    if verb == "run":
+        assert ours.stdout == call("crun").stdout

@@ -196,11 +196,12 @@ def test_where_each_runs(rootless, bundle, records):
         assert facts["umask"] == ["0022"], kind
 
 
-def test_nothing_but_its_own_environment_and_streams(rootless, bundle, records, user):
+@pytest.mark.parametrize("given", ["3</dev/null 4</dev/null", "4</dev/null"])
+def test_nothing_but_its_own_environment_and_streams(rootless, bundle, records, user, given):
     hooks = {kind: [records.one(kind, env=["ONE=1", "TWO=2=3", "PATH=/usr/bin:/bin"])] for kind in KINDS}
     configure(bundle, hooks)
     words = rootless.argv("run", "--preserve-fds", "2", "--bundle", bundle, "c1")
-    opened = ["bash", "-c", 'exec 3</dev/null 4</dev/null 77</dev/null; exec "$@"', "bash", *words]
+    opened = ["bash", "-c", f'exec {given} 77</dev/null; exec "$@"', "bash", *words]
     user.run(opened, env={"SECRET": "1"}, check=True)
     for kind in KINDS:
         facts = records.facts(kind)

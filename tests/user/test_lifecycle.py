@@ -652,14 +652,38 @@ def test_only_the_descriptors_that_were_asked_for_are_inherited(rootless, user, 
     assert lines[count:] == [str(number) for number in range(3 + count + 1)]
 
 
-def test_descriptors_that_are_not_open_cannot_be_preserved(rootless, user, bundle):
+@pytest.mark.parametrize(("count", "cause"), [(1, "descriptor 3 is"), (3, "descriptors 3 to 5 are")])
+def test_descriptors_of_which_none_is_open_cannot_be_preserved(rootless, user, bundle, count, cause):
     words = " ".join(rootless.argv())
-    done = user.run(["sh", "-c", f"exec 3</dev/null; {words} create --preserve-fds 2 --bundle {bundle} c1"])
+    done = user.run(["sh", "-c", f"exec 6</dev/null; {words} create --preserve-fds {count} --bundle {bundle} c1"])
     assert done.returncode == 1
     assert done.stderr == (
-        "rootless: --preserve-fds 2: descriptor 4 is not open; fix: open it before, or ask for fewer\n"
+        f"rootless: --preserve-fds {count}: {cause} not open; fix: open one of them before, or leave the flag out\n"
     )
     assert rootless.list() == []
+
+
+@pytest.mark.parametrize(("opened", "seen"), [("5", "0 1 2 3 5"), ("4", "0 1 2 3 4"), ("3 5 6", "0 1 2 3 4 5")])
+def test_a_gap_among_preserved_descriptors_is_a_gap_in_the_container(rootless, user, opened, seen):
+    """Nothing of the runtime's own takes its number; podman run --preserve-fd 5 says --preserve-fds 3."""
+    script = "exec 2>/dev/null; ls /proc/self/fd | tr '\\n' ' '; for n in 3 4 5 6; do cat <&$n; done; true"
+    files = {number: user.tmp / f"file{number}" for number in opened.split()}
+    for number, path in files.items():
+        path.write_text(f"{number} ")
+    redirect = " ".join(f"{number}<{path}" for number, path in files.items())
+    passed = [number for number in files if number < "6"]
+    words = " ".join(rootless.argv())
+    bundle = make_bundle(user, base_config("sh", "-c", script))
+
+    ran = user.run(["sh", "-c", f"{words} run --preserve-fds 3 --bundle {bundle} c1 {redirect}"], check=True)
+
+    # the last one of `ls` is the directory that it reads
+    assert ran.stdout.split() == [*seen.split(), *passed]
+    rootless.create("c2", make_bundle(user, base_config("sleep", "1000"), name="other"))
+    rootless.start("c2")
+    line = f'{words} exec --preserve-fds 3 c2 sh -c "$SCRIPT" {redirect}'
+    entered = user.run(["sh", "-c", line], env={"SCRIPT": script}, check=True)
+    assert entered.stdout.split() == [*seen.split(), *passed]
 
 
 def test_the_environment_of_the_caller_stays_outside(rootless, user):
