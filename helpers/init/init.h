@@ -21,11 +21,13 @@ struct init {
     int root_fd;     /* the container's root, once it is a mount */
     int mask_fd;     /* an empty read-only tmpfs that masks directories, or -1 */
     int id_map_fd;   /* of ID_MAP: a user namespace whose maps the next mapped mount gets, or -1 */
+    int proc_file_fd; /* of PROC_OPEN: the file that the next PROC_WRITE writes to, or -1 */
     int hook_output[2]; /* files of HOOK_OUTPUT, or -1 */
     int notify_fd;   /* the socket of NOTIFY_SOCKET, or -1 */
     int64_t files_uid, files_gid; /* of FILES_AS, or -1 */
     char **args, **env, **env_end; /* of EXEC; at the end is room for HOME */
     bool in_directory; /* CHDIR has succeeded */
+    bool hidden;       /* NON_DUMPABLE */
     const char *command;
     char *home;
 };
@@ -34,7 +36,7 @@ extern struct init self;
 
 typedef int operation(const struct op *op);
 
-operation op_join, op_new_user, op_unshare, op_become, op_files_as, op_proc_write, op_non_dumpable, op_fork, op_session, op_keyring,
+operation op_join, op_new_user, op_unshare, op_become, op_files_as, op_proc_open, op_proc_write, op_non_dumpable, op_fork, op_session, op_keyring,
     op_hostname, op_domainname, op_link_up, op_join_process;
 operation op_propagation, op_root, op_mount, op_bind, op_remount, op_mask, op_readonly_path, op_root_attributes, op_pivot,
     op_chroot;
@@ -65,6 +67,7 @@ int close_all_but(const int *ours, int count);
 
 /* namespaces.c: the cgroup namespace that op_join_process has left, if it has. */
 int join_cgroup(void);
+void stay_hidden(void); /* after every change of credentials */
 
 /* protocol.c */
 void report_failed(uint32_t index, int error);

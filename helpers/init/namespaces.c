@@ -25,6 +25,7 @@ int op_join(const struct op *op)
         return failed("open");
     if (setns(fd, (int)op->n[0]) < 0)
         return failed("setns");
+    stay_hidden();
     close(fd);
     return 0;
 }
@@ -58,6 +59,7 @@ int op_join_process(const struct op *op)
     }
     if (now && setns(self.process_fd, now) < 0)
         return failed("setns");
+    stay_hidden();
     if (!(op->n[0] & later)) {
         close(self.process_fd);
         self.process_fd = -1;
@@ -97,6 +99,7 @@ int op_become(const struct op *op)
         return failed("setresgid");
     if (syscall(SYS_setresuid, uid, uid, uid) < 0)
         return failed("setresuid");
+    stay_hidden();
     return 0;
 }
 
@@ -109,11 +112,23 @@ int op_files_as(const struct op *op)
     return 0;
 }
 
-/* A process in a namespace that is joined must not reach this one by ptrace or /proc (CVE-2016-9962). */
+/* A process in a namespace that is joined must not reach this one by ptrace or /proc (CVE-2016-9962): the kernel then asks
+ * for CAP_SYS_PTRACE over the user namespace that this program was executed in, the caller's. */
 int op_non_dumpable(const struct op *op)
 {
     (void)op;
-    return prctl(PR_SET_DUMPABLE, 0) < 0 ? failed("prctl(PR_SET_DUMPABLE)") : 0;
+    if (prctl(PR_SET_DUMPABLE, 0) < 0)
+        return failed("prctl(PR_SET_DUMPABLE)");
+    self.hidden = true;
+    return 0;
+}
+
+/* Where the sysctl fs.suid_dumpable is 1, the kernel makes a process dumpable when its ids change, or when it gets
+ * capabilities that it had no claim to (PR_SET_DUMPABLE(2const)); with the other values it stays hidden. */
+void stay_hidden(void)
+{
+    if (self.hidden)
+        prctl(PR_SET_DUMPABLE, 0);
 }
 
 /* A file of the caller's /proc, for writing. Directories may be mounted over: LXC and nspawn have /proc/sys/net so; they
@@ -152,13 +167,21 @@ static int open_proc(const char *path)
     return -1;
 }
 
+/* What a process that hides has in /proc belongs to root (proc_pid(5)): it is opened before. */
+int op_proc_open(const struct op *op)
+{
+    self.proc_file_fd = open_proc(text(op, 0));
+    return self.proc_file_fd < 0 ? failed("open") : 0;
+}
+
 /* Through the caller's /proc, never the image's, and only if it is one (CVE-2019-16884, CVE-2019-19921). */
 int op_proc_write(const struct op *op)
 {
     size_t length = op->s[1].length;
     ssize_t written;
-    int result = 0, fd = open_proc(text(op, 0));
+    int result = 0, fd = self.proc_file_fd >= 0 ? self.proc_file_fd : open_proc(text(op, 0));
 
+    self.proc_file_fd = -1;
     if (fd < 0)
         return failed("open");
     written = write(fd, text(op, 1), length);

@@ -79,6 +79,7 @@ enum opcode {
     OP_AWAIT_END = 63,
     OP_AWAIT_LINKS = 64,
     OP_DEVICE_RULES = 65,
+    OP_PROC_OPEN = 66,
     OP_END, /* one more than the last */
 };
 

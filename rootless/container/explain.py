@@ -20,6 +20,8 @@ _CHAPTERS = (
     # the first operation of each, and what it is about
     (ops.ID_MAP, "Copies of what is mounted on the host"),
     (ops.PROC_WRITE, "Namespaces"),
+    (ops.PROC_OPEN, "Namespaces"),
+    (ops.NON_DUMPABLE, "Namespaces"),
     (ops.JOIN, "Namespaces"),
     (ops.NEW_USER, "Namespaces"),
     (ops.UNSHARE, "Namespaces"),

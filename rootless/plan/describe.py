@@ -20,6 +20,7 @@ _SENTENCES = {
     ops.BECOME: "become {uid}:{gid} of the user namespace",
     ops.FILES_AS: "try as {uid}:{gid}, the caller, what is refused",
     ops.PROC_WRITE: "write {value} to /proc/{path}",
+    ops.PROC_OPEN: "open /proc/{path} before it is out of reach",
     ops.NON_DUMPABLE: "hide from processes in the joined namespaces",
     ops.FORK: "fork the container process",
     ops.SESSION: "begin a session",

@@ -67,6 +67,7 @@ def shared_keeper(prefix: str, directory: str) -> list[Op]:
 def socket_in(pid: int) -> list[Op]:
     """Return the operations of a process that only passes a socket, of the network namespace of `pid`."""
     return [
+        Op(ops.NON_DUMPABLE),
         Op(ops.JOIN, _NEW_USER, f"/proc/{pid}/ns/user"),
         Op(ops.JOIN, _NEW_NETWORK, f"/proc/{pid}/ns/net"),
         Op(ops.NETLINK),

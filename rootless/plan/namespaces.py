@@ -13,6 +13,8 @@ from rootless.plan.ops import Op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rootless.plan.context import Context
 
 FLAGS = {
@@ -27,6 +29,7 @@ FLAGS = {
 }
 """CLONE_NEW… by the type's name in config.json."""
 
+_TIME_OFFSETS = "self/timens_offsets"
 _LATER = ("mount", "cgroup")
 """Entered by the container process: its paths are looked up, and its cgroup is set, before."""
 
@@ -84,16 +87,14 @@ def enter(context: Context) -> list[Op]:
     }
     new_user = [Op(ops.NEW_USER, where=context.places.get("user", ""))] if "user" in context.created else []
     # joining needs rights over the user namespace that owns the other one: the caller's, where it has them
-    first = list(joins.values()) if context.facts.privileged or "user" in joins else []
-    second = [] if first else list(joins.values())
+    first = [*_hide(context), *joins.values()] if context.facts.privileged or "user" in joins else []
+    second = [] if first else [*_hide(context), *joins.values()]
     plan = [*first, *new_user, *second]
 
     created = sum(FLAGS[kind] for kind in context.created if kind not in ("user", "cgroup"))
     if created:
         plan.append(Op(ops.UNSHARE, created, where="linux.namespaces"))
     plan += _time_offsets(context)
-    if "pid" in context.joined or "user" in context.joined:
-        plan.append(Op(ops.NON_DUMPABLE, where=context.places.get("pid", context.places.get("user", ""))))
     plan.append(Op(ops.FORK))
     return plan
 
@@ -121,6 +122,15 @@ def settle(context: Context) -> list[Op]:
     if "network" in context.created:
         plan.append(Op(ops.LINK_UP, "lo", where=context.places["network"]))
     return plan
+
+
+def _hide(context: Context) -> list[Op]:
+    """Return what comes before the first namespace is joined: nobody in it may reach this process (CVE-2016-9962)."""
+    if not context.joined:
+        return []
+    first = next(context.places[kind] for kind in context.joined)
+    opened = [Op(ops.PROC_OPEN, _TIME_OFFSETS, where="linux.timeOffsets")] if _offsets(context) else []
+    return [*opened, Op(ops.NON_DUMPABLE, where=first)]
 
 
 def _join(context: Context, kind: str) -> Op:
@@ -151,7 +161,7 @@ def become(context: Context) -> list[Op]:
 
 
 def _time_offsets(context: Context) -> list[Op]:
-    offsets = context.linux.get("timeOffsets") or {}
+    offsets = _offsets(context)
     if not offsets:
         return []
     if "time" not in context.created:
@@ -163,4 +173,8 @@ def _time_offsets(context: Context) -> list[Op]:
             code="RL-TIME-SHARED",
         )
     lines = [f"{clock} {offset.get('secs') or 0} {offset.get('nanosecs') or 0}\n" for clock, offset in offsets.items()]
-    return [Op(ops.PROC_WRITE, "self/timens_offsets", "".join(lines), where="linux.timeOffsets")]
+    return [Op(ops.PROC_WRITE, _TIME_OFFSETS, "".join(lines), where="linux.timeOffsets")]
+
+
+def _offsets(context: Context) -> dict[str, Any]:
+    return context.linux.get("timeOffsets") or {}

@@ -88,8 +88,8 @@ def test_root_joins_before_it_makes_a_user_namespace_and_others_after():
     config = joining(network="/proc/5/ns/net", ipc="/proc/5/ns/ipc")
     config["linux"]["namespaces"].append({"type": "user"})
     config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [{"containerID": 0, "hostID": 1000, "size": 1}]
-    assert kinds_of(plan_for(config, ROOT))[:4] == ["join", "join", "new_user_namespace", "unshare"]
-    assert kinds_of(plan_for(config))[:4] == ["new_user_namespace", "join", "join", "unshare"]
+    assert kinds_of(plan_for(config, ROOT))[:5] == ["non_dumpable", "join", "join", "new_user_namespace", "unshare"]
+    assert kinds_of(plan_for(config))[:5] == ["new_user_namespace", "non_dumpable", "join", "join", "unshare"]
 
 
 def test_a_user_namespace_is_joined_before_all_others():
@@ -97,10 +97,18 @@ def test_a_user_namespace_is_joined_before_all_others():
     joins = chosen(plan, ops.JOIN)
     assert [op.number("namespace") for op in joins] == [FLAGS["user"], FLAGS["network"], FLAGS["pid"]]
     assert [op.where for op in joins] == [f"linux.namespaces[{i}].path" for i in (4, 3, 5)]
-    assert plan.ops[: len(joins)] == joins
+    assert plan.ops[: 1 + len(joins)] == [the(plan, ops.NON_DUMPABLE), *joins]
     assert not chosen(plan, ops.NEW_USER)
     assert the(plan, ops.BECOME).numbers == (0, 0)
-    assert plan.ops.index(the(plan, ops.NON_DUMPABLE)) < plan.ops.index(the(plan, ops.FORK))
+
+
+def test_clock_offsets_are_opened_before_the_process_hides_to_join():
+    config = joining(user="/proc/5/ns/user")
+    config["linux"]["namespaces"].append({"type": "time"})
+    config["linux"]["timeOffsets"] = {"monotonic": {"secs": 5}}
+    plan = plan_for(config)
+    assert kinds_of(plan)[:5] == ["proc_open", "non_dumpable", "join", "unshare", "proc_write"]
+    assert plan.ops[0].strings == plan.ops[4].strings[:1]
 
 
 def test_mount_and_cgroup_namespaces_are_joined_by_the_container_process():
@@ -108,6 +116,7 @@ def test_mount_and_cgroup_namespaces_are_joined_by_the_container_process():
     joins = chosen(plan, ops.JOIN)
     assert [op.number("namespace") for op in joins] == [FLAGS["mount"], FLAGS["cgroup"]]
     assert all(plan.ops.index(op) > plan.ops.index(the(plan, ops.FORK)) for op in joins)
+    assert plan.ops.index(the(plan, ops.NON_DUMPABLE)) < plan.ops.index(the(plan, ops.FORK))
 
 
 @pytest.mark.parametrize(("key", "kind"), [("hostname", ops.HOSTNAME), ("domainname", ops.DOMAINNAME)])

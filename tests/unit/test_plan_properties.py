@@ -329,6 +329,8 @@ def the_order_of_things(plan, asked):
     for kind in (ops.NO_NEW_PRIVS, ops.SECCOMP):
         assert between(kind, ops.WAIT_START, ops.EXEC)
     assert not kinds.count(ops.GROUPS) or kinds.index(ops.GROUPS) < kinds.index(ops.IDS)
+    if ops.JOIN in kinds:
+        assert kinds.index(ops.NON_DUMPABLE) < kinds.index(ops.JOIN), "nobody can enter a process that joins"
     if ops.NEW_USER in kinds:
         assert kinds.index(ops.NEW_USER) < kinds.index(ops.FORK) < kinds.index(ops.BECOME)
         assert all(kinds.index(ops.NEW_USER) < place for place, kind in enumerate(kinds) if kind is ops.UNSHARE)

@@ -6,7 +6,8 @@
  *     intruder type              whether input can be put into the terminal on standard input, or that be taken over
  *     intruder attack PID        every way into another process
  *     intruder end PID           every way to end another process
- *     intruder hunt FILE         looks into every process whose program is the executor, until FILE exists
+ *     intruder hunt FILE SECRET  tries to enter every process whose program is the executor, and to read SECRET, a path
+ *                                of the host, through it, until FILE exists
  *     intruder lock COMMAND…     runs COMMAND in a session keyring with a secret in it, whose number comes last
  *     intruder unlock NUMBER     looks for that secret
  */
@@ -225,7 +226,37 @@ static bool is_executor(const char *pid)
     return is;
 }
 
-static void hunt(const char *end)
+/* Is the file there, and may it be read, from the root of that process? */
+static bool shows(const char *pid, const char *secret)
+{
+    char path[4400], byte;
+    int fd;
+    bool shown;
+
+    snprintf(path, sizeof path, "/proc/%s/root%s", pid, secret);
+    fd = open(path, O_RDONLY | O_NONBLOCK);
+    shown = fd >= 0 && read(fd, &byte, 1) == 1;
+    if (fd >= 0)
+        close(fd);
+    return shown;
+}
+
+/* Can the executor be stopped as a debugger does, before it has become the program? */
+static bool traced(const char *which)
+{
+    pid_t pid = atoi(which);
+    bool is;
+
+    if (ptrace(PTRACE_SEIZE, pid, NULL, NULL) < 0)
+        return false;
+    ptrace(PTRACE_INTERRUPT, pid, NULL, NULL);
+    waitpid(pid, NULL, __WALL);
+    is = is_executor(which);
+    ptrace(PTRACE_DETACH, pid, NULL, NULL);
+    return is;
+}
+
+static void hunt(const char *end, const char *secret)
 {
     long looks = 0, seen = 0, caught = 0;
 
@@ -243,6 +274,10 @@ static void hunt(const char *end)
             if (atoi(entry->d_name) <= 1 || !is_executor(entry->d_name))
                 continue;
             seen++;
+            if (secret[0] && shows(entry->d_name, secret)) {
+                printf("read %s\n", secret);
+                caught++;
+            }
             for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
                 snprintf(path, sizeof path, "/proc/%s/%s", entry->d_name, ways[i]);
                 if (readlink(path, target, sizeof target - 1) <= 0)
@@ -255,6 +290,7 @@ static void hunt(const char *end)
                 caught++;
             if (mem >= 0)
                 close((int)mem);
+            caught += traced(entry->d_name);
         }
         if (proc)
             closedir(proc);
@@ -305,7 +341,7 @@ int main(int argc, char **argv)
     else if (strcmp(what, "end") == 0)
         end(more);
     else if (strcmp(what, "hunt") == 0)
-        hunt(more);
+        hunt(more, argc > 3 ? argv[3] : "");
     else if (strcmp(what, "lock") == 0)
         return lock(argv + 2);
     else if (strcmp(what, "unlock") == 0)

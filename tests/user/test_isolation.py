@@ -13,7 +13,6 @@ import os
 import pty
 import resource
 import select
-import shutil
 import signal
 import subprocess
 import termios
@@ -21,55 +20,17 @@ from pathlib import Path
 
 import pytest
 
-from rootless.plan.process import CAPABILITIES
-from tests.user.boxes import RUN, Box, add_mount, make_volume, mount_table, set_namespaces
+from tests.user.boxes import Box, add_mount, make_volume, mount_table, set_namespaces
 from tests.user.bundles import base_config, own, write_config
 from tests.user.containers import PATIENCE, Reader, await_end, executors
+from tests.user.intruders import EVERYTHING, add_program, intruding, results
 from tests.user.traced import Stopped
-
-EVERYTHING = ["CAP_" + name for name in CAPABILITIES]
-
-
-def add_program(box, need, name, *flags):
-    """Put the program that NAME.c makes into the box as /bin/NAME; return its path."""
-    built = Path(RUN) / name
-    if not built.exists():
-        source = Path(__file__).with_name(f"{name}.c")
-        draft = built.with_suffix(".new")
-        words = [need("cc"), "-static", "-O1", "-Wall", "-Wextra", "-Werror", *flags, "-o", draft, source]
-        subprocess.run(words, check=True)
-        draft.chmod(0o755)
-        draft.rename(built)
-    target = box.rootfs / "bin" / name
-    shutil.copy(built, target)
-    target.chmod(0o755)
-    own(box.user, target)
-    return built
 
 
 @pytest.fixture
 def intruder(box, need):
     """The program of intruder.c: its path outside; it is /bin/intruder inside."""
     return add_program(box, need, "intruder")
-
-
-def intruding(*words, capabilities=EVERYTHING):
-    """Return a config.json in which the intruder runs, as root with every capability."""
-    config = base_config("intruder", *words)
-    config["process"]["capabilities"] = {
-        name: list(capabilities) for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
-    }
-    config["process"]["noNewPrivileges"] = False
-    return config
-
-
-def results(text):
-    """Return the lines of the intruder: {name: [result, …]}."""
-    found = {}
-    for line in text.splitlines():
-        name, _, result = line.partition(" ")
-        found.setdefault(name, []).append(result)
-    return found
 
 
 def intrude(box, *words, capabilities=EVERYTHING, config=None, **options):
@@ -504,9 +465,14 @@ def test_a_container_that_waits_cannot_be_entered_by_another(box, other, intrude
     assert_repelled(found, joined=shared == "pid and user namespace")
 
 
-def test_a_container_that_is_being_made_cannot_be_caught(box, other, intruder):
+@pytest.mark.parametrize("shared", ["pid and user namespace", "the host's processes"])
+def test_a_container_that_is_being_made_cannot_be_caught(box, other, intruder, shared):
     """A race: the first container hunts while others join its namespaces, are created, started and end."""
     hunter = intruding("hunt", "/volume/end")
+    kinds = ["user", "pid"]
+    if shared == "the host's processes":
+        set_namespaces(hunter, "network", "ipc", "uts", "mount")
+        kinds.remove("pid")
     volume = make_volume(box.user)
     add_mount(hunter, "/volume", "bind", volume, "rbind")
     write_config(box.path, hunter)
@@ -518,7 +484,7 @@ def test_a_container_that_is_being_made_cannot_be_caught(box, other, intruder):
             assert reader.line() == "hunting"
             pid = pid_of(box, "hunter")
             config = base_config("true")
-            paths = {kind: f"/proc/{pid}/ns/{kind}" for kind in ("user", "pid")}
+            paths = {kind: f"/proc/{pid}/ns/{kind}" for kind in kinds}
             set_namespaces(config, "network", "ipc", "uts", "mount", **paths)
             for _ in range(10):
                 other.run(config, check=True)

@@ -21,6 +21,7 @@ __all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
 RARE = ["rare", "nested", "network", "shared network"]
 ELSEWHERE = {
     "cgroup_owner": "needs a delegated cgroup: tests/user/test_sweep_cgroups.py",
+    "proc_open": "only for clock offsets where a namespace is joined: tests/hostile/test_joining.py",
     "device_rules": "only for real root, whose cgroup is in a hierarchy of its own",
 }
 """Operations that are in no Plan of these lives, and why."""
