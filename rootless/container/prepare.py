@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import posix
 
-from rootless import files, log
+from rootless import files, log, paths
 from rootless.container.store import state_root
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.launch.seccomp import compiled, refuse_unknown
