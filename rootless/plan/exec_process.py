@@ -35,7 +35,7 @@ def process_object(container: dict[str, Any], given: dict[str, Any] | None, opti
         RootlessError: `RL-USAGE`: there is nothing to run, or two things, or --user is not a number.
     """
     if given is None:
-        process = dict(container)
+        process = {"cwd": "/"} | container
         process["terminal"] = False
     else:
         process = {name: container[name] for name in _INHERITED if container.get(name) is not None}
@@ -56,9 +56,7 @@ def process_object(container: dict[str, Any], given: dict[str, Any] | None, opti
     }
     process |= {name: value for name, value in said.items() if value}
     if options.env:
-        # of a variable that is set twice getenv(3) finds the first, and the caller means the last
-        named = {entry.partition("=")[0]: entry for entry in (*(process.get("env") or ()), *options.env)}
-        process["env"] = list(named.values())
+        process["env"] = [*(process.get("env") or ()), *options.env]
     _choose_user(process, options)
     if options.cap:
         _add_capabilities(process, options.cap)

@@ -172,12 +172,11 @@ def _rare(context: Context) -> list[Op]:
 
 def find(context: Context) -> list[Op]:
     """Return the operations that look for the program as its user will, so that create can say that it is missing."""
-    process = context.process
-    environment = dict(entry.partition("=")[::2] for entry in process.get("env") or ())
-    program = process["args"][0]
+    environment = _environment(context)
+    program = context.process["args"][0]
     candidates = [program]
     if "/" not in program:
-        path = environment.get("PATH", _DEFAULT_PATH)
+        path = environment.get("PATH", f"PATH={_DEFAULT_PATH}").partition("=")[2]
         directories = [directory for directory in path.split(":") if directory.startswith("/")]
         candidates = [f"{directory}/{program}" for directory in directories] if program else []
     if not candidates:
@@ -189,7 +188,7 @@ def find(context: Context) -> list[Op]:
             code="RL-EXEC-NOT-FOUND",
         )
     plan = [Op(ops.COMMAND, candidates, program, where="process.args[0]")]
-    if not environment.get("HOME"):
+    if "HOME" not in environment:
         plan.insert(0, Op(ops.HOME, context.uid, where="process.env"))
     return plan
 
@@ -209,12 +208,21 @@ def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter
         if wanted.listener:
             plan.insert(0, Op(ops.LISTENER, where="linux.seccomp.listenerPath"))
         plan.append(Op(ops.SECCOMP, wanted.flags, b"", where="linux.seccomp"))
-    ours = context.options.environment
-    replaced = {entry.partition("=")[0] for entry in ours}
-    env = process.get("env") or ()
-    environment = [entry for entry in env if entry != "HOME=" and entry.partition("=")[0] not in replaced] + [*ours]
-    plan.append(Op(ops.EXEC, process["args"], environment, where="process.args"))
+    plan.append(Op(ops.EXEC, process["args"], list(_environment(context).values()), where="process.args"))
     return plan, wanted
+
+
+def _environment(context: Context) -> dict[str, str]:
+    """Return the program's environment, the entries by their names: of several the last one counts, as with runc.
+
+    Programs disagree on which of several they take: getenv(3) finds the first, a shell passes on the last. An empty
+    HOME is none.
+    """
+    entries = (*(context.process.get("env") or ()), *context.options.environment)
+    named = {entry.partition("=")[0]: entry for entry in entries}
+    if named.get("HOME") in ("HOME", "HOME="):
+        del named["HOME"]
+    return named
 
 
 def _needs_rights_for_seccomp(context: Context) -> bool:

@@ -81,7 +81,7 @@ def test_flags_change_it():
         process_label="label",
     )
     found = process_object(CONTAINER, None, options)
-    assert found["env"] == ["PATH=/bin", "A=2", "B=3"]
+    assert found["env"] == ["PATH=/bin", "A=1", "A=2", "B=3"]
     assert found["cwd"] == "/"
     assert found["user"] == {"uid": 8, "gid": 9, "additionalGids": [7, 10], "umask": 0o27}
     assert found["terminal"] is True
