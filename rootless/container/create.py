@@ -8,7 +8,7 @@ from rootless.container import store
 from rootless.container.lifecycle import CREATED, CREATING, Process, boot_id
 from rootless.container.outside import Outside
 from rootless.container.prepare import prepare, preserve_descriptors, write_pid_file
-from rootless.errors import RootlessError
+from rootless.errors import RootlessError, place
 from rootless.host import facts
 from rootless.launch.protocol import Launch
 from rootless.plan.compile import compile_plan
@@ -103,7 +103,8 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
         outside.enter(pid)
 
     pidfd_socket = options.pidfd_socket or state["annotations"].get(_PIDFD_RECEIVER)
-    receiver = _pidfd_receiver(pidfd_socket) if pidfd_socket else None
+    where = "" if options.pidfd_socket else place("annotations", _PIDFD_RECEIVER)
+    receiver = _pidfd_receiver(pidfd_socket, where) if pidfd_socket else None
 
     def run_hooks() -> None:
         outside.before_hooks()
@@ -162,7 +163,7 @@ def _first_state(options: Options, bundle: Bundle, plan: Plan) -> dict[str, Any]
     return state
 
 
-def _pidfd_receiver(path: str) -> PidfdReceiver:
+def _pidfd_receiver(path: str, where: str) -> PidfdReceiver:
     from rootless.launch.sockets import PidfdReceiver
 
-    return PidfdReceiver(path)
+    return PidfdReceiver(path, where)

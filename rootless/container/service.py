@@ -24,12 +24,11 @@ _OURS_TO_SAY = (b"MAINPID=", b"MAINPIDFD")
 def take_over(options: Options) -> None:
     """Let the container have what this process was given by its service manager, as runc has it.
 
-    Descriptors from 3 on come before those of --preserve-fds. They are only ours if LISTEN_PID names this process; a
-    caller that does not know the number may leave it out.
+    Descriptors from 3 on come before those of --preserve-fds. They are for this process only if LISTEN_PID names it.
     """
     environment = []
     count = os.environ.get("LISTEN_FDS", "").lstrip("0")
-    if count and os.environ.get("LISTEN_PID", "") in ("", str(os.getpid())):
+    if count and os.environ.get("LISTEN_PID") == str(os.getpid()):
         if not count.isascii() or not count.isdigit():
             raise RootlessError(
                 f"LISTEN_FDS={count}",

@@ -40,13 +40,18 @@ def send(connection: _socket.socket, data: bytes, fd: int) -> None:
 class PidfdReceiver:
     """Who listens where --pidfd-socket says, connected."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, where: str = "") -> None:
         """Connect, while nothing has begun yet.
+
+        Args:
+            path: of the socket.
+            where: the place in config.json that names it, if that is not the flag.
 
         Raises:
             RootlessError: `RL-PIDFD-SOCKET`: nobody listens there.
         """
         self._path = path
+        self._where = where
         try:
             self._connection = connect(path)
         except OSError as error:
@@ -73,8 +78,9 @@ class PidfdReceiver:
 
     def _refused(self, call: str, error: OSError) -> RootlessError:
         return RootlessError(
-            f"--pidfd-socket {self._path}",
+            f"pidfd receiver {self._path}" if self._where else f"--pidfd-socket {self._path}",
             cause=f"{call}: {(error.strerror or str(error)).lower()}",
+            where=self._where,
             fix="listen on it before the container is made",
             code="RL-PIDFD-SOCKET",
         )

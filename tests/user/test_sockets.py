@@ -138,6 +138,13 @@ def test_nobody_takes_the_pidfd(rootless, bundle, user, verb):
     assert not executors(user)
 
 
+def test_an_annotation_that_nobody_listens_to_is_named_rather_than_the_flag(rootless, bundle):
+    configure(bundle, "true", config=base_config() | {"annotations": {"run.oci.pidfd_receiver": "/nowhere"}})
+    done = rootless("run", "--bundle", bundle, "c1")
+    assert "--pidfd-socket" not in done.stderr
+    assert '(config.json: annotations["run.oci.pidfd_receiver"])' in done.stderr
+
+
 # LISTEN_FDS
 
 
@@ -179,11 +186,15 @@ def test_those_of_another_process_are_not_passed(rootless, bundle, user):
     assert done.stdout.split() == ["none", "none", "none", *"0123"], done.stderr
 
 
-def test_a_caller_that_does_not_know_the_number(rootless, bundle, user):
-    configure(bundle, *SHOW)
-    words = rootless.argv("run", "--bundle", bundle, "c1")
-    done = listening(user, *words, own_pid=False, LISTEN_FDS="2")
-    assert done.stdout.splitlines() == ["2 1 none", "three", "four"], done.stderr
+def test_those_without_a_process_are_not_passed(either, user):
+    """sd_listen_fds(3): LISTEN_PID is required; whatever else is in LISTEN_FDS is none of the runtime's business."""
+    config = config_with_maps(user)
+    config["process"]["args"] = ["sh", "-c", "\n".join((SHOW[0], "ls /proc/self/fd"))]
+    write_config(either.path, config)
+    words = [*either.command, "run", "--bundle", either.path, "box"]
+    for count in ("2", "9", "x"):
+        done = listening(user, *words, own_pid=False, LISTEN_FDS=count)
+        assert done.stdout.split() == ["none", "none", "none", *"0123"], done.stderr
 
 
 def test_a_program_that_is_not_process_1_is_warned_about(rootless, bundle, user):
@@ -195,12 +206,14 @@ def test_a_program_that_is_not_process_1_is_warned_about(rootless, bundle, user)
     assert "LISTEN_PID" in done.stderr
 
 
-@pytest.mark.parametrize(("count", "said"), [("x", "LISTEN_FDS=x: it is not a number"), ("9", "is not open")])
-def test_a_count_that_is_wrong(rootless, bundle, user, count, said):
+@pytest.mark.parametrize(
+    ("count", "said"), [("x", "LISTEN_FDS=x: it is not a number"), ("9", "LISTEN_FDS=9: descriptor 6 is not open")]
+)
+def test_a_count_that_is_wrong_is_named_where_it_was_given(rootless, bundle, user, count, said):
     configure(bundle, "true")
     done = listening(user, *rootless.argv("run", "--bundle", bundle, "c1"), LISTEN_FDS=count)
     assert done.returncode == 1
-    assert said in done.stderr
+    assert done.stderr.startswith(f"rootless: {said}; fix: ")
 
 
 # NOTIFY_SOCKET
