@@ -28,7 +28,7 @@ def start(options: Options) -> None:
 
     with store.find(store.state_root(options.root), options.container) as entry:
         state = existing_state(entry)
-        allow("start", entry.container_id, status(entry, state))
+        _allow_start(entry, state)
         starting = _starting(state) if "hooks" in state or "listener" in state or "notify" in state else None
         read = starting.reader.read if starting and starting.reader else read_message
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
@@ -60,6 +60,14 @@ def start(options: Options) -> None:
             entry.drop_socket()
     if starting and starting.reports:
         starting.reports.await_ready(state["pid"])
+
+
+def _allow_start(entry: Entry, state: dict[str, Any]) -> None:
+    allow("start", entry.container_id, status(entry, state))
+    if not state["afterStart"]["operations"]:
+        from rootless.plan.compile import nothing_to_run
+
+        raise nothing_to_run()
 
 
 def _starting(state: dict[str, Any]) -> Starting:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 KERNEL_FLOOR = (5, 12)
 """The first kernel with mount_setattr(2)."""
+_NO_PROCESS = {"cwd": "/"}
+"""What waits for a start that will be refused: root of the container, without capabilities."""
 
 
 def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
@@ -45,13 +47,9 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         )
     context = Context(bundle, facts, options)
     if not context.process:
-        raise RootlessError(
-            "there is nothing to run",
-            cause="config.json has no process",
-            where="process",
-            fix='add "process" with "args" and "cwd"; `rootless spec` writes an example',
-            code="RL-CONFIG",
-        )
+        if options.verb != "create":
+            raise nothing_to_run()
+        context.process = dict(_NO_PROCESS)
     later.refuse(context)
     namespaces.decide(context)
     process.choose_user(context)
@@ -60,7 +58,7 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
     raised, limits = process.rlimits(context)
     if options.environment:
         _note_service(context)
-    last, seccomp_filter = process.execute(context, limits)
+    last, seccomp_filter = process.execute(context, limits) if "args" in context.process else ([], None)
     hooks = _hooks(context)
     plan = [
         *(hooks.first if hooks else ()),
@@ -83,11 +81,11 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         *mounts.protect(context),
         *mounts.change_root(context),
         *process.identity(context),
-        *process.find(context),
+        *(process.find(context) if last else ()),
         Op(ops.READY),
         Op(ops.WAIT_START),
-        *([Op(ops.PASS_NOTIFY)] if options.notify else ()),
-        *(hooks.started if hooks else ()),
+        *([Op(ops.PASS_NOTIFY)] if options.notify and last else ()),
+        *(hooks.started if hooks and last else ()),
         *last,
     ]
     terminal = bool(context.process.get("terminal"))
@@ -104,6 +102,17 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         group=_group(context),
         cgroup=cgroup,
         network=context.network,
+    )
+
+
+def nothing_to_run() -> RootlessError:
+    """Return the error for a configuration without a process: config.md, "REQUIRED when start is called"."""
+    return RootlessError(
+        "there is nothing to run",
+        cause="config.json has no process",
+        where="process",
+        fix='add "process" with "args" and "cwd"; `rootless spec` writes an example',
+        code="RL-CONFIG",
     )
 
 

@@ -414,16 +414,6 @@ CASES = {
         "other",
         "not found",
     ),
-    "no process": (
-        {name: value for name, value in base_config().items() if name != "process"},
-        None,
-        (
-            "there is nothing to run: config.json has no process (config.json: process); "
-            'fix: add "process" with "args" and "cwd"; `rootless spec` writes an example'
-        ),
-        "other",
-        "other",
-    ),
     "wrong type": (
         config_with(args="sh"),
         None,
@@ -493,6 +483,32 @@ def test_a_failure_names_itself_on_one_line(rootless, user, name):
 
     assert _created_and_started(rootless, bundle) == f"rootless: {expected}\n", "an engine reads the same"
     assert rootless.list() == []
+
+
+def test_without_a_process_a_container_is_created_and_only_its_start_refused(rootless, user):
+    """config.md: process is "REQUIRED when start is called"."""
+    bundle = make_bundle(user, {name: value for name, value in base_config().items() if name != "process"})
+    expected = (
+        "rootless: there is nothing to run: config.json has no process (config.json: process); "
+        'fix: add "process" with "args" and "cwd"; `rootless spec` writes an example\n'
+    )
+    done = rootless("run", "--bundle", bundle, "c1")
+    assert (done.returncode, done.stderr) == (1, expected)
+    assert not rootless.root.exists(), "nothing was begun"
+    assert rootless.create("c1", bundle).stderr == ""
+    for _ in range(2):
+        done = rootless("start", "c1")
+        assert (done.returncode, done.stderr) == (1, expected)
+        assert rootless.status("c1") == "created"
+    done = rootless("exec", "c1", "grep", "CapEff", "/proc/1/status", check=True)
+    assert done.stdout == "CapEff:\t0000000000000000\n"
+    assert not any(link.startswith("/") for link in links_of(rootless.pid("c1"))), "nothing of the host is open"
+    rootless("delete", "--force", "c1", check=True)
+
+
+def links_of(pid):
+    """Return what the descriptors of a process refer to."""
+    return [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd") if int(number) > 2]
 
 
 def _created_and_started(rootless, bundle):
