@@ -67,14 +67,15 @@ def make_private(directory: str) -> None:
     Raises:
         OSError: it cannot be made.
     """
-    parent = paths.parent(directory)
-    if parent and not paths.exists(parent):
-        make_private(parent)
-    try:
-        posix.mkdir(directory, 0o700)
-    except FileExistsError:
-        if not stat.S_ISDIR(posix.stat(directory).st_mode):
-            raise
+    missing = [directory]
+    while (parent := paths.parent(missing[-1])) and not paths.exists(parent):
+        missing.append(parent)
+    for each in reversed(missing):
+        try:
+            posix.mkdir(each, 0o700)
+        except FileExistsError:
+            if not stat.S_ISDIR(posix.stat(each).st_mode):
+                raise
 
 
 def open_own(path: str, dir_fd: int | None = None) -> int:

@@ -3,6 +3,8 @@
 Every entry is checked and written anew into another archive, which the host's GNU tar unpacks inside the user
 namespace: no Python runs there, and tar never sees a header that was not made here. Nothing is ever written outside
 the root filesystem, nor through a symbolic link; the links themselves may point anywhere.
+
+What has to be held in memory has limits: a few megabytes of compressed headers become gigabytes.
 """
 
 from __future__ import annotations
@@ -23,6 +25,17 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 18
 _MAX_LINKS = 40
+
+_LONGEST_PATH = 4095  # bytes: PATH_MAX without its NUL
+_MOST_HEADERS = 1 << 20
+"""Bytes of all headers of one entry: names, extended attributes, the table of holes."""
+_MOST_GLOBAL = 1 << 16
+"""The same for the pax records that hold for all entries, which tarfile applies to each."""
+_MOST_NAMES = 1 << 29
+"""Bytes of memory for the names in an archive: some three million."""
+_LONGEST_SHOWN, _SHOWN = 255, 60  # characters
+_NAME_COST = 120
+_ENTRY_COST = 2048
 
 _XATTR = "SCHILY.xattr."
 
@@ -69,7 +82,7 @@ class Contents:
         owners: every uid and gid in it.
     """
 
-    __slots__ = ("_kinds", "_targets", "devices", "entries", "owners", "size", "xattrs")
+    __slots__ = ("_cost", "_kinds", "_targets", "devices", "entries", "owners", "size", "xattrs")
 
     def __init__(self) -> None:
         self.entries = 0
@@ -79,6 +92,7 @@ class Contents:
         self.owners: set[int] = set()
         self._kinds: dict[str, str] = {"": _DIRECTORY}
         self._targets: dict[str, str] = {}
+        self._cost = 0
 
     def kind(self, name: str) -> str | None:
         """Return what the entry `name` is; None when there is none."""
@@ -86,11 +100,29 @@ class Contents:
 
     def note(self, name: str, kind: str, target: str = "") -> None:
         """Remember what `name` is, that its parents are directories, and where it points if it is a link."""
-        self._kinds[name] = kind
-        self._targets[name] = target
-        while name:
+        if target:
+            self.charge(_NAME_COST + len(target))
+            self._targets[name] = target
+        while name not in self._kinds:
+            self.charge(_NAME_COST + len(name))
+            self._kinds[name] = kind
+            kind = _DIRECTORY
             name = name.rpartition("/")[0]
-            self._kinds.setdefault(name, _DIRECTORY)
+
+    def charge(self, cost: int) -> None:
+        """Count what has to be remembered until the end.
+
+        Raises:
+            RootlessError: it is too much.
+        """
+        self._cost += cost
+        if self._cost > _MOST_NAMES:
+            raise RootlessError(
+                f"unpack entry {self.entries + 1}",
+                cause=f"the names in the archive take more than {_MOST_NAMES >> 20} MB of memory",
+                fix="split it, and unpack the rest into the bundle's rootfs",
+                code="RL-ARCHIVE",
+            )
 
     def target(self, name: str) -> str:
         """Return where the symbolic link `name` points; empty for other entries."""
@@ -133,27 +165,34 @@ def rewrite(source: BufferedIOBase, sink: BinaryIO, *, name: str, ids: Ids) -> C
     """
     contents = Contents()
     try:
+        metered = _Metered(source, name)
         archive = tarfile.open(  # noqa: SIM115 - closing a stream that is only read does nothing
-            fileobj=source, mode="r|", tarinfo=_Header, encoding="utf-8", errors="surrogateescape", bufsize=_CHUNK
+            fileobj=cast("BinaryIO", metered),
+            mode="r|",
+            tarinfo=_Header,
+            encoding="utf-8",
+            errors="surrogateescape",
+            bufsize=_CHUNK,
         )
-        early: list[tarfile.TarInfo] = []
-        for entry in _entries(archive):
+        early: dict[str, list[tarfile.TarInfo]] = {}
+        for entry in _entries(archive, metered):
             if not _is_early(entry, contents):
                 _pass_on(archive, entry, contents, ids, sink)
             else:
-                early.append(entry)
-        while early:
-            later = [entry for entry in early if _is_early(entry, contents)]
-            if len(later) == len(early):
-                _refuse(early[0], f"it is a hard link to {early[0].linkname}, which is not in the archive")
-            for entry in early:
-                if entry not in later:
-                    _pass_on(archive, entry, contents, ids, sink)
-            early = later
+                contents.charge(_ENTRY_COST + len(entry.name) + len(entry.linkname))
+                entry.pax_headers = {}  # the target's attributes are the link's
+                early.setdefault(entry.linkname, []).append(entry)
+        found = [target for target in early if contents.kind(target) is not None]
+        while found:
+            for entry in early.pop(found.pop(), ()):
+                _pass_on(archive, entry, contents, ids, sink)
+                found.append(entry.name)
+        for target, (entry, *_) in early.items():
+            _refuse(entry, f"it is a hard link to {_shown(target)}, which is not in the archive")
         while source.read(_CHUNK):
             pass  # checksums are at the end, and whoever writes a pipe wants it read
     except _BROKEN as error:
-        cause = f"damaged, cut short, or no tar archive: {str(error) or type(error).__name__}"
+        cause = f"damaged, cut short, or no tar archive: {_shown(str(error)) or type(error).__name__}"
         raise RootlessError(f"read {name}", cause=cause, code="RL-ARCHIVE") from error
     _check_whole(contents, name)
     _put(sink, bytes(2 * tarfile.BLOCKSIZE))
@@ -191,6 +230,51 @@ def extract_command(tar: str, rootfs: str, *, keep_owners: bool) -> list[str]:
     ]
 
 
+class _Metered:
+    """What tarfile reads an archive through: it sets no limit itself to what one entry's headers may be.
+
+    Attributes:
+        left: how many bytes may be read until the next entry begins; None while its data is copied.
+    """
+
+    __slots__ = ("_name", "_source", "left")
+
+    def __init__(self, source: BufferedIOBase, name: str) -> None:
+        self._source = source
+        self._name = name
+        self.left: int | None = _MOST_HEADERS
+
+    def read(self, size: int) -> bytes:
+        """Read as many bytes; fewer at the end.
+
+        Raises:
+            RootlessError: the limit is reached.
+        """
+        if self.left is not None:
+            self.left -= size
+            if self.left < 0:
+                raise _too_long(self._name, "of one entry", "1 MB")
+        return self._source.read(size)
+
+    def check(self, common: dict[str, str]) -> None:
+        """Refuse too many records that hold for all entries.
+
+        Raises:
+            RootlessError: they are.
+        """
+        if common and sum(_NAME_COST + len(key) + len(value) for key, value in common.items()) > _MOST_GLOBAL:
+            raise _too_long(self._name, "for all entries", "64 kB")
+
+
+def _too_long(name: str, which: str, limit: str) -> RootlessError:
+    return RootlessError(
+        f"read {name}",
+        cause=f"the headers {which} take more than {limit}",
+        fix="pack it with GNU tar",
+        code="RL-ARCHIVE",
+    )
+
+
 class _Header(tarfile.TarInfo):
     """A header that does not let a damaged or missing one pass for the end of the archive, as TarFile.next() does."""
 
@@ -204,8 +288,14 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def _entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    while (entry := archive.next()) is not None:
+def _entries(archive: tarfile.TarFile, metered: _Metered) -> Iterator[tarfile.TarInfo]:
+    while True:
+        metered.left = _MOST_HEADERS
+        entry = archive.next()
+        metered.left = None
+        if entry is None:
+            return
+        metered.check(cast("dict[str, str]", archive.pax_headers))
         archive.members.clear()  # type: ignore[attr-defined]  # a long archive would fill the memory
         # tarfile lets the record "path" win, which holds a made-up name for those who know nothing of holes
         entry.name = entry.pax_headers.get("GNU.sparse.name", entry.name)
@@ -215,6 +305,9 @@ def _entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         entry.name = _inside(entry, entry.name)
         if entry.islnk():
             entry.linkname = _inside(entry, entry.linkname)
+        for what, path in (("name", entry.name), ("target", entry.linkname)):
+            if len(path.encode("utf-8", "surrogateescape")) > _LONGEST_PATH:
+                _refuse(entry, f"its {what} has more than {_LONGEST_PATH} bytes")
         yield entry
 
 
@@ -222,12 +315,16 @@ def _inside(entry: tarfile.TarInfo, name: str) -> str:
     """Return `name` relative to the root, in its shortest form; the root itself is the empty string."""
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if ".." in parts:
-        _refuse(entry, f"{name} leads out of the root filesystem")
+        _refuse(entry, f"{_shown(name)} leads out of the root filesystem")
     return "/".join(parts)
 
 
 def _refuse(entry: tarfile.TarInfo, cause: str, fix: str = "") -> NoReturn:
-    raise RootlessError(f"unpack the entry {entry.name or '.'}", cause=cause, fix=fix, code="RL-ARCHIVE-ENTRY")
+    raise RootlessError(f"unpack the entry {_shown(entry.name) or '.'}", cause=cause, fix=fix, code="RL-ARCHIVE-ENTRY")
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else text[:_SHOWN] + "…"
 
 
 def _is_early(entry: tarfile.TarInfo, contents: Contents) -> bool:
@@ -246,18 +343,23 @@ def _pass_on(archive: tarfile.TarFile, entry: tarfile.TarInfo, contents: Content
     while parent:
         parent = parent.rpartition("/")[0]
         before = contents.kind(parent)
-        if before not in {None, _DIRECTORY}:
-            _refuse(entry, f"it would be written through {parent}, which is a {before}")
+        if before == _DIRECTORY:
+            break  # and so is all above it
+        if before:
+            _refuse(entry, f"it would be written through {_shown(parent)}, which is a {before}")
     before = contents.kind(entry.name)
     if before not in {None, kind}:
         _refuse(entry, f"it is a {kind}, and the archive has it as a {before} already")
     _check_owner(entry, "uid", entry.uid, ids.uids)
     _check_owner(entry, "gid", entry.gid, ids.gids)
     if kind == _DEVICE:
-        contents.devices.append(entry.name)
+        if before is None:
+            contents.devices.append(entry.name)
     elif not (entry.islnk() and entry.linkname == entry.name):
         contents.entries += 1
-        contents.owners.update((entry.uid, entry.gid))
+        for owner in {entry.uid, entry.gid} - contents.owners:
+            contents.charge(_NAME_COST)
+            contents.owners.add(owner)
         _write(archive, entry, kind, contents, sink)
     contents.note(entry.name, kind, contents.target(entry.linkname) if entry.islnk() else entry.linkname)
 
@@ -266,7 +368,7 @@ def _kind(entry: tarfile.TarInfo, contents: Contents) -> str:
     if entry.islnk():
         kind = contents.kind(entry.linkname)
         if kind is None or kind == _DIRECTORY:
-            _refuse(entry, f"it is a hard link to the directory {entry.linkname or '.'}")
+            _refuse(entry, f"it is a hard link to the directory {_shown(entry.linkname) or '.'}")
         return kind
     kind = _FILE if entry.isreg() else _KINDS.get(entry.type)
     if kind is None:
@@ -367,7 +469,8 @@ def _kept_xattrs(entry: tarfile.TarInfo, contents: Contents) -> dict[str, str]:
             attribute = key.removeprefix(_XATTR)
             if attribute == "security.capability" or attribute.startswith("user."):
                 kept[key] = value
-            else:
+            elif attribute not in contents.xattrs:
+                contents.charge(_NAME_COST + len(attribute))
                 contents.xattrs.add(attribute)
     return kept
 

@@ -15,10 +15,13 @@ from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import lzma
     from collections.abc import Callable
 
 _MAGIC_LENGTH = 6
 _CHUNK = 1 << 16
+_XZ_MEMORY = 256 << 20
+"""`xz -9` needs 65 MB; the format allows 4 GB. zstd has a limit of its own, 128 MB."""
 
 
 class Source(io.RawIOBase):
@@ -102,12 +105,70 @@ def decompressed(source: Source) -> io.BufferedIOBase:
 
         return bz2.BZ2File(buffered)
     if source.head.startswith(b"\xfd7zXZ\x00"):
-        import lzma
-
-        return lzma.LZMAFile(buffered)
+        return io.BufferedReader(_Xz(buffered, source.name), _CHUNK)
     if source.head.startswith(b"\x28\xb5\x2f\xfd"):
         return _zstd(buffered, source.name)
     return buffered
+
+
+class _Xz(io.RawIOBase):
+    """What is in xz streams, one after the other; as lzma.LZMAFile, which takes no limit of memory."""
+
+    def __init__(self, compressed: io.BufferedIOBase, name: str) -> None:
+        super().__init__()
+        self._compressed = compressed
+        self._name = name
+        self._decompressor: lzma.LZMADecompressor | None = None
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # RawIOBase names a wider buffer type
+        """Read at most ``len(buffer)`` bytes and return how many; 0 at the end.
+
+        Raises:
+            EOFError: it is cut short.
+            lzma.LZMAError: it is damaged.
+            RootlessError: it takes more memory than there should be for it.
+        """
+        import lzma
+
+        while True:
+            data = b""
+            if self._decompressor is None or self._decompressor.eof:
+                data = self._next_stream()
+                if not data:
+                    return 0
+                self._decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY)
+            elif self._decompressor.needs_input:
+                data = self._compressed.read(_CHUNK)
+                if not data:
+                    message = "the compressed file ends before its end-of-stream marker"
+                    raise EOFError(message)
+            try:
+                piece = self._decompressor.decompress(data, len(buffer))
+            except lzma.LZMAError as error:
+                if "Memory usage limit" not in str(error):
+                    raise
+                raise RootlessError(
+                    f"read {self._name}",
+                    cause=f"decompressing it takes more than {_XZ_MEMORY >> 20} MB of memory",
+                    fix="compress it again: xz -9",
+                    code="RL-ARCHIVE",
+                ) from None
+            if piece:
+                buffer[: len(piece)] = piece
+                return len(piece)
+
+    def _next_stream(self) -> bytes:
+        """Return what follows the end of a stream and its padding, zeros."""
+        data = self._decompressor.unused_data if self._decompressor else b""
+        while not (data := data.lstrip(b"\0")):
+            data = self._compressed.read(_CHUNK)
+            if not data:
+                return b""
+        return data
 
 
 def _zstd(compressed: io.BufferedIOBase, name: str) -> io.BufferedIOBase:

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rootless import log
 from rootless.bundle.archive import ALL_IDS, Contents, Ids, SinkError, extract_command, rewrite
@@ -159,7 +159,8 @@ def _remove(work: str, *, keep: bool) -> None:
     """Remove what is in `work`, and itself unless `keep`; files of subordinate ids need their user namespace."""
     paths = [os.path.join(work, name) for name in os.listdir(work)]
     for path in paths:
-        shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.unlink(path)
+        with suppress(RecursionError):  # before Python 3.13, of a deep tree: rm is asked below
+            shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.unlink(path)
     left = [path for path in paths if os.path.lexists(path)]
     if left and run_in_userns([_program("rm"), "-rf", "--", *left], own_maps()[0]):
         log.warning(f"could not remove all of {work}")

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import os
 import shutil
 import subprocess
 import tarfile
+import zlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rootless.bundle import archive as archive_module
 from rootless.bundle.archive import ALL_IDS, Ids, SinkError, extract_command, rewrite
 from rootless.bundle.compression import Source, decompressed
 from rootless.errors import RootlessError
@@ -114,6 +117,21 @@ def test_long_names_and_odd_bytes_reach_the_disk(tmp_path, form):
         odd: b"odd",
         "-rf": b"dash",
     }
+
+
+@pytest.mark.parametrize("kind", [FILE, DIRECTORY])
+def test_the_memory_for_names_has_a_limit(monkeypatch, kind):
+    monkeypatch.setattr(archive_module, "_MOST_NAMES", 100_000)
+    rewritten(packed(*(entry(f"d/{number}", kind) for number in range(500))))
+    assert "the names in the archive take more than" in refused(*(entry(f"d/{number}", kind) for number in range(1000)))
+    assert "the names in the archive take more than" in refused(entry("d/" * 700 + "f"))
+
+
+def test_hard_links_that_wait_for_their_target_count_as_well(monkeypatch):
+    monkeypatch.setattr(archive_module, "_MOST_NAMES", 100_000)
+    links = [entry("same", HARD, "file") for _ in range(100)]
+    rewritten(packed(entry("file"), *links))
+    assert "the names in the archive take more than" in refused(*links, entry("file"))
 
 
 def test_very_long_names_and_targets():
@@ -363,6 +381,33 @@ def test_compressed_archives_that_are_cut_short(tmp_path, program):
             decompressed(source) as stream,
         ):
             rewrite(stream, io.BytesIO(), name="cut", ids=ALL_IDS)
+
+
+def read_xz(tmp_path, data):
+    (tmp_path / "file").write_bytes(data)
+    with Source(str(tmp_path / "file")) as source:
+        return decompressed(source).read()
+
+
+def with_dictionary(data, size_code):
+    """Return an xz stream whose header asks for a dictionary of another size (xz's file format, 5.3.1)."""
+    start, length = 12, (data[12] + 1) * 4
+    block = bytearray(data[start : start + length])
+    block[block.index(b"\x21\x01") + 2] = size_code
+    block[-4:] = zlib.crc32(block[:-4]).to_bytes(4, "little")
+    return data[:start] + block + data[start + length :]
+
+
+def test_xz_streams_that_follow_each_other_are_one(tmp_path):
+    one, two = lzma.compress(b"one" * 1000), lzma.compress(b"two")
+    for data in (one + two, one + bytes(8) + two + bytes(4), with_dictionary(one, 28) + two):  # 28: 64 MB, as xz -9
+        assert read_xz(tmp_path, data) == b"one" * 1000 + b"two"
+
+
+def test_xz_that_takes_gigabytes_to_decompress_is_refused(tmp_path):
+    with pytest.raises(RootlessError, match="takes more than 256 MB of memory") as caught:
+        read_xz(tmp_path, with_dictionary(lzma.compress(b"data"), 40))
+    assert caught.value.code == "RL-ARCHIVE"
 
 
 def test_a_wrong_checksum_at_the_very_end_is_seen(tmp_path):
