@@ -21,6 +21,7 @@ struct init self = {
 
 static operation *const operations[] = {
     [OP_JOIN] = op_join,
+    [OP_JOIN_EARLY] = op_join_early,
     [OP_NEW_USER] = op_new_user,
     [OP_UNSHARE] = op_unshare,
     [OP_BECOME] = op_become,

@@ -17,13 +17,67 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
-int op_join(const struct op *op)
+enum { MOST_EARLY = 8, ENTERED = -1 };
+
+/* What op_join_early has opened: a descriptor for op_join, or ENTERED. */
+static struct {
+    int type, fd;
+} early[MOST_EARLY];
+static int tried;
+
+static int open_namespace(const struct op *op)
 {
-    int fd = open(text(op, 0), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return open(text(op, 0), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+}
+
+static bool is_own(int fd, int type)
+{
+    static const struct {
+        int type;
+        const char *path;
+    } files[] = {
+        {CLONE_NEWIPC, "self/ns/ipc"}, {CLONE_NEWNET, "self/ns/net"},   {CLONE_NEWPID, "self/ns/pid"},
+        {CLONE_NEWUTS, "self/ns/uts"}, {CLONE_NEWTIME, "self/ns/time"},
+    };
+    struct stat own, other;
+
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (files[i].type == type)
+            return fstatat(self.proc_fd, files[i].path, &own, 0) == 0 && fstat(fd, &other) == 0 &&
+                   own.st_dev == other.st_dev && own.st_ino == other.st_ino;
+    return false;
+}
+
+/* Before the user namespace: with the caller's rights, which are lost there. The caller's own namespace needs none. What
+ * cannot be entered yet is left to op_join, which reports what goes wrong. */
+int op_join_early(const struct op *op)
+{
+    int type = (int)op->n[0], fd = tried < MOST_EARLY ? open_namespace(op) : -1;
 
     if (fd < 0)
+        return 0;
+    if (is_own(fd, type) || setns(fd, type) == 0) {
+        stay_hidden();
+        close(fd);
+        fd = ENTERED;
+    }
+    early[tried].type = type;
+    early[tried++].fd = fd;
+    return 0;
+}
+
+int op_join(const struct op *op)
+{
+    int type = (int)op->n[0], fd, i = 0;
+
+    while (i < tried && early[i].type != type)
+        i++;
+    if (i < tried && early[i].fd == ENTERED)
+        return 0;
+    fd = i < tried ? early[i].fd : open_namespace(op);
+    if (fd < 0)
         return failed("open");
-    if (setns(fd, (int)op->n[0]) < 0)
+    if (setns(fd, type) < 0)
         return failed("setns");
     stay_hidden();
     close(fd);

@@ -80,6 +80,7 @@ enum opcode {
     OP_AWAIT_LINKS = 64,
     OP_DEVICE_RULES = 65,
     OP_PROC_OPEN = 66,
+    OP_JOIN_EARLY = 67,
     OP_END, /* one more than the last */
 };
 

@@ -22,6 +22,7 @@ _CHAPTERS = (
     (ops.PROC_WRITE, "Namespaces"),
     (ops.PROC_OPEN, "Namespaces"),
     (ops.NON_DUMPABLE, "Namespaces"),
+    (ops.JOIN_EARLY, "Namespaces"),
     (ops.JOIN, "Namespaces"),
     (ops.NEW_USER, "Namespaces"),
     (ops.UNSHARE, "Namespaces"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SENTENCES = {
     ops.JOIN: "join the {namespace} namespace {path}",
+    ops.JOIN_EARLY: "join the {namespace} namespace {path} now if the caller may",
     ops.NEW_USER: "create a user namespace",
     ops.UNSHARE: "create namespaces: {namespaces}",
     ops.BECOME: "become {uid}:{gid} of the user namespace",

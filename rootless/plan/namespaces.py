@@ -86,10 +86,18 @@ def enter(context: Context) -> list[Op]:
         if kind in context.joined
     }
     new_user = [Op(ops.NEW_USER, where=context.places.get("user", ""))] if "user" in context.created else []
-    # joining needs rights over the user namespace that owns the other one: the caller's, where it has them
-    first = [*_hide(context), *joins.values()] if context.facts.privileged or "user" in joins else []
-    second = [] if first else [*_hide(context), *joins.values()]
-    plan = [*first, *new_user, *second]
+    # joining needs rights over the user namespace that owns the other one: the caller's, where it has them, or those
+    # that a joined user namespace gives
+    user = joins.pop("user", None)
+    others = list(joins.values())
+    early = [Op(ops.JOIN_EARLY, *op.numbers, *op.strings, where=op.where) for op in others]
+    if user:
+        plan = [*_hide(context), *early, user, *others]
+    elif context.facts.privileged:
+        plan = [*_hide(context), *others, *new_user]
+    else:
+        # it enters nothing early but only finds out what is its own: it can hide when its maps are written
+        plan = [*early, *new_user, *_hide(context), *others]
 
     created = sum(FLAGS[kind] for kind in context.created if kind not in ("user", "cgroup"))
     if created:

@@ -185,6 +185,7 @@ class Podman(Engine):
     def left(self) -> list[str]:
         """Return what should not be there when no container is: state of rootless, processes."""
         state = self.account.run(["ls", "-A", self.directory / "rootless"]).stdout.split()
+        state = [name for name in state if not name.startswith("@")]  # what outlives containers, such as a cache
         return state + [line for _, line in self.processes()]
 
     def processes(self) -> list[tuple[int, str]]:

@@ -17,8 +17,7 @@ def both(podman_in_cgroup2, need):
 
     def run(*words, **options):
         ours, theirs = (
-            podman.with_runtime(runtime, "run", "--rm", "--hostname=box", *words, **options)
-            for runtime in ("rootless", "crun")
+            podman.with_runtime(runtime, "run", "--rm", *words, **options) for runtime in ("rootless", "crun")
         )
         assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
         return ours
@@ -46,7 +45,7 @@ def first(podman_in_cgroup2):
 )
 def test_a_joined_user_namespace_can_be_given_files(flags, both, first):
     """Its root may not reach them: podman's directories are the caller's."""
-    done = both(f"--userns=container:{first(*flags)}", "--network=none", IMAGE, "sh", "-c", LOOK)
+    done = both(f"--userns=container:{first(*flags)}", "--network=none", "--hostname=box", IMAGE, "sh", "-c", LOOK)
 
     assert done.returncode == 0
     assert done.stdout.endswith("\nbox\n")
@@ -76,3 +75,13 @@ def test_preserved_descriptors_have_their_numbers(podman_in_cgroup2, first, need
     assert ours.stdout.count("\n") == len(descriptors), "each is the file that it was"
     if verb == "run":
         assert ours.stdout == call("crun").stdout
+
+
+@pytest.mark.parametrize("joined", ["network", "ipc", "pid", "uts"])
+def test_a_namespace_that_the_joined_user_namespace_does_not_own(both, first, joined):
+    """It is podman's own user namespace that does."""
+    users, other = first("--userns=keep-id"), first()
+    words = [f"--userns=container:{users}", f"--{joined}=container:{other}"]
+    words += ["--network=none"] if joined != "network" else []
+    done = both(*words, IMAGE, "sh", "-c", f"cat /proc/self/uid_map; readlink /proc/self/ns/{joined[:3]}")
+    assert done.returncode == 0

@@ -89,15 +89,24 @@ def test_root_joins_before_it_makes_a_user_namespace_and_others_after():
     config["linux"]["namespaces"].append({"type": "user"})
     config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [{"containerID": 0, "hostID": 1000, "size": 1}]
     assert kinds_of(plan_for(config, ROOT))[:5] == ["non_dumpable", "join", "join", "new_user_namespace", "unshare"]
-    assert kinds_of(plan_for(config))[:5] == ["new_user_namespace", "non_dumpable", "join", "join", "unshare"]
+    early = ["join_early", "join_early"]  # for what is the caller's own already
+    assert kinds_of(plan_for(config))[:7] == [
+        *early,
+        *["new_user_namespace", "non_dumpable", "join", "join", "unshare"],
+    ]
 
 
 def test_a_user_namespace_is_joined_before_all_others():
+    """Those that the caller may enter itself are entered before: the joined one need not own them."""
     plan = plan_for(joining(network="/proc/5/ns/net", user="/proc/5/ns/user", pid="/proc/5/ns/pid"))
     joins = chosen(plan, ops.JOIN)
     assert [op.number("namespace") for op in joins] == [FLAGS["user"], FLAGS["network"], FLAGS["pid"]]
     assert [op.where for op in joins] == [f"linux.namespaces[{i}].path" for i in (4, 3, 5)]
-    assert plan.ops[: 1 + len(joins)] == [the(plan, ops.NON_DUMPABLE), *joins]
+    early = chosen(plan, ops.JOIN_EARLY)
+    assert [(op.numbers, op.strings, op.where) for op in early] == [
+        (op.numbers, op.strings, op.where) for op in joins[1:]
+    ]
+    assert plan.ops[: 1 + len(early) + len(joins)] == [the(plan, ops.NON_DUMPABLE), *early, *joins]
     assert not chosen(plan, ops.NEW_USER)
     assert the(plan, ops.BECOME).numbers == (0, 0)
 

@@ -19,6 +19,7 @@ from tests.user.boxes import (
     set_namespaces,
 )
 from tests.user.bundles import base_config
+from tests.user.bundles import own as own_ids
 
 FILES = {
     "pid": "pid",
@@ -424,6 +425,39 @@ def test_the_network_of_an_engine_that_is_in_a_user_namespace_itself(box):
     assert seen["network"] == f"net:[{lines[1]}]"
     assert sorted(lines[10:12]) == ["extra", "lo"]
     assert maps(lines[12:]) == [(0, box.user.uid, 1)]
+
+
+@pytest.mark.parametrize("kind", ["network", "ipc", "uts", "pid", "time"])
+def test_a_namespace_that_is_the_callers_own_is_shared(box, kind):
+    """No rights over it are needed to stay in it."""
+    config = base_config()
+    new = [each for each in ("pid", "network", "ipc", "uts", "mount") if each != kind]
+    set_namespaces(config, *new, **{kind: f"/proc/self/ns/{FILES[kind]}"})
+    done = box.run(config, LINKS)
+    assert (done.returncode, done.stderr) == (0, "")
+    seen = inside(done.stdout.splitlines())
+    assert {each for each in FILES if seen[each] == own(each)} >= {kind}
+    assert {each for each in FILES if seen[each] != own(each)} >= {*new, "user"}
+
+
+def test_a_namespace_that_the_joined_user_namespace_does_not_own(box):
+    """Root of a user namespace joins one that it has made in there, and a network of its own."""
+    config = base_config()
+    (namespaces := box.user.tmp / "ns").mkdir()
+    own_ids(box.user, namespaces)
+    set_namespaces(config, "pid", "ipc", "uts", "mount", user=str(namespaces / "user"), network=str(namespaces / "net"))
+    config["mounts"][2]["options"].remove("gid=5")
+    script = (
+        f"set -e; cd {namespaces}; touch user net; mkfifo ready end",
+        "unshare --net sh -c 'mount --bind /proc/self/ns/net net'",
+        "unshare --user --map-root-user sh -c 'echo >ready; read line <end' & read line <ready",
+        'mount --bind /proc/$!/ns/user user; echo >end; wait; stat -Lc %i user net; exec "$@"',
+    )
+    words = ["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "sh", "-c", "\n".join(script), "sh"]
+    box.command[:0] = words
+    user, network, *lines = box.lines(config, LINKS)
+    seen = inside(lines)
+    assert (seen["user"], seen["network"]) == (f"user:[{user}]", f"net:[{network}]")
 
 
 @pytest.mark.parametrize(
