@@ -43,7 +43,7 @@ def version(options: Options) -> str:
     if name == _CRUN:
         from rootless.container.store import state_root
 
-        lines.append(f"rundir: {state_root(options.root)}")
+        lines.append(f"rundir: {state_root(options.root).path}")
     lines.append(f"spec: {OCI_VERSION}")
     if name == _CRUN:
         from rootless.container.features import words
@@ -75,7 +75,7 @@ def worded(error: RootlessError, options: Options) -> RootlessError:
         return error
     from rootless.container.store import state_root
 
-    path = f"{state_root(options.root)}/{options.container}/status"
+    path = f"{state_root(options.root).path}/{options.container}/status"
     cause = "No such file or directory"
     return RootlessError(
         f"error opening file `{path}`", cause=cause, fix=error.fix, code=error.code, status=error.status

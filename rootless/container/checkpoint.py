@@ -190,8 +190,7 @@ def _restore(
     state: dict[str, Any] = noted["state"]
     state |= {"id": options.container, "bundle": bundle.directory, "rootfs": bundle.rootfs}
     criu.run_on_root(words, state, 1 if network else 0)
-    with open(pid_file, encoding="ascii") as file:
-        pid = int(file.read())
+    pid = int(entry.content("criu.pid"))
     try:
         process = Process.read(pid)
         state |= {"pid": pid, "startTime": process.start_time if process else 0, "bootId": boot_id(), "status": CREATED}

@@ -8,7 +8,7 @@ from rootless.container import store
 from rootless.container.give_back import PERHAPS, SURE
 from rootless.container.lifecycle import boot_id
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.paths import normal, parent
+from rootless.paths import normal
 from rootless.plan.cgroups import CGROUPFS, DEVICES_PLACE, PLACE, SYSTEMD, is_unlimited
 
 TYPE_CHECKING = False
@@ -117,12 +117,11 @@ def _refuse_anothers(wanted: Cgroup, entry: Entry) -> None:
     Raises:
         RootlessError: `RL-CGROUP`, with whose it is.
     """
-    root = parent(entry.path)
-    for container_id in store.ids(root):
+    for container_id in store.ids(entry.root):
         if container_id == entry.container_id:
             continue
         try:
-            with store.find(root, container_id, lock=False) as other:
+            with store.find(entry.root, container_id, lock=False) as other:
                 state = other.read() or {}
         except RootlessError:
             continue  # it went away meanwhile, or nobody can tell what it has

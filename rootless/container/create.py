@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from rootless.bundle.load import Bundle
     from rootless.container.entry import Entry
+    from rootless.container.store import StateRoot
     from rootless.launch.sockets import PidfdReceiver
     from rootless.plan.options import Options
     from rootless.plan.plan import Plan
@@ -28,8 +29,8 @@ _PIDFD_RECEIVER = "run.oci.pidfd_receiver"
 """Annotation: what --pidfd-socket says (crun)."""
 
 
-def plan_for(options: Options) -> tuple[Bundle, Plan]:
-    """Read the bundle and the host, and compile the Plan. Nothing is changed.
+def plan_for(options: Options) -> tuple[Bundle, Plan, StateRoot]:
+    """Read the bundle and the host, and compile the Plan; open the state directory. Nothing is changed.
 
     Raises:
         RootlessError: the bundle is wrong, or cannot be run here.
@@ -42,24 +43,24 @@ def plan_for(options: Options) -> tuple[Bundle, Plan]:
         take_over(options)
     if options.publish or options.add_host or options.dns or options.dns_search:
         options.network = options.network or "auto"  # who says these wants one
+    options.preserve_fds = preserve_descriptors(options.preserve_fds)
+    root = store.state_root(options.root)
     options.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
     if options.network:
         from rootless.container.networking import look_up
 
-        look_up(options)
-    plan = compile_plan(bundle, facts.read(), options)
-    options.preserve_fds = preserve_descriptors(options.preserve_fds)
-    return bundle, plan
+        look_up(options, root)
+    return bundle, compile_plan(bundle, facts.read(), options), root
 
 
 def create(options: Options) -> None:
     """Make a container that waits for `start`; its process stays when this one ends."""
     from rootless.container.console import connect
 
-    bundle, plan = plan_for(options)
+    bundle, plan, root = plan_for(options)
     console = connect(options.console_socket, plan)
     launch = None
-    entry = store.claim(store.state_root(options.root), options.container)
+    entry = store.claim(root, options.container)
     try:
         prepare(plan)
         launch = make(options, bundle, plan, entry, start=entry.listen(), console=console)

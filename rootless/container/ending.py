@@ -10,7 +10,6 @@ import select
 
 from rootless.container.lifecycle import STOPPED, open_process
 from rootless.errors import RootlessError
-from rootless.paths import parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def _end_network(entry: Entry, state: dict[str, Any] | None) -> None:
     if state and "network" in state:
         from rootless.container import networking
 
-        networking.end(parent(entry.path), state)
+        networking.end(entry.root, state)
 
 
 def _poststop(state: dict[str, Any] | None) -> None:

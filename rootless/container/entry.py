@@ -14,6 +14,7 @@ Everything in it is used through its descriptor.
 from __future__ import annotations
 
 import posix
+import stat
 
 from rootless import files, log
 from rootless.bundle import jsontext
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Self
 
+    from rootless.container.store import StateRoot
+
 _OTHERS = 0o077
+NOT_AGED = stat.S_ISVTX
+"""On a file: systemd-tmpfiles leaves it in /tmp, however old it is (XDG Base Directory Specification)."""
 _STATE = "state.json"
 _CONFIG = "config.json"
 _SHAPE = {
@@ -58,17 +63,24 @@ class Entry:
     """The directory of one container, open and locked until close().
 
     Attributes:
+        root: the directory that it is in.
         container_id: its id.
-        path: the directory.
+        path: the directory, for messages and for programs that need a name.
         fd: its descriptor; open until close().
     """
 
-    __slots__ = ("container_id", "fd", "path")
+    __slots__ = ("container_id", "fd", "path", "root")
 
-    def __init__(self, root: str, container_id: str, fd: int) -> None:
+    def __init__(self, root: StateRoot, container_id: str, fd: int) -> None:
+        self.root = root
         self.container_id = container_id
-        self.path = f"{root}/{container_id}"
+        self.path = f"{root.path}/{container_id}"
         self.fd = fd
+
+    @property
+    def place(self) -> str:
+        """The directory by its descriptor, until close(): a path for this process, and for children of its user."""
+        return f"/proc/{posix.getpid()}/fd/{self.fd}"
 
     def read(self) -> dict[str, Any] | None:
         """Return what state.json says, or None where there is none."""
@@ -101,12 +113,22 @@ class Entry:
             )
         return state
 
+    def content(self, name: str) -> bytes:
+        """Return what is in a file of the directory.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with open(posix.open(name, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=self.fd), "rb", buffering=0) as file:
+            return file.read()
+
     def put(self, name: str, content: bytes, mode: int = 0o600) -> None:
         """Write a file in the directory, in place if it is there.
 
         Raises:
             RootlessError: `RL-STATE`: it cannot be written.
         """
+        mode |= NOT_AGED
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
         try:
             with open(posix.open(name, flags, mode, dir_fd=self.fd), "wb") as file:
@@ -133,8 +155,7 @@ class Entry:
         """Return the config.json that the container was made from; it was checked then."""
         path = f"{self.path}/{_CONFIG}"
         try:
-            with open(path, "rb", buffering=0) as file:
-                config = jsontext.parse(file.read(), path)
+            config = jsontext.parse(self.content(_CONFIG), path)
         except OSError as error:
             raise unusable(path, error) from None
         return config if isinstance(config, dict) else {}
@@ -145,6 +166,7 @@ class Entry:
 
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
+            posix.fchmod(listener.fileno(), NOT_AGED | 0o600)  # bind(2) gives it to the file
             listener.bind(self.socket_path())
         except OSError as error:
             raise unusable(self.path, error) from None
@@ -187,8 +209,7 @@ class Entry:
     def _leave_resctrl(self) -> None:
         from rootless.launch import resctrl
 
-        with open(f"{self.path}/{_RESCTRL}", "rb", buffering=0) as file:
-            resctrl.leave(file.read().decode("utf-8", "surrogateescape").splitlines())
+        resctrl.leave(self.content(_RESCTRL).decode("utf-8", "surrogateescape").splitlines())
 
     def note_cgroup(self, text: str) -> None:
         """Note the cgroup that is about to be made for the container; give_back.py knows the text."""
@@ -197,8 +218,7 @@ class Entry:
     def _give_back_cgroup(self) -> None:
         from rootless.container.give_back import give_back
 
-        with open(f"{self.path}/{_CGROUP}", "rb", buffering=0) as file:
-            note = file.read().decode("utf-8", "surrogateescape")
+        note = self.content(_CGROUP).decode("utf-8", "surrogateescape")
         try:
             give_back(note)
         except OSError as error:
@@ -213,7 +233,7 @@ class Entry:
         """Remove the directory; the id is free again."""
         self.clear()
         try:
-            posix.rmdir(self.path)
+            posix.rmdir(self.container_id, dir_fd=self.root.fd)
         except FileNotFoundError:
             return
         except OSError as error:

@@ -43,7 +43,7 @@ def explain(options: Options) -> str:
     """
     options.container = options.container or "explained"
     options.network = options.network or AUTO
-    bundle, plan = plan_for(options)
+    bundle, plan, _ = plan_for(options)
     if options.json:
         from rootless.bundle.jsontext import render
 

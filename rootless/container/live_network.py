@@ -12,8 +12,9 @@ import errno
 import fcntl
 import posix
 
-from rootless import files, log, paths
+from rootless import files, log
 from rootless.bundle import jsontext
+from rootless.container.entry import NOT_AGED
 from rootless.container.lifecycle import boot_id, identity, is_there
 from rootless.container.serving import await_end, end
 from rootless.errors import EXHAUSTED, RootlessError
@@ -28,12 +29,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
+    from rootless.container.store import StateRoot
     from rootless.plan.network import Network
     from rootless.plan.shared_network import Shared
 
 _RUNNING = "@networks"
 """Beside the containers; none can have that name."""
 _STATE = "state.json"
+_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _PORT = "m"
 """A port of the bridge is called so, and by the number of its member."""
 _INSIDE = "eth0"
@@ -52,23 +55,26 @@ class LiveNetwork:
 
     Attributes:
         name: the network's.
-        path, fd: the directory.
+        path: the directory, for programs that need a name.
+        fd: its descriptor.
         state: `bootId`, `keeper` and `helper` as [process, start time], `members` by the container's id.
     """
 
-    def __init__(self, root: str, name: str) -> None:
+    def __init__(self, root: StateRoot, name: str) -> None:
         """Open it, waiting for whoever changes it.
 
         Raises:
             OSError: it cannot be made.
         """
         self.name = name
-        self.path = f"{root}/{_RUNNING}/{name}"
+        self.path = f"{root.path}/{_RUNNING}/{name}"
+        self._root = root
         _release(self.path)
         while True:
-            files.make_private(self.path)
+            for directory in (_RUNNING, f"{_RUNNING}/{name}"):
+                _make(directory, root)
             try:
-                self.fd = _held[self.path] = posix.open(self.path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+                self.fd = _held[self.path] = posix.open(f"{_RUNNING}/{name}", _DIRECTORY, dir_fd=root.fd)
             except FileNotFoundError:  # somebody removes it just now
                 continue
             fcntl.flock(self.fd, fcntl.LOCK_EX)
@@ -77,7 +83,7 @@ class LiveNetwork:
             _release(self.path)  # somebody has removed it meanwhile
         self.state: dict[str, Any] = {"members": {}}
         try:
-            with open(f"{self.path}/{_STATE}", "rb", buffering=0) as file:
+            with open(f"{self.place}/{_STATE}", "rb", buffering=0) as file:
                 found = jsontext.parse(file.read(), self.path)
         except (FileNotFoundError, RootlessError):
             found = None
@@ -85,10 +91,15 @@ class LiveNetwork:
             self.state = found
 
     @property
+    def place(self) -> str:
+        """The directory by its descriptor, until close(): a path for this process, and for children of its user."""
+        return f"/proc/{posix.getpid()}/fd/{self.fd}"
+
+    @property
     def members(self) -> dict[str, Any]:
         """The containers in it, by their ids.
 
-        Each has its `number`, `addresses` and `names`; `hosts`, a file, and `base`, what is in that before the others.
+        Each has its `number`, `addresses` and `names`, and `base`, what is in its hosts file before the others.
         """
         members: dict[str, Any] = self.state["members"]
         return members
@@ -96,7 +107,7 @@ class LiveNetwork:
     def write(self) -> None:
         """Note what there is."""
         self.state["bootId"] = boot_id()
-        files.put(f"{self.path}/{_STATE}", jsontext.render(self.state, None).encode(), 0o600)
+        files.put(_STATE, jsontext.render(self.state, None).encode(), NOT_AGED | 0o600, dir_fd=self.fd)
 
     def alive(self, name: str) -> bool:
         """Whether the process that is noted as `name` is there."""
@@ -128,8 +139,8 @@ class LiveNetwork:
         self.state["members"] = {each: member for each, member in self.present().items() if each not in ended}
         if self.alive("helper"):
             try:
-                members = self.members.values()
-                hostfwd.keep_only(f"{self.path}/{SOCKET}", {each for member in members for each in member["addresses"]})
+                wanted = {each for member in self.members.values() for each in member["addresses"]}
+                hostfwd.keep_only(f"{self.place}/{SOCKET}", wanted)
             except OSError as error:
                 log.warning(f"network {self.name}: ports of the host stay published: {error}")
 
@@ -141,7 +152,8 @@ class LiveNetwork:
                 f"{address} {other['names']}\n" for other in others for address in other["addresses"]
             )
             try:
-                fd = posix.open(member["hosts"], posix.O_WRONLY | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC)
+                flags = posix.O_WRONLY | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC
+                fd = posix.open(f"{container_id}/hosts", flags, dir_fd=self._root.fd)
             except OSError:
                 continue  # it is being deleted, or its root has taken that into its own hands
             with open(fd, "wb") as file:
@@ -157,7 +169,7 @@ class LiveNetwork:
         self.end_serving()
         for name in posix.listdir(self.fd):
             posix.unlink(name, dir_fd=self.fd)
-        posix.rmdir(self.path)
+        posix.rmdir(f"{_RUNNING}/{self.name}", dir_fd=self._root.fd)
 
     def close(self) -> None:
         """Let others have it."""
@@ -174,7 +186,7 @@ class LiveNetwork:
             raise unusable(self.name, error) from None
 
 
-def join(network: Network, root: str, container_id: str, kept_by: Keeper) -> dict[str, Any]:
+def join(network: Network, root: StateRoot, container_id: str, kept_by: Keeper) -> dict[str, Any]:
     """Make a container a member; return what its state holds of that.
 
     Args:
@@ -209,7 +221,7 @@ def join(network: Network, root: str, container_id: str, kept_by: Keeper) -> dic
                 keeper.kill()
         base = names.hosts(network.names, member["addresses"], "")
         own = " ".join(dict.fromkeys((container_id, *network.names.own)))
-        live.members[container_id] = member | {"names": own, "base": base, "hosts": f"{root}/{container_id}/hosts"}
+        live.members[container_id] = member | {"names": own, "base": base}
         live.write()
         live.tell_members()
     return {
@@ -229,7 +241,7 @@ def _start(live: LiveNetwork, network: Network, shared: Shared) -> Keeper:
         live.state["keeper"] = identity(keeper.pid)
         helper = shared.helper(network.host)
         if helper:
-            program = Program(helper, network, keeper, live.path)
+            program = Program(helper, network, keeper, live.place)
             program.await_ready()
             links.plug_in(keeper.netlink, LINK)
             live.state["helper"] = identity(program.pid)
@@ -255,12 +267,12 @@ def _connect(live: LiveNetwork, network: Network, shared: Shared, keeper: Keeper
     for address, prefix, gateway in addresses:
         links.settle(kept_by.netlink, address, prefix, gateway)
     if network.ports:
-        hostfwd.add(f"{live.path}/{SOCKET}", network.ports, addresses[0][0])
+        hostfwd.add(f"{live.place}/{SOCKET}", network.ports, addresses[0][0])
         backlog.lengthen(live.state["helper"][0])
     return {"number": number, "addresses": [address for address, _, _ in addresses]}
 
 
-def leave(root: str, name: str, container_id: str) -> None:
+def leave(root: StateRoot, name: str, container_id: str) -> None:
     """Forget a member that has ended; what is left of a network without members goes too."""
     for _ in range(2):
         if not exists(root, name):
@@ -278,7 +290,7 @@ def leave(root: str, name: str, container_id: str) -> None:
         await_end(live.state["keeper"])
 
 
-def forget_the_dead(root: str, name: str) -> None:
+def forget_the_dead(root: StateRoot, name: str) -> None:
     """Take back the ports of the host that led to members which have ended."""
     if exists(root, name):
         with opened(root, name) as live:
@@ -292,12 +304,23 @@ def _release(path: str) -> None:
         posix.close(fd)
 
 
-def exists(root: str, name: str) -> bool:
+def _make(directory: str, root: StateRoot) -> None:
+    try:
+        posix.mkdir(directory, 0o700, dir_fd=root.fd)
+    except FileExistsError:
+        return
+
+
+def exists(root: StateRoot, name: str) -> bool:
     """Whether there may be anything of a network."""
-    return paths.exists(f"{root}/{_RUNNING}/{name}")
+    try:
+        posix.stat(f"{_RUNNING}/{name}", dir_fd=root.fd)
+    except OSError:
+        return False
+    return True
 
 
-def opened(root: str, name: str) -> LiveNetwork:
+def opened(root: StateRoot, name: str) -> LiveNetwork:
     """Return a network, locked.
 
     Raises:

@@ -13,7 +13,6 @@ from rootless.network import addresses
 from rootless.network.hostports import reserve
 from rootless.network.keeper import Keeper
 from rootless.network.programs import Program
-from rootless.paths import parent
 from rootless.plan import names
 from rootless.plan.keepers import keeper
 from rootless.plan.network import AUTO, CONTAINER, HOST, NONE, SHARED, Network
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.container.entry import Entry
+    from rootless.container.store import StateRoot
     from rootless.plan.options import Options
     from rootless.plan.ports import Port
 
@@ -33,15 +33,14 @@ _RESOLVER = "resolv.conf"
 _HOSTS = "hosts"
 
 
-def look_up(options: Options) -> None:
+def look_up(options: Options, root: StateRoot) -> None:
     """Find what --network names, before anything is planned.
 
     Raises:
         RootlessError: there is no such container or network, or it does not run.
     """
-    root = store.state_root(options.root)
     kind, _, rest = options.network.partition(":")
-    options.network_files = f"{root}/{options.container}"
+    options.network_files = f"{root.path}/{options.container}"
     if kind == CONTAINER:
         with store.find(root, rest, lock=False) as entry:
             state = entry.read()
@@ -83,8 +82,8 @@ class Attachment:
             if network.shared:
                 from rootless.container import live_network
 
-                live_network.forget_the_dead(parent(entry.path), network.shared.name)
-            reserve(network.ports, network.host.first_port, lambda port: _publisher(port, parent(entry.path)))
+                live_network.forget_the_dead(entry.root, network.shared.name)
+            reserve(network.ports, network.host.first_port, lambda port: _publisher(port, entry.root))
         self._told = state["network"] = {"mode": network.mode, "reason": network.why}
         if network.of or network.shared:
             self._told["of"] = network.of or (network.shared and network.shared.name)
@@ -109,7 +108,7 @@ class Attachment:
         self._program = None
         while self._helpers and not self._program:
             try:
-                self._program = Program(self._helpers[0], self._network, kept_by, self._entry.path)
+                self._program = Program(self._helpers[0], self._network, kept_by, self._entry.place)
             except RootlessError as error:
                 self._give_up(error)
 
@@ -180,7 +179,7 @@ class Attachment:
         from rootless.container import live_network
 
         self._told["keeper"] = identity(kept_by.pid)
-        self._told |= live_network.join(self._network, parent(self._entry.path), self._entry.container_id, kept_by)
+        self._told |= live_network.join(self._network, self._entry.root, self._entry.container_id, kept_by)
         kept_by.go_on()
 
     def _write_files(self, helper: Helper | None, own: Sequence[str] = ()) -> None:
@@ -210,7 +209,7 @@ class Attachment:
         files.let_go(self, "_process")
 
 
-def _publisher(port: Port, root: str) -> str:
+def _publisher(port: Port, root: StateRoot) -> str:
     """Return the container that has published a port of the host and may still have it; empty when none has."""
     for container_id in store.ids(root):
         try:
@@ -228,7 +227,7 @@ def _publisher(port: Port, root: str) -> str:
     return ""
 
 
-def end(root: str, state: dict[str, Any]) -> None:
+def end(root: StateRoot, state: dict[str, Any]) -> None:
     """End what serves the network of a container that has ended, and wait until ports of the host are free."""
     told = state["network"]
     if state["bootId"] != boot_id():

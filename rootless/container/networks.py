@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from rootless.container.store import StateRoot
     from rootless.plan.options import Options
 
 _WORDS = (AUTO, NONE, HOST, SLIRP, PASTA, CONTAINER)
@@ -178,7 +179,7 @@ def listed(options: Options) -> list[dict[str, Any]]:
     return list(_described(state_root(options.root), chosen))
 
 
-def _described(root: str, chosen: list[str]) -> Iterator[dict[str, Any]]:
+def _described(root: StateRoot, chosen: list[str]) -> Iterator[dict[str, Any]]:
     for name in chosen:
         shared = find(name)
         members = {}

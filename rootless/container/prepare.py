@@ -36,7 +36,7 @@ def load_filter(plan: Plan) -> None:
 def cache_directory() -> str:
     """Return where the cache of compiled seccomp filters lies; nothing when the caller has no directory for state."""
     try:
-        return state_root("")  # of all that the user runs, by whatever --root
+        return state_root("").path  # of all that the user runs, by whatever --root
     except RootlessError:
         return ""
 

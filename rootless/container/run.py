@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.container.entry import Entry
     from rootless.container.service import Reports
+    from rootless.container.store import StateRoot
     from rootless.launch.protocol import Launch
     from rootless.plan.options import Options
 
@@ -23,9 +24,8 @@ def run(options: Options) -> int:
     """Create and start a container; unless detached, wait for its program, remove it, and return its exit status."""
     from rootless.container.foreground import attend, catch_signals, copy_size
 
-    bundle, plan = plan_for(options)
+    bundle, plan, root = plan_for(options)
     console = Console.for_run(options, plan)
-    root = store.state_root(options.root)
     launch = None
     entry = store.claim(root, options.container)
     try:
@@ -94,7 +94,7 @@ def _start(launch: Launch, entry: Entry) -> Reports | None:
     return starting.reports
 
 
-def _end(launch: Launch, root: str, container_id: str) -> None:
+def _end(launch: Launch, root: StateRoot, container_id: str) -> None:
     """End the container after a failure, at least its first process; the failure is what the caller is to be told."""
     try:
         with store.find(root, container_id, lock=False) as entry:
@@ -107,7 +107,7 @@ def _end(launch: Launch, root: str, container_id: str) -> None:
         launch.kill()
 
 
-def remove_ended(root: str, container_id: str) -> None:
+def remove_ended(root: StateRoot, container_id: str) -> None:
     """Remove what a foreground container leaves, unless somebody else did. The exit status is the program's anyway."""
     try:
         with store.find(root, container_id) as entry:

@@ -1,7 +1,8 @@
 """Containers on disk: one directory each, named by the id; entry.py has what is in it.
 
-A lock on the directory is held by whoever changes it. A directory without state.json that nobody holds is what a killed
-`create` left: the next use of the id clears it away.
+Everything is reached from a descriptor of the directory that holds them. A command that changes a container has a lock
+on its directory. One without state.json whose lock is free is what a killed `create` left: the next use of the id
+clears it away.
 """
 
 from __future__ import annotations
@@ -18,29 +19,95 @@ from rootless.errors import RootlessError
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 LONGEST_ID = 255
 """A file name has no more bytes."""
+_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
-def state_root(asked: str) -> str:
+class StateRoot:
+    """The directory that holds the containers of one user, opened once for all that a command does below it.
+
+    Where it lies, other users may be able to make a directory of the same name, or to exchange it, at any time.
+
+    Attributes:
+        path: its name, for messages and for programs that need one.
+        fd: its descriptor, or -1 while there is no such directory.
+    """
+
+    __slots__ = ("fd", "path")
+    forbidden = stat.S_IWGRP | stat.S_IWOTH
+    """Permissions of others with which it is not the caller's alone."""
+
+    def __init__(self, path: str) -> None:
+        """Open it, if it is there.
+
+        Raises:
+            RootlessError: `RL-STATE`: it is not the caller's alone, or cannot be opened.
+        """
+        self.path = path
+        self.fd = -1
+        try:
+            self._open()
+        except FileNotFoundError:
+            return
+        except PermissionError as error:
+            from rootless.container.fallback import closed
+
+            raise closed(path, error) from None
+        except OSError as error:
+            raise unusable(path, error) from None
+
+    def make(self) -> None:
+        """Make it, if it is not there.
+
+        Raises:
+            RootlessError: `RL-STATE`: it cannot be made, or is not the caller's alone.
+        """
+        if self.fd < 0:
+            try:
+                files.make_private(self.path)
+                self._open()
+            except OSError as error:
+                raise unusable(self.path, error) from None
+
+    def _open(self) -> None:
+        try:
+            fd = posix.open(self.path, _DIRECTORY)
+        except NotADirectoryError:
+            from rootless.container.fallback import followed
+
+            self.path = followed(self.path)
+            fd = posix.open(self.path, _DIRECTORY)
+        status = posix.fstat(fd)
+        if status.st_uid == posix.geteuid() and not status.st_mode & self.forbidden:
+            self.fd = fd
+            return
+        posix.close(fd)
+        from rootless.container.fallback import not_the_callers
+
+        raise not_the_callers(self.path, status)
+
+
+def state_root(asked: str) -> StateRoot:
     """Return the directory that holds the containers of this user.
 
     XDG_RUNTIME_DIR is not there on batch nodes, after su, or belongs to somebody else: it is used only when it is the
     caller's own, and there is a way without it.
+
+    Raises:
+        RootlessError: `RL-STATE`: it is not the caller's alone, or cannot be opened.
     """
     if asked:
-        return paths.absolute(asked)
+        return StateRoot(paths.absolute(asked))
     uid = posix.geteuid()
-    if uid == 0 and _owned("/run", 0) and posix.access("/run", posix.W_OK) and not paths.variable("XDG_RUNTIME_DIR"):
-        return "/run/rootless"
-    for directory in (paths.variable("XDG_RUNTIME_DIR"), f"/run/user/{uid}"):
-        if directory.startswith("/") and _owned(directory, uid):
-            return f"{directory}/rootless"
-    fallback = f"/tmp/rootless-{uid}"  # noqa: S108 - used only when it is the user's own, and no link to elsewhere
-    try:
-        if posix.lstat(fallback).st_uid != uid:
-            raise _foreign(fallback)
-    except FileNotFoundError:
-        pass  # whoever makes a container makes it, and looks again
-    return fallback
+    given = paths.variable("XDG_RUNTIME_DIR")
+    if given.startswith("/") and owned(given, uid):
+        return StateRoot(f"{given}/rootless")
+    if uid == 0 and owned("/run", 0) and posix.access("/run", posix.W_OK):
+        return StateRoot("/run/rootless")
+    if owned(f"/run/user/{uid}", uid):
+        return StateRoot(f"/run/user/{uid}/rootless")
+    from rootless.container.fallback import fallback
+
+    return fallback(uid)
 
 
 def is_id(text: str) -> bool:
@@ -63,21 +130,20 @@ def check_id(container_id: str) -> None:
         )
 
 
-def claim(root: str, container_id: str) -> Entry:
+def claim(root: StateRoot, container_id: str) -> Entry:
     """Take an id that nobody has, atomically.
 
     Raises:
         RootlessError: `RL-EXISTS`, or the directory cannot be made or is somebody else's.
     """
     check_id(container_id)
-    _make_root(root)
-    path = f"{root}/{container_id}"
+    root.make()
     entry = None
     made: bool | None = False
     try:
         while entry is None:
             made, before = None, made  # a signal may come before it is known
-            made = _make(path) or before
+            made = _make(root, container_id) or before
             # Whoever has the lock on what lies at the path has the id; who made the directory does not matter.
             entry = _open(root, container_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
         taken = entry.read() is not None
@@ -87,7 +153,7 @@ def claim(root: str, container_id: str) -> Entry:
         raise _taken(container_id) from None
     except BaseException:
         if made is not False:
-            _withdraw(path, sure=bool(made))
+            _withdraw(root, container_id, sure=bool(made))
         if entry:
             entry.close()
         raise
@@ -97,14 +163,14 @@ def claim(root: str, container_id: str) -> Entry:
     return entry
 
 
-def find(root: str, container_id: str, *, lock: bool = True) -> Entry:
+def find(root: StateRoot, container_id: str, *, lock: bool = True) -> Entry:
     """Open the directory of a container, waiting for whoever changes it.
 
     Raises:
         RootlessError: `RL-NOT-FOUND`: there is none.
     """
     check_id(container_id)
-    entry = _open(root, container_id, fcntl.LOCK_EX if lock else 0)
+    entry = _open(root, container_id, fcntl.LOCK_EX if lock else 0) if root.fd >= 0 else None
     if entry is None:
         raise RootlessError(
             f"container {container_id}",
@@ -115,38 +181,39 @@ def find(root: str, container_id: str, *, lock: bool = True) -> Entry:
     return entry
 
 
-def ids(root: str) -> list[str]:
+def ids(root: StateRoot) -> list[str]:
     """Return the ids in `root`, sorted; none where there is no such directory."""
-    try:
-        names = posix.listdir(root)
-    except FileNotFoundError:
+    if root.fd < 0:
         return []
+    try:
+        names = posix.listdir(root.fd)
     except OSError as error:
-        raise unusable(root, error) from None
+        raise unusable(root.path, error) from None
     return sorted(name for name in names if _ID_CHARACTERS.issuperset(name))
 
 
-def _make(path: str) -> bool:
+def _make(root: StateRoot, container_id: str) -> bool:
     """Make the directory of a container; return whether it was not there."""
     try:
-        posix.mkdir(path, 0o700)
+        posix.mkdir(container_id, 0o700, dir_fd=root.fd)
     except FileExistsError:
-        if _is_no_directory(path):
+        if _is_no_directory(root, container_id):
+            path = f"{root.path}/{container_id}"
             raise unusable(path, NotADirectoryError(errno.ENOTDIR, posix.strerror(errno.ENOTDIR))) from None
         return False
     except OSError as error:
-        raise unusable(paths.parent(path), error) from None
+        raise unusable(root.path, error) from None
     return True
 
 
-def _withdraw(path: str, *, sure: bool) -> None:
+def _withdraw(root: StateRoot, container_id: str, *, sure: bool) -> None:
     """Remove a directory that was just made and is of no use; if that is not sure, only where nobody has its lock."""
     fd = -1
     try:
         if not sure:
-            fd = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+            fd = posix.open(container_id, _DIRECTORY, dir_fd=root.fd)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        posix.rmdir(path)  # of whoever uses it, it is not empty
+        posix.rmdir(container_id, dir_fd=root.fd)  # of whoever uses it, it is not empty
     except OSError:
         return
     finally:
@@ -154,37 +221,25 @@ def _withdraw(path: str, *, sure: bool) -> None:
             posix.close(fd)
 
 
-def _is_no_directory(path: str) -> bool:
+def _is_no_directory(root: StateRoot, container_id: str) -> bool:
     try:
-        return not stat.S_ISDIR(posix.lstat(path).st_mode)
+        return not stat.S_ISDIR(posix.stat(container_id, dir_fd=root.fd, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
 
 
-def _make_root(root: str) -> None:
-    try:
-        files.make_private(root)
-        owner, link_owner = posix.stat(root).st_uid, posix.lstat(root).st_uid
-    except OSError as error:
-        raise unusable(root, error) from None
-    uid = posix.geteuid()
-    if uid != 0 and (owner != uid or link_owner not in (uid, 0)):
-        raise _foreign(root)
-
-
-def _open(root: str, container_id: str, lock: int) -> Entry | None:
+def _open(root: StateRoot, container_id: str, lock: int) -> Entry | None:
     """Open and lock; None when it is not there, or was removed while waiting for the lock.
 
     Raises:
         BlockingIOError: LOCK_NB was asked, and somebody has the lock.
     """
-    path = f"{root}/{container_id}"
     try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        fd = posix.open(container_id, _DIRECTORY, dir_fd=root.fd)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise unusable(path, error) from None
+        raise unusable(f"{root.path}/{container_id}", error) from None
     if lock:
         try:
             fcntl.flock(fd, lock)
@@ -193,19 +248,20 @@ def _open(root: str, container_id: str, lock: int) -> Entry | None:
             raise
         except OSError as error:
             posix.close(fd)
-            raise unusable(path, error) from None
+            raise unusable(f"{root.path}/{container_id}", error) from None
         if posix.fstat(fd).st_nlink == 0:
             posix.close(fd)
             return None
     return Entry(root, container_id, fd)
 
 
-def _owned(directory: str, uid: int) -> bool:
+def owned(directory: str, uid: int) -> bool:
+    """Whether a directory is this user's, and not everybody's to write to."""
     try:
         status = posix.stat(directory)
     except OSError:
         return False
-    return status.st_uid == uid and stat.S_ISDIR(status.st_mode)
+    return status.st_uid == uid and stat.S_ISDIR(status.st_mode) and not status.st_mode & stat.S_IWOTH
 
 
 def _taken(container_id: str) -> RootlessError:
@@ -214,13 +270,4 @@ def _taken(container_id: str) -> RootlessError:
         cause="container with given ID already exists",
         fix=f"choose another id, or remove it: rootless delete --force {container_id}",
         code="RL-EXISTS",
-    )
-
-
-def _foreign(root: str) -> RootlessError:
-    return RootlessError(
-        f"cannot keep state in {root}",
-        cause="it belongs to another user",
-        fix="give a directory of your own with --root, or set XDG_RUNTIME_DIR",
-        code="RL-STATE",
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from rootless.container.entry import Entry
     from rootless.container.starting import Starting
+    from rootless.container.store import StateRoot
     from rootless.plan.ops import Op
     from rootless.plan.options import Options
 
@@ -150,7 +151,7 @@ def delete(options: Options) -> None:
             destroy(entry, found)
 
 
-def _delete_by_force(root: str, container_id: str) -> None:
+def _delete_by_force(root: StateRoot, container_id: str) -> None:
     try:
         # without the lock first: who holds it may be waiting for the very process that has to go
         with store.find(root, container_id, lock=False) as entry:
@@ -193,7 +194,7 @@ def _operation_after_start(state: dict[str, Any], index: int) -> Op | None:
     return from_data(after["operations"][place]) if 0 <= place < len(after["operations"]) else None
 
 
-def _chosen(options: Options, root: str) -> list[str]:
+def _chosen(options: Options, root: StateRoot) -> list[str]:
     """Return the ids that the caller means."""
     if not options.regex:
         return [options.container]

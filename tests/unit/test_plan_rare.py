@@ -594,12 +594,12 @@ def test_what_was_made_in_resctrl_goes_with_the_directory_of_the_container(tmp_p
     made = [tmp_path / "gold/mon_groups/c1", tmp_path / "c1"]
     for directory in made:
         directory.mkdir(parents=True)
-    with store.claim(str(tmp_path / "state"), "c1") as entry:
+    with store.claim(store.StateRoot(str(tmp_path / "state")), "c1") as entry:
         entry.note_resctrl([])
         assert os.listdir(entry.path) == []
         entry.note_resctrl([str(directory) for directory in made])
     # whoever made the container was killed: the next one with its id clears away what it left
-    with store.claim(str(tmp_path / "state"), "c1") as entry:
+    with store.claim(store.StateRoot(str(tmp_path / "state")), "c1") as entry:
         assert not any(directory.exists() for directory in made)
         made[1].mkdir()
         entry.note_resctrl([str(made[1])])

@@ -31,6 +31,7 @@ from rootless.container.lifecycle import (
     shown,
     status,
 )
+from rootless.container.store import StateRoot
 from rootless.errors import RootlessError
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -68,59 +69,67 @@ def code_of(function, *arguments, **options):
     return caught.value.code
 
 
+def claim(root, container_id):
+    return store.claim(StateRoot(root), container_id)
+
+
+def find(root, container_id, **options):
+    return store.find(StateRoot(root), container_id, **options)
+
+
 # --- Ids --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["a", "n1.root.5.4294967291.0", "A_b-c+d.e", "...", "-x", "1", "x" * 255])
 def test_ids_that_are_names(root, name):
     store.check_id(name)
-    with store.claim(root, name):
-        assert store.ids(root) == [name]
+    with claim(root, name):
+        assert store.ids(StateRoot(root)) == [name]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/", "a b", "ü", "a\n", "a\0b", "x" * 256, "a:b", "*"])
 def test_ids_that_are_none(root, name):
-    for function in (store.claim, store.find):
+    for function in (claim, find):
         assert code_of(function, root, name) == "RL-ID"
     assert not os.path.exists(root)
 
 
 def test_ids_are_sorted_and_nothing_else_is_one(root):
-    assert store.ids(root) == []
+    assert store.ids(StateRoot(root)) == []
     for name in ("b", "a", "B", "not one"):
         os.makedirs(f"{root}/{name}")
-    assert store.ids(root) == ["B", "a", "b"]
+    assert store.ids(StateRoot(root)) == ["B", "a", "b"]
 
 
 # --- Claims -----------------------------------------------------------------------------------------------------------
 
 
 def test_an_id_is_free_again_once_removed(root):
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         entry.write(state())
         entry.remove()
-    assert store.ids(root) == []
-    with store.claim(root, "c1"):
-        assert store.ids(root) == ["c1"]
+    assert store.ids(StateRoot(root)) == []
+    with claim(root, "c1"):
+        assert store.ids(StateRoot(root)) == ["c1"]
 
 
 def test_the_directories_are_the_users_alone(root):
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         entry.write(state())
         assert [os.stat(path).st_mode & 0o777 for path in (root, entry.path)] == [0o700, 0o700]
         assert os.stat(f"{entry.path}/state.json").st_mode & 0o777 == 0o600
 
 
 def test_a_claim_that_is_held_is_taken_even_before_it_says_anything(root):
-    with store.claim(root, "c1"):
-        assert code_of(store.claim, root, "c1") == "RL-EXISTS"
+    with claim(root, "c1"):
+        assert code_of(claim, root, "c1") == "RL-EXISTS"
 
 
 def test_a_container_is_taken_after_its_command_has_ended(root):
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         entry.write(state())
     with pytest.raises(RootlessError, match="container with given ID already exists"):
-        store.claim(root, "c1")
+        claim(root, "c1")
 
 
 @pytest.mark.parametrize("left", [[], ["start.sock"], ["state.json.new", "start.sock"]])
@@ -128,7 +137,7 @@ def test_what_a_killed_create_left_is_cleared_away(root, left):
     os.makedirs(f"{root}/c1")
     for name in left:
         Path(f"{root}/c1/{name}").write_text("half")
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         assert os.listdir(entry.path) == []
         assert os.fstat(entry.fd).st_nlink > 0
 
@@ -136,14 +145,16 @@ def test_what_a_killed_create_left_is_cleared_away(root, left):
 def test_a_command_that_is_killed_lets_go_of_its_claim(root):
     """The lock is the process's: whatever ends it, the id is free."""
     script = (
-        "import sys; from rootless.container import store; store.claim(*sys.argv[1:]); print(1, flush=True); input()"
+        "import sys; from rootless.container import store\n"
+        "held = store.claim(store.StateRoot(sys.argv[1]), sys.argv[2])\n"
+        "print(1, flush=True); input()"
     )
     words = [sys.executable, "-c", script, root, "c1"]
     with subprocess.Popen(words, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"1\n"
-        assert code_of(store.claim, root, "c1") == "RL-EXISTS"
+        assert code_of(claim, root, "c1") == "RL-EXISTS"
         holder.kill()
-    with store.claim(root, "c1"):
+    with claim(root, "c1"):
         pass
 
 
@@ -161,7 +172,7 @@ def test_of_many_claims_at_once_exactly_one_wins(root, leftover):
             def attempt(name=name, barrier=barrier):
                 barrier.wait()
                 try:
-                    return store.claim(root, name)
+                    return claim(root, name)
                 except RootlessError as error:
                     return error.code
 
@@ -182,9 +193,9 @@ def waits_for_a_lock(path):
 
 
 def test_who_changes_a_container_waits_for_who_does(root):
-    entry = store.claim(root, "c1")
+    entry = claim(root, "c1")
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(store.find, root, "c1")
+        other = pool.submit(find, root, "c1")
         waits_for_a_lock(entry.path)
         entry.write(state())
         entry.close()
@@ -193,9 +204,9 @@ def test_who_changes_a_container_waits_for_who_does(root):
 
 
 def test_who_waits_for_a_container_that_is_removed_finds_none(root):
-    entry = store.claim(root, "c1")
+    entry = claim(root, "c1")
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(store.find, root, "c1")
+        other = pool.submit(find, root, "c1")
         waits_for_a_lock(entry.path)
         entry.remove()
         entry.close()
@@ -204,25 +215,25 @@ def test_who_waits_for_a_container_that_is_removed_finds_none(root):
 
 
 def test_looking_does_not_wait(root):
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         entry.write(state())
-        with store.find(root, "c1", lock=False) as other:
+        with find(root, "c1", lock=False) as other:
             assert other.read()["id"] == "c1"
 
 
 def test_an_unknown_container(root):
     for options in ({}, {"lock": False}):
-        assert code_of(store.find, root, "c1", **options) == "RL-NOT-FOUND"
+        assert code_of(find, root, "c1", **options) == "RL-NOT-FOUND"
     os.makedirs(root)
     Path(f"{root}/c1").write_text("a file")
-    assert code_of(store.find, root, "c1") == "RL-NOT-FOUND"
+    assert code_of(find, root, "c1") == "RL-NOT-FOUND"
 
 
 # --- What is written --------------------------------------------------------------------------------------------------
 
 
 def test_what_is_written_is_read(root):
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         assert entry.read() is None
         for number in range(3):
             wanted = state(annotations={"ü": "\n\U0001f600", "n": str(number)}, bundle="/a\udcffb")
@@ -231,7 +242,7 @@ def test_what_is_written_is_read(root):
 
 
 def test_a_reader_sees_all_of_a_state_or_the_one_before(root):
-    with store.claim(root, "c1") as entry, ThreadPoolExecutor(1) as pool:
+    with claim(root, "c1") as entry, ThreadPoolExecutor(1) as pool:
         entry.write(state(annotations={"x": "0" * 5000}))
         stop = threading.Event()
 
@@ -244,7 +255,7 @@ def test_a_reader_sees_all_of_a_state_or_the_one_before(root):
         writer = pool.submit(write)
         try:
             for _ in range(300):
-                with store.find(root, "c1", lock=False) as other:
+                with find(root, "c1", lock=False) as other:
                     text = other.read()["annotations"]["x"]
                     assert text == text[0] * 5000
         finally:
@@ -254,7 +265,7 @@ def test_a_reader_sees_all_of_a_state_or_the_one_before(root):
 
 def test_a_full_disk_leaves_the_state_as_it_was(root):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         before = state()
         entry.write(before)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
@@ -269,9 +280,9 @@ def test_a_full_disk_leaves_the_state_as_it_was(root):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"pid": "5"}'])
 def test_a_broken_state_says_so_and_how_to_get_rid_of_it(root, text):
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         Path(f"{entry.path}/state.json").write_text(text)
-    with store.find(root, "c1") as entry, pytest.raises(RootlessError) as caught:
+    with find(root, "c1") as entry, pytest.raises(RootlessError) as caught:
         entry.read()
     assert "state.json" in str(caught.value)
 
@@ -280,7 +291,7 @@ def test_a_broken_state_says_so_and_how_to_get_rid_of_it(root, text):
 def test_the_start_socket_is_reached_however_deep_it_lies(root, depth):
     """A sockaddr_un holds 107 bytes of a path."""
     root += f"/{'d' * 60}" * depth
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         assert not entry.has_socket()
         listener = entry.listen()
         assert entry.has_socket()
@@ -299,12 +310,12 @@ def test_the_start_socket_is_reached_however_deep_it_lies(root, depth):
 
 def test_the_directory_that_was_asked_for(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert store.state_root("here/../there") == f"{tmp_path}/there"
+    assert store.state_root("here/../there").path == f"{tmp_path}/there"
 
 
 def test_the_runtime_directory_of_the_user(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert store.state_root("") == f"{tmp_path}/rootless"
+    assert store.state_root("").path == f"{tmp_path}/rootless"
 
 
 @pytest.mark.parametrize("kind", ["relative", "missing", "file"])
@@ -312,7 +323,7 @@ def test_a_runtime_directory_that_is_none_is_not_used(monkeypatch, tmp_path, kin
     (tmp_path / "file").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "." if kind == "relative" else str(tmp_path / kind))
-    assert not store.state_root("").startswith((".", str(tmp_path)))
+    assert not store.state_root("").path.startswith((".", str(tmp_path)))
 
 
 def test_a_runtime_directory_of_somebody_else_is_not_used(monkeypatch, tmp_path):
@@ -320,7 +331,7 @@ def test_a_runtime_directory_of_somebody_else_is_not_used(monkeypatch, tmp_path)
     if os.geteuid() == 0:
         os.chown(tmp_path, 12345, 12345)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(somebody))
-    assert not store.state_root("").startswith(str(somebody))
+    assert not store.state_root("").path.startswith(str(somebody))
 
 
 def test_state_is_not_kept_in_a_directory_of_somebody_else(user, require_root):
@@ -337,7 +348,7 @@ def test_state_is_not_kept_in_a_directory_of_somebody_else(user, require_root):
         "import os, sys\n"
         "os.setgid(int(sys.argv[3])); os.setuid(int(sys.argv[2]))\n"
         "from rootless.container import store\n"
-        "store.claim(sys.argv[1], 'c1')\n"
+        "store.claim(store.StateRoot(sys.argv[1]), 'c1')\n"
     )
 
     def claimed(directory):
@@ -353,14 +364,14 @@ def test_state_is_not_kept_in_a_directory_of_somebody_else(user, require_root):
 @pytest.mark.parametrize("name", ["file", "file/below"])
 def test_a_directory_that_cannot_be_made(tmp_path, name):
     (tmp_path / "file").write_text("")
-    assert code_of(store.claim, str(tmp_path / name), "c1") == "RL-STATE"
+    assert code_of(claim, str(tmp_path / name), "c1") == "RL-STATE"
 
 
 def test_an_id_whose_place_is_taken_by_something_else(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("file", "link"):
-        assert code_of(store.claim, str(tmp_path), name) == "RL-STATE"
+        assert code_of(claim, str(tmp_path), name) == "RL-STATE"
 
 
 # --- The state as processes tell it -----------------------------------------------------------------------------------
@@ -386,7 +397,7 @@ def process(tmp_path):
 
 @pytest.fixture
 def entry(root):
-    with store.claim(root, "c1") as claimed:
+    with claim(root, "c1") as claimed:
         yield claimed
 
 
@@ -465,7 +476,7 @@ def test_a_network_whose_helper_has_ended_is_shown_as_none():
 
 @pytest.mark.parametrize("network", [[], "pasta", {}, {"mode": 1, "reason": ""}])
 def test_a_state_with_a_broken_network_is_broken(root, network):
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         entry.write(state(network=network))
         assert code_of(entry.read) == "RL-STATE"
 
@@ -473,7 +484,7 @@ def test_a_state_with_a_broken_network_is_broken(root, network):
 def test_a_file_for_others_is_for_others_whatever_the_umask(root):
     before = os.umask(0o077)
     try:
-        with store.claim(root, "c1") as entry:
+        with claim(root, "c1") as entry:
             entry.put("hosts", b"", 0o644)
             entry.put("config.json", b"")
             modes = [os.stat(f"{entry.path}/{name}").st_mode & 0o777 for name in ("hosts", "config.json")]
@@ -483,7 +494,7 @@ def test_a_file_for_others_is_for_others_whatever_the_umask(root):
 
 
 def test_a_lock_goes_with_its_descriptor(root):
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         path = entry.path
         assert fcntl.fcntl(entry.fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     fd = os.open(path, os.O_RDONLY)
@@ -495,7 +506,7 @@ def test_a_lock_goes_with_its_descriptor(root):
 
 
 def test_the_configuration_is_kept_as_it_was(root):
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         entry.write_config(b'{"process": {"args": ["a"]}}' + b" " * 100_000)
         assert entry.read_config() == {"process": {"args": ["a"]}}
         entry.write_config(b"{}")
@@ -506,7 +517,7 @@ def test_the_configuration_is_kept_as_it_was(root):
 
 
 def test_a_configuration_of_an_unfinished_container_is_cleared_away(root):
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         entry.write_config(b"{}")
-    with store.claim(root, "c1") as entry:
+    with claim(root, "c1") as entry:
         assert code_of(entry.read_config) == "RL-STATE"

@@ -41,6 +41,11 @@ class Rootless:
         """Run the command to its end; whatever it starts must not keep its output open."""
         return self.user.run(self.argv(*words), **({"timeout": PATIENCE} | options))
 
+    def make_root(self) -> None:
+        """Make the directory, if it is not there, as the user would."""
+        self.root.mkdir(exist_ok=True)
+        os.chown(self.root, self.user.uid, self.user.gid)
+
     def popen(self, *words, **options) -> subprocess.Popen:
         """Start the command."""
         return self.user.popen(self.argv(*words), **options)

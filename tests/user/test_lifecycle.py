@@ -272,7 +272,7 @@ def test_an_empty_list_is_a_heading_nothing_or_null(rootless):
     assert printed().split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
     assert printed("-q") == ""
     assert printed("--format", "json") == "null\n"
-    rootless.root.mkdir()
+    rootless.make_root()
     assert printed("--format", "json") == "null\n"
 
 
@@ -308,14 +308,14 @@ def test_an_unknown_container_does_not_exist(rootless, words):
         assert is_one_line(done.stderr)
         assert done.stderr.startswith("rootless: container nope: container does not exist")
         assert any(text in done.stderr for text in CONTAINERD_KILL_GONE)
-        rootless.root.mkdir(exist_ok=True)
+        rootless.make_root()
 
 
 def test_delete_force_of_an_unknown_container_is_silent(rootless):
     for _ in ("there is no state directory yet", "there is one"):
         done = rootless("delete", "--force", "nope")
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        rootless.root.mkdir(exist_ok=True)
+        rootless.make_root()
 
 
 def test_an_id_is_given_once(rootless, bundle):

@@ -280,7 +280,19 @@ def test_a_network_is_removed_after_everything_was_killed(rootless, net_user):
 
 
 CHANGES = {
-    *("clone", "clone3", "connect", "flock", "mkdir", "pipe2", "recvmsg", "rename", "sendmsg", "sendto", "socketpair"),
+    *(
+        "clone",
+        "clone3",
+        "connect",
+        "flock",
+        "mkdirat",
+        "pipe2",
+        "recvmsg",
+        "rename",
+        "sendmsg",
+        "sendto",
+        "socketpair",
+    ),
     *("unlink", "vfork", "wait4", "write"),
 }
 """System calls between which something of a network comes to be."""

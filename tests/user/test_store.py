@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.user.bare_host import BareHost
 from tests.user.bundles import base_config, make_bundle, write_config
 from tests.user.containers import Reader, Rootless, await_end, executors, until
 
@@ -103,19 +105,12 @@ def test_the_state_is_found_without_the_runtime_directory_in_the_environment(roo
 
 @pytest.fixture
 def without_run_user(user, require_root):
-    """Return a function that runs a script as the user where /run/user and /tmp have only what root prepares."""
+    """Return a function that runs a script as the user where /run, /tmp and the home have only what root prepares."""
 
     def run(prepare: str, script: str) -> subprocess.CompletedProcess:
-        setpriv = f"setpriv --reuid {user.uid} --regid {user.gid} --clear-groups"
-        outer = (
-            f"set -e; mount -t tmpfs none /run/user; mount -t tmpfs -o mode=1777 none /tmp; cd /; {prepare}\n"
-            f'exec {setpriv} env -i HOME={user.home} PATH=/usr/bin:/bin sh -c "$0"'
-        )
-        words = ["unshare", "--mount", "--", "sh", "-c", outer, script]
-        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        host = BareHost(user)
+        return host.run(prepare, host.as_user(user, script))
 
-    if str(user.tmp).startswith("/tmp/"):
-        pytest.skip("needs ROOTLESS_TEST_CACHE outside /tmp")
     return run
 
 
@@ -127,18 +122,49 @@ def test_without_a_runtime_directory_there_is_one_in_tmp(rootless, user, bundle,
     assert (done.stdout, done.stderr) == (f"hello\nc1\n700 {user.uid}\n", "")
 
 
-@pytest.mark.parametrize("made", ["directory", "link"])
-def test_a_directory_in_tmp_that_somebody_else_made_is_refused(rootless, user, bundle, without_run_user, made):
+@pytest.mark.parametrize("made", ["directory", "link", "file"])
+def test_where_somebody_else_has_the_directory_in_tmp_there_is_one_below_the_home(
+    rootless, user, bundle, without_run_user, made
+):
     path = f"/tmp/rootless-{user.uid}"
-    prepare = f"mkdir {path}; chmod 777 {path}"
-    if made == "link":
-        prepare = f"mkdir -m 700 /tmp/mine; chown {user.uid} /tmp/mine; ln -s mine {path}"
+    prepare = {
+        "directory": f"mkdir {path}; chmod 777 {path}",
+        "link": f"chown {user.uid} /tmp/mine; ln -s mine {path}; chown -h 12345 {path}",
+        "file": f"touch {path}",
+    }[made]
+    write_config(bundle, base_config("echo", "hello"))
+    command = rootless.command
+    script = (
+        f"{command} run --keep -b {bundle} c1; {command} list -q; {command} delete c1; {command} list -q\n"
+        "stat -c '%n %a %u' ~/.local/state/rootless/*; hostname; cat /proc/sys/kernel/random/boot_id"
+    )
+    done = without_run_user(f"mkdir -m 700 /tmp/mine; {prepare}", script)
+    *told, where, node, boot = done.stdout.splitlines()
+    assert (told, done.stderr) == (["hello", "c1"], "")
+    assert where == f"{user.home}/.local/state/rootless/{node}.{boot} 700 {user.uid}"
+
+
+def test_nodes_that_share_a_home_have_directories_of_their_own(rootless, user, bundle):
+    write_config(bundle, base_config("true"))
+    command = rootless.command
+    host = BareHost(user)
+    on_one = host.as_user(user, f"{command} run --keep -b {bundle} one; {command} list -q")
+    on_other = f"{command} list -q; {command} run --keep -b {bundle} other; {command} list -q"
+    on_other = f"unshare --uts sh -c {shlex.quote(f'hostname other; {host.as_user(user, on_other)}')}"
+    done = host.run(f"mkdir /tmp/rootless-{user.uid}", on_one, on_other)
+    assert (done.stdout, done.stderr) == ("one\nother\n", "")
+
+
+def test_without_a_home_the_directory_of_somebody_else_is_refused(rootless, user, bundle, without_run_user):
+    path = f"/tmp/rootless-{user.uid}"
     verbs = (f"run -b {bundle}", f"create -b {bundle}", "state", "start", "kill", "delete", "delete --force")
-    done = without_run_user(prepare, "; ".join(f"{rootless.command} {verb} c1; echo $?" for verb in verbs))
+    script = "; ".join(f"{rootless.command} {verb} c1; echo $?" for verb in verbs)
+    done = without_run_user(f"mkdir {path}; chmod 777 {path}; chown 0 {user.home}; chmod 755 {user.home}", script)
     assert done.stdout.split() == ["1"] * len(verbs)
     assert done.stderr == len(verbs) * (
         f"rootless: cannot keep state in {path}: it belongs to another user; "
-        "fix: give a directory of your own with --root, or set XDG_RUNTIME_DIR\n"
+        "fix: give a directory of your own with --root, or set XDG_RUNTIME_DIR, or run as its owner: "
+        "sudo -u '#0' rootless …\n"
     )
 
 
