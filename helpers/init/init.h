@@ -25,6 +25,8 @@ struct init {
     int hook_output[2]; /* files of HOOK_OUTPUT, or -1 */
     int notify_fd;   /* the socket of NOTIFY_SOCKET, or -1 */
     int64_t files_uid, files_gid; /* of FILES_AS, or -1 */
+    uint64_t namespaces[4]; /* of IDENTIFY, for the report with the container process */
+    uint32_t identified;    /* how many */
     char **args, **env, **env_end; /* of EXEC; at the end is room for HOME */
     bool in_directory; /* CHDIR has succeeded */
     bool hidden;       /* NON_DUMPABLE */
@@ -36,7 +38,7 @@ extern struct init self;
 
 typedef int operation(const struct op *op);
 
-operation op_join, op_join_early, op_new_user, op_unshare, op_become, op_files_as, op_proc_open, op_proc_write, op_non_dumpable, op_fork, op_session, op_keyring,
+operation op_join, op_join_early, op_new_user, op_unshare, op_identify, op_become, op_files_as, op_proc_open, op_proc_write, op_non_dumpable, op_fork, op_session, op_keyring,
     op_hostname, op_domainname, op_link_up, op_join_process;
 operation op_propagation, op_root, op_mount, op_bind, op_remount, op_mask, op_readonly_path, op_root_attributes, op_pivot,
     op_chroot;

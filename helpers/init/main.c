@@ -77,6 +77,7 @@ static operation *const operations[] = {
     [OP_PASS_NOTIFY] = op_pass_notify,
     [OP_CGROUP_OWNER] = op_cgroup_owner,
     [OP_DEVICE_RULES] = op_device_rules,
+    [OP_IDENTIFY] = op_identify,
     [OP_ADDRESS6] = op_address6,
     [OP_NETLINK] = op_netlink,
     [OP_AWAIT_END] = op_await_end,

@@ -143,6 +143,26 @@ int op_unshare(const struct op *op)
     return unshare((int)op->n[0]) < 0 ? failed("unshare") : 0;
 }
 
+/* The numbers of namespaces of this process. Later, nobody outside may look: it is not dumpable when it joins others. */
+int op_identify(const struct op *op)
+{
+    enum { MOST = sizeof self.namespaces / sizeof *self.namespaces };
+    char path[64];
+    struct stat st;
+
+    self.identified = 0;
+    for (const char *kind = plan_next(&self.plan, op, 0, NULL); kind && self.identified < MOST;
+         kind = plan_next(&self.plan, op, 0, kind)) {
+        snprintf(path, sizeof path, "self/ns/%s", kind);
+        if (fstatat(self.proc_fd, path, &st, 0) < 0) {
+            self.identified = 0;
+            return failed("fstatat");
+        }
+        self.namespaces[self.identified++] = st.st_ino;
+    }
+    return 0;
+}
+
 /* Root of the user namespace, so that what is made from here on belongs to it. The capabilities stay. */
 int op_become(const struct op *op)
 {

@@ -81,6 +81,7 @@ enum opcode {
     OP_DEVICE_RULES = 65,
     OP_PROC_OPEN = 66,
     OP_JOIN_EARLY = 67,
+    OP_IDENTIFY = 68,
     OP_END, /* one more than the last */
 };
 

@@ -1,7 +1,8 @@
 /* The child's side of the protocol; rootless/launch/protocol.py is the parent's, and draws the whole of it.
  *
  *     USERNS_READY           the user namespace exists        then waits for 'M': its maps are written
- *     NAMESPACES_READY pid   the container process exists     then waits for 'G': go
+ *     NAMESPACES_READY pid numbers of IDENTIFY
+ *                            the container process exists     then waits for 'G': go
  *     HOOKS_DUE              the mounts are there            then waits for 'H': the runtime's hooks have run
  *     READY                  everything but the program       then waits for the start: 'S', or a connection
  *     EXECUTING              only execve, perhaps with the seccomp filter before it, is left
@@ -69,6 +70,9 @@ static void report(enum message type, int value, int error)
         memcpy(message.detail, failure.call, named);
         memcpy(message.detail + named, failure.text, failure.length);
         message.length = (uint32_t)(named + failure.length);
+    } else if (type == NAMESPACES_READY) {
+        message.length = self.identified * (uint32_t)sizeof *self.namespaces;
+        memcpy(message.detail, self.namespaces, message.length);
     }
     /* a socket or a pipe whose reader is gone: this process has no reason to go on (SIGPIPE has its default action) */
     if (write(self.report_fd, &message, offsetof(struct report, detail) + message.length) < 0)

@@ -193,6 +193,7 @@ def _restore(
     pid = int(entry.content("criu.pid"))
     try:
         process = Process.read(pid)
+        state.pop("made", None)  # the namespaces are others now
         state |= {"pid": pid, "startTime": process.start_time if process else 0, "bootId": boot_id(), "status": CREATED}
         entry.write_config(bundle.text)
         entry.write(state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from _struct import Struct
+
 from rootless import OCI_VERSION, interruption, log, paths
 from rootless.bundle.load import load
 from rootless.container import store
@@ -99,6 +101,8 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
         process = Process.read(pid)
         state["pid"] = pid
         state["startTime"] = process.start_time if process else 0
+        if launch.namespaces:
+            state["made"] = _made(plan, launch.namespaces)
         entry.write_config(bundle.text)
         entry.write(state)
         outside.enter(pid)
@@ -135,6 +139,12 @@ def _run_hooks(plan: Plan, state: dict[str, Any]) -> None:
 
     for kind in ("prestart", "createRuntime"):
         hooks.run(kind, plan.hooks.get(kind, ()), state, CREATING)
+
+
+def _made(plan: Plan, numbers: bytes) -> dict[str, int]:
+    """Return the namespaces that were made for the container, by kind, as state.json notes them for members.py."""
+    kinds = plan.identifying
+    return dict(zip(kinds, Struct(f"={len(kinds)}Q").unpack(numbers), strict=True))
 
 
 def _first_state(options: Options, bundle: Bundle, plan: Plan) -> dict[str, Any]:

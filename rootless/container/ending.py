@@ -29,19 +29,21 @@ def readable(entry: Entry) -> dict[str, Any] | None:
 
 
 def end(state: dict[str, Any]) -> None:
-    """Kill every process of the container and wait until the first one is gone."""
-    from rootless.container.members import is_process_1, send, signal_cgroup, signal_others
+    """Kill every process of the container and wait until the first one is gone.
+
+    Raises:
+        RootlessError: `RL-KILL`: some are still there.
+    """
+    from rootless.container.members import is_process_1, kill_all, send
 
     process = open_process(state)
     if process < 0:
         return
-    first = state["pid"]
     try:
-        if not is_process_1(first) and not ("cgroup" in state and signal_cgroup(state["cgroup"], _SIGKILL)):
-            killed: set[int] = set()
-            while fresh := signal_others(first, _SIGKILL) - killed:
-                killed |= fresh
-        send(process, _SIGKILL)
+        if is_process_1(state["pid"]):
+            send(process, _SIGKILL)
+        else:
+            kill_all(state, process)
         poll = select.poll()
         poll.register(process, select.POLLIN)
         poll.poll()

@@ -117,9 +117,9 @@ def _is_frozen(cgroup: str) -> bool:
 
 
 class Process:
-    """One line of /proc/PID/stat: `name`, `start_time` in clock ticks since boot, `parent`, whether it is `alive`."""
+    """One line of /proc/PID/stat: `name`, `start_time` in clock ticks, `parent`, `session`, whether it is `alive`."""
 
-    __slots__ = ("alive", "name", "parent", "pid", "start_time")
+    __slots__ = ("alive", "name", "parent", "pid", "session", "start_time")
 
     def __init__(self, pid: int, text: str) -> None:
         name_end = text.rindex(")")
@@ -128,6 +128,7 @@ class Process:
         self.name = text[text.index("(") + 1 : name_end]
         self.alive = fields[0] not in ("Z", "X")
         self.parent = int(fields[1])
+        self.session = int(fields[3])
         self.start_time = int(fields[19])
 
     @classmethod

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rootless.plan.ops import Op
     from rootless.plan.options import Options
 
+_SIGKILL = 9
+
 
 def start(options: Options) -> None:
     """Let the program of a created container run; return when it does."""
@@ -112,8 +114,11 @@ def processes(options: Options) -> list[int]:
 
 
 def kill(options: Options) -> None:
-    """Send a signal to the first process of a container, or with --all to every process of it."""
-    from rootless.container.members import send, signal_cgroup, signal_others
+    """Send a signal to the first process of a container, or with --all to every process of it.
+
+    Only in a pid namespace does the kernel end the others with the first: elsewhere SIGKILL goes to all, as with runc.
+    """
+    from rootless.container.members import is_process_1, send, signal_all, signal_cgroup
 
     root = store.state_root(options.root)
     for container_id in _chosen(options, root):
@@ -129,11 +134,10 @@ def kill(options: Options) -> None:
                 continue
             try:
                 allow("kill", container_id, now)
-                if options.all:
-                    if "cgroup" in found and signal_cgroup(found["cgroup"], options.signal):
-                        continue
-                    signal_others(found["pid"], options.signal)
-                send(process, options.signal)
+                if options.all or (options.signal == _SIGKILL and not is_process_1(found["pid"])):
+                    signal_all(found, process, options.signal)
+                else:
+                    send(process, options.signal)
             finally:
                 posix.close(process)
 

@@ -3,7 +3,7 @@
     child                                  parent
     USERNS_READY  ───────────────────────▶ newuidmap and newgidmap, side by side
                   ◀─────────────────────── M
-    NAMESPACES_READY pid ────────────────▶ the state on disk names the container's process
+    NAMESPACES_READY pid numbers ────────▶ the state on disk names the container's process, and namespaces of its own
                   ◀─────────────────────── G
     HOOKS_DUE ───────────────────────────▶ the hooks that run outside the container (only where there are any)
                   ◀─────────────────────── H
@@ -67,6 +67,7 @@ class Launch:
     Attributes:
         plan: what is executed.
         pid: the container's process as the caller's process tree sees it; 0 until it exists.
+        namespaces: from then on, the numbers of the namespaces that the Plan's IDENTIFY names, 64 bits each.
         first: the first stage's process, the only one of a Plan that does not fork; 0 when it has been waited for.
         report: the parent's end of the connection that messages come over.
     """
@@ -88,6 +89,7 @@ class Launch:
         """
         self.plan = plan
         self.pid = 0
+        self.namespaces = b""
         self.report, child_report = _socket_pair() if descriptors or plan.listener or plan.notify else posix.pipe()
         child_reply, self._reply = posix.pipe()
         try:
@@ -159,12 +161,12 @@ class Launch:
         read = reader.read if reader else read_message
         try:
             while reached != READY and (message := read(self.report)):
-                kind, value, _, _ = message
+                kind, value, _, detail = message
                 if kind == USERNS_READY and self.plan.maps:
                     idmap.write(self.first, self.plan.maps)
                     self._answer(b"M")
                 elif kind == NAMESPACES_READY and on_process:
-                    self.pid = value
+                    self.pid, self.namespaces = value, detail
                     self.wait_first()
                     on_process(value)
                     self._answer(b"G")

@@ -33,6 +33,9 @@ _TIME_OFFSETS = "self/timens_offsets"
 _LATER = ("mount", "cgroup")
 """Entered by the container process: its paths are looked up, and its cgroup is set, before."""
 
+_IDENTIFYING = {"mount": "mnt", "uts": "uts", "ipc": "ipc", "network": "net"}
+"""By the type's name in config.json, the files below /proc/PID/ns of namespaces that tell whose a process is."""
+
 
 def decide(context: Context) -> None:
     """Read the namespaces of config.json, add what running without root needs, and choose the id maps."""
@@ -102,6 +105,9 @@ def enter(context: Context) -> list[Op]:
     created = sum(FLAGS[kind] for kind in context.created if kind not in ("user", "cgroup"))
     if created:
         plan.append(Op(ops.UNSHARE, created, where="linux.namespaces"))
+    own = [file for kind, file in _IDENTIFYING.items() if kind in context.created]
+    if own and "pid" not in context.created:  # with one, the kernel knows which processes are the container's
+        plan.append(Op(ops.IDENTIFY, own, on_error=ops.SKIP_ABSENT))
     plan += _time_offsets(context)
     plan.append(Op(ops.FORK))
     return plan

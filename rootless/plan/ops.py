@@ -108,6 +108,7 @@ AWAIT_LINKS = Kind(64, "await_links", "", "prefix lock")
 DEVICE_RULES = Kind(65, "device_rules", "", "program")
 PROC_OPEN = Kind(66, "proc_open", "", "path")
 JOIN_EARLY = Kind(67, "join_early", "namespace", "path")
+IDENTIFY = Kind(68, "identify", "", "kinds")
 
 KINDS = tuple(kind for kind in list(globals().values()) if isinstance(kind, Kind))
 

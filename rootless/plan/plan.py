@@ -78,6 +78,11 @@ class Plan:
         """The ids of the program, inside."""
         return next((op.number("uid"), op.number("gid")) for op in self.ops if op.kind is ops.IDS)
 
+    @property
+    def identifying(self) -> Sequence[str]:
+        """The kinds of the namespaces of its own whose numbers tell whose a process is, where it needs that."""
+        return next(([*op.string("kinds")] for op in self.ops if op.kind is ops.IDENTIFY), ())
+
     def load_filter(self, program: bytes) -> None:
         """Put the compiled seccomp filter into its place."""
         for op in self.ops:

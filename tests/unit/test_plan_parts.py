@@ -120,6 +120,16 @@ def test_clock_offsets_are_opened_before_the_process_hides_to_join():
     assert plan.ops[0].strings == plan.ops[4].strings[:1]
 
 
+def test_namespaces_of_its_own_identify_a_container_that_has_no_pid_namespace():
+    assert not chosen(plan_for(), ops.IDENTIFY)
+    plan = plan_for(joining(pid="/proc/5/ns/pid", mount="/proc/5/ns/mnt", ipc="/proc/5/ns/ipc"))
+    assert plan.identifying == ["uts", "net"]
+    plan = plan_for(joining(pid="/proc/5/ns/pid"))
+    assert plan.identifying == ["mnt", "uts", "ipc", "net"]
+    assert plan.ops.index(the(plan, ops.UNSHARE)) < plan.ops.index(the(plan, ops.IDENTIFY))
+    assert plan.ops.index(the(plan, ops.IDENTIFY)) < plan.ops.index(the(plan, ops.FORK))
+
+
 def test_mount_and_cgroup_namespaces_are_joined_by_the_container_process():
     plan = plan_for(joining(mount="/proc/5/ns/mnt", cgroup="/proc/5/ns/cgroup"), ROOT)
     joins = chosen(plan, ops.JOIN)

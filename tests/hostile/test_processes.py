@@ -1,0 +1,179 @@
+"""Which processes an end of a container takes with it: its own, and nobody else's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from tests.user.boxes import add_mount, set_namespaces
+from tests.user.bundles import base_config, make_bundle
+from tests.user.containers import Rootless, await_end, until
+
+ENDS = ("delete --force {}", "kill --all {} KILL", "kill {} KILL")
+FILES = {"network": "net", "mount": "mnt"}
+
+
+@pytest.fixture
+def rootless(user, rootless_command):
+    with Rootless(user, rootless_command) as command:
+        yield command
+
+
+def start(rootless, name, config, *script):
+    """Start a container of a shell script, which shows it the other bundles; return its process id."""
+    config["process"]["args"] = ["sh", "-c", "\n".join(script) or "exec sleep 1000"]
+    if config["mounts"]:
+        # one that joins its mount namespace has to find its own root there
+        add_mount(config, rootless.user.tmp, "bind", rootless.user.tmp, "rbind")
+    rootless.create(name, make_bundle(rootless.user, config, name=f"bundle-{name}"))
+    pid = rootless.pid(name)
+    rootless.start(name)
+    return pid
+
+
+def joining(pid, *kinds, new=()):
+    """Return a config that joins namespaces of a process."""
+    config = base_config()
+    set_namespaces(config, *new, **{kind: f"/proc/{pid}/ns/{FILES.get(kind, kind)}" for kind in kinds})
+    config["mounts"] = []
+    config["linux"]["maskedPaths"] = config["linux"]["readonlyPaths"] = []
+    return config
+
+
+def without_pid_namespace():
+    config = base_config()
+    set_namespaces(config, "network", "ipc", "uts", "mount")
+    return config
+
+
+def processes_of(rootless, name, count):
+    """Wait until a container has as many processes as that; return them."""
+    found = []
+
+    def are_there():
+        found[:] = json.loads(rootless("ps", "--format", "json", name, check=True).stdout)
+        return len(found) == count
+
+    try:
+        until(are_there, f"{count} processes of {name}")
+    except AssertionError:
+        table = subprocess.run(["ps", "-eo", "pid,ppid,sid,args"], capture_output=True, text=True, check=True).stdout
+        pytest.fail(f"{name} has {found} instead of {count} processes\n{rootless.complaints(name)}\n{table}")
+    return found
+
+
+# --- A container in the namespaces of another -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("kinds", [("user", "mount"), ("user", "mount", "network", "ipc", "uts")], ids=["some", "all"])
+def test_a_container_that_joined_the_namespaces_of_another_is_ended_alone(rootless, kinds, end):
+    first = start(rootless, "a", base_config())
+    second = start(rootless, "b", joining(first, *kinds), "sleep 1000 & sleep 1000; true")
+    mine = processes_of(rootless, "b", 3)
+    assert first not in mine
+    assert rootless(*end.format("b").split()).returncode == 0
+    for pid in (second, *mine):
+        await_end(pid)
+    assert rootless.status("a") == "running"
+
+
+def test_a_container_of_an_older_release_is_ended_with_its_descendants_only(rootless):
+    """Its state does not note which namespaces are its own."""
+    first = start(rootless, "a", without_pid_namespace())
+    second = start(rootless, "b", joining(first, "user", "mount"), "sleep 1000 & sleep 1000; true")
+    mine = processes_of(rootless, "b", 3)
+    file = rootless.root / "b/state.json"
+    state = json.loads(file.read_text())
+    state.pop("made", None)
+    file.write_text(json.dumps(state))
+    assert rootless("delete", "--force", "b").returncode == 0
+    for pid in (second, *mine):
+        await_end(pid)
+    assert rootless.status("a") == "running"
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_end_of_a_container_reaches_what_it_left_to_others(rootless, end):
+    """Without a pid namespace: orphans, and those that began a session of their own."""
+    script = "(setsid sleep 1000 &)", "(sleep 1000 &)", "exec sleep 1000"
+    start(rootless, "c1", without_pid_namespace(), *script)
+    mine = processes_of(rootless, "c1", 3)
+    done = rootless(*end.format("c1").split())
+    assert (done.returncode, done.stderr) == (0, "")
+    for pid in mine:
+        await_end(pid)
+
+
+def test_the_end_of_a_container_in_the_namespaces_of_another_reaches_its_orphans(rootless):
+    first = start(rootless, "a", base_config())
+    start(rootless, "b", joining(first, "user", "mount", new=["uts"]), "(setsid sleep 1000 &)", "exec sleep 1000")
+    mine = processes_of(rootless, "b", 2)
+    assert rootless("delete", "--force", "b").returncode == 0
+    for pid in mine:
+        await_end(pid)
+    assert rootless.status("a") == "running"
+
+
+def test_a_storm_of_forks_ends(rootless):
+    config = without_pid_namespace()
+    script = "storm() { sh -c 'sleep 0.05' & (sleep 0.05; storm) & (sleep 0.05 &) & }", "storm; storm; storm; storm"
+    start(rootless, "c1", config, *script, "while :; do sleep 1; done")
+    until(lambda: len(json.loads(rootless("ps", "--format", "json", "c1").stdout)) > 8, "the storm")
+    namespace = os.readlink(f"/proc/{rootless.pid('c1')}/ns/mnt")
+    done = rootless("delete", "--force", "c1")
+    assert (done.returncode, done.stderr) == (0, "")
+    until(lambda: not in_namespace(namespace), "nothing of it lives on")
+
+
+def in_namespace(namespace):
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdecimal() and os.readlink(f"/proc/{name}/ns/mnt") == namespace:
+                found.append(int(name))
+        except OSError:
+            continue
+    return found
+
+
+# --- Root -------------------------------------------------------------------------------------------------------------
+
+HOST = """
+# process 1 of a pid namespace that stands for the host
+mount -t tmpfs -o mode=0755 dev /dev
+for node in 'null 1 3' 'zero 1 5' 'full 1 7' 'random 1 8' 'urandom 1 9' 'tty 5 0'; do
+    set -- $node
+    mknod -m 666 /dev/$1 c $2 $3
+done
+sleep 1000 &
+witness=$!
+$CALL --cgroup-manager disabled run --detach --bundle $BUNDLE b </dev/null >/dev/null 2>$BUNDLE/said || cat $BUNDLE/said
+$CALL $END
+grep -q 'State:.[RS]' /proc/$witness/status && echo witness lives
+kill $witness
+"""
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("caller", ["", "unshare --mount"], ids=["in the host's namespace", "in one of its own"])
+def test_root_ends_a_container_in_the_mount_namespace_of_the_host_alone(user, rootless_command, need, end, caller):
+    """The host is one of this test's own: what the attack reaches is all that it can see."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    config = joining(1, "mount")
+    config["process"]["args"] = ["sleep", "1000"]
+    bundle = make_bundle(user, config)
+    subprocess.run(["chown", "-R", "0:0", bundle], check=True)
+    env = {
+        "PATH": os.environ["PATH"],
+        "BUNDLE": str(bundle),
+        "CALL": f"{caller} {rootless_command} --root {user.tmp}/root-state",
+        "END": end.format("b"),
+    }
+    words = [need("unshare"), "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-ec", HOST]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "witness lives\n"), done
