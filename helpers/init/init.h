@@ -16,6 +16,7 @@ struct init {
     int console_fd;  /* where the master side of the terminal is sent, or -1 */
     int cgroup_fd;   /* the container's cgroup directory, or -1 */
     int process_fd;  /* a pidfd of the container's first process, whose namespaces are joined or whose end is awaited, or -1 */
+    int agent_fd;    /* connected to who answers the seccomp filter's notifications, or -1 */
     int keep;        /* how many descriptors from 3 on belong to the container */
     int proc_fd;     /* the host's /proc, from before the root changed */
     int root_fd;     /* the container's root, once it is a mount */

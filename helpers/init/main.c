@@ -1,6 +1,6 @@
 /* The executor: reads a Plan, runs its operations in order, becomes the container's program.
  *
- *     init REPORT REPLY START CONSOLE CGROUP PROCESS KEEP PLAN
+ *     init REPORT REPLY START CONSOLE CGROUP PROCESS AGENT KEEP PLAN
  *
  * Every argument but KEEP is a descriptor number, -1 where there is none. It is started by rootless/launch/init.py from
  * a sealed memfd, so that nobody in the container can write to what /proc/self/exe names (CVE-2019-5736). */
@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 
 struct init self = {
-    .proc_fd = -1, .root_fd = -1, .mask_fd = -1, .id_map_fd = -1, .proc_file_fd = -1, .hook_output = {-1, -1}, .notify_fd = -1, .files_uid = -1, .files_gid = -1,
+    .proc_fd = -1, .root_fd = -1, .mask_fd = -1, .id_map_fd = -1, .proc_file_fd = -1, .hook_output = {-1, -1}, .notify_fd = -1, .agent_fd = -1, .files_uid = -1, .files_gid = -1,
 };
 
 static operation *const operations[] = {
@@ -158,7 +158,7 @@ static int carry_out(const struct op *op)
 
 int main(int argc, char **argv)
 {
-    enum { REPORT, REPLY, START, CONSOLE, CGROUP, PROCESS, KEEP, PLAN, COUNT };
+    enum { REPORT, REPLY, START, CONSOLE, CGROUP, PROCESS, AGENT, KEEP, PLAN, COUNT };
     int given[COUNT];
     const char *broken;
 
@@ -172,6 +172,7 @@ int main(int argc, char **argv)
     self.console_fd = given[CONSOLE];
     self.cgroup_fd = given[CGROUP];
     self.process_fd = given[PROCESS];
+    self.agent_fd = given[AGENT];
     self.keep = given[KEEP];
     given[KEEP] = -1;
 

@@ -24,6 +24,7 @@ static void *send_listener(void *unused)
     if (listener >= 0) {
         if (report_listener(listener) < 0)
             _exit(1); /* the whole process: nobody would ever answer it */
+        close(self.agent_fd);
         close(listener); /* a copy in here would keep the program waiting for an agent that is gone */
     }
     sent = true;

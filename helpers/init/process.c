@@ -129,7 +129,7 @@ int op_umask(const struct op *op)
 int op_chdir(const struct op *op)
 {
     const int protocol[] = {
-        self.report_fd, self.reply_fd, self.start_fd, self.hook_output[0], self.hook_output[1], self.notify_fd,
+        self.report_fd, self.reply_fd, self.start_fd, self.hook_output[0], self.hook_output[1], self.notify_fd, self.agent_fd,
     };
     char where[PATH_MAX];
     long length;

@@ -6,7 +6,7 @@
  *     HOOKS_DUE              the mounts are there            then waits for 'H': the runtime's hooks have run
  *     READY                  everything but the program       then waits for the start: 'S', or a connection
  *     EXECUTING              only execve, perhaps with the seccomp filter before it, is left
- *     LISTENER               with the descriptor of the seccomp filter's notifications
+ *     LISTENER               with the descriptor of the seccomp filter's notifications, and the connection to their agent
  *     NOTIFY                 with the socket on which the program will say that it is ready
  *     NETLINK                with a socket that speaks of the network namespace (keepers only)
  *     FAILED op errno text   and exits
@@ -107,33 +107,38 @@ void report_executing(void)
     told = true;
 }
 
-static int report_descriptor(enum message type, int fd)
+static int report_descriptors(enum message type, const int *fds, size_t count)
 {
+    enum { MOST = 2 };
     struct report message = {.type = type};
     union {
         struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof fd)];
-    } control = {.header = {.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+        char space[CMSG_SPACE(MOST * sizeof *fds)];
+    } control = {.header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
     struct iovec data = {.iov_base = &message, .iov_len = offsetof(struct report, detail)};
-    struct msghdr whole = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr whole = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control};
 
-    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+    control.header.cmsg_len = (socklen_t)CMSG_LEN(count * sizeof *fds);
+    whole.msg_controllen = (socklen_t)CMSG_SPACE(count * sizeof *fds);
+    memcpy(CMSG_DATA(&control.header), fds, count * sizeof *fds);
     return sendmsg(self.report_fd, &whole, MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
 int report_listener(int fd)
 {
-    return report_descriptor(LISTENER, fd);
+    const int fds[] = {fd, self.agent_fd};
+
+    return report_descriptors(LISTENER, fds, 2);
 }
 
 int report_notify(int fd)
 {
-    return report_descriptor(NOTIFY, fd);
+    return report_descriptors(NOTIFY, &fd, 1);
 }
 
 int report_netlink(int fd)
 {
-    return report_descriptor(NETLINK, fd);
+    return report_descriptors(NETLINK, &fd, 1);
 }
 
 static void await(char expected)

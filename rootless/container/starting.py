@@ -23,14 +23,10 @@ class Starting:
     """
 
     def __init__(self, state: dict[str, Any]) -> None:
-        """Prepare; `state` is what state.json holds.
-
-        Raises:
-            RootlessError: nobody answers the notifications of the seccomp filter. Nothing has begun yet.
-        """
+        """Prepare; `state` is what state.json holds."""
         self.reports: Reports | None = None
         self._state = state
-        takers: dict[int, Callable[[int], None]] = {}
+        takers: dict[int, Callable[..., None]] = {}
         if state.get("listener"):
             from rootless.launch.listener import Listener
 

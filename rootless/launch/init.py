@@ -26,6 +26,7 @@ def spawn(
     console: int = -1,
     cgroup: int = -1,
     process: int = -1,
+    agent: int = -1,
     keep: int = 0,
 ) -> int:
     """Start the executor with a Plan and return its process id.
@@ -38,13 +39,14 @@ def spawn(
         console: a socket over which it sends the terminal, or -1.
         cgroup: the directory of the container's cgroup, or -1.
         process: a pidfd of the process whose namespaces are joined, or -1.
+        agent: a socket connected to who answers the seccomp filter's notifications, or -1.
         keep: how many descriptors from 3 on belong to the container.
     """
     program = _sealed_copy(_program(), "rootless-init")
     plan_fd = posix.memfd_create("rootless-plan", posix.MFD_CLOEXEC)
     try:
         _write_all(plan_fd, plan)
-        passed = [report, reply, start, console, cgroup, process, plan_fd]
+        passed = [report, reply, start, console, cgroup, process, agent, plan_fd]
         numbers = [str(number) for number in (*passed[:-1], keep, plan_fd)]
         return posix.posix_spawn(
             f"/proc/self/fd/{program}",

@@ -1,11 +1,14 @@
 """Who answers the notifications of a seccomp filter: config-linux.md "Seccomp", seccomp_unotify(2).
 
-It listens at linux.seccomp.listenerPath, and gets the descriptor that notifications are read from, together with the
-state of the container's process, before the program begins.
+It listens at linux.seccomp.listenerPath, and is connected before there is a process, so that `create` fails without it.
+It gets the descriptor that notifications are read from, together with the state of the container's process, before the
+program begins; until then the process keeps the connection. The state is that of the moment of the connection, as with
+runc and crun.
 """
 
 from __future__ import annotations
 
+import _socket
 import os
 
 from rootless import OCI_VERSION
@@ -22,31 +25,38 @@ if TYPE_CHECKING:
 
     from rootless.launch.protocol import Message
 
+CREATING = "creating"
+
+
+def connect_to(wanted: dict[str, str]) -> int:
+    """Return a descriptor of a connection to it; `wanted` has the `path` of its socket.
+
+    Raises:
+        RootlessError: `RL-SECCOMP-LISTENER`: nobody listens.
+    """
+    try:
+        return connect(wanted["path"]).detach()
+    except OSError as error:
+        raise _refused("connect", wanted["path"], error) from None
+
 
 class Listener:
-    """The connection to it."""
+    """What it gets."""
 
-    def __init__(self, wanted: dict[str, str], state: dict[str, Any], *, pid: int = 0, status: str = "created") -> None:
-        """Connect, while nothing has begun yet.
+    def __init__(self, wanted: dict[str, str], state: dict[str, Any], *, pid: int = 0, status: str = CREATING) -> None:
+        """Prepare.
 
         Args:
             wanted: `path` of the socket, and `metadata`.
             state: what state.json holds.
             pid: the process that has the filter, unless it is the container's first one.
             status: of the container.
-
-        Raises:
-            RootlessError: `RL-SECCOMP-LISTENER`: nobody listens.
         """
         self._path = wanted["path"]
         self._metadata = wanted["metadata"]
         self._state = state
         self._pid = pid or state["pid"]
         self._status = status
-        try:
-            self._connection = connect(self._path)
-        except OSError as error:
-            raise self._refused("connect", error) from None
 
     def read(self, fd: int) -> Message | None:
         """Return the next message of helpers/init, as read_message() does; a LISTENER is passed on.
@@ -56,8 +66,8 @@ class Listener:
         """
         return Received({LISTENER: self.pass_on}).read(fd)
 
-    def pass_on(self, notifications: int) -> None:
-        """Send the descriptor that notifications are read from, with the state, and close both.
+    def pass_on(self, notifications: int, agent: int) -> None:
+        """Send the descriptor that notifications are read from, with the state, over the connection, and close both.
 
         Raises:
             RootlessError: as read().
@@ -69,23 +79,21 @@ class Listener:
             "metadata": self._metadata,
             "state": container_state(self._state, self._status),
         }
+        connection = _socket.socket(fileno=agent)
         try:
-            send(self._connection, render(told, None).encode(), notifications)
+            send(connection, render(told, None).encode(), notifications)
         except OSError as error:
-            raise self._refused("sendmsg", error) from None
+            raise _refused("sendmsg", self._path, error) from None
         finally:
             os.close(notifications)
-            self.close()
+            connection.close()  # exactly one state goes over it
 
-    def close(self) -> None:
-        """Close the connection: exactly one state goes over it."""
-        self._connection.close()
 
-    def _refused(self, call: str, error: OSError) -> RootlessError:
-        return RootlessError(
-            f"seccomp filter: {call} {self._path}",
-            cause=(error.strerror or str(error)).lower(),
-            where="linux.seccomp.listenerPath",
-            fix="start the program that answers the notifications, or correct the path",
-            code="RL-SECCOMP-LISTENER",
-        )
+def _refused(call: str, path: str, error: OSError) -> RootlessError:
+    return RootlessError(
+        "failed to connect with seccomp agent specified in the seccomp profile",
+        cause=f"{call} {path}: {(error.strerror or str(error)).lower()}",
+        where="linux.seccomp.listenerPath",
+        fix="start the program that answers the notifications, or correct the path",
+        code="RL-SECCOMP-LISTENER",
+    )

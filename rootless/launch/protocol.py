@@ -12,7 +12,7 @@
                   ◀─────────────────────── S   (`run`; after `create` the container waits on its start socket)
     EXECUTING ───────────────────────────▶ only execve, perhaps with the seccomp filter before it, is left
     NOTIFY, with a descriptor ───────────▶ passed on to who reads what the program reports to its service manager
-    LISTENER, with a descriptor ─────────▶ passed on to who answers the seccomp filter's notifications
+    LISTENER, with two descriptors ──────▶ the first is passed on, over the second, to who answers the notifications
     NETLINK, with a descriptor ──────────▶ used to set a network namespace up (only from keepers, rootless/network)
     FAILED op errno | end of file ───────▶ an error, or the program runs
 
@@ -86,7 +86,11 @@ class Launch:
         """Start helpers/init; the descriptors (see init.spawn) stay the caller's, to be closed once this returns.
 
         Some come back where the Plan has a listener or a socket to notify, or where `descriptors` says so.
+
+        Raises:
+            RootlessError: it cannot be started, or nobody answers the seccomp filter's notifications.
         """
+        agent = _connect_agent(plan.listener) if plan.listener else -1
         self.plan = plan
         self.pid = 0
         self.namespaces = b""
@@ -102,14 +106,16 @@ class Launch:
                 console=console,
                 process=process,
                 cgroup=cgroup,
+                agent=agent,
                 keep=keep,
             )
         except BaseException:
             self.close()
             raise
         finally:
-            posix.close(child_report)
-            posix.close(child_reply)
+            for fd in (child_report, child_reply, agent):
+                if fd >= 0:
+                    posix.close(fd)
 
     def until_ready(
         self,
@@ -261,6 +267,12 @@ def complain(op: Op | None, kind: int, number: int, detail: bytes) -> None:
         skipped(op, call.decode(), number)
     else:
         raise explained(op, call.decode(), number, more)
+
+
+def _connect_agent(wanted: dict[str, str]) -> int:
+    from rootless.launch.listener import connect_to
+
+    return connect_to(wanted)
 
 
 def _end(pid: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _socket
 import posix
-from _struct import unpack_from
+from _struct import unpack
 
 from rootless.launch.protocol import HEAD_SIZE, message_of
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from rootless.launch.protocol import Message
 
 _SPACE = 64
+_DESCRIPTOR_SIZE = 4
 
 
 class Received:
-    """Reads messages, and gives each descriptor to who takes those of that kind of message."""
+    """Reads messages, and gives the descriptors of each to who takes those of that kind of message."""
 
-    def __init__(self, takers: dict[int, Callable[[int], None]]) -> None:
-        """Take, by kind of message, who gets its descriptor; it is theirs to close."""
+    def __init__(self, takers: dict[int, Callable[..., None]]) -> None:
+        """Take, by kind of message, who gets its descriptors; they are theirs to close."""
         self._takers = takers
 
     def read(self, fd: int) -> Message | None:
@@ -34,7 +35,8 @@ class Received:
                 taker = self._takers.get(message[0]) if message and control else None
                 if taker is None:
                     return message
-                taker(unpack_from("@i", control[0][2])[0])
+                data = control[0][2]
+                taker(*unpack(f"@{len(data) // _DESCRIPTOR_SIZE}i", data))
         except ConnectionResetError:
             return None
         finally:

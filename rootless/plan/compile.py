@@ -82,6 +82,8 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         *mounts.change_root(context),
         *process.identity(context),
         *(process.find(context) if last else ()),
+        # it keeps the connection to the agent
+        *([Op(ops.NON_DUMPABLE)] if seccomp_filter and seccomp_filter.listener else ()),
         Op(ops.READY),
         Op(ops.WAIT_START),
         *([Op(ops.PASS_NOTIFY)] if options.notify and last else ()),

@@ -231,7 +231,7 @@ def test_a_program_replaces_the_executor(executor):
     assert executor(encode([Op(ops.EXEC, ["/bin/sh", "-c", "exit 7"], [])])) == ([(EXECUTING, 0, 0, b"")], 7)
 
 
-@pytest.mark.parametrize("words", [[], ["3"], ["3", "4", "-1", "-1", "-1", "0"], [*"3456789", "10", "11"]])
+@pytest.mark.parametrize("words", [[], ["3"], ["3", "4", "-1", "-1", "-1", "0"], [*"3456789", "10", "11", "12"]])
 def test_the_executor_called_in_another_way_does_nothing(executor, words):
     assert subprocess.run([init._program(), *words], check=False).returncode == 2
 
@@ -241,7 +241,7 @@ def test_descriptors_that_are_both_the_programs_and_the_protocols_are_refused(ex
     plan = os.memfd_create("plan")
     os.write(plan, encode([Op(ops.READY)]))
     keep = child_report - 2
-    words = [str(child_report), "-1", "-1", "-1", "-1", "-1", str(keep), str(plan)]
+    words = [str(child_report), "-1", "-1", "-1", "-1", "-1", "-1", str(keep), str(plan)]
     done = subprocess.run([init._program(), *words], pass_fds=[child_report, plan], check=False)
     os.close(child_report)
     os.close(plan)

@@ -46,12 +46,14 @@ class Agent:
     Attributes:
         path: its socket.
         states: what came with each connection.
+        connections: how many there were.
         pids: of the processes that have asked.
     """
 
     def __init__(self, user, *answers, leave=False):
         self.path = user.tmp / "agent.sock"
         self.states = []
+        self.connections = 0
         self.pids = []
         self._answers = list(answers)
         self._leave = leave
@@ -74,22 +76,28 @@ class Agent:
         self.path.unlink()
 
     def _serve(self):
-        listeners = []
+        listeners, silent = [], []
         while True:
-            ready = select.select([self._socket, self._ended, *listeners], [], [])[0]
+            ready = select.select([self._socket, self._ended, *silent, *listeners], [], [])[0]
             if self._ended in ready:
                 break
             if self._socket in ready:
-                listeners += self._take()
+                silent.append(self._socket.accept()[0])
+                self.connections += 1
+            for connection in silent[:]:
+                if connection in ready:
+                    silent.remove(connection)
+                    listeners += self._take(connection)
             for listener in listeners:
                 if listener in ready and not self._answer(listener):
                     listeners.remove(listener)
                     os.close(listener)
         for listener in listeners:
             os.close(listener)
+        for connection in silent:
+            connection.close()
 
-    def _take(self):
-        connection, _ = self._socket.accept()
+    def _take(self, connection):
         with connection:
             data, fds, _, _ = socket.recv_fds(connection, 1 << 20, 8)
             # runc and crun leave the connection open
@@ -209,7 +217,7 @@ def test_what_the_agent_is_told(rootless, bundle, user):
                     "state": {
                         "ociVersion": "1.3.0",
                         "id": "c1",
-                        "status": "created",
+                        "status": "creating",
                         "pid": pid,
                         "bundle": str(bundle),
                         "annotations": annotations,
@@ -257,30 +265,67 @@ def test_an_agent_that_leaves(rootless, bundle, user):
         ]
 
 
-def test_no_agent_at_run(rootless, bundle, user):
+@pytest.mark.crun
+@pytest.mark.parametrize("privileges", [True, False])
+def test_an_absent_agent_fails_create(either, user, privileges):
+    config = notifying(config_with_maps(user), "mkdir", listenerPath=f"{user.tmp}/nowhere.sock")
+    config["process"]["noNewPrivileges"] = not privileges
+    write_config(either.path, config)
+    done = user.run([*either.command, "create", "--bundle", either.path, "box"])
+    assert done.returncode == 1
+    assert "/nowhere.sock" in done.stderr
+    assert user.run([*either.command, "state", "box"]).returncode == 1
+
+
+@pytest.mark.crun
+def test_the_state_that_the_agent_gets_says_creating(either, user):
+    with Agent(user) as agent:
+        pid = either.create(notifying(config_with_maps(user), "mkdir", listenerPath=str(agent.path)), "sleep 600")
+        user.run([*either.command, "start", "held"], check=True)
+        until(lambda: agent.states, "the state arrives")
+    (told, _), *_ = agent.states
+    assert (told["pid"], told["state"]["pid"], told["state"]["status"]) == (pid, pid, "creating")
+
+
+def test_an_agent_that_is_gone_at_start_ends_the_container(rootless, bundle, user):
+    with Agent(user) as agent:
+        configure(bundle, "touch /data/program", listenerPath=str(agent.path))
+        rootless.create("c1", bundle)
+        until(lambda: agent.connections, "it is connected")
+    done = rootless("start", "c1")
+    assert done.returncode == 1
+    assert "(config.json: linux.seccomp.listenerPath)" in done.stderr
+    assert rootless.status("c1") == "stopped"
+    assert not (bundle / "rootfs/data/program").exists()
+
+
+def test_programs_of_the_image_cannot_take_the_connection_to_the_agent(rootless, bundle, user):
+    """It is in the waiting process, which a process of exec shares ids and capabilities with."""
+    with Agent(user) as agent:
+        configure(bundle, "sleep 600", listenerPath=str(agent.path))
+        rootless.create("c1", bundle)
+        pid = rootless.pid("c1")
+        links = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if int(fd) > 2}
+        assert len([link for link in links if link.startswith("socket:")]) == 2, "of its start, and the agent's"
+        assert rootless("exec", "c1", "ls", "/proc/1/fd/").returncode != 0
+        assert user.run(["ls", f"/proc/{pid}/fd"]).returncode != 0
+        rootless.start("c1")
+        assert "socket:" not in rootless("exec", "c1", "ls", "-l", "/proc/1/fd", check=True).stdout
+
+
+@pytest.mark.parametrize("verb", ["run", "create"])
+def test_no_agent(rootless, bundle, user, verb):
     configure(bundle, "touch /data/program", listenerPath=f"{user.tmp}/nowhere.sock")
-    done = rootless("run", "--bundle", bundle, "c1")
+    done = rootless(verb, "--bundle", bundle, "c1")
     assert done.returncode == 1
     assert done.stderr == (
-        f"rootless: seccomp filter: connect {user.tmp}/nowhere.sock: no such file or directory "
-        "(config.json: linux.seccomp.listenerPath); "
+        "rootless: failed to connect with seccomp agent specified in the seccomp profile: "
+        f"connect {user.tmp}/nowhere.sock: no such file or directory (config.json: linux.seccomp.listenerPath); "
         "fix: start the program that answers the notifications, or correct the path\n"
     )
     assert not (bundle / "rootfs/data/program").exists()
     assert rootless.list() == []
     assert not executors(user)
-
-
-def test_no_agent_at_start(rootless, bundle, user):
-    configure(bundle, "mkdir /data/made", listenerPath=str(user.tmp / "agent.sock"))
-    rootless.create("c1", bundle)
-    done = rootless("start", "c1")
-    assert done.returncode == 1
-    assert "linux.seccomp.listenerPath" in done.stderr
-    assert rootless.status("c1") == "created"
-    with Agent(user):
-        rootless.start("c1")
-        until((bundle / "rootfs/data/made").exists, "the program runs")
 
 
 def test_nobody_is_named(rootless, bundle):
