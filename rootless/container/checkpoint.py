@@ -13,7 +13,7 @@ import os
 
 from rootless import log
 from rootless.container import store
-from rootless.container.lifecycle import CREATED, Process, allow, boot_id, status
+from rootless.container.lifecycle import CREATED, PAUSED, Process, allow, boot_id, status
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -84,7 +84,8 @@ def checkpoint(options: Options) -> None:
 
     with store.find(store.state_root(options.root), options.container) as entry:
         state = existing_state(entry)
-        allow("checkpoint", entry.container_id, status(entry, state))
+        now = status(entry, state)
+        allow("checkpoint", entry.container_id, now)
         config = entry.read_config()
         if config["process"].get("terminal"):
             raise RootlessError(
@@ -97,6 +98,10 @@ def checkpoint(options: Options) -> None:
         criu = _Criu(options)
         streams = _streams(state["pid"])
         words = ["pre-dump" if options.pre_dump else "dump", "--tree", str(state["pid"])]
+        if now == PAUSED:
+            # criu cannot stop what is frozen: it thaws the cgroup once it has seized the processes, and freezes those
+            # that run on again
+            words += ["--freeze-cgroup", state["cgroup"]]
         for stream in streams:
             words += ["--external", stream] if stream.startswith("file[") else []
         if network := _joined_network(config):

@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import User
 from tests.user.boxes import add_mount, make_volume, set_namespaces
 from tests.user.bundles import base_config, make_bundle, write_config
+from tests.user.cgroup2 import InView, View
 from tests.user.containers import Reader, Rootless, await_end, until
 
 COUNTING = """
@@ -171,6 +172,40 @@ def test_a_container_that_runs_on(rootless, volume, counting):
     assert rootless.pid("c1") == counting
     assert rootless.status("c1") == "running"
     await_count(volume, len(numbers(volume)) + 3)
+
+
+@pytest.fixture
+def view(root):
+    """A cgroup v2 tree in which root's containers have a cgroup each."""
+    view = View(root)
+    yield view
+    view.close()
+
+
+@pytest.mark.parametrize("flags", [(), ("--leave-running",)], ids=["to its end", "running on"])
+def test_a_paused_container_can_be_checkpointed(root, rootless_command, view, bundle, volume, flags):
+    """containerd pauses a container before it asks for a checkpoint, and resumes it afterwards."""
+    with InView(view, root, rootless_command) as rootless:
+        rootless.create("c1", bundle)
+        rootless.start("c1")
+        await_count(volume, 3)
+        first = rootless.pid("c1")
+        assert rootless("pause", "c1").returncode == 0
+        done = rootless("checkpoint", *flags, "--image-path", "saved", "c1")
+        assert (done.returncode, done.stderr) == (0, "")
+        if flags:
+            assert rootless.status("c1") == "paused"
+            assert rootless("resume", "c1").returncode == 0
+            await_count(volume, len(numbers(volume)) + 3)
+        else:
+            await_end(first)
+            assert rootless.list() == []
+            before = len(numbers(volume))
+            restore(rootless, bundle, "--detach", "c1")
+            assert rootless.status("c1") == "running"
+            await_count(volume, before + 3)
+        (volume / "stop").touch()
+        await_end(rootless.pid("c1"))
 
 
 def test_a_dump_after_a_dump_of_the_memory(rootless, root, need, counting):
