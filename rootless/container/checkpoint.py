@@ -1,39 +1,55 @@
 """Checkpoint and restore: criu(8) does it, and needs root for it.
 
     IMAGES/*.img            criu's
-    IMAGES/rootless.json    the container's state, and which of criu's resources its standard streams are
+    IMAGES/rootless.json    which of criu's resources the container's standard streams are
     WORK/dump.log, …        what criu did
 
 What is decided here is what belongs to the container and what has to be there again from outside.
+
+Images are processes with any rights, and criu's configuration can name programs that it runs as root. So both come from
+root alone: neither from a directory that another user can write to, nor from the caller's environment, nor from the
+container's image. Everything else about a restored container comes from its bundle.
 """
 
 from __future__ import annotations
 
 import os
+import stat
+from functools import cached_property
 
 from rootless import log
 from rootless.container import store
-from rootless.container.lifecycle import CREATED, PAUSED, Process, allow, boot_id, status
+from rootless.container.lifecycle import CREATED, PAUSED, Process, allow, status
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from rootless.bundle.load import Bundle
+    from rootless.container.confine import Confinement
     from rootless.container.entry import Entry
     from rootless.plan.options import Options
+    from rootless.plan.plan import Plan
 
     Pairs = tuple[tuple[str, str], ...]
 
 _IMAGES = "checkpoint"
 _OURS = "rootless.json"
+_PID_FILE = "criu.pid"
 _STREAMS = 3
 _NETWORK = "extNetwork"
 """criu's name for a network namespace that is not the container's own."""
 _NETWORK_FD = 3
 _CRIU_ANNOTATION = "org.criu.config"
 """A file with more options for criu; as for runc."""
+_ANNOTATION_PLACE = f"annotations.{_CRIU_ANNOTATION}"
+_ADMINISTRATORS = ("/etc/criu/crun.conf", "/etc/criu/runc.conf")
+"""What is read where there is no annotation: the first that is there, as with crun; runc reads the second."""
+_DEFAULT = "/etc/criu/default.conf"
+"""One of the two files that criu reads unasked; the other lies in the home that the environment names."""
+_OTHERS_WRITE = 0o022
 
 _SWITCHES = (
     # attribute of Options, option of criu
@@ -95,7 +111,8 @@ def checkpoint(options: Options) -> None:
                 fix="run it without a terminal",
                 code="RL-CRIU",
             )
-        criu = _Criu(options)
+        criu = _Criu(options, state["rootfs"], state["annotations"])
+        criu.make_directories()
         streams = _streams(state["pid"])
         words = ["pre-dump" if options.pre_dump else "dump", "--tree", str(state["pid"])]
         if now == PAUSED:
@@ -111,10 +128,10 @@ def checkpoint(options: Options) -> None:
         if options.parent_path or options.pre_dump:
             words.append("--track-mem")
         words += _page_server(options.page_server) if options.page_server else []
-        criu.run([*words, *_chosen(options, _DUMP_SWITCHES)], state)
+        criu.run([*words, *_chosen(options, _DUMP_SWITCHES)])
         if options.pre_dump:
             return
-        criu.note({"streams": streams, "state": state})
+        criu.note(streams)
         if not options.leave_running:
             destroy(entry, state)
 
@@ -136,22 +153,26 @@ def restore(options: Options) -> int:
     from rootless.container.ending import abandon
     from rootless.container.foreground import attend, catch_signals
     from rootless.container.run import remove_ended
+    from rootless.host import facts
+    from rootless.plan.compile import compile_plan
 
     store.check_id(options.container)
     bundle = load(options.bundle)
-    criu = _Criu(options)
-    noted = criu.noted()
-    skipped = [kind for kind, hooks in (bundle.config.get("hooks") or {}).items() if hooks and kind != "poststop"]
-    if skipped:
-        log.warning(f"hooks are not run again when a container is restored: {', '.join(skipped)}", where="hooks")
+    plan = compile_plan(bundle, facts.read(), options)
     network = _joined_network(bundle.config)
     if network:
         _open_network(network)
+    criu = _Criu(options, bundle.rootfs, bundle.config.get("annotations") or {})
+    streams = criu.noted()
+    skipped = [kind for kind, hooks in (bundle.config.get("hooks") or {}).items() if hooks and kind != "poststop"]
+    if skipped:
+        log.warning(f"hooks are not run again when a container is restored: {', '.join(skipped)}", where="hooks")
     root = store.state_root(options.root)
     with store.claim(root, options.container) as entry:
         try:
             signals = -1 if options.detach else catch_signals()
-            pid = _restore(options, bundle, noted, entry, criu, network=network)
+            restoring = _Restoring(options, bundle, plan, entry)
+            pid = restoring.run(criu, streams, network=network)
         except BaseException:
             abandon(entry)
             raise
@@ -164,7 +185,7 @@ def restore(options: Options) -> int:
 
 
 def _open_network(path: str) -> None:
-    """Open a network namespace as the descriptor that criu gets; whatever the caller had there is nobody's."""
+    """Open a network namespace as the descriptor that criu gets, before anything of ours can have it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -179,42 +200,69 @@ def _open_network(path: str) -> None:
     os.set_inheritable(_NETWORK_FD, True)  # noqa: FBT003 - the signature of the standard library
 
 
-def _restore(
-    options: Options, bundle: Bundle, noted: dict[str, Any], entry: Entry, criu: _Criu, *, network: str
-) -> int:
-    """Let criu make the processes, and write down that they are there; return the first one."""
-    from rootless.container.prepare import write_pid_file
+class _Restoring:
+    """A container that criu makes the processes of; everything else about it is what its bundle says."""
 
-    pid_file = f"{entry.path}/criu.pid"
-    words = ["restore", "--restore-detached", "--restore-sibling", "--pidfile", pid_file]
-    for number, stream in enumerate(noted["streams"]):
-        words += ["--inherit-fd", f"fd[{number}]:{stream}"] if stream else []
-    if network:
-        words += ["--inherit-fd", f"fd[{_NETWORK_FD}]:{_NETWORK}"]
-    words += _chosen(options, _RESTORE_SWITCHES, _RESTORE_VALUES)
-    state: dict[str, Any] = noted["state"]
-    state |= {"id": options.container, "bundle": bundle.directory, "rootfs": bundle.rootfs}
-    criu.run_on_root(words, state, 1 if network else 0)
-    pid = int(entry.content("criu.pid"))
-    try:
+    def __init__(self, options: Options, bundle: Bundle, plan: Plan, entry: Entry) -> None:
+        from rootless.container.create import first_state
+
+        self._options = options
+        self._bundle = bundle
+        self._entry = entry
+        self._state = first_state(options, bundle, plan)
+        # where criu is to manage cgroups, those that the images name become the processes' own
+        self._cgroup = plan.cgroup if options.manage_cgroups_mode in ("", "ignore") else None
+
+    def run(self, criu: _Criu, streams: list[str], *, network: str) -> int:
+        """Let criu make the processes, and write down that they are there; return the first one."""
+        pid_file = f"/proc/{os.getpid()}/fd/{self._entry.fd}/{_PID_FILE}"
+        words = ["restore", "--restore-detached", "--restore-sibling", "--pidfile", pid_file]
+        for number, stream in enumerate(streams):
+            words += ["--inherit-fd", f"fd[{number}]:{stream}"] if stream else []
+        if network:
+            words += ["--inherit-fd", f"fd[{_NETWORK_FD}]:{_NETWORK}"]
+        words += _chosen(self._options, _RESTORE_SWITCHES, _RESTORE_VALUES)
+        confinement = self._confine()
+        criu.run_on_root(words, 1 if network else 0, confinement, self._state)
+        pid = int(self._entry.content(_PID_FILE))
+        try:
+            if confinement:
+                confinement.rule_devices()
+                confinement.close()
+            self._write(pid)
+        except BaseException:
+            os.kill(pid, 9)
+            raise
+        return pid
+
+    def _confine(self) -> Confinement | None:
+        if not self._cgroup:
+            return None
+        from rootless.container.confine import Confinement
+
+        return Confinement(self._cgroup, self._entry, self._state)
+
+    def _write(self, pid: int) -> None:
+        from rootless.container.prepare import write_pid_file
+
         process = Process.read(pid)
-        state.pop("made", None)  # the namespaces are others now
-        state |= {"pid": pid, "startTime": process.start_time if process else 0, "bootId": boot_id(), "status": CREATED}
-        entry.write_config(bundle.text)
-        entry.write(state)
-        if options.pid_file:
-            write_pid_file(options.pid_file, pid)
-    except BaseException:
-        os.kill(pid, 9)
-        raise
-    return pid
+        self._state |= {"pid": pid, "startTime": process.start_time if process else 0, "status": CREATED}
+        self._entry.write_config(self._bundle.text)
+        self._entry.write(self._state)
+        if self._options.pid_file:
+            write_pid_file(self._options.pid_file, pid)
 
 
 class _Criu:
     """The criu program, with the directories that it works in."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, rootfs: str, annotations: Mapping[str, str]) -> None:
         """Look whether it can be used.
+
+        Args:
+            options: what the caller asked.
+            rootfs: the container's root.
+            annotations: those of config.json.
 
         Raises:
             RootlessError: `RL-CRIU`.
@@ -225,10 +273,11 @@ class _Criu:
         if problem:
             raise problem
         self._program = which(options.criu or "criu") or ""
+        self._rootfs = rootfs
         self._images = os.path.abspath(options.image_path or _IMAGES)
         self._work = os.path.abspath(options.work_path or self._images)
         self._common = [
-            *("--images-dir", self._images, "--work-dir", self._work, "-v4"),
+            "-v4",
             # what is bound into the container from outside is found again at the same place
             *("--external", "mnt[]:sm"),
             f"--manage-cgroups={options.manage_cgroups_mode or 'ignore'}",
@@ -236,27 +285,45 @@ class _Criu:
         ]
         if options.empty_ns:
             self._common += ["--empty-ns", "net"]
+        self._configuration = self._open_configuration(annotations.get(_CRIU_ANNOTATION))
 
-    def run(self, words: list[str], state: dict[str, Any]) -> None:
+    def make_directories(self) -> None:
+        """Make the directories that a checkpoint goes to, where they are not there.
+
+        Raises:
+            RootlessError: `RL-CRIU`.
+        """
+        for directory in (self._images, self._work):
+            try:
+                os.makedirs(directory, 0o700, exist_ok=True)
+            except OSError as error:
+                cause = (error.strerror or "").lower()
+                raise self._failed(f"cannot use {directory}", cause, "name another directory") from None
+
+    def run(self, words: list[str]) -> None:
         """Run criu on the host."""
         import subprocess
 
-        self._make(self._images)
-        self._make(self._work)
-        command = self._command(words, state)
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        command = self._command(words)
+        done = subprocess.run(command, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False)
         self._complain(words[0], done.returncode, done.stderr.decode("utf-8", "replace"))
 
-    def run_on_root(self, words: list[str], state: dict[str, Any], keep: int) -> None:
-        """Run criu where the container's root is a mount, which nobody else sees, with our standard streams."""
+    def run_on_root(self, words: list[str], keep: int, confinement: Confinement | None, state: dict[str, Any]) -> None:
+        """Run criu where the container's root is a mount, which nobody else sees, with our standard streams.
+
+        What it makes is where it is itself: in the container's cgroup, where there is one.
+        """
         from rootless.launch.protocol import Launch
         from rootless.plan.compile import compile_root_command
 
-        self._make(self._work)
-        env = [f"{name}={value}" for name, value in os.environ.items()]
-        launch = Launch(compile_root_command(self._command(words, state), env, state["rootfs"]), keep=keep)
-        launch.until_executed()
+        env = [f"{name}={value}" for name, value in _environment().items()]
+        plan = compile_root_command(self._command(words), env, self._rootfs)
+        launch = Launch(plan, keep=keep, cgroup=confinement.fd if confinement else -1)
         try:
+            launch.until_ready()
+            if confinement:
+                confinement.enter(launch.first, state)
+            launch.start()
             code = os.waitstatus_to_exitcode(launch.wait_first())
         except BaseException:
             launch.kill()
@@ -264,15 +331,16 @@ class _Criu:
         launch.close()
         self._complain(words[0], code, "")
 
-    def note(self, ours: dict[str, object]) -> None:
+    def note(self, streams: list[str]) -> None:
         """Keep what `restore` needs besides criu's images."""
         from rootless.bundle.jsontext import render
 
-        fd = os.open(f"{self._images}/{_OURS}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(_OURS, flags, 0o600, dir_fd=self._images_fd)
         with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(render(ours, None))
+            file.write(render({"streams": streams}, None))
 
-    def noted(self) -> dict[str, Any]:
+    def noted(self) -> list[str]:
         """Return what note() kept.
 
         Raises:
@@ -282,38 +350,115 @@ class _Criu:
 
         path = f"{self._images}/{_OURS}"
         try:
-            with open(path, "rb") as file:
+            fd = os.open(_OURS, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._images_fd)
+            with open(fd, "rb") as file:
                 found = parse(file.read(), path)
         except OSError as error:
             cause = (error.strerror or "").lower()
             raise self._failed(f"cannot read {path}", cause, "name a directory that checkpoint wrote") from None
-        if not isinstance(found, dict) or not {"streams", "state"} <= found.keys():
-            cause = "it does not hold the state of a container"
+        streams = found.get("streams") if isinstance(found, dict) else None
+        if not (isinstance(streams, list) and len(streams) == _STREAMS and all(map(_is_stream, streams))):
+            cause = "it does not hold the streams of a container"
             raise self._failed(f"cannot use {path}", cause, "name a directory that checkpoint wrote")
-        return found
+        return streams
 
-    def _make(self, directory: str) -> None:
+    @cached_property
+    def _images_fd(self) -> int:
+        return self._open_directory(self._images)
+
+    @cached_property
+    def _work_fd(self) -> int:
+        return self._open_directory(self._work)
+
+    def _open_directory(self, directory: str) -> int:
+        """Open a directory once; criu gets the descriptor: by its name it may be another one a moment later."""
+        cause, fd = "", -1
         try:
-            os.makedirs(directory, 0o700, exist_ok=True)
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            cause = _distrusted(os.fstat(fd))
         except OSError as error:
             cause = (error.strerror or "").lower()
-            raise self._failed(f"cannot use {directory}", cause, "name another directory") from None
+        if cause:
+            raise self._failed(f"cannot use {directory}", cause, "name a directory that only root can write to")
+        return fd
 
-    def _command(self, words: list[str], state: dict[str, Any]) -> list[str]:
-        command = [self._program, *words, *self._common, "--log-file", f"{words[0]}.log", "--root", state["rootfs"]]
-        if config := state["annotations"].get(_CRIU_ANNOTATION):
-            command += ["--config", config]
+    def _open_configuration(self, annotated: str | None) -> str:
+        """Return a path of the file with more options that criu is to read; nothing where there is none.
+
+        Where the annotation is empty, none is read, as with runc.
+        """
+        if annotated is None:
+            return next(filter(os.path.exists, _ADMINISTRATORS), "")
+        if not annotated:
+            return ""
+        fd = -1
+        cause = "" if annotated.startswith("/") else "it is not an absolute path"
+        if not cause:
+            try:
+                fd = os.open(annotated, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                found = os.fstat(fd)
+                cause = "" if stat.S_ISREG(found.st_mode) else "it is no regular file"
+                cause = cause or _distrusted(found) or self._of_image(fd)
+            except OSError as error:
+                cause = (error.strerror or "").lower()
+        if cause:
+            raise RootlessError(
+                f"cannot use {annotated}",
+                cause=cause,
+                where=_ANNOTATION_PLACE,
+                fix="name a file of root's outside the container's root, or remove the annotation",
+                code="RL-CRIU",
+            )
+        return f"/proc/{os.getpid()}/fd/{fd}"
+
+    def _of_image(self, fd: int) -> str:
+        """Return what is wrong with an open file that lies in the container's root; nothing with others."""
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        return "the container's image supplies it" if path.startswith(f"{os.path.realpath(self._rootfs)}/") else ""
+
+    def _command(self, words: list[str]) -> list[str]:
+        ours = f"/proc/{os.getpid()}/fd"
+        command = [
+            *(self._program, *words, "--no-default-config"),
+            *("--images-dir", f"{ours}/{self._images_fd}", "--work-dir", f"{ours}/{self._work_fd}"),
+            *(*self._common, "--log-file", f"{words[0]}.log", "--root", self._rootfs),
+        ]
+        if self._configuration:
+            command += ["--config", self._configuration]
         return command
 
     def _complain(self, verb: str, code: int, said: str) -> None:
         if not code:
             return
         log = f"{self._work}/{verb}.log"
-        raise self._failed(f"criu {verb}", _first_error(log) or said.strip() or f"it ended with {code}", f"see {log}")
+        cause = _first_error(f"/proc/self/fd/{self._work_fd}/{verb}.log") or said.strip() or f"it ended with {code}"
+        raise self._failed(f"criu {verb}", cause, f"see {log}")
 
     @staticmethod
     def _failed(what: str, cause: str, fix: str) -> RootlessError:
         return RootlessError(what, cause=cause, fix=fix, code="RL-CRIU")
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of criu, and of what it runs as root: the caller's may be another user's, as with sudo."""
+    import pwd
+
+    env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": pwd.getpwuid(os.geteuid()).pw_dir}
+    return env | ({"CRIU_CONFIG_FILE": _DEFAULT} if os.path.exists(_DEFAULT) else {})
+
+
+def _distrusted(found: os.stat_result) -> str:
+    """Return why what a file or directory holds may come from another user than root; nothing where it cannot."""
+    if found.st_uid != os.geteuid():
+        return f"it belongs to uid {found.st_uid}"
+    return "others can write to it" if found.st_mode & _OTHERS_WRITE else ""
+
+
+def _is_stream(found: object) -> bool:
+    """Whether `found` is a name that _streams() gives."""
+    import re
+
+    return isinstance(found, str) and bool(re.fullmatch(r"|pipe:\[\d+\]|file\[[0-9a-f]+:[0-9a-f]+\]", found))
 
 
 def _chosen(options: Options, switches: Pairs, values: Pairs = ()) -> list[str]:

@@ -94,7 +94,7 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
         start: the listening start socket, or -1 when the caller will say it through the Launch.
         console: the socket that the terminal is sent over, or -1.
     """
-    state = _first_state(options, bundle, plan)
+    state = first_state(options, bundle, plan)
     outside = Outside(plan, entry, state)
 
     def note_process(pid: int) -> None:
@@ -147,7 +147,7 @@ def _made(plan: Plan, numbers: bytes) -> dict[str, int]:
     return dict(zip(kinds, Struct(f"={len(kinds)}Q").unpack(numbers), strict=True))
 
 
-def _first_state(options: Options, bundle: Bundle, plan: Plan) -> dict[str, Any]:
+def first_state(options: Options, bundle: Bundle, plan: Plan) -> dict[str, Any]:
     """Return what state.json holds before there is a process."""
     state: dict[str, Any] = {
         "ociVersion": OCI_VERSION,

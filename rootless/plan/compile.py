@@ -172,7 +172,10 @@ def compile_host_command(args: Sequence[str], env: Sequence[str], maps: IdMaps) 
 
 
 def compile_root_command(args: Sequence[str], env: Sequence[str], rootfs: str) -> Plan:
-    """Plan a program of the host where `rootfs` is a mount of its own, in a mount namespace that ends with it."""
+    """Plan a program of the host where `rootfs` is a mount of its own, in a mount namespace that ends with it.
+
+    It waits for its start.
+    """
     from rootless.plan.mount_options import PRIVATE
 
     return Plan(
@@ -181,6 +184,8 @@ def compile_root_command(args: Sequence[str], env: Sequence[str], rootfs: str) -
             Op(ops.PROPAGATION, ops.RECURSIVE_PROPAGATION, PRIVATE),
             Op(ops.ROOT, PRIVATE, rootfs),
             Op(ops.UMASK, 0o022),
+            Op(ops.READY),
+            Op(ops.WAIT_START),
             Op(ops.EXEC, args, env),
         ]
     )

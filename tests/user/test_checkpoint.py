@@ -6,33 +6,29 @@ import json
 import os
 import socket
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import User
-from tests.user.boxes import add_mount, make_volume, set_namespaces
-from tests.user.bundles import base_config, make_bundle, write_config
-from tests.user.cgroup2 import InView, View
-from tests.user.containers import Reader, Rootless, await_end, until
-
-COUNTING = """
-i=0
-while ! test -e /volume/stop; do i=$((i+1)); echo $i >>/volume/numbers; sleep 0.05; done
-echo last $i
-exit 7
-"""
+from tests.user.boxes import make_volume, set_namespaces
+from tests.user.bundles import write_config
+from tests.user.checkpoints import (
+    await_count,
+    begin_counting,
+    make_counting_bundle,
+    numbers,
+    restore,
+    root_in_cgroup2,
+    root_with_criu,
+)
+from tests.user.containers import Reader, Rootless, await_end
 
 
 @pytest.fixture
-def root(require_root, need, request):
+def root(require_root, need):
     """The superuser, as a user of the command, where criu works."""
-    check = subprocess.run([need("criu"), "check"], capture_output=True, text=True, check=False)
-    if check.returncode:
-        pytest.skip(f"needs a kernel that criu works on: {check.stdout}{check.stderr}")
-    with tempfile.TemporaryDirectory(dir=os.environ.get("ROOTLESS_TEST_RUN") or None) as directory:
-        yield User("root", Path(directory))
+    with root_with_criu(need) as root:
+        yield root
 
 
 @pytest.fixture
@@ -48,37 +44,13 @@ def volume(root):
 
 @pytest.fixture
 def bundle(root, volume):
-    config = base_config("sh", "-c", COUNTING)
-    add_mount(config, "/volume", "bind", str(volume), "rbind", "rw")
-    config["linux"]["maskedPaths"] = ["/proc/keys", "/proc/scsi"]
-    config["linux"]["readonlyPaths"] = ["/proc/sys"]
-    return make_bundle(root, config)
+    return make_counting_bundle(root, volume)
 
 
 @pytest.fixture
 def counting(rootless, bundle, volume):
     """The first process of a container c1 that counts."""
-    rootless.create("c1", bundle)
-    rootless.start("c1")
-    await_count(volume, 3)
-    return rootless.pid("c1")
-
-
-def numbers(volume):
-    path = volume / "numbers"
-    return path.read_text().split() if path.exists() else []
-
-
-def await_count(volume, number):
-    until(lambda: len(numbers(volume)) >= number, f"it counts to {number}")
-
-
-def restore(rootless, bundle, *words, status=0):
-    """Make the container anew that c1 was; its standard output and error are the same files again."""
-    tmp = rootless.user.tmp
-    with (tmp / "c1.out").open("ab") as out, (tmp / "c1.err").open("ab") as err:
-        done = rootless("restore", "--bundle", bundle, "--image-path", "saved", *words, stdout=out, stderr=err)
-    assert done.returncode == status, rootless.complaints("c1")
+    return begin_counting(rootless, bundle, volume)
 
 
 def test_a_container_goes_on_where_it_was(rootless, root, bundle, volume, counting):
@@ -175,37 +147,30 @@ def test_a_container_that_runs_on(rootless, volume, counting):
 
 
 @pytest.fixture
-def view(root):
-    """A cgroup v2 tree in which root's containers have a cgroup each."""
-    view = View(root)
-    yield view
-    view.close()
+def in_cgroup2(root, rootless_command):
+    """The command where each container has a cgroup."""
+    with root_in_cgroup2(root, rootless_command) as command:
+        yield command
 
 
 @pytest.mark.parametrize("flags", [(), ("--leave-running",)], ids=["to its end", "running on"])
-def test_a_paused_container_can_be_checkpointed(root, rootless_command, view, bundle, volume, flags):
+def test_a_paused_container_can_be_checkpointed(in_cgroup2, bundle, volume, flags):
     """containerd pauses a container before it asks for a checkpoint, and resumes it afterwards."""
-    with InView(view, root, rootless_command) as rootless:
-        rootless.create("c1", bundle)
-        rootless.start("c1")
-        await_count(volume, 3)
-        first = rootless.pid("c1")
-        assert rootless("pause", "c1").returncode == 0
-        done = rootless("checkpoint", *flags, "--image-path", "saved", "c1")
-        assert (done.returncode, done.stderr) == (0, "")
-        if flags:
-            assert rootless.status("c1") == "paused"
-            assert rootless("resume", "c1").returncode == 0
-            await_count(volume, len(numbers(volume)) + 3)
-        else:
-            await_end(first)
-            assert rootless.list() == []
-            before = len(numbers(volume))
-            restore(rootless, bundle, "--detach", "c1")
-            assert rootless.status("c1") == "running"
-            await_count(volume, before + 3)
-        (volume / "stop").touch()
-        await_end(rootless.pid("c1"))
+    first = begin_counting(in_cgroup2, bundle, volume)
+    assert in_cgroup2("pause", "c1").returncode == 0
+    done = in_cgroup2("checkpoint", *flags, "--image-path", "saved", "c1")
+    assert (done.returncode, done.stderr) == (0, "")
+    if flags:
+        assert in_cgroup2.status("c1") == "paused"
+        assert in_cgroup2("resume", "c1").returncode == 0
+        await_count(volume, len(numbers(volume)) + 3)
+    else:
+        await_end(first)
+        assert in_cgroup2.list() == []
+        before = len(numbers(volume))
+        restore(in_cgroup2, bundle, "--detach", "c1")
+        assert in_cgroup2.status("c1") == "running"
+        await_count(volume, before + 3)
 
 
 def test_a_dump_after_a_dump_of_the_memory(rootless, root, need, counting):
@@ -262,18 +227,77 @@ def test_a_terminal_cannot_be_taken_along(rootless, root, bundle):
         assert rootless.status("c1") == "running"
 
 
-def test_criu_reads_the_file_of_the_annotation(rootless, root, bundle, volume):
-    """As runc and crun have it: org.criu.config."""
-    (root.tmp / "criu.conf").touch()
+@pytest.fixture
+def noting(root):
+    """A configuration of criu's that notes in a file what criu does."""
+    script = root.tmp / "script"
+    script.write_text(f"#!/bin/sh\necho $CRTOOLS_SCRIPT_ACTION >>{root.tmp}/noted\n")
+    script.chmod(0o755)
+    config = root.tmp / "criu.conf"
+    config.write_text(f"action-script {script}\n")
+    return config
+
+
+def annotate(bundle, value):
     config = json.loads((bundle / "config.json").read_text())
-    config["annotations"] = {"org.criu.config": str(root.tmp / "criu.conf")}
-    write_config(bundle, config)
-    rootless.create("c1", bundle)
-    rootless.start("c1")
-    await_count(volume, 3)
-    done = rootless("checkpoint", "--image-path", "saved", "--work-path", "logs", "c1")
-    assert done.returncode == 0, done
-    assert f"Parsing config file {root.tmp}/criu.conf\n" in (root.tmp / "logs/dump.log").read_text()
+    write_config(bundle, config | {"annotations": {"org.criu.config": str(value)}})
+
+
+def test_criu_reads_the_file_of_the_annotation(rootless, root, bundle, volume, noting):
+    """As runc and crun have it: org.criu.config."""
+    annotate(bundle, noting)
+    begin_counting(rootless, bundle, volume)
+    done = rootless("checkpoint", "--image-path", "saved", "c1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "post-dump" in (root.tmp / "noted").read_text().split()
+    restore(rootless, bundle, "--detach", "c1")
+    assert "post-restore" in (root.tmp / "noted").read_text().split()
+
+
+WITH_ETC_CRIU = """
+set -e
+directory=$1 files=$2; shift 2
+mount -t tmpfs tmpfs "$directory"
+mkdir -p "$directory/work" "$directory/etc/criu"
+for file in $files; do cp "$directory/../criu.conf" "$directory/etc/criu/$file"; done
+mount -t overlay -o "lowerdir=/etc,upperdir=$directory/etc,workdir=$directory/work" etc /etc
+exec "$@"
+"""
+
+
+class WithEtcCriu(Rootless):
+    """The command where the administrator has files in /etc/criu."""
+
+    def __init__(self, root, command, files) -> None:
+        super().__init__(root, command)
+        (root.tmp / "etc").mkdir()
+        self.before = ["unshare", "--mount", "sh", "-c", WITH_ETC_CRIU, "sh", str(root.tmp / "etc"), files]
+
+    def argv(self, *words):
+        return [*self.before, *super().argv(*words)]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        # what there is, the annotation, whether it is read
+        ("default.conf", None, True),
+        ("runc.conf", None, True),
+        ("crun.conf", None, True),
+        ("runc.conf crun.conf", "", False),
+        ("default.conf", "", True),
+    ],
+)
+def test_criu_reads_the_administrators_files(rootless, bundle, volume, noting, case):
+    """An empty annotation leaves out the file for runtimes, as with runc and crun."""
+    files, annotation, read = case
+    if annotation is not None:
+        annotate(bundle, annotation)
+    begin_counting(rootless, bundle, volume)
+    there = WithEtcCriu(rootless.user, rootless.command, files)
+    done = there("checkpoint", "--image-path", "saved", "c1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert noting.with_name("noted").exists() == read
 
 
 def free_port():
