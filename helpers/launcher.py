@@ -2,13 +2,15 @@
 
 ``python3 helpers/launcher.py ENV/bin/python3 OUT ENV/lib/python3.X/site-packages``
 
-The first directory holds the package; its modules go into one file that the command loads (helpers/image.py).
+The first directory holds the package; its modules go into one file that the command loads (helpers/image.py). Where the
+package holds the program that starts Python (helpers/start), a copy of it is put beside the interpreter.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -22,12 +24,17 @@ FLAGS = "-IS"
 
 IMAGE_WRITER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "image.py")
 IMAGE = "rootless/__pycache__/modules.image"
+START = f"rootless/launch/bin/start-{platform.machine()}"
+STARTER = "rootless-start"
+"""The name of its copy beside the interpreter."""
 
 SCRIPT = """\
 import sys
 import _signal
 if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # no traceback while modules are loaded
+if "unblock" in sys._xoptions:
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT,))
 sys.path += {paths!r}
 import gc
 gc.set_threshold(100_000)  # hardly ever: verbs are short, and what they make has few cycles
@@ -53,7 +60,7 @@ SHEBANG_LIMIT = 127
 
 
 def script(python: str, paths: Sequence[str]) -> bytes:
-    """Return the text of a command that runs `rootless` from the directories `paths` with the interpreter `python`.
+    """Return the text of a command that runs `rootless` from the directories `paths`; `python` interprets it.
 
     sys.argv[0] will be the name that the command was called by.
 
@@ -72,13 +79,33 @@ def script(python: str, paths: Sequence[str]) -> bytes:
 
 def write(out: str, python: str, paths: Sequence[str]) -> None:
     """Write the modules' image, and the command to the file `out`, executable for everybody; see `script`."""
-    content = script(python, paths)
+    script(python, paths)  # refuses what cannot be, before anything is written
     subprocess.run(
         [python, FLAGS, "-X", "no_debug_ranges", IMAGE_WRITER, os.path.join(paths[0], "rootless")], check=True
     )
-    with open(out, "wb") as file:
+    content = script(_starter(python, paths[0]), paths)
+    _write_program(out, content)
+
+
+def _starter(python: str, package: str) -> str:
+    """Put the program that starts `python` beside it and return its path; `python` itself where there is none."""
+    try:
+        with open(os.path.join(package, START), "rb") as file:
+            program = file.read()
+    except FileNotFoundError:
+        return python
+    path = os.path.join(os.path.dirname(python), STARTER)
+    _write_program(path, program)
+    return path
+
+
+def _write_program(path: str, content: bytes) -> None:
+    """Write an executable file, whole or not at all: commands may be running the one that it replaces."""
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "wb") as file:
         os.fchmod(file.fileno(), 0o755)
         file.write(content)
+    os.replace(temporary, path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

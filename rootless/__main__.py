@@ -21,9 +21,12 @@ else:
 def main() -> int:
     """Carry out the command line of this process and return its exit status: 128+n when signal n interrupts it."""
     try:
-        return _tell_outcome()
+        status = _tell_outcome()
+        interruption.disallow()
     except interruption.Interrupted as interrupted:
         return 128 + interrupted.number
+    else:
+        return status
 
 
 def _tell_outcome() -> int:

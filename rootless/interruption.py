@@ -30,6 +30,17 @@ def allow() -> None:
             _signal.signal(number, _interrupt)
 
 
+def disallow() -> None:
+    """Have signals do what they do to any program, as the last thing that a process does.
+
+    Raises:
+        Interrupted: one has just come. It is the only one that will.
+    """
+    for number in _NUMBERS:
+        if _signal.getsignal(number) is _interrupt:
+            _signal.signal(number, _signal.SIG_DFL)
+
+
 def too_late() -> None:
     """Say that the verb has done what it is to do: signals change nothing any more.
 

@@ -1,4 +1,4 @@
-"""Build the executor: one static program without libraries for each architecture.
+"""Build the executor, and what starts Python: static programs without libraries for each architecture.
 
 Run it as ``python3 helpers/init/build.py``; ``--help`` tells the rest. It needs nothing but the standard library and
 one of the compilers in `COMPILERS`. The same sources, compiler and architecture give the same bytes.
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SOURCES = Path(__file__).resolve().parent
+START = Path("..", "start", "start.c")
+"""What starts Python for the command that helpers/launcher.py writes, seen from there."""
 DEFAULT_OUT = SOURCES.parent.parent / "rootless" / "launch" / "bin"
 
 ZIG_TARGETS = {
@@ -38,7 +40,8 @@ COMPILERS = ("zig", "musl-gcc", "cc", "gcc", "clang")
 """In order of preference: zig compiles for every architecture and musl makes the smallest program."""
 
 LANGUAGE = ("-std=gnu11", "-D_GNU_SOURCE")
-WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wstrict-prototypes", "-Wconversion", "-Wsign-conversion")
+WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wconversion", "-Wsign-conversion")
+"""No errors where somebody installs: with two compilers or a new one there are warnings that nobody has seen yet."""
 
 FLAGS = (
     *LANGUAGE,
@@ -134,6 +137,24 @@ def _compile(words: Sequence[str]) -> None:
 def build(arch: str, out: Path = DEFAULT_OUT, compiler: str = "auto") -> Path:
     """Compile the executor for `arch` into `out` and return the path of the program, ``init-ARCH``.
 
+    Raises:
+        BuildError: no compiler, no sources, or the compiler refused them.
+    """
+    return _built("init", sources(), arch, out, compiler)
+
+
+def build_start(arch: str, out: Path = DEFAULT_OUT, compiler: str = "auto") -> Path:
+    """Compile what starts Python for `arch` into `out` and return the path of the program, ``start-ARCH``.
+
+    Raises:
+        BuildError: no compiler, or it refused the source.
+    """
+    return _built("start", [str(START)], arch, out, compiler)
+
+
+def _built(name: str, files: Sequence[str], arch: str, out: Path, compiler: str) -> Path:
+    """Compile a program.
+
     The program appears whole or not at all: others may be running the one that it replaces.
 
     Raises:
@@ -141,11 +162,11 @@ def build(arch: str, out: Path = DEFAULT_OUT, compiler: str = "auto") -> Path:
     """
     words = [*choose(arch, compiler), *FLAGS]
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".init-", dir=out) as scratch:
-        program = Path(scratch, "init")
-        _compile([*words, "-o", str(program), *sources()])
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out) as scratch:
+        program = Path(scratch, name)
+        _compile([*words, "-o", str(program), *files])
         program.chmod(0o755)
-        return program.rename(out / f"init-{arch}")
+        return program.rename(out / f"{name}-{arch}")
 
 
 def check(arch: str, compiler: str = "auto") -> None:
@@ -155,15 +176,15 @@ def check(arch: str, compiler: str = "auto") -> None:
         BuildError: the compiler is not here, or it had something to say.
     """
     # -O2, for warnings such as maybe-uninitialized that need the optimiser; an object file, so that it runs.
-    words = [*choose(arch, compiler), *LANGUAGE, "-O2", *WARNINGS]
+    words = [*choose(arch, compiler), *LANGUAGE, "-O2", *WARNINGS, "-Werror"]
     with tempfile.TemporaryDirectory() as scratch:
-        for name in sources():
+        for name in (*sources(), str(START)):
             _compile([*words, "-c", name, "-o", str(Path(scratch, "object.o"))])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(description="Build the executor: one static program for each architecture.")
+    parser = argparse.ArgumentParser(description="Build the executor, one static program for each architecture.")
     parser.add_argument(
         "--arch",
         action="append",
@@ -183,6 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 check(arch, options.compiler)
             else:
                 print(build(arch, options.out.absolute(), options.compiler))
+                if not options.all:
+                    print(build_start(arch, options.out.absolute(), options.compiler))
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

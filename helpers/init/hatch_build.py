@@ -1,7 +1,8 @@
 """Hatch's build hook: a wheel carries the executor for every architecture it is meant for.
 
 ``ROOTLESS_BUILD_INIT=native`` builds for this machine alone and needs no zig where the system's compiler will do: what
-install.sh asks for. An editable install is always for this machine alone.
+install.sh asks for. It adds what starts Python for the command that install.sh writes. An editable install is always
+for this machine alone.
 """
 
 from __future__ import annotations
@@ -59,8 +60,13 @@ class InitHook(BuildHookInterface[Any]):
             builder.build(builder.native_arch())
             return
         self._scratch = tempfile.TemporaryDirectory(prefix="rootless-init-")
-        for arch in (builder.native_arch(),) if self._native_only() else builder.WHEEL_ARCHES:
-            program = builder.build(arch, Path(self._scratch.name))
+        scratch = Path(self._scratch.name)
+        if self._native_only():
+            arch = builder.native_arch()
+            programs = [builder.build(arch, scratch), builder.build_start(arch, scratch)]
+        else:
+            programs = [builder.build(arch, scratch) for arch in builder.WHEEL_ARCHES]
+        for program in programs:
             build_data["force_include"][str(program)] = f"{INSIDE}/{program.name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 (hatch's signature)
