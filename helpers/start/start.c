@@ -13,6 +13,7 @@
 
 int main(int argc, char **argv, char **environment)
 {
+    static char unblock[] = "-Xunblock";
     char python[PATH_MAX], *words[argc + 2], **word = words;
     const char *slash = argc > 1 ? strrchr(argv[0], '/') : NULL;
     sigset_t interrupt, before;
@@ -26,7 +27,7 @@ int main(int argc, char **argv, char **environment)
     sigprocmask(SIG_BLOCK, &interrupt, &before);
     *word++ = python;
     if (!sigismember(&before, SIGINT))
-        *word++ = (char[]){"-Xunblock"};
+        *word++ = unblock;
     memcpy(word, argv + 1, (size_t)argc * sizeof *argv); /* with the NULL at the end */
     execve(python, words, environment);
     fprintf(stderr, "rootless: start %s: %s; fix: install rootless again\n", python, strerror(errno));
