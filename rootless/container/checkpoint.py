@@ -139,7 +139,7 @@ def checkpoint(options: Options) -> None:
 def _page_server(place: str) -> list[str]:
     """Return criu's options for ADDRESS:PORT."""
     address, _, port = place.rpartition(":")
-    if not (address and port.isdecimal()):
+    if not (address and port.isascii() and port.isdecimal()):
         raise RootlessError(
             f"--page-server {place}", cause="that is no address with a port", fix="write ADDRESS:PORT", code="RL-CRIU"
         )

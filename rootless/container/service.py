@@ -17,8 +17,18 @@ if TYPE_CHECKING:
 
 _LONGEST = 65536
 _READY = b"READY="
-_OURS_TO_SAY = (b"MAINPID=", b"MAINPIDFD")
-"""Process ids of the container mean nothing outside."""
+_PASSED_ON = frozenset(
+    (
+        b"READY", b"RELOADING", b"STOPPING", b"MONOTONIC_USEC", b"STATUS", b"ERRNO", b"BUSERROR", b"VARLINKERROR",
+        b"EXIT_STATUS", b"WATCHDOG",
+    )
+)  # fmt: skip
+"""What a container may say of itself (sd_notify(3)).
+
+The rest is left out. MAINPID and its kin, NOTIFYACCESS: which processes belong to the service, and may speak for it;
+ids of the container mean nothing outside. FDSTORE and what goes with it: descriptors are not passed on. WATCHDOG_USEC
+and EXTEND_TIMEOUT_USEC: the limits of time that the unit sets for the container. Variables that sd_notify(3) lacks.
+"""
 
 
 def take_over(options: Options) -> None:
@@ -99,7 +109,7 @@ class Reports:
                 report = self._reports.recv(_LONGEST)
             except BlockingIOError:
                 break
-            lines = [line for line in report.split(b"\n") if line and not line.startswith(_OURS_TO_SAY)]
+            lines = [line for line in report.split(b"\n") if line.partition(b"=")[0] in _PASSED_ON]
             says_ready = any(line.startswith(_READY) for line in lines)
             ready = ready or says_ready
             if lines:

@@ -69,7 +69,7 @@ def inside(lines: Iterable[IdMap], number: int) -> int:
 
 def id_number(text: str) -> int:
     """Return the id that decimal digits say, or -1 where they are none."""
-    return int(text) if text.isdecimal() and len(text) <= _ID_DIGITS else -1
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS else -1
 
 
 def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps, str, str]:

@@ -119,17 +119,25 @@ def _number(value: str) -> int:
     if text == "max":
         return INFINITY
     shift = 10 * (_SUFFIXES.find(text[-1:].upper()) + 1) if text else 0
-    number = int(text[:-1] if shift else text) << shift
+    number = _integer(text[:-1] if shift else text) << shift
     if not 0 <= number < INFINITY:
         raise ValueError(value)
     return number
 
 
+def _integer(text: str) -> int:
+    """Return what ASCII digits say: int() would take others, which the kernel does not."""
+    text = text.strip()
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(text)
+    return int(text)
+
+
 def _quota(value: str) -> list[tuple[str, str, Any]]:
     quota, _, rest = value.partition(" ")
-    period = int(rest or "100000")
+    period = _integer(rest or "100000")
     # rounded up, as runc does: what systemd keeps in a file must not be less than what was asked
-    each_second = INFINITY if quota == "max" else -(-int(quota) * _MICROSECONDS // (period * _STEP)) * _STEP
+    each_second = INFINITY if quota == "max" else -(-_integer(quota) * _MICROSECONDS // (period * _STEP)) * _STEP
     return [("CPUQuotaPerSecUSec", "t", each_second), ("CPUQuotaPeriodUSec", "t", period)]
 
 
@@ -146,7 +154,7 @@ def _bits(value: str) -> bytes:
     bits = 0
     for part in value.split(","):
         first, dash, last = part.strip().partition("-")
-        low, high = int(first), int(last if dash else first)
+        low, high = _integer(first), _integer(last if dash else first)
         if not 0 <= low <= high < 1 << 13:
             raise ValueError(value)
         bits |= (1 << high + 1) - (1 << low)
@@ -156,14 +164,14 @@ def _bits(value: str) -> bytes:
 def _weight(value: str) -> list[tuple[str, str, Any]]:
     device, _, weight = value.rpartition(" ")
     if device in ("", "default"):
-        return [("IOWeight", "t", int(weight))]
-    return [("IODeviceWeight", "a(st)", [(_device(device), int(weight))])]
+        return [("IOWeight", "t", _integer(weight))]
+    return [("IODeviceWeight", "a(st)", [(_device(device), _integer(weight))])]
 
 
 def _bfq_weight(value: str) -> list[tuple[str, str, Any]]:
     """Return the weight of which systemd makes this one of BFQ's: what is above the usual is spread out (cgroup.c)."""
     device, _, weight = value.rpartition(" ")
-    number = int(weight)
+    number = _integer(weight)
     if number > _USUAL_WEIGHT:
         number = _USUAL_WEIGHT + (number - _USUAL_WEIGHT) * (10000 - _USUAL_WEIGHT) // (1000 - _USUAL_WEIGHT)
     return _weight(f"{device} {number}".lstrip())
@@ -187,11 +195,11 @@ def _throttle(value: str) -> list[tuple[str, str, Any]]:
 
 def _device(numbers: str) -> str:
     major, _, minor = numbers.partition(":")
-    return f"/dev/block/{int(major)}:{int(minor)}"
+    return f"/dev/block/{_integer(major)}:{_integer(minor)}"
 
 
 _CONVERSIONS: dict[str, Callable[[str], list[tuple[str, str, Any]]]] = {
-    "cpu.weight": lambda value: [("CPUWeight", "t", int(value))],
+    "cpu.weight": lambda value: [("CPUWeight", "t", _integer(value))],
     "cpu.idle": _idle,
     "cpu.max": _quota,
     "cpuset.cpus": _set_of("AllowedCPUs"),

@@ -122,7 +122,9 @@ class _Reader:
             code = self._text[self._at : self._at + _CODES[character]]
             self._at += len(code)
             try:
-                return chr(int(code, 16)) if len(code) == _CODES[character] else chr(-1)
+                return chr(
+                    int(code, 16) if len(code) == _CODES[character] and code.isascii() and code.isalnum() else -1
+                )
             except (ValueError, OverflowError):
                 raise ValueError(f"\\{character}{code} is no character") from None
         return _ESCAPES.get(character, character)

@@ -68,6 +68,8 @@ def test_the_properties_of_limits():
         ({"pids": {"limit": -1}}, {"TasksMax": INFINITY}),
         # the last one counts, as in the file
         ({"pids": {"limit": 5}, "unified": {"pids.max": "6"}}, {"TasksMax": 6}),
+        # what Python takes for a number and the kernel does not
+        ({"unified": {"pids.max": "\u0666", "cpu.weight": "1_0", "cpu.max": "\u00b2 100000"}}, {}),
         ({"unified": {"io.weight": "default 50", "io.max": "8:0 rbps=1M wbps=max"}},
          {"IOWeight": 50, "IOReadBandwidthMax": [("/dev/block/8:0", 1 << 20)],
           "IOWriteBandwidthMax": [("/dev/block/8:0", INFINITY)]}),
@@ -181,6 +183,7 @@ def test_values_as_people_write_them(text, expected):
         "@as", "@a", "@( 5", "@(s) ('a', 'b')", "@(ss) ('a',)", "uint64 'a'", "boolean 5", "'\\uzzzz'", "{[1]: 2}",
         "{1 2}",
         "<", "5x", "uint64", "[" * 100, "1_000", "@ss 'a'",
+        "\u0661", "@d \u0661.\u0665", "'\\u\u0660\u0660\u0664\u0661'", "'\\u+041'",
     ],
 )  # fmt: skip
 def test_what_is_no_value(text):
