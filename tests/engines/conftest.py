@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RUN
+from tests.conftest import PROVIDED, RUN
 from tests.engines.enclosure import Enclosed, Enclosure, stop
 from tests.engines.engines import HELPERS, Engine, Recorder, make_image, opened_podman
 from tests.user.containers import until
@@ -112,6 +112,35 @@ def ctr(directory, enclosure, image, need, rootless_command):
     with _daemon(account, [need("containerd"), "--config", config], {}, ctr):
         ctr("images", "import", image, check=True)
         yield ctr
+
+
+@pytest.fixture(scope="session")
+def cri_modules(need):
+    """The modules of the CRI's messages and services."""
+    from tests.engines import cri
+
+    need("containerd")
+    if not (cri.SOURCES / cri.DEFINITIONS[0]).exists():
+        pytest.skip(f"needs the definition of the CRI, {PROVIDED}")
+    with tempfile.TemporaryDirectory() as directory:
+        yield cri.compiled(Path(directory))
+
+
+@pytest.fixture(scope="session")
+def root_cri(directory, enclosure, image, recorder, cri_modules):
+    """The CRI of root's containerd, with helpers/containerd/rootless.toml."""
+    from tests.engines import cri
+
+    account = Enclosed("root", Path(tempfile.mkdtemp(dir=directory)), enclosure)
+    config = cri.write_config(account.tmp, "/run/cri", binary=recorder.command)
+    account.run(["install", "-d", "/run/cri"], check=True)  # as /run is, for root of a user namespace
+    socket = account.tmp / "socket"
+    ctr = Engine(account, ["ctr", "--address", socket, "--namespace", "k8s.io"], {})
+    with _daemon(account, ["containerd", "--config", config], {}, ctr):
+        for archive in (image, make_image(account.tmp, cri.SANDBOX_IMAGE, ("sleep", "1000000"))):
+            ctr("images", "import", archive, check=True)
+        with cri.opened_cri(cri_modules, socket) as opened:
+            yield opened
 
 
 @contextmanager

@@ -13,10 +13,14 @@ import subprocess
 import tarfile
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.conftest import CHECKOUT, RUN
 from tests.user.bundles import make_rootfs, own
 from tests.user.containers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 IMAGE = "localhost/box:latest"
 FOREVER = ("sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done")
@@ -33,8 +37,8 @@ events_logger = "file"
 """
 
 
-def make_image(directory: Path) -> Path:
-    """Return an archive of an image of busybox, as `docker save` writes it."""
+def make_image(directory: Path, name: str = IMAGE, command: Sequence[str] = ("sh",)) -> Path:
+    """Return an archive of an image of busybox, as `docker save` writes it; `command` is what it runs if not told."""
     layer = subprocess.run(
         ["tar", "--owner=0", "--group=0", "--numeric-owner", "-C", make_rootfs(directory / "rootfs"), "-c", "."],
         check=True,
@@ -43,11 +47,11 @@ def make_image(directory: Path) -> Path:
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
         "os": "linux",
-        "config": {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"], "Cmd": ["sh"]},
+        "config": {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"], "Cmd": list(command)},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         "history": [{"created_by": "tests/engines"}],
     }
-    manifest = [{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     files = {
         "layer.tar": layer,
         "config.json": json.dumps(config).encode(),
@@ -55,8 +59,8 @@ def make_image(directory: Path) -> Path:
     }
     archive = directory / "box.tar"
     with tarfile.open(archive, "w") as tar:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(name)
+        for path, data in files.items():
+            entry = tarfile.TarInfo(path)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
     return archive
