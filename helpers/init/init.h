@@ -39,7 +39,7 @@ extern struct init self;
 
 typedef int operation(const struct op *op);
 
-operation op_join, op_join_early, op_new_user, op_unshare, op_identify, op_become, op_files_as, op_proc_open, op_proc_write, op_non_dumpable, op_fork, op_session, op_keyring,
+operation op_join, op_join_early, op_new_user, op_unshare, op_identify, op_become, op_files_as, op_proc_open, op_proc_write, op_non_dumpable, op_fork, op_session, op_keyring, op_unnamed_keyring, op_no_keys,
     op_hostname, op_domainname, op_link_up, op_join_process;
 operation op_propagation, op_root, op_mount, op_bind, op_remount, op_mask, op_readonly_path, op_root_attributes, op_pivot,
     op_chroot;

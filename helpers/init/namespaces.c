@@ -10,6 +10,7 @@
 #include <net/if.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -271,16 +272,46 @@ int op_session(const struct op *op)
     return setsid() < 0 ? failed("setsid") : 0;
 }
 
+/* Whether a keyring belongs to this user: "keyring;UID;…", keyctl_describe(2). */
+static bool is_own_keyring(long keyring)
+{
+    char text[512] = ""; /* longer than any that has our name; of a longer one the kernel writes nothing */
+    const char *uid;
+
+    if (syscall(SYS_keyctl, KEYCTL_DESCRIBE, keyring, text, sizeof text - 1) < 0)
+        return false;
+    uid = strchr(text, ';');
+    return uid && strtoul(uid + 1, NULL, 10) == getuid();
+}
+
+/* A keyring of that name may be there already: that of the container, which exec joins, or one that another user of the
+ * same user namespace has made ready and left open to be searched. */
 int op_keyring(const struct op *op)
 {
-    /* what the kernel gives one, and that exec may find it by its name: KEY_USR_SEARCH */
-    enum { PERMISSIONS = 0x3f1b0000 };
+    /* all for those that have it; for the same user elsewhere only that exec may find it by its name: KEY_USR_SEARCH */
+    enum { PERMISSIONS = 0x3f080000 };
     long keyring = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, text(op, 0));
 
     if (keyring < 0)
         return failed("keyctl");
+    if (!is_own_keyring(keyring))
+        return failed_with("keyctl", EKEYREJECTED);
     syscall(SYS_keyctl, KEYCTL_SETPERM, keyring, PERMISSIONS);
     return 0;
+}
+
+/* The kernel lets one without a session keyring exceed its quota for this. */
+int op_unnamed_keyring(const struct op *op)
+{
+    (void)op;
+    return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 ? failed("keyctl") : 0;
+}
+
+int op_no_keys(const struct op *op)
+{
+    int result = load_filter(op, 0);
+
+    return result < 0 ? result : 0;
 }
 
 int op_hostname(const struct op *op)

@@ -82,6 +82,8 @@ enum opcode {
     OP_PROC_OPEN = 66,
     OP_JOIN_EARLY = 67,
     OP_IDENTIFY = 68,
+    OP_UNNAMED_KEYRING = 69,
+    OP_NO_KEYS = 70,
     OP_END, /* one more than the last */
 };
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posix
 from _struct import Struct
 
 from rootless import OCI_VERSION, interruption, log, paths
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _PIDFD_RECEIVER = "run.oci.pidfd_receiver"
 """Annotation: what --pidfd-socket says (crun)."""
+_TOKEN = 8
+"""Bytes that nobody guesses."""
 
 
 def plan_for(options: Options) -> tuple[Bundle, Plan, StateRoot]:
@@ -48,6 +51,7 @@ def plan_for(options: Options) -> tuple[Bundle, Plan, StateRoot]:
     options.preserve_fds = preserve_descriptors(options.preserve_fds)
     root = store.state_root(options.root)
     options.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
+    options.keyring = f"_ses.{options.container}.{posix.urandom(_TOKEN).hex()}"
     if options.network:
         from rootless.container.networking import look_up
 
@@ -164,6 +168,7 @@ def first_state(options: Options, bundle: Bundle, plan: Plan) -> dict[str, Any]:
         "afterStart": plan.after_start(),
         "user": list(plan.user),
         "keyring": not options.no_new_keyring,
+        "keyringName": plan.keyring,
     }
     if plan.hooks:
         state["hooks"] = {kind: plan.hooks[kind] for kind in ("poststart", "poststop") if kind in plan.hooks}

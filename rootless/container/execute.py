@@ -63,6 +63,7 @@ def _plan(options: Options, state: dict[str, Any], config: dict[str, Any]) -> Pl
 
         check_process(config["process"])
     options.no_new_keyring = not state["keyring"]
+    options.keyring = str(state.get("keyringName", ""))  # older releases do not note it
     options.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
     bundle = Bundle(state["bundle"], config)
     plan = compile_exec(bundle, facts.read(subordinate=False), options, running.read(state["pid"]))

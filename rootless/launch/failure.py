@@ -109,6 +109,10 @@ _FIXES: dict[Kind, dict[int, str]] = {
     ops.AMBIENT: {
         errno.EPERM: "list in ambient only what is in permitted and inheritable",
     },
+    ops.NO_KEYS: {
+        errno.EACCES: "end containers, or raise the quota, as root: sysctl -w kernel.keys.maxkeys=2000",
+        errno.EINVAL: "end containers, or raise the quota, as root: sysctl -w kernel.keys.maxkeys=2000",
+    },
     ops.JOIN_PROCESS: {
         errno.EPERM: "enter the container as the user who made it; if it is only created, start it first",
         errno.ESRCH: "the container has just stopped",
@@ -167,14 +171,15 @@ _CALL_FIXES: dict[str, dict[int, str]] = {
 _SKIP_REASONS = {
     ops.BECOME: "it has no root, and what is set up belongs to the caller",
     ops.GROUPS: "the caller's groups are kept",
-    ops.KEYRING: "the caller's session keyring is kept",
+    ops.KEYRING: "one without a name is joined instead",
+    ops.UNNAMED_KEYRING: "keyctl, add_key and request_key are refused to the container",
     ops.MOUNT: "the host's is bound instead",
     ops.BIND: "bound with all that the host's mount has",
     ops.DEVICE_NODE: "the host's device is bound instead",
     ops.CGROUP_OWNER: "it stays its maker's",
 }
 _LIMIT_NAMES = {"mount": "mnt", "network": "net"}
-_SAME_EFFECT = (ops.BECOME, ops.MOUNT, ops.DEVICE_NODE)
+_SAME_EFFECT = (ops.BECOME, ops.MOUNT, ops.DEVICE_NODE, ops.KEYRING)
 
 
 def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessError:

@@ -23,6 +23,8 @@ _SENTENCES = {
     ops.PROC_WRITE: "write {value} to /proc/{path}",
     ops.PROC_OPEN: "open /proc/{path} before it is out of reach",
     ops.NON_DUMPABLE: "hide from processes in the joined namespaces",
+    ops.UNNAMED_KEYRING: "join a new session keyring without a name",
+    ops.NO_KEYS: "refuse keyctl, add_key and request_key to the container",
     ops.IDENTIFY: "note which namespaces are the container's own: {kinds}",
     ops.FORK: "fork the container process",
     ops.SESSION: "begin a session",

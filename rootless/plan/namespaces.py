@@ -6,6 +6,8 @@ follows from that.
 
 from __future__ import annotations
 
+from _struct import Struct
+
 from rootless.errors import RootlessError
 from rootless.plan import ops
 from rootless.plan.idmaps import has, id_maps, inside
@@ -35,6 +37,18 @@ _LATER = ("mount", "cgroup")
 
 _IDENTIFYING = {"mount": "mnt", "uts": "uts", "ipc": "ipc", "network": "net"}
 """By the type's name in config.json, the files below /proc/PID/ns of namespaces that tell whose a process is."""
+
+_INSTRUCTION = Struct("=HBBI")
+_ALLOW = 0x7FFF0000
+_REFUSE = 0x00050000 | 122
+"""SECCOMP_RET_ERRNO with EDQUOT."""
+_X32 = 0x40000000
+_KEY_CALLS = {
+    # machine: its architectures as seccomp(2) knows them, AUDIT_ARCH_…, and the number of add_key(2) on each
+    "x86_64": ((0xC000003E, 248), (0x40000003, 286)),
+    "aarch64": ((0xC00000B7, 217), (0x40000028, 309)),
+    "riscv64": ((0xC00000F3, 217),),
+}
 
 
 def decide(context: Context) -> None:
@@ -152,10 +166,41 @@ def _join(context: Context, kind: str) -> Op:
 
 
 def keyring(context: Context) -> list[Op]:
-    """Return the operation for a session keyring; its name is the container's, by which `exec` joins it."""
-    if context.options.no_new_keyring:
+    """Return the operations for a session keyring; its name is the container's, by which `exec` joins it.
+
+    The caller's never stays: its keys (Kerberos tickets, for one) would be the container's. When the quota of keys is
+    used up, which is 200 for a user and can be by one container, the calls that use keys are refused instead.
+    """
+    options = context.options
+    if options.no_new_keyring:
         return []
-    return [Op(ops.KEYRING, f"_ses.{context.options.container}", on_error=ops.ELSE)]
+    # in a user namespace of its own there is no other keyring; elsewhere another container may have made one of this
+    # name, unless it cannot know the name
+    name = "" if "user" in context.created else options.keyring
+    return [
+        Op(ops.KEYRING, name or f"_ses.{options.container}", on_error=ops.ELSE, alternatives=2),
+        Op(ops.UNNAMED_KEYRING, on_error=ops.ELSE, alternatives=1),
+        Op(ops.NO_KEYS, _without_keys(context.facts.machine)),
+    ]
+
+
+def _without_keys(machine: str) -> bytes:
+    """Return a seccomp filter that refuses the system calls for keys, as if the quota were used up."""
+    if machine not in _KEY_CALLS:
+        return b""  # which the kernel refuses
+    program = [(0x20, 0, 0, 4)]  # load the architecture
+    for architecture, first in _KEY_CALLS[machine]:
+        program += [
+            (0x15, 0, 6, architecture),  # is it this one?
+            (0x20, 0, 0, 0),  # load the number
+            (0x54, 0, 0, ~_X32 & 0xFFFFFFFF),
+            (0x14, 0, 0, first),  # add_key, request_key and keyctl come one after the other
+            (0x35, 1, 0, 3),
+            (0x06, 0, 0, _REFUSE),
+            (0x06, 0, 0, _ALLOW),
+        ]
+    program.append((0x06, 0, 0, _REFUSE))
+    return b"".join([_INSTRUCTION.pack(*each) for each in program])
 
 
 def become(context: Context) -> list[Op]:

@@ -109,6 +109,8 @@ DEVICE_RULES = Kind(65, "device_rules", "", "program")
 PROC_OPEN = Kind(66, "proc_open", "", "path")
 JOIN_EARLY = Kind(67, "join_early", "namespace", "path")
 IDENTIFY = Kind(68, "identify", "", "kinds")
+UNNAMED_KEYRING = Kind(69, "unnamed_keyring")
+NO_KEYS = Kind(70, "no_keys", "", "filter")
 
 KINDS = tuple(kind for kind in list(globals().values()) if isinstance(kind, Kind))
 

@@ -41,6 +41,8 @@ class Options:
     pidfd_socket: str = ""
     no_pivot: bool = False
     no_new_keyring: bool = False
+    keyring: str = ""
+    """The name of the session keyring, where other containers may make keyrings; by default `_ses.ID`."""
     preserve_fds: int = 0
     """How many descriptors, from 3 on, the container gets besides its standard streams."""
     seccomp_receiver: str = ""

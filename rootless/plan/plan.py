@@ -79,6 +79,11 @@ class Plan:
         return next((op.number("uid"), op.number("gid")) for op in self.ops if op.kind is ops.IDS)
 
     @property
+    def keyring(self) -> str:
+        """The name of the container's session keyring; empty where the caller's is kept."""
+        return next((str(op.string("name")) for op in self.ops if op.kind is ops.KEYRING), "")
+
+    @property
     def identifying(self) -> Sequence[str]:
         """The kinds of the namespaces of its own whose numbers tell whose a process is, where it needs that."""
         return next(([*op.string("kinds")] for op in self.ops if op.kind is ops.IDENTIFY), ())

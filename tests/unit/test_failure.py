@@ -109,7 +109,8 @@ def told(monkeypatch, tmp_path):
         (Op(ops.GROUPS, "5,6"), "warning", "the caller's groups are kept"),
         (Op(ops.GROUPS, ""), "info", "the caller's groups are kept"),
         (Op(ops.BECOME, 0, 0), "info", "it has no root, and what is set up belongs to the caller"),
-        (Op(ops.KEYRING, "_ses.c1"), "warning", "the caller's session keyring is kept"),
+        (Op(ops.KEYRING, "_ses.c1"), "info", "one without a name is joined instead"),
+        (Op(ops.UNNAMED_KEYRING), "warning", "keyctl, add_key and request_key are refused to the container"),
         (Op(ops.SESSION), "warning", "left out"),
     ],
 )

@@ -158,9 +158,22 @@ def test_loopback_comes_up_in_a_new_network_namespace_only():
     assert not chosen(plan_for(joining(network="/proc/5/ns/net")), ops.LINK_UP)
 
 
-def test_keyring_is_tried_unless_it_is_not_wanted():
-    op = the(plan_for(), ops.KEYRING)
-    assert (op.strings, op.on_error, op.alternatives) == (("_ses.c1",), ops.ELSE, 0)
+def test_without_a_keyring_keys_are_refused_unless_the_callers_is_wanted():
+    plan = plan_for()
+    named, unnamed, refusing = (the(plan, kind) for kind in (ops.KEYRING, ops.UNNAMED_KEYRING, ops.NO_KEYS))
+    assert (named.strings, named.on_error, named.alternatives) == (("_ses.c1",), ops.ELSE, 2)
+    assert (unnamed.on_error, unnamed.alternatives, refusing.on_error) == (ops.ELSE, 1, ops.FAIL)
+    assert plan.ops.index(named) + 2 == plan.ops.index(unnamed) + 1 == plan.ops.index(refusing)
+
+
+def test_the_name_of_the_keyring_is_secret_where_others_may_make_one():
+    assert the(plan_for(None, ROOT, keyring="_ses.c1.secret"), ops.KEYRING).strings == ("_ses.c1.secret",)
+    plan = plan_for(joining(user="/proc/5/ns/user"), keyring="_ses.c1.secret")
+    assert the(plan, ops.KEYRING).strings == ("_ses.c1.secret",)
+    assert the(plan_for(keyring="_ses.c1.secret"), ops.KEYRING).strings == ("_ses.c1",)
+
+
+def test_the_keyring_of_the_caller_is_kept_on_demand():
     assert not chosen(plan_for(no_new_keyring=True), ops.KEYRING)
 
 

@@ -10,6 +10,9 @@
  *                                of the host, through it, until FILE exists
  *     intruder lock COMMAND…     runs COMMAND in a session keyring with a secret in it, whose number comes last
  *     intruder unlock NUMBER     looks for that secret
+ *     intruder fill              uses up the quota of keys, and stays
+ *     intruder plant NAME        makes a session keyring that everybody may use, and stays
+ *     intruder session           the number of its session keyring
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -326,6 +329,29 @@ static void unlock(const char *number)
     say("link", syscall(SYS_keyctl, KEYCTL_LINK, strtol(number, NULL, 10), KEY_SPEC_SESSION_KEYRING));
 }
 
+static void fill(void)
+{
+    char name[16];
+    int count = 0;
+
+    for (;; count++) {
+        snprintf(name, sizeof name, "%d", count);
+        if (syscall(SYS_add_key, "user", name, "x", 1, KEY_SPEC_SESSION_KEYRING) < 0)
+            break;
+    }
+    say("full", count);
+    pause();
+}
+
+static void plant(const char *name)
+{
+    long keyring = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name);
+
+    syscall(SYS_keyctl, KEYCTL_SETPERM, keyring, 0x3f3f3f3f);
+    say("planted", keyring);
+    pause();
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "", *more = argc > 2 ? argv[2] : "";
@@ -346,6 +372,12 @@ int main(int argc, char **argv)
         return lock(argv + 2);
     else if (strcmp(what, "unlock") == 0)
         unlock(more);
+    else if (strcmp(what, "fill") == 0)
+        fill();
+    else if (strcmp(what, "plant") == 0)
+        plant(more);
+    else if (strcmp(what, "session") == 0)
+        say("session", syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0));
     else
         return 2;
     return 0;

@@ -110,7 +110,7 @@ def _files_of(user) -> list[str]:
 
 def _is_about_keyring(complaint: str) -> bool:
     """Whether it is the one warning that is right: the kernel collects keyrings late, and their number is limited."""
-    told = complaint.startswith("rootless: warning: join the new session keyring ")
+    told = complaint.startswith("rootless: warning: join a new session keyring without a name: ")
     return told and "Disk quota exceeded" in complaint and complaint.count("\n") == 1
 
 

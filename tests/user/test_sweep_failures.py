@@ -12,8 +12,8 @@ from tests.user.sweep_lives import OWN, all_right, came, is_clear, rare_sweep, s
 __all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
 
 CODES = {"COMMAND": "EXEC-NOT-FOUND"}
-CANNOT_FAIL = {"HOME", "KEYRING", "READY", "STDIO-OWNER", "UMASK", "WAIT-START"}
-"""Operations that do nothing that could be refused, or that the container can do without."""
+CANNOT_FAIL = {"HOME", "KEYRING", "NO-KEYS", "READY", "STDIO-OWNER", "UMASK", "UNNAMED-KEYRING", "WAIT-START"}
+"""Operations that do nothing that could be refused, that the container can do without, or that stand in for others."""
 
 
 def test_any_operation_fails(sweep):
