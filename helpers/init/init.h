@@ -39,8 +39,8 @@ extern struct init self;
 
 typedef int operation(const struct op *op);
 
-operation op_join, op_join_early, op_new_user, op_unshare, op_identify, op_become, op_files_as, op_proc_open, op_proc_write, op_non_dumpable, op_fork, op_session, op_keyring, op_unnamed_keyring, op_no_keys,
-    op_hostname, op_domainname, op_link_up, op_join_process;
+operation op_join, op_join_early, op_new_user, op_unshare, op_identify, op_become, op_files_as, op_proc_open, op_proc_write, op_non_dumpable, op_dumpable,
+    op_fork, op_session, op_keyring, op_unnamed_keyring, op_no_keys, op_hostname, op_domainname, op_link_up, op_join_process;
 operation op_propagation, op_root, op_mount, op_bind, op_remount, op_mask, op_readonly_path, op_root_attributes, op_pivot,
     op_chroot;
 operation op_device_bind, op_device_node, op_symlink, op_console, op_terminal, op_mkdir;
@@ -50,7 +50,7 @@ operation op_runtime_hooks, op_hook_output, op_hook;
 operation op_listener;
 operation op_notify_socket, op_pass_notify;
 operation op_cgroup_owner, op_device_rules;
-operation op_address6, op_netlink, op_await_end, op_await_links;
+operation op_address6, op_netlink, op_pass_namespaces, op_await_end, op_await_links;
 operation op_scheduler, op_io_priority, op_memory_policy, op_personality;
 operation op_id_map, op_tree;
 operation op_ready, op_wait_start;

@@ -76,7 +76,7 @@ int op_netlink(const struct op *op)
 /* Whoever reads the caller's output to its end, or unmounts its directory, must not wait for this process. */
 static int let_go(void)
 {
-    return sys_close_range(0, 2, 0) < 0 || chdir("/") < 0 ? -1 : 0;
+    return sys_close_range(0, 2, 0) < 0 || chdir("/") < 0 || close(self.proc_fd) < 0 ? -1 : 0;
 }
 
 /* Until the process that was given is no more. */
@@ -94,18 +94,16 @@ int op_await_end(const struct op *op)
 }
 
 /* Whether the namespace has a link whose name begins so; /proc/net/dev has a line for each, after its name a colon. */
-static bool has_link(const char *prefix)
+static bool has_link(int devices, const char *prefix)
 {
     static char list[1 << 16];
     size_t length = 0;
     ssize_t n = 0;
-    int fd = openat(self.proc_fd, "self/net/dev", O_RDONLY | O_CLOEXEC);
 
-    if (fd < 0)
+    if (lseek(devices, 0, SEEK_SET) < 0)
         return true; /* nobody knows: it stays */
-    while (length < sizeof list - 1 && (n = read(fd, list + length, sizeof list - 1 - length)) > 0)
+    while (length < sizeof list - 1 && (n = read(devices, list + length, sizeof list - 1 - length)) > 0)
         length += (size_t)n;
-    close(fd);
     list[length] = '\0';
     for (const char *line = list; line; line = strchr(line, '\n')) {
         line += strspn(line, "\n ");
@@ -116,23 +114,23 @@ static bool has_link(const char *prefix)
 }
 
 /* While there are links whose names begin with the first string, or the parent is there, who is about to make one. A link
- * goes with the last process of the namespace that its other end is in. Whoever makes one holds the lock of the directory
- * that the second string names: so it is either seen here, or made when this process is known to have ended. */
+ * goes with the last process of the namespace that its other end is in. Whoever makes one holds the lock of the file that
+ * the second string names: so it is either seen here, or made when this process is known to have ended. */
 int op_await_links(const struct op *op)
 {
     enum { LINKS, PARENT };
     struct pollfd watched[] = {{.fd = route_socket(RTMGRP_LINK), .events = POLLIN}, {.fd = self.reply_fd, .events = POLLIN}};
-    int lock = open(text(op, 1), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int lock = open(text(op, 1), O_RDONLY | O_CLOEXEC), devices = openat(self.proc_fd, "self/net/dev", O_RDONLY | O_CLOEXEC);
     char message[8192];
 
     if (watched[LINKS].fd < 0)
         return failed("socket");
-    if (lock < 0)
+    if (lock < 0 || devices < 0)
         return failed("open");
     if (let_go() < 0)
         return failed("close_range");
     for (;;) {
-        while (watched[PARENT].fd >= 0 || has_link(text(op, 0))) {
+        while (watched[PARENT].fd >= 0 || has_link(devices, text(op, 0))) {
             if (poll(watched, 2, -1) < 0 && errno != EINTR)
                 return failed("poll");
             if (watched[PARENT].revents)
@@ -144,7 +142,7 @@ int op_await_links(const struct op *op)
         while (flock(lock, LOCK_EX) < 0)
             if (errno != EINTR)
                 return failed("flock");
-        if (!has_link(text(op, 0)))
+        if (!has_link(devices, text(op, 0)))
             return 0; /* with the lock */
         flock(lock, LOCK_UN);
     }

@@ -90,6 +90,8 @@ static operation *const operations[] = {
     [OP_PERSONALITY] = op_personality,
     [OP_ID_MAP] = op_id_map,
     [OP_TREE] = op_tree,
+    [OP_DUMPABLE] = op_dumpable,
+    [OP_PASS_NAMESPACES] = op_pass_namespaces,
 };
 
 int close_all_but(const int *ours, int count)

@@ -84,6 +84,8 @@ enum opcode {
     OP_IDENTIFY = 68,
     OP_UNNAMED_KEYRING = 69,
     OP_NO_KEYS = 70,
+    OP_DUMPABLE = 71,
+    OP_PASS_NAMESPACES = 72,
     OP_END, /* one more than the last */
 };
 

@@ -9,6 +9,7 @@
  *     LISTENER               with the descriptor of the seccomp filter's notifications, and the connection to their agent
  *     NOTIFY                 with the socket on which the program will say that it is ready
  *     NETLINK                with a socket that speaks of the network namespace (keepers only)
+ *     NAMESPACES             with its user namespace and its network namespace
  *     FAILED op errno text   and exits
  *     SKIPPED op errno text  an operation with an alternative failed; goes on
  *
@@ -18,6 +19,7 @@
 #include "sys.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -25,7 +27,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-enum message { USERNS_READY = 1, NAMESPACES_READY = 2, READY = 3, FAILED = 4, SKIPPED = 5, EXECUTING = 6, HOOKS_DUE = 7, LISTENER = 8, NOTIFY = 9, NETLINK = 10 };
+enum message { USERNS_READY = 1, NAMESPACES_READY = 2, READY = 3, FAILED = 4, SKIPPED = 5, EXECUTING = 6, HOOKS_DUE = 7, LISTENER = 8, NOTIFY = 9, NETLINK = 10, NAMESPACES = 11 };
 
 struct report {
     uint32_t type;
@@ -139,6 +141,22 @@ int report_notify(int fd)
 int report_netlink(int fd)
 {
     return report_descriptors(NETLINK, &fd, 1);
+}
+
+/* The parent cannot open those of a process that is not dumpable. */
+int op_pass_namespaces(const struct op *op)
+{
+    int fds[] = {openat(self.proc_fd, "self/ns/user", O_RDONLY | O_CLOEXEC), openat(self.proc_fd, "self/ns/net", O_RDONLY | O_CLOEXEC)};
+    int result = 0;
+
+    (void)op;
+    if (fds[0] < 0 || fds[1] < 0)
+        result = failed("open");
+    else if (report_descriptors(NAMESPACES, fds, 2) < 0)
+        result = failed("sendmsg");
+    close(fds[0]);
+    close(fds[1]);
+    return result;
 }
 
 static void await(char expected)

@@ -119,9 +119,17 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
         outside.before_hooks()
         _run_hooks(plan, state)
 
-    launch = Launch(plan, start=start, console=console, cgroup=outside.cgroup, keep=options.preserve_fds)
+    with_descriptors = bool(outside.reader)
+    launch = Launch(
+        plan,
+        start=start,
+        console=console,
+        cgroup=outside.cgroup,
+        keep=options.preserve_fds,
+        descriptors=with_descriptors,
+    )
     try:
-        launch.until_ready(note_process, run_hooks)
+        launch.until_ready(note_process, run_hooks, outside.reader)
         outside.finish()
         if receiver:
             receiver.send(launch.pid, b"standard")

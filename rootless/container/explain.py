@@ -121,6 +121,8 @@ def _outside(plan: Plan) -> Iterator[str]:
             yield f"  {plan.network.shared.subnet} and fd00::/64"
         for number, helper in enumerate(plan.network.served_by()):
             yield f"  {'or, if that fails, by' if number else 'served by'} {helper}"
+        if flaws := plan.network.flaws():
+            yield f"  slirp4netns: {flaws}"
         yield from (f"  publish {port}" for port in plan.network.ports)
         yield ""
     if plan.cgroup:

@@ -20,9 +20,8 @@ from rootless.container.serving import await_end, end
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.network import hostfwd
 from rootless.network.keeper import Keeper
-from rootless.network.programs import SOCKET, Program
-from rootless.plan import names
-from rootless.plan.keepers import shared_keeper, socket_in
+from rootless.network.programs import Program, socket_in
+from rootless.plan import keepers, names
 from rootless.plan.network_helpers import LINK
 
 TYPE_CHECKING = False
@@ -37,12 +36,13 @@ _RUNNING = "@networks"
 """Beside the containers; none can have that name."""
 _STATE = "state.json"
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
+_LOCK = "lock"
 _PORT = "m"
 """A port of the bridge is called so, and by the number of its member."""
 _INSIDE = "eth0"
 _NOBODY = (0, 0)
-_held: dict[str, int] = {}
-"""The locked directories, by path. Who is interrupted may not come to close its own, and would wait for itself."""
+_held: dict[str, list[int]] = {}
+"""The locks of directories, by path. Who is interrupted may not come to close its own, and would wait for itself."""
 _FIXES = {
     errno.EOPNOTSUPP: "let root load what the kernel makes such links with: modprobe -a bridge veth",
     errno.EEXIST: f"leave out the link of config.json that is called {_INSIDE} in the container (linux.netDevices)",
@@ -74,13 +74,17 @@ class LiveNetwork:
             for directory in (_RUNNING, f"{_RUNNING}/{name}"):
                 _make(directory, root)
             try:
-                self.fd = _held[self.path] = posix.open(f"{_RUNNING}/{name}", _DIRECTORY, dir_fd=root.fd)
+                _held[self.path] = [posix.open(f"{_RUNNING}/{name}", _DIRECTORY, dir_fd=root.fd)]
             except FileNotFoundError:  # somebody removes it just now
                 continue
+            (self.fd,) = _held[self.path]
             fcntl.flock(self.fd, fcntl.LOCK_EX)
             if posix.fstat(self.fd).st_nlink:
                 break
             _release(self.path)  # somebody has removed it meanwhile
+        lock = self.open_lock()
+        _held[self.path].append(lock)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         self.state: dict[str, Any] = {"members": {}}
         try:
             with open(f"{self.place}/{_STATE}", "rb", buffering=0) as file:
@@ -103,6 +107,10 @@ class LiveNetwork:
         """
         members: dict[str, Any] = self.state["members"]
         return members
+
+    def open_lock(self) -> int:
+        """Open the file whose lock is held beside the directory's: for the keeper, which must not hold a directory."""
+        return posix.open(_LOCK, posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, NOT_AGED | 0o600, dir_fd=self.fd)
 
     def write(self) -> None:
         """Note what there is."""
@@ -140,7 +148,7 @@ class LiveNetwork:
         if self.alive("helper"):
             try:
                 wanted = {each for member in self.members.values() for each in member["addresses"]}
-                hostfwd.keep_only(f"{self.place}/{SOCKET}", wanted)
+                hostfwd.keep_only(socket_in(self.fd), wanted)
             except OSError as error:
                 log.warning(f"network {self.name}: ports of the host stay published: {error}")
 
@@ -208,7 +216,7 @@ def join(network: Network, root: StateRoot, container_id: str, kept_by: Keeper) 
                 f"network {shared.name} has no way to the outside: slirp4netns has ended",
                 fix="delete the containers that are in it: the next one makes it anew",
             )
-        keeper = started or Keeper(socket_in(live.state["keeper"][0]))
+        keeper = started or Keeper(keepers.socket_in(live.state["keeper"][0]))
         try:
             member = _connect(live, network, shared, keeper, kept_by)
         except BaseException:
@@ -235,13 +243,17 @@ def _start(live: LiveNetwork, network: Network, shared: Shared) -> Keeper:
     from rootless.network import links
 
     live.end_serving()
-    keeper = Keeper(shared_keeper(_PORT, live.path), maps=network.own_maps)
+    lock = live.open_lock()
+    try:
+        keeper = Keeper(keepers.shared_keeper(_PORT, lock), maps=network.own_maps, lock=lock)
+    finally:
+        posix.close(lock)
     try:
         links.make_bridge(keeper.netlink)
         live.state["keeper"] = identity(keeper.pid)
         helper = shared.helper(network.host)
         if helper:
-            program = Program(helper, network, keeper, live.place)
+            program = Program(helper, network, keeper, live.fd)
             program.await_ready()
             links.plug_in(keeper.netlink, LINK)
             live.state["helper"] = identity(program.pid)
@@ -257,17 +269,13 @@ def _connect(live: LiveNetwork, network: Network, shared: Shared, keeper: Keeper
     from rootless.network import backlog, links
 
     number = shared.free_number(live.linked())
-    namespace = posix.open(f"/proc/{kept_by.pid}/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
-    try:
-        inside = (_INSIDE, shared.hardware(number))
-        links.make_pair(keeper.netlink, f"{_PORT}{number}", number, namespace, inside)
-    finally:
-        posix.close(namespace)
+    inside = (_INSIDE, shared.hardware(number))
+    links.make_pair(keeper.netlink, f"{_PORT}{number}", number, kept_by.namespaces.network, inside)
     addresses = shared.addresses(number)
     for address, prefix, gateway in addresses:
         links.settle(kept_by.netlink, address, prefix, gateway)
     if network.ports:
-        hostfwd.add(f"{live.place}/{SOCKET}", network.ports, addresses[0][0])
+        hostfwd.add(socket_in(live.fd), network.ports, addresses[0][0])
         backlog.lengthen(live.state["helper"][0])
     return {"number": number, "addresses": [address for address, _, _ in addresses]}
 
@@ -299,8 +307,7 @@ def forget_the_dead(root: StateRoot, name: str) -> None:
 
 
 def _release(path: str) -> None:
-    fd = _held.pop(path, -1)
-    if fd >= 0:
+    for fd in _held.pop(path, ()):
         posix.close(fd)
 
 

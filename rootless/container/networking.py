@@ -9,9 +9,10 @@ from rootless.container import serving, store
 from rootless.container.lifecycle import RUNNING, boot_id, identity, is_there, status
 from rootless.errors import RootlessError
 from rootless.host import running
+from rootless.launch.received import Received
 from rootless.network import addresses
 from rootless.network.hostports import reserve
-from rootless.network.keeper import Keeper
+from rootless.network.keeper import Keeper, Namespaces
 from rootless.network.programs import Program
 from rootless.plan import names
 from rootless.plan.keepers import keeper
@@ -64,7 +65,11 @@ def look_up(options: Options, root: StateRoot) -> None:
 
 
 class Attachment:
-    """The network of a container that is being made."""
+    """The network of a container that is being made.
+
+    Attributes:
+        reader: what takes the container's namespaces out of the messages of helpers/init, where something serves them.
+    """
 
     def __init__(self, network: Network, entry: Entry, state: dict[str, Any]) -> None:
         """Write the files that are mounted, and choose the ports of the host.
@@ -78,6 +83,8 @@ class Attachment:
         self._keeper: Keeper | None = None
         self._program: Program | None = None
         self._process = -1
+        self._namespaces = Namespaces()
+        self.reader = Received(self._namespaces.takers()) if network.is_served else None
         if network.ports:
             if network.shared:
                 from rootless.container import live_network
@@ -97,18 +104,32 @@ class Attachment:
         Raises:
             RootlessError: it cannot be started.
         """
-        if not (self._helpers or self._network.mode == SHARED):
+        if not self._network.is_served:
             return
         self._process = posix.pidfd_open(pid)
-        self._keeper = Keeper(keeper(self._network, pid), process=self._process)
-        self._start_next(self._keeper)
+        if self._network.mode == SHARED:
+            self._keep(None)
+        else:
+            self._start_next()
+        if self._warns_of_slirp():
+            self._network.host.ask_for_libslirp()
 
-    def _start_next(self, kept_by: Keeper) -> None:
+    def _keep(self, helper: Helper | None) -> Keeper:
+        """Return a keeper for a helper."""
+        if self._keeper:
+            self._keeper.kill()
+        taken = self._namespaces
+        operations = keeper(self._network, helper, taken.user, taken.network)
+        self._keeper = Keeper(operations, process=self._process, namespaces=taken)
+        return self._keeper
+
+    def _start_next(self) -> None:
         """Start the next helper that can be started, if there is one."""
         self._program = None
         while self._helpers and not self._program:
+            kept_by = self._keep(self._helpers[0])
             try:
-                self._program = Program(self._helpers[0], self._network, kept_by, self._entry.place)
+                self._program = Program(self._helpers[0], self._network, kept_by, self._entry.fd)
             except RootlessError as error:
                 self._give_up(error)
 
@@ -123,24 +144,33 @@ class Attachment:
         try:
             if self._network.mode == SHARED:
                 self._join_shared(self._keeper)
-            elif serving := self._await_helper(self._keeper):
+            elif serving := self._await_helper():
                 self._note(serving, self._keeper)
             else:
                 self._keeper.kill()
+            if self._warns_of_slirp() and (flaws := self._network.flaws()):
+                log.warning(f"slirp4netns: {flaws}", fix="use --network pasta, or update libslirp")
         finally:
             self._keeper.close()
             self._let_go()
 
-    def _await_helper(self, kept_by: Keeper) -> Program | None:
+    def _warns_of_slirp(self) -> bool:
+        """Whether the caller has asked for slirp4netns, which may have known flaws."""
+        return self._network.required and any(each.name == SLIRP for each in self._network.helpers)
+
+    def _await_helper(self) -> Program | None:
         """Return the first helper that serves."""
-        while program := self._program:
+        while (program := self._program) and self._keeper:
             try:
                 program.await_ready()
             except RootlessError as error:
                 self._give_up(error)
-                self._start_next(kept_by)
+                self._start_next()
             else:
-                kept_by.go_on()
+                if program.helper.name == PASTA:
+                    self._keeper.hide()
+                else:
+                    self._keeper.go_on()
                 program.publish(self._network.ports, program.helper.addresses)
                 return program
         return None
@@ -155,6 +185,11 @@ class Attachment:
         if self._network.required or (self._network.ports and not self._helpers):
             raise error
         why = f"{error.what}: {error.cause}"
+        if self._helpers and self._helpers[0].name == SLIRP and (flaws := self._network.flaws()):
+            self._helpers.clear()
+            why += f"; slirp4netns is not used: {flaws}"
+            if self._network.ports:
+                raise error
         self._told |= {"mode": self._helpers[0].name if self._helpers else NONE, "reason": why}
         if self._helpers:
             log.info(f"{why}: {self._helpers[0].name} is used")
@@ -206,6 +241,8 @@ class Attachment:
         self._let_go()
 
     def _let_go(self) -> None:
+        self._network.host.stop_asking()
+        self._namespaces.close()
         files.let_go(self, "_process")
 
 

@@ -91,6 +91,9 @@ def _is_callers(directory: str) -> bool:
         return True
     try:
         return posix.stat(directory).st_uid == 0
+    except FileNotFoundError:  # it is made where it belongs to the one who owns what it is in
+        parent = paths.parent(directory)
+        return parent.startswith("/") and _is_callers(parent)
     except OSError:
         return False
 
@@ -170,7 +173,18 @@ def create(options: Options) -> str:
             posix.close(lock)
     except OSError as error:
         raise live_network.unusable(name, error) from None
+    _warn_of_slirp(name)
     return name
+
+
+def _warn_of_slirp(name: str) -> None:
+    """Tell what is known against what will serve a network."""
+    from rootless.host.network import read
+    from rootless.plan.network_helpers import libslirp_flaws
+
+    host = read()
+    if SLIRP in host.programs and (flaws := libslirp_flaws(host.libslirp)):
+        log.warning(f"slirp4netns will serve network {name}, and {flaws}", fix="update libslirp")
 
 
 def listed(options: Options) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ class Outside:
 
     Attributes:
         cgroup: a descriptor of the cgroup that its first process is cloned into, or -1.
+        reader: what reads messages of helpers/init where some come with a descriptor, or None.
     """
 
     def __init__(self, plan: Plan, entry: Entry, state: dict[str, Any]) -> None:
@@ -32,6 +33,7 @@ class Outside:
         self._confinement = self._confine() if plan.cgroup else None
         self._network = self._attach() if plan.network else None
         self.cgroup = self._confinement.fd if self._confinement else -1
+        self.reader = self._network.reader if self._network else None
 
     def _confine(self) -> Confinement | None:
         from rootless.container.confine import Confinement

@@ -25,7 +25,15 @@ from rootless.plan import ops
 from rootless.plan.idmaps import IdMaps
 from rootless.plan.names import Names
 from rootless.plan.network import Network
-from rootless.plan.network_helpers import PACKAGES, PASTA, SLIRP, helper
+from rootless.plan.network_helpers import (
+    PACKAGES,
+    PASTA,
+    PASTA_SINCE,
+    SLIRP,
+    helper,
+    libslirp_flaws,
+    pasta_date,
+)
 from rootless.plan.ops import Op
 
 if TYPE_CHECKING:
@@ -38,8 +46,8 @@ LOW_PORT = 80
 """One that people want to publish."""
 _LOOPBACK = "then has nothing but its loopback"
 _WITHOUT = {
-    SLIRP: "networks that containers share then have no way to the outside; others are ready later",
-    PASTA: "published ports are then on IPv4 only",
+    SLIRP: "networks that containers share then have no way to the outside",
+    PASTA: "--network auto uses slirp4netns then, if nothing is known against its libslirp; ports are on IPv4 only",
 }
 
 
@@ -48,9 +56,9 @@ def lacks(facts: Facts, *, try_them: bool) -> Iterable[Lack]:
     host = host_network.read()
     if not host.programs:
         yield Lack(
-            "slirp4netns or pasta",
+            "pasta or slirp4netns",
             f"a container with a network namespace of its own {_LOOPBACK}",
-            install(SLIRP, "slirp4netns or passt"),
+            install(PASTA, "passt"),
         )
     elif error := errno_in_child(lambda: _open_tun(facts)):
         what = f"leave to open {host_network.TUN} ({os.strerror(error)})"
@@ -64,7 +72,24 @@ def lacks(facts: Facts, *, try_them: bool) -> Iterable[Lack]:
     if len(host.programs) == 1:
         (other,) = {SLIRP, PASTA} - set(host.programs)
         yield Lack(other, _WITHOUT[other], install(other, PACKAGES[other]), optional=True)
+    yield from _versions(host)
     yield from _sockets(facts)
+
+
+def _versions(host: HostNetwork) -> Iterable[Lack]:
+    """Yield what is known against the versions of the helpers."""
+    if SLIRP in host.programs and (flaws := libslirp_flaws(host.libslirp)):
+        why = "a hostile container can attack slirp4netns: with --network slirp4netns, and on a network of several"
+        yield Lack(f"a libslirp without known flaws ({flaws})", why, "update libslirp, or use pasta", optional=True)
+    if PASTA in host.programs:
+        said = host_network.Asked(host.programs[PASTA]).answer()
+        if pasta_date(said) < PASTA_SINCE:
+            what = (
+                f"a pasta of {PASTA_SINCE} or later (this is {' '.join(said.split()[1:2]) or 'of an unknown version'})"
+            )
+            yield Lack(
+                what, "options of it are missing, and its errors are not told", install(PASTA, "passt"), optional=True
+            )
 
 
 def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
@@ -75,11 +100,13 @@ def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
         Op(ops.NEW_USER),
         Op(ops.BECOME, 0, 0),
         Op(ops.UNSHARE, CLONE_NEWNET),
+        Op(ops.PASS_NAMESPACES),
         Op(ops.READY),
         Op(ops.WAIT_START),
     ]
     maps = IdMaps([(0, facts.uid, 1)], [(0, facts.gid, 1)], "", facts)
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as path:
+        directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             keeper = Keeper(operations, maps=maps)
             try:
@@ -90,6 +117,8 @@ def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
                 keeper.kill()
         except RootlessError as error:
             return "" if error.code == "RL-INIT" else error.cause
+        finally:
+            os.close(directory)
     return ""
 
 

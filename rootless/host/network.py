@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import posix
+import select
 
+from rootless import files
 from rootless.files import text_of
 from rootless.host.subids import find_program
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 _PROGRAMS = ("slirp4netns", "pasta")
 TUN = "/dev/net/tun"
+_PATIENCE = 1000
+"""Milliseconds after which a program that is asked for its version hangs."""
 
 
 class HostNetwork:
@@ -20,6 +24,7 @@ class HostNetwork:
 
     Attributes:
         programs: the path of each helper that is installed, by its name.
+        libslirp: the version of the library that slirp4netns is made of; read when it matters, which takes 4 ms.
         tun: why the caller cannot make a link with /dev/net/tun; empty when that is possible.
         name: the host's name.
         resolver: the lines of the host's resolv.conf(5), comments left out.
@@ -32,6 +37,7 @@ class HostNetwork:
         self,
         programs: dict[str, str],
         *,
+        libslirp: str | None = None,
         tun: str = "",
         name: str = "",
         resolver: Sequence[str] = (),
@@ -40,6 +46,8 @@ class HostNetwork:
         first_port: int = 1024,
     ) -> None:
         self.programs = programs
+        self._libslirp = libslirp
+        self._asked: Asked | None = None
         self.tun = tun
         self.name = name
         self.resolver = resolver
@@ -47,9 +55,64 @@ class HostNetwork:
         self.ipv6 = ipv6
         self.first_port = first_port
 
+    def ask_for_libslirp(self) -> None:
+        """Begin to read the version of libslirp: who does something else meanwhile does not wait for it."""
+        if self._libslirp is None and not self._asked:
+            self._asked = Asked(self.programs["slirp4netns"])
+
+    @property
+    def libslirp(self) -> str:
+        """The version of libslirp; empty where slirp4netns does not say."""
+        if self._libslirp is None:
+            self.ask_for_libslirp()
+            lines = self._asked.answer().splitlines() if self._asked else ()
+            versions = [line.partition(" ")[2].strip() for line in lines if line.startswith("libslirp:")]
+            self._libslirp = versions[0] if versions else ""
+        return self._libslirp
+
+    def stop_asking(self) -> None:
+        """End a question whose answer does not matter any more."""
+        if self._asked:
+            self._asked.end()
+
     def said(self, word: str) -> list[str]:
         """Return what follows a keyword of resolv.conf(5), a line each: `nameserver`, `search`, `options`."""
         return [line.partition(" ")[2].strip() for line in self.resolver if line.partition(" ")[0] == word]
+
+
+class Asked:
+    """A program that has been asked for its version."""
+
+    def __init__(self, program: str) -> None:
+        """Start it."""
+        self._pid = 0
+        self._output, output = posix.pipe()
+        try:
+            streams = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_RDWR, 0) for fd in (0, 2)]
+            actions = [*streams, (posix.POSIX_SPAWN_DUP2, output, 1)]
+            self._pid = posix.posix_spawn(program, [program, "--version"], {}, file_actions=actions)
+        except OSError:
+            return
+        finally:
+            posix.close(output)
+
+    def answer(self) -> str:
+        """Return what it says, once; nothing where it cannot be executed, or hangs."""
+        said = b""
+        poll = select.poll()
+        poll.register(self._output, select.POLLIN)
+        while poll.poll(_PATIENCE) and (part := posix.read(self._output, 4096)):
+            said += part
+        self.end()
+        return said.decode("utf-8", "replace")
+
+    def end(self) -> None:
+        """End it, if it has not ended."""
+        files.let_go(self, "_output")
+        pid, self._pid = self._pid, 0
+        if pid:
+            posix.kill(pid, 9)
+            posix.waitpid(pid, 0)
 
 
 def read() -> HostNetwork:

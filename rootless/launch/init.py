@@ -42,7 +42,7 @@ def spawn(
         agent: a socket connected to who answers the seccomp filter's notifications, or -1.
         keep: how many descriptors from 3 on belong to the container.
     """
-    program = _sealed_copy(_program(), "rootless-init")
+    program = sealed_copy(_program(), "rootless-init")
     plan_fd = posix.memfd_create("rootless-plan", posix.MFD_CLOEXEC)
     try:
         _write_all(plan_fd, plan)
@@ -75,7 +75,7 @@ def _program() -> str:
     return f"{paths.parent(__file__)}/bin/init-{_MACHINES.get(machine, machine)}"
 
 
-def _sealed_copy(path: str, name: str) -> int:
+def sealed_copy(path: str, name: str) -> int:
     """Return a memfd that holds the file and that nobody can write to any more (CVE-2019-5736)."""
     try:
         source = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)

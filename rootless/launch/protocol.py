@@ -14,6 +14,7 @@
     NOTIFY, with a descriptor ───────────▶ passed on to who reads what the program reports to its service manager
     LISTENER, with two descriptors ──────▶ the first is passed on, over the second, to who answers the notifications
     NETLINK, with a descriptor ──────────▶ used to set a network namespace up (only from keepers, rootless/network)
+    NAMESPACES, with two descriptors ────▶ joined by the keeper of the container's network, before it has a process
     FAILED op errno | end of file ───────▶ an error, or the program runs
 
 End of file without EXECUTING means that somebody killed the child; one that is killed later has begun, for all that
@@ -55,6 +56,7 @@ HOOKS_DUE = 7
 LISTENER = 8
 NOTIFY = 9
 NETLINK = 10
+NAMESPACES = 11
 
 _MESSAGE = Struct("=IiiI")
 _LARGEST = 4096
@@ -138,7 +140,7 @@ class Launch:
         Raises:
             RootlessError: an operation failed; nothing of it runs any more.
         """
-        self._answer(b"S")
+        self.answer(b"S")
         self._talk(READY, reader=reader)
 
     def until_executed(self, reader: Received | Listener | None = None) -> None:
@@ -151,7 +153,7 @@ class Launch:
 
     def start(self, reader: Received | Listener | None = None) -> None:
         """Let the program of a container that is ready run, and return when it does."""
-        self._answer(b"S")
+        self.answer(b"S")
         self.until_executed(reader)
 
     def _talk(
@@ -170,15 +172,15 @@ class Launch:
                 kind, value, _, detail = message
                 if kind == USERNS_READY and self.plan.maps:
                     idmap.write(self.first, self.plan.maps)
-                    self._answer(b"M")
+                    self.answer(b"M")
                 elif kind == NAMESPACES_READY and on_process:
                     self.pid, self.namespaces = value, detail
                     self.wait_first()
                     on_process(value)
-                    self._answer(b"G")
+                    self.answer(b"G")
                 elif kind == HOOKS_DUE and on_hooks:
                     on_hooks()
-                    self._answer(b"H")
+                    self.answer(b"H")
                 elif kind == SKIPPED:
                     skips.append(message)
                 else:
@@ -193,7 +195,7 @@ class Launch:
             self.kill()
             raise init_killed()
 
-    def _answer(self, word: bytes) -> None:
+    def answer(self, word: bytes) -> None:
         """Let the child go on. When it is gone, end of file says so."""
         try:
             posix.write(self._reply, word)

@@ -8,40 +8,78 @@ the container's first process, whatever has become of `rootless` by then; it tak
 from __future__ import annotations
 
 from rootless import files
-from rootless.launch.protocol import NETLINK, Launch
+from rootless.launch.protocol import NAMESPACES, NETLINK, Launch
 from rootless.launch.received import Received
 from rootless.plan.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.ops import Op
+
+
+class Namespaces:
+    """Descriptors of namespaces, which come from a process that is in them and that nobody else may look into.
+
+    Attributes:
+        user, network: the descriptors, or -1; open until close().
+    """
+
+    def __init__(self) -> None:
+        self.user = self.network = -1
+
+    def takers(self) -> dict[int, Callable[..., None]]:
+        """Return what takes them out of messages, for Received."""
+        return {NAMESPACES: self._take}
+
+    def _take(self, user: int, network: int) -> None:
+        self.user, self.network = user, network
+
+    def close(self) -> None:
+        """Close them."""
+        files.let_go(self, "user", "network")
 
 
 class Keeper:
     """One keeper, ready.
 
     Attributes:
-        pid: its process, by which helpers find the namespaces.
+        pid: its process, by which slirp4netns finds the namespaces.
+        namespaces: those that it is in, where they were given or its operations pass them on.
         end: a descriptor that hangs up when it ends.
         netlink: a socket that speaks of its network namespace, or -1.
     """
 
-    def __init__(self, operations: list[Op], *, process: int = -1, maps: IdMaps | None = None) -> None:
+    def __init__(
+        self,
+        operations: list[Op],
+        *,
+        process: int = -1,
+        maps: IdMaps | None = None,
+        namespaces: Namespaces | None = None,
+        lock: int = -1,
+    ) -> None:
         """Start it and return when it is in the namespaces.
 
         Args:
-            operations: as plan/network.py has them.
+            operations: as plan/keepers.py has them.
             process: a pidfd of the process whose end it awaits.
             maps: those of a user namespace that it makes.
+            namespaces: those that it joins, the caller's to close; its own descriptors have the same numbers.
+            lock: a file that it locks, by a descriptor of the same number.
 
         Raises:
             RootlessError: an operation failed; it is gone.
         """
         self.netlink = -1
+        self._given = bool(namespaces)
+        self.namespaces = namespaces or Namespaces()
         plan = Plan(operations, maps)
-        self._launch = Launch(plan, process=process, descriptors=True)
-        self._reader = Received({NETLINK: self._take})
+        first, second = (namespaces.user, namespaces.network) if namespaces else (lock, -1)
+        self._launch = Launch(plan, process=process, console=first, cgroup=second, descriptors=True)
+        self._reader = Received({NETLINK: self._take} | self.namespaces.takers())
         self._launch.until_ready(reader=self._reader)
         self.pid = self._launch.first
         self.end = self._launch.report
@@ -53,9 +91,15 @@ class Keeper:
         """Let it do what comes after its first READY, and return when that is done."""
         self._launch.go_on(self._reader)
 
+    def hide(self) -> None:
+        """Let one whose last message was READY go on."""
+        self._launch.answer(b"S")
+
     def close(self) -> None:
         """Leave it to itself."""
         self._launch.close()
+        if not self._given:
+            self.namespaces.close()
         files.let_go(self, "netlink")
 
     def kill(self) -> None:

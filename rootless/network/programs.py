@@ -1,4 +1,10 @@
-"""Starting slirp4netns(1) and pasta(1), and knowing when they serve."""
+"""Starting slirp4netns(1) and pasta(1), and knowing when they serve.
+
+Both talk to a hostile container. Neither holds a descriptor of a directory of the host, from which a helper that is
+taken over would reach every file of the caller's with openat(2) and "..", out of the empty root that it has given
+itself: slirp4netns makes its API socket in its working directory, which its sandbox leaves, and pasta gets its network
+namespace as a descriptor, instead of watching a directory of /proc.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +14,22 @@ import select
 
 from rootless import files
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.launch.init import SIGNALS
+from rootless.launch.init import SIGNALS, sealed_copy
 from rootless.plan.network_helpers import LINK, PASTA, SLIRP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Sequence
 
     from rootless.network.keeper import Keeper
     from rootless.plan.network import Network
     from rootless.plan.network_helpers import Helper
     from rootless.plan.ports import Port
+else:
+    import _signal
 
 SOCKET = "network.sock"
-_PID_FILE = "network.pid"
 _PATIENCE = 10_000
 """Milliseconds after which a helper that says nothing hangs; it is ready within a hundred."""
 _TOLD = 400
@@ -29,6 +37,9 @@ _MOST_WORDS = 65536
 """Bytes of what a helper may say: a container can make it say a line for each packet."""
 _CHATTER = ("WARNING: Support for", "child failed", "parent failed", "do_slirp", "sent tapfd", "received tapfd")
 """Lines of slirp4netns that tell no cause."""
+_EXECUTE_ONLY = 0o111
+_STANDARD = 3
+"""The lowest descriptor that is not one of the standard streams."""
 
 
 class Program:
@@ -36,57 +47,45 @@ class Program:
 
     Attributes:
         helper: which.
-        pid: its process; of pasta, which forks, once it is ready.
+        pid: its process.
     """
 
-    def __init__(self, helper: Helper, network: Network, keeper: Keeper, directory: str) -> None:
+    def __init__(self, helper: Helper, network: Network, keeper: Keeper, directory: int) -> None:
         """Start it; nothing is waited for.
 
         Args:
             helper: which.
             network: what it serves.
             keeper: by whom it finds the namespaces, and whose end ends it.
-            directory: of the container, for what it listens on.
+            directory: a descriptor of the container's directory, for slirp4netns's socket,
+                open until publish() is done.
 
         Raises:
             RootlessError: `RL-NETWORK`: it cannot be executed.
         """
         self.helper = helper
-        self._path = directory
+        self.pid = 0
+        self._directory = directory
+        self._text = b""
         self._ready, ready = posix.pipe()
-        # a descriptor of its own: whoever locks the directory holds the lock as long as theirs is open anywhere
-        here = posix.open(directory, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
-        self._words = _bounded_file()
-        passed = []
-        if helper.name == SLIRP:
-            words = _slirp(network, helper, keeper, ready, here)
-            passed = [ready, keeper.end, here]
-        else:
-            words = _pasta(network, helper, keeper, directory)
-        # slirp4netns may be another user inside, and we are to connect to its socket; the directory is for us alone
-        umask = posix.umask(0)
+        self._words = _bounded_file() if helper.name == SLIRP else -1
+        null = posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
         try:
-            self._started = self.pid = posix.posix_spawn(
-                helper.program,
-                [helper.program, *words],
-                {},
-                file_actions=[
-                    (posix.POSIX_SPAWN_OPEN, 0, "/dev/null", posix.O_RDONLY, 0),
-                    (posix.POSIX_SPAWN_DUP2, self._words, 1),
-                    (posix.POSIX_SPAWN_DUP2, self._words, 2),
-                    *((posix.POSIX_SPAWN_DUP2, fd, fd) for fd in passed),
-                ],
-                setsid=True,  # what the caller's terminal sends is not for it
-                setsigmask=(),
-                setsigdef=SIGNALS,
-            )
+            if helper.name == SLIRP:
+                words = _slirp(network, helper, keeper, ready)
+                start = _Start(directory, [null, self._words, self._words], [ready, keeper.end])
+            else:
+                words = _pasta(network, helper, keeper)
+                posix.set_blocking(ready, False)  # pasta does not wait for anybody to read what it says
+                start = _Start(-1, [keeper.namespaces.network, keeper.end, ready], [])
+                start.ends_with = keeper.end
+            self.pid = start.run(helper, words, unreadable=network.exposed)
         except OSError as error:
             self._let_go()
             raise _failed(helper, (error.strerror or "").lower(), EXHAUSTED.get(error.errno or 0, "")) from None
         finally:
-            posix.umask(umask)
-            for fd in (ready, here):
-                posix.close(fd)
+            posix.close(ready)
+            posix.close(null)
 
     def _let_go(self) -> None:
         """Close what is of use until it is ready."""
@@ -98,19 +97,9 @@ class Program:
         Raises:
             RootlessError: `RL-NETWORK`: it has ended, or says nothing; it is gone.
         """
-        process = posix.pidfd_open(self._started)
+        process = posix.pidfd_open(self.pid)
         try:
-            poll = select.poll()
-            poll.register(process, select.POLLIN)
-            if self.helper.name == SLIRP:  # pasta ends when its child serves
-                poll.register(self._ready, select.POLLIN)
-            ready = dict(poll.poll(_PATIENCE))
-            if not ready:
-                cause = f"it is not ready after {_PATIENCE // 1000} s"
-            elif self.helper.name == SLIRP:
-                cause = "" if self._ready in ready and posix.read(self._ready, 1) == b"1" else self._said()
-            else:
-                cause = "" if self._has_forked() else self._said()
+            cause = self._await(process)
             if cause:
                 self.kill()
                 raise _failed(self.helper, cause)
@@ -118,18 +107,22 @@ class Program:
             posix.close(process)
             self._let_go()
 
-    def _has_forked(self) -> bool:
-        """Whether pasta has gone into the background, which it does when it serves."""
-        status = posix.waitpid(self._started, 0)[1]
-        self._started = self.pid = 0
-        if status:
-            return False
-        try:
-            with open(f"{self._path}/{_PID_FILE}", "rb", buffering=0) as file:
-                self.pid = int(file.read())
-        except (OSError, ValueError):
-            return False
-        return True
+    def _await(self, process: int) -> str:
+        """Return nothing when it serves, or why it does not."""
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        poll.register(self._ready, select.POLLIN)
+        while ready := dict(poll.poll(_PATIENCE)):
+            said = posix.read(self._ready, _MOST_WORDS) if ready.get(self._ready, 0) & select.POLLIN else b""
+            self._text = (self._text + said)[-_MOST_WORDS:]
+            if self.helper.name == SLIRP and said == b"1":
+                return ""
+            # pasta writes its number when it serves
+            if self.helper.name == PASTA and b"%d" % self.pid in self._text.split(b"\n"):
+                return ""
+            if not said:
+                return self._said()
+        return f"it is not ready after {_PATIENCE // 1000} s"
 
     def publish(self, ports: Sequence[Port], addresses: Sequence[str]) -> None:
         """Lead ports of the host to the container; pasta has been told when it was started.
@@ -140,26 +133,115 @@ class Program:
         if self.helper.name == SLIRP and ports:
             from rootless.network import backlog, hostfwd
 
-            hostfwd.add(f"{self._path}/{SOCKET}", ports, addresses[0])
+            hostfwd.add(socket_in(self._directory), ports, addresses[0])
             backlog.lengthen(self.pid)
-            posix.unlink(f"{self._path}/{SOCKET}")
+            posix.unlink(SOCKET, dir_fd=self._directory)
 
     def kill(self) -> None:
         """End it and take its status."""
         self._let_go()
-        for pid in {self._started, self.pid} - {0}:
+        pid, self.pid = self.pid, 0
+        if pid:
             try:
                 posix.kill(pid, 9)
                 posix.waitpid(pid, 0)
             except (ProcessLookupError, ChildProcessError):
-                continue
-        self._started = self.pid = 0
+                return
 
     def _said(self) -> str:
-        text = posix.pread(self._words, _MOST_WORDS, 0).rstrip(b"\0").decode("utf-8", "replace")
+        """Return the last of its words."""
+        if self._words >= 0:
+            self._text = posix.pread(self._words, _MOST_WORDS, 0).rstrip(b"\0")
+        text = self._text.decode("utf-8", "replace")
         told = text.partition("\nUsage:")[0]  # of a wrong option; what follows is long
         lines = [line.strip() for line in told.splitlines() if line.strip() and not line.startswith(_CHATTER)]
         return "; ".join(lines[-2:])[-_TOLD:] or "it ended without a word"
+
+
+class _Start:
+    """How a helper is started.
+
+    posix_spawn(3) cannot do it: the signal for the keeper's end has to be ordered before there is a helper, or a
+    launcher that is killed in between leaves one that nothing ends.
+
+    Attributes:
+        ends_with: a descriptor whose hang-up kills the helper, or -1.
+    """
+
+    def __init__(self, directory: int, streams: list[int], passed: list[int]) -> None:
+        """Take its working directory (-1 for the root), its standard streams, and what it gets beside them."""
+        self._directory = directory
+        self._streams = streams
+        self._passed = passed
+        self.ends_with = -1
+
+    def run(self, helper: Helper, words: list[str], *, unreadable: bool) -> int:
+        """Start it; return its process.
+
+        A program that may not be read is not dumpable once it is executed, execve(2): nobody with CAP_SYS_PTRACE over
+        the user namespace that it enters, and with the host's processes in view, can take it over or look through its
+        descriptors.
+
+        Raises:
+            OSError: it cannot be executed.
+        """
+        copy = -1
+        failed, fail = posix.pipe()
+        try:
+            if unreadable:
+                copy = sealed_copy(helper.program, helper.name)
+                posix.fchmod(copy, _EXECUTE_ONLY)
+            pid = posix.fork()
+            if pid == 0:
+                self._become(f"/proc/self/fd/{copy}" if unreadable else helper.program, [helper.name, *words], fail)
+        finally:
+            posix.close(fail)
+            if copy >= 0:
+                posix.close(copy)
+        number = posix.read(failed, 4)
+        posix.close(failed)
+        if number:
+            posix.waitpid(pid, 0)
+            code = int.from_bytes(number, "little")
+            raise OSError(code, posix.strerror(code))
+        return pid
+
+    def _become(self, program: str, words: list[str], fail: int) -> None:
+        """In the child, become the helper."""
+        try:
+            posix.setsid()  # what the caller's terminal sends is not for it
+            for number in SIGNALS:
+                _signal.signal(number, _signal.SIG_DFL)
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+            if self._directory < 0:
+                posix.chdir("/")
+            else:
+                posix.fchdir(self._directory)
+            # slirp4netns may be another user inside, and we are to connect to its socket; the directory is for us alone
+            posix.umask(0)
+            for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STANDARD) for fd in self._streams]):
+                posix.dup2(fd, number)
+            for fd in self._passed:
+                posix.set_inheritable(fd, True)  # noqa: FBT003
+            if self.ends_with >= 0:
+                _kill_at_hang_up(self.ends_with)
+            posix.execve(program, words, {})
+        except OSError as error:
+            posix.write(fail, (error.errno or 1).to_bytes(4, "little"))
+        finally:
+            posix._exit(127)  # noqa: SLF001 - it is os._exit
+
+
+def _kill_at_hang_up(fd: int) -> None:
+    """Have the kernel kill this process when the other end of a descriptor is closed: F_SETSIG of fcntl(2)."""
+    fcntl.fcntl(fd, fcntl.F_SETOWN, posix.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETSIG, 9)
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | fcntl.FASYNC)
+
+
+def socket_in(directory: int) -> str:
+    """Return the path of slirp4netns's socket in a directory that is open."""
+    return f"/proc/self/fd/{directory}/{SOCKET}"
 
 
 def _bounded_file() -> int:
@@ -170,20 +252,20 @@ def _bounded_file() -> int:
     return fd
 
 
-def _slirp(network: Network, helper: Helper, keeper: Keeper, ready: int, directory: int) -> list[str]:
+def _slirp(network: Network, helper: Helper, keeper: Keeper, ready: int) -> list[str]:
     words = [*helper.arguments, "--enable-seccomp", f"--ready-fd={ready}", f"--exit-fd={keeper.end}"]
     if network.sandbox:
         words.append("--enable-sandbox")
     if helper.addresses:
         words.append("--configure")
     if network.ports or not helper.addresses:
-        # by its descriptor: the path may be longer than the address of a socket
-        words.append(f"--api-socket=/proc/self/fd/{directory}/{SOCKET}")
+        words.append(f"--api-socket={SOCKET}")
     return [*words, str(keeper.pid), LINK]
 
 
-def _pasta(network: Network, helper: Helper, keeper: Keeper, path: str) -> list[str]:
-    words = ["--config-net", "--quiet", *helper.arguments, f"--pid={path}/{_PID_FILE}"]
+def _pasta(network: Network, helper: Helper, keeper: Keeper) -> list[str]:
+    # in the foreground it keeps its standard streams, by which it ends, and the second of which gets its number
+    words = ["--foreground", "--no-netns-quit", "--config-net", "--quiet", *helper.arguments, "--pid=/proc/self/fd/2"]
     for protocol, flag in (("tcp", "-t"), ("udp", "-u")):
         specs = [
             f"{port.address}/{port.outside}:{port.inside}" if port.address else f"{port.outside}:{port.inside}"
@@ -195,9 +277,13 @@ def _pasta(network: Network, helper: Helper, keeper: Keeper, path: str) -> list[
         for spec in specs:
             words += [flag, spec]
     if posix.geteuid() == 0:
+        # it gives up most of root's rights, and then finds nothing that this process has open: ptrace(2)
+        user = f"/proc/{keeper.pid}/ns/user"
         words += ["--runas", "0:0"]
-    words += [f"--userns=/proc/{keeper.pid}/ns/user"] if network.owned else ["--netns-only"]
-    return [*words, f"--netns=/proc/{keeper.pid}/ns/net"]
+    else:
+        user = f"/proc/{posix.getpid()}/fd/{keeper.namespaces.user}"
+    words += [f"--userns={user}"] if network.owned else ["--netns-only"]
+    return [*words, "--netns=/proc/self/fd/0"]
 
 
 def _failed(helper: Helper, cause: str, fix: str = "") -> RootlessError:

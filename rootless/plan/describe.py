@@ -26,6 +26,7 @@ _SENTENCES = {
     ops.UNNAMED_KEYRING: "join a new session keyring without a name",
     ops.NO_KEYS: "refuse keyctl, add_key and request_key to the container",
     ops.IDENTIFY: "note which namespaces are the container's own: {kinds}",
+    ops.DUMPABLE: "let the helper of the network find these namespaces",
     ops.FORK: "fork the container process",
     ops.SESSION: "begin a session",
     ops.KEYRING: "join the new session keyring {name}",
@@ -81,8 +82,9 @@ _SENTENCES = {
     ops.DEVICE_RULES: "have the kernel ask an eBPF program about devices",
     ops.ADDRESS6: "give {link} the address {address}/{prefix}, routed by {gateway}",
     ops.NETLINK: "pass on a socket that speaks of the network namespace",
+    ops.PASS_NAMESPACES: "pass on the user and network namespaces",
     ops.AWAIT_END: "wait for the end of the container",
-    ops.AWAIT_LINKS: "wait until no link {prefix}… is left, and nobody has the lock of {lock}",
+    ops.AWAIT_LINKS: "wait until no link {prefix}… is left, and nobody has locked {lock}",
     ops.LISTENER: "make ready to pass on the seccomp filter's notifications",
 }
 

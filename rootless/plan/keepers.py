@@ -10,45 +10,54 @@ from rootless.plan.ops import Op
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.plan.network import Network
+    from rootless.plan.network_helpers import Helper
 
 _NEW_USER = 0x10000000
 _NEW_NETWORK = 0x40000000
 
 
-def keeper(network: Network, pid: int) -> list[Op]:
+def keeper(network: Network, helper: Helper | None, user: int, net: int) -> list[Op]:
     """Return the operations of the process that keeps a container's network: in its namespaces, and nothing else of it.
 
     It stays until the container's first process ends, and the helper until it does.
 
+    A container that sees the processes of the host, with every right over the user namespace that this one joins, must
+    not come through it to the host's files (/proc/PID/root): it hides before that. Where a helper finds the namespaces
+    by its number, it shows itself until that one is ready, while nothing of the container runs.
+
     Args:
         network: what was decided.
-        pid: the container's first process.
+        helper: which one serves it; none where it is shared with other containers.
+        user: the descriptor of the container's user namespace in that process.
+        net: that of its network namespace.
     """
-    plan = [Op(ops.JOIN, _NEW_USER, f"/proc/{pid}/ns/user")] if network.owned else []
-    plan += [Op(ops.JOIN, _NEW_NETWORK, f"/proc/{pid}/ns/net"), Op(ops.SESSION)]
+    plan = [Op(ops.NON_DUMPABLE)]
+    plan += [Op(ops.JOIN, _NEW_USER, f"/proc/self/fd/{user}")] if network.owned else []
+    plan += [Op(ops.JOIN, _NEW_NETWORK, f"/proc/self/fd/{net}"), Op(ops.SESSION)]
     plan += [
         Op(ops.PROC_WRITE, f"sys/{name.replace('.', '/')}", value, on_error=ops.ELSE)
         for name, value in network.sysctls.items()
     ]
     if network.mode == SHARED:
         plan.append(Op(ops.NETLINK))
-    if not network.owned and network.helpers and network.helpers[0].name == PASTA:
-        # pasta gives up most of root's rights, and then finds the namespaces only of who has no more: ptrace(2)
-        plan.append(Op(ops.CAPABILITIES, 0, 0, 0))
-    plan += [Op(ops.READY), Op(ops.WAIT_START)]
-    if any(helper.ipv6 for helper in network.helpers):
+    if helper and network.shows_keeper(helper):
+        plan.append(Op(ops.DUMPABLE))
+    plan += [Op(ops.READY), Op(ops.WAIT_START), Op(ops.NON_DUMPABLE)]
+    if helper and helper.ipv6:
         plan.append(Op(ops.ADDRESS6, 64, LINK, SLIRP_ADDRESS6, SLIRP_GATEWAY6, on_error=ops.ELSE))
-    # a container that sees the processes of the host, with every right over its user namespace, which this one has
-    # joined, must not come through it to the host's files (/proc/PID/root)
-    return [*plan, Op(ops.NON_DUMPABLE), Op(ops.READY), Op(ops.AWAIT_END)]
+    if not helper or helper.name != PASTA:  # which a message would kill
+        plan.append(Op(ops.READY))
+    return [*plan, Op(ops.AWAIT_END)]
 
 
-def shared_keeper(prefix: str, directory: str) -> list[Op]:
+def shared_keeper(prefix: str, lock: int) -> list[Op]:
     """Return the operations of the process that keeps a shared network.
+
+    No container has rights over its user namespace, which helpers and the keepers of members look into.
 
     Args:
         prefix: it stays while there are links whose names begin so.
-        directory: whoever makes such a link has the lock of this one.
+        lock: a descriptor, in that process, of a file that is locked by each process that makes such a link.
     """
     return [
         Op(ops.NEW_USER),
@@ -60,7 +69,7 @@ def shared_keeper(prefix: str, directory: str) -> list[Op]:
         Op(ops.READY),
         Op(ops.WAIT_START),
         Op(ops.READY),
-        Op(ops.AWAIT_LINKS, prefix, directory),
+        Op(ops.AWAIT_LINKS, prefix, f"/proc/self/fd/{lock}"),
     ]
 
 

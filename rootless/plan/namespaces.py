@@ -123,6 +123,8 @@ def enter(context: Context) -> list[Op]:
     if own and "pid" not in context.created:  # with one, the kernel knows which processes are the container's
         plan.append(Op(ops.IDENTIFY, own, on_error=ops.SKIP_ABSENT))
     plan += _time_offsets(context)
+    if context.network and context.network.is_served:
+        plan.append(Op(ops.PASS_NAMESPACES, where=context.places["network"]))
     plan.append(Op(ops.FORK))
     return plan
 

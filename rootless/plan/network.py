@@ -2,10 +2,10 @@
 
 Imported for a caller who says --network, and for a person who names a bundle: an engine has a network made itself.
 
-`auto` gives a container that has a network namespace of its own slirp4netns, which is usable a few milliseconds after
-it starts, or, where ports are published, pasta, which takes longer, but publishes them over IPv6 as well. When that
-one is missing or fails, it is the other; without either the container has its loopback only. docs/network.md has the
-figures that this rests on.
+`auto` gives a container that has a network namespace of its own pasta: it hides from the container, has no file of the
+host in view, and publishes ports over IPv6 as well. When it is missing or fails, it is slirp4netns, if nothing is known
+against its libslirp and nothing hostile can look into it; without either the container has its loopback only.
+docs/network.md has the figures that this rests on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from rootless.errors import RootlessError
 from rootless.plan import names, ports
 from rootless.plan.idmaps import IdMaps
-from rootless.plan.network_helpers import PACKAGES, PASTA, SLIRP, TUN_FIX, helper
+from rootless.plan.network_helpers import PACKAGES, PASTA, SLIRP, TUN_FIX, helper, libslirp_flaws
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ SHARED = "shared"
 """A network of the caller's own, with other containers in it."""
 
 _FILES = ("/etc/resolv.conf", "/etc/hosts")
+_EXPOSES = "slirp4netns would enter in reach of the processes there"
 
 
 class Network:
@@ -52,13 +53,15 @@ class Network:
         shared: the network that it shares with other containers.
         own_maps: of a user namespace with the caller alone, for what serves that one.
         owned: the network namespace belongs to a user namespace of the container's.
+        exposed: processes that may be hostile are in that one already, or will see what serves the network there.
+        by_number: pasta, which root calls, finds the user namespace by the number of a process.
         sandbox: that one has a root, whom the sandbox of slirp4netns needs.
         sysctls: what is written to /proc/sys/net of the namespace, unless config.json does.
     """
 
     __slots__ = (
-        "directory", "helpers", "host", "mode", "names", "of", "own_maps", "owned", "ports", "required", "sandbox",
-        "shared", "sysctls", "why",
+        "by_number", "directory", "exposed", "helpers", "host", "mode", "names", "of", "own_maps", "owned", "ports",
+        "required", "sandbox", "shared", "sysctls", "why",
     )  # fmt: skip
 
     def __init__(self, mode: str, why: str, host: HostNetwork, said: Names) -> None:
@@ -74,6 +77,8 @@ class Network:
         self.shared: Shared | None = None
         self.own_maps: IdMaps | None = None
         self.owned = False
+        self.exposed = False
+        self.by_number = False
         self.sandbox = True
         self.sysctls: dict[str, str] = {}
 
@@ -81,6 +86,21 @@ class Network:
         """Return it as one line for people."""
         whose = f" {self.of or (self.shared and self.shared.name)}" if self.of or self.shared else ""
         return f"{self.mode}{whose}: {self.why}"
+
+    @property
+    def is_served(self) -> bool:
+        """Whether something of the host serves it."""
+        return bool(self.helpers) or self.mode == SHARED
+
+    def shows_keeper(self, helper: Helper) -> bool:
+        """Whether a helper has to look into the keeper's namespaces, before anything of the container runs."""
+        return self.owned and (self.by_number or helper.name == SLIRP)
+
+    def flaws(self) -> str:
+        """Return what is known against the slirp4netns that serves it, or would; nothing where nothing is."""
+        if any(each.name == SLIRP for each in self.served_by()):
+            return libslirp_flaws(self.host.libslirp)
+        return ""
 
     def served_by(self) -> list[Helper]:
         """Return the helpers of the host in the order in which they are tried."""
@@ -96,6 +116,8 @@ class Network:
             data["subnet"] = self.shared.subnet
         if self.served_by():
             data["helpers"] = [[each.program, *each.arguments] for each in self.served_by()]
+        if flaws := self.flaws():
+            data["flaws"] = flaws
         if self.ports:
             data["ports"] = [port.as_data() for port in self.ports]
         return data
@@ -140,8 +162,10 @@ def choose(context: Context) -> None:
 def settle(context: Context, network: Network) -> None:
     """Decide what depends on the ids that the container has."""
     network.owned = "user" in context.created or "user" in context.joined
+    network.exposed = network.owned and (_sees_the_host(context) or "user" in context.joined)
+    network.by_number = context.facts.privileged and "user" in context.created
     network.sandbox = context.has_uid(0) and context.has_gid(0)
-    if network.mode == SHARED or network.helpers:
+    if network.is_served:
         network.sysctls = _sysctls(context)
     if network.mode == SHARED:
         facts = context.facts
@@ -153,27 +177,31 @@ def _automatic(context: Context, host: HostNetwork, said: Names) -> Network:
         return Network(NONE, "config.json names the namespace: whoever made it sets it up", host, said)
     if "network" not in context.created:
         return Network(HOST, "config.json asks for no network namespace", host, said)
-    order, why = (SLIRP, PASTA), "it is ready soonest"
-    if context.options.publish:
-        order, why = (PASTA, SLIRP), "ports are published"
-    elif "pid" not in context.created and "pid" not in context.joined:
-        # slirp4netns is in the user namespace of the container, which could come through it to the host's sockets
-        order, why = (PASTA, SLIRP), "the container sees the processes of the host"
-    there = [name for name in order if name in host.programs]
-    lack = fix = ""
+    there = [name for name in (PASTA, SLIRP) if name in host.programs]
+    if SLIRP in there and (_sees_the_host(context) or "user" in context.joined):
+        there.remove(SLIRP)  # it lives in the user namespace of the container
+    lack = "" if PASTA in there else "pasta is not installed"
+    fix = "install passt"
+    if not there and SLIRP in host.programs:
+        lack += ", and the container could look into slirp4netns"
+    elif not there:
+        lack = "neither pasta nor slirp4netns is installed"
+    elif lack and (flaws := libslirp_flaws(host.libslirp)):
+        lack, fix, there = f"{lack}, and {flaws}", "install passt, or take slirp4netns with --network slirp4netns", []
+    if there and host.tun:
+        lack, fix, there = host.tun, TUN_FIX, []
     if not there:
-        lack, fix = "neither slirp4netns nor pasta is installed", "install slirp4netns or passt"
-    elif host.tun:
-        lack, fix = host.tun, TUN_FIX
-    if lack:
         context.unmet("", f"the container has its loopback only: {lack}", fix)
         return Network(NONE, lack, host, said)
-    network = Network(there[0], why, host, said)
-    if there[0] != order[0]:
-        network.why = f"{order[0]} is not installed"
+    network = Network(there[0], lack or "it shields the host best", host, said)
     network.helpers = [helper(name, "", host) for name in there]
     network.required = False
     return network
+
+
+def _sees_the_host(context: Context) -> bool:
+    """Whether the container sees processes of the host: it has no pid namespace of its own, or joins anybody's."""
+    return "pid" not in context.created
 
 
 def _helped(context: Context, host: HostNetwork, said: Names, name: str, rest: str) -> Network:
@@ -183,6 +211,11 @@ def _helped(context: Context, host: HostNetwork, said: Names, name: str, rest: s
         )
     if host.tun:
         raise _refused(context, host.tun, TUN_FIX)
+    if name == SLIRP and "user" in context.joined:
+        place = f"{context.places['user']}.path"
+        raise _refused(
+            context, f"the container joins a user namespace (config.json: {place}), which {_EXPOSES}", "use pasta"
+        )
     network = _own_namespace(context, Network(name, "asked for", host, said))
     network.helpers = [helper(name, rest, host)]
     return network

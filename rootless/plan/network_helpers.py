@@ -21,6 +21,15 @@ MTU = 65520
 SLIRP_ADDRESS6, SLIRP_GATEWAY6 = "fd00::100", "fd00::2"
 _SLIRP_CIDR = "10.0.2.0/24"
 _SLIRP_LONGEST = 25
+_LIBSLIRP_FIXED = (
+    ((4, 9, 2), "CVE-2026-9539"),
+    ((4, 9, 5), "CVE-2026-95507"),
+    ((4, 9, 5), "CVE-2026-95508"),
+    ((4, 9, 6), "CVE-2026-120830"),  # 4.9.5 is the newest that is known, and has it
+)
+"""What a hostile container can do to slirp4netns, and the first version of libslirp without that."""
+PASTA_SINCE = 20240821
+"""The first pasta with --map-host-loopback; since a little before that it says why it fails, in the foreground too."""
 _PASTA_DNS = "169.254.1.1"
 """podman's choice: link-local, so that it hides nobody."""
 _SLIRP_DEFAULTS = {
@@ -68,6 +77,24 @@ class Helper:
     def __str__(self) -> str:
         """Return how it is called, but for what is known only then."""
         return " ".join((self.program, *self.arguments))
+
+
+def libslirp_flaws(version: str) -> str:
+    """Return what is known to be wrong with a version of libslirp, in words; nothing where nothing is."""
+    numbers = tuple(int(number) for number in version.split(".") if number.isascii() and number.isdigit())
+    if not numbers:
+        return "nobody knows the version of its libslirp"
+    found = ", ".join(name for fixed, name in _LIBSLIRP_FIXED if numbers < fixed)
+    return f"libslirp {version} is open to {found}, unless your distribution has patched it" if found else ""
+
+
+def pasta_date(said: str) -> int:
+    """Return the date in what `pasta --version` says, such as 20240821; 0 where it says none."""
+    for word in said.replace("_", "").replace("~git", " ").replace("^", " ").split():
+        digits = word.partition(".")[0]
+        if len(digits) == len(str(PASTA_SINCE)) and digits.isascii() and digits.isdigit():
+            return int(digits)
+    return 0
 
 
 def helper(name: str, options: str, host: HostNetwork) -> Helper:

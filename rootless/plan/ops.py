@@ -111,6 +111,8 @@ JOIN_EARLY = Kind(67, "join_early", "namespace", "path")
 IDENTIFY = Kind(68, "identify", "", "kinds")
 UNNAMED_KEYRING = Kind(69, "unnamed_keyring")
 NO_KEYS = Kind(70, "no_keys", "", "filter")
+DUMPABLE = Kind(71, "dumpable")
+PASS_NAMESPACES = Kind(72, "pass_namespaces")
 
 KINDS = tuple(kind for kind in list(globals().values()) if isinstance(kind, Kind))
 

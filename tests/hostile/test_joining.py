@@ -6,44 +6,11 @@ them: a process that joins that one could be entered through /proc/PID/root or p
 
 from __future__ import annotations
 
-import json
-import subprocess
-from contextlib import contextmanager
-
 import pytest
 
-from tests.user.boxes import Box, add_mount, make_volume, set_namespaces
-from tests.user.bundles import base_config, write_config
-from tests.user.containers import PATIENCE, Reader
-from tests.user.intruders import add_program, intruding, results
-
-TRIES = 40
-"""How often the namespaces are joined; the hunter needed four at most while it could win."""
-
-
-@contextmanager
-def hunter(box, secret):
-    """Run a container that hunts for whatever joins it, and for `secret` on the host; it must have caught nothing."""
-    config = intruding("hunt", "/volume/end", str(secret))
-    set_namespaces(config, "network", "ipc", "uts", "mount")
-    volume = make_volume(box.user)
-    add_mount(config, "/volume", "bind", volume, "rbind")
-    write_config(box.path, config)
-    words = [*box.command, "run", "--bundle", box.path, "hunter"]
-    with box.user.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            box._created.append("hunter")
-            reader = Reader(process.stdout)
-            assert reader.line() == "hunting"
-            yield json.loads(box.user.run([*box.command, "state", "hunter"], check=True).stdout)["pid"]
-        finally:
-            (volume / "end").touch()
-        found = results(reader.rest().decode())
-        assert process.wait(timeout=PATIENCE) == 0
-    assert int(found["looks"][0]) > TRIES
-    assert int(found["seen"][0]) > 0, "it came by while they were set up"
-    assert "read" not in found
-    assert found["caught"] == ["0"]
+from tests.user.boxes import Box, set_namespaces
+from tests.user.bundles import base_config
+from tests.user.intruders import TRIES, add_program, hunter, namespace_paths
 
 
 @pytest.fixture
@@ -62,16 +29,11 @@ def joiner(box, rootless_command):
     joiner.close()
 
 
-def paths(pid, *kinds):
-    files = {"network": "net", "mount": "mnt"}
-    return {kind: f"/proc/{pid}/ns/{files.get(kind, kind)}" for kind in kinds}
-
-
 def test_joining_by_path_exposes_no_file_of_the_caller(box, joiner, secret, need):
     add_program(box, need, "intruder")
     config = base_config("true")
     with hunter(box, secret) as pid:
-        set_namespaces(config, "mount", **paths(pid, "user", "network", "ipc", "uts"))
+        set_namespaces(config, "mount", **namespace_paths(pid, "user", "network", "ipc", "uts"))
         for _ in range(TRIES):
             joiner.run(config, check=True)
 
@@ -91,7 +53,7 @@ def test_clock_offsets_for_a_joined_user_namespace_expose_no_file_of_the_caller(
     config = base_config("cat", "/proc/self/timens_offsets")
     config["linux"]["timeOffsets"] = {"boottime": {"secs": 86400}}
     with hunter(box, secret) as pid:
-        set_namespaces(config, "mount", "time", **paths(pid, "user", "network", "ipc", "uts"))
+        set_namespaces(config, "mount", "time", **namespace_paths(pid, "user", "network", "ipc", "uts"))
         for _ in range(TRIES):
             assert "86400" in joiner.run(config, check=True).stdout
 

@@ -17,6 +17,8 @@ from rootless.network import backlog, hostfwd, hostports, programs
 from rootless.plan.network_helpers import Helper
 from rootless.plan.ports import Port
 
+NETWORK = SimpleNamespace(ports=(), sandbox=True, owned=True, exposed=False)
+
 
 @pytest.fixture
 def start(tmp_path):
@@ -26,14 +28,14 @@ def start(tmp_path):
         program = tmp_path / name
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
-        network = SimpleNamespace(ports=(), sandbox=True, owned=True)
-        return programs.Program(Helper(name, str(program), []), network, keeper, str(tmp_path))
+        return programs.Program(Helper(name, str(program), []), NETWORK, keeper, directory)
 
     watched, end = os.pipe()
-    keeper = SimpleNamespace(pid=os.getpid(), end=watched)
+    directory = os.open(tmp_path, os.O_PATH)
+    keeper = SimpleNamespace(pid=os.getpid(), end=watched, namespaces=SimpleNamespace(user=watched, network=watched))
     yield start_program
-    os.close(watched)
-    os.close(end)
+    for fd in (watched, end, directory):
+        os.close(fd)
 
 
 @pytest.mark.parametrize("name", ["slirp4netns", "pasta"])
@@ -41,7 +43,7 @@ def start(tmp_path):
     ("script", "cause"),
     [
         ("exec sleep 1000", "it is not ready after 0 s"),
-        ("echo first; echo no such thing >&2; exit 1", "first; no such thing"),
+        ("echo first >&2; echo no such thing >&2; exit 1", "first; no such thing"),
         ("exit 1", "it ended without a word"),
         ("kill -KILL $$", "it ended without a word"),
     ],
@@ -72,9 +74,11 @@ def test_what_a_helper_says_is_bounded(start, monkeypatch):
 
 
 def test_a_helper_that_cannot_be_executed(tmp_path):
-    network, keeper = SimpleNamespace(ports=(), owned=True), SimpleNamespace(pid=1, end=-1)
-    with pytest.raises(RootlessError) as caught:
-        programs.Program(Helper("pasta", str(tmp_path), []), network, keeper, str(tmp_path))
+    with open(os.devnull, "rb") as null:
+        namespaces = SimpleNamespace(user=null.fileno(), network=null.fileno())
+        keeper = SimpleNamespace(pid=1, end=null.fileno(), namespaces=namespaces)
+        with pytest.raises(RootlessError) as caught:
+            programs.Program(Helper("pasta", str(tmp_path), []), NETWORK, keeper, -1)
     assert (caught.value.code, caught.value.cause) == ("RL-NETWORK", "permission denied")
 
 

@@ -16,7 +16,7 @@ from rootless.plan.context import UNMET
 from rootless.plan.keepers import keeper, shared_keeper
 from rootless.plan.names import Names, added, hosts, hosts_of_host, resolver, servers
 from rootless.plan.namespaces import FLAGS
-from rootless.plan.network_helpers import MTU
+from rootless.plan.network_helpers import MTU, libslirp_flaws, pasta_date
 from rootless.plan.ports import Port, from_data, published
 from rootless.plan.shared_network import Shared
 from tests.unit.planning import ROOT, SINGLE, base_config, chosen, joining, plan_for, refused, without_namespace
@@ -29,7 +29,8 @@ NO_TUN = "/dev/net/tun: permission denied"
 def host(*programs, **known):
     """Return a host with these helpers."""
     return HostNetwork(
-        {name: BOTH[name] for name in programs}, **{"resolver": STUB, "hosts": "127.0.0.1 localhost\n"} | known
+        {name: BOTH[name] for name in programs},
+        **{"resolver": STUB, "hosts": "127.0.0.1 localhost\n", "libslirp": "4.9.6"} | known,
     )
 
 
@@ -64,9 +65,9 @@ def test_a_caller_who_asks_for_none_has_config_json_alone():
 @pytest.mark.parametrize(
     ("programs", "publish", "helpers", "why"),
     [
-        (("slirp4netns", "pasta"), (), ["slirp4netns", "pasta"], "it is ready soonest"),
-        (("slirp4netns", "pasta"), ("80:80",), ["pasta", "slirp4netns"], "ports are published"),
-        (("pasta",), (), ["pasta"], "slirp4netns is not installed"),
+        (("slirp4netns", "pasta"), (), ["pasta", "slirp4netns"], "it shields the host best"),
+        (("slirp4netns", "pasta"), ("80:80",), ["pasta", "slirp4netns"], "it shields the host best"),
+        (("pasta",), (), ["pasta"], "it shields the host best"),
         (("slirp4netns",), ("80:80",), ["slirp4netns"], "pasta is not installed"),
     ],
 )
@@ -77,18 +78,67 @@ def test_the_rule_of_auto(programs, publish, helpers, why):
     assert str(network) == f"{helpers[0]}: {why}"
 
 
-def test_auto_shields_the_host_from_a_container_that_sees_its_processes():
-    network = network_of("auto", config=without_namespace("pid"))
-    assert [each.name for each in network.helpers] == ["pasta", "slirp4netns"]
-    assert network.why == "the container sees the processes of the host"
-    network = network_of("auto", config=joining(pid="/proc/1/ns/pid"))
+@pytest.mark.parametrize(
+    "config", [without_namespace("pid"), joining(pid="/proc/1/ns/pid"), joining(user="/proc/1/ns/user")]
+)
+def test_auto_never_takes_slirp4netns_where_the_container_could_look_into_it(config):
+    assert [each.name for each in network_of("auto", config=config).helpers] == ["pasta"]
+    network = network_of("auto", config=config, on=host("slirp4netns"))
+    why = "pasta is not installed, and the container could look into slirp4netns"
+    assert (network.mode, network.helpers, network.why) == ("none", [], why)
+
+
+FLAWED = "libslirp {} is open to {}, unless your distribution has patched it"
+
+
+@pytest.mark.parametrize(
+    ("version", "flaws"),
+    [
+        ("4.8.0", FLAWED.format("4.8.0", "CVE-2026-9539, CVE-2026-95507, CVE-2026-95508, CVE-2026-120830")),
+        ("4.9.2", FLAWED.format("4.9.2", "CVE-2026-95507, CVE-2026-95508, CVE-2026-120830")),
+        ("4.9.5", FLAWED.format("4.9.5", "CVE-2026-120830")),
+        ("4.9.6", ""),
+        ("4.10.0", ""),
+        ("", "nobody knows the version of its libslirp"),
+    ],
+)
+def test_auto_takes_no_slirp4netns_with_known_flaws(version, flaws):
+    assert libslirp_flaws(version) == flaws
+    network = network_of("auto", on=host("slirp4netns", libslirp=version))
+    assert network.mode == ("none" if flaws else "slirp4netns")
+    assert network.why == "pasta is not installed" + (f", and {flaws}" if flaws else "")
+
+
+def test_slirp4netns_with_known_flaws_is_had_on_request_and_its_flaws_are_shown():
+    network = network_of("slirp4netns", on=host("slirp4netns", libslirp="4.8.0"))
     assert network.mode == "slirp4netns"
+    assert "CVE-2026-9539" in network.as_data()["flaws"]
+    assert "flaws" not in network_of("slirp4netns").as_data()
+    assert "flaws" not in network_of("pasta", on=host("pasta", "slirp4netns", libslirp="4.8.0")).as_data()
+
+
+@pytest.mark.parametrize(
+    ("said", "date"),
+    [
+        ("pasta 0.0~git20250503.587980c-2+deb13u1\nCopyright Red Hat", 20250503),
+        ("pasta 2024_08_21.1d6142f", 20240821),
+        ("pasta 0^20240220.g1e6f92b", 20240220),
+        ("", 0),
+    ],
+)
+def test_the_date_of_a_pasta(said, date):
+    assert pasta_date(said) == date
+
+
+def test_slirp4netns_does_not_enter_a_user_namespace_that_others_are_in():
+    error = no("slirp4netns", config=joining(user="/proc/1/ns/user"))
+    assert (error.code, error.fix) == ("RL-NETWORK", "use pasta")
 
 
 @pytest.mark.parametrize(
     ("on", "lack", "fix"),
     [
-        (host(), "neither slirp4netns nor pasta is installed", "install slirp4netns or passt"),
+        (host(), "neither pasta nor slirp4netns is installed", "install passt"),
         (host("pasta", tun=NO_TUN), NO_TUN, "modprobe tun, and let users open it (chmod 666 /dev/net/tun)"),
     ],
 )
@@ -169,7 +219,7 @@ def test_root_may_have_ids_of_its_own_on_another_containers_network():
         ("host", {}, "its ports are the host's"),
         ("none", {}, "no network but its loopback"),
         ("container:web", {"peer": Running(42, ("user", "network"))}, "those of its container"),
-        ("auto", {"on": host()}, "neither slirp4netns nor pasta is installed"),
+        ("auto", {"on": host()}, "neither pasta nor slirp4netns is installed"),
         ("auto", {"config": without_namespace("network")}, "config.json asks for no network namespace"),
     ],
 )
@@ -216,7 +266,7 @@ def test_the_hosts_gateway_has_to_be_open():
 def test_what_is_shown_as_data():
     network = network_of("auto", publish=("127.0.0.1:8080:80/udp",))
     data = network.as_data()
-    assert (data["mode"], data["reason"]) == ("pasta", "ports are published")
+    assert (data["mode"], data["reason"]) == ("pasta", "it shields the host best")
     assert data["ports"] == [{"protocol": "udp", "hostIP": "127.0.0.1", "hostPort": 8080, "containerPort": 80}]
     assert [words[0] for words in data["helpers"]] == ["/bin/pasta", "/bin/slirp4netns"]
 
@@ -662,26 +712,52 @@ def kinds(operations):
     return [op.kind for op in operations]
 
 
+def kept(mode, **options):
+    """Return the Plan of the keeper of a container's network, whose namespaces are its descriptors 7 and 8."""
+    network = network_of(mode, **options)
+    return keeper(network, network.helpers[0] if network.helpers else None, 7, 8)
+
+
 def test_a_keeper_joins_waits_and_ends_with_the_container():
-    network = network_of("slirp4netns")
-    plan = keeper(network, 42)
-    assert [op.string("path") for op in plan if op.kind is ops.JOIN] == ["/proc/42/ns/user", "/proc/42/ns/net"]
-    kept = [ops.READY, ops.WAIT_START, ops.ADDRESS6, ops.NON_DUMPABLE, ops.READY, ops.AWAIT_END]
-    assert kinds(plan)[-6:] == kept
-    assert ops.ADDRESS6 not in kinds(keeper(network_of("pasta"), 42))
-    assert ops.ADDRESS6 in kinds(keeper(network_of("auto", publish=("80:80",)), 42))  # if slirp4netns has to do
+    plan = kept("slirp4netns")
+    assert [op.string("path") for op in plan if op.kind is ops.JOIN] == ["/proc/self/fd/7", "/proc/self/fd/8"]
+    waits = [ops.DUMPABLE, ops.READY, ops.WAIT_START, ops.NON_DUMPABLE, ops.ADDRESS6, ops.READY, ops.AWAIT_END]
+    assert kinds(plan)[-7:] == waits
     assert ops.NETLINK not in kinds(plan)
     assert all(op.on_error == ops.ELSE for op in plan if op.kind is ops.PROC_WRITE)
 
 
+def test_after_its_first_message_the_keeper_of_pasta_sends_none_which_would_kill_pasta():
+    assert kinds(kept("pasta"))[-4:] == [ops.READY, ops.WAIT_START, ops.NON_DUMPABLE, ops.AWAIT_END]
+
+
+JOINS_USER = joining(user="/proc/1/ns/user")
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        *((mode, {}) for mode in ("pasta", "slirp4netns", "backend")),
+        *((mode, {"config": without_namespace("pid")}) for mode in ("pasta", "slirp4netns")),
+        ("pasta", {"config": JOINS_USER}),
+        ("pasta", {"facts": ROOT}),
+        ("backend", {"config": JOINS_USER}),
+    ],
+)
+def test_a_keeper_hides_before_it_joins(mode, options):
+    plan = kinds(kept(mode, shared=Shared("backend", "10.89.0.0/24"), **options))
+    assert plan.index(ops.NON_DUMPABLE) < plan.index(ops.JOIN)
+    assert (ops.DUMPABLE in plan) == (mode == "slirp4netns")
+    assert plan[::-1].index(ops.NON_DUMPABLE) < plan[::-1].index(ops.WAIT_START)
+
+
 def test_root_of_the_host_needs_no_user_namespace_to_be_joined():
-    plan = keeper(network_of("pasta", facts=ROOT), 42)
-    assert [op.string("path") for op in plan if op.kind is ops.JOIN] == ["/proc/42/ns/net"]
-    assert kinds(plan).index(ops.CAPABILITIES) < kinds(plan).index(ops.READY)
+    plan = kept("pasta", facts=ROOT)
+    assert [op.string("path") for op in plan if op.kind is ops.JOIN] == ["/proc/self/fd/8"]
 
 
 def test_the_keeper_of_a_shared_network_ends_with_its_last_link():
-    plan = shared_keeper("m", "/run/it")
+    plan = shared_keeper("m", 7)
     assert kinds(plan)[0] is ops.NEW_USER
     assert plan[-1].kind is ops.AWAIT_LINKS
-    assert plan[-1].strings == ("m", "/run/it")
+    assert plan[-1].strings == ("m", "/proc/self/fd/7")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 from rootless.plan.process import CAPABILITIES
-from tests.user.boxes import RUN
-from tests.user.bundles import base_config, own
+from tests.user.boxes import RUN, add_mount, make_volume, set_namespaces
+from tests.user.bundles import base_config, own, write_config
+from tests.user.containers import PATIENCE, Reader
 
 EVERYTHING = ["CAP_" + name for name in CAPABILITIES]
+TRIES = 40
+"""How often the namespaces are joined; the hunter needed four at most while it could win."""
 
 
 def add_program(box, need, name, *flags):
@@ -47,3 +52,34 @@ def results(text):
         name, _, result = line.partition(" ")
         found.setdefault(name, []).append(result)
     return found
+
+
+@contextmanager
+def hunter(box, secret):
+    """Run a container that hunts for whatever joins it, and for `secret` on the host; it must have caught nothing."""
+    config = intruding("hunt", "/volume/end", str(secret))
+    set_namespaces(config, "network", "ipc", "uts", "mount")
+    volume = make_volume(box.user)
+    add_mount(config, "/volume", "bind", volume, "rbind")
+    write_config(box.path, config)
+    words = [*box.command, "run", "--bundle", box.path, "hunter"]
+    with box.user.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            box._created.append("hunter")
+            reader = Reader(process.stdout)
+            assert reader.line() == "hunting"
+            yield json.loads(box.user.run([*box.command, "state", "hunter"], check=True).stdout)["pid"]
+        finally:
+            (volume / "end").touch()
+        found = results(reader.rest().decode())
+        assert process.wait(timeout=PATIENCE) == 0
+    assert int(found["looks"][0]) > TRIES
+    assert int(found["seen"][0]) > 0, "it came by while they were set up"
+    assert "read" not in found
+    assert found["caught"] == ["0"]
+
+
+def namespace_paths(pid, *kinds):
+    """Return where the namespaces of a process are, by kind."""
+    files = {"network": "net", "mount": "mnt"}
+    return {kind: f"/proc/{pid}/ns/{files.get(kind, kind)}" for kind in kinds}

@@ -3,7 +3,8 @@
     container ── helper ── the host: lo, uplink 198.51.100.2, 2001:db8::2 ──── the outside: 198.51.100.1, 2001:db8::1
 
 The user's commands run on that host, which has /etc/resolv.conf and /etc/hosts of its own: its resolver is a stub on
-127.0.0.53, as systemd-resolved's is. Servers of tests/user/netservers.py are on both sides.
+127.0.0.53, as systemd-resolved's is. Its libslirp says that it is a version without known flaws: what rootless does
+with another one is a test of its own. Servers of tests/user/netservers.py are on both sides.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -53,6 +55,7 @@ exec cat
 _SET_HOST_UP = f"""
 mount --bind "$2/resolv.conf" /etc/resolv.conf
 mount --bind "$2/hosts" /etc/hosts
+[ -z "$3" ] || mount --bind "$2/libslirp" "$3"
 for one in all default; do echo 0 >/proc/sys/net/ipv6/conf/$one/accept_dad; done
 ip link set lo up
 ip link add uplink type veth peer name downlink netns "$1"
@@ -113,6 +116,9 @@ class NetUser(User):
 class NetBox:
     """The host and the outside, while it is open; needs root.
 
+    Attributes:
+        libslirp: the path of the library on that host, or nothing where slirp4netns is not installed.
+
     Servers are there from the beginning: on both addresses of the outside ECHO and HTTP, on 127.0.0.1 and ::1 of the
     host HTTP, on 127.0.0.53 of the host names, and on 198.51.100.1 names as well.
     """
@@ -120,11 +126,13 @@ class NetBox:
     def __init__(self, directory: Path) -> None:
         (directory / "resolv.conf").write_text(_RESOLVER)
         (directory / "hosts").write_text(_HOSTS)
+        self._directory = directory
+        self.libslirp = _write_libslirp(directory / "libslirp", b"9")
         self._ends = contextlib.ExitStack()
         with contextlib.ExitStack() as ends:
             self._outside = _Namespaces(_SET_OUTSIDE_UP)
             ends.callback(self._outside.close)
-            self._host = _Namespaces(_SET_HOST_UP, self._outside.pid, directory)
+            self._host = _Namespaces(_SET_HOST_UP, self._outside.pid, directory, self.libslirp)
             ends.callback(self._host.close)
             self._outside.go_on()
             self._outside.await_ready()
@@ -148,6 +156,12 @@ class NetBox:
             return bool(self.ask(OUTSIDE6, ECHO, inside=True) and self.ask(OUTSIDE, ECHO, inside=True))
         except OSError:
             return False
+
+    def write_libslirp(self, major: bytes) -> Path:
+        """Write a copy of libslirp that says it has this major version, a digit; return its path."""
+        path = self._directory / f"libslirp-{major.decode()}"
+        _write_libslirp(path, major)
+        return path
 
     def user(self, user: User) -> NetUser:
         """Return `user` on the host."""
@@ -194,6 +208,22 @@ class NetBox:
 
     def close(self) -> None:
         self._ends.close()
+
+
+def _write_libslirp(path: Path, major: bytes) -> str:
+    """Write a copy of the machine's libslirp that says it has another major version; return where that one is."""
+    program = shutil.which("slirp4netns")
+    if not program:
+        return ""
+    loaded = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    (library,) = [line.split()[2] for line in loaded.splitlines() if "libslirp" in line]
+    said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
+    (version,) = [line.split()[1].encode() for line in said.splitlines() if line.startswith("libslirp:")]
+    content = Path(library).read_bytes()
+    assert version in content
+    path.write_bytes(content.replace(version, major + version[1:]))
+    path.chmod(0o755)
+    return library
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -125,7 +125,7 @@ print(*host._id_programs(), *network.lacks(facts.read(), try_them=False), sep="\
 """
     done = in_mounts(user, checkout, hide, "-c", ask)
     assert "missing: newuidmap and newgidmap\n" in done.stdout, done.stderr
-    assert "missing: slirp4netns or pasta\n" in done.stdout
+    assert "missing: pasta or slirp4netns\n" in done.stdout
     for line in done.stdout.split("optional: ")[0].splitlines():
         if "fix:" in line:
             assert line.startswith(("    fix: sudo ", "    fix: install the distribution's package"))

@@ -79,8 +79,8 @@ def test_without_any_helper_there_is_a_loopback_and_a_note(replace, look, net_ro
     status, seen, said = look()
     assert (status, seen) == (0, "none\n# the image's own\n# the image's own\n")
     assert said == (
-        "rootless: warning: the container has its loopback only: neither slirp4netns nor pasta is installed; "
-        "fix: install slirp4netns or passt\n"
+        "rootless: warning: the container has its loopback only: neither pasta nor slirp4netns is installed; "
+        "fix: install passt\n"
     )
     assert state_with(net_rootless, "--network", "auto")["mode"] == "none"
 
@@ -93,15 +93,60 @@ def test_a_helper_that_is_asked_for_is_missing(replace, look, name):
     assert said.startswith(f"rootless: --network {name}: {name} is not installed; fix: install ")
 
 
-@pytest.mark.parametrize(("missing", "other"), [BOTH, BOTH[::-1]])
-def test_auto_takes_the_one_that_is_there(replace, look, net_rootless, missing, other):
+@pytest.mark.parametrize("flags", [(), ("-p", "7001:80")])
+@pytest.mark.parametrize(
+    ("missing", "other", "why"),
+    [("slirp4netns", "pasta", "it shields the host best"), ("pasta", "slirp4netns", "pasta is not installed")],
+)
+def test_auto_takes_the_one_that_is_there(replace, look, net_rootless, missing, other, why, flags):  # noqa: PLR0917
     replace(missing)
-    flags = ["-p", "7001:80"] if missing == "pasta" else []
     status, seen, said = look(*flags)
     assert (status, said) == (0, "")
     assert seen.startswith(HOST)
     told = state_with(net_rootless, "--network", "auto", *flags)
-    assert (told["mode"], told["reason"]) == (other, f"{missing} is not installed")
+    assert (told["mode"], told["reason"]) == (other, why)
+
+
+FLAWED = "is open to CVE-"
+
+
+@pytest.fixture
+def flawed(netbox):
+    """The host's libslirp is one with known flaws: it says that it is 0.8.0, or so."""
+    copy = netbox.write_libslirp(b"0")
+    assert netbox.on_host("mount", "--bind", copy, netbox.libslirp).wait() == 0
+    yield
+    netbox.on_host("umount", "--lazy", netbox.libslirp).wait()
+
+
+@pytest.mark.usefixtures("flawed")
+@pytest.mark.parametrize("flags", [(), ("-p", "7001:80")])
+@pytest.mark.parametrize("script", ["", DIES])
+def test_auto_takes_no_slirp4netns_with_known_flaws(replace, look, script, flags):
+    replace("pasta", script=script)
+    status, seen, said = look(*flags)
+    assert (status, seen != "") == ((1, False) if flags else (0, True))
+    assert HOST not in seen
+    assert flags or FLAWED in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("flawed")
+def test_slirp4netns_with_known_flaws_serves_on_request_with_a_warning(look):
+    status, seen, said = look("--network", "slirp4netns")
+    assert (status, seen.startswith(HOST)) == (0, True)
+    assert said.startswith("rootless: warning: slirp4netns: libslirp 0.")
+    assert FLAWED in said
+    assert said.endswith("; fix: use --network pasta, or update libslirp\n")
+
+
+@pytest.mark.usefixtures("flawed")
+def test_known_flaws_of_slirp4netns_are_told_when_a_network_is_made_and_explained(net_rootless, net_user):
+    assert FLAWED in net_rootless("network", "create", "backend", check=True).stderr
+    bundle = make_net_bundle(net_user, "true")
+    explained = net_rootless("explain", "--network", "backend", bundle, check=True).stdout
+    assert "\n  slirp4netns: libslirp 0." in explained
+    assert FLAWED in explained
 
 
 # --- Failing ----------------------------------------------------------------------------------------------------------
@@ -119,10 +164,10 @@ def test_a_helper_that_is_asked_for_fails(replace, look, name, script, cause):
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("failing", "other", "script"), [(*BOTH, DIES), (*BOTH[::-1], DIES), (*BOTH, NO_INTERPRETER)])
-def test_auto_takes_the_other_one_when_one_fails(replace, look, net_rootless, failing, other, script):  # noqa: PLR0917
+@pytest.mark.parametrize(("failing", "other", "script"), [(*BOTH[::-1], DIES), (*BOTH[::-1], NO_INTERPRETER)])
+@pytest.mark.parametrize("flags", [(), ("-p", "7001:80")])
+def test_auto_takes_the_other_one_when_one_fails(replace, look, net_rootless, failing, other, script, flags):  # noqa: PLR0917
     replace(failing, script=script)
-    flags = ["-p", "7001:80"] if failing == "pasta" else []
     status, seen, said = look(*flags)
     assert (status, said) == (0, "")
     server = {"pasta": "169.254.1.1", "slirp4netns": "10.0.2.3"}[other]
@@ -150,14 +195,14 @@ def test_both_fail_and_ports_are_to_be_published(replace, look):
     replace(*BOTH, script=DIES)
     status, seen, said = look("-p", "7001:80")
     assert (status, seen) == (1, "")
-    assert said.startswith("rootless: slirp4netns gives the container no network: chatter; no tap for you; fix: ")
+    assert said.startswith("rootless: pasta gives the container no network: chatter; no tap for you; fix: ")
 
 
 def test_one_that_hangs_is_left_after_a_while(replace, look):
-    replace("slirp4netns", script=HANGS)
+    replace("pasta", script=HANGS)
     status, seen, said = look()
     assert (status, said) == (0, "")
-    assert seen.startswith(f"{HOST}nameserver 169.254.1.1\n")
+    assert seen.startswith(f"{HOST}nameserver 10.0.2.3\n")
 
 
 def test_one_that_hangs_ends_with_rootless(replace, net_rootless, net_user):

@@ -95,13 +95,13 @@ def test_an_address_whose_link_is_still_there_is_not_given_again(rootless, backe
 def test_a_network_does_not_end_while_somebody_may_be_joining_it(rootless, backend, start):
     start("last")
     keeper = json.loads((backend / "state.json").read_text())["keeper"][0]
-    directory = os.open(backend, os.O_RDONLY)
+    lock = os.open(backend / "lock", os.O_RDONLY)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         rootless("kill", "last", "KILL", check=True)
         until(lambda: waits_for_a_lock(keeper), "the keeper's waiting")
     finally:
-        os.close(directory)
+        os.close(lock)
     await_end(keeper)
 
 
