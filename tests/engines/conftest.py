@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import PROVIDED, RUN
 from tests.engines.enclosure import Enclosed, Enclosure, stop
 from tests.engines.engines import HELPERS, Engine, Recorder, make_image, opened_podman
+from tests.user.bundles import own
 from tests.user.containers import until
 
 
@@ -119,7 +120,8 @@ def cri_modules(need):
     """The modules of the CRI's messages and services."""
     from tests.engines import cri
 
-    need("containerd")
+    for program in ("containerd", "rootlesskit", "slirp4netns"):
+        need(program)
     if not (cri.SOURCES / cri.DEFINITIONS[0]).exists():
         pytest.skip(f"needs the definition of the CRI, {PROVIDED}")
     with tempfile.TemporaryDirectory() as directory:
@@ -129,17 +131,39 @@ def cri_modules(need):
 @pytest.fixture(scope="session")
 def root_cri(directory, enclosure, image, recorder, cri_modules):
     """The CRI of root's containerd, with helpers/containerd/rootless.toml."""
+    account = Enclosed("root", Path(tempfile.mkdtemp(dir=directory)), enclosure)
+    with _cri(account, [], recorder, cri_modules, image) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def user_cri(module_user, enclosure, image, recorder, cri_modules):
+    """The CRI of a containerd of the ordinary user's, in rootlesskit."""
+    account = Enclosed(module_user.name, module_user.tmp, enclosure)
+    words = ["rootlesskit", "--net=slirp4netns", "--disable-host-loopback", "--copy-up=/etc", "--copy-up=/run"]
+    # instead of links to what root's containerd has there
+    places = 'rm -f /run/containerd /run/netns; mount -t tmpfs tmpfs /var/lib/cni; exec "$@"'
+    words += ["--state-dir", account.tmp / "kit", "sh", "-euc", places, "sh"]
+    with _cri(account, words, recorder, cri_modules, image) as opened:
+        yield opened
+
+
+@contextmanager
+def _cri(account, prefix, recorder, modules, image):
+    """Run a containerd with the CRI plugin and the images for it."""
     from tests.engines import cri
 
-    account = Enclosed("root", Path(tempfile.mkdtemp(dir=directory)), enclosure)
-    config = cri.write_config(account.tmp, "/run/cri", binary=recorder.command)
-    account.run(["install", "-d", "/run/cri"], check=True)  # as /run is, for root of a user namespace
+    run = "/run/cri" if account.uid == 0 else f"{account.runtime_dir}/cri"
+    account.run(["install", "-d", run], check=True)  # as /run is, for root of a user namespace
+    config = cri.write_config(account.tmp, run, binary=recorder.command, nested=account.uid != 0)
+    archives = (image, make_image(account.tmp, cri.SANDBOX_IMAGE, ("sleep", "1000000")))
+    own(account, account.tmp)
     socket = account.tmp / "socket"
     ctr = Engine(account, ["ctr", "--address", socket, "--namespace", "k8s.io"], {})
-    with _daemon(account, ["containerd", "--config", config], {}, ctr):
-        for archive in (image, make_image(account.tmp, cri.SANDBOX_IMAGE, ("sleep", "1000000"))):
+    with _daemon(account, [*prefix, "containerd", "--config", config], {}, ctr):
+        for archive in archives:
             ctr("images", "import", archive, check=True)
-        with cri.opened_cri(cri_modules, socket) as opened:
+        with cri.opened_cri(account, modules, socket) as opened:
             yield opened
 
 

@@ -81,9 +81,11 @@ class Cri:
     Attributes:
         api: the messages, by name.
         runtime: the RuntimeService.
+        account: whose containerd it is.
     """
 
-    def __init__(self, api, services, channel) -> None:
+    def __init__(self, account, api, services, channel) -> None:
+        self.account = account
         self.api = api
         self.runtime = services.RuntimeServiceStub(channel)
         self._made = 0
@@ -181,8 +183,8 @@ class Container:
 
 
 @contextmanager
-def opened_cri(modules, socket: Path):
-    """Connect to a containerd."""
+def opened_cri(account, modules, socket: Path):
+    """Connect to a containerd of an account's."""
     api, services = modules
     with grpc.insecure_channel(f"unix://{socket}") as channel:
-        yield Cri(api, services, channel)
+        yield Cri(account, api, services, channel)

@@ -19,6 +19,8 @@ _INSIDE = """
 umount --recursive /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs -o mode=0755 tmpfs /run
+mkdir -p /var/lib/cni
+mount -t tmpfs tmpfs /var/lib/cni
 mount --make-rshared /
 ip link set lo up
 echo ready
