@@ -145,7 +145,7 @@ static int outcome(const struct op *op, int process, pid_t pid)
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     if (ended == 0)
-        return failed_with("timed out", ETIME);
+        return failed_with("hook ran past specified timeout", ETIME);
     if (status == 0)
         return 0;
     strcpy(told, WIFSIGNALED(status) ? "signal " : "exit status ");

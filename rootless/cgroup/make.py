@@ -86,7 +86,7 @@ def _make_exactly(wanted: Cgroup, note: Note) -> str:
             try:
                 with Group(path) as group:
                     if group.is_populated:
-                        raise _taken(path) from None
+                        raise _taken(path, len(group.processes())) from None
             except FileNotFoundError:
                 continue  # it has just gone
             break
@@ -269,10 +269,10 @@ def refused(setting: Setting, error: OSError, path: str) -> RootlessError:
     )
 
 
-def _taken(path: str) -> RootlessError:
+def _taken(path: str, count: int) -> RootlessError:
     return RootlessError(
         f"cannot use the cgroup {path}",
-        cause="there are processes in it: it is another container's",
+        cause=f"container's cgroup is not empty: {count} process(es) found: it is another container's",
         where="linux.cgroupsPath",
         fix="name another, or end them: cgroup.procs there lists them",
         code="RL-CGROUP",

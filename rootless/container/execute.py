@@ -9,7 +9,7 @@ from rootless.bundle.load import Bundle
 from rootless.container import store
 from rootless.container.console import Console
 from rootless.container.lifecycle import PAUSED, RUNNING, STOPPED, allow, open_process, status
-from rootless.container.prepare import load_filter, preserve_descriptors, write_pid_file
+from rootless.container.prepare import load_filter, preserve_descriptors, tell_operations, write_pid_file
 from rootless.container.verbs import existing_state
 from rootless.errors import RootlessError
 from rootless.host import facts, running
@@ -73,6 +73,7 @@ def _plan(options: Options, state: dict[str, Any], config: dict[str, Any]) -> Pl
         tell = log.warning if note.kind == UNMET and asked else log.info
         tell(note.text, where=note.where)
     load_filter(plan)
+    tell_operations(plan)
     return plan
 
 

@@ -22,7 +22,17 @@ def prepare(plan: Plan) -> None:
         tell = log.warning if note.kind == UNMET else log.info
         tell(note.text, where=note.where, **({"fix": note.fix} if note.fix else {}))
     load_filter(plan)
+    tell_operations(plan)
     plan.load_environment(paths.environment())
+
+
+def tell_operations(plan: Plan) -> None:
+    """Log what is about to be done, for --debug."""
+    if log.is_debug():
+        from rootless.plan.describe import sentence
+
+        for op in plan.ops:
+            log.debug(sentence(op), **({"where": op.where} if op.where else {}))
 
 
 def load_filter(plan: Plan) -> None:

@@ -178,6 +178,7 @@ _SKIP_REASONS = {
     ops.DEVICE_NODE: "the host's device is bound instead",
     ops.CGROUP_OWNER: "it stays its maker's",
 }
+_MOUNTED_AT = {"/proc": "proc", "/sys": "sysfs"}
 _LIMIT_NAMES = {"mount": "mnt", "network": "net"}
 _SAME_EFFECT = (ops.BECOME, ops.MOUNT, ops.DEVICE_NODE, ops.KEYRING)
 
@@ -205,12 +206,23 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
         return program.not_executed(op, number, more)
     said = more.decode("utf-8", "replace").strip()
     return RootlessError(
-        sentence(op),
+        _as_runc(op, number) + sentence(op),
         cause=f"{call}: {reason}" + (f": {said}" if said else ""),
         where=op.where,
         fix=_fix(op, call, number),
         code="RL-" + op.kind.name.upper().replace("_", "-"),
     )
+
+
+def _as_runc(op: Op, number: int) -> str:
+    """Return what precedes the sentence: the words of runc, where those are what people look for."""
+    if op.kind is ops.MEMORY_POLICY and number == errno.EINVAL:
+        return "invalid memory policy: "
+    if op.kind in (ops.MOUNT, ops.BIND) and number == errno.ELOOP:
+        name = _MOUNTED_AT.get(str(op.string("target")))
+        if name:
+            return f'filesystem "{name}" must be mounted on ordinary directory: '
+    return ""
 
 
 def _fix(op: Op, call: str, number: int) -> str:

@@ -72,26 +72,31 @@ def container_state(state: dict[str, Any], status: str) -> dict[str, object]:
 
 
 def failure(path: str, where: str, outcome: str, number: int, said: bytes) -> RootlessError:
-    """Return the error for a hook that failed, here or in helpers/init.
+    """Return the error for a hook that failed, here or in helpers/init, in the words of runc 1.2.
 
     Args:
         path: its program.
         where: its place in config.json.
-        outcome: how it ended (`exit status 3`, `signal 9`, `timed out`), or the system call that failed.
+        outcome: how it ended (`exit status 3`, `signal 9`, that it took too long), or the system call that failed.
         number: ECHILD or ETIME when it ended, else the errno of the call.
         said: the end of what it has written.
     """
     fix = ""
-    cause = outcome
+    cause = f"{outcome} ({path})"
     if number == errno.ETIME:
         fix = f"raise {where}.timeout"
     elif number != errno.ECHILD:
-        cause = f"{outcome}: {posix.strerror(number)}"
+        cause = f"exec {path}: {posix.strerror(number).lower()}"
         place = "in the container" if "startContainer" in where else "of the host"
         fix = f"name a program {place} that can be executed"
     words = " ".join(said.decode("utf-8", "replace").split())
+    kind, _, index = where.removeprefix("hooks.").rstrip("]").partition("[")
     return RootlessError(
-        f"run the hook {path}", cause=f"{cause}: {words}" if words else cause, where=where, fix=fix, code="RL-HOOK"
+        f"error running {kind} hook #{index}",
+        cause=f"{cause}: {words}" if words else cause,
+        where=where,
+        fix=fix,
+        code="RL-HOOK",
     )
 
 
@@ -167,7 +172,7 @@ def _carry_out(hook: dict[str, Any], streams: list[int], directory: str) -> tupl
     if refused:
         return "execve", int(refused)
     if not in_time:
-        return "timed out", errno.ETIME
+        return "hook ran past specified timeout", errno.ETIME
     return f"exit status {status}" if status >= 0 else f"signal {-status}", errno.ECHILD if status else 0
 
 

@@ -54,11 +54,11 @@ def not_executed(op: Op, number: int, head: bytes) -> RootlessError:
         number: errno of execve(2).
         head: the first bytes of the file.
     """
-    name = str(next(iter(op.string("args"))))
+    name = next(iter(op.string("args")))
     reason = os.strerror(number).lower()
     cause, fix = _cause(number, head)
     return RootlessError(
-        f'exec: "{name}"',
+        f"exec {name}",
         cause=reason + (f": {cause}" if cause else ""),
         where="process.args[0]",
         fix=fix,

@@ -143,7 +143,7 @@ def _memory_policy(wanted: dict[str, Any]) -> Op:
     nodes = _nodes(text)
     if wants_nodes is not None and wants_nodes != bool(nodes):
         raise RootlessError(
-            f"cannot set the memory policy {mode}",
+            f"invalid memory policy: {mode}",
             cause="it needs nodes" if wants_nodes else "it takes no nodes",
             where=f"{where}.nodes",
             fix='write nodes such as "0-1"' if wants_nodes else "leave nodes out",
@@ -177,7 +177,7 @@ def _nodes(text: str) -> set[int]:
         high = _number(last) if dash else low
         if not 0 <= low <= high < _MOST_NODES:
             raise RootlessError(
-                f"cannot read the memory nodes {text!r}",
+                f"invalid memory policy: nodes {text!r}",
                 cause=f"{part.strip()!r} is neither a number below {_MOST_NODES} nor a range of them",
                 where="linux.memoryPolicy.nodes",
                 fix="write numbers, ranges and commas, such as 0-3,7",

@@ -203,7 +203,7 @@ def refusal(number, head, name="prog"):
 def test_a_missing_elf_interpreter_is_named(wide, big):
     error = refusal(errno.ENOENT, elf(b"/lib/ld-musl.so.1", wide=wide, big=big))
     assert str(error) == (
-        'exec: "prog": no such file or directory: its ELF interpreter /lib/ld-musl.so.1 is not in the image '
+        "exec prog: no such file or directory: its ELF interpreter /lib/ld-musl.so.1 is not in the image "
         "(config.json: process.args[0]); fix: put /lib/ld-musl.so.1 and its libraries into the image"
     )
     assert error.code == "RL-EXEC"
@@ -218,7 +218,7 @@ def test_the_interpreter_of_a_real_program():
 
 def test_another_architecture_is_named():
     line = str(refusal(errno.ENOEXEC, elf(machine=22, big=True)))
-    assert line.startswith(f'exec: "prog": exec format error: it is for s390x, this machine is {os.uname().machine} (')
+    assert line.startswith(f"exec prog: exec format error: it is for s390x, this machine is {os.uname().machine} (")
     assert "ELF machine 4000" in str(refusal(errno.ENOEXEC, elf(machine=4000)))
 
 
@@ -238,7 +238,7 @@ def test_a_damaged_program_of_this_architecture():
         (b"echo hello\n", errno.ENOEXEC, "it is neither an ELF program nor a script with a #! line ("),
         (b"", errno.ENOEXEC, "exec format error: it is neither"),
         (b"", errno.EACCES, "fix: make the file executable, and its file system not noexec"),
-        (elf(), errno.EACCES, 'exec: "prog": permission denied ('),
+        (elf(), errno.EACCES, "exec prog: permission denied ("),
         (b"", errno.E2BIG, "argument list too long ("),
     ],
 )

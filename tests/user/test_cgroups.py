@@ -153,7 +153,10 @@ def test_one_that_a_container_of_another_root_is_in_is_refused(runs, user, rootl
     other.root = user.tmp / "other"
     done = other.create("c2", bundle, check=False)
     assert done.returncode == 1
-    assert "there are processes in it: it is another container's (config.json: linux.cgroupsPath)" in done.stderr
+    assert (
+        "container's cgroup is not empty: 1 process(es) found: it is another container's "
+        "(config.json: linux.cgroupsPath)"
+    ) in done.stderr
     assert procs(runs.view.directory / "the/same") == [runs.pid("c1")]
 
 

@@ -173,7 +173,10 @@ CASES = {
     "link instead of /proc": (
         config_with(),
         link_instead_of_proc,
-        f"bind /proc on /proc: openat2: Too many levels of symbolic links (config.json: mounts[0]); fix: {NO_LINK}",
+        (
+            'filesystem "proc" must be mounted on ordinary directory: bind /proc on /proc: '
+            f"openat2: Too many levels of symbolic links (config.json: mounts[0]); fix: {NO_LINK}"
+        ),
         "other",
         "other",
     ),
@@ -236,7 +239,7 @@ CASES = {
         config_with(args=["script"]),
         elf(MACHINES.get(OURS, 0), b"/lib/ld-missing.so"),
         (
-            'exec: "script": no such file or directory: its ELF interpreter /lib/ld-missing.so is not in the image '
+            "exec script: no such file or directory: its ELF interpreter /lib/ld-missing.so is not in the image "
             "(config.json: process.args[0]); fix: put /lib/ld-missing.so and its libraries into the image"
         ),
         "not found",
@@ -246,7 +249,7 @@ CASES = {
         config_with(args=["script"]),
         script(b"#!/bin/missing -x\n"),
         (
-            'exec: "script": no such file or directory: its first line names the interpreter /bin/missing '
+            "exec script: no such file or directory: its first line names the interpreter /bin/missing "
             "(config.json: process.args[0]); fix: put /bin/missing into the image, executable"
         ),
         "not found",
@@ -256,7 +259,7 @@ CASES = {
         config_with(args=["script"]),
         script(b"#!/etc/passwd\n"),
         (
-            'exec: "script": permission denied: its first line names the interpreter /etc/passwd '
+            "exec script: permission denied: its first line names the interpreter /etc/passwd "
             "(config.json: process.args[0]); fix: put /etc/passwd into the image, executable"
         ),
         "denied",
@@ -266,7 +269,7 @@ CASES = {
         config_with(args=["script"]),
         script(b"#!/bin/sh\r\necho\r\n"),
         (
-            'exec: "script": no such file or directory: its first line, #!/bin/sh, ends with a carriage return '
+            "exec script: no such file or directory: its first line, #!/bin/sh, ends with a carriage return "
             "(config.json: process.args[0]); fix: save the script with Unix line ends"
         ),
         "not found",
@@ -276,7 +279,7 @@ CASES = {
         config_with(args=["script"]),
         elf(MACHINES[OTHERS]),
         (
-            f'exec: "script": exec format error: it is for {OTHERS}, this machine is {OURS} '
+            f"exec script: exec format error: it is for {OTHERS}, this machine is {OURS} "
             "(config.json: process.args[0]); fix: use an image for this architecture"
         ),
         "other",
@@ -286,7 +289,7 @@ CASES = {
         config_with(args=["script"]),
         script(b"echo hello\n"),
         (
-            'exec: "script": exec format error: it is neither an ELF program nor a script with a #! line '
+            "exec script: exec format error: it is neither an ELF program nor a script with a #! line "
             "(config.json: process.args[0]); fix: begin the script with #!/bin/sh"
         ),
         "other",
@@ -296,7 +299,7 @@ CASES = {
         config_with(args=["script"]),
         script(b""),
         (
-            'exec: "script": exec format error: it is neither an ELF program nor a script with a #! line '
+            "exec script: exec format error: it is neither an ELF program nor a script with a #! line "
             "(config.json: process.args[0]); fix: begin the script with #!/bin/sh"
         ),
         "other",
@@ -447,7 +450,7 @@ CASES = {
     "hooks": (
         config_with(lambda config: config.update(hooks={"prestart": [{"path": "/bin/false"}]})),
         None,
-        "run the hook /bin/false: exit status 1 (config.json: hooks.prestart[0])",
+        "error running prestart hook #0: exit status 1 (/bin/false) (config.json: hooks.prestart[0])",
         "other",
         "other",
     ),

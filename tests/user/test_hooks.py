@@ -393,7 +393,8 @@ def test_one_that_fails_before_the_start(rootless, bundle, records, kind, verb):
     done = rootless.create("c1", bundle, check=False) if verb == "create" else rootless("run", "--bundle", bundle, "c1")
     assert done.returncode == 1
     assert done.stderr == (
-        f"rootless: run the hook /bin/sh: exit status 13: out went wrong (config.json: hooks.{kind}[1])\n"
+        f"rootless: error running {kind} hook #1: exit status 13 (/bin/sh): out went wrong "
+        f"(config.json: hooks.{kind}[1])\n"
     )
     assert records.order() == [*BEFORE_START[: BEFORE_START.index(kind) + 1], "poststop"]
     assert not (rootless.user.tmp / "next").exists()
@@ -418,7 +419,7 @@ def test_one_that_fails_at_the_start(rootless, bundle, records, kind, verb):
         done.stderr = (rootless.user.tmp / "err").read_text()
     assert done.returncode == 1
     where = f"config.json: hooks.{kind}[1]"
-    assert done.stderr == f"rootless: run the hook /bin/sh: exit status 3: went wrong ({where})\n"
+    assert done.stderr == f"rootless: error running {kind} hook #1: exit status 3 (/bin/sh): went wrong ({where})\n"
     assert records.order() == (["poststart"] if kind == "poststart" else []) + ["poststop"]
     if kind == "startContainer":
         assert not (records.inside / "program").exists()
@@ -432,10 +433,11 @@ def test_poststop_hooks_run_all_whatever_they_do(rootless, bundle, records):
     assert done.returncode == 7
     first, second = done.stderr.splitlines()
     assert first == (
-        "rootless: warning: run the hook /bin/sh: exit status 3: went wrong (config.json: hooks.poststop[0])"
+        "rootless: warning: error running poststop hook #0: exit status 3 (/bin/sh): went wrong "
+        "(config.json: hooks.poststop[0])"
     )
     assert second.startswith(
-        "rootless: warning: run the hook /nowhere: execve: No such file or directory (config.json: "
+        "rootless: warning: error running poststop hook #1: exec /nowhere: no such file or directory (config.json: "
     )
     assert records.order() == ["poststop"]
     rootless.create("c2", bundle)
@@ -447,7 +449,8 @@ def test_poststop_hooks_run_all_whatever_they_do(rootless, bundle, records):
 def test_one_that_is_killed(rootless, bundle, kind):
     configure(bundle, {kind: [shell("kill -SEGV $$")]}, "sleep 1")
     done = rootless("run", "--bundle", bundle, "c1")
-    assert f"run the hook /bin/sh: signal {int(signal.SIGSEGV)} (config.json: hooks.{kind}[0])" in done.stderr
+    killed = f"error running {kind} hook #0: signal {int(signal.SIGSEGV)} (/bin/sh) (config.json: hooks.{kind}[0])"
+    assert killed in done.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -457,7 +460,8 @@ def test_one_that_takes_too_long(rootless, bundle, user, kind):
     hook = shell("echo still here", f"echo $$ > {inside}", "exec sleep 600") | {"timeout": 1}
     configure(bundle, {kind: [hook, shell("exit 5")]}, "exit 0")
     done = rootless("run", "--bundle", bundle, "c1")
-    assert f"run the hook /bin/sh: timed out: still here (config.json: hooks.{kind}[0]); fix: raise" in done.stderr
+    late = f"error running {kind} hook #0: hook ran past specified timeout (/bin/sh): still here"
+    assert f"{late} (config.json: hooks.{kind}[0]); fix: raise" in done.stderr
     if kind in OUTSIDE:
         assert not os.path.exists(f"/proc/{holder.read_text().strip()}")
     if kind == "poststop":
@@ -478,12 +482,12 @@ def test_one_that_cannot_be_executed(rootless, bundle, user, kind):
     plain.write_text("")
     plain.chmod(0o644)
     path = "/data/plain" if kind == "startContainer" else str(plain)
-    for name, reason in ((path, "Permission denied"), ("/nowhere/at/all", "No such file or directory")):
+    for name, reason in ((path, "permission denied"), ("/nowhere/at/all", "no such file or directory")):
         configure(bundle, {kind: [{"path": name}]}, "true")
         done = rootless("run", "--bundle", bundle, "c1")
         place = "in the container" if kind == "startContainer" else "of the host"
         assert done.stderr.removeprefix("rootless: ").removeprefix("warning: ") == (
-            f"run the hook {name}: execve: {reason} (config.json: hooks.{kind}[0]); "
+            f"error running {kind} hook #0: exec {name}: {reason} (config.json: hooks.{kind}[0]); "
             f"fix: name a program {place} that can be executed\n"
         )
 

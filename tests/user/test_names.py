@@ -50,6 +50,24 @@ def test_the_name_is_that_in_the_path_too(user, called):
     assert done.stdout.startswith("crun version ")
 
 
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_debug_prints_the_lines_of_logrus(user, called, verb):
+    """What runc's callers grep for; each line is one operation."""
+    bundle = make_bundle(user, base_config("echo", "well"))
+    with called("runc") as command:
+        words = ["run", "--bundle", bundle, "c1"]
+        if verb == "exec":
+            command.create("c1", bundle)
+            words = ["exec", "c1", "echo", "well"]
+        done = command("--debug", *words, check=True)
+        assert done.stdout == "well\n"
+        lines = [line for line in done.stderr.splitlines() if ' level=debug msg="execute echo well"' in line]
+        assert [line.startswith('time="') for line in lines] == [True], done.stderr
+        done = command("--debug", "--log", user.tmp / "log", *words, check=True)
+        assert (done.stdout, done.stderr) == ("well\n", "")
+        assert " level=debug msg=" in (user.tmp / "log").read_text()
+
+
 @pytest.mark.parametrize(("name", "said"), [("rootless", "null\n"), ("runc", "null\n"), ("crun", "[\n]\n")])
 def test_the_list_of_no_containers(called, name, said):
     command = called(name)

@@ -187,7 +187,8 @@ def test_a_node_that_is_not_there(box):
     done = box.run(with_policy(mode="MPOL_BIND", nodes="1000"), "echo ran")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
-        "rootless: set the memory policy to MPOL_BIND, nodes 1000: set_mempolicy: Invalid argument "
+        "rootless: invalid memory policy: set the memory policy to MPOL_BIND, nodes 1000: "
+        "set_mempolicy: Invalid argument "
         "(config.json: linux.memoryPolicy); fix: name nodes that this machine has"
     )
 
