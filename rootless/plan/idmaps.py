@@ -83,7 +83,9 @@ def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: 
     """
     uids, gids = _written(linux, "uidMappings"), _written(linux, "gidMappings")
     adapted = ""
-    if mode == "" and (uids or gids):
+    if mode and (uids or gids):
+        adapted = f"--userns {mode} replaces linux.uidMappings and gidMappings"
+    elif uids or gids:
         if not uids or not gids:
             adapted = (
                 "linux.uidMappings and gidMappings belong together, and one is missing: your own ids are mapped instead"
@@ -96,7 +98,18 @@ def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: 
         else:
             adapted = "linux.uidMappings and gidMappings name ids that are not yours: your own are mapped instead"
     maps, own_adapted, shortcoming = _own_maps(process, facts, mode)
+    if adapted:
+        adapted += f": uids {_told(maps.uids)} (not {_told(uids)}); gids {_told(maps.gids)} (not {_told(gids)})"
     return maps, adapted or own_adapted, shortcoming
+
+
+def _told(lines: Iterable[IdMap]) -> str:
+    """Return a map for people: ``0 is 1000, 1-65536 is 100000-165535``."""
+    parts = []
+    for inside, outside, count in lines:
+        last = count - 1
+        parts.append(f"{inside}-{inside + last} is {outside}-{outside + last}" if last else f"{inside} is {outside}")
+    return ", ".join(parts) or "any"
 
 
 def split(lines: Iterable[IdMap], held: Sequence[IdMap]) -> tuple[IdMap, ...]:

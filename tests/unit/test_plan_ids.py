@@ -142,7 +142,11 @@ def test_mappings_of_config_json_are_used_when_they_are_the_callers():
 def test_mappings_of_others_are_replaced_by_the_callers_own(lines):
     maps, adapted, _ = maps_for(linux={"uidMappings": lines, "gidMappings": lines})
     assert maps.uids == ((0, 1000, 1), (1, 100000, 65536))
-    assert "ids that are not yours" in adapted
+    assert adapted.startswith(
+        "linux.uidMappings and gidMappings name ids that are not yours: your own are mapped instead: "
+        "uids 0 is 1000, 1-65536 is 100000-165535 (not 0-"
+    )
+    assert "; gids 0 is 1000, 1-65536 is 100000-165535 (not " in adapted
 
 
 def test_root_gets_the_mappings_that_it_asks_for():
@@ -158,6 +162,15 @@ def test_mappings_of_one_kind_only_are_not_used():
     maps, adapted, _ = maps_for(linux={"uidMappings": lines})
     assert maps.uids == ((0, 1000, 1), (1, 100000, 65536))
     assert "belong together" in adapted
+    assert adapted.endswith(
+        ": uids 0 is 1000, 1-65536 is 100000-165535 (not 0 is 1000); gids 0 is 1000, 1-65536 is 100000-165535 (not any)"
+    )
+
+
+def test_mappings_that_the_flag_replaces_are_noted():
+    lines = [{"containerID": 0, "hostID": 1000, "size": 1}]
+    _, adapted, _ = maps_for(linux={"uidMappings": lines, "gidMappings": lines}, mode="keep-id")
+    assert adapted.startswith("--userns keep-id replaces linux.uidMappings and gidMappings: uids 0-999 is ")
 
 
 def test_mappings_that_need_a_program_which_is_not_there():

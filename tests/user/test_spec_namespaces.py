@@ -281,7 +281,13 @@ def test_maps_of_ids_that_are_not_ones_own(box):
     lines = box.lines(config, "cat /proc/self/uid_map", global_flags=["--log", log])
     wanted = [tuple(line.values()) for line in own_mappings(box.user)["uidMappings"]]
     assert maps(lines) == wanted
-    assert "name ids that are not yours: your own are mapped instead" in log.read_text()
+    first, more = own_mappings(box.user)["uidMappings"]
+    ends = f"1-{more['size']} is {more['hostID']}-{more['hostID'] + more['size'] - 1}"
+    said = (
+        f"name ids that are not yours: your own are mapped instead: uids 0 is {first['hostID']}, {ends} (not 0 is 1); "
+    )
+    assert said in log.read_text()
+    assert said in box.user.run([*box.command, "explain", box.path], check=True).stdout
 
 
 def test_the_added_user_namespace_has_all_of_the_users_ids(box):
