@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 from rootless import paths
 from rootless.errors import RootlessError
 
@@ -75,7 +77,7 @@ def delete(options: Options) -> int:
 
 def list_containers(options: Options) -> int:
     """Carry out `rootless list`."""
-    from rootless.cli.output import put
+    from rootless.cli.output import STDOUT, put
     from rootless.container import verbs
 
     states = verbs.list_containers(options)
@@ -84,7 +86,7 @@ def list_containers(options: Options) -> int:
     elif options.format == "json" and states:
         from rootless.bundle.jsontext import render
 
-        put(render(states, indent=2) + "\n")
+        put(render(states, indent=2 if posix.isatty(STDOUT) else None) + "\n")
     elif options.format == "json":
         from rootless.cli.names import empty_list
 

@@ -86,7 +86,7 @@ def _run(options: Options, plan: Plan, first: int, state: dict[str, Any]) -> int
         first: a pidfd of the container's first process.
         state: what state.json holds.
     """
-    from rootless.container.foreground import catch_signals, copy_size
+    from rootless.container.foreground import catch_signals, prepare_terminal
 
     def note_process(pid: int) -> None:
         if plan.group:
@@ -111,7 +111,7 @@ def _run(options: Options, plan: Plan, first: int, state: dict[str, Any]) -> int
                 write_pid_file(options.pid_file, launch.pid)
             console.receive()
             if console.master >= 0:
-                copy_size(console.master)  # the program may ask for it at once
+                prepare_terminal(console.master)
             listener = _listener(plan, state, launch.pid) if plan.listener else None
             signals = -1 if options.detach else catch_signals()  # before there is a program to forward them to
             launch.start(listener)

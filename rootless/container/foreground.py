@@ -109,6 +109,24 @@ def _forward(process: int, number: int) -> None:
         return
 
 
+def prepare_terminal(master: int) -> None:
+    """Give a container's terminal what it has from the caller's, before there is a program that may ask for it.
+
+    Where what it says goes to a file or a pipe, line ends stay as they are written, as with runc.
+    """
+    import termios
+
+    copy_size(master)
+    if posix.isatty(1):
+        return
+    try:
+        mode = termios.tcgetattr(master)
+        mode[1] &= ~termios.ONLCR
+        termios.tcsetattr(master, termios.TCSANOW, mode)
+    except termios.error as error:  # is no OSError
+        raise OSError(*error.args) from None
+
+
 def copy_size(master: int) -> None:
     """Give a terminal the size of the caller's."""
     import fcntl

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def run(options: Options) -> int:
     """Create and start a container; unless detached, wait for its program, remove it, and return its exit status."""
-    from rootless.container.foreground import attend, catch_signals, copy_size
+    from rootless.container.foreground import attend, catch_signals, prepare_terminal
 
     bundle, plan, root = plan_for(options)
     console = Console.for_run(options, plan)
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
         launch = make(options, bundle, plan, entry, console=console.passed)
         console.receive()
         if console.master >= 0:
-            copy_size(console.master)  # the program may ask for it at once
+            prepare_terminal(console.master)
         signals = -1 if options.detach else catch_signals()  # before there is a program to forward them to
         reports = _start(launch, entry)
         if plan.cgroup and plan.cgroup.frozen:

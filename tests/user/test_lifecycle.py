@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from tests.user.boxes import CRUN, config_with_maps
 from tests.user.bundles import base_config, make_bundle, write_config
-from tests.user.containers import Reader, Rootless, await_end, children_of, in_mount_namespace_of, until
+from tests.user.containers import PATIENCE, Reader, Rootless, await_end, children_of, in_mount_namespace_of, until
 
 CONTAINERD_KILL_GONE = ("container not running", "no such process", "does not exist")
 """What containerd's shim and CRI-O look for, case-sensitively, in the error of a kill."""
@@ -261,6 +262,28 @@ def test_list_is_a_table_for_people_and_json_for_engines(rootless, bundle, stopp
 
     assert rootless("list", "-q").stdout == f"a\nb\n{stopped}\n"
     assert json.loads(rootless("list", "-f", "json").stdout) == states
+
+
+def test_the_list_as_json_is_one_line_for_a_program(either, user):
+    """The bytes of runc; people at a terminal get it indented."""
+    config = config_with_maps(user) | {"annotations": {"com.example.key": "é value"}}
+    for name in ("one", "two"):
+        either.create(config, "true", name=name)
+    said = user.run([*either.command, "list", "--format", "json"], check=True).stdout
+    states = json.loads(said)
+    assert said == json.dumps(states, ensure_ascii=False, separators=(",", ":")) + "\n"
+    names = ("ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "annotations", "owner")
+    assert [tuple(state) for state in states] == [names] * 2
+
+
+def test_the_list_as_json_is_indented_at_a_terminal(rootless, user):
+    rootless.create("c1", make_bundle(user))
+    master, slave = pty.openpty()
+    with rootless.popen("list", "--format", "json", stdout=slave) as process:
+        os.close(slave)
+        assert Reader(master).until(b"]\r\n").startswith(b'[\r\n  {\r\n    "ociVersion": ')
+        assert process.wait(PATIENCE) == 0
+    os.close(master)
 
 
 def test_an_empty_list_is_a_heading_nothing_or_null(rootless):

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.user.bundles import base_config, make_bundle, own
+from tests.user.boxes import config_with_maps
+from tests.user.bundles import base_config, make_bundle, own, write_config
 from tests.user.containers import PATIENCE, Reader, Rootless, await_end, until
 
 
@@ -483,3 +484,22 @@ def test_a_terminal_without_devpts(rootless, user):
     assert done.stderr.count("\n") == 1
     assert "(config.json: process.terminal)" in done.stderr
     assert "devpts" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_line_ends_are_not_changed_where_the_output_goes_to_no_terminal(either, user, verb):
+    config = config_with_maps(user, "echo", "hello")
+    words = [*either.command, "run", "--bundle", either.path, "box"]
+    if verb == "run":
+        config["process"]["terminal"] = True
+        write_config(either.path, config)
+    else:
+        either.create(config, "sleep 600")
+        words = [*either.command, "exec", "--tty", "held", "echo", "hello"]
+    master, slave = pty.openpty()  # runc wants one on some stream
+    try:
+        done = user.run(words, stdin=slave, stderr=slave, text=False)
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert (done.returncode, done.stdout) == (0, b"hello\n")
