@@ -154,13 +154,17 @@ class LiveNetwork:
 
     def tell_members(self) -> None:
         """Write into the hosts file of each member where the others are."""
+        known = names.known_as({each: member["names"] for each, member in self.members.items()})
         for container_id, member in self.members.items():
-            others = [other for other_id, other in self.members.items() if other_id != container_id]
             text = member["base"] + "".join(
-                f"{address} {other['names']}\n" for other in others for address in other["addresses"]
+                f"{address} {known[other_id]}\n"
+                for other_id, other in self.members.items()
+                if other_id != container_id
+                for address in other["addresses"]
             )
             try:
-                flags = posix.O_WRONLY | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC
+                # O_NONBLOCK: the container may have a lease on it, which is waited for otherwise
+                flags = posix.O_WRONLY | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
                 fd = posix.open(f"{container_id}/hosts", flags, dir_fd=self._root.fd)
             except OSError:
                 continue  # it is being deleted, or its root has taken that into its own hands

@@ -7,7 +7,7 @@ from rootless.plan.ports import is_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rootless.host.network import HostNetwork
 
@@ -40,6 +40,30 @@ class Names:
 
 
 HOST_GATEWAY = "host-gateway"
+_OTHERS = frozenset(["localhost", "ip6-localhost", "ip6-loopback", HOST_GATEWAY])
+"""Host names that mean somebody else everywhere."""
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+def known_as(members: Mapping[str, str]) -> dict[str, str]:
+    """Return the names by which others on a network know each container, in words.
+
+    Those are its id, which the caller has chosen, and its host name, which is the image's, if it has no dot and nobody
+    else can be meant by it. A container could else be asked for what is meant for pypi.org, or for another container.
+
+    Args:
+        members: the containers' ids and host names in words, by id, in the order in which they have come.
+    """
+    taken = {container_id.lower() for container_id in members} | _OTHERS
+    known = {}
+    for container_id, names in members.items():
+        found = [container_id]
+        for name in map(str.lower, names.split()):
+            if name not in taken and _LETTERS.issuperset(name):
+                taken.add(name)
+                found.append(name)
+        known[container_id] = " ".join(found)
+    return known
 
 
 def added(texts: Sequence[str]) -> list[tuple[str, str]]:

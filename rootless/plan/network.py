@@ -353,7 +353,8 @@ def file_mounts(context: Context) -> list[dict[str, Any]]:
             "destination": path,
             "type": "bind",
             "source": f"{network.directory}/{path.rpartition('/')[2]}",
-            "options": ["rbind", "nosuid", "nodev", "noexec", "rprivate"],  # as bind, with nothing to fall back on
+            # as bind, with nothing to fall back on; they lie in the state directory, which a container must not fill
+            "options": ["rbind", "ro", "nosuid", "nodev", "noexec", "rprivate"],
         }
         for path in _FILES
         if path not in taken
