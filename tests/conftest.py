@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 ON_CI = os.environ.get("CI", "") not in ("", "false", "0")
 PROVIDED = "provided by CI"
 """In the reason of a skip: tests/run installs it, so on CI its want is a failure."""
-NONE_SKIPPED = ("engines", "system")
+NONE_SKIPPED = ("cluster", "engines", "system")
 """Directories of tests none of which is skipped on CI: what they show is what is claimed of each engine by its name."""
 EXCEPTIONS: dict[str, str] = {}
 """Tests of those that may be, by their ids, with the reason why the machine of CI cannot run them."""

@@ -1,0 +1,5 @@
+"""The clusters."""
+
+from tests.cluster.slurm import cluster
+
+__all__ = ["cluster"]

@@ -1,0 +1,174 @@
+"""A Slurm cluster of two nodes on one machine: a slurmctld and two slurmd in namespaces of their own.
+
+The nodes are as batch nodes are: no user has a runtime directory there. cgroups are not used.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RUN, User
+from tests.engines.enclosure import Enclosure, stop
+from tests.engines.engines import HELPERS
+from tests.user.containers import PATIENCE, until
+
+NODES = {"n1": 6818, "n2": 6819}
+"""Their ports."""
+_CONFIGURATION = """
+ClusterName=tests
+SlurmctldHost=localhost
+SlurmUser=root
+AuthType=auth/slurm
+CredType=cred/slurm
+StateSaveLocation=/run/slurm-state
+SlurmdSpoolDir={spool}
+SlurmctldPidFile=/run/slurmctld.pid
+SlurmdPidFile=/run/slurmd-%n.pid
+ProctrackType=proctrack/linuxproc
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+MpiDefault=none
+ReturnToService=2
+SchedulerParameters=batch_sched_delay=0
+KillWait=1
+"""
+_NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=8 State=UNKNOWN\n"
+_PARTITION = "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES\n"
+_SPOOL = "/run/slurm-spool"
+_PREPARE = f"""
+# getaddrinfo(3), AI_ADDRCONFIG: with addresses of the loopback alone there is none to listen on
+ip address add 192.0.2.1/32 dev lo
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mkdir -p /run/slurm-state {_SPOOL}
+"""
+_NODE_START = f"""
+mount -t tmpfs -o mode=0755 spool {_SPOOL}
+exec "$@"
+"""
+_OWN_HOME = """
+[ "$(stat -c %d "$1")" != "$(stat -c %d "$1/..")" ] || mount -t tmpfs -o "mode=0700,uid=$2,gid=$3" tmpfs "$1"
+"""
+
+
+class Cluster:
+    """The daemons, with helpers/slurm/oci.conf.
+
+    Attributes:
+        directory: its configuration; what the daemons say is in `*.log` there.
+    """
+
+    def __init__(self, directory: Path, need) -> None:
+        """Start it; return once both nodes wait for jobs."""
+        self.directory = directory
+        self._daemons: list[subprocess.Popen] = []
+        programs = {name: need(name) for name in ("slurmctld", "slurmd", "srun", "sbatch", "runuser")}
+        self._configure()
+        self.enclosure = Enclosure()
+        try:
+            self._run("sh", "-euc", _PREPARE)
+            self._start("slurmctld", programs["slurmctld"], "-D")
+            for name in NODES:
+                # the spool directory has the same path on all nodes, as in a cluster of several machines
+                own_spool = ["unshare", "--mount", "--propagation=slave", "sh", "-euc", _NODE_START, "sh"]
+                self._start(name, *own_spool, programs["slurmd"], "-D", "-N", name)
+            until(self._idle, "both nodes are idle")
+        except BaseException as error:
+            error.add_note(self._said())
+            self.close()
+            raise
+
+    def words(self, *argv) -> list[str]:
+        """Return the command line that runs `argv` inside as root."""
+        env = ["env", f"SLURM_CONF={self.directory}/slurm.conf", f"PATH={RUN}/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+        return self.enclosure.words(*env, *argv)
+
+    def close(self) -> None:
+        """End everything in it."""
+        for daemon in reversed(self._daemons):
+            stop(daemon)
+        self.enclosure.close()
+
+    def _configure(self) -> None:
+        nodes = "".join(_NODE.format(name=name, port=port) for name, port in NODES.items())
+        (self.directory / "slurm.conf").write_text(_CONFIGURATION.format(spool=_SPOOL) + nodes + _PARTITION)
+        (self.directory / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
+        shutil.copy(HELPERS / "slurm/oci.conf", self.directory)
+        key = self.directory / "slurm.key"
+        key.touch(0o600)
+        key.write_bytes(os.urandom(1024))
+
+    def _start(self, name: str, *argv) -> None:
+        with (self.directory / f"{name}.log").open("w") as log:
+            self._daemons.append(subprocess.Popen(self.words(*argv), stdout=log, stderr=log, stdin=subprocess.DEVNULL))
+
+    def _run(self, *argv) -> str:
+        words = self.words(*argv)
+        return subprocess.run(words, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
+
+    def _idle(self) -> bool:
+        for daemon in self._daemons:
+            assert daemon.poll() is None, self._said()
+        done = subprocess.run(
+            self.words("sinfo", "--noheader", "--Node", "--format=%t"), capture_output=True, text=True, check=False
+        )
+        return done.stdout.split() == ["idle"] * len(NODES)
+
+    def _said(self) -> str:
+        return "\n".join(path.read_text()[-2000:] for path in self.directory.glob("*.log"))
+
+
+class Submitter(User):
+    """An ordinary user of the cluster, on one of its nodes."""
+
+    def __init__(self, account: User, cluster: Cluster) -> None:
+        super().__init__(account.name, account.tmp)
+        self._cluster = cluster
+        self.env = {"HOME": str(self.home), "USER": self.name, "LC_ALL": "C.UTF-8"}
+        words = cluster.words("sh", "-euc", _OWN_HOME, "sh", self.home, self.uid, self.gid)
+        subprocess.run(words, check=True, timeout=PATIENCE)
+
+    def popen(self, argv, *, env=None, **options) -> subprocess.Popen:
+        """Start `argv` on the node, in `tmp`."""
+        become = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups", "--"]
+        more = ["env", f"--chdir={self.tmp}", *(f"{name}={value}" for name, value in (env or {}).items())]
+        return super().popen(self._cluster.words(*become, *more, *argv), **{"user": 0, "group": 0} | options)
+
+    def processes(self) -> list[str]:
+        """Return the command lines of the user's processes on the nodes."""
+        # ps itself is one of them
+        return self.run(["ps", "-U", self.uid, "-o", "args="], check=True).stdout.splitlines()[:-1]
+
+    def jobs(self) -> list[str]:
+        """Return the numbers of the user's jobs that have not ended."""
+        return self.run(["squeue", "--noheader", "--array", "--format=%A"], check=True).stdout.split()
+
+    def await_nothing(self) -> None:
+        """Wait until nothing is left of the user's jobs: no container, no process."""
+        deadline = time.monotonic() + PATIENCE
+        while left := [*self.jobs(), *self._containers(), *self.processes()]:
+            assert time.monotonic() < deadline, f"this is left: {left}"
+
+    def _containers(self) -> list[str]:
+        return self.run(["rootless", "list", "--quiet"], check=True).stdout.split()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory, need):
+    """A cluster that runs."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: makes namespaces and cgroups")
+    need("tini")
+    directory = Path(RUN) / "slurm"
+    directory.mkdir()
+    running = Cluster(directory, need)
+    yield running
+    running.close()
+    shutil.rmtree(directory)
