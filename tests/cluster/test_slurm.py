@@ -144,7 +144,7 @@ def test_signals_reach_the_program(submitter, bundle):
     submitter.run(["scancel", "--signal=USR1", step.job], check=True)
     assert step.reader.line() == "got USR1"
     submitter.run(["scancel", "--signal=USR2", step.job], check=True)
-    # Slurm signals each process of a step: the program gets it from Slurm and from rootless, perhaps one after the other
+    # Slurm signals each process of a step: the program can get it twice, by rootless too
     status, rest = step.end()
     assert (status, set(rest.splitlines()) - {"got USR1"}) == (6, set())
 
