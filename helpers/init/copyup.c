@@ -7,6 +7,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* A directory more takes two descriptors and less than 4 KiB of the stack. */
+enum { DEEPEST = 256 };
+
+static int copy_tree(int from, int to, int depth);
+
 static int copy_bytes(int from, int to)
 {
     static char buffer[65536];
@@ -19,7 +24,7 @@ static int copy_bytes(int from, int to)
     return n < 0 ? -1 : 0;
 }
 
-static int copy_entry(int from_dir, int to_dir, const char *name)
+static int copy_entry(int from_dir, int to_dir, const char *name, int depth)
 {
     struct stat st;
     static char target[4096];
@@ -42,7 +47,7 @@ static int copy_entry(int from_dir, int to_dir, const char *name)
             return -1;
         from = openat(from_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         to = openat(to_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (from < 0 || to < 0 || copy_tree(from, to) < 0)
+        if (from < 0 || to < 0 || copy_tree(from, to, depth + 1) < 0)
             goto out;
         break;
     case S_IFREG:
@@ -73,22 +78,34 @@ out:
     return result;
 }
 
-/* Both may be O_PATH; the contents of one go into the other. */
-int copy_tree(int from_fd, int to_fd)
+static int copy_tree(int from, int to, int depth)
 {
     _Alignas(struct directory_entry) char entries[2048];
-    int fd = openat(from_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    long length, result = fd;
+    long length, result;
 
-    while (result >= 0 && (result = length = sys_getdents64(fd, entries, sizeof entries)) > 0)
-        for (long at = 0; at < length && result >= 0;) {
+    if (depth > DEEPEST) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    while ((result = length = sys_getdents64(from, entries, sizeof entries)) > 0)
+        for (long at = 0; at < length; at += ((const struct directory_entry *)(const void *)(entries + at))->length) {
             const struct directory_entry *entry = (const void *)(entries + at);
 
-            if (strcmp(entry->name, ".") != 0 && strcmp(entry->name, "..") != 0)
-                result = copy_entry(fd, to_fd, entry->name);
-            at += entry->length;
+            if (strcmp(entry->name, ".") != 0 && strcmp(entry->name, "..") != 0 &&
+                copy_entry(from, to, entry->name, depth) < 0)
+                return -1;
         }
-    if (fd >= 0)
-        close(fd);
     return (int)result;
+}
+
+/* Both may be O_PATH; the contents of one go into the other. */
+int copy_up(int from_fd, int to_fd)
+{
+    int result = 0, from = openat(from_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (from < 0 || copy_tree(from, to_fd, 1) < 0)
+        result = failed(errno == ENAMETOOLONG ? "copy a deep tree" : "copy");
+    if (from >= 0)
+        close(from);
+    return result;
 }

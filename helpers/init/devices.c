@@ -168,18 +168,19 @@ int op_terminal(const struct op *op)
     return result < 0 ? result : use_terminal(terminal);
 }
 
+/* The target comes first: where access to it is refused, there is no terminal yet, and no one has it. */
 int op_console(const struct op *op)
 {
-    int mount_fd, target, terminal = -1, result = open_terminal(op, &terminal);
+    int mount_fd, terminal = -1, result, target = open_or_create("/dev/console", false, RESOLVE_NO_SYMLINKS);
 
+    if (target < 0)
+        return failed("openat2");
+    result = open_terminal(op, &terminal);
     if (result < 0)
         return result;
     mount_fd = sys_open_tree(terminal, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (mount_fd < 0)
         return failed("open_tree");
-    target = open_or_create("/dev/console", false, RESOLVE_NO_SYMLINKS);
-    if (target < 0)
-        return failed("openat2");
     result = attach(mount_fd, target);
     if (result < 0)
         return result;

@@ -12,6 +12,7 @@
 
 enum { MOST_TREES = 512 };
 static int trees[MOST_TREES], made, used;
+static const struct op *user; /* of the last one that was used */
 
 int map_ids(int mount_fd, const struct op *op)
 {
@@ -20,13 +21,16 @@ int map_ids(int mount_fd, const struct op *op)
     return sys_mount_setattr(mount_fd, "", AT_EMPTY_PATH | (op->n[0] & MAPPED_BELOW ? AT_RECURSIVE : 0), &attr);
 }
 
-int next_tree(void)
+/* The same one for an operation that is repeated. */
+int next_tree(const struct op *op)
 {
-    if (used == made) {
+    if (op != user && used == made) {
         errno = EBADF;
         return -1;
     }
-    return trees[used++];
+    used += op != user;
+    user = op;
+    return trees[used - 1];
 }
 
 /* A copy of mounts of the host's, made before any namespace is entered: over what is mounted there only the host's own
@@ -37,7 +41,7 @@ int op_tree(const struct op *op)
     int fd, result;
 
     if (made == MOST_TREES)
-        return failed_with("open_tree", EMFILE);
+        return failed_with("open_tree", E2BIG);
     fd = sys_open_tree(AT_FDCWD, text(op, 0), flags);
     if (fd < 0)
         return failed("open_tree");

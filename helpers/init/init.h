@@ -77,6 +77,7 @@ void report_failed(uint32_t index, int error);
 void report_skipped(uint32_t index, int error);
 void report_broken(const char *why);
 void report_executing(void);
+_Noreturn void leave(int status);
 int report_listener(int fd);
 int report_notify(int fd);
 int report_netlink(int fd);
@@ -105,10 +106,10 @@ int attach(int mount_fd, int target_fd);
 
 /* idmap.c */
 int map_ids(int mount_fd, const struct op *op);
-int next_tree(void);
+int next_tree(const struct op *op);
 
 /* copyup.c */
-int copy_tree(int from_fd, int to_fd);
+int copy_up(int from_fd, int to_fd);
 
 /* process.c: makes ready what EXEC needs, while no seccomp filter can forbid it. */
 int prepare_exec(void);

@@ -147,12 +147,19 @@ static void access_files_as(uid_t uid, gid_t gid)
     stay_hidden();
 }
 
+/* Operations on files that do nothing before the kernel refuses access to one. */
+static const bool repeatable[OP_END] = {
+    [OP_ROOT] = true,          [OP_MOUNT] = true,       [OP_BIND] = true,    [OP_REMOUNT] = true, [OP_DEVICE_BIND] = true,
+    [OP_DEVICE_NODE] = true,   [OP_SYMLINK] = true,     [OP_CONSOLE] = true, [OP_MASK] = true,    [OP_READONLY_PATH] = true,
+    [OP_NOTIFY_SOCKET] = true, [OP_HOOK_OUTPUT] = true, [OP_MKDIR] = true,   [OP_PIVOT] = true,   [OP_CHROOT] = true,
+};
+
 /* FILES_AS: what is refused is tried once more as the one whom it names. */
 static int carry_out(const struct op *op)
 {
     int error = operations[op->code](op);
 
-    if (error == -EACCES && self.files_uid >= 0) {
+    if (error == -EACCES && self.files_uid >= 0 && repeatable[op->code]) {
         access_files_as((uid_t)self.files_uid, (gid_t)self.files_gid);
         error = operations[op->code](op);
         access_files_as(geteuid(), getegid());
@@ -208,7 +215,7 @@ int main(int argc, char **argv)
             report_skipped(i, -error);
         } else if (op->on_error == ON_ERROR_FAIL || !absent(error)) {
             report_failed(i, -error);
-            return 1;
+            leave(1);
         }
     }
     return 0;

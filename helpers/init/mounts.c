@@ -215,7 +215,9 @@ int op_mount(const struct op *op)
     if (mount_fd < 0)
         return filesystem_failed(fs, "fsmount");
     close(fs);
-    result = op->n[0] & COPY_UP && copy_tree(target, mount_fd) < 0 ? failed("copy") : apply(mount_fd, op);
+    result = op->n[0] & COPY_UP ? copy_up(target, mount_fd) : 0;
+    if (result == 0)
+        result = apply(mount_fd, op);
     if (result == 0)
         result = attach_and_keep(text(op, 2), op->n[0] & PLAIN_TARGET, mount_fd, target);
     close(mount_fd);
@@ -237,7 +239,7 @@ int op_bind(const struct op *op)
         if (source < 0)
             return failed("open_tree");
     } else {
-        source = op->n[0] & PREPARED ? next_tree() : sys_open_tree(AT_FDCWD, text(op, 0), flags);
+        source = op->n[0] & PREPARED ? next_tree(op) : sys_open_tree(AT_FDCWD, text(op, 0), flags);
         if (source < 0 || fstat(source, &st) < 0)
             return failed("open_tree");
         target = open_or_create(text(op, 1), S_ISDIR(st.st_mode), target_resolution(op));
@@ -247,7 +249,8 @@ int op_bind(const struct op *op)
     result = apply(source, op);
     if (result == 0)
         result = attach_and_keep(text(op, 1), op->n[0] & PLAIN_TARGET, source, target);
-    close(source);
+    if (result == 0)
+        close(source); /* else it may be tried once more */
     close(target);
     return result;
 }

@@ -33,7 +33,7 @@ int keep_mount(const char *path, int mount_fd, bool keep)
         return 0;
     copy = i < MAX_KEPT ? fcntl(mount_fd, F_DUPFD_CLOEXEC, 0) : -1;
     if (copy < 0)
-        return i < MAX_KEPT ? failed("fcntl") : failed_with("fcntl", ENFILE);
+        return i < MAX_KEPT ? failed("fcntl") : failed_with("fcntl", E2BIG);
     kept[i].path = path;
     kept[i].fd = copy;
     return 0;

@@ -156,16 +156,21 @@ int op_home(const struct op *op)
     enum { LONGEST = 16 << 20 }; /* a file may claim any size, and be a hole */
     static char home[sizeof "HOME=" + PATH_MAX];
     struct stat st;
-    size_t size = 0;
-    const char *newline, *bytes = MAP_FAILED;
+    size_t size = 0, longest = 0;
+    const char *newline;
+    char *bytes = MAP_FAILED;
+    ssize_t n;
     int fd = open("/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
     memcpy(home, "HOME=/", sizeof "HOME=/");
     self.home = home;
     if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0) {
-        size = st.st_size < LONGEST ? (size_t)st.st_size : LONGEST;
-        bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+        longest = st.st_size < LONGEST ? (size_t)st.st_size : LONGEST;
+        bytes = mmap(NULL, longest, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     }
+    /* read, not mapped: another container may make the file shorter meanwhile, and then a page of it is a SIGBUS */
+    while (bytes != MAP_FAILED && size < longest && (n = read(fd, bytes + size, longest - size)) > 0)
+        size += (size_t)n;
     if (fd >= 0)
         close(fd);
     if (bytes == MAP_FAILED)
@@ -191,7 +196,7 @@ int op_home(const struct op *op)
             break;
         }
     }
-    munmap((void *)bytes, size);
+    munmap(bytes, longest);
     return 0;
 }
 

@@ -6,7 +6,8 @@
  *     HOOKS_DUE              the mounts are there            then waits for 'H': the runtime's hooks have run
  *     READY                  everything but the program       then waits for the start: 'S', or a connection
  *     EXECUTING              only execve, perhaps with the seccomp filter before it, is left
- *     LISTENER               with the descriptor of the seccomp filter's notifications, and the connection to their agent
+ *     LISTENER               with the descriptor of the seccomp filter's notifications, and the connection to their agent;
+ *                            then waits on the same socket for 'L': the agent has it
  *     NOTIFY                 with the socket on which the program will say that it is ready
  *     NETLINK                with a socket that speaks of the network namespace (keepers only)
  *     NAMESPACES             with its user namespace and its network namespace
@@ -61,6 +62,15 @@ void explain_failure(const void *text, size_t length)
     memcpy(failure.text, text, failure.length);
 }
 
+/* Where a seccomp filter refuses exit_group(2), exit(2) ends the only thread, and where it refuses that too, a trap does:
+ * the C library would try the same two for ever. */
+void leave(int status)
+{
+    syscall(SYS_exit_group, status);
+    syscall(SYS_exit, status);
+    __builtin_trap();
+}
+
 /* One write of less than PIPE_BUF bytes, so that reports of two processes never mix. */
 static void report(enum message type, int value, int error)
 {
@@ -78,7 +88,7 @@ static void report(enum message type, int value, int error)
     }
     /* a socket or a pipe whose reader is gone: this process has no reason to go on (SIGPIPE has its default action) */
     if (write(self.report_fd, &message, offsetof(struct report, detail) + message.length) < 0)
-        _exit(1);
+        leave(1);
 }
 
 void report_failed(uint32_t index, int error)
@@ -168,7 +178,7 @@ static void await(char expected)
         n = read(self.reply_fd, &reply, 1);
     while (n < 0 && errno == EINTR);
     if (n != 1 || reply != expected)
-        _exit(1);
+        leave(1);
 }
 
 int op_new_user(const struct op *op)
@@ -222,7 +232,7 @@ int op_runtime_hooks(const struct op *op)
 
 static void end_by(int number)
 {
-    _exit(128 + number);
+    leave(128 + number);
 }
 
 /* As PID 1 of its namespace this process would not feel a signal that it has no handler for; a created container can be
@@ -267,7 +277,7 @@ int op_wait_start(const struct op *op)
         caller = accept4(self.start_fd, NULL, NULL, SOCK_CLOEXEC);
     while (caller < 0 && (errno == EINTR || errno == ECONNABORTED));
     if (caller < 0)
-        _exit(1);
+        leave(1);
     close(self.start_fd);
     self.report_fd = caller;
     return 0;

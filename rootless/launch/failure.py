@@ -153,14 +153,17 @@ _FIXES: dict[Kind, dict[int, str]] = {
         errno.ENOENT: "make the source, or name another",
         errno.EACCES: "let the user who runs rootless search every directory on the way to it (chmod +x)",
         errno.EINVAL: "write rbind instead of bind: what is mounted below cannot be left out in a user namespace",
-        errno.EMFILE: "use at most 512 binds",
+        errno.E2BIG: "use at most 512 binds",
         errno.EPERM: "leave out what takes an attribute (ro, nosuid, nodev, noexec) from the host's mount",
     },
 }
 
 _ID_MAP_FIX = "bind it without idmap, uidMappings and gidMappings"
 _CALL_FIXES: dict[str, dict[int, str]] = {
-    # what a call tells that several operations make
+    # what a call tells that several operations make, or that one of several calls of an operation tells
+    "copy a deep tree": {
+        errno.ENAMETOOLONG: "leave tmpcopyup out: it copies directories up to 256 levels deep",
+    },
     "mount_setattr(MOUNT_ATTR_IDMAP)": {
         errno.EPERM: "let root of the user namespace that mounted the file system run it, or " + _ID_MAP_FIX,
         errno.EINVAL: "use a file system whose ids this kernel maps (ext4, xfs, btrfs; tmpfs since 6.3; not NFS, "

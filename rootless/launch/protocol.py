@@ -13,6 +13,7 @@
     EXECUTING ───────────────────────────▶ only execve, perhaps with the seccomp filter before it, is left
     NOTIFY, with a descriptor ───────────▶ passed on to who reads what the program reports to its service manager
     LISTENER, with two descriptors ──────▶ the first is passed on, over the second, to who answers the notifications
+                  ◀─────────────────────── L   (over the connection that the message came by)
     NETLINK, with a descriptor ──────────▶ used to set a network namespace up (only from keepers, rootless/network)
     NAMESPACES, with two descriptors ────▶ joined by the keeper of the container's network, before it has a process
     FAILED op errno | end of file ───────▶ an error, or the program runs
@@ -29,7 +30,7 @@ from __future__ import annotations
 import posix
 from _struct import Struct
 
-from rootless import files
+from rootless import files, log
 from rootless.errors import RootlessError
 from rootless.launch import idmap, init
 from rootless.plan.encode import encode
@@ -60,6 +61,8 @@ NAMESPACES = 11
 
 _MESSAGE = Struct("=IiiI")
 _LARGEST = 4096
+_INIT_NAME = b"(rootless:init"
+_LOOKS, _MOMENT = 100, 0.001
 HEAD_SIZE = _MESSAGE.size
 
 
@@ -194,6 +197,8 @@ class Launch:
         if reached != last:
             self.kill()
             raise init_killed()
+        if last == EXECUTING and self.plan.filter:
+            _warn_of_filter(self.pid or self.first)
 
     def answer(self, word: bytes) -> None:
         """Let the child go on. When it is gone, end of file says so."""
@@ -257,6 +262,35 @@ def init_killed() -> RootlessError:
         cause="it ended before the container's program began, without a word",
         fix="look in the kernel's log (dmesg) whether memory ran out, or who else kills processes here",
         code="RL-INIT",
+    )
+
+
+def _stays_init(pid: int) -> bool:
+    """Whether a process ends as helpers/init; the end of file comes a moment before the program gives it its name."""
+    for _ in range(_LOOKS):
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            name, _, rest = file.read().rpartition(b") ")
+        if not name.endswith(_INIT_NAME):
+            return False
+        if rest[:1] in b"ZX":
+            return True
+        from time import sleep
+
+        sleep(_MOMENT)
+    return False
+
+
+def _warn_of_filter(pid: int) -> None:
+    """Warn of a seccomp filter under which helpers/init could neither execute the program nor report why."""
+    try:
+        if not _stays_init(pid):
+            return
+    except OSError:
+        return  # it has ended, and nobody can say as what
+    log.warning(
+        "the seccomp filter ended the container before its program began",
+        where="linux.seccomp",
+        fix="allow execve, and write and exit_group for reports of failures",
     )
 
 

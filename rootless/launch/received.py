@@ -6,7 +6,7 @@ import _socket
 import posix
 from _struct import unpack
 
-from rootless.launch.protocol import HEAD_SIZE, message_of
+from rootless.launch.protocol import HEAD_SIZE, LISTENER, message_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ class Received:
                     return message
                 data = control[0][2]
                 taker(*unpack(f"@{len(data) // _DESCRIPTOR_SIZE}i", data))
-        except ConnectionResetError:
+                if message and message[0] == LISTENER:
+                    channel.send(b"L", _socket.MSG_NOSIGNAL)
+        except (ConnectionResetError, BrokenPipeError):
             return None
         finally:
             channel.close()

@@ -1,0 +1,298 @@
+"""An image, or another process, that means to have the executor hang, crash, or do something twice."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pty
+import resource
+import select
+import signal
+import socket
+import struct
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rootless.launch import init
+from rootless.launch.failure import explained
+from rootless.launch.protocol import FAILED
+from rootless.plan import ops
+from rootless.plan.encode import encode
+from rootless.plan.ops import Op
+from tests.user.boxes import add_mount, as_real_root, make_volume, mount_table
+from tests.user.bundles import base_config, own, write_config
+from tests.user.containers import PATIENCE
+from tests.user.executor import NOTHING, Executor, as_user, failure, in_user_namespace, make_root, output, rooted
+
+ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
+REFUSE = struct.pack("=HBBI", 0x06, 0, 0, 0x50000 | errno.EPERM)
+LOAD_NUMBER = struct.pack("=HBBI", 0x20, 0, 0, 0)
+NEW_LISTENER = 8
+SYSCALLS = {"x86_64": {"execve": 59, "exit_group": 231}, "aarch64": {"execve": 221, "exit_group": 94}}
+TRAPS = {-signal.SIGILL, -signal.SIGTRAP}
+
+
+def refusing(*names: str) -> bytes:
+    """Return a filter that refuses these system calls."""
+    numbers = SYSCALLS.get(os.uname().machine) or pytest.skip("needs the system call numbers of this machine")
+    program = LOAD_NUMBER
+    for name in names:
+        program += struct.pack("=HBBI", 0x15, 0, 1, numbers[name]) + REFUSE
+    return program + ALLOW
+
+
+def ended(pid: int) -> int | None:
+    """Return the status of a child, or None for one that had to be killed."""
+    process = os.pidfd_open(pid)
+    in_time = select.select([process], [], [], PATIENCE)[0]
+    os.close(process)
+    if not in_time:
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status if in_time else None
+
+
+# --- Real-time threads ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def real_time(cpu: int):
+    """Be scheduled by SCHED_FIFO, on one CPU; what is started meanwhile stays so."""
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {cpu})
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        yield
+    except PermissionError:
+        pytest.skip("needs CAP_SYS_NICE: makes itself a real-time process")
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        os.sched_setaffinity(0, before)
+
+
+def test_a_listener_is_passed_on_by_a_real_time_process_with_one_cpu(require_root):
+    """The thread that waited in a loop never let the one run that it waited for."""
+    plan = [
+        Op(ops.NO_NEW_PRIVS),
+        Op(ops.LISTENER),
+        Op(ops.SECCOMP, NEW_LISTENER, ALLOW),
+        Op(ops.EXEC, ["/bin/true"], []),
+    ]
+    ours, report = socket.socketpair()
+    reply, answers = os.pipe()
+    with ours, report:
+        with real_time(min(os.sched_getaffinity(0))):
+            pid = init.spawn(encode(plan), report=report.fileno(), reply=reply, agent=reply)
+        report.close()
+        descriptors = []
+        in_time = True
+        while not descriptors and in_time:
+            in_time = bool(select.select([ours], [], [], PATIENCE)[0])
+            descriptors += socket.recv_fds(ours, 4096, 2)[1] if in_time else []
+        if in_time:
+            ours.send(b"L")
+        assert ended(pid) == 0
+    for fd in (reply, answers, *descriptors):
+        os.close(fd)
+    assert len(descriptors) == 2, "the listener's, and the connection to its agent"
+
+
+# --- Filters that forbid to end ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_a_filter_that_forbids_everything_ends_the_executor(user, waiting):
+    """execve, write, exit_group and exit are refused: the C library tries the last two for ever."""
+    wait = [Op(ops.READY), Op(ops.WAIT_START)] if waiting else []
+
+    def steps():
+        running = Executor(
+            in_user_namespace(*wait, Op(ops.NO_NEW_PRIVS), Op(ops.SECCOMP, 0, REFUSE), args=["/bin/true"])
+        )
+        last = running.until_settled()
+        if waiting:
+            running.answer(b"S")
+            assert running.until_executed() is None
+        else:
+            assert last is None
+        return ended(running.first)
+
+    assert as_user(user, steps) in TRAPS | {128 + signal.SIGILL, 128 + signal.SIGTRAP}
+
+
+def test_a_filter_that_forbids_execve_and_exit_group_is_a_failure(user):
+    def steps():
+        plan = in_user_namespace(
+            Op(ops.NO_NEW_PRIVS), Op(ops.SECCOMP, 0, refusing("execve", "exit_group")), args=["/bin/true"]
+        )
+        running = Executor(plan)
+        last = running.until_settled()
+        return last.kind, last.error, last.call, ended(running.first)
+
+    assert as_user(user, steps) == (FAILED, errno.EPERM, "execve", 1)
+
+
+def test_a_filter_that_forbids_to_begin_is_reported(box):
+    config = base_config("true")
+    config["process"]["noNewPrivileges"] = True
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ERRNO"}
+    said = box.run(config).stderr
+    assert said.count("\n") == 1
+    assert "warning: the seccomp filter ended the container before its program began" in said
+    assert "(config.json: linux.seccomp); fix: allow execve, and write and exit_group" in said
+
+
+# --- What is refused and tried once more ------------------------------------------------------------------------------
+
+
+UNMAPPED = 100
+"""A group that no container has."""
+
+
+def test_a_refused_console_does_not_open_a_second_terminal(box, require_root):
+    """keep-id: the container's root may not make /dev/console in the image, and its caller may."""
+    (box.rootfs / "dev/pts").mkdir(parents=True)
+    os.chown(box.rootfs / "dev", box.user.uid, UNMAPPED)
+    (box.rootfs / "dev").chmod(0o2711)
+    config = base_config("tty")
+    config["process"]["terminal"] = True
+    config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] != "/dev"]
+    config["linux"]["devices"] = []
+    write_config(box.path, config)
+    master, slave = pty.openpty()
+    words = [*box.command, "run", "--userns", "keep-id", "--bundle", box.path, "box"]
+    with (box.user.tmp / "log").open("w") as log:
+        done = box.user.run(words, stdin=slave, stdout=slave, stderr=log, timeout=PATIENCE)
+    os.close(slave)
+    os.close(master)
+    assert (box.user.tmp / "log").read_text() == ""
+    assert done.returncode == 0
+
+
+def test_a_refused_bind_does_not_take_the_next_ones_source(box, require_root):
+    """The places are made by the caller, root, in a directory whose group the container does not have."""
+    sources = [make_volume(box.user, f"source{number}") for number in range(3)]
+    places = box.rootfs / "places"
+    places.mkdir()
+    as_real_root(box)
+    os.chown(places, 0, UNMAPPED)
+    places.chmod(0o700)
+    config = base_config("cat", "/proc/self/mountinfo")
+    config["linux"]["namespaces"].append({"type": "user"})
+    mappings = [
+        {"containerID": 0, "hostID": 200000, "size": 50},
+        {"containerID": 1000, "hostID": 0, "size": 1},
+    ]
+    config["linux"] |= {"uidMappings": mappings, "gidMappings": mappings}
+    config["mounts"][2]["options"].remove("gid=5")
+    for number, source in enumerate(sources):
+        add_mount(config, f"/places/{number}", "bind", source, "rbind")
+    lines = box.lines(config)
+    roots = {line.split()[4]: line.split()[3] for line in lines if " /places/" in line}
+    assert set(mount_table(lines)) >= set(roots)
+    assert {target: Path(root).name for target, root in roots.items()} == {
+        f"/places/{number}": source.name for number, source in enumerate(sources)
+    }
+
+
+# --- Files that change ------------------------------------------------------------------------------------------------
+
+
+def test_a_passwd_that_shrinks_while_it_is_read_is_no_crash(user):
+    """Another container that shares the volume does it; a page that is not in the file any more is a SIGBUS."""
+    root = make_root(user)
+    (root / "etc").mkdir()
+    passwd = root / "etc/passwd"
+    passwd.touch()
+    own(user, root)
+    over = threading.Event()
+
+    def shrink():
+        while not over.is_set():
+            os.truncate(passwd, 16 << 20)
+            os.truncate(passwd, 0)
+
+    racer = threading.Thread(target=shrink)
+    racer.start()
+    plan = rooted(root, args=["/bin/busybox", "sh", "-c", 'echo "$HOME"'], last=[Op(ops.HOME, 0)])
+    try:
+        for _ in range(30):
+            assert as_user(user, output, plan) == "/\n"
+    finally:
+        over.set()
+        racer.join()
+
+
+# --- Depth and number -------------------------------------------------------------------------------------------------
+
+
+def nest(directory: Path, depth: int) -> None:
+    """Make `depth` directories, each in the one before."""
+    fd = os.open(directory, os.O_PATH)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_PATH, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+
+
+def copied_up(user, depth: int):
+    root = make_root(user)
+    (root / "data").mkdir()
+    own(user, root)
+
+    def steps():
+        nest(root / "data", depth)
+        up = Op(ops.MOUNT, ops.COPY_UP, *NOTHING[1:], "tmpfs", "tmpfs", "/data", [])
+        plan = rooted(root, up, args=["/bin/busybox", "find", "/data", "-type", "d"])
+        running = Executor(plan)
+        last = running.until_settled()
+        running.leave()
+        running.wait()
+        if last:
+            return plan[last.value].kind.name, errno.errorcode[last.error], last.call
+        return len(running.output().splitlines())
+
+    return as_user(user, steps)
+
+
+@pytest.mark.parametrize("depth", [256, 5000])
+def test_a_tree_that_is_too_deep_to_copy_up_is_a_failure(user, depth):
+    assert copied_up(user, depth) == ("mount", "ENAMETOOLONG", "copy a deep tree")
+
+
+def test_a_deep_tree_is_copied_up_with_the_descriptors_that_everybody_has(user):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (600, before[1]))
+    try:
+        assert copied_up(user, 255) == 256
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_deep_tree_says_what_to_do():
+    error = explained(
+        Op(ops.MOUNT, *NOTHING, "tmpfs", "tmpfs", "/data", []), "copy a deep tree", errno.ENAMETOOLONG, b""
+    )
+    assert error.fix == "leave tmpcopyup out: it copies directories up to 256 levels deep"
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"), [(errno.E2BIG, "use at most 512 binds"), (errno.EMFILE, "raise the limit of open files")]
+)
+def test_too_many_copies_of_mounts_name_the_limit_that_was_reached(number, fix):
+    assert explained(Op(ops.TREE, *NOTHING, "/source"), "open_tree", number, b"").fix.startswith(fix)
+
+
+def test_a_limit_of_the_executor_is_not_taken_for_one_of_the_host(user):
+    root = make_root(user)
+    trees = [Op(ops.TREE, *NOTHING, "/etc/passwd") for _ in range(513)]
+    kept = [Op(ops.MOUNT, ops.PLAIN_TARGET, *NOTHING[1:], "tmpfs", "tmpfs", f"/{name}", []) for name in "abcdefghi"]
+    plan = rooted(root)
+    plan[2:2] = trees
+    assert as_user(user, failure, plan) == ("tree", "E2BIG", "open_tree")
+    assert as_user(user, failure, rooted(root, *kept)) == ("mount", "E2BIG", "fcntl")
