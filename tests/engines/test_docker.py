@@ -162,6 +162,7 @@ OPTIONS = {
     "volume": (["--volume=/etc/passwd:/passwd:ro"], "wc -l </passwd; touch /passwd"),
     "init": (["--init"], "cat /proc/1/comm"),
     "device": (["--device=/dev/fuse"], "stat -c %t,%T,%a /dev/fuse; : </dev/fuse"),
+    "device by another name": (["--device=/dev/null:/dev/nul2"], "stat -c %t,%T /dev/nul2; echo x >/dev/nul2"),
     "a device that is not allowed": ([], OPEN),
     "a device that is": (["--device-cgroup-rule=c 10:229 r"], OPEN),
     "devices": ([], "ls /dev; mknod /tmp/null c 1 3 && stat -c %t,%T /tmp/null"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engines.engines import IMAGE
+from tests.user.bundles import own
 from tests.user.containers import until
 
 CONTAINERFILE = f"""
@@ -64,6 +65,47 @@ def test_buildah_run(podman, recorder, need):
     assert (done.returncode, done.stdout) == (7, "out\n")
     assert len(recorder.made(before)) == 1
     assert done.stderr.startswith("err\n")
+
+
+LOOK = """
+FROM {image}
+RUN {mount} grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid|Groups|Umask)' /proc/self/status; \\
+    cat /proc/self/uid_map; env | grep -v HOSTNAME; ls /dev; \\
+    awk '!/cgroup/ {{print $5, $6}}' /proc/self/mountinfo | sort; ulimit -n; {script}; true
+USER 1000:33
+RUN id; pwd; touch /tmp/by-user; ls -ln /tmp
+"""
+BUILDS = {
+    "plain": ([], "", "cat /proc/1/comm; stat -c '%u %g %a' /etc/hostname"),
+    "capabilities": (["--cap-add=NET_ADMIN", "--cap-drop=CHOWN"], "", "chown 1 /etc"),
+    "seccomp unconfined": (["--security-opt=seccomp=unconfined"], "", "true"),
+    "ulimit": (["--ulimit=nofile=123:456"], "", "ulimit -Hn"),
+    "shm-size": (["--shm-size=1m"], "", "df -k /dev/shm | tail -1"),
+    "device": (["--device=/dev/fuse"], "", "stat -c %t,%T /dev/fuse"),
+    "volume": (["--volume={context}:/v:ro"], "", "cat /v/file; touch /v/new"),
+    "cache": ([], "--mount=type=cache,target=/cache,mode=0700", "touch /cache/new; ls -ln /cache | cut -c 1-20"),
+    "bind": ([], "--mount=type=bind,src=file,dst=/in/file,rw", "cat /in/file; echo more >>/in/file; cat /in/file"),
+}
+
+
+@pytest.mark.parametrize("isolation", ["oci", "rootless"])
+@pytest.mark.parametrize("option", BUILDS)
+def test_a_build_is_the_same_as_with_runc(podman, context, need, option, isolation):
+    """Also what becomes of it: the image has the same id."""
+    need("runc")
+    flags, mount, script = BUILDS[option]
+    (context / "Containerfile").write_text(LOOK.format(image=IMAGE, mount=mount, script=script))
+    own(podman.account, context)
+    flags = [flag.format(context=context) for flag in flags]
+    flags += [f"--isolation={isolation}", "--network=none", "--no-cache", "--timestamp=0"]
+
+    ours, theirs = (
+        podman.buildah(need("buildah"), "bud", "--runtime", runtime, *flags, context)
+        for runtime in ("rootless", "runc")
+    )
+
+    assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
+    assert ours.returncode == 0
 
 
 def test_a_step_that_fails_is_the_builds_failure(podman, context):

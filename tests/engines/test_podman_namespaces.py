@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engines.engines import IMAGE
+from tests.user.bundles import own
 
 LOOK = "cat /proc/self/uid_map /proc/self/gid_map; id; stat -c '%u %g %a' /etc/hosts /etc/hostname; cat /etc/hostname"
 
@@ -49,6 +50,55 @@ def test_a_joined_user_namespace_can_be_given_files(flags, both, first):
 
     assert done.returncode == 0
     assert done.stdout.endswith("\nbox\n")
+
+
+USERNS = (
+    ["--userns=keep-id"],
+    ["--userns=keep-id:uid=33,gid=34"],
+    ["--userns=keep-id", "--user=0"],
+    ["--userns=keep-id", "--user=5:6", "--group-add=keep-groups"],
+    ["--userns=nomap"],
+    ["--userns=auto"],
+    ["--userns=auto:size=300,uidmapping=0:5:10"],
+    ["--userns=host"],
+    ["--uidmap=0:1:1", "--uidmap=1:0:1", "--gidmap=0:1:1", "--gidmap=1:0:1"],
+    ["--uidmap=+7:@{uid}:1"],
+)
+FILES = {
+    "private directory": ["--volume={tmp}/private/volume:/v"],
+    "chowned": ["--volume={tmp}/given:/v:U"],
+    "named volume": ["--volume=named:/v:rw"],
+    "overlay": ["--volume={tmp}/private/volume:/v:O"],
+    "secret": ["--secret=secret,target=/v/secret,mode=0444"],
+    "workdir and tmpfs": ["--tmpfs=/v", "--workdir=/v"],
+    "read-only": ["--read-only", "--tmpfs=/v"],
+}
+
+
+@pytest.fixture(scope="module")
+def host(podman_in_cgroup2):
+    """What the options name: podman may search every directory, the container's ids need not."""
+    podman = podman_in_cgroup2
+    (podman.account.tmp / "private/volume").mkdir(parents=True)
+    (podman.account.tmp / "given").mkdir()
+    for name in ("private", "given"):
+        own(podman.account, podman.account.tmp / name)
+    (podman.account.tmp / "private/volume").chmod(0o777)
+    (podman.account.tmp / "private").chmod(0o700)
+    podman("secret", "create", "secret", "-", input="hush\n", check=True)
+    return {"tmp": podman.account.tmp, "uid": podman.account.uid}
+
+
+@pytest.mark.parametrize(
+    ("userns", "files"),
+    [*((userns, "private directory") for userns in USERNS), *((["--userns=keep-id"], files) for files in FILES)],
+    ids=lambda part: part if isinstance(part, str) else " ".join(part),
+)
+def test_a_user_namespace_with_files(both, host, userns, files):
+    script = f"{LOOK}; cd /v && touch new; ls -lan; cat secret; rm -f new; grep Groups: /proc/self/status"
+    words = [word.format(**host) for word in (*userns, *FILES[files])]
+    done = both("--network=none", "--hostname=box", *words, IMAGE, "sh", "-c", script)
+    assert done.stdout
 
 
 @pytest.mark.parametrize("descriptors", [(3,), (5,), (4, 6)], ids=str)
