@@ -304,6 +304,11 @@ static int host_null(void)
         errno = ENODEV;
         return -1;
     }
+    /* as a slave of the host's it would be a mount that criu cannot make again */
+    if (set_attributes(fd, false, 0, 0, MS_PRIVATE) < 0) {
+        close(fd);
+        return -1;
+    }
     return fd;
 }
 

@@ -371,11 +371,19 @@ class _Criu:
         return self._open_directory(self._work)
 
     def _open_directory(self, directory: str) -> int:
-        """Open a directory once; criu gets the descriptor: by its name it may be another one a moment later."""
+        """Open a directory once; criu gets the descriptor: by its name it may be another one a moment later.
+
+        It may be a symlink of root's, as containerd makes it.
+        """
+        from rootless.container.fallback import followed
+
         cause, fd = "", -1
         try:
-            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            path = followed(directory) if os.path.islink(directory) else directory
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             cause = _distrusted(os.fstat(fd))
+        except RootlessError as error:
+            cause = error.cause
         except OSError as error:
             cause = (error.strerror or "").lower()
         if cause:

@@ -90,6 +90,7 @@ def docker(directory, enclosure, image, need, recorder):
     socket = account.tmp / "socket"
     flags = ["--data-root=/run/docker-data", "--exec-root=/run/docker", "--pidfile=/run/docker.pid"]
     flags += ["--iptables=false", "--ip6tables=false", "--bridge=none", "--default-runtime=rootless"]
+    flags.append("--experimental")  # docker checkpoint
     dockerd = [need("dockerd"), f"--config-file={HELPERS}/docker/daemon.json", f"--host=unix://{socket}", *flags]
     path = f"{recorder.command.parent}:{account.env['PATH']}"
     env = {"PATH": path, "DOCKER_BUILDKIT_RUNC_COMMAND": str(recorder.command)}

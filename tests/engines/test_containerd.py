@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from tests.engines.engines import IMAGE
+from tests.engines.engines import FOREVER, IMAGE
 from tests.user.containers import until
 
 
@@ -73,6 +75,24 @@ def test_pause_and_resume(ctr, running):
     assert status(ctr, running) == "PAUSED"
     ctr("task", "resume", running, check=True)
     assert status(ctr, running) == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("flags", "after"), [([], "RUNNING"), (["--exit"], "STOPPED")], ids=["running on", "to its end"]
+)
+def test_checkpoint(ctr, run, need, flags, after):
+    """containerd pauses the task first, and resumes it when the checkpoint is there."""
+    need("criu")
+    images = ctr.account.tmp / f"images-{after}"
+    ctr(*run, "--detach", IMAGE, "kept", *FOREVER, check=True, stdout=subprocess.DEVNULL)
+
+    ctr("task", "checkpoint", *flags, "--image-path", images, "kept", check=True)
+
+    assert (images / "inventory.img").exists()
+    until(lambda: status(ctr, "kept") == after, f"it is {after}")
+    ctr("task", "rm", "--force", "kept", check=True)
+    ctr("container", "rm", "kept", check=True)
+    assert left(ctr) == []
 
 
 def test_metrics(ctr, running):

@@ -138,6 +138,30 @@ def test_pause_and_unpause(docker, running):
     assert docker("exec", running, "true").returncode == 0
 
 
+def test_checkpoint(docker, need):
+    need("criu")
+    docker("run", "--detach", *RUN[2:], "--name=kept", IMAGE, *FOREVER, check=True)
+    until(lambda: docker.out("logs", "kept") == "up", "it is up")
+
+    docker("checkpoint", "create", "--leave-running", "kept", "first", check=True)
+    assert status(docker, "kept") == "running"
+    docker("checkpoint", "create", "kept", "last", check=True)
+    until(lambda: status(docker, "kept") == "exited", "it ends with its checkpoint")
+
+    assert docker.out("checkpoint", "ls", "kept").split()[2:] == ["first", "last"]
+    until(lambda: starts_from(docker, "last", "kept"), "it starts again")
+    assert status(docker, "kept") == "running"
+    docker("rm", "--force", "kept", check=True)
+    until(lambda: left(docker) == [], "nothing is left")
+
+
+def starts_from(docker, checkpoint, name):
+    """Whether a container starts from a checkpoint; not while containerd still has what dockerd made it from."""
+    done = docker("start", f"--checkpoint={checkpoint}", name)
+    assert done.returncode == 0 or "already exists" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
 def test_stats(docker, running):
     """Its numbers come from the container's cgroup; in the enclosure no controller fills them in, for no runtime."""
     container_id, pid = (inspect(docker, running, template) for template in (".Id", ".State.Pid"))

@@ -201,7 +201,11 @@ def test_an_annotation_names_no_file_that_an_image_or_another_user_has_made(root
 
 @pytest.mark.parametrize(
     ("kind", "flag"),
-    [*itertools.product(["another user's", "writable by others", "a link"], ["--image-path", "--work-path"])],
+    [
+        *itertools.product(
+            ["another user's", "writable by others", "another user's link"], ["--image-path", "--work-path"]
+        )
+    ],
 )
 def test_a_directory_that_others_have_prepared_is_refused(rootless, bundle, volume, kind, flag):
     """Images are processes with any rights: a user who can write to them is root."""
@@ -211,8 +215,9 @@ def test_a_directory_that_others_have_prepared_is_refused(rootless, bundle, volu
     words = [str(word) for pair in good.items() for word in pair]
     assert rootless("checkpoint", "--leave-running", *words, "c1").returncode == 0
     bad = root.tmp / "bad"
-    if kind == "a link":
+    if kind == "another user's link":
         bad.symlink_to(good[flag])
+        os.lchown(bad, 1000, 1000)
     else:
         shutil.copytree(good[flag], bad)
         bad.chmod(0o777 if kind == "writable by others" else 0o755)

@@ -254,6 +254,37 @@ def test_criu_reads_the_file_of_the_annotation(rootless, root, bundle, volume, n
     assert "post-restore" in (root.tmp / "noted").read_text().split()
 
 
+class OnSharedRoot(Rootless):
+    """The command on a host whose mounts are shared, as systemd makes them."""
+
+    def __enter__(self):
+        words = ["unshare", "--mount", "--propagation=shared", "sh", "-c", "echo; exec sleep 600"]
+        self.holder = subprocess.Popen(words, stdout=subprocess.PIPE)
+        self.holder.stdout.readline()
+        return self
+
+    def __exit__(self, *exception):
+        super().__exit__(*exception)
+        self.holder.kill()
+        self.holder.wait()
+        self.holder.stdout.close()
+
+    def argv(self, *words):
+        into = ["nsenter", f"--mount=/proc/{self.holder.pid}/ns/mnt", "env", f"--chdir={self.user.tmp}"]
+        return [*into, *super().argv(*words)]
+
+
+def test_a_masked_file_on_a_host_whose_mounts_are_shared(root, rootless_command, bundle, volume):
+    assert "/proc/keys" in json.loads((bundle / "config.json").read_text())["linux"]["maskedPaths"]
+    with OnSharedRoot(root, rootless_command) as rootless:
+        begin_counting(rootless, bundle, volume)
+        done = rootless("checkpoint", "--image-path", "saved", "c1")
+        assert (done.returncode, done.stderr) == (0, "")
+        before = len(numbers(volume))
+        restore(rootless, bundle, "--detach", "c1")
+        await_count(volume, before + 3)
+
+
 WITH_ETC_CRIU = """
 set -e
 directory=$1 files=$2; shift 2
