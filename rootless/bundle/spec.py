@@ -69,8 +69,11 @@ def default_config(*, rootless: bool, uid: int = 0, gid: int = 0, cgroup2: bool 
 
 
 def capability_sets(names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return `process.capabilities` with `names` in every set that `runc spec` fills; inheritable stays empty."""
-    return {kind: list(names) for kind in ("bounding", "effective", "permitted", "ambient")}
+    """Return `process.capabilities` with `names` in every set that `runc spec` fills.
+
+    Since runc 1.2 that is not the ambient set: without the inheritable one it gives the program nothing.
+    """
+    return {kind: list(names) for kind in ("bounding", "effective", "permitted")}
 
 
 def write_spec(directory: str, *, rootless: bool, file_name: str = "config.json") -> None:

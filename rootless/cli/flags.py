@@ -77,7 +77,7 @@ class Verb:
 
     Attributes:
         summary: one line for the list of verbs.
-        flags: its own flags; the global ones come before the verb.
+        flags: its own flags; before and after the verb there may be global ones (AFTER_VERB).
         words: its positional words; flags may stand between them and after them.
         rest: what takes all words after `words`, or None; where it begins, flags end.
         in_order: the rest begins right after `words`, even where it looks like a flag.
@@ -135,6 +135,9 @@ GLOBAL_FLAGS = (
     ),
     Flag("--criu", VALUE, "PATH", "the criu program, for checkpoint and restore"),
 )
+
+AFTER_VERB = tuple(flag for flag in GLOBAL_FLAGS if "--version" not in flag.names)
+"""The global flags that may follow the verb as well, where it has no flag of that name."""
 
 BUNDLE = Flag("-b --bundle", VALUE, "DIR", "directory that holds config.json; default: the current one")
 CONFIG = Flag("-f --config", VALUE, "FILE", "read FILE in the place of the bundle's config.json")

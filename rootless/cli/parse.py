@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless.cli.flags import ENGINE_VERBS, GLOBAL_FLAGS, HELP, REPEATED, SWITCH, convert
+from rootless.cli.flags import AFTER_VERB, ENGINE_VERBS, GLOBAL_FLAGS, HELP, REPEATED, SWITCH, convert
 from rootless.plan.options import Options
 
 TYPE_CHECKING = False
@@ -34,7 +34,8 @@ def parse(argv: Sequence[str]) -> Options | None:
             return options
         options.verb = words[0]
         verb = ENGINE_VERBS.get(options.verb) or _other_verb(options.verb)
-        parts = split(words[1:], verb.flags, words_before_rest=words_before_rest(verb), in_order=verb.in_order)
+        flags = (*AFTER_VERB, *verb.flags)
+        parts = split(words[1:], flags, words_before_rest=words_before_rest(verb), in_order=verb.in_order)
         words = _assign(parts, options)
         count = len(verb.words)
         if verb.rest:
@@ -72,7 +73,7 @@ def split(
 
     Args:
         arguments: the command line, or the part of it after the verb.
-        flags: those that may occur, besides --help.
+        flags: those that may occur, besides --help; of two with one name the later one counts.
         words_before_rest: after so many words flags end and the rest are words too; None: flags end at ``--`` only.
         in_order: they end there even if what follows looks like one.
 

@@ -10,7 +10,19 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from rootless.cli.flags import CHOICE, GLOBAL_FLAGS, HELP, NETWORK_MODES, REPEATED, SWITCH, Flag, Verb, Word, convert
+from rootless.cli.flags import (
+    AFTER_VERB,
+    CHOICE,
+    GLOBAL_FLAGS,
+    HELP,
+    NETWORK_MODES,
+    REPEATED,
+    SWITCH,
+    Flag,
+    Verb,
+    Word,
+    convert,
+)
 from rootless.cli.names import PROGRAM, bad_flag_status, unknown_verb_status
 from rootless.cli.parse import UNKNOWN_FLAG, FlagError, split, words_before_rest
 from rootless.cli.verbs import LATER_VERBS, VERBS
@@ -39,6 +51,17 @@ EXIT_STATUSES = (
     ("3", "there is no such verb"),
     ("other", "run passes on the status of the program, 128+N when signal N ended it"),
 )
+
+
+_COUNTERPARTS = {
+    "rm": "delete",
+    "ls": "list",
+    "unpause": "resume",
+    "stats": "events --stats",
+    "stop": "kill",
+    "cp": "",
+}
+"""What engines call it, where one slip would make another verb of it; empty: there is nothing of the kind."""
 
 
 def ask(argv: Sequence[str], configure_log: Callable[[Options], None]) -> Options | None:
@@ -153,6 +176,7 @@ class _Command(click.Command):
         return option
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        shown = [flag for flag in self.flags if flag not in AFTER_VERB or not isinstance(self, _VerbCommand)]
         hidden = {_parameter(flag) for flag in self.flags if flag.ignored}
         records = [
             record
@@ -162,7 +186,7 @@ class _Command(click.Command):
         ]
         with formatter.section("Flags"):
             formatter.write_dl(records)
-        ignored = [(", ".join(flag.names), f"{flag.help}: {flag.ignored}") for flag in self.flags if flag.ignored]
+        ignored = [(", ".join(flag.names), f"{flag.help}: {flag.ignored}") for flag in shown if flag.ignored]
         if ignored:
             with formatter.section("Accepted for callers of other runtimes, without effect"):
                 formatter.write_dl(ignored)
@@ -171,8 +195,11 @@ class _Command(click.Command):
 class _VerbCommand(_Command):
     """One verb."""
 
-    def __init__(self, name: str, verb: Verb) -> None:
+    def __init__(self, name: str, verb: Verb, configure_log: Callable[[Options], None]) -> None:
+        own = _names(verb.flags)
+        common = [flag for flag in AFTER_VERB if flag.names[-1][2:] not in own]
         parameters: list[click.Parameter] = [_option(flag) for flag in verb.flags]
+        parameters += [_option(flag, hidden=True) for flag in common]
         parameters += [_argument(word) for word in verb.words]
         if verb.rest:
             parameters.append(_argument(verb.rest, count=-1))
@@ -184,12 +211,20 @@ class _VerbCommand(_Command):
             options_metavar="[FLAGS]",
             context_settings={"help_option_names": list(HELP.names)},
         )
-        self.flags = verb.flags
+        self.flags = (*common, *verb.flags)
+        self.configure_log = configure_log
         self.words = verb.words
         self.rest = verb.rest
         self.words_before_rest = words_before_rest(verb)
         self.in_order = verb.in_order
         self.examples = verb.examples
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        left = super().parse_args(ctx, args)
+        options = ctx.find_object(Options)
+        if options and not ctx.resilient_parsing:
+            self.configure_log(options)
+        return left
 
     def invoke(self, ctx: click.Context) -> None:
         options = ctx.find_object(Options)
@@ -210,7 +245,7 @@ class _Program(_Command, click.Group):
         super().__init__(
             PROGRAM,
             params=[_option(flag) for flag in GLOBAL_FLAGS],
-            commands={name: _VerbCommand(name, verb) for name, verb in VERBS.items()},
+            commands={name: _VerbCommand(name, verb, configure_log) for name, verb in VERBS.items()},
             help=ABOUT,
             options_metavar="[FLAGS]",
             subcommand_metavar="VERB ...",
@@ -253,7 +288,7 @@ class _Program(_Command, click.Group):
             formatter.write_dl(EXIT_STATUSES)
 
 
-def _option(flag: Flag) -> click.Option:
+def _option(flag: Flag, *, hidden: bool = False) -> click.Option:
     return click.Option(
         [*flag.names, _parameter(flag)],
         is_flag=True if flag.kind == SWITCH else None,  # False would make the value optional, in click 8.5
@@ -261,7 +296,7 @@ def _option(flag: Flag) -> click.Option:
         type=None if flag.kind == SWITCH else _Kind(flag),
         metavar=flag.metavar or None,
         help=flag.help,
-        hidden=flag.later,
+        hidden=hidden or flag.later,
     )
 
 
@@ -287,9 +322,7 @@ def _misused_flag(error: FlagError, ctx: click.Context) -> RootlessError:
     fix = ""
     if error.problem == UNKNOWN_FLAG:
         alike = get_close_matches(name, _names(VERBS[verb].flags if verb else GLOBAL_FLAGS), 1)
-        if verb and name in _names(GLOBAL_FLAGS):
-            fix = f"it goes before the verb: {PROGRAM} --{name} … {verb} …"
-        elif not verb and any(name in _names(each.flags) for each in VERBS.values()):
+        if not verb and any(name in _names(each.flags) for each in VERBS.values()):
             fix = f"it goes after the verb: {PROGRAM} VERB --{name} …"
         elif alike:
             fix = f"did you mean --{alike[0]}?"
@@ -303,14 +336,27 @@ def _names(flags: Iterable[Flag]) -> list[str]:
 def _unknown_verb(name: str) -> RootlessError:
     if name in LATER_VERBS:
         return RootlessError(f"{name}: not supported yet", code="RL-NOT-YET", status=unknown_verb_status())
-    alike = get_close_matches(name, VERBS, 1)
+    alike = [_COUNTERPARTS[name]] if name in _COUNTERPARTS else [verb for verb in VERBS if _is_slip(name, verb)]
     if os.path.exists(os.path.join(name, "config.json")):
         fix = f"{PROGRAM} run {name}"
-    elif alike:
-        fix = f"did you mean {PROGRAM} {alike[0]}?"
+    elif alike and alike[0]:
+        fix = f"did you mean {PROGRAM} {' or '.join(alike)}?"
     else:
         fix = f"{PROGRAM} --help lists the verbs"
     return RootlessError(f"unknown verb: {name}", fix=fix, code="RL-USAGE", status=unknown_verb_status())
+
+
+def _is_slip(name: str, verb: str) -> bool:
+    """Whether one key struck wrong, left out, added, or exchanged with its neighbour makes `name` of `verb`.
+
+    More would find verbs that do something else: `prune` is not `run`, nor `save` `state`.
+    """
+    same = 0
+    while same < min(len(name), len(verb)) and name[same] == verb[same]:
+        same += 1
+    typed, meant = name[same:], verb[same:]
+    exchanged = meant[1:2] + meant[:1] + meant[2:]
+    return typed[1:] == meant[1:] or typed == meant[1:] or typed[1:] == meant or typed == exchanged
 
 
 def _misuse(error: click.UsageError) -> RootlessError:

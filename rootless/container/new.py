@@ -90,7 +90,7 @@ def bundle_config(command: list[str]) -> dict[str, Any]:
     process, linux = config["process"], config["linux"]
     process["terminal"] = not command
     process["args"] = command or ["sh"]
-    process["capabilities"] = {**capability_sets(_CAPABILITIES), "ambient": []}
+    process["capabilities"] = capability_sets(_CAPABILITIES)
     process["noNewPrivileges"] = False  # su and sudo work
     del process["rlimits"]
     config["root"]["readonly"] = False

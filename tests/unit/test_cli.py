@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from rootless.cli import bundles, cgroups, checkpoint, explain, lifecycle, networks, people
 from rootless.cli.flags import (
+    AFTER_VERB,
     CHOICE,
     ENGINE_VERBS,
     GLOBAL_FLAGS,
@@ -28,6 +29,7 @@ from rootless.cli.flags import (
     signal_number,
 )
 from rootless.cli.parse import parse
+from rootless.cli.people import _COUNTERPARTS
 from rootless.cli.verbs import LATER_VERBS, VERBS
 from rootless.errors import RootlessError
 from rootless.plan.options import Options
@@ -477,7 +479,6 @@ def test_signals(text, number):
         ("list --nope", "list: unknown flag: --nope; fix: see rootless list --help"),
         ("delete --forse x", "delete: unknown flag: --forse; fix: did you mean --force?"),
         ("--nope list", "unknown flag: --nope; fix: see rootless --help"),
-        ("run --debug x", "run: unknown flag: --debug; fix: it goes before the verb: rootless --debug … run …"),
         ("--keep run x", "unknown flag: --keep; fix: it goes after the verb: rootless VERB --keep …"),
         ("create --bundle", "create: flag needs an argument: --bundle; fix: see rootless create --help"),
         ("--root", "flag needs an argument: --root; fix: see rootless --help"),
@@ -526,6 +527,9 @@ def test_what_comes_later(line, text, status):
     ("line", "text"),
     [
         ("delte x", "unknown verb: delte; fix: did you mean rootless delete?"),
+        ("exce x", "unknown verb: exce; fix: did you mean rootless exec?"),
+        ("stat x", "unknown verb: stat; fix: did you mean rootless start or state?"),
+        ("rm x", "unknown verb: rm; fix: did you mean rootless delete?"),
         ("qqq", "unknown verb: qqq; fix: rootless --help lists the verbs"),
     ],
 )
@@ -533,6 +537,69 @@ def test_unknown_verbs(line, text):
     error = refusal(line.split())
     assert str(error) == text
     assert (error.status, error.code) == (3, "RL-USAGE")
+
+
+OF_OTHER_PROGRAMS = (
+    "attach auto-update build builder commit compose container context cp diff export farm generate "
+    "healthcheck history image images import info init inspect kube load login logout logs manifest mount "
+    "play plugin pod prune pull push rename restart rm rmi save search secret service shell sign stack "
+    "stats stop swarm system tag test trust umount unmount unpause unshare untag version volume wait "
+    "apply cache capability delegate instance key oci overlay plugins remote sif mounts reset ls cat edit "
+    "show status shutdown poweroff copy move clone destroy snapshot monitor "
+)
+
+
+@pytest.mark.parametrize("name", sorted(OF_OTHER_PROGRAMS.split()))
+def test_a_verb_of_another_program_leads_to_no_verb_that_does_something_else(name):
+    same = {
+        "rm": "delete", "ls": "list", "unpause": "resume", "stats": "events --stats", "stop": "kill",
+    }  # fmt: skip
+    fix = refusal([name]).fix
+    assert fix.removeprefix("did you mean rootless ").removesuffix("?") == same.get(name, fix)
+    assert ("did you mean" in fix) == (name in same)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_one_slip_of_the_fingers_leads_to_the_verb(verb):
+    places = range(len(verb))
+    slips = {verb[:at] + verb[at + 1 :] for at in places} | {verb[:at] + "q" + verb[at:] for at in places}
+    slips |= {verb[:at] + "q" + verb[at + 1 :] for at in places}
+    slips |= {verb[:at] + verb[at + 1 : at + 2] + verb[at] + verb[at + 2 :] for at in places}
+    for slip in slips - VERBS.keys() - _COUNTERPARTS.keys() - {""}:
+        found = refusal([slip]).fix.removeprefix("did you mean rootless ").removesuffix("?")
+        assert verb in found.split(" or "), slip
+
+
+GLOBAL_FLAGS_IN_ORDER = [
+    ("run -d --systemd-cgroup x", {"systemd_cgroup": True, "detach": True}),
+    ("list --root /r -q", {"root": "/r", "quiet": True}),
+    ("exec --log=l --debug c ls --root /x", {"log": "l", "debug": True, "args": ("ls", "--root", "/x")}),
+    ("state c --log-format json", {"log_format": "json", "container": "c"}),
+    ("--root /a state --root /b c", {"root": "/b"}),
+    ("network ls --root /r", {"root": "/r"}),
+    ("new d --debug", {"debug": True}),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), GLOBAL_FLAGS_IN_ORDER, ids=[line for line, _ in GLOBAL_FLAGS_IN_ORDER])
+def test_global_flags_may_follow_the_verb(line, expected):
+    for found in (parse(line.split()), people.ask(line.split(), lambda _: None)):
+        assert found
+        assert {name: getattr(found, name) for name in expected} == expected
+
+
+def test_a_flag_of_the_verbs_own_wins():
+    own = [(name, each) for name, verb in VERBS.items() for flag in verb.flags for each in flag.names]
+    common = {each for flag in AFTER_VERB for each in flag.names}
+    assert [(name, each) for name, each in own if each in common] == [("spec", "--rootless")]
+    for found in (parse(["spec", "--rootless"]), ask(["spec", "--rootless"])):
+        assert found.rootless_spec is True
+
+
+def test_the_log_gets_an_error_though_its_flag_follows_the_verb(tmp_path):
+    configured = []
+    people.ask(["list", "--log", str(tmp_path / "log")], lambda options: configured.append(options.log))
+    assert configured[-1] == str(tmp_path / "log")
 
 
 def test_a_bundle_in_the_place_of_a_verb(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ def test_it_is_what_runc_writes(tmp_path, rootless, need):
     ours = json.loads((tmp_path / "config.json").read_text())
     assert (theirs.pop("hostname"), ours.pop("hostname")) == ("runc", "rootless")
     assert theirs.pop("ociVersion") <= ours.pop("ociVersion") == "1.3.0"
+    theirs["process"]["capabilities"].pop("ambient", None)  # of runc before 1.2
     assert ours == theirs
     assert [list(ours), list(ours["linux"])] == [list(theirs), list(theirs["linux"])]
 
