@@ -31,6 +31,8 @@ fail() {
 # --- Where things are ------------------------------------------------------------------------------------------------
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+# Whatever the caller's umask is: nobody else may write to what is installed.
+umask go-w
 if [ "$(id -u)" = 0 ]; then
     umask 022
     base=/usr/local/lib/rootless
@@ -44,6 +46,9 @@ link=$bin/rootless
 # In $base: the environments (env-*, of which the link names the one in use), a lock, and this list of the directories that
 # were made on the way.
 made=$base/made
+lock=$base/install.lock
+# What becomes the link; only who holds the lock makes it.
+new_link=$bin/.rootless.new
 
 is_ours() { case $(readlink -- "$link") in "$base"/env-*) true ;; *) false ;; esac }
 
@@ -143,11 +148,33 @@ find_python() {
 
 # --- Installing ------------------------------------------------------------------------------------------------------
 
-# Makes the environment $1 and installs this checkout into it. The static init is built on the way, by the system's C
+# Installs what the checkout needs, then the checkout, into the environment $1; the words that follow are its pip. The
+# requirements are pinned and hashed (helpers/requirements/lock.sh), so that neither an index nor a mirror nor a pip.conf
+# that sudo kept can put other code there. On the two architectures with wheels of all of them nothing else is built.
+install_into() {
+    into=$1
+    shift
+    lists=$here/helpers/requirements
+    only_wheels=
+    case $(uname -m) in x86_64 | aarch64) only_wheels="--only-binary :all:" ;; esac
+    set -- "$@" install --quiet
+    # shellcheck disable=SC2086 # a list of words
+    "$@" --require-hashes $only_wheels --requirement "$lists/run.txt" --requirement "$lists/build.txt"
+    if ! "$into/bin/python3" -I "$here/helpers/init/build.py" --probe >/dev/null 2>&1; then
+        say "(There is no C compiler that makes static programs: zig from PyPI does it, in a minute or two, and goes again.)"
+        # shellcheck disable=SC2086 # a list of words
+        "$@" --require-hashes $only_wheels --requirement "$lists/zig.txt"
+    fi
+    "$@" --no-deps --no-build-isolation "$here"
+}
+
+# Removes what only the build needed, with the words "$@".
+remove_from() { "$@" --requirement "$here/helpers/requirements/build.txt" --requirement "$here/helpers/requirements/zig.txt"; }
+
+# Makes the environment $1 and installs this checkout into it. The static programs are built on the way, by the system's C
 # compiler or, where that one cannot, by zig from PyPI; helpers/init/hatch_build.py does it.
 make_environment() {
     export ROOTLESS_BUILD_INIT=native PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-    export ZIG_GLOBAL_CACHE_DIR="$1/zig-cache"
     # All of it is compiled below, once.
     export PIP_COMPILE=0
     # No cache that --uninstall would have to leave behind, unless there is one to use.
@@ -156,14 +183,13 @@ make_environment() {
     # A pip that is there already saves making one for the environment, which takes longer than the rest.
     if "$python" -I -m venv --without-pip "$1" >/dev/null 2>&1 &&
         "$python" -I -m pip --python "$1/bin/python3" --version >/dev/null 2>&1; then
-        "$python" -I -m pip --quiet --python "$1/bin/python3" install "$here"
+        pip=outside
     elif "$python" -I -m venv --clear "$1" >/dev/null 2>&1; then
-        "$1/bin/python3" -I -m pip --quiet install "$here"
-        "$1/bin/python3" -I -m pip --quiet uninstall --yes pip
+        pip=inside
     elif command -v uv >/dev/null; then
+        pip=uv
         rm -rf -- "$1"
         uv --quiet venv --python "$python" "$1"
-        uv --quiet pip install --python "$1/bin/python3" "$here"
     else
         case $family in
             debian) fix="sudo apt-get install python3-venv" ;;
@@ -172,11 +198,31 @@ make_environment() {
         esac
         fail "$python makes no environment: it has no venv module and there is no uv; fix: $fix"
     fi
-    rm -rf -- "$1/zig-cache"
-    site=$("$1/bin/python3" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    # Here, so that one who is killed leaves nothing elsewhere.
+    export TMPDIR="$1/tmp" ZIG_GLOBAL_CACHE_DIR="$1/tmp/zig-cache"
+    mkdir -- "$TMPDIR"
+    in_it=$1/bin/python3
+    case $pip in
+        outside)
+            install_into "$1" "$python" -I -m pip --python "$in_it"
+            remove_from "$python" -I -m pip --quiet --python "$in_it" uninstall --yes
+            ;;
+        inside)
+            install_into "$1" "$in_it" -I -m pip
+            remove_from "$in_it" -I -m pip --quiet uninstall --yes
+            "$in_it" -I -m pip --quiet uninstall --yes pip
+            ;;
+        uv)
+            export VIRTUAL_ENV="$1"
+            install_into "$1" uv pip
+            remove_from uv --quiet pip uninstall
+            ;;
+    esac
+    site=$("$in_it" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     # Now, because those who use it may not be able to write there.
-    "$1/bin/python3" -I -m compileall -q "$site"
-    "$1/bin/python3" -I "$here/helpers/launcher.py" "$1/bin/python3" "$1/bin/rootless" "$site"
+    "$in_it" -I -m compileall -q "$site"
+    "$in_it" -I "$here/helpers/launcher.py" "$in_it" "$1/bin/rootless" "$site"
+    rm -rf -- "$TMPDIR"
     "$1/bin/rootless" --version >/dev/null
 }
 
@@ -184,24 +230,46 @@ make_environment() {
 # shellcheck disable=SC2062 # the last words are files
 is_in_use() { printf '%s/' "$1" | grep -q -s -a -F -f - /proc/[0-9]*/cmdline; }
 
+# Whether other machines may have $base as well, whose processes nobody sees here.
+is_shared() {
+    case $(stat -f -c %T -- "$base") in
+        ext* | xfs | btrfs | zfs | tmpfs | overlayfs | f2fs | bcachefs | reiserfs | jfs | ramfs) false ;;
+        *) true ;;
+    esac
+}
+
+# Removes the environments that are neither $1, which was just made, nor in use. Where other machines may use them, $2,
+# which the link named until now, stays as well, and older ones for a month after they were replaced.
 remove_unused_environments() {
     for old in "$base"/env-*; do
-        [ "$old" = "$1" ] || is_in_use "$old" || rm -rf -- "$old"
+        if [ "$old" = "$1" ] || is_in_use "$old"; then continue; fi
+        if [ -x "$old/bin/rootless" ] && is_shared; then
+            [ -e "$old/replaced" ] || : >"$old/replaced"
+            if [ "$old" = "$2" ] || [ -z "$(find "$old/replaced" -mtime +30)" ]; then continue; fi
+        fi
+        rm -rf -- "$old"
     done
 }
 
 install() {
     [ -f "$here/pyproject.toml" ] || fail "$here is not a checkout of rootless; fix: run install.sh where it was unpacked"
+    before=
     if [ -e "$link" ] || [ -L "$link" ]; then
         is_ours || fail "$link is there and not from this script; fix: move it away"
+        before=$(dirname -- "$(dirname -- "$(readlink -- "$link")")")
     fi
     [ "$(id -u)" != 0 ] || install_packages
     find_python
     make_directory "$base"
     make_directory "$bin"
     printf %s "${new_directories:-}" >>"$made"
-    exec 9>"$base/lock"
-    flock 9
+    # Nobody else may open it: whoever can open a file can lock it.
+    (umask 077 && : >>"$lock")
+    exec 9>>"$lock"
+    flock --nonblock 9 || {
+        say "Waiting for another install.sh to end"
+        flock 9
+    }
     environment=$(mktemp -d "$base/env-XXXXXX")
     trap 'rm -rf -- "$environment"' EXIT
     trap 'exit 129' HUP
@@ -209,13 +277,13 @@ install() {
     trap 'exit 143' TERM
     chmod 755 "$environment"
     say "Installing into $environment"
-    command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null ||
-        say "(There is no C compiler: zig from PyPI builds the static init, in a minute or two, and goes again.)"
-    make_environment "$environment"
-    ln -s -- "$environment/bin/rootless" "$link.$$"
-    mv -f -- "$link.$$" "$link"
+    (make_environment "$environment")
+    ln -sfn -- "$environment/bin/rootless" "$new_link"
+    mv -fT -- "$new_link" "$link"
     trap - EXIT HUP INT TERM
-    remove_unused_environments "$environment"
+    remove_unused_environments "$environment" "$before"
+    # Of an earlier version, which let anybody lock it and left this when it was killed.
+    rm -f -- "$base/lock" "$link".[0-9]*
     exec 9>&-
     say "Installed $("$link" --version | head -n 1) as $link"
     case :$PATH: in
@@ -230,10 +298,11 @@ install() {
 
 uninstall() {
     if [ -L "$link" ] && is_ours; then rm -- "$link"; fi
+    rm -f -- "$new_link"
     rm -rf -- "$base"/env-*
     if [ -f "$made" ]; then
         directories=$(sort -r "$made")
-        rm -f -- "$made" "$base/lock"
+        rm -f -- "$made" "$lock" "$base/lock"
         printf '%s\n' "$directories" | while IFS= read -r directory; do
             rmdir -- "$directory" 2>/dev/null || true
         done

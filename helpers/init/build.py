@@ -197,10 +197,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--compiler", choices=("auto", *COMPILERS), default="auto", help="by default the first that fits"
     )
     parser.add_argument("--check", action="store_true", help="only tell the compiler's warnings")
+    parser.add_argument("--probe", action="store_true", help="only print the compiler")
     options = parser.parse_args(argv)
     try:
         for arch in WHEEL_ARCHES if options.all else options.arch or (native_arch(),):
-            if options.check:
+            if options.probe:
+                print(*choose(arch, options.compiler))
+            elif options.check:
                 check(arch, options.compiler)
             else:
                 print(build(arch, options.out.absolute(), options.compiler))

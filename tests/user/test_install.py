@@ -12,36 +12,13 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.user.installing import CHECKOUT, install, pip_environment
+
+__all__ = ["install", "pip_environment"]  # fixtures
 
 ELF_EXECUTABLE = 2
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 PT_INTERP = 3
-
-
-@pytest.fixture
-def pip_environment(user):
-    """What lets pip work for the test user as it does here, with a cache that outlasts the test."""
-    passed = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name == "SSL_CERT_FILE"}
-    return passed | {"PIP_CACHE_DIR": str(user.home / ".cache" / "pip")}
-
-
-@pytest.fixture
-def install(user, pip_environment, need):
-    """A function that runs install.sh with a home directory of its own, whose name has a blank."""
-    need("gcc")
-    home = user.tmp / "my home"
-    user.run(["mkdir", "-m", "700", home], check=True)
-
-    def run(*arguments, umask=0o077, **environment):
-        environment = pip_environment | {"HOME": str(home)} | environment
-        words = ["sh", "-c", f'umask {umask:o}; exec "$@"', "sh", CHECKOUT / "install.sh", *arguments]
-        return user.run(words, env=environment, timeout=600)
-
-    run.home = home
-    run.command = home / ".local" / "bin" / "rootless"
-    run.environments = lambda: sorted((home / ".local" / "share" / "rootless").glob("env-*"))
-    return run
 
 
 def tree(directory):

@@ -1,0 +1,123 @@
+"""install.sh among other users, with an index that has other files, killed anywhere, and on a home that nodes share."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+
+import pytest
+
+from tests.user.bundles import own
+from tests.user.installing import CHECKOUT, install, pip_environment
+
+__all__ = ["install", "pip_environment"]  # fixtures
+
+KILLER = """#!/bin/sh
+# The real {name}; the whole of install.sh is killed before or after it.
+{before}PATH={path} {name} "$@" && status=0 || status=$?
+{after}exit "$status"
+"""
+KILL = "kill -9 0\n"  # its process group
+
+
+def shims(user, **scripts):
+    """Return PATH with programs in front."""
+    directory = user.tmp / "shims"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    for name, script in scripts.items():
+        (directory / name).write_text(script)
+        (directory / name).chmod(0o755)
+    own(user, directory)
+    return f"{directory}:{user.env['PATH']}"
+
+
+def works(user, install):
+    done = user.run([install.command, "--version"])
+    return (done.returncode, done.stderr) == (0, "")
+
+
+def residue(install):
+    """Return what is there besides one environment, the link and what belongs beside them."""
+    base = install.home / ".local/share/rootless"
+    expected = {str(install.command), str(base / "made"), str(base / "install.lock")}
+    expected |= {str(install.command.resolve().parent.parent)}
+    return {str(path) for directory in (base, install.command.parent) for path in directory.iterdir()} - expected
+
+
+def test_others_can_neither_write_to_what_is_installed_nor_lock_it(user, single_user, install):
+    assert install(umask=0).returncode == 0
+    loose = [
+        path
+        for path in install.home.rglob("*")
+        if not path.is_symlink() and path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    ]
+    assert loose == []
+    # They may search the directories.
+    install.home.chmod(0o755)
+    lock = install.home / ".local/share/rootless/install.lock"
+    done = single_user.run(["flock", "--nonblock", lock, "true"])
+    assert done.returncode
+    assert "Permission denied" in done.stderr
+    old = lock.with_name("lock")  # of an earlier version: it may be held already
+    old.touch()
+    old.chmod(0o644)
+    with single_user.popen(["flock", old, "sh", "-c", "echo held; read x"], **PIPES) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert install().returncode == 0
+        holder.stdin.close()
+    assert residue(install) == set()
+
+
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+
+
+@pytest.mark.parametrize("list_name", ["run", "build"])
+def test_a_package_with_another_hash_is_not_installed(user, install, list_name):
+    checkout = user.tmp / "checkout"
+    subprocess.run(["cp", "-a", CHECKOUT, checkout], check=True)
+    path = checkout / f"helpers/requirements/{list_name}.txt"
+    path.write_text(re.sub(r"sha256:[0-9a-f]{4}", "sha256:0000", path.read_text()))
+    own(user, checkout)
+    done = install(checkout=checkout)
+    assert done.returncode
+    assert "hash" in done.stderr.lower()
+    assert not install.command.exists()
+    assert install.environments() == []
+
+
+def test_an_upgrade_that_is_killed_leaves_the_old_version_and_no_trace_after_the_next(user, install):
+    assert install().returncode == 0
+    moments = [("mktemp", "", KILL), ("ln", "", KILL), ("mv", "", KILL)]
+    for name, before, after in moments:
+        killer = KILLER.format(name=name, before=before, after=after, path=user.env["PATH"])
+        done = install(PATH=shims(user, **{name: killer}), options={"start_new_session": True})
+        assert done.returncode == -signal.SIGKILL, (name, done.stdout, done.stderr)
+        assert works(user, install)
+    temporary = user.tmp / "temporary"
+    user.run(["mkdir", temporary], check=True)
+    killer = KILLER.format(name="uname", before=KILL, after="", path=user.env["PATH"])  # in the middle of the making
+    done = install(PATH=shims(user, uname=killer), TMPDIR=str(temporary), options={"start_new_session": True})
+    assert done.returncode == -signal.SIGKILL
+    assert list(temporary.iterdir()) == []
+    assert works(user, install)
+    assert install().returncode == 0
+    assert works(user, install)
+    assert residue(install) == set()
+
+
+def test_where_nodes_share_a_home_an_environment_outlives_its_upgrade(user, install):
+    """Processes of another node are not seen here."""
+    path = shims(user, stat="#!/bin/sh\necho nfs\n")
+    for _ in range(2):
+        assert install(PATH=path).returncode == 0
+    first, second = sorted(install.environments(), key=lambda each: each.stat().st_mtime)
+    assert second in install.command.resolve().parents
+    os.utime(first / "replaced", (0, 0))  # long ago
+    assert install(PATH=path).returncode == 0
+    third = install.command.resolve().parent.parent
+    assert set(install.environments()) == {second, third}
