@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import posix
 import select
+from errno import EPERM
 
 from rootless import files
 from rootless.errors import EXHAUSTED, RootlessError
@@ -38,6 +39,8 @@ _MOST_WORDS = 65536
 _CHATTER = ("WARNING: Support for", "child failed", "parent failed", "do_slirp", "sent tapfd", "received tapfd")
 """Lines of slirp4netns that tell no cause."""
 _EXECUTE_ONLY = 0o111
+_SUID_DUMPABLE = "/proc/sys/fs/suid_dumpable"
+"""With 1, a program that may not be read is like any other: proc_sys_fs(5)."""
 _STANDARD = 3
 """The lowest descriptor that is not one of the standard streams."""
 
@@ -186,6 +189,8 @@ class _Start:
             OSError: it cannot be executed.
         """
         copy = -1
+        if unreadable and files.text_of(_SUID_DUMPABLE) == "1":
+            raise PermissionError(EPERM, f"a process of the container could look into it ({_SUID_DUMPABLE} is 1)")
         failed, fail = posix.pipe()
         try:
             if unreadable:

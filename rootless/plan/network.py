@@ -165,6 +165,8 @@ def settle(context: Context, network: Network) -> None:
     network.exposed = network.owned and (_sees_the_host(context) or "user" in context.joined)
     network.by_number = context.facts.privileged and "user" in context.created
     network.sandbox = context.has_uid(0) and context.has_gid(0)
+    if not (network.required or network.sandbox):
+        _leave_slirp_out(context, network)
     if network.is_served:
         network.sysctls = _sysctls(context)
     if network.mode == SHARED:
@@ -202,6 +204,22 @@ def _automatic(context: Context, host: HostNetwork, said: Names) -> Network:
 def _sees_the_host(context: Context) -> bool:
     """Whether the container sees processes of the host: it has no pid namespace of its own, or joins anybody's."""
     return "pid" not in context.created
+
+
+def _leave_slirp_out(context: Context, network: Network) -> None:
+    """Do without slirp4netns where it would have every file of the caller's in view."""
+    network.helpers = [each for each in network.helpers if each.name != SLIRP]
+    if network.mode == SLIRP:
+        network.mode = NONE
+        network.why = f"{network.why}, and slirp4netns has no sandbox in a container without a root"
+        if network.ports:
+            raise RootlessError(
+                "cannot publish ports",
+                cause=network.why,
+                fix="install passt, or use --network slirp4netns",
+                code="RL-PUBLISH",
+            )
+        context.unmet("", f"the container has its loopback only: {network.why}", "install passt")
 
 
 def _helped(context: Context, host: HostNetwork, said: Names, name: str, rest: str) -> Network:

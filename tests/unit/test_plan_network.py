@@ -386,6 +386,19 @@ def test_the_namespace_belongs_to_the_containers_user_namespace():
     assert not network_of("slirp4netns", facts=ROOT).owned
 
 
+def test_auto_takes_no_slirp4netns_without_a_sandbox():
+    config = base_config()
+    config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    alone = {"config": config, "facts": SINGLE}
+    assert [each.name for each in network_of("auto", **alone).helpers] == ["pasta"]
+    network = network_of("auto", on=host("slirp4netns"), **alone)
+    why = "pasta is not installed, and slirp4netns has no sandbox in a container without a root"
+    assert (network.mode, network.helpers, network.why) == ("none", [], why)
+    error = no("auto", on=host("slirp4netns"), publish=("8080:80",), **alone)
+    assert (error.code, error.cause) == ("RL-PUBLISH", why)
+    assert [each.name for each in network_of("slirp4netns", **alone).helpers] == ["slirp4netns"]
+
+
 def test_the_sandbox_of_slirp4netns_needs_a_root_in_the_container():
     config = base_config()
     config["process"]["user"] = {"uid": 1000, "gid": 1000}
