@@ -164,6 +164,7 @@ def rare_sweep(user, rootless_command, tracer, need):
         lives = {
             "rare": [["run", "--no-pivot", "--userns", "keep-id", "--bundle", rare, "ID"]],
             "network": [[*joined, "slirp4netns", "--bundle", idle, "ID"], end],
+            "pasta": [[*joined, "pasta", "--bundle", idle, "ID"], end],
             "shared network": [[*joined, "shared", "--bundle", idle, "ID"], end],
         }
         lives["nested"] = [["run", "--bundle", make_bundle(user, nested_config(user), name="nested"), "ID"]]

@@ -57,8 +57,10 @@ def test_the_executor_is_killed(rare_sweep, life, roles):
     )
 
 
-@pytest.mark.parametrize("life", RARE)
-def test_rootless_is_killed(rare_sweep, life):
+@pytest.mark.parametrize("life", [*RARE, "pasta"])
+def test_rootless_is_killed(rare_sweep, life, need):
+    if life == "pasta":
+        need("pasta")
     swept = rare_sweep(life)
     moments = swept.kinds("0", since="mkdir", without=WITHOUT_EFFECT)
     all_right(swept.run_all([Case(moment, "0") for moment in moments], rootless_was_killed, least=20, missed=MISSED))
