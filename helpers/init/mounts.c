@@ -91,7 +91,7 @@ static int make_parent_private(int directory)
     return -1;
 }
 
-/* Number: how it propagates. pivot_root(2) takes no shared one. */
+/* Number: how it propagates; pivot_root(2) takes no shared one. 0: as what it covers, which stays as it is. */
 int op_root(const struct op *op)
 {
     int result, target = open(text(op, 0), O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -102,7 +102,7 @@ int op_root(const struct op *op)
     self.root_fd = sys_open_tree(target, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (self.root_fd < 0)
         return failed("open_tree");
-    if (make_parent_private(target) < 0 || set_attributes(self.root_fd, false, 0, 0, op->n[0]) < 0)
+    if (op->n[0] && (make_parent_private(target) < 0 || set_attributes(self.root_fd, false, 0, 0, op->n[0]) < 0))
         return failed("mount_setattr");
     result = attach(self.root_fd, target);
     close(target);

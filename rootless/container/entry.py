@@ -5,6 +5,7 @@
     ROOT/ID/state.json    written as soon as there is a process, then once more when it is created
     ROOT/ID/start.sock    where the created container waits for `start`
     ROOT/ID/resctrl       what is removed with it, where it has a share of the caches (linux.intelRdt)
+    ROOT/ID/covered       the root that is unmounted with it, where it shares the caller's mount namespace
     ROOT/ID/cgroup        its cgroup, which is removed with it, where it has one
     ROOT/ID/resolv.conf   bound over the image's, as is `hosts`, where its network is ours to make
 
@@ -55,6 +56,8 @@ _NO_NETWORK = {"mode": "", "reason": ""}
 START_SOCKET = "start.sock"
 _RESCTRL = "resctrl"
 """Directories of resctrl that were made for the container, a line each; few have any."""
+_COVERED = "covered"
+"""The root file system that is mounted in the caller's mount namespace, where it is; few are."""
 _CGROUP = "cgroup"
 """What to remove with the container, where it has a cgroup of its own."""
 
@@ -197,6 +200,8 @@ class Entry:
                     self._give_back_cgroup()
                 elif name == _RESCTRL:
                     self._leave_resctrl()
+                elif name == _COVERED:
+                    self._uncover()
                 _unlink(name, self.fd)
         except OSError as error:
             raise _irremovable(f"{self.path}/{name}".rstrip("/"), error) from None
@@ -210,6 +215,15 @@ class Entry:
         from rootless.launch import resctrl
 
         resctrl.leave(self.content(_RESCTRL).decode("utf-8", "surrogateescape").splitlines())
+
+    def note_covered(self, text: str) -> None:
+        """Note the root that is about to be mounted in the caller's mount namespace; covered.py knows the text."""
+        self.put(_COVERED, text.encode("utf-8", "surrogateescape"))
+
+    def _uncover(self) -> None:
+        from rootless.container import covered
+
+        covered.uncover(self.content(_COVERED).decode("utf-8", "surrogateescape"))
 
     def note_cgroup(self, text: str) -> None:
         """Note the cgroup that is about to be made for the container; give_back.py knows the text."""

@@ -30,6 +30,10 @@ class Outside:
         self._plan = plan
         self._entry = entry
         self._state = state
+        if plan.covered:
+            from rootless.container import covered
+
+            entry.note_covered(covered.note(plan.covered))
         self._confinement = self._confine() if plan.cgroup else None
         self._network = self._attach() if plan.network else None
         self.cgroup = self._confinement.fd if self._confinement else -1

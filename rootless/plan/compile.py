@@ -104,6 +104,7 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         group=_group(context),
         cgroup=cgroup,
         network=context.network,
+        covered=context.bundle.rootfs if context.shares_mounts else "",
     )
 
 

@@ -97,6 +97,11 @@ class Context:
         """Whether the container's user namespace gives every capability, whatever the caller has."""
         return "user" in self.created or "user" in self.joined
 
+    @property
+    def shares_mounts(self) -> bool:
+        """Whether the container's mounts are made in the mount namespace of its caller."""
+        return not self.running and "mount" not in self.created and "mount" not in self.joined
+
     def may_mount(self, namespace: str) -> bool:
         """Whether a file system that shows `namespace` may be mounted, or whether trying is the only way to know.
 

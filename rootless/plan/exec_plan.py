@@ -74,7 +74,8 @@ def _join(context: Context, running: Running) -> Op:
     flags = sum(namespaces.FLAGS[kind] for kind in running.namespaces)
     # in a mount namespace that it shares, the container has a root of its own; elsewhere what the container may have
     # made its root since is of no interest
-    shared = any(each["type"] == "mount" and each.get("path") for each in context.linux.get("namespaces") or ())
+    listed = [each for each in context.linux.get("namespaces") or () if each["type"] == "mount"]
+    shared = any(each.get("path") for each in listed) if listed else "mount" not in running.namespaces
     return Op(ops.JOIN_PROCESS, flags, running.pid if shared else 0)
 
 

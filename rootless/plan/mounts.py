@@ -51,9 +51,16 @@ def root(context: Context) -> list[Op]:
     elif bare == "shared" and not context.gains_capabilities:
         # it is for mounts that reach the host: the host's peer groups are kept
         propagation = SHARED
+    own = SLAVE if bare == "slave" else PRIVATE
+    if context.shares_mounts:
+        # no mount of the host is changed; what is mounted in the root must not reach what the root covers
+        return [
+            Op(ops.ROOT, 0, context.bundle.rootfs, where="root.path"),
+            Op(ops.ROOT_ATTRIBUTES, ops.RECURSIVE_PROPAGATION, own, 0, 0, 0, 0, where="root.path"),
+        ]
     return [
         Op(ops.PROPAGATION, ops.RECURSIVE_PROPAGATION, propagation, where="linux.rootfsPropagation" if wanted else ""),
-        Op(ops.ROOT, SLAVE if bare == "slave" else PRIVATE, context.bundle.rootfs, where="root.path"),
+        Op(ops.ROOT, own, context.bundle.rootfs, where="root.path"),
     ]
 
 
@@ -133,7 +140,7 @@ def protect(context: Context) -> list[Op]:
 def change_root(context: Context) -> list[Op]:
     """Return the operations that make the rootfs the root."""
     wanted = context.linux.get("rootfsPropagation") or ""
-    if "mount" in context.joined:
+    if "mount" not in context.created:
         # pivot_root(2) moves the root of every process in the namespace, and this one has others in it
         plan = [Op(ops.CHROOT, 0)]
     else:
@@ -254,7 +261,7 @@ def _out_of_reach(context: Context, source: str) -> bool:
     A joined user namespace may have any ids; a new one that root makes may have fewer than its caller. What lies in the
     rootfs is looked up there, where a mount before this one may have put it.
     """
-    if "mount" in context.joined or source.startswith(context.bundle.rootfs.rstrip("/") + "/"):
+    if "mount" not in context.created or source.startswith(context.bundle.rootfs.rstrip("/") + "/"):
         return False
     if "user" in context.joined:
         return True

@@ -67,10 +67,10 @@ def decide(context: Context) -> None:
         context.created.add("user")
         reason = f"--userns {mode}" if mode else "you are not root"
         context.adapted("linux.namespaces", f"a user namespace is added: {reason}")
-    if "mount" not in context.joined and "mount" not in context.created:
+    if context.shares_mounts and (context.gains_capabilities or not facts.privileged):
         context.created.add("mount")
-        context.adapted(
-            "linux.namespaces", "a mount namespace is added: the container's mounts must not be made on the host"
+        context.unmet(
+            "linux.namespaces", "a mount namespace is added: only root of the host may make mounts in the caller's"
         )
     if "user" in context.created:
         context.maps, adapted, shortcoming = id_maps(linux, context.process, facts, mode)

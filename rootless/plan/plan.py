@@ -36,11 +36,12 @@ class Plan:
         notify: the program has a socket to report on, which comes to who starts it.
         terminal: the container has a terminal, whose master side helpers/init sends.
         notes: what differs from config.json, for people.
+        covered: the root file system, where it is mounted in the caller's own mount namespace; else empty.
     """
 
     __slots__ = (
-        "cgroup", "filter", "group", "hooks", "links", "listener", "maps", "network", "notes", "notify", "ops",
-        "owner", "terminal",
+        "cgroup", "covered", "filter", "group", "hooks", "links", "listener", "maps", "network", "notes", "notify",
+        "ops", "owner", "terminal",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,7 @@ class Plan:
         group: Group | None = None,
         cgroup: Cgroup | None = None,
         network: Network | None = None,
+        covered: str = "",
     ) -> None:
         self.ops = list(operations)
         self.maps = maps
@@ -71,6 +73,7 @@ class Plan:
         self.group = group
         self.cgroup = cgroup
         self.network = network
+        self.covered = covered
         self.listener = seccomp_filter.listener if seccomp_filter else {}
 
     @property

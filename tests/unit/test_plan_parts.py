@@ -78,10 +78,18 @@ def test_time_offsets_need_a_new_time_namespace():
     assert refused(config).where == "linux.timeOffsets"
 
 
-def test_a_mount_namespace_is_always_there():
+def test_only_root_inherits_the_mount_namespace_of_the_caller():
     plan = plan_for(without_namespace("mount"), ROOT)
-    assert the(plan, ops.UNSHARE).number("namespaces") & FLAGS["mount"]
-    assert "a mount namespace is added" in notes(plan, ADAPTED)["linux.namespaces"]
+    assert not the(plan, ops.UNSHARE).number("namespaces") & FLAGS["mount"]
+    assert not chosen(plan, ops.PROPAGATION, ops.PIVOT)
+    assert the(plan, ops.ROOT).number("propagation") == 0
+    assert (the(plan, ops.CHROOT).number("move"), plan.covered) == (0, "/home/user/bundle/rootfs")
+    assert "linux.namespaces" not in notes(plan, UNMET)
+    for facts, more in ((None, {}), (ROOT, {"userns": "root"})):
+        plan = plan_for(without_namespace("mount"), facts, **more)
+        assert the(plan, ops.UNSHARE).number("namespaces") & FLAGS["mount"]
+        assert notes(plan, UNMET)["linux.namespaces"].startswith("a mount namespace is added: only root of the host")
+        assert plan.covered == ""
 
 
 def test_root_joins_before_it_makes_a_user_namespace_and_others_after():

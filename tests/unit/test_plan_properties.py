@@ -312,7 +312,8 @@ def the_order_of_things(plan, asked):
     kinds = [op.kind for op in plan.ops]
     (root_change,) = (kind for kind in kinds if kind in (ops.CHROOT, ops.PIVOT))
     assert root_change is ops.CHROOT or not asked.get("no_pivot")
-    once = [ops.FORK, ops.PROPAGATION, ops.ROOT, root_change]
+    assert (ops.PROPAGATION in kinds) != bool(plan.covered), "no mount of the caller's is changed"
+    once = [ops.FORK, *([] if plan.covered else [ops.PROPAGATION]), ops.ROOT, root_change]
     once += [ops.BOUNDING, ops.IDS, ops.CAPABILITIES, ops.AMBIENT, ops.COMMAND, ops.READY, ops.WAIT_START, ops.EXEC]
     places = [kinds.index(kind) for kind in once]
     assert places == sorted(places)

@@ -50,14 +50,90 @@ def test_namespaces_that_are_not_asked_for_are_shared(box):
     assert {kind for kind in FILES if namespaces[kind] != own(kind)} == {"mount"}
 
 
+@pytest.fixture
+def shared_bundle(box):
+    """The bundle on a mount of the host that propagates."""
+    subprocess.run(["mount", "--bind", box.path, box.path], check=True)
+    subprocess.run(["mount", "--make-shared", box.path], check=True)
+    yield box.path
+    subprocess.run(["umount", box.path], check=True)
+
+
+def sharing_mounts(*script):
+    """Return a config without a mount namespace."""
+    config = base_config("sh", "-c", "\n".join(script))
+    set_namespaces(config, "pid", "network", "ipc", "uts")
+    return config
+
+
+@pytest.mark.usefixtures("shared_bundle")
+def test_without_a_mount_namespace_the_callers_is_inherited(box):
+    """config-linux.md: "MUST inherit". With the container goes all that it has mounted, and nothing else changes."""
+    before = Path("/proc/self/mountinfo").read_text()
+    config = sharing_mounts()
+    add_mount(config, "/data")
+    config["root"]["readonly"] = True
+    (box.rootfs / "data/covered").write_text("")
+    lines = box.lines(config, "readlink /proc/self/ns/mnt", "ls -d /etc/passwd /data/*; touch /data/x; touch /x; pwd")
+    assert lines == [os.readlink("/proc/self/ns/mnt"), "/etc/passwd", "/"]
+    assert [path.name for path in (box.rootfs / "data").iterdir()] == ["covered"]
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+@pytest.mark.usefixtures("shared_bundle")
+def test_mounts_in_an_inherited_namespace_are_the_containers_own_root(box):
+    before = Path("/proc/self/mountinfo").read_text()
+    box.create(sharing_mounts("sleep 600"), "sleep 600")
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    assert points.count(f"{box.rootfs}/proc") == 1, "they are in sight, and not twice"
+    words = [*box.command, "exec", "held", "cat", "/etc/passwd"]
+    assert "www-data:x:33:33::/var/www" in box.user.run(words, check=True, **box.options).stdout
+    box.user.run([*box.command, "delete", "--force", "held"], check=True, **box.options)
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_a_create_that_fails_leaves_no_mounts_in_an_inherited_namespace(box):
+    before = Path("/proc/self/mountinfo").read_text()
+    config = sharing_mounts()
+    config["process"]["args"] = ["/nope"]
+    assert box.run(config).returncode == 1
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_what_somebody_else_mounts_over_the_root_stays(box):
+    box.create(sharing_mounts("sleep 600"), "sleep 600")
+    mount = ["mount", "-t", "tmpfs", "other", box.rootfs]
+    subprocess.run(mount, check=True)
+    try:
+        box.user.run([*box.command, "delete", "--force", "held"], check=True, **box.options)
+        assert f" {box.rootfs} " in subprocess.run(["mount"], capture_output=True, text=True, check=True).stdout
+    finally:
+        for _ in range(2):
+            subprocess.run(["umount", "--lazy", box.rootfs], check=True)
+
+
+def test_another_mount_that_the_path_of_the_root_leads_to_by_then_stays(box):
+    """The owner of the directory that the bundle is in may rename the bundle while the container runs."""
+    box.create(sharing_mounts("sleep 600"), "sleep 600")
+    other = box.user.tmp / "other"
+    other.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "other", other], check=True)
+    moved = box.path.rename(box.user.tmp / "moved")
+    try:
+        box.path.mkdir()
+        box.rootfs.symlink_to(other)
+        box.user.run([*box.command, "delete", "--force", "held"], check=True, **box.options)
+        assert f" {other} " in subprocess.run(["mount"], capture_output=True, text=True, check=True).stdout
+    finally:
+        subprocess.run(["umount", "--lazy", moved / "rootfs"], check=True)
+        subprocess.run(["umount", "--lazy", other], check=True)
+
+
 def test_the_mounts_of_the_host_are_never_changed(box):
-    """Without a mount namespace in config.json too: one is added."""
     before = Path("/proc/self/mountinfo").read_text()
     config = base_config()
-    set_namespaces(config, "pid")
-    log = box.user.tmp / "log"
-    assert box.lines(config, "echo ran", global_flags=["--log", log]) == ["ran"]
-    assert "a mount namespace is added: the container's mounts must not be made on the host" in log.read_text()
+    set_namespaces(config, "pid", "mount")
+    assert box.lines(config, "echo ran") == ["ran"]
     assert Path("/proc/self/mountinfo").read_text() == before
 
 
