@@ -8,6 +8,7 @@ from _struct import Struct
 from rootless import OCI_VERSION, interruption, log, paths
 from rootless.bundle.load import load
 from rootless.container import store
+from rootless.container.entry import FORMAT
 from rootless.container.lifecycle import CREATED, CREATING, Process, boot_id
 from rootless.container.outside import Outside
 from rootless.container.prepare import prepare, preserve_descriptors, write_pid_file
@@ -66,10 +67,12 @@ def create(options: Options) -> None:
     bundle, plan, root = plan_for(options)
     console = connect(options.console_socket, plan)
     launch = None
+    start = -1
     entry = store.claim(root, options.container)
     try:
         prepare(plan)
-        launch = make(options, bundle, plan, entry, start=entry.listen(), console=console)
+        start = entry.listen()
+        launch = make(options, bundle, plan, entry, start=start, console=console)
         if plan.cgroup and plan.cgroup.frozen:
             from rootless.container.confine import stand_still
 
@@ -77,6 +80,8 @@ def create(options: Options) -> None:
         launch.close()
         interruption.too_late()
     except BaseException:
+        if start >= 0:
+            posix.close(start)  # descriptors may have run out, and what follows needs one
         from rootless.container.ending import abandon
 
         if launch:
@@ -162,6 +167,7 @@ def _made(plan: Plan, numbers: bytes) -> dict[str, int]:
 def first_state(options: Options, bundle: Bundle, plan: Plan) -> dict[str, Any]:
     """Return what state.json holds before there is a process."""
     state: dict[str, Any] = {
+        "format": FORMAT,
         "ociVersion": OCI_VERSION,
         "id": options.container,
         "pid": 0,

@@ -46,6 +46,12 @@ def give_back(note: str) -> None:
         remove_parents(parents)
 
 
+def is_sure(note: str) -> bool:
+    """Whether give_back() ends everything that is in the cgroup of a note."""
+    lines = note.split("\n")
+    return len(lines) >= _NOTE_LINES and lines[0] == boot_id() and lines[2] == SURE and bool(lines[5])
+
+
 def _leave_time(path: str) -> None:
     """Wait for a systemd that cannot be talked to, if there is one, to remove the empty cgroup of a scope."""
     deadline = monotonic() + _SHORT

@@ -229,7 +229,7 @@ def _is_no_directory(root: StateRoot, container_id: str) -> bool:
 
 
 def _open(root: StateRoot, container_id: str, lock: int) -> Entry | None:
-    """Open and lock; None when it is not there, or was removed while waiting for the lock.
+    """Open and lock; None when it is not there, or was removed or renamed while waiting for the lock.
 
     Raises:
         BlockingIOError: LOCK_NB was asked, and somebody has the lock.
@@ -249,10 +249,20 @@ def _open(root: StateRoot, container_id: str, lock: int) -> Entry | None:
         except OSError as error:
             posix.close(fd)
             raise unusable(f"{root.path}/{container_id}", error) from None
-        if posix.fstat(fd).st_nlink == 0:
+        if not _is_at(root, container_id, fd):
             posix.close(fd)
             return None
     return Entry(root, container_id, fd)
+
+
+def _is_at(root: StateRoot, container_id: str, fd: int) -> bool:
+    """Whether an open directory still has its name."""
+    opened = posix.fstat(fd)
+    try:
+        there = posix.stat(container_id, dir_fd=root.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (there.st_ino, there.st_dev) == (opened.st_ino, opened.st_dev)
 
 
 def owned(directory: str, uid: int) -> bool:

@@ -163,13 +163,28 @@ def _delete_by_force(root: StateRoot, container_id: str) -> None:
             if found:
                 end(found)
         with store.find(root, container_id) as entry:
-            found = readable(entry)
-            if found:
-                end(found)
-            destroy(entry, found)
+            destroy(entry, _end_by_force(entry))
     except RootlessError as error:
         if error.code != "RL-NOT-FOUND":
             raise
+
+
+def _end_by_force(entry: Entry) -> dict[str, Any] | None:
+    """End the processes of a container; return its state, or None where that is of no further use.
+
+    Raises:
+        RootlessError: `RL-STATE`: its state is damaged, and what is left of it does not tell which they are.
+    """
+    try:
+        found = entry.read()
+    except RootlessError:
+        from rootless.container.salvage import end_salvaged
+
+        end_salvaged(entry)
+        return None
+    if found:
+        end(found)
+    return found
 
 
 def existing_state(entry: Entry) -> dict[str, Any]:
@@ -195,7 +210,10 @@ def _operation_after_start(state: dict[str, Any], index: int) -> Op | None:
 
     after = state["afterStart"]
     place = index - after["first"]
-    return from_data(after["operations"][place]) if 0 <= place < len(after["operations"]) else None
+    try:
+        return from_data(after["operations"][place]) if 0 <= place < len(after["operations"]) else None
+    except (KeyError, TypeError, StopIteration):  # edited by hand
+        return None
 
 
 def _chosen(options: Options, root: StateRoot) -> list[str]:

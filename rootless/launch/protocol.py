@@ -99,9 +99,10 @@ class Launch:
         self.plan = plan
         self.pid = 0
         self.namespaces = b""
+        self._reply = child_reply = -1
         self.report, child_report = _socket_pair() if descriptors or plan.listener or plan.notify else posix.pipe()
-        child_reply, self._reply = posix.pipe()
         try:
+            child_reply, self._reply = posix.pipe()
             encoded = encode(plan.ops)
             self.first = init.spawn(
                 encoded,

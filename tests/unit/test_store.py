@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import resource
 import select
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from rootless.bundle import jsontext
+from rootless.cli import lifecycle
 from rootless.container import store
 from rootless.container.entry import Entry
 from rootless.container.lifecycle import (
@@ -33,6 +36,7 @@ from rootless.container.lifecycle import (
 )
 from rootless.container.store import StateRoot
 from rootless.errors import RootlessError
+from tests.user.states import VALUES, edited, full_state, places
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
@@ -214,6 +218,20 @@ def test_who_waits_for_a_container_that_is_removed_finds_none(root):
             other.result(timeout=20)
 
 
+def test_a_container_that_is_renamed_while_one_waits_for_it_is_not_taken_for_another(root):
+    entry = claim(root, "c1")
+    entry.write(state())
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(find, root, "c1")
+        waits_for_a_lock(entry.path)
+        os.rename(f"{root}/c1", f"{root}/c2")
+        entry.close()
+        with pytest.raises(RootlessError, match="container does not exist"):
+            other.result(timeout=20)
+    with find(root, "c2") as renamed:
+        assert code_of(renamed.read) == "RL-STATE", "it says that it is c1"
+
+
 def test_looking_does_not_wait(root):
     with claim(root, "c1") as entry:
         entry.write(state())
@@ -285,6 +303,39 @@ def test_a_broken_state_says_so_and_how_to_get_rid_of_it(root, text):
     with find(root, "c1") as entry, pytest.raises(RootlessError) as caught:
         entry.read()
     assert "state.json" in str(caught.value)
+
+
+def test_a_state_of_any_shape_is_used_or_refused(root):
+    """What read() returns is fit to be shown, and to be looked up."""
+    whole = full_state(state())
+    refused = 0
+    with claim(root, "c1") as entry:
+        entry.write(whole)
+        assert entry.read() == whole
+        for path in places(whole):
+            for value in VALUES:
+                Path(f"{entry.path}/state.json").write_text(json.dumps(edited(whole, path, value)))
+                try:
+                    found = entry.read()
+                except RootlessError:
+                    assert code_of(entry.read) == "RL-STATE"
+                    refused += 1
+                    continue
+                for now in (status(entry, found), RUNNING):
+                    told = shown(found, now)
+                    assert jsontext.render(told).encode()
+                    assert lifecycle.table([told]).encode("utf-8", "surrogateescape")
+        entry.remove()
+    assert refused > 500
+
+
+def test_a_state_of_a_newer_release_says_so(root):
+    with claim(root, "c1") as entry:
+        entry.write(state(format=1000))
+        with pytest.raises(RootlessError, match="a newer release has written it; fix: use that release, or"):
+            entry.read()
+        entry.write(state(format=1))
+        assert entry.read()
 
 
 @pytest.mark.parametrize("depth", [1, 8])

@@ -214,10 +214,11 @@ def test_a_full_disk_fails_create_and_leaves_nothing(rootless, user, bundle, req
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "{}", '{"pid": "1"}', '{"pid": 1}'])
-def test_a_broken_state_is_told_and_can_be_deleted(rootless, bundle, text):
+def test_a_broken_state_is_told_and_does_not_hide_the_processes(rootless, bundle, text):
     rootless.create("good", bundle)
     rootless.create("bad", bundle)
     pid = rootless.pid("bad")
+    whole = (rootless.root / "bad/state.json").read_text()
     (rootless.root / "bad/state.json").write_text(text)
     for verb in ("state", "kill", "start", "delete"):
         done = rootless(verb, "bad")
@@ -225,10 +226,20 @@ def test_a_broken_state_is_told_and_can_be_deleted(rootless, bundle, text):
         assert done.stderr.count("\n") == 1
         assert "internal error" not in done.stderr
     assert [state["id"] for state in rootless.list()] == ["good"]
-    assert rootless("delete", "--force", "bad").returncode == 0
+    done = rootless("delete", "--force", "bad")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"rootless: cannot end container bad: {rootless.root}/bad/state.json is damaged and does not tell which "
+        f"processes are the container's; fix: find and end them (ps -ef), then rm -r {rootless.root}/bad\n"
+    )
     os.kill(pid, signal.SIGKILL)
     await_end(pid)
-    rootless.create("bad", bundle)
+    if text != '{"pid": 1}':
+        rootless.user.run(["rm", "-r", rootless.root / "bad"], check=True)
+        rootless.create("bad", bundle)
+        return
+    (rootless.root / "bad/state.json").write_text(whole)
+    assert rootless("delete", "--force", "bad").returncode == 0
 
 
 # --- two at once -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,137 @@
+"""state.json is damaged, edited by hand, or of another release: no verb is confused, and nothing is left running."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+import pytest
+
+from tests.user.bundles import base_config, make_bundle
+from tests.user.containers import Rootless, await_end, executors, until
+from tests.user.states import VALUES, edited, full_state, places
+
+
+@pytest.fixture
+def rootless(user, rootless_command):
+    with Rootless(user, rootless_command) as command:
+        yield command
+
+
+@pytest.fixture(params=["pid namespace", "the host's processes"])
+def bundle(request, user):
+    """A bundle whose program has a child, which goes with it where it has a pid namespace."""
+    config = base_config("sh", "-c", "sleep 1000 & exec sleep 1000")
+    if request.param != "pid namespace":
+        config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
+    return make_bundle(user, config)
+
+
+def _newer(text):
+    return json.dumps(json.loads(text) | {"format": 1000, "pid": json.loads(text)["pid"], "user": "somebody"})
+
+
+def _without(name):
+    return lambda text: json.dumps({key: value for key, value in json.loads(text).items() if key != name})
+
+
+DAMAGES = {
+    "a newer release": _newer,
+    "cut off": lambda text: text[: text.index('"rootfs"')],
+    "overwritten at its end": lambda text: text[:-20] + "\0" * 20,
+    "a property is missing": _without("user"),
+    "another type": lambda text: text.replace('"keyring":true', '"keyring":"yes"'),
+    "not UTF-8": lambda text: text.encode().replace(b'"owner":"', b'"owner":"\xff'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_delete_force_ends_the_processes_of_a_damaged_state(rootless, bundle, damage):
+    rootless.create("bad", bundle)
+    rootless.start("bad")
+    pids = json.loads(rootless("ps", "--format", "json", "bad").stdout)
+    file = rootless.root / "bad/state.json"
+    damaged = DAMAGES[damage](file.read_text())
+    assert damaged != file.read_text()
+    file.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    done = rootless("kill", "bad", "KILL")
+    assert (done.returncode, done.stderr.startswith(f"rootless: cannot use {file}: ")) == (1, True)
+    done = rootless("delete", "--force", "bad")
+    why = "a newer release has written its state" if damage == "a newer release" else "its state is damaged"
+    assert done.returncode == 0
+    assert done.stderr == f"rootless: warning: container bad: {why}: no poststop hook is run\n"
+    for pid in pids:
+        await_end(pid)
+    assert list(rootless.root.iterdir()) == []
+    until(lambda: not executors(rootless.user), "nothing is left")
+
+
+@pytest.mark.parametrize("of", ["another boot", "another process", "an ended process"])
+def test_delete_force_ends_nobody_else_for_a_damaged_state(rootless, user, bundle, of):
+    """A number means another process in another boot, and later: nothing but the directory goes."""
+    rootless.create("bad", bundle)
+    pid = rootless.pid("bad")
+    file = rootless.root / "bad/state.json"
+    state = _without("user")(file.read_text())
+    bystander = user.popen(["sleep", "1000"])
+    try:
+        changes = {
+            "another boot": {"pid": bystander.pid, "bootId": "another"},
+            "another process": {"pid": bystander.pid},
+            "an ended process": {"pid": 2**22 - 1},
+        }[of]
+        file.write_text(json.dumps(json.loads(state) | changes))
+        assert rootless("delete", "--force", "bad").returncode == 0
+        assert not file.exists()
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+        os.kill(pid, 9)
+        await_end(pid)
+
+
+def test_no_verb_is_confused_by_what_a_hand_writes(rootless, user):
+    """Each verb says that the state is damaged, or does its work; the others are listed, whatever one says."""
+    bundle = make_bundle(user, base_config("sleep", "1000"))
+    rootless.create("good", bundle)
+    rootless.create("bad", bundle)
+    file = rootless.root / "bad/state.json"
+    whole = file.read_text()
+    state = full_state(json.loads(whole) | {"pid": 2**22 - 1})
+    verbs = ("state bad", "kill bad", "start bad", "ps bad", "exec bad true")
+    command = " ".join(rootless.argv())
+    for number, path in enumerate(places(state)):
+        for value in VALUES[number % 9 :: 9]:
+            file.write_text(json.dumps(edited(state, path, value)))
+            script = f"{command} list -q 2>&1; {command} {verbs[number % len(verbs)]} 2>&1"
+            said = user.run(["sh", "-c", script]).stdout
+            assert "internal error" not in said, (path, value)
+            assert "\ngood\n" in f"\n{said}", (path, value, said)
+    file.write_text(json.dumps(state | {"network": {}}))
+    done = rootless("list")
+    assert "good" in done.stdout
+    assert done.stderr.startswith(
+        f"rootless: warning: cannot use {file}: it does not hold the state of a container; fix: "
+    )
+    file.write_text(whole)
+
+
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_a_limit_of_descriptors_leaves_nothing(rootless, user, verb):
+    """Whichever call is the first that gets no descriptor, the claim of the id is undone."""
+    bundle = make_bundle(user, base_config("true"))
+    rootless.create("other", bundle)
+    refused = 0
+    for limit in range(4, 18):
+        words = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh", *rootless.argv(verb, "-b", bundle, "c1")]
+        with (user.tmp / "said").open("w+b") as said:
+            status = user.run(words, stdout=said, stderr=said).returncode
+        text = (user.tmp / "said").read_text()
+        if verb == "create" and status == 0:
+            assert rootless("delete", "--force", "c1").returncode == 0
+        assert sorted(path.name for path in rootless.root.iterdir()) == ["other"], (limit, text)
+        assert status == 0 or os.strerror(errno.EMFILE).lower() in text.lower(), (limit, text)
+        refused += status != 0
+    assert refused > 3
