@@ -35,6 +35,13 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 umask go-w
 if [ "$(id -u)" = 0 ]; then
     umask 022
+    # sudo may keep the HOME of another user, whose pip.conf and caches are not root's business.
+    if [ "$(stat -L -c %u -- "${HOME:-}" 2>/dev/null)" != 0 ]; then
+        HOME=$(getent passwd 0 | cut -d : -f 6)
+        export HOME
+        unset XDG_CONFIG_HOME XDG_CONFIG_DIRS XDG_CACHE_HOME XDG_DATA_HOME PIP_CONFIG_FILE PIP_CACHE_DIR UV_CACHE_DIR \
+            UV_CONFIG_FILE
+    fi
     base=/usr/local/lib/rootless
     bin=/usr/local/bin
 else

@@ -17,7 +17,7 @@ import os
 import stat
 from functools import cached_property
 
-from rootless import log
+from rootless import files, log
 from rootless.container import store
 from rootless.container.lifecycle import CREATED, PAUSED, Process, allow, status
 from rootless.errors import RootlessError
@@ -295,7 +295,7 @@ class _Criu:
         """
         for directory in (self._images, self._work):
             try:
-                os.makedirs(directory, 0o700, exist_ok=True)
+                files.make_private(directory)
             except OSError as error:
                 cause = (error.strerror or "").lower()
                 raise self._failed(f"cannot use {directory}", cause, "name another directory") from None

@@ -90,6 +90,28 @@ def test_a_package_with_another_hash_is_not_installed(user, install, list_name):
     assert install.environments() == []
 
 
+AS_ROOT = """
+for directory in bin lib; do mount -t tmpfs tmpfs /usr/local/$directory; done
+mount -t tmpfs tmpfs /root
+exec "$@"
+"""
+
+
+def test_root_does_not_read_the_pip_conf_of_the_user_who_calls_it(user, require_root, pip_environment):
+    """Sudo may keep HOME: what pip logs, as root, would go where the user says."""
+    home = user.tmp / "home"
+    (home / ".config/pip").mkdir(parents=True)
+    victim = user.tmp / "victim"
+    (home / ".config/pip/pip.conf").write_text(f"[global]\nlog = {victim}\n")
+    own(user, home)
+    kept = pip_environment | {"HOME": str(home), "PYTHON": "/usr/bin/python3"}
+    words = ["unshare", "--mount", "sh", "-euc", AS_ROOT, "sh", CHECKOUT / "install.sh"]
+    done = user.run(words, env=kept, user=0, group=0, umask=0, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Installed rootless" in done.stdout
+    assert not victim.exists()
+
+
 def test_an_upgrade_that_is_killed_leaves_the_old_version_and_no_trace_after_the_next(user, install):
     assert install().returncode == 0
     moments = [("mktemp", "", KILL), ("ln", "", KILL), ("mv", "", KILL)]

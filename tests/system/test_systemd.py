@@ -552,11 +552,11 @@ def test_rules_for_devices_of_a_container_of_roots(guest):
 def test_the_commands_of_the_readme(guest):
     bundle = guest.bundle("sleep 1000")
     begin, change, show, stop_and_go = commands("Limits")
-    guest(f"cd {bundle}/.. && ln -sfn {bundle} web && {begin} >/dev/null 2>&1 </dev/null")
+    guest(f"cd && ln -sfn {bundle} web && {begin} >/dev/null 2>&1 </dev/null")
     try:
         guest(change)
         [unit] = guest("systemctl --user list-units --plain --no-legend '*web1*' | cut -d ' ' -f 1").split()
-        assert guest.files(unit, "memory.max", "pids.max") == {"memory.max": str(256 * MIB), "pids.max": "50"}
+        assert guest.properties(unit, "MemoryMax", "TasksMax") == {"MemoryMax": str(256 * MIB), "TasksMax": "50"}
         assert json.loads(guest(show))["data"]["pids"]["limit"] == 50
         guest(stop_and_go)
         assert json.loads(guest("rootless state web1"))["status"] == "running"

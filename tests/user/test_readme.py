@@ -13,6 +13,8 @@ import tarfile
 
 import pytest
 
+from rootless.cli.parse import parse
+from rootless.cli.people import ask
 from tests.conftest import CHECKOUT
 from tests.user.bundles import make_rootfs, own
 from tests.user.containers import PATIENCE, until
@@ -100,6 +102,15 @@ def test_every_command_runs_in_a_test():
             node.name for node in ast.parse((CHECKOUT / path).read_text()).body if isinstance(node, ast.FunctionDef)
         }
         assert name in defined, place
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("rootless ")])
+def test_every_command_line_of_rootless_is_understood(line):
+    for part in line.split("; rootless "):
+        words = shlex.split(part.removeprefix("rootless "))
+        options = parse(words) or ask(words, lambda _: None)
+        assert options
+        assert options.verb == words[0]
 
 
 def test_the_first_commands(user, shell):
