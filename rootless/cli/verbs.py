@@ -173,7 +173,7 @@ VERBS = {
             BUNDLE,
             *_CHECKPOINT_FLAGS,
             Flag("--pid-file", VALUE, "FILE", "write the process id of the container's first process to FILE"),
-            Flag("--console-socket", VALUE, "SOCKET", "send the terminal's descriptor to this unix socket", later=True),
+            Flag("--console-socket", VALUE, "SOCKET", "send the terminal's descriptor to this unix socket"),
             Flag("-d --detach", SWITCH, "", "return as soon as the program runs"),
             Flag("--tcp-close", SWITCH, "", "restore TCP connections as closed ones"),
             Flag("--lsm-profile", VALUE, "TYPE:NAME", "another security profile for its processes"),

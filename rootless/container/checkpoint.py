@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from rootless.bundle.load import Bundle
     from rootless.container.confine import Confinement
+    from rootless.container.criu_messages import Fields, Service
     from rootless.container.entry import Entry
     from rootless.plan.options import Options
     from rootless.plan.plan import Plan
@@ -101,16 +102,8 @@ def checkpoint(options: Options) -> None:
     with store.find(store.state_root(options.root), options.container) as entry:
         state = existing_state(entry)
         now = status(entry, state)
-        allow("checkpoint", entry.container_id, now)
+        allow("checkpoint", entry.container_id, CREATED if now == PAUSED and entry.has_socket() else now)
         config = entry.read_config()
-        if config["process"].get("terminal"):
-            raise RootlessError(
-                f"cannot checkpoint container {entry.container_id}",
-                cause="it has a terminal, whose other side is not criu's to keep",
-                where="process.terminal",
-                fix="run it without a terminal",
-                code="RL-CRIU",
-            )
         criu = _Criu(options, state["rootfs"], state["annotations"])
         criu.make_directories()
         streams = _streams(state["pid"])
@@ -128,7 +121,11 @@ def checkpoint(options: Options) -> None:
         if options.parent_path or options.pre_dump:
             words.append("--track-mem")
         words += _page_server(options.page_server) if options.page_server else []
-        criu.run([*words, *_chosen(options, _DUMP_SWITCHES)])
+        words += _chosen(options, _DUMP_SWITCHES)
+        if config["process"].get("terminal") and not options.pre_dump:
+            criu.run_as_service(words, state["pid"])
+        else:
+            criu.run(words)
         if options.pre_dump:
             return
         criu.note(streams)
@@ -162,6 +159,9 @@ def restore(options: Options) -> int:
     network = _joined_network(bundle.config)
     if network:
         _open_network(network)
+    terminal = (
+        _Terminal(options, plan, _NETWORK_FD + bool(network)) if plan.terminal or options.console_socket else None
+    )
     criu = _Criu(options, bundle.rootfs, bundle.config.get("annotations") or {})
     streams = criu.noted()
     skipped = [kind for kind, hooks in (bundle.config.get("hooks") or {}).items() if hooks and kind != "poststop"]
@@ -172,14 +172,14 @@ def restore(options: Options) -> int:
         try:
             signals = -1 if options.detach else catch_signals()
             restoring = _Restoring(options, bundle, plan, entry)
-            pid = restoring.run(criu, streams, network=network)
+            pid = restoring.run(criu, streams, terminal, network=network)
         except BaseException:
             abandon(entry)
             raise
     if options.detach:
         return 0
     try:
-        return attend(pid, Console(), signals)
+        return attend(pid, terminal.console if terminal else Console(), signals)
     finally:
         remove_ended(root, options.container)
 
@@ -213,7 +213,7 @@ class _Restoring:
         # where criu is to manage cgroups, those that the images name become the processes' own
         self._cgroup = plan.cgroup if options.manage_cgroups_mode in ("", "ignore") else None
 
-    def run(self, criu: _Criu, streams: list[str], *, network: str) -> int:
+    def run(self, criu: _Criu, streams: list[str], terminal: _Terminal | None, *, network: str) -> int:
         """Let criu make the processes, and write down that they are there; return the first one."""
         pid_file = f"/proc/{os.getpid()}/fd/{self._entry.fd}/{_PID_FILE}"
         words = ["restore", "--restore-detached", "--restore-sibling", "--pidfile", pid_file]
@@ -223,12 +223,14 @@ class _Restoring:
             words += ["--inherit-fd", f"fd[{_NETWORK_FD}]:{_NETWORK}"]
         words += _chosen(self._options, _RESTORE_SWITCHES, _RESTORE_VALUES)
         confinement = self._confine()
-        criu.run_on_root(words, 1 if network else 0, confinement, self._state)
+        criu.run_on_root(words, terminal, confinement, self._state, keep=bool(network) + bool(terminal))
         pid = int(self._entry.content(_PID_FILE))
         try:
             if confinement:
                 confinement.rule_devices()
                 confinement.close()
+            if terminal:
+                terminal.pass_on()
             self._write(pid)
         except BaseException:
             os.kill(pid, 9)
@@ -251,6 +253,40 @@ class _Restoring:
         self._entry.write(self._state)
         if self._options.pid_file:
             write_pid_file(self._options.pid_file, pid)
+
+
+class _Terminal:
+    """The terminal of a container that is restored: criu makes it and gives up its other side.
+
+    Attributes:
+        service: the criu that does it.
+        console: what relays it, where it does not go to the caller's socket.
+    """
+
+    def __init__(self, options: Options, plan: Plan, number: int) -> None:
+        """Connect; `number` is the descriptor of criu's end.
+
+        Raises:
+            RootlessError: `RL-CONSOLE`, as for `create` and `run`.
+        """
+        from rootless.container.console import Console, connect
+        from rootless.container.criu_messages import Service
+
+        self.service = Service(number)
+        self.console = Console()
+        passed = options.console_socket or options.detach
+        self._connection = connect(options.console_socket, plan) if passed else -1
+
+    def pass_on(self) -> None:
+        """Send its other side over the caller's socket, or keep it for the relay."""
+        import socket
+
+        if self._connection < 0:
+            self.console.master, self.service.master = self.service.master, -1
+            return
+        with socket.socket(fileno=self._connection) as connection:
+            socket.send_fds(connection, [b"/dev/ptmx"], [self.service.master])
+        files.let_go(self.service, "master")
 
 
 class _Criu:
@@ -277,7 +313,6 @@ class _Criu:
         self._images = os.path.abspath(options.image_path or _IMAGES)
         self._work = os.path.abspath(options.work_path or self._images)
         self._common = [
-            "-v4",
             # what is bound into the container from outside is found again at the same place
             *("--external", "mnt[]:sm"),
             f"--manage-cgroups={options.manage_cgroups_mode or 'ignore'}",
@@ -308,28 +343,82 @@ class _Criu:
         done = subprocess.run(command, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False)
         self._complain(words[0], done.returncode, done.stderr.decode("utf-8", "replace"))
 
-    def run_on_root(self, words: list[str], keep: int, confinement: Confinement | None, state: dict[str, Any]) -> None:
+    def run_as_service(self, words: list[str], pid: int) -> None:
+        """Have criu checkpoint the process `pid` and its descendants, one of which has a terminal."""
+        import subprocess
+
+        from rootless.container.criu_messages import DUMP, PID, Service
+
+        service = Service()
+        with subprocess.Popen(
+            [self._program, "swrk", str(service.theirs)],
+            env=_service_environment(),
+            pass_fds=[service.theirs],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            done = service.ask(DUMP, {PID: pid, **self._service_fields(words[0])}, self._service_options(words))
+            service.close()
+        self._complain(words[0], process.returncode or int(done < 0), "")
+
+    def run_on_root(
+        self,
+        words: list[str],
+        terminal: _Terminal | None,
+        confinement: Confinement | None,
+        state: dict[str, Any],
+        *,
+        keep: int,
+    ) -> None:
         """Run criu where the container's root is a mount, which nobody else sees, with our standard streams.
 
-        What it makes is where it is itself: in the container's cgroup, where there is one.
+        What it makes is where it is itself: in the container's cgroup, where there is one. It gets the first `keep`
+        descriptors after the standard streams.
         """
         from rootless.launch.protocol import Launch
         from rootless.plan.compile import compile_root_command
 
-        env = [f"{name}={value}" for name, value in _environment().items()]
-        plan = compile_root_command(self._command(words), env, self._rootfs)
+        environment = _service_environment() if terminal else _environment()
+        command = [self._program, "swrk", str(terminal.service.theirs)] if terminal else self._command(words)
+        env = [f"{name}={value}" for name, value in environment.items()]
+        plan = compile_root_command(command, env, self._rootfs)
         launch = Launch(plan, keep=keep, cgroup=confinement.fd if confinement else -1)
         try:
             launch.until_ready()
             if confinement:
                 confinement.enter(launch.first, state)
             launch.start()
+            done = self._ask(terminal.service, words) if terminal else 0
             code = os.waitstatus_to_exitcode(launch.wait_first())
         except BaseException:
             launch.kill()
             raise
         launch.close()
-        self._complain(words[0], code, "")
+        self._complain(words[0], code or int(done < 0), "")
+
+    def _ask(self, service: Service, words: list[str]) -> int:
+        from rootless.container.criu_messages import RESTORE
+
+        try:
+            return service.ask(RESTORE, self._service_fields(words[0]), self._service_options(words))
+        finally:
+            service.close()
+
+    def _service_fields(self, verb: str) -> Fields:
+        from rootless.container.criu_messages import IMAGES_FD, LOG_FILE, LOG_LEVEL, WORK_FD
+
+        log_file = f"{verb}.log".encode()
+        return {IMAGES_FD: self._images_fd, WORK_FD: self._work_fd, LOG_FILE: log_file, LOG_LEVEL: 4}
+
+    def _service_options(self, words: list[str]) -> str:
+        from rootless.container.criu_messages import options_text
+
+        configured = ""
+        if self._configuration:
+            with open(self._configuration, encoding="utf-8", errors="surrogateescape") as file:
+                configured = file.read()
+        return f"{configured}\n{options_text([*words[1:], *self._common, '--root', self._rootfs])}"
 
     def note(self, streams: list[str]) -> None:
         """Keep what `restore` needs besides criu's images."""
@@ -427,7 +516,7 @@ class _Criu:
     def _command(self, words: list[str]) -> list[str]:
         ours = f"/proc/{os.getpid()}/fd"
         command = [
-            *(self._program, *words, "--no-default-config"),
+            *(self._program, *words, "-v4", "--no-default-config"),
             *("--images-dir", f"{ours}/{self._images_fd}", "--work-dir", f"{ours}/{self._work_fd}"),
             *(*self._common, "--log-file", f"{words[0]}.log", "--root", self._rootfs),
         ]
@@ -453,6 +542,11 @@ def _environment() -> dict[str, str]:
 
     env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": pwd.getpwuid(os.geteuid()).pw_dir}
     return env | ({"CRIU_CONFIG_FILE": _DEFAULT} if os.path.exists(_DEFAULT) else {})
+
+
+def _service_environment() -> dict[str, str]:
+    """Return the environment of a criu that is a service, which no option keeps from reading a home's configuration."""
+    return _environment() | {"HOME": "/nonexistent"}
 
 
 def _distrusted(found: os.stat_result) -> str:

@@ -12,6 +12,7 @@ import pytest
 from tests.user.boxes import make_volume
 from tests.user.bundles import write_config
 from tests.user.checkpoints import (
+    ConsoleSocket,
     await_count,
     begin_counting,
     make_counting_bundle,
@@ -124,6 +125,25 @@ def test_criu_reads_no_configuration_that_root_s_environment_names(rootless, bun
     done = rootless("checkpoint", "--image-path", "saved", "c1", env=env)
     assert (done.returncode, done.stderr) == (0, "")
     restore(rootless, bundle, "--detach", "c1", env=env)
+    assert not trap.sprung
+
+
+def test_a_service_of_criu_s_reads_no_configuration_that_root_s_environment_names(rootless, root, bundle, trap):
+    """criu is a service where the container has a terminal."""
+    env = {"HOME": str(trap.directory), "CRIU_CONFIG_FILE": str(trap.options)}
+    config = json.loads((bundle / "config.json").read_text())
+    edit_config(bundle, process=config["process"] | {"terminal": True})
+    with ConsoleSocket(root.tmp / "console") as console:
+        words = ("--console-socket", console.path)
+        rootless.create("c1", bundle, *words)
+        masters = [console.receive()]
+        rootless.start("c1")
+        done = rootless("checkpoint", "--image-path", "saved", "c1", env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+        restore(rootless, bundle, "--detach", *words, "c1", env=env)
+        masters.append(console.receive())
+    for master in masters:
+        os.close(master)
     assert not trap.sprung
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -80,3 +81,26 @@ def restore(rootless, bundle, *words, status=0, **options):
         words = ("restore", "--bundle", bundle, "--image-path", "saved", *words)
         done = rootless(*words, stdout=out, stderr=err, **options)
     assert done.returncode == status, rootless.complaints("c1")
+
+
+class ConsoleSocket:
+    """Where an engine waits for the other side of a terminal."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        self._socket.listen()
+
+    def receive(self) -> int:
+        """Return the descriptor that is sent."""
+        connection, _ = self._socket.accept()
+        with connection:
+            _, (master,), _, _ = socket.recv_fds(connection, 100, 1)
+        return master
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._socket.close()

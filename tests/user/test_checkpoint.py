@@ -13,6 +13,7 @@ import pytest
 from tests.user.boxes import make_volume, set_namespaces
 from tests.user.bundles import write_config
 from tests.user.checkpoints import (
+    ConsoleSocket,
     await_count,
     begin_counting,
     make_counting_bundle,
@@ -212,19 +213,71 @@ def test_what_is_refused(rootless, root, bundle, counting):
     assert sorted(each["id"] for each in rootless.list()) == ["c1", "c2"]
 
 
-def test_a_terminal_cannot_be_taken_along(rootless, root, bundle):
+TALKING = "echo up; while read line; do echo got $line; stty size; tty; done; exit 7"
+
+
+@pytest.fixture
+def talking(bundle):
+    """A bundle whose container answers on its terminal."""
     config = json.loads((bundle / "config.json").read_text())
-    config["process"]["terminal"] = True
+    config["process"] |= {"terminal": True, "args": ["sh", "-c", TALKING]}
     write_config(bundle, config)
-    with socket.socket(socket.AF_UNIX) as console:
-        console.bind(str(root.tmp / "console"))
-        console.listen()
-        rootless.create("c1", bundle, "--console-socket", root.tmp / "console")
+    return bundle
+
+
+def type_and_read(master, text, answer):
+    os.write(master, text)
+    Reader(master).until(answer)
+
+
+@pytest.mark.parametrize("flags", [(), ("--leave-running",)], ids=["to its end", "running on"])
+def test_a_terminal_is_restored_on_the_console_socket(rootless, root, talking, flags):
+    with ConsoleSocket(root.tmp / "console") as console:
+        rootless.create("c1", talking, "--console-socket", console.path)
+        master = console.receive()
         rootless.start("c1")
-        done = rootless("checkpoint", "c1")
-        assert done.returncode == 1
-        assert "it has a terminal" in done.stderr
-        assert rootless.status("c1") == "running"
+        type_and_read(master, b"one\n", b"got one\r\n")
+        done = rootless("checkpoint", *flags, "--image-path", "saved", "c1")
+        assert (done.returncode, done.stderr) == (0, "")
+        if flags:
+            type_and_read(master, b"two\n", b"got two\r\n")
+        os.close(master)
+        words = ("restore", "--detach", "--bundle", talking, "--image-path", "saved", "--console-socket", console.path)
+        done = rootless(*words, "c2", stdout=subprocess.DEVNULL)
+        assert (done.returncode, done.stderr) == (0, "")
+        master = console.receive()
+        type_and_read(master, b"three\n", b"got three\r\n")
+        assert rootless.status("c2") == "running"
+        os.close(master)
+
+
+def test_a_restored_terminal_is_relayed_in_the_foreground(rootless, root, talking):
+    with ConsoleSocket(root.tmp / "console") as console:
+        rootless.create("c1", talking, "--console-socket", console.path)
+        master = console.receive()
+        rootless.start("c1")
+        type_and_read(master, b"one\n", b"got one\r\n")
+        assert rootless("checkpoint", "--image-path", "saved", "c1").returncode == 0
+        os.close(master)
+    done = rootless("restore", "--bundle", talking, "--image-path", "saved", "c1", input="two\n")
+    assert done.returncode == 7, done.stderr
+    assert "got two" in done.stdout
+    assert "/dev/pts/0" in done.stdout
+    assert rootless.list() == []
+
+
+def test_a_terminal_needs_a_console_socket_when_nobody_waits(rootless, talking):
+    done = rootless("restore", "--detach", "--bundle", talking, "c1")
+    assert done.returncode == 1
+    assert "cannot allocate tty if the caller will detach without setting console socket" in done.stderr
+
+
+def test_a_container_that_waits_for_its_start_is_not_checkpointed_when_it_is_paused(in_cgroup2, bundle):
+    in_cgroup2.create("c1", bundle)
+    assert in_cgroup2("pause", "c1").returncode == 0
+    done = in_cgroup2("checkpoint", "c1")
+    assert done.returncode == 1
+    assert "container not running: it waits for its start" in done.stderr
 
 
 @pytest.fixture
