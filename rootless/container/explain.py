@@ -6,6 +6,7 @@ from rootless.container.create import plan_for
 from rootless.plan import ops
 from rootless.plan.context import ADAPTED, UNMET
 from rootless.plan.describe import details, sentence
+from rootless.plan.namespaces import FLAGS
 from rootless.plan.network import AUTO
 
 TYPE_CHECKING = False
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _CHAPTERS = (
     # the first operation of each, and what it is about
     (ops.ID_MAP, "Copies of what is mounted on the host"),
+    (ops.TREE, "Copies of what is mounted on the host"),
     (ops.PROC_WRITE, "Namespaces"),
     (ops.PROC_OPEN, "Namespaces"),
     (ops.NON_DUMPABLE, "Namespaces"),
@@ -151,7 +153,11 @@ def _comes_later(chapter: str, shown: str) -> bool:
 
 def _id_maps(plan: Plan) -> Iterator[str]:
     if not plan.maps:
-        yield "Ids: the container has the ids of its caller; no user namespace is made."
+        joined = next((op for op in plan.ops if op.kind is ops.JOIN and op.number("namespace") == FLAGS["user"]), None)
+        if joined:
+            yield f"Ids: the container has the ids of the user namespace {joined.string('path')!s}."
+        else:
+            yield "Ids: the container has the ids of its caller; no user namespace is made."
         yield ""
         return
     yield f"Ids: {plan.maps.source}"

@@ -242,6 +242,19 @@ def test_explain_for_people(box):
     assert max(map(len, text.splitlines())) < 400
 
 
+def test_explain_of_a_joined_user_namespace(box, require_root):
+    """Its ids are not the caller's; sources that root binds are copied before any namespace is joined."""
+    config = base_config("true")
+    config["mounts"].append({"destination": "/data", "type": "bind", "source": "/srv", "options": ["bind"]})
+    new = ("pid", "network", "ipc", "uts", "mount")
+    set_namespaces(config, *new, user="/proc/1/ns/user")
+    write_config(box.path, config)
+    words = [*box.command, "explain", box.path]
+    text = box.user.run(words, check=True, user=0, group=0, env={"XDG_RUNTIME_DIR": ""}).stdout
+    assert "\nIds: the container has the ids of the user namespace /proc/1/ns/user.\n" in text
+    assert text.index("\n  Copies of what is mounted on the host\n") < text.index("\n  Namespaces\n")
+
+
 @pytest.mark.parametrize("how", ["positional", "--bundle", "-b", "here"])
 def test_explain_finds_the_bundle_as_run_does(box, how):
     write_config(box.path, base_config("true"))
