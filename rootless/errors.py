@@ -41,9 +41,11 @@ class RootlessError(Exception):
         code: stable identifier, such as ``RL-CONFIG``; scripts may rely on it.
         status: the exit status of the command.
         document: the file that `where` is in.
+        number: the errno of an operation that the executor could not do; 0 for all else.
     """
 
     document = "config.json"
+    number = 0
 
     def __init__(
         self,

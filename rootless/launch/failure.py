@@ -182,6 +182,7 @@ _SKIP_REASONS = {
     ops.CGROUP_OWNER: "it stays its maker's",
 }
 _MOUNTED_AT = {"/proc": "proc", "/sys": "sysfs"}
+_OOM_SCORE = "process.oomScoreAdj"
 _LIMIT_NAMES = {"mount": "mnt", "network": "net"}
 _SAME_EFFECT = (ops.BECOME, ops.MOUNT, ops.DEVICE_NODE, ops.KEYRING)
 
@@ -208,13 +209,15 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
     if op.kind is ops.EXEC:
         return program.not_executed(op, number, more)
     said = more.decode("utf-8", "replace").strip()
-    return RootlessError(
+    error = RootlessError(
         _as_runc(op, number) + sentence(op),
         cause=f"{call}: {reason}" + (f": {said}" if said else ""),
         where=op.where,
         fix=_fix(op, call, number),
         code="RL-" + op.kind.name.upper().replace("_", "-"),
     )
+    error.number = number
+    return error
 
 
 def _as_runc(op: Op, number: int) -> str:
@@ -251,7 +254,11 @@ def _raise_namespaces(flags: int) -> str:
 def skipped(op: Op | None, call: str, number: int) -> None:
     """Log an operation that failed and whose alternative was taken; that one may have the same effect."""
     if op:
-        what = "left out" if op.kind is ops.BIND and not op.alternatives else _SKIP_REASONS.get(op.kind, "left out")
+        what = _SKIP_REASONS.get(op.kind, "left out")
+        if op.kind is ops.BIND and not op.alternatives:
+            what = "left out"
+        elif op.where == _OOM_SCORE:
+            what = "the caller's stays, which only root may lower"
         nothing_asked = op.kind is ops.GROUPS and not op.string("gids")
         tell = log.info if op.kind in _SAME_EFFECT or nothing_asked else log.warning
         tell(f"{sentence(op)}: {call}: {os.strerror(number)}: {what}", where=op.where)

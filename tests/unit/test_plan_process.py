@@ -160,22 +160,21 @@ def test_groups_are_kept_when_an_annotation_says_so():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "own", "caller", "written"),
+    ("wanted", "own", "caller", "tried"),
     [
-        (100, 0, {}, "100"),
-        (0, 0, {}, "0"),
-        (-500, 0, {}, None),
-        (-500, 0, ROOT, "-500"),
-        (100, 200, {}, None),
-        (100, 200, NESTED, None),
+        (100, 0, {}, False),
+        (0, 0, {}, False),
+        (-500, 0, {}, True),
+        (-500, 0, ROOT, False),
+        (100, 200, {}, True),
+        (100, 200, NESTED, True),
     ],
 )
-def test_oom_score(wanted, own, caller, written):
+def test_an_oom_score_that_the_kernel_may_refuse_is_tried(wanted, own, caller, tried):
     plan = plan_for(process(oomScoreAdj=wanted), {"oom_score_adj": own} | caller)
-    assert [op.strings for op in plan.ops if op.where == "process.oomScoreAdj"] == (
-        [("self/oom_score_adj", written)] if written else []
-    )
-    assert ("process.oomScoreAdj" in notes(plan, UNMET)) == (written is None)
+    (op,) = [op for op in plan.ops if op.where == "process.oomScoreAdj"]
+    assert op.strings == ("self/oom_score_adj", str(wanted))
+    assert op.on_error == (ops.ELSE if tried else ops.FAIL)
 
 
 def sysctl(name, value="1", config=None):

@@ -62,7 +62,6 @@ def limited(config):
         {"type": "RLIMIT_NOFILE", "soft": 10**9, "hard": 10**9},
         {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
     ]
-    config["process"]["oomScoreAdj"] = -1000
     config["linux"]["cgroupsPath"] = "/made/for/root"
     config["linux"]["resources"] = {
         "devices": [{"allow": False, "access": "rwm"}],
@@ -116,7 +115,6 @@ WANTED = {
         "linux.cgroupsPath",
         "linux.resources",
         "linux.resources.devices",
-        "process.oomScoreAdj",
         "process.rlimits[0]",
     },
     strange: {

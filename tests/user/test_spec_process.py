@@ -295,9 +295,17 @@ def test_an_oom_score_below_the_callers_own_stays(box):
     done = box.run(config, "cat /proc/self/oom_score_adj", check=True)
     assert done.stdout == "200\n"
     assert done.stderr == (
-        "rootless: warning: the OOM score stays at 200: only root may lower it to -500 "
-        "(config.json: process.oomScoreAdj)\n"
+        "rootless: warning: write -500 to /proc/self/oom_score_adj: write: Permission denied: "
+        "the caller's stays, which only root may lower (config.json: process.oomScoreAdj)\n"
     )
+
+
+def test_an_oom_score_that_the_caller_has_raised_is_lowered(either):
+    """As containerd's shims raise theirs: the kernel allows a process without rights what it had before, proc(5)."""
+    config = config_with_maps(either.user)
+    config["process"]["oomScoreAdj"] = 100
+    either.command[:0] = ["choom", "--adjust", "200", "--"]
+    assert either.lines(config, "cat /proc/self/oom_score_adj") == ["100"]
 
 
 def test_without_an_oom_score_it_is_the_callers(either):
