@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Self
 
-    Note = Callable[[str, list[str], bool], None]
-    """Gets a directory, those above it that are made for it, and whether it is the container's for certain."""
+    Note = Callable[[str, list[str], str], None]
+    """Gets a directory, those above it that are made for it, and whose it is: OWN, PERHAPS or KEPT."""
+
+OWN = "own"
+PERHAPS = "perhaps"
+"""Nobody has looked yet whether it is another container's."""
+KEPT = "kept"
+"""It was there before the container, and stays."""
 
 PATIENCE = 10.0
 """Seconds for the kernel to do what it has been told: stop or end processes that wait for a disk, for one."""
@@ -108,14 +114,19 @@ class Group:
 
     def processes(self) -> list[int]:
         """Return the ids of the processes in it and in all that is below."""
-        found = {int(line) for line in self.read("cgroup.procs").split()} - {0}
-        for name in self._below():
+        texts = [self.read("cgroup.procs")]
+        for directory, name in _below(self.fd):
             try:
-                with Group(f"{self.path}/{name}") as other:
-                    found.update(other.processes())
+                fd = posix.open(f"{name}/cgroup.procs", posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=directory)
             except OSError:
                 continue  # it has gone
-        return sorted(found)
+            try:
+                texts.append(_whole(fd))
+            except OSError:
+                continue
+            finally:
+                posix.close(fd)
+        return sorted({int(line) for text in texts for line in text.split()} - {0})
 
     def freeze(self) -> None:
         """Let its processes stand still, and return when they do.
@@ -190,24 +201,25 @@ class Group:
         """
         if _rmdir(self.path):
             return
-        self.kill()
-        self.wait("populated", 0)
-        for name in self._below():
-            try:
-                with Group(f"{self.path}/{name}") as other:
-                    other.remove()
-            except FileNotFoundError:
-                continue
+        self.empty()
         deadline = time.monotonic() + PATIENCE
         while not _rmdir(self.path):
             # its last process is not quite out of it
             if time.monotonic() > deadline:
                 raise OSError(errno.EBUSY, "it is busy", self.path)
-            self.kill()
             time.sleep(_LOOK_AGAIN)
+            self.empty()
 
-    def _below(self) -> Iterator[str]:
-        return (name for name in self.files() if _is_directory(f"{self.path}/{name}"))
+    def empty(self) -> None:
+        """End what is in it, and remove what is below, as far as that is not busy.
+
+        Raises:
+            OSError: it may not be removed.
+        """
+        self.kill()
+        self.wait("populated", 0)
+        for directory, name in _below(self.fd, deepest_first=True):
+            _rmdir(name, dir_fd=directory)
 
     def _order(self, file: str, value: str, verb: str) -> None:
         try:
@@ -266,6 +278,18 @@ def remove(path: str, *, empty_only: bool = False) -> None:
         group.remove()
 
 
+def empty(path: str) -> None:
+    """End what is in a cgroup and remove what is below, but not itself.
+
+    Raises:
+        OSError: something stays.
+    """
+    group = opened(path)
+    if group:
+        with group:
+            group.empty()
+
+
 def make_anew(base: str, name: str, note: Note) -> str:
     """Make a cgroup below `base` under a name of its own that begins with `name`; return its directory.
 
@@ -274,7 +298,7 @@ def make_anew(base: str, name: str, note: Note) -> str:
     """
     while True:
         path = f"{base}/{name}.{int.from_bytes(posix.urandom(_TOKEN), 'little'):08x}"
-        note(path, [], True)  # noqa: FBT003 - of Note
+        note(path, [], OWN)
         try:
             posix.mkdir(path, 0o755)
         except FileExistsError:
@@ -321,10 +345,66 @@ def _whole(fd: int) -> str:
     return text.decode()
 
 
-def _rmdir(path: str) -> bool:
+def _below(top: int, *, deepest_first: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield the cgroups below one, each as a descriptor of what it is in, good until the next, and its name.
+
+    A container nests them as deep as it likes: there is one descriptor at a time, and no path grows with the depth.
+    """
+    fd = posix.open(".", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=top)
+    way: list[str] = []
+    pending = [_directories(fd)]
+    try:
+        while pending:
+            if pending[-1]:
+                name = pending[-1].pop()
+                if not deepest_first:
+                    yield fd, name
+                entered = _enter(fd, name)
+                if entered >= 0:
+                    posix.close(fd)
+                    fd = entered
+                    way.append(name)
+                    pending.append(_directories(fd))
+                elif deepest_first:
+                    yield fd, name
+                continue
+            pending.pop()
+            if way:
+                above = _enter(fd, "..")
+                if above < 0:
+                    return  # it has gone, with all that it was in
+                posix.close(fd)
+                fd = above
+                name = way.pop()
+                if deepest_first:
+                    yield fd, name
+    finally:
+        posix.close(fd)
+
+
+def _enter(directory: int, name: str) -> int:
+    try:
+        return posix.open(name, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=directory)
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        return -1
+
+
+def _directories(fd: int) -> list[str]:
+    try:
+        with posix.scandir(fd) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        return []
+
+
+def _rmdir(path: str, dir_fd: int | None = None) -> bool:
     """Remove a directory; return whether it has gone."""
     try:
-        posix.rmdir(path)
+        posix.rmdir(path, dir_fd=dir_fd)
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError as error:
@@ -332,13 +412,6 @@ def _rmdir(path: str) -> bool:
             raise
         return False
     return True
-
-
-def _is_directory(path: str) -> bool:
-    try:
-        return posix.stat(path).st_mode & 0o170000 == 0o040000  # noqa: PLR2004 - S_IFMT and S_IFDIR
-    except OSError:
-        return False
 
 
 def _kill(pid: int) -> None:
