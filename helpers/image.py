@@ -34,7 +34,7 @@ KNOWN = f"{COMMON} container.verbs"
 FROZEN = "__main__ cli.cgroups container.cgroups cgroup.group"
 IMPORTED = {
     "create": MADE,
-    "run": f"{MADE} container.foreground container.run",
+    "run": f"{MADE} container.foreground container.run container.give_back",
     "exec": f"{COMMON} bundle.check container.console container.foreground container.confine container.execute",
     "start": f"{KNOWN} launch.protocol",
     "kill": f"{KNOWN} container.members cgroup.group",

@@ -6,7 +6,7 @@ import errno
 import posix
 
 from rootless import paths
-from rootless.cgroup.group import Group, make_anew, make_parents, missing_parents, opened
+from rootless.cgroup.group import KEPT, OWN, PERHAPS, Group, make_anew, make_parents, missing_parents, opened
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.host.cgroups import HYBRID, LEAF, PURE
 from rootless.plan.cgroups import Unmet, check_unified, is_unlimited
@@ -60,8 +60,8 @@ def make(wanted: Cgroup, note: Note) -> tuple[Group, Unmet]:
     except OSError as error:
         raise unmade(error) from None
     missing: dict[str, tuple[str, str]] = {}
-    if wanted.controllers:
-        controllers = wanted.controllers | _COUNTED
+    controllers = wanted.controllers | (_COUNTED if wanted.controllers else set()) | wanted.spare
+    if controllers:
         movable = "" if wanted.managed else wanted.base
         missing = enable(controllers, wanted.top, paths.parent(path), movable)
     group = Group(path)
@@ -74,14 +74,18 @@ def make(wanted: Cgroup, note: Note) -> tuple[Group, Unmet]:
 
 
 def _make_exactly(wanted: Cgroup, note: Note) -> str:
-    """Make it where cgroupsPath says; it may be there already as long as nobody is in it."""
+    """Make it where cgroupsPath says; it may be there already as long as nobody is in it, and stays then."""
     path = wanted.path
     missing = missing_parents(path, wanted.base)
-    note(path, missing, False)  # noqa: FBT003
+    kept = paths.exists(path)
+    if not kept:  # nothing is to be done about one that may be another container's
+        note(path, missing, PERHAPS)
     for _ in range(_ROUNDS):
         try:
             make_parents(missing or missing_parents(path, wanted.base))
+            kept = True
             posix.mkdir(path, 0o755)
+            kept = False
         except FileExistsError:
             try:
                 with Group(path) as group:
@@ -94,7 +98,7 @@ def _make_exactly(wanted: Cgroup, note: Note) -> str:
             continue  # somebody has just removed a parent of it, with another container
         else:
             break
-    note(path, missing, True)  # noqa: FBT003
+    note(path, missing, KEPT if kept else OWN)
     return path
 
 

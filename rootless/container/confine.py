@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from rootless import log
-from rootless.cgroup.group import Group, make_anew
+from rootless.cgroup.group import OWN, PERHAPS, Group, is_frozen, make_anew
 from rootless.container import store
-from rootless.container.give_back import PERHAPS, SURE
 from rootless.container.lifecycle import boot_id
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.paths import normal
+from rootless.paths import exists, normal, parent
 from rootless.plan.cgroups import CGROUPFS, DEVICES_PLACE, PLACE, SYSTEMD, is_unlimited
 
 TYPE_CHECKING = False
@@ -78,7 +77,7 @@ class Confinement:
 
     def _make(self) -> Group:
         wanted = self._wanted
-        if not (wanted.settings or wanted.path):
+        if not (wanted.settings or wanted.path or wanted.spare):
             try:
                 return Group(make_anew(wanted.base, wanted.name, self._note))
             except OSError as error:
@@ -88,7 +87,13 @@ class Confinement:
         from rootless.cgroup.make import make
 
         group, unmet = make(wanted, self._note)
-        _tell(unmet, required=wanted.required)
+        try:
+            if wanted.path:
+                _refuse_frozen(group)
+            _tell(unmet, required=wanted.required)
+        except BaseException:
+            group.close()
+            raise
         return group
 
     def _make_scope(self, pid: int) -> Group:
@@ -96,17 +101,18 @@ class Confinement:
         from rootless.cgroup.make import missing_in, write
         from rootless.plan.cgroups import Unmet
 
-        self._note("", [], sure=False)
+        self._note("", [], PERHAPS)
         path, settings = systemd.start_scope(self._wanted, pid), self._wanted.settings
-        self._note(path, [], sure=True)
+        self._note(path, [], OWN)
         group = Group(path)
+        _refuse_frozen(group)
         unmet = Unmet()
         write(group, settings, missing_in(group, settings, ours=True), unmet)
         _tell(unmet, required=self._wanted.required)
         return group
 
-    def _note(self, path: str, parents: list[str], sure: bool) -> None:  # noqa: FBT001 - of group.Note
-        wanted, certainty = self._wanted, SURE if sure else PERHAPS
+    def _note(self, path: str, parents: list[str], certainty: str) -> None:
+        wanted = self._wanted
         lines = (boot_id(), wanted.manager, certainty, wanted.unit, wanted.user_manager, path, *parents)
         self._entry.note_cgroup("\n".join(lines))
 
@@ -135,6 +141,26 @@ def _refuse_anothers(wanted: Cgroup, entry: Entry) -> None:
                 fix=f"rootless delete {container_id}, or name another",
                 code="RL-CGROUP",
             )
+
+
+def _refuse_frozen(group: Group) -> None:
+    """Refuse a cgroup in which no process would run, not even the one that makes the container.
+
+    Raises:
+        RootlessError: `RL-CGROUP`, with which one is frozen.
+    """
+    if group.fields("cgroup.events").get("frozen") != 1:
+        return
+    frozen = group.path
+    while not is_frozen(frozen) and len(frozen) > 1:
+        frozen = parent(frozen)
+    raise RootlessError(
+        f"cannot use the cgroup {group.path}",
+        cause="it is frozen" if frozen == group.path else f"{frozen} above it is frozen",
+        where="linux.cgroupsPath",
+        fix=f"resume the container that it is of (rootless resume), or echo 0 >{frozen}/cgroup.freeze",
+        code="RL-CGROUP",
+    )
 
 
 def _tell(unmet: Unmet, *, required: bool) -> None:
@@ -182,7 +208,18 @@ def join(state: dict[str, Any], below: str = "") -> Group | None:
             fix="leave --cgroup out",
             code="RL-CGROUP",
         )
+    if ".." in below.split("/"):
+        raise RootlessError(
+            f"--cgroup {below}",
+            cause="it may lead out of the container's cgroup",
+            fix="name one below it, without ..",
+            code="RL-CGROUP",
+        )
     path = state["cgroup"] + normal("/" + below).rstrip("/")
+    if not below and not exists(path):
+        from rootless.host.cgroups import directory_of
+
+        path = directory_of(state["pid"]) or path  # somebody has moved its processes, and removed it
     try:
         group = Group(path)
         if below or not group.read("cgroup.subtree_control").strip():

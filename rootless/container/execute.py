@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 
 from rootless import interruption, log, paths
@@ -88,19 +89,11 @@ def _run(options: Options, plan: Plan, first: int, state: dict[str, Any]) -> int
     """
     from rootless.container.foreground import catch_signals, prepare_terminal
 
-    def note_process(pid: int) -> None:
-        if plan.group:
-            from rootless.launch import resctrl
-
-            resctrl.enter_existing(plan.group, pid)
-
     receiver = _pidfd_receiver(options.pidfd_socket) if options.pidfd_socket else None
     cgroup = _cgroup(options, state) if "cgroup" in state or options.cgroup else None
     console = Console.for_run(options, plan)
     try:
-        fd = cgroup.fd if cgroup else -1
-        launch = Launch(plan, console=console.passed, process=first, cgroup=fd, keep=options.preserve_fds)
-        launch.until_ready(note_process)
+        launch = _begin(options, plan, first, console, cgroup)
         try:
             if _has_ended(first):
                 # whoever ended the container may not have seen this process
@@ -126,6 +119,41 @@ def _run(options: Options, plan: Plan, first: int, state: dict[str, Any]) -> int
         console.close()
         if cgroup:
             cgroup.close()
+
+
+def _begin(options: Options, plan: Plan, first: int, console: Console, cgroup: Group | None) -> Launch:
+    """Return the process when only its program is missing; in the caller's cgroup where it may not leave that.
+
+    Raises:
+        RootlessError: it cannot be made.
+    """
+
+    def note_process(pid: int) -> None:
+        if plan.group:
+            from rootless.launch import resctrl
+
+            resctrl.enter_existing(plan.group, pid)
+
+    def begin(fd: int) -> Launch:
+        launch = Launch(plan, console=console.passed, process=first, cgroup=fd, keep=options.preserve_fds)
+        launch.until_ready(note_process)
+        return launch
+
+    try:
+        return begin(cgroup.fd if cgroup else -1)
+    except RootlessError as error:
+        if not cgroup or options.cgroup or not _is_out_of_reach(error):
+            raise
+        log.warning(
+            f"the process stays in the caller's cgroup: it may not move into {cgroup.path}",
+            fix="call exec from where the container was created, if the container's limits are to hold",
+        )
+    return begin(-1)
+
+
+def _is_out_of_reach(error: RootlessError) -> bool:
+    """Whether the caller may not put a process into a cgroup from its own (cgroup-v2.rst, "Delegation Containment")."""
+    return error.code == "RL-FORK" and error.number == errno.EACCES
 
 
 def _attend(launch: Launch, console: Console, signals: int) -> int:

@@ -1,6 +1,6 @@
 """The end of a container's cgroup, of which its directory holds a note.
 
-boot id, manager, certainty, unit of systemd, runtime directory of its user, path, parents: one a line
+boot id, manager, certainty (cgroup/group.py), unit of systemd, runtime directory of its user, path, parents: one a line
 """
 
 from __future__ import annotations
@@ -8,13 +8,10 @@ from __future__ import annotations
 import errno
 from time import monotonic, sleep
 
-from rootless.cgroup.group import end_all, remove, remove_parents
+from rootless.cgroup.group import KEPT, OWN, PERHAPS, empty, end_all, remove, remove_parents
 from rootless.container.lifecycle import boot_id
 from rootless.paths import exists
 
-SURE = "own"
-PERHAPS = "perhaps"
-"""Nobody has looked yet whether it is another container's."""
 _NOTE_LINES = 6
 _SHORT = 0.5
 _LOOK_AGAIN = 0.01
@@ -34,14 +31,16 @@ def give_back(note: str) -> None:
         return
     _, _, certainty, unit, user_manager, path, *parents = lines
     # what is not certain is somebody else's, or it ends with the process that it was made around
-    if unit and certainty == SURE:
+    if unit and certainty == OWN:
         from rootless.cgroup import systemd
 
         # by systemd, which would not notice that there is none any more
         end_all(path)
         if not systemd.stop_scope(unit, user_manager):
             _leave_time(path)
-    if path:
+    if certainty == KEPT:
+        empty(path)
+    elif path:
         _remove(path, empty_only=certainty == PERHAPS)
         remove_parents(parents)
 

@@ -56,11 +56,12 @@ class Cgroup:
         properties: of SYSTEMD: what annotations add to the unit's own.
         container: the container's id.
         required: a limit that cannot be enforced is an error.
+        spare: of CGROUPFS: controllers that no setting needs and that can be handed on all the same.
     """
 
     __slots__ = (
         "base", "container", "device_rules", "frozen", "managed", "manager", "name", "path", "properties", "required",
-        "resources", "settings", "slice", "top", "unit", "user_manager",
+        "resources", "settings", "slice", "spare", "top", "unit", "user_manager",
     )  # fmt: skip
 
     def __init__(self, manager: str, context: Context) -> None:
@@ -80,6 +81,7 @@ class Cgroup:
         self.properties: list[Property] = []
         self.container = context.options.container
         self.required = context.options.require_limits
+        self.spare: frozenset[str] = frozenset()
 
     @property
     def controllers(self) -> set[str]:
@@ -170,7 +172,11 @@ def decide(context: Context) -> Cgroup | None:
     if made:
         context.in_own_cgroup = owner(context)
     elif context.linux.get("cgroupsPath"):
-        context.adapted("linux.cgroupsPath", f"the container stays in its caller's cgroup: {reason}")
+        text = f"the container stays in its caller's cgroup: {reason}"
+        if unmet:
+            context.adapted("linux.cgroupsPath", text)  # the warning about limits says why
+        else:
+            context.unmet("linux.cgroupsPath", text, fix)
     if unmet and context.options.require_limits:
         raise unmet.error()
     if unmet:
@@ -289,6 +295,9 @@ def _choose_directory(context: Context, made: Cgroup) -> None:
     made.base, made.top = there.base, there.top
     # whoever says where is to be obeyed: such a unit may have been left to its processes, which only systemd knows
     made.managed = there.managed and not path and context.options.cgroup_manager != CGROUPFS
+    if not there.managed:
+        # what the container does not need now, `update` may want, or the container itself for what it divides
+        made.spare = there.controllers if path else there.controllers - there.enabled
     unit = _unit_of(context)
     if unit:
         path = "-".join(unit[1:]) + ".scope"
@@ -304,6 +313,8 @@ def _choose_directory(context: Context, made: Cgroup) -> None:
         made.path = there.base + inside
         if path.startswith("/"):
             context.adapted("linux.cgroupsPath", f"it is taken as below your own cgroup: {there.path(made.path)}")
+    else:
+        context.unmet("linux.cgroupsPath", f"{path} is no cgroup of a container: it gets one below your own")
 
 
 def _leave_out_what_is_not_there(context: Context, made: Cgroup, unmet: Unmet) -> None:

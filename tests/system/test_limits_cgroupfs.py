@@ -163,3 +163,41 @@ def test_out_of_memory_is_an_event(guest):
     assert stats["memory"]["usage"]["limit"] == 16 * MIB
     assert 0 < stats["memory"]["usage"]["usage"] <= 16 * MIB
     assert stats["pids"]["current"] > 0
+
+
+def test_every_container_has_the_controllers_that_its_caller_can_hand_on(guest):
+    """Without any limit: it is counted what it uses, it can divide that, and a later update needs no other cgroup."""
+    bundle = guest.bundle("sleep 1000")
+    told = guest(
+        DIRECTORY
+        + f"rootless --cgroup-manager cgroupfs run --detach --bundle {bundle} c1\n"
+        + "d=$(dir c1); cat $d/cgroup.controllers; cat $d/memory.current $d/pids.current\n"
+        + "rootless update --pids-limit 7 c1; cat $d/pids.max; rootless delete --force c1"
+    ).splitlines()
+    assert {"cpu", "io", "memory", "pids"} <= set(told[0].split())
+    assert int(told[1]) > 0
+    assert told[2:] == ["1", "7"]
+
+
+SERVICE = """
+install -d -m 700 -o tester -g tester /run/batch
+cat >/run/batch/job <<'END'
+set -e
+export PATH=/home/tester/.local/bin:$PATH
+rootless run --detach --bundle "$1" c1 >/dev/null
+pid=$(rootless state c1 | sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p')
+cd "/sys/fs/cgroup$(cut -d: -f3 /proc/$pid/cgroup)"
+cat cgroup.controllers pids.current
+rootless delete --force c1
+END
+systemd-run --quiet --wait --pipe --uid tester --property Delegate=yes --setenv XDG_RUNTIME_DIR=/run/batch \\
+    sh /run/batch/job BUNDLE
+"""
+
+
+def test_a_cgroup_that_is_the_callers_to_divide_is_divided_without_being_asked(guest):
+    """That of a service, which systemd has left to it."""
+    script = SERVICE.replace("BUNDLE", guest.bundle("sleep 1000"))
+    told = guest.machine.run(script, root=True, check=True).stdout.splitlines()
+    assert {"cpu", "io", "memory", "pids"} <= set(told[0].split())
+    assert told[1] == "1"

@@ -151,7 +151,27 @@ def test_a_path_is_taken_as_it_is_or_below_the_own_cgroup(path, expected):
 
 
 def test_a_path_of_nothing_is_no_path():
-    assert plan_for(limited("/"), delegated()).cgroup.path == ""
+    plan = plan_for(limited("/"), delegated())
+    assert plan.cgroup.path == ""
+    assert "/ is no cgroup of a container" in notes(plan, UNMET)["linux.cgroupsPath"]
+
+
+def test_a_path_that_cannot_be_had_is_a_warning():
+    config = base_config()
+    config["linux"]["cgroupsPath"] = "/docker/abc"
+    plan = plan_for(config, nothing())
+    assert "stays in its caller's cgroup: " in notes(plan, UNMET)["linux.cgroupsPath"]
+
+
+def test_all_controllers_are_handed_on_where_the_cgroup_is_the_callers_to_divide():
+    config = base_config()
+    there = delegated(enabled=frozenset({"pids"}))
+    available = there["cgroups"].controllers
+    assert plan_for(config, there).cgroup.spare == available - {"pids"}
+    assert plan_for(config, delegated(enabled=available)).cgroup.spare == frozenset()
+    assert plan_for(config, delegated(managed=True)).cgroup.spare == frozenset()
+    config["linux"]["cgroupsPath"] = "a/b"
+    assert plan_for(config, delegated(enabled=available)).cgroup.spare == available, "what a has, nobody knows yet"
 
 
 def test_a_path_above_is_not_rearranged():
