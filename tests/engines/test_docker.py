@@ -155,6 +155,24 @@ def test_checkpoint(docker, need):
     until(lambda: left(docker) == [], "nothing is left")
 
 
+def test_checkpoint_of_a_terminal(docker, need):
+    need("criu")
+    docker("run", "--detach", *RUN[2:], "-it", "--name=kept", IMAGE, "sh", check=True)
+    with Typewriter(docker, docker.argv("attach", "kept")) as terminal:
+        terminal.type(b"A=41; echo is-$((A+1))\n")
+        terminal.until(b"is-42")
+        docker("checkpoint", "create", "kept", "last", check=True)
+    until(lambda: status(docker, "kept") == "exited", "it ends with its checkpoint")
+
+    until(lambda: starts_from(docker, "last", "kept"), "it starts again")
+
+    with Typewriter(docker, docker.argv("attach", "kept")) as terminal:
+        terminal.type(b"echo is-$((A+2)); exit 5\n")
+        terminal.until(b"is-43")
+        terminal.ends(5)
+    docker("rm", "--force", "kept", check=True)
+
+
 def starts_from(docker, checkpoint, name):
     """Whether a container starts from a checkpoint; not while containerd still has what dockerd made it from."""
     done = docker("start", f"--checkpoint={checkpoint}", name)
