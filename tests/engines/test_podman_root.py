@@ -44,6 +44,23 @@ def test_pause_and_unpause(root_podman, running):
     assert root_podman("exec", running, "true").returncode == 0
 
 
+def test_checkpoint_and_restore(root_podman, need):
+    need("criu")
+    script = "trap 'exit 9' TERM; i=0; while :; do i=$((i+1)); echo up $i; sleep 0.1; done"
+    name = root_podman.detach("kept", command=("sh", "-c", script))
+    until(lambda: "up 3" in root_podman.out("logs", name), "it counts")
+
+    root_podman("container", "checkpoint", name, check=True)
+    assert root_podman.inspect(name, ".State.Checkpointed") == "true"
+    before = len(root_podman.out("logs", name).splitlines())
+    root_podman("container", "restore", name, check=True)
+
+    until(lambda: f"up {before + 3}" in root_podman.out("logs", name).splitlines(), "it goes on where it was")
+    root_podman("stop", name, check=True)
+    assert root_podman.inspect(name, ".State.ExitCode") == "9"
+    root_podman("rm", name, check=True)
+
+
 @pytest.mark.parametrize("first", [1, 100000])
 def test_a_user_namespace_of_other_ids(first, root_podman, podman_in_cgroup2):
     """Its root may not reach what its caller binds into it, such as /etc/hosts."""
