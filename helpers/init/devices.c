@@ -23,9 +23,9 @@ static bool is_device(const struct stat *st, const struct op *op)
 int op_device_bind(const struct op *op)
 {
     struct stat st;
-    int target, result, source = sys_open_tree(AT_FDCWD, text(op, 0), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    int target, result, source = private_copy(text(op, 0), &st);
 
-    if (source < 0 || fstat(source, &st) < 0)
+    if (source < 0)
         return failed("open_tree");
     if (!is_device(&st, op))
         return failed_with("open_tree", ENODEV);

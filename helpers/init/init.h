@@ -6,6 +6,7 @@
 
 #include "plan.h"
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 struct init {
@@ -103,6 +104,7 @@ enum mount_flag { /* how rootless/plan/ops.py says it in the numbers of MOUNT, B
 };
 int apply(int mount_fd, const struct op *op);
 int attach(int mount_fd, int target_fd);
+int private_copy(const char *path, struct stat *st);
 
 /* idmap.c */
 int map_ids(int mount_fd, const struct op *op);

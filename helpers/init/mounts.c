@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -291,13 +292,22 @@ static int empty_directory(void)
     return self.mask_fd;
 }
 
+/* A copy of the mount of a file of the host's; nothing that happens to the host's mount reaches it, and criu restores
+ * only mounts whose peers are in the container. */
+int private_copy(const char *path, struct stat *st)
+{
+    int fd = sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+    return fd < 0 || fstat(fd, st) < 0 || set_attributes(fd, false, 0, 0, MS_PRIVATE) < 0 ? -1 : fd;
+}
+
 /* The host's /dev/null covers a file, and only if it is that (CVE-2025-31133). */
 static int host_null(void)
 {
     struct stat st;
-    int fd = sys_open_tree(AT_FDCWD, "/dev/null", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    int fd = private_copy("/dev/null", &st);
 
-    if (fd < 0 || fstat(fd, &st) < 0)
+    if (fd < 0)
         return -1;
     if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3)) {
         close(fd);
@@ -370,9 +380,99 @@ int op_pivot(const struct op *op)
     return chdir("/") < 0 ? failed("chdir") : 0;
 }
 
+/* The text of a mount point in /proc/PID/mountinfo, where a space, for one, is \\040. */
+static void unescape(char *text)
+{
+    char *end = text;
+
+    for (const char *c = text; *c; c++)
+        if (c[0] == '\\' && c[1] && c[2] && c[3]) {
+            *end++ = (char)((c[1] - '0') << 6 | (c[2] - '0') << 3 | (c[3] - '0'));
+            c += 3;
+        } else {
+            *end++ = *c;
+        }
+    *end = '\0';
+}
+
+static int cover(const char *point)
+{
+    int fs = sys_fsopen("tmpfs", FSOPEN_CLOEXEC), mount_fd, result;
+
+    if (fs < 0 || sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
+        return -1;
+    mount_fd = sys_fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
+    close(fs);
+    if (mount_fd < 0)
+        return -1;
+    result = sys_move_mount(mount_fd, "", AT_FDCWD, point, MOVE_MOUNT_F_EMPTY_PATH);
+    close(mount_fd);
+    return result;
+}
+
+/* One line of /proc/self/mountinfo: a proc or sysfs that is not below `root` is covered. Unmounted, it could go on the
+ * host as well, where its parent is shared. */
+static int hide_state(char *line, const char *root)
+{
+    struct mount_attr private = {.propagation = MS_PRIVATE};
+    char *point = line, *kind = strstr(line, " - "), *end;
+    size_t length = strlen(root);
+
+    for (int field = 0; field < 4 && point; field++) {
+        point = strchr(point, ' ');
+        point += point != NULL;
+    }
+    end = point ? strchr(point, ' ') : NULL;
+    if (!kind || !end || (strncmp(kind, " - proc ", 8) != 0 && strncmp(kind, " - sysfs ", 9) != 0))
+        return 0;
+    *end = '\0';
+    unescape(point);
+    if (strncmp(point, root, length) == 0 && (point[length] == '/' || point[length] == '\0'))
+        return 0;
+    /* what is covered itself cannot be named, and has no need to be */
+    if (sys_mount_setattr(AT_FDCWD, point, 0, &private) < 0 || cover(point) < 0)
+        return errno == ENOENT || errno == EINVAL || errno == ENOTDIR ? 0 : -1;
+    return 0;
+}
+
+/* The old root stays in the namespace below the new one. As long as a whole proc or sysfs is mounted there, the kernel lets
+ * a user namespace in the container mount one with nothing masked (mount_too_revealing(), CVE-2019-19921's family). */
+static int hide_old_root(void)
+{
+    static char text[1 << 20];
+    char root[PATH_MAX], link[sizeof "self/fd/2147483647"], number[12];
+    ssize_t n = 0;
+    size_t length = 0;
+    int fd;
+
+    strcpy(link, "self/fd/");
+    strcat(link, write_number(number + sizeof number, (unsigned)self.root_fd, 10));
+    n = readlinkat(self.proc_fd, link, root, sizeof root - 1);
+    if (n < 0)
+        return failed("readlink");
+    root[n] = '\0';
+    fd = openat(self.proc_fd, "self/mountinfo", O_RDONLY | O_CLOEXEC);
+    while (fd >= 0 && length < sizeof text - 1 && (n = read(fd, text + length, sizeof text - 1 - length)) > 0)
+        length += (size_t)n;
+    if (fd < 0 || n < 0)
+        return failed("read");
+    close(fd);
+    if (n > 0)
+        return failed_with("read", E2BIG);
+    text[length] = '\0';
+    for (char *rest, *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        if (hide_state(line, root) < 0)
+            return failed("move_mount");
+    return 0;
+}
+
 /* Number: move the root over the old one, so that leaving the chroot leads nowhere. */
 int op_chroot(const struct op *op)
 {
+    int result = op->n[0] ? hide_old_root() : 0;
+
+    if (result < 0)
+        return result;
     if (fchdir(self.root_fd) < 0)
         return failed("fchdir");
     if (op->n[0] && sys_move_mount(self.root_fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
