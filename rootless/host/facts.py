@@ -23,6 +23,8 @@ CAP_SETGID = 6
 CAP_SETUID = 7
 CAP_SYS_ADMIN = 21
 CAP_SYS_RESOURCE = 24
+_TYPE, _BLOCK = 0o170000, 0o060000
+"""Of st_mode, inode(7)."""
 ALL_IDS: IdMap = (0, 0, 4294967295)
 
 
@@ -51,6 +53,8 @@ class Facts:
         cgroups: the caller's own cgroup, and what is delegated to it; None when nothing is.
         user_manager: the runtime directory of the user whose systemd manager can be asked; empty where there is none.
         network: what there is to give a container a network with; read when a caller asks for one.
+        device_path: a function of a path, a type, a major and a minor number; it returns where the host has the device:
+            that path, or the kernel's name in /dev.
     """
 
     def __init__(self, **known: object) -> None:
@@ -80,6 +84,7 @@ class Facts:
         self.cgroups: Cgroups | None = None
         self.user_manager = ""
         self.network: HostNetwork | None = None
+        self.device_path: Callable[[str, int, int, int], str] = lambda path, *_: path
         for name, value in known.items():
             if not hasattr(self, name):
                 raise AttributeError(name)
@@ -206,6 +211,20 @@ def _user_manager(facts: Facts) -> str:
     return cgroups.user_manager(facts.uid, facts.uid_map)
 
 
+def _device_path(_: Facts) -> Callable[[str, int, int, int], str]:
+    def find(path: str, kind: int, major: int, minor: int) -> str:
+        try:
+            there = posix.stat(path)
+            if there.st_rdev == posix.makedev(major, minor) and there.st_mode & _TYPE == kind:
+                return path
+        except (OSError, OverflowError):
+            pass
+        events = text_of(f"/sys/dev/{'block' if kind == _BLOCK else 'char'}/{major}:{minor}/uevent").splitlines()
+        return next((f"/dev/{line.removeprefix('DEVNAME=')}" for line in events if line.startswith("DEVNAME=")), path)
+
+    return find
+
+
 def _network(_: Facts) -> HostNetwork:
     from rootless.host import network
 
@@ -219,4 +238,5 @@ _RARE: dict[str, Callable[[Facts], object]] = {
     "cgroups": _cgroups,
     "user_manager": _user_manager,
     "network": _network,
+    "device_path": _device_path,
 }

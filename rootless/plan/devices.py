@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import stat
 
+from rootless.paths import normal
 from rootless.plan import ops
 from rootless.plan.ops import Op
 
@@ -38,9 +39,15 @@ _DEFAULT_MODE = 0o666
 
 def devices(context: Context) -> list[Op]:
     """Return the operations for linux.devices, the default devices and the default links."""
-    listed = {
-        device["path"]: (device, f"linux.devices[{i}]") for i, device in enumerate(context.linux.get("devices") or ())
-    }
+    own = {*_LINKS, *(["/dev/console"] if context.process.get("terminal") else [])}
+    listed = {}
+    for index, device in enumerate(context.linux.get("devices") or ()):
+        path = normal("/" + device["path"].lstrip("/"))
+        if path in own:
+            # podman and ctr list every device of the host; its /dev/ptmx would lead to the host's terminals
+            context.adapted(f"linux.devices[{index}]", f"left out: {path} is the container's own")
+        else:
+            listed[path] = (device, f"linux.devices[{index}]")
     plan: list[Op] = []
     for path, (major, minor) in _DEFAULT.items():
         if path not in listed:
@@ -77,12 +84,14 @@ def _device(context: Context, device: dict[str, Any], where: str) -> list[Op]:
     )
     if kind == stat.S_IFIFO:
         return [node]
-    bound = Op(ops.DEVICE_BIND, kind, major, minor, path, path, where=where)
+    source = path if path in _DEFAULT else context.facts.device_path(path, kind, major, minor)
+    bound = Op(ops.DEVICE_BIND, kind, major, minor, source, path, where=where)
     if not context.in_user_namespace:
         node.on_error, node.alternatives = ops.ELSE, 1
         return [node, bound]
     if where:
         context.adapted(
-            where, f"{path} of the host is bound, with the host's owner and mode: mknod is refused in a user namespace"
+            where,
+            f"{source} of the host is bound, with the host's owner and mode: mknod is refused in a user namespace",
         )
     return [bound]

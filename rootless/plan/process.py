@@ -45,6 +45,8 @@ _SYSCTL_OWNERS = (
     ("kernel/hostname", "uts"),
     ("user/", "user"),
 )
+_NAMES = {"kernel/hostname": ops.HOSTNAME, "kernel/domainname": ops.DOMAINNAME}
+"""Settings that have a system call of their own."""
 
 
 def choose_user(context: Context) -> None:
@@ -108,6 +110,9 @@ def _sysctl(context: Context, name: str, value: str) -> Op:
         fix = f'add {{"type": "{owner}"}} to linux.namespaces'
     if cause:
         raise RootlessError(f"cannot set {name}", cause=cause, where=where, fix=fix, code=code)
+    if path in _NAMES:
+        # whatever is mounted over /proc/sys or is read-only there
+        return Op(_NAMES[path], value.partition("\n")[0], where=where)
     if path == "net/ipv4/ping_group_range":
         value = _existing_groups(context, value, where)
     return Op(ops.PROC_WRITE, f"sys/{path}", value, where=where)

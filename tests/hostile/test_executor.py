@@ -21,11 +21,23 @@ from rootless.launch.failure import explained
 from rootless.launch.protocol import FAILED
 from rootless.plan import ops
 from rootless.plan.encode import encode
+from rootless.plan.namespaces import FLAGS
 from rootless.plan.ops import Op
 from tests.user.boxes import add_mount, as_real_root, make_volume, mount_table
 from tests.user.bundles import base_config, own, write_config
 from tests.user.containers import PATIENCE
-from tests.user.executor import NOTHING, Executor, as_user, failure, in_user_namespace, make_root, output, rooted
+from tests.user.executor import (
+    MS_BIND,
+    NOTHING,
+    Executor,
+    as_user,
+    failure,
+    in_user_namespace,
+    make_root,
+    mount_here,
+    output,
+    rooted,
+)
 
 ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
 REFUSE = struct.pack("=HBBI", 0x06, 0, 0, 0x50000 | errno.EPERM)
@@ -224,6 +236,18 @@ def test_a_passwd_that_shrinks_while_it_is_read_is_no_crash(user):
     finally:
         over.set()
         racer.join()
+
+
+def test_a_setting_that_is_another_file_is_not_written(user):
+    """By a mount over it in the caller's /proc (CVE-2025-52881)."""
+    write = Op(ops.PROC_WRITE, "sys/kernel/domainname", "mine")
+    plan = [Op(ops.UNSHARE, FLAGS["uts"]), write, Op(ops.EXEC, ["/bin/true"], [])]
+
+    def steps():
+        mount_here(("/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname", "none", MS_BIND))
+        return failure(plan)
+
+    assert as_user(user, steps) == ("proc_write", "EXDEV", "open")
 
 
 # --- Depth and number -------------------------------------------------------------------------------------------------

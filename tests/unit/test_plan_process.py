@@ -191,7 +191,6 @@ def sysctl(name, value="1", config=None):
         ("kernel.msgmax", "sys/kernel/msgmax"),
         ("kernel.shm_rmid_forced", "sys/kernel/shm_rmid_forced"),
         ("fs.mqueue.msg_max", "sys/fs/mqueue/msg_max"),
-        ("kernel.domainname", "sys/kernel/domainname"),
         ("user.max_net_namespaces", "sys/user/max_net_namespaces"),
     ],
 )
@@ -199,6 +198,13 @@ def test_sysctl(name, path):
     plan = plan_for(sysctl(name, "7"))
     (op,) = (op for op in plan.ops if op.where == f'linux.sysctl["{name}"]')
     assert op.strings == (path, "7")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("kernel.domainname", ops.DOMAINNAME), ("kernel/hostname", ops.HOSTNAME)])
+def test_a_setting_that_is_a_name_is_set_by_its_own_call(name, kind):
+    plan = plan_for(sysctl(name, "mine\n"))
+    op = next(op for op in plan.ops if op.where == f'linux.sysctl["{name}"]')
+    assert (op.kind, op.strings) == (kind, ("mine",))
 
 
 @pytest.mark.parametrize(

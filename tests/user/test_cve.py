@@ -434,14 +434,15 @@ def test_cve_2025_52881(box):
 
 
 def test_a_single_setting_that_is_another_cve_2025_52881(box):
-    """The same with another file of /proc itself."""
+    """The same with another file of /proc itself: a name is set by its own system call, and no file is written."""
     if not box.options:
         pytest.skip("needs root: in a user namespace each namespace has settings of its own, which no mount covers")
     name = "kernel.domainname"
-    assert box.contained(with_setting(name, "mine"), "cat /proc/sys/kernel/domainname") == ["mine"]
+    look = "cat /proc/sys/kernel/domainname; hostname"
+    plain = box.contained(with_setting(name, "mine"), look)
+    assert plain[0] == "mine"
     on_a_host(box, "mount --bind /proc/sys/kernel/hostname /proc/sys/kernel/domainname")
-    error = box.refused(with_setting(name, "mine"), "hostname")
-    assert "open: Invalid cross-device link (config.json: linux.sysctl" in error
+    assert box.contained(with_setting(name, "mine"), look) == plain
 
 
 @pytest.mark.parametrize("mounted", [True, False], ids=["mounted", "of-the-image"])

@@ -10,6 +10,7 @@ import pytest
 
 from tests.user.boxes import (
     add_mount,
+    as_real_root,
     config_with_maps,
     mount_table,
     set_namespaces,
@@ -86,6 +87,45 @@ def test_devices_are_bound_where_mknod_is_refused(either, require_root):
             assert f'msg="{note}" where="linux.devices[{index}]"' in log.read_text()
 
 
+def test_a_device_with_another_name_is_found_by_its_number(box):
+    config = base_config()
+    config["linux"]["devices"] = [device("/dev/deep/nothing", 1, 3)]
+    assert box.lines(config, "stat -c %t:%T /dev/deep/nothing; echo x >/dev/deep/nothing") == ["1:3"]
+
+
+@pytest.mark.parametrize("caller", ["user", "root"])
+def test_every_device_of_the_host_leaves_the_terminals_to_the_container(box, caller, request):
+    """podman and ctr list all of them for a privileged container."""
+    if caller == "root":
+        request.getfixturevalue("require_root")
+        as_real_root(box)
+    config = base_config()
+    config["linux"]["devices"] = [
+        device("/dev/ptmx", 5, 2),
+        device("/dev/tty", 5, 0),
+        device("/dev/null", 1, 3),
+        device("/dev/stdout", 1, 3),
+    ]
+    lines = box.lines(config, "readlink /dev/ptmx; readlink /dev/stdout; stat -c %t:%T /dev/tty /dev/null; ls /dev/pts")
+    assert lines[:4] == ["pts/ptmx", "/proc/self/fd/1", "5:0", "1:3"]
+    script = "exec 3<>/dev/ptmx; ls /dev/pts"
+    assert box.lines(config, script) == ["0", "ptmx"], "a terminal of the container's own devpts"
+
+
+def test_masks_and_devices_have_no_peers_on_a_host_whose_root_is_shared(box):
+    """systemd shares it; criu restores no mount whose peers are outside the container."""
+    config = base_config("cat", "/proc/self/mountinfo")
+    config["linux"]["maskedPaths"] = ["/proc/keys", "/proc/interrupts", "/sys/firmware"]
+    share = 'mount --make-rshared / && exec "$@"'
+    box.command[:0] = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", share, "sh"]
+    config["mounts"][2]["options"].remove("gid=5")
+    table = mount_table(box.lines(config))
+    assert "/proc/keys" in table
+    assert "/dev/null" in table
+    peers = {point: fields for point, (_, fields, *_) in table.items() if fields}
+    assert peers == {}
+
+
 @pytest.mark.differs("runc", FIFO)
 @pytest.mark.differs("crun", FIFO)
 @pytest.mark.spec("linux.devices[].type p", "linux.devices[].fileMode", "linux.devices[].uid", "linux.devices[].gid")
@@ -106,8 +146,8 @@ def test_the_mode_of_a_fifo_does_not_depend_on_the_callers_umask(box):
     ("asked", "words"),
     [
         (
-            device("/dev/nowhere", 1, 3),
-            "bind the host's device /dev/nowhere (1:3) on /dev/nowhere: open_tree: No such file",
+            device("/dev/nowhere", 240, 77),
+            "bind the host's device /dev/nowhere (240:77) on /dev/nowhere: open_tree: No such file",
         ),
         (device("/dev/null", 1, 5), "bind the host's device /dev/null (1:5) on /dev/null: open_tree: No such device"),
         (
