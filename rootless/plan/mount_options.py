@@ -15,6 +15,8 @@ STRICTATIME = 0x20
 ATIME = 0x70
 """The field of access time modes; relatime is 0 in it. It is cleared as a whole before a mode is set."""
 NODIRATIME = 0x80
+RESTRICTIONS = READONLY | NOSUID | NODEV | NOEXEC
+"""Attributes whose absence among the options of a bind means that they are off."""
 ANY_ATIME = ATIME | NODIRATIME
 """What a user namespace cannot change of a mount that it was given (mount_setattr(2), mount_namespaces(7))."""
 NOSYMFOLLOW = 0x200000
@@ -98,7 +100,7 @@ class MountOptions:
             on, off = _ATTRIBUTES[option]
             self.set, self.clear = self.set & ~off | on, self.clear & ~on | off
         elif option in ("bind", "rbind"):
-            self.bind, self.recursive = True, option == "rbind"
+            self.bind, self.recursive = True, self.recursive or option == "rbind"
         elif option in _NOTHING or not option:
             pass
         elif option in _OPPOSITES:

@@ -17,6 +17,7 @@ from rootless.plan.mount_options import (
     PRIVATE,
     PROPAGATIONS,
     READONLY,
+    RESTRICTIONS,
     SHARED,
     SLAVE,
     MountOptions,
@@ -36,6 +37,12 @@ _LONGEST_PARAMETER = 255
 
 _OWNER = {"sysfs": ("network", "/sys"), "proc": ("pid", "/proc"), "mqueue": ("ipc", "/dev/mqueue")}
 """The namespace that a file system shows, and where the host has it mounted."""
+
+_CGROUP2_OPTIONS = (
+    *("nsdelegate", "favordynmods", "nofavordynmods", "memory_localevents", "memory_recursiveprot"),
+    *("memory_hugetlb_accounting", "pids_localevents"),
+)
+"""cgroup(7), Documentation/admin-guide/cgroup-v2.rst; those of v1 are names of controllers and of hierarchies."""
 
 _NO_LINKS_TO = ("/proc", "/sys", "/dev")
 """Targets that must be what they say: an image that makes one of them a link gets an error (CVE-2023-27561)."""
@@ -340,6 +347,9 @@ def _bind(context: Context, mount: _Mount) -> list[Op]:
     if source == "/sys" and options.recursive and options.set & ~options.set_below & READONLY:
         options.set_below |= READONLY
         context.adapted(mount.where, "what is mounted below /sys is read-only too: the host's cgroups (CVE-2023-25809)")
+    if options.set and not context.in_user_namespace:
+        # as with mount(8): what is said about a bind is said as a whole, and its source may have more
+        options.clear |= RESTRICTIONS & ~options.set
     flags = ops.RECURSIVE if options.recursive else 0
     if mount.target in _NO_LINKS_TO:
         flags |= ops.PLAIN_TARGET
@@ -397,7 +407,11 @@ def _host_bind(host_path: str, mount: _Mount, attributes: int) -> Op:
 def _cgroup(context: Context, mount: _Mount) -> list[Op]:
     """Mount cgroup v2; where the host has v1 or the cgroup namespace is shared, the host's tree is shown, read-only."""
     if context.facts.unified_cgroup and context.may_mount("cgroup"):
-        mount.options.data.clear()  # options of v1, such as the controllers' names
+        data = mount.options.data
+        left = [option for option in data if mount.type == "cgroup" and option not in _CGROUP2_OPTIONS]
+        if left:
+            mount.options.data = [option for option in data if option not in left]
+            context.adapted(mount.where, f"left out: cgroup v2 does not have options of v1 ({','.join(left)})")
         fresh = _new(mount, "cgroup2")
         fresh.on_error, fresh.alternatives = ops.ELSE, 1
         return [fresh, _host_bind("/sys/fs/cgroup", mount, mount.options.set)]

@@ -56,6 +56,77 @@ def test_attributes(options, on, off):
     assert (recursive.set, recursive.clear, recursive.set_below, recursive.clear_below) == (0, 0, on, off)
 
 
+@pytest.mark.parametrize("options", [["bind", "rbind"], ["rbind", "bind"], ["rbind", "ro", "bind"]])
+def test_a_bind_is_recursive_when_one_of_its_options_says_so(options):
+    assert MountOptions(options).recursive
+
+
+RESTRICTIVE = mo.READONLY | mo.NOSUID | mo.NODEV | mo.NOEXEC
+
+
+@pytest.mark.parametrize(
+    ("options", "on", "off"),
+    [
+        (["bind"], 0, 0),
+        (["bind", "rprivate"], 0, 0),
+        (["bind", "rro"], 0, 0),
+        (["bind", "nosuid"], mo.NOSUID, RESTRICTIVE & ~mo.NOSUID),
+        (["rbind", "ro", "nodev"], mo.READONLY | mo.NODEV, mo.NOSUID | mo.NOEXEC),
+        (["bind", "rw"], 0, mo.READONLY),
+    ],
+)
+def test_root_clears_what_the_options_of_a_bind_do_not_name(options, on, off):
+    """As runc and crun: all are said when one is."""
+    config = with_mounts(mount("/data", "bind", *options, source="/srv"))
+    (bound,) = mounts_of(plan_for(config, ROOT), "mounts[4]")
+    assert (bound.number("set"), bound.number("clear")) == (on, off)
+    (bound, *_) = mounts_of(plan_for(config), "mounts[4]")
+    assert bound.number("clear") & ~mo.READONLY == 0, "the host's mount has what a user namespace may not take away"
+
+
+def test_options_of_a_cgroup_mount_are_passed_on():
+    cgroup2 = with_mounts(mount("/sys/fs/cgroup", "cgroup2", "ro", "nsdelegate", "unknown"))
+    cgroup2["linux"]["namespaces"].append({"type": "cgroup"})
+    plan = plan_for(cgroup2, dict(unified_cgroup=True))
+    assert mounts_of(plan, "mounts[4]")[0].string("options") == ["nsdelegate", "unknown"]
+    cgroup2["mounts"][-1] |= {"type": "cgroup", "options": ["ro", "nsdelegate", "name=systemd", "cpu"]}
+    plan = plan_for(cgroup2, dict(unified_cgroup=True))
+    assert mounts_of(plan, "mounts[4]")[0].string("options") == ["nsdelegate"]
+    assert any("left out: cgroup v2 does not have options of v1 (name=systemd,cpu)" in note.text for note in plan.notes)
+
+
+OF_ITS_OWN = ("/dev/ptmx", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr", "//dev/./ptmx")
+
+
+@pytest.mark.parametrize("path", OF_ITS_OWN)
+def test_listed_devices_do_not_replace_the_containers_own_links(path):
+    config = base_config()
+    config["linux"]["devices"] = [{"path": path, "type": "c", "major": 5, "minor": 2}]
+    for caller in ({}, ROOT):
+        plan = plan_for(config, caller)
+        assert not [op for op in plan.ops if op.where == "linux.devices[0]"]
+        assert "is the container's own" in notes(plan, ADAPTED)["linux.devices[0]"]
+
+
+def test_a_listed_console_is_the_containers_terminal_where_it_has_one():
+    config = base_config()
+    config["linux"]["devices"] = [{"path": "/dev/console", "type": "c", "major": 5, "minor": 1}]
+    config["process"]["terminal"] = True
+    assert not [op for op in plan_for(config).ops if op.where == "linux.devices[0]"]
+
+
+def test_a_device_is_bound_from_where_the_host_has_it():
+    config = base_config()
+    config["linux"]["devices"] = [
+        {"path": "/dev/other", "type": "c", "major": 10, "minor": 229},
+        {"path": "/dev/null", "type": "c", "major": 1, "minor": 3},
+    ]
+    plan = plan_for(config, dict(device_path=lambda *device: f"/dev/of-{device[2]}-{device[3]}"))
+    bound = {op.string("target"): op.string("source") for op in chosen(plan, ops.DEVICE_BIND)}
+    assert bound["/dev/other"] == "/dev/of-10-229"
+    assert bound["/dev/null"] == "/dev/null"
+
+
 @pytest.mark.parametrize("word", ["private", "shared", "slave", "unbindable"])
 def test_propagation(word):
     parsed = MountOptions(["bind", word])
@@ -185,7 +256,9 @@ def test_what_a_user_namespace_refuses_has_another_way(options, second):
     assert (made[0].on_error, made[0].alternatives) == ((ops.ELSE, 1) if second else (ops.FAIL, 0))
     assert [op.numbers for op in made[1:]] == ([second] if second else [])
     (only,) = mounts_of(plan_for(wanted, ROOT), "mounts[4]")
-    assert (only.numbers, only.on_error) == (made[0].numbers, ops.FAIL)
+    named = only.number("set")
+    cleared = made[0].number("clear") | (RESTRICTIVE & ~named if named else 0)
+    assert (only.numbers, only.on_error) == ((*made[0].numbers[:3], cleared, *made[0].numbers[4:]), ops.FAIL)
 
 
 def test_remount():
