@@ -48,7 +48,7 @@ def give_back(note: str) -> None:
 def is_sure(note: str) -> bool:
     """Whether give_back() ends everything that is in the cgroup of a note."""
     lines = note.split("\n")
-    return len(lines) >= _NOTE_LINES and lines[0] == boot_id() and lines[2] == SURE and bool(lines[5])
+    return len(lines) >= _NOTE_LINES and lines[0] == boot_id() and lines[2] in (OWN, KEPT) and bool(lines[5])
 
 
 def _leave_time(path: str) -> None:
