@@ -73,6 +73,7 @@ class Program:
         self._ready, ready = posix.pipe()
         self._words = _bounded_file() if helper.name == SLIRP else -1
         null = posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
+        hide = network.hides(helper)
         try:
             if helper.name == SLIRP:
                 words = _slirp(network, helper, keeper, ready)
@@ -82,7 +83,7 @@ class Program:
                 posix.set_blocking(ready, False)  # pasta does not wait for anybody to read what it says
                 start = _Start(-1, [keeper.namespaces.network, keeper.end, ready], [])
                 start.ends_with = keeper.end
-            self.pid = start.run(helper, words, unreadable=network.exposed)
+            self.pid = start.run(helper, words, hide=hide, must_hide=hide and network.exposed)
         except OSError as error:
             self._let_go()
             raise _failed(helper, (error.strerror or "").lower(), EXHAUSTED.get(error.errno or 0, "")) from None
@@ -178,7 +179,7 @@ class _Start:
         self._passed = passed
         self.ends_with = -1
 
-    def run(self, helper: Helper, words: list[str], *, unreadable: bool) -> int:
+    def run(self, helper: Helper, words: list[str], *, hide: bool, must_hide: bool) -> int:
         """Start it; return its process.
 
         A program that may not be read is not dumpable once it is executed, execve(2): nobody with CAP_SYS_PTRACE over
@@ -188,17 +189,14 @@ class _Start:
         Raises:
             OSError: it cannot be executed.
         """
-        copy = -1
-        if unreadable and files.text_of(_SUID_DUMPABLE) == "1":
-            raise PermissionError(EPERM, f"a process of the container could look into it ({_SUID_DUMPABLE} is 1)")
+        copy = _unreadable(helper) if hide else -1
+        if must_hide and copy < 0:
+            raise PermissionError(EPERM, f"it cannot hide from the container: a script, or {_SUID_DUMPABLE} is 1")
         failed, fail = posix.pipe()
         try:
-            if unreadable:
-                copy = sealed_copy(helper.program, helper.name)
-                posix.fchmod(copy, _EXECUTE_ONLY)
             pid = posix.fork()
             if pid == 0:
-                self._become(f"/proc/self/fd/{copy}" if unreadable else helper.program, [helper.name, *words], fail)
+                self._become(f"/proc/self/fd/{copy}" if copy >= 0 else helper.program, [helper.name, *words], fail)
         finally:
             posix.close(fail)
             if copy >= 0:
@@ -235,6 +233,22 @@ class _Start:
             posix.write(fail, (error.errno or 1).to_bytes(4, "little"))
         finally:
             posix._exit(127)  # noqa: SLF001 - it is os._exit
+
+
+def _unreadable(helper: Helper) -> int:
+    """Return a copy of a helper that may be executed and not read, or -1 where that does not work.
+
+    A script has to be read by its interpreter.
+    """
+    try:
+        copy = sealed_copy(helper.program, helper.name)
+    except (RootlessError, OSError):
+        return -1  # what is wrong with it, executing it tells
+    if posix.pread(copy, 2, 0) == b"#!" or files.text_of(_SUID_DUMPABLE) == "1":
+        posix.close(copy)
+        return -1
+    posix.fchmod(copy, _EXECUTE_ONLY)
+    return copy
 
 
 def _kill_at_hang_up(fd: int) -> None:

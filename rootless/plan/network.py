@@ -96,6 +96,16 @@ class Network:
         """Whether a helper has to look into the keeper's namespaces, before anything of the container runs."""
         return self.owned and (self.by_number or helper.name == SLIRP)
 
+    def hides(self, helper: Helper) -> bool:
+        """Whether a helper has to hide from processes that have every right over the container's user namespace.
+
+        They may come later: another container that joins it, and sees the processes of the host. pasta hides itself
+        when it serves. The sockets of slirp4netns are needed to publish ports (rootless/network/backlog.py).
+        """
+        if self.mode == SHARED:
+            return False  # it serves in a user namespace of its own, which no container has rights over
+        return self.owned and (self.exposed or (helper.name == SLIRP and not self.ports))
+
     def flaws(self) -> str:
         """Return what is known against the slirp4netns that serves it, or would; nothing where nothing is."""
         if any(each.name == SLIRP for each in self.served_by()):

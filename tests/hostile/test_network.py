@@ -112,6 +112,22 @@ def test_a_container_with_the_hosts_processes_reaches_none_of_them(rootless, net
     assert [line for line in said if line.startswith("reached ")] == []
 
 
+@pytest.mark.parametrize("mode", ["slirp4netns", "pasta", "backend"])
+def test_a_container_that_joins_a_network_and_sees_the_hosts_processes_reaches_none_that_serve_it(
+    rootless, net_user, mode
+):
+    with running(rootless, "--network", mode, name="first"):
+        words = ("run", "--network", "container:first", looking(net_user))
+        with rootless.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            said = Reader(process.stdout).until(b"looked\n").decode().splitlines()
+            process.stdin.close()
+            assert process.wait(PATIENCE) == 0
+        serving = helpers().keys()
+    seen = {int(line.split()[1]) for line in said if line.startswith("seen ")}
+    assert serving <= seen
+    assert [line for line in said if line.startswith("reached ") and int(line.split()[1]) in serving] == []
+
+
 @pytest.mark.parametrize("mode", ["auto", "pasta"])
 def test_a_network_in_a_joined_user_namespace_exposes_no_file_of_the_caller(net_user, rootless_command, need, mode):
     """One container hunts what comes into its user namespace: the other one's first process, keeper and helper."""

@@ -17,7 +17,7 @@ from rootless.network import backlog, hostfwd, hostports, programs
 from rootless.plan.network_helpers import Helper
 from rootless.plan.ports import Port
 
-NETWORK = SimpleNamespace(ports=(), sandbox=True, owned=True, exposed=False)
+NETWORK = SimpleNamespace(ports=(), sandbox=True, owned=True, hides=lambda _: True, exposed=False)
 
 
 @pytest.fixture

@@ -268,6 +268,8 @@ def helpers() -> dict[int, str]:
         try:
             if entry.name.isdecimal():
                 name, _, state = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+                if name.isdecimal():  # of the descriptor that it was executed from
+                    name = (entry / "cmdline").read_text().partition("\0")[0]
                 if name.startswith(("slirp4netns", "pasta", "passt", "rootless:init")) and state.split()[0] not in "ZX":
                     found[int(entry.name)] = name
         except OSError:
