@@ -9,8 +9,11 @@ import os
 import pytest
 
 from tests.user.bundles import base_config, make_bundle
+from tests.user.cgroup2 import InView, cgroup2
 from tests.user.containers import Rootless, await_end, executors, until
 from tests.user.states import VALUES, edited, full_state, places
+
+__all__ = ["cgroup2"]
 
 
 @pytest.fixture
@@ -65,6 +68,19 @@ def test_delete_force_ends_the_processes_of_a_damaged_state(rootless, bundle, da
         await_end(pid)
     assert list(rootless.root.iterdir()) == []
     until(lambda: not executors(rootless.user), "nothing is left")
+
+
+def test_a_state_that_says_nothing_leaves_nothing_in_the_cgroup(user, rootless_command, cgroup2, bundle):
+    """The note of a container's own cgroup is another file, and its removal ends what is in there."""
+    with InView(cgroup2, user, rootless_command) as runs:
+        runs.create("bad", bundle)
+        runs.start("bad")
+        pids = json.loads(runs("ps", "--format", "json", "bad").stdout)
+        (runs.root / "bad/state.json").write_text("")
+        assert runs("delete", "--force", "bad").returncode == 0
+        for pid in pids:
+            await_end(pid)
+        assert list(runs.root.iterdir()) == []
 
 
 @pytest.mark.parametrize("of", ["another boot", "another process", "an ended process"])
