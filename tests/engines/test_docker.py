@@ -216,6 +216,7 @@ OPTIONS = {
     ),
     "mounts": ([], 'awk \'{print $5, $5 ~ "^/proc/" ? "" : $6}\' /proc/self/mountinfo | sort'),
     "oom-score-adj": (["--oom-score-adj=500"], "cat /proc/self/oom_score_adj"),
+    "no oom-score-adj, which the shim raises": ([], "cat /proc/self/oom_score_adj"),
 }
 
 
