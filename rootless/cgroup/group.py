@@ -285,8 +285,15 @@ def empty(path: str) -> None:
         OSError: something stays.
     """
     group = opened(path)
-    if group:
-        with group:
+    if not group:
+        return
+    with group:
+        deadline = time.monotonic() + PATIENCE
+        group.empty()
+        while _directories(group.fd):
+            if time.monotonic() > deadline:
+                raise OSError(errno.EBUSY, "it is busy", path)
+            time.sleep(_LOOK_AGAIN)
             group.empty()
 
 

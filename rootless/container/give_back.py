@@ -38,10 +38,8 @@ def give_back(note: str) -> None:
         end_all(path)
         if not systemd.stop_scope(unit, user_manager):
             _leave_time(path)
-    if certainty == KEPT:
-        empty(path)
-    elif path:
-        _remove(path, empty_only=certainty == PERHAPS)
+    if path:
+        _remove(path, certainty)
         remove_parents(parents)
 
 
@@ -58,13 +56,17 @@ def _leave_time(path: str) -> None:
         sleep(_LOOK_AGAIN)
 
 
-def _remove(path: str, *, empty_only: bool) -> None:
+def _remove(path: str, certainty: str) -> None:
     try:
-        remove(path, empty_only=empty_only)
+        if certainty == KEPT:
+            empty(path)
+        else:
+            remove(path, empty_only=certainty == PERHAPS)
     except PermissionError:
         # the container was given its cgroup, and has made others below it
         _remove_as_root_of_a_namespace(path)
-        remove(path)
+        if certainty != KEPT:
+            remove(path)
 
 
 def _remove_as_root_of_a_namespace(path: str) -> None:

@@ -792,19 +792,21 @@ def test_a_frozen_cgroup_is_refused(runs, user, verb, path):
     cold.rmdir()
 
 
-def test_a_cgroup_that_was_there_before_stays(runs, user):
+@pytest.mark.parametrize("uid", [0, 33], ids=["the caller", "another owner"])
+def test_a_cgroup_that_was_there_before_stays(runs, user, uid):
     mine = runs.view.directory / "mine"
     mine.mkdir()
     runs.view.delegate(mine)
 
     def change(config):
         config["linux"]["cgroupsPath"] = "mine"
+        config["process"]["user"] = {"uid": uid, "gid": uid}
         with_cgroups(config)
 
-    runs.create("c1", bundle_for(user, "mkdir /sys/fs/cgroup/a; sleep 1000 & echo up; wait", change=change))
+    runs.create("c1", bundle_for(user, "mkdir -p /sys/fs/cgroup/a/b; sleep 1000 & echo up; wait", change=change))
     runs.start("c1")
     until(lambda: runs.output("c1") == "up\n", "the program runs")
-    assert (mine / "a").is_dir()
+    assert (mine / "a/b").is_dir()
     runs("delete", "--force", "c1", check=True)
     assert procs(mine) == []
     mine.rmdir()  # nothing of the container is in it
