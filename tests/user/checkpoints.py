@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rootless.host.cgroups import LEAF
 from tests.conftest import User
 from tests.user.boxes import add_mount
 from tests.user.bundles import base_config, make_bundle
@@ -39,8 +40,10 @@ def root_with_criu(need):
 def root_in_cgroup2(root, command):
     """Give the command as root calls it in a cgroup v2 tree, where each container has a cgroup."""
     view = View(root)
+    # where root's first container has moved it, so that the cgroup around it can be divided
+    (view.directory / LEAF).mkdir()
     try:
-        with InView(view, root, command) as rootless:
+        with InView(view, root, command, path=f"{view.path}/{LEAF}") as rootless:
             yield rootless
     finally:
         view.close()
