@@ -37,12 +37,11 @@ int next_tree(const struct op *op)
  * root has a say. It is attached by a BIND. */
 int op_tree(const struct op *op)
 {
-    unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->n[0] & RECURSIVE ? AT_RECURSIVE : 0);
     int fd, result;
 
     if (made == MOST_TREES)
         return failed_with("open_tree", E2BIG);
-    fd = sys_open_tree(AT_FDCWD, text(op, 0), flags);
+    fd = copy_of(text(op, 0), op);
     if (fd < 0)
         return failed("open_tree");
     result = apply(fd, op);

@@ -101,9 +101,13 @@ enum mount_flag { /* how rootless/plan/ops.py says it in the numbers of MOUNT, B
     MAPPED = 128,          /* MOUNT, TREE: with the maps of the ID_MAP before it */
     MAPPED_BELOW = 256,    /* the same, with what is mounted below */
     PREPARED = 512,        /* BIND: the source is the next of the trees */
+    SOURCE_LINK = 1024,    /* BIND, TREE: a source that is a link is not followed */
+    TARGET_LINK = 2048,    /* BIND: nor is a target that is one */
+    COPY_LINK = 4096,      /* BIND, TREE: a source that is a link is made anew as the target */
 };
 int apply(int mount_fd, const struct op *op);
 int attach(int mount_fd, int target_fd);
+int copy_of(const char *path, const struct op *op);
 int private_copy(const char *path, struct stat *st);
 
 /* idmap.c */

@@ -226,9 +226,50 @@ int op_mount(const struct op *op)
     return result;
 }
 
+static unsigned copy_flags(const struct op *op)
+{
+    return OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->n[0] & RECURSIVE ? AT_RECURSIVE : 0);
+}
+
+int copy_of(const char *path, const struct op *op)
+{
+    return sys_open_tree(AT_FDCWD, path, copy_flags(op) | (op->n[0] & (SOURCE_LINK | COPY_LINK) ? AT_SYMLINK_NOFOLLOW : 0));
+}
+
+/* Makes what the link `source` says a link of the container, which may have it already. */
+static int copy_link(const struct op *op, int source)
+{
+    char wanted[PATH_MAX], found[PATH_MAX];
+    const char *name;
+    int result = 0, parent = open_parent(text(op, 1), &name);
+    ssize_t length = readlinkat(source, "", wanted, sizeof wanted - 1);
+
+    if (parent < 0)
+        return failed("openat2");
+    if (length < 0)
+        return failed("readlink");
+    wanted[length] = '\0';
+    if (symlinkat(wanted, parent, name) < 0) {
+        result = failed("symlink");
+        if (errno == EEXIST && readlinkat(parent, name, found, sizeof found) == length &&
+            memcmp(found, wanted, (size_t)length) == 0)
+            result = 0;
+    }
+    close(parent);
+    return result;
+}
+
+static int open_target(const struct op *op, bool directory)
+{
+    int target = -1;
+
+    if (op->n[0] & TARGET_LINK)
+        target = open_inside(text(op, 1), O_PATH | O_NOFOLLOW, target_resolution(op));
+    return target >= 0 ? target : open_or_create(text(op, 1), directory, target_resolution(op));
+}
+
 int op_bind(const struct op *op)
 {
-    unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->n[0] & RECURSIVE ? AT_RECURSIVE : 0);
     struct stat st;
     int source, target, result;
 
@@ -236,14 +277,16 @@ int op_bind(const struct op *op)
         target = open_inside(text(op, 1), O_PATH, target_resolution(op));
         if (target < 0)
             return failed("openat2");
-        source = sys_open_tree(target, "", flags | AT_EMPTY_PATH);
+        source = sys_open_tree(target, "", copy_flags(op) | AT_EMPTY_PATH);
         if (source < 0)
             return failed("open_tree");
     } else {
-        source = op->n[0] & PREPARED ? next_tree(op) : sys_open_tree(AT_FDCWD, text(op, 0), flags);
+        source = op->n[0] & PREPARED ? next_tree(op) : copy_of(text(op, 0), op);
         if (source < 0 || fstat(source, &st) < 0)
             return failed("open_tree");
-        target = open_or_create(text(op, 1), S_ISDIR(st.st_mode), target_resolution(op));
+        if (op->n[0] & COPY_LINK && S_ISLNK(st.st_mode))
+            return copy_link(op, source);
+        target = open_target(op, S_ISDIR(st.st_mode));
         if (target < 0)
             return failed("openat2");
     }

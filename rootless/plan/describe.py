@@ -94,6 +94,9 @@ _FLAGS = {
     ops.MAPPED: "ids mapped",
     ops.MAPPED_BELOW: "ids mapped with everything below",
     ops.PREPARED: "the copy",
+    ops.SOURCE_LINK: "src-nofollow",
+    ops.TARGET_LINK: "dest-nofollow",
+    ops.COPY_LINK: "copy-symlink",
 }
 """Of a mount, those that say more than how it is done."""
 

@@ -88,7 +88,7 @@ def bind(context: Context, mount: dict[str, Any], options: MountOptions, source:
 
 def copy(context: Context, options: MountOptions, source: str, where: str, flags: int = 0) -> Op:
     """Return the operation that copies a tree of the host, in the caller's own namespaces, for a BIND with PREPARED."""
-    flags |= ops.RECURSIVE if options.recursive else 0
+    flags |= (ops.RECURSIVE if options.recursive else 0) | options.link_flags
     propagation = 0
     if options.propagation != SHARED or context.gains_capabilities:
         # what is mounted in the container must not reach the host

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rootless.plan import ops
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +54,14 @@ _ATTRIBUTES = {
 _SYNONYMS = ("atime", "norelatime", "nostrictatime")
 _NOTHING = ("defaults", "iversion", "noiversion", "silent", "loud")
 """The default, or without effect since the kernel has the new mount interface."""
+_SWITCHES = {
+    "remount": "remount",
+    "tmpcopyup": "copy_up",
+    # crun's; podman's no-dereference is copy-symlink
+    "src-nofollow": "source_link",
+    "dest-nofollow": "target_link",
+    "copy-symlink": "copy_link",
+}
 _OPPOSITES = {"async": "sync", "nolazytime": "lazytime", "nomand": "mand"}
 """Defaults that take back what was said before about the file system."""
 
@@ -66,6 +76,8 @@ class MountOptions:
         bind, recursive: a bind mount; with what is mounted below its source.
         remount: changes a mount that is there.
         copy_up: a tmpfs that begins with what it covers.
+        source_link, target_link: a bind of a symbolic link itself, or over one.
+        copy_link: a symbolic link of the host is made in the container, instead of a bind.
         idmap: an id-mapped mount is asked for; `idmap_below`: with what is mounted below.
         data: everything else, for the file system; what belongs to a superblock (sync, lazytime, …) is among it.
     """
@@ -74,6 +86,7 @@ class MountOptions:
         "bind",
         "clear",
         "clear_below",
+        "copy_link",
         "copy_up",
         "data",
         "idmap",
@@ -84,6 +97,8 @@ class MountOptions:
         "remount",
         "set",
         "set_below",
+        "source_link",
+        "target_link",
     )
 
     def __init__(self, options: Sequence[str]) -> None:
@@ -91,6 +106,7 @@ class MountOptions:
         self.set = self.clear = self.set_below = self.clear_below = self.propagation = 0
         self.bind = self.recursive = self.recursive_propagation = self.remount = False
         self.copy_up = self.idmap = self.idmap_below = False
+        self.source_link = self.target_link = self.copy_link = False
         self.data: list[str] = []
         for option in options:
             self._read(option)
@@ -111,20 +127,25 @@ class MountOptions:
         elif option in PROPAGATIONS or (option[0] == "r" and option[1:] in PROPAGATIONS):
             self.recursive_propagation = option not in PROPAGATIONS
             self.propagation = PROPAGATIONS[option[1:] if self.recursive_propagation else option]
-        elif option == "remount":
-            self.remount = True
-        elif option == "tmpcopyup":
-            self.copy_up = True
+        elif option in _SWITCHES:
+            setattr(self, _SWITCHES[option], True)
         elif option.partition("=")[0] in ("idmap", "ridmap"):
             self.idmap, self.idmap_below = True, option[0] == "r"
         else:
             self.data.append(option)
 
+    @property
+    def link_flags(self) -> int:
+        """The flags of BIND and TREE that say what becomes of symbolic links."""
+        flags = ops.SOURCE_LINK if self.source_link else 0
+        flags |= ops.TARGET_LINK if self.target_link else 0
+        return flags | (ops.COPY_LINK if self.copy_link else 0)
+
 
 def known() -> list[str]:
     """Return every option with a meaning of its own; what is not among them is for the file system alone."""
     both = (*_ATTRIBUTES, *PROPAGATIONS, "bind", "idmap")
-    singly = ("remount", "tmpcopyup", "dirsync", *_NOTHING, *_OPPOSITES, *_OPPOSITES.values())
+    singly = (*_SWITCHES, "dirsync", *_NOTHING, *_OPPOSITES, *_OPPOSITES.values())
     return sorted({*both, *(f"r{name}" for name in both), *singly})
 
 

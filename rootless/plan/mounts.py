@@ -350,7 +350,7 @@ def _bind(context: Context, mount: _Mount) -> list[Op]:
     if options.set and not context.in_user_namespace:
         # as with mount(8): what is said about a bind is said as a whole, and its source may have more
         options.clear |= RESTRICTIONS & ~options.set
-    flags = ops.RECURSIVE if options.recursive else 0
+    flags = (ops.RECURSIVE if options.recursive else 0) | options.link_flags
     if mount.target in _NO_LINKS_TO:
         flags |= ops.PLAIN_TARGET
     first = Op(ops.BIND, *_numbers(options, flags), source, mount.target, where=mount.where)

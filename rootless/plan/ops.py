@@ -127,6 +127,9 @@ TARGET_IS_SOURCE = 64
 MAPPED = 128
 MAPPED_BELOW = 256
 PREPARED = 512
+SOURCE_LINK = 1024
+TARGET_LINK = 2048
+COPY_LINK = 4096
 
 # The environment of HOOK: the list `env`; the caller's, which becomes that list; the program's, with HOME.
 GIVEN = 0

@@ -9,6 +9,7 @@ import pytest
 
 from tests.user.boxes import (
     add_mount,
+    as_real_root,
     config_with_maps,
     make_volume,
     mount_table,
@@ -336,3 +337,73 @@ def test_a_root_that_cannot_be_written_to_says_so(box):
         assert done.returncode == 1
         assert "mount tmpfs on /new: openat2: Permission denied (config.json: mounts[4]); fix: " in done.stderr
         assert stat.S_IMODE(stranger.stat().st_mode) == 0o755
+
+
+# --- Links ------------------------------------------------------------------------------------------------------------
+
+
+def linked(box):
+    """Return a directory of the host with a file and links, and give the image a link as a target."""
+    volume = make_volume(box.user, file="text\n")
+    for name, text in (("link", "file"), ("dangling", "/nowhere")):
+        (volume / name).symlink_to(text)
+        os.lchown(volume / name, box.user.uid, box.user.gid)
+    (box.rootfs / "data/target").symlink_to("/data/other")
+    os.lchown(box.rootfs / "data/target", box.user.uid, box.user.gid)
+    (box.rootfs / "data/other").write_text("other\n")
+    os.chown(box.rootfs / "data/other", box.user.uid, box.user.gid)
+    return volume
+
+
+@pytest.mark.parametrize(("name", "said"), [("link", "file"), ("dangling", "/nowhere")])
+def test_copy_symlink_makes_the_link_in_the_container(box, name, said):
+    volume = linked(box)
+    config = base_config()
+    add_mount(config, "/data/new", "bind", volume / name, "rbind", "copy-symlink")
+    assert box.lines(config, "readlink /data/new; grep -c ' /data/new ' /proc/self/mountinfo || true") == [said, "0"]
+    assert box.lines(config, "readlink /data/new") == [said], "it is there already"
+
+
+def test_copy_symlink_of_what_is_no_link_is_a_bind(box):
+    volume = linked(box)
+    config = base_config()
+    add_mount(config, "/data/new", "bind", volume / "file", "rbind", "copy-symlink")
+    assert box.lines(config, "cat /data/new") == ["text"]
+
+
+def test_copy_symlink_replaces_nothing_of_the_image(box):
+    volume = linked(box)
+    config = base_config()
+    add_mount(config, "/data/target", "bind", volume / "link", "rbind", "copy-symlink")
+    done = box.run(config, "true")
+    assert done.returncode == 1
+    assert "symlink: File exists (config.json: mounts[" in done.stderr
+
+
+def test_src_nofollow_binds_the_link_itself(box):
+    volume = linked(box)
+    config = base_config()
+    add_mount(config, "/data/new", "bind", volume / "dangling", "bind", "src-nofollow")
+    assert box.lines(config, "readlink /data/new") == ["/nowhere"]
+
+
+def test_dest_nofollow_mounts_over_the_link_itself(box):
+    volume = linked(box)
+    config = base_config()
+    add_mount(config, "/data/target", "bind", volume / "file", "bind", "dest-nofollow")
+    assert box.lines(config, "cat /data/target /data/other") == ["text", "other"]
+    config["mounts"][-1]["options"] = ["bind"]
+    assert box.lines(config, "cat /data/target /data/other") == ["text", "text"], "it is followed otherwise"
+
+
+def test_a_source_below_an_earlier_mount_works_with_a_user_namespace_of_roots(box, require_root):
+    """What an earlier mount has put into the rootfs is found there by its path on the host."""
+    volume = make_volume(box.user, file="text\n")
+    as_real_root(box)
+    config = base_config("cat", "/data/file")
+    config["linux"]["namespaces"].append({"type": "user"})
+    for key in ("uidMappings", "gidMappings"):
+        config["linux"][key] = [{"containerID": 0, "hostID": 0, "size": 65536}]
+    add_mount(config, "/first", "bind", volume, "rbind")
+    add_mount(config, "/data", "bind", box.rootfs / "first", "rbind")
+    assert box.lines(config) == ["text"]
