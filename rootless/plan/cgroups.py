@@ -295,7 +295,7 @@ def _choose_directory(context: Context, made: Cgroup) -> None:
     made.base, made.top = there.base, there.top
     # whoever says where is to be obeyed: such a unit may have been left to its processes, which only systemd knows
     made.managed = there.managed and not path and context.options.cgroup_manager != CGROUPFS
-    if not there.managed:
+    if not there.managed or context.options.cgroup_manager == CGROUPFS:
         # what the container does not need now, `update` may want, or the container itself for what it divides
         made.spare = there.controllers if path else there.controllers - there.enabled
     unit = _unit_of(context)

@@ -170,6 +170,7 @@ def test_all_controllers_are_handed_on_where_the_cgroup_is_the_callers_to_divide
     assert plan_for(config, there).cgroup.spare == available - {"pids"}
     assert plan_for(config, delegated(enabled=available)).cgroup.spare == frozenset()
     assert plan_for(config, delegated(managed=True)).cgroup.spare == frozenset()
+    assert plan_for(config, delegated(managed=True), cgroup_manager="cgroupfs").cgroup.spare == available
     config["linux"]["cgroupsPath"] = "a/b"
     assert plan_for(config, delegated(enabled=available)).cgroup.spare == available, "what a has, nobody knows yet"
 
