@@ -512,12 +512,13 @@ static int hide_old_root(void)
 /* Number: move the root over the old one, so that leaving the chroot leads nowhere. */
 int op_chroot(const struct op *op)
 {
-    int result = op->n[0] ? hide_old_root() : 0;
+    int result;
 
-    if (result < 0)
-        return result;
     if (fchdir(self.root_fd) < 0)
         return failed("fchdir");
+    result = op->n[0] ? hide_old_root() : 0;
+    if (result < 0)
+        return result;
     if (op->n[0] && sys_move_mount(self.root_fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
         return failed("move_mount");
     if (chroot(".") < 0)
