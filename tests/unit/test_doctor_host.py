@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from rootless.doctor import host, network
 from rootless.doctor.lack import Lack, os_family, set_sysctl
+from rootless.host import network as host_network
 from rootless.host import subids
+from rootless.host.network import HostNetwork
 
 
 def refusal(error, command="", *, essential=True, **settings):
@@ -159,3 +161,35 @@ def test_a_setting_is_added_to_those_that_are_there(tmp_path):
 )
 def test_the_link_of_a_network_comes_with_its_command(error, command):
     assert network.tun_fix(error).endswith(command)
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("pasta 0.0~git20240220.1e6f92b-1", ["a pasta of 20240821 or later (this is 0.0~git20240220.1e6f92b-1)"]),
+        ("pasta", ["a pasta of 20240821 or later (this is of an unknown version)"]),
+        ("pasta 2025_05_03.587980c", []),
+    ],
+)
+def test_helpers_of_networks_with_known_flaws_are_named(tmp_path, said, found):
+    pasta = tmp_path / "pasta"
+    pasta.write_text(f"#!/bin/sh\n[ $1 = --version ] && echo '{said}'\n")
+    pasta.chmod(0o755)
+    flawed = HostNetwork({"pasta": str(pasta), "slirp4netns": "/no/such/program"}, libslirp="4.9.2")
+    libslirp = (
+        "a libslirp without known flaws (libslirp 4.9.2 is open to CVE-2026-95507, CVE-2026-95508, CVE-2026-120830, "
+        "unless your distribution has patched it)"
+    )
+    lacks = list(network._versions(flawed))
+    assert [lack.what for lack in lacks] == [libslirp, *found]
+    assert all(lack.optional for lack in lacks)
+    assert not list(network._versions(HostNetwork({"slirp4netns": "/no/such/program"}, libslirp="4.9.6")))
+
+
+def test_a_program_that_hangs_or_is_missing_has_no_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(host_network, "_PATIENCE", 100)
+    program = tmp_path / "slirp4netns"
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o755)
+    assert HostNetwork({"slirp4netns": str(program)}).libslirp == ""
+    assert HostNetwork({"slirp4netns": str(tmp_path / "missing")}).libslirp == ""
