@@ -131,17 +131,18 @@ static void set_call(pid_t pid, bool at_entry, long value)
         die("set registers");
 }
 
-static bool is_executor(pid_t pid, uint64_t address)
+static bool is_executor(pid_t pid, uint64_t arguments)
 {
-    static const char prefix[16] = "/proc/self/fd/";
-    char path[16] = "";
+    static const char executor[16] = "rootless-init";
+    uint64_t address = (uint64_t)ptrace(PTRACE_PEEKDATA, pid, arguments, 0);
+    char name[16] = "";
 
-    for (size_t i = 0; i < sizeof path; i += sizeof(long)) {
+    for (size_t i = 0; i < sizeof name; i += sizeof(long)) {
         long word = ptrace(PTRACE_PEEKDATA, pid, address + i, 0);
 
-        memcpy(path + i, &word, sizeof word);
+        memcpy(name + i, &word, sizeof word);
     }
-    return memcmp(path, prefix, strlen(prefix)) == 0;
+    return strncmp(name, executor, sizeof name) == 0;
 }
 
 /* The moment is there: `leaves` says that the process is not traced any further. */
@@ -189,7 +190,7 @@ static void on_call(struct process *process)
         go_on(process, 0);
         return;
     }
-    if (process->role == 's' && call.nr == SYS_execve && !is_executor(process->pid, call.args[0]))
+    if (process->role == 's' && call.nr == SYS_execve && !is_executor(process->pid, call.args[1]))
         process->role = 'm';
     if (telling)
         printf("call %c %ld\n", process->role, (long)call.nr);
