@@ -62,7 +62,7 @@ def test_rootless_is_killed(rare_sweep, life, need):
     if life == "pasta":
         need("pasta")
     swept = rare_sweep(life)
-    moments = swept.kinds("0", since="mkdir", without=WITHOUT_EFFECT)
+    moments = swept.kinds("0", since="mkdirat", without=WITHOUT_EFFECT)
     all_right(swept.run_all([Case(moment, "0") for moment in moments], rootless_was_killed, least=20, missed=MISSED))
 
 
