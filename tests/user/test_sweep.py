@@ -33,11 +33,11 @@ __all__ = ["sweep", "tracer"]  # fixtures
 @pytest.mark.parametrize(
     ("life", "role", "since", "least"),
     [
-        ("create", "0", "mkdir", 50),
+        ("create", "0", "mkdirat", 50),
         ("create", "1", "flock", 9),
         ("create", "2", "pidfd_open", 15),
         ("kill", "2", "pidfd_open", 5),
-        ("run", "0", "mkdir", 60),
+        ("run", "0", "mkdirat", 60),
         ("run -d", "0", "linkat", 8),
     ],
 )
@@ -50,7 +50,7 @@ def test_rootless_is_killed_at_any_instant(sweep, life, role, since, least):
 
 def test_rootless_is_killed_while_it_fills_the_cache(sweep):
     swept = sweep("run", own_home=True)
-    moments = swept.moments("0", since="memfd_create", without=WITHOUT_EFFECT)
+    moments = swept.moments("0", since="mkdir", without=WITHOUT_EFFECT)  # of the state directory
     moments = moments[: [moment.name for moment in moments].index("pipe2")]
     assert {"mkdir", "linkat"} <= {moment.name for moment in moments}
     cases = [Case(moment, "0") for moment in moments]
