@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
@@ -28,6 +30,22 @@ def allow() -> None:
     for number in _NUMBERS:
         if _signal.getsignal(number) != _signal.SIG_IGN:
             _signal.signal(number, _interrupt)
+
+
+def fork() -> int:
+    """Fork while signals wait; the child has to unblock them.
+
+    posix.fork() calls functions that modules have registered, such as `logging`. What a signal raises in one of them is
+    printed as a traceback, and forgotten.
+    """
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _NUMBERS)
+    pid = -1
+    try:
+        pid = posix.fork()
+        return pid
+    finally:
+        if pid != 0:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
 
 
 def disallow() -> None:

@@ -12,7 +12,7 @@ import fcntl
 import posix
 import select
 
-from rootless import OCI_VERSION, log, paths
+from rootless import OCI_VERSION, interruption, log, paths
 from rootless.bundle.jsontext import render
 from rootless.errors import RootlessError
 from rootless.plan.hooks import STDERR, STDOUT
@@ -152,7 +152,7 @@ def _carry_out(hook: dict[str, Any], streams: list[int], directory: str) -> tupl
     """Execute a hook and wait for its end; return how it ended, and a number that is 0 if that was well."""
     result, told = posix.pipe()
     try:
-        pid = posix.fork()
+        pid = interruption.fork()
         if pid == 0:
             _become(hook, streams, directory, told)
     finally:

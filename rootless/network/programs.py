@@ -13,7 +13,7 @@ import posix
 import select
 from errno import EPERM
 
-from rootless import files
+from rootless import files, interruption
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.launch.init import SIGNALS, sealed_copy
 from rootless.plan.network_helpers import LINK, PASTA, SLIRP
@@ -194,7 +194,7 @@ class _Start:
             raise PermissionError(EPERM, f"it cannot hide from the container: a script, or {_SUID_DUMPABLE} is 1")
         failed, fail = posix.pipe()
         try:
-            pid = posix.fork()
+            pid = interruption.fork()
             if pid == 0:
                 self._become(f"/proc/self/fd/{copy}" if copy >= 0 else helper.program, [helper.name, *words], fail)
         finally:
