@@ -23,6 +23,7 @@ ELSEWHERE = {
     "cgroup_owner": "needs a delegated cgroup: tests/user/test_sweep_cgroups.py",
     "proc_open": "only for clock offsets where a namespace is joined: tests/hostile/test_joining.py",
     "join_early": "only where config.json names a namespace by its path: tests/user/test_spec_namespaces.py",
+    "identify": "only for containers without a pid namespace of their own: tests/hostile/test_processes.py",
     "device_rules": "only for real root, whose cgroup is in a hierarchy of its own",
 }
 """Operations that are in no Plan of these lives, and why."""
