@@ -1,0 +1,50 @@
+"""What the documents at the top of the checkout claim about the tests is true."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def rows():
+    """Return the cells of each row of SECURITY.md's table of attacks: attack, attacker, defence, tests."""
+    text = (CHECKOUT / "SECURITY.md").read_text()
+    table = text.partition("## Attacks and the tests that play them")[2]
+    found = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    return [cells for cells in found if not set(cells[0]) <= set("- ") and cells[0] != "attack"]
+
+
+def functions(file):
+    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("cells", rows(), ids=lambda cells: cells[0][:60])
+def test_each_attack_names_tests_that_exist(cells):
+    assert len(cells) == 4, cells
+    named = re.findall(r"`(tests/\S+\.py)::(\w+)`", cells[3])
+    assert named, "it names no test"
+    for file, test in named:
+        assert test in functions(CHECKOUT / file), f"{file} has no {test}"
+
+
+def test_each_hostile_test_is_in_the_table():
+    named = {test for cells in rows() for test in re.findall(r"::(\w+)`", cells[3])}
+    hostile = {
+        test
+        for file in (CHECKOUT / "tests/hostile").glob("test_*.py")
+        for test in functions(file)
+        if test.startswith("test_")
+    }
+    assert hostile <= named, f"SECURITY.md does not name {sorted(hostile - named)}"
+
+
+def test_the_list_of_tests_names_each_folder():
+    listed = subprocess.run([CHECKOUT / "tests/run", "--list"], capture_output=True, text=True, check=True).stdout
+    folders = {path.parent.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "tests").glob("*/test_*.py")}
+    assert {line.split()[0] for line in listed.splitlines()} == folders
