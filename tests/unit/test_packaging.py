@@ -133,7 +133,7 @@ def test_every_room_of_the_plan_of_the_house_is_a_package():
 
 def test_the_top_level_of_the_checkout_holds_nothing_else():
     expected = {"rootless", "helpers", "tests", "docs", "pyproject.toml", "README.md", "install.sh"}
-    expected |= {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"}
+    expected |= {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md"}
     names = {path.name for path in CHECKOUT.iterdir() if not path.name.startswith(".")}
     assert names <= expected | {"build", "dist"}, "a new thing at the top needs a good reason"
 
