@@ -25,6 +25,7 @@ CAP_SYS_ADMIN = 21
 CAP_SYS_RESOURCE = 24
 _TYPE, _BLOCK = 0o170000, 0o060000
 """Of st_mode, inode(7)."""
+_RESTRICTIONS = posix.ST_RDONLY | posix.ST_NOSUID | posix.ST_NODEV | posix.ST_NOEXEC
 ALL_IDS: IdMap = (0, 0, 4294967295)
 
 
@@ -55,6 +56,8 @@ class Facts:
         network: what there is to give a container a network with; read when a caller asks for one.
         device_path: a function of a path, a type, a major and a minor number; it returns where the host has the device:
             that path, or the kernel's name in /dev.
+        mount_flags: a function of a path; it returns the ST_RDONLY, ST_NOSUID, ST_NODEV and ST_NOEXEC of the mount that
+            the path is on (statvfs(3)), whose numbers are also those of mount_setattr(2).
     """
 
     def __init__(self, **known: object) -> None:
@@ -85,6 +88,7 @@ class Facts:
         self.user_manager = ""
         self.network: HostNetwork | None = None
         self.device_path: Callable[[str, int, int, int], str] = lambda path, *_: path
+        self.mount_flags: Callable[[str], int] = lambda _: 0
         for name, value in known.items():
             if not hasattr(self, name):
                 raise AttributeError(name)
@@ -231,6 +235,16 @@ def _network(_: Facts) -> HostNetwork:
     return network.read()
 
 
+def _mount_flags(_: Facts) -> Callable[[str], int]:
+    def read_flags(path: str) -> int:
+        try:
+            return posix.statvfs(path).f_flag & _RESTRICTIONS
+        except OSError:
+            return 0
+
+    return read_flags
+
+
 _RARE: dict[str, Callable[[Facts], object]] = {
     "apparmor": _apparmor,
     "selinux": _selinux,
@@ -239,4 +253,5 @@ _RARE: dict[str, Callable[[Facts], object]] = {
     "user_manager": _user_manager,
     "network": _network,
     "device_path": _device_path,
+    "mount_flags": _mount_flags,
 }

@@ -21,6 +21,7 @@ from rootless.plan.mount_options import (
     SHARED,
     SLAVE,
     MountOptions,
+    words,
 )
 from rootless.plan.ops import Op
 
@@ -356,6 +357,9 @@ def _bind(context: Context, mount: _Mount) -> list[Op]:
     first = Op(ops.BIND, *_numbers(options, flags), source, mount.target, where=mount.where)
     if not context.in_user_namespace:
         return [first]
+    stays = context.facts.mount_flags(source) & ~options.set if options.set & RESTRICTIONS else 0
+    if stays:
+        context.adapted(mount.where, f"the source's {words(stays, 0)} cannot be taken away in a user namespace")
     # A user namespace may not take away what the host's mount has (nosuid, ro, …), nor change how access times are
     # kept, nor show what a mount there covers (mount_namespaces(7)): then without the one, and with all that is below.
     flags, propagation, *_ = first.numbers

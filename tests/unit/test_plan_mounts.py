@@ -309,6 +309,21 @@ def test_attributes_of_the_host_s_state_reach_everything_below_but_access_times(
     assert bound.number("flags") & ops.RECURSIVE_PROPAGATION
 
 
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        (["bind", "nosuid"], "the source's ro, noexec cannot be taken away in a user namespace"),
+        (["bind", "ro", "noexec"], "the source's nosuid cannot be taken away in a user namespace"),
+        (["bind", "ro", "nosuid", "noexec"], None),
+        (["bind"], None),
+    ],
+)
+def test_what_a_bind_keeps_of_its_source_is_noted(options, note):
+    flags = mo.READONLY | mo.NOEXEC if "noexec" not in options else mo.READONLY | mo.NOSUID
+    plan = plan_for(with_mounts(mount("/data", "bind", *options, source="/srv")), {"mount_flags": lambda _: flags})
+    assert notes(plan).get("mounts[4]") == note
+
+
 @pytest.mark.parametrize("options", [["ro", "nosuid"], ["rw"]])
 def test_cgroup_is_shown_read_only_where_it_cannot_be_mounted(options):
     wanted = with_mounts(mount("/sys/fs/cgroup", "cgroup", *options))

@@ -261,8 +261,8 @@ def test_arguments_by_name():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["rbind", "ro", "nosuid"], "recursive, ro, nosuid"),
-        (["rbind", "rw", "strictatime"], "recursive, rw, strictatime"),
+        (["rbind", "ro", "nosuid"], "recursive, ro, nosuid, dev, exec"),
+        (["rbind", "rw", "strictatime"], "recursive, rw, suid, dev, exec, strictatime"),
         (["rbind", "relatime"], "recursive, relatime"),
         (["rbind", "rro", "rslave"], "recursive, with everything below: ro, rslave"),
         (["rbind"], "recursive"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tests.user.boxes import (
     mount_table,
     own_mappings,
 )
-from tests.user.bundles import base_config
+from tests.user.bundles import base_config, write_config
 
 MOUNTINFO = "cat /proc/self/mountinfo"
 
@@ -274,6 +275,18 @@ def test_what_the_hosts_mount_has_stays(box, given, require_root):
     assert done.returncode == 0, done.stderr
     assert mount_table(done.stdout.splitlines())["/data"][0] >= set(option.split(","))
     assert "bound with all that the host's mount has (config.json: mounts[4])" in done.stderr
+
+
+def test_restrictions_of_the_source_that_are_not_named_are_noted(box, require_root):
+    config = base_config()
+    add_mount(config, "/data", "bind", "/mnt", "bind", "nosuid")
+    write_config(box.path, config)
+    script = 'mount -t tmpfs -o ro,noexec locked /mnt; exec "$@"'
+    as_user = ["setpriv", f"--reuid={box.user.uid}", f"--regid={box.user.gid}", "--clear-groups"]
+    words = ["unshare", "--mount", "sh", "-c", script, "sh", *as_user, *box.command, "explain", "--json", box.path]
+    plan = json.loads(box.user.run(words, user=0, group=0, check=True).stdout)
+    told = {note["where"]: note["text"] for note in plan["notes"]}
+    assert told["mounts[4]"] == "the source's ro, noexec cannot be taken away in a user namespace"
 
 
 def test_a_mount_below_cannot_be_left_out(box, require_root):
