@@ -154,6 +154,10 @@ _COVERED = "covered"
 """The root file system that is mounted in the caller's mount namespace, where it is; few are."""
 _CGROUP = "cgroup"
 """What to remove with the container, where it has a cgroup of its own."""
+_BEFORE_STATE = frozenset(
+    (START_SOCKET, _RESCTRL, _COVERED, _CGROUP, _CONFIG, _STATE + ".new", "resolv.conf", "hosts", "criu.pid")
+)
+"""What a directory without state.json may hold; another file means that it is not a container's."""
 
 
 class Entry:
@@ -292,10 +296,22 @@ class Entry:
             return
 
     def clear(self) -> None:
-        """Remove what is in the directory."""
+        """Remove what is in the directory, unless it is somebody's own (`--root ~`, with an id such as Documents).
+
+        Raises:
+            RootlessError: `RL-STATE`, `RL-CGROUP`: something stays.
+        """
         name = ""
         try:
-            for name in posix.listdir(self.fd):
+            names = posix.listdir(self.fd)
+            if _STATE not in names and not _BEFORE_STATE.issuperset(names):
+                raise RootlessError(
+                    f"cannot use {self.path} for a container",
+                    cause="it holds files that are not a container's",
+                    fix="choose another id or another --root",
+                    code="RL-STATE",
+                )
+            for name in names:
                 if name == _CGROUP:
                     self._give_back_cgroup()
                 elif name == _RESCTRL:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.user.bare_host import BareHost
-from tests.user.bundles import base_config, make_bundle, write_config
+from tests.user.bundles import base_config, make_bundle, own, write_config
 from tests.user.containers import Reader, Rootless, await_end, executors, until
 
 QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
@@ -49,6 +49,20 @@ def test_any_directory_can_be_the_root(rootless, user, bundle, root):
     assert rootless("kill", "c1", "KILL", cwd=user.tmp).returncode == 0
     await_end(state["pid"])
     assert rootless("delete", "c1", cwd=user.tmp).returncode == 0
+
+
+@pytest.mark.parametrize("words", [["run"], ["create"], ["delete", "--force"]])
+def test_a_directory_of_the_users_is_not_emptied(rootless, user, bundle, words):
+    documents = user.tmp / "Documents"
+    documents.mkdir()
+    (documents / "thesis").write_text("years of work")
+    own(user, documents)
+    rootless.root = user.tmp
+    bundled = [] if words[0] == "delete" else ["--bundle", bundle]
+    done = rootless(*words, *bundled, "Documents")
+    assert done.returncode == 1
+    assert "it holds files that are not a container's" in done.stderr
+    assert (documents / "thesis").read_text() == "years of work"
 
 
 def test_roots_have_containers_of_their_own(rootless, user, bundle):
