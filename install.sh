@@ -39,9 +39,13 @@ if [ "$(id -u)" = 0 ]; then
     if [ "$(stat -L -c %u -- "${HOME:-}" 2>/dev/null)" != 0 ]; then
         HOME=$(getent passwd 0 | cut -d : -f 6)
         export HOME
-        unset XDG_CONFIG_HOME XDG_CONFIG_DIRS XDG_CACHE_HOME XDG_DATA_HOME PIP_CONFIG_FILE PIP_CACHE_DIR UV_CACHE_DIR \
-            UV_CONFIG_FILE
     fi
+    # Where sudo sets HOME, other variables of that user's may be kept.
+    for variable in XDG_CONFIG_HOME XDG_CONFIG_DIRS XDG_CACHE_HOME XDG_DATA_HOME PIP_CONFIG_FILE PIP_CACHE_DIR PIP_PYTHON \
+        PIP_LOG PIP_TARGET PIP_PREFIX PIP_ROOT UV_CACHE_DIR UV_CONFIG_FILE; do
+        eval "value=\${$variable-}"
+        [ -z "$value" ] || [ "$(stat -L -c %u -- "$value" 2>/dev/null)" = 0 ] || unset "$variable"
+    done
     base=/usr/local/lib/rootless
     bin=/usr/local/bin
 else

@@ -119,7 +119,8 @@ static const char *load(int plan_fd)
 
     if (fstat(plan_fd, &st) < 0 || st.st_size <= 0)
         return "it cannot be read";
-    bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, plan_fd, 0);
+    /* shared: what forget_environment() clears must not come back from the file by MADV_DONTNEED */
+    bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, plan_fd, 0);
     close(plan_fd);
     if (bytes == MAP_FAILED)
         return "it cannot be read";

@@ -272,6 +272,7 @@ int op_bind(const struct op *op)
 {
     struct stat st;
     int source, target, result;
+    bool once = !(op->n[0] & PREPARED); /* a prepared tree may be tried once more */
 
     if (op->n[0] & TARGET_IS_SOURCE) {
         target = open_inside(text(op, 1), O_PATH, target_resolution(op));
@@ -287,14 +288,18 @@ int op_bind(const struct op *op)
         if (op->n[0] & COPY_LINK && S_ISLNK(st.st_mode))
             return copy_link(op, source);
         target = open_target(op, S_ISDIR(st.st_mode));
-        if (target < 0)
-            return failed("openat2");
+        if (target < 0) {
+            result = failed("openat2");
+            if (once)
+                close(source);
+            return result;
+        }
     }
     result = apply(source, op);
     if (result == 0)
         result = attach_and_keep(text(op, 1), op->n[0] & PLAIN_TARGET, source, target);
-    if (result == 0)
-        close(source); /* else it may be tried once more */
+    if (result == 0 || once)
+        close(source);
     close(target);
     return result;
 }
@@ -355,11 +360,6 @@ static int host_null(void)
     if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3)) {
         close(fd);
         errno = ENODEV;
-        return -1;
-    }
-    /* as a slave of the host's it would be a mount that criu cannot make again */
-    if (set_attributes(fd, false, 0, 0, MS_PRIVATE) < 0) {
-        close(fd);
         return -1;
     }
     return fd;

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from functools import cached_property
 
 from rootless import files, log
@@ -46,6 +47,7 @@ _NETWORK_FD = 3
 _CRIU_ANNOTATION = "org.criu.config"
 """A file with more options for criu; as for runc."""
 _ANNOTATION_PLACE = f"annotations.{_CRIU_ANNOTATION}"
+_ADMINISTRATORS_OWN = "/etc/"
 _ADMINISTRATORS = ("/etc/criu/crun.conf", "/etc/criu/runc.conf")
 """What is read where there is no annotation: the first that is there, as with crun; runc reads the second."""
 _DEFAULT = "/etc/criu/default.conf"
@@ -122,14 +124,17 @@ def checkpoint(options: Options) -> None:
             words.append("--track-mem")
         words += _page_server(options.page_server) if options.page_server else []
         words += _chosen(options, _DUMP_SWITCHES)
-        if config["process"].get("terminal") and not options.pre_dump:
-            criu.run_as_service(words, state["pid"])
-        else:
-            criu.run(words)
-        if options.pre_dump:
-            return
-        criu.note(streams)
-        if not options.leave_running:
+        if not options.pre_dump:
+            criu.note(streams)  # before anything ends: without it the images are of no use
+        try:
+            if config["process"].get("terminal") and not options.pre_dump:
+                criu.run_as_service(words, state["pid"])
+            else:
+                criu.run(words)
+        except BaseException:
+            criu.forget()
+            raise
+        if not (options.pre_dump or options.leave_running):
             destroy(entry, state)
 
 
@@ -429,6 +434,11 @@ class _Criu:
         with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(render({"streams": streams}, None))
 
+    def forget(self) -> None:
+        """Remove what note() kept: there is no checkpoint."""
+        with suppress(OSError):
+            os.unlink(_OURS, dir_fd=self._images_fd)
+
     def noted(self) -> list[str]:
         """Return what note() kept.
 
@@ -503,15 +513,19 @@ class _Criu:
                 f"cannot use {annotated}",
                 cause=cause,
                 where=_ANNOTATION_PLACE,
-                fix="name a file of root's outside the container's root, or remove the annotation",
+                fix=f"name a file of root's below {_ADMINISTRATORS_OWN}, or remove the annotation",
                 code="RL-CRIU",
             )
         return f"/proc/{os.getpid()}/fd/{fd}"
 
-    def _of_image(self, fd: int) -> str:
-        """Return what is wrong with an open file that lies in the container's root; nothing with others."""
+    @staticmethod
+    def _of_image(fd: int) -> str:
+        """Return what is wrong with an open file that an image may supply; nothing with others.
+
+        Engines unpack the layers of images into directories of root's, and volumes are such directories.
+        """
         path = os.readlink(f"/proc/self/fd/{fd}")
-        return "the container's image supplies it" if path.startswith(f"{os.path.realpath(self._rootfs)}/") else ""
+        return "" if path.startswith(_ADMINISTRATORS_OWN) else "an image or a volume may supply it"
 
     def _command(self, words: list[str]) -> list[str]:
         ours = f"/proc/{os.getpid()}/fd"

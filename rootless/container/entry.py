@@ -154,8 +154,21 @@ _COVERED = "covered"
 """The root file system that is mounted in the caller's mount namespace, where it is; few are."""
 _CGROUP = "cgroup"
 """What to remove with the container, where it has a cgroup of its own."""
-_BEFORE_STATE = frozenset(
-    (START_SOCKET, _RESCTRL, _COVERED, _CGROUP, _CONFIG, _STATE + ".new", "resolv.conf", "hosts", "criu.pid")
+_FALLIBLE = (_CGROUP, _RESCTRL, _COVERED)
+"""Notes of what else is removed with the container, which can fail."""
+_NEW = ".new"
+_WITHOUT_STATE = frozenset(
+    (
+        *_FALLIBLE,
+        _CGROUP + _NEW,
+        _STATE + _NEW,
+        _CONFIG,
+        START_SOCKET,
+        "resolv.conf",
+        "hosts",
+        "network.sock",
+        "criu.pid",
+    )
 )
 """What a directory without state.json may hold; another file means that it is not a container's."""
 
@@ -226,7 +239,9 @@ class Entry:
         Raises:
             OSError: it cannot be read.
         """
-        with open(posix.open(name, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=self.fd), "rb", buffering=0) as file:
+        with open(
+            posix.open(name, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC, dir_fd=self.fd), "rb", buffering=0
+        ) as file:
             return file.read()
 
     def put(self, name: str, content: bytes, mode: int = 0o600) -> None:
@@ -247,10 +262,13 @@ class Entry:
 
     def write(self, state: dict[str, Any]) -> None:
         """Replace state.json, whole or not at all."""
-        temporary = _STATE + ".new"
-        self.put(temporary, jsontext.render(state, None).encode("utf-8", "surrogateescape"))
+        self._replace(_STATE, jsontext.render(state, None).encode("utf-8", "surrogateescape"))
+
+    def _replace(self, name: str, content: bytes) -> None:
+        """Write a file of the directory, whole or not at all."""
+        self.put(name + _NEW, content)
         try:
-            posix.rename(temporary, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            posix.rename(name + _NEW, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except OSError as error:
             raise unusable(self.path, error) from None
 
@@ -304,14 +322,15 @@ class Entry:
         name = ""
         try:
             names = posix.listdir(self.fd)
-            if _STATE not in names and not _BEFORE_STATE.issuperset(names):
+            if _STATE not in names and not all(self._is_left_over(each) for each in names):
                 raise RootlessError(
                     f"cannot use {self.path} for a container",
                     cause="it holds files that are not a container's",
                     fix="choose another id or another --root",
                     code="RL-STATE",
                 )
-            for name in names:
+            # state.json goes last: with it, what has failed is done the next time
+            for name in sorted(names, key=lambda each: (each == _STATE, each not in _FALLIBLE)):
                 if name == _CGROUP:
                     self._give_back_cgroup()
                 elif name == _RESCTRL:
@@ -321,6 +340,12 @@ class Entry:
                 _unlink(name, self.fd)
         except OSError as error:
             raise _irremovable(f"{self.path}/{name}".rstrip("/"), error) from None
+
+    def _is_left_over(self, name: str) -> bool:
+        """Whether a killed command leaves such a file; a config.json that put() has not made is a bundle's."""
+        if name == _CONFIG:
+            return bool(posix.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode & NOT_AGED)
+        return name in _WITHOUT_STATE or name.startswith(".nfs")
 
     def note_resctrl(self, directories: list[str]) -> None:
         """Note directories of resctrl that are about to be made for the container, and go when its own does."""
@@ -343,7 +368,7 @@ class Entry:
 
     def note_cgroup(self, text: str) -> None:
         """Note the cgroup that is about to be made for the container; give_back.py knows the text."""
-        self.put(_CGROUP, text.encode("utf-8", "surrogateescape"))
+        self._replace(_CGROUP, text.encode("utf-8", "surrogateescape"))
 
     def _give_back_cgroup(self) -> None:
         from rootless.container.give_back import give_back

@@ -50,13 +50,24 @@ def signal_all(state: dict[str, Any], process: int, number: int) -> None:
     if number == _SIGKILL and not is_process_1(state["pid"]):
         kill_all(state, process)
         return
-    if "cgroup" in state and signal_cgroup(state["cgroup"], number):
+    if "cgroup" in state and signal_cgroup(state["cgroup"], number) and _is_in_cgroup(state):
         return
     if number != _SIGKILL:  # which the kernel sends to the others when process 1 ends, pid_namespaces(7)
         with _Family(state) as family:
             for pid, start_time in family.others().items():
                 _signal_process(pid, start_time, number)
     send(process, number)
+
+
+def _is_in_cgroup(state: dict[str, Any]) -> bool:
+    """Whether the first process is where it was made: an administrator or systemd may have moved it."""
+    from rootless.cgroup.group import opened
+
+    group = opened(state["cgroup"])
+    if not group:
+        return False
+    with group:
+        return state["pid"] in group.processes()
 
 
 def kill_all(state: dict[str, Any], process: int) -> None:

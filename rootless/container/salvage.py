@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _STATE = "state.json"
 _IDENTIFYING = ("pid", "startTime", "bootId")
-_SEARCHED = (*_IDENTIFYING, "cgroup")
 
 
 def end_salvaged(entry: Entry) -> None:
@@ -57,8 +56,9 @@ def _known(text: bytes) -> tuple[bool, dict[str, Any]]:
         state = None
     kinds = REQUIRED | OPTIONAL
     if not isinstance(state, dict):
-        decoded = text.decode("utf-8", "replace")
-        state = {name: _searched(decoded, name) for name in _SEARCHED}
+        # an annotation may have any of these names, and an image may have given it
+        decoded = text.decode("utf-8", "replace").partition('"annotations":')[0]
+        state = {name: _searched(decoded, name) for name in _IDENTIFYING}
     return is_newer(state), {name: value for name, value in state.items() if name in kinds and kinds[name](value)}
 
 

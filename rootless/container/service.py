@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rootless.plan.options import Options
 
 _LONGEST = 65536
+_MOST_AT_ONCE = 64
+"""Reports, before somebody else has a turn: a container that sends without end must not keep its signals from it."""
 _READY = b"READY="
 _PASSED_ON = frozenset(
     (
@@ -103,7 +105,9 @@ class Reports:
     def pass_on(self, with_ready: bytes = b"") -> bool:
         """Pass on the reports that have come, `with_ready` with the one that says READY; return whether one did."""
         ready = False
-        while self._reports:
+        for _ in range(_MOST_AT_ONCE):
+            if not self._reports:
+                break
             try:
                 # descriptors that come with it are closed: sd_notify_barrier(3) waits for that
                 report = self._reports.recv(_LONGEST)

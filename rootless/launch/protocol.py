@@ -59,6 +59,8 @@ NOTIFY = 9
 NETLINK = 10
 NAMESPACES = 11
 
+_PATIENCE = 10_000
+"""Milliseconds."""
 _MESSAGE = Struct("=IiiI")
 _LARGEST = 4096
 _INIT_NAME = b"(rootless:init"
@@ -207,6 +209,20 @@ class Launch:
             posix.write(self._reply, word)
         except BrokenPipeError:
             return
+
+    def answer_last(self, word: bytes) -> None:
+        """Let the child go on, and return when it has closed its end, which is the last thing that it does.
+
+        Raises:
+            RootlessError: `RL-INIT`: it does not.
+        """
+        import select
+
+        self.answer(word)
+        poll = select.poll()
+        poll.register(self._reply, 0)  # the end that writes hears of the other by POLLERR
+        if not poll.poll(_PATIENCE):
+            raise RootlessError("the init program cannot go on", cause="it hangs", code="RL-INIT")
 
     def _tell_skips(self, skips: list[Message], outcome: Message) -> None:
         """Log the operations that were skipped, but for one whose alternative failed likewise: the error tells it."""

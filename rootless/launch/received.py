@@ -5,7 +5,9 @@ from __future__ import annotations
 import _socket
 import posix
 from _struct import unpack
+from errno import EMFILE
 
+from rootless.errors import refused
 from rootless.launch.protocol import HEAD_SIZE, LISTENER, message_of
 
 TYPE_CHECKING = False
@@ -30,13 +32,18 @@ class Received:
         channel = _socket.socket(fileno=posix.dup(fd))  # its own: whatever comes in between, nothing is closed twice
         try:
             while True:
-                head, control, _, _ = channel.recvmsg(HEAD_SIZE, _SPACE, _socket.MSG_CMSG_CLOEXEC)
+                head, control, flags, _ = channel.recvmsg(HEAD_SIZE, _SPACE, _socket.MSG_CMSG_CLOEXEC)
                 message = message_of(head, fd)
                 taker = self._takers.get(message[0]) if message and control else None
                 if taker is None:
                     return message
                 data = control[0][2]
-                taker(*unpack(f"@{len(data) // _DESCRIPTOR_SIZE}i", data))
+                descriptors = unpack(f"@{len(data) // _DESCRIPTOR_SIZE}i", data)
+                if flags & _socket.MSG_CTRUNC:
+                    for descriptor in descriptors:
+                        posix.close(descriptor)
+                    raise refused(OSError(EMFILE, posix.strerror(EMFILE)))
+                taker(*descriptors)
                 if message and message[0] == LISTENER:
                     channel.send(b"L", _socket.MSG_NOSIGNAL)
         except (ConnectionResetError, BrokenPipeError):

@@ -92,8 +92,8 @@ class Keeper:
         self._launch.go_on(self._reader)
 
     def hide(self) -> None:
-        """Let one whose last message was READY go on."""
-        self._launch.answer(b"S")
+        """Let one whose last message was READY go on, and return when it hides."""
+        self._launch.answer_last(b"S")
 
     def close(self) -> None:
         """Leave it to itself."""

@@ -295,12 +295,11 @@ def _pasta(network: Network, helper: Helper, keeper: Keeper) -> list[str]:
             specs = ["none"]
         for spec in specs:
             words += [flag, spec]
-    if posix.geteuid() == 0:
-        # it gives up most of root's rights, and then finds nothing that this process has open: ptrace(2)
-        user = f"/proc/{keeper.pid}/ns/user"
-        words += ["--runas", "0:0"]
-    else:
-        user = f"/proc/{posix.getpid()}/fd/{keeper.namespaces.user}"
+    root = posix.geteuid() == 0
+    words += ["--runas", "0:0"] if root else []
+    # it gives up most of root's rights, and then finds nothing that this process has open: ptrace(2)
+    by_number = root or network.by_number
+    user = f"/proc/{keeper.pid}/ns/user" if by_number else f"/proc/{posix.getpid()}/fd/{keeper.namespaces.user}"
     words += [f"--userns={user}"] if network.owned else ["--netns-only"]
     return [*words, "--netns=/proc/self/fd/0"]
 

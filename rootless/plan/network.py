@@ -173,7 +173,7 @@ def settle(context: Context, network: Network) -> None:
     """Decide what depends on the ids that the container has."""
     network.owned = "user" in context.created or "user" in context.joined
     network.exposed = network.owned and (_sees_the_host(context) or "user" in context.joined)
-    network.by_number = context.facts.privileged and "user" in context.created
+    network.by_number = (context.facts.privileged or context.facts.uid == 0) and "user" in context.created
     network.sandbox = context.has_uid(0) and context.has_gid(0)
     if not (network.required or network.sandbox):
         _leave_slirp_out(context, network)

@@ -200,9 +200,12 @@ def test_a_forged_stream_is_refused(rootless, root, bundle, volume):
     assert rootless.list() == []
 
 
-@pytest.mark.parametrize("place", ["rootfs", "relative", "another user's", "writable by others", "not there"])
+@pytest.mark.parametrize("place", ["rootfs", "layer", "relative", "another user's", "writable by others", "not there"])
 def test_an_annotation_names_no_file_that_an_image_or_another_user_has_made(rootless, bundle, volume, user, place):
-    """Tools that unpack images make annotations of an image's labels (image-spec, conversion.md)."""
+    """Tools that unpack images make annotations of an image's labels (image-spec, conversion.md).
+
+    An engine keeps the layers of images in directories of root's, whose names can be known before.
+    """
     root = rootless.user
     where = {"rootfs": bundle / "rootfs/trap", "another user's": user.tmp / "trap"}.get(place, root.tmp / "trap")
     trap = Trap(where, user.uid if place == "another user's" else 0)

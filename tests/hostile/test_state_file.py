@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from tests.user.bundles import base_config, make_bundle
+from tests.user.bundles import base_config, make_bundle, own, write_config
 from tests.user.cgroup2 import InView, cgroup2
 from tests.user.containers import Rootless, await_end, executors, until
 from tests.user.states import VALUES, edited, full_state, places
@@ -81,6 +81,37 @@ def test_a_state_that_says_nothing_leaves_nothing_in_the_cgroup(user, rootless_c
         for pid in pids:
             await_end(pid)
         assert list(runs.root.iterdir()) == []
+
+
+def test_an_annotation_does_not_name_what_delete_force_ends(user, rootless_command, cgroup2):
+    """An image's labels become annotations: they must not stand in for what was cut off a damaged state."""
+    config = base_config("sleep", "1000")
+    config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
+    bundle = make_bundle(user, config)
+    with InView(cgroup2, user, rootless_command) as runs:
+        runs.create("victim", bundle)
+        victim = json.loads((runs.root / "victim/state.json").read_text())
+        write_config(bundle, config | {"annotations": {"cgroup": victim["cgroup"]}})
+        runs.create("bad", bundle)
+        file = runs.root / "bad/state.json"
+        text = file.read_text()
+        file.write_text(text[: text.index('"owner"')])
+        runs("delete", "--force", "bad")
+        assert runs.status("victim") == "created"
+
+
+@pytest.mark.parametrize("name", ["network.sock", "cgroup.new", "state.json.new"])
+def test_what_a_killed_command_leaves_does_not_keep_an_id_from_its_user(rootless, bundle, name):
+    rootless.create("c1", bundle)
+    (rootless.root / "c1" / name).touch()
+    assert rootless("delete", "--force", "c1").returncode == 0
+    rootless.create("c1", bundle)
+    rootless.start("c1")
+    left = rootless.root / "c2"
+    left.mkdir()
+    (left / name).touch()
+    own(rootless.user, left)
+    rootless.create("c2", bundle)
 
 
 @pytest.mark.parametrize("of", ["another boot", "another process", "an ended process"])

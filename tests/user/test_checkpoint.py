@@ -296,17 +296,6 @@ def annotate(bundle, value):
     write_config(bundle, config | {"annotations": {"org.criu.config": str(value)}})
 
 
-def test_criu_reads_the_file_of_the_annotation(rootless, root, bundle, volume, noting):
-    """As runc and crun have it: org.criu.config."""
-    annotate(bundle, noting)
-    begin_counting(rootless, bundle, volume)
-    done = rootless("checkpoint", "--image-path", "saved", "c1")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "post-dump" in (root.tmp / "noted").read_text().split()
-    restore(rootless, bundle, "--detach", "c1")
-    assert "post-restore" in (root.tmp / "noted").read_text().split()
-
-
 class OnSharedRoot(Rootless):
     """The command on a host whose mounts are shared, as systemd makes them."""
 
@@ -359,6 +348,18 @@ class WithEtcCriu(Rootless):
 
     def argv(self, *words):
         return [*self.before, *super().argv(*words)]
+
+
+def test_criu_reads_the_file_of_the_annotation(rootless, root, bundle, volume, noting):
+    """As runc and crun have it: org.criu.config."""
+    annotate(bundle, "/etc/criu/site.conf")
+    begin_counting(rootless, bundle, volume)
+    there = WithEtcCriu(root, rootless.command, "site.conf")
+    done = there("checkpoint", "--image-path", "saved", "c1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "post-dump" in (root.tmp / "noted").read_text().split()
+    restore(there, bundle, "--detach", "c1")
+    assert "post-restore" in (root.tmp / "noted").read_text().split()
 
 
 @pytest.mark.parametrize(

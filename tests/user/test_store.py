@@ -51,18 +51,19 @@ def test_any_directory_can_be_the_root(rootless, user, bundle, root):
     assert rootless("delete", "c1", cwd=user.tmp).returncode == 0
 
 
+@pytest.mark.parametrize("file", ["thesis", "config.json"])
 @pytest.mark.parametrize("words", [["run"], ["create"], ["delete", "--force"]])
-def test_a_directory_of_the_users_is_not_emptied(rootless, user, bundle, words):
+def test_a_directory_of_the_users_is_not_emptied(rootless, user, bundle, words, file):
     documents = user.tmp / "Documents"
     documents.mkdir()
-    (documents / "thesis").write_text("years of work")
+    (documents / file).write_text("years of work")
     own(user, documents)
     rootless.root = user.tmp
     bundled = [] if words[0] == "delete" else ["--bundle", bundle]
     done = rootless(*words, *bundled, "Documents")
     assert done.returncode == 1
     assert "it holds files that are not a container's" in done.stderr
-    assert (documents / "thesis").read_text() == "years of work"
+    assert (documents / file).read_text() == "years of work"
 
 
 def test_roots_have_containers_of_their_own(rootless, user, bundle):
