@@ -19,10 +19,18 @@ static bool is_device(const struct stat *st, const struct op *op)
            (S_ISFIFO(st->st_mode) || st->st_rdev == makedev((unsigned)op->n[1], (unsigned)op->n[2]));
 }
 
-/* The host's node, where mknod is refused, and only if it is the device that was asked for. */
+/* An empty file is a place to mount on, which an earlier container may have left. */
+static bool is_place(const struct stat *st)
+{
+    return S_ISREG(st->st_mode) && st->st_size == 0;
+}
+
+/* The host's node, where mknod is refused, and only if it is the device that was asked for; an exclusive one covers no
+ * file that is something else. */
 int op_device_bind(const struct op *op)
 {
     struct stat st;
+    bool exclusive = op->n[3];
     int target, result, source = private_copy(text(op, 0), &st);
 
     if (source < 0)
@@ -32,7 +40,10 @@ int op_device_bind(const struct op *op)
     target = open_or_create(text(op, 1), false, 0);
     if (target < 0)
         return failed("openat2");
-    result = attach(source, target);
+    if (exclusive && fstat(target, &st) == 0 && !is_device(&st, op) && !is_place(&st))
+        result = failed_with("openat2", EEXIST);
+    else
+        result = attach(source, target);
     close(source);
     close(target);
     return result;

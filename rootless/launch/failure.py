@@ -73,6 +73,7 @@ _FIXES: dict[Kind, dict[int, str]] = {
         errno.ENOENT: "remove the device from config.json: this host does not have it",
         errno.ENODEV: "correct the type and the numbers: the host's device is another one",
         errno.ENOTDIR: "name a path that is no directory in the image",
+        errno.EEXIST: "remove the file that the image has there, or name another path",
         errno.EACCES: _ROOTFS_WRITABLE,
         errno.EROFS: _ROOTFS_WRITABLE,
     },

@@ -85,7 +85,9 @@ def _device(context: Context, device: dict[str, Any], where: str) -> list[Op]:
     if kind == stat.S_IFIFO:
         return [node]
     source = path if path in _DEFAULT else context.facts.device_path(path, kind, major, minor)
-    bound = Op(ops.DEVICE_BIND, kind, major, minor, source, path, where=where)
+    # "if a file already exists at path that does not match the requested device, the runtime MUST generate an error"
+    exclusive = int(path not in _DEFAULT)
+    bound = Op(ops.DEVICE_BIND, kind, major, minor, exclusive, source, path, where=where)
     if not context.in_user_namespace:
         node.on_error, node.alternatives = ops.ELSE, 1
         return [node, bound]

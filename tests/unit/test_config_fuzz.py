@@ -340,6 +340,7 @@ def test_changed_bytes(decoder, data, name):
 def small(**more):
     """Return the text of a small configuration with more in it, or other values, as JSON text each."""
     base = {key: COMPLETE[key] for key in ("ociVersion", "root")} | {"process": {"args": ["a"], "cwd": "/"}}
+    base["linux"] = {"namespaces": [{"type": "mount"}]}  # without it there is a warning
     texts = {key: json.dumps(value) for key, value in base.items()} | more
     return ("{" + ", ".join([f'"{key}": {value}' for key, value in texts.items()]) + "}").encode()
 

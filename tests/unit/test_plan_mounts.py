@@ -437,8 +437,8 @@ def test_devices_of_config_json():
     plan = plan_for(config)
     assert [op.string("target") for op in chosen(plan, ops.DEVICE_NODE)] == ["/dev/pipe"]
     bound = {op.string("target"): (op.numbers, op.where) for op in chosen(plan, ops.DEVICE_BIND)}
-    assert bound["/dev/null"] == ((stat.S_IFCHR, 1, 3), "linux.devices[0]")
-    assert bound["/dev/loop7"] == ((stat.S_IFBLK, 7, 7), "linux.devices[1]")
+    assert bound["/dev/null"] == ((stat.S_IFCHR, 1, 3, 0), "linux.devices[0]")
+    assert bound["/dev/loop7"] == ((stat.S_IFBLK, 7, 7, 1), "linux.devices[1]")
     assert set(notes(plan, ADAPTED)) >= {"linux.devices[0]", "linux.devices[1]", "linux.devices[3]"}
 
 

@@ -61,7 +61,7 @@ def bound_file(target, flags=0, **options) -> Op:
 
 
 def bound_device(target, **options) -> Op:
-    return Op(ops.DEVICE_BIND, stat.S_IFCHR, 1, 3, "/dev/null", target, **options)
+    return Op(ops.DEVICE_BIND, stat.S_IFCHR, 1, 3, 0, "/dev/null", target, **options)
 
 
 def fifo(target, **options) -> Op:
