@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+
+# Its handlers for fork(2) write to the standard error of every program that the tests start, and start threads in those
+# that go on as Python.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import grpc
 

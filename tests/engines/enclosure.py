@@ -5,6 +5,7 @@ No process, mount, cgroup, socket or packet of theirs reaches the host, and all 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -110,10 +111,19 @@ def _cgroup2() -> Path:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a daemon, at once if it does not end when asked."""
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """End a daemon, at once if it does not end when asked.
+
+    nsenter(1) forks to enter a pid namespace, and passes no signal on.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in children_of(process.pid) or [process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            continue
+        else:
+            return
+    process.kill()
+    process.wait()
