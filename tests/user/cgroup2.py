@@ -27,7 +27,10 @@ cgroup=$1 uid=$2 gid=$3 how=$4
 shift 4
 mount --make-rprivate /
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-echo 0 >"/sys/fs/cgroup$cgroup/cgroup.procs"
+# where a container was given the controllers of this cgroup, processes are in one below it (cgroups(7))
+inside=/sys/fs/cgroup$cgroup
+[ ! -d "$inside/rootless.caller" ] || inside=$inside/rootless.caller
+echo 0 >"$inside/cgroup.procs"
 case $how in
 *namespace*) exec unshare --cgroup sh -ec "$0" again "$uid" "$gid" "$@" ;;
 *read-only*) mount -o remount,bind,ro /sys/fs/cgroup ;;
