@@ -169,7 +169,7 @@ int op_home(const struct op *op)
         bytes = mmap(NULL, longest, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     }
     /* read, not mapped: another container may make the file shorter meanwhile, and then a page of it is a SIGBUS */
-    while (bytes != MAP_FAILED && size < longest && (n = read(fd, bytes + size, longest - size)) > 0)
+    while (bytes != MAP_FAILED && size < longest && (n = pread(fd, bytes + size, longest - size, (off_t)size)) > 0)
         size += (size_t)n;
     if (fd >= 0)
         close(fd);

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.user.boxes import add_probe, config_with_maps, status_of
-from tests.user.bundles import base_config
+from tests.user.bundles import base_config, own
 
 PODMAN = Path(__file__).parents[1] / "unit/data/podman_seccomp.json"
 """linux.seccomp as podman writes it into a config.json."""
@@ -314,14 +314,17 @@ def test_the_default_profile_of_podman(either, uid, no_new_privileges):
 
 def test_a_filter_is_kept_for_the_next_container(box):
     config = with_filter(base_config(), rule("ERRNO", "getpriority", errnoRet=38))
-    cache = box.user.tmp / "cache"
+    runtime = {"XDG_RUNTIME_DIR": str(box.user.tmp / "runtime")}
+    (box.user.tmp / "runtime").mkdir(mode=0o700)
+    own(box.user, box.user.tmp / "runtime")
     for _ in range(2):
-        assert box.lines(config, "probe call getpriority", env={"XDG_CACHE_HOME": str(cache)}) == ["ENOSYS"]
-    (kept,) = (cache / "rootless/seccomp").iterdir()
+        assert box.lines(config, "probe call getpriority", env=runtime) == ["ENOSYS"]
+    cache = box.user.tmp / "runtime/rootless/@seccomp"
+    (kept,) = cache.iterdir()
     assert kept.stat().st_uid == box.user.uid
     with_filter(config, rule("ERRNO", "getpriority", errnoRet=1))
-    assert box.lines(config, "probe call getpriority", env={"XDG_CACHE_HOME": str(cache)}) == ["EPERM"]
-    assert len(list((cache / "rootless/seccomp").iterdir())) == 2
+    assert box.lines(config, "probe call getpriority", env=runtime) == ["EPERM"]
+    assert len(list(cache.iterdir())) == 2
 
 
 # --- What is refused --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@
  *
  * It tells on standard output: "call ROLE NUMBER", "operation CODE" of each Plan (see helpers/init/plan.h), "at" when the moment comes, "end STATUS" of each command (the wait
  * status; what follows a command that had its moment is left out). Then it waits for end of file on its input, and for
- * the end of every process: "left PID" is said of those that do not end in PATIENCE seconds, and they are killed. */
+ * the end of every process: "left" and the beginning of /proc/PID/stat is said of those that do not end in PATIENCE seconds, and they are killed. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
@@ -222,6 +222,15 @@ static void on_child(const struct process *parent)
 }
 
 /* Let children go on of which a process that has ended has not told: it was killed meanwhile. */
+/* Whether there is a process left that can tell of a child, by its stop or by its end. */
+static bool has_parent(void)
+{
+    for (int i = 0; i < PROCESSES; i++)
+        if (processes[i].pid && (processes[i].role == 's' || processes[i].role == 'i' || (processes[i].role >= '0' && processes[i].role <= '9')))
+            return true;
+    return false;
+}
+
 static void begin_untold(char parent)
 {
     for (int i = 0; i < PROCESSES; i++)
@@ -272,6 +281,8 @@ static void on_stop(struct process *process, int status)
     }
     if (!process->role) { /* a child's first stop */
         process->stopped = true;
+        if (!has_parent())
+            begin_untold('i');
         return;
     }
     if (event == PTRACE_EVENT_EXEC) {
@@ -334,14 +345,18 @@ static void lose_patience(int number)
 
 static int tell_what_is_left(void)
 {
-    char path[64];
-    FILE *file;
+    char path[64], line[128];
+    FILE *file, *stat;
     int pid;
 
     snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
     file = fopen(path, "r");
     while (file && fscanf(file, "%d", &pid) == 1) {
-        printf("left %d\n", pid);
+        snprintf(path, sizeof path, "/proc/%d/stat", pid);
+        stat = fopen(path, "r");
+        printf("left %.40s\n", stat && fgets(line, sizeof line, stat) ? line : "one that is gone");
+        if (stat)
+            fclose(stat);
         kill(pid, SIGKILL);
     }
     fflush(stdout);
