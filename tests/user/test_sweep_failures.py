@@ -15,8 +15,8 @@ CODES = {"COMMAND": "EXEC-NOT-FOUND"}
 CANNOT_FAIL = {
     "HOME", "KEYRING", "NO-KEYS", "PASS-NAMESPACES", "READY", "STDIO-OWNER", "UMASK", "UNNAMED-KEYRING", "WAIT-START",
 }  # fmt: skip
-"""Operations that do nothing that could be refused, that the container can do without, that stand in for others, or that
-only `explain` plans, which adds a network."""
+"""Operations that do nothing that could be refused, that the container can do without, or that stand in for others; and
+one that only `explain` plans, which adds a network."""
 
 
 def test_any_operation_fails(sweep):
