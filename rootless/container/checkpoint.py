@@ -125,6 +125,7 @@ def checkpoint(options: Options) -> None:
         words += _page_server(options.page_server) if options.page_server else []
         words += _chosen(options, _DUMP_SWITCHES)
         if not options.pre_dump:
+            criu.check_directories()
             criu.note(streams)  # before anything ends: without it the images are of no use
         try:
             if config["process"].get("terminal") and not options.pre_dump:
@@ -433,6 +434,14 @@ class _Criu:
         fd = os.open(_OURS, flags, 0o600, dir_fd=self._images_fd)
         with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(render({"streams": streams}, None))
+
+    def check_directories(self) -> None:
+        """Open both directories, before anything is written to one.
+
+        Raises:
+            RootlessError: `RL-CRIU`: one may come from another user.
+        """
+        _ = self._images_fd, self._work_fd
 
     def forget(self) -> None:
         """Remove what note() kept: there is no checkpoint."""

@@ -73,7 +73,7 @@ RUN {mount} grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid|Groups|Umask)' /proc/self/sta
     cat /proc/self/uid_map; env | grep -v HOSTNAME; ls /dev; \\
     awk '!/cgroup/ {{print $5, $6}}' /proc/self/mountinfo | sort; ulimit -n; {script}; true
 USER 1000:33
-RUN id; pwd; touch /tmp/by-user; ls -ln /tmp
+RUN id; pwd; touch /tmp/by-user; stat -c "%A %u %g %n" /tmp/*
 """
 BUILDS = {
     "plain": ([], "", "cat /proc/1/comm; stat -c '%u %g %a' /etc/hostname"),
