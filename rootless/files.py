@@ -81,7 +81,7 @@ def make_private(directory: str) -> None:
 def open_own(path: str, dir_fd: int | None = None) -> int:
     """Open a directory that only the caller can change; return its descriptor.
 
-    The check is of what was opened: whoever can rename a directory above puts another in its place at any time.
+    The check is of what was opened: a user who can rename a directory above can exchange it at any time.
 
     Raises:
         OSError: there is none, it is a symbolic link, or it belongs to another user or others can write there (EPERM).

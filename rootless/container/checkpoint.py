@@ -7,8 +7,8 @@
 What is decided here is what belongs to the container and what has to be there again from outside.
 
 Images are processes with any rights, and criu's configuration can name programs that it runs as root. So both come from
-root alone: neither from a directory that another user can write to, nor from the caller's environment, nor from the
-container's image. Everything else about a restored container comes from its bundle.
+root alone: neither from a directory that another user can write to, nor from the caller's environment (PATH excepted),
+nor from the container's image. Everything else about a restored container comes from its bundle.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ class _Restoring:
 
     def run(self, criu: _Criu, streams: list[str], terminal: _Terminal | None, *, network: str) -> int:
         """Let criu make the processes, and write down that they are there; return the first one."""
-        pid_file = f"/proc/{os.getpid()}/fd/{self._entry.fd}/{_PID_FILE}"
+        pid_file = f"{self._entry.place}/{_PID_FILE}"
         words = ["restore", "--restore-detached", "--restore-sibling", "--pidfile", pid_file]
         for number, stream in enumerate(streams):
             words += ["--inherit-fd", f"fd[{number}]:{stream}"] if stream else []

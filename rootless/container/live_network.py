@@ -42,7 +42,7 @@ _PORT = "m"
 _INSIDE = "eth0"
 _NOBODY = (0, 0)
 _held: dict[str, list[int]] = {}
-"""The locks of directories, by path. Who is interrupted may not come to close its own, and would wait for itself."""
+"""The locks of directories, by path. An interrupted command may leave its own open, and would wait for itself."""
 _FIXES = {
     errno.EOPNOTSUPP: "let root load what the kernel makes such links with: modprobe -a bridge veth",
     errno.EEXIST: f"leave out the link of config.json that is called {_INSIDE} in the container (linux.netDevices)",

@@ -213,7 +213,7 @@ def _withdraw(root: StateRoot, container_id: str, *, sure: bool) -> None:
         if not sure:
             fd = posix.open(container_id, _DIRECTORY, dir_fd=root.fd)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        posix.rmdir(container_id, dir_fd=root.fd)  # of whoever uses it, it is not empty
+        posix.rmdir(container_id, dir_fd=root.fd)  # one that is in use is not empty
     except OSError:
         return
     finally:

@@ -5,7 +5,7 @@ The cache holds one file per filter, ``@seccomp/HASH.bpf``: the program, then a 
 crash left half written must never become somebody's filter. Losing the cache, or a part of it, costs only time.
 
 It lies beside the state of the containers and not in ~/.cache. An entry is a filter that will be loaded without another
-look, so whoever can write there can switch off the filters of later containers. Containers get ~/.cache, or all of
+look, so write access there switches off the filters of later containers. Containers get ~/.cache, or all of
 $HOME, more often than not, and sudo may keep the HOME of another user. A key for the entries would have to lie in $HOME
 as well, where such a container reads it, or in the runtime directory, where it is as short-lived as the entries are.
 """
