@@ -2,8 +2,9 @@
 
 ``python3 helpers/launcher.py ENV/bin/python3 OUT ENV/lib/python3.X/site-packages``
 
-The first directory holds the package; its modules go into one file that the command loads (helpers/image.py). Where the
-package holds the program that starts Python (helpers/start), a copy of it is put beside the interpreter.
+The first directory holds the package; its modules go into one file that the command loads
+(helpers/module_archive.py). Where the package holds the program that starts Python (helpers/start), a copy of it is
+put beside the interpreter.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 FLAGS = "-IS"
 """Isolated from the environment and the current directory; no site-packages but those named in the script."""
 
-IMAGE_WRITER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "image.py")
-IMAGE = "rootless/__pycache__/modules.image"
+ARCHIVE_WRITER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "module_archive.py")
+ARCHIVE = "rootless/__pycache__/modules.archive"
 START = f"rootless/launch/bin/start-{platform.machine()}"
 STARTER = "rootless-start"
 """The name of its copy beside the interpreter."""
@@ -39,18 +40,18 @@ sys.path += {paths!r}
 import gc
 gc.set_threshold(100_000)  # hardly ever: verbs are short, and what they make has few cycles
 try:
-    image = open({image!r}, "rb", 0)
+    archive = open({archive!r}, "rb", 0)
 except OSError:
-    image = None
-if image:
+    archive = None
+if archive:
     from _frozen_importlib_external import MAGIC_NUMBER
-    with image:
-        start = image.read(8)
+    with archive:
+        start = archive.read(8)
         if start[:4] == MAGIC_NUMBER:
             import marshal
-            loader, *index = marshal.loads(image.read(int.from_bytes(start[4:], "little")))
+            loader, *index = marshal.loads(archive.read(int.from_bytes(start[4:], "little")))
             exec(loader)
-            use(image, *index)
+            use(archive, *index)
 from rootless.__main__ import main_and_exit
 main_and_exit()
 """
@@ -74,14 +75,14 @@ def script(python: str, paths: Sequence[str]) -> bytes:
     if len(first.encode()) > SHEBANG_LIMIT or " " in python:
         # Two languages in one file: an exec to the shell, a string that nobody uses to Python.
         first = f"#!/bin/sh\n'''exec' {shlex.quote(python)} {FLAGS} \"$0\" \"$@\"\n' '''\n"
-    return (first + SCRIPT.format(paths=list(paths), image=os.path.join(paths[0], IMAGE))).encode()
+    return (first + SCRIPT.format(paths=list(paths), archive=os.path.join(paths[0], ARCHIVE))).encode()
 
 
 def write(out: str, python: str, paths: Sequence[str]) -> None:
-    """Write the modules' image, and the command to the file `out`, executable for everybody; see `script`."""
+    """Write the module archive, and the command to the file `out`, executable for everybody; see `script`."""
     script(python, paths)  # refuses what cannot be, before anything is written
     subprocess.run(
-        [python, FLAGS, "-X", "no_debug_ranges", IMAGE_WRITER, os.path.join(paths[0], "rootless")], check=True
+        [python, FLAGS, "-X", "no_debug_ranges", ARCHIVE_WRITER, os.path.join(paths[0], "rootless")], check=True
     )
     content = script(_starter(python, paths[0]), paths)
     _write_program(out, content)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import posix
 import sys
 
-from rootless import interruption, log, paths
-from rootless.cli.parse import parse
+from rootless import log, paths, signals
+from rootless.cli.parser import parse
 from rootless.errors import EXIT_FAILURE, RootlessError, refused
 
 TYPE_CHECKING = False
@@ -22,8 +22,8 @@ def main() -> int:
     """Carry out the command line of this process and return its exit status: 128+n when signal n interrupts it."""
     try:
         status = _tell_outcome()
-        interruption.disallow()
-    except interruption.Interrupted as interrupted:
+        signals.disallow()
+    except signals.Interrupted as interrupted:
         return 128 + interrupted.number
     else:
         return status
@@ -33,7 +33,7 @@ def _tell_outcome() -> int:
     try:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # a caller who ignores it would take every exit status away
         posix.umask(posix.umask(0) & 0o077)  # it may hide from others what is made, not from its owner
-        interruption.allow()
+        signals.allow()
         _open_closed_streams()
         return _carry_out(sys.argv[1:])
     except RootlessError as error:
@@ -64,15 +64,15 @@ def main_and_exit() -> None:
 def _carry_out(argv: list[str]) -> int:
     options = parse(argv)
     if options is None:
-        from rootless.cli import people
+        from rootless.cli import click_app
 
-        options = people.ask(argv, _configure_log)
+        options = click_app.ask(argv, _configure_log)
         if options is None:
             return 0
     else:
         _configure_log(options)
     if options.version:
-        from rootless.cli.names import version
+        from rootless.cli.compat import version
         from rootless.cli.output import put
 
         put(version(options))
@@ -92,7 +92,7 @@ def _carry_out(argv: list[str]) -> int:
     try:
         return VERBS[options.verb](options)
     except Exception as error:  # noqa: BLE001 - as above, and the status is the verb's
-        from rootless.cli.names import worded
+        from rootless.cli.compat import worded
 
         raise worded(error if isinstance(error, RootlessError) else _unforeseen(error), options) from None
 

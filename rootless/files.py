@@ -28,7 +28,7 @@ def text_of(path: str) -> str:
         return ""
 
 
-def let_go(owner: object, *names: str) -> None:
+def close_fds(owner: object, *names: str) -> None:
     """Close the descriptors that these attributes hold, each -1 first: none is closed twice, whatever comes between."""
     for name in names:
         fd = getattr(owner, name)

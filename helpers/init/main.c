@@ -2,7 +2,7 @@
  *
  *     init REPORT REPLY START CONSOLE CGROUP PROCESS AGENT KEEP PLAN
  *
- * Every argument but KEEP is a descriptor number, -1 where there is none. It is started by rootless/launch/init.py from
+ * Every argument but KEEP is a descriptor number, -1 where there is none. It is started by rootless/launch/spawn.py from
  * a sealed memfd, so that nobody in the container can write to what /proc/self/exe names (CVE-2019-5736). */
 #include "init.h"
 #include "sys.h"

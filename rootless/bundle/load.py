@@ -6,8 +6,8 @@ import posix
 import stat
 
 from rootless import paths
-from rootless.bundle.jsontext import parse
 from rootless.errors import RootlessError
+from rootless.jsontext import parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from typing import Self
 
     Note = Callable[[str, list[str], str], None]
-    """Gets a directory, those above it that are made for it, and whose it is: OWN, PERHAPS or KEPT."""
+    """Gets a directory, those above it that are made for it, and whose it is: OWN, UNVERIFIED or KEPT."""
 
 OWN = "own"
-PERHAPS = "perhaps"
+UNVERIFIED = "perhaps"
 """Nobody has looked yet whether it is another container's."""
 KEPT = "kept"
 """It was there before the container, and stays."""
@@ -55,7 +55,7 @@ class Group:
 
     def close(self) -> None:
         """Let go of it."""
-        files.let_go(self, "fd")
+        files.close_fds(self, "fd")
 
     def __enter__(self) -> Self:
         """Return itself."""

@@ -6,18 +6,18 @@ import errno
 import posix
 
 from rootless import paths
-from rootless.cgroup.group import KEPT, OWN, PERHAPS, Group, make_anew, make_parents, missing_parents, opened
+from rootless.cgroup.group import KEPT, OWN, UNVERIFIED, Group, make_anew, make_parents, missing_parents, opened
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.host.cgroups import HYBRID, LEAF, PURE
-from rootless.plan.cgroups import Unmet, check_unified, is_unlimited
+from rootless.host.delegation import HYBRID, LEAF, PURE
+from rootless.plan.cgroup.manager import Unenforced, check_unified, is_unlimited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rootless.cgroup.group import Note
-    from rootless.plan.cgroups import Cgroup
-    from rootless.plan.limits import Setting
+    from rootless.plan.cgroup.limits import Setting
+    from rootless.plan.cgroup.manager import Cgroup
 
 _ROUNDS = 10
 _COUNTED = {"cpu", "io", "memory", "pids"}
@@ -41,7 +41,7 @@ _REASONS = {
 }
 
 
-def make(wanted: Cgroup, note: Note) -> tuple[Group, Unmet]:
+def make(wanted: Cgroup, note: Note) -> tuple[Group, Unenforced]:
     """Make the directory, with every limit in force.
 
     Args:
@@ -54,7 +54,7 @@ def make(wanted: Cgroup, note: Note) -> tuple[Group, Unmet]:
     Raises:
         RootlessError: it cannot be made, or a limit makes no sense to the kernel.
     """
-    unmet = Unmet()
+    unenforced = Unenforced()
     try:
         path = _make_exactly(wanted, note) if wanted.path else make_anew(wanted.base, wanted.name, note)
     except OSError as error:
@@ -66,11 +66,11 @@ def make(wanted: Cgroup, note: Note) -> tuple[Group, Unmet]:
         missing = enable(controllers, wanted.top, paths.parent(path), movable)
     group = Group(path)
     try:
-        write(group, wanted.settings, missing, unmet)
+        write(group, wanted.settings, missing, unenforced)
     except BaseException:
         group.close()
         raise
-    return group, unmet
+    return group, unenforced
 
 
 def _make_exactly(wanted: Cgroup, note: Note) -> str:
@@ -79,7 +79,7 @@ def _make_exactly(wanted: Cgroup, note: Note) -> str:
     missing = missing_parents(path, wanted.base)
     kept = paths.exists(path)
     if not kept:  # nothing is to be done about one that may be another container's
-        note(path, missing, PERHAPS)
+        note(path, missing, UNVERIFIED)
     for _ in range(_ROUNDS):
         try:
             make_parents(missing or missing_parents(path, wanted.base))
@@ -213,7 +213,9 @@ def _owner(pid: int) -> int:
         return -1
 
 
-def write(group: Group, settings: Iterable[Setting], missing: dict[str, tuple[str, str]], unmet: Unmet) -> None:
+def write(
+    group: Group, settings: Iterable[Setting], missing: dict[str, tuple[str, str]], unenforced: Unenforced
+) -> None:
     """Write limits.
 
     Args:
@@ -221,7 +223,7 @@ def write(group: Group, settings: Iterable[Setting], missing: dict[str, tuple[st
         settings: what, in this order; what the kernel refuses at first is tried again at the end: some values only go
             together with others.
         missing: controllers that cannot be had, with the reason and the fix.
-        unmet: gets what is not enforced.
+        unenforced: gets what is not enforced.
 
     Raises:
         RootlessError: a value makes no sense to the kernel.
@@ -229,24 +231,24 @@ def write(group: Group, settings: Iterable[Setting], missing: dict[str, tuple[st
     again = []
     for setting in settings:
         if setting.controller in missing:
-            _leave_out(setting, *missing[setting.controller], unmet)
-        elif not _write_one(group, setting, unmet):
+            _leave_out(setting, *missing[setting.controller], unenforced)
+        elif not _write_one(group, setting, unenforced):
             again.append(setting)
     for setting in again:
-        _write_one(group, setting, unmet, last=True)
+        _write_one(group, setting, unenforced, last=True)
 
 
-def _write_one(group: Group, setting: Setting, unmet: Unmet, *, last: bool = False) -> bool:
+def _write_one(group: Group, setting: Setting, unenforced: Unenforced, *, last: bool = False) -> bool:
     try:
         group.write(setting.file, setting.value)
     except OSError as error:
         if error.errno in _LACKING:
             if setting.otherwise:
-                return _write_one(group, setting.otherwise, unmet, last=last)
+                return _write_one(group, setting.otherwise, unenforced, last=last)
             # systemd may have written the same
             if error.errno != errno.EROFS or not set(setting.value.split()).issubset(group.read(setting.file).split()):
                 reason, fix = _LACKING[error.errno]
-                _leave_out(setting, reason.format(file=setting.file), fix, unmet)
+                _leave_out(setting, reason.format(file=setting.file), fix, unenforced)
             return True
         if not last:
             return False
@@ -254,10 +256,10 @@ def _write_one(group: Group, setting: Setting, unmet: Unmet, *, last: bool = Fal
     return True
 
 
-def _leave_out(setting: Setting, reason: str, fix: str, unmet: Unmet) -> None:
+def _leave_out(setting: Setting, reason: str, fix: str, unenforced: Unenforced) -> None:
     if not is_unlimited(setting):
         check_unified(setting, reason, fix)
-        unmet.add(setting.where, reason, fix)
+        unenforced.add(setting.where, reason, fix)
 
 
 def refused(setting: Setting, error: OSError, path: str) -> RootlessError:

@@ -13,9 +13,9 @@ from rootless import paths
 from rootless.cgroup.dbus import Connection, DBusError
 from rootless.errors import RootlessError
 from rootless.files import text_of
-from rootless.host.cgroups import HYBRID, PURE
-from rootless.plan import properties
-from rootless.plan.properties import Property
+from rootless.host.delegation import HYBRID, PURE
+from rootless.plan.cgroup import unit_properties
+from rootless.plan.cgroup.unit_properties import Property
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from rootless.cgroup.dbus import Message
-    from rootless.plan.cgroups import Cgroup
-    from rootless.plan.limits import Setting
+    from rootless.plan.cgroup.limits import Setting
+    from rootless.plan.cgroup.manager import Cgroup
 
 SYSTEM = "/run"
 """In the place of a user's runtime directory: the manager of the whole host, which is root's."""
@@ -120,10 +120,10 @@ def _own_properties(wanted: Cgroup, pid: int) -> list[Property]:
 
 
 def _of_settings(settings: list[Setting]) -> list[Property]:
-    asked = any(each.file == properties.BFQ_WEIGHT for each in settings)
+    asked = any(each.file == unit_properties.BFQ_WEIGHT for each in settings)
     # where it is at all, it is in every cgroup that shares out the disk
-    bfq = asked and any(paths.exists(f"{PURE}/{top}.slice/{properties.BFQ_WEIGHT}") for top in ("user", "system"))
-    return properties.of_settings(settings, bfq=bfq)
+    bfq = asked and any(paths.exists(f"{PURE}/{top}.slice/{unit_properties.BFQ_WEIGHT}") for top in ("user", "system"))
+    return unit_properties.of_settings(settings, bfq=bfq)
 
 
 def _cgroup_of(pid: int, unit: str) -> str:

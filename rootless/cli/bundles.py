@@ -12,7 +12,7 @@ def new(options: Options) -> int:
     from shlex import quote
 
     from rootless.cli.output import put
-    from rootless.container.new import new as make
+    from rootless.image.new import new as make
 
     contents = make(options)
     put(f"{options.directory}: {contents}\nrun it with: rootless run {quote(options.directory)}\n")
@@ -21,7 +21,7 @@ def new(options: Options) -> int:
 
 def spec(options: Options) -> int:
     """Carry out `rootless spec`."""
-    from rootless.bundle.spec import write_spec
+    from rootless.image.spec import write_spec
 
     write_spec(options.bundle or ".", rootless=options.rootless_spec, file_name=options.file)
     return 0

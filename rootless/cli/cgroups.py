@@ -33,9 +33,9 @@ def update(options: Options) -> int:
 
 def events(options: Options) -> int:
     """Carry out `rootless events`."""
-    from rootless.bundle.jsontext import render
     from rootless.cli.output import put
     from rootless.container.events import events as all_events
+    from rootless.jsontext import render
 
     for event in all_events(options):
         put(render(event, None) + "\n")
@@ -44,7 +44,7 @@ def events(options: Options) -> int:
 
 def top(options: Options) -> int:
     """Carry out `rootless top`."""
-    from rootless.cli.top import top as show
+    from rootless.cli.live_top import top as show
 
     return show(options)
 

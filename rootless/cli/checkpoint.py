@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 def checkpoint(options: Options) -> int:
     """Carry out `rootless checkpoint`."""
-    from rootless.container.checkpoint import checkpoint as write
+    from rootless.container.checkpoint.verbs import checkpoint as write
 
     write(options)
     return 0
@@ -17,7 +17,7 @@ def checkpoint(options: Options) -> int:
 
 def restore(options: Options) -> int:
     """Carry out `rootless restore`; the status is the container's."""
-    from rootless.container.checkpoint import restore as make
+    from rootless.container.checkpoint.verbs import restore as make
 
     return make(options)
 

@@ -18,9 +18,9 @@ def explain(options: Options) -> int:
 
 def features(options: Options) -> int:
     """Carry out `rootless features`."""
-    from rootless.bundle.jsontext import render
     from rootless.cli.output import put
     from rootless.container.features import features as known
+    from rootless.jsontext import render
 
     put(render(known(options), indent=2) + "\n")
     return 0
@@ -33,7 +33,7 @@ def doctor(options: Options) -> int:
     import sys
 
     from rootless.cli.output import put
-    from rootless.doctor.host import report
+    from rootless.doctor.host_checks import report
 
     command = os.path.realpath(sys.argv[0])
     text, status = report(command if os.path.basename(command) == "rootless" else "")

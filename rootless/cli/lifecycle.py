@@ -36,7 +36,7 @@ def run(options: Options) -> int:
 
 def execute(options: Options) -> int:
     """Carry out `rootless exec`; the status is the command's."""
-    from rootless.container.execute import execute as execute_command
+    from rootless.container.exec import execute as execute_command
 
     return execute_command(options)
 
@@ -51,9 +51,9 @@ def start(options: Options) -> int:
 
 def state(options: Options) -> int:
     """Carry out `rootless state`."""
-    from rootless.bundle.jsontext import render
     from rootless.cli.output import put
     from rootless.container import verbs
+    from rootless.jsontext import render
 
     put(render(verbs.state(options), indent=2) + "\n")
     return 0
@@ -84,11 +84,11 @@ def list_containers(options: Options) -> int:
     if options.quiet:
         put("".join(f"{each['id']}\n" for each in states))
     elif options.format == "json" and states:
-        from rootless.bundle.jsontext import render
+        from rootless.jsontext import render
 
         put(render(states, indent=2 if posix.isatty(STDOUT) else None) + "\n")
     elif options.format == "json":
-        from rootless.cli.names import empty_list
+        from rootless.cli.compat import empty_list
 
         put(empty_list())
     else:
@@ -103,7 +103,7 @@ def ps(options: Options) -> int:
 
     found = verbs.processes(options)
     if options.format == "json":
-        from rootless.bundle.jsontext import render
+        from rootless.jsontext import render
 
         put(render(found, None) + "\n")
     else:

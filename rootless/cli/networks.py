@@ -29,22 +29,22 @@ def network(options: Options) -> int:
 
 
 def _create(options: Options) -> None:
-    from rootless.container import networks
+    from rootless.container.network import registry
 
-    put(networks.create(options) + "\n")
+    put(registry.create(options) + "\n")
 
 
 def _inspect(options: Options) -> None:
-    from rootless.bundle.jsontext import render
-    from rootless.container import networks
+    from rootless.container.network import registry
+    from rootless.jsontext import render
 
-    put(render(networks.listed(options)[0], 2) + "\n")
+    put(render(registry.listed(options)[0], 2) + "\n")
 
 
 def _remove(options: Options) -> None:
-    from rootless.container import networks
+    from rootless.container.network import registry
 
-    networks.remove(options)
+    registry.remove(options)
 
 
 _ACTIONS: dict[str, Callable[[Options], None]] = {"create": _create, "inspect": _inspect, "rm": _remove}
@@ -52,13 +52,13 @@ _ACTIONS: dict[str, Callable[[Options], None]] = {"create": _create, "inspect": 
 
 def _list(options: Options) -> None:
     from rootless.cli.lifecycle import columns
-    from rootless.container import networks
+    from rootless.container.network import registry
 
-    found = networks.listed(options)
+    found = registry.listed(options)
     if options.quiet:
         put("".join(f"{each['name']}\n" for each in found))
     elif options.format == "json":
-        from rootless.bundle.jsontext import render
+        from rootless.jsontext import render
 
         put(render(found, 2) + "\n")
     else:
@@ -69,7 +69,7 @@ def _list(options: Options) -> None:
 def port(options: Options) -> int:
     """Carry out `rootless port`."""
     from rootless.container.verbs import state
-    from rootless.plan.ports import from_data
+    from rootless.plan.network.ports import from_data
 
     told = state(options).get("network")
     published = told.get("ports", ()) if isinstance(told, dict) else ()

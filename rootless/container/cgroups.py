@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rootless import log
 from rootless.cgroup.group import Group
-from rootless.container import store
-from rootless.container.lifecycle import CREATED, RUNNING, allow, status
+from rootless.container.state import store
+from rootless.container.state.lifecycle import CREATED, RUNNING, allow, status
 from rootless.container.verbs import existing_state
 from rootless.errors import RootlessError
 
@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rootless.plan.cgroups import Unmet
-    from rootless.plan.limits import Setting
+    from rootless.plan.cgroup.limits import Setting
+    from rootless.plan.cgroup.manager import Unenforced
     from rootless.plan.options import Options
 
 
@@ -32,23 +32,23 @@ def resume(options: Options) -> None:
 
 def update(options: Options) -> None:
     """Change limits of a container."""
-    from rootless.container import updating
+    from rootless.container import update
 
-    changes = updating.asked(options)
+    changes = update.asked(options)
     group, state = _cgroup_for(options, "update")
     with group:
-        updating.complete(changes, group)
+        update.complete(changes, group)
         settings = changes.settings()
-        updating.check_memory(changes, group)
-        unmet = updating.without_counterpart(changes)
+        update.check_memory(changes, group)
+        unenforced = update.without_counterpart(changes)
         try:
-            _change(group, state, settings, unmet, required=options.require_limits)
+            _change(group, state, settings, unenforced, required=options.require_limits)
         except RootlessError as error:
             raise changes.placed(error) from None
     if changes.resources.get("devices"):
         _keep_device_rules(options, changes.resources["devices"])
-    if unmet:
-        text, fix = unmet.line()
+    if unenforced:
+        text, fix = unenforced.line()
         log.warning(text, fix=fix)
 
 
@@ -60,18 +60,20 @@ def _keep_device_rules(options: Options, rules: list[dict[str, Any]]) -> None:
         log.warning("rules for devices stay as they were when the container was created", fix="create it again")
 
 
-def _change(group: Group, state: dict[str, Any], settings: list[Setting], unmet: Unmet, *, required: bool) -> None:
-    """Change limits of a cgroup that is there; `unmet` gets what is not enforced."""
+def _change(
+    group: Group, state: dict[str, Any], settings: list[Setting], unenforced: Unenforced, *, required: bool
+) -> None:
+    """Change limits of a cgroup that is there; `unenforced` gets what is not enforced."""
     from rootless.cgroup.make import missing_in, write
-    from rootless.plan.cgroups import Unmet
+    from rootless.plan.cgroup.manager import Unenforced
 
     is_scope = "unit" in state
     missing = missing_in(group, settings, ours=is_scope)
     if missing and not is_scope:
         missing = _enable(group, set(missing))
-    write(group, [setting for setting in settings if setting.controller in missing], missing, unmet)
-    if unmet and required:
-        raise unmet.error(where="")
+    write(group, [setting for setting in settings if setting.controller in missing], missing, unenforced)
+    if unenforced and required:
+        raise unenforced.error(where="")
     before = [(setting.file, group.read(setting.file)) for setting in settings]
     possible = [setting for setting in settings if setting.controller not in missing]
     try:
@@ -79,9 +81,9 @@ def _change(group: Group, state: dict[str, Any], settings: list[Setting], unmet:
             from rootless.cgroup import systemd
 
             # the kernel has its say first: what systemd has been asked for stays
-            write(group, possible, {}, Unmet())
+            write(group, possible, {}, Unenforced())
             systemd.change_scope(state["unit"], state["userManager"], settings)
-        write(group, possible, {}, unmet)
+        write(group, possible, {}, unenforced)
     except RootlessError:
         _restore(group, before)
         raise
@@ -101,9 +103,9 @@ def _enable(group: Group, controllers: set[str]) -> dict[str, tuple[str, str]]:
     """Enable controllers for a cgroup that was made without; return those that cannot be had, and why."""
     from rootless import paths
     from rootless.cgroup.make import enable
-    from rootless.host import cgroups
+    from rootless.host import delegation
 
-    there = cgroups.read()
+    there = delegation.read()
     parent = paths.parent(group.path)
     if there.base and f"{parent}/".startswith(f"{there.base}/"):
         return enable(controllers, there.top, parent, there.base)
@@ -132,9 +134,9 @@ def group_of(state: dict[str, Any], what: str) -> Group:
         RootlessError: `RL-CGROUP`: it has none of its own.
     """
     if "cgroup" not in state:
-        from rootless.host import cgroups
+        from rootless.host import delegation
 
-        there = cgroups.read()
+        there = delegation.read()
         raise RootlessError(
             what,
             cause="it has no cgroup of its own" + ("" if there.base else f": {there.obstacle}"),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from rootless import log
-from rootless.cgroup.group import OWN, PERHAPS, Group, is_frozen, make_anew
-from rootless.container import store
-from rootless.container.lifecycle import boot_id
+from rootless.cgroup.group import OWN, UNVERIFIED, Group, is_frozen, make_anew
+from rootless.container.state import store
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.paths import exists, normal, parent
-from rootless.plan.cgroups import CGROUPFS, DEVICES_PLACE, PLACE, SYSTEMD, is_unlimited
+from rootless.plan.cgroup.manager import CGROUPFS, DEVICES_PLACE, PLACE, SYSTEMD, is_unlimited
+from rootless.procfs import boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rootless.container.entry import Entry
-    from rootless.plan.cgroups import Cgroup, Unmet
+    from rootless.container.state.directory import ContainerDir
+    from rootless.plan.cgroup.manager import Cgroup, Unenforced
 
 
 class Confinement:
@@ -25,7 +25,7 @@ class Confinement:
         fd: a descriptor of its directory, into which the first process is cloned, or -1: it has to enter it.
     """
 
-    def __init__(self, wanted: Cgroup, entry: Entry, state: dict[str, Any]) -> None:
+    def __init__(self, wanted: Cgroup, entry: ContainerDir, state: dict[str, Any]) -> None:
         """Make it, unless it needs a process to be made of, and write into the container's state where it is.
 
         Raises:
@@ -52,9 +52,9 @@ class Confinement:
     def rule_devices(self) -> None:
         """Let the rules for devices hold, once what config.json lists is made and before hooks may allow more."""
         if self._wanted.device_rules and self._group and not self._ruled:
-            from rootless.launch import device_rules
+            from rootless.launch import attach_device_rules
 
-            device_rules.attach(self._wanted.device_rules, self._group.fd, DEVICES_PLACE)
+            attach_device_rules.attach(self._wanted.device_rules, self._group.fd, DEVICES_PLACE)
             self._ruled = True
 
     def blame(self, error: RootlessError) -> None:
@@ -86,11 +86,11 @@ class Confinement:
                 raise unmade(error) from None
         from rootless.cgroup.make import make
 
-        group, unmet = make(wanted, self._note)
+        group, unenforced = make(wanted, self._note)
         try:
             if wanted.path:
                 _refuse_frozen(group)
-            _tell(unmet, required=wanted.required)
+            _tell(unenforced, required=wanted.required)
         except BaseException:
             group.close()
             raise
@@ -99,16 +99,16 @@ class Confinement:
     def _make_scope(self, pid: int) -> Group:
         from rootless.cgroup import systemd
         from rootless.cgroup.make import missing_in, write
-        from rootless.plan.cgroups import Unmet
+        from rootless.plan.cgroup.manager import Unenforced
 
-        self._note("", [], PERHAPS)
+        self._note("", [], UNVERIFIED)
         path, settings = systemd.start_scope(self._wanted, pid), self._wanted.settings
         self._note(path, [], OWN)
         group = Group(path)
         _refuse_frozen(group)
-        unmet = Unmet()
-        write(group, settings, missing_in(group, settings, ours=True), unmet)
-        _tell(unmet, required=self._wanted.required)
+        unenforced = Unenforced()
+        write(group, settings, missing_in(group, settings, ours=True), unenforced)
+        _tell(unenforced, required=self._wanted.required)
         return group
 
     def _note(self, path: str, parents: list[str], certainty: str) -> None:
@@ -117,7 +117,7 @@ class Confinement:
         self._entry.note_cgroup("\n".join(lines))
 
 
-def _refuse_anothers(wanted: Cgroup, entry: Entry) -> None:
+def _refuse_anothers(wanted: Cgroup, entry: ContainerDir) -> None:
     """Refuse the cgroup of a container that has stopped and is not deleted: whoever ends that one would end this.
 
     Raises:
@@ -163,17 +163,17 @@ def _refuse_frozen(group: Group) -> None:
     )
 
 
-def _tell(unmet: Unmet, *, required: bool) -> None:
+def _tell(unenforced: Unenforced, *, required: bool) -> None:
     """Warn of the limits that are not enforced."""
-    if not unmet:
+    if not unenforced:
         return
     if required:
-        raise unmet.error()
-    text, fix = unmet.line()
+        raise unenforced.error()
+    text, fix = unenforced.line()
     log.warning(text, where=PLACE, fix=fix)
 
 
-def stand_still(entry: Entry) -> None:
+def freeze_container(entry: ContainerDir) -> None:
     """Let a container that has just been made stand still.
 
     Raises:
@@ -217,7 +217,7 @@ def join(state: dict[str, Any], below: str = "") -> Group | None:
         )
     path = state["cgroup"] + normal("/" + below).rstrip("/")
     if not below and not exists(path):
-        from rootless.host.cgroups import directory_of
+        from rootless.host.delegation import directory_of
 
         path = directory_of(state["pid"]) or path  # somebody has moved its processes, and removed it
     try:
@@ -225,7 +225,7 @@ def join(state: dict[str, Any], below: str = "") -> Group | None:
         if below or not group.read("cgroup.subtree_control").strip():
             return group
         group.close()
-        from rootless.host.cgroups import directory_of
+        from rootless.host.delegation import directory_of
 
         return Group(directory_of(state["pid"]))
     except OSError as error:

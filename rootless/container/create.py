@@ -5,26 +5,27 @@ from __future__ import annotations
 import posix
 from _struct import Struct
 
-from rootless import OCI_VERSION, interruption, log, paths
+from rootless import OCI_VERSION, log, paths, signals
 from rootless.bundle.load import load
-from rootless.container import store
-from rootless.container.entry import FORMAT
-from rootless.container.lifecycle import CREATED, CREATING, Process, boot_id
 from rootless.container.outside import Outside
 from rootless.container.prepare import prepare, preserve_descriptors, write_pid_file
+from rootless.container.state import store
+from rootless.container.state.directory import FORMAT
+from rootless.container.state.lifecycle import CREATED, CREATING
 from rootless.errors import RootlessError, place
 from rootless.host import facts
 from rootless.launch.protocol import Launch
 from rootless.plan.compile import compile_plan
+from rootless.procfs import Process, boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from rootless.bundle.load import Bundle
-    from rootless.container.entry import Entry
-    from rootless.container.store import StateRoot
-    from rootless.launch.sockets import PidfdReceiver
+    from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.store import StateRoot
+    from rootless.launch.scm_rights import PidfdReceiver
     from rootless.plan.options import Options
     from rootless.plan.plan import Plan
 
@@ -44,9 +45,9 @@ def plan_for(options: Options) -> tuple[Bundle, Plan, StateRoot]:
     store.check_id(options.container)
     bundle = load(options.bundle, options.config)
     if paths.variable("LISTEN_FDS") or paths.variable("NOTIFY_SOCKET"):
-        from rootless.container.service import take_over
+        from rootless.container.terminal.service import adopt_systemd_env
 
-        take_over(options)
+        adopt_systemd_env(options)
     if options.publish or options.add_host or options.dns or options.dns_search:
         options.network = options.network or "auto"  # who says these wants one
     options.preserve_fds = preserve_descriptors(options.preserve_fds)
@@ -54,15 +55,15 @@ def plan_for(options: Options) -> tuple[Bundle, Plan, StateRoot]:
     options.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
     options.keyring = f"_ses.{options.container}.{posix.urandom(_TOKEN).hex()}"
     if options.network:
-        from rootless.container.networking import look_up
+        from rootless.container.network.attach import resolve_network
 
-        look_up(options, root)
+        resolve_network(options, root)
     return bundle, compile_plan(bundle, facts.read(), options), root
 
 
 def create(options: Options) -> None:
     """Make a container that waits for `start`; its process stays when this one ends."""
-    from rootless.container.console import connect
+    from rootless.container.terminal.console import connect
 
     bundle, plan, root = plan_for(options)
     console = connect(options.console_socket, plan)
@@ -74,15 +75,15 @@ def create(options: Options) -> None:
         start = entry.listen()
         launch = make(options, bundle, plan, entry, start=start, console=console)
         if plan.cgroup and plan.cgroup.frozen:
-            from rootless.container.confine import stand_still
+            from rootless.container.confine import freeze_container
 
-            stand_still(entry)
+            freeze_container(entry)
         launch.close()
-        interruption.too_late()
+        signals.commit()
     except BaseException:
         if start >= 0:
             posix.close(start)  # descriptors may have run out, and what follows needs one
-        from rootless.container.ending import abandon
+        from rootless.container.state.teardown import abandon
 
         if launch:
             launch.kill()
@@ -92,7 +93,9 @@ def create(options: Options) -> None:
         entry.close()
 
 
-def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: int = -1, console: int = -1) -> Launch:
+def make(
+    options: Options, bundle: Bundle, plan: Plan, entry: ContainerDir, *, start: int = -1, console: int = -1
+) -> Launch:
     """Make the container; return when it only waits for its start.
 
     Args:
@@ -152,10 +155,10 @@ def make(options: Options, bundle: Bundle, plan: Plan, entry: Entry, *, start: i
 
 
 def _run_hooks(plan: Plan, state: dict[str, Any]) -> None:
-    from rootless.launch import hooks
+    from rootless.launch import run_hooks
 
     for kind in ("prestart", "createRuntime"):
-        hooks.run(kind, plan.hooks.get(kind, ()), state, CREATING)
+        run_hooks.run(kind, plan.hooks.get(kind, ()), state, CREATING)
 
 
 def _made(plan: Plan, numbers: bytes) -> dict[str, int]:
@@ -194,6 +197,6 @@ def first_state(options: Options, bundle: Bundle, plan: Plan) -> dict[str, Any]:
 
 
 def _pidfd_receiver(path: str, where: str) -> PidfdReceiver:
-    from rootless.launch.sockets import PidfdReceiver
+    from rootless.launch.scm_rights import PidfdReceiver
 
     return PidfdReceiver(path, where)

@@ -7,9 +7,9 @@ import select
 import time
 
 from rootless.cgroup.stats import stats
-from rootless.container import store
 from rootless.container.cgroups import group_of
-from rootless.container.lifecycle import STOPPED, allow, open_process, status
+from rootless.container.state import store
+from rootless.container.state.lifecycle import STOPPED, allow, open_process, status
 from rootless.container.verbs import existing_state
 from rootless.errors import RootlessError
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rootless.container.create import plan_for
 from rootless.plan import ops
-from rootless.plan.context import ADAPTED, UNMET
-from rootless.plan.describe import details, sentence
+from rootless.plan.context import ADAPTED, UNSUPPORTED
 from rootless.plan.namespaces import FLAGS
-from rootless.plan.network import AUTO
+from rootless.plan.network.mode import AUTO
+from rootless.plan.op_text import details, sentence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def explain(options: Options) -> str:
     options.network = options.network or AUTO
     bundle, plan, _ = plan_for(options)
     if options.json:
-        from rootless.bundle.jsontext import render
+        from rootless.jsontext import render
 
         return render(_as_data(bundle, plan), 2)
     return "\n".join(_lines(bundle, plan))
@@ -175,7 +175,7 @@ def _id_maps(plan: Plan) -> Iterator[str]:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
-    for kind, title in ((ADAPTED, "Adapted, to run without root:"), (UNMET, "Asked for and not done:")):
+    for kind, title in ((ADAPTED, "Adapted, to run without root:"), (UNSUPPORTED, "Asked for and not done:")):
         chosen = [note for note in plan.notes if note.kind == kind]
         if chosen:
             yield title

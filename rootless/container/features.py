@@ -10,7 +10,9 @@ from rootless.bundle.check import HOOK_KINDS
 from rootless.bundle.check_linux import MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES, SECCOMP_ARCHITECTURES
 from rootless.errors import RootlessError
 from rootless.host import facts
-from rootless.plan import mount_options, namespaces, process, seccomp
+from rootless.plan import namespaces
+from rootless.plan.process import identity, seccomp
+from rootless.plan.rootfs import mount_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ _FLAG_SINCE = {"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": (5, 19)}
 
 def features(options: Options) -> dict[str, object]:
     """Return the document; what depends on this host (libseccomp, criu) is as it is now."""
-    from rootless.container.checkpoint import obstacle
+    from rootless.container.checkpoint.verbs import obstacle
 
     document: dict[str, object] = {
         "ociVersionMin": OLDEST_VERSION,
@@ -49,7 +51,7 @@ def linux() -> dict[str, object]:
     """Return the part that is about Linux."""
     return {
         "namespaces": sorted(namespaces.FLAGS),
-        "capabilities": [f"CAP_{name}" for name in process.CAPABILITIES],
+        "capabilities": [f"CAP_{name}" for name in identity.CAPABILITIES],
         "cgroup": dict(_CGROUP),
         "seccomp": _seccomp(),
         # where this host has none of it, asking for it is refused in words
@@ -64,7 +66,7 @@ def linux() -> dict[str, object]:
 
 def words() -> list[str]:
     """Return what `crun --version` has in its last line."""
-    from rootless.container.checkpoint import obstacle
+    from rootless.container.checkpoint.verbs import obstacle
 
     known = linux()
     found = ["CAP"]
@@ -85,7 +87,7 @@ def words() -> list[str]:
 def _seccomp() -> dict[str, object]:
     if not _libseccomp_version():
         return {"enabled": False}
-    from rootless.launch.seccomp import known_architectures
+    from rootless.launch.seccomp_compile import known_architectures
 
     kernel = facts.read().kernel
     return {
@@ -99,7 +101,7 @@ def _seccomp() -> dict[str, object]:
 
 
 def _libseccomp_version() -> str:
-    from rootless.launch.seccomp import library_version
+    from rootless.launch.seccomp_compile import library_version
 
     try:
         return library_version()

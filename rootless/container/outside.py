@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.container.confine import Confinement
-    from rootless.container.entry import Entry
-    from rootless.container.networking import Attachment
+    from rootless.container.network.attach import Attachment
+    from rootless.container.state.directory import ContainerDir
     from rootless.errors import RootlessError
     from rootless.plan.plan import Plan
 
@@ -21,7 +21,7 @@ class Outside:
         reader: what reads messages of helpers/init where some come with a descriptor, or None.
     """
 
-    def __init__(self, plan: Plan, entry: Entry, state: dict[str, Any]) -> None:
+    def __init__(self, plan: Plan, entry: ContainerDir, state: dict[str, Any]) -> None:
         """Make what is made before there is a process, and note in the container's state what it is.
 
         Raises:
@@ -31,7 +31,7 @@ class Outside:
         self._entry = entry
         self._state = state
         if plan.covered:
-            from rootless.container import covered
+            from rootless.container.state import covered
 
             entry.note_covered(covered.note(plan.covered))
         self._confinement = self._confine() if plan.cgroup else None
@@ -45,7 +45,7 @@ class Outside:
         return Confinement(self._plan.cgroup, self._entry, self._state) if self._plan.cgroup else None
 
     def _attach(self) -> Attachment | None:
-        from rootless.container.networking import Attachment
+        from rootless.container.network.attach import Attachment
 
         return Attachment(self._plan.network, self._entry, self._state) if self._plan.network else None
 
@@ -61,14 +61,14 @@ class Outside:
         if self._network:
             self._network.begin(pid)
         if plan.links:
-            from rootless.network import netdevices
+            from rootless.network import move_devices
 
-            netdevices.move(plan.links, pid)
+            move_devices.move(plan.links, pid)
         if plan.group:
-            from rootless.launch import resctrl
+            from rootless.launch import join_resctrl
 
-            self._entry.note_resctrl(resctrl.made_for_it(plan.group))
-            resctrl.enter(plan.group, pid)
+            self._entry.note_resctrl(join_resctrl.made_for_it(plan.group))
+            join_resctrl.enter(plan.group, pid)
 
     def before_hooks(self) -> None:
         """Do what comes after the mounts and before the hooks.

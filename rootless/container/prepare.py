@@ -6,10 +6,10 @@ import fcntl
 import posix
 
 from rootless import files, log, paths
-from rootless.container.store import state_root
+from rootless.container.state.store import state_root
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.launch.seccomp import compiled, refuse_unknown
-from rootless.plan.context import UNMET
+from rootless.launch.seccomp_compile import compiled, refuse_unknown
+from rootless.plan.context import UNSUPPORTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def prepare(plan: Plan) -> None:
     """Compile what the Plan leaves open, and log where it differs from config.json."""
     for note in plan.notes:
-        tell = log.warning if note.kind == UNMET else log.info
+        tell = log.warning if note.kind == UNSUPPORTED else log.info
         tell(note.text, where=note.where, **({"fix": note.fix} if note.fix else {}))
     load_filter(plan)
     tell_operations(plan)
@@ -29,7 +29,7 @@ def prepare(plan: Plan) -> None:
 def tell_operations(plan: Plan) -> None:
     """Log what is about to be done, for --debug."""
     if log.is_debug():
-        from rootless.plan.describe import sentence
+        from rootless.plan.op_text import sentence
 
         for op in plan.ops:
             log.debug(sentence(op), **({"where": op.where} if op.where else {}))

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from rootless import interruption, log
-from rootless.container import store
-from rootless.container.console import Console
+from rootless import log, signals
 from rootless.container.create import make, plan_for
-from rootless.container.ending import abandon, destroy, end, readable
-from rootless.container.lifecycle import STOPPED, status
 from rootless.container.prepare import prepare
+from rootless.container.state import store
+from rootless.container.state.lifecycle import STOPPED, status
+from rootless.container.state.teardown import abandon, destroy, end, readable
+from rootless.container.terminal.console import Console
 from rootless.errors import RootlessError, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.container.entry import Entry
-    from rootless.container.service import Reports
-    from rootless.container.store import StateRoot
+    from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.store import StateRoot
+    from rootless.container.terminal.service import Reports
     from rootless.launch.protocol import Launch
     from rootless.plan.options import Options
 
 
 def run(options: Options) -> int:
     """Create and start a container; unless detached, wait for its program, remove it, and return its exit status."""
-    from rootless.container.foreground import attend, catch_signals, prepare_terminal
+    from rootless.container.terminal.relay import catch_signals, prepare_terminal, wait_foreground
 
     bundle, plan, root = plan_for(options)
     console = Console.for_run(options, plan)
@@ -34,12 +34,12 @@ def run(options: Options) -> int:
         console.receive()
         if console.master >= 0:
             prepare_terminal(console.master)
-        signals = -1 if options.detach else catch_signals()  # before there is a program to forward them to
+        wakeup = -1 if options.detach else catch_signals()  # before there is a program to forward them to
         reports = _start(launch, entry)
         if plan.cgroup and plan.cgroup.frozen:
-            from rootless.container.confine import stand_still
+            from rootless.container.confine import freeze_container
 
-            stand_still(entry)
+            freeze_container(entry)
     except BaseException:
         console.close()
         if launch:
@@ -53,9 +53,9 @@ def run(options: Options) -> int:
             if reports:
                 reports.await_ready(launch.pid)
             _warn_of_logout(launch.pid)
-            interruption.too_late()
+            signals.commit()
             return 0
-        return attend(launch.pid, console, signals, reports)
+        return wait_foreground(launch.pid, console, wakeup, reports)
     except BaseException:
         entry.close()
         _end(launch, root, options.container)
@@ -80,7 +80,7 @@ def _warn_of_logout(pid: int) -> None:
         log.warning(f"the container ends when you log out: {reason}", fix=fix)
 
 
-def _start(launch: Launch, entry: Entry) -> Reports | None:
+def _start(launch: Launch, entry: ContainerDir) -> Reports | None:
     """Let the program run, and what is to happen around its beginning; if that fails the container is gone."""
     plan = launch.plan
     if not (plan.hooks or plan.listener or plan.notify):

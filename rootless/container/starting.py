@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from rootless.container.lifecycle import RUNNING
+from rootless.container.state.lifecycle import RUNNING
+from rootless.launch.fd_messages import Received
 from rootless.launch.protocol import LISTENER, NOTIFY
-from rootless.launch.received import Received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from rootless.container.service import Reports
+    from rootless.container.terminal.service import Reports
 
 
 class Starting:
@@ -28,11 +28,11 @@ class Starting:
         self._state = state
         takers: dict[int, Callable[..., None]] = {}
         if state.get("listener"):
-            from rootless.launch.listener import Listener
+            from rootless.launch.seccomp_listener import Listener
 
             takers[LISTENER] = Listener(state["listener"], state).pass_on
         if state.get("notify"):
-            from rootless.container.service import Reports
+            from rootless.container.terminal.service import Reports
 
             self.reports = Reports()
             takers[NOTIFY] = self.reports.take
@@ -46,6 +46,6 @@ class Starting:
         """
         wanted = (self._state.get("hooks") or {}).get("poststart")
         if wanted:
-            from rootless.launch import hooks
+            from rootless.launch import run_hooks
 
-            hooks.run("poststart", wanted, self._state, RUNNING)
+            run_hooks.run("poststart", wanted, self._state, RUNNING)

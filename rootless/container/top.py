@@ -6,16 +6,16 @@ import time
 
 from rootless.cgroup.group import opened
 from rootless.cgroup.stats import stats
-from rootless.container import store
-from rootless.container.lifecycle import STOPPED, status
-from rootless.container.members import members
+from rootless.container.state import store
+from rootless.container.state.lifecycle import STOPPED, status
+from rootless.container.state.processes import members
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rootless.container.entry import Entry
+    from rootless.container.state.directory import ContainerDir
     from rootless.plan.options import Options
 
 _NANOSECONDS = 1_000_000_000
@@ -85,7 +85,7 @@ class Watch:
         return found
 
 
-def _usage(entry: Entry) -> Usage | None:
+def _usage(entry: ContainerDir) -> Usage | None:
     state = entry.read()
     if state is None:
         return None

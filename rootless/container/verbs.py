@@ -5,18 +5,19 @@ from __future__ import annotations
 import posix
 
 from rootless import log
-from rootless.container import store
-from rootless.container.ending import abandon, destroy, end, readable
-from rootless.container.lifecycle import STOPPED, allow, boot_id, open_process, shown, status
+from rootless.container.state import store
+from rootless.container.state.lifecycle import STOPPED, allow, open_process, shown, status
+from rootless.container.state.teardown import abandon, destroy, end, readable
 from rootless.errors import RootlessError
+from rootless.procfs import boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rootless.container.entry import Entry
     from rootless.container.starting import Starting
-    from rootless.container.store import StateRoot
+    from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.store import StateRoot
     from rootless.plan.ops import Op
     from rootless.plan.options import Options
 
@@ -65,7 +66,7 @@ def start(options: Options) -> None:
         starting.reports.await_ready(state["pid"])
 
 
-def _allow_start(entry: Entry, state: dict[str, Any]) -> None:
+def _allow_start(entry: ContainerDir, state: dict[str, Any]) -> None:
     allow("start", entry.container_id, status(entry, state))
     if not state["afterStart"]["operations"]:
         from rootless.plan.compile import nothing_to_run
@@ -104,7 +105,7 @@ def list_containers(options: Options) -> list[dict[str, object]]:
 
 def processes(options: Options) -> list[int]:
     """Return the ids on the host of a container's processes; none when it has stopped."""
-    from rootless.container.members import members
+    from rootless.container.state.processes import members
 
     with store.find(store.state_root(options.root), options.container, lock=False) as entry:
         state = existing_state(entry)
@@ -118,7 +119,7 @@ def kill(options: Options) -> None:
 
     Only in a pid namespace does the kernel end the others with the first: elsewhere SIGKILL goes to all, as with runc.
     """
-    from rootless.container.members import is_process_1, send, signal_all, signal_cgroup
+    from rootless.container.state.processes import is_process_1, send, signal_all, signal_cgroup
 
     root = store.state_root(options.root)
     for container_id in _chosen(options, root):
@@ -169,7 +170,7 @@ def _delete_by_force(root: StateRoot, container_id: str) -> None:
             raise
 
 
-def _end_by_force(entry: Entry) -> dict[str, Any] | None:
+def _end_by_force(entry: ContainerDir) -> dict[str, Any] | None:
     """End the processes of a container; return its state, or None where that is of no further use.
 
     Raises:
@@ -178,7 +179,7 @@ def _end_by_force(entry: Entry) -> dict[str, Any] | None:
     try:
         found = entry.read()
     except RootlessError:
-        from rootless.container.salvage import end_salvaged
+        from rootless.container.state.salvage import end_salvaged
 
         end_salvaged(entry)
         return None
@@ -187,7 +188,7 @@ def _end_by_force(entry: Entry) -> dict[str, Any] | None:
     return found
 
 
-def existing_state(entry: Entry) -> dict[str, Any]:
+def existing_state(entry: ContainerDir) -> dict[str, Any]:
     """Return what is on disk about a container.
 
     Raises:

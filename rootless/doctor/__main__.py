@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rootless.doctor.host import report
+from rootless.doctor.host_checks import report
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import posix
 
 from rootless import paths
 from rootless.files import text_of
-from rootless.host.cgroups import BOOTED, HYBRID
+from rootless.host.delegation import BOOTED, HYBRID
 
 _OF_V1 = {"io": "blkio"}
 """What cgroup v1 calls them, where that is something else."""

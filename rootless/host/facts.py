@@ -12,8 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.host.cgroups import Cgroups
-    from rootless.host.network import HostNetwork
+    from rootless.host.delegation import Cgroups
+    from rootless.host.host_network import HostNetwork
     from rootless.host.subids import Range
 
     IdMap = tuple[int, int, int]
@@ -204,15 +204,15 @@ def _resctrl(_: Facts) -> str:
 
 
 def _cgroups(_: Facts) -> Cgroups:
-    from rootless.host import cgroups
+    from rootless.host import delegation
 
-    return cgroups.read()
+    return delegation.read()
 
 
 def _user_manager(facts: Facts) -> str:
-    from rootless.host import cgroups
+    from rootless.host import delegation
 
-    return cgroups.user_manager(facts.uid, facts.uid_map)
+    return delegation.user_manager(facts.uid, facts.uid_map)
 
 
 def _device_path(_: Facts) -> Callable[[str, int, int, int], str]:
@@ -230,9 +230,9 @@ def _device_path(_: Facts) -> Callable[[str, int, int, int], str]:
 
 
 def _network(_: Facts) -> HostNetwork:
-    from rootless.host import network
+    from rootless.host import host_network
 
-    return network.read()
+    return host_network.read()
 
 
 def _mount_flags(_: Facts) -> Callable[[str], int]:

@@ -7,10 +7,10 @@ import os
 
 from rootless import log
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.launch import program
+from rootless.launch import exec_failure
 from rootless.plan import ops
-from rootless.plan.describe import sentence
 from rootless.plan.namespaces import FLAGS
+from rootless.plan.op_text import sentence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -202,13 +202,13 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
         text = more.decode("utf-8", "replace")
         return RootlessError("the init program cannot go on", cause=f"{call}: {text or reason}", code="RL-INIT")
     if op.kind is ops.COMMAND:
-        return program.not_found(op, number)
+        return exec_failure.not_found(op, number)
     if op.kind is ops.HOOK:
-        from rootless.launch import hooks
+        from rootless.launch import run_hooks
 
-        return hooks.failure(str(op.string("path")), op.where, call, number, more)
+        return run_hooks.failure(str(op.string("path")), op.where, call, number, more)
     if op.kind is ops.EXEC:
-        return program.not_executed(op, number, more)
+        return exec_failure.not_executed(op, number, more)
     said = more.decode("utf-8", "replace").strip()
     error = RootlessError(
         _as_runc(op, number) + sentence(op),

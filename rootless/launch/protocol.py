@@ -32,15 +32,15 @@ from _struct import Struct
 
 from rootless import files, log
 from rootless.errors import RootlessError
-from rootless.launch import idmap, init
+from rootless.launch import spawn, write_idmaps
 from rootless.plan.encode import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.launch.listener import Listener
-    from rootless.launch.received import Received
+    from rootless.launch.fd_messages import Received
+    from rootless.launch.seccomp_listener import Listener
     from rootless.plan.ops import Op
     from rootless.plan.plan import Plan
 
@@ -106,7 +106,7 @@ class Launch:
         try:
             child_reply, self._reply = posix.pipe()
             encoded = encode(plan.ops)
-            self.first = init.spawn(
+            self.first = spawn.spawn(
                 encoded,
                 report=child_report,
                 reply=child_reply,
@@ -177,7 +177,7 @@ class Launch:
             while reached != READY and (message := read(self.report)):
                 kind, value, _, detail = message
                 if kind == USERNS_READY and self.plan.maps:
-                    idmap.write(self.first, self.plan.maps)
+                    write_idmaps.write(self.first, self.plan.maps)
                     self.answer(b"M")
                 elif kind == NAMESPACES_READY and on_process:
                     self.pid, self.namespaces = value, detail
@@ -246,7 +246,7 @@ class Launch:
 
     def close(self) -> None:
         """Close the parent's ends of the pipes."""
-        files.let_go(self, "report", "_reply")
+        files.close_fds(self, "report", "_reply")
 
     def wait_first(self) -> int:
         """Return the wait status of the first stage; for a Plan that does not fork it is the program's."""
@@ -323,7 +323,7 @@ def complain(op: Op | None, kind: int, number: int, detail: bytes) -> None:
 
 
 def _connect_agent(wanted: dict[str, str]) -> int:
-    from rootless.launch.listener import connect_to
+    from rootless.launch.seccomp_listener import connect_to
 
     return connect_to(wanted)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from rootless.bundle import jsontext
+from rootless import jsontext
 from rootless.errors import RootlessError
-from rootless.launch.sockets import connect
+from rootless.launch.scm_rights import connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from typing import Any
 
-    from rootless.plan.ports import Port
+    from rootless.plan.network.ports import Port
 
 _LONGEST_ANSWER = 65536
 _PATIENCE = 10

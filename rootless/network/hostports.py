@@ -7,13 +7,13 @@ import errno
 import posix
 
 from rootless.errors import RootlessError
-from rootless.plan.ports import HIGHEST, TCP
+from rootless.plan.network.ports import HIGHEST, TCP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rootless.plan.ports import Port
+    from rootless.plan.network.ports import Port
 
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - every address is what was asked for
 _LISTENING = "0A"

@@ -13,20 +13,20 @@ import posix
 import select
 from errno import EPERM
 
-from rootless import files, interruption
+from rootless import files, signals
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.launch.init import SIGNALS, sealed_copy
-from rootless.plan.network_helpers import LINK, PASTA, SLIRP
+from rootless.launch.spawn import SIGNALS, sealed_copy
+from rootless.plan.network.helpers import LINK, PASTA, SLIRP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Sequence
 
-    from rootless.network.keeper import Keeper
-    from rootless.plan.network import Network
-    from rootless.plan.network_helpers import Helper
-    from rootless.plan.ports import Port
+    from rootless.network.netns_holder import NetnsHolder
+    from rootless.plan.network.helpers import Helper
+    from rootless.plan.network.mode import Network
+    from rootless.plan.network.ports import Port
 else:
     import _signal
 
@@ -53,7 +53,7 @@ class Program:
         pid: its process.
     """
 
-    def __init__(self, helper: Helper, network: Network, keeper: Keeper, directory: int) -> None:
+    def __init__(self, helper: Helper, network: Network, keeper: NetnsHolder, directory: int) -> None:
         """Start it; nothing is waited for.
 
         Args:
@@ -85,15 +85,15 @@ class Program:
                 start.ends_with = keeper.end
             self.pid = start.run(helper, words, hide=hide, must_hide=hide and network.exposed)
         except OSError as error:
-            self._let_go()
+            self._close_fds()
             raise _failed(helper, (error.strerror or "").lower(), EXHAUSTED.get(error.errno or 0, "")) from None
         finally:
             posix.close(ready)
             posix.close(null)
 
-    def _let_go(self) -> None:
+    def _close_fds(self) -> None:
         """Close what is of use until it is ready."""
-        files.let_go(self, "_ready", "_words")
+        files.close_fds(self, "_ready", "_words")
 
     def await_ready(self) -> None:
         """Return when it serves.
@@ -109,7 +109,7 @@ class Program:
                 raise _failed(self.helper, cause)
         finally:
             posix.close(process)
-            self._let_go()
+            self._close_fds()
 
     def _await(self, process: int) -> str:
         """Return nothing when it serves, or why it does not."""
@@ -143,7 +143,7 @@ class Program:
 
     def kill(self) -> None:
         """End it and take its status."""
-        self._let_go()
+        self._close_fds()
         pid, self.pid = self.pid, 0
         if pid:
             try:
@@ -194,7 +194,7 @@ class _Start:
             raise PermissionError(EPERM, f"it cannot hide from the container: a script, or {_SUID_DUMPABLE} is 1")
         failed, fail = posix.pipe()
         try:
-            pid = interruption.fork()
+            pid = signals.fork()
             if pid == 0:
                 self._become(f"/proc/self/fd/{copy}" if copy >= 0 else helper.program, [helper.name, *words], fail)
         finally:
@@ -271,7 +271,7 @@ def _bounded_file() -> int:
     return fd
 
 
-def _slirp(network: Network, helper: Helper, keeper: Keeper, ready: int) -> list[str]:
+def _slirp(network: Network, helper: Helper, keeper: NetnsHolder, ready: int) -> list[str]:
     words = [*helper.arguments, "--enable-seccomp", f"--ready-fd={ready}", f"--exit-fd={keeper.end}"]
     if network.sandbox:
         words.append("--enable-sandbox")
@@ -282,7 +282,7 @@ def _slirp(network: Network, helper: Helper, keeper: Keeper, ready: int) -> list
     return [*words, str(keeper.pid), LINK]
 
 
-def _pasta(network: Network, helper: Helper, keeper: Keeper) -> list[str]:
+def _pasta(network: Network, helper: Helper, keeper: NetnsHolder) -> list[str]:
     # in the foreground it keeps its standard streams, by which it ends, and the second of which gets its number
     words = ["--foreground", "--no-netns-quit", "--config-net", "--quiet", *helper.arguments, "--pid=/proc/self/fd/2"]
     for protocol, flag in (("tcp", "-t"), ("udp", "-u")):

@@ -8,10 +8,12 @@ named, capabilities go after what needs them, and the seccomp filter is the last
 from __future__ import annotations
 
 from rootless.errors import RootlessError
-from rootless.plan import devices, later, mounts, namespaces, ops, process
+from rootless.plan import namespaces, ops, unsupported
 from rootless.plan.context import Context
 from rootless.plan.ops import Op
 from rootless.plan.plan import Plan
+from rootless.plan.process import identity
+from rootless.plan.rootfs import devices, mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
 
     from rootless.bundle.load import Bundle
     from rootless.host.facts import Facts
-    from rootless.plan.cgroups import Cgroup
-    from rootless.plan.hooks import Hooks
+    from rootless.plan.cgroup.manager import Cgroup
+    from rootless.plan.cgroup.resctrl import Group
     from rootless.plan.idmaps import IdMaps
-    from rootless.plan.links import Link
+    from rootless.plan.network.net_devices import Link
     from rootless.plan.options import Options
-    from rootless.plan.resctrl import Group
+    from rootless.plan.process.hooks import Hooks
 
 KERNEL_FLOOR = (5, 12)
 """The first kernel with mount_setattr(2)."""
@@ -50,19 +52,19 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         if options.verb != "create":
             raise nothing_to_run()
         context.process = dict(_NO_PROCESS)
-    later.refuse(context)
+    unsupported.refuse(context)
     namespaces.decide(context)
-    process.choose_user(context)
+    identity.choose_user(context)
     cgroup = _cgroup(context)
-    later.note(context, has_unit=bool(cgroup and cgroup.unit))
-    raised, limits = process.rlimits(context)
+    unsupported.note(context, has_unit=bool(cgroup and cgroup.unit))
+    raised, limits = identity.rlimits(context)
     if options.environment:
         _note_service(context)
-    last, seccomp_filter = process.execute(context, limits) if "args" in context.process else ([], None)
+    last, seccomp_filter = identity.execute(context, limits) if "args" in context.process else ([], None)
     hooks = _hooks(context)
     plan = [
         *(hooks.first if hooks else ()),
-        *process.oom_score(context),
+        *identity.oom_score(context),
         *raised,
         *namespaces.enter(context),
         *namespaces.settle(context),
@@ -77,11 +79,11 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         *devices.console(context),
         *(_service_socket() if options.notify else ()),
         *(hooks.mounted if hooks else ()),
-        *process.sysctls(context),
+        *identity.sysctls(context),
         *mounts.protect(context),
         *mounts.change_root(context),
-        *process.identity(context),
-        *(process.find(context) if last else ()),
+        *identity.identity(context),
+        *(identity.find(context) if last else ()),
         # it keeps the connection to the agent
         *([Op(ops.NON_DUMPABLE)] if seccomp_filter and seccomp_filter.listener else ()),
         Op(ops.READY),
@@ -126,15 +128,15 @@ def _cgroup(context: Context) -> Cgroup | None:
         there = context.facts.cgroups
         if not there or not there.base:
             return None
-    from rootless.plan import cgroups
+    from rootless.plan.cgroup import manager
 
-    return cgroups.decide(context)
+    return manager.decide(context)
 
 
 def _hooks(context: Context) -> Hooks | None:
     if not any((context.config.get("hooks") or {}).values()):
         return None
-    from rootless.plan.hooks import Hooks
+    from rootless.plan.process.hooks import Hooks
 
     return Hooks(context)
 
@@ -142,7 +144,7 @@ def _hooks(context: Context) -> Hooks | None:
 def _links(context: Context) -> Sequence[Link]:
     if not context.linux.get("netDevices"):
         return ()
-    from rootless.plan.links import moved
+    from rootless.plan.network.net_devices import moved
 
     return moved(context)
 
@@ -150,21 +152,21 @@ def _links(context: Context) -> Sequence[Link]:
 def _group(context: Context) -> Group | None:
     if context.linux.get("intelRdt") is None:
         return None
-    from rootless.plan.resctrl import group
+    from rootless.plan.cgroup.resctrl import group
 
     return group(context)
 
 
 def _note_service(context: Context) -> None:
-    from rootless.plan import service
+    from rootless.plan.process import sd_notify
 
-    service.note(context)
+    sd_notify.note(context)
 
 
 def _service_socket() -> list[Op]:
-    from rootless.plan import service
+    from rootless.plan.process import sd_notify
 
-    return service.make_socket()
+    return sd_notify.make_socket()
 
 
 def compile_host_command(args: Sequence[str], env: Sequence[str], maps: IdMaps) -> Plan:
@@ -177,7 +179,7 @@ def compile_root_command(args: Sequence[str], env: Sequence[str], rootfs: str) -
 
     It waits for its start.
     """
-    from rootless.plan.mount_options import PRIVATE
+    from rootless.plan.rootfs.mount_options import PRIVATE
 
     return Plan(
         [

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from rootless.host.facts import Facts, IdMap
     from rootless.host.running import Running
     from rootless.plan.idmaps import IdMaps
-    from rootless.plan.network import Network
+    from rootless.plan.network.mode import Network
     from rootless.plan.ops import Op
     from rootless.plan.options import Options
 
 ADAPTED = "adapted"
 """Done in another way than config.json says, with the same effect for the program."""
-UNMET = "not honoured"
+UNSUPPORTED = "not honoured"
 """Asked for and not done: a warning."""
 
 
 class Note:
-    """A place where the Plan differs from config.json: `kind` is ADAPTED or UNMET; `fix` says what would help."""
+    """A place where the Plan differs from config.json: `kind` is ADAPTED or UNSUPPORTED; `fix` says what would help."""
 
     __slots__ = ("fix", "kind", "text", "where")
 
@@ -83,9 +83,9 @@ class Context:
         """Note something that is done in another way."""
         self.notes.append(Note(ADAPTED, where, text))
 
-    def unmet(self, where: str, text: str, fix: str = "") -> None:
+    def warn_ignored(self, where: str, text: str, fix: str = "") -> None:
         """Note something that cannot be done."""
-        self.notes.append(Note(UNMET, where, text, fix))
+        self.notes.append(Note(UNSUPPORTED, where, text, fix))
 
     @property
     def in_user_namespace(self) -> bool:

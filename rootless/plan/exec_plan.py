@@ -10,19 +10,20 @@ from __future__ import annotations
 from sys import byteorder
 
 from rootless.errors import RootlessError
-from rootless.plan import later, namespaces, ops, process
+from rootless.plan import namespaces, ops, unsupported
 from rootless.plan.context import Context
 from rootless.plan.idmaps import id_number
 from rootless.plan.ops import Op
 from rootless.plan.plan import Plan
+from rootless.plan.process import identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.bundle.load import Bundle
     from rootless.host.facts import Facts
     from rootless.host.running import Running
+    from rootless.plan.cgroup.resctrl import Group
     from rootless.plan.options import Options
-    from rootless.plan.resctrl import Group
 
 _WORD = 8
 """Bytes; the kernel's bit masks are made of longs."""
@@ -44,13 +45,13 @@ def compile_exec(bundle: Bundle, facts: Facts, options: Options, running: Runnin
     context = Context(bundle, facts, options)
     context.running = running
     context.joined = dict.fromkeys(running.namespaces, "")
-    later.refuse(context)
-    process.choose_user(context)
-    raised, limits = process.rlimits(context)
-    last, seccomp_filter = process.execute(context, limits)
+    unsupported.refuse(context)
+    identity.choose_user(context)
+    raised, limits = identity.rlimits(context)
+    last, seccomp_filter = identity.execute(context, limits)
     plan = [
         *_affinity(context, "initial"),
-        *process.oom_score(context),
+        *identity.oom_score(context),
         *raised,
         Op(ops.NON_DUMPABLE),
         _join(context, running),
@@ -60,8 +61,8 @@ def compile_exec(bundle: Bundle, facts: Facts, options: Options, running: Runnin
         Op(ops.SESSION),
         *namespaces.keyring(context),
         *_terminal(context),
-        *process.identity(context),
-        *process.find(context),
+        *identity.identity(context),
+        *identity.find(context),
         Op(ops.READY),
         Op(ops.WAIT_START),
         *last,
@@ -82,7 +83,7 @@ def _join(context: Context, running: Running) -> Op:
 def _group(context: Context) -> Group | None:
     if context.linux.get("intelRdt") is None:
         return None
-    from rootless.plan.resctrl import group
+    from rootless.plan.cgroup.resctrl import group
 
     return group(context)
 

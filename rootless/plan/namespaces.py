@@ -71,7 +71,7 @@ def decide(context: Context) -> None:
         context.adapted("linux.namespaces", f"a user namespace is added: {reason}")
     if context.shares_mounts and (context.gains_capabilities or not facts.privileged):
         context.created.add("mount")
-        context.unmet(
+        context.warn_ignored(
             "linux.namespaces", "a mount namespace is added: only root of the host may make mounts in the caller's"
         )
     if "user" in context.created:
@@ -79,22 +79,22 @@ def decide(context: Context) -> None:
         if adapted:
             context.adapted("linux.uidMappings", adapted)
         if shortcoming:
-            context.unmet("", shortcoming)
+            context.warn_ignored("", shortcoming)
     if context.network:
         _settle_network(context)
 
 
 def _choose_network(context: Context) -> None:
-    from rootless.plan import network
+    from rootless.plan.network import mode
 
-    network.choose(context)
+    mode.choose(context)
 
 
 def _settle_network(context: Context) -> None:
-    from rootless.plan import network
+    from rootless.plan.network import mode
 
     if context.network:
-        network.settle(context, context.network)
+        mode.settle(context, context.network)
 
 
 def enter(context: Context) -> list[Op]:

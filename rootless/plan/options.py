@@ -5,7 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.host.running import Running
-    from rootless.plan.shared_network import Shared
+    from rootless.plan.network.shared import Shared
 
 
 class Options:

@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from rootless.plan.cgroups import Cgroup
+    from rootless.plan.cgroup.manager import Cgroup
+    from rootless.plan.cgroup.resctrl import Group
     from rootless.plan.context import Note
     from rootless.plan.idmaps import IdMaps
-    from rootless.plan.links import Link
-    from rootless.plan.network import Network
+    from rootless.plan.network.mode import Network
+    from rootless.plan.network.net_devices import Link
     from rootless.plan.ops import Op
-    from rootless.plan.resctrl import Group
-    from rootless.plan.seccomp import SeccompFilter
+    from rootless.plan.process.seccomp import SeccompFilter
 
 
 class Plan:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.launch import init
+from rootless.launch import spawn
 from rootless.launch.failure import explained
 from rootless.launch.protocol import FAILED
 from rootless.plan import ops
@@ -97,7 +97,7 @@ def test_a_listener_is_passed_on_by_a_real_time_process_with_one_cpu(require_roo
     reply, answers = os.pipe()
     with ours, report:
         with real_time(min(os.sched_getaffinity(0))):
-            pid = init.spawn(encode(plan), report=report.fileno(), reply=reply, agent=reply)
+            pid = spawn.spawn(encode(plan), report=report.fileno(), reply=reply, agent=reply)
         report.close()
         descriptors = []
         in_time = True

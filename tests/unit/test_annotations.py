@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rootless.plan import later
-from rootless.plan.context import ADAPTED, UNMET
+from rootless.plan import unsupported
+from rootless.plan.context import ADAPTED, UNSUPPORTED
 from tests.unit.planning import notes, plan_for, refused
 from tests.user.bundles import base_config
 
@@ -33,20 +33,22 @@ def test_what_the_table_says(name, told):
     if name == "run.oci.mount_context_type":
         return  # it needs a host with SELinux: test_plan_rare.py
     plan = plan_for(annotated(**{name.replace("*", "Nice"): "x"}))
-    assert list(notes(plan, UNMET)) == ([where] if told == "noted" else [])
+    assert list(notes(plan, UNSUPPORTED)) == ([where] if told == "noted" else [])
     if told == "honoured":
         sources = "".join(path.read_text() for path in (CHECKOUT / "rootless").rglob("*.py"))
         assert f'"{name.removesuffix("*")}"' in sources
 
 
 def test_the_table_is_whole():
-    assert {name for name, _, told, _ in ROWS if told == "refused"} == set(later.REFUSED)
-    assert {name for name, _, told, _ in ROWS if told == "noted"} == set(later.NOTED)
+    assert {name for name, _, told, _ in ROWS if told == "refused"} == set(unsupported.REFUSED)
+    assert {name for name, _, told, _ in ROWS if told == "noted"} == set(unsupported.NOTED)
 
 
 def test_an_empty_one_asks_for_nothing():
     """Such as run.oci.systemd.subgroup, which crun takes as there being none."""
-    assert notes(plan_for(annotated(**dict.fromkeys((*later.REFUSED, *later.NOTED), ""))), UNMET) == {}
+    assert (
+        notes(plan_for(annotated(**dict.fromkeys((*unsupported.REFUSED, *unsupported.NOTED), ""))), UNSUPPORTED) == {}
+    )
 
 
 def test_a_property_of_a_unit_is_honoured_by_systemd():

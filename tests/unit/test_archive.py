@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootless.bundle import archive as archive_module
-from rootless.bundle.archive import ALL_IDS, Ids, SinkError, extract_command, rewrite
-from rootless.bundle.compression import Source, decompressed
 from rootless.errors import RootlessError
+from rootless.image import archive as archive_module
+from rootless.image.archive import ALL_IDS, Ids, SinkError, extract_command, rewrite
+from rootless.image.decompress import Source, decompressed
 
 FILE, HARD, LINK, DIRECTORY, CHARACTER, FIFO = (
     tarfile.REGTYPE,

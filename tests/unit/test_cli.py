@@ -14,7 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rootless.cli import bundles, cgroups, checkpoint, explain, lifecycle, networks, people
+from rootless.cli import bundles, cgroups, checkpoint, click_app, explain, lifecycle, networks
+from rootless.cli.click_app import _COUNTERPARTS
 from rootless.cli.flags import (
     AFTER_VERB,
     CHOICE,
@@ -28,8 +29,7 @@ from rootless.cli.flags import (
     VALUE,
     signal_number,
 )
-from rootless.cli.parse import parse
-from rootless.cli.people import _COUNTERPARTS
+from rootless.cli.parser import parse
 from rootless.cli.verbs import LATER_VERBS, VERBS
 from rootless.errors import RootlessError
 from rootless.plan.options import Options
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def ask(argv):
-    return people.ask(argv, lambda _: None)
+    return click_app.ask(argv, lambda _: None)
 
 
 def refusal(argv):
@@ -583,7 +583,7 @@ GLOBAL_FLAGS_IN_ORDER = [
 
 @pytest.mark.parametrize(("line", "expected"), GLOBAL_FLAGS_IN_ORDER, ids=[line for line, _ in GLOBAL_FLAGS_IN_ORDER])
 def test_global_flags_may_follow_the_verb(line, expected):
-    for found in (parse(line.split()), people.ask(line.split(), lambda _: None)):
+    for found in (parse(line.split()), click_app.ask(line.split(), lambda _: None)):
         assert found
         assert {name: getattr(found, name) for name in expected} == expected
 
@@ -598,7 +598,7 @@ def test_a_flag_of_the_verbs_own_wins():
 
 def test_the_log_gets_an_error_though_its_flag_follows_the_verb(tmp_path):
     configured = []
-    people.ask(["list", "--log", str(tmp_path / "log")], lambda options: configured.append(options.log))
+    click_app.ask(["list", "--log", str(tmp_path / "log")], lambda options: configured.append(options.log))
     assert configured[-1] == str(tmp_path / "log")
 
 

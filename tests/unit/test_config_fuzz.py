@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.bundle.check import check
-from rootless.bundle.jsontext import parse, render
 from rootless.bundle.load import Bundle
 from rootless.errors import RootlessError
-from rootless.launch.seccomp import compiled
+from rootless.jsontext import parse, render
+from rootless.launch.seccomp_compile import compiled
 from rootless.plan.compile import compile_plan
-from rootless.plan.describe import details, sentence
 from rootless.plan.encode import encode
+from rootless.plan.op_text import details, sentence
 from rootless.plan.options import Options
 from tests.unit.test_check import COMPLETE
 from tests.unit.test_executor_decode import QUICK

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootless.container.criu_messages import decoded, encoded, options_text
+from rootless.container.checkpoint.criu_messages import decoded, encoded, options_text
 
 
 def test_encoding_of_protocol_buffers():

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootless.host.cgroups import Cgroups
+from rootless.host.delegation import Cgroups
+from rootless.plan.cgroup.device_filter import program
 from rootless.plan.context import ADAPTED
-from rootless.plan.device_rules import program
 from tests.unit.planning import NESTED, ROOT, notes, plan_for, refused
 from tests.user.bundles import base_config
 

@@ -10,16 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootless.doctor import host, network
-from rootless.doctor.lack import Lack, os_family, set_sysctl
-from rootless.host import network as host_network
-from rootless.host import subids
-from rootless.host.network import HostNetwork
+from rootless.doctor import host_checks, network_checks
+from rootless.doctor.problem import Problem, os_family, set_sysctl
+from rootless.host import host_network, subids
+from rootless.host.host_network import HostNetwork
 
 
 def refusal(error, command="", *, essential=True, **settings):
     values = {name.replace("__", "."): value for name, value in settings.items()}
-    return host.user_namespace_lack(error, lambda name: values.get(name, ""), command, essential=essential)
+    return host_checks.user_namespace_lack(error, lambda name: values.get(name, ""), command, essential=essential)
 
 
 @pytest.mark.parametrize(
@@ -93,14 +92,14 @@ def test_ranges_are_read_from_both_files_and_odd_lines_passed_over():
 
 
 def test_a_local_user_gets_a_range_by_usermod():
-    assert host.grant("root", ["uids", "gids"], 100000) == (
+    assert host_checks.grant("root", ["uids", "gids"], 100000) == (
         "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 root"
     )
-    assert host.grant("root", ["gids"], 165536) == "sudo usermod --add-subgids 165536-231071 root"
+    assert host_checks.grant("root", ["gids"], 165536) == "sudo usermod --add-subgids 165536-231071 root"
 
 
 def test_a_user_of_a_directory_service_gets_a_range_in_the_files():
-    assert host.grant("no such@user", ["uids", "gids"], 100000) == (
+    assert host_checks.grant("no such@user", ["uids", "gids"], 100000) == (
         f"echo {shlex.quote('no such@user:100000:65536')} | sudo tee -a /etc/subuid /etc/subgid"
     )
 
@@ -124,24 +123,24 @@ def test_the_distribution_is_known_by_its_relatives(text, family):
 def test_a_program_without_setuid_and_capabilities_is_powerless(tmp_path):
     program = tmp_path / "new uidmap"
     program.touch(mode=0o755)
-    [(reason, fix)] = host.powerless(str(program), 7)
+    [(reason, fix)] = host_checks.powerless(str(program), 7)
     assert "neither setuid root" in reason
     assert fix == f"sudo chown root:root '{program}' && sudo chmod u+s '{program}'"
 
 
 def test_a_lack_reads_as_three_lines():
-    lack = Lack("a thing", "a reason", "sudo mend it")
+    lack = Problem("a thing", "a reason", "sudo mend it")
     assert str(lack) == "missing: a thing\n    why: a reason\n    fix: sudo mend it"
 
 
 def test_what_is_optional_is_no_lack(monkeypatch):
-    monkeypatch.setattr(host, "lacks", lambda _: [Lack("a thing", "a reason", "sudo get it", optional=True)])
-    assert host.report() == (
+    monkeypatch.setattr(host_checks, "lacks", lambda _: [Problem("a thing", "a reason", "sudo get it", optional=True)])
+    assert host_checks.report() == (
         "Nothing is missing on this host.\noptional: a thing\n    why: a reason\n    fix: sudo get it\n",
         0,
     )
-    monkeypatch.setattr(host, "lacks", lambda _: [Lack("a kernel", "a reason", "boot one", essential=True)])
-    assert host.report() == ("missing: a kernel\n    why: a reason\n    fix: boot one\n", 1)
+    monkeypatch.setattr(host_checks, "lacks", lambda _: [Problem("a kernel", "a reason", "boot one", essential=True)])
+    assert host_checks.report() == ("missing: a kernel\n    why: a reason\n    fix: boot one\n", 1)
 
 
 def test_a_setting_is_added_to_those_that_are_there(tmp_path):
@@ -160,7 +159,7 @@ def test_a_setting_is_added_to_those_that_are_there(tmp_path):
     ],
 )
 def test_the_link_of_a_network_comes_with_its_command(error, command):
-    assert network.tun_fix(error).endswith(command)
+    assert network_checks.tun_fix(error).endswith(command)
 
 
 @pytest.mark.parametrize(
@@ -180,10 +179,10 @@ def test_helpers_of_networks_with_known_flaws_are_named(tmp_path, said, found):
         "a libslirp without known flaws (libslirp 4.9.2 is open to CVE-2026-95507, CVE-2026-95508, CVE-2026-120830, "
         "unless your distribution has patched it)"
     )
-    lacks = list(network._versions(flawed))
+    lacks = list(network_checks._versions(flawed))
     assert [lack.what for lack in lacks] == [libslirp, *found]
     assert all(lack.optional for lack in lacks)
-    assert not list(network._versions(HostNetwork({"slirp4netns": "/no/such/program"}, libslirp="4.9.6")))
+    assert not list(network_checks._versions(HostNetwork({"slirp4netns": "/no/such/program"}, libslirp="4.9.6")))
 
 
 def test_a_program_that_hangs_or_is_missing_has_no_version(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rootless.launch import init
+from rootless.launch import spawn
 from rootless.launch.protocol import EXECUTING, FAILED, read_message
 from rootless.plan import ops
 from rootless.plan.encode import encode
@@ -184,7 +184,7 @@ def test_every_byte_of_every_string_is_readable(decoder):
 @pytest.fixture
 def executor():
     """Return a function that runs the executor with the bytes of a Plan: (messages, exit status)."""
-    if not os.path.exists(init._program()):
+    if not os.path.exists(spawn._program()):
         pytest.skip("needs the executor: start the tests with tests/run")
     return run
 
@@ -193,7 +193,7 @@ def run(plan: bytes):
     report, child_report = os.pipe()
     child_reply, reply = os.pipe()
     try:
-        pid = init.spawn(plan, report=child_report, reply=child_reply)
+        pid = spawn.spawn(plan, report=child_report, reply=child_reply)
     finally:
         os.close(child_report)
         os.close(child_reply)
@@ -233,7 +233,7 @@ def test_a_program_replaces_the_executor(executor):
 
 @pytest.mark.parametrize("words", [[], ["3"], ["3", "4", "-1", "-1", "-1", "0"], [*"3456789", "10", "11", "12"]])
 def test_the_executor_called_in_another_way_does_nothing(executor, words):
-    assert subprocess.run([init._program(), *words], check=False).returncode == 2
+    assert subprocess.run([spawn._program(), *words], check=False).returncode == 2
 
 
 def test_descriptors_that_are_both_the_programs_and_the_protocols_are_refused(executor):
@@ -242,7 +242,7 @@ def test_descriptors_that_are_both_the_programs_and_the_protocols_are_refused(ex
     os.write(plan, encode([Op(ops.READY)]))
     keep = child_report - 2
     words = [str(child_report), "-1", "-1", "-1", "-1", "-1", "-1", str(keep), str(plan)]
-    done = subprocess.run([init._program(), *words], pass_fds=[child_report, plan], check=False)
+    done = subprocess.run([spawn._program(), *words], pass_fds=[child_report, plan], check=False)
     os.close(child_report)
     os.close(plan)
     _, index, number, detail = read_message(report)

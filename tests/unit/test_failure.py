@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rootless import log
-from rootless.launch import failure, program
+from rootless.launch import exec_failure, failure
 from rootless.launch.failure import explained, skipped
 from rootless.plan import ops
 from rootless.plan.ops import Op
@@ -260,7 +260,7 @@ def test_a_hostile_file_is_told_on_one_line(head, number):
 
 
 def test_architectures_have_the_names_of_uname():
-    assert program._MACHINES[MACHINE] == os.uname().machine or os.uname().machine not in ("x86_64", "aarch64")
+    assert exec_failure._MACHINES[MACHINE] == os.uname().machine or os.uname().machine not in ("x86_64", "aarch64")
 
 
 def test_every_code_is_in_the_documentation():

@@ -1,4 +1,4 @@
-"""JSON in and out: bundle/jsontext.py."""
+"""JSON in and out: jsontext.py."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rootless
-from rootless.bundle.jsontext import parse, render
 from rootless.errors import RootlessError
+from rootless.jsontext import parse, render
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -219,7 +219,7 @@ def run_alone(program):
 )
 def test_a_fresh_interpreter_refuses_alike(text):
     program = (
-        "from rootless.bundle.jsontext import RootlessError, parse\n"
+        "from rootless.jsontext import RootlessError, parse\n"
         "assert 'json' not in sys.modules\n"
         f"try: parse({text!r}, 'config.json')\n"
         "except RootlessError as error: sys.stdout.buffer.write(str(error).encode())\n"
@@ -231,7 +231,7 @@ def test_importing_costs_little():
     """Reading and checking are on the way of every create: they must not pull in what costs as much as Python does."""
     program = (
         "import rootless.bundle.check\n"
-        "from rootless.bundle.jsontext import parse, render\n"
+        "from rootless.jsontext import parse, render\n"
         "render(parse(b'[1, 2.5, {}]', 'x'))\n"
         "print(*sys.modules)"
     )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
-from rootless.plan.limits import cpu_weight, settings
+from rootless.plan.cgroup.limits import cpu_weight, settings
 
 MIB = 1 << 20
 

@@ -8,17 +8,17 @@ import threading
 
 import pytest
 
-from rootless.container import live_network, networking
-from rootless.container.lifecycle import boot_id
-from rootless.container.store import StateRoot
+from rootless.container.network import attach, shared_state
+from rootless.container.state.store import StateRoot
 from rootless.errors import RootlessError
 from rootless.network import hostfwd
-from rootless.plan.ports import Port
+from rootless.plan.network.ports import Port
+from rootless.procfs import boot_id
 
 
 def test_who_opens_it_while_another_removes_it_makes_it_again(tmp_path, monkeypatch):
     (tmp_path / "@networks").mkdir()
-    make, made = live_network._make, []
+    make, made = shared_state._make, []
 
     def make_and_lose(directory, root):
         make(directory, root)
@@ -27,8 +27,8 @@ def test_who_opens_it_while_another_removes_it_makes_it_again(tmp_path, monkeypa
             if len(made) == 1:
                 os.rmdir(directory, dir_fd=root.fd)
 
-    monkeypatch.setattr(live_network, "_make", make_and_lose)
-    with live_network.opened(StateRoot(str(tmp_path)), "backend") as live:
+    monkeypatch.setattr(shared_state, "_make", make_and_lose)
+    with shared_state.opened(StateRoot(str(tmp_path)), "backend") as live:
         assert os.path.samestat(os.stat(live.path), os.fstat(live.fd))
     assert len(made) == 2
 
@@ -38,7 +38,7 @@ def test_what_is_not_of_this_boot_or_no_state_is_not_believed(tmp_path):
     directory.mkdir(parents=True)
     for text in ("", "[]", "{", '{"bootId": "another", "members": {"c1": {"number": 4}}}'):
         (directory / "state.json").write_text(text)
-        with live_network.opened(StateRoot(str(tmp_path)), "backend") as live:
+        with shared_state.opened(StateRoot(str(tmp_path)), "backend") as live:
             assert (live.members, live.linked()) == ({}, set())
 
 
@@ -46,7 +46,7 @@ def test_a_container_is_deleted_even_where_its_network_cannot_be_left(tmp_path, 
     (tmp_path / "@networks").mkdir()
     (tmp_path / "@networks/backend").write_text("no directory")
     state = {"id": "c1", "bootId": boot_id(), "network": {"mode": "shared", "reason": "", "of": "backend"}}
-    networking.end(StateRoot(str(tmp_path)), state)
+    attach.end(StateRoot(str(tmp_path)), state)
     assert "cannot use the network backend" in capfd.readouterr().err
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootless.bundle import make
-from rootless.bundle.elf import Libraries, read_elf
-from rootless.bundle.make import _Copy
 from rootless.errors import RootlessError
+from rootless.image import from_host
+from rootless.image.elf import Libraries, read_elf
+from rootless.image.from_host import _Copy
 
 SHELL = os.path.realpath("/bin/sh")
 
@@ -159,9 +159,9 @@ def test_a_tool_in_an_unusual_place_gets_a_link(tmp_path, root, monkeypatch, nee
     store = tmp_path / "store"
     store.mkdir()
     shutil.copy(os.path.realpath(need("true")), store / "in-a-store")
-    monkeypatch.setattr(make, "TOOLS", "sh in-a-store nowhere")
+    monkeypatch.setattr(from_host, "TOOLS", "sh in-a-store nowhere")
     monkeypatch.setenv("PATH", f"relative:{store}")
-    made = make.make_rootfs(str(root))
+    made = from_host.make_rootfs(str(root))
     assert made.programs == 2
     assert os.readlink(root / "usr/bin/in-a-store") == f"{store}/in-a-store"
     assert (root / str(store).lstrip("/") / "in-a-store").exists()
@@ -173,15 +173,15 @@ def test_a_tool_in_an_unusual_place_gets_a_link(tmp_path, root, monkeypatch, nee
 
 def test_busybox_does_what_the_host_lacks(root, monkeypatch, need):
     busybox = need("busybox")
-    monkeypatch.setattr(make, "TOOLS", "sh vi nowhere")
-    monkeypatch.setattr(make, "_find", {"sh": SHELL, "busybox": busybox}.get)
-    assert make.make_rootfs(str(root)).programs == 2
+    monkeypatch.setattr(from_host, "TOOLS", "sh vi nowhere")
+    monkeypatch.setattr(from_host, "_find", {"sh": SHELL, "busybox": busybox}.get)
+    assert from_host.make_rootfs(str(root)).programs == 2
     assert os.readlink(root / "usr/bin/vi") == busybox
     assert (root / busybox.lstrip("/")).exists()
     assert not (root / "usr/bin/nowhere").exists()
 
 
 def test_a_host_without_a_shell(root, monkeypatch):
-    monkeypatch.setattr(make, "_find", lambda _name: None)
+    monkeypatch.setattr(from_host, "_find", lambda _name: None)
     with pytest.raises(RootlessError, match="no usable `sh`; fix: make the bundle from an archive"):
-        make.make_rootfs(str(root))
+        from_host.make_rootfs(str(root))

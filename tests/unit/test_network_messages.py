@@ -10,7 +10,7 @@ import pytest
 ASK = """
 import sys
 FIRST
-from rootless.network import links, messages
+from rootless.network import interfaces, messages
 before = sorted(name for name in sys.modules if name.startswith("pyroute2"))
 message = messages.ifinfmsg()
 message.update({"index": 7})

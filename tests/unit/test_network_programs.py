@@ -14,8 +14,8 @@ import pytest
 
 from rootless.errors import RootlessError
 from rootless.network import backlog, hostfwd, hostports, programs
-from rootless.plan.network_helpers import Helper
-from rootless.plan.ports import Port
+from rootless.plan.network.helpers import Helper
+from rootless.plan.network.ports import Port
 
 NETWORK = SimpleNamespace(ports=(), sandbox=True, owned=True, hides=lambda _: True, exposed=False)
 

@@ -15,20 +15,20 @@ PACKAGE = CHECKOUT / "rootless"
 
 LAYERS = (
     ("errors", "paths"),
-    ("log", "files", "interruption"),
+    ("log", "files", "signals", "procfs", "jsontext"),
     ("bundle", "host"),
     ("plan",),
     ("launch", "cgroup"),
-    ("network",),
+    ("image", "network"),
     ("container", "doctor"),
     ("cli",),
-    ("__main__", "image"),
+    ("__main__", "module_archive"),
 )
 """From the bottom up: a room imports from those below it and from itself. The package's own version is lowest."""
 
 PURE = {
     "__future__", "_socket.AF_INET", "_socket.AF_INET6", "_socket.inet_pton", "_struct", "errno", "ipaddress", "math",
-    "rootless.OCI_VERSION", "rootless.bundle.jsontext.render", "rootless.paths.normal", "stat", "struct",
+    "rootless.OCI_VERSION", "rootless.jsontext.render", "rootless.paths.normal", "stat", "struct",
     "sys.byteorder",
 }  # fmt: skip
 """Modules and functions that plan/ may import besides its own and the errors: none of it can touch the machine."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rootless.host.cgroups import Cgroups
+from rootless.host.delegation import Cgroups
 from rootless.plan import ops
-from rootless.plan.context import ADAPTED, UNMET
+from rootless.plan.context import ADAPTED, UNSUPPORTED
 from tests.unit.planning import mount, notes, plan_for, refused
 from tests.user.bundles import base_config
 
@@ -50,7 +50,7 @@ def settings(plan):
 
 def test_nothing_is_made_where_nothing_is_asked_for_and_nothing_delegated():
     assert plan_for().cgroup is None
-    assert notes(plan_for(), UNMET) == {}
+    assert notes(plan_for(), UNSUPPORTED) == {}
 
 
 def test_a_delegated_cgroup_costs_nothing_and_is_used():
@@ -125,7 +125,7 @@ def test_without_a_manager_the_scope_is_a_plain_cgroup():
     assert "no systemd user manager" in notes(plan, ADAPTED)["linux.cgroupsPath"]
     plan = plan_for(limited(), nothing(), systemd_cgroup=True)
     assert plan.cgroup is None
-    assert notes(plan, UNMET)["linux.resources"].endswith(
+    assert notes(plan, UNSUPPORTED)["linux.resources"].endswith(
         "memory.limit: it is root's, and there is no systemd manager of user 1000 to make another"
     )
 
@@ -153,14 +153,14 @@ def test_a_path_is_taken_as_it_is_or_below_the_own_cgroup(path, expected):
 def test_a_path_of_nothing_is_no_path():
     plan = plan_for(limited("/"), delegated())
     assert plan.cgroup.path == ""
-    assert "/ is no cgroup of a container" in notes(plan, UNMET)["linux.cgroupsPath"]
+    assert "/ is no cgroup of a container" in notes(plan, UNSUPPORTED)["linux.cgroupsPath"]
 
 
 def test_a_path_that_cannot_be_had_is_a_warning():
     config = base_config()
     config["linux"]["cgroupsPath"] = "/docker/abc"
     plan = plan_for(config, nothing())
-    assert "stays in its caller's cgroup: " in notes(plan, UNMET)["linux.cgroupsPath"]
+    assert "stays in its caller's cgroup: " in notes(plan, UNSUPPORTED)["linux.cgroupsPath"]
 
 
 def test_all_controllers_are_handed_on_where_the_cgroup_is_the_callers_to_divide():
@@ -187,25 +187,25 @@ def test_a_path_above_is_not_rearranged():
 def test_one_line_names_every_limit_and_the_reason():
     config = limited(memory={"limit": 1 << 20, "swap": 1 << 21}, pids={"limit": 5}, cpu={"quota": -1})
     plan = plan_for(config)
-    told = notes(plan, UNMET)["linux.resources"]
+    told = notes(plan, UNSUPPORTED)["linux.resources"]
     assert told == (
         "limits that are not enforced: memory.swap, memory.limit, pids.limit: your cgroup is not delegated to you"
     )
     assert plan.cgroup is None
     disabled = plan_for(config, delegated(), cgroup_manager="disabled")
     assert disabled.cgroup is None
-    assert notes(disabled, UNMET)["linux.resources"].endswith(": --cgroup-manager disabled")
+    assert notes(disabled, UNSUPPORTED)["linux.resources"].endswith(": --cgroup-manager disabled")
 
 
 def test_what_is_no_limit_is_not_missed():
     config = limited(memory={"limit": -1}, pids={"limit": -1}, cpu={"quota": -1, "period": 1000}, devices=[])
-    assert notes(plan_for(config), UNMET) == {}
-    assert notes(plan_for(limited(devices=[{"allow": False}])), UNMET) == {}
+    assert notes(plan_for(config), UNSUPPORTED) == {}
+    assert notes(plan_for(limited(devices=[{"allow": False}])), UNSUPPORTED) == {}
 
 
 def test_the_reason_is_that_of_the_host():
     there = nothing(obstacle="the moon is full", fix="wait")["cgroups"]
-    (note,) = [each for each in plan_for(limited(), {"cgroups": there}).notes if each.kind == UNMET]
+    (note,) = [each for each in plan_for(limited(), {"cgroups": there}).notes if each.kind == UNSUPPORTED]
     assert (note.text.endswith("memory.limit: the moon is full"), note.fix) == (True, "wait")
 
 
@@ -227,7 +227,9 @@ def test_the_reason_is_that_of_the_host():
     ],
 )  # fmt: skip
 def test_the_fix_is_one_for_this_host(known, facts, options, told, fix):
-    (note,) = [each for each in plan_for(limited(), nothing(**known) | facts, **options).notes if each.kind == UNMET]
+    (note,) = [
+        each for each in plan_for(limited(), nothing(**known) | facts, **options).notes if each.kind == UNSUPPORTED
+    ]
     assert told in note.text
     assert fix in note.fix
     assert bool(note.fix) == bool(fix)
@@ -236,7 +238,7 @@ def test_the_fix_is_one_for_this_host(known, facts, options, told, fix):
 
 def test_what_no_host_of_this_kind_has_is_told_apart():
     config = limited(memory={"limit": 1 << 20}, cpu={"cpus": "0"}, pids={"limit": 3})
-    (note,) = [each for each in plan_for(config, nothing("cpuset")).notes if each.kind == UNMET]
+    (note,) = [each for each in plan_for(config, nothing("cpuset")).notes if each.kind == UNSUPPORTED]
     assert note.text == (
         "limits that are not enforced: memory.limit, pids.limit: it is root's; cpu.cpus: no cpuset at all"
     )
@@ -245,7 +247,7 @@ def test_what_no_host_of_this_kind_has_is_told_apart():
 
 def test_limits_that_v2_does_not_have_are_named_too_where_there_is_none():
     config = limited(network={"classID": 1}, hugepageLimits=[{"pageSize": "2MB", "limit": 1}], memory={"limit": 0})
-    assert "network.classID, hugepageLimits[0]: " in notes(plan_for(config), UNMET)["linux.resources"]
+    assert "network.classID, hugepageLimits[0]: " in notes(plan_for(config), UNSUPPORTED)["linux.resources"]
     error = refused(config, delegated())
     assert (error.code, error.where) == ("RL-RESOURCES", "linux.resources.network.classID")
 
@@ -254,7 +256,7 @@ def test_a_missing_controller_takes_its_limits_with_it():
     config = limited(memory={"limit": 1 << 20}, cpu={"cpus": "0", "shares": 5}, pids={"limit": 3})
     plan = plan_for(config, delegated(controllers=frozenset({"memory", "pids"})))
     assert settings(plan) == ["memory.max=1048576", "pids.max=3"]
-    told = notes(plan, UNMET)["linux.resources"]
+    told = notes(plan, UNSUPPORTED)["linux.resources"]
     assert told == "limits that are not enforced: cpu.shares: cpu went astray; cpu.cpus: cpuset went astray"
 
 
@@ -325,7 +327,7 @@ def test_the_cgroup_is_given_to_nobody_else():
 
 def test_what_nobody_knows_in_resources_is_ignored_also_beside_a_limit_that_makes_no_sense():
     config = limited(cpu={"realtimeRuntime": 1, "shares": 512}, future=True, later=[1], pids={"limit": 5})
-    told = notes(plan_for(config), UNMET)["linux.resources"]
+    told = notes(plan_for(config), UNSUPPORTED)["linux.resources"]
     assert "cpu.realtimeRuntime, cpu.shares, pids.limit: " in told
     assert "future" not in told
     assert "later" not in told

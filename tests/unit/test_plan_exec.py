@@ -14,13 +14,13 @@ from rootless.errors import RootlessError
 from rootless.host import facts, running
 from rootless.host.facts import Facts
 from rootless.host.running import Running
-from rootless.launch import resctrl
+from rootless.launch import join_resctrl
 from rootless.plan import ops
 from rootless.plan.encode import encode
 from rootless.plan.exec_plan import compile_exec, cpu_mask
-from rootless.plan.exec_process import process_object, said_by_flags
 from rootless.plan.namespaces import FLAGS
 from rootless.plan.options import Options
+from rootless.plan.process.exec_object import process_object, said_by_flags
 from tests.unit.planning import ROOT, chosen, the
 from tests.user.bundles import base_config
 
@@ -287,9 +287,9 @@ def test_the_share_of_the_caches_is_the_containers(tmp_path):
     files = [tmp_path / "class/tasks", tmp_path / "class/mon_groups/c1/tasks"]
     for file in files:
         file.touch()
-    resctrl.enter_existing(group, 77)
+    join_resctrl.enter_existing(group, 77)
     assert [file.read_text() for file in files] == ["77\n", "77\n"]
     files[1].unlink()
     with pytest.raises(RootlessError) as caught:
-        resctrl.enter_existing(group, 77)
+        join_resctrl.enter_existing(group, 77)
     assert caught.value.code == "RL-RESCTRL"

@@ -23,7 +23,7 @@ from rootless.errors import RootlessError
 from rootless.host.facts import Facts
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan
-from rootless.plan.describe import _SENTENCES, details, sentence
+from rootless.plan.op_text import _SENTENCES, details, sentence
 from rootless.plan.options import Options
 
 HERE = Path(__file__).resolve().parent

@@ -6,10 +6,10 @@ import stat
 
 import pytest
 
-from rootless.plan import mount_options as mo
 from rootless.plan import ops
-from rootless.plan.context import ADAPTED, UNMET
-from rootless.plan.mount_options import MountOptions
+from rootless.plan.context import ADAPTED, UNSUPPORTED
+from rootless.plan.rootfs import mount_options as mo
+from rootless.plan.rootfs.mount_options import MountOptions
 from tests.unit.planning import (
     NESTED,
     ROOT,
@@ -233,7 +233,7 @@ def test_a_source_is_relative_to_the_bundle():
 
 def test_options_that_a_bind_cannot_have_are_told():
     plan = plan_for(with_mounts(mount("/data", "bind", "rbind", "mode=755", source="/srv")))
-    assert "mode=755" in notes(plan, UNMET)["mounts[4]"]
+    assert "mode=755" in notes(plan, UNSUPPORTED)["mounts[4]"]
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
-from rootless.host.network import HostNetwork
+from rootless.host.host_network import HostNetwork
 from rootless.host.running import Running
-from rootless.plan import names, ops
-from rootless.plan.context import UNMET
-from rootless.plan.keepers import keeper, shared_keeper
-from rootless.plan.names import Names, added, hosts, hosts_of_host, resolver, servers
+from rootless.plan import ops
+from rootless.plan.context import UNSUPPORTED
 from rootless.plan.namespaces import FLAGS
-from rootless.plan.network_helpers import MTU, libslirp_flaws, pasta_date
-from rootless.plan.ports import Port, from_data, published
-from rootless.plan.shared_network import Shared
+from rootless.plan.network import resolv_conf
+from rootless.plan.network.helpers import MTU, libslirp_flaws, pasta_date
+from rootless.plan.network.holder_plan import keeper, shared_keeper
+from rootless.plan.network.ports import Port, from_data, published
+from rootless.plan.network.resolv_conf import Names, added, hosts, hosts_of_host, resolver, servers
+from rootless.plan.network.shared import Shared
 from tests.unit.planning import ROOT, SINGLE, base_config, chosen, joining, plan_for, refused, without_namespace
 
 BOTH = {"slirp4netns": "/bin/slirp4netns", "pasta": "/bin/pasta"}
@@ -145,7 +146,7 @@ def test_slirp4netns_does_not_enter_a_user_namespace_that_others_are_in():
 def test_auto_without_a_helper_is_loopback_and_a_note(on, lack, fix):
     plan = plan_for(facts={"network": on}, network="auto")
     assert (plan.network.mode, plan.network.why, plan.network.helpers) == ("none", lack, [])
-    (note,) = [note for note in plan.notes if note.kind == UNMET and "loopback" in note.text]
+    (note,) = [note for note in plan.notes if note.kind == UNSUPPORTED and "loopback" in note.text]
     assert (note.text, note.fix) == (f"the container has its loopback only: {lack}", fix)
 
 
@@ -633,7 +634,7 @@ def test_hosts_names_the_other_members_last():
 
 
 def test_on_the_hosts_network_the_hosts_names_are_kept():
-    added_hosts = (("192.0.2.1", "db"), (names.HOST_GATEWAY, "dev"))
+    added_hosts = (("192.0.2.1", "db"), (resolv_conf.HOST_GATEWAY, "dev"))
     text = hosts_of_host(said(hosts=added_hosts), "127.0.0.1 localhost\n192.0.2.99 known\n")
     assert text == "192.0.2.1 db\n127.0.0.1 dev\n127.0.0.1 localhost\n192.0.2.99 known\n"
     assert hosts_of_host(said(), "") == LOOPBACK

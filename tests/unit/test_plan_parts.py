@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from rootless.container.lifecycle import CREATED, CREATING, RUNNING, STOPPED, allow
+from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPPED, allow
 from rootless.errors import RootlessError
 from rootless.plan import ops
-from rootless.plan.context import ADAPTED, UNMET
-from rootless.plan.describe import details, sentence
+from rootless.plan.context import ADAPTED, UNSUPPORTED
 from rootless.plan.encode import encode
 from rootless.plan.namespaces import FLAGS
+from rootless.plan.op_text import details, sentence
 from tests.unit.planning import (
     NESTED,
     ROOT,
@@ -84,11 +84,13 @@ def test_only_root_inherits_the_mount_namespace_of_the_caller():
     assert not chosen(plan, ops.PROPAGATION, ops.PIVOT)
     assert the(plan, ops.ROOT).number("propagation") == 0
     assert (the(plan, ops.CHROOT).number("move"), plan.covered) == (0, "/home/user/bundle/rootfs")
-    assert "linux.namespaces" not in notes(plan, UNMET)
+    assert "linux.namespaces" not in notes(plan, UNSUPPORTED)
     for facts, more in ((None, {}), (ROOT, {"userns": "root"})):
         plan = plan_for(without_namespace("mount"), facts, **more)
         assert the(plan, ops.UNSHARE).number("namespaces") & FLAGS["mount"]
-        assert notes(plan, UNMET)["linux.namespaces"].startswith("a mount namespace is added: only root of the host")
+        assert notes(plan, UNSUPPORTED)["linux.namespaces"].startswith(
+            "a mount namespace is added: only root of the host"
+        )
         assert plan.covered == ""
 
 
@@ -204,10 +206,10 @@ def test_limits_that_are_not_enforced_are_told():
         "resources": {"pids": {"limit": 0}, "cpu": {"shares": 10}, "devices": [{"allow": False}]},
     }
     plan = plan_for(config)
-    assert set(notes(plan, UNMET)) == {"linux.resources"}
+    assert set(notes(plan, UNSUPPORTED)) == {"linux.resources"}
     assert "not enforced: cpu.shares: " in notes(plan)["linux.resources"]
     assert "linux.cgroupsPath" in notes(plan, ADAPTED)
-    assert "not enforced: cpu.shares, devices: " in notes(plan_for(config, ROOT), UNMET)["linux.resources"]
+    assert "not enforced: cpu.shares, devices: " in notes(plan_for(config, ROOT), UNSUPPORTED)["linux.resources"]
 
 
 def test_limits_that_say_nothing_are_not_told():
@@ -219,7 +221,7 @@ def test_limits_that_say_nothing_are_not_told():
         "cpu": {"cpus": ""},
         "devices": [],
     }
-    assert not notes(plan_for(config, ROOT), UNMET)
+    assert not notes(plan_for(config, ROOT), UNSUPPORTED)
 
 
 def test_an_old_kernel_is_refused():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rootless.plan import ops
-from rootless.plan.context import ADAPTED, UNMET
-from rootless.plan.process import CAPABILITIES, RLIMITS
+from rootless.plan.context import ADAPTED, UNSUPPORTED
+from rootless.plan.process.identity import CAPABILITIES, RLIMITS
 from tests.unit.planning import (
     NESTED,
     ROOT,
@@ -69,7 +69,7 @@ def test_capability_sets():
 
 def test_capabilities_that_nobody_knows_are_told():
     plan = plan_for(process(capabilities={"bounding": ["CAP_KILL", "CAP_FLY"], "permitted": ["CAP_SWIM"]}))
-    told = notes(plan, UNMET)
+    told = notes(plan, UNSUPPORTED)
     assert "CAP_FLY" in told["process.capabilities.bounding[1]"]
     assert "CAP_SWIM" in told["process.capabilities.permitted[0]"]
     assert the(plan, ops.BOUNDING).numbers == (mask("KILL"),)
@@ -80,11 +80,11 @@ def test_capabilities_that_cannot_be_had_are_told():
         capabilities={"bounding": ["CAP_KILL", "CAP_BPF"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]}
     )
     plan = plan_for(config, ROOT | {"bounding": mask("KILL")})
-    assert list(notes(plan, UNMET)) == ["process.capabilities.bounding[1]"]
+    assert list(notes(plan, UNSUPPORTED)) == ["process.capabilities.bounding[1]"]
     assert the(plan, ops.BOUNDING).numbers == (mask("KILL"),)
     plan = plan_for(config, {"last_capability": 38})
-    assert list(notes(plan, UNMET)) == ["process.capabilities.bounding[1]"]
-    assert not notes(plan_for(config, {"bounding": 0}), UNMET)
+    assert list(notes(plan, UNSUPPORTED)) == ["process.capabilities.bounding[1]"]
+    assert not notes(plan_for(config, {"bounding": 0}), UNSUPPORTED)
 
 
 def test_ambient_capabilities_are_permitted_and_inheritable_too():
@@ -131,14 +131,14 @@ def test_limits_above_the_callers_own(limits, caller, early, late, told):
     first = next(index for index, op in enumerate(plan.ops) if op.kind in (ops.NEW_USER, ops.UNSHARE))
     assert [op.numbers for op in chosen(plan, ops.RLIMIT) if plan.ops.index(op) < first] == early
     assert [op.numbers for op in chosen(plan, ops.RLIMIT) if plan.ops.index(op) > start] == late
-    assert ("process.rlimits[0]" in notes(plan, UNMET)) == told
+    assert ("process.rlimits[0]" in notes(plan, UNSUPPORTED)) == told
 
 
 def test_supplementary_groups():
     config = process(user={"uid": 0, "gid": 0, "additionalGids": [5, 70000, 10]})
     plan = plan_for(config)
     assert the(plan, ops.GROUPS).strings == ("5,10",)
-    assert "70000" in notes(plan, UNMET)["process.user.additionalGids"]
+    assert "70000" in notes(plan, UNSUPPORTED)["process.user.additionalGids"]
     assert the(plan_for(config, ROOT), ops.GROUPS).strings == ("5,70000,10",)
     assert the(plan_for(), ops.GROUPS).strings == ("",)
 
@@ -148,7 +148,7 @@ def test_groups_are_kept_where_the_user_namespace_may_not_set_them(caller):
     config = process(user={"uid": 0, "gid": 0, "additionalGids": [5]})
     plan = plan_for(config, caller)
     assert not chosen(plan, ops.GROUPS)
-    assert "the caller's groups are kept" in notes(plan, UNMET)["process.user.additionalGids"]
+    assert "the caller's groups are kept" in notes(plan, UNSUPPORTED)["process.user.additionalGids"]
     config = process(user={"uid": 0, "gid": 0, "additionalGids": [0]})
     assert "process.user.additionalGids" not in notes(plan_for(config, caller))
 

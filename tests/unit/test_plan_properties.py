@@ -15,21 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.bundle.check import check
-from rootless.bundle.jsontext import render
 from rootless.bundle.load import Bundle
 from rootless.container import explain
 from rootless.errors import RootlessError
-from rootless.host.cgroups import Cgroups
+from rootless.host.delegation import Cgroups
 from rootless.host.facts import ALL_IDS, Facts
+from rootless.jsontext import render
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan
-from rootless.plan.context import ADAPTED, UNMET
-from rootless.plan.describe import details, sentence
+from rootless.plan.context import ADAPTED, UNSUPPORTED
 from rootless.plan.encode import encode
 from rootless.plan.idmaps import id_maps
-from rootless.plan.mount_options import _ATTRIBUTES, PROPAGATIONS
+from rootless.plan.op_text import details, sentence
 from rootless.plan.options import Options
-from rootless.plan.process import CAPABILITIES, RLIMITS
+from rootless.plan.process.identity import CAPABILITIES, RLIMITS
+from rootless.plan.rootfs.mount_options import _ATTRIBUTES, PROPAGATIONS
 
 SOURCES = Path(__file__).resolve().parent.parent.parent / "helpers" / "init"
 HIGHEST_ID = 2**32 - 2
@@ -385,7 +385,7 @@ def rights_are_none_that_the_bundle_does_not_ask_for(plan, config, facts):
 
 def everything_can_be_told(plan, config):
     for note in plan.notes:
-        assert note.kind in (ADAPTED, UNMET)
+        assert note.kind in (ADAPTED, UNSUPPORTED)
         assert note.text
         assert str(note).startswith(note.text)
     for op in plan.ops:

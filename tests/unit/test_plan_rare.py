@@ -7,14 +7,14 @@ import struct
 
 import pytest
 
-from rootless.container import store
+from rootless.container.state import store
 from rootless.errors import RootlessError
 from rootless.host import facts
 from rootless.host.facts import Facts
-from rootless.launch import resctrl
+from rootless.launch import join_resctrl
 from rootless.plan import ops
-from rootless.plan.context import ADAPTED, UNMET
-from rootless.plan.mount_options import SHARED, SLAVE
+from rootless.plan.context import ADAPTED, UNSUPPORTED
+from rootless.plan.rootfs.mount_options import SHARED, SLAVE
 from tests.unit.planning import (
     NESTED,
     ROOT,
@@ -86,15 +86,15 @@ def test_scheduler(scheduler, fields, told):
     op = the(plan, ops.SCHEDULER)
     assert (op.string("wanted"), op.where) == (told, "process.scheduler")
     assert SCHED_ATTR.unpack(op.string("attributes")) == (SCHED_ATTR.size, *fields, 0, 0)
-    assert notes(plan, UNMET) == {}
+    assert notes(plan, UNSUPPORTED) == {}
 
 
 def test_what_the_kernel_would_ignore_is_told():
     for policy in ("SCHED_FIFO", "SCHED_DEADLINE", "SCHED_IDLE"):
         plan = plan_for(with_process(scheduler={"policy": policy, "priority": 1, "nice": 3}))
-        assert notes(plan, UNMET) == {"process.scheduler.nice": f"nice has no effect under {policy}"}
+        assert notes(plan, UNSUPPORTED) == {"process.scheduler.nice": f"nice has no effect under {policy}"}
     plan = plan_for(with_process(scheduler={"policy": "SCHED_BATCH", "period": 3}))
-    assert notes(plan, UNMET) == {"process.scheduler": "deadline and period have no effect under SCHED_BATCH"}
+    assert notes(plan, UNSUPPORTED) == {"process.scheduler": "deadline and period have no effect under SCHED_BATCH"}
 
 
 def test_a_policy_that_linux_does_not_have():
@@ -283,7 +283,7 @@ def test_mounts_of_new_file_systems_are_labelled():
     assert options_of(plan, "mounts[3]") == []  # /sys
     assert options_of(plan, "mounts[4]") == [f"context={MOUNT_LABEL}"]
     assert options_of(plan, "mounts[5]") == ["context=other"]
-    assert notes(plan, UNMET) == {}
+    assert notes(plan, UNSUPPORTED) == {}
     assert options_of(plan, "mounts[7]") == []
     # mount(2) gets all options as one text with commas
     assert options_of(plan, "mounts[8]")[-1] == f'context="{MOUNT_LABEL}"'
@@ -559,34 +559,34 @@ def make_group(directory, schemata=""):
 def test_a_class_that_is_there_is_joined(tmp_path):
     make_group(tmp_path / "gold", "    L3:0=00f;1=fff\n    MB:0= 20;1=100\n")
     group = group_in(tmp_path, closID="gold")
-    assert resctrl.made_for_it(group) == []
-    resctrl.enter(group, 17)
+    assert join_resctrl.made_for_it(group) == []
+    join_resctrl.enter(group, 17)
     assert (tmp_path / "gold/tasks").read_text() == "17\n"
     assert (tmp_path / "gold/schemata").read_text().startswith("    L3")
     # the same shares, written in another way
-    resctrl.enter(group_in(tmp_path, closID="gold", l3CacheSchema="L3:0=F", memBwSchema="MB:1=100;0=20"), 17)
+    join_resctrl.enter(group_in(tmp_path, closID="gold", l3CacheSchema="L3:0=F", memBwSchema="MB:1=100;0=20"), 17)
 
 
 def test_a_class_with_other_shares_is_refused(tmp_path):
     make_group(tmp_path / "gold", "    L3:0=00f;1=fff\n")
     with pytest.raises(RootlessError, match="has other shares than 'L3:0=7'") as caught:
-        resctrl.enter(group_in(tmp_path, closID="gold", l3CacheSchema="L3:0=7"), 17)
+        join_resctrl.enter(group_in(tmp_path, closID="gold", l3CacheSchema="L3:0=7"), 17)
     assert (caught.value.where, (tmp_path / "gold/tasks").read_text()) == ("linux.intelRdt", "")
 
 
 def test_a_class_that_has_to_be_there(tmp_path):
     with pytest.raises(RootlessError, match="there is no resctrl group") as caught:
-        resctrl.enter(group_in(tmp_path, closID="gold"), 17)
+        join_resctrl.enter(group_in(tmp_path, closID="gold"), 17)
     assert caught.value.where == "linux.intelRdt.closID"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_group_of_the_containers_own_goes_with_it(tmp_path):
     group = group_in(tmp_path)
-    assert resctrl.made_for_it(group) == [str(tmp_path / "c1")]
+    assert join_resctrl.made_for_it(group) == [str(tmp_path / "c1")]
     with pytest.raises(RootlessError, match="tasks: No such file"):  # this is no resctrl: its files do not appear
-        resctrl.enter(group, 17)
-    resctrl.leave([str(tmp_path / "c1"), str(tmp_path / "gone")])
+        join_resctrl.enter(group, 17)
+    join_resctrl.leave([str(tmp_path / "c1"), str(tmp_path / "gone")])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -610,17 +610,17 @@ def test_what_was_made_in_resctrl_goes_with_the_directory_of_the_container(tmp_p
 def test_a_group_that_was_there_stays(tmp_path):
     make_group(tmp_path / "c1")
     group = group_in(tmp_path, schemata=["L3:0=f"])
-    assert resctrl.made_for_it(group) == []
-    resctrl.enter(group, 17)
+    assert join_resctrl.made_for_it(group) == []
+    join_resctrl.enter(group, 17)
     assert (tmp_path / "c1/schemata").read_text() == "L3:0=f\n"
 
 
 def test_a_monitoring_group(tmp_path):
     make_group(tmp_path)
     group = group_in(tmp_path, closID="/", enableMonitoring=True)
-    assert resctrl.made_for_it(group) == [str(tmp_path / "mon_groups/c1")]
+    assert join_resctrl.made_for_it(group) == [str(tmp_path / "mon_groups/c1")]
     with pytest.raises(RootlessError, match="mon_groups/c1/tasks: No such file"):
-        resctrl.enter(group, 17)
+        join_resctrl.enter(group, 17)
     assert (tmp_path / "tasks").read_text() == "17\n"
 
 
@@ -630,7 +630,7 @@ def test_what_resctrl_says_is_in_the_error(tmp_path):
     (tmp_path / "info/last_cmd_status").write_text("mask f00 has non-consecutive 1-bits\n")
     (tmp_path / "schemata").unlink()
     with pytest.raises(RootlessError, match="mask f00 has non-consecutive 1-bits"):
-        resctrl.enter(group_in(tmp_path, closID="/", schemata=["L3:0=f00"]), 17)
+        join_resctrl.enter(group_in(tmp_path, closID="/", schemata=["L3:0=f00"]), 17)
 
 
 # --- Not for this runtime ---------------------------------------------------------------------------------------------

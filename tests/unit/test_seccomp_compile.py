@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 import rootless
 from rootless.errors import RootlessError
-from rootless.launch import seccomp
-from rootless.plan.seccomp import filter_of
+from rootless.launch import seccomp_compile
+from rootless.plan.process.seccomp import filter_of
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.syscall.restype = ctypes.c_long
@@ -53,7 +53,7 @@ def argument(index, value, op="SCMP_CMP_EQ", **other):
 
 
 def program_of(*rules, **other):
-    return seccomp.compiled(profile(*rules, **other), "")
+    return seccomp_compile.compiled(profile(*rules, **other), "")
 
 
 def call(name, *arguments):
@@ -147,7 +147,7 @@ def test_the_kernel_takes_the_flags(flags):
         names = ("TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV")
         flags = [f"SECCOMP_FILTER_FLAG_{name}" for name in names]
     wanted = profile(rule("SCMP_ACT_ERRNO"), flags=flags)
-    assert under(seccomp.compiled(wanted, ""), lambda: call("getppid"), wanted.flags) == errno.EPERM
+    assert under(seccomp_compile.compiled(wanted, ""), lambda: call("getppid"), wanted.flags) == errno.EPERM
 
 
 # Arguments: getppid takes none, so that anything can be passed.
@@ -212,7 +212,7 @@ def test_argument_lists_mean_what_they_mean_to_runc_and_crun(conditions, vectors
 
 
 def test_podmans_profile():
-    program = seccomp.compiled(filter_of(PODMAN, MACHINE), "")
+    program = seccomp_compile.compiled(filter_of(PODMAN, MACHINE), "")
     netlink, raw, audit, route = 16, 3, 9, 0
     calls = {
         "getppid": (0, "getppid"),
@@ -313,12 +313,12 @@ def test_names_that_libseccomp_does_not_know_are_ignored_and_listed():
     wanted = profile(
         rule("SCMP_ACT_ERRNO", "nonsense", "getuid", "getppid\0x", "søk", ""), rule("SCMP_ACT_LOG", "nonsense")
     )
-    assert seccomp.unknown_syscalls(wanted) == ["nonsense", "getppid\0x", "søk", ""]
-    assert under(seccomp.compiled(wanted, ""), lambda: [call("getuid"), call("getppid")]) == [errno.EPERM, 0]
+    assert seccomp_compile.unknown_syscalls(wanted) == ["nonsense", "getppid\0x", "søk", ""]
+    assert under(seccomp_compile.compiled(wanted, ""), lambda: [call("getuid"), call("getppid")]) == [errno.EPERM, 0]
 
 
 def test_a_system_call_of_another_architecture_is_known():
-    assert seccomp.unknown_syscalls(profile(rule("SCMP_ACT_ERRNO", "socketcall", "arm_fadvise64_64"))) == []
+    assert seccomp_compile.unknown_syscalls(profile(rule("SCMP_ACT_ERRNO", "socketcall", "arm_fadvise64_64"))) == []
     assert under(program_of(rule("SCMP_ACT_ERRNO", "arm_fadvise64_64")), lambda: call("getppid")) == 0
 
 
@@ -345,7 +345,7 @@ def test_a_system_call_of_another_architecture_is_known():
 )
 def test_what_libseccomp_or_the_kernel_would_refuse(wanted, where, words):
     with pytest.raises(RootlessError) as caught:
-        seccomp.compiled(wanted, "")
+        seccomp_compile.compiled(wanted, "")
     assert (caught.value.code, caught.value.where) == ("RL-SECCOMP", where)
     assert [word for word in words if word not in str(caught.value)] == []
 
@@ -364,34 +364,34 @@ def entries(cache):
 
 def test_a_hit_gives_the_same_bytes(cache):
     wanted = profile(rule("SCMP_ACT_ERRNO"))
-    first = seccomp.compiled(wanted, str(cache))
+    first = seccomp_compile.compiled(wanted, str(cache))
     [entry] = entries(cache)
     before = entry.stat()
-    assert seccomp.compiled(wanted, str(cache)) == first == seccomp.compiled(wanted, "")
+    assert seccomp_compile.compiled(wanted, str(cache)) == first == seccomp_compile.compiled(wanted, "")
     assert (entry.stat().st_ino, entry.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_the_cache_is_private(cache):
-    seccomp.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
+    seccomp_compile.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
     modes = [path.stat().st_mode & 0o7777 for path in (cache.parent, cache, cache / "@seccomp", *entries(cache))]
     assert modes == [0o700, 0o700, 0o700, 0o600]
 
 
 def test_different_filters_do_not_meet_in_the_cache(cache):
     one, other = profile(rule("SCMP_ACT_ERRNO")), profile(rule("SCMP_ACT_ERRNO", errnoRet=2))
-    programs = [seccomp.compiled(wanted, str(cache)) for wanted in (one, other, one, other)]
-    assert programs == [seccomp.compiled(wanted, "") for wanted in (one, other, one, other)]
+    programs = [seccomp_compile.compiled(wanted, str(cache)) for wanted in (one, other, one, other)]
+    assert programs == [seccomp_compile.compiled(wanted, "") for wanted in (one, other, one, other)]
     assert len(entries(cache)) == 2
 
 
 def test_a_hit_imports_neither_ctypes_nor_anything_slow(cache):
-    seccomp.compiled(filter_of(PODMAN, MACHINE), str(cache))
+    seccomp_compile.compiled(filter_of(PODMAN, MACHINE), str(cache))
     script = f"""
 import os, sys
 sys.path.insert(0, {str(Path(rootless.__file__).parent.parent)!r})
 before = set(sys.modules)
-from rootless.launch.seccomp import compiled
-from rootless.plan.seccomp import filter_of
+from rootless.launch.seccomp_compile import compiled
+from rootless.plan.process.seccomp import filter_of
 assert compiled(filter_of({PODMAN!r}, {MACHINE!r}), {str(cache)!r})
 print(*sorted(name for name in set(sys.modules) - before if not name.startswith("rootless")))
 """
@@ -431,18 +431,18 @@ DAMAGE = {
 
 def another_entry(entry):
     cache = entry.parent.parent
-    seccomp.compiled(profile(rule("SCMP_ACT_LOG")), str(cache))
+    seccomp_compile.compiled(profile(rule("SCMP_ACT_LOG")), str(cache))
     return next(path for path in entries(cache) if path != entry).read_bytes()
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_entry_is_made_anew(cache, damage):
     wanted = profile(rule("SCMP_ACT_ERRNO"))
-    program = seccomp.compiled(wanted, str(cache))
+    program = seccomp_compile.compiled(wanted, str(cache))
     [entry] = entries(cache)
     content = entry.read_bytes()
     damage(entry, content)
-    assert seccomp.compiled(wanted, str(cache)) == program
+    assert seccomp_compile.compiled(wanted, str(cache)) == program
     if not entry.is_dir():
         assert entry.read_bytes() == content
         assert not entry.is_symlink()
@@ -452,10 +452,10 @@ def test_a_damaged_entry_is_made_anew(cache, damage):
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's file")
 def test_another_users_entry_is_not_used(cache):
     wanted = profile(rule("SCMP_ACT_ERRNO"))
-    program = seccomp.compiled(wanted, str(cache))
+    program = seccomp_compile.compiled(wanted, str(cache))
     [entry] = entries(cache)
     os.chown(entry, 65534, 65534)
-    assert seccomp.compiled(wanted, str(cache)) == program
+    assert seccomp_compile.compiled(wanted, str(cache)) == program
     assert entry.stat().st_uid == 0
 
 
@@ -464,7 +464,7 @@ def test_a_cache_that_cannot_be_written_is_none(tmp_path):
     file = tmp_path / "file"
     file.touch()
     for unusable in (file, "/proc/self/cache", "/dev/null/cache"):
-        assert seccomp.compiled(wanted, str(unusable)) == seccomp.compiled(wanted, "")
+        assert seccomp_compile.compiled(wanted, str(unusable)) == seccomp_compile.compiled(wanted, "")
 
 
 def test_a_full_disk_leaves_nothing_behind(cache):
@@ -472,7 +472,7 @@ def test_a_full_disk_leaves_nothing_behind(cache):
     limited = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"sys.path.insert(0, {str(Path(rootless.__file__).parent.parent)!r});"
-        "from rootless.launch.seccomp import _write; resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16));"
+        "from rootless.launch.seccomp_compile import _write; resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16));"
         f"_write({str(cache)!r}, 'x.bpf', bytes(64))"
     )
     subprocess.run([sys.executable, "-c", limited], check=True)
@@ -481,7 +481,7 @@ def test_a_full_disk_leaves_nothing_behind(cache):
 
 def test_many_compile_at_once(cache):
     wanted = filter_of(PODMAN, MACHINE)
-    expected = seccomp.compiled(wanted, "")
+    expected = seccomp_compile.compiled(wanted, "")
     reading, writing = os.pipe()
     children = []
     for _ in range(8):
@@ -489,7 +489,7 @@ def test_many_compile_at_once(cache):
         if pid == 0:
             os.close(writing)
             os.read(reading, 1)  # returns when the parent lets all of them go
-            os._exit(0 if seccomp.compiled(wanted, str(cache)) == expected else 1)
+            os._exit(0 if seccomp_compile.compiled(wanted, str(cache)) == expected else 1)
         children.append(pid)
     os.close(writing)
     os.close(reading)
@@ -499,13 +499,13 @@ def test_many_compile_at_once(cache):
 
 
 def test_the_cache_does_not_grow_for_ever(cache):
-    seccomp.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
+    seccomp_compile.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
     [used] = entries(cache)
     for i in range(200):
         stale = cache / "@seccomp" / f".{i:040x}.bpf.{i + 1}"
         stale.touch()
         os.utime(stale, (i, i))
-    seccomp.compiled(profile(rule("SCMP_ACT_ERRNO", errnoRet=2)), str(cache))
+    seccomp_compile.compiled(profile(rule("SCMP_ACT_ERRNO", errnoRet=2)), str(cache))
     left = entries(cache)
     assert len(left) == 32
     assert used in left
@@ -516,14 +516,14 @@ def test_the_cache_does_not_grow_for_ever(cache):
     "name", ["notes", "x.bpf", f"{1:040x}", f"{1:039x}.bpf", f"{1:040X}g.bpf", f".{1:040x}.bpf.x", f".{1:040x}.bpf.²"]
 )
 def test_the_clean_up_deletes_only_what_the_cache_names(cache, name):
-    seccomp.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
+    seccomp_compile.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
     kept = [cache / "@seccomp" / f"{name}{more}" for more in ("", "~")]
     for path in kept:
         path.touch()
         os.utime(path, (0, 0))
     for i in range(100):
         (cache / "@seccomp" / f"{i:040x}.bpf").touch()
-    seccomp.compiled(profile(rule("SCMP_ACT_ERRNO", errnoRet=2)), str(cache))
+    seccomp_compile.compiled(profile(rule("SCMP_ACT_ERRNO", errnoRet=2)), str(cache))
     assert len(entries(cache)) == 32 + len(kept)
     assert all(path.exists() for path in kept)
 
@@ -541,12 +541,12 @@ def behind_a_link(directory):
 @pytest.mark.parametrize("where", [".", "@seccomp"])
 def test_a_directory_that_others_can_change_is_no_cache(cache, change, where):
     wanted = profile(rule("SCMP_ACT_ERRNO"))
-    seccomp.compiled(wanted, str(cache))
+    seccomp_compile.compiled(wanted, str(cache))
     [entry] = entries(cache)
     entry.write_bytes(another_entry(entry))  # would be refused; it must not be replaced either
     content = entry.read_bytes()
     change(cache / where)
-    assert seccomp.compiled(wanted, str(cache)) == seccomp.compiled(wanted, "")
+    assert seccomp_compile.compiled(wanted, str(cache)) == seccomp_compile.compiled(wanted, "")
     assert entry.read_bytes() == content
 
 
@@ -558,34 +558,34 @@ def library(tmp_path, monkeypatch):
     """A libseccomp of the test's own, found before any other."""
     path = tmp_path / "lib" / "libseccomp.so.2"
     path.parent.mkdir()
-    shutil.copy(seccomp._library()[0], path)
-    monkeypatch.setattr(seccomp, "_LIBRARY_DIRECTORIES", (str(path.parent),))
+    shutil.copy(seccomp_compile._library()[0], path)
+    monkeypatch.setattr(seccomp_compile, "_LIBRARY_DIRECTORIES", (str(path.parent),))
     return path
 
 
 def test_an_upgrade_of_libseccomp_compiles_anew(cache, library):
     wanted = profile(rule("SCMP_ACT_ERRNO"))
-    program = seccomp.compiled(wanted, str(cache))
-    assert seccomp.compiled(wanted, str(cache)) == program
+    program = seccomp_compile.compiled(wanted, str(cache))
+    assert seccomp_compile.compiled(wanted, str(cache)) == program
     assert len(entries(cache)) == 1
     os.utime(library, (1, 1))
-    assert seccomp.compiled(wanted, str(cache)) == program
+    assert seccomp_compile.compiled(wanted, str(cache)) == program
     assert len(entries(cache)) == 2
     library.rename(library.with_name("libseccomp.so.2.99"))
     library.symlink_to("libseccomp.so.2.99")
-    assert seccomp.compiled(wanted, str(cache)) == program
+    assert seccomp_compile.compiled(wanted, str(cache)) == program
     assert len(entries(cache)) == 3
 
 
 def test_a_libseccomp_elsewhere_is_left_to_the_loader(library):
     library.unlink()
     wanted = profile(rule("SCMP_ACT_ERRNO"))
-    assert under(seccomp.compiled(wanted, ""), lambda: call("getppid")) == errno.EPERM
+    assert under(seccomp_compile.compiled(wanted, ""), lambda: call("getppid")) == errno.EPERM
 
 
 def test_without_libseccomp_the_error_says_what_to_install(library, cache):
     library.write_bytes(b"no library")
     with pytest.raises(RootlessError) as caught:
-        seccomp.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
+        seccomp_compile.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
     assert (caught.value.code, caught.value.where) == ("RL-SECCOMP-LIBRARY", "linux.seccomp")
     assert "libseccomp2" in caught.value.fix

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
-from rootless.plan.seccomp import ERRNO, TRACE, filter_of
+from rootless.plan.process.seccomp import ERRNO, TRACE, filter_of
 
 PODMAN = json.loads((Path(__file__).parent / "data" / "podman_seccomp.json").read_text())
 

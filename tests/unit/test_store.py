@@ -19,23 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from rootless.bundle import jsontext
+from rootless import jsontext
 from rootless.cli import lifecycle
-from rootless.container import store
-from rootless.container.entry import Entry
-from rootless.container.lifecycle import (
-    CREATED,
-    CREATING,
-    RUNNING,
-    STOPPED,
-    Process,
-    boot_id,
-    open_process,
-    shown,
-    status,
-)
-from rootless.container.store import StateRoot
+from rootless.container.state import store
+from rootless.container.state.directory import ContainerDir
+from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPPED, open_process, shown, status
+from rootless.container.state.store import StateRoot
 from rootless.errors import RootlessError
+from rootless.procfs import Process, boot_id
 from tests.user.states import VALUES, edited, full_state, places
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -149,7 +140,7 @@ def test_what_a_killed_create_left_is_cleared_away(root, left):
 def test_a_command_that_is_killed_lets_go_of_its_claim(root):
     """The lock is the process's: whatever ends it, the id is free."""
     script = (
-        "import sys; from rootless.container import store\n"
+        "import sys; from rootless.container.state import store\n"
         "held = store.claim(store.StateRoot(sys.argv[1]), sys.argv[2])\n"
         "print(1, flush=True); input()"
     )
@@ -181,7 +172,7 @@ def test_of_many_claims_at_once_exactly_one_wins(root, leftover):
                     return error.code
 
             results = [future.result() for future in [pool.submit(attempt) for _ in range(claimants)]]
-            (won,) = (result for result in results if isinstance(result, Entry))
+            (won,) = (result for result in results if isinstance(result, ContainerDir))
             assert results.count("RL-EXISTS") == claimants - 1
             assert os.fstat(won.fd).st_ino == os.stat(won.path).st_ino
             won.close()
@@ -398,7 +389,7 @@ def test_state_is_not_kept_in_a_directory_of_somebody_else(user, require_root):
     script = (
         "import os, sys\n"
         "os.setgid(int(sys.argv[3])); os.setuid(int(sys.argv[2]))\n"
-        "from rootless.container import store\n"
+        "from rootless.container.state import store\n"
         "store.claim(store.StateRoot(sys.argv[1]), 'c1')\n"
     )
 

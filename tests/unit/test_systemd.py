@@ -12,9 +12,9 @@ from jeepney.low_level import HeaderFields, MessageType
 
 from rootless.cgroup import dbus, systemd
 from rootless.errors import RootlessError
-from rootless.plan import properties, variant
-from rootless.plan.limits import Setting, settings
-from rootless.plan.properties import INFINITY, Property, of_annotations, of_settings
+from rootless.plan.cgroup import gvariant, unit_properties
+from rootless.plan.cgroup.limits import Setting, settings
+from rootless.plan.cgroup.unit_properties import INFINITY, Property, of_annotations, of_settings
 from tests.manager import JOB, Manager, failure, removed, reply
 
 # --- Limits as properties --------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def test_the_property_of_which_systemd_makes_the_weight_of_bfq(asked, kept):
 
 
 @given(
-    file=st.sampled_from([*properties._CONVERSIONS, "memory.numa_stat", "hugetlb.2MB.max", "cpu.uclamp.max"]),
+    file=st.sampled_from([*unit_properties._CONVERSIONS, "memory.numa_stat", "hugetlb.2MB.max", "cpu.uclamp.max"]),
     value=st.one_of(
         st.text(),
         st.text("0123456789max -,:=KMrwbpsio/", max_size=20),
@@ -119,19 +119,19 @@ def test_whatever_is_asked_of_a_file_there_is_a_property_that_fits_the_wire_or_n
     ],
 )
 def test_the_name_of_a_scope(prefix, name, unit):
-    assert properties.scope_name(prefix, name) == unit
+    assert unit_properties.scope_name(prefix, name) == unit
 
 
 @pytest.mark.parametrize(("prefix", "name"), [("p", ""), ("p", "x.slice"), ("p", "x" * 250)])
 def test_what_names_no_scope(prefix, name):
     with pytest.raises(RootlessError) as caught:
-        properties.scope_name(prefix, name)
+        unit_properties.scope_name(prefix, name)
     assert caught.value.where == "linux.cgroupsPath"
 
 
 @pytest.mark.parametrize("name", ["", "user.slice", "-.slice", "a-b-c.slice", "user-1000.slice"])
 def test_the_name_of_a_slice(name):
-    assert properties.slice_name(name) == name
+    assert unit_properties.slice_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_the_name_of_a_slice(name):
 )
 def test_what_names_no_slice(name):
     with pytest.raises(RootlessError) as caught:
-        properties.slice_name(name)
+        unit_properties.slice_name(name)
     assert caught.value.where == "linux.cgroupsPath"
 
 
@@ -172,7 +172,7 @@ def test_what_names_no_slice(name):
     ],
 )
 def test_values_as_people_write_them(text, expected):
-    assert variant.parse(text) == expected
+    assert gvariant.parse(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -188,13 +188,13 @@ def test_values_as_people_write_them(text, expected):
 )  # fmt: skip
 def test_what_is_no_value(text):
     with pytest.raises(ValueError, match=r"."):
-        variant.parse(text)
+        gvariant.parse(text)
 
 
 @given(st.text("@asuit64'\"[](){}<>,:0129.-+ex\\ true", max_size=30))
 def test_a_value_fits_the_wire_or_is_refused(text):
     try:
-        signature, value = variant.parse(text)
+        signature, value = gvariant.parse(text)
     except ValueError:
         return
     if signature.count("a") + signature.count("(") < 10:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.host.cgroups import LEAF
+from rootless.host.delegation import LEAF
 from tests.conftest import User
 from tests.user.boxes import add_mount
 from tests.user.bundles import base_config, make_bundle

@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import pytest
 
-from rootless.launch import idmap, init, userns
+from rootless.launch import run_in_userns, spawn, write_idmaps
 from rootless.launch.protocol import EXECUTING, FAILED, NAMESPACES_READY, SKIPPED, USERNS_READY, read_message
 from rootless.plan import ops
 from rootless.plan.encode import encode
-from rootless.plan.mount_options import SLAVE
 from rootless.plan.namespaces import FLAGS
 from rootless.plan.ops import Op
+from rootless.plan.rootfs.mount_options import SLAVE
 from tests.user.bundles import own
 
 PATIENCE = 30
@@ -122,7 +122,7 @@ class Executor:
         try:
             for stream in (1, 2):
                 os.dup2(self._output, stream)
-            self.first = init.spawn(
+            self.first = spawn.spawn(
                 raw or encode(plan), report=report, reply=reply, start=start, console=console, keep=keep
             )
         finally:
@@ -155,7 +155,7 @@ class Executor:
     def map_ids(self) -> None:
         """Write the id maps: all that the user has, or root alone."""
         if self.all_ids:
-            idmap.write(self.first, userns.own_maps()[0])
+            write_idmaps.write(self.first, run_in_userns.own_maps()[0])
             return
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {os.getuid()} 1"), ("gid_map", f"0 {os.getgid()} 1")):
             with open(f"/proc/{self.first}/{name}", "w") as file:

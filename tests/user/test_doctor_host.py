@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.doctor import host
+from rootless.doctor import host_checks
 
 DOCTOR = (sys.executable, "-m", "rootless.doctor")
 
@@ -86,7 +86,7 @@ def test_a_setuid_program_on_a_nosuid_mount_is_powerless(user, checkout):
         chmod u+s /mnt/newuidmap
         exec "$@"
     """
-    ask = "from rootless.doctor import host; print(*host.powerless('/mnt/newuidmap', 7))"
+    ask = "from rootless.doctor import host_checks; print(*host_checks.powerless('/mnt/newuidmap', 7))"
     done = in_mounts(user, checkout, script, "-c", ask)
     assert done.stdout == "('/mnt is mounted nosuid', 'sudo mount -o remount,suid /mnt')\n", done.stderr
 
@@ -100,7 +100,7 @@ def test_the_file_capability_of_the_right_kind_is_enough(user, checkout, need, c
         setcap {capability}+ep /mnt/newuidmap
         exec "$@"
     """
-    ask = "from rootless.doctor import host; print(not list(host.powerless('/mnt/newuidmap', 7)))"
+    ask = "from rootless.doctor import host_checks; print(not list(host_checks.powerless('/mnt/newuidmap', 7)))"
     done = in_mounts(user, checkout, script, "-c", ask)
     assert done.stdout == f"{enough}\n", done.stderr
 
@@ -172,4 +172,4 @@ def test_what_a_setting_allows_is_not_offered(user, checkout, name, value, what)
 
 @pytest.mark.usefixtures("whole", "require_root")
 def test_real_root_lacks_nothing_where_ordinary_users_do_not():
-    assert [each.what for each in host.lacks() if not each.optional] == []
+    assert [each.what for each in host_checks.lacks() if not each.optional] == []

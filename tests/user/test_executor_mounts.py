@@ -15,7 +15,8 @@ import termios
 import pytest
 
 from rootless.plan import ops
-from rootless.plan.mount_options import (
+from rootless.plan.ops import Op
+from rootless.plan.rootfs.mount_options import (
     ATIME,
     NOATIME,
     NODEV,
@@ -29,7 +30,6 @@ from rootless.plan.mount_options import (
     SLAVE,
     UNBINDABLE,
 )
-from rootless.plan.ops import Op
 from tests.user.bundles import own
 from tests.user.executor import (
     ENTER,

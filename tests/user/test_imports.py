@@ -83,7 +83,7 @@ MOST = {
 }
 """How many modules a verb may load beyond those of an empty program: today's number and a few more."""
 
-LIMITS = {"rootless.plan.limits", "rootless.cgroup.make"}
+LIMITS = {"rootless.plan.cgroup.limits", "rootless.cgroup.make"}
 """What a container with limits needs, as engines ask for it, and others do not."""
 UNFORESEEN = {"rootless.host.controllers"}
 """It says why a limit is not enforced."""
@@ -159,8 +159,8 @@ class Loaded:
 
 
 def foreseen(verb):
-    """Return the modules that the installed command loads at once for a verb; see helpers/image.py."""
-    image = (CHECKOUT / "rootless/__pycache__/modules.image").read_bytes()
+    """Return the modules that the installed command loads at once for a verb; see helpers/module_archive.py."""
+    image = (CHECKOUT / "rootless/__pycache__/modules.archive").read_bytes()
     _, verbs, _ = marshal.loads(image[8 : 8 + int.from_bytes(image[4:8], "little")])
     return set(verbs[verb][0])
 

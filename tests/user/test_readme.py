@@ -13,8 +13,8 @@ import tarfile
 
 import pytest
 
-from rootless.cli.parse import parse
-from rootless.cli.people import ask
+from rootless.cli.click_app import ask
+from rootless.cli.parser import parse
 from tests.conftest import CHECKOUT
 from tests.user.bundles import make_rootfs, own
 from tests.user.containers import PATIENCE, until

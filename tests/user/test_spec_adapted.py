@@ -171,12 +171,12 @@ def test_warnings_are_told_to_people_and_adaptations_are_not(box):
     everything(config)
     notes = json.loads(explain(box, config, "--json").stdout)["notes"]
     done = box.run(config, check=True)
-    unmet = [note for note in notes if note["kind"] == "not honoured"]
-    assert len(unmet) > 5
+    unenforced = [note for note in notes if note["kind"] == "not honoured"]
+    assert len(unenforced) > 5
     assert done.stderr.splitlines() == [
         f"rootless: warning: {note['text']} (config.json: {note['where']})"
         + (f"; fix: {note['fix']}" if "fix" in note else "")
-        for note in unmet
+        for note in unenforced
     ]
 
 

@@ -1,0 +1,152 @@
+"""Write the module archive of an installed `rootless`, which its command loads; see rootless/module_archive.py.
+
+``ENV/bin/python3 helpers/module_archive.py ENV/lib/python3.X/site-packages/rootless``, by the interpreter that will
+read it.
+
+The file is the magic number of that interpreter's bytecode, the length of what comes next as four bytes, that (the
+code of rootless/module_archive.py, what to load for each verb, an index of modules; marshalled), for each verb the
+codes that it loads as one object, and the codes of all modules, one by one. Places are counted from where the first
+of these begins.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import importlib
+import marshal
+import os
+import sys
+from importlib.machinery import PathFinder, SourceFileLoader
+from importlib.util import MAGIC_NUMBER
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import CodeType, ModuleType
+
+LOADER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "rootless", "module_archive.py")
+
+COMMON = "__main__ cli.lifecycle"
+MADE = (
+    f"{COMMON} bundle.check host.cgroups container.create container.console container.confine plan.limits cgroup.make"
+)
+KNOWN = f"{COMMON} container.verbs"
+FROZEN = "__main__ cli.cgroups container.cgroups cgroup.group"
+IMPORTED = {
+    "create": MADE,
+    "run": f"{MADE} container.foreground container.run container.give_back",
+    "exec": f"{COMMON} bundle.check container.console container.foreground container.confine container.execute",
+    "start": f"{KNOWN} launch.protocol",
+    "kill": f"{KNOWN} container.members cgroup.group",
+    "delete": f"{KNOWN} container.members container.give_back",
+    "state": f"{KNOWN} cli.output cli.names",
+    "list": f"{KNOWN} cli.output",
+    "ps": f"{KNOWN} cli.output container.members cgroup.group",
+    "pause": FROZEN,
+    "resume": FROZEN,
+    "update": f"{FROZEN} cli.verbs host.cgroups container.updating cgroup.make",
+}
+"""What the verbs that engines call import when they do nothing unusual, for a container in a cgroup of its own, which
+with cgroup v2 each has. What is missing is imported all the same."""
+
+
+def compiled(source: str) -> CodeType:
+    """Return the code of a source file, without docstrings: they would be half of what is read.
+
+    The compiler obeys ``from __future__`` by a flag, so that nothing is left to import.
+    """
+    with open(source, "rb") as file:
+        module = ast.parse(file.read())
+    kept = [node for node in module.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    flags = __future__.annotations.compiler_flag if len(kept) < len(module.body) else 0
+    module.body = kept
+    code: CodeType = compile(module, source, "exec", flags=flags, dont_inherit=True, optimize=2)
+    return code
+
+
+def sources(package: str) -> Iterator[tuple[str, str, bool]]:
+    """Yield the name of each module, its file, and whether it is a package."""
+    for directory, _, files in os.walk(package):
+        for file in sorted(files):
+            if file.endswith(".py"):
+                source = os.path.join(directory, file)
+                name = os.path.relpath(source, os.path.dirname(package)).removesuffix(".py").replace("/", ".")
+                yield name.removesuffix(".__init__"), source, name.endswith(".__init__")
+
+
+class Recorder(PathFinder):
+    """Notes the order in which modules have been imported completely."""
+
+    order: ClassVar[list[str]] = []
+
+    @classmethod
+    def find_spec(
+        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the module's spec with a loader that notes when it is done."""
+        spec = super().find_spec(name, path, target)
+        if spec and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Noting(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _Noting(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        Recorder.order.append(module.__name__)
+
+
+def loaded(package: str, names: Iterable[str]) -> list[str]:
+    """Return what importing modules of the package imports of it, each module after those that it imports itself."""
+    own = os.path.basename(package)
+    for module in list(sys.modules):
+        if module.partition(".")[0] == own:
+            del sys.modules[module]
+    Recorder.order.clear()
+    for name in names:
+        importlib.import_module(f"{own}.{name}")
+    return [module for module in Recorder.order if module.partition(".")[0] == own]
+
+
+def archive(package: str) -> bytes:
+    """Return the content of the file for a package that lies in the directory `package`."""
+    own = os.path.basename(package)
+    files = {name: (source, is_package) for name, source, is_package in sources(package)}
+    codes = {name: compiled(source) for name, (source, _) in files.items()}
+    content = bytearray()
+
+    def put(thing: CodeType | tuple[CodeType, ...]) -> tuple[int, int]:
+        """Return where it lies and how long it is."""
+        begin = len(content)
+        content.extend(marshal.dumps(thing))
+        return begin, len(content) - begin
+
+    orders = {
+        verb: tuple(loaded(package, [name for name in names.split() if f"{own}.{name}" in files]))
+        for verb, names in IMPORTED.items()
+    }
+    places = {order: put(tuple([codes[name] for name in order])) for order in dict.fromkeys(orders.values())}
+    verbs = {verb: (order, *places[order]) for verb, order in orders.items()}
+    modules = {name: (*files[name], *put(code)) for name, code in codes.items()}
+    head = marshal.dumps((compiled(LOADER), verbs, modules))
+    return MAGIC_NUMBER + len(head).to_bytes(4, "little") + head + content
+
+
+def main() -> None:
+    """Write it where an interpreter's own compiled files are, by a rename."""
+    package = os.path.abspath(sys.argv[1])
+    sys.path.insert(0, os.path.dirname(package))
+    sys.dont_write_bytecode = True
+    sys.meta_path.insert(0, Recorder)
+    directory = os.path.join(package, "__pycache__")
+    os.makedirs(directory, exist_ok=True)
+    temporary = os.path.join(directory, f"modules.{os.getpid()}")
+    with open(temporary, "wb") as file:
+        file.write(archive(package))
+    os.replace(temporary, os.path.join(directory, "modules.archive"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The verbs checkpoint and restore."""

@@ -1,0 +1,286 @@
+"""A container and its network: made side by side with the container, ready before its program, gone with it."""
+
+from __future__ import annotations
+
+import posix
+
+from rootless import files, log
+from rootless.container.network import helper_process
+from rootless.container.state import store
+from rootless.container.state.lifecycle import RUNNING, status
+from rootless.errors import RootlessError
+from rootless.host import running
+from rootless.launch.fd_messages import Received
+from rootless.network import addresses
+from rootless.network.hostports import reserve
+from rootless.network.netns_holder import Namespaces, NetnsHolder
+from rootless.network.programs import Program
+from rootless.plan.network import resolv_conf
+from rootless.plan.network.helpers import PASTA, SLIRP, Helper
+from rootless.plan.network.holder_plan import keeper
+from rootless.plan.network.mode import AUTO, CONTAINER, HOST, NONE, SHARED, Network
+from rootless.plan.network.ports import from_data
+from rootless.procfs import boot_id, identity, is_there
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.store import StateRoot
+    from rootless.plan.network.ports import Port
+    from rootless.plan.options import Options
+
+_RESOLVER = "resolv.conf"
+_HOSTS = "hosts"
+
+
+def resolve_network(options: Options, root: StateRoot) -> None:
+    """Find what --network names, before anything is planned.
+
+    Raises:
+        RootlessError: there is no such container or network, or it does not run.
+    """
+    kind, _, rest = options.network.partition(":")
+    options.network_files = f"{root.path}/{options.container}"
+    if kind == CONTAINER:
+        with store.find(root, rest, lock=False) as entry:
+            state = entry.read()
+            if state is None or status(entry, state) != RUNNING:
+                raise RootlessError(
+                    f"--network {options.network}",
+                    cause="container not running",
+                    fix="start it first",
+                    code="RL-NETWORK",
+                )
+            options.peer = running.read(state["pid"])
+            told = state.get("network", {})
+            if told.get("files"):
+                options.network_files = entry.path
+            elif told.get("mode") == NONE:
+                options.network_files = ""
+    elif kind not in (AUTO, NONE, HOST, PASTA, SLIRP):
+        from rootless.container.network import registry
+
+        options.shared = registry.find(options.network)
+
+
+class Attachment:
+    """The network of a container that is being made.
+
+    Attributes:
+        reader: what takes the container's namespaces out of the messages of helpers/init, where something serves them.
+    """
+
+    def __init__(self, network: Network, entry: ContainerDir, state: dict[str, Any]) -> None:
+        """Write the files that are mounted, and choose the ports of the host.
+
+        Raises:
+            RootlessError: `RL-PUBLISH`: a port cannot be had.
+        """
+        self._network = network
+        self._entry = entry
+        self._helpers = list(network.helpers)
+        self._keeper: NetnsHolder | None = None
+        self._program: Program | None = None
+        self._process = -1
+        self._namespaces = Namespaces()
+        self.reader = Received(self._namespaces.takers()) if network.is_served else None
+        if network.ports:
+            if network.shared:
+                from rootless.container.network import shared_state
+
+                shared_state.forget_the_dead(entry.root, network.shared.name)
+            reserve(network.ports, network.host.first_port, lambda port: _publisher(port, entry.root))
+        self._told = state["network"] = {"mode": network.mode, "reason": network.why}
+        if network.of or network.shared:
+            self._told["of"] = network.of or (network.shared and network.shared.name)
+        if network.directory == entry.path:
+            self._told["files"] = True
+            self._write_files(self._helpers[0] if self._helpers else None)
+
+    def begin(self, pid: int) -> None:
+        """Start what serves the network of the container whose first process is `pid`; nothing else waits for it.
+
+        Raises:
+            RootlessError: it cannot be started.
+        """
+        if not self._network.is_served:
+            return
+        self._process = posix.pidfd_open(pid)
+        if self._network.mode == SHARED:
+            self._keep(None)
+        else:
+            self._start_next()
+        if self._warns_of_slirp():
+            self._network.host.ask_for_libslirp()
+
+    def _keep(self, helper: Helper | None) -> NetnsHolder:
+        """Return a keeper for a helper."""
+        if self._keeper:
+            self._keeper.kill()
+        taken = self._namespaces
+        operations = keeper(self._network, helper, taken.user, taken.network)
+        self._keeper = NetnsHolder(operations, process=self._process, namespaces=taken)
+        return self._keeper
+
+    def _start_next(self) -> None:
+        """Start the next helper that can be started, if there is one."""
+        self._program = None
+        while self._helpers and not self._program:
+            kept_by = self._keep(self._helpers[0])
+            try:
+                self._program = Program(self._helpers[0], self._network, kept_by, self._entry.fd)
+            except RootlessError as error:
+                self._give_up(error)
+
+    def finish(self) -> None:
+        """Return when the network is usable, and note in the container's state what it has.
+
+        Raises:
+            RootlessError: no helper works, and one has to.
+        """
+        if not self._keeper:
+            return
+        try:
+            if self._network.mode == SHARED:
+                self._join_shared(self._keeper)
+            elif program := self._await_helper():
+                self._note(program, self._keeper)
+            else:
+                self._keeper.kill()
+            if self._warns_of_slirp() and (flaws := self._network.flaws()):
+                log.warning(f"slirp4netns: {flaws}", fix="use --network pasta, or update libslirp")
+        finally:
+            self._keeper.close()
+            self._close_fds()
+
+    def _warns_of_slirp(self) -> bool:
+        """Whether the caller has asked for slirp4netns, which may have known flaws."""
+        return self._network.required and any(each.name == SLIRP for each in self._network.helpers)
+
+    def _await_helper(self) -> Program | None:
+        """Return the first helper that serves."""
+        while (program := self._program) and self._keeper:
+            try:
+                program.await_ready()
+            except RootlessError as error:
+                self._give_up(error)
+                self._start_next()
+            else:
+                if program.helper.name == PASTA:
+                    self._keeper.hide()
+                else:
+                    self._keeper.go_on()
+                program.publish(self._network.ports, program.helper.addresses)
+                return program
+        return None
+
+    def _give_up(self, error: RootlessError) -> None:
+        """Leave the first helper out, and say so.
+
+        Raises:
+            RootlessError: `error`, when it was the last one that could do what is asked for.
+        """
+        del self._helpers[0]
+        if self._network.required or (self._network.ports and not self._helpers):
+            raise error
+        why = f"{error.what}: {error.cause}"
+        if self._helpers and self._helpers[0].name == SLIRP and (flaws := self._network.flaws()):
+            self._helpers.clear()
+            why += f"; slirp4netns is not used: {flaws}"
+            if self._network.ports:
+                raise error
+        self._told |= {"mode": self._helpers[0].name if self._helpers else NONE, "reason": why}
+        if self._helpers:
+            log.info(f"{why}: {self._helpers[0].name} is used")
+        else:
+            log.warning(f"the container has its loopback only: {why}", fix=error.fix)
+        self._write_files(self._helpers[0] if self._helpers else None)
+
+    def _note(self, program: Program, kept_by: NetnsHolder) -> None:
+        helper = program.helper
+        own = helper.addresses
+        if not own:
+            own = addresses.of(kept_by.pid)
+            self._write_files(helper, own)
+        self._told |= {
+            "addresses": own,
+            "ports": [port.as_data() for port in self._network.ports],
+            "helper": identity(program.pid),
+            "keeper": identity(kept_by.pid),
+        }
+
+    def _join_shared(self, kept_by: NetnsHolder) -> None:
+        from rootless.container.network import shared_state
+
+        self._told["keeper"] = identity(kept_by.pid)
+        self._told |= shared_state.join(self._network, self._entry.root, self._entry.container_id, kept_by)
+        kept_by.go_on()
+
+    def _write_files(self, helper: Helper | None, own: Sequence[str] = ()) -> None:
+        """Write resolv.conf and hosts, in place: they may be mounted already."""
+        network, said = self._network, self._network.names
+        if not self._told.get("files"):
+            return
+        on_host, alone = network.mode == HOST, self._told["mode"] == NONE
+        forwarder = helper.dns if helper else network.shared.dns if network.shared else ""
+        resolver = resolv_conf.resolver(said, network.host, forwarder, shared=on_host, alone=alone)
+        if on_host:
+            hosts = resolv_conf.hosts_of_host(said, network.host.hosts)
+        else:
+            hosts = resolv_conf.hosts(
+                said, own or (helper.addresses if helper else ()), helper.gateway if helper else ""
+            )
+        self._entry.put(_RESOLVER, resolver.encode("utf-8", "surrogateescape"), 0o644)
+        self._entry.put(_HOSTS, hosts.encode("utf-8", "surrogateescape"), 0o644)
+
+    def abort(self) -> None:
+        """End what was begun."""
+        if self._program:
+            self._program.kill()
+        if self._keeper:
+            self._keeper.kill()
+        self._close_fds()
+
+    def _close_fds(self) -> None:
+        self._network.host.stop_asking()
+        self._namespaces.close()
+        files.close_fds(self, "_process")
+
+
+def _publisher(port: Port, root: StateRoot) -> str:
+    """Return the container that has published a port of the host and may still have it; empty when none has."""
+    for container_id in store.ids(root):
+        try:
+            with store.find(root, container_id, lock=False) as entry:
+                state = entry.read() or {}
+        except RootlessError:
+            continue
+        told = state.get("network", {})
+        serving = told.get("helper") or told.get("keeper")
+        if serving and not is_there(serving):
+            continue
+        taken = [from_data(data) for data in told.get("ports", ())]
+        if any((other.outside, other.protocol) == (port.outside, port.protocol) for other in taken):
+            return container_id
+    return ""
+
+
+def end(root: StateRoot, state: dict[str, Any]) -> None:
+    """End what serves the network of a container that has ended, and wait until ports of the host are free."""
+    told = state["network"]
+    if state["bootId"] != boot_id():
+        return
+    if "helper" in told:
+        helper_process.end(told["helper"], wait=bool(told.get("ports")))
+    if "keeper" in told:
+        helper_process.end(told["keeper"])
+    if told["mode"] == SHARED:
+        from rootless.container.network import shared_state
+
+        try:
+            shared_state.leave(root, told["of"], state["id"])
+        except RootlessError as error:  # the next who joins does it
+            log.warning(f"{error.what}: {error.cause}", fix=error.fix)

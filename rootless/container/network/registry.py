@@ -1,0 +1,228 @@
+"""Networks that several containers of one user share: the verb `rootless network`, and what --network NAME means.
+
+What the caller asked for is in his configuration, and stays; live_network.py has what there is at the moment.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import posix
+
+from rootless import files, jsontext, log, paths
+from rootless.container.network import shared_state
+from rootless.container.state.store import LONGEST_ID, is_id, state_root
+from rootless.errors import RootlessError
+from rootless.plan.network.helpers import PASTA, SLIRP
+from rootless.plan.network.mode import AUTO, CONTAINER, HOST, NONE
+from rootless.plan.network.shared import Shared
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from rootless.container.state.store import StateRoot
+    from rootless.plan.options import Options
+
+_WORDS = (AUTO, NONE, HOST, SLIRP, PASTA, CONTAINER)
+"""What --network has for something else."""
+
+
+def find(name: str) -> Shared:
+    """Return a network that `network create` made.
+
+    Raises:
+        RootlessError: `RL-NETWORK`: there is none.
+    """
+    if not is_id(name):
+        raise _unknown(name)
+    path = f"{_directory()}/{name}.json"
+    try:
+        directory = _opened()
+        try:
+            fd = posix.open(f"{name}.json", posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=directory)
+        finally:
+            posix.close(directory)
+        with open(fd, "rb", buffering=0) as file:
+            found = jsontext.parse(file.read(), path)
+        subnet = found["subnet"] if isinstance(found, dict) else ""
+        return Shared(name, str(subnet))
+    except FileNotFoundError:
+        raise _unknown(name) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise RootlessError(f"network {name}", cause=f"{path}: {error}", fix=f"rm {path}", code="RL-NETWORK") from None
+
+
+def _unknown(name: str) -> RootlessError:
+    there = ", ".join(names()) or "none yet"
+    make = f"rootless network create {name}; or " if is_id(name) else ""
+    return RootlessError(
+        f"network {name}",
+        cause=f"there is no such network; yours: {there}",
+        fix=f"{make}use auto, none, host, slirp4netns, pasta, container:ID",
+        code="RL-NETWORK",
+    )
+
+
+def _directory() -> str:
+    """Return where networks are kept: they outlive the session, as podman's and docker's do."""
+    base = paths.variable("XDG_CONFIG_HOME")
+    if not base.startswith("/") or not _is_callers(base):
+        home = paths.variable("HOME")
+        if not _is_callers(home):
+            import pwd
+
+            home = pwd.getpwuid(0).pw_dir
+        if not home.startswith("/"):
+            raise RootlessError(
+                "networks are kept in $HOME/.config",
+                cause="HOME is not set",
+                fix="set it, or XDG_CONFIG_HOME",
+                code="RL-NETWORK",
+            )
+        base = f"{home}/.config"
+    return f"{base}/rootless/networks"
+
+
+def _is_callers(directory: str) -> bool:
+    """Whether root may trust a directory that the environment names: sudo may keep what another user has set."""
+    if posix.geteuid() != 0:
+        return True
+    try:
+        return posix.stat(directory).st_uid == 0
+    except FileNotFoundError:  # it is made where it belongs to the one who owns what it is in
+        parent = paths.parent(directory)
+        return parent.startswith("/") and _is_callers(parent)
+    except OSError:
+        return False
+
+
+def _opened() -> int:
+    """Return a descriptor of the directory of networks.
+
+    Raises:
+        FileNotFoundError: there is none yet.
+        RootlessError: `RL-NETWORK`: it cannot be opened, or somebody else can change what is in it.
+    """
+    path = _directory()
+    try:
+        return files.open_own(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RootlessError(
+            f"networks in {path}",
+            cause=(error.strerror or str(error)).lower(),
+            fix=f"make it a directory of your own that nobody else can write to: chmod 700 {path}",
+            code="RL-NETWORK",
+        ) from None
+
+
+def names() -> list[str]:
+    """Return the names of the caller's networks."""
+    try:
+        directory = _opened()
+    except FileNotFoundError:
+        return []
+    try:
+        return sorted(name.removesuffix(".json") for name in posix.listdir(directory) if name.endswith(".json"))
+    finally:
+        posix.close(directory)
+
+
+def create(options: Options) -> str:
+    """Make a network; return its name.
+
+    Raises:
+        RootlessError: `RL-NETWORK`: there is one of that name, or its subnet is taken or makes no sense.
+    """
+    from rootless.network.subnets import choose
+
+    name = options.container
+    if not is_id(name):
+        raise RootlessError(
+            f"network {name!r}",
+            cause="no network can have that name",
+            fix=f"use letters, digits and _ + - . only, {LONGEST_ID} at most",
+            code="RL-NETWORK",
+        )
+    if name in _WORDS:
+        raise RootlessError(
+            f"network {name}",
+            cause="--network has that word for something else",
+            fix="choose another",
+            code="RL-NETWORK",
+        )
+    try:
+        files.make_private(_directory())
+        lock = _opened()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            taken = {other: find(other).subnet for other in names()}
+            if name in taken:
+                raise RootlessError(
+                    f"network {name}",
+                    cause="it exists",
+                    fix=f"rootless network rm {name}, or choose another name",
+                    code="RL-NETWORK",
+                )
+            made = {"name": name, "subnet": choose(options.subnet, taken), "created": log.timestamp()}
+            files.put(f"{name}.json", jsontext.render(made, 2).encode() + b"\n", 0o600, dir_fd=lock)
+        finally:
+            posix.close(lock)
+    except OSError as error:
+        raise shared_state.unusable(name, error) from None
+    _warn_of_slirp(name)
+    return name
+
+
+def _warn_of_slirp(name: str) -> None:
+    """Tell what is known against what will serve a network."""
+    from rootless.host.host_network import read
+    from rootless.plan.network.helpers import libslirp_flaws
+
+    host = read()
+    if SLIRP in host.programs and (flaws := libslirp_flaws(host.libslirp)):
+        log.warning(f"slirp4netns will serve network {name}, and {flaws}", fix="update libslirp")
+
+
+def listed(options: Options) -> list[dict[str, Any]]:
+    """Return the networks of the caller, with their members; those that `options.container` names, or all."""
+    chosen = [options.container] if options.container else names()
+    return list(_described(state_root(options.root), chosen))
+
+
+def _described(root: StateRoot, chosen: list[str]) -> Iterator[dict[str, Any]]:
+    for name in chosen:
+        shared = find(name)
+        members = {}
+        if shared_state.exists(root, name):
+            with shared_state.opened(root, name) as live:
+                members = {container_id: member["addresses"] for container_id, member in live.present().items()}
+        yield shared.as_data() | {"containers": members}
+
+
+def remove(options: Options) -> None:
+    """Remove a network that nobody is in.
+
+    Raises:
+        RootlessError: `RL-NETWORK`: there is none, or containers are in it.
+    """
+    name = options.container
+    find(name)
+    root = state_root(options.root)
+    if shared_state.exists(root, name):
+        with shared_state.opened(root, name) as live:
+            if live.linked():
+                raise RootlessError(
+                    f"network {name}",
+                    cause=f"containers are in it: {', '.join(live.present()) or 'they joined the network of another'}",
+                    fix="delete them first",
+                    code="RL-NETWORK",
+                )
+            live.remove()
+    directory = _opened()
+    try:
+        files.unlink(f"{name}.json", directory)
+    finally:
+        posix.close(directory)

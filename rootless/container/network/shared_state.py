@@ -1,0 +1,356 @@
+"""Networks with containers in them: what there is at the moment, who joins, who leaves.
+
+A network is a bridge in a network namespace of its own. Each member has a link whose other end is a port of the
+bridge; slirp4netns is one more port, and by that the way to the outside: it serves any number of hosts on its link,
+without routing or address translation of ours. A keeper holds the namespace while there are ports of members, which go
+with their containers whatever ends those: so nobody has to count, and the death of one member is nothing to the others.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import posix
+
+from rootless import files, jsontext, log
+from rootless.container.network.helper_process import await_end, end
+from rootless.container.state.directory import NOT_AGED
+from rootless.errors import EXHAUSTED, RootlessError
+from rootless.network import hostfwd
+from rootless.network.netns_holder import NetnsHolder
+from rootless.network.programs import Program, socket_in
+from rootless.plan.network import holder_plan, resolv_conf
+from rootless.plan.network.helpers import LINK
+from rootless.procfs import boot_id, identity, is_there
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+    from rootless.container.state.store import StateRoot
+    from rootless.plan.network.mode import Network
+    from rootless.plan.network.shared import Shared
+
+_RUNNING = "@networks"
+"""Beside the containers; none can have that name."""
+_STATE = "state.json"
+_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
+_LOCK = "lock"
+_PORT = "m"
+"""A port of the bridge is called so, and by the number of its member."""
+_INSIDE = "eth0"
+_NOBODY = (0, 0)
+_held: dict[str, list[int]] = {}
+"""The locks of directories, by path. An interrupted command may leave its own open, and would wait for itself."""
+_FIXES = {
+    errno.EOPNOTSUPP: "let root load what the kernel makes such links with: modprobe -a bridge veth",
+    errno.EEXIST: f"leave out the link of config.json that is called {_INSIDE} in the container (linux.netDevices)",
+}
+"""Of what the kernel says about links."""
+
+
+class SharedNetwork:
+    """What there is of a network now: its directory, open and locked until close().
+
+    Attributes:
+        name: the network's.
+        path: the directory, for programs that need a name.
+        fd: its descriptor.
+        state: `bootId`, `keeper` and `helper` as [process, start time], `members` by the container's id.
+    """
+
+    def __init__(self, root: StateRoot, name: str) -> None:
+        """Open it, waiting for whoever changes it.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self.name = name
+        self.path = f"{root.path}/{_RUNNING}/{name}"
+        self._root = root
+        _release(self.path)
+        while True:
+            for directory in (_RUNNING, f"{_RUNNING}/{name}"):
+                _make(directory, root)
+            try:
+                _held[self.path] = [posix.open(f"{_RUNNING}/{name}", _DIRECTORY, dir_fd=root.fd)]
+            except FileNotFoundError:  # somebody removes it just now
+                continue
+            (self.fd,) = _held[self.path]
+            fcntl.flock(self.fd, fcntl.LOCK_EX)
+            if posix.fstat(self.fd).st_nlink:
+                break
+            _release(self.path)  # somebody has removed it meanwhile
+        lock = self.open_lock()
+        _held[self.path].append(lock)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        self.state: dict[str, Any] = {"members": {}}
+        try:
+            with open(f"{self.place}/{_STATE}", "rb", buffering=0) as file:
+                found = jsontext.parse(file.read(), self.path)
+        except (FileNotFoundError, RootlessError):
+            found = None
+        if isinstance(found, dict) and found.get("bootId") == boot_id():
+            self.state = found
+
+    @property
+    def place(self) -> str:
+        """The directory by its descriptor, until close(): a path for this process, and for children of its user."""
+        return f"/proc/{posix.getpid()}/fd/{self.fd}"
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The containers in it, by their ids.
+
+        Each has its `number`, `addresses` and `names`, and `base`, what is in its hosts file before the others.
+        """
+        members: dict[str, Any] = self.state["members"]
+        return members
+
+    def open_lock(self) -> int:
+        """Open the file whose lock is held beside the directory's: for the keeper, which must not hold a directory."""
+        return posix.open(_LOCK, posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, NOT_AGED | 0o600, dir_fd=self.fd)
+
+    def write(self) -> None:
+        """Note what there is."""
+        self.state["bootId"] = boot_id()
+        files.put(_STATE, jsontext.render(self.state, None).encode(), NOT_AGED | 0o600, dir_fd=self.fd)
+
+    def alive(self, name: str) -> bool:
+        """Whether the process that is noted as `name` is there."""
+        return is_there(self.state.get(name, _NOBODY))
+
+    def linked(self) -> set[int]:
+        """Return the numbers that have a port of the bridge; none where that is gone.
+
+        The kernel takes a port away a little after its container; one of a container that is no member any more stays
+        while another is in its network namespace.
+        """
+        if not self.alive("keeper"):
+            return set()
+        try:
+            with open(f"/proc/{self.state['keeper'][0]}/net/dev", "rb") as file:
+                resolv_conf = [line.partition(":")[0].strip() for line in file.read().decode().splitlines()]
+        except OSError:
+            return set()
+        ports = (name.removeprefix(_PORT) for name in resolv_conf if name.startswith(_PORT))
+        return {int(number) for number in ports if number.isdecimal()}
+
+    def present(self) -> dict[str, Any]:
+        """Return the members that have a port still: whose containers have not ended."""
+        linked = self.linked()
+        return {each: member for each, member in self.members.items() if member["number"] in linked}
+
+    def forget_the_dead(self, *ended: str) -> None:
+        """Drop the members whose containers have ended, these too, and the ports of the host that lead to no member."""
+        self.state["members"] = {each: member for each, member in self.present().items() if each not in ended}
+        if self.alive("helper"):
+            try:
+                wanted = {each for member in self.members.values() for each in member["addresses"]}
+                hostfwd.keep_only(socket_in(self.fd), wanted)
+            except OSError as error:
+                log.warning(f"network {self.name}: ports of the host stay published: {error}")
+
+    def tell_members(self) -> None:
+        """Write into the hosts file of each member where the others are."""
+        known = resolv_conf.known_as({each: member["names"] for each, member in self.members.items()})
+        for container_id, member in self.members.items():
+            text = member["base"] + "".join(
+                f"{address} {known[other_id]}\n"
+                for other_id, other in self.members.items()
+                if other_id != container_id
+                for address in other["addresses"]
+            )
+            try:
+                # O_NONBLOCK: the container may have a lease on it, which is waited for otherwise
+                flags = posix.O_WRONLY | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+                fd = posix.open(f"{container_id}/hosts", flags, dir_fd=self._root.fd)
+            except OSError:
+                continue  # it is being deleted, or its root has taken that into its own hands
+            with open(fd, "wb") as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
+
+    def end_serving(self) -> None:
+        """End what serves a network that nobody has a link to. The keeper would, but for our lock."""
+        end(self.state.get("keeper", _NOBODY))
+        await_end(self.state.get("helper", _NOBODY))
+
+    def remove(self) -> None:
+        """Remove the directory of a network that nobody has a link to."""
+        self.end_serving()
+        for name in posix.listdir(self.fd):
+            posix.unlink(name, dir_fd=self.fd)
+        posix.rmdir(f"{_RUNNING}/{self.name}", dir_fd=self._root.fd)
+
+    def close(self) -> None:
+        """Let others have it."""
+        _release(self.path)
+
+    def __enter__(self) -> Self:
+        """Return itself: it is locked already."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Let others have it; an OSError means that it cannot be used."""
+        self.close()
+        if isinstance(error, OSError):
+            raise unusable(self.name, error) from None
+
+
+def join(network: Network, root: StateRoot, container_id: str, kept_by: NetnsHolder) -> dict[str, Any]:
+    """Make a container a member; return what its state holds of that.
+
+    Args:
+        network: what was decided.
+        root: the state directory.
+        container_id: whose files are in `root`.
+        kept_by: its keeper, whose socket speaks of its network namespace.
+
+    Raises:
+        RootlessError: `RL-NETWORK` or `RL-PUBLISH`: it cannot be one.
+    """
+    shared = network.shared
+    assert shared
+    with opened(root, shared.name) as live:
+        live.forget_the_dead()
+        started = None if live.linked() else _start(live, network, shared)
+        if shared.helper(network.host) and not live.alive("helper"):
+            log.warning(
+                f"network {shared.name} has no way to the outside: slirp4netns has ended",
+                fix="delete the containers that are in it: the next one makes it anew",
+            )
+        keeper = started or NetnsHolder(holder_plan.socket_in(live.state["keeper"][0]))
+        try:
+            member = _connect(live, network, shared, keeper, kept_by)
+        except BaseException:
+            live.forget_the_dead()
+            raise
+        finally:
+            if started:
+                started.close()  # it stays while there are members
+            else:
+                keeper.kill()
+        base = resolv_conf.hosts(network.names, member["addresses"], "")
+        own = " ".join(dict.fromkeys((container_id, *network.names.own)))
+        live.members[container_id] = member | {"names": own, "base": base}
+        live.write()
+        live.tell_members()
+    return {
+        "addresses": member["addresses"],
+        "ports": [port.as_data() for port in network.ports],
+    }
+
+
+def _start(live: SharedNetwork, network: Network, shared: Shared) -> NetnsHolder:
+    """Start what serves a network."""
+    from rootless.network import interfaces
+
+    live.end_serving()
+    lock = live.open_lock()
+    try:
+        keeper = NetnsHolder(holder_plan.shared_keeper(_PORT, lock), maps=network.own_maps, lock=lock)
+    finally:
+        posix.close(lock)
+    try:
+        interfaces.make_bridge(keeper.netlink)
+        live.state["keeper"] = identity(keeper.pid)
+        helper = shared.helper(network.host)
+        if helper:
+            program = Program(helper, network, keeper, live.fd)
+            program.await_ready()
+            interfaces.plug_in(keeper.netlink, LINK)
+            live.state["helper"] = identity(program.pid)
+        keeper.go_on()
+    except BaseException:
+        keeper.kill()
+        raise
+    return keeper
+
+
+def _connect(
+    live: SharedNetwork, network: Network, shared: Shared, keeper: NetnsHolder, kept_by: NetnsHolder
+) -> dict[str, Any]:
+    """Give a container a link to the bridge, its addresses, and the ports of the host."""
+    from rootless.network import backlog, interfaces
+
+    number = shared.free_number(live.linked())
+    inside = (_INSIDE, shared.hardware(number))
+    interfaces.make_pair(keeper.netlink, f"{_PORT}{number}", number, kept_by.namespaces.network, inside)
+    addresses = shared.addresses(number)
+    for address, prefix, gateway in addresses:
+        interfaces.settle(kept_by.netlink, address, prefix, gateway)
+    if network.ports:
+        hostfwd.add(socket_in(live.fd), network.ports, addresses[0][0])
+        backlog.lengthen(live.state["helper"][0])
+    return {"number": number, "addresses": [address for address, _, _ in addresses]}
+
+
+def leave(root: StateRoot, name: str, container_id: str) -> None:
+    """Forget a member that has ended; what is left of a network without members goes too."""
+    for _ in range(2):
+        if not exists(root, name):
+            return
+        with opened(root, name) as live:
+            live.forget_the_dead(container_id)
+            if not live.linked():
+                live.remove()
+                return
+            live.write()
+            live.tell_members()
+            if live.members:
+                return
+        # what is still linked goes in a moment, and then the keeper
+        await_end(live.state["keeper"])
+
+
+def forget_the_dead(root: StateRoot, name: str) -> None:
+    """Take back the ports of the host that led to members which have ended."""
+    if exists(root, name):
+        with opened(root, name) as live:
+            live.forget_the_dead()
+            live.write()
+
+
+def _release(path: str) -> None:
+    for fd in _held.pop(path, ()):
+        posix.close(fd)
+
+
+def _make(directory: str, root: StateRoot) -> None:
+    try:
+        posix.mkdir(directory, 0o700, dir_fd=root.fd)
+    except FileExistsError:
+        return
+
+
+def exists(root: StateRoot, name: str) -> bool:
+    """Whether there may be anything of a network."""
+    try:
+        posix.stat(f"{_RUNNING}/{name}", dir_fd=root.fd)
+    except OSError:
+        return False
+    return True
+
+
+def opened(root: StateRoot, name: str) -> SharedNetwork:
+    """Return a network, locked.
+
+    Raises:
+        RootlessError: `RL-NETWORK`: its directory cannot be used.
+    """
+    try:
+        return SharedNetwork(root, name)
+    except OSError as error:
+        raise unusable(name, error) from None
+
+
+def unusable(name: str, error: OSError) -> RootlessError:
+    """Return the error for a network whose files or links cannot be used."""
+    number = error.errno or 0
+    return RootlessError(
+        f"cannot use the network {name}",
+        cause=(error.strerror or str(error)).lower() + (f": {error.filename}" if error.filename else ""),
+        fix=EXHAUSTED.get(number)
+        or ("give a directory that you can write to with --root" if error.filename else _FIXES.get(number, "")),
+        code="RL-NETWORK",
+    )

@@ -1,0 +1,1 @@
+"""The state directory and the life of a container."""

@@ -1,0 +1,446 @@
+"""The directory of one container.
+
+    ROOT/ID/              its lock is what claims an id
+    ROOT/ID/config.json   the bundle's, as it was at create
+    ROOT/ID/state.json    written as soon as there is a process, then once more when it is created
+    ROOT/ID/start.sock    where the created container waits for `start`
+    ROOT/ID/resctrl       what is removed with it, where it has a share of the caches (linux.intelRdt)
+    ROOT/ID/covered       the root that is unmounted with it, where it shares the caller's mount namespace
+    ROOT/ID/cgroup        its cgroup, which is removed with it, where it has one
+    ROOT/ID/resolv.conf   bound over the image's, as is `hosts`, where its network is ours to make
+
+Everything in it is used through its descriptor.
+"""
+
+from __future__ import annotations
+
+import posix
+import stat
+
+from rootless import files, jsontext, log
+from rootless.errors import EXHAUSTED, RootlessError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Self
+
+    from rootless.container.state.store import StateRoot
+
+    Kind = Callable[[object], bool]
+    """Whether a value may stand at a place of state.json: the file may be damaged, or edited by hand."""
+
+_OTHERS = 0o077
+NOT_AGED = stat.S_ISVTX
+"""On a file: systemd-tmpfiles leaves it in /tmp, however old it is (XDG Base Directory Specification)."""
+_STATE = "state.json"
+_CONFIG = "config.json"
+FORMAT = 1
+"""Of state.json, noted as `format`: raised when an older release would misread it. A state without it has this one."""
+
+
+def _text(value: object) -> bool:
+    """Whether this can be printed, and be the argument of a system call."""
+    if type(value) is not str or "\0" in value:
+        return False
+    try:
+        return value.isascii() or bool(value.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return False
+
+
+def _integer(value: object) -> bool:
+    return type(value) is int
+
+
+def _pid(value: object) -> bool:
+    return type(value) is int and 0 < value < 1 << 31
+
+
+def _id(value: object) -> bool:
+    return type(value) is int and 0 <= value < (1 << 32) - 1
+
+
+def _boolean(value: object) -> bool:
+    return type(value) is bool
+
+
+def _path(value: object) -> bool:
+    return _text(value) and str(value).startswith("/")
+
+
+def _object(value: object) -> bool:
+    return type(value) is dict
+
+
+def _list(kind: Kind) -> Kind:
+    return lambda value: type(value) is list and all(map(kind, value))
+
+
+def _or_null(kind: Kind) -> Kind:
+    return lambda value: value is None or kind(value)
+
+
+def _pair(first: Kind, second: Kind) -> Kind:
+    return lambda value: type(value) is list and len(value) == 2 and first(value[0]) and second(value[1])  # noqa: PLR2004
+
+
+def _map(kind: Kind) -> Kind:
+    return lambda value: type(value) is dict and all(map(_text, value)) and all(map(kind, value.values()))
+
+
+def _record(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None) -> Kind:
+    def fits(value: object) -> bool:
+        if type(value) is not dict or not all(name in value and kind(value[name]) for name, kind in required.items()):
+            return False
+        return not optional or all(kind(value[name]) for name, kind in optional.items() if name in value)
+
+    return fits
+
+
+_PROCESS = _pair(_pid, _integer)
+_TEXTS = _or_null(_list(_text))
+_HOOKS = _list(_record({"path": _path}, {"args": _TEXTS, "env": _TEXTS, "timeout": _or_null(_integer)}))
+"""As config.json has them: null is how some writers say that a property is absent."""
+REQUIRED: dict[str, Kind] = {
+    "ociVersion": _text,
+    "id": _text,
+    "pid": _pid,
+    "status": _text,
+    "startTime": _integer,
+    "bootId": _text,
+    "bundle": _path,
+    "rootfs": _path,
+    "created": _text,
+    "annotations": _map(_text),
+    "owner": _text,
+    "afterStart": _record({"first": _integer, "operations": _list(_object)}),
+    "user": _pair(_id, _id),
+    "keyring": _boolean,
+}
+"""What state.json holds."""
+OPTIONAL: dict[str, Kind] = {
+    "format": _integer,
+    "cgroup": _path,
+    "unit": _text,
+    "userManager": _text,
+    "notify": _boolean,
+    "made": _map(_integer),
+    "listener": _record({"path": _text, "metadata": _text}),
+    "hooks": _record({}, {"poststart": _HOOKS, "poststop": _HOOKS}),
+    "network": _record(
+        {"mode": _text, "reason": _text},
+        {
+            "of": _text,
+            "files": _boolean,
+            "addresses": _list(_text),
+            "ports": _list(
+                _record({"protocol": _text, "hostIP": _text, "hostPort": _integer, "containerPort": _integer}),
+            ),
+            "helper": _PROCESS,
+            "keeper": _PROCESS,
+        },
+    ),
+}
+"""What it may hold."""
+_STATE_SHAPE = _record(REQUIRED, OPTIONAL)
+_TOGETHER = (("unit", "userManager"), ("unit", "cgroup"))
+"""Where the first is, the second is."""
+START_SOCKET = "start.sock"
+_RESCTRL = "resctrl"
+"""Directories of resctrl that were made for the container, a line each; few have any."""
+_COVERED = "covered"
+"""The root file system that is mounted in the caller's mount namespace, where it is; few are."""
+_CGROUP = "cgroup"
+"""What to remove with the container, where it has a cgroup of its own."""
+_FALLIBLE = (_CGROUP, _RESCTRL, _COVERED)
+"""Notes of what else is removed with the container, which can fail."""
+_NEW = ".new"
+_WITHOUT_STATE = frozenset(
+    (
+        *_FALLIBLE,
+        _CGROUP + _NEW,
+        _STATE + _NEW,
+        _CONFIG,
+        START_SOCKET,
+        "resolv.conf",
+        "hosts",
+        "network.sock",
+        "criu.pid",
+    )
+)
+"""What a directory without state.json may hold; another file means that it is not a container's."""
+
+
+class ContainerDir:
+    """The directory of one container, open and locked until close().
+
+    Attributes:
+        root: the directory that it is in.
+        container_id: its id.
+        path: the directory, for messages and for programs that need a name.
+        fd: its descriptor; open until close().
+    """
+
+    __slots__ = ("container_id", "fd", "path", "root")
+
+    def __init__(self, root: StateRoot, container_id: str, fd: int) -> None:
+        self.root = root
+        self.container_id = container_id
+        self.path = f"{root.path}/{container_id}"
+        self.fd = fd
+
+    @property
+    def place(self) -> str:
+        """The directory by its descriptor, until close(): a path for this process, and for children of its user."""
+        return f"/proc/{posix.getpid()}/fd/{self.fd}"
+
+    def read(self) -> dict[str, Any] | None:
+        """Return what state.json says, or None where there is none."""
+        path = f"{self.path}/{_STATE}"
+        try:
+            fd = posix.open(_STATE, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC, dir_fd=self.fd)
+            try:
+                text = posix.read(fd, posix.fstat(fd).st_size)  # it is replaced as a whole, and does not grow
+            finally:
+                posix.close(fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise unusable(path, error) from None
+        try:
+            state = jsontext.parse(text, path)
+        except RootlessError:
+            state = None
+        if not (isinstance(state, dict) and self._is_sound(state)):
+            newer = is_newer(state)
+            raise RootlessError(
+                f"cannot use {path}",
+                cause="a newer release has written it" if newer else "it does not hold the state of a container",
+                fix=f"{'use that release, or run ' * newer}rootless delete --force {self.container_id}",
+                code="RL-STATE",
+            )
+        return state
+
+    def _is_sound(self, state: dict[str, Any]) -> bool:
+        """Whether every verb can use a state."""
+        return (
+            _STATE_SHAPE(state)
+            and state["id"] == self.container_id
+            and state.get("format", FORMAT) <= FORMAT
+            and all(second in state for first, second in _TOGETHER if first in state)
+            and ("network" not in state or state["network"]["mode"] != "shared" or "of" in state["network"])
+        )
+
+    def content(self, name: str) -> bytes:
+        """Return what is in a file of the directory.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with open(
+            posix.open(name, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC, dir_fd=self.fd), "rb", buffering=0
+        ) as file:
+            return file.read()
+
+    def put(self, name: str, content: bytes, mode: int = 0o600) -> None:
+        """Write a file in the directory, in place if it is there.
+
+        Raises:
+            RootlessError: `RL-STATE`: it cannot be written.
+        """
+        mode |= NOT_AGED
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
+        try:
+            with open(posix.open(name, flags, mode, dir_fd=self.fd), "wb") as file:
+                if mode & _OTHERS:
+                    posix.fchmod(file.fileno(), mode)  # whatever the umask
+                file.write(content)
+        except OSError as error:
+            raise unusable(self.path, error) from None
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Replace state.json, whole or not at all."""
+        self._replace(_STATE, jsontext.render(state, None).encode("utf-8", "surrogateescape"))
+
+    def _replace(self, name: str, content: bytes) -> None:
+        """Write a file of the directory, whole or not at all."""
+        self.put(name + _NEW, content)
+        try:
+            posix.rename(name + _NEW, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError as error:
+            raise unusable(self.path, error) from None
+
+    def write_config(self, text: bytes) -> None:
+        """Keep config.json as the container was made from it: bundles are edited, and removed, while it runs."""
+        self.put(_CONFIG, text)
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the config.json that the container was made from; it was checked then."""
+        path = f"{self.path}/{_CONFIG}"
+        try:
+            config = jsontext.parse(self.content(_CONFIG), path)
+        except OSError as error:
+            raise unusable(path, error) from None
+        return config if isinstance(config, dict) else {}
+
+    def listen(self) -> int:
+        """Return the start socket, which the container waits on; it is the caller's to close."""
+        import _socket
+
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            posix.fchmod(listener.fileno(), NOT_AGED | 0o600)  # bind(2) gives it to the file
+            listener.bind(self.socket_path())
+        except OSError as error:
+            raise unusable(self.path, error) from None
+        listener.listen(1)
+        return listener.detach()
+
+    def socket_path(self) -> str:
+        """Return a path of the start socket that fits into a sockaddr_un, however deep the directory is."""
+        return f"/proc/self/fd/{self.fd}/{START_SOCKET}"
+
+    def has_socket(self) -> bool:
+        """Whether the container still waits for its start, as far as the disk knows."""
+        return posix.access(START_SOCKET, posix.F_OK, dir_fd=self.fd)
+
+    def drop_socket(self) -> None:
+        """Remove the start socket. Where it has to stay, the name of the process tells that there was a start."""
+        try:
+            posix.unlink(START_SOCKET, dir_fd=self.fd)
+        except OSError:
+            return
+
+    def clear(self) -> None:
+        """Remove what is in the directory, unless it is somebody's own (`--root ~`, with an id such as Documents).
+
+        Raises:
+            RootlessError: `RL-STATE`, `RL-CGROUP`: something stays.
+        """
+        name = ""
+        try:
+            names = posix.listdir(self.fd)
+            if _STATE not in names and not all(self._is_left_over(each) for each in names):
+                raise RootlessError(
+                    f"cannot use {self.path} for a container",
+                    cause="it holds files that are not a container's",
+                    fix="choose another id or another --root",
+                    code="RL-STATE",
+                )
+            # state.json goes last: with it, what has failed is done the next time
+            for name in sorted(names, key=lambda each: (each == _STATE, each not in _FALLIBLE)):
+                if name == _CGROUP:
+                    self._give_back_cgroup()
+                elif name == _RESCTRL:
+                    self._leave_resctrl()
+                elif name == _COVERED:
+                    self._uncover()
+                _unlink(name, self.fd)
+        except OSError as error:
+            raise _irremovable(f"{self.path}/{name}".rstrip("/"), error) from None
+
+    def _is_left_over(self, name: str) -> bool:
+        """Whether a killed command leaves such a file; a config.json that put() has not made is a bundle's."""
+        if name == _CONFIG:
+            return bool(posix.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode & NOT_AGED)
+        return name in _WITHOUT_STATE or name.startswith(".nfs")
+
+    def note_resctrl(self, directories: list[str]) -> None:
+        """Note directories of resctrl that are about to be made for the container, and go when its own does."""
+        if directories:
+            self.put(_RESCTRL, "\n".join(directories).encode("utf-8", "surrogateescape"))
+
+    def _leave_resctrl(self) -> None:
+        from rootless.launch import join_resctrl
+
+        join_resctrl.leave(self.content(_RESCTRL).decode("utf-8", "surrogateescape").splitlines())
+
+    def note_covered(self, text: str) -> None:
+        """Note the root that is about to be mounted in the caller's mount namespace; covered.py knows the text."""
+        self.put(_COVERED, text.encode("utf-8", "surrogateescape"))
+
+    def _uncover(self) -> None:
+        from rootless.container.state import covered
+
+        covered.uncover(self.content(_COVERED).decode("utf-8", "surrogateescape"))
+
+    def note_cgroup(self, text: str) -> None:
+        """Note the cgroup that is about to be made for the container; give_back.py knows the text."""
+        self._replace(_CGROUP, text.encode("utf-8", "surrogateescape"))
+
+    def _give_back_cgroup(self) -> None:
+        from rootless.container.state.cgroup_cleanup import give_back
+
+        note = self.content(_CGROUP).decode("utf-8", "surrogateescape")
+        try:
+            give_back(note)
+        except OSError as error:
+            raise RootlessError(
+                f"cannot remove the cgroup {error.filename or ''}".rstrip(),
+                cause=(error.strerror or str(error)).lower(),
+                fix="look at what is in it (cgroup.procs there); then rootless delete --force",
+                code="RL-CGROUP",
+            ) from None
+
+    def remove(self) -> None:
+        """Remove the directory; the id is free again."""
+        self.clear()
+        try:
+            posix.rmdir(self.container_id, dir_fd=self.root.fd)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _irremovable(self.path, error) from None
+
+    def abandon(self) -> None:
+        """Remove the directory after a failure, which is what the caller is to be told about."""
+        try:
+            self.remove()
+        except RootlessError as error:
+            log.warning(f"{error.what}: {error.cause}", fix=error.fix)
+
+    def close(self) -> None:
+        """Let others have it."""
+        files.close_fds(self, "fd")
+
+    def __enter__(self) -> Self:
+        """Return itself: it is locked already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let others have it."""
+        self.close()
+
+
+def is_newer(state: object) -> bool:
+    """Whether a state has a format that this release does not know."""
+    noted = state.get("format") if isinstance(state, dict) else None
+    return isinstance(noted, int) and noted > FORMAT
+
+
+def _unlink(name: str, directory: int) -> None:
+    try:
+        posix.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+
+
+def unusable(path: str, error: OSError) -> RootlessError:
+    """Return the error for a file or directory that cannot be read or written."""
+    return RootlessError(
+        f"cannot keep state in {path}",
+        cause=(error.strerror or str(error)).lower(),
+        fix=EXHAUSTED.get(error.errno or 0, "give a directory that you can write to with --root"),
+        code="RL-STATE",
+    )
+
+
+def _irremovable(path: str, error: OSError) -> RootlessError:
+    return RootlessError(
+        f"cannot remove {path}",
+        cause=(error.strerror or str(error)).lower(),
+        fix=EXHAUSTED.get(error.errno or 0, "let yourself write to the directory that it is in")
+        + "; then rootless delete --force",
+        code="RL-STATE",
+    )

@@ -1,0 +1,86 @@
+"""The end of a container whose state.json is damaged, or written by a newer release.
+
+What is left of the file identifies its first process, and so the others; a file that was cut off has that at its
+beginning.
+"""
+
+from __future__ import annotations
+
+from rootless import jsontext, log
+from rootless.container.state.cgroup_cleanup import is_sure
+from rootless.container.state.directory import OPTIONAL, REQUIRED, is_newer, unusable
+from rootless.container.state.teardown import end
+from rootless.errors import RootlessError
+from rootless.procfs import Process, boot_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.container.state.directory import ContainerDir
+
+_STATE = "state.json"
+_IDENTIFYING = ("pid", "startTime", "bootId")
+
+
+def end_salvaged(entry: ContainerDir) -> None:
+    """End the processes of a container, and say that nothing but they and its directory could be cleared away.
+
+    Raises:
+        RootlessError: `RL-STATE`: they may be there, and nothing tells which they are.
+    """
+    try:
+        text = entry.content(_STATE)
+    except OSError as error:
+        raise unusable(f"{entry.path}/{_STATE}", error) from None
+    newer, known = _known(text)
+    if all(name in known for name in _IDENTIFYING):
+        end(known)
+    elif not (_is_over(known) or is_sure(_note(entry))):  # what is in a cgroup of its own ends when that is removed
+        raise RootlessError(
+            f"cannot end container {entry.container_id}",
+            cause=f"{entry.path}/{_STATE} is damaged and does not tell which processes are the container's",
+            fix=f"find and end them (ps -ef), then rm -r {entry.path}",
+            code="RL-STATE",
+        )
+    why = "a newer release has written its state" if newer else "its state is damaged"
+    log.warning(f"container {entry.container_id}: {why}: no poststop hook is run")
+
+
+def _known(text: bytes) -> tuple[bool, dict[str, Any]]:
+    """Return whether a state is of a newer release, and what it says about the container's processes."""
+    try:
+        state = jsontext.parse(text, _STATE)
+    except RootlessError:
+        state = None
+    kinds = REQUIRED | OPTIONAL
+    if not isinstance(state, dict):
+        # an annotation may have any of these names, and an image may have given it
+        decoded = text.decode("utf-8", "replace").partition('"annotations":')[0]
+        state = {name: _searched(decoded, name) for name in _IDENTIFYING}
+    return is_newer(state), {name: value for name, value in state.items() if name in kinds and kinds[name](value)}
+
+
+def _searched(text: str, name: str) -> object:
+    """Return the number or the string that follows a name, or None."""
+    value = text.partition(f'"{name}":')[2].lstrip()
+    if value.startswith('"'):
+        return value[1:].partition('"')[0] if '"' in value[1:] else None
+    digits = value[: len(value) - len(value.lstrip("0123456789"))]
+    # one at the very end may have been longer
+    return int(digits) if digits.isascii() and 0 < len(digits) < min(20, len(value)) else None
+
+
+def _is_over(known: dict[str, Any]) -> bool:
+    """Whether the first process has certainly ended."""
+    if known.get("bootId", boot_id()) != boot_id():
+        return True
+    process = Process.read(known["pid"]) if "pid" in known else None
+    return "pid" in known and (process is None or process.start_time != known.get("startTime", process.start_time))
+
+
+def _note(entry: ContainerDir) -> str:
+    try:
+        return entry.content("cgroup").decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""

@@ -1,0 +1,283 @@
+"""Containers on disk: one directory each, named by the id; entry.py has what is in it.
+
+Everything is reached from a descriptor of the directory that holds them. A command that changes a container has a lock
+on its directory. One without state.json whose lock is free is what a killed `create` left: the next use of the id
+clears it away.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import posix
+import stat
+
+from rootless import files, paths
+from rootless.container.state.directory import ContainerDir, unusable
+from rootless.errors import RootlessError
+
+_ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
+LONGEST_ID = 255
+"""A file name has no more bytes."""
+_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
+
+
+class StateRoot:
+    """The directory that holds the containers of one user, opened once for all that a command does below it.
+
+    Where it lies, other users may be able to make a directory of the same name, or to exchange it, at any time.
+
+    Attributes:
+        path: its name, for messages and for programs that need one.
+        fd: its descriptor, or -1 while there is no such directory.
+    """
+
+    __slots__ = ("fd", "path")
+    forbidden = stat.S_IWGRP | stat.S_IWOTH
+    """Permissions of others with which it is not the caller's alone."""
+
+    def __init__(self, path: str) -> None:
+        """Open it, if it is there.
+
+        Raises:
+            RootlessError: `RL-STATE`: it is not the caller's alone, or cannot be opened.
+        """
+        self.path = path
+        self.fd = -1
+        try:
+            self._open()
+        except FileNotFoundError:
+            return
+        except PermissionError as error:
+            from rootless.container.state.fallback import closed
+
+            raise closed(path, error) from None
+        except OSError as error:
+            raise unusable(path, error) from None
+
+    def make(self) -> None:
+        """Make it, if it is not there.
+
+        Raises:
+            RootlessError: `RL-STATE`: it cannot be made, or is not the caller's alone.
+        """
+        if self.fd < 0:
+            try:
+                files.make_private(self.path)
+                self._open()
+            except OSError as error:
+                raise unusable(self.path, error) from None
+
+    def _open(self) -> None:
+        try:
+            fd = posix.open(self.path, _DIRECTORY)
+        except NotADirectoryError:
+            from rootless.container.state.fallback import followed
+
+            self.path = followed(self.path)
+            fd = posix.open(self.path, _DIRECTORY)
+        status = posix.fstat(fd)
+        if status.st_uid == posix.geteuid() and not status.st_mode & self.forbidden:
+            self.fd = fd
+            return
+        posix.close(fd)
+        from rootless.container.state.fallback import not_the_callers
+
+        raise not_the_callers(self.path, status)
+
+
+def state_root(asked: str) -> StateRoot:
+    """Return the directory that holds the containers of this user.
+
+    XDG_RUNTIME_DIR is not there on batch nodes, after su, or belongs to somebody else: it is used only when it is the
+    caller's own, and there is a way without it.
+
+    Raises:
+        RootlessError: `RL-STATE`: it is not the caller's alone, or cannot be opened.
+    """
+    if asked:
+        return StateRoot(paths.absolute(asked))
+    uid = posix.geteuid()
+    given = paths.variable("XDG_RUNTIME_DIR")
+    if given.startswith("/") and owned(given, uid):
+        return StateRoot(f"{given}/rootless")
+    if uid == 0 and owned("/run", 0) and posix.access("/run", posix.W_OK):
+        return StateRoot("/run/rootless")
+    if owned(f"/run/user/{uid}", uid):
+        return StateRoot(f"/run/user/{uid}/rootless")
+    from rootless.container.state.fallback import fallback
+
+    return fallback(uid)
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` can be the name of a directory and of a cgroup."""
+    return 0 < len(text) <= LONGEST_ID and text not in (".", "..") and _ID_CHARACTERS.issuperset(text)
+
+
+def check_id(container_id: str) -> None:
+    """Refuse what cannot be the name of a directory and of a cgroup."""
+    if not is_id(container_id[:LONGEST_ID]):
+        raise RootlessError(
+            f"container id {container_id!r}",
+            cause="invalid id format",
+            fix="use letters, digits and _ + - . only",
+            code="RL-ID",
+        )
+    if len(container_id) > LONGEST_ID:
+        raise RootlessError(
+            "container id", cause=f"longer than {LONGEST_ID} characters", fix="shorten it", code="RL-ID"
+        )
+
+
+def claim(root: StateRoot, container_id: str) -> ContainerDir:
+    """Take an id that nobody has, atomically.
+
+    Raises:
+        RootlessError: `RL-EXISTS`, or the directory cannot be made or is somebody else's.
+    """
+    check_id(container_id)
+    root.make()
+    entry = None
+    made: bool | None = False
+    try:
+        while entry is None:
+            made, before = None, made  # a signal may come before it is known
+            made = _make(root, container_id) or before
+            # Whoever has the lock on what lies at the path has the id; who made the directory does not matter.
+            entry = _open(root, container_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        taken = entry.read() is not None
+        if not taken:
+            entry.clear()
+    except BlockingIOError:
+        raise _taken(container_id) from None
+    except BaseException:
+        if made is not False:
+            _withdraw(root, container_id, sure=bool(made))
+        if entry:
+            entry.close()
+        raise
+    if taken:
+        entry.close()
+        raise _taken(container_id)
+    return entry
+
+
+def find(root: StateRoot, container_id: str, *, lock: bool = True) -> ContainerDir:
+    """Open the directory of a container, waiting for whoever changes it.
+
+    Raises:
+        RootlessError: `RL-NOT-FOUND`: there is none.
+    """
+    check_id(container_id)
+    entry = _open(root, container_id, fcntl.LOCK_EX if lock else 0) if root.fd >= 0 else None
+    if entry is None:
+        raise RootlessError(
+            f"container {container_id}",
+            cause="container does not exist",
+            fix="`rootless list` shows yours; another --root has others",
+            code="RL-NOT-FOUND",
+        )
+    return entry
+
+
+def ids(root: StateRoot) -> list[str]:
+    """Return the ids in `root`, sorted; none where there is no such directory."""
+    if root.fd < 0:
+        return []
+    try:
+        names = posix.listdir(root.fd)
+    except OSError as error:
+        raise unusable(root.path, error) from None
+    return sorted(name for name in names if _ID_CHARACTERS.issuperset(name))
+
+
+def _make(root: StateRoot, container_id: str) -> bool:
+    """Make the directory of a container; return whether it was not there."""
+    try:
+        posix.mkdir(container_id, 0o700, dir_fd=root.fd)
+    except FileExistsError:
+        if _is_no_directory(root, container_id):
+            path = f"{root.path}/{container_id}"
+            raise unusable(path, NotADirectoryError(errno.ENOTDIR, posix.strerror(errno.ENOTDIR))) from None
+        return False
+    except OSError as error:
+        raise unusable(root.path, error) from None
+    return True
+
+
+def _withdraw(root: StateRoot, container_id: str, *, sure: bool) -> None:
+    """Remove a directory that was just made and is of no use; if that is not sure, only where nobody has its lock."""
+    fd = -1
+    try:
+        if not sure:
+            fd = posix.open(container_id, _DIRECTORY, dir_fd=root.fd)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        posix.rmdir(container_id, dir_fd=root.fd)  # one that is in use is not empty
+    except OSError:
+        return
+    finally:
+        if fd >= 0:
+            posix.close(fd)
+
+
+def _is_no_directory(root: StateRoot, container_id: str) -> bool:
+    try:
+        return not stat.S_ISDIR(posix.stat(container_id, dir_fd=root.fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _open(root: StateRoot, container_id: str, lock: int) -> ContainerDir | None:
+    """Open and lock; None when it is not there, or was removed or renamed while waiting for the lock.
+
+    Raises:
+        BlockingIOError: LOCK_NB was asked, and somebody has the lock.
+    """
+    try:
+        fd = posix.open(container_id, _DIRECTORY, dir_fd=root.fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unusable(f"{root.path}/{container_id}", error) from None
+    if lock:
+        try:
+            fcntl.flock(fd, lock)
+        except BlockingIOError:
+            posix.close(fd)
+            raise
+        except OSError as error:
+            posix.close(fd)
+            raise unusable(f"{root.path}/{container_id}", error) from None
+        if not _is_at(root, container_id, fd):
+            posix.close(fd)
+            return None
+    return ContainerDir(root, container_id, fd)
+
+
+def _is_at(root: StateRoot, container_id: str, fd: int) -> bool:
+    """Whether an open directory still has its name."""
+    opened = posix.fstat(fd)
+    try:
+        there = posix.stat(container_id, dir_fd=root.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (there.st_ino, there.st_dev) == (opened.st_ino, opened.st_dev)
+
+
+def owned(directory: str, uid: int) -> bool:
+    """Whether a directory is this user's, and not everybody's to write to."""
+    try:
+        status = posix.stat(directory)
+    except OSError:
+        return False
+    return status.st_uid == uid and stat.S_ISDIR(status.st_mode) and not status.st_mode & stat.S_IWOTH
+
+
+def _taken(container_id: str) -> RootlessError:
+    return RootlessError(
+        f"container {container_id}",
+        cause="container with given ID already exists",
+        fix=f"choose another id, or remove it: rootless delete --force {container_id}",
+        code="RL-EXISTS",
+    )

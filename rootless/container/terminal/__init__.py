@@ -1,0 +1,1 @@
+"""The terminal and the service manager of a foreground container."""

@@ -1,0 +1,281 @@
+"""A container in the foreground: signals go to it, its terminal is relayed, its end is waited for."""
+
+from __future__ import annotations
+
+import errno
+import posix
+import select
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from typing import Any
+
+    from rootless.container.terminal.console import Console
+    from rootless.container.terminal.service import Reports
+else:
+    import _signal
+
+_CHUNK = 65536
+_TIOCGPTPEER = 0x5441
+"""ioctl_tty(2); the termios module has no name for it yet."""
+_NOT_FORWARDED = (
+    # cannot be caught
+    _signal.SIGKILL,
+    _signal.SIGSTOP,
+    # are about this process
+    _signal.SIGCHLD,
+    _signal.SIGPIPE,
+    _signal.SIGSEGV,
+    _signal.SIGBUS,
+    _signal.SIGFPE,
+    _signal.SIGILL,
+    # means nothing here
+    _signal.SIGURG,
+)
+
+
+def wait_foreground(pid: int, console: Console, signals: int, reports: Reports | None = None) -> int:
+    """Stay until the process `pid` ends and return its exit status, or 128 plus the signal that ended it.
+
+    Args:
+        pid: a child of this process.
+        console: the terminal that is relayed, if there is one.
+        signals: what catch_signals() returned.
+        reports: what the program says to a service manager, if there is one.
+    """
+    relay = Relay(console.master) if console.master >= 0 else None
+    try:
+        _stay(pid, relay, signals, reports)
+        if relay:
+            relay.drain()
+    finally:
+        if relay:
+            relay.restore()
+    status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
+    return status if status >= 0 else 128 - status
+
+
+def _stay(pid: int, relay: Relay | None, signals: int, reports: Reports | None) -> None:
+    """Forward signals, and move what goes through the terminal, until the process ends."""
+    process = posix.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    poll.register(signals, select.POLLIN)
+    if reports:
+        poll.register(reports, select.POLLIN)
+    ready: dict[int, int] = {}
+    while process not in ready:
+        if relay:
+            relay.register(poll)
+        ready = dict(poll.poll())
+        if signals in ready:
+            for number in posix.read(signals, _CHUNK):
+                if number == _signal.SIGWINCH and relay:
+                    relay.resize()
+                else:
+                    _forward(process, number)
+        if relay:
+            relay.move(ready)
+        if reports:
+            reports.pass_on()
+
+
+def catch_signals() -> int:
+    """Return a descriptor that gives the number of every signal that arrives from now on, a byte each."""
+    reader, writer = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
+    _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in range(1, _signal.NSIG):
+        if number not in _NOT_FORWARDED and _signal.getsignal(number) is not _signal.SIG_IGN:
+            _catch(number)
+    return reader
+
+
+def _catch(number: int) -> None:
+    try:
+        _signal.signal(number, _noted)
+    except (OSError, ValueError):
+        return  # not a signal of this system, or one that the C library keeps for itself
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """Do nothing: the wake-up descriptor has the number."""
+
+
+def _forward(process: int, number: int) -> None:
+    try:
+        _signal.pidfd_send_signal(process, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def prepare_terminal(master: int) -> None:
+    """Give a container's terminal what it has from the caller's, before there is a program that may ask for it.
+
+    Where what it says goes to a file or a pipe, line ends stay as they are written, as with runc.
+    """
+    import termios
+
+    copy_size(master)
+    if posix.isatty(1):
+        return
+    try:
+        mode = termios.tcgetattr(master)
+        mode[1] &= ~termios.ONLCR
+        termios.tcsetattr(master, termios.TCSANOW, mode)
+    except termios.error as error:  # is no OSError
+        raise OSError(*error.args) from None
+
+
+def copy_size(master: int) -> None:
+    """Give a terminal the size of the caller's."""
+    import fcntl
+    import termios
+
+    try:
+        size = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
+        fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+    except OSError:
+        return  # the caller has no terminal: consoleSize, or the default, stays
+
+
+class Relay:
+    """Moves bytes between the caller's terminal (or whatever its standard streams are) and the container's.
+
+    The caller's terminal is in raw mode meanwhile, and as it was before afterwards.
+    """
+
+    def __init__(self, master: int) -> None:
+        import fcntl
+
+        self._registered: set[int] = set()
+        self._master = master
+        # a program may close its terminal and open it again later (systemd does): held open here, it does not hang up
+        self._other_side = fcntl.ioctl(master, _TIOCGPTPEER, posix.O_RDWR | posix.O_NOCTTY | posix.O_CLOEXEC)
+        posix.set_blocking(master, False)  # its queue may be full until its output is read
+        self._to_container = b""
+        self._to_caller = b""
+        self._last_input = b"\n"
+        self._input_open = True
+        self._end_said_to_line = False
+        self._saved = self._make_raw()
+        self.resize()
+
+    def register(self, poll: select.poll) -> None:
+        """Tell what is worth being woken for now."""
+        wanted = self._wanted()
+        for fd in self._registered - wanted.keys():
+            poll.unregister(fd)
+        for fd, events in wanted.items():
+            poll.register(fd, events)
+        self._registered = set(wanted)
+
+    def _wanted(self) -> dict[int, int]:
+        """Return the events that there is something to do for, by descriptor."""
+        events: dict[int, int] = {}
+        if self._input_open and not self._to_container:
+            events[0] = select.POLLIN
+        if self._to_caller:
+            events[1] = select.POLLOUT
+        master = (0 if self._to_caller else select.POLLIN) | (select.POLLOUT if self._to_container else 0)
+        if master:
+            events[self._master] = master
+        return events
+
+    def move(self, ready: dict[int, int]) -> None:
+        """Move what can be moved without waiting."""
+        if ready.get(0):
+            self._to_container = _read(0)
+            if self._to_container:
+                self._last_input = self._to_container[-1:]
+            else:
+                self._input_open = False
+                self._say_end_of_input()
+        if self._to_container and ready.get(self._master, 0) & ~select.POLLIN:
+            self._to_container = self._to_container[_write(self._master, self._to_container) :]
+        if ready.get(1):
+            # a pipe that can be written to takes so much without waiting, pipe(7)
+            self._to_caller = self._to_caller[_write(1, self._to_caller[: select.PIPE_BUF]) :]
+        elif ready.get(self._master, 0) & ~select.POLLOUT:
+            self._to_caller = _read(self._master)
+            if self._end_said_to_line:
+                self._say_end_of_input()
+
+    def drain(self) -> None:
+        """Pass on what the container wrote before it ended."""
+        data = self._to_caller or _read(self._master)
+        while data:
+            select.select([], [1], [])
+            data = data[_write(1, data[: select.PIPE_BUF]) :] or _read(self._master)
+
+    def _say_end_of_input(self) -> None:
+        """Type the key that means end of input, once more where a line is not ended.
+
+        A program that only then begins to edit lines itself, as a shell at its first prompt, does not see what was
+        typed before; it gets the key again.
+        """
+        import termios
+
+        try:
+            mode = termios.tcgetattr(self._master)
+        except termios.error as error:  # is no OSError
+            raise OSError(*error.args) from None
+        is_line = bool(mode[3] & termios.ICANON)
+        if not (is_line and self._end_said_to_line):
+            key: bytes = mode[6][termios.VEOF]
+            self._to_container += key * (2 if is_line and self._last_input != b"\n" else 1)
+            self._end_said_to_line = is_line
+
+    def resize(self) -> None:
+        """Give the container's terminal the size of the caller's."""
+        copy_size(self._master)
+
+    def restore(self) -> None:
+        """Put the caller's terminal back as it was."""
+        if self._saved:
+            import termios
+
+            saved, self._saved = self._saved, None
+            try:
+                termios.tcsetattr(0, termios.TCSADRAIN, saved)
+            except termios.error:
+                return  # it is gone
+
+    def _make_raw(self) -> list[Any] | None:
+        import termios
+
+        try:
+            saved = termios.tcgetattr(0)
+        except termios.error:
+            return None
+        import tty
+
+        try:
+            tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is for the container
+        except termios.error as error:
+            raise OSError(*error.args) from None
+        return saved
+
+
+def _read(fd: int) -> bytes:
+    """Return what there is; nothing at the end, which for a terminal is EIO, or when there is none yet."""
+    try:
+        return posix.read(fd, _CHUNK)
+    except BlockingIOError:
+        return b""
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
+
+
+def _write(fd: int, data: bytes) -> int:
+    """Return how much was written; what nobody reads any more counts as written."""
+    try:
+        return posix.write(fd, data)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EPIPE):
+            raise
+        return len(data)

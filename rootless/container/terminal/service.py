@@ -1,0 +1,132 @@
+"""A container as a service: the sockets that it is given (sd_listen_fds(3)), and what it reports (sd_notify(3))."""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+
+from rootless import log
+from rootless.container.prepare import is_inherited
+from rootless.errors import RootlessError
+from rootless.plan.process.sd_notify import SOCKET
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.plan.options import Options
+
+_LONGEST = 65536
+_MOST_AT_ONCE = 64
+"""Reports, before somebody else has a turn: a container that sends without end must not keep its signals from it."""
+_READY = b"READY="
+_PASSED_ON = frozenset(
+    (
+        b"READY", b"RELOADING", b"STOPPING", b"MONOTONIC_USEC", b"STATUS", b"ERRNO", b"BUSERROR", b"VARLINKERROR",
+        b"EXIT_STATUS", b"WATCHDOG",
+    )
+)  # fmt: skip
+"""What a container may say of itself (sd_notify(3)).
+
+The rest is left out. MAINPID and its kin, NOTIFYACCESS: which processes belong to the service, and may speak for it;
+ids of the container mean nothing outside. FDSTORE and what goes with it: descriptors are not passed on. WATCHDOG_USEC
+and EXTEND_TIMEOUT_USEC: the limits of time that the unit sets for the container. Variables that sd_notify(3) lacks.
+"""
+
+
+def adopt_systemd_env(options: Options) -> None:
+    """Let the container have what this process was given by its service manager, as runc has it.
+
+    Descriptors from 3 on come before those of --preserve-fds. They are for this process only if LISTEN_PID names it.
+    """
+    environment = []
+    count = os.environ.get("LISTEN_FDS", "").lstrip("0")
+    if count and os.environ.get("LISTEN_PID") == str(os.getpid()):
+        if not count.isascii() or not count.isdigit():
+            raise RootlessError(
+                f"LISTEN_FDS={count}",
+                cause="it is not a number",
+                fix="unset LISTEN_FDS, or set it to the number of descriptors that are passed",
+                code="RL-DESCRIPTORS",
+            )
+        closed = next((fd for fd in range(3, 3 + int(count)) if not is_inherited(fd)), 0)
+        if closed:
+            raise RootlessError(
+                f"LISTEN_FDS={count}",
+                cause=f"descriptor {closed} is not open",
+                fix="open it before, or set LISTEN_FDS to a smaller number",
+                code="RL-DESCRIPTORS",
+            )
+        options.preserve_fds += int(count)
+        environment += [f"LISTEN_FDS={count}", "LISTEN_PID=1"]
+        names = os.environ.get("LISTEN_FDNAMES")
+        environment += [f"LISTEN_FDNAMES={names}"] if names else []
+    if os.environ.get("NOTIFY_SOCKET"):
+        options.notify = True
+        environment.append(f"NOTIFY_SOCKET={SOCKET}")
+    options.environment = tuple(environment)
+
+
+class Reports:
+    """What the program reports, passed on to the service manager of this process, if it has one."""
+
+    def __init__(self) -> None:
+        self._reports: _socket.socket | None = None
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        self._manager = f"\0{address[1:]}" if address.startswith("@") else address
+
+    def take(self, fd: int) -> None:
+        """Take the socket on which the program will report."""
+        self._reports = _socket.socket(fileno=fd)
+        self._reports.setblocking(False)  # noqa: FBT003 - it takes no keyword
+
+    def fileno(self) -> int:
+        """Return its descriptor, or -1."""
+        return self._reports.fileno() if self._reports else -1
+
+    def await_ready(self, pid: int) -> None:
+        """Pass reports on until the program says that it is ready, or ends; it is the main process then."""
+        if not self._manager or not self._reports:
+            return
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            poll = select.poll()
+            poll.register(process, select.POLLIN)
+            poll.register(self._reports, select.POLLIN)
+            while True:
+                ready = dict(poll.poll())
+                if self.pass_on(f"MAINPID={pid}\n".encode()) or process in ready:
+                    return
+        finally:
+            os.close(process)
+
+    def pass_on(self, with_ready: bytes = b"") -> bool:
+        """Pass on the reports that have come, `with_ready` with the one that says READY; return whether one did."""
+        ready = False
+        for _ in range(_MOST_AT_ONCE):
+            if not self._reports:
+                break
+            try:
+                # descriptors that come with it are closed: sd_notify_barrier(3) waits for that
+                report = self._reports.recv(_LONGEST)
+            except BlockingIOError:
+                break
+            lines = [line for line in report.split(b"\n") if line.partition(b"=")[0] in _PASSED_ON]
+            says_ready = any(line.startswith(_READY) for line in lines)
+            ready = ready or says_ready
+            if lines:
+                self._say(b"\n".join([*lines, b""]) + (with_ready if says_ready else b""))
+        return ready
+
+    def _say(self, report: bytes) -> None:
+        if not self._manager:
+            return
+        manager = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+        try:
+            manager.sendto(report, self._manager)
+        except OSError as error:
+            log.warning(f"NOTIFY_SOCKET {self._manager!r}: {error.strerror}")
+        finally:
+            manager.close()

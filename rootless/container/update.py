@@ -1,0 +1,215 @@
+"""What `update` is asked to change: flags, or a file of linux.resources, as limits with their places."""
+
+from __future__ import annotations
+
+from rootless.errors import RootlessError
+from rootless.plan.cgroup import limits
+from rootless.plan.cgroup.manager import Unenforced
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.cgroup.group import Group
+    from rootless.plan.cgroup.limits import Setting
+    from rootless.plan.options import Options
+
+_STANDARD_INPUT = "-"
+_NUMBERS = {
+    # attribute of Options: section and name in linux.resources, flag
+    "blkio_weight": ("blockIO", "weight", "--blkio-weight"),
+    "cpu_period": ("cpu", "period", "--cpu-period"),
+    "cpu_quota": ("cpu", "quota", "--cpu-quota"),
+    "cpu_burst": ("cpu", "burst", "--cpu-burst"),
+    "cpu_share": ("cpu", "shares", "--cpu-share"),
+    "cpu_rt_period": ("cpu", "realtimePeriod", "--cpu-rt-period"),
+    "cpu_rt_runtime": ("cpu", "realtimeRuntime", "--cpu-rt-runtime"),
+    "cpu_idle": ("cpu", "idle", "--cpu-idle"),
+    "memory": ("memory", "limit", "--memory"),
+    "memory_reservation": ("memory", "reservation", "--memory-reservation"),
+    "memory_swap": ("memory", "swap", "--memory-swap"),
+    "kernel_memory": ("memory", "kernel", "--kernel-memory"),
+    "kernel_memory_tcp": ("memory", "kernelTCP", "--kernel-memory-tcp"),
+    "pids_limit": ("pids", "limit", "--pids-limit"),
+}
+_TEXTS = {
+    "cpuset_cpus": ("cpu", "cpus", "--cpuset-cpus"),
+    "cpuset_mems": ("cpu", "mems", "--cpuset-mems"),
+}
+_SIZES = "bkmgtp"
+
+
+class Changes:
+    """What is asked.
+
+    Attributes:
+        resources: as linux.resources.
+        document: the file that they are from; empty where flags say them.
+        flags: the flag of each, by its place in linux.resources.
+    """
+
+    def __init__(self, resources: dict[str, Any], document: str, flags: dict[str, str]) -> None:
+        self.resources = resources
+        self.document = document
+        self.flags = flags
+
+    def settings(self) -> list[Setting]:
+        """Return what is to be written, each with the flag, or the place in the file, that asks for it.
+
+        Raises:
+            RootlessError: `RL-RESOURCES`: it makes no sense.
+        """
+        try:
+            found = limits.settings(self.resources, "")
+        except RootlessError as error:
+            raise self.placed(error) from None
+        for setting in found:
+            for each in (setting, setting.otherwise):
+                if each:
+                    each.where = self.named(each.where)
+        # a weight is refused while the CPU time is what nobody else wants
+        return sorted(found, key=lambda each: (each.file, each.value) != ("cpu.idle", "0"))
+
+    def named(self, where: str) -> str:
+        """Return the flag, or the place in the file, that asks for what has this place in linux.resources."""
+        place = where.lstrip(".")
+        return self.flags.get(place, place)
+
+    def placed(self, error: RootlessError) -> RootlessError:
+        """Let an error name the flag, or the place in the file."""
+        where = self.named(error.where)
+        if self.document:
+            error.document, error.where = self.document, where
+        elif where.startswith("--"):
+            error.what, error.where = f"{where}: {error.what}", ""
+        return error
+
+
+def asked(options: Options) -> Changes:
+    """Return what the command line asks to change.
+
+    Raises:
+        RootlessError: a value is no number, or the file is not what it should be.
+    """
+    if options.l3_cache_schema or options.mem_bw_schema:
+        raise RootlessError(
+            "cannot change the container's share of the caches",
+            cause="that is settled when it is created",
+            fix="write linux.intelRdt into its config.json and create it again",
+            code="RL-RESCTRL",
+        )
+    if options.resources:
+        document = "standard input" if options.resources == _STANDARD_INPUT else options.resources
+        return Changes(_read(options.resources, document), document, {})
+    resources: dict[str, Any] = {}
+    flags = {}
+    for attribute, (section, name, flag) in (_NUMBERS | _TEXTS).items():
+        text: str = getattr(options, attribute)
+        if text:
+            resources.setdefault(section, {})[name] = text if attribute in _TEXTS else _number(text, flag)
+            flags[f"{section}.{name}"] = flag
+    return Changes(resources, "", flags)
+
+
+def without_counterpart(changes: Changes) -> Unenforced:
+    """Return what is asked for that cgroup v2 has nothing of the kind for."""
+    unenforced = Unenforced()
+    for name in limits.without_counterpart(changes.resources):
+        unenforced.add(changes.named(name), "it is deprecated, and cgroup v2 has nothing of the kind", "leave it out")
+    return unenforced
+
+
+def complete(changes: Changes, group: Group) -> None:
+    """Take from the cgroup what belongs to a change and stays as it is: half of a file's line."""
+    cpu = changes.resources.get("cpu") or {}
+    quota, _, period = group.read("cpu.max").partition(" ")
+    if cpu.get("period") and not cpu.get("quota") and quota.isdecimal():
+        cpu["quota"] = int(quota)
+        changes.flags.setdefault("cpu.quota", changes.flags.get("cpu.period", "cpu.period"))
+    elif cpu.get("quota") and not cpu.get("period") and period.strip().isdecimal():
+        cpu["period"] = int(period)
+    block_io = changes.resources.get("blockIO") or {}
+    if block_io.get("weight"):
+        # BFQ forgets those of devices with every new one for all of them
+        block_io["weightDevice"] = [*_weights_of_devices(group), *(block_io.get("weightDevice") or ())]
+    memory = changes.resources.get("memory") or {}
+    limit = group.read("memory.max").strip()
+    if (memory.get("swap") or 0) > 0 and not memory.get("limit") and limit.isdecimal():
+        memory["limit"] = int(limit)
+
+
+def _weights_of_devices(group: Group) -> list[dict[str, int]]:
+    """Return what io.bfq.weight holds besides the weight for all devices, as blockIO.weightDevice."""
+    found = []
+    for line in group.read("io.bfq.weight").splitlines():
+        device, _, weight = line.partition(" ")
+        major, colon, minor = device.partition(":")
+        if colon:
+            found.append({"major": int(major), "minor": int(minor), "weight": int(weight)})
+    return found
+
+
+def check_memory(changes: Changes, group: Group) -> None:
+    """Refuse limits that what is in use exceeds already, where memory.checkBeforeUpdate asks for that.
+
+    Raises:
+        RootlessError: `RL-RESOURCES`.
+    """
+    memory = changes.resources.get("memory") or {}
+    if not memory.get("checkBeforeUpdate"):
+        return
+    limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
+    for name, most, file in (("limit", limit, "memory.current"), ("swap", swap - limit, "memory.swap.current")):
+        used = group.read(file).strip()
+        if limit > 0 and memory.get(name, 0) > 0 and used.isdecimal() and int(used) > most:
+            raise changes.placed(
+                RootlessError(
+                    "cannot limit memory",
+                    cause=f"{used} bytes are in use, more than the new limit of {most}",
+                    where=f"memory.{name}",
+                    fix="ask for more, or leave out checkBeforeUpdate: then memory is taken away from the container",
+                    code="RL-RESOURCES",
+                )
+            )
+
+
+def _number(text: str, flag: str) -> int:
+    """Return a whole number, such as ``-1`` or ``512m``."""
+    digits = text.lower().removesuffix("ib").removesuffix("b")
+    factor = 1
+    if digits[-1:] in _SIZES and digits[-1:]:
+        factor = 1024 ** _SIZES.index(digits[-1])
+        digits = digits[:-1]
+    if not (digits.removeprefix("-").isdecimal() and digits.isascii()):
+        raise RootlessError(
+            f"{flag} {text}",
+            cause="it is not a number",
+            fix="write a whole number, of bytes also with a unit: 512m",
+            code="RL-RESOURCES",
+        )
+    return int(digits) * factor
+
+
+def _read(path: str, document: str) -> dict[str, Any]:
+    """Return the resources in a file, checked."""
+    from rootless.bundle.check import check_resources
+    from rootless.jsontext import parse
+
+    try:
+        with open(0 if path == _STANDARD_INPUT else path, "rb", buffering=0, closefd=path != _STANDARD_INPUT) as file:
+            text = file.readall()
+    except OSError as error:
+        raise RootlessError(
+            f"--resources: cannot read {document}",
+            cause=(error.strerror or "").lower(),
+            fix="name a file that holds what a config.json has as linux.resources",
+            code="RL-RESOURCES",
+        ) from None
+    resources = parse(text, document)
+    try:
+        check_resources(resources)
+    except RootlessError as error:
+        error.document = document
+        error.where = error.where.removeprefix("resources").lstrip(".")
+        raise
+    return resources if isinstance(resources, dict) else {}

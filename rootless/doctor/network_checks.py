@@ -1,0 +1,147 @@
+"""What the host lacks for networks of containers: helpers are started, and sockets opened, as for a container."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import tempfile
+from typing import TYPE_CHECKING
+
+from rootless.doctor.problem import CLONE_NEWNET, Problem, become_ordinary, errno_in_child, install, set_sysctl, sysctl
+from rootless.errors import RootlessError
+from rootless.host import host_network
+from rootless.network.netns_holder import NetnsHolder
+from rootless.network.programs import Program
+from rootless.plan import ops
+from rootless.plan.idmaps import IdMaps
+from rootless.plan.network.helpers import PACKAGES, PASTA, PASTA_SINCE, SLIRP, helper, libslirp_flaws, pasta_date
+from rootless.plan.network.mode import Network
+from rootless.plan.network.resolv_conf import Names
+from rootless.plan.ops import Op
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rootless.host.facts import Facts
+    from rootless.host.host_network import HostNetwork
+
+LOW_PORT = 80
+"""One that people want to publish."""
+_LOOPBACK = "then has nothing but its loopback"
+_WITHOUT = {
+    SLIRP: "networks that containers share then have no way to the outside",
+    PASTA: "--network auto uses slirp4netns then, if nothing is known against its libslirp; ports are on IPv4 only",
+}
+
+
+def lacks(facts: Facts, *, try_them: bool) -> Iterable[Problem]:
+    """Yield what is missing; helpers are started where that is possible (`try_them`)."""
+    host = host_network.read()
+    if not host.programs:
+        yield Problem(
+            "pasta or slirp4netns",
+            f"a container with a network namespace of its own {_LOOPBACK}",
+            install(PASTA, "passt"),
+        )
+    elif error := errno_in_child(lambda: _open_tun(facts)):
+        what = f"leave to open {host_network.TUN} ({os.strerror(error)})"
+        yield Problem(what, f"a container with a network namespace of its own {_LOOPBACK}", tun_fix(error))
+    elif try_them:
+        for name, path in host.programs.items():
+            refusal = _try_helper(name, host, facts)
+            if refusal:
+                why = f"a container that it should serve {_LOOPBACK}"
+                yield Problem(f"{path} that works ({refusal})", why, install(name, PACKAGES[name]))
+    if len(host.programs) == 1:
+        (other,) = {SLIRP, PASTA} - set(host.programs)
+        yield Problem(other, _WITHOUT[other], install(other, PACKAGES[other]), optional=True)
+    yield from _versions(host)
+    yield from _sockets(facts)
+
+
+def _versions(host: HostNetwork) -> Iterable[Problem]:
+    """Yield what is known against the versions of the helpers."""
+    if SLIRP in host.programs and (flaws := libslirp_flaws(host.libslirp)):
+        why = "a hostile container can attack slirp4netns: with --network slirp4netns, and on a network of several"
+        yield Problem(f"a libslirp without known flaws ({flaws})", why, "update libslirp, or use pasta", optional=True)
+    if PASTA in host.programs:
+        said = host_network.Asked(host.programs[PASTA]).answer()
+        if pasta_date(said) < PASTA_SINCE:
+            what = (
+                f"a pasta of {PASTA_SINCE} or later (this is {' '.join(said.split()[1:2]) or 'of an unknown version'})"
+            )
+            yield Problem(
+                what, "options of it are missing, and its errors are not told", install(PASTA, "passt"), optional=True
+            )
+
+
+def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
+    """Let a helper serve a network namespace; return why it does not, or nothing."""
+    network = Network(name, "", host, Names((), (), (), ()))
+    network.owned = True
+    operations = [
+        Op(ops.NEW_USER),
+        Op(ops.BECOME, 0, 0),
+        Op(ops.UNSHARE, CLONE_NEWNET),
+        Op(ops.PASS_NAMESPACES),
+        Op(ops.READY),
+        Op(ops.WAIT_START),
+    ]
+    maps = IdMaps([(0, facts.uid, 1)], [(0, facts.gid, 1)], "", facts)
+    with tempfile.TemporaryDirectory() as path:
+        directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            keeper = NetnsHolder(operations, maps=maps)
+            try:
+                program = Program(helper(name, "", host), network, keeper, directory)
+                program.await_ready()
+                program.kill()
+            finally:
+                keeper.kill()
+        except RootlessError as error:
+            return "" if error.code == "RL-INIT" else error.cause
+        finally:
+            os.close(directory)
+    return ""
+
+
+def _open_tun(facts: Facts) -> None:
+    become_ordinary(facts)
+    os.close(os.open(host_network.TUN, os.O_RDWR))
+
+
+def tun_fix(error: int) -> str:
+    """Return the command that lets users open /dev/net/tun, now and after the next boot."""
+    if error in (errno.EACCES, errno.EPERM):
+        rule = 'KERNEL=="tun", MODE="0666"'
+        return f"echo '{rule}' | sudo tee /etc/udev/rules.d/90-rootless.rules && sudo chmod 666 /dev/net/tun"
+    return "echo tun | sudo tee /etc/modules-load.d/rootless.conf && sudo modprobe tun"
+
+
+def _sockets(facts: Facts) -> Iterable[Problem]:
+    def listen() -> None:
+        become_ordinary(facts)
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", LOW_PORT))
+
+    def ping() -> None:
+        become_ordinary(facts)
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP).close()
+
+    name = "net.ipv4.ip_unprivileged_port_start"
+    if errno_in_child(listen) == errno.EACCES:
+        yield Problem(
+            f"ports below {sysctl(name)} for ordinary users ({name})",
+            f"a container's ports cannot be published on them, such as {LOW_PORT}",
+            set_sysctl(name, LOW_PORT),
+            optional=True,
+        )
+    name = "net.ipv4.ping_group_range"
+    if errno_in_child(ping) in (errno.EACCES, errno.EPERM):
+        yield Problem(
+            f"leave to ping for ordinary users ({name} is {' '.join(sysctl(name).split())})",
+            "ping in a container finds nobody but the container",
+            set_sysctl(name, "0 2147483647"),
+            optional=True,
+        )

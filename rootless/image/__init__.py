@@ -1,0 +1,1 @@
+"""Root file systems and bundles: made from this host, unpacked from an archive."""

@@ -1,0 +1,25 @@
+"""The rules for devices of a cgroup: helpers/init loads the program, since Python has no bpf(2)."""
+
+from __future__ import annotations
+
+from rootless.launch.protocol import Launch
+from rootless.plan import ops
+from rootless.plan.ops import Op
+from rootless.plan.plan import Plan
+
+
+def attach(program: bytes, cgroup: int, where: str) -> None:
+    """Have the kernel ask `program` about every device that processes in a cgroup, or below, open or make.
+
+    Args:
+        program: as plan/cgroup/device_filter.py has it.
+        cgroup: a descriptor of its directory.
+        where: the place in config.json.
+
+    Raises:
+        RootlessError: `RL-DEVICE-RULES`: the kernel refuses it.
+    """
+    launch = Launch(Plan([Op(ops.DEVICE_RULES, program, where=where), Op(ops.READY)]), cgroup=cgroup)
+    launch.until_ready()
+    launch.close()
+    launch.wait_first()

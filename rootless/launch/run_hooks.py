@@ -1,0 +1,219 @@
+"""Hooks that run outside the container: the programs of prestart, createRuntime, poststart and poststop.
+
+Each has the state of the container on its standard input, the bundle as its directory, and the environment of the
+caller unless config.json gives it one: poststop that of the caller that deletes, as with runc and crun. What it writes
+is kept until it ends and told if it fails: standard error of `create` is, under an engine, the container's.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import posix
+import select
+
+from rootless import OCI_VERSION, log, paths, signals
+from rootless.errors import RootlessError
+from rootless.jsontext import render
+from rootless.plan.process.hooks import STDERR, STDOUT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Sequence
+    from typing import Any
+else:
+    import _signal
+
+_CANNOT_EXECUTE = 127
+_LONGEST_WAIT = 2**31 - 1
+"""Milliseconds; poll(2) takes no more."""
+_TOLD = 1024
+"""Bytes of what a hook has written that an error repeats."""
+_STREAMS = 3
+
+
+def run(kind: str, hooks: Sequence[dict[str, Any]], state: dict[str, Any], status: str) -> None:
+    """Run the hooks of one kind, in their order.
+
+    Args:
+        kind: their name in config.json.
+        hooks: them, as config.json has them.
+        state: what state.json holds.
+        status: what the state is called now.
+
+    Raises:
+        RootlessError: `RL-HOOK`: one failed; those behind it did not run.
+    """
+    text = render(container_state(state, status), None)
+    for index, hook in enumerate(hooks):
+        _run(hook, f"hooks.{kind}[{index}]", text, state)
+
+
+def run_whatever_happens(kind: str, hooks: Sequence[dict[str, Any]], state: dict[str, Any], status: str) -> None:
+    """Run the hooks of one kind; one that fails is a warning."""
+    text = render(container_state(state, status), None)
+    for index, hook in enumerate(hooks):
+        try:
+            _run(hook, f"hooks.{kind}[{index}]", text, state)
+        except RootlessError as error:
+            log.warning(f"{error.what}: {error.cause}", where=error.where, fix=error.fix)
+
+
+def container_state(state: dict[str, Any], status: str) -> dict[str, object]:
+    """Return the state as runtime.md has it."""
+    told: dict[str, object] = {"ociVersion": OCI_VERSION, "id": state["id"], "status": status}
+    told["bundle"] = state["bundle"]
+    if status != "stopped":
+        told["pid"] = state["pid"]
+    if state["annotations"]:
+        told["annotations"] = state["annotations"]
+    return told
+
+
+def failure(path: str, where: str, outcome: str, number: int, said: bytes) -> RootlessError:
+    """Return the error for a hook that failed, here or in helpers/init, in the words of runc 1.2.
+
+    Args:
+        path: its program.
+        where: its place in config.json.
+        outcome: how it ended (`exit status 3`, `signal 9`, that it took too long), or the system call that failed.
+        number: ECHILD or ETIME when it ended, else the errno of the call.
+        said: the end of what it has written.
+    """
+    fix = ""
+    cause = f"{outcome} ({path})"
+    if number == errno.ETIME:
+        fix = f"raise {where}.timeout"
+    elif number != errno.ECHILD:
+        cause = f"exec {path}: {posix.strerror(number).lower()}"
+        place = "in the container" if "startContainer" in where else "of the host"
+        fix = f"name a program {place} that can be executed"
+    words = " ".join(said.decode("utf-8", "replace").split())
+    kind, _, index = where.removeprefix("hooks.").rstrip("]").partition("[")
+    return RootlessError(
+        f"error running {kind} hook #{index}",
+        cause=f"{cause}: {words}" if words else cause,
+        where=where,
+        fix=fix,
+        code="RL-HOOK",
+    )
+
+
+def _run(hook: dict[str, Any], where: str, text: str, state: dict[str, Any]) -> None:
+    """Run one hook to its end.
+
+    Its standard input is a file rather than a pipe: it may leave that unread. So is what it writes to: a daemon that it
+    leaves behind may keep that open.
+    """
+    opened = [posix.memfd_create("hook"), posix.memfd_create("hook")]
+    given, written = opened
+    try:
+        posix.write(given, text.encode())
+        posix.lseek(given, 0, 0)
+        streams = [given]
+        for name in (STDOUT, STDERR):
+            file = _output(name, state)
+            if file >= 0:
+                opened.append(file)
+            streams.append(file if file >= 0 else written)
+        outcome, number = _carry_out(hook, streams, state["bundle"])
+        said = posix.pread(written, _TOLD, max(0, posix.fstat(written).st_size - _TOLD))
+    finally:
+        for fd in opened:
+            posix.close(fd)
+    if number:
+        raise failure(hook["path"], where, outcome, number, said)
+    if said:
+        log.debug(f"the hook {hook['path']} wrote: {said.decode('utf-8', 'replace')}", where=where)
+
+
+def _output(name: str, state: dict[str, Any]) -> int:
+    """Open the file of an annotation; -1 where there is none."""
+    path = state["annotations"].get(name)
+    if not path:
+        return -1
+    path = paths.join(state["bundle"], path)
+    try:
+        return posix.open(
+            path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_NOCTTY | posix.O_CLOEXEC, 0o644
+        )
+    except OSError as error:
+        raise RootlessError(
+            f"cannot write what hooks say to {path}",
+            cause=(error.strerror or "").lower(),
+            where=f'annotations["{name}"]',
+            fix="name a file that you can write to",
+            code="RL-HOOK",
+        ) from None
+
+
+def _carry_out(hook: dict[str, Any], streams: list[int], directory: str) -> tuple[str, int]:
+    """Execute a hook and wait for its end; return how it ended, and a number that is 0 if that was well."""
+    result, told = posix.pipe()
+    try:
+        pid = signals.fork()
+        if pid == 0:
+            _become(hook, streams, directory, told)
+    finally:
+        posix.close(told)
+    try:
+        refused = posix.read(result, 16)
+        in_time = not refused and _ends(pid, hook.get("timeout") or 0)
+    except BaseException:
+        posix.kill(pid, _signal.SIGKILL)
+        posix.waitpid(pid, 0)
+        raise
+    finally:
+        posix.close(result)
+    if not in_time:
+        posix.kill(pid, _signal.SIGKILL)
+    status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
+    if refused:
+        return "execve", int(refused)
+    if not in_time:
+        return "hook ran past specified timeout", errno.ETIME
+    return f"exit status {status}" if status >= 0 else f"signal {-status}", errno.ECHILD if status else 0
+
+
+def _ends(pid: int, timeout: int) -> bool:
+    """Wait for a child at most `timeout` seconds, without an end where that is 0; whether it has ended."""
+    process = posix.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        return bool(poll.poll(min(timeout * 1000, _LONGEST_WAIT) if timeout else None))
+    finally:
+        posix.close(process)
+
+
+def _become(hook: dict[str, Any], streams: list[int], directory: str, told: int) -> None:
+    """Become the program of a hook, or tell the errno."""
+    number = 0
+    try:
+        # any of the four may have the number that another is to have
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, _STREAMS + 1) for fd in (*streams, told)]
+        for place, fd in enumerate(moved):
+            posix.dup2(fd, place, inheritable=place < _STREAMS)
+        for name in posix.listdir("/proc/self/fd"):
+            if int(name) > _STREAMS:
+                _close(int(name))
+        for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):
+            _signal.signal(ignored, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        posix.chdir(directory)
+        given = hook.get("env")
+        env = posix.environ if given is None else dict(entry.partition("=")[::2] for entry in given)
+        posix.execve(hook["path"], hook.get("args") or [hook["path"]], env)
+    except OSError as error:
+        number = error.errno or errno.EINVAL
+    finally:
+        posix.write(_STREAMS, str(number or errno.EINVAL).encode())
+        posix._exit(_CANNOT_EXECUTE)  # noqa: SLF001 - public in `os`, whose import takes 3 ms
+
+
+def _close(fd: int) -> None:
+    try:
+        posix.close(fd)
+    except OSError:
+        return  # that by which the directory was read

@@ -1,0 +1,99 @@
+"""Who answers the notifications of a seccomp filter: config-linux.md "Seccomp", seccomp_unotify(2).
+
+It listens at linux.seccomp.listenerPath, and is connected before there is a process, so that `create` fails without it.
+It gets the descriptor that notifications are read from, together with the state of the container's process, before the
+program begins; until then the process keeps the connection. The state is that of the moment of the connection, as with
+runc and crun.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from rootless import OCI_VERSION
+from rootless.errors import RootlessError
+from rootless.jsontext import render
+from rootless.launch.fd_messages import Received
+from rootless.launch.protocol import LISTENER
+from rootless.launch.run_hooks import container_state
+from rootless.launch.scm_rights import connect, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.launch.protocol import Message
+
+CREATING = "creating"
+
+
+def connect_to(wanted: dict[str, str]) -> int:
+    """Return a descriptor of a connection to it; `wanted` has the `path` of its socket.
+
+    Raises:
+        RootlessError: `RL-SECCOMP-LISTENER`: nobody listens.
+    """
+    try:
+        return connect(wanted["path"]).detach()
+    except OSError as error:
+        raise _refused("connect", wanted["path"], error) from None
+
+
+class Listener:
+    """What it gets."""
+
+    def __init__(self, wanted: dict[str, str], state: dict[str, Any], *, pid: int = 0, status: str = CREATING) -> None:
+        """Prepare.
+
+        Args:
+            wanted: `path` of the socket, and `metadata`.
+            state: what state.json holds.
+            pid: the process that has the filter, unless it is the container's first one.
+            status: of the container.
+        """
+        self._path = wanted["path"]
+        self._metadata = wanted["metadata"]
+        self._state = state
+        self._pid = pid or state["pid"]
+        self._status = status
+
+    def read(self, fd: int) -> Message | None:
+        """Return the next message of helpers/init, as read_message() does; a LISTENER is passed on.
+
+        Raises:
+            RootlessError: `RL-SECCOMP-LISTENER`: nobody took it. The program may wait for an answer.
+        """
+        return Received({LISTENER: self.pass_on}).read(fd)
+
+    def pass_on(self, notifications: int, agent: int) -> None:
+        """Send the descriptor that notifications are read from, with the state, over the connection, and close both.
+
+        Raises:
+            RootlessError: as read().
+        """
+        told = {
+            "ociVersion": OCI_VERSION,
+            "fds": ["seccompFd"],
+            "pid": self._pid,
+            "metadata": self._metadata,
+            "state": container_state(self._state, self._status),
+        }
+        connection = _socket.socket(fileno=agent)
+        try:
+            send(connection, render(told, None).encode(), notifications)
+        except OSError as error:
+            raise _refused("sendmsg", self._path, error) from None
+        finally:
+            os.close(notifications)
+            connection.close()  # exactly one state goes over it
+
+
+def _refused(call: str, path: str, error: OSError) -> RootlessError:
+    return RootlessError(
+        "failed to connect with seccomp agent specified in the seccomp profile",
+        cause=f"{call} {path}: {(error.strerror or str(error)).lower()}",
+        where="linux.seccomp.listenerPath",
+        fix="start the program that answers the notifications, or correct the path",
+        code="RL-SECCOMP-LISTENER",
+    )

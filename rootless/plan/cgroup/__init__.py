@@ -1,0 +1,1 @@
+"""The cgroup: manager, limits, properties of a systemd unit, device filter, resctrl."""

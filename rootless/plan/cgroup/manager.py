@@ -1,0 +1,421 @@
+"""The container's cgroup: who makes it, where, and which of its limits nobody can enforce (config-linux.md).
+
+Imported when config.json asks for limits, or where a cgroup can be had for nothing.
+"""
+
+from __future__ import annotations
+
+from rootless.errors import RootlessError
+from rootless.paths import normal
+from rootless.plan import ops
+from rootless.plan.ops import Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from rootless.plan.cgroup.limits import Setting
+    from rootless.plan.cgroup.unit_properties import Property
+    from rootless.plan.context import Context
+
+CGROUPFS = "cgroupfs"
+SYSTEMD = "systemd"
+DISABLED = "disabled"
+
+PLACE = "linux.resources"
+_UNIFIED = f"{PLACE}.unified."
+_DEVICE_RULES = "devices"
+DEVICES_PLACE = f"{PLACE}.{_DEVICE_RULES}"
+_SECTIONS = ("memory", "cpu", "blockIO", "hugepageLimits", "network", "pids", "rdma", "unified")
+"""Of linux.resources, those that are limits."""
+_CAP_SYS_ADMIN = 21
+_UNIT_PARTS = 3
+_LONGEST_NAME = 240
+"""Of 255 bytes; the rest is for what makes the name unique."""
+_NOTHING_DELEGATED = "your cgroup is not delegated to you"
+
+
+class Cgroup:
+    """What is to be made.
+
+    Attributes:
+        manager: CGROUPFS or SYSTEMD.
+        settings: what is written to its files, in this order.
+        frozen: its processes are to stand still from the beginning, until `resume`.
+        device_rules: the program that the kernel asks about devices; empty where there are no rules.
+        resources: linux.resources, for a manager that has properties of its own for them.
+        base: of CGROUPFS: the directory below which it is made.
+        top: of CGROUPFS: the directory that controllers are handed on from, `base` or one above it.
+        path: of CGROUPFS: the whole directory, where cgroupsPath names it; else empty, and the name begins with `name`.
+        name: of CGROUPFS: the beginning of the name, below `base`.
+        managed: of CGROUPFS: the processes in `base` must stay there.
+        slice: of SYSTEMD: the unit that holds it; empty for the usual one.
+        unit: of SYSTEMD: its name.
+        user_manager: of SYSTEMD: the runtime directory of the user whose manager makes it.
+        properties: of SYSTEMD: what annotations add to the unit's own.
+        container: the container's id.
+        required: a limit that cannot be enforced is an error.
+        spare: of CGROUPFS: controllers that no setting needs and that can be handed on all the same.
+    """
+
+    __slots__ = (
+        "base", "container", "device_rules", "frozen", "managed", "manager", "name", "path", "properties", "required",
+        "resources", "settings", "slice", "spare", "top", "unit", "user_manager",
+    )  # fmt: skip
+
+    def __init__(self, manager: str, context: Context) -> None:
+        self.manager = manager
+        self.settings: list[Setting] = []
+        self.frozen = False
+        self.device_rules = b""
+        self.resources: dict[str, Any] = context.linux.get("resources") or {}
+        self.base = ""
+        self.top = ""
+        self.path = ""
+        self.name = f"rootless-{context.options.container}"[:_LONGEST_NAME]
+        self.managed = False
+        self.slice = ""
+        self.unit = ""
+        self.user_manager = ""
+        self.properties: list[Property] = []
+        self.container = context.options.container
+        self.required = context.options.require_limits
+        self.spare: frozenset[str] = frozenset()
+
+    @property
+    def controllers(self) -> set[str]:
+        """The controllers that the settings need."""
+        return {setting.controller for setting in self.settings} - {""}
+
+    def as_data(self) -> dict[str, object]:
+        """Return it as JSON data."""
+        names = ("manager", "path", "base", "slice", "unit")
+        data: dict[str, object] = {name: getattr(self, name) for name in names if getattr(self, name)}
+        data["settings"] = [{"file": each.file, "value": each.value, "where": each.where} for each in self.settings]
+        if self.frozen:
+            data["frozen"] = True
+        if self.device_rules:
+            data["deviceRules"] = self.device_rules.hex()
+        return data
+
+    def __str__(self) -> str:
+        """Return what happens, in words."""
+        if self.manager == SYSTEMD:
+            told = f"let systemd make {self.unit}" + (f" in {self.slice}" if self.slice else "")
+        else:
+            told = f"make the cgroup {self.path or f'{self.base}/{self.name}.…'}"
+        written = ", ".join(f"{setting.file} = {setting.value}" for setting in self.settings)
+        told += f" with {written}" if written else ""
+        told += ", let it stand still when it is made" if self.frozen else ""
+        return told + (
+            f", and have the kernel ask a program about devices [{DEVICES_PLACE}]" if self.device_rules else ""
+        )
+
+
+class Unenforced:
+    """Limits that are not enforced: their names, and why."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, str], list[str]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._names)
+
+    def add(self, name: str, reason: str, fix: str = "") -> None:
+        """Note one, by its place in config.json or the name of its flag."""
+        names = self._names.setdefault((reason, fix), [])
+        short = name.removeprefix(f"{PLACE}.")
+        if short not in names:
+            names.append(short)
+
+    def line(self) -> tuple[str, str]:
+        """Return one line that names each of them with its reason, and the fix."""
+        told = "; ".join(f"{', '.join(names)}: {reason}" for (reason, _), names in self._names.items())
+        fixes = list(dict.fromkeys(fix for _, fix in self._names if fix))
+        return f"limits that are not enforced: {told}", "; ".join(fixes)
+
+    def error(self, where: str = PLACE) -> RootlessError:
+        """Return what --require-limits makes of it."""
+        text, fix = self.line()
+        what, _, cause = text.partition(": ")
+        return RootlessError(what, cause=cause, where=where, fix=fix or "leave out --require-limits", code="RL-LIMITS")
+
+
+def decide(context: Context) -> Cgroup | None:
+    """Return the cgroup that is to be made, and note what there will not be.
+
+    Raises:
+        RootlessError: a limit makes no sense, or has to be enforced and cannot be.
+    """
+    resources = context.linux.get("resources") or {}
+    manager, reason, fix = _manager(context, resources)
+    unenforced = Unenforced()
+    made = None
+    if manager:
+        made = Cgroup(manager, context)
+        made.settings = _settings(resources)
+        made.frozen = any(_is_freeze(each) for each in made.settings)
+        made.settings = [each for each in made.settings if not _is_freeze(each)]
+        if manager == SYSTEMD:
+            _choose_unit(context, made)
+        else:
+            _choose_directory(context, made)
+            _leave_out_what_is_not_there(context, made, unenforced)
+    else:
+        _miss_all(context, resources, unenforced, (reason, fix))
+    if resources.get(_DEVICE_RULES) and not _rule_devices(context, resources[_DEVICE_RULES], made):
+        unenforced.add(DEVICES_PLACE, reason, fix)
+    for name in _without_counterpart(resources):
+        unenforced.add(name, "cgroup v2 has nothing of the kind", "leave it out")
+    if made:
+        context.in_own_cgroup = owner(context)
+    elif context.linux.get("cgroupsPath"):
+        text = f"the container stays in its caller's cgroup: {reason}"
+        if unenforced:
+            context.adapted("linux.cgroupsPath", text)  # the warning about limits says why
+        else:
+            context.warn_ignored("linux.cgroupsPath", text, fix)
+    if unenforced and context.options.require_limits:
+        raise unenforced.error()
+    if unenforced:
+        context.warn_ignored(PLACE, *unenforced.line())
+    return made
+
+
+def _manager(context: Context, resources: dict[str, Any]) -> tuple[str, str, str]:
+    """Return who makes the cgroup; or nothing, the reason, and what can be done about it."""
+    options, facts = context.options, context.facts
+    there = facts.cgroups
+    delegated = CGROUPFS if there and there.base else ""
+    if options.cgroup_manager == DISABLED:
+        return "", "--cgroup-manager disabled", ""
+    asks_systemd = options.systemd_cgroup or options.cgroup_manager == SYSTEMD or _unit_of(context) is not None
+    needed = set()
+    if not (delegated and context.linux.get("cgroupsPath")):
+        needed = {setting.controller for setting in _sensible(resources)} - {""}
+    if options.cgroup_manager == CGROUPFS:
+        asks_systemd, needed = False, set()
+    if (asks_systemd or (needed and not _holds(context, needed))) and facts.user_manager:
+        return SYSTEMD, "", ""
+    if asks_systemd and delegated:
+        context.adapted("linux.cgroupsPath", "there is no systemd user manager: the cgroup is made without it")
+    if delegated or not (resources or context.linux.get("cgroupsPath")):
+        return delegated, "", ""
+    return "", *_why_none(context, asks_systemd=asks_systemd)
+
+
+def _why_none(context: Context, *, asks_systemd: bool) -> tuple[str, str]:
+    """Return why nobody can make a cgroup, and what can be done about it."""
+    facts = context.facts
+    there = facts.cgroups
+    if not there:
+        return _NOTHING_DELEGATED, ""
+    reason, fix = there.obstacle, there.fix
+    if not facts.user_manager and (asks_systemd or (there.systemd and not fix)):
+        reason += f", and there is no systemd manager of user {facts.uid} to make another"
+    if fix:
+        return reason, fix
+    if not there.systemd:
+        return reason, "have root delegate one to you: cgroups(7), Cgroup delegation"
+    if facts.user_manager:
+        return reason, "leave out --cgroup-manager cgroupfs"
+    return reason, "log in through PAM (machinectl shell, ssh), or have root run: loginctl enable-linger"
+
+
+def _settings(resources: dict[str, Any]) -> list[Setting]:
+    if not resources:
+        return []
+    from rootless.plan.cgroup import limits
+
+    return limits.settings(resources)
+
+
+def _without_counterpart(resources: dict[str, Any]) -> Iterable[str]:
+    if not resources:
+        return ()
+    from rootless.plan.cgroup import limits
+
+    return limits.without_counterpart(resources)
+
+
+def _sensible(resources: dict[str, Any]) -> Sequence[Setting]:
+    try:
+        return _settings(resources)
+    except RootlessError:
+        return ()  # whoever writes them says what is wrong
+
+
+def _holds(context: Context, controllers: set[str]) -> bool:
+    """Whether these controllers can be had in the caller's own cgroup, by what is known of it."""
+    there = context.facts.cgroups
+    if not there or not there.base:
+        return False
+    lacking = controllers - (there.enabled if there.managed else there.controllers)
+    return all(there.why_nowhere(controller) for controller in lacking)
+
+
+def _unit_of(context: Context) -> tuple[str, str, str] | None:
+    """Return slice, prefix and name of a cgroupsPath that names a unit of systemd."""
+    path = context.linux.get("cgroupsPath") or ""
+    parts = path.split(":")
+    if path.startswith("/") or len(parts) != _UNIT_PARTS:
+        return None
+    return parts[0], parts[1], parts[2]
+
+
+def _choose_unit(context: Context, made: Cgroup) -> None:
+    from rootless.plan.cgroup import unit_properties
+
+    path = context.linux.get("cgroupsPath") or ""
+    unit = _unit_of(context)
+    options = context.options
+    if path and unit is None and (options.systemd_cgroup or options.cgroup_manager == SYSTEMD):
+        raise RootlessError(
+            f"cannot let systemd make the cgroup {path}",
+            cause='expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups',
+            where="linux.cgroupsPath",
+            fix="write slice:prefix:name, or leave out --systemd-cgroup",
+            code="RL-CGROUP",
+        )
+    made.user_manager = context.facts.user_manager
+    in_slice, prefix, name = unit or ("", "rootless", context.options.container)
+    made.slice, made.unit = unit_properties.slice_name(in_slice), unit_properties.scope_name(prefix, name)
+    if path and unit is None:
+        context.adapted("linux.cgroupsPath", f"it is not delegated to you: systemd makes {made.unit} instead")
+    made.properties = unit_properties.of_annotations(context.config.get("annotations") or {})
+
+
+def _choose_directory(context: Context, made: Cgroup) -> None:
+    there = context.facts.cgroups
+    if not there:
+        return
+    path = context.linux.get("cgroupsPath") or ""
+    made.base, made.top = there.base, there.top
+    # whoever says where is to be obeyed: such a unit may have been left to its processes, which only systemd knows
+    made.managed = there.managed and not path and context.options.cgroup_manager != CGROUPFS
+    if not there.managed or context.options.cgroup_manager == CGROUPFS:
+        # what the container does not need now, `update` may want, or the container itself for what it divides
+        made.spare = there.controllers if path else there.controllers - there.enabled
+    unit = _unit_of(context)
+    if unit:
+        path = "-".join(unit[1:]) + ".scope"
+    if not path:
+        return
+    inside = normal("/" + path.lstrip("/"))
+    absolute = there.mount + inside
+    if path.startswith("/") and f"{absolute}/".startswith(f"{there.reach}/") and absolute != there.reach:
+        made.path = absolute
+        if not absolute.startswith(f"{there.base}/"):
+            made.base, made.top, made.managed = there.reach, there.reach, True
+    elif inside != "/":
+        made.path = there.base + inside
+        if path.startswith("/"):
+            context.adapted("linux.cgroupsPath", f"it is taken as below your own cgroup: {there.path(made.path)}")
+    else:
+        context.warn_ignored("linux.cgroupsPath", f"{path} is no cgroup of a container: it gets one below your own")
+
+
+def _leave_out_what_is_not_there(context: Context, made: Cgroup, unenforced: Unenforced) -> None:
+    there = context.facts.cgroups
+    if not there or made.base != there.base:
+        return  # what the other places have, is seen when it is made
+    for setting in list(made.settings):
+        controller = setting.controller
+        if not controller or controller in there.controllers:
+            continue
+        made.settings.remove(setting)
+        if is_unlimited(setting):
+            continue
+        reason, fix = there.why_missing(controller)
+        check_unified(setting, reason, fix)
+        unenforced.add(setting.where, reason, fix)
+
+
+def _miss_all(context: Context, resources: dict[str, Any], unenforced: Unenforced, why: tuple[str, str]) -> None:
+    """Note every limit that is asked for: `why` there is no cgroup, unless none on this host could have it."""
+    there = context.facts.cgroups if context.options.cgroup_manager != DISABLED else None
+    nowhere: dict[str, tuple[str, str] | None] = {}
+    for name, controller in _asked(resources):
+        if there and controller and controller not in nowhere:
+            nowhere[controller] = there.why_nowhere(controller)
+        unenforced.add(name, *(nowhere.get(controller) or why))
+
+
+def check_unified(setting: Setting, reason: str, fix: str) -> None:
+    """Refuse a setting of `unified` that cannot be written: "MUST generate an error", config-linux.md."""
+    if setting.where.startswith(_UNIFIED):
+        raise RootlessError(
+            f"cannot write {setting.file}", cause=reason, where=setting.where, fix=fix or "remove it", code="RL-CGROUP"
+        )
+
+
+def is_unlimited(setting: Setting) -> bool:
+    """Whether a setting only says what is so without it."""
+    return setting.value == "max" or setting.value.startswith("max ")
+
+
+def _is_freeze(setting: Setting) -> bool:
+    """Whether a setting lets processes stand still: one that has not been made ready yet would never be."""
+    return setting.file == "cgroup.freeze" and setting.value == "1"
+
+
+def _asked(resources: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the names of the limits in linux.resources, each with the controller that it takes."""
+    try:
+        return [(each.where, each.controller) for each in _settings(resources) if not is_unlimited(each)]
+    except RootlessError:
+        # for another kind of cgroup, perhaps: named as they are
+        names = []
+        for section, asked in resources.items():
+            if section not in _SECTIONS or not asked:
+                continue
+            pairs = asked.items() if isinstance(asked, dict) else ((f"[{index}]", True) for index in range(len(asked)))
+            names += [
+                (section + (name if name.startswith("[") else f".{name}"), "")
+                for name, value in pairs
+                if value not in (None, 0, -1, "", [], {})
+            ]
+        return names
+
+
+def _rule_devices(context: Context, rules: list[dict[str, Any]], made: Cgroup | None) -> bool:
+    """Have rules for devices enforced, which is for root of the host; return whether all is done and said."""
+    if not context.facts.may(_CAP_SYS_ADMIN):
+        context.adapted(
+            DEVICES_PLACE,
+            "rules for devices are not enforced, which only root of the host can do: the container can use the devices "
+            "that it is given, with the caller's rights, and make none",
+        )
+        return True
+    if made:
+        from rootless.plan.cgroup import device_filter
+
+        made.device_rules = device_filter.program(rules)
+        if made.device_rules:
+            context.adapted(
+                DEVICES_PLACE,
+                "whatever they say, the default devices can be used and nodes be made, as with runc and crun",
+            )
+    return bool(made)
+
+
+def owner(context: Context) -> list[Op]:
+    """Return the operation that gives the container its cgroup, config-linux.md "Cgroup ownership"."""
+    mounts = context.config.get("mounts") or ()
+    writable = any(
+        mount.get("source") == "cgroup"
+        and normal("/" + mount["destination"].lstrip("/")) == "/sys/fs/cgroup"
+        and "ro" not in (mount.get("options") or ())
+        for mount in mounts
+    )
+    there = context.facts.cgroups
+    maps = context.maps.uids if context.maps else ()
+    is_caller = any(
+        first <= context.uid < first + count and outside + context.uid - first == context.facts.uid
+        for first, outside, count in maps
+    )
+    if not there or not writable or is_caller or "cgroup" not in context.created:
+        return []
+    return [Op(ops.CGROUP_OWNER, context.uid, there.mount, where="linux.cgroupsPath", on_error=ops.ELSE)]

@@ -1,0 +1,1 @@
+"""The network: mode, helpers, ports, names."""

@@ -1,0 +1,1 @@
+"""The program: IDs, capabilities, limits, filters, hooks."""

@@ -1,0 +1,335 @@
+"""The program: config.md "Process", config-linux.md "Linux Process"; capabilities(7), credentials(7)."""
+
+from __future__ import annotations
+
+from rootless.errors import RootlessError, place
+from rootless.plan import ops
+from rootless.plan.idmaps import id_number
+from rootless.plan.ops import Op
+from rootless.plan.process import seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.plan.context import Context
+    from rootless.plan.process.seccomp import SeccompFilter
+
+CAPABILITIES = (
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHECKPOINT_RESTORE",
+)  # fmt: skip
+"""Names without CAP_, in the order of their numbers."""
+
+RLIMITS = (
+    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
+    "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+)  # fmt: skip
+"""Names without RLIMIT_, in the order of their numbers on every architecture that a wheel is made for."""
+
+_UNLIMITED = -1
+_CAP_SYS_ADMIN = 21
+_CAP_SYS_RESOURCE = 24
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_SYSCTL_OWNERS = (
+    # below /proc/sys, and the namespace that has a setting of its own
+    ("net/", "network"),
+    ("kernel/msg", "ipc"),
+    ("kernel/sem", "ipc"),
+    ("kernel/shm", "ipc"),
+    ("kernel/auto_msgmni", "ipc"),
+    ("fs/mqueue/", "ipc"),
+    ("kernel/domainname", "uts"),
+    ("kernel/hostname", "uts"),
+    ("user/", "user"),
+)
+_NAMES = {"kernel/hostname": ops.HOSTNAME, "kernel/domainname": ops.DOMAINNAME}
+"""Settings that have a system call of their own."""
+
+
+def choose_user(context: Context) -> None:
+    """Decide who the program is, and refuse ids that the container does not have."""
+    facts = context.facts
+    if context.options.userns == "keep-id" and context.uid == 0:
+        context.uid, context.gid = facts.uid, facts.gid
+        context.adapted("process.user", f"the program runs as {facts.uid}:{facts.gid}, as you: --userns keep-id")
+    for key, number, known in (("uid", context.uid, context.has_uid), ("gid", context.gid, context.has_gid)):
+        if known(number):
+            continue
+        lines = (context.uid_map if key == "uid" else context.gid_map) if context.gains_capabilities else ()
+        mapped = ", ".join(f"{inside} to {inside + count - 1}" for inside, _, count in lines)
+        raise RootlessError(
+            f"cannot run as {key} {number}",
+            cause=f"the container has no such id; it has {mapped or 'those of the caller'}",
+            where=f"process.user.{key}",
+            fix="choose one of these, or "
+            + (
+                "make the container with more"
+                if context.running
+                else f"have the administrator give {facts.user} more with usermod --add-sub{key}s"
+            ),
+            code="RL-IDMAP-UNMAPPED",
+        )
+
+
+def oom_score(context: Context) -> list[Op]:
+    """Return the operation for process.oomScoreAdj.
+
+    Lowering it needs CAP_SYS_RESOURCE over the host, but for what somebody with that has raised before, proc(5).
+    """
+    wanted = context.process.get("oomScoreAdj")
+    facts = context.facts
+    if wanted is None:
+        return []
+    only_tried = wanted < facts.oom_score_adj and not facts.may(_CAP_SYS_RESOURCE)
+    on_error = ops.ELSE if only_tried else ops.FAIL
+    return [Op(ops.PROC_WRITE, "self/oom_score_adj", str(wanted), where="process.oomScoreAdj", on_error=on_error)]
+
+
+def sysctls(context: Context) -> list[Op]:
+    """Return the operations for linux.sysctl; a setting that the container shares with the host is refused."""
+    return [_sysctl(context, name, value) for name, value in (context.linux.get("sysctl") or {}).items()]
+
+
+def _sysctl(context: Context, name: str, value: str) -> Op:
+    where = place("linux", "sysctl", name)
+    # sysctl(8): whichever of . and / comes first separates, the other is part of a name
+    path = name.replace(".", "/") if "." in name.partition("/")[0] else name
+    owner = next((namespace for prefix, namespace in _SYSCTL_OWNERS if path.startswith(prefix)), "")
+    cause = fix = ""
+    code = "RL-SYSCTL-SHARED"
+    if not all(part.strip(".") for part in path.split("/")):
+        code = "RL-CONFIG"
+        cause, fix = "this is not the name of a setting", "write one such as net.ipv4.ip_forward"
+    elif not owner:
+        cause, fix = "it is one setting for the whole host", "remove it, or ask the administrator to set it"
+    elif owner not in context.created and owner not in context.joined:
+        cause = f"the container shares the host's {owner} namespace"
+        fix = f'add {{"type": "{owner}"}} to linux.namespaces'
+    if cause:
+        raise RootlessError(f"cannot set {name}", cause=cause, where=where, fix=fix, code=code)
+    if path in _NAMES:
+        # whatever is mounted over /proc/sys or is read-only there
+        return Op(_NAMES[path], value.partition("\n")[0], where=where)
+    if path == "net/ipv4/ping_group_range":
+        value = _existing_groups(context, value, where)
+    return Op(ops.PROC_WRITE, f"sys/{path}", value, where=where)
+
+
+def _existing_groups(context: Context, value: str, where: str) -> str:
+    """Return a range of groups whose ends exist in the container: the kernel refuses others."""
+    low, high = (id_number(text) for text in " ".join(value.split()).partition(" ")[::2])
+    if min(low, high) < 0 or (context.has_gid(low) and context.has_gid(high)):
+        return value
+    parts = [(max(low, first), min(high, first + count - 1)) for first, _, count in context.gid_map]
+    parts = [part for part in parts if part[0] <= part[1]]
+    if not parts:
+        return value
+    existing = f"{min(first for first, _ in parts)} {max(last for _, last in parts)}"
+    context.adapted(where, f"{existing} is written: the container has no other groups")
+    return existing
+
+
+def identity(context: Context) -> list[Op]:
+    """Return the operations that make the process what the program will be: ids, capabilities, its directory."""
+    process = context.process
+    effective, permitted, inheritable, bounding, ambient = _capability_sets(context)
+    if _needs_rights_for_seccomp(context):
+        # Loading a filter without no_new_privs needs CAP_SYS_ADMIN, seccomp(2). It may stay until execve, which
+        # computes the sets anew from the bounding, inheritable and ambient ones (capabilities(7)); so the filter can
+        # come last, and need not allow what comes before it.
+        effective |= 1 << _CAP_SYS_ADMIN
+        permitted |= 1 << _CAP_SYS_ADMIN
+    umask = (process.get("user") or {}).get("umask")
+    # what only the container's root may enter will do (/root, for another user), and so will what root may not enter
+    # and the program's user may (a volume on NFS), as runc has it
+    enter, enter_later = (Op(ops.CHDIR, early, process["cwd"], where="process.cwd") for early in (1, 0))
+    return [
+        *_rare(context),
+        Op(ops.STDIO_OWNER, context.uid, where="process.user"),
+        enter,
+        Op(ops.BOUNDING, bounding, where="process.capabilities.bounding"),
+        *_groups(context),
+        Op(ops.IDS, context.uid, context.gid, where="process.user"),
+        Op(ops.CAPABILITIES, effective, permitted, inheritable, where="process.capabilities"),
+        Op(ops.AMBIENT, ambient, where="process.capabilities.ambient"),
+        Op(ops.UMASK, 0o022 if umask is None else umask, where="process.user.umask"),
+        enter_later,
+    ]
+
+
+def _rare(context: Context) -> list[Op]:
+    """Return the operations for what few bundles ask for, and most of which needs the caller's rights."""
+    plan: list[Op] = []
+    process, linux = context.process, context.linux
+    if process.get("apparmorProfile") or process.get("selinuxLabel"):
+        from rootless.plan.process import labels
+
+        plan += labels.of_program(context)
+    if process.get("scheduler") or process.get("ioPriority") or linux.get("memoryPolicy") or linux.get("personality"):
+        from rootless.plan.process import scheduling
+
+        plan += scheduling.operations(context)
+    return plan
+
+
+def find(context: Context) -> list[Op]:
+    """Return the operations that look for the program as its user will, so that create can say that it is missing."""
+    environment = _environment(context)
+    program = context.process["args"][0]
+    candidates = [program]
+    if "/" not in program:
+        path = environment.get("PATH", f"PATH={_DEFAULT_PATH}").partition("=")[2]
+        directories = [directory for directory in path.split(":") if directory.startswith("/")]
+        candidates = [f"{directory}/{program}" for directory in directories] if program else []
+    if not candidates:
+        raise RootlessError(
+            f'exec: "{program}"',
+            cause="executable file not found in $PATH",
+            where="process.args[0]",
+            fix="name a program, and an absolute directory in PATH of process.env",
+            code="RL-EXEC-NOT-FOUND",
+        )
+    plan = [Op(ops.COMMAND, candidates, program, where="process.args[0]")]
+    if "HOME" not in environment:
+        plan.insert(0, Op(ops.HOME, context.uid, where="process.env"))
+    return plan
+
+
+def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter | None]:
+    """Return what happens after the start: limits, seccomp, the program; the filter, compiled elsewhere."""
+    process = context.process
+    plan = list(limits)
+    if process.get("noNewPrivileges"):
+        plan.append(Op(ops.NO_NEW_PRIVS, where="process.noNewPrivileges"))
+    wanted = None
+    if context.linux.get("seccomp"):
+        annotations = context.config.get("annotations") or {}
+        receiver = annotations.get(seccomp.RECEIVER) or context.options.seccomp_receiver
+        wanted = seccomp.filter_of(context.linux["seccomp"], context.facts.machine, receiver)
+        wanted.knows_all = seccomp.KNOWS_ALL in annotations
+        if wanted.listener:
+            plan.insert(0, Op(ops.LISTENER, where="linux.seccomp.listenerPath"))
+        plan.append(Op(ops.SECCOMP, wanted.flags, b"", where="linux.seccomp"))
+    plan.append(Op(ops.EXEC, process["args"], list(_environment(context).values()), where="process.args"))
+    return plan, wanted
+
+
+def _environment(context: Context) -> dict[str, str]:
+    """Return the program's environment, the entries by their names: of several the last one counts, as with runc.
+
+    Programs disagree on which of several they take: getenv(3) finds the first, a shell passes on the last. An empty
+    HOME is none.
+    """
+    entries = (*(context.process.get("env") or ()), *context.options.environment)
+    named = {entry.partition("=")[0]: entry for entry in entries}
+    if named.get("HOME") in ("HOME", "HOME="):
+        del named["HOME"]
+    return named
+
+
+def _needs_rights_for_seccomp(context: Context) -> bool:
+    return bool(context.linux.get("seccomp")) and not context.process.get("noNewPrivileges")
+
+
+def _groups(context: Context) -> list[Op]:
+    wanted = (context.process.get("user") or {}).get("additionalGids") or ()
+    where = "process.user.additionalGids"
+    if (context.config.get("annotations") or {}).get("run.oci.keep_original_groups", "0") != "0":
+        return []
+    if context.setgroups_denied:
+        if any(gid != context.gid for gid in wanted):
+            context.warn_ignored(
+                where, "the caller's groups are kept: this user namespace may not set others (setgroups is denied)"
+            )
+        return []
+    mapped = [gid for gid in wanted if context.has_gid(gid)]
+    if len(mapped) < len(wanted):
+        missing = ", ".join(str(gid) for gid in wanted if gid not in mapped)
+        context.warn_ignored(where, f"left out: the container has no group id {missing}")
+    # whether setgroups(2) is denied in a user namespace that is joined, only trying can tell
+    on_error = ops.ELSE if "user" in context.joined else ops.FAIL
+    return [Op(ops.GROUPS, ",".join(str(gid) for gid in mapped), where=where, on_error=on_error)]
+
+
+def _capability_sets(context: Context) -> tuple[int, int, int, int, int]:
+    """Return effective, permitted, inheritable, bounding, ambient as masks, without what cannot be had here."""
+    wanted = context.process.get("capabilities") or {}
+    facts = context.facts
+    available = (1 << facts.last_capability + 1) - 1
+    if not context.gains_capabilities:
+        available &= facts.bounding
+    sets = []
+    for name in ("effective", "permitted", "inheritable", "bounding", "ambient"):
+        mask = 0
+        for index, capability in enumerate(wanted.get(name) or ()):
+            where = f"process.capabilities.{name}[{index}]"
+            number = _capability_number(capability)
+            if number < 0:
+                context.warn_ignored(where, f"{capability} is no capability that is known here")
+            elif not available >> number & 1:
+                context.warn_ignored(where, f"{capability} cannot be had: the caller or the kernel does not have it")
+            else:
+                mask |= 1 << number
+        sets.append(mask)
+    effective, permitted, inheritable, bounding, ambient = sets
+    # what cannot be granted is a warning and no failure (config.md); the kernel would refuse all of a set for it
+    effective = _granted(context, "effective", effective, permitted, "permitted")
+    inheritable = _granted(context, "inheritable", inheritable, bounding, "bounding")
+    ambient = _granted(context, "ambient", ambient, permitted & inheritable, "permitted and inheritable")
+    return effective, permitted, inheritable, bounding, ambient
+
+
+def _granted(context: Context, name: str, mask: int, most: int, sets: str) -> int:
+    """Return what of a set is in the sets that it must be in (capset(2); capabilities(7), "Ambient")."""
+    if mask & ~most:
+        # root gets what its bounding set has at execve, whatever is ambient
+        note = context.adapted if name == "ambient" and context.uid == 0 else context.warn_ignored
+        names = " ".join("CAP_" + word for number, word in enumerate(CAPABILITIES) if mask & ~most & 1 << number)
+        note(f"process.capabilities.{name}", f"{names} cannot be {name}: only what is {sets} too can")
+    return mask & most
+
+
+def _capability_number(name: str) -> int:
+    bare = name.upper().removeprefix("CAP_")
+    return CAPABILITIES.index(bare) if bare in CAPABILITIES else -1
+
+
+def rlimits(context: Context) -> tuple[list[Op], list[Op]]:
+    """Return the hard limits to raise, which only works with rights over the host, and what is set at the end.
+
+    A low RLIMIT_NOFILE or RLIMIT_FSIZE that came earlier would hit the set-up instead of the program.
+    """
+    facts = context.facts
+    raised: list[Op] = []
+    set_later: list[Op] = []
+    for index, limit in enumerate(context.process.get("rlimits") or ()):
+        where = f"process.rlimits[{index}]"
+        number = RLIMITS.index(limit["type"].removeprefix("RLIMIT_"))
+        soft, hard = _signed(limit["soft"]), _signed(limit["hard"])
+        ceiling = facts.hard_limits.get(number, _UNLIMITED)
+        if _above(hard, ceiling) and not facts.may(_CAP_SYS_RESOURCE):
+            context.warn_ignored(
+                where,
+                f"{limit['type']} is {ceiling}, the caller's own hard limit: only root may raise it to {limit['hard']}",
+            )
+            hard = ceiling
+            soft = ceiling if _above(soft, ceiling) else soft
+        is_raised = _above(hard, ceiling)
+        if is_raised:
+            raised.append(Op(ops.RLIMIT, number, hard, hard, where=where))
+        if soft != hard or not is_raised:
+            set_later.append(Op(ops.RLIMIT, number, soft, hard, where=where))
+    return raised, set_later
+
+
+def _signed(limit: int) -> int:
+    """Return a 64-bit limit as the signed number that goes into a Plan; RLIM_INFINITY is -1."""
+    return limit - (1 << 64) if limit >> 63 else limit
+
+
+def _above(limit: int, ceiling: int) -> bool:
+    return ceiling != _UNLIMITED and (limit == _UNLIMITED or limit > ceiling)

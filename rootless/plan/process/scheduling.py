@@ -1,0 +1,191 @@
+"""How the program is scheduled and where its memory comes from: config.md "Linux Process".
+
+Also config-linux.md "Memory policy" and "Personality"; sched(7), ioprio_set(2), set_mempolicy(2), personality(2). Few
+bundles ask for any of it: this module is imported for those that do.
+"""
+
+from __future__ import annotations
+
+from _struct import Struct
+
+from rootless.errors import RootlessError
+from rootless.plan import ops
+from rootless.plan.ops import Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.plan.context import Context
+
+POLICIES = (
+    "SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE",
+)  # fmt: skip
+"""In the order of their numbers, sched(7); Linux has never had SCHED_ISO."""
+
+_NICE = ("SCHED_OTHER", "SCHED_BATCH")
+_REALTIME = ("SCHED_FIFO", "SCHED_RR")
+_DEADLINE = "SCHED_DEADLINE"
+
+_SCHEDULER_FLAGS = {
+    "SCHED_FLAG_RESET_ON_FORK": 0x01,
+    "SCHED_FLAG_RECLAIM": 0x02,
+    "SCHED_FLAG_DL_OVERRUN": 0x04,
+    "SCHED_FLAG_KEEP_POLICY": 0x08,
+    "SCHED_FLAG_KEEP_PARAMS": 0x10,
+    "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
+}
+
+_SCHED_ATTR = Struct("=IIQiIQQQII")
+"""struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period, util_min, util_max."""
+
+_IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+_IO_CLASS_SHIFT = 13
+
+_DOMAINS = {"LINUX": 0, "LINUX32": 8}
+
+_MEMORY_MODES = {
+    # its number, and whether it wants nodes; None: both make sense
+    "MPOL_DEFAULT": (0, False),
+    "MPOL_PREFERRED": (1, None),
+    "MPOL_BIND": (2, True),
+    "MPOL_INTERLEAVE": (3, True),
+    "MPOL_LOCAL": (4, False),
+    "MPOL_PREFERRED_MANY": (5, True),
+    "MPOL_WEIGHTED_INTERLEAVE": (6, True),
+}
+_MEMORY_FLAGS = {"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15}
+_MOST_NODES = 1024
+"""More than any kernel is built for."""
+_MASK_WORD = 8
+"""Bytes: node masks are made of longs, and every architecture that a wheel is made for has this size."""
+
+_CAP_SYS_NICE = 23
+
+
+def operations(context: Context) -> list[Op]:
+    """Return the operations, for a process that still has all the rights that its caller gave it."""
+    process, linux = context.process, context.linux
+    plan: list[Op] = []
+    if process.get("scheduler"):
+        plan.append(_scheduler(context, process["scheduler"]))
+    if process.get("ioPriority"):
+        plan.append(_io_priority(process["ioPriority"]))
+    if linux.get("memoryPolicy"):
+        plan.append(_memory_policy(linux["memoryPolicy"]))
+    if linux.get("personality"):
+        plan.append(_personality(linux["personality"]))
+    return plan
+
+
+def _scheduler(context: Context, wanted: dict[str, Any]) -> Op:
+    where = "process.scheduler"
+    policy: str = wanted["policy"]
+    nice, priority = wanted.get("nice") or 0, wanted.get("priority") or 0
+    budget = tuple([wanted.get(name) or 0 for name in ("runtime", "deadline", "period")])
+    if policy == "SCHED_ISO":
+        raise RootlessError(
+            "cannot schedule by SCHED_ISO",
+            cause="Linux reserves the name and has no such policy",
+            where=f"{where}.policy",
+            fix="choose SCHED_RR, or SCHED_OTHER with a negative nice",
+            code="RL-SCHEDULER",
+        )
+    # The kernel takes these without a word and does nothing about them.
+    if nice and policy not in _NICE:
+        context.warn_ignored(f"{where}.nice", f"nice has no effect under {policy}")
+    if any(budget[1:]) and policy != _DEADLINE:
+        context.warn_ignored(where, f"deadline and period have no effect under {policy}")
+    if (
+        policy in _NICE
+        and wanted.get("nice") is None
+        and context.facts.nice > 0
+        and not context.facts.may(_CAP_SYS_NICE)
+    ):
+        nice = context.facts.nice
+        context.adapted(f"{where}.nice", f"nice stays at {nice}, the caller's own: only root may lower it to 0")
+    flags = sum(_SCHEDULER_FLAGS[flag] for flag in set(wanted.get("flags") or ()))
+    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, POLICIES.index(policy), flags, nice, priority, *budget, 0, 0)
+    told = [policy]
+    told += [f"nice {nice}"] if policy in _NICE else []
+    told += [f"priority {priority}"] if priority or policy in _REALTIME else []
+    told += [f"{name} {value}" for name, value in zip(("runtime", "deadline", "period"), budget, strict=True) if value]
+    told += wanted.get("flags") or ()
+    return Op(ops.SCHEDULER, ", ".join(told), attributes, where=where)
+
+
+def _io_priority(wanted: dict[str, Any]) -> Op:
+    name: str = wanted["class"]
+    level = wanted.get("priority") or 0
+    value = _IO_CLASSES[name] << _IO_CLASS_SHIFT | level
+    told = name if name == "IOPRIO_CLASS_IDLE" else f"{name}, level {level}"
+    return Op(ops.IO_PRIORITY, value, told, where="process.ioPriority")
+
+
+def _personality(wanted: dict[str, Any]) -> Op:
+    if wanted.get("flags"):
+        raise RootlessError(
+            f"cannot set the personality flag {wanted['flags'][0]}",
+            cause="the specification has no flags yet",
+            where="linux.personality.flags[0]",
+            fix="leave flags out",
+            code="RL-CONFIG",
+        )
+    return Op(ops.PERSONALITY, _DOMAINS[wanted["domain"]], wanted["domain"], where="linux.personality")
+
+
+def _memory_policy(wanted: dict[str, Any]) -> Op:
+    where = "linux.memoryPolicy"
+    mode: str = wanted["mode"]
+    number, wants_nodes = _MEMORY_MODES[mode]
+    text: str = wanted.get("nodes") or ""
+    nodes = _nodes(text)
+    if wants_nodes is not None and wants_nodes != bool(nodes):
+        raise RootlessError(
+            f"invalid memory policy: {mode}",
+            cause="it needs nodes" if wants_nodes else "it takes no nodes",
+            where=f"{where}.nodes",
+            fix='write nodes such as "0-1"' if wants_nodes else "leave nodes out",
+            code="RL-CONFIG",
+        )
+    for flag in wanted.get("flags") or ():
+        number |= _MEMORY_FLAGS[flag]
+    told = ", ".join([mode, *([f"nodes {text}"] if nodes else []), *(wanted.get("flags") or ())])
+    return Op(ops.MEMORY_POLICY, number, told, _mask(nodes), where=where)
+
+
+def _mask(nodes: set[int]) -> bytes:
+    """Return a node mask as set_mempolicy(2) takes it: whole words, of which the kernel reads all bits but one."""
+    if not nodes:
+        return b""
+    size = (max(nodes) + 2 + 8 * _MASK_WORD - 1) // (8 * _MASK_WORD) * _MASK_WORD
+    return _words(sum(1 << node for node in nodes), size)
+
+
+def _words(bits: int, size: int) -> bytes:
+    words = [bits >> shift & (1 << 8 * _MASK_WORD) - 1 for shift in range(0, 8 * size, 8 * _MASK_WORD)]
+    return Struct(f"={len(words)}Q").pack(*words)
+
+
+def _nodes(text: str) -> set[int]:
+    """Return the numbers of a list such as ``0-3,7``."""
+    found: set[int] = set()
+    for part in text.split(",") if text.strip() else ():
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        low = _number(first)
+        high = _number(last) if dash else low
+        if not 0 <= low <= high < _MOST_NODES:
+            raise RootlessError(
+                f"invalid memory policy: nodes {text!r}",
+                cause=f"{part.strip()!r} is neither a number below {_MOST_NODES} nor a range of them",
+                where="linux.memoryPolicy.nodes",
+                fix="write numbers, ranges and commas, such as 0-3,7",
+                code="RL-CONFIG",
+            )
+        found.update(range(low, high + 1))
+    return found
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_NODES)) else -1

@@ -1,0 +1,76 @@
+"""Signals that are to end this process: what is half done is undone on the way out, and what is done stays."""
+
+from __future__ import annotations
+
+import posix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal
+
+_NUMBERS = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM)
+_received: list[int] = []
+
+
+class Interrupted(BaseException):
+    """The caller wants this process to end.
+
+    KeyboardInterrupt would not do: click takes it for its own.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def allow() -> None:
+    """Have signals raise Interrupted from now on, but for those that the caller ignores."""
+    for number in _NUMBERS:
+        if _signal.getsignal(number) != _signal.SIG_IGN:
+            _signal.signal(number, _interrupt)
+
+
+def fork() -> int:
+    """Fork while signals wait; the child has to unblock them.
+
+    posix.fork() calls functions that modules have registered, such as `logging`. What a signal raises in one of them is
+    printed as a traceback, and forgotten.
+    """
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _NUMBERS)
+    pid = -1
+    try:
+        pid = posix.fork()
+        return pid
+    finally:
+        if pid != 0:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+
+
+def disallow() -> None:
+    """Have signals do what they do to any program, as the last thing that a process does.
+
+    Raises:
+        Interrupted: one has just come. It is the only one that will.
+    """
+    for number in _NUMBERS:
+        if _signal.getsignal(number) is _interrupt:
+            _signal.signal(number, _signal.SIG_DFL)
+
+
+def commit() -> None:
+    """Say that the verb has done what it is to do: signals change nothing any more.
+
+    Raises:
+        Interrupted: one has just come, in time.
+    """
+    for number in _NUMBERS:
+        _signal.signal(number, _signal.SIG_IGN)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    """Interrupt once: a second signal does not disturb what the first one makes us clear away."""
+    if not _received:
+        _received.append(number)
+        raise Interrupted(number)
