@@ -29,6 +29,7 @@ from rootless.bundle.schema import (
     strings,
 )
 from rootless.errors import RootlessError, quoted
+from rootless.linux import RLIMITS as RLIMIT_NAMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,11 +164,7 @@ CAPABILITIES = record(
 RLIMITS = array(
     record(
         required={
-            "type": one_of(
-                "RLIMIT_AS RLIMIT_CORE RLIMIT_CPU RLIMIT_DATA RLIMIT_FSIZE RLIMIT_LOCKS RLIMIT_MEMLOCK "
-                "RLIMIT_MSGQUEUE RLIMIT_NICE RLIMIT_NOFILE RLIMIT_NPROC RLIMIT_RSS RLIMIT_RTPRIO RLIMIT_RTTIME "
-                "RLIMIT_SIGPENDING RLIMIT_STACK",
-            ),
+            "type": one_of(" ".join(sorted(f"RLIMIT_{name}" for name in RLIMIT_NAMES))),
             "soft": UINT64,
             "hard": UINT64,
         },

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rootless.container.create import plan_for
+from rootless.linux import CLONE_NEWUSER
 from rootless.plan import ops
 from rootless.plan.context import ADAPTED, UNSUPPORTED
-from rootless.plan.namespaces import FLAGS
 from rootless.plan.network.mode import AUTO
 from rootless.plan.op_text import details, sentence
 
@@ -153,7 +153,7 @@ def _comes_later(chapter: str, shown: str) -> bool:
 
 def _id_maps(plan: Plan) -> Iterator[str]:
     if not plan.maps:
-        joined = next((op for op in plan.ops if op.kind is ops.JOIN and op.number("namespace") == FLAGS["user"]), None)
+        joined = next((op for op in plan.ops if op.kind is ops.JOIN and op.number("namespace") == CLONE_NEWUSER), None)
         if joined:
             yield f"Ids: the container has the ids of the user namespace {joined.string('path')!s}."
         else:

@@ -10,8 +10,8 @@ from rootless.bundle.check import HOOK_KINDS
 from rootless.bundle.check_linux import MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES, SECCOMP_ARCHITECTURES
 from rootless.errors import RootlessError
 from rootless.host import facts
-from rootless.plan import namespaces
-from rootless.plan.process import identity, seccomp
+from rootless.linux import CAPABILITIES, CLONE_FLAGS
+from rootless.plan.process import seccomp
 from rootless.plan.rootfs import mount_options
 
 TYPE_CHECKING = False
@@ -50,8 +50,8 @@ def features(options: Options) -> dict[str, object]:
 def linux() -> dict[str, object]:
     """Return the part that is about Linux."""
     return {
-        "namespaces": sorted(namespaces.FLAGS),
-        "capabilities": [f"CAP_{name}" for name in identity.CAPABILITIES],
+        "namespaces": sorted(CLONE_FLAGS),
+        "capabilities": [f"CAP_{name}" for name in CAPABILITIES],
         "cgroup": dict(_CGROUP),
         "seccomp": _seccomp(),
         # where this host has none of it, asking for it is refused in words

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 
 from rootless.doctor import network_checks
 from rootless.doctor.problem import (
-    CLONE_NEWNS,
-    CLONE_NEWUSER,
     Problem,
     become_ordinary,
     errno_in_child,
@@ -30,6 +28,7 @@ from rootless.doctor.problem import (
 )
 from rootless.host import facts as host_facts
 from rootless.host import subids
+from rootless.linux import CAP_SETGID, CAP_SETUID, CLONE_NEWNS, CLONE_NEWUSER
 from rootless.plan.compile import KERNEL_FLOOR
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ def _id_programs() -> list[Problem]:
     if "NoNewPrivs:\t1" in read("/proc/self/status"):
         what = "the right to gain privileges from newuidmap and newgidmap (no_new_privs is set)"
         return [Problem(what, why, "start it outside of the sandbox, service or job that sets no_new_privs")]
-    pairs = zip(subids.programs(), (host_facts.CAP_SETUID, host_facts.CAP_SETGID), strict=True)
+    pairs = zip(subids.programs(), (CAP_SETUID, CAP_SETGID), strict=True)
     return [
         Problem(f"the power of {path} ({reason})", why, fix)
         for path, capability in pairs

@@ -8,9 +8,10 @@ import socket
 import tempfile
 from typing import TYPE_CHECKING
 
-from rootless.doctor.problem import CLONE_NEWNET, Problem, become_ordinary, errno_in_child, install, set_sysctl, sysctl
+from rootless.doctor.problem import Problem, become_ordinary, errno_in_child, install, set_sysctl, sysctl
 from rootless.errors import RootlessError
 from rootless.host import host_network
+from rootless.linux import CLONE_NEWNET
 from rootless.network.netns_holder import NetnsHolder
 from rootless.network.programs import Program
 from rootless.plan import ops

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 
 NOBODY = 65534
 
-CLONE_NEWNS = 0x00020000
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWNET = 0x40000000
-
 _PACKAGES = {
     "debian": ("apt-get install", {"newuidmap": "uidmap", "libseccomp": "libseccomp2"} | PACKAGES),
     "fedora": ("dnf install", {"newuidmap": "shadow-utils", "libseccomp": "libseccomp"} | PACKAGES),

@@ -7,6 +7,7 @@ import posix
 from rootless import paths
 from rootless.files import text_of
 from rootless.host import subids
+from rootless.linux import CAP_SYS_ADMIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     IdMap = tuple[int, int, int]
     """First id inside, first id outside, how many: a line of /proc/PID/uid_map."""
 
-CAP_SETGID = 6
-CAP_SETUID = 7
-CAP_SYS_ADMIN = 21
-CAP_SYS_RESOURCE = 24
 _TYPE, _BLOCK = 0o170000, 0o060000
 """Of st_mode, inode(7)."""
 _RESTRICTIONS = posix.ST_RDONLY | posix.ST_NOSUID | posix.ST_NODEV | posix.ST_NOEXEC
@@ -105,16 +102,20 @@ class Facts:
     @property
     def privileged(self) -> bool:
         """Whether the caller may make namespaces and mounts as it is: real root, or root of its user namespace."""
-        return bool(self.capabilities >> CAP_SYS_ADMIN & 1)
+        return self.has(CAP_SYS_ADMIN)
 
     @property
     def nested(self) -> bool:
         """Whether the caller is in a user namespace already (rootless podman, rootlesskit, unshare -Ur)."""
         return self.uid_map != (ALL_IDS,)
 
+    def has(self, capability: int) -> bool:
+        """Whether the caller has `capability` in its own user namespace."""
+        return bool(self.capabilities >> capability & 1)
+
     def may(self, capability: int) -> bool:
         """Whether the caller has `capability` over the whole host."""
-        return not self.nested and bool(self.capabilities >> capability & 1)
+        return not self.nested and self.has(capability)
 
 
 def read(*, subordinate: bool = True) -> Facts:

@@ -7,24 +7,13 @@ import posix
 from rootless.errors import RootlessError
 from rootless.files import text_of
 from rootless.host.facts import id_map
+from rootless.linux import NAMESPACE_FILES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from rootless.host.facts import IdMap
-
-_FILES = {
-    "user": "user",
-    "mount": "mnt",
-    "pid": "pid",
-    "network": "net",
-    "ipc": "ipc",
-    "uts": "uts",
-    "cgroup": "cgroup",
-    "time": "time",
-}
-"""Below /proc/PID/ns, by the type's name in config.json."""
 
 
 class Running:
@@ -61,7 +50,7 @@ def read(pid: int) -> Running:
     """
     return Running(
         pid,
-        [kind for kind, name in _FILES.items() if _differs(pid, name)],
+        [kind for kind, name in NAMESPACE_FILES.items() if _differs(pid, name)],
         id_map(f"/proc/{pid}/uid_map"),
         id_map(f"/proc/{pid}/gid_map"),
         setgroups_denied=text_of(f"/proc/{pid}/setgroups") == "deny",

@@ -8,8 +8,8 @@ import os
 from rootless import log
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.launch import exec_failure
+from rootless.linux import CLONE_FLAGS, NAMESPACE_FILES
 from rootless.plan import ops
-from rootless.plan.namespaces import FLAGS
 from rootless.plan.op_text import sentence
 
 TYPE_CHECKING = False
@@ -184,7 +184,6 @@ _SKIP_REASONS = {
 }
 _MOUNTED_AT = {"/proc": "proc", "/sys": "sysfs"}
 _OOM_SCORE = "process.oomScoreAdj"
-_LIMIT_NAMES = {"mount": "mnt", "network": "net"}
 _SAME_EFFECT = (ops.BECOME, ops.MOUNT, ops.DEVICE_NODE, ops.KEYRING)
 
 
@@ -241,8 +240,8 @@ def _fix(op: Op, call: str, number: int) -> str:
 def _raise_namespaces(flags: int) -> str:
     """Return how to raise the limit of namespaces that is reached: of those asked for, the lowest, namespaces(7)."""
     limits = {}
-    for kind in (kind for kind, flag in FLAGS.items() if flags & flag):
-        name = f"max_{_LIMIT_NAMES.get(kind, kind)}_namespaces"
+    for kind in (kind for kind, flag in CLONE_FLAGS.items() if flags & flag):
+        name = f"max_{NAMESPACE_FILES[kind]}_namespaces"
         try:
             with open(f"/proc/sys/user/{name}", "rb") as file:
                 limits[name] = int(file.read())

@@ -8,6 +8,7 @@ named, capabilities go after what needs them, and the seccomp filter is the last
 from __future__ import annotations
 
 from rootless.errors import RootlessError
+from rootless.linux import CLONE_NEWNS
 from rootless.plan import namespaces, ops, unsupported
 from rootless.plan.context import Context
 from rootless.plan.ops import Op
@@ -183,7 +184,7 @@ def compile_root_command(args: Sequence[str], env: Sequence[str], rootfs: str) -
 
     return Plan(
         [
-            Op(ops.UNSHARE, namespaces.FLAGS["mount"]),
+            Op(ops.UNSHARE, CLONE_NEWNS),
             Op(ops.PROPAGATION, ops.RECURSIVE_PROPAGATION, PRIVATE),
             Op(ops.ROOT, PRIVATE, rootfs),
             Op(ops.UMASK, 0o022),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sys import byteorder
 
 from rootless.errors import RootlessError
+from rootless.linux import CLONE_FLAGS
 from rootless.plan import namespaces, ops, unsupported
 from rootless.plan.context import Context
 from rootless.plan.idmaps import id_number
@@ -72,7 +73,7 @@ def compile_exec(bundle: Bundle, facts: Facts, options: Options, running: Runnin
 
 
 def _join(context: Context, running: Running) -> Op:
-    flags = sum(namespaces.FLAGS[kind] for kind in running.namespaces)
+    flags = sum(CLONE_FLAGS[kind] for kind in running.namespaces)
     # in a mount namespace that it shares, the container has a root of its own; elsewhere what the container may have
     # made its root since is of no interest
     listed = [each for each in context.linux.get("namespaces") or () if each["type"] == "mount"]

@@ -6,6 +6,7 @@ user_namespaces(7), newuidmap(1), config-linux.md "User namespace mappings".
 from __future__ import annotations
 
 from rootless.errors import RootlessError
+from rootless.linux import CAP_SETGID, CAP_SETUID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
     from rootless.host.facts import Facts, IdMap
     from rootless.host.subids import Range
-
-CAP_SETGID = 6
-CAP_SETUID = 7
 
 _ID_DIGITS = 10
 
@@ -42,11 +40,11 @@ class IdMaps:
         self.source = source
         programs = facts.id_programs or ("", "")
         # one's own id, once, needs no help: user_namespaces(7), "Defining user and group ID mappings"
-        own_uid = _is_only(self.uids, facts.uid) or bool(facts.capabilities >> CAP_SETUID & 1)
-        own_gid = _is_only(self.gids, facts.gid) or bool(facts.capabilities >> CAP_SETGID & 1)
+        own_uid = _is_only(self.uids, facts.uid) or facts.has(CAP_SETUID)
+        own_gid = _is_only(self.gids, facts.gid) or facts.has(CAP_SETGID)
         self.uid_program = "" if own_uid else programs[0]
         self.gid_program = "" if own_gid else programs[1]
-        self.deny_setgroups = own_gid and not facts.capabilities >> CAP_SETGID & 1
+        self.deny_setgroups = own_gid and not facts.has(CAP_SETGID)
         if not facts.id_programs and not (own_uid and own_gid):
             raise RootlessError(
                 "cannot map the ids that config.json asks for",
@@ -160,7 +158,7 @@ def _without(start: int, end: int, taken: Iterable[tuple[int, int]]) -> list[tup
 
 
 def _own_maps(process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps, str, str]:
-    may_map_all = facts.capabilities >> CAP_SETUID & facts.capabilities >> CAP_SETGID & 1
+    may_map_all = facts.has(CAP_SETUID) and facts.has(CAP_SETGID)
     if facts.privileged and may_map_all and mode != "single":
         # nothing is given to root in subuid(5): it maps what it has itself, onto the same numbers
         uids = tuple((inside, inside, count) for inside, _, count in facts.uid_map)

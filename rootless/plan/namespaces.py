@@ -9,6 +9,7 @@ from __future__ import annotations
 from _struct import Struct
 
 from rootless.errors import RootlessError
+from rootless.linux import CLONE_FLAGS, NAMESPACE_FILES
 from rootless.plan import ops
 from rootless.plan.idmaps import has, id_maps, inside
 from rootless.plan.ops import Op
@@ -19,24 +20,12 @@ if TYPE_CHECKING:
 
     from rootless.plan.context import Context
 
-FLAGS = {
-    "time": 0x00000080,
-    "mount": 0x00020000,
-    "cgroup": 0x02000000,
-    "uts": 0x04000000,
-    "ipc": 0x08000000,
-    "user": 0x10000000,
-    "pid": 0x20000000,
-    "network": 0x40000000,
-}
-"""CLONE_NEW… by the type's name in config.json."""
-
 _TIME_OFFSETS = "self/timens_offsets"
 _LATER = ("mount", "cgroup")
 """Entered by the container process: its paths are looked up, and its cgroup is set, before."""
 
-_IDENTIFYING = {"mount": "mnt", "uts": "uts", "ipc": "ipc", "network": "net"}
-"""By the type's name in config.json, the files below /proc/PID/ns of namespaces that tell whose a process is."""
+_IDENTIFYING = ("mount", "uts", "ipc", "network")
+"""Namespaces that show which container a process belongs to."""
 
 _INSTRUCTION = Struct("=HBBI")
 _ALLOW = 0x7FFF0000
@@ -118,10 +107,10 @@ def enter(context: Context) -> list[Op]:
         # it enters nothing early but only finds out what is its own: it can hide when its maps are written
         plan = [*early, *new_user, *_hide(context), *others]
 
-    created = sum(FLAGS[kind] for kind in context.created if kind not in ("user", "cgroup"))
+    created = sum(CLONE_FLAGS[kind] for kind in context.created if kind not in ("user", "cgroup"))
     if created:
         plan.append(Op(ops.UNSHARE, created, where="linux.namespaces"))
-    own = [file for kind, file in _IDENTIFYING.items() if kind in context.created]
+    own = [NAMESPACE_FILES[kind] for kind in _IDENTIFYING if kind in context.created]
     if own and "pid" not in context.created:  # with one, the kernel knows which processes are the container's
         plan.append(Op(ops.IDENTIFY, own, on_error=ops.SKIP_ABSENT))
     plan += _time_offsets(context)
@@ -138,7 +127,7 @@ def settle(context: Context) -> list[Op]:
     plan += [_join(context, kind) for kind in _LATER if kind in context.joined]
     if "cgroup" in context.created:
         plan += context.in_own_cgroup
-        plan.append(Op(ops.UNSHARE, FLAGS["cgroup"], where=context.places["cgroup"]))
+        plan.append(Op(ops.UNSHARE, CLONE_FLAGS["cgroup"], where=context.places["cgroup"]))
     plan += keyring(context)
     for key, kind in (("hostname", ops.HOSTNAME), ("domainname", ops.DOMAINNAME)):
         if config.get(key):
@@ -166,7 +155,7 @@ def _hide(context: Context) -> list[Op]:
 
 
 def _join(context: Context, kind: str) -> Op:
-    return Op(ops.JOIN, FLAGS[kind], context.joined[kind], where=f"{context.places[kind]}.path")
+    return Op(ops.JOIN, CLONE_FLAGS[kind], context.joined[kind], where=f"{context.places[kind]}.path")
 
 
 def keyring(context: Context) -> list[Op]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from rootless.linux import CAPABILITIES, CLONE_FLAGS, RLIMITS
 from rootless.plan import ops
-from rootless.plan.namespaces import FLAGS
-from rootless.plan.process.identity import CAPABILITIES, RLIMITS
 from rootless.plan.rootfs.mount_options import PROPAGATIONS, words
 
 TYPE_CHECKING = False
@@ -138,7 +137,7 @@ def _number(name: str, value: int) -> str:
 
 
 def _namespaces(flags: int) -> str:
-    return ", ".join(kind for kind, flag in FLAGS.items() if flags & flag)
+    return ", ".join(kind for kind, flag in CLONE_FLAGS.items() if flags & flag)
 
 
 def _propagation(value: int) -> str:

@@ -19,9 +19,9 @@ import pytest
 from rootless.launch import spawn
 from rootless.launch.failure import explained
 from rootless.launch.protocol import FAILED
+from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.encode import encode
-from rootless.plan.namespaces import FLAGS
 from rootless.plan.ops import Op
 from tests.user.boxes import add_mount, as_real_root, make_volume, mount_table
 from tests.user.bundles import base_config, own, write_config
@@ -241,7 +241,7 @@ def test_a_passwd_that_shrinks_while_it_is_read_is_no_crash(user):
 def test_a_setting_that_is_another_file_is_not_written(user):
     """By a mount over it in the caller's /proc (CVE-2025-52881)."""
     write = Op(ops.PROC_WRITE, "sys/kernel/domainname", "mine")
-    plan = [Op(ops.UNSHARE, FLAGS["uts"]), write, Op(ops.EXEC, ["/bin/true"], [])]
+    plan = [Op(ops.UNSHARE, CLONE_FLAGS["uts"]), write, Op(ops.EXEC, ["/bin/true"], [])]
 
     def steps():
         mount_here(("/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname", "none", MS_BIND))

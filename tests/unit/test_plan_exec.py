@@ -15,10 +15,10 @@ from rootless.host import facts, running
 from rootless.host.facts import Facts
 from rootless.host.running import Running
 from rootless.launch import join_resctrl
+from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.encode import encode
 from rootless.plan.exec_plan import compile_exec, cpu_mask
-from rootless.plan.namespaces import FLAGS
 from rootless.plan.options import Options
 from rootless.plan.process.exec_object import process_object, said_by_flags
 from tests.unit.planning import ROOT, chosen, the
@@ -169,10 +169,10 @@ def test_the_order():
     assert encode(plan.ops)
 
 
-@given(st.sets(st.sampled_from(sorted(FLAGS))))
+@given(st.sets(st.sampled_from(sorted(CLONE_FLAGS))))
 def test_the_namespaces_that_differ_are_joined(kinds):
     join = the(exec_plan(container=Running(77, kinds, IDS, IDS)), ops.JOIN_PROCESS)
-    assert join.numbers == (sum(FLAGS[kind] for kind in kinds), 0)
+    assert join.numbers == (sum(CLONE_FLAGS[kind] for kind in kinds), 0)
 
 
 def test_a_root_of_its_own_in_a_mount_namespace_of_others():

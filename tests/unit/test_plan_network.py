@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rootless.errors import RootlessError
 from rootless.host.host_network import HostNetwork
 from rootless.host.running import Running
+from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.context import UNSUPPORTED
-from rootless.plan.namespaces import FLAGS
 from rootless.plan.network import resolv_conf
 from rootless.plan.network.helpers import MTU, libslirp_flaws, pasta_date
 from rootless.plan.network.holder_plan import keeper, shared_keeper
@@ -184,7 +184,7 @@ def test_the_hosts_network_leaves_the_namespace_out(config):
     assert plan.network.mode == "host"
     assert "the network namespace is left out: --network host" in [note.text for note in plan.notes]
     assert not any(op.string("path") == "/run/netns/x" for op in chosen(plan, ops.JOIN))
-    assert not any(op.number("namespaces") & FLAGS["network"] for op in chosen(plan, ops.UNSHARE))
+    assert not any(op.number("namespaces") & CLONE_FLAGS["network"] for op in chosen(plan, ops.UNSHARE))
 
 
 def test_the_network_of_another_container_is_joined_with_its_user_namespace():

@@ -6,10 +6,10 @@ import pytest
 
 from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPPED, allow
 from rootless.errors import RootlessError
+from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.context import ADAPTED, UNSUPPORTED
 from rootless.plan.encode import encode
-from rootless.plan.namespaces import FLAGS
 from rootless.plan.op_text import details, sentence
 from tests.unit.planning import (
     NESTED,
@@ -62,9 +62,9 @@ def test_namespaces_are_made_at_once_but_for_the_cgroup_namespace():
     config["linux"]["timeOffsets"] = {"monotonic": {"secs": 5}, "boottime": {"secs": -3, "nanosecs": 7}}
     plan = plan_for(config)
     first, cgroup = chosen(plan, ops.UNSHARE)
-    wanted = sum(FLAGS[kind] for kind in ("pid", "network", "ipc", "uts", "mount", "time"))
+    wanted = sum(CLONE_FLAGS[kind] for kind in ("pid", "network", "ipc", "uts", "mount", "time"))
     assert first.numbers == (wanted,)
-    assert cgroup.numbers == (FLAGS["cgroup"],)
+    assert cgroup.numbers == (CLONE_FLAGS["cgroup"],)
     assert cgroup.where == "linux.namespaces[5]"
     write = next(op for op in plan.ops if op.strings[:1] == ("self/timens_offsets",))
     assert write.string("value") == "monotonic 5 0\nboottime -3 7\n"
@@ -80,14 +80,14 @@ def test_time_offsets_need_a_new_time_namespace():
 
 def test_only_root_inherits_the_mount_namespace_of_the_caller():
     plan = plan_for(without_namespace("mount"), ROOT)
-    assert not the(plan, ops.UNSHARE).number("namespaces") & FLAGS["mount"]
+    assert not the(plan, ops.UNSHARE).number("namespaces") & CLONE_FLAGS["mount"]
     assert not chosen(plan, ops.PROPAGATION, ops.PIVOT)
     assert the(plan, ops.ROOT).number("propagation") == 0
     assert (the(plan, ops.CHROOT).number("move"), plan.covered) == (0, "/home/user/bundle/rootfs")
     assert "linux.namespaces" not in notes(plan, UNSUPPORTED)
     for facts, more in ((None, {}), (ROOT, {"userns": "root"})):
         plan = plan_for(without_namespace("mount"), facts, **more)
-        assert the(plan, ops.UNSHARE).number("namespaces") & FLAGS["mount"]
+        assert the(plan, ops.UNSHARE).number("namespaces") & CLONE_FLAGS["mount"]
         assert notes(plan, UNSUPPORTED)["linux.namespaces"].startswith(
             "a mount namespace is added: only root of the host"
         )
@@ -110,7 +110,7 @@ def test_a_user_namespace_is_joined_before_all_others():
     """Those that the caller may enter itself are entered before: the joined one need not own them."""
     plan = plan_for(joining(network="/proc/5/ns/net", user="/proc/5/ns/user", pid="/proc/5/ns/pid"))
     joins = chosen(plan, ops.JOIN)
-    assert [op.number("namespace") for op in joins] == [FLAGS["user"], FLAGS["network"], FLAGS["pid"]]
+    assert [op.number("namespace") for op in joins] == [CLONE_FLAGS["user"], CLONE_FLAGS["network"], CLONE_FLAGS["pid"]]
     assert [op.where for op in joins] == [f"linux.namespaces[{i}].path" for i in (4, 3, 5)]
     early = chosen(plan, ops.JOIN_EARLY)
     assert [(op.numbers, op.strings, op.where) for op in early] == [
@@ -143,7 +143,7 @@ def test_namespaces_of_its_own_identify_a_container_that_has_no_pid_namespace():
 def test_mount_and_cgroup_namespaces_are_joined_by_the_container_process():
     plan = plan_for(joining(mount="/proc/5/ns/mnt", cgroup="/proc/5/ns/cgroup"), ROOT)
     joins = chosen(plan, ops.JOIN)
-    assert [op.number("namespace") for op in joins] == [FLAGS["mount"], FLAGS["cgroup"]]
+    assert [op.number("namespace") for op in joins] == [CLONE_FLAGS["mount"], CLONE_FLAGS["cgroup"]]
     assert all(plan.ops.index(op) > plan.ops.index(the(plan, ops.FORK)) for op in joins)
     assert plan.ops.index(the(plan, ops.NON_DUMPABLE)) < plan.ops.index(the(plan, ops.FORK))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from rootless.linux import CAPABILITIES, RLIMITS
 from rootless.plan import ops
 from rootless.plan.context import ADAPTED, UNSUPPORTED
-from rootless.plan.process.identity import CAPABILITIES, RLIMITS
 from tests.unit.planning import (
     NESTED,
     ROOT,

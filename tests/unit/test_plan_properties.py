@@ -21,6 +21,7 @@ from rootless.errors import RootlessError
 from rootless.host.delegation import Cgroups
 from rootless.host.facts import ALL_IDS, Facts
 from rootless.jsontext import render
+from rootless.linux import CAPABILITIES, RLIMITS
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan
 from rootless.plan.context import ADAPTED, UNSUPPORTED
@@ -28,7 +29,6 @@ from rootless.plan.encode import encode
 from rootless.plan.idmaps import id_maps
 from rootless.plan.op_text import details, sentence
 from rootless.plan.options import Options
-from rootless.plan.process.identity import CAPABILITIES, RLIMITS
 from rootless.plan.rootfs.mount_options import _ATTRIBUTES, PROPAGATIONS
 
 SOURCES = Path(__file__).resolve().parent.parent.parent / "helpers" / "init"

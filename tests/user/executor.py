@@ -18,9 +18,9 @@ import pytest
 
 from rootless.launch import run_in_userns, spawn, write_idmaps
 from rootless.launch.protocol import EXECUTING, FAILED, NAMESPACES_READY, SKIPPED, USERNS_READY, read_message
+from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.encode import encode
-from rootless.plan.namespaces import FLAGS
 from rootless.plan.ops import Op
 from rootless.plan.rootfs.mount_options import SLAVE
 from tests.user.bundles import own
@@ -80,7 +80,7 @@ def mount_here(*mounts) -> None:
     """Give this process, which as_user() made, a mount namespace with `mounts` in it: (source, target, type, flags)."""
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
-    assert libc.unshare(FLAGS["user"] | FLAGS["mount"]) == 0, os.strerror(ctypes.get_errno())
+    assert libc.unshare(CLONE_FLAGS["user"] | CLONE_FLAGS["mount"]) == 0, os.strerror(ctypes.get_errno())
     # a process that changed its ids owns nothing below /proc/self
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
@@ -248,7 +248,7 @@ def rooted(root, *operations, args=("/bin/busybox", "true"), env=(), enter=ENTER
     """Return a Plan for a program in `root`: `operations` come before the pivot, `enter` and `last` after it."""
     return [
         Op(ops.NEW_USER),
-        Op(ops.UNSHARE, FLAGS["mount"]),
+        Op(ops.UNSHARE, CLONE_FLAGS["mount"]),
         Op(ops.FORK),
         Op(ops.BECOME, 0, 0),
         Op(ops.SESSION),

@@ -8,7 +8,7 @@ import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
-from rootless.plan.process.identity import CAPABILITIES
+from rootless.linux import CAPABILITIES
 from tests.user.boxes import RUN, add_mount, make_volume, set_namespaces
 from tests.user.bundles import base_config, own, write_config
 from tests.user.containers import PATIENCE, Reader

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from rootless.launch.protocol import FAILED, NAMESPACES_READY, READY, USERNS_READY
+from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
-from rootless.plan.namespaces import FLAGS
 from rootless.plan.ops import Op
 from tests.user.executor import Executor, as_user, failure, in_user_namespace, output, rooted
 
@@ -29,7 +29,7 @@ def waiting(*operations, args=SLEEP, namespaces=("pid",)) -> list[Op]:
     """Return a Plan for a process of its own that waits for its start."""
     return [
         Op(ops.NEW_USER),
-        Op(ops.UNSHARE, sum(FLAGS[name] for name in namespaces)),
+        Op(ops.UNSHARE, sum(CLONE_FLAGS[name] for name in namespaces)),
         Op(ops.FORK),
         Op(ops.BECOME, 0, 0),
         *operations,
@@ -352,7 +352,7 @@ FAILURES = {
     # operation: kind, errno, call
     "join what is not there": (Op(ops.JOIN, 0, "/no/such/file"), "ENOENT", "open"),
     "join what is no namespace": (Op(ops.JOIN, 0, "/etc/passwd"), "EINVAL", "setns"),
-    "join another type": (Op(ops.JOIN, FLAGS["network"], "/proc/self/ns/uts"), "EINVAL", "setns"),
+    "join another type": (Op(ops.JOIN, CLONE_FLAGS["network"], "/proc/self/ns/uts"), "EINVAL", "setns"),
     "unshare nonsense": (Op(ops.UNSHARE, 1), "EINVAL", "unshare"),
     "become nobody that there is": (Op(ops.BECOME, 0, 5), "EINVAL", "setresgid"),
     "become somebody else": (Op(ops.BECOME, 5, 0), "EINVAL", "setresuid"),
@@ -392,7 +392,11 @@ FAILURES = {
 
 @pytest.mark.parametrize(("operation", "number", "call"), FAILURES.values(), ids=FAILURES)
 def test_a_failure_names_its_operation_and_call(user, operation, number, call):
-    before = [Op(ops.UNSHARE, FLAGS["uts"] | FLAGS["mount"] | FLAGS["network"]), Op(ops.FORK), Op(ops.SESSION)]
+    before = [
+        Op(ops.UNSHARE, CLONE_FLAGS["uts"] | CLONE_FLAGS["mount"] | CLONE_FLAGS["network"]),
+        Op(ops.FORK),
+        Op(ops.SESSION),
+    ]
     plan = in_user_namespace(*before, Op(ops.UMASK, 0o22), operation, args=["/bin/true"])
     assert as_user(user, failure, plan) == (operation.kind.name, number, call)
 
@@ -434,7 +438,7 @@ def named(name: str, **options) -> Op:
 
 def hostname_after(*operations):
     def steps():
-        before = (Op(ops.UNSHARE, FLAGS["uts"]), named("before"))
+        before = (Op(ops.UNSHARE, CLONE_FLAGS["uts"]), named("before"))
         running = Executor(in_user_namespace(*before, *operations, args=["/bin/uname", "-n"]))
         last = running.until_settled()
         assert last is None, last
@@ -481,7 +485,7 @@ def test_other_errors_are_failures_where_the_absent_is_not(user):
 
 def test_joining_a_fifo_does_not_wait_for_a_writer(user):
     os.mkfifo(user.tmp / "fifo")
-    plan = [Op(ops.JOIN, FLAGS["network"], str(user.tmp / "fifo")), Op(ops.EXEC, ["/bin/true"], [])]
+    plan = [Op(ops.JOIN, CLONE_FLAGS["network"], str(user.tmp / "fifo")), Op(ops.EXEC, ["/bin/true"], [])]
     assert as_user(user, failure, plan) == ("join", "EINVAL", "setns")
 
 

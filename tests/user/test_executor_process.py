@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from rootless.launch.protocol import READY
+from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
-from rootless.plan.namespaces import FLAGS
 from rootless.plan.ops import Op
 from tests.user.bundles import own
 from tests.user.executor import Executor, as_user, failure, in_user_namespace, make_root, output, rooted
@@ -143,12 +143,12 @@ def test_a_process_that_joins_cannot_be_reached(user):
 
 def test_names_of_the_host(user):
     script = "uname -n; cat /proc/sys/kernel/domainname"
-    plan = [Op(ops.UNSHARE, FLAGS["uts"]), Op(ops.HOSTNAME, "x" * 64), Op(ops.DOMAINNAME, "example.org")]
+    plan = [Op(ops.UNSHARE, CLONE_FLAGS["uts"]), Op(ops.HOSTNAME, "x" * 64), Op(ops.DOMAINNAME, "example.org")]
     assert as_user(user, lambda: said(*plan, script=script)).split() == ["x" * 64, "example.org"]
 
 
 def test_the_network(user):
-    plan = [Op(ops.UNSHARE, FLAGS["network"]), Op(ops.LINK_UP, "lo")]
+    plan = [Op(ops.UNSHARE, CLONE_FLAGS["network"]), Op(ops.LINK_UP, "lo")]
     found = as_user(
         user,
         lambda: said(
@@ -162,7 +162,7 @@ def test_the_network(user):
 
 
 def test_a_setting_of_which_a_part_is_taken_is_a_failure(user):
-    network = Op(ops.UNSHARE, FLAGS["network"])
+    network = Op(ops.UNSHARE, CLONE_FLAGS["network"])
     ports = Op(ops.PROC_WRITE, "sys/net/ipv4/ip_local_port_range", "1000 2000 x")
     plan = in_user_namespace(network, ports, args=["/bin/true"])
     assert as_user(user, failure, plan) == ("proc_write", "EINVAL", "write")
@@ -175,7 +175,7 @@ def test_clocks(user):
     def steps():
         plan = [
             Op(ops.NEW_USER),
-            Op(ops.UNSHARE, FLAGS["time"]),
+            Op(ops.UNSHARE, CLONE_FLAGS["time"]),
             Op(ops.PROC_WRITE, "self/timens_offsets", "monotonic 86400 0\nboottime 864000 0\n"),
             Op(ops.FORK),
             Op(ops.EXEC, ["/bin/cat", "/proc/self/timens_offsets", "/proc/uptime"], []),

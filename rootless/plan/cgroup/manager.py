@@ -6,6 +6,7 @@ Imported when config.json asks for limits, or where a cgroup can be had for noth
 from __future__ import annotations
 
 from rootless.errors import RootlessError
+from rootless.linux import CAP_SYS_ADMIN
 from rootless.paths import normal
 from rootless.plan import ops
 from rootless.plan.ops import Op
@@ -29,7 +30,6 @@ _DEVICE_RULES = "devices"
 DEVICES_PLACE = f"{PLACE}.{_DEVICE_RULES}"
 _SECTIONS = ("memory", "cpu", "blockIO", "hugepageLimits", "network", "pids", "rdma", "unified")
 """Of linux.resources, those that are limits."""
-_CAP_SYS_ADMIN = 21
 _UNIT_PARTS = 3
 _LONGEST_NAME = 240
 """Of 255 bytes; the rest is for what makes the name unique."""
@@ -382,7 +382,7 @@ def _asked(resources: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _rule_devices(context: Context, rules: list[dict[str, Any]], made: Cgroup | None) -> bool:
     """Have rules for devices enforced, which is for root of the host; return whether all is done and said."""
-    if not context.facts.may(_CAP_SYS_ADMIN):
+    if not context.facts.may(CAP_SYS_ADMIN):
         context.adapted(
             DEVICES_PLACE,
             "rules for devices are not enforced, which only root of the host can do: the container can use the devices "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rootless.linux import CLONE_NEWNET, CLONE_NEWUSER
 from rootless.plan import ops
 from rootless.plan.network.helpers import LINK, PASTA, SLIRP_ADDRESS6, SLIRP_GATEWAY6
 from rootless.plan.network.mode import SHARED
@@ -11,9 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.plan.network.helpers import Helper
     from rootless.plan.network.mode import Network
-
-_NEW_USER = 0x10000000
-_NEW_NETWORK = 0x40000000
 
 
 def keeper(network: Network, helper: Helper | None, user: int, net: int) -> list[Op]:
@@ -32,8 +30,8 @@ def keeper(network: Network, helper: Helper | None, user: int, net: int) -> list
         net: that of its network namespace.
     """
     plan = [Op(ops.NON_DUMPABLE)]
-    plan += [Op(ops.JOIN, _NEW_USER, f"/proc/self/fd/{user}")] if network.owned else []
-    plan += [Op(ops.JOIN, _NEW_NETWORK, f"/proc/self/fd/{net}"), Op(ops.SESSION)]
+    plan += [Op(ops.JOIN, CLONE_NEWUSER, f"/proc/self/fd/{user}")] if network.owned else []
+    plan += [Op(ops.JOIN, CLONE_NEWNET, f"/proc/self/fd/{net}"), Op(ops.SESSION)]
     plan += [
         Op(ops.PROC_WRITE, f"sys/{name.replace('.', '/')}", value, on_error=ops.ELSE)
         for name, value in network.sysctls.items()
@@ -62,7 +60,7 @@ def shared_keeper(prefix: str, lock: int) -> list[Op]:
     return [
         Op(ops.NEW_USER),
         Op(ops.BECOME, 0, 0),
-        Op(ops.UNSHARE, _NEW_NETWORK),
+        Op(ops.UNSHARE, CLONE_NEWNET),
         Op(ops.SESSION),
         Op(ops.LINK_UP, "lo"),
         Op(ops.NETLINK),
@@ -77,8 +75,8 @@ def socket_in(pid: int) -> list[Op]:
     """Return the operations of a process that only passes a socket, of the network namespace of `pid`."""
     return [
         Op(ops.NON_DUMPABLE),
-        Op(ops.JOIN, _NEW_USER, f"/proc/{pid}/ns/user"),
-        Op(ops.JOIN, _NEW_NETWORK, f"/proc/{pid}/ns/net"),
+        Op(ops.JOIN, CLONE_NEWUSER, f"/proc/{pid}/ns/user"),
+        Op(ops.JOIN, CLONE_NEWNET, f"/proc/{pid}/ns/net"),
         Op(ops.NETLINK),
         Op(ops.READY),
     ]

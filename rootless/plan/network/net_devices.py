@@ -6,12 +6,11 @@ Imported for a config.json with linux.netDevices.
 from __future__ import annotations
 
 from rootless.errors import RootlessError, place
+from rootless.linux import CAP_NET_ADMIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.plan.context import Context
-
-_CAP_NET_ADMIN = 12
 
 
 class Link:
@@ -48,7 +47,7 @@ def moved(context: Context) -> list[Link]:
         if link.new_name in names and "%d" not in link.new_name:
             raise _refused(link, f"another link becomes {link.new_name} too", "give each a name of its own")
         names.add(link.new_name)
-    if not context.facts.capabilities >> _CAP_NET_ADMIN & 1:
+    if not context.facts.has(CAP_NET_ADMIN):
         raise _refused(links[0], "only root of the network namespace that has it may do that, and you are not", RIGHTS)
     return links
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rootless.errors import RootlessError, place
+from rootless.linux import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAPABILITIES, RLIMITS
 from rootless.plan import ops
 from rootless.plan.idmaps import id_number
 from rootless.plan.ops import Op
@@ -13,25 +14,7 @@ if TYPE_CHECKING:
     from rootless.plan.context import Context
     from rootless.plan.process.seccomp import SeccompFilter
 
-CAPABILITIES = (
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
-    "CHECKPOINT_RESTORE",
-)  # fmt: skip
-"""Names without CAP_, in the order of their numbers."""
-
-RLIMITS = (
-    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
-    "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
-)  # fmt: skip
-"""Names without RLIMIT_, in the order of their numbers on every architecture that a wheel is made for."""
-
 _UNLIMITED = -1
-_CAP_SYS_ADMIN = 21
-_CAP_SYS_RESOURCE = 24
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _SYSCTL_OWNERS = (
@@ -84,7 +67,7 @@ def oom_score(context: Context) -> list[Op]:
     facts = context.facts
     if wanted is None:
         return []
-    only_tried = wanted < facts.oom_score_adj and not facts.may(_CAP_SYS_RESOURCE)
+    only_tried = wanted < facts.oom_score_adj and not facts.may(CAP_SYS_RESOURCE)
     on_error = ops.ELSE if only_tried else ops.FAIL
     return [Op(ops.PROC_WRITE, "self/oom_score_adj", str(wanted), where="process.oomScoreAdj", on_error=on_error)]
 
@@ -141,8 +124,8 @@ def identity(context: Context) -> list[Op]:
         # Loading a filter without no_new_privs needs CAP_SYS_ADMIN, seccomp(2). It may stay until execve, which
         # computes the sets anew from the bounding, inheritable and ambient ones (capabilities(7)); so the filter can
         # come last, and need not allow what comes before it.
-        effective |= 1 << _CAP_SYS_ADMIN
-        permitted |= 1 << _CAP_SYS_ADMIN
+        effective |= 1 << CAP_SYS_ADMIN
+        permitted |= 1 << CAP_SYS_ADMIN
     umask = (process.get("user") or {}).get("umask")
     # what only the container's root may enter will do (/root, for another user), and so will what root may not enter
     # and the program's user may (a volume on NFS), as runc has it
@@ -311,7 +294,7 @@ def rlimits(context: Context) -> tuple[list[Op], list[Op]]:
         number = RLIMITS.index(limit["type"].removeprefix("RLIMIT_"))
         soft, hard = _signed(limit["soft"]), _signed(limit["hard"])
         ceiling = facts.hard_limits.get(number, _UNLIMITED)
-        if _above(hard, ceiling) and not facts.may(_CAP_SYS_RESOURCE):
+        if _above(hard, ceiling) and not facts.may(CAP_SYS_RESOURCE):
             context.warn_ignored(
                 where,
                 f"{limit['type']} is {ceiling}, the caller's own hard limit: only root may raise it to {limit['hard']}",

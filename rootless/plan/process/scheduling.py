@@ -9,6 +9,7 @@ from __future__ import annotations
 from _struct import Struct
 
 from rootless.errors import RootlessError
+from rootless.linux import CAP_SYS_NICE
 from rootless.plan import ops
 from rootless.plan.ops import Op
 
@@ -61,8 +62,6 @@ _MOST_NODES = 1024
 _MASK_WORD = 8
 """Bytes: node masks are made of longs, and every architecture that a wheel is made for has this size."""
 
-_CAP_SYS_NICE = 23
-
 
 def operations(context: Context) -> list[Op]:
     """Return the operations, for a process that still has all the rights that its caller gave it."""
@@ -101,7 +100,7 @@ def _scheduler(context: Context, wanted: dict[str, Any]) -> Op:
         policy in _NICE
         and wanted.get("nice") is None
         and context.facts.nice > 0
-        and not context.facts.may(_CAP_SYS_NICE)
+        and not context.facts.may(CAP_SYS_NICE)
     ):
         nice = context.facts.nice
         context.adapted(f"{where}.nice", f"nice stays at {nice}, the caller's own: only root may lower it to 0")

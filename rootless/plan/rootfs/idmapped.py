@@ -9,6 +9,7 @@ new file system is the container's own, and mapped there. Imported for a config.
 from __future__ import annotations
 
 from rootless.errors import RootlessError
+from rootless.linux import CAP_SYS_ADMIN
 from rootless.plan import ops
 from rootless.plan.idmaps import split
 from rootless.plan.ops import Op
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     Maps = tuple[Sequence[IdMap], Sequence[IdMap]]
     """Lines for uids, lines for gids."""
 
-_CAP_SYS_ADMIN = 21
 
 _UNMAPPABLE = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2", "devpts")
 """File systems of the kernel's own that it maps for nobody."""
@@ -65,7 +65,7 @@ def bind(context: Context, mount: dict[str, Any], options: MountOptions, source:
 
     They are for a caller who may do it, in the caller's own namespaces.
     """
-    if not context.facts.capabilities >> _CAP_SYS_ADMIN & 1:
+    if not context.facts.has(CAP_SYS_ADMIN):
         raise RootlessError(
             f"cannot map the ids of the mount on {mount['destination']}",
             cause="the kernel lets only root of the host map ids of the host's file systems",
