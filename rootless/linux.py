@@ -1,4 +1,4 @@
-"""Names and numbers of the kernel's interfaces, those that more than one file needs.
+"""Names, numbers and places of the kernel's interfaces, those that more than one file needs.
 
 Source: linux/capability.h, linux/sched.h, asm-generic/resource.h, namespaces(7).
 """
@@ -60,3 +60,7 @@ NAMESPACE_FILES = {
     "time": "time",
 }
 """Names below /proc/PID/ns, and in /proc/sys/user/max_NAME_namespaces, by the namespace's type in config.json."""
+
+CGROUP_MOUNT = "/sys/fs/cgroup"
+CGROUP_HYBRID_MOUNT = "/sys/fs/cgroup/unified"
+"""Of cgroup v2, on hosts that have controllers in cgroup v1."""

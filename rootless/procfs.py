@@ -1,4 +1,4 @@
-"""Processes as /proc shows them: one line of stat, the boot, and what tells a process from a later one.
+"""Processes as /proc shows them: identity, status, ids, limits, cgroup. No other file knows these formats.
 
 Source: proc(5).
 """
@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import posix
 
+from rootless.files import text_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    IdMap = tuple[int, int, int]
+    """First id inside, first id outside, count: a line of /proc/PID/uid_map."""
+
+ALL_IDS: IdMap = (0, 0, 4294967295)
+"""The only line of the maps of the initial user namespace."""
 
 _LONGEST_LINE = 4096
 _this_boot: list[str] = []
@@ -66,3 +74,52 @@ def read(path: str) -> bytes:
         return posix.read(fd, _LONGEST_LINE)
     finally:
         posix.close(fd)
+
+
+def status(pid: int | str) -> dict[str, str]:
+    """Return the lines of /proc/PID/status by their names; nothing when the process is gone."""
+    pairs = (line.partition(":") for line in text_of(f"/proc/{pid}/status").splitlines())
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def id_maps(pid: int | str) -> tuple[tuple[IdMap, ...], tuple[IdMap, ...]]:
+    """Return the uid map and the gid map of a process's user namespace; every id where they cannot be read."""
+    return _id_map(f"/proc/{pid}/uid_map"), _id_map(f"/proc/{pid}/gid_map")
+
+
+def _id_map(path: str) -> tuple[IdMap, ...]:
+    lines = [line.split() for line in text_of(path).splitlines()]
+    return tuple((int(inside), int(outside), int(count)) for inside, outside, count in lines) or (ALL_IDS,)
+
+
+def denies_setgroups(pid: int | str) -> bool:
+    """Whether setgroups(2) is refused in a process's user namespace, user_namespaces(7)."""
+    return text_of(f"/proc/{pid}/setgroups") == "deny"
+
+
+def hard_limits(pid: int | str) -> dict[int, int]:
+    """Return hard resource limits by their number, -1 for unlimited; /proc/PID/limits has them in this order.
+
+    Its columns have fixed places. The module `resource` would have to be loaded from a file of its own.
+    """
+    words = [line[47:67].strip() for line in text_of(f"/proc/{pid}/limits").splitlines()[1:]]
+    return {number: -1 if word == "unlimited" else int(word) for number, word in enumerate(words)}
+
+
+# --- cgroups(7), "/proc files" ----------------------------------------------------------------------------------------
+
+
+def cgroups(pid: int | str) -> list[tuple[str, str]]:
+    """Return (controllers separated by commas, path) of each line of /proc/PID/cgroup; cgroup v2 has no controllers."""
+    lines = (line.split(":", 2) for line in text_of(f"/proc/{pid}/cgroup").splitlines())
+    return [(fields[1], fields[2]) for fields in lines if len(fields) == 3]  # noqa: PLR2004 - number, controllers, path
+
+
+def cgroup(pid: int | str) -> str:
+    """Return the path of a process in cgroup v2, as its reader's cgroup namespace has it; nothing when it is gone."""
+    return next((path for controllers, path in cgroups(pid) if not controllers), "")
+
+
+def is_shown(path: str) -> bool:
+    """Whether a path of cgroup() lies below the root of the reader's cgroup namespace, where mounts can show it."""
+    return path.startswith("/") and "/../" not in f"{path}/"

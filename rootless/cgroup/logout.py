@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rootless import paths
-from rootless.files import text_of
 
 LINGER = "/var/lib/systemd/linger"
 SYSTEM_BUS = "/run/dbus/system_bus_socket"
@@ -29,12 +28,6 @@ def ends_with_session(cgroup: str) -> tuple[str, str] | None:
                 "loginctl enable-linger, and run it with --systemd-cgroup",
             )
     return None
-
-
-def cgroup_of(pid: int) -> str:
-    """Return the path of the cgroup that a process is in; nothing when it is gone."""
-    lines = text_of(f"/proc/{pid}/cgroup").splitlines()
-    return next((line[3:] for line in lines if line.startswith("0::")), "")
 
 
 def _login_name(uid: str) -> str:

@@ -8,7 +8,8 @@ import posix
 from rootless import paths
 from rootless.cgroup.group import KEPT, OWN, UNVERIFIED, Group, make_anew, make_parents, missing_parents, opened
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.host.delegation import HYBRID, LEAF, PURE
+from rootless.host.delegation import LEAF
+from rootless.linux import CGROUP_HYBRID_MOUNT, CGROUP_MOUNT
 from rootless.plan.cgroup.manager import Unenforced, check_unified, is_unlimited
 
 TYPE_CHECKING = False
@@ -202,7 +203,7 @@ def missing_in(group: Group, settings: Iterable[Setting], *, ours: bool) -> dict
 def _why_missing(controller: str, path: str, *, ours: bool = False) -> tuple[str, str]:
     from rootless.host.controllers import why_missing
 
-    mount = HYBRID if f"{path}/".startswith(f"{HYBRID}/") else PURE
+    mount = CGROUP_HYBRID_MOUNT if f"{path}/".startswith(f"{CGROUP_HYBRID_MOUNT}/") else CGROUP_MOUNT
     return why_missing(controller, mount, path, ours=ours)
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import posix
 from time import sleep
 
-from rootless import paths
+from rootless import paths, procfs
 from rootless.cgroup.dbus import Connection, DBusError
 from rootless.errors import RootlessError
-from rootless.files import text_of
-from rootless.host.delegation import HYBRID, PURE
+from rootless.linux import CGROUP_HYBRID_MOUNT, CGROUP_MOUNT
 from rootless.plan.cgroup import unit_properties
 from rootless.plan.cgroup.unit_properties import Property
 
@@ -122,22 +121,23 @@ def _own_properties(wanted: Cgroup, pid: int) -> list[Property]:
 def _of_settings(settings: list[Setting]) -> list[Property]:
     asked = any(each.file == unit_properties.BFQ_WEIGHT for each in settings)
     # where it is at all, it is in every cgroup that shares out the disk
-    bfq = asked and any(paths.exists(f"{PURE}/{top}.slice/{unit_properties.BFQ_WEIGHT}") for top in ("user", "system"))
+    bfq = asked and any(
+        paths.exists(f"{CGROUP_MOUNT}/{top}.slice/{unit_properties.BFQ_WEIGHT}") for top in ("user", "system")
+    )
     return unit_properties.of_settings(settings, bfq=bfq)
 
 
 def _cgroup_of(pid: int, unit: str) -> str:
     """Return the directory of the cgroup that a process is in: systemd has just put it there."""
-    lines = text_of(f"/proc/{pid}/cgroup").splitlines()
-    path = next((line[3:] for line in lines if line.startswith("0::")), "")
-    if unit not in path.split("/") or "/../" in f"{path}/":
+    path = procfs.cgroup(pid)
+    if unit not in path.split("/") or not procfs.is_shown(path):
         raise RootlessError(
             f"cannot find the cgroup of {unit}",
             cause=f"its process is in {path!r}" if path else "its process has ended",
             fix="call rootless in the cgroup namespace that systemd is in",
             code="RL-SYSTEMD",
         )
-    return (PURE if paths.exists(PURE + path) else HYBRID) + path
+    return (CGROUP_MOUNT if paths.exists(CGROUP_MOUNT + path) else CGROUP_HYBRID_MOUNT) + path
 
 
 class _Manager:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless import log, signals
+from rootless import log, procfs, signals
 from rootless.container.create import make, plan_for
 from rootless.container.prepare import prepare
 from rootless.container.state import store
@@ -72,7 +72,7 @@ def _warn_of_logout(pid: int) -> None:
     from rootless.cgroup import logout
 
     try:
-        found = logout.ends_with_session(logout.cgroup_of(pid))
+        found = logout.ends_with_session(procfs.cgroup(pid))
     except OSError:
         return  # nobody can tell just now
     if found:

@@ -14,6 +14,7 @@ import stat
 import subprocess
 from typing import TYPE_CHECKING
 
+from rootless import procfs
 from rootless.doctor import network_checks
 from rootless.doctor.problem import (
     Problem,
@@ -137,7 +138,7 @@ def _id_programs() -> list[Problem]:
     why = "containers then have one user id, and images with files of several users cannot be used as they are"
     if not subids.programs():
         return [Problem("newuidmap and newgidmap", why, install("newuidmap", "newuidmap and newgidmap"))]
-    if "NoNewPrivs:\t1" in read("/proc/self/status"):
+    if procfs.status("self").get("NoNewPrivs") == "1":
         what = "the right to gain privileges from newuidmap and newgidmap (no_new_privs is set)"
         return [Problem(what, why, "start it outside of the sandbox, service or job that sets no_new_privs")]
     pairs = zip(subids.programs(), (CAP_SETUID, CAP_SETGID), strict=True)

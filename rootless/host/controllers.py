@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import posix
 
-from rootless import paths
+from rootless import paths, procfs
 from rootless.files import text_of
-from rootless.host.delegation import BOOTED, HYBRID
+from rootless.linux import CGROUP_HYBRID_MOUNT
+
+BOOTED = "/run/systemd/system"
+"""Is there where systemd is process 1, sd_booted(3)."""
 
 _OF_V1 = {"io": "blkio"}
 """What cgroup v1 calls them, where that is something else."""
@@ -45,7 +48,7 @@ def why_missing(controller: str, mount: str, directory: str, *, ours: bool = Fal
             "have it handed on to the container, or the cgroup namespace, that you are in",
         )
     unit = _unit_that_lacks_it(below, directory)
-    if unit and mount == HYBRID:
+    if unit and mount == CGROUP_HYBRID_MOUNT:
         return "systemd hands no controller of cgroup v2 on where there is cgroup v1 too", pure_v2()
     path, last = above.removeprefix(mount) or "/", paths.name(above)
     of_user = "/user@" in path
@@ -79,6 +82,11 @@ def why_nowhere(controller: str, mount: str) -> tuple[str, str] | None:
     return f"this kernel has no controller {controller}", f"boot one with {option}" if option else "leave it out"
 
 
+def has_systemd() -> bool:
+    """Whether systemd is process 1 of this host."""
+    return paths.exists(BOOTED)
+
+
 def has_v1() -> bool:
     """Whether this host has controllers in cgroup v1."""
     return bool(_in_v1())
@@ -86,14 +94,13 @@ def has_v1() -> bool:
 
 def pure_v2() -> str:
     """Return what makes a host one with cgroup v2 only."""
-    return f"boot with {'systemd.unified_cgroup_hierarchy=1' if paths.exists(BOOTED) else 'cgroup_no_v1=all'}"
+    return f"boot with {'systemd.unified_cgroup_hierarchy=1' if has_systemd() else 'cgroup_no_v1=all'}"
 
 
 def _in_v1() -> set[str]:
     """Return the controllers that cgroup v1 has, in its own words (cgroups(7), /proc/PID/cgroup)."""
-    lines = (line.split(":", 2) for line in text_of("/proc/self/cgroup").splitlines())
-    lists = (fields[1] for fields in lines if len(fields) == 3)  # noqa: PLR2004 - number, controllers, path
-    return {name for names in lists for name in names.split(",") if name and not name.startswith("name=")}
+    lists = (names.split(",") for names, _ in procfs.cgroups("self"))
+    return {name for names in lists for name in names if name and not name.startswith("name=")}
 
 
 def _controllers(directory: str) -> list[str]:
@@ -113,7 +120,7 @@ def _end_of(controller: str, mount: str, directory: str) -> tuple[str, str]:
 
 def _unit_that_lacks_it(below: str, directory: str) -> str:
     """Return the unit of systemd that would have to be given what is missing from `below` on, or nothing."""
-    if not paths.exists(BOOTED):
+    if not has_systemd():
         return ""
     first = len(below.split("/")) - 1
     return next((name for name in directory.split("/")[first:] if name.endswith(_UNITS)), "")

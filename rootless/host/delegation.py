@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import posix
 
-from rootless import paths
+from rootless import paths, procfs
 from rootless.files import text_of
-from rootless.host.facts import ALL_IDS
+from rootless.linux import CGROUP_HYBRID_MOUNT, CGROUP_MOUNT
+from rootless.procfs import ALL_IDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.host.facts import IdMap
+    from rootless.procfs import IdMap
 
-PURE = "/sys/fs/cgroup"
-HYBRID = "/sys/fs/cgroup/unified"
 LEAF = "rootless.caller"
 """The cgroup into which processes are moved that would keep controllers from being enabled."""
-BOOTED = "/run/systemd/system"
-"""Is there where systemd is process 1, sd_booted(3)."""
 _SLICE = ".slice"
 _UNITS = (".scope", ".service", _SLICE)
-_MOUNT_ANEW = f"in a cgroup namespace of your own (unshare --cgroup): mount -t cgroup2 cgroup2 {PURE}"
+_MOUNT_ANEW = f"in a cgroup namespace of your own (unshare --cgroup): mount -t cgroup2 cgroup2 {CGROUP_MOUNT}"
 
 
 class Cgroups:
@@ -49,7 +46,7 @@ class Cgroups:
 
     def __init__(self, **known: object) -> None:
         """Describe a host where nothing is delegated; `known` replaces what is different."""
-        self.mount = PURE
+        self.mount = CGROUP_MOUNT
         self.own = ""
         self.base = ""
         self.reach = ""
@@ -99,7 +96,7 @@ def read() -> Cgroups:
         nearest = paths.parent(nearest)
         if len(nearest) < len(mount):
             found.obstacle, found.fix = _why_not(found.own, found.path(found.own), mount)
-            found.systemd = paths.exists(BOOTED)
+            found.systemd = _has_systemd()
             return found
     if str(posix.getpid()) not in text_of(f"{found.own}/cgroup.procs").splitlines():
         found.obstacle = f"{mount} shows other cgroups than your cgroup namespace"
@@ -120,14 +117,15 @@ def read() -> Cgroups:
 
 def directory_of(process: int | str) -> str:
     """Return the directory of a process's cgroup, by its id or ``self``; nothing where it cannot be told."""
-    lines = text_of(f"/proc/{process}/cgroup").splitlines()
-    path = next((line[3:] for line in lines if line.startswith("0::")), "")
+    path = procfs.cgroup(process)
     mount = _mount()
-    return mount + path.rstrip("/") if mount and path and "/../" not in f"{path}/" else ""
+    return mount + path.rstrip("/") if mount and procfs.is_shown(path) else ""
 
 
 def _mount() -> str:
-    return next((place for place in (PURE, HYBRID) if paths.exists(f"{place}/cgroup.controllers")), "")
+    return next(
+        (place for place in (CGROUP_MOUNT, CGROUP_HYBRID_MOUNT) if paths.exists(f"{place}/cgroup.controllers")), ""
+    )
 
 
 def user_manager(uid: int, uid_map: tuple[IdMap, ...]) -> str:
@@ -172,11 +170,18 @@ def _answers(path: str) -> bool:
 
 def _user_of_own_cgroup() -> int:
     """Return the user whose slice the caller is in, as the host has the number; -1 where it cannot be told."""
-    for name in text_of("/proc/self/cgroup").replace("\n", "/").split("/"):
-        number = name.removeprefix("user-").removesuffix(".slice")
-        if name == f"user-{number}.slice" and number.isdecimal():
-            return int(number)
+    for _, path in procfs.cgroups("self"):
+        for name in path.split("/"):
+            number = name.removeprefix("user-").removesuffix(".slice")
+            if name == f"user-{number}.slice" and number.isdecimal():
+                return int(number)
     return -1
+
+
+def _has_systemd() -> bool:
+    from rootless.host import controllers
+
+    return controllers.has_systemd()
 
 
 def _is_writable(directory: str) -> bool:
@@ -188,8 +193,8 @@ def _why_no_mount() -> tuple[str, str]:
     from rootless.host import controllers
 
     if controllers.has_v1():
-        return f"this host has cgroup v1, and v2 is not mounted on {PURE}", controllers.pure_v2()
-    return f"cgroup v2 is not mounted on {PURE}", f"as root: mount -t cgroup2 cgroup2 {PURE}"
+        return f"this host has cgroup v1, and v2 is not mounted on {CGROUP_MOUNT}", controllers.pure_v2()
+    return f"cgroup v2 is not mounted on {CGROUP_MOUNT}", f"as root: mount -t cgroup2 cgroup2 {CGROUP_MOUNT}"
 
 
 def _why_not(own: str, path: str, mount: str) -> tuple[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import posix
 
-from rootless import paths
+from rootless import paths, procfs
 from rootless.files import text_of
 from rootless.host import subids
 from rootless.linux import CAP_SYS_ADMIN
+from rootless.procfs import ALL_IDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,14 +17,11 @@ if TYPE_CHECKING:
     from rootless.host.delegation import Cgroups
     from rootless.host.host_network import HostNetwork
     from rootless.host.subids import Range
-
-    IdMap = tuple[int, int, int]
-    """First id inside, first id outside, how many: a line of /proc/PID/uid_map."""
+    from rootless.procfs import IdMap
 
 _TYPE, _BLOCK = 0o170000, 0o060000
 """Of st_mode, inode(7)."""
 _RESTRICTIONS = posix.ST_RDONLY | posix.ST_NOSUID | posix.ST_NODEV | posix.ST_NOEXEC
-ALL_IDS: IdMap = (0, 0, 4294967295)
 
 
 class Facts:
@@ -127,20 +125,21 @@ def read(*, subordinate: bool = True) -> Facts:
     Raises:
         OSError: descriptors or memory have run out, or the disk is broken: nobody knows what is there.
     """
-    status = _fields("/proc/self/status")
+    status = procfs.status("self")
+    uid_map, gid_map = procfs.id_maps("self")
     uname = posix.uname()
     facts = Facts(
         uid=posix.geteuid(),
         gid=posix.getegid(),
         kernel=kernel_version(uname.release),
         machine=uname.machine,
-        uid_map=id_map("/proc/self/uid_map"),
-        gid_map=id_map("/proc/self/gid_map"),
+        uid_map=uid_map,
+        gid_map=gid_map,
         capabilities=int(status.get("CapEff", "0"), 16),
         bounding=int(status.get("CapBnd", "0"), 16),
         last_capability=int(text_of("/proc/sys/kernel/cap_last_cap") or 40),
         unified_cgroup=paths.exists("/sys/fs/cgroup/cgroup.controllers"),
-        hard_limits=_hard_limits(text_of("/proc/self/limits")),
+        hard_limits=procfs.hard_limits("self"),
         oom_score_adj=int(text_of("/proc/self/oom_score_adj") or 0),
         nice=posix.getpriority(posix.PRIO_PROCESS, 0),
         subuids=(),
@@ -149,7 +148,7 @@ def read(*, subordinate: bool = True) -> Facts:
     )
     for name in _RARE:
         delattr(facts, name)
-    facts.setgroups_denied = facts.nested and text_of("/proc/self/setgroups") == "deny"
+    facts.setgroups_denied = facts.nested and procfs.denies_setgroups("self")
     facts.user = "root" if facts.uid == 0 else str(facts.uid)
     if subordinate and not facts.privileged:
         facts.user = subids.login_name(facts.uid)
@@ -169,26 +168,6 @@ def kernel_version(release: str) -> tuple[int, int]:
             break
         minor += character
     return int(major), int(minor or 0)
-
-
-def _hard_limits(text: str) -> dict[int, int]:
-    """Return hard limits by their number from /proc/PID/limits, whose lines are in the order of the numbers.
-
-    Its columns have fixed places. The module `resource` would have to be loaded from a file of its own.
-    """
-    words = [line[47:67].strip() for line in text.splitlines()[1:]]
-    return {number: -1 if word == "unlimited" else int(word) for number, word in enumerate(words)}
-
-
-def _fields(path: str) -> dict[str, str]:
-    pairs = (line.partition(":") for line in text_of(path).splitlines())
-    return {name: value.strip() for name, _, value in pairs}
-
-
-def id_map(path: str) -> tuple[IdMap, ...]:
-    """Return what is in /proc/PID/uid_map or gid_map; every id where it cannot be read."""
-    lines = [line.split() for line in text_of(path).splitlines()]
-    return tuple((int(inside), int(outside), int(count)) for inside, outside, count in lines) or (ALL_IDS,)
 
 
 def _apparmor(_: Facts) -> bool:

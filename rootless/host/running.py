@@ -5,15 +5,14 @@ from __future__ import annotations
 import posix
 
 from rootless.errors import RootlessError
-from rootless.files import text_of
-from rootless.host.facts import id_map
 from rootless.linux import NAMESPACE_FILES
+from rootless.procfs import denies_setgroups, id_maps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from rootless.host.facts import IdMap
+    from rootless.procfs import IdMap
 
 
 class Running:
@@ -51,9 +50,8 @@ def read(pid: int) -> Running:
     return Running(
         pid,
         [kind for kind, name in NAMESPACE_FILES.items() if _differs(pid, name)],
-        id_map(f"/proc/{pid}/uid_map"),
-        id_map(f"/proc/{pid}/gid_map"),
-        setgroups_denied=text_of(f"/proc/{pid}/setgroups") == "deny",
+        *id_maps(pid),
+        setgroups_denied=denies_setgroups(pid),
     )
 
 

@@ -9,8 +9,8 @@ from rootless.errors import EXHAUSTED, RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.host.facts import IdMap
     from rootless.plan.idmaps import IdMaps
+    from rootless.procfs import IdMap
 
 
 def write(pid: int, maps: IdMaps) -> None:

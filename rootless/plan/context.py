@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.bundle.load import Bundle
-    from rootless.host.facts import Facts, IdMap
+    from rootless.host.facts import Facts
     from rootless.host.running import Running
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.network.mode import Network
     from rootless.plan.ops import Op
     from rootless.plan.options import Options
+    from rootless.procfs import IdMap
 
 ADAPTED = "adapted"
 """Done in another way than config.json says, with the same effect for the program."""

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-    from rootless.host.facts import Facts, IdMap
+    from rootless.host.facts import Facts
     from rootless.host.subids import Range
+    from rootless.procfs import IdMap
 
 _ID_DIGITS = 10
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rootless import procfs
 from rootless.host import controllers
 
 V2 = "0::/user.slice\n"
@@ -18,7 +19,8 @@ class Host:
         self.proc = {"/proc/self/cgroup": V2, "/proc/cmdline": "root=/dev/vda quiet"}
         self._monkeypatch = monkeypatch
         text_of = controllers.text_of
-        monkeypatch.setattr(controllers, "text_of", lambda path: self.proc.get(path) or text_of(path))
+        for module in (controllers, procfs):
+            monkeypatch.setattr(module, "text_of", lambda path: self.proc.get(path) or text_of(path))
         self.booted(is_so=True)
 
     def booted(self, *, is_so):
@@ -110,7 +112,7 @@ def test_it_is_not_delegated_to_a_service(host):
 
 def test_systemd_hands_nothing_on_in_a_hybrid(host, monkeypatch):
     path = host.down(f"{USER}/app.slice/run.scope", "memory", "")
-    monkeypatch.setattr(controllers, "HYBRID", str(host.mount))
+    monkeypatch.setattr(controllers, "CGROUP_HYBRID_MOUNT", str(host.mount))
     reason, fix = host.why("memory", path)
     assert reason == "systemd hands no controller of cgroup v2 on where there is cgroup v1 too"
     assert fix == "boot with systemd.unified_cgroup_hierarchy=1"

@@ -15,7 +15,8 @@ PACKAGE = CHECKOUT / "rootless"
 
 LAYERS = (
     ("errors", "paths"),
-    ("log", "files", "signals", "procfs", "jsontext", "linux"),
+    ("log", "files", "signals", "jsontext", "linux"),
+    ("procfs",),
     ("bundle", "host"),
     ("plan",),
     ("launch", "cgroup"),

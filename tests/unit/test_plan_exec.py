@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rootless import procfs
 from rootless.bundle.load import Bundle
 from rootless.errors import RootlessError
-from rootless.host import facts, running
+from rootless.host import running
 from rootless.host.facts import Facts
 from rootless.host.running import Running
 from rootless.launch import join_resctrl
@@ -264,7 +265,7 @@ def test_what_is_no_cpu_list(text):
 
 def test_the_namespaces_of_a_process_of_ours_are_our_own():
     found = running.read(os.getpid())
-    assert (found.namespaces, found.uid_map) == (frozenset(), facts.id_map("/proc/self/uid_map"))
+    assert (found.namespaces, found.uid_map) == (frozenset(), procfs.id_maps("self")[0])
 
 
 def test_a_process_in_namespaces_of_its_own(need):

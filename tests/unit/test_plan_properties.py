@@ -19,7 +19,7 @@ from rootless.bundle.load import Bundle
 from rootless.container import explain
 from rootless.errors import RootlessError
 from rootless.host.delegation import Cgroups
-from rootless.host.facts import ALL_IDS, Facts
+from rootless.host.facts import Facts
 from rootless.jsontext import render
 from rootless.linux import CAPABILITIES, RLIMITS
 from rootless.plan import ops
@@ -30,6 +30,7 @@ from rootless.plan.idmaps import id_maps
 from rootless.plan.op_text import details, sentence
 from rootless.plan.options import Options
 from rootless.plan.rootfs.mount_options import _ATTRIBUTES, PROPAGATIONS
+from rootless.procfs import ALL_IDS
 
 SOURCES = Path(__file__).resolve().parent.parent.parent / "helpers" / "init"
 HIGHEST_ID = 2**32 - 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import posix
 from time import monotonic
 
+from rootless import procfs
 from rootless.errors import RootlessError
 from rootless.procfs import Process
 
@@ -135,12 +136,7 @@ def send(process: int, number: int) -> None:
 
 def is_process_1(pid: int) -> bool:
     """Whether the process is the first one of a pid namespace, whose end takes the namespace with it."""
-    try:
-        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
-            lines = file.read().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return any(line.startswith(b"NSpid:") and line.endswith(b"\t1") for line in lines)
+    return procfs.status(pid).get("NSpid", "").split()[-1:] == ["1"]
 
 
 class _Family:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from rootless.host.facts import IdMap
     from rootless.plan.context import Context
     from rootless.plan.rootfs.mount_options import MountOptions
+    from rootless.procfs import IdMap
 
     Maps = tuple[Sequence[IdMap], Sequence[IdMap]]
     """Lines for uids, lines for gids."""

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from rootless.host.facts import IdMap
     from rootless.plan.context import Context
+    from rootless.procfs import IdMap
 
 _LONGEST_PARAMETER = 255
 """Of a value that fsconfig(2) takes."""
