@@ -349,7 +349,7 @@ try_it() {
 case $#:${1:-} in
     0: | 1:--try)
         install
-        as_caller "$environment/bin/python3" -I -m rootless.doctor --command "$environment/bin/rootless" || true
+        as_caller "$environment/bin/rootless" doctor || true
         [ $# = 0 ] || try_it
         ;;
     1:--uninstall) uninstall ;;

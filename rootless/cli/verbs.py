@@ -111,10 +111,10 @@ VERBS = {
         everyday=True,
     ),
     "doctor": Verb(
-        "tell what this host lacks, and the command of an administrator that mends it",
+        "check this host, and print how an administrator can fix what is missing",
         (),
         everyday=True,
-        about="What can be tried is tried. The exit status is 1 when no container can run here.",
+        about="The checks try the operations. The exit status is 1 when no container can run here.",
     ),
     **ENGINE_VERBS,
     "update": Verb(

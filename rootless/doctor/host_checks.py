@@ -1,7 +1,7 @@
-"""What the host lacks for running containers without root: each thing with the reason and the administrator's command.
+"""Checks of this host for containers without root: each problem has its reason and the administrator's command.
 
-Whatever can be tried is tried: a setting that looks right proves nothing on a host where a security module, a mount
-option or a container around us has the last word.
+A check tries the operation where it can. A setting that looks right proves nothing on a host where a security module,
+a mount option or an outer container decides.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 
 
 def report(command: str = "") -> tuple[str, int]:
-    """Return what is to be printed about this host, and the exit status: 1 when no container can run on it."""
-    found = lacks(command)
-    lines = [str(lack) for lack in found]
-    if all(lack.optional for lack in found):
+    """Return the text of `rootless doctor`, and its exit status: 1 when no container can run on this host."""
+    found = problems(command)
+    lines = [str(problem) for problem in found]
+    if all(problem.optional for problem in found):
         lines.insert(0, "Nothing is missing on this host.")
-    return "".join(f"{line}\n" for line in lines), int(any(lack.essential for lack in found))
+    return "".join(f"{line}\n" for line in lines), int(any(problem.essential for problem in found))
 
 
-def lacks(command: str = "") -> list[Problem]:
-    """Return what this host lacks for the caller, the essential first, the optional last.
+def problems(command: str = "") -> list[Problem]:
+    """Return what is missing on this host for the caller: the essential first, the optional last.
 
-    For real root, it is what ordinary users would lack.
+    For real root, the checks run as an unprivileged user.
 
     Args:
         command: path of the installed `rootless`, which an AppArmor profile has to name.
@@ -61,8 +61,8 @@ def lacks(command: str = "") -> list[Problem]:
         found += _id_programs() or _mapping(facts)
         found += _subordinate_ids(facts)
     found += _libseccomp()
-    found += network_checks.lacks(facts, try_them=not any(lack.essential for lack in found))
-    return sorted(found, key=lambda lack: (not lack.essential, lack.optional))
+    found += network_checks.problems(facts, try_them=not any(problem.essential for problem in found))
+    return sorted(found, key=lambda problem: (not problem.essential, problem.optional))
 
 
 # --- Kernel and user namespaces -----------------------------------------------------------------------------
@@ -82,39 +82,40 @@ def _user_namespaces(facts: Facts, command: str) -> Iterable[Problem]:
     def create() -> None:
         become_ordinary(facts)
         unshare(CLONE_NEWUSER)
-        # Ubuntu's AppArmor lets the namespace come into being and takes its capabilities away.
+        # Ubuntu's AppArmor creates the namespace and removes its capabilities.
         unshare(CLONE_NEWNS)
 
     error = errno_in_child(create)
     if error:
-        yield user_namespace_lack(error, sysctl, command, essential=not facts.privileged)
+        yield user_namespace_problem(error, sysctl, command, essential=not facts.privileged)
 
 
-def user_namespace_lack(error: int, sysctl: Callable[[str], str], command: str, *, essential: bool) -> Problem:
-    """Return why unshare(CLONE_NEWUSER) failed with `error`, judging by the settings that `sysctl` reads.
+def user_namespace_problem(error: int, sysctl: Callable[[str], str], command: str, *, essential: bool) -> Problem:
+    """Return the problem behind an `error` of unshare(CLONE_NEWUSER), judging by the settings that `sysctl` reads.
 
     The order is that of the kernel's own checks: user_namespaces(7), namespaces(7), and the patch of Debian that has
     kernel.unprivileged_userns_clone.
     """
-    why = "a container is made of a user namespace of one's own"
+    why = "a container without root needs its own user namespace"
     limit = "user.max_user_namespaces"
     if error in (errno.EINVAL, errno.ENOSYS):
         what, fix = "a kernel with user namespaces", "boot a kernel that has CONFIG_USER_NS=y"
     elif error == errno.EUSERS:
-        what, fix = "room for another user namespace (32 lie within one another)", "run it outside of some of them"
+        what = "another level of user namespaces (this process is at the limit, 32 levels)"
+        fix = "run rootless from an outer user namespace"
     elif error == errno.ENOSPC:
         what, fix = f"user namespaces ({limit} is {sysctl(limit) or 'too low'})", set_sysctl(limit, 65536)
     elif sysctl("kernel.unprivileged_userns_clone") == "0":
         name = "kernel.unprivileged_userns_clone"
-        what, fix = f"user namespaces for ordinary users ({name} is 0)", set_sysctl(name, 1)
+        what, fix = f"user namespaces for unprivileged users ({name} is 0)", set_sysctl(name, 1)
     elif sysctl("kernel.apparmor_restrict_unprivileged_userns") not in ("", "0"):
         name = "kernel.apparmor_restrict_unprivileged_userns"
-        what = f"AppArmor's leave to use user namespaces ({name} is {sysctl(name)})"
+        what = f"AppArmor permission to create user namespaces ({name} is {sysctl(name)})"
         fix = _apparmor_profile(command) if command else set_sysctl(name, 0)
     else:
-        what = f"leave to make a user namespace (unshare: {os.strerror(error)})"
-        why += "; a chroot, a seccomp filter of the container or service around this process, or SELinux refuses it"
-        fix = "run it outside of that, or have it allow unshare(CLONE_NEWUSER)"
+        what = f"permission to create a user namespace (unshare: {os.strerror(error)})"
+        why += "; a chroot, the seccomp filter of an outer container or service, or SELinux denies it"
+        fix = "run rootless outside of it, or allow unshare(CLONE_NEWUSER) there"
     return Problem(what, why, fix, essential=essential)
 
 
@@ -135,34 +136,34 @@ def _apparmor_profile(command: str) -> str:
 
 
 def _id_programs() -> list[Problem]:
-    why = "containers then have one user id, and images with files of several users cannot be used as they are"
+    why = "containers have a single user ID without them, and images with files of several users do not work unchanged"
     if not subids.programs():
         return [Problem("newuidmap and newgidmap", why, install("newuidmap", "newuidmap and newgidmap"))]
     if procfs.status("self").get("NoNewPrivs") == "1":
-        what = "the right to gain privileges from newuidmap and newgidmap (no_new_privs is set)"
-        return [Problem(what, why, "start it outside of the sandbox, service or job that sets no_new_privs")]
+        what = "permission to gain privileges with newuidmap and newgidmap (no_new_privs is set)"
+        return [Problem(what, why, "run rootless outside of the sandbox, service or job that sets no_new_privs")]
     pairs = zip(subids.programs(), (CAP_SETUID, CAP_SETGID), strict=True)
     return [
-        Problem(f"the power of {path} ({reason})", why, fix)
+        Problem(f"privileges of {path} ({reason})", why, fix)
         for path, capability in pairs
         for reason, fix in powerless(path, capability)
     ]
 
 
 def powerless(path: str, capability: int) -> Iterable[tuple[str, str]]:
-    """Yield why a program cannot set ids, and the fix: it needs setuid root or a file capability, where those count."""
+    """Yield why a program cannot set IDs, and the fix: it needs setuid root or a file capability that takes effect."""
     status = os.stat(path)
     setuid = status.st_mode & stat.S_ISUID and status.st_uid == 0
     if not setuid and not _has_file_capability(path, capability):
         fix = f"sudo chown root:root {shlex.quote(path)} && sudo chmod u+s {shlex.quote(path)}"
-        yield "it is neither setuid root nor has it file capabilities", fix
+        yield "it is neither setuid root nor has the file capability", fix
     elif os.statvfs(path).f_flag & os.ST_NOSUID:
         mount = _mount_point(path)
         yield f"{mount} is mounted nosuid", f"sudo mount -o remount,suid {shlex.quote(mount)}"
 
 
 def _has_file_capability(path: str, capability: int) -> bool:
-    """Return whether `capability` is in the file's permitted set: struct vfs_cap_data of capabilities(7)."""
+    """Whether `capability` is in the file's permitted set: struct vfs_cap_data of capabilities(7)."""
     try:
         data = os.getxattr(path, "security.capability")
     except OSError:
@@ -186,13 +187,13 @@ def _subordinate_ids(facts: Facts) -> Iterable[Problem]:
     if missing:
         yield Problem(
             f"subordinate {' and '.join(missing)} for {facts.user}",
-            "containers then have one user id; a range of others lets them have all that an image uses",
+            "containers have a single user ID without them; a range gives them all IDs that an image uses",
             grant(facts.user, missing, facts.free_range),
         )
 
 
 def grant(user: str, kinds: Iterable[str], first: int) -> str:
-    """Return the command that gives `user` 65536 subordinate ids of the `kinds` ("uids", "gids") from `first` on."""
+    """Return the command that gives `user` 65536 subordinate IDs of the `kinds` ("uids", "gids") from `first` on."""
     local = any(line.startswith(user + ":") for line in read("/etc/passwd").splitlines())
     if not local:  # usermod knows local users only
         files = " ".join(f"/etc/sub{kind[:-1]}" for kind in kinds)
@@ -202,7 +203,7 @@ def grant(user: str, kinds: Iterable[str], first: int) -> str:
 
 
 def _mapping(facts: Facts) -> Iterable[Problem]:
-    """Map the caller's ids in a user namespace as a container's are mapped, with the two programs."""
+    """Write the ID maps of a user namespace with the two programs, as for a container."""
     if facts.privileged or not (facts.subuids and facts.subgids):
         return
     ready, go = os.pipe(), os.pipe()
@@ -225,9 +226,9 @@ def _mapping(facts: Facts) -> Iterable[Problem]:
                 done = subprocess.run(words, capture_output=True, text=True, check=False)
                 if done.returncode:
                     yield Problem(
-                        f"{program} refuses: {done.stderr.strip() or f'exit status {done.returncode}'}",
-                        "containers then have one user id",
-                        "show the administrator this message",
+                        f"a working {program}: {done.stderr.strip() or f'exit status {done.returncode}'}",
+                        "containers have a single user ID without it",
+                        "show this message to the administrator",
                     )
     finally:
         for descriptor in (ready[0], *go):
@@ -244,6 +245,6 @@ def _libseccomp() -> Iterable[Problem]:
     except OSError:
         yield Problem(
             "libseccomp",
-            "a config.json with a seccomp profile, such as podman writes, is refused without it",
+            "rootless refuses a config.json with a seccomp profile without it; podman writes one by default",
             install("libseccomp", "libseccomp"),
         )

@@ -1,4 +1,4 @@
-"""What the host lacks for networks of containers: helpers are started, and sockets opened, as for a container."""
+"""Checks of this host for container networks: they start the helpers and open sockets as for a container."""
 
 from __future__ import annotations
 
@@ -28,32 +28,27 @@ if TYPE_CHECKING:
     from rootless.host.host_network import HostNetwork
 
 LOW_PORT = 80
-"""One that people want to publish."""
-_LOOPBACK = "then has nothing but its loopback"
+"""A privileged port that people want to publish."""
+_LOOPBACK = "a container with its own network namespace has only its loopback without it"
 _WITHOUT = {
-    SLIRP: "networks that containers share then have no way to the outside",
-    PASTA: "--network auto uses slirp4netns then, if nothing is known against its libslirp; ports are on IPv4 only",
+    SLIRP: "networks that containers share have no connection to the outside without it",
+    PASTA: "--network auto falls back to slirp4netns, unless its libslirp has known flaws; ports are on IPv4 only",
 }
 
 
-def lacks(facts: Facts, *, try_them: bool) -> Iterable[Problem]:
-    """Yield what is missing; helpers are started where that is possible (`try_them`)."""
+def problems(facts: Facts, *, try_them: bool) -> Iterable[Problem]:
+    """Yield what is missing; `try_them` starts the helpers, which takes a user namespace."""
     host = host_network.read()
     if not host.programs:
-        yield Problem(
-            "pasta or slirp4netns",
-            f"a container with a network namespace of its own {_LOOPBACK}",
-            install(PASTA, "passt"),
-        )
+        yield Problem("pasta or slirp4netns", _LOOPBACK, install(PASTA, "passt"))
     elif error := errno_in_child(lambda: _open_tun(facts)):
-        what = f"leave to open {host_network.TUN} ({os.strerror(error)})"
-        yield Problem(what, f"a container with a network namespace of its own {_LOOPBACK}", tun_fix(error))
+        what = f"access to {host_network.TUN} ({os.strerror(error)})"
+        yield Problem(what, _LOOPBACK, tun_fix(error))
     elif try_them:
         for name, path in host.programs.items():
             refusal = _try_helper(name, host, facts)
             if refusal:
-                why = f"a container that it should serve {_LOOPBACK}"
-                yield Problem(f"{path} that works ({refusal})", why, install(name, PACKAGES[name]))
+                yield Problem(f"a working {path} ({refusal})", _LOOPBACK, install(name, PACKAGES[name]))
     if len(host.programs) == 1:
         (other,) = {SLIRP, PASTA} - set(host.programs)
         yield Problem(other, _WITHOUT[other], install(other, PACKAGES[other]), optional=True)
@@ -62,9 +57,9 @@ def lacks(facts: Facts, *, try_them: bool) -> Iterable[Problem]:
 
 
 def _versions(host: HostNetwork) -> Iterable[Problem]:
-    """Yield what is known against the versions of the helpers."""
+    """Yield known flaws of the installed versions of the helpers."""
     if SLIRP in host.programs and (flaws := libslirp_flaws(host.libslirp)):
-        why = "a hostile container can attack slirp4netns: with --network slirp4netns, and on a network of several"
+        why = "a hostile container can attack slirp4netns: with --network slirp4netns, and on a shared network"
         yield Problem(f"a libslirp without known flaws ({flaws})", why, "update libslirp, or use pasta", optional=True)
     if PASTA in host.programs:
         said = host_network.Asked(host.programs[PASTA]).answer()
@@ -72,13 +67,11 @@ def _versions(host: HostNetwork) -> Iterable[Problem]:
             what = (
                 f"a pasta of {PASTA_SINCE} or later (this is {' '.join(said.split()[1:2]) or 'of an unknown version'})"
             )
-            yield Problem(
-                what, "options of it are missing, and its errors are not told", install(PASTA, "passt"), optional=True
-            )
+            yield Problem(what, "older ones lack options and report no errors", install(PASTA, "passt"), optional=True)
 
 
 def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
-    """Let a helper serve a network namespace; return why it does not, or nothing."""
+    """Start a helper for a network namespace; return why it fails, or nothing."""
     network = Network(name, "", host, Names((), (), (), ()))
     network.owned = True
     operations = [
@@ -93,13 +86,13 @@ def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
     with tempfile.TemporaryDirectory() as path:
         directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            keeper = NetnsHolder(operations, maps=maps)
+            holder = NetnsHolder(operations, maps=maps)
             try:
-                program = Program(helper(name, "", host), network, keeper, directory)
+                program = Program(helper(name, "", host), network, holder, directory)
                 program.await_ready()
                 program.kill()
             finally:
-                keeper.kill()
+                holder.kill()
         except RootlessError as error:
             return "" if error.code == "RL-INIT" else error.cause
         finally:
@@ -133,16 +126,16 @@ def _sockets(facts: Facts) -> Iterable[Problem]:
     name = "net.ipv4.ip_unprivileged_port_start"
     if errno_in_child(listen) == errno.EACCES:
         yield Problem(
-            f"ports below {sysctl(name)} for ordinary users ({name})",
-            f"a container's ports cannot be published on them, such as {LOW_PORT}",
+            f"permission for unprivileged users to listen on ports below {sysctl(name)} ({name})",
+            f"rootless cannot publish container ports on them, such as {LOW_PORT}",
             set_sysctl(name, LOW_PORT),
             optional=True,
         )
     name = "net.ipv4.ping_group_range"
     if errno_in_child(ping) in (errno.EACCES, errno.EPERM):
         yield Problem(
-            f"leave to ping for ordinary users ({name} is {' '.join(sysctl(name).split())})",
-            "ping in a container finds nobody but the container",
+            f"permission for unprivileged users to ping ({name} is {' '.join(sysctl(name).split())})",
+            "ping in a container reaches only the container",
             set_sysctl(name, "0 2147483647"),
             optional=True,
         )

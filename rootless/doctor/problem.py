@@ -1,4 +1,4 @@
-"""What is missing on a host, how it is told, and how things are tried."""
+"""A problem of the host, the commands that fix problems, and how the checks try an operation."""
 
 from __future__ import annotations
 

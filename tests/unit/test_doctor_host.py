@@ -18,7 +18,7 @@ from rootless.host.host_network import HostNetwork
 
 def refusal(error, command="", *, essential=True, **settings):
     values = {name.replace("__", "."): value for name, value in settings.items()}
-    return host_checks.user_namespace_lack(error, lambda name: values.get(name, ""), command, essential=essential)
+    return host_checks.user_namespace_problem(error, lambda name: values.get(name, ""), command, essential=essential)
 
 
 @pytest.mark.parametrize(
@@ -40,21 +40,21 @@ def refusal(error, command="", *, essential=True, **settings):
         (errno.EPERM, {"kernel__apparmor_restrict_unprivileged_userns": "0"}, "Operation not permitted", "outside"),
         (errno.EPERM, {}, "Operation not permitted", "unshare(CLONE_NEWUSER)"),
         (errno.EINVAL, {}, "a kernel with user namespaces", "CONFIG_USER_NS=y"),
-        (errno.EUSERS, {}, "room for another user namespace", "outside"),
+        (errno.EUSERS, {}, "another level of user namespaces", "outer"),
     ],
 )
 def test_a_refused_user_namespace_names_the_setting_and_the_command(error, settings, what, fix):
-    lack = refusal(error, **settings)
-    assert what in lack.what
-    assert fix in lack.fix
-    assert lack.essential
+    problem = refusal(error, **settings)
+    assert what in problem.what
+    assert fix in problem.fix
+    assert problem.essential
 
 
 def test_the_apparmor_profile_names_the_command_and_its_next_versions():
-    lack = refusal(
+    problem = refusal(
         errno.EPERM, "/home/a b/rootless/env-x1/bin/rootless", kernel__apparmor_restrict_unprivileged_userns="1"
     )
-    printf, _, install = lack.fix.partition(" | ")
+    printf, _, install = problem.fix.partition(" | ")
     profile = subprocess.run(["sh", "-c", printf], capture_output=True, text=True, check=True).stdout
     assert profile.splitlines() == [
         "abi <abi/4.0>,",
@@ -66,8 +66,8 @@ def test_the_apparmor_profile_names_the_command_and_its_next_versions():
 
 
 def test_a_profile_for_a_command_elsewhere_names_just_that():
-    lack = refusal(errno.EACCES, "/usr/bin/rootless", kernel__apparmor_restrict_unprivileged_userns="1")
-    assert '"/usr/bin/rootless"' in lack.fix
+    problem = refusal(errno.EACCES, "/usr/bin/rootless", kernel__apparmor_restrict_unprivileged_userns="1")
+    assert '"/usr/bin/rootless"' in problem.fix
 
 
 @given(st.lists(st.tuples(st.integers(0, 600_000), st.integers(1, 200_000))))
@@ -128,18 +128,22 @@ def test_a_program_without_setuid_and_capabilities_is_powerless(tmp_path):
     assert fix == f"sudo chown root:root '{program}' && sudo chmod u+s '{program}'"
 
 
-def test_a_lack_reads_as_three_lines():
-    lack = Problem("a thing", "a reason", "sudo mend it")
-    assert str(lack) == "missing: a thing\n    why: a reason\n    fix: sudo mend it"
+def test_a_problem_reads_as_three_lines():
+    problem = Problem("a thing", "a reason", "sudo mend it")
+    assert str(problem) == "missing: a thing\n    why: a reason\n    fix: sudo mend it"
 
 
-def test_what_is_optional_is_no_lack(monkeypatch):
-    monkeypatch.setattr(host_checks, "lacks", lambda _: [Problem("a thing", "a reason", "sudo get it", optional=True)])
+def test_an_optional_problem_leaves_the_host_whole(monkeypatch):
+    monkeypatch.setattr(
+        host_checks, "problems", lambda _: [Problem("a thing", "a reason", "sudo get it", optional=True)]
+    )
     assert host_checks.report() == (
         "Nothing is missing on this host.\noptional: a thing\n    why: a reason\n    fix: sudo get it\n",
         0,
     )
-    monkeypatch.setattr(host_checks, "lacks", lambda _: [Problem("a kernel", "a reason", "boot one", essential=True)])
+    monkeypatch.setattr(
+        host_checks, "problems", lambda _: [Problem("a kernel", "a reason", "boot one", essential=True)]
+    )
     assert host_checks.report() == ("missing: a kernel\n    why: a reason\n    fix: boot one\n", 1)
 
 
@@ -179,9 +183,9 @@ def test_helpers_of_networks_with_known_flaws_are_named(tmp_path, said, found):
         "a libslirp without known flaws (libslirp 4.9.2 is open to CVE-2026-95507, CVE-2026-95508, CVE-2026-120830, "
         "unless your distribution has patched it)"
     )
-    lacks = list(network_checks._versions(flawed))
-    assert [lack.what for lack in lacks] == [libslirp, *found]
-    assert all(lack.optional for lack in lacks)
+    found_problems = list(network_checks._versions(flawed))
+    assert [problem.what for problem in found_problems] == [libslirp, *found]
+    assert all(problem.optional for problem in found_problems)
     assert not list(network_checks._versions(HostNetwork({"slirp4netns": "/no/such/program"}, libslirp="4.9.6")))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rootless.doctor import host_checks
 
-DOCTOR = (sys.executable, "-m", "rootless.doctor")
+DOCTOR = (sys.executable, "-m", "rootless", "doctor")
 
 
 @pytest.fixture
@@ -119,9 +119,9 @@ def test_a_host_without_the_programs_names_their_packages(user, checkout, need):
     """
     # In a user namespace that has every id, nothing tells it from the host's own.
     ask = """
-from rootless.doctor import host, network
+from rootless.doctor import host_checks, network_checks
 from rootless.host import facts
-print(*host._id_programs(), *network.lacks(facts.read(), try_them=False), sep="\\n")
+print(*host_checks._id_programs(), *network_checks.problems(facts.read(), try_them=False), sep="\\n")
 """
     done = in_mounts(user, checkout, hide, "-c", ask)
     assert "missing: newuidmap and newgidmap\n" in done.stdout, done.stderr
@@ -141,16 +141,16 @@ def test_a_helper_that_does_not_work_is_found(user, checkout, broken):
         mount --bind /mnt/broken "$(command -v BROKEN)"
         exec "$@"
     """
-    done = in_mounts(user, checkout, script.replace("BROKEN", broken), "-m", "rootless.doctor")
+    done = in_mounts(user, checkout, script.replace("BROKEN", broken), "-m", "rootless", "doctor")
     assert done.stdout.count("missing: ") == 1, done
-    assert re.search(rf"missing: /\S*/{broken} that works \(it is broken\)\n", done.stdout)
+    assert re.search(rf"missing: a working /\S*/{broken} \(it is broken\)\n", done.stdout)
 
 
 @pytest.mark.usefixtures("whole")
 def test_a_host_without_dev_net_tun_is_told_the_command(user, checkout):
     script = 'mount -t tmpfs tmpfs /dev/net; exec "$@"'
-    done = in_mounts(user, checkout, script, "-m", "rootless.doctor")
-    assert "missing: leave to open /dev/net/tun (No such file or directory)\n" in done.stdout, done
+    done = in_mounts(user, checkout, script, "-m", "rootless", "doctor")
+    assert "missing: access to /dev/net/tun (No such file or directory)\n" in done.stdout, done
     assert "sudo modprobe tun" in done.stdout
 
 
@@ -158,7 +158,7 @@ def test_a_host_without_dev_net_tun_is_told_the_command(user, checkout):
     ("name", "value", "what"),
     [
         ("ip_unprivileged_port_start", "80", "ports below"),
-        ("ping_group_range", "0 0", "leave to ping"),
+        ("ping_group_range", "0 0", "users to ping"),
     ],
 )
 def test_what_a_setting_allows_is_not_offered(user, checkout, name, value, what):
@@ -172,4 +172,4 @@ def test_what_a_setting_allows_is_not_offered(user, checkout, name, value, what)
 
 @pytest.mark.usefixtures("whole", "require_root")
 def test_real_root_lacks_nothing_where_ordinary_users_do_not():
-    assert [each.what for each in host_checks.lacks() if not each.optional] == []
+    assert [each.what for each in host_checks.problems() if not each.optional] == []
