@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
 
-    from rootless.plan.options import Options
+    from rootless.options import Options
 else:
     import _signal
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.plan.options import Options
+    from rootless.options import Options
 
 
 def checkpoint(options: Options) -> int:

@@ -27,7 +27,7 @@ from rootless.cli.flags import (
 from rootless.cli.parser import UNKNOWN_FLAG, FlagError, split, words_before_rest
 from rootless.cli.verbs import LATER_VERBS, VERBS
 from rootless.errors import EXIT_FAILURE, RootlessError
-from rootless.plan.options import Options
+from rootless.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -140,9 +140,9 @@ class _Command(click.Command):
                     code="RL-NOT-YET",
                 )
             if not (isinstance(declared, Flag) and declared.ignored):
-                setattr(options, declared.dest, ctx.params[name])
+                vars(options)[declared.dest] = ctx.params[name]
         if self.rest:
-            setattr(options, self.rest.dest, tuple(ctx.params[_parameter(self.rest)]))
+            vars(options)[self.rest.dest] = tuple(ctx.params[_parameter(self.rest)])
         return left
 
     def _in_spelling_of_click(self, ctx: click.Context, args: Sequence[str]) -> list[str]:
@@ -229,7 +229,7 @@ class _VerbCommand(_Command):
     def invoke(self, ctx: click.Context) -> None:
         options = ctx.find_object(Options)
         if options:
-            options.verb = self.name or ""
+            vars(options)["verb"] = self.name or ""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
@@ -382,8 +382,7 @@ def _usage_error(ctx: click.Context | None, problem: str, fix: str = "", status:
 def _container_ids(ctx: click.Context) -> list[str]:
     from rootless.container import verbs
 
-    options = Options()
-    options.root = ctx.find_root().params.get("flag_root") or ""
+    options = Options(root=ctx.find_root().params.get("flag_root") or "")
     try:
         return [str(each["id"]) for each in verbs.list_containers(options)]
     except RootlessError:

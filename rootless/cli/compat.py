@@ -12,7 +12,7 @@ from rootless.errors import EXIT_FAILURE, EXIT_UNKNOWN_VERB, RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.plan.options import Options
+    from rootless.options import Options
 
 PROGRAM = "rootless"
 _RUNC = "runc"

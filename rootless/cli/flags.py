@@ -1,7 +1,7 @@
 """The declaration of the command line: every verb, flag and positional word, in runc's dialect and in crun's.
 
 parse.py and people.py are both made from these tables, so a new flag is added here or in verbs.py, and its default in
-rootless/plan/options.py.
+rootless/options.py.
 """
 
 from __future__ import annotations

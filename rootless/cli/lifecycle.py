@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import posix
 
-from rootless import paths
-from rootless.errors import RootlessError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootless.plan.options import Options
+    from rootless.options import Options
 
 COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 COLUMN_WIDTH = 12
@@ -30,7 +27,6 @@ def run(options: Options) -> int:
     """Carry out `rootless run`; the status is the container's."""
     from rootless.container.run import run as run_container
 
-    choose_bundle(options)
     return run_container(options)
 
 
@@ -124,35 +120,6 @@ VERBS = {
     "list": list_containers,
     "ps": ps,
 }
-
-
-def choose_bundle(options: Options) -> None:
-    """Decide whether the word of `run` names a bundle or a container, and set `bundle` and `container` accordingly.
-
-    It is the container's id, as for runc, with --bundle or --config or a config.json in the current directory;
-    otherwise it is a directory that holds config.json, and the container is named after it. A word that no id can be
-    is always a directory. Who names one wants a network that works; an engine makes that itself.
-
-    Raises:
-        RootlessError: it is neither.
-    """
-    word = options.container
-    if options.bundle or options.config:
-        return
-    if "/" not in word and word not in ("", ".", ".."):
-        if paths.exists("config.json"):
-            return
-        if not paths.exists(paths.join(word, "config.json")):
-            raise RootlessError(
-                "run " + word,
-                cause=f"no such file or directory: {word}/config.json, and there is no config.json here",
-                fix=f"rootless new {word} makes a bundle; --bundle DIR says where the bundle of container {word} is",
-                code="RL-BUNDLE",
-            )
-    options.bundle = word
-    options.network = options.network or "auto"
-    name = paths.name(paths.resolved(word))
-    options.container = "".join(c if c.isascii() and (c.isalnum() or c in "_+-.") else "_" for c in name) or "_"
 
 
 def table(states: Sequence[dict[str, object]]) -> str:

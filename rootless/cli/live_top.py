@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from rootless.container.top import Usage
-    from rootless.plan.options import Options
+    from rootless.options import Options
 
 _HEAD = ("ID", "STATUS", "PIDS", "CPU %", "MEMORY", "LIMIT", "READ", "WRITTEN")
 _LEFT = 2

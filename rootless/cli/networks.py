@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.plan.options import Options
+    from rootless.options import Options
 
 
 def network(options: Options) -> int:

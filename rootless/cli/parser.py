@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from rootless.cli.flags import AFTER_VERB, ENGINE_VERBS, GLOBAL_FLAGS, HELP, REPEATED, SWITCH, convert
-from rootless.plan.options import Options
+from rootless.options import Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Any
 
     from rootless.cli.flags import Flag, Verb
 
@@ -27,29 +28,29 @@ class FlagError(ValueError):
 
 def parse(argv: Sequence[str]) -> Options | None:
     """Return what `argv` (without the program's name) asks, or None: wrong, or a question that click answers."""
-    options = Options()
+    asked: dict[str, Any] = {}
     try:
-        words = _assign(split(argv, GLOBAL_FLAGS, words_before_rest=0), options)
-        if options.version:
-            return options
-        options.verb = words[0]
-        verb = ENGINE_VERBS.get(options.verb) or _other_verb(options.verb)
+        words = _assign(split(argv, GLOBAL_FLAGS, words_before_rest=0), asked)
+        if asked.get("version"):
+            return Options(**asked)
+        name = words[0]
+        verb = ENGINE_VERBS.get(name) or _other_verb(name)
         flags = (*AFTER_VERB, *verb.flags)
         parts = split(words[1:], flags, words_before_rest=words_before_rest(verb), in_order=verb.in_order)
-        words = _assign(parts, options)
+        words = _assign(parts, asked)
         count = len(verb.words)
         if verb.rest:
-            setattr(options, verb.rest.dest, tuple(words[count:]))
+            asked[verb.rest.dest] = tuple(words[count:])
         elif len(words) > count:
             return None
         for position, word in enumerate(verb.words):
             if position < len(words):
-                setattr(options, word.dest, convert(word, words[position]))
+                asked[word.dest] = convert(word, words[position])
             elif not word.optional:
                 return None
     except (ValueError, KeyError, IndexError):
         return None
-    return options
+    return Options(**asked, verb=name)
 
 
 def _other_verb(name: str) -> Verb:
@@ -130,8 +131,8 @@ def _spelled(argument: str, named: dict[str, Flag]) -> list[tuple[Flag, str | No
     return spelled
 
 
-def _assign(parts: Iterable[tuple[Flag | None, str]], options: Options) -> list[str]:
-    """Set the flags among `parts` in `options` and return the words."""
+def _assign(parts: Iterable[tuple[Flag | None, str]], asked: dict[str, Any]) -> list[str]:
+    """Set the flags among `parts` in `asked` and return the words."""
     words = []
     for flag, text in parts:
         if flag is None:
@@ -142,7 +143,7 @@ def _assign(parts: Iterable[tuple[Flag | None, str]], options: Options) -> list[
             message = "for click to answer"
             raise ValueError(message)
         if flag.kind == REPEATED:
-            setattr(options, flag.dest, (*getattr(options, flag.dest), value))
+            asked[flag.dest] = (*asked.get(flag.dest, ()), value)
         elif not flag.ignored and flag is not HELP:
-            setattr(options, flag.dest, value)
+            asked[flag.dest] = value
     return words

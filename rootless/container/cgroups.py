@@ -13,9 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.options import Options
     from rootless.plan.cgroup.limits import Setting
     from rootless.plan.cgroup.manager import Unenforced
-    from rootless.plan.options import Options
 
 
 def pause(options: Options) -> None:

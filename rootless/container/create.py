@@ -5,10 +5,11 @@ from __future__ import annotations
 import posix
 from _struct import Struct
 
-from rootless import OCI_VERSION, log, paths, signals
+from rootless import OCI_VERSION, log, signals
 from rootless.bundle.load import load
 from rootless.container.outside import Outside
-from rootless.container.prepare import prepare, preserve_descriptors, write_pid_file
+from rootless.container.prepare import prepare, write_pid_file
+from rootless.container.request import request_for
 from rootless.container.state import store
 from rootless.container.state.directory import FORMAT
 from rootless.container.state.lifecycle import CREATED, CREATING
@@ -26,54 +27,39 @@ if TYPE_CHECKING:
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.store import StateRoot
     from rootless.launch.scm_rights import PidfdReceiver
-    from rootless.plan.options import Options
+    from rootless.options import Options
     from rootless.plan.plan import Plan
+    from rootless.plan.request import Request
 
 
 _PIDFD_RECEIVER = "run.oci.pidfd_receiver"
 """Annotation: what --pidfd-socket says (crun)."""
-_TOKEN = 8
-"""Bytes that nobody guesses."""
 
 
-def plan_for(options: Options) -> tuple[Bundle, Plan, StateRoot]:
+def plan_for(options: Options) -> tuple[Request, Bundle, Plan, StateRoot]:
     """Read the bundle and the host, and compile the Plan; open the state directory. Nothing is changed.
 
     Raises:
         RootlessError: the bundle is wrong, or cannot be run here.
     """
-    store.check_id(options.container)
-    bundle = load(options.bundle, options.config)
-    if paths.variable("LISTEN_FDS") or paths.variable("NOTIFY_SOCKET"):
-        from rootless.container.terminal.service import adopt_systemd_env
-
-        adopt_systemd_env(options)
-    if options.publish or options.add_host or options.dns or options.dns_search:
-        options.network = options.network or "auto"  # who says these wants one
-    options.preserve_fds = preserve_descriptors(options.preserve_fds)
-    root = store.state_root(options.root)
-    options.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
-    options.keyring = f"_ses.{options.container}.{posix.urandom(_TOKEN).hex()}"
-    if options.network:
-        from rootless.container.network.attach import resolve_network
-
-        resolve_network(options, root)
-    return bundle, compile_plan(bundle, facts.read(), options), root
+    request, root = request_for(options)
+    bundle = load(request.bundle, request.config)
+    return request, bundle, compile_plan(bundle, facts.read(), request), root
 
 
 def create(options: Options) -> None:
     """Make a container that waits for `start`; its process stays when this one ends."""
     from rootless.container.terminal.console import connect
 
-    bundle, plan, root = plan_for(options)
-    console = connect(options.console_socket, plan)
+    request, bundle, plan, root = plan_for(options)
+    console = connect(request.console_socket, plan)
     launch = None
     start = -1
-    entry = store.claim(root, options.container)
+    entry = store.claim(root, request.container)
     try:
         prepare(plan)
         start = entry.listen()
-        launch = make(options, bundle, plan, entry, start=start, console=console)
+        launch = make(request, bundle, plan, entry, start=start, console=console)
         if plan.cgroup and plan.cgroup.frozen:
             from rootless.container.confine import freeze_container
 
@@ -94,19 +80,19 @@ def create(options: Options) -> None:
 
 
 def make(
-    options: Options, bundle: Bundle, plan: Plan, entry: ContainerDir, *, start: int = -1, console: int = -1
+    request: Request, bundle: Bundle, plan: Plan, entry: ContainerDir, *, start: int = -1, console: int = -1
 ) -> Launch:
     """Make the container; return when it only waits for its start.
 
     Args:
-        options: what the caller asked.
+        request: what the caller asked.
         bundle: what it is made of.
         plan: how.
         entry: its claimed directory; removed again when anything fails.
         start: the listening start socket, or -1 when the caller will say it through the Launch.
         console: the socket that the terminal is sent over, or -1.
     """
-    state = first_state(options, bundle, plan)
+    state = first_state(request, bundle, plan)
     outside = Outside(plan, entry, state)
 
     def note_process(pid: int) -> None:
@@ -119,8 +105,8 @@ def make(
         entry.write(state)
         outside.enter(pid)
 
-    pidfd_socket = options.pidfd_socket or state["annotations"].get(_PIDFD_RECEIVER)
-    where = "" if options.pidfd_socket else place("annotations", _PIDFD_RECEIVER)
+    pidfd_socket = request.pidfd_socket or state["annotations"].get(_PIDFD_RECEIVER)
+    where = "" if request.pidfd_socket else place("annotations", _PIDFD_RECEIVER)
     receiver = _pidfd_receiver(pidfd_socket, where) if pidfd_socket else None
 
     def run_hooks() -> None:
@@ -133,7 +119,7 @@ def make(
         start=start,
         console=console,
         cgroup=outside.cgroup,
-        keep=options.preserve_fds,
+        keep=request.preserve_fds,
         descriptors=with_descriptors,
     )
     try:
@@ -143,8 +129,8 @@ def make(
             receiver.send(launch.pid, b"standard")
         state["status"] = CREATED
         entry.write(state)
-        if options.pid_file:
-            write_pid_file(options.pid_file, launch.pid)
+        if request.pid_file:
+            write_pid_file(request.pid_file, launch.pid)
     except BaseException as error:
         if isinstance(error, RootlessError) and error.code == "RL-INIT":
             outside.blame(error)
@@ -167,12 +153,12 @@ def _made(plan: Plan, numbers: bytes) -> dict[str, int]:
     return dict(zip(kinds, Struct(f"={len(kinds)}Q").unpack(numbers), strict=True))
 
 
-def first_state(options: Options, bundle: Bundle, plan: Plan) -> dict[str, Any]:
+def first_state(request: Request, bundle: Bundle, plan: Plan) -> dict[str, Any]:
     """Return what state.json holds before there is a process."""
     state: dict[str, Any] = {
         "format": FORMAT,
         "ociVersion": OCI_VERSION,
-        "id": options.container,
+        "id": request.container,
         "pid": 0,
         "status": CREATING,
         "startTime": 0,
@@ -184,7 +170,7 @@ def first_state(options: Options, bundle: Bundle, plan: Plan) -> dict[str, Any]:
         "owner": plan.owner,
         "afterStart": plan.after_start(),
         "user": list(plan.user),
-        "keyring": not options.no_new_keyring,
+        "keyring": not request.no_new_keyring,
         "keyringName": plan.keyring,
     }
     if plan.hooks:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.cgroup.group import Group
-    from rootless.plan.options import Options
+    from rootless.options import Options
 
 _USUAL_INTERVAL = 5.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import select
 
-from rootless import log, paths, signals
+from rootless import log, signals
 from rootless.bundle.load import Bundle
-from rootless.container.prepare import load_filter, preserve_descriptors, tell_operations, write_pid_file
+from rootless.container.prepare import load_filter, tell_operations, write_pid_file
+from rootless.container.request import exec_request, preserve_descriptors
 from rootless.container.state import store
 from rootless.container.state.lifecycle import PAUSED, RUNNING, STOPPED, allow, open_process, status
 from rootless.container.terminal.console import Console
@@ -26,15 +27,16 @@ if TYPE_CHECKING:
     from rootless.cgroup.group import Group
     from rootless.launch.scm_rights import PidfdReceiver
     from rootless.launch.seccomp_listener import Listener
-    from rootless.plan.options import Options
+    from rootless.options import Options
     from rootless.plan.plan import Plan
+    from rootless.plan.request import Request
 
 _PROCESS = "process."
 
 
 def execute(options: Options) -> int:
     """Run a command in a container; unless detached, wait for it and return its exit status."""
-    options.preserve_fds = preserve_descriptors(options.preserve_fds)
+    preserved = preserve_descriptors(options.preserve_fds)
     with store.find(store.state_root(options.root), options.container, lock=False) as entry:
         state = existing_state(entry)
         now = status(entry, state)
@@ -44,15 +46,16 @@ def execute(options: Options) -> int:
         if first < 0:
             allow("exec", entry.container_id, STOPPED)
         try:
-            plan = _plan(options, state, entry.read_config())
-            return _run(options, plan, first, state)
+            request = exec_request(options, state, preserved)
+            plan = _plan(options, request, state, entry.read_config())
+            return _run(request, plan, first, state)
         except RootlessError as error:
             if _has_ended(first):
                 allow("exec", entry.container_id, STOPPED)
             raise _placed(error, options) from None
 
 
-def _plan(options: Options, state: dict[str, Any], config: dict[str, Any]) -> Plan:
+def _plan(options: Options, request: Request, state: dict[str, Any], config: dict[str, Any]) -> Plan:
     """Compile the Plan for what the caller asked, and log where it differs from that."""
     own = config.get("process") or {}
     uid, gid = state["user"]
@@ -63,11 +66,8 @@ def _plan(options: Options, state: dict[str, Any], config: dict[str, Any]) -> Pl
         from rootless.bundle.check import check_process
 
         check_process(config["process"])
-    options.no_new_keyring = not state["keyring"]
-    options.keyring = str(state.get("keyringName", ""))  # older releases do not note it
-    options.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
     bundle = Bundle(state["bundle"], config)
-    plan = compile_exec(bundle, facts.read(subordinate=False), options, running.read(state["pid"]))
+    plan = compile_exec(bundle, facts.read(subordinate=False), request, running.read(state["pid"]))
     for note in plan.notes:
         # create has said already what comes from the container's own process
         asked = options.process or note.where.startswith(tuple(said))
@@ -78,50 +78,50 @@ def _plan(options: Options, state: dict[str, Any], config: dict[str, Any]) -> Pl
     return plan
 
 
-def _run(options: Options, plan: Plan, first: int, state: dict[str, Any]) -> int:
+def _run(request: Request, plan: Plan, first: int, state: dict[str, Any]) -> int:
     """Carry out the Plan.
 
     Args:
-        options: what the caller asked.
+        request: what the caller asked.
         plan: how.
         first: a pidfd of the container's first process.
         state: what state.json holds.
     """
     from rootless.container.terminal.relay import catch_signals, prepare_terminal
 
-    receiver = _pidfd_receiver(options.pidfd_socket) if options.pidfd_socket else None
-    cgroup = _cgroup(options, state) if "cgroup" in state or options.cgroup else None
-    console = Console.for_run(options, plan)
+    receiver = _pidfd_receiver(request.pidfd_socket) if request.pidfd_socket else None
+    cgroup = _cgroup(request, state) if "cgroup" in state or request.cgroup else None
+    console = Console.for_run(request, plan)
     try:
-        launch = _begin(options, plan, first, console, cgroup)
+        launch = _begin(request, plan, first, console, cgroup)
         try:
             if _has_ended(first):
                 # whoever ended the container may not have seen this process
-                allow("exec", options.container, STOPPED)
+                allow("exec", request.container, STOPPED)
             if receiver:
                 receiver.send(launch.pid, b"setns")
-            if options.pid_file:
-                write_pid_file(options.pid_file, launch.pid)
+            if request.pid_file:
+                write_pid_file(request.pid_file, launch.pid)
             console.receive()
             if console.master >= 0:
                 prepare_terminal(console.master)
             listener = _listener(plan, state, launch.pid) if plan.listener else None
-            wakeup = -1 if options.detach else catch_signals()  # before there is a program to forward them to
+            wakeup = -1 if request.detach else catch_signals()  # before there is a program to forward them to
             launch.start(listener)
-            if options.detach:
+            if request.detach:
                 signals.commit()
         except BaseException:
             launch.kill()
             raise
         launch.close()
-        return 0 if options.detach else _wait_foreground(launch, console, wakeup)
+        return 0 if request.detach else _wait_foreground(launch, console, wakeup)
     finally:
         console.close()
         if cgroup:
             cgroup.close()
 
 
-def _begin(options: Options, plan: Plan, first: int, console: Console, cgroup: Group | None) -> Launch:
+def _begin(request: Request, plan: Plan, first: int, console: Console, cgroup: Group | None) -> Launch:
     """Return the process when only its program is missing; in the caller's cgroup where it may not leave that.
 
     Raises:
@@ -135,14 +135,14 @@ def _begin(options: Options, plan: Plan, first: int, console: Console, cgroup: G
             join_resctrl.enter_existing(plan.group, pid)
 
     def begin(fd: int) -> Launch:
-        launch = Launch(plan, console=console.passed, process=first, cgroup=fd, keep=options.preserve_fds)
+        launch = Launch(plan, console=console.passed, process=first, cgroup=fd, keep=request.preserve_fds)
         launch.until_ready(note_process)
         return launch
 
     try:
         return begin(cgroup.fd if cgroup else -1)
     except RootlessError as error:
-        if not cgroup or options.cgroup or not _is_out_of_reach(error):
+        if not cgroup or request.cgroup or not _is_out_of_reach(error):
             raise
         log.warning(
             f"the process stays in the caller's cgroup: it may not move into {cgroup.path}",
@@ -167,10 +167,10 @@ def _wait_foreground(launch: Launch, console: Console, wakeup: int) -> int:
         raise
 
 
-def _cgroup(options: Options, state: dict[str, Any]) -> Group | None:
+def _cgroup(request: Request, state: dict[str, Any]) -> Group | None:
     from rootless.container.confine import join
 
-    return join(state, options.cgroup)
+    return join(state, request.cgroup)
 
 
 def _pidfd_receiver(path: str) -> PidfdReceiver:

@@ -6,7 +6,6 @@ from rootless.container.create import plan_for
 from rootless.linux import CLONE_NEWUSER
 from rootless.plan import ops
 from rootless.plan.context import ADAPTED, UNSUPPORTED
-from rootless.plan.network.mode import AUTO
 from rootless.plan.op_text import details, sentence
 
 TYPE_CHECKING = False
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rootless.bundle.load import Bundle
-    from rootless.plan.options import Options
+    from rootless.options import Options
     from rootless.plan.plan import Plan
 
 _CHAPTERS = (
@@ -43,9 +42,7 @@ def explain(options: Options) -> str:
     Raises:
         RootlessError: the bundle cannot be run; the error is the one that `run` would give.
     """
-    options.container = options.container or "explained"
-    options.network = options.network or AUTO
-    bundle, plan, _ = plan_for(options)
+    _, bundle, plan, _ = plan_for(options)
     if options.json:
         from rootless.jsontext import render
 

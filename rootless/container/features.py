@@ -16,7 +16,7 @@ from rootless.plan.rootfs import mount_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.plan.options import Options
+    from rootless.options import Options
 
 OLDEST_VERSION = "1.0.0"
 

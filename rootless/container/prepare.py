@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import posix
-
 from rootless import files, log, paths
 from rootless.container.state.store import state_root
 from rootless.errors import EXHAUSTED, RootlessError
@@ -49,42 +46,6 @@ def cache_directory() -> str:
         return state_root("").path  # of all that the user runs, by whatever --root
     except RootlessError:
         return ""
-
-
-def preserve_descriptors(count: int) -> int:
-    """Have those of the descriptors from 3 on that the caller has opened passed on, and return how many to keep.
-
-    Those that the caller has not opened stay holes, as with runc and crun: podman says only where the last one is. What
-    this program opens from now on must not get their numbers, because the executor keeps what has one of them.
-
-    Raises:
-        RootlessError: none of them is open.
-    """
-    if not count:
-        return 0
-    wanted = range(3, 3 + count)
-    given = [fd for fd in map(int, posix.listdir("/proc/self/fd")) if fd in wanted and is_inherited(fd)]
-    if not given:
-        raise RootlessError(
-            f"--preserve-fds {count}",
-            cause="descriptor 3 is not open" if count == 1 else f"descriptors 3 to {2 + count} are not open",
-            fix="open one of them before, or leave the flag out",
-            code="RL-DESCRIPTORS",
-        )
-    last = max(given)
-    for fd in given:
-        fcntl.fcntl(fd, fcntl.F_SETFD, 0)
-    for hole in {*range(3, last)}.difference(given):
-        fcntl.fcntl(last, fcntl.F_DUPFD_CLOEXEC, hole)
-    return last - 2
-
-
-def is_inherited(fd: int) -> bool:
-    """Whether a descriptor is open and comes from the caller: what this program opens itself is closed by execve."""
-    try:
-        return not fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
-    except OSError:
-        return False
 
 
 def write_pid_file(path: str, pid: int) -> None:

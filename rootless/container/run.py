@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from rootless.container.state.store import StateRoot
     from rootless.container.terminal.service import Reports
     from rootless.launch.protocol import Launch
-    from rootless.plan.options import Options
+    from rootless.options import Options
 
 
 def run(options: Options) -> int:
     """Create and start a container; unless detached, wait for its program, remove it, and return its exit status."""
     from rootless.container.terminal.relay import catch_signals, prepare_terminal, wait_foreground
 
-    bundle, plan, root = plan_for(options)
-    console = Console.for_run(options, plan)
+    request, bundle, plan, root = plan_for(options)
+    console = Console.for_run(request, plan)
     launch = None
-    entry = store.claim(root, options.container)
+    entry = store.claim(root, request.container)
     try:
         prepare(plan)
-        launch = make(options, bundle, plan, entry, console=console.passed)
+        launch = make(request, bundle, plan, entry, console=console.passed)
         console.receive()
         if console.master >= 0:
             prepare_terminal(console.master)
-        wakeup = -1 if options.detach else catch_signals()  # before there is a program to forward them to
+        wakeup = -1 if request.detach else catch_signals()  # before there is a program to forward them to
         reports = _start(launch, entry)
         if plan.cgroup and plan.cgroup.frozen:
             from rootless.container.confine import freeze_container
@@ -43,13 +43,13 @@ def run(options: Options) -> int:
     except BaseException:
         console.close()
         if launch:
-            _end(launch, root, options.container)
+            _end(launch, root, request.container)
         abandon(entry)
         raise
     try:
         entry.close()
         launch.close()
-        if options.detach:
+        if request.detach:
             if reports:
                 reports.await_ready(launch.pid)
             _warn_of_logout(launch.pid)
@@ -58,13 +58,13 @@ def run(options: Options) -> int:
         return wait_foreground(launch.pid, console, wakeup, reports)
     except BaseException:
         entry.close()
-        _end(launch, root, options.container)
-        remove_ended(root, options.container)
+        _end(launch, root, request.container)
+        remove_ended(root, request.container)
         raise
     finally:
         console.close()
-        if not (options.keep or options.detach):
-            remove_ended(root, options.container)
+        if not (request.keep or request.detach):
+            remove_ended(root, request.container)
 
 
 def _warn_of_logout(pid: int) -> None:

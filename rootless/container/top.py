@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.container.state.directory import ContainerDir
-    from rootless.plan.options import Options
+    from rootless.options import Options
 
 _NANOSECONDS = 1_000_000_000
 _NO_LIMIT = 1 << 63

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.cgroup.group import Group
+    from rootless.options import Options
     from rootless.plan.cgroup.limits import Setting
-    from rootless.plan.options import Options
 
 _STANDARD_INPUT = "-"
 _NUMBERS = {

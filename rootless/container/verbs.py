@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rootless.container.starting import Starting
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.store import StateRoot
+    from rootless.options import Options
     from rootless.plan.ops import Op
-    from rootless.plan.options import Options
 
 _SIGKILL = 9
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from rootless.options import Options
     from rootless.plan.idmaps import IdMaps
-    from rootless.plan.options import Options
 
 # What root of a container needs to install packages, change owners and run services; what podman gives.
 _CAPABILITIES = (

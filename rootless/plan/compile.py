@@ -1,4 +1,4 @@
-"""A bundle, a host and the caller's options become a Plan: the order of things, and nothing else.
+"""A bundle, a host and the caller's request become a Plan: the order of things, and nothing else.
 
 The order is half of what makes a container safe: nothing is mounted before the propagation is cut, nothing of the image
 is touched before it is the end of the world for path lookup, paths are masked while the host's /dev/null can still be
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from rootless.plan.cgroup.resctrl import Group
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.network.net_devices import Link
-    from rootless.plan.options import Options
     from rootless.plan.process.hooks import Hooks
+    from rootless.plan.request import Request
 
 KERNEL_FLOOR = (5, 12)
 """The first kernel with mount_setattr(2)."""
@@ -35,7 +35,7 @@ _NO_PROCESS = {"cwd": "/"}
 """What waits for a start that will be refused: root of the container, without capabilities."""
 
 
-def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
+def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
     """Decide everything that can be decided before anything happens.
 
     Raises:
@@ -48,9 +48,9 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
             fix="boot a newer kernel",
             code="RL-KERNEL",
         )
-    context = Context(bundle, facts, options)
+    context = Context(bundle, facts, request)
     if not context.process:
-        if options.verb != "create":
+        if request.verb != "create":
             raise nothing_to_run()
         context.process = dict(_NO_PROCESS)
     unsupported.refuse(context)
@@ -59,7 +59,7 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
     cgroup = _cgroup(context)
     unsupported.note(context, has_unit=bool(cgroup and cgroup.unit))
     raised, limits = identity.rlimits(context)
-    if options.environment:
+    if request.environment:
         _note_service(context)
     last, seccomp_filter = identity.execute(context, limits) if "args" in context.process else ([], None)
     hooks = _hooks(context)
@@ -78,7 +78,7 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         plan += devices.devices(context)
     plan += [
         *devices.console(context),
-        *(_service_socket() if options.notify else ()),
+        *(_service_socket() if request.notify else ()),
         *(hooks.mounted if hooks else ()),
         *identity.sysctls(context),
         *mounts.protect(context),
@@ -89,7 +89,7 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         *([Op(ops.NON_DUMPABLE)] if seccomp_filter and seccomp_filter.listener else ()),
         Op(ops.READY),
         Op(ops.WAIT_START),
-        *([Op(ops.PASS_NOTIFY)] if options.notify and last else ()),
+        *([Op(ops.PASS_NOTIFY)] if request.notify and last else ()),
         *(hooks.started if hooks and last else ()),
         *last,
     ]
@@ -102,7 +102,7 @@ def compile_plan(bundle: Bundle, facts: Facts, options: Options) -> Plan:
         owner=facts.user,
         terminal=terminal,
         hooks=hooks.outside if hooks else None,
-        notify=options.notify,
+        notify=request.notify,
         links=_links(context),
         group=_group(context),
         cgroup=cgroup,
@@ -124,8 +124,8 @@ def nothing_to_run() -> RootlessError:
 
 def _cgroup(context: Context) -> Cgroup | None:
     """Return the cgroup that is to be made: one that config.json or the caller asks for, or that costs nothing."""
-    linux, options = context.linux, context.options
-    if not (linux.get("resources") or linux.get("cgroupsPath") or options.systemd_cgroup or options.cgroup_manager):
+    linux, request = context.linux, context.request
+    if not (linux.get("resources") or linux.get("cgroupsPath") or request.systemd_cgroup or request.cgroup_manager):
         there = context.facts.cgroups
         if not there or not there.base:
             return None

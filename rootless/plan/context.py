@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.network.mode import Network
     from rootless.plan.ops import Op
-    from rootless.plan.options import Options
+    from rootless.plan.request import Request
     from rootless.procfs import IdMap
 
 ADAPTED = "adapted"
@@ -44,7 +44,7 @@ class Context:
     """The inputs of one compilation and what has been decided so far.
 
     Attributes:
-        bundle, facts, options: the inputs.
+        bundle, facts, request: the inputs.
         config, linux, process: sections of config.json; an absent one is empty.
         created: types of the namespaces that the container gets new.
         joined: path of the namespace that it joins, by type.
@@ -59,10 +59,10 @@ class Context:
         in_own_cgroup: operations for a process that is in its cgroup and does not have its cgroup namespace yet.
     """
 
-    def __init__(self, bundle: Bundle, facts: Facts, options: Options) -> None:
+    def __init__(self, bundle: Bundle, facts: Facts, request: Request) -> None:
         self.bundle = bundle
         self.facts = facts
-        self.options = options
+        self.request = request
         self.config = bundle.config
         self.linux: dict[str, Any] = bundle.config.get("linux") or {}
         self.process: dict[str, Any] = bundle.config.get("process") or {}

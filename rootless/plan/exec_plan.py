@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from rootless.host.facts import Facts
     from rootless.host.running import Running
     from rootless.plan.cgroup.resctrl import Group
-    from rootless.plan.options import Options
+    from rootless.plan.request import Request
 
 _WORD = 8
 """Bytes; the kernel's bit masks are made of longs."""
 _MOST_CPUS = 8192
 
 
-def compile_exec(bundle: Bundle, facts: Facts, options: Options, running: Running) -> Plan:
+def compile_exec(bundle: Bundle, facts: Facts, request: Request, running: Running) -> Plan:
     """Decide everything that can be decided before anything happens.
 
     Args:
         bundle: the container's, with the process to run in the place of its own.
         facts: the host and the caller.
-        options: the command line.
+        request: what the caller asked.
         running: the container as it is.
 
     Raises:
         RootlessError: the process cannot be run there; `where` is its place in config.json.
     """
-    context = Context(bundle, facts, options)
+    context = Context(bundle, facts, request)
     context.running = running
     context.joined = dict.fromkeys(running.namespaces, "")
     unsupported.refuse(context)

@@ -44,7 +44,7 @@ _KEY_CALLS = {
 
 def decide(context: Context) -> None:
     """Read the namespaces of config.json, add what running without root needs, and choose the id maps."""
-    linux, facts, mode = context.linux, context.facts, context.options.userns
+    linux, facts, mode = context.linux, context.facts, context.request.userns
     for index, namespace in enumerate(linux.get("namespaces") or ()):
         kind = namespace["type"]
         context.places[kind] = f"linux.namespaces[{index}]"
@@ -52,7 +52,7 @@ def decide(context: Context) -> None:
             context.joined[kind] = namespace["path"]
         else:
             context.created.add(kind)
-    if context.options.network:
+    if context.request.network:
         _choose_network(context)
     if "user" not in context.joined and (mode or not facts.privileged) and "user" not in context.created:
         context.created.add("user")
@@ -164,14 +164,14 @@ def keyring(context: Context) -> list[Op]:
     The caller's never stays: its keys (Kerberos tickets, for one) would be the container's. When the quota of keys is
     used up, which is 200 for a user and can be by one container, the calls that use keys are refused instead.
     """
-    options = context.options
-    if options.no_new_keyring:
+    request = context.request
+    if request.no_new_keyring:
         return []
     # in a user namespace of its own there is no other keyring; elsewhere another container may have made one of this
     # name, unless it cannot know the name
-    name = "" if "user" in context.created else options.keyring
+    name = "" if "user" in context.created else request.keyring
     return [
-        Op(ops.KEYRING, name or f"_ses.{options.container}", on_error=ops.ELSE, alternatives=2),
+        Op(ops.KEYRING, name or f"_ses.{request.container}", on_error=ops.ELSE, alternatives=2),
         Op(ops.UNNAMED_KEYRING, on_error=ops.ELSE, alternatives=1),
         Op(ops.NO_KEYS, _without_keys(context.facts.machine)),
     ]

@@ -35,13 +35,13 @@ import json, os, sys, time
 from resource import RUSAGE_CHILDREN, getrusage
 sys.path.insert(0, sys.argv.pop(1))
 rounds = int(sys.argv.pop(1))
-from rootless.cli.parse import parse
+from rootless.cli.parser import parse
 from rootless.container.create import plan_for
 from rootless.launch.protocol import Launch
 def spent():
     usage = getrusage(RUSAGE_CHILDREN)
     return (usage.ru_utime + usage.ru_stime) * 1000, time.perf_counter() * 1000
-_, plan, _ = plan_for(parse(sys.argv[1:]))
+_, _, plan, _ = plan_for(parse(sys.argv[1:]))
 figures = []
 for _ in range(rounds):
     before = spent()

@@ -19,9 +19,10 @@ import pytest
 
 from rootless.bundle.load import Bundle
 from rootless.errors import RootlessError
+from rootless.options import Options
 from rootless.plan.compile import compile_plan
 from rootless.plan.encode import encode
-from rootless.plan.options import Options
+from rootless.plan.request import Request
 from tests.unit.test_plan_golden import CALLERS, CONFIGURATIONS
 
 HERE = Path(__file__).resolve().parent
@@ -64,10 +65,9 @@ def seeds(tmp_path_factory):
     directory = tmp_path_factory.mktemp("seeds")
     for name, config in CONFIGURATIONS.items():
         for number, facts in enumerate(CALLERS.values()):
-            options = Options()
-            options.container = "c1"
+            request = Request(Options(container="c1"))
             try:
-                plan = compile_plan(Bundle("/home/user/bundle", config), facts, options)
+                plan = compile_plan(Bundle("/home/user/bundle", config), facts, request)
             except RootlessError:
                 continue
             (directory / f"{name}-{number}").write_bytes(encode(plan.ops))

@@ -8,8 +8,9 @@ from rootless.bundle.check import check
 from rootless.bundle.load import Bundle
 from rootless.errors import RootlessError
 from rootless.host.facts import Facts
+from rootless.options import Options
 from rootless.plan.compile import compile_plan
-from rootless.plan.options import Options
+from rootless.plan.request import Request
 from tests.user.bundles import base_config
 
 EVERY_CAPABILITY = (1 << 41) - 1
@@ -28,8 +29,7 @@ def plan_for(config=None, facts=None, **options):
     """Return the Plan for a config.json, by default a small one, for a caller who differs from the usual in `facts`."""
     config = base_config() if config is None else config
     check(config)
-    asked = Options()
-    asked.container = "c1"
+    asked = Request(Options(container="c1"))
     for name, value in options.items():
         assert hasattr(asked, name)
         setattr(asked, name, value)

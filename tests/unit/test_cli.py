@@ -31,8 +31,10 @@ from rootless.cli.flags import (
 )
 from rootless.cli.parser import parse
 from rootless.cli.verbs import LATER_VERBS, VERBS
+from rootless.container.request import choose_bundle
 from rootless.errors import RootlessError
-from rootless.plan.options import Options
+from rootless.options import Options
+from rootless.plan.request import Request
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,6 +84,12 @@ def test_every_stored_flag_is_an_option_of_its_type(flag):
     if flag.kind == SWITCH:
         assert not flag.metavar
         assert getattr(Options, flag.dest, False) is False, "a switch can only be switched on"
+
+
+def test_options_do_not_change_after_parsing():
+    options = parse(["run", "box"])
+    with pytest.raises(AttributeError, match="network"):
+        options.network = "none"
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -437,7 +445,7 @@ def outcome(argv):
 
 
 def everything(options):
-    return {name: getattr(options, name) for name in vars(Options) if not name.startswith("__")}
+    return {name: getattr(options, name) for name in Options.__annotations__}
 
 
 @given(TEXT)
@@ -622,11 +630,9 @@ def here(tmp_path, monkeypatch):
 
 
 def chosen(**asked):
-    options = Options()
-    for name, value in asked.items():
-        setattr(options, name, value)
-    lifecycle.choose_bundle(options)
-    return options.bundle, options.container
+    request = Request(Options(**asked))
+    choose_bundle(request)
+    return request.bundle, request.container
 
 
 def test_a_directory_with_a_config_is_a_bundle(here):

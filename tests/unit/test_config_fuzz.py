@@ -22,10 +22,11 @@ from rootless.bundle.load import Bundle
 from rootless.errors import RootlessError
 from rootless.jsontext import parse, render
 from rootless.launch.seccomp_compile import compiled
+from rootless.options import Options
 from rootless.plan.compile import compile_plan
 from rootless.plan.encode import encode
 from rootless.plan.op_text import details, sentence
-from rootless.plan.options import Options
+from rootless.plan.request import Request
 from tests.unit.test_check import COMPLETE
 from tests.unit.test_executor_decode import QUICK
 from tests.unit.test_plan_golden import CALLERS, CONFIGURATIONS
@@ -154,14 +155,13 @@ def plan_of(text, facts):
     global watching  # noqa: PLW0603 - the hook has no other way to know
     watch()
     touched.clear()
-    options = Options()
-    options.container = "c1"
+    request = Request(Options(container="c1"))
     config = None
     try:
         watching = True
         config = parse(text, "config.json")
         check(config)
-        plan = compile_plan(Bundle("/home/user/bundle", config), facts, options)
+        plan = compile_plan(Bundle("/home/user/bundle", config), facts, request)
     except RootlessError as error:
         assert_clear(error, config)
         return None

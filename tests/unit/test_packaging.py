@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE = CHECKOUT / "rootless"
 
 LAYERS = (
-    ("errors", "paths"),
+    ("errors", "paths", "lazy", "options"),
     ("log", "files", "signals", "jsontext", "linux"),
     ("procfs",),
     ("bundle", "host"),
@@ -86,6 +86,8 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: a relative import hides which room it comes from"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy":
+            yield ".".join(ast.literal_eval(word) for word in node.args)
 
 
 def room(module):
@@ -125,6 +127,23 @@ def test_plan_imports_nothing_that_touches_the_machine():
         if name.rpartition(".")[0] not in PURE and name not in PURE
         if name.partition(".")[0] != "rootless" or room(name) not in ("plan", "errors", "linux")
     )
+
+
+def calls(path):
+    """Yield the name of every function and class that a file of the package calls by name."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id
+
+
+def test_requests_are_made_and_defaults_filled_in_by_one_file():
+    makers = {module for module, path in modules() if "Request" in calls(path)}
+    assert makers == {"rootless.container.request"}
+
+
+def test_options_are_made_by_the_command_line_only():
+    makers = {module for module, path in modules() if "Options" in calls(path)}
+    assert {room(module) for module in makers} == {"cli"}
 
 
 def test_every_room_of_the_plan_of_the_house_is_a_package():

@@ -17,11 +17,12 @@ from rootless.host.facts import Facts
 from rootless.host.running import Running
 from rootless.launch import join_resctrl
 from rootless.linux import CLONE_FLAGS
+from rootless.options import Options
 from rootless.plan import ops
 from rootless.plan.encode import encode
 from rootless.plan.exec_plan import compile_exec, cpu_mask
-from rootless.plan.options import Options
 from rootless.plan.process.exec_object import process_object, said_by_flags
+from rootless.plan.request import Request
 from tests.unit.planning import ROOT, chosen, the
 from tests.user.bundles import base_config
 
@@ -41,19 +42,14 @@ CONTAINER = {
 
 
 def asked(*args, **options):
-    found = Options()
-    found.container = "c1"
-    found.args = args
-    for name, value in options.items():
-        assert hasattr(found, name)
-        setattr(found, name, value)
-    return found
+    assert all(hasattr(Options, name) for name in options)
+    return Options(container="c1", args=args, **options)
 
 
 def exec_plan(config=None, known=None, container=None, options=None):
     config = base_config("true") if config is None else config
     container = container or Running(77, ["user", "mount", "pid"], IDS, IDS)
-    return compile_exec(Bundle("/b", config), Facts(**(known or {})), options or asked("true"), container)
+    return compile_exec(Bundle("/b", config), Facts(**(known or {})), Request(options or asked("true")), container)
 
 
 def position(plan, kind):

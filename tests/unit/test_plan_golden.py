@@ -21,10 +21,11 @@ from rootless.bundle.check import check
 from rootless.bundle.load import Bundle
 from rootless.errors import RootlessError
 from rootless.host.facts import Facts
+from rootless.options import Options
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan
 from rootless.plan.op_text import _SENTENCES, details, sentence
-from rootless.plan.options import Options
+from rootless.plan.request import Request
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE / "data" / "configs"
@@ -85,10 +86,9 @@ CONFIGURATIONS = configurations()
 def lines_of(config, facts):
     """Return everything that was decided, a line each."""
     check(config)
-    options = Options()
-    options.container = "c1"
+    request = Request(Options(container="c1"))
     try:
-        plan = compile_plan(Bundle("/home/user/bundle", config), facts, options)
+        plan = compile_plan(Bundle("/home/user/bundle", config), facts, request)
     except RootlessError as error:
         return [f"refused, {error.code}: {error}"]
     lines = ["ids: the caller's own; no user namespace is made"]

@@ -22,13 +22,14 @@ from rootless.host.delegation import Cgroups
 from rootless.host.facts import Facts
 from rootless.jsontext import render
 from rootless.linux import CAPABILITIES, RLIMITS
+from rootless.options import Options
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan
 from rootless.plan.context import ADAPTED, UNSUPPORTED
 from rootless.plan.encode import encode
 from rootless.plan.idmaps import id_maps
 from rootless.plan.op_text import details, sentence
-from rootless.plan.options import Options
+from rootless.plan.request import Request
 from rootless.plan.rootfs.mount_options import _ATTRIBUTES, PROPAGATIONS
 from rootless.procfs import ALL_IDS
 
@@ -273,12 +274,11 @@ USERNS = st.sampled_from(["", "", "keep-id", "root", "single"])
 def plan_or_none(config, facts, **asked):
     """Return the Plan, or None where the bundle cannot be run; any other outcome is a failure of the test."""
     check(copy.deepcopy(config))
-    options = Options()
-    options.container = "c1"
+    request = Request(Options(container="c1"))
     for name, value in asked.items():
-        setattr(options, name, value)
+        setattr(request, name, value)
     try:
-        return compile_plan(Bundle("/home/user/bundle", config), facts, options)
+        return compile_plan(Bundle("/home/user/bundle", config), facts, request)
     except RootlessError as error:
         refusal = error
     assert str(refusal).isprintable()

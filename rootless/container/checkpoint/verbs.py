@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from rootless.container.checkpoint.criu_messages import Fields, Service
     from rootless.container.confine import Confinement
     from rootless.container.state.directory import ContainerDir
-    from rootless.plan.options import Options
+    from rootless.options import Options
     from rootless.plan.plan import Plan
+    from rootless.plan.request import Request
 
     Pairs = tuple[tuple[str, str], ...]
 
@@ -153,6 +154,7 @@ def _page_server(place: str) -> list[str]:
 def restore(options: Options) -> int:
     """Make a container from a checkpoint; unless detached, wait for its end and return its exit status."""
     from rootless.bundle.load import load
+    from rootless.container.request import restore_request
     from rootless.container.run import remove_ended
     from rootless.container.state.teardown import abandon
     from rootless.container.terminal.console import Console
@@ -160,9 +162,9 @@ def restore(options: Options) -> int:
     from rootless.host import facts
     from rootless.plan.compile import compile_plan
 
-    store.check_id(options.container)
-    bundle = load(options.bundle)
-    plan = compile_plan(bundle, facts.read(), options)
+    request = restore_request(options)
+    bundle = load(request.bundle)
+    plan = compile_plan(bundle, facts.read(), request)
     network = _joined_network(bundle.config)
     if network:
         _open_network(network)
@@ -178,7 +180,7 @@ def restore(options: Options) -> int:
     with store.claim(root, options.container) as entry:
         try:
             signals = -1 if options.detach else catch_signals()
-            restoring = _Restoring(options, bundle, plan, entry)
+            restoring = _Restoring(options, request, bundle, plan, entry)
             pid = restoring.run(criu, streams, terminal, network=network)
         except BaseException:
             abandon(entry)
@@ -210,13 +212,13 @@ def _open_network(path: str) -> None:
 class _Restoring:
     """A container that criu makes the processes of; everything else about it is what its bundle says."""
 
-    def __init__(self, options: Options, bundle: Bundle, plan: Plan, entry: ContainerDir) -> None:
+    def __init__(self, options: Options, request: Request, bundle: Bundle, plan: Plan, entry: ContainerDir) -> None:
         from rootless.container.create import first_state
 
         self._options = options
         self._bundle = bundle
         self._entry = entry
-        self._state = first_state(options, bundle, plan)
+        self._state = first_state(request, bundle, plan)
         # where criu is to manage cgroups, those that the images name become the processes' own
         self._cgroup = plan.cgroup if options.manage_cgroups_mode in ("", "ignore") else None
 

@@ -7,9 +7,7 @@ import posix
 from rootless import files, log
 from rootless.container.network import helper_process
 from rootless.container.state import store
-from rootless.container.state.lifecycle import RUNNING, status
 from rootless.errors import RootlessError
-from rootless.host import running
 from rootless.launch.fd_messages import Received
 from rootless.network import addresses
 from rootless.network.hostports import reserve
@@ -18,7 +16,7 @@ from rootless.network.programs import Program
 from rootless.plan.network import resolv_conf
 from rootless.plan.network.helpers import PASTA, SLIRP, Helper
 from rootless.plan.network.holder_plan import keeper
-from rootless.plan.network.mode import AUTO, CONTAINER, HOST, NONE, SHARED, Network
+from rootless.plan.network.mode import HOST, NONE, SHARED, Network
 from rootless.plan.network.ports import from_data
 from rootless.procfs import boot_id, identity, is_there
 
@@ -30,40 +28,9 @@ if TYPE_CHECKING:
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.store import StateRoot
     from rootless.plan.network.ports import Port
-    from rootless.plan.options import Options
 
 _RESOLVER = "resolv.conf"
 _HOSTS = "hosts"
-
-
-def resolve_network(options: Options, root: StateRoot) -> None:
-    """Find what --network names, before anything is planned.
-
-    Raises:
-        RootlessError: there is no such container or network, or it does not run.
-    """
-    kind, _, rest = options.network.partition(":")
-    options.network_files = f"{root.path}/{options.container}"
-    if kind == CONTAINER:
-        with store.find(root, rest, lock=False) as entry:
-            state = entry.read()
-            if state is None or status(entry, state) != RUNNING:
-                raise RootlessError(
-                    f"--network {options.network}",
-                    cause="container not running",
-                    fix="start it first",
-                    code="RL-NETWORK",
-                )
-            options.peer = running.read(state["pid"])
-            told = state.get("network", {})
-            if told.get("files"):
-                options.network_files = entry.path
-            elif told.get("mode") == NONE:
-                options.network_files = ""
-    elif kind not in (AUTO, NONE, HOST, PASTA, SLIRP):
-        from rootless.container.network import registry
-
-        options.shared = registry.find(options.network)
 
 
 class Attachment:

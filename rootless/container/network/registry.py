@@ -13,8 +13,9 @@ from rootless.container.network import shared_state
 from rootless.container.state.store import LONGEST_ID, is_id, state_root
 from rootless.errors import RootlessError
 from rootless.plan.network.helpers import PASTA, SLIRP
-from rootless.plan.network.mode import AUTO, CONTAINER, HOST, NONE
+from rootless.plan.network.mode import CONTAINER, HOST, NONE
 from rootless.plan.network.shared import Shared
+from rootless.plan.request import AUTO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.container.state.store import StateRoot
-    from rootless.plan.options import Options
+    from rootless.options import Options
 
 _WORDS = (AUTO, NONE, HOST, SLIRP, PASTA, CONTAINER)
 """What --network has for something else."""

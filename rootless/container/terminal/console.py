@@ -7,8 +7,8 @@ from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.plan.options import Options
     from rootless.plan.plan import Plan
+    from rootless.plan.request import Request
 
 _DESCRIPTOR_SIZE = 4
 _SPACE = 64
@@ -55,10 +55,10 @@ class Console:
         self._receiving = receiving
 
     @classmethod
-    def for_run(cls, options: Options, plan: Plan) -> Console:
-        """Prepare what the options and the Plan ask for."""
-        if options.console_socket or (options.detach and plan.terminal):
-            return cls(connect(options.console_socket, plan))
+    def for_run(cls, request: Request, plan: Plan) -> Console:
+        """Prepare what the request and the Plan ask for."""
+        if request.console_socket or (request.detach and plan.terminal):
+            return cls(connect(request.console_socket, plan))
         if not plan.terminal:
             return cls()
         import _socket

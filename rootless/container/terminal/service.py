@@ -7,13 +7,6 @@ import os
 import select
 
 from rootless import log
-from rootless.container.prepare import is_inherited
-from rootless.errors import RootlessError
-from rootless.plan.process.sd_notify import SOCKET
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from rootless.plan.options import Options
 
 _LONGEST = 65536
 _MOST_AT_ONCE = 64
@@ -31,39 +24,6 @@ The rest is left out. MAINPID and its kin, NOTIFYACCESS: which processes belong 
 ids of the container mean nothing outside. FDSTORE and what goes with it: descriptors are not passed on. WATCHDOG_USEC
 and EXTEND_TIMEOUT_USEC: the limits of time that the unit sets for the container. Variables that sd_notify(3) lacks.
 """
-
-
-def adopt_systemd_env(options: Options) -> None:
-    """Let the container have what this process was given by its service manager, as runc has it.
-
-    Descriptors from 3 on come before those of --preserve-fds. They are for this process only if LISTEN_PID names it.
-    """
-    environment = []
-    count = os.environ.get("LISTEN_FDS", "").lstrip("0")
-    if count and os.environ.get("LISTEN_PID") == str(os.getpid()):
-        if not count.isascii() or not count.isdigit():
-            raise RootlessError(
-                f"LISTEN_FDS={count}",
-                cause="it is not a number",
-                fix="unset LISTEN_FDS, or set it to the number of descriptors that are passed",
-                code="RL-DESCRIPTORS",
-            )
-        closed = next((fd for fd in range(3, 3 + int(count)) if not is_inherited(fd)), 0)
-        if closed:
-            raise RootlessError(
-                f"LISTEN_FDS={count}",
-                cause=f"descriptor {closed} is not open",
-                fix="open it before, or set LISTEN_FDS to a smaller number",
-                code="RL-DESCRIPTORS",
-            )
-        options.preserve_fds += int(count)
-        environment += [f"LISTEN_FDS={count}", "LISTEN_PID=1"]
-        names = os.environ.get("LISTEN_FDNAMES")
-        environment += [f"LISTEN_FDNAMES={names}"] if names else []
-    if os.environ.get("NOTIFY_SOCKET"):
-        options.notify = True
-        environment.append(f"NOTIFY_SOCKET={SOCKET}")
-    options.environment = tuple(environment)
 
 
 class Reports:

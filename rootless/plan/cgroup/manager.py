@@ -73,14 +73,14 @@ class Cgroup:
         self.base = ""
         self.top = ""
         self.path = ""
-        self.name = f"rootless-{context.options.container}"[:_LONGEST_NAME]
+        self.name = f"rootless-{context.request.container}"[:_LONGEST_NAME]
         self.managed = False
         self.slice = ""
         self.unit = ""
         self.user_manager = ""
         self.properties: list[Property] = []
-        self.container = context.options.container
-        self.required = context.options.require_limits
+        self.container = context.request.container
+        self.required = context.request.require_limits
         self.spare: frozenset[str] = frozenset()
 
     @property
@@ -177,7 +177,7 @@ def decide(context: Context) -> Cgroup | None:
             context.adapted("linux.cgroupsPath", text)  # the warning about limits says why
         else:
             context.warn_ignored("linux.cgroupsPath", text, fix)
-    if unenforced and context.options.require_limits:
+    if unenforced and context.request.require_limits:
         raise unenforced.error()
     if unenforced:
         context.warn_ignored(PLACE, *unenforced.line())
@@ -186,16 +186,16 @@ def decide(context: Context) -> Cgroup | None:
 
 def _manager(context: Context, resources: dict[str, Any]) -> tuple[str, str, str]:
     """Return who makes the cgroup; or nothing, the reason, and what can be done about it."""
-    options, facts = context.options, context.facts
+    request, facts = context.request, context.facts
     there = facts.cgroups
     delegated = CGROUPFS if there and there.base else ""
-    if options.cgroup_manager == DISABLED:
+    if request.cgroup_manager == DISABLED:
         return "", "--cgroup-manager disabled", ""
-    asks_systemd = options.systemd_cgroup or options.cgroup_manager == SYSTEMD or _unit_of(context) is not None
+    asks_systemd = request.systemd_cgroup or request.cgroup_manager == SYSTEMD or _unit_of(context) is not None
     needed = set()
     if not (delegated and context.linux.get("cgroupsPath")):
         needed = {setting.controller for setting in _sensible(resources)} - {""}
-    if options.cgroup_manager == CGROUPFS:
+    if request.cgroup_manager == CGROUPFS:
         asks_systemd, needed = False, set()
     if (asks_systemd or (needed and not _holds(context, needed))) and facts.user_manager:
         return SYSTEMD, "", ""
@@ -270,8 +270,8 @@ def _choose_unit(context: Context, made: Cgroup) -> None:
 
     path = context.linux.get("cgroupsPath") or ""
     unit = _unit_of(context)
-    options = context.options
-    if path and unit is None and (options.systemd_cgroup or options.cgroup_manager == SYSTEMD):
+    request = context.request
+    if path and unit is None and (request.systemd_cgroup or request.cgroup_manager == SYSTEMD):
         raise RootlessError(
             f"cannot let systemd make the cgroup {path}",
             cause='expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups',
@@ -280,7 +280,7 @@ def _choose_unit(context: Context, made: Cgroup) -> None:
             code="RL-CGROUP",
         )
     made.user_manager = context.facts.user_manager
-    in_slice, prefix, name = unit or ("", "rootless", context.options.container)
+    in_slice, prefix, name = unit or ("", "rootless", context.request.container)
     made.slice, made.unit = unit_properties.slice_name(in_slice), unit_properties.scope_name(prefix, name)
     if path and unit is None:
         context.adapted("linux.cgroupsPath", f"it is not delegated to you: systemd makes {made.unit} instead")
@@ -294,8 +294,8 @@ def _choose_directory(context: Context, made: Cgroup) -> None:
     path = context.linux.get("cgroupsPath") or ""
     made.base, made.top = there.base, there.top
     # whoever says where is to be obeyed: such a unit may have been left to its processes, which only systemd knows
-    made.managed = there.managed and not path and context.options.cgroup_manager != CGROUPFS
-    if not there.managed or context.options.cgroup_manager == CGROUPFS:
+    made.managed = there.managed and not path and context.request.cgroup_manager != CGROUPFS
+    if not there.managed or context.request.cgroup_manager == CGROUPFS:
         # what the container does not need now, `update` may want, or the container itself for what it divides
         made.spare = there.controllers if path else there.controllers - there.enabled
     unit = _unit_of(context)
@@ -335,7 +335,7 @@ def _leave_out_what_is_not_there(context: Context, made: Cgroup, unenforced: Une
 
 def _miss_all(context: Context, resources: dict[str, Any], unenforced: Unenforced, why: tuple[str, str]) -> None:
     """Note every limit that is asked for: `why` there is no cgroup, unless none on this host could have it."""
-    there = context.facts.cgroups if context.options.cgroup_manager != DISABLED else None
+    there = context.facts.cgroups if context.request.cgroup_manager != DISABLED else None
     nowhere: dict[str, tuple[str, str] | None] = {}
     for name, controller in _asked(resources):
         if there and controller and controller not in nowhere:

@@ -61,7 +61,7 @@ def group(context: Context) -> Group:
             code="RL-RESCTRL",
         )
     class_id: str = wanted.get("closID") or ""
-    name = class_id or context.options.container
+    name = class_id or context.request.container
     if name != _DEFAULT_CLASS and ("/" in name or name in (".", "..", *_OWN_NAMES)):
         raise RootlessError(
             f"cannot use the class {name!r}",
@@ -89,5 +89,5 @@ def group(context: Context) -> Group:
         compared=compared,
         own=not class_id,
         must_exist=name == _DEFAULT_CLASS or (bool(class_id) and not schemata),
-        monitor=f"{path}/mon_groups/{context.options.container}" if wanted.get("enableMonitoring") else "",
+        monitor=f"{path}/mon_groups/{context.request.container}" if wanted.get("enableMonitoring") else "",
     )

@@ -14,6 +14,7 @@ from rootless.errors import RootlessError
 from rootless.plan.idmaps import IdMaps
 from rootless.plan.network import ports, resolv_conf
 from rootless.plan.network.helpers import PACKAGES, PASTA, SLIRP, TUN_FIX, helper, libslirp_flaws
+from rootless.plan.request import AUTO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from rootless.plan.network.resolv_conf import Names
     from rootless.plan.network.shared import Shared
 
-AUTO = "auto"
 NONE = "none"
 HOST = "host"
 CONTAINER = "container"
@@ -139,16 +139,16 @@ def choose(context: Context) -> None:
     Raises:
         RootlessError: `RL-NETWORK`, `RL-PUBLISH`, `RL-NAMES`: what is asked for makes no sense, or cannot be had here.
     """
-    options = context.options
+    request = context.request
     host = context.facts.network
     assert host
     said = resolv_conf.Names(
-        resolv_conf.servers(options.dns),
-        options.dns_search,
-        resolv_conf.added(options.add_host),
-        (context.config.get("hostname") or "", options.container),
+        resolv_conf.servers(request.dns),
+        request.dns_search,
+        resolv_conf.added(request.add_host),
+        (context.config.get("hostname") or "", request.container),
     )
-    kind, _, rest = options.network.partition(":")
+    kind, _, rest = request.network.partition(":")
     if kind == AUTO:
         network = _automatic(context, host, said)
     elif kind in (SLIRP, PASTA):
@@ -161,11 +161,11 @@ def choose(context: Context) -> None:
         network = _own_namespace(context, Network(NONE, "asked for", host, said))
     else:
         network = _own_namespace(context, Network(SHARED, "asked for", host, said))
-        network.shared = options.shared
-    network.ports = ports.published(options.publish)
+        network.shared = request.shared
+    network.ports = ports.published(request.publish)
     _check(context, network)
     if network.mode != NONE or said.hosts or said.servers or said.search:
-        network.directory = options.network_files
+        network.directory = request.network_files
     context.network = network
 
 
@@ -267,17 +267,17 @@ def _own_namespace(context: Context, network: Network) -> Network:
     if "network" not in context.created:
         context.created.add("network")
         context.places["network"] = "linux.namespaces"
-        context.adapted("linux.namespaces", f"a network namespace is added: --network {context.options.network}")
+        context.adapted("linux.namespaces", f"a network namespace is added: --network {context.request.network}")
     return network
 
 
 def _joined(context: Context, host: HostNetwork, said: Names, container: str) -> Network:
-    peer = context.options.peer
+    peer = context.request.peer
     assert peer
-    if context.options.userns and "user" in peer.namespaces:
+    if context.request.userns and "user" in peer.namespaces:
         raise _refused(
             context,
-            f"the user namespace is that of container {container} too, so --userns {context.options.userns} has no say",
+            f"the user namespace is that of container {container} too, so --userns {context.request.userns} has no say",
             "leave --userns out",
         )
     if said.hosts or said.servers or said.search:
@@ -307,7 +307,7 @@ def _check(context: Context, network: Network) -> None:
             NONE: "the container has no network but its loopback",
         }
         raise RootlessError(
-            f"cannot publish ports with --network {context.options.network}",
+            f"cannot publish ports with --network {context.request.network}",
             cause=f"{reasons[network.mode]} ({network.why})",
             fix="leave --publish out, or use --network pasta",
             code="RL-PUBLISH",
@@ -343,7 +343,7 @@ def _check(context: Context, network: Network) -> None:
 
 
 def _refused(context: Context, cause: str, fix: str) -> RootlessError:
-    return RootlessError(f"--network {context.options.network}", cause=cause, fix=fix, code="RL-NETWORK")
+    return RootlessError(f"--network {context.request.network}", cause=cause, fix=fix, code="RL-NETWORK")
 
 
 def _sysctls(context: Context) -> dict[str, str]:

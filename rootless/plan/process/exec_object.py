@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rootless.plan.options import Options
+    from rootless.options import Options
 
 _INHERITED = (
     "capabilities",

@@ -57,7 +57,7 @@ def _inside(context: Context, kind: str, status: str, directory: str) -> list[Op
     """
     state = {
         "ociVersion": OCI_VERSION,
-        "id": context.options.container,
+        "id": context.request.container,
         "status": status,
         "bundle": context.bundle.directory,
     }

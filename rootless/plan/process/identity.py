@@ -36,7 +36,7 @@ _NAMES = {"kernel/hostname": ops.HOSTNAME, "kernel/domainname": ops.DOMAINNAME}
 def choose_user(context: Context) -> None:
     """Decide who the program is, and refuse ids that the container does not have."""
     facts = context.facts
-    if context.options.userns == "keep-id" and context.uid == 0:
+    if context.request.userns == "keep-id" and context.uid == 0:
         context.uid, context.gid = facts.uid, facts.gid
         context.adapted("process.user", f"the program runs as {facts.uid}:{facts.gid}, as you: --userns keep-id")
     for key, number, known in (("uid", context.uid, context.has_uid), ("gid", context.gid, context.has_gid)):
@@ -191,7 +191,7 @@ def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter
     wanted = None
     if context.linux.get("seccomp"):
         annotations = context.config.get("annotations") or {}
-        receiver = annotations.get(seccomp.RECEIVER) or context.options.seccomp_receiver
+        receiver = annotations.get(seccomp.RECEIVER) or context.request.seccomp_receiver
         wanted = seccomp.filter_of(context.linux["seccomp"], context.facts.machine, receiver)
         wanted.knows_all = seccomp.KNOWS_ALL in annotations
         if wanted.listener:
@@ -207,7 +207,7 @@ def _environment(context: Context) -> dict[str, str]:
     Programs disagree on which of several they take: getenv(3) finds the first, a shell passes on the last. An empty
     HOME is none.
     """
-    entries = (*(context.process.get("env") or ()), *context.options.environment)
+    entries = (*(context.process.get("env") or ()), *context.request.environment)
     named = {entry.partition("=")[0]: entry for entry in entries}
     if named.get("HOME") in ("HOME", "HOME="):
         del named["HOME"]

@@ -21,7 +21,7 @@ SOCKET = f"{_DIRECTORY}/{_NAME}"
 
 def note(context: Context) -> None:
     """Note where sd_listen_fds(3) says that there are none: the program is 1 in a pid namespace of its own only."""
-    if any(entry.startswith("LISTEN_PID=") for entry in context.options.environment) and "pid" not in context.created:
+    if any(entry.startswith("LISTEN_PID=") for entry in context.request.environment) and "pid" not in context.created:
         context.warn_ignored(
             "linux.namespaces", "LISTEN_PID is 1, which the program is not without a pid namespace of its own"
         )

@@ -152,7 +152,7 @@ def change_root(context: Context) -> list[Op]:
         # pivot_root(2) moves the root of every process in the namespace, and this one has others in it
         plan = [Op(ops.CHROOT, 0)]
     else:
-        plan = [Op(ops.CHROOT, 1) if context.options.no_pivot else Op(ops.PIVOT)]
+        plan = [Op(ops.CHROOT, 1) if context.request.no_pivot else Op(ops.PIVOT)]
     propagation = PROPAGATIONS.get(wanted, 0) or PROPAGATIONS.get(wanted[1:], 0)
     # private and slave are what the root is already
     if propagation and propagation not in (PRIVATE, SLAVE):

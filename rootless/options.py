@@ -4,15 +4,24 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.host.running import Running
-    from rootless.plan.network.shared import Shared
+    from typing import NoReturn
 
 
 class Options:
-    """One attribute per flag or positional word, named by its `dest` in rootless/cli/flags.py; the defaults are here.
+    """What was asked, and nothing that is found out later: rootless/container/request.py fills in defaults.
 
-    An empty string means "not given".
+    One attribute per flag or positional word, named by its `dest` in rootless/cli/flags.py. An empty string means "not
+    given". Nothing changes after parsing.
     """
+
+    def __init__(self, **asked: object) -> None:
+        """Take the attributes that are not as they are here."""
+        self.__dict__.update(asked)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Refuse: what was asked stays what was asked."""
+        message = f"cannot set {name}: options do not change after parsing"
+        raise AttributeError(message)
 
     verb: str = ""
     version: bool = False
@@ -41,16 +50,8 @@ class Options:
     pidfd_socket: str = ""
     no_pivot: bool = False
     no_new_keyring: bool = False
-    keyring: str = ""
-    """The name of the session keyring, where other containers may make keyrings; by default `_ses.ID`."""
     preserve_fds: int = 0
     """How many descriptors, from 3 on, the container gets besides its standard streams."""
-    seccomp_receiver: str = ""
-    """What the caller's environment says as RUN_OCI_SECCOMP_RECEIVER (crun)."""
-    environment: tuple[str, ...] = ()
-    """More for the program's, as entries of process.env: about what the service manager of the caller has passed."""
-    notify: bool = False
-    """The caller has a service manager that wants to hear from the program."""
     require_limits: bool = False
     """A limit that cannot be enforced is an error."""
     userns: str = ""
@@ -63,12 +64,6 @@ class Options:
     add_host: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
-    network_files: str = ""
-    """Directory of the resolv.conf and hosts that the container gets."""
-    peer: Running | None = None
-    """The container whose network it is."""
-    shared: Shared | None = None
-    """The network of several containers that it joins."""
     subnet: str = ""
     """The addresses of a network that `network create` makes."""
     action: str = ""

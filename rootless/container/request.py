@@ -1,0 +1,225 @@
+"""From the command line to what is planned: the only place that fills in defaults and looks up what a flag names."""
+
+from __future__ import annotations
+
+import fcntl
+import posix
+
+from rootless import paths
+from rootless.container.state import store
+from rootless.errors import RootlessError
+from rootless.plan.request import AUTO, Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.container.state.store import StateRoot
+    from rootless.options import Options
+
+_EXPLAINED = "explained"
+"""The id in a Plan that is only shown."""
+_TOKEN = 8
+"""Bytes that nobody guesses."""
+
+
+def request_for(options: Options) -> tuple[Request, StateRoot]:
+    """Return what `create`, `run` and `explain` plan from, and the state directory; nothing is changed.
+
+    Descriptors that the caller passes on are marked first, before this process opens any.
+
+    Raises:
+        RootlessError: a value is wrong, or names what does not exist.
+    """
+    request = Request(options)
+    if request.verb == "run":
+        choose_bundle(request)
+    elif request.verb == "explain":
+        request.container = request.container or _EXPLAINED
+        request.network = request.network or AUTO
+    if request.publish or request.add_host or request.dns or request.dns_search:
+        request.network = request.network or AUTO
+    store.check_id(request.container)
+    from_manager = 0
+    if paths.variable("LISTEN_FDS") or paths.variable("NOTIFY_SOCKET"):
+        from_manager = adopt_systemd_env(request)
+    request.preserve_fds = preserve_descriptors(from_manager + options.preserve_fds)
+    root = store.state_root(options.root)
+    request.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
+    request.keyring = f"_ses.{request.container}.{posix.urandom(_TOKEN).hex()}"
+    if request.network:
+        resolve_network(request, root)
+    return request, root
+
+
+def restore_request(options: Options) -> Request:
+    """Return what `restore` plans from: criu makes the processes, and keeps their descriptors, keyring and network.
+
+    Raises:
+        RootlessError: `RL-ID`: the id is not one.
+    """
+    store.check_id(options.container)
+    return Request(options)
+
+
+def exec_request(options: Options, state: dict[str, Any], preserve_fds: int) -> Request:
+    """Return what `exec` plans from.
+
+    Args:
+        options: what was asked.
+        state: what state.json of the container holds.
+        preserve_fds: what preserve_descriptors() returned, which comes before anything is opened.
+    """
+    request = Request(options)
+    request.preserve_fds = preserve_fds
+    request.no_new_keyring = not state["keyring"]
+    request.keyring = str(state.get("keyringName", ""))  # older releases do not note it
+    request.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
+    return request
+
+
+def choose_bundle(request: Request) -> None:
+    """Decide whether the word of `run` names a bundle or a container, and set `bundle` and `container` accordingly.
+
+    It is the container's id, as for runc, with --bundle or --config or a config.json in the current directory;
+    otherwise it is a directory that holds config.json, and the container is named after it. A word that cannot be an
+    id is always a directory. A caller who names a directory gets a network that works; an engine makes that itself.
+
+    Raises:
+        RootlessError: it is neither.
+    """
+    word = request.container
+    if request.bundle or request.config:
+        return
+    if "/" not in word and word not in ("", ".", ".."):
+        if paths.exists("config.json"):
+            return
+        if not paths.exists(paths.join(word, "config.json")):
+            raise RootlessError(
+                "run " + word,
+                cause=f"no such file or directory: {word}/config.json, and there is no config.json here",
+                fix=f"rootless new {word} makes a bundle; --bundle DIR says where the bundle of container {word} is",
+                code="RL-BUNDLE",
+            )
+    request.bundle = word
+    request.network = request.network or AUTO
+    name = paths.name(paths.resolved(word))
+    request.container = "".join(c if c.isascii() and (c.isalnum() or c in "_+-.") else "_" for c in name) or "_"
+
+
+def resolve_network(request: Request, root: StateRoot) -> None:
+    """Look up what --network names, before anything is planned.
+
+    Raises:
+        RootlessError: `RL-NETWORK`: there is no such container or network, or it does not run.
+    """
+    from rootless.plan.network.helpers import PASTA, SLIRP
+    from rootless.plan.network.mode import CONTAINER, HOST, NONE
+
+    kind, _, rest = request.network.partition(":")
+    request.network_files = f"{root.path}/{request.container}"
+    if kind == CONTAINER:
+        _join_network_of(rest, request, root)
+    elif kind not in (AUTO, NONE, HOST, PASTA, SLIRP):
+        from rootless.container.network import registry
+
+        request.shared = registry.find(request.network)
+
+
+def _join_network_of(container_id: str, request: Request, root: StateRoot) -> None:
+    from rootless.container.state.lifecycle import RUNNING, status
+    from rootless.host import running
+    from rootless.plan.network.mode import NONE
+
+    with store.find(root, container_id, lock=False) as entry:
+        state = entry.read()
+        if state is None or status(entry, state) != RUNNING:
+            raise RootlessError(
+                f"--network {request.network}",
+                cause="container not running",
+                fix="start it first",
+                code="RL-NETWORK",
+            )
+        request.peer = running.read(state["pid"])
+        its_network = state.get("network", {})
+        if its_network.get("files"):
+            request.network_files = entry.path
+        elif its_network.get("mode") == NONE:
+            request.network_files = ""
+
+
+def adopt_systemd_env(request: Request) -> int:
+    """Pass what the caller's service manager gave this process on to the container, as runc does.
+
+    Returns how many descriptors it passed, from 3 on: they come before those of --preserve-fds. They are meant for this
+    process only if LISTEN_PID names it (sd_listen_fds(3)).
+
+    Raises:
+        RootlessError: `RL-DESCRIPTORS`: LISTEN_FDS is not a number, or counts a descriptor that is closed.
+    """
+    environment = []
+    passed = 0
+    count = paths.variable("LISTEN_FDS").lstrip("0")
+    if count and paths.variable("LISTEN_PID") == str(posix.getpid()):
+        if not count.isascii() or not count.isdigit():
+            raise RootlessError(
+                f"LISTEN_FDS={count}",
+                cause="it is not a number",
+                fix="unset LISTEN_FDS, or set it to the number of descriptors that are passed",
+                code="RL-DESCRIPTORS",
+            )
+        passed = int(count)
+        closed = next((fd for fd in range(3, 3 + passed) if not _is_inherited(fd)), 0)
+        if closed:
+            raise RootlessError(
+                f"LISTEN_FDS={count}",
+                cause=f"descriptor {closed} is not open",
+                fix="open it before, or set LISTEN_FDS to a smaller number",
+                code="RL-DESCRIPTORS",
+            )
+        environment += [f"LISTEN_FDS={count}", "LISTEN_PID=1"]
+        names = paths.variable("LISTEN_FDNAMES")
+        environment += [f"LISTEN_FDNAMES={names}"] if names else []
+    if paths.variable("NOTIFY_SOCKET"):
+        from rootless.plan.process.sd_notify import SOCKET
+
+        request.notify = True
+        environment.append(f"NOTIFY_SOCKET={SOCKET}")
+    request.environment = tuple(environment)
+    return passed
+
+
+def preserve_descriptors(count: int) -> int:
+    """Pass on the descriptors from 3 to 2 + `count` that the caller has opened, and return how many to keep.
+
+    Those that the caller has not opened stay holes, as with runc and crun: podman says only where the last one is.
+    Files that this process opens later must not get their numbers, because the executor keeps those numbers open.
+
+    Raises:
+        RootlessError: `RL-DESCRIPTORS`: none of them is open.
+    """
+    if not count:
+        return 0
+    wanted = range(3, 3 + count)
+    given = [fd for fd in map(int, posix.listdir("/proc/self/fd")) if fd in wanted and _is_inherited(fd)]
+    if not given:
+        raise RootlessError(
+            f"--preserve-fds {count}",
+            cause="descriptor 3 is not open" if count == 1 else f"descriptors 3 to {2 + count} are not open",
+            fix="open one of them before, or leave the flag out",
+            code="RL-DESCRIPTORS",
+        )
+    last = max(given)
+    for fd in given:
+        fcntl.fcntl(fd, fcntl.F_SETFD, 0)
+    for hole in {*range(3, last)}.difference(given):
+        fcntl.fcntl(last, fcntl.F_DUPFD_CLOEXEC, hole)
+    return last - 2
+
+
+def _is_inherited(fd: int) -> bool:
+    """Whether a descriptor is open and comes from the caller: those that this process opens close on execve."""
+    try:
+        return not fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    except OSError:
+        return False

@@ -1,0 +1,83 @@
+"""What a container, or a further process of it, is planned from, besides its bundle and the host."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.host.running import Running
+    from rootless.options import Options
+    from rootless.plan.network.shared import Shared
+
+AUTO = "auto"
+"""The network mode of a caller who wants a network and does not say which."""
+
+
+class Request:
+    """What the caller asked, with the defaults filled in and the names looked up (rootless/container/request.py).
+
+    An empty string means that config.json decides.
+
+    Attributes:
+        verb: create, run, explain, restore or exec.
+        container: the container's id.
+        bundle: directory of its config.json; empty for the current one.
+        config: another file to read instead of that config.json.
+        systemd_cgroup, cgroup_manager: the manager of its cgroup.
+        require_limits: whether a limit that cannot be enforced is an error.
+        userns: keep-id, root or single.
+        no_pivot: whether the root is changed by chroot(2).
+        no_new_keyring: whether the caller's session keyring is kept.
+        keyring: the name of the session keyring; empty for the usual one, `_ses.ID`.
+        network: auto, none, host, slirp4netns[:OPTIONS], pasta[:OPTIONS], container:ID or the name of a shared network.
+        publish, add_host, dns, dns_search: as on the command line.
+        network_files: directory of the resolv.conf and hosts that the container gets; empty for none.
+        peer: the container whose network it joins.
+        shared: the shared network that it joins.
+        preserve_fds: how many descriptors, from 3 on, the container inherits.
+        environment: entries of process.env that the service manager of the caller adds.
+        notify: whether the caller has a service manager that waits for sd_notify(3).
+        seccomp_receiver: the socket of a seccomp agent, from RUN_OCI_SECCOMP_RECEIVER (crun).
+        console_socket, pidfd_socket, pid_file: paths that the terminal, a pidfd and the process id go to.
+        detach: whether the command returns as soon as the program runs.
+        cgroup: the cgroup below the container's own that `exec` uses.
+        keep: whether a container that has ended is kept.
+    """
+
+    __slots__ = (
+        "add_host", "bundle", "cgroup", "cgroup_manager", "config", "console_socket", "container", "detach", "dns",
+        "dns_search", "environment", "keep", "keyring", "network", "network_files", "no_new_keyring", "no_pivot",
+        "notify", "peer", "pid_file", "pidfd_socket", "preserve_fds", "publish", "require_limits", "seccomp_receiver",
+        "shared", "systemd_cgroup", "userns", "verb",
+    )  # fmt: skip
+
+    def __init__(self, options: Options) -> None:
+        """Take over what was asked; nothing has been looked up."""
+        self.verb = options.verb
+        self.container = options.container
+        self.bundle = options.bundle
+        self.config = options.config
+        self.systemd_cgroup = options.systemd_cgroup
+        self.cgroup_manager = options.cgroup_manager
+        self.require_limits = options.require_limits
+        self.userns = options.userns
+        self.no_pivot = options.no_pivot
+        self.no_new_keyring = options.no_new_keyring
+        self.keyring = ""
+        self.network = options.network
+        self.publish = options.publish
+        self.add_host = options.add_host
+        self.dns = options.dns
+        self.dns_search = options.dns_search
+        self.network_files = ""
+        self.peer: Running | None = None
+        self.shared: Shared | None = None
+        self.preserve_fds = 0
+        self.environment: tuple[str, ...] = ()
+        self.notify = False
+        self.seccomp_receiver = ""
+        self.console_socket = options.console_socket
+        self.pidfd_socket = options.pidfd_socket
+        self.pid_file = options.pid_file
+        self.detach = options.detach
+        self.keep = options.keep
+        self.cgroup = options.cgroup
