@@ -258,7 +258,7 @@ def _start(live: SharedNetwork, network: Network, shared: Shared) -> NetnsHolder
         if helper:
             program = Program(helper, network, keeper, live.fd)
             program.await_ready()
-            interfaces.plug_in(keeper.netlink, LINK)
+            interfaces.attach_to_bridge(keeper.netlink, LINK)
             live.state["helper"] = identity(program.pid)
         keeper.go_on()
     except BaseException:
@@ -278,7 +278,7 @@ def _connect(
     interfaces.make_pair(keeper.netlink, f"{_PORT}{number}", number, kept_by.namespaces.network, inside)
     addresses = shared.addresses(number)
     for address, prefix, gateway in addresses:
-        interfaces.settle(kept_by.netlink, address, prefix, gateway)
+        interfaces.configure_inside(kept_by.netlink, address, prefix, gateway)
     if network.ports:
         hostfwd.add(socket_in(live.fd), network.ports, addresses[0][0])
         backlog.lengthen(live.state["helper"][0])
