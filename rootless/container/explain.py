@@ -6,6 +6,7 @@ from rootless.container.create import plan_for
 from rootless.linux import CLONE_NEWUSER
 from rootless.plan import ops
 from rootless.plan.context import ADAPTED, UNSUPPORTED
+from rootless.plan.network.helpers import command
 from rootless.plan.op_text import details, sentence
 
 TYPE_CHECKING = False
@@ -119,7 +120,7 @@ def _outside(plan: Plan) -> Iterator[str]:
         if plan.network.shared:
             yield f"  {plan.network.shared.subnet} and fd00::/64"
         for number, helper in enumerate(plan.network.served_by()):
-            yield f"  {'or, if that fails, by' if number else 'served by'} {helper}"
+            yield f"  {'or, if that fails, by' if number else 'served by'} {' '.join(command(helper, plan.network))}"
         if flaws := plan.network.flaws():
             yield f"  slirp4netns: {flaws}"
         yield from (f"  publish {port}" for port in plan.network.ports)

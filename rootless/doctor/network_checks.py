@@ -74,6 +74,7 @@ def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
     """Start a helper for a network namespace; return why it fails, or nothing."""
     network = Network(name, "", host, Names((), (), (), ()))
     network.owned = True
+    network.as_root = facts.uid == 0
     operations = [
         Op(ops.NEW_USER),
         Op(ops.BECOME, 0, 0),

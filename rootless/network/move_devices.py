@@ -1,7 +1,7 @@
-"""Moving network links into a container: config-linux.md "Network Devices", rtnetlink(7).
+"""Moves network interfaces into a container: config-linux.md "Network Devices", rtnetlink(7).
 
-A link keeps its hardware address and its MTU when it changes its network namespace; it loses its addresses and goes
-down. Imported for a config.json with linux.netDevices: pyroute2 takes 200 ms.
+An interface keeps its hardware address and its MTU in another network namespace; it loses its addresses and goes down.
+Imported for a config.json with linux.netDevices: pyroute2 takes 200 ms.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from rootless.plan.network.net_devices import Link
+    from rootless.plan.network.net_devices import Interface
 
 _PERMANENT = 0x80  # IFA_F_PERMANENT
 _UNIVERSE = 0  # RT_SCOPE_UNIVERSE
 _KEPT_FLAGS = 0x02 | 0x10 | 0x100 | 0x200 | 0x400
-"""IFA_F_NODAD, HOMEADDRESS, MANAGETEMPADDR, NOPREFIXROUTE, MCAUTOJOIN: what somebody chose, not the kernel."""
+"""IFA_F_NODAD, HOMEADDRESS, MANAGETEMPADDR, NOPREFIXROUTE, MCAUTOJOIN: chosen by a user, not by the kernel."""
 
 _FIXES = {
     errno.EPERM: RIGHTS,
     errno.EEXIST: "give it another name with linux.netDevices.NAME.name, such as eth%d",
-    errno.EINVAL: "choose a link that can leave its namespace; bridges and loopback cannot",
-    errno.ENODEV: "name a link of the namespace that rootless is called in (`ip link`)",
+    errno.EINVAL: "choose an interface that can leave its namespace; bridges and loopback cannot",
+    errno.ENODEV: "name an interface of the namespace that rootless runs in (see `ip link`)",
 }
 
 
-def move(links: Sequence[Link], pid: int) -> None:
-    """Move links into the network namespace of the process `pid`, with their addresses, and bring them up there.
+def move(interfaces: Sequence[Interface], pid: int) -> None:
+    """Move interfaces into the network namespace of the process `pid`, with their addresses, and bring them up there.
 
-    All are looked at before the first is moved. One that the kernel then refuses ends the container: its namespace
-    goes, and with it the links that are there (a physical one returns, network_namespaces(7)).
+    All are checked before the first is moved. A refusal of the kernel ends the container: its namespace goes, and with
+    it the interfaces in it (a physical one returns to the host, network_namespaces(7)).
 
     Raises:
-        RootlessError: naming the link and its place in config.json.
+        RootlessError: naming the interface and its place in config.json.
     """
     try:
         from pyroute2 import IPRoute, netns
         from pyroute2.netlink.exceptions import NetlinkError
     except ImportError:
         raise _refused(
-            links[0],
+            interfaces[0],
             "the Python package pyroute2 is not installed",
             "install it: pip install pyroute2 (Debian: apt install python3-pyroute2)",
         ) from None
-    current = links[0]
+    current = interfaces[0]
     target = -1
     try:
         target = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -62,12 +62,12 @@ def move(links: Sequence[Link], pid: int) -> None:
             netns.popns()
         with inside, IPRoute() as outside:
             found = []
-            taken = {link.get("ifname") for link in inside.get_links()}
-            for current in links:
+            taken = {each.get("ifname") for each in inside.get_links()}
+            for current in interfaces:
                 found.append(_look(outside, current))
                 if current.new_name in taken:
                     raise _error(current, errno.EEXIST)
-            for current, (index, addresses) in zip(links, found, strict=True):
+            for current, (index, addresses) in zip(interfaces, found, strict=True):
                 before = {each["index"] for each in inside.get_links()}
                 outside.link("set", index=index, ifname=current.new_name, net_ns_fd=target)
                 # the name may be the kernel's choice, and so is the number where that was taken
@@ -82,11 +82,11 @@ def move(links: Sequence[Link], pid: int) -> None:
             os.close(target)
 
 
-def _look(outside: Any, link: Link) -> tuple[int, list[Any]]:  # noqa: ANN401 - pyroute2 has no types
-    """Return the index of a link of the host's and the addresses that it keeps."""
-    found = outside.link_lookup(ifname=link.name)
+def _look(outside: Any, interface: Interface) -> tuple[int, list[Any]]:  # noqa: ANN401 - pyroute2 has no types
+    """Return the index of an interface of the host, and the addresses that it keeps."""
+    found = outside.link_lookup(ifname=interface.name)
     if not found:
-        raise _error(link, errno.ENODEV)
+        raise _error(interface, errno.ENODEV)
     index: int = found[0]
     addresses = [
         address
@@ -111,11 +111,15 @@ def _settle(inside: Any, index: int, addresses: Sequence[Any]) -> None:  # noqa:
     inside.link("set", index=index, state="up")
 
 
-def _error(link: Link, number: int, text: str = "") -> RootlessError:
-    return _refused(link, text or os.strerror(number), _FIXES.get(number, ""))
+def _error(interface: Interface, number: int, text: str = "") -> RootlessError:
+    return _refused(interface, text or os.strerror(number), _FIXES.get(number, ""))
 
 
-def _refused(link: Link, cause: str, fix: str) -> RootlessError:
+def _refused(interface: Interface, cause: str, fix: str) -> RootlessError:
     return RootlessError(
-        f"cannot move the network link {link.name}", cause=cause, where=link.where, fix=fix, code="RL-NET-DEVICE"
+        f"cannot move the network interface {interface.name}",
+        cause=cause,
+        where=interface.where,
+        fix=fix,
+        code="RL-NET-DEVICE",
     )

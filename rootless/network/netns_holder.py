@@ -1,8 +1,8 @@
-"""A keeper: helpers/init in the namespaces of a network, as long as that is needed.
+"""Netns holders: executor processes that stay in the namespaces of a network while it is in use.
 
-The helper that serves a network holds a link in its namespace, and by that the namespace; nothing in the kernel tells
-it that nobody is left there. It is told by the end of the keeper, whose end of a pipe it watches. The keeper ends with
-the container's first process, whatever has become of `rootless` by then; it takes 0.1 MB.
+A helper holds a network interface in its namespace, and so the namespace: the kernel never tells it that the container
+has ended. Instead it watches a pipe of the netns holder, which ends with the container's first process, whether or not
+`rootless` still runs. A holder takes 0.1 MB.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Namespaces:
-    """Descriptors of namespaces, which come from a process that is in them and that nobody else may look into.
+    """Descriptors of namespaces, sent by a process inside, whose /proc directory is closed to others.
 
     Attributes:
         user, network: the descriptors, or -1; open until close().
@@ -31,7 +31,7 @@ class Namespaces:
         self.user = self.network = -1
 
     def takers(self) -> dict[int, Callable[..., None]]:
-        """Return what takes them out of messages, for Received."""
+        """Return the handlers of messages with these descriptors, for Received."""
         return {NAMESPACES: self._take}
 
     def _take(self, user: int, network: int) -> None:
@@ -43,13 +43,13 @@ class Namespaces:
 
 
 class NetnsHolder:
-    """One keeper, ready.
+    """One netns holder, ready.
 
     Attributes:
         pid: its process, by which slirp4netns finds the namespaces.
-        namespaces: those that it is in, where they were given or its operations pass them on.
+        namespaces: its own, where they were given or its operations pass them on.
         end: a descriptor that hangs up when it ends.
-        netlink: a socket that speaks of its network namespace, or -1.
+        netlink: a netlink socket of its network namespace, or -1.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class NetnsHolder:
         namespaces: Namespaces | None = None,
         lock: int = -1,
     ) -> None:
-        """Start it and return when it is in the namespaces.
+        """Start it, and return when it is in the namespaces.
 
         Args:
-            operations: as plan/network/holder_plan.py has them.
+            operations: one of the Plans of plan/network/holder_plan.py.
             process: a pidfd of the process whose end it awaits.
             maps: those of a user namespace that it makes.
-            namespaces: those that it joins, the caller's to close; its own descriptors have the same numbers.
-            lock: a file that it locks, by a descriptor of the same number.
+            namespaces: those that it joins; the caller closes them. Its own descriptors have the same numbers.
+            lock: a file that it locks; its own descriptor has the same number.
 
         Raises:
             RootlessError: an operation failed; it is gone.
@@ -88,21 +88,21 @@ class NetnsHolder:
         self.netlink = fd
 
     def go_on(self) -> None:
-        """Let it do what comes after its first READY, and return when that is done."""
+        """Let it run the operations after its first READY, and return when they are done."""
         self._launch.go_on(self._reader)
 
     def hide(self) -> None:
-        """Let one whose last message was READY go on, and return when it hides."""
+        """Let a holder whose last message was READY go on, and return when it is not dumpable."""
         self._launch.answer_last(b"S")
 
     def close(self) -> None:
-        """Leave it to itself."""
+        """Detach from it: it stays until its container ends."""
         self._launch.close()
         if not self._given:
             self.namespaces.close()
         files.close_fds(self, "netlink")
 
     def kill(self) -> None:
-        """End it, and so the helper."""
+        """Kill it, and so the helper."""
         self.close()
         self._launch.kill()

@@ -1,9 +1,9 @@
-"""Starting slirp4netns(1) and pasta(1), and knowing when they serve.
+"""Starts slirp4netns(1) and pasta(1), and waits until they serve.
 
-Both talk to a hostile container. Neither holds a descriptor of a directory of the host, from which a helper that is
-taken over would reach every file of the caller's with openat(2) and "..", out of the empty root that it has given
-itself: slirp4netns makes its API socket in its working directory, which its sandbox leaves, and pasta gets its network
-namespace as a descriptor, instead of watching a directory of /proc.
+Both parse packets of a hostile container. Neither holds a descriptor of a host directory: with openat(2) and "..", a
+compromised helper would leave its empty root and reach every file of the caller. slirp4netns makes its API socket in
+its working directory, which its sandbox leaves. pasta gets its network namespace as a descriptor, instead of watching a
+directory of /proc.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from errno import EPERM
 from rootless import files, signals
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.launch.spawn import SIGNALS, sealed_copy
-from rootless.plan.network.helpers import LINK, PASTA, SLIRP
+from rootless.plan.network.helpers import API_SOCKET, PASTA, SLIRP, command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,19 +30,18 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-SOCKET = "network.sock"
 _PATIENCE = 10_000
-"""Milliseconds after which a helper that says nothing hangs; it is ready within a hundred."""
+"""Milliseconds of silence after which a helper hangs; it is ready within a hundred."""
 _TOLD = 400
 _MOST_WORDS = 65536
-"""Bytes of what a helper may say: a container can make it say a line for each packet."""
+"""Bytes of a helper's messages: a container can make it write a line for each packet."""
 _CHATTER = ("WARNING: Support for", "child failed", "parent failed", "do_slirp", "sent tapfd", "received tapfd")
-"""Lines of slirp4netns that tell no cause."""
+"""Lines of slirp4netns that name no cause."""
 _EXECUTE_ONLY = 0o111
 _SUID_DUMPABLE = "/proc/sys/fs/suid_dumpable"
-"""With 1, a program that may not be read is like any other: proc_sys_fs(5)."""
+"""With 1, an unreadable program is dumpable like any other: proc_sys_fs(5)."""
 _STANDARD = 3
-"""The lowest descriptor that is not one of the standard streams."""
+"""The lowest descriptor above the standard streams."""
 
 
 class Program:
@@ -53,15 +52,15 @@ class Program:
         pid: its process.
     """
 
-    def __init__(self, helper: Helper, network: Network, keeper: NetnsHolder, directory: int) -> None:
-        """Start it; nothing is waited for.
+    def __init__(self, helper: Helper, network: Network, holder: NetnsHolder, directory: int) -> None:
+        """Start it without waiting for it.
 
         Args:
             helper: which.
-            network: what it serves.
-            keeper: by whom it finds the namespaces, and whose end ends it.
-            directory: a descriptor of the container's directory, for slirp4netns's socket,
-                open until publish() is done.
+            network: the network that it serves.
+            holder: leads it to the namespaces; when the holder ends, the helper ends.
+            directory: a descriptor of the container's directory, for the socket of slirp4netns; open until publish()
+                returns.
 
         Raises:
             RootlessError: `RL-NETWORK`: it cannot be executed.
@@ -74,15 +73,21 @@ class Program:
         self._words = _bounded_file() if helper.name == SLIRP else -1
         null = posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
         hide = network.hides(helper)
+        at_run_time = {
+            "{holder}": holder.pid,
+            "{launcher}": posix.getpid(),
+            "{end}": holder.end,
+            "{ready}": ready,
+            "{user}": holder.namespaces.user,
+        }
         try:
+            words = [_filled(word, at_run_time) for word in command(helper, network)[1:]]
             if helper.name == SLIRP:
-                words = _slirp(network, helper, keeper, ready)
-                start = _Start(directory, [null, self._words, self._words], [ready, keeper.end])
+                start = _Start(directory, [null, self._words, self._words], [ready, holder.end])
             else:
-                words = _pasta(network, helper, keeper)
-                posix.set_blocking(ready, False)  # pasta does not wait for anybody to read what it says
-                start = _Start(-1, [keeper.namespaces.network, keeper.end, ready], [])
-                start.ends_with = keeper.end
+                posix.set_blocking(ready, False)  # pasta must not wait for a reader of its messages
+                start = _Start(-1, [holder.namespaces.network, holder.end, ready], [])
+                start.ends_with = holder.end
             self.pid = start.run(helper, words, hide=hide, must_hide=hide and network.exposed)
         except OSError as error:
             self._close_fds()
@@ -92,14 +97,14 @@ class Program:
             posix.close(null)
 
     def _close_fds(self) -> None:
-        """Close what is of use until it is ready."""
+        """Close the descriptors that are needed until it is ready."""
         files.close_fds(self, "_ready", "_words")
 
     def await_ready(self) -> None:
         """Return when it serves.
 
         Raises:
-            RootlessError: `RL-NETWORK`: it has ended, or says nothing; it is gone.
+            RootlessError: `RL-NETWORK`: it ended or hangs; it is killed.
         """
         process = posix.pidfd_open(self.pid)
         try:
@@ -112,7 +117,7 @@ class Program:
             self._close_fds()
 
     def _await(self, process: int) -> str:
-        """Return nothing when it serves, or why it does not."""
+        """Return why it does not serve; empty when it does."""
         poll = select.poll()
         poll.register(process, select.POLLIN)
         poll.register(self._ready, select.POLLIN)
@@ -121,7 +126,7 @@ class Program:
             self._text = (self._text + said)[-_MOST_WORDS:]
             if self.helper.name == SLIRP and said == b"1":
                 return ""
-            # pasta writes its number when it serves
+            # pasta writes its pid when it serves
             if self.helper.name == PASTA and b"%d" % self.pid in self._text.split(b"\n"):
                 return ""
             if not said:
@@ -129,20 +134,20 @@ class Program:
         return f"it is not ready after {_PATIENCE // 1000} s"
 
     def publish(self, ports: Sequence[Port], addresses: Sequence[str]) -> None:
-        """Lead ports of the host to the container; pasta has been told when it was started.
+        """Publish container ports on the host; pasta has them on its command line.
 
         Raises:
-            RootlessError: `RL-PUBLISH`: one is refused.
+            RootlessError: `RL-PUBLISH`: a port is refused.
         """
         if self.helper.name == SLIRP and ports:
             from rootless.network import backlog, hostfwd
 
             hostfwd.add(socket_in(self._directory), ports, addresses[0])
             backlog.lengthen(self.pid)
-            posix.unlink(SOCKET, dir_fd=self._directory)
+            posix.unlink(API_SOCKET, dir_fd=self._directory)
 
     def kill(self) -> None:
-        """End it and take its status."""
+        """Kill it and reap it."""
         self._close_fds()
         pid, self.pid = self.pid, 0
         if pid:
@@ -153,27 +158,27 @@ class Program:
                 return
 
     def _said(self) -> str:
-        """Return the last of its words."""
+        """Return its last message."""
         if self._words >= 0:
             self._text = posix.pread(self._words, _MOST_WORDS, 0).rstrip(b"\0")
         text = self._text.decode("utf-8", "replace")
-        told = text.partition("\nUsage:")[0]  # of a wrong option; what follows is long
+        told = text.partition("\nUsage:")[0]  # the usage after a wrong option is long
         lines = [line.strip() for line in told.splitlines() if line.strip() and not line.startswith(_CHATTER)]
-        return "; ".join(lines[-2:])[-_TOLD:] or "it ended without a word"
+        return "; ".join(lines[-2:])[-_TOLD:] or "it exited and reported no error"
 
 
 class _Start:
     """How a helper is started.
 
-    posix_spawn(3) cannot do it: the signal for the keeper's end has to be ordered before there is a helper, or a
-    launcher that is killed in between leaves one that nothing ends.
+    posix_spawn(3) does not do: the signal for the end of the holder has to be requested before the helper exists.
+    Otherwise a launcher that is killed in between leaves a helper that nothing ends.
 
     Attributes:
         ends_with: a descriptor whose hang-up kills the helper, or -1.
     """
 
     def __init__(self, directory: int, streams: list[int], passed: list[int]) -> None:
-        """Take its working directory (-1 for the root), its standard streams, and what it gets beside them."""
+        """Take its working directory (-1 for the root), its standard streams, and its other descriptors."""
         self._directory = directory
         self._streams = streams
         self._passed = passed
@@ -182,8 +187,8 @@ class _Start:
     def run(self, helper: Helper, words: list[str], *, hide: bool, must_hide: bool) -> int:
         """Start it; return its process.
 
-        A program that may not be read is not dumpable once it is executed, execve(2): nobody with CAP_SYS_PTRACE over
-        the user namespace that it enters, and with the host's processes in view, can take it over or look through its
+        An unreadable program is not dumpable once it is executed, execve(2). A process with CAP_SYS_PTRACE over the
+        user namespace that it enters, and with the host's processes in view, can neither trace it nor use its
         descriptors.
 
         Raises:
@@ -212,7 +217,7 @@ class _Start:
     def _become(self, program: str, words: list[str], fail: int) -> None:
         """In the child, become the helper."""
         try:
-            posix.setsid()  # what the caller's terminal sends is not for it
+            posix.setsid()  # signals of the caller's terminal are not for it
             for number in SIGNALS:
                 _signal.signal(number, _signal.SIG_DFL)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
@@ -220,7 +225,7 @@ class _Start:
                 posix.chdir("/")
             else:
                 posix.fchdir(self._directory)
-            # slirp4netns may be another user inside, and we are to connect to its socket; the directory is for us alone
+            # slirp4netns may be another user inside, and the launcher connects to its socket; the directory is private
             posix.umask(0)
             for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STANDARD) for fd in self._streams]):
                 posix.dup2(fd, number)
@@ -236,14 +241,11 @@ class _Start:
 
 
 def _unreadable(helper: Helper) -> int:
-    """Return a copy of a helper that may be executed and not read, or -1 where that does not work.
-
-    A script has to be read by its interpreter.
-    """
+    """Return a copy of a helper that may be executed but not read, or -1 where that has no effect: a script is read."""
     try:
         copy = sealed_copy(helper.program, helper.name)
     except (RootlessError, OSError):
-        return -1  # what is wrong with it, executing it tells
+        return -1  # executing it reports the cause
     if posix.pread(copy, 2, 0) == b"#!" or files.text_of(_SUID_DUMPABLE) == "1":
         posix.close(copy)
         return -1
@@ -260,7 +262,14 @@ def _kill_at_hang_up(fd: int) -> None:
 
 def socket_in(directory: int) -> str:
     """Return the path of slirp4netns's socket in a directory that is open."""
-    return f"/proc/self/fd/{directory}/{SOCKET}"
+    return f"/proc/self/fd/{directory}/{API_SOCKET}"
+
+
+def _filled(word: str, values: dict[str, int]) -> str:
+    """Return a word of a command line with the values of the names in it."""
+    for name, value in values.items():
+        word = word.replace(name, str(value))
+    return word
 
 
 def _bounded_file() -> int:
@@ -269,39 +278,6 @@ def _bounded_file() -> int:
     posix.ftruncate(fd, _MOST_WORDS)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     return fd
-
-
-def _slirp(network: Network, helper: Helper, keeper: NetnsHolder, ready: int) -> list[str]:
-    words = [*helper.arguments, "--enable-seccomp", f"--ready-fd={ready}", f"--exit-fd={keeper.end}"]
-    if network.sandbox:
-        words.append("--enable-sandbox")
-    if helper.addresses:
-        words.append("--configure")
-    if network.ports or not helper.addresses:
-        words.append(f"--api-socket={SOCKET}")
-    return [*words, str(keeper.pid), LINK]
-
-
-def _pasta(network: Network, helper: Helper, keeper: NetnsHolder) -> list[str]:
-    # in the foreground it keeps its standard streams, by which it ends, and the second of which gets its number
-    words = ["--foreground", "--no-netns-quit", "--config-net", "--quiet", *helper.arguments, "--pid=/proc/self/fd/2"]
-    for protocol, flag in (("tcp", "-t"), ("udp", "-u")):
-        specs = [
-            f"{port.address}/{port.outside}:{port.inside}" if port.address else f"{port.outside}:{port.inside}"
-            for port in network.ports
-            if port.protocol == protocol
-        ]
-        if not specs and not any(word.startswith((flag, f"--{protocol}-ports")) for word in helper.arguments):
-            specs = ["none"]
-        for spec in specs:
-            words += [flag, spec]
-    root = posix.geteuid() == 0
-    words += ["--runas", "0:0"] if root else []
-    # it gives up most of root's rights, and then finds nothing that this process has open: ptrace(2)
-    by_number = root or network.by_number
-    user = f"/proc/{keeper.pid}/ns/user" if by_number else f"/proc/{posix.getpid()}/fd/{keeper.namespaces.user}"
-    words += [f"--userns={user}"] if network.owned else ["--netns-only"]
-    return [*words, "--netns=/proc/self/fd/0"]
 
 
 def _failed(helper: Helper, cause: str, fix: str = "") -> RootlessError:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rootless.plan.cgroup.manager import Cgroup
     from rootless.plan.cgroup.resctrl import Group
     from rootless.plan.idmaps import IdMaps
-    from rootless.plan.network.net_devices import Link
+    from rootless.plan.network.net_devices import Interface
     from rootless.plan.process.hooks import Hooks
     from rootless.plan.request import Request
 
@@ -142,7 +142,7 @@ def _hooks(context: Context) -> Hooks | None:
     return Hooks(context)
 
 
-def _links(context: Context) -> Sequence[Link]:
+def _links(context: Context) -> Sequence[Interface]:
     if not context.linux.get("netDevices"):
         return ()
     from rootless.plan.network.net_devices import moved

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rootless.plan.context import Note
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.network.mode import Network
-    from rootless.plan.network.net_devices import Link
+    from rootless.plan.network.net_devices import Interface
     from rootless.plan.ops import Op
     from rootless.plan.process.seccomp import SeccompFilter
 
@@ -28,7 +28,7 @@ class Plan:
         filter: the seccomp filter whose compiled form belongs into the SECCOMP operation, or None.
         cgroup: the cgroup that is made for the container, or None.
         group: the resctrl group that the container goes into, or None.
-        links: the network links that move into it.
+        links: the network interfaces that move into it.
         network: the network that it is given, or None when that is not asked for.
         owner: the caller's login name.
         hooks: the hooks that run outside the container, by kind.
@@ -55,7 +55,7 @@ class Plan:
         terminal: bool = False,
         hooks: dict[str, list[dict[str, Any]]] | None = None,
         notify: bool = False,
-        links: Sequence[Link] = (),
+        links: Sequence[Interface] = (),
         group: Group | None = None,
         cgroup: Cgroup | None = None,
         network: Network | None = None,

@@ -17,7 +17,9 @@ from rootless.network import backlog, hostfwd, hostports, programs
 from rootless.plan.network.helpers import Helper
 from rootless.plan.network.ports import Port
 
-NETWORK = SimpleNamespace(ports=(), sandbox=True, owned=True, hides=lambda _: True, exposed=False)
+NETWORK = SimpleNamespace(
+    ports=(), sandbox=True, owned=True, as_root=False, by_number=False, hides=lambda _: True, exposed=False
+)
 
 
 @pytest.fixture
@@ -28,11 +30,11 @@ def start(tmp_path):
         program = tmp_path / name
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
-        return programs.Program(Helper(name, str(program), []), NETWORK, keeper, directory)
+        return programs.Program(Helper(name, str(program), []), NETWORK, holder, directory)
 
     watched, end = os.pipe()
     directory = os.open(tmp_path, os.O_PATH)
-    keeper = SimpleNamespace(pid=os.getpid(), end=watched, namespaces=SimpleNamespace(user=watched, network=watched))
+    holder = SimpleNamespace(pid=os.getpid(), end=watched, namespaces=SimpleNamespace(user=watched, network=watched))
     yield start_program
     for fd in (watched, end, directory):
         os.close(fd)
@@ -44,8 +46,8 @@ def start(tmp_path):
     [
         ("exec sleep 1000", "it is not ready after 0 s"),
         ("echo first >&2; echo no such thing >&2; exit 1", "first; no such thing"),
-        ("exit 1", "it ended without a word"),
-        ("kill -KILL $$", "it ended without a word"),
+        ("exit 1", "it exited and reported no error"),
+        ("kill -KILL $$", "it exited and reported no error"),
     ],
 )
 def test_a_helper_that_does_not_serve_is_ended_and_its_last_words_are_told(start, monkeypatch, name, script, cause):
@@ -76,9 +78,9 @@ def test_what_a_helper_says_is_bounded(start, monkeypatch):
 def test_a_helper_that_cannot_be_executed(tmp_path):
     with open(os.devnull, "rb") as null:
         namespaces = SimpleNamespace(user=null.fileno(), network=null.fileno())
-        keeper = SimpleNamespace(pid=1, end=null.fileno(), namespaces=namespaces)
+        holder = SimpleNamespace(pid=1, end=null.fileno(), namespaces=namespaces)
         with pytest.raises(RootlessError) as caught:
-            programs.Program(Helper("pasta", str(tmp_path), []), NETWORK, keeper, -1)
+            programs.Program(Helper("pasta", str(tmp_path), []), NETWORK, holder, -1)
     assert (caught.value.code, caught.value.cause) == ("RL-NETWORK", "permission denied")
 
 

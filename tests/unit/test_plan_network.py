@@ -16,7 +16,7 @@ from rootless.plan import ops
 from rootless.plan.context import UNSUPPORTED
 from rootless.plan.network import resolv_conf
 from rootless.plan.network.helpers import MTU, libslirp_flaws, pasta_date
-from rootless.plan.network.holder_plan import keeper, shared_keeper
+from rootless.plan.network.holder_plan import container_holder, shared_holder
 from rootless.plan.network.ports import Port, from_data, published
 from rootless.plan.network.resolv_conf import Names, added, hosts, hosts_of_host, resolver, servers
 from rootless.plan.network.shared import Shared
@@ -100,7 +100,7 @@ FLAWED = "libslirp {} is open to {}, unless your distribution has patched it"
         ("4.9.5", FLAWED.format("4.9.5", "CVE-2026-120830")),
         ("4.9.6", ""),
         ("4.10.0", ""),
-        ("", "nobody knows the version of its libslirp"),
+        ("", "the version of its libslirp is unknown"),
     ],
 )
 def test_auto_takes_no_slirp4netns_with_known_flaws(version, flaws):
@@ -182,7 +182,7 @@ def test_a_namespace_is_added_where_config_json_shares_the_hosts(mode):
 def test_the_hosts_network_leaves_the_namespace_out(config):
     plan = plan_for(config, {"network": ANY}, network="host")
     assert plan.network.mode == "host"
-    assert "the network namespace is left out: --network host" in [note.text for note in plan.notes]
+    assert "no network namespace is created: --network host" in [note.text for note in plan.notes]
     assert not any(op.string("path") == "/run/netns/x" for op in chosen(plan, ops.JOIN))
     assert not any(op.number("namespaces") & CLONE_FLAGS["network"] for op in chosen(plan, ops.UNSHARE))
 
@@ -198,10 +198,10 @@ def test_the_network_of_another_container_is_joined_with_its_user_namespace():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"userns": "keep-id"}, "so --userns keep-id has no say"),
-        ({"add_host": ("a:192.0.2.1",)}, "--add-host, --dns and --dns-search are for a network of its own"),
-        ({"dns": ("192.0.2.1",)}, "this one is container web's"),
-        ({"dns_search": ("example.test",)}, "this one is container web's"),
+        ({"userns": "keep-id"}, "so --userns keep-id has no effect"),
+        ({"add_host": ("a:192.0.2.1",)}, "--add-host, --dns and --dns-search need a network of its own"),
+        ({"dns": ("192.0.2.1",)}, "this one belongs to container web"),
+        ({"dns_search": ("example.test",)}, "this one belongs to container web"),
     ],
 )
 def test_what_a_joined_network_leaves_no_say_in(options, said):
@@ -235,7 +235,7 @@ def test_slirp4netns_publishes_no_port_on_an_address_of_ipv6():
     error = no("slirp4netns", publish=publish)
     assert (error.code, error.fix) == ("RL-PUBLISH", "use --network pasta")
     assert no("auto", on=host("slirp4netns"), publish=publish).code == "RL-PUBLISH"
-    assert no("backend", publish=publish, shared=Shared("backend", "10.89.0.0/24")).fix == "name an address of IPv4"
+    assert no("backend", publish=publish, shared=Shared("backend", "10.89.0.0/24")).fix == "name an IPv4 address"
     assert [each.name for each in network_of("auto", publish=publish).helpers] == ["pasta"]
 
 
@@ -251,7 +251,7 @@ def test_slirp4netns_publishes_no_port_on_an_address_of_ipv6():
 )
 def test_where_slirp4netns_publishes_is_told(mode, publish, told):
     plan = plan_for(None, {"network": ANY}, network=mode, publish=(publish,), shared=Shared("backend", "10.89.0.0/24"))
-    assert any("of IPv4 only" in note.text for note in plan.notes) == told
+    assert any("IPv4 addresses only" in note.text for note in plan.notes) == told
 
 
 def test_the_hosts_gateway_has_to_be_open():
@@ -302,7 +302,7 @@ def test_slirp4netns_is_told_what_podman_would_tell_it(options, told):
     ("options", "fix"),
     [
         ("mtu", "each with =VALUE"),
-        ("speed=9", "the options are allow_host_loopback, cidr"),
+        ("speed=9", "use one of allow_host_loopback, cidr"),
         ("mtu=0", f"a number of bytes up to {MTU + 1}"),
         (f"mtu={MTU + 2}", f"up to {MTU + 1}"),
         ("mtu=1e3", "a number of bytes"),
@@ -364,6 +364,41 @@ DNS_FORWARD = ["--dns-forward", "169.254.1.1"]
 )
 def test_pasta_gets_what_is_given_and_podmans_defaults(options, told):
     assert arguments(f"pasta:{options}") == told
+
+
+SLIRP_WORDS = (
+    f"/bin/slirp4netns --mtu={MTU} --disable-host-loopback --enable-seccomp --ready-fd={{ready}} --exit-fd={{end}}"
+)
+PASTA_WORDS = "/bin/pasta --foreground --no-netns-quit --config-net --quiet --dns-forward 192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("network", "known", "first", "rest"),
+    [
+        (
+            "slirp4netns:enable_ipv6=false",
+            {"publish": ("8080:80",)},
+            SLIRP_WORDS,
+            "--enable-sandbox --configure --api-socket=network.sock {holder} tap0",
+        ),
+        ("slirp4netns:enable_ipv6=false", {}, SLIRP_WORDS, "--enable-sandbox --configure {holder} tap0"),
+        (
+            "pasta:--dns-forward,192.0.2.1,--no-map-gw,-T,none,-U,none",
+            {"publish": ("8080:80", "127.0.0.1:53:53/udp")},
+            f"{PASTA_WORDS} --no-map-gw -T none -U none --pid=/proc/self/fd/2 -t 8080:80 -u 127.0.0.1/53:53",
+            "--userns=/proc/{launcher}/fd/{user} --netns=/proc/self/fd/0",
+        ),
+        (
+            "pasta:--dns-forward,192.0.2.1,-t,auto",
+            {"facts": ROOT},
+            f"{PASTA_WORDS} -t auto --no-map-gw -T none -U none --pid=/proc/self/fd/2",
+            "-u none --runas 0:0 --netns-only --netns=/proc/self/fd/0",
+        ),
+    ],
+)
+def test_the_whole_command_line_is_planned(network, known, first, rest):
+    planned = network_of(network, **known)
+    assert planned.as_data()["helpers"] == [f"{first} {rest}".split()]
 
 
 @pytest.mark.parametrize("options", ["--dns-forward,192.0.2.1", "--dns-forward=192.0.2.1"])
@@ -504,10 +539,10 @@ def test_what_is_published(text, ports):
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("", "it names no port of the container"),
-        ("8080:", "it names no port of the container"),
-        ("1:2:3:4", "it names no port of the container"),
-        ("::1:8080:80", "it names no port of the container"),
+        ("", "it names no container port"),
+        ("8080:", "it names no container port"),
+        ("1:2:3:4", "it names no container port"),
+        ("::1:8080:80", "it names no container port"),
         ("http", "'http' is neither a port nor a range"),
         ("0", "'0' is neither a port"),
         ("8080:0", "'0' is neither a port"),
@@ -525,7 +560,7 @@ def test_what_is_published(text, ports):
         ("256.0.0.1:8080:80", "'256.0.0.1' is not an IP address"),
         ("[::1:8080:80", "not followed by ]:"),
         ("[::1]8080:80", "not followed by ]:"),
-        ("[127.0.0.1]:1:2:3", "it names no port of the container"),
+        ("[127.0.0.1]:1:2:3", "it names no container port"),
     ],
 )
 def test_what_cannot_be_published(text, cause):
@@ -630,7 +665,7 @@ def test_hosts(names_said, addresses, gateway, text):
 
 def test_hosts_names_the_other_members_last():
     assert hosts(said(own=("a\n192.0.2.1 evil.test", "c1")), ["10.89.0.4"], "").endswith("\n10.89.0.4 c1\n")
-    assert hosts(said(), ["10.89.0.4"], "", others=[("10.89.0.5", "db")]).endswith("10.89.0.4 box c1\n10.89.0.5 db\n")
+    assert hosts(said(), ["10.89.0.4"], "").endswith("10.89.0.4 box c1\n")
 
 
 def test_on_the_hosts_network_the_hosts_names_are_kept():
@@ -727,12 +762,12 @@ def kinds(operations):
 
 
 def kept(mode, **options):
-    """Return the Plan of the keeper of a container's network, whose namespaces are its descriptors 7 and 8."""
+    """Return the Plan of the holder of a container's network, whose namespaces are its descriptors 7 and 8."""
     network = network_of(mode, **options)
-    return keeper(network, network.helpers[0] if network.helpers else None, 7, 8)
+    return container_holder(network, network.helpers[0] if network.helpers else None, 7, 8)
 
 
-def test_a_keeper_joins_waits_and_ends_with_the_container():
+def test_a_holder_joins_waits_and_ends_with_the_container():
     plan = kept("slirp4netns")
     assert [op.string("path") for op in plan if op.kind is ops.JOIN] == ["/proc/self/fd/7", "/proc/self/fd/8"]
     waits = [ops.DUMPABLE, ops.READY, ops.WAIT_START, ops.NON_DUMPABLE, ops.ADDRESS6, ops.READY, ops.AWAIT_END]
@@ -741,7 +776,7 @@ def test_a_keeper_joins_waits_and_ends_with_the_container():
     assert all(op.on_error == ops.ELSE for op in plan if op.kind is ops.PROC_WRITE)
 
 
-def test_after_its_first_message_the_keeper_of_pasta_sends_none_which_would_kill_pasta():
+def test_after_its_first_message_the_holder_of_pasta_sends_none_which_would_kill_pasta():
     assert kinds(kept("pasta"))[-4:] == [ops.READY, ops.WAIT_START, ops.NON_DUMPABLE, ops.AWAIT_END]
 
 
@@ -758,7 +793,7 @@ JOINS_USER = joining(user="/proc/1/ns/user")
         ("backend", {"config": JOINS_USER}),
     ],
 )
-def test_a_keeper_hides_before_it_joins(mode, options):
+def test_a_holder_hides_before_it_joins(mode, options):
     plan = kinds(kept(mode, shared=Shared("backend", "10.89.0.0/24"), **options))
     assert plan.index(ops.NON_DUMPABLE) < plan.index(ops.JOIN)
     assert (ops.DUMPABLE in plan) == (mode == "slirp4netns")
@@ -770,8 +805,8 @@ def test_root_of_the_host_needs_no_user_namespace_to_be_joined():
     assert [op.string("path") for op in plan if op.kind is ops.JOIN] == ["/proc/self/fd/8"]
 
 
-def test_the_keeper_of_a_shared_network_ends_with_its_last_link():
-    plan = shared_keeper("m", 7)
+def test_the_holder_of_a_shared_network_ends_with_its_last_link():
+    plan = shared_holder("m", 7)
     assert kinds(plan)[0] is ops.NEW_USER
     assert plan[-1].kind is ops.AWAIT_LINKS
     assert plan[-1].strings == ("m", "/proc/self/fd/7")

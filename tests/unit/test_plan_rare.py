@@ -466,21 +466,21 @@ def test_links():
         ("eth2", "eth2", "linux.netDevices.eth2"),
     ]
     assert [str(link) for link in plan.links] == [
-        "move the network link eth0 as inside",
-        "move the network link eth1",
-        "move the network link eth2",
+        "move the network interface eth0 as inside",
+        "move the network interface eth1",
+        "move the network interface eth2",
     ]
 
 
 @pytest.mark.parametrize(
     ("config", "caller", "where", "cause"),
     [
-        (with_linux(netDevices={"eth0": {}}), {}, "linux.netDevices.eth0", "and you are not"),
+        (with_linux(netDevices={"eth0": {}}), {}, "linux.netDevices.eth0", "only root of the network"),
         (
             with_linux(netDevices={"a": {"name": "x"}, "b": {"name": "x"}}),
             ROOT,
             "linux.netDevices.b",
-            "another link becomes x too",
+            "another interface becomes x too",
         ),
     ],
 )

@@ -485,7 +485,7 @@ def test_an_address_that_the_host_does_not_have(net_rootless, net_user):
         (["--network", "bogus:x=1"], "network bogus:x=1: there is no such network; yours: none yet; fix: use auto"),
         (["--network", "backend"], "there is no such network; yours: none yet; fix: rootless network create backend"),
         (["--network", "pasta:--foo"], "pasta: unrecognized option '--foo'"),
-        (["--network", "slirp4netns:mtu=x"], "--network slirp4netns:mtu=x: not a value that it takes"),
+        (["--network", "slirp4netns:mtu=x"], "--network slirp4netns:mtu=x: invalid value"),
         (["--network", "container:nobody"], "container does not exist"),
         (["--network", "host", "-p", "8080:80"], "the container is on the host's network"),
         (["-p", "http"], "--publish http: 'http' is neither a port nor a range of ports"),

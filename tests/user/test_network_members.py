@@ -82,10 +82,10 @@ def test_an_address_whose_link_is_still_there_is_not_given_again(rootless, backe
     number = json.loads((backend / "state.json").read_text())["members"]["second"]["number"]
     assert number == 5
     refused = rootless("network", "rm", "backend")
-    assert "containers are in it: second" in refused.stderr
+    assert "still in use by second" in refused.stderr
     rootless("delete", "--force", "second", check=True)
     refused = rootless("network", "rm", "backend")
-    assert "they joined the network of another" in refused.stderr
+    assert "still in use by containers that joined the network of another" in refused.stderr
     rootless("delete", "--force", "joined", check=True)
     until(lambda: not helpers(), "the end of what served the network")
     rootless("network", "rm", "backend", check=True)

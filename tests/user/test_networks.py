@@ -82,9 +82,9 @@ def test_networks_are_made_listed_and_removed(net_rootless):
     ("words", "said"),
     [
         (["create", "backend"], "network backend: it exists; fix: rootless network rm backend"),
-        (["create", "pasta"], "--network has that word for something else"),
-        (["create", "a/b"], "network 'a/b': no network can have that name; fix: use letters"),
-        (["create", ".."], "no network can have that name"),
+        (["create", "pasta"], "--network uses that word for something else"),
+        (["create", "a/b"], "network 'a/b': invalid name; fix: use letters"),
+        (["create", ".."], "invalid name"),
         (["create", "--subnet", "10.89.0.0/24", "other"], "it overlaps 10.89.0.0/24 of network backend"),
         (["create", "--subnet", "10.1.0.0/26", "other"], "slirp4netns needs 128 addresses"),
         (["create", "--subnet", "10.1.0.1/24", "other"], "write it as 10.89.1.0/24"),
@@ -152,7 +152,7 @@ def test_a_member_is_shown(members):
     (row,) = [line for line in members("list").stdout.splitlines() if line.startswith("two ")]
     assert row.split()[-4:] == ["shared", "backend", "10.89.0.5", "fd00::5"]
     done = members("network", "rm", "backend")
-    assert "containers are in it: one, two; fix: delete them first" in done.stderr
+    assert "still in use by one, two; fix: delete these containers first" in done.stderr
 
 
 def test_two_networks_are_apart(members):

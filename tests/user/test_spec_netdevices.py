@@ -138,7 +138,8 @@ def test_a_network_that_is_joined(box):
     done = nest.run({"out0": {"name": "taken"}}, INSIDE, config=config)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
-        "rootless: cannot move the network link out0: File exists (config.json: linux.netDevices.out0); fix: give it "
+        "rootless: cannot move the network interface out0: File exists (config.json: linux.netDevices.out0); fix: "
+        "give it "
     )
 
 
@@ -157,7 +158,7 @@ def test_what_cannot_move(box, devices, name, cause):
     assert done.returncode == 1
     found = {link["ifname"] for link in json.loads(done.stdout)}
     assert found >= {"lo", "out0", "other0"}
-    assert f"rootless: cannot move the network link {name}: " in done.stderr
+    assert f"rootless: cannot move the network interface {name}: " in done.stderr
     assert f"{cause} (config.json: linux.netDevices.{name}); fix: " in done.stderr
     assert not list((box.user.runtime_dir / "rootless").glob(box.name))
 
@@ -168,8 +169,8 @@ def test_a_user_without_power_over_the_link(box):
     done = box.run(config, "echo ran")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
-        "rootless: cannot move the network link lo: only root of the network namespace that has it may do that, and "
-        "you are not (config.json: linux.netDevices.lo); fix: let root run it, or make the link in a network namespace"
+        "rootless: cannot move the network interface lo: only root of the network namespace that it is in may "
+        "move it (config.json: linux.netDevices.lo); fix: let root run it, or create the interface in a network "
     )
 
 
@@ -183,7 +184,7 @@ def test_a_user_namespace_alone_gives_no_power_over_the_hosts_links(box, require
     box.command = ["unshare", "--net", "sh", "-euc", PAIR + 'exec "$@"', "sh", *user]
     done = nest.run({"out0": {}}, "echo ran", user=0, group=0)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "cannot move the network link out0: " in done.stderr
+    assert "cannot move the network interface out0: " in done.stderr
     assert "Operation not permitted (config.json: linux.netDevices.out0); fix: let root run it" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""A container and its network: made side by side with the container, ready before its program, gone with it."""
+"""The network of a container: set up while the container is created, ready before its program, gone with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rootless.network.netns_holder import Namespaces, NetnsHolder
 from rootless.network.programs import Program
 from rootless.plan.network import resolv_conf
 from rootless.plan.network.helpers import PASTA, SLIRP, Helper
-from rootless.plan.network.holder_plan import keeper
+from rootless.plan.network.holder_plan import container_holder
 from rootless.plan.network.mode import HOST, NONE, SHARED, Network
 from rootless.plan.network.ports import from_data
 from rootless.procfs import boot_id, identity, is_there
@@ -34,22 +34,22 @@ _HOSTS = "hosts"
 
 
 class Attachment:
-    """The network of a container that is being made.
+    """The network of a container that is being created.
 
     Attributes:
-        reader: what takes the container's namespaces out of the messages of helpers/init, where something serves them.
+        reader: receives the container's namespaces from the executor; None for a network without a helper.
     """
 
     def __init__(self, network: Network, entry: ContainerDir, state: dict[str, Any]) -> None:
-        """Write the files that are mounted, and choose the ports of the host.
+        """Write resolv.conf and hosts, and reserve the published ports.
 
         Raises:
-            RootlessError: `RL-PUBLISH`: a port cannot be had.
+            RootlessError: `RL-PUBLISH`: a port cannot be published.
         """
         self._network = network
         self._entry = entry
         self._helpers = list(network.helpers)
-        self._keeper: NetnsHolder | None = None
+        self._holder: NetnsHolder | None = None
         self._program: Program | None = None
         self._process = -1
         self._namespaces = Namespaces()
@@ -68,7 +68,7 @@ class Attachment:
             self._write_files(self._helpers[0] if self._helpers else None)
 
     def begin(self, pid: int) -> None:
-        """Start what serves the network of the container whose first process is `pid`; nothing else waits for it.
+        """Start the helper of the container whose first process is `pid`, without waiting for it.
 
         Raises:
             RootlessError: it cannot be started.
@@ -77,59 +77,59 @@ class Attachment:
             return
         self._process = posix.pidfd_open(pid)
         if self._network.mode == SHARED:
-            self._keep(None)
+            self._hold(None)
         else:
             self._start_next()
         if self._warns_of_slirp():
             self._network.host.ask_for_libslirp()
 
-    def _keep(self, helper: Helper | None) -> NetnsHolder:
-        """Return a keeper for a helper."""
-        if self._keeper:
-            self._keeper.kill()
+    def _hold(self, helper: Helper | None) -> NetnsHolder:
+        """Start the netns holder for a helper; a previous one ends."""
+        if self._holder:
+            self._holder.kill()
         taken = self._namespaces
-        operations = keeper(self._network, helper, taken.user, taken.network)
-        self._keeper = NetnsHolder(operations, process=self._process, namespaces=taken)
-        return self._keeper
+        operations = container_holder(self._network, helper, taken.user, taken.network)
+        self._holder = NetnsHolder(operations, process=self._process, namespaces=taken)
+        return self._holder
 
     def _start_next(self) -> None:
-        """Start the next helper that can be started, if there is one."""
+        """Start the next helper, or the first after it that can be started."""
         self._program = None
         while self._helpers and not self._program:
-            kept_by = self._keep(self._helpers[0])
+            holder = self._hold(self._helpers[0])
             try:
-                self._program = Program(self._helpers[0], self._network, kept_by, self._entry.fd)
+                self._program = Program(self._helpers[0], self._network, holder, self._entry.fd)
             except RootlessError as error:
                 self._give_up(error)
 
     def finish(self) -> None:
-        """Return when the network is usable, and note in the container's state what it has.
+        """Return when the network works, and write it into the container's state.
 
         Raises:
-            RootlessError: no helper works, and one has to.
+            RootlessError: no helper works, and the caller requires one.
         """
-        if not self._keeper:
+        if not self._holder:
             return
         try:
             if self._network.mode == SHARED:
-                self._join_shared(self._keeper)
+                self._join_shared(self._holder)
             elif program := self._await_helper():
-                self._note(program, self._keeper)
+                self._note(program, self._holder)
             else:
-                self._keeper.kill()
+                self._holder.kill()
             if self._warns_of_slirp() and (flaws := self._network.flaws()):
                 log.warning(f"slirp4netns: {flaws}", fix="use --network pasta, or update libslirp")
         finally:
-            self._keeper.close()
+            self._holder.close()
             self._close_fds()
 
     def _warns_of_slirp(self) -> bool:
-        """Whether the caller has asked for slirp4netns, which may have known flaws."""
+        """Whether the caller chose slirp4netns, which may have known flaws."""
         return self._network.required and any(each.name == SLIRP for each in self._network.helpers)
 
     def _await_helper(self) -> Program | None:
         """Return the first helper that serves."""
-        while (program := self._program) and self._keeper:
+        while (program := self._program) and self._holder:
             try:
                 program.await_ready()
             except RootlessError as error:
@@ -137,18 +137,18 @@ class Attachment:
                 self._start_next()
             else:
                 if program.helper.name == PASTA:
-                    self._keeper.hide()
+                    self._holder.hide()
                 else:
-                    self._keeper.go_on()
+                    self._holder.go_on()
                 program.publish(self._network.ports, program.helper.addresses)
                 return program
         return None
 
     def _give_up(self, error: RootlessError) -> None:
-        """Leave the first helper out, and say so.
+        """Drop the first helper, and log it.
 
         Raises:
-            RootlessError: `error`, when it was the last one that could do what is asked for.
+            RootlessError: `error`, when no other helper can serve the container.
         """
         del self._helpers[0]
         if self._network.required or (self._network.ports and not self._helpers):
@@ -166,28 +166,28 @@ class Attachment:
             log.warning(f"the container has its loopback only: {why}", fix=error.fix)
         self._write_files(self._helpers[0] if self._helpers else None)
 
-    def _note(self, program: Program, kept_by: NetnsHolder) -> None:
+    def _note(self, program: Program, holder: NetnsHolder) -> None:
         helper = program.helper
         own = helper.addresses
         if not own:
-            own = addresses.of(kept_by.pid)
+            own = addresses.of(holder.pid)
             self._write_files(helper, own)
         self._told |= {
             "addresses": own,
             "ports": [port.as_data() for port in self._network.ports],
             "helper": identity(program.pid),
-            "keeper": identity(kept_by.pid),
+            "keeper": identity(holder.pid),
         }
 
-    def _join_shared(self, kept_by: NetnsHolder) -> None:
+    def _join_shared(self, holder: NetnsHolder) -> None:
         from rootless.container.network import shared_state
 
-        self._told["keeper"] = identity(kept_by.pid)
-        self._told |= shared_state.join(self._network, self._entry.root, self._entry.container_id, kept_by)
-        kept_by.go_on()
+        self._told["keeper"] = identity(holder.pid)
+        self._told |= shared_state.join(self._network, self._entry.root, self._entry.container_id, holder)
+        holder.go_on()
 
     def _write_files(self, helper: Helper | None, own: Sequence[str] = ()) -> None:
-        """Write resolv.conf and hosts, in place: they may be mounted already."""
+        """Write resolv.conf and hosts in place: they may be mounted already."""
         network, said = self._network, self._network.names
         if not self._told.get("files"):
             return
@@ -204,11 +204,11 @@ class Attachment:
         self._entry.put(_HOSTS, hosts.encode("utf-8", "surrogateescape"), 0o644)
 
     def abort(self) -> None:
-        """End what was begun."""
+        """Kill the helper and the netns holder."""
         if self._program:
             self._program.kill()
-        if self._keeper:
-            self._keeper.kill()
+        if self._holder:
+            self._holder.kill()
         self._close_fds()
 
     def _close_fds(self) -> None:
@@ -218,7 +218,7 @@ class Attachment:
 
 
 def _publisher(port: Port, root: StateRoot) -> str:
-    """Return the container that has published a port of the host and may still have it; empty when none has."""
+    """Return the id of the container that published a host port and may still use it; empty without one."""
     for container_id in store.ids(root):
         try:
             with store.find(root, container_id, lock=False) as entry:
@@ -236,7 +236,7 @@ def _publisher(port: Port, root: StateRoot) -> str:
 
 
 def end(root: StateRoot, state: dict[str, Any]) -> None:
-    """End what serves the network of a container that has ended, and wait until ports of the host are free."""
+    """End the helper and the netns holder of a container that has ended, and wait until its host ports are free."""
     told = state["network"]
     if state["bootId"] != boot_id():
         return
@@ -249,5 +249,5 @@ def end(root: StateRoot, state: dict[str, Any]) -> None:
 
         try:
             shared_state.leave(root, told["of"], state["id"])
-        except RootlessError as error:  # the next who joins does it
+        except RootlessError as error:  # the next container that joins repeats it
             log.warning(f"{error.what}: {error.cause}", fix=error.fix)

@@ -1,4 +1,4 @@
-"""Processes that serve a network: known by number and start time, so that none of somebody else's is taken for one."""
+"""Ends helpers and netns holders: known by pid and start time, so that a reused pid is never signalled."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PATIENCE = 1000
-"""Milliseconds in which what is told to end, or has nothing to do any more, ends."""
+"""Milliseconds in which a process ends that is killed or idle."""
 
 
 def end(process: Sequence[int], *, wait: bool = True) -> None:
-    """Kill one and, unless nobody wants what it has, wait until it is gone: with a link that takes 15 ms."""
+    """Kill a process and, with `wait`, return when it is gone: that takes 15 ms where it has a network interface."""
     _until_gone(process, 9, wait=wait)
 
 
 def await_end(process: Sequence[int]) -> None:
-    """Wait until one that has nothing to do any more is gone."""
+    """Wait until a process that ends on its own is gone."""
     _until_gone(process, 0, wait=True)
 
 

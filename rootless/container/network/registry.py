@@ -1,6 +1,6 @@
-"""Networks that several containers of one user share: the verb `rootless network`, and what --network NAME means.
+"""Shared networks as the user defines them: `rootless network`, and the lookup of --network NAME.
 
-What the caller asked for is in his configuration, and stays; live_network.py has what there is at the moment.
+Definitions are in the user's configuration and stay; shared_state.py has the networks that are in use.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from rootless.options import Options
 
 _WORDS = (AUTO, NONE, HOST, SLIRP, PASTA, CONTAINER)
-"""What --network has for something else."""
+"""Words with another meaning in --network."""
 
 
 def find(name: str) -> Shared:
     """Return a network that `network create` made.
 
     Raises:
-        RootlessError: `RL-NETWORK`: there is none.
+        RootlessError: `RL-NETWORK`: there is no such network.
     """
     if not is_id(name):
         raise _unknown(name)
@@ -66,7 +66,7 @@ def _unknown(name: str) -> RootlessError:
 
 
 def _directory() -> str:
-    """Return where networks are kept: they outlive the session, as podman's and docker's do."""
+    """Return the directory of network definitions: they outlive the session, as podman's and docker's do."""
     base = paths.variable("XDG_CONFIG_HOME")
     if not base.startswith("/") or not _is_callers(base):
         home = paths.variable("HOME")
@@ -76,9 +76,9 @@ def _directory() -> str:
             home = pwd.getpwuid(0).pw_dir
         if not home.startswith("/"):
             raise RootlessError(
-                "networks are kept in $HOME/.config",
+                "cannot find the directory of networks, $HOME/.config",
                 cause="HOME is not set",
-                fix="set it, or XDG_CONFIG_HOME",
+                fix="set HOME or XDG_CONFIG_HOME",
                 code="RL-NETWORK",
             )
         base = f"{home}/.config"
@@ -86,12 +86,12 @@ def _directory() -> str:
 
 
 def _is_callers(directory: str) -> bool:
-    """Whether root may trust a directory that the environment names: sudo may keep what another user has set."""
+    """Whether root may trust a directory of the environment: sudo may keep a variable of another user."""
     if posix.geteuid() != 0:
         return True
     try:
         return posix.stat(directory).st_uid == 0
-    except FileNotFoundError:  # it is made where it belongs to the one who owns what it is in
+    except FileNotFoundError:  # it will belong to the owner of the directory above
         parent = paths.parent(directory)
         return parent.startswith("/") and _is_callers(parent)
     except OSError:
@@ -102,8 +102,8 @@ def _opened() -> int:
     """Return a descriptor of the directory of networks.
 
     Raises:
-        FileNotFoundError: there is none yet.
-        RootlessError: `RL-NETWORK`: it cannot be opened, or somebody else can change what is in it.
+        FileNotFoundError: it does not exist yet.
+        RootlessError: `RL-NETWORK`: it cannot be opened, or another user can write to it.
     """
     path = _directory()
     try:
@@ -114,7 +114,7 @@ def _opened() -> int:
         raise RootlessError(
             f"networks in {path}",
             cause=(error.strerror or str(error)).lower(),
-            fix=f"make it a directory of your own that nobody else can write to: chmod 700 {path}",
+            fix=f"make it yours, and writable for you only: chmod 700 {path}",
             code="RL-NETWORK",
         ) from None
 
@@ -135,7 +135,7 @@ def create(options: Options) -> str:
     """Make a network; return its name.
 
     Raises:
-        RootlessError: `RL-NETWORK`: there is one of that name, or its subnet is taken or makes no sense.
+        RootlessError: `RL-NETWORK`: the name or the subnet is taken or invalid.
     """
     from rootless.network.subnets import choose
 
@@ -143,15 +143,15 @@ def create(options: Options) -> str:
     if not is_id(name):
         raise RootlessError(
             f"network {name!r}",
-            cause="no network can have that name",
+            cause="invalid name",
             fix=f"use letters, digits and _ + - . only, {LONGEST_ID} at most",
             code="RL-NETWORK",
         )
     if name in _WORDS:
         raise RootlessError(
             f"network {name}",
-            cause="--network has that word for something else",
-            fix="choose another",
+            cause="--network uses that word for something else",
+            fix="choose another name",
             code="RL-NETWORK",
         )
     try:
@@ -178,7 +178,7 @@ def create(options: Options) -> str:
 
 
 def _warn_of_slirp(name: str) -> None:
-    """Tell what is known against what will serve a network."""
+    """Warn of known flaws of the slirp4netns that will serve a network."""
     from rootless.host.host_network import read
     from rootless.plan.network.helpers import libslirp_flaws
 
@@ -204,10 +204,10 @@ def _described(root: StateRoot, chosen: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def remove(options: Options) -> None:
-    """Remove a network that nobody is in.
+    """Remove a network without members.
 
     Raises:
-        RootlessError: `RL-NETWORK`: there is none, or containers are in it.
+        RootlessError: `RL-NETWORK`: there is no such network, or containers are in it.
     """
     name = options.container
     find(name)
@@ -215,10 +215,11 @@ def remove(options: Options) -> None:
     if shared_state.exists(root, name):
         with shared_state.opened(root, name) as live:
             if live.linked():
+                users = ", ".join(live.present()) or "containers that joined the network of another"
                 raise RootlessError(
                     f"network {name}",
-                    cause=f"containers are in it: {', '.join(live.present()) or 'they joined the network of another'}",
-                    fix="delete them first",
+                    cause=f"still in use by {users}",
+                    fix="delete these containers first",
                     code="RL-NETWORK",
                 )
             live.remove()

@@ -1,9 +1,10 @@
-"""Networks with containers in them: what there is at the moment, who joins, who leaves.
+"""Shared networks in use: their members, and how a container joins and leaves one.
 
-A network is a bridge in a network namespace of its own. Each member has a link whose other end is a port of the
-bridge; slirp4netns is one more port, and by that the way to the outside: it serves any number of hosts on its link,
-without routing or address translation of ours. A keeper holds the namespace while there are ports of members, which go
-with their containers whatever ends those: so nobody has to count, and the death of one member is nothing to the others.
+A network is a bridge in its own network namespace. Each member has a veth pair whose outer end is a port of the bridge.
+slirp4netns is one more port and connects the bridge to the outside: it serves any number of hosts on its interface, so
+that rootless neither routes nor translates addresses. A netns holder keeps the namespace while there are ports of
+members. The kernel removes a port with its container, however that ends: there is no counter, and the death of one
+member does not affect the others.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rootless.network import hostfwd
 from rootless.network.netns_holder import NetnsHolder
 from rootless.network.programs import Program, socket_in
 from rootless.plan.network import holder_plan, resolv_conf
-from rootless.plan.network.helpers import LINK
+from rootless.plan.network.helpers import INTERFACE
 from rootless.procfs import boot_id, identity, is_there
 
 TYPE_CHECKING = False
@@ -32,25 +33,25 @@ if TYPE_CHECKING:
     from rootless.plan.network.shared import Shared
 
 _RUNNING = "@networks"
-"""Beside the containers; none can have that name."""
+"""A directory beside the containers; no container can have that name."""
 _STATE = "state.json"
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _LOCK = "lock"
 _PORT = "m"
-"""A port of the bridge is called so, and by the number of its member."""
+"""The name of a port of the bridge is this and the number of its member."""
 _INSIDE = "eth0"
 _NOBODY = (0, 0)
 _held: dict[str, list[int]] = {}
-"""The locks of directories, by path. An interrupted command may leave its own open, and would wait for itself."""
+"""Locks of directories, by path. An interrupted command may leave its own open, and would wait for itself."""
 _FIXES = {
-    errno.EOPNOTSUPP: "let root load what the kernel makes such links with: modprobe -a bridge veth",
-    errno.EEXIST: f"leave out the link of config.json that is called {_INSIDE} in the container (linux.netDevices)",
+    errno.EOPNOTSUPP: "let root load the kernel modules for these interfaces: modprobe -a bridge veth",
+    errno.EEXIST: f"rename the interface that is called {_INSIDE} in the container (linux.netDevices of config.json)",
 }
-"""Of what the kernel says about links."""
+"""By errno of rtnetlink(7)."""
 
 
 class SharedNetwork:
-    """What there is of a network now: its directory, open and locked until close().
+    """A network in use: its directory, open and locked until close().
 
     Attributes:
         name: the network's.
@@ -60,10 +61,10 @@ class SharedNetwork:
     """
 
     def __init__(self, root: StateRoot, name: str) -> None:
-        """Open it, waiting for whoever changes it.
+        """Open and lock it, waiting for other processes that change it.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the directory cannot be made or opened.
         """
         self.name = name
         self.path = f"{root.path}/{_RUNNING}/{name}"
@@ -74,13 +75,13 @@ class SharedNetwork:
                 _make(directory, root)
             try:
                 _held[self.path] = [posix.open(f"{_RUNNING}/{name}", _DIRECTORY, dir_fd=root.fd)]
-            except FileNotFoundError:  # somebody removes it just now
+            except FileNotFoundError:  # another process is removing it
                 continue
             (self.fd,) = _held[self.path]
             fcntl.flock(self.fd, fcntl.LOCK_EX)
             if posix.fstat(self.fd).st_nlink:
                 break
-            _release(self.path)  # somebody has removed it meanwhile
+            _release(self.path)  # another process has removed it
         lock = self.open_lock()
         _held[self.path].append(lock)
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -108,41 +109,41 @@ class SharedNetwork:
         return members
 
     def open_lock(self) -> int:
-        """Open the file whose lock is held beside the directory's: for the keeper, which must not hold a directory."""
+        """Open the file that is locked with the directory: for the netns holder, which must not hold a directory."""
         return posix.open(_LOCK, posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, NOT_AGED | 0o600, dir_fd=self.fd)
 
     def write(self) -> None:
-        """Note what there is."""
+        """Write the state."""
         self.state["bootId"] = boot_id()
         files.put(_STATE, jsontext.render(self.state, None).encode(), NOT_AGED | 0o600, dir_fd=self.fd)
 
     def alive(self, name: str) -> bool:
-        """Whether the process that is noted as `name` is there."""
+        """Whether the process of the state's `name` is alive."""
         return is_there(self.state.get(name, _NOBODY))
 
     def linked(self) -> set[int]:
-        """Return the numbers that have a port of the bridge; none where that is gone.
+        """Return the numbers of the members that have a port of the bridge; none where the bridge is gone.
 
-        The kernel takes a port away a little after its container; one of a container that is no member any more stays
-        while another is in its network namespace.
+        The kernel removes a port a moment after its container ends. The port of a former member stays while another
+        container is in its network namespace.
         """
         if not self.alive("keeper"):
             return set()
         try:
             with open(f"/proc/{self.state['keeper'][0]}/net/dev", "rb") as file:
-                resolv_conf = [line.partition(":")[0].strip() for line in file.read().decode().splitlines()]
+                interfaces = [line.partition(":")[0].strip() for line in file.read().decode().splitlines()]
         except OSError:
             return set()
-        ports = (name.removeprefix(_PORT) for name in resolv_conf if name.startswith(_PORT))
+        ports = (name.removeprefix(_PORT) for name in interfaces if name.startswith(_PORT))
         return {int(number) for number in ports if number.isdecimal()}
 
     def present(self) -> dict[str, Any]:
-        """Return the members that have a port still: whose containers have not ended."""
+        """Return the members that still have a port: their containers have not ended."""
         linked = self.linked()
         return {each: member for each, member in self.members.items() if member["number"] in linked}
 
     def forget_the_dead(self, *ended: str) -> None:
-        """Drop the members whose containers have ended, these too, and the ports of the host that lead to no member."""
+        """Drop members whose containers have ended, those in `ended` too, and published ports without a member."""
         self.state["members"] = {each: member for each, member in self.present().items() if each not in ended}
         if self.alive("helper"):
             try:
@@ -152,7 +153,7 @@ class SharedNetwork:
                 log.warning(f"network {self.name}: ports of the host stay published: {error}")
 
     def tell_members(self) -> None:
-        """Write into the hosts file of each member where the others are."""
+        """Write the addresses of the other members into the hosts file of each member."""
         known = resolv_conf.known_as({each: member["names"] for each, member in self.members.items()})
         for container_id, member in self.members.items():
             text = member["base"] + "".join(
@@ -162,28 +163,28 @@ class SharedNetwork:
                 for address in other["addresses"]
             )
             try:
-                # O_NONBLOCK: the container may have a lease on it, which is waited for otherwise
+                # O_NONBLOCK: the container may hold a lease on the file, for which open(2) would wait
                 flags = posix.O_WRONLY | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
                 fd = posix.open(f"{container_id}/hosts", flags, dir_fd=self._root.fd)
             except OSError:
-                continue  # it is being deleted, or its root has taken that into its own hands
+                continue  # the container is being deleted, or its root has replaced the file
             with open(fd, "wb") as file:
                 file.write(text.encode("utf-8", "surrogateescape"))
 
     def end_serving(self) -> None:
-        """End what serves a network that nobody has a link to. The keeper would, but for our lock."""
+        """End the helper and the netns holder of a network without members; the holder waits for our lock otherwise."""
         end(self.state.get("keeper", _NOBODY))
         await_end(self.state.get("helper", _NOBODY))
 
     def remove(self) -> None:
-        """Remove the directory of a network that nobody has a link to."""
+        """Remove the directory of a network without members."""
         self.end_serving()
         for name in posix.listdir(self.fd):
             posix.unlink(name, dir_fd=self.fd)
         posix.rmdir(f"{_RUNNING}/{self.name}", dir_fd=self._root.fd)
 
     def close(self) -> None:
-        """Let others have it."""
+        """Unlock it."""
         _release(self.path)
 
     def __enter__(self) -> Self:
@@ -191,23 +192,23 @@ class SharedNetwork:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Let others have it; an OSError means that it cannot be used."""
+        """Unlock it; an OSError becomes the error for a network that cannot be used."""
         self.close()
         if isinstance(error, OSError):
             raise unusable(self.name, error) from None
 
 
-def join(network: Network, root: StateRoot, container_id: str, kept_by: NetnsHolder) -> dict[str, Any]:
-    """Make a container a member; return what its state holds of that.
+def join(network: Network, root: StateRoot, container_id: str, own_holder: NetnsHolder) -> dict[str, Any]:
+    """Make a container a member; return addresses and ports for its state.
 
     Args:
-        network: what was decided.
+        network: the container's.
         root: the state directory.
         container_id: whose files are in `root`.
-        kept_by: its keeper, whose socket speaks of its network namespace.
+        own_holder: the netns holder of the container, with a netlink socket of its network namespace.
 
     Raises:
-        RootlessError: `RL-NETWORK` or `RL-PUBLISH`: it cannot be one.
+        RootlessError: `RL-NETWORK` or `RL-PUBLISH`: it cannot join.
     """
     shared = network.shared
     assert shared
@@ -217,19 +218,19 @@ def join(network: Network, root: StateRoot, container_id: str, kept_by: NetnsHol
         if shared.helper(network.host) and not live.alive("helper"):
             log.warning(
                 f"network {shared.name} has no way to the outside: slirp4netns has ended",
-                fix="delete the containers that are in it: the next one makes it anew",
+                fix="delete the containers on it: the next container starts it again",
             )
-        keeper = started or NetnsHolder(holder_plan.socket_in(live.state["keeper"][0]))
+        holder = started or NetnsHolder(holder_plan.socket_in(live.state["keeper"][0]))
         try:
-            member = _connect(live, network, shared, keeper, kept_by)
+            member = _connect(live, network, shared, holder, own_holder)
         except BaseException:
             live.forget_the_dead()
             raise
         finally:
             if started:
-                started.close()  # it stays while there are members
+                started.close()  # the holder stays while there are members
             else:
-                keeper.kill()
+                holder.kill()
         base = resolv_conf.hosts(network.names, member["addresses"], "")
         own = " ".join(dict.fromkeys((container_id, *network.names.own)))
         live.members[container_id] = member | {"names": own, "base": base}
@@ -242,43 +243,43 @@ def join(network: Network, root: StateRoot, container_id: str, kept_by: NetnsHol
 
 
 def _start(live: SharedNetwork, network: Network, shared: Shared) -> NetnsHolder:
-    """Start what serves a network."""
+    """Start the netns holder and the helper of a network."""
     from rootless.network import interfaces
 
     live.end_serving()
     lock = live.open_lock()
     try:
-        keeper = NetnsHolder(holder_plan.shared_keeper(_PORT, lock), maps=network.own_maps, lock=lock)
+        holder = NetnsHolder(holder_plan.shared_holder(_PORT, lock), maps=network.own_maps, lock=lock)
     finally:
         posix.close(lock)
     try:
-        interfaces.make_bridge(keeper.netlink)
-        live.state["keeper"] = identity(keeper.pid)
+        interfaces.make_bridge(holder.netlink)
+        live.state["keeper"] = identity(holder.pid)
         helper = shared.helper(network.host)
         if helper:
-            program = Program(helper, network, keeper, live.fd)
+            program = Program(helper, network, holder, live.fd)
             program.await_ready()
-            interfaces.attach_to_bridge(keeper.netlink, LINK)
+            interfaces.attach_to_bridge(holder.netlink, INTERFACE)
             live.state["helper"] = identity(program.pid)
-        keeper.go_on()
+        holder.go_on()
     except BaseException:
-        keeper.kill()
+        holder.kill()
         raise
-    return keeper
+    return holder
 
 
 def _connect(
-    live: SharedNetwork, network: Network, shared: Shared, keeper: NetnsHolder, kept_by: NetnsHolder
+    live: SharedNetwork, network: Network, shared: Shared, holder: NetnsHolder, own_holder: NetnsHolder
 ) -> dict[str, Any]:
-    """Give a container a link to the bridge, its addresses, and the ports of the host."""
+    """Connect a container to the bridge; set its addresses and publish its ports."""
     from rootless.network import backlog, interfaces
 
     number = shared.free_number(live.linked())
     inside = (_INSIDE, shared.hardware(number))
-    interfaces.make_pair(keeper.netlink, f"{_PORT}{number}", number, kept_by.namespaces.network, inside)
+    interfaces.make_pair(holder.netlink, f"{_PORT}{number}", number, own_holder.namespaces.network, inside)
     addresses = shared.addresses(number)
     for address, prefix, gateway in addresses:
-        interfaces.configure_inside(kept_by.netlink, address, prefix, gateway)
+        interfaces.configure_inside(own_holder.netlink, address, prefix, gateway)
     if network.ports:
         hostfwd.add(socket_in(live.fd), network.ports, addresses[0][0])
         backlog.lengthen(live.state["helper"][0])
@@ -286,7 +287,7 @@ def _connect(
 
 
 def leave(root: StateRoot, name: str, container_id: str) -> None:
-    """Forget a member that has ended; what is left of a network without members goes too."""
+    """Forget a member that has ended; remove a network without members."""
     for _ in range(2):
         if not exists(root, name):
             return
@@ -299,12 +300,12 @@ def leave(root: StateRoot, name: str, container_id: str) -> None:
             live.tell_members()
             if live.members:
                 return
-        # what is still linked goes in a moment, and then the keeper
+        # the last ports go in a moment, and then the holder
         await_end(live.state["keeper"])
 
 
 def forget_the_dead(root: StateRoot, name: str) -> None:
-    """Take back the ports of the host that led to members which have ended."""
+    """Unpublish the ports of members that have ended."""
     if exists(root, name):
         with opened(root, name) as live:
             live.forget_the_dead()
@@ -324,7 +325,7 @@ def _make(directory: str, root: StateRoot) -> None:
 
 
 def exists(root: StateRoot, name: str) -> bool:
-    """Whether there may be anything of a network."""
+    """Whether a network may be in use."""
     try:
         posix.stat(f"{_RUNNING}/{name}", dir_fd=root.fd)
     except OSError:
@@ -345,12 +346,12 @@ def opened(root: StateRoot, name: str) -> SharedNetwork:
 
 
 def unusable(name: str, error: OSError) -> RootlessError:
-    """Return the error for a network whose files or links cannot be used."""
+    """Return the error for a network whose files or interfaces cannot be used."""
     number = error.errno or 0
     return RootlessError(
         f"cannot use the network {name}",
         cause=(error.strerror or str(error)).lower() + (f": {error.filename}" if error.filename else ""),
         fix=EXHAUSTED.get(number)
-        or ("give a directory that you can write to with --root" if error.filename else _FIXES.get(number, "")),
+        or ("name a directory that you can write to with --root" if error.filename else _FIXES.get(number, "")),
         code="RL-NETWORK",
     )

@@ -1,4 +1,4 @@
-"""The programs of the host that serve a network, with their options: slirp4netns(1), pasta(1)."""
+"""The helpers that serve a network, with their whole command lines: slirp4netns(1), pasta(1)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rootless.host.host_network import HostNetwork
+    from rootless.plan.network.mode import Network
 
 SLIRP = "slirp4netns"
 PASTA = "pasta"
 PACKAGES = {SLIRP: "slirp4netns", PASTA: "passt"}
 TUN_FIX = "modprobe tun, and let users open it (chmod 666 /dev/net/tun)"
-LINK = "tap0"
-"""The link that slirp4netns makes."""
+INTERFACE = "tap0"
+"""The network interface that slirp4netns makes."""
+API_SOCKET = "network.sock"
+"""In the working directory of slirp4netns."""
 MTU = 65520
-"""The largest that both helpers take: a packet costs the same whatever its length."""
+"""The largest that both helpers accept: the cost of a packet does not depend on its length."""
 SLIRP_ADDRESS6, SLIRP_GATEWAY6 = "fd00::100", "fd00::2"
 _SLIRP_CIDR = "10.0.2.0/24"
 _SLIRP_LONGEST = 25
@@ -25,13 +28,13 @@ _LIBSLIRP_FIXED = (
     ((4, 9, 2), "CVE-2026-9539"),
     ((4, 9, 5), "CVE-2026-95507"),
     ((4, 9, 5), "CVE-2026-95508"),
-    ((4, 9, 6), "CVE-2026-120830"),  # 4.9.5 is the newest that is known, and has it
+    ((4, 9, 6), "CVE-2026-120830"),  # 4.9.5 is the newest release, and has it
 )
-"""What a hostile container can do to slirp4netns, and the first version of libslirp without that."""
+"""Attacks of a hostile container on slirp4netns, each with the first version of libslirp without it."""
 PASTA_SINCE = 20240821
-"""The first pasta with --map-host-loopback; since a little before that it says why it fails, in the foreground too."""
+"""The first pasta with --map-host-loopback; it reports errors in the foreground since shortly before that."""
 _PASTA_DNS = "169.254.1.1"
-"""podman's choice: link-local, so that it hides nobody."""
+"""podman's choice: link-local, so that it hides no other host."""
 _SLIRP_DEFAULTS = {
     "allow_host_loopback": "false",
     "cidr": _SLIRP_CIDR,
@@ -41,9 +44,9 @@ _SLIRP_DEFAULTS = {
     "outbound_addr6": "",
     "port_handler": SLIRP,
 }
-"""As podman spells them."""
+"""In podman's spelling."""
 _PASTA_DEFAULTS = (
-    # options that say it, and what is said for a caller who does not: the host's loopback stays closed
+    # spellings of an option, and the default without it: the host's loopback stays closed
     (("--map-gw", "--no-map-gw", "--map-host-loopback"), ("--no-map-gw",)),
     (("-T", "--tcp-ns"), ("-T", "none")),
     (("-U", "--udp-ns"), ("-U", "none")),
@@ -51,16 +54,16 @@ _PASTA_DEFAULTS = (
 
 
 class Helper:
-    """One helper, as it would be started.
+    """One helper, as it is started.
 
     Attributes:
         name: SLIRP or PASTA.
         program: its path.
-        arguments: options of its own.
-        addresses: the container's, where they are known before.
+        arguments: options that depend on the flags of the caller only; command() has the whole command line.
+        addresses: the container's, where they are known in advance.
         gateway: the address by which the container reaches the host's loopback; empty when it is closed.
-        dns: the address that it forwards questions for names from; empty when it does not.
-        ipv6: the last of the addresses is one of IPv6, which the helper does not set.
+        dns: the address at which it forwards DNS queries; empty when it does not.
+        ipv6: the last of the addresses is an IPv6 address, which the helper does not set.
     """
 
     __slots__ = ("addresses", "arguments", "dns", "gateway", "ipv6", "name", "program")
@@ -74,22 +77,18 @@ class Helper:
         self.dns = ""
         self.ipv6 = False
 
-    def __str__(self) -> str:
-        """Return how it is called, but for what is known only then."""
-        return " ".join((self.program, *self.arguments))
-
 
 def libslirp_flaws(version: str) -> str:
-    """Return what is known to be wrong with a version of libslirp, in words; nothing where nothing is."""
+    """Return the known flaws of a version of libslirp, in words; empty without any."""
     numbers = tuple(int(number) for number in version.split(".") if number.isascii() and number.isdigit())
     if not numbers:
-        return "nobody knows the version of its libslirp"
+        return "the version of its libslirp is unknown"
     found = ", ".join(name for fixed, name in _LIBSLIRP_FIXED if numbers < fixed)
     return f"libslirp {version} is open to {found}, unless your distribution has patched it" if found else ""
 
 
 def pasta_date(said: str) -> int:
-    """Return the date in what `pasta --version` says, such as 20240821; 0 where it says none."""
+    """Return the date in the output of `pasta --version`, such as 20240821; 0 without one."""
     for word in said.replace("_", "").replace("~git", " ").replace("^", " ").split():
         digits = word.partition(".")[0]
         if len(digits) == len(str(PASTA_SINCE)) and digits.isascii() and digits.isdigit():
@@ -98,10 +97,10 @@ def pasta_date(said: str) -> int:
 
 
 def helper(name: str, options: str, host: HostNetwork) -> Helper:
-    """Return a helper that is installed, with what stands behind its name in --network.
+    """Return a helper that is installed, with the options behind its name in --network.
 
     Raises:
-        RootlessError: `RL-NETWORK`: it has no such option.
+        RootlessError: `RL-NETWORK`: there is no such option.
     """
     return _slirp(options, host) if name == SLIRP else _pasta(options, host)
 
@@ -111,7 +110,7 @@ def _slirp(options: str, host: HostNetwork) -> Helper:
     for text in options.split(",") if options else ():
         key, _, value = text.partition("=")
         if key not in given or not value:
-            raise _refused(text, f"the options are {', '.join(given)}, each with =VALUE", "not an option of it")
+            raise _refused(text, f"use one of {', '.join(given)}, each with =VALUE", "unknown option")
         given[key] = value
     if given["port_handler"] != SLIRP:
         raise _refused(f"port_handler={given['port_handler']}", "leave it out: slirp4netns forwards the ports itself")
@@ -142,7 +141,7 @@ def _is_true(key: str, given: dict[str, str]) -> bool:
 
 
 def _addresses(cidr: str) -> tuple[str, str, str]:
-    """Return what slirp4netns makes of a network: the addresses of its gateway and of its name server, and ours."""
+    """Return addresses in a network of slirp4netns: of its gateway, of its DNS server, of the container."""
     if cidr == _SLIRP_CIDR:
         return "10.0.2.2", "10.0.2.3", "10.0.2.100"
     from ipaddress import IPv4Network
@@ -157,33 +156,80 @@ def _addresses(cidr: str) -> tuple[str, str, str]:
     return gateway, dns, own
 
 
-def _refused(text: str, fix: str, cause: str = "not a value that it takes") -> RootlessError:
+def _refused(text: str, fix: str, cause: str = "invalid value") -> RootlessError:
     return RootlessError(f"--network slirp4netns:{text}", cause=cause, fix=fix, code="RL-NETWORK")
 
 
 def _pasta(options: str, host: HostNetwork) -> Helper:
-    """Return pasta; what is given is passed on, and what is not gets podman's defaults."""
+    """Return pasta with the given options, and podman's defaults for the rest."""
     given = options.split(",") if options else []
     made = Helper(PASTA, host.programs[PASTA], given)
     for spellings, default in _PASTA_DEFAULTS:
         if not any(text.startswith(spellings) for text in given):
             made.arguments += default
     if "--map-gw" in made.arguments:
-        made.arguments.remove("--map-gw")  # podman's word for pasta's own default
+        made.arguments.remove("--map-gw")  # podman's spelling of pasta's own default
     loopback = _value(given, "--map-host-loopback")
     made.gateway = "" if loopback == "none" else loopback
     made.dns = _value(given, "--dns-forward")
     if not made.dns and any("." in server for server in host.said("nameserver")[:1]):
-        # pasta forwards to the first server, if that one is of the same family
+        # pasta forwards to the first server, if that is of the same address family
         made.dns = _PASTA_DNS
         made.arguments += ["--dns-forward", _PASTA_DNS]
     return made
 
 
 def _value(given: Sequence[str], option: str) -> str:
-    """Return the value of an option, which is the next word or follows after an equals sign; empty without it."""
+    """Return the value of an option, after an equals sign or as the next word; empty without the option."""
     for word, following in zip(given, [*given[1:], ""], strict=False):
         name, _, value = word.partition("=")
         if name == option:
             return value or following
     return ""
+
+
+# --- Command lines ----------------------------------------------------------------------------------------------------
+
+
+def command(helper: Helper, network: Network) -> list[str]:
+    """Return the command line of a helper that serves a network.
+
+    Names in braces stand for numbers that exist only at run time: `{holder}` and `{launcher}` are the pids of the netns
+    holder and of the launcher. `{end}`, `{ready}` and `{user}` are descriptors: the pipe that hangs up when the holder
+    ends, the pipe by which the helper says that it serves, the user namespace.
+    """
+    words = _slirp_words(helper, network) if helper.name == SLIRP else _pasta_words(helper, network)
+    return [helper.program, *words]
+
+
+def _slirp_words(helper: Helper, network: Network) -> list[str]:
+    words = [*helper.arguments, "--enable-seccomp", "--ready-fd={ready}", "--exit-fd={end}"]
+    if network.sandbox:
+        words.append("--enable-sandbox")
+    if helper.addresses:
+        words.append("--configure")
+    if network.ports or not helper.addresses:
+        words.append(f"--api-socket={API_SOCKET}")
+    return [*words, "{holder}", INTERFACE]
+
+
+def _pasta_words(helper: Helper, network: Network) -> list[str]:
+    # in the foreground it keeps its standard streams: the first is the network namespace, the second hangs up when the
+    # holder ends, the third takes its pid when it serves
+    words = ["--foreground", "--no-netns-quit", "--config-net", "--quiet", *helper.arguments, "--pid=/proc/self/fd/2"]
+    for protocol, flag in (("tcp", "-t"), ("udp", "-u")):
+        specs = [
+            f"{port.address}/{port.outside}:{port.inside}" if port.address else f"{port.outside}:{port.inside}"
+            for port in network.ports
+            if port.protocol == protocol
+        ]
+        if not specs and not any(word.startswith((flag, f"--{protocol}-ports")) for word in helper.arguments):
+            specs = ["none"]
+        for spec in specs:
+            words += [flag, spec]
+    words += ["--runas", "0:0"] if network.as_root else []
+    # as root it gives up most of its rights, and then cannot open the launcher's descriptors: ptrace(2)
+    by_number = network.as_root or network.by_number
+    user = "/proc/{holder}/ns/user" if by_number else "/proc/{launcher}/fd/{user}"
+    words += [f"--userns={user}"] if network.owned else ["--netns-only"]
+    return [*words, "--netns=/proc/self/fd/0"]

@@ -1,10 +1,10 @@
-"""Plans of netns holders: processes that hold the namespaces of a network (rootless/network/netns_holder.py)."""
+"""Plans of netns holders (rootless/network/netns_holder.py)."""
 
 from __future__ import annotations
 
 from rootless.linux import CLONE_NEWNET, CLONE_NEWUSER
 from rootless.plan import ops
-from rootless.plan.network.helpers import LINK, PASTA, SLIRP_ADDRESS6, SLIRP_GATEWAY6
+from rootless.plan.network.helpers import INTERFACE, PASTA, SLIRP_ADDRESS6, SLIRP_GATEWAY6
 from rootless.plan.network.mode import SHARED
 from rootless.plan.ops import Op
 
@@ -14,19 +14,20 @@ if TYPE_CHECKING:
     from rootless.plan.network.mode import Network
 
 
-def keeper(network: Network, helper: Helper | None, user: int, net: int) -> list[Op]:
-    """Return the operations of the process that keeps a container's network: in its namespaces, and nothing else of it.
+def container_holder(network: Network, helper: Helper | None, user: int, net: int) -> list[Op]:
+    """Return the operations of the process that holds a container's network: it is in its namespaces only.
 
-    It stays until the container's first process ends, and the helper until it does.
+    It stays until the container's first process ends; the helper ends with it.
 
-    A container that sees the processes of the host, with every right over the user namespace that this one joins, must
-    not come through it to the host's files (/proc/PID/root): it hides before that. Where a helper finds the namespaces
-    by its number, it shows itself until that one is ready, while nothing of the container runs.
+    A container may see the processes of the host and have every right over the user namespace that the holder joins. It
+    must not reach the host's files through the holder (/proc/PID/root): the holder is not dumpable before it joins.
+    For a helper that finds the namespaces by its pid, it is dumpable until that helper is ready; no process of the
+    container runs meanwhile.
 
     Args:
-        network: what was decided.
-        helper: which one serves it; none where it is shared with other containers.
-        user: the descriptor of the container's user namespace in that process.
+        network: the container's.
+        helper: the one that serves it; none for a shared network.
+        user: the holder's descriptor of the container's user namespace.
         net: that of its network namespace.
     """
     plan = [Op(ops.NON_DUMPABLE)]
@@ -38,24 +39,24 @@ def keeper(network: Network, helper: Helper | None, user: int, net: int) -> list
     ]
     if network.mode == SHARED:
         plan.append(Op(ops.NETLINK))
-    if helper and network.shows_keeper(helper):
+    if helper and network.shows_holder(helper):
         plan.append(Op(ops.DUMPABLE))
     plan += [Op(ops.READY), Op(ops.WAIT_START), Op(ops.NON_DUMPABLE)]
     if helper and helper.ipv6:
-        plan.append(Op(ops.ADDRESS6, 64, LINK, SLIRP_ADDRESS6, SLIRP_GATEWAY6, on_error=ops.ELSE))
-    if not helper or helper.name != PASTA:  # which a message would kill
+        plan.append(Op(ops.ADDRESS6, 64, INTERFACE, SLIRP_ADDRESS6, SLIRP_GATEWAY6, on_error=ops.ELSE))
+    if not helper or helper.name != PASTA:  # any message kills pasta
         plan.append(Op(ops.READY))
     return [*plan, Op(ops.AWAIT_END)]
 
 
-def shared_keeper(prefix: str, lock: int) -> list[Op]:
-    """Return the operations of the process that keeps a shared network.
+def shared_holder(prefix: str, lock: int) -> list[Op]:
+    """Return the operations of the process that holds a shared network.
 
-    No container has rights over its user namespace, which helpers and the keepers of members look into.
+    No container has rights over its user namespace, where helpers and the netns holders of members look in.
 
     Args:
-        prefix: it stays while there are links whose names begin so.
-        lock: a descriptor, in that process, of a file that is locked by each process that makes such a link.
+        prefix: it stays while there are network interfaces whose names begin so.
+        lock: its descriptor of a file that each process locks while it makes such an interface.
     """
     return [
         Op(ops.NEW_USER),
@@ -72,7 +73,7 @@ def shared_keeper(prefix: str, lock: int) -> list[Op]:
 
 
 def socket_in(pid: int) -> list[Op]:
-    """Return the operations of a process that only passes a socket, of the network namespace of `pid`."""
+    """Return the operations of a process that sends a netlink socket of the network namespace of `pid`, and ends."""
     return [
         Op(ops.NON_DUMPABLE),
         Op(ops.JOIN, CLONE_NEWUSER, f"/proc/{pid}/ns/user"),

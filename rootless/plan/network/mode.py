@@ -1,11 +1,11 @@
-"""The container's network: whose it is, which helper of the host serves it, and what is set in it.
+"""The network mode of a container: which network it has, which helper serves it, and its sysctls.
 
-Imported for a caller who says --network, and for a person who names a bundle: an engine has a network made itself.
+Imported for --network, and for a bundle named on the command line: engines set up networks themselves.
 
-`auto` gives a container that has a network namespace of its own pasta: it hides from the container, has no file of the
-host in view, and publishes ports over IPv6 as well. When it is missing or fails, it is slirp4netns, if nothing is known
-against its libslirp and nothing hostile can look into it; without either the container has its loopback only.
-docs/network.md has the figures that this rests on.
+`auto` gives a container with its own network namespace pasta, which hides from the container, has no host file in view,
+and publishes ports on IPv6 too. Where pasta is missing or fails, `auto` falls back to slirp4netns, unless its libslirp
+has known flaws or hostile processes can look into it. Without either the container has its loopback only.
+docs/network.md has the measurements.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from rootless.errors import RootlessError
 from rootless.plan.idmaps import IdMaps
 from rootless.plan.network import ports, resolv_conf
-from rootless.plan.network.helpers import PACKAGES, PASTA, SLIRP, TUN_FIX, helper, libslirp_flaws
+from rootless.plan.network.helpers import PACKAGES, PASTA, SLIRP, TUN_FIX, command, helper, libslirp_flaws
 from rootless.plan.request import AUTO
 
 TYPE_CHECKING = False
@@ -31,9 +31,15 @@ NONE = "none"
 HOST = "host"
 CONTAINER = "container"
 SHARED = "shared"
-"""A network of the caller's own, with other containers in it."""
+"""A network that several containers of the caller share."""
 
 _FILES = ("/etc/resolv.conf", "/etc/hosts")
+_UNPUBLISHABLE = {
+    HOST: "the container is on the host's network: its ports are the host's",
+    CONTAINER: "the ports of a joined network are those of its container",
+    NONE: "the container has no network but its loopback",
+}
+"""Why a container of each mode cannot publish ports."""
 _EXPOSES = "slirp4netns would enter in reach of the processes there"
 
 
@@ -41,27 +47,28 @@ class Network:
     """What was decided.
 
     Attributes:
-        mode: NONE, HOST, CONTAINER, SHARED, or that of the first helper.
+        mode: NONE, HOST, CONTAINER, SHARED, or the name of the first helper.
         why: the reason for that mode, for people.
-        helpers: those that are tried, in this order.
-        required: that none of them works is an error.
-        ports: what is published.
-        names: what the caller says about names.
+        helpers: candidates, in the order in which they are tried.
+        required: it is an error when none of them works.
+        ports: published ports.
+        names: --add-host, --dns and --dns-search.
         host: the host's own network.
         directory: where resolv.conf and hosts are written; empty when the container keeps the image's.
-        of: the container whose network it is.
-        shared: the network that it shares with other containers.
-        own_maps: of a user namespace with the caller alone, for what serves that one.
-        owned: the network namespace belongs to a user namespace of the container's.
-        exposed: processes that may be hostile are in that one already, or will see what serves the network there.
-        by_number: pasta, which root calls, finds the user namespace by the number of a process.
-        sandbox: that one has a root, whom the sandbox of slirp4netns needs.
-        sysctls: what is written to /proc/sys/net of the namespace, unless config.json does.
+        of: id of the container whose network is joined.
+        shared: the network that several containers share.
+        own_maps: maps of a user namespace with the caller's IDs only, for the helper of a shared network.
+        owned: the network namespace belongs to a user namespace of the container.
+        exposed: hostile processes may be in that user namespace already, or will see the helper in it.
+        as_root: the caller is root: pasta, which would become nobody, stays root.
+        by_number: pasta finds the user namespace by a pid, as it has to when it is started by root.
+        sandbox: the container has a root, which the sandbox of slirp4netns needs.
+        sysctls: values for /proc/sys/net of the namespace that config.json does not set.
     """
 
     __slots__ = (
-        "by_number", "directory", "exposed", "helpers", "host", "mode", "names", "of", "own_maps", "owned", "ports",
-        "required", "sandbox", "shared", "sysctls", "why",
+        "as_root", "by_number", "directory", "exposed", "helpers", "host", "mode", "names", "of", "own_maps", "owned",
+        "ports", "required", "sandbox", "shared", "sysctls", "why",
     )  # fmt: skip
 
     def __init__(self, mode: str, why: str, host: HostNetwork, said: Names) -> None:
@@ -78,6 +85,7 @@ class Network:
         self.own_maps: IdMaps | None = None
         self.owned = False
         self.exposed = False
+        self.as_root = False
         self.by_number = False
         self.sandbox = True
         self.sysctls: dict[str, str] = {}
@@ -89,25 +97,25 @@ class Network:
 
     @property
     def is_served(self) -> bool:
-        """Whether something of the host serves it."""
+        """Whether a helper of the host serves it."""
         return bool(self.helpers) or self.mode == SHARED
 
-    def shows_keeper(self, helper: Helper) -> bool:
-        """Whether a helper has to look into the keeper's namespaces, before anything of the container runs."""
+    def shows_holder(self, helper: Helper) -> bool:
+        """Whether a helper looks into the netns holder's namespaces before a process of the container runs."""
         return self.owned and (self.by_number or helper.name == SLIRP)
 
     def hides(self, helper: Helper) -> bool:
         """Whether a helper has to hide from processes that have every right over the container's user namespace.
 
-        They may come later: another container that joins it, and sees the processes of the host. pasta hides itself
-        when it serves. The sockets of slirp4netns are needed to publish ports (rootless/network/backlog.py).
+        Such a process may come later: another container that joins the user namespace and sees the host's processes.
+        pasta hides itself once it serves. Publishing ports needs the sockets of slirp4netns (network/backlog.py).
         """
         if self.mode == SHARED:
             return False  # it serves in a user namespace of its own, which no container has rights over
         return self.owned and (self.exposed or (helper.name == SLIRP and not self.ports))
 
     def flaws(self) -> str:
-        """Return what is known against the slirp4netns that serves it, or would; nothing where nothing is."""
+        """Return the known flaws of the slirp4netns that serves it or would; empty without any."""
         if any(each.name == SLIRP for each in self.served_by()):
             return libslirp_flaws(self.host.libslirp)
         return ""
@@ -125,7 +133,7 @@ class Network:
         if self.shared:
             data["subnet"] = self.shared.subnet
         if self.served_by():
-            data["helpers"] = [[each.program, *each.arguments] for each in self.served_by()]
+            data["helpers"] = [command(each, self) for each in self.served_by()]
         if flaws := self.flaws():
             data["flaws"] = flaws
         if self.ports:
@@ -134,10 +142,10 @@ class Network:
 
 
 def choose(context: Context) -> None:
-    """Decide, and change which namespaces the container gets accordingly.
+    """Choose the network of a container, and change its namespaces accordingly.
 
     Raises:
-        RootlessError: `RL-NETWORK`, `RL-PUBLISH`, `RL-NAMES`: what is asked for makes no sense, or cannot be had here.
+        RootlessError: `RL-NETWORK`, `RL-PUBLISH`, `RL-NAMES`: the flags make no sense, or this host cannot do it.
     """
     request = context.request
     host = context.facts.network
@@ -170,9 +178,10 @@ def choose(context: Context) -> None:
 
 
 def settle(context: Context, network: Network) -> None:
-    """Decide what depends on the ids that the container has."""
+    """Decide the rest of the network, which depends on the IDs that the container has."""
     network.owned = "user" in context.created or "user" in context.joined
     network.exposed = network.owned and (_sees_the_host(context) or "user" in context.joined)
+    network.as_root = context.facts.uid == 0
     network.by_number = (context.facts.privileged or context.facts.uid == 0) and "user" in context.created
     network.sandbox = context.has_uid(0) and context.has_gid(0)
     if not (network.required or network.sandbox):
@@ -186,7 +195,7 @@ def settle(context: Context, network: Network) -> None:
 
 def _automatic(context: Context, host: HostNetwork, said: Names) -> Network:
     if "network" in context.joined:
-        return Network(NONE, "config.json names the namespace: whoever made it sets it up", host, said)
+        return Network(NONE, "config.json names the namespace: its creator sets it up", host, said)
     if "network" not in context.created:
         return Network(HOST, "config.json asks for no network namespace", host, said)
     there = [name for name in (PASTA, SLIRP) if name in host.programs]
@@ -212,12 +221,12 @@ def _automatic(context: Context, host: HostNetwork, said: Names) -> Network:
 
 
 def _sees_the_host(context: Context) -> bool:
-    """Whether the container sees processes of the host: it has no pid namespace of its own, or joins anybody's."""
+    """Whether the container sees processes of the host: it has no new pid namespace."""
     return "pid" not in context.created
 
 
 def _leave_slirp_out(context: Context, network: Network) -> None:
-    """Do without slirp4netns where it would have every file of the caller's in view."""
+    """Drop slirp4netns where its sandbox does not work: every file of the caller would be in its view."""
     network.helpers = [each for each in network.helpers if each.name != SLIRP]
     if network.mode == SLIRP:
         network.mode = NONE
@@ -234,9 +243,7 @@ def _leave_slirp_out(context: Context, network: Network) -> None:
 
 def _helped(context: Context, host: HostNetwork, said: Names, name: str, rest: str) -> Network:
     if name not in host.programs:
-        raise _refused(
-            context, f"{name} is not installed", f"install {PACKAGES[name]}, or leave the choice to --network auto"
-        )
+        raise _refused(context, f"{name} is not installed", f"install {PACKAGES[name]}, or use --network auto")
     if host.tun:
         raise _refused(context, host.tun, TUN_FIX)
     if name == SLIRP and "user" in context.joined:
@@ -253,7 +260,7 @@ def _of_the_host(context: Context, host: HostNetwork, said: Names) -> Network:
     if "network" in context.created or "network" in context.joined:
         context.created.discard("network")
         context.joined.pop("network", None)
-        context.adapted("linux.namespaces", "the network namespace is left out: --network host")
+        context.adapted("linux.namespaces", "no network namespace is created: --network host")
     return Network(HOST, "asked for", host, said)
 
 
@@ -262,7 +269,7 @@ def _own_namespace(context: Context, network: Network) -> Network:
         raise _refused(
             context,
             f"the container is to join {context.joined['network']} (config.json: {context.places['network']}.path)",
-            "leave --network out: whoever made that namespace sets it up; or remove the path",
+            "leave --network out (the creator of that namespace sets it up), or remove the path",
         )
     if "network" not in context.created:
         context.created.add("network")
@@ -277,14 +284,14 @@ def _joined(context: Context, host: HostNetwork, said: Names, container: str) ->
     if context.request.userns and "user" in peer.namespaces:
         raise _refused(
             context,
-            f"the user namespace is that of container {container} too, so --userns {context.request.userns} has no say",
+            f"its user namespace is that of container {container}, so --userns {context.request.userns} has no effect",
             "leave --userns out",
         )
     if said.hosts or said.servers or said.search:
         raise _refused(
             context,
-            f"--add-host, --dns and --dns-search are for a network of its own, this one is container {container}'s",
-            f"say them when you make container {container}",
+            f"--add-host, --dns and --dns-search need a network of its own; this one belongs to container {container}",
+            f"pass them when you create container {container}",
         )
     for namespace, file in (("user", "user"), ("network", "net")):
         context.created.discard(namespace)
@@ -299,39 +306,18 @@ def _joined(context: Context, host: HostNetwork, said: Names, container: str) ->
 
 
 def _check(context: Context, network: Network) -> None:
-    """Refuse what does not go together."""
+    """Refuse flags that do not go together."""
     if network.ports and not (network.helpers or network.mode == SHARED):
-        reasons = {
-            HOST: "the container is on the host's network: its ports are the host's",
-            CONTAINER: "the ports of a joined network are those of its container",
-            NONE: "the container has no network but its loopback",
-        }
         raise RootlessError(
             f"cannot publish ports with --network {context.request.network}",
-            cause=f"{reasons[network.mode]} ({network.why})",
+            cause=f"{_UNPUBLISHABLE[network.mode]} ({network.why})",
             fix="leave --publish out, or use --network pasta",
             code="RL-PUBLISH",
         )
-    lack, fix = network.shared.lack(network.host) if network.shared else ("", "")
-    if network.shared and lack:
-        what = f"network {network.shared.name} has no way to the outside"
-        if network.ports:
-            raise RootlessError(f"cannot publish ports: {what}", cause=lack, fix=fix, code="RL-PUBLISH")
-        context.warn_ignored("", f"{what}: {lack}", fix)
-    by_slirp = network.mode == SHARED or any(each.name == SLIRP for each in network.helpers)
-    six = next((port for port in network.ports if ":" in port.address), None)
-    if six and by_slirp:
-        network.helpers = [each for each in network.helpers if each.name != SLIRP]
-        if not network.helpers:
-            raise RootlessError(
-                f"cannot publish {six}",
-                cause="slirp4netns publishes ports on addresses of IPv4 only",
-                fix="use --network pasta" if network.mode != SHARED else "name an address of IPv4",
-                code="RL-PUBLISH",
-            )
-        network.mode = network.helpers[0].name
-    elif by_slirp and network.mode != PASTA and any(not port.address for port in network.ports):
-        context.adapted("", "ports are published on the host's addresses of IPv4 only: slirp4netns has no others")
+    if network.shared:
+        _check_shared(context, network, network.shared)
+    if network.mode == SHARED or any(each.name == SLIRP for each in network.helpers):
+        _check_ports_of_slirp(context, network)
     reached = network.mode == HOST or any(each.gateway for each in network.helpers)
     if not reached and any(address == resolv_conf.HOST_GATEWAY for address, _ in network.names.hosts):
         raise RootlessError(
@@ -342,12 +328,41 @@ def _check(context: Context, network: Network) -> None:
         )
 
 
+def _check_shared(context: Context, network: Network, shared: Shared) -> None:
+    """Refuse ports of a shared network that nothing connects to the outside."""
+    cause, fix = shared.lack(network.host)
+    if not cause:
+        return
+    what = f"network {shared.name} has no way to the outside"
+    if network.ports:
+        raise RootlessError(f"cannot publish ports: {what}", cause=cause, fix=fix, code="RL-PUBLISH")
+    context.warn_ignored("", f"{what}: {cause}", fix)
+
+
+def _check_ports_of_slirp(context: Context, network: Network) -> None:
+    """Refuse ports on addresses of IPv6, which slirp4netns cannot publish, unless another helper can."""
+    six = next((port for port in network.ports if ":" in port.address), None)
+    if not six:
+        if network.mode != PASTA and any(not port.address for port in network.ports):
+            context.adapted("", "ports are published on the host's IPv4 addresses only: slirp4netns supports no others")
+        return
+    network.helpers = [each for each in network.helpers if each.name != SLIRP]
+    if not network.helpers:
+        raise RootlessError(
+            f"cannot publish {six}",
+            cause="slirp4netns publishes ports on IPv4 addresses only",
+            fix="name an IPv4 address" if network.mode == SHARED else "use --network pasta",
+            code="RL-PUBLISH",
+        )
+    network.mode = network.helpers[0].name
+
+
 def _refused(context: Context, cause: str, fix: str) -> RootlessError:
     return RootlessError(f"--network {context.request.network}", cause=cause, fix=fix, code="RL-NETWORK")
 
 
 def _sysctls(context: Context) -> dict[str, str]:
-    """Return what the namespace gets for addresses that are there at once, and for ping without rights (icmp(7))."""
+    """Return sysctls for addresses that work at once, and for ping without privileges (icmp(7))."""
     written = context.linux.get("sysctl") or {}
     wanted = {
         "net.ipv6.conf.all.accept_dad": "0",
@@ -372,9 +387,7 @@ def file_mounts(context: Context) -> list[dict[str, Any]]:
         return []
     taken = {mount["destination"].rstrip("/") for mount in context.config.get("mounts") or ()}
     if "/etc" in taken:
-        context.adapted(
-            "mounts", "what is mounted on /etc says how names are found: resolv.conf and hosts stay as they are"
-        )
+        context.adapted("mounts", "config.json mounts /etc: its resolv.conf and hosts are used")
         return []
     return [
         {

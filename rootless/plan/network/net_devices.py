@@ -1,4 +1,4 @@
-"""Network links of the host that move into the container: config-linux.md "Network Devices".
+"""Network interfaces of the host that move into the container: config-linux.md "Network Devices".
 
 Imported for a config.json with linux.netDevices.
 """
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from rootless.plan.context import Context
 
 
-class Link:
-    """One link: its `name` on the host; its `new_name` in the container, whose %d is a number that the kernel chooses.
+class Interface:
+    """One network interface.
 
-    `where` is its place in config.json.
+    Attributes:
+        name: on the host.
+        new_name: in the container; the kernel replaces %d by a number.
+        where: its place in config.json.
     """
 
     __slots__ = ("name", "new_name", "where")
@@ -27,39 +30,46 @@ class Link:
         self.where = place("linux", "netDevices", name)
 
     def __str__(self) -> str:
-        """Return what happens to it."""
-        return f"move the network link {self.name}" + (f" as {self.new_name}" if self.new_name != self.name else "")
+        """Return a sentence for `explain`."""
+        return f"move the network interface {self.name}" + (
+            f" as {self.new_name}" if self.new_name != self.name else ""
+        )
 
 
-def moved(context: Context) -> list[Link]:
-    """Return the links to move."""
-    links = [
-        Link(name, (link or {}).get("name") or name) for name, link in (context.linux.get("netDevices") or {}).items()
+def moved(context: Context) -> list[Interface]:
+    """Return the interfaces to move."""
+    found = [
+        Interface(name, (device or {}).get("name") or name)
+        for name, device in (context.linux.get("netDevices") or {}).items()
     ]
     if "network" not in context.created and "network" not in context.joined:
         raise _refused(
-            links[0],
+            found[0],
             "the container shares the host's network",
             'add {"type": "network"} to linux.namespaces, or remove netDevices',
         )
     names: set[str] = set()
-    for link in links:
-        if link.new_name in names and "%d" not in link.new_name:
-            raise _refused(link, f"another link becomes {link.new_name} too", "give each a name of its own")
-        names.add(link.new_name)
+    for each in found:
+        if each.new_name in names and "%d" not in each.new_name:
+            raise _refused(each, f"another interface becomes {each.new_name} too", "give each a different name")
+        names.add(each.new_name)
     if not context.facts.has(CAP_NET_ADMIN):
-        raise _refused(links[0], "only root of the network namespace that has it may do that, and you are not", RIGHTS)
-    return links
+        raise _refused(found[0], "only root of the network namespace that it is in may move it", RIGHTS)
+    return found
 
 
 RIGHTS = (
-    "let root run it, or make the link in a network namespace of your own and run rootless there "
+    "let root run it, or create the interface in a network namespace of your own and run rootless there "
     "(podman unshare --rootless-netns, rootlesskit, unshare --map-root-user --net)"
 )
-"""What to do about a link that the caller has no power over."""
+"""The fix for an interface that the caller has no rights over."""
 
 
-def _refused(link: Link, cause: str, fix: str) -> RootlessError:
+def _refused(interface: Interface, cause: str, fix: str) -> RootlessError:
     return RootlessError(
-        f"cannot move the network link {link.name}", cause=cause, where=link.where, fix=fix, code="RL-NET-DEVICE"
+        f"cannot move the network interface {interface.name}",
+        cause=cause,
+        where=interface.where,
+        fix=fix,
+        code="RL-NET-DEVICE",
     )

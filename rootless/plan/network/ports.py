@@ -1,4 +1,4 @@
-"""Ports of the host that lead to ports of the container: --publish."""
+"""Published ports: --publish."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _FORM = (
 
 
 class Port:
-    """One port that is published.
+    """One published port.
 
     Attributes:
         protocol: TCP or UDP.
-        address: the host's address that it is on; empty for every one, of IPv4 and of IPv6.
-        outside: its number on the host; 0 when any that is free will do.
+        address: the host address that it is published on; empty for all, IPv4 and IPv6.
+        outside: its number on the host; 0 for any free one.
         inside: its number in the container.
     """
 
@@ -51,22 +51,22 @@ class Port:
 
 
 def from_data(data: dict[str, str | int]) -> Port:
-    """Return the port that Port.as_data told."""
+    """Return the port of Port.as_data()."""
     return Port(str(data["protocol"]), str(data["hostIP"]), int(data["hostPort"]), int(data["containerPort"]))
 
 
 def published(texts: Sequence[str]) -> list[Port]:
-    """Return what `--publish` asks for, a Port for each number of a range.
+    """Return the ports of each --publish, a Port for each number of a range.
 
     Raises:
-        RootlessError: `RL-PUBLISH`: a text is not of that form, or a port of the host is named twice.
+        RootlessError: `RL-PUBLISH`: a text is malformed, or names a host port twice.
     """
     ports = [port for text in texts for port in _parse(text)]
     seen: set[tuple[str, str, int]] = set()
     for port in ports:
         key = (port.protocol, port.address, port.outside)
         if port.outside and key in seen:
-            raise _wrong(str(port.outside), "this port of the host is named twice", "give each a port of its own")
+            raise _wrong(str(port.outside), "this host port is named twice", "use another host port")
         seen.add(key)
     return ports
 
@@ -75,7 +75,7 @@ def _parse(text: str) -> list[Port]:
     rest, slash, protocol = text.partition("/")
     protocol = protocol.lower() if slash else TCP
     if protocol not in (TCP, UDP):
-        raise _wrong(text, f"{protocol!r} is not a protocol that has ports here")
+        raise _wrong(text, f"{protocol!r} is not a protocol that can be published")
     address = ""
     if rest.startswith("["):
         address, bracket, rest = rest[1:].partition("]:")
@@ -83,7 +83,7 @@ def _parse(text: str) -> list[Port]:
             raise _wrong(text, "the address is not followed by ]:")
     *front, outside, inside = ["", "", *rest.split(":")][-3:] if rest.count(":") <= 2 - bool(address) else [""] * 3
     if not inside:
-        raise _wrong(text, "it names no port of the container")
+        raise _wrong(text, "it names no container port")
     address = address or front[0]
     if address and not is_address(address):
         raise _wrong(text, f"{address!r} is not an IP address")

@@ -1,4 +1,4 @@
-"""The files by which a container with a network of its own finds names: resolv.conf(5), hosts(5)."""
+"""The files by which a container finds names: resolv.conf(5), hosts(5)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 _MOST_SERVERS = 3
 """MAXNS of resolv.conf(5)."""
 HOST_NAMES = "host.containers.internal host.docker.internal"
-"""By which programs look for the host (podman, docker)."""
+"""Names of the host in containers of podman and docker."""
 _LOOPBACK = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 
 
 class Names:
-    """What the caller says about names.
+    """How the container finds names, by the flags.
 
     Attributes:
         servers, search: of --dns and --dns-search; empty for the host's own.
-        hosts: (address, name) of each --add-host; HOST_GATEWAY in the place of an address is the host's.
-        own: the container's host name and its id, by which it finds itself; config.json is not trusted with the lines
-            of a file that others read.
+        hosts: (address, name) of each --add-host; HOST_GATEWAY instead of an address is the host's.
+        own: the container's host name and id, by which it finds itself; words only, because config.json must not add
+            lines to a file that other containers read.
     """
 
     __slots__ = ("hosts", "own", "search", "servers")
@@ -41,18 +41,18 @@ class Names:
 
 HOST_GATEWAY = "host-gateway"
 _OTHERS = frozenset(["localhost", "ip6-localhost", "ip6-loopback", HOST_GATEWAY])
-"""Host names that mean somebody else everywhere."""
+"""Host names that already have a meaning."""
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 def known_as(members: Mapping[str, str]) -> dict[str, str]:
-    """Return the names by which others on a network know each container, in words.
+    """Return the names of each container for others on its network, separated by blanks.
 
-    Those are its id, which the caller has chosen, and its host name, which is the image's, if it has no dot and nobody
-    else can be meant by it. A container could else be asked for what is meant for pypi.org, or for another container.
+    They are its id, which the caller chose, and its host name, which the image chose: only without a dot, and only when
+    no other container has the name. Otherwise a container could receive requests for pypi.org or another container.
 
     Args:
-        members: the containers' ids and host names in words, by id, in the order in which they have come.
+        members: id and host name of each container separated by blanks, by id, in the order in which they joined.
     """
     taken = {container_id.lower() for container_id in members} | _OTHERS
     known = {}
@@ -88,7 +88,7 @@ def added(texts: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _is_name(text: str) -> bool:
-    """Whether it is one word of hosts(5)."""
+    """Whether `text` is one word of hosts(5)."""
     return bool(text) and text.isprintable() and " " not in text and "#" not in text
 
 
@@ -101,7 +101,10 @@ def servers(texts: Sequence[str]) -> Sequence[str]:
     for text in texts:
         if not is_address(text):
             raise RootlessError(
-                f"--dns {text!r}", cause="it is not an IP address", fix="give the server's address", code="RL-NAMES"
+                f"--dns {text!r}",
+                cause="it is not an IP address",
+                fix="give the address of the server",
+                code="RL-NAMES",
             )
     return texts
 
@@ -110,11 +113,11 @@ def resolver(names: Names, host: HostNetwork, forwarder: str, *, shared: bool = 
     """Return the text of resolv.conf.
 
     Args:
-        names: what the caller says.
-        host: what the host has.
-        forwarder: the address by which the helper passes questions to the host's first server; empty without one.
-        shared: the container is on the host's network, where the host's loopback is its own.
-        alone: the container has its loopback only: it reaches none of the host's servers.
+        names: of the flags.
+        host: the host's network.
+        forwarder: the address at which the helper forwards DNS queries to the host's first server; empty without one.
+        shared: the container is on the host's network, and reaches servers on the host's loopback.
+        alone: the container has its loopback only, and reaches no server.
     """
     found, search, options = list(names.servers), [" ".join(names.search)] if names.search else [], []
     if not alone:
@@ -129,14 +132,13 @@ def resolver(names: Names, host: HostNetwork, forwarder: str, *, shared: bool = 
     return "".join(f"{line}\n" for line in lines)
 
 
-def hosts(names: Names, addresses: Sequence[str], gateway: str, *, others: Sequence[tuple[str, str]] = ()) -> str:
+def hosts(names: Names, addresses: Sequence[str], gateway: str) -> str:
     """Return the text of hosts.
 
     Args:
-        names: what the caller says.
-        addresses: the container's own; empty when it has only its loopback.
-        gateway: the address by which it reaches the host; empty when it does not.
-        others: (address, names) of other containers.
+        names: of the flags.
+        addresses: the container's own; empty when it has its loopback only.
+        gateway: the address at which it reaches the host; empty when it cannot.
     """
     own = " ".join(dict.fromkeys(names.own))
     lines = [f"{address} {name}" for address, name in names.hosts if address != HOST_GATEWAY]
@@ -145,7 +147,6 @@ def hosts(names: Names, addresses: Sequence[str], gateway: str, *, others: Seque
     if gateway:
         lines += [f"{gateway} {name}" for address, name in names.hosts if address == HOST_GATEWAY]
         lines.append(f"{gateway} {HOST_NAMES}")
-    lines += [f"{address} {name}" for address, name in others]
     return _LOOPBACK + "".join(f"{line}\n" for line in lines)
 
 

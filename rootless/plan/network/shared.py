@@ -17,16 +17,16 @@ _FIRST_MEMBER = 4
 class Shared:
     """A network that several containers share.
 
-    slirp4netns has the host numbers 2 (the gateway) and 3 (the name server) of its subnet, and of fd00::/64.
+    In its subnet and in fd00::/64, slirp4netns has host number 2 (the gateway) and 3 (the DNS server).
     """
 
     __slots__ = ("_subnet", "name", "subnet")
 
     def __init__(self, name: str, subnet: str) -> None:
-        """Take a name and a subnet of IPv4, such as 10.89.0.0/24.
+        """Take a name and an IPv4 subnet, such as 10.89.0.0/24.
 
         Raises:
-            ValueError: it is none.
+            ValueError: `subnet` is not one.
         """
         from ipaddress import IPv4Network
 
@@ -36,19 +36,19 @@ class Shared:
 
     @property
     def gateway(self) -> str:
-        """The address that leads to the outside."""
+        """The address of the default gateway."""
         return str(self._subnet[2])
 
     @property
     def dns(self) -> str:
-        """The address that questions for names of the outside are forwarded from."""
+        """The address at which DNS queries are forwarded to the host's server."""
         return str(self._subnet[3])
 
     def free_number(self, taken: Collection[int]) -> int:
-        """Return the lowest host number that no member has.
+        """Return the lowest free host number.
 
         Raises:
-            RootlessError: `RL-NETWORK`: there is none.
+            RootlessError: `RL-NETWORK`: all are in use.
         """
         for number in range(_FIRST_MEMBER, self._subnet.num_addresses - 1):
             if number not in taken:
@@ -56,7 +56,7 @@ class Shared:
         raise RootlessError(
             f"network {self.name}",
             cause=f"every address of {self.subnet} is in use",
-            fix="make one with a larger --subnet",
+            fix="create a network with a larger --subnet",
             code="RL-NETWORK",
         )
 
@@ -68,18 +68,21 @@ class Shared:
         ]
 
     def hardware(self, number: int) -> str:
-        """Return the hardware address of a member: that of the next with its number is the same, as others know it."""
+        """Return the hardware address of a member: the same for each member with this number, as ARP caches expect."""
         return "02:00:" + ":".join(f"{byte:02x}" for byte in self._subnet[number].packed)
 
     @staticmethod
     def lack(host: HostNetwork) -> tuple[str, str]:
-        """Return why nothing leads outside, and the fix; nothing where slirp4netns does: pasta serves one address."""
+        """Return why it has no connection to the outside, and the fix; empty where slirp4netns serves it.
+
+        pasta serves a single address only.
+        """
         if SLIRP not in host.programs:
             return "slirp4netns is not installed", "install slirp4netns"
         return (host.tun, TUN_FIX) if host.tun else ("", "")
 
     def helper(self, host: HostNetwork) -> Helper | None:
-        """Return what leads outside, if anything does."""
+        """Return the helper that connects it to the outside, or None."""
         if self.lack(host)[0]:
             return None
         words = [f"--mtu={MTU}", f"--cidr={self.subnet}", "--disable-host-loopback", "--enable-ipv6"]
