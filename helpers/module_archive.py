@@ -28,28 +28,23 @@ if TYPE_CHECKING:
 
 LOADER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "rootless", "module_archive.py")
 
-COMMON = "__main__ cli.lifecycle"
-MADE = (
-    f"{COMMON} bundle.check host.cgroups container.create container.console container.confine plan.limits cgroup.make"
-)
-KNOWN = f"{COMMON} container.verbs"
-FROZEN = "__main__ cli.cgroups container.cgroups cgroup.group"
+MADE = "bundle.check host.delegation container.terminal.console container.confine plan.cgroup.limits cgroup.make"
 IMPORTED = {
-    "create": MADE,
-    "run": f"{MADE} container.foreground container.run container.give_back",
-    "exec": f"{COMMON} bundle.check container.console container.foreground container.confine container.execute",
-    "start": f"{KNOWN} launch.protocol",
-    "kill": f"{KNOWN} container.members cgroup.group",
-    "delete": f"{KNOWN} container.members container.give_back",
-    "state": f"{KNOWN} cli.output cli.names",
-    "list": f"{KNOWN} cli.output",
-    "ps": f"{KNOWN} cli.output container.members cgroup.group",
-    "pause": FROZEN,
-    "resume": FROZEN,
-    "update": f"{FROZEN} cli.verbs host.cgroups container.updating cgroup.make",
+    "create": f"container.create {MADE}",
+    "run": f"container.run container.terminal.relay container.state.cgroup_cleanup {MADE}",
+    "exec": "container.exec bundle.check container.terminal.console container.terminal.relay container.confine",
+    "start": "container.verbs launch.protocol",
+    "kill": "container.verbs container.state.processes cgroup.group",
+    "delete": "container.verbs container.state.processes container.state.cgroup_cleanup",
+    "state": "cli.output container.listing jsontext cli.compat",
+    "list": "cli.output container.listing jsontext",
+    "ps": "cli.output container.listing jsontext container.state.processes cgroup.group",
+    "pause": "container.pause",
+    "resume": "container.pause",
+    "update": "container.update cli.commands host.delegation cgroup.make",
 }
 """What the verbs that engines call import when they do nothing unusual, for a container in a cgroup of its own, which
-with cgroup v2 each has. What is missing is imported all the same."""
+with cgroup v2 each has, besides rootless.__main__. A module that is not listed is imported all the same."""
 
 
 def compiled(source: str) -> CodeType:
@@ -124,7 +119,7 @@ def archive(package: str) -> bytes:
         return begin, len(content) - begin
 
     orders = {
-        verb: tuple(loaded(package, [name for name in names.split() if f"{own}.{name}" in files]))
+        verb: tuple(loaded(package, [name for name in ("__main__", *names.split()) if f"{own}.{name}" in files]))
         for verb, names in IMPORTED.items()
     }
     places = {order: put(tuple([codes[name] for name in order])) for order in dict.fromkeys(orders.values())}

@@ -6,7 +6,7 @@ import posix
 import sys
 
 from rootless import log, paths, signals
-from rootless.cli.parser import parse
+from rootless.cli.parser import parse, verb_named
 from rootless.errors import EXIT_FAILURE, RootlessError, refused
 
 TYPE_CHECKING = False
@@ -62,35 +62,21 @@ def main_and_exit() -> None:
 
 
 def _carry_out(argv: list[str]) -> int:
-    options = parse(argv)
-    if options is None:
-        from rootless.cli import click_app
+    options = parse(argv, _configure_log)
+    if options.help:
+        from rootless.cli.click_app import show_help
 
-        options = click_app.ask(argv, _configure_log)
-        if options is None:
-            return 0
-    else:
-        _configure_log(options)
+        show_help(options.verb)
+        return 0
     if options.version:
         from rootless.cli.compat import version
         from rootless.cli.output import put
 
         put(version(options))
         return 0
-    if options.verb in ("explain", "features", "doctor"):
-        from rootless.cli.explain import VERBS
-    elif options.verb in ("new", "spec"):
-        from rootless.cli.bundles import VERBS
-    elif options.verb in ("checkpoint", "restore"):
-        from rootless.cli.checkpoint import VERBS
-    elif options.verb in ("pause", "resume", "update", "events", "top"):
-        from rootless.cli.cgroups import VERBS
-    elif options.verb in ("network", "port"):
-        from rootless.cli.networks import VERBS
-    else:
-        from rootless.cli.lifecycle import VERBS
+    module, _, function = verb_named(options.verb).run.partition(":")
     try:
-        return VERBS[options.verb](options)
+        return getattr(__import__(f"rootless.{module}", None, None, (function,)), function)(options) or 0
     except Exception as error:  # noqa: BLE001 - as above, and the status is the verb's
         from rootless.cli.compat import worded
 
@@ -124,7 +110,7 @@ def _unforeseen(error: Exception) -> RootlessError:
         return RootlessError(
             "cannot load a part of the program",
             cause=str(error),
-            fix="install Python and rootless once more; if files have run out, raise the limit: ulimit -n",
+            fix="reinstall rootless, or raise the limit of open files: ulimit -n",
             code="RL-SYSTEM",
         )
     trace = error.__traceback__

@@ -24,6 +24,7 @@ class Options:
         raise AttributeError(message)
 
     verb: str = ""
+    help: bool = False
     version: bool = False
 
     root: str = ""

@@ -1,1 +1,1 @@
-"""The command line: declared once in flags.py, read by parse.py for machines and by people.py for people."""
+"""The command line: declared in flags.py and commands.py, read by parser.py; click prints help and completes words."""

@@ -1,7 +1,7 @@
-"""The declaration of the command line: every verb, flag and positional word, in runc's dialect and in crun's.
+"""The declaration of the command line: flags, positional words and verbs, in runc's dialect and in crun's.
 
-parse.py and people.py are both made from these tables, so a new flag is added here or in verbs.py, and its default in
-rootless/options.py.
+The parser, the help and the completion all read these tables: a new flag is added here or in commands.py, and its
+default in rootless/options.py.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ CHOICE = "choice"
 SIGNAL = "signal"
 REPEATED = "repeated"
 """A value each time that the flag is given."""
+NOT_YET = "not yet"
+"""A flag of runc or crun that is refused, because its feature does not exist and ignoring it would do harm."""
+LITERAL = "literal"
+"""Of words: they are taken as they are, even where they look like flags."""
 
 TRUE_WORDS = ("true", "1", "t", "T", "TRUE", "True")
 FALSE_WORDS = ("false", "0", "f", "F", "FALSE", "False")
-"""What a switch may be given after `=`; the same words as Go's strconv.ParseBool, which runc's callers rely on."""
+"""Values of a switch, after `=`: those of Go's strconv.ParseBool, which runc's callers rely on."""
 
 MAX_DIGITS = 9
 
@@ -30,26 +34,24 @@ class Flag:
 
     Attributes:
         names: all spellings, the long one last: ``("-b", "--bundle")``.
-        kind: SWITCH, VALUE, INTEGER, CHOICE or REPEATED.
+        kind: SWITCH, VALUE, INTEGER, CHOICE, REPEATED or NOT_YET.
         metavar: what help shows for the value; for CHOICE the choices themselves, as in ``table|json``.
         help: one line for people.
         dest: the attribute of Options; unless given, the long name.
-        ignored: why it is harmless to accept this flag and do nothing; empty for a flag that does something.
-        later: its feature does not exist yet and ignoring it would be wrong: refused.
+        ignored: why the flag is accepted and does nothing; empty for a flag that does something.
     """
 
-    __slots__ = ("dest", "help", "ignored", "kind", "later", "metavar", "names")
+    __slots__ = ("dest", "help", "ignored", "kind", "metavar", "names")
 
     def __init__(
         self,
         names: str,
         kind: str,
-        metavar: str,
-        help: str,  # noqa: A002 - the word that every command line library uses
+        metavar: str = "",
+        help: str = "",  # noqa: A002 - the word that every command line library uses
         *,
         dest: str = "",
         ignored: str = "",
-        later: bool = False,
     ) -> None:
         self.names = tuple(names.split())
         self.kind = kind
@@ -57,11 +59,10 @@ class Flag:
         self.help = help
         self.dest = dest or self.names[-1][2:].replace("-", "_")
         self.ignored = ignored
-        self.later = later
 
 
 class Word:
-    """One positional word: its name in help, the attribute of Options that it sets, whether it may be left out."""
+    """One positional word: its name in help, the attribute of Options that it sets, whether it is optional."""
 
     __slots__ = ("dest", "kind", "metavar", "optional")
 
@@ -76,78 +77,88 @@ class Verb:
     """One verb.
 
     Attributes:
+        run: the function that carries it out, as ``module:function`` below rootless. It takes the Options and returns
+            the exit status, or None for 0.
         summary: one line for the list of verbs.
-        flags: its own flags; before and after the verb there may be global ones (AFTER_VERB).
+        flags: its own flags; global ones (AFTER_VERB) are accepted as well.
         words: its positional words; flags may stand between them and after them.
-        rest: what takes all words after `words`, or None; where it begins, flags end.
-        in_order: the rest begins right after `words`, even where it looks like a flag.
-        everyday: a verb for people; the others are mostly called by container engines.
+        rest: the name of all words after `words`, or None. Flags end where they begin; with LITERAL they begin right
+            after `words`.
         about: more paragraphs for ``rootless VERB --help``.
         examples: command lines for the same.
     """
 
-    __slots__ = ("about", "everyday", "examples", "flags", "in_order", "rest", "summary", "words")
+    __slots__ = ("about", "examples", "flags", "rest", "run", "summary", "words")
 
     def __init__(
         self,
+        run: str,
         summary: str,
         flags: Sequence[Flag] = (),
         words: Sequence[Word] = (),
         *,
         rest: Word | None = None,
-        in_order: bool = False,
-        everyday: bool = False,
         about: str = "",
         examples: Sequence[str] = (),
     ) -> None:
+        self.run = run
         self.summary = summary
         self.flags = flags
         self.words = words
         self.rest = rest
-        self.in_order = in_order
-        self.everyday = everyday
         self.about = about
         self.examples = examples
 
 
 HELP = Flag("-h --help", SWITCH, "", "show this help")
+VERSION = Flag("-v -V --version", SWITCH, "", "print the version")
 
-GLOBAL_FLAGS = (
-    Flag("--root", VALUE, "DIR", "where the state of containers is kept"),
+AFTER_VERB = (
+    Flag("--root", VALUE, "DIR", "directory of the containers' state"),
     Flag("--log", VALUE, "FILE", "append warnings and errors to FILE"),
-    Flag("--log-format", CHOICE, "text|json", "how the log is written"),
+    Flag("--log-format", CHOICE, "text|json", "format of the log (default: text)"),
     Flag(
         "--log-level",
         CHOICE,
         "error|warning|info|debug",
-        "the least that is logged; default: info in a log file, else warning",
+        "lowest level that is logged (default: info in a log file, else warning)",
     ),
-    Flag("--debug", SWITCH, "", "log everything, as it happens; show where an internal error comes from"),
-    Flag("-v -V --version", SWITCH, "", "print the version"),
-    Flag("--systemd-cgroup", SWITCH, "", "let systemd make the cgroup"),
-    Flag("--cgroup-manager", CHOICE, "cgroupfs|systemd|disabled", "who makes the cgroup; default: who can"),
+    Flag("--debug", SWITCH, "", "log each step; on an internal error, print the traceback"),
+    Flag("--systemd-cgroup", SWITCH, "", "have systemd create the cgroup"),
+    Flag(
+        "--cgroup-manager",
+        CHOICE,
+        "cgroupfs|systemd|disabled",
+        "cgroup manager (default: the first one that works)",
+    ),
     Flag(
         "--rootless",
         CHOICE,
         "true|false|auto",
-        "whether a refused cgroup is an error",
-        ignored="a limit that cannot be kept is a warning for everyone",
+        "whether an unenforceable limit is an error",
+        ignored="it is a warning for every caller; see --require-limits",
     ),
-    Flag("--criu", VALUE, "PATH", "the criu program, for checkpoint and restore"),
+    Flag("--criu", VALUE, "PATH", "criu program for checkpoint and restore"),
 )
+"""The global flags that may also follow the verb, where it has no flag of that name."""
+GLOBAL_FLAGS = (*AFTER_VERB, VERSION)
 
-AFTER_VERB = tuple(flag for flag in GLOBAL_FLAGS if "--version" not in flag.names)
-"""The global flags that may follow the verb as well, where it has no flag of that name."""
-
-BUNDLE = Flag("-b --bundle", VALUE, "DIR", "directory that holds config.json; default: the current one")
-CONFIG = Flag("-f --config", VALUE, "FILE", "read FILE in the place of the bundle's config.json")
+BUNDLE = Flag("-b --bundle", VALUE, "DIR", "directory that holds config.json (default: the current directory)")
+CONFIG = Flag("-f --config", VALUE, "FILE", "read FILE instead of the bundle's config.json")
 USERNS = Flag(
     "--userns",
     CHOICE,
     "keep-id|root|single",
-    "how ids are mapped: you stay yourself inside; you are root inside; only your own id exists inside",
+    "user namespace: keep-id keeps your own ids inside, root makes you root inside, single maps only your own id",
 )
-REQUIRE_LIMITS = Flag("--require-limits", SWITCH, "", "fail when a limit of resources cannot be enforced")
+REQUIRE_LIMITS = Flag("--require-limits", SWITCH, "", "fail if a resource limit cannot be enforced")
+PID_FILE = Flag("--pid-file", VALUE, "FILE", "write the process id of the container's first process to FILE")
+CONSOLE_SOCKET = Flag("--console-socket", VALUE, "SOCKET", "send the terminal's file descriptor to this Unix socket")
+DETACH = Flag("-d --detach", SWITCH, "", "return as soon as the program runs")
+NO_SUBREAPER = Flag(
+    "--no-subreaper", SWITCH, "", "do not become a subreaper", ignored="rootless never acts as a subreaper"
+)
+LIST_FORMAT = Flag("-f --format", CHOICE, "table|json", "output format (default: table)")
 
 NETWORK_MODES = ("auto", "none", "host", "slirp4netns", "pasta", "container:")
 NETWORK_FLAGS = (
@@ -155,18 +166,23 @@ NETWORK_FLAGS = (
         "--net --network",
         VALUE,
         "NETWORK",
-        "auto, none, host, slirp4netns[:OPTIONS], pasta[:OPTIONS], container:CONTAINER, or one that `rootless network "
-        "create` made; default: auto for a BUNDLE that is named, else what config.json says",
+        "auto, none, host, slirp4netns[:OPTIONS], pasta[:OPTIONS], container:CONTAINER, or the name of a network from "
+        "`rootless network create` (default: auto if a BUNDLE is named, otherwise config.json decides)",
     ),
     Flag(
         "-p --publish",
         REPEATED,
         "[[IP:]HOST:]PORT[/udp]",
-        "lead a port of the host, any that is free without HOST, or a range to one of the container",
+        "publish a container port or a range of ports on the host; without HOST, on a free port",
     ),
-    Flag("--add-host", REPEATED, "NAME:IP", "let the container find IP, or the host by host-gateway, by NAME"),
-    Flag("--dns", REPEATED, "IP", "ask this server for names, not the host's"),
-    Flag("--dns-search", REPEATED, "DOMAIN", "look for names in this domain, not the host's"),
+    Flag(
+        "--add-host",
+        REPEATED,
+        "NAME:IP",
+        "add NAME to the container's /etc/hosts; the IP host-gateway stands for the host",
+    ),
+    Flag("--dns", REPEATED, "IP", "use this DNS server instead of the host's"),
+    Flag("--dns-search", REPEATED, "DOMAIN", "use this DNS search domain instead of the host's"),
 )
 
 _CREATE_FLAGS = (
@@ -175,69 +191,53 @@ _CREATE_FLAGS = (
     USERNS,
     *NETWORK_FLAGS,
     REQUIRE_LIMITS,
-    Flag("--pid-file", VALUE, "FILE", "write the process id of the container's first process to FILE"),
-    Flag("--console-socket", VALUE, "SOCKET", "send the terminal's descriptor to this unix socket"),
-    Flag("--preserve-fds", INTEGER, "N", "pass N more descriptors, from 3 on, to the container"),
+    PID_FILE,
+    CONSOLE_SOCKET,
+    Flag("--preserve-fds", INTEGER, "N", "pass N more file descriptors to the container, from 3 on"),
     Flag("--no-pivot", SWITCH, "", "change the root without pivot_root, for bundles on a ramdisk"),
     Flag("--no-new-keyring", SWITCH, "", "keep the caller's session keyring"),
-    Flag("--pidfd-socket", VALUE, "SOCKET", "send a pidfd of the container to this unix socket"),
-    Flag(
-        "--no-subreaper",
-        SWITCH,
-        "",
-        "do not reap orphans of the container",
-        ignored="who reaps the orphans of a container never depends on it",
-    ),
+    Flag("--pidfd-socket", VALUE, "SOCKET", "send a pidfd of the container to this Unix socket"),
+    NO_SUBREAPER,
 )
 
 _EXEC_FLAGS = (
-    Flag("-e --env", REPEATED, "NAME=VALUE", "set a variable, besides those of the container's own process"),
-    Flag("--cwd", VALUE, "DIR", "working directory; default: that of the container's own process"),
-    Flag("-u --user", VALUE, "UID[:GID]", "run as these ids"),
+    Flag("-e --env", REPEATED, "NAME=VALUE", "set an environment variable, in addition to the container's"),
+    Flag("--cwd", VALUE, "DIR", "working directory (default: that of the container's own process)"),
+    Flag("-u --user", VALUE, "UID[:GID]", "run the command as these ids"),
     Flag("-g --additional-gids", REPEATED, "GID", "add a supplementary group"),
-    Flag("-t --tty", SWITCH, "", "give the command a terminal"),
+    Flag("-t --tty", SWITCH, "", "allocate a terminal"),
     Flag("-d --detach", SWITCH, "", "return as soon as the command runs"),
     Flag("-c --cap", REPEATED, "CAPABILITY", "add a capability"),
-    Flag("--no-new-privs", SWITCH, "", "let the command gain no privileges by execve"),
-    Flag("--apparmor", VALUE, "PROFILE", "the command's AppArmor profile"),
-    Flag("--process-label", VALUE, "LABEL", "the command's SELinux label"),
-    Flag("-p --process", VALUE, "FILE", "what to run: the process object of a config.json, in FILE"),
+    Flag("--no-new-privs", SWITCH, "", "forbid the command to gain privileges by execve"),
+    Flag("--apparmor", VALUE, "PROFILE", "AppArmor profile of the command"),
+    Flag("--process-label", VALUE, "LABEL", "SELinux label of the command"),
+    Flag("-p --process", VALUE, "FILE", "read the command from FILE, a process object as in config.json"),
     Flag("--pid-file", VALUE, "FILE", "write the process id of the command to FILE"),
-    Flag("--console-socket", VALUE, "SOCKET", "send the terminal's descriptor to this unix socket"),
-    Flag("--pidfd-socket", VALUE, "SOCKET", "send a pidfd of the command to this unix socket"),
-    Flag("--preserve-fds", INTEGER, "N", "pass N more descriptors, from 3 on, to the command"),
-    Flag("--ignore-paused", SWITCH, "", "begin even in a paused container"),
-    Flag("--cgroup", VALUE, "PATH", "run it in this cgroup below the container's"),
-    Flag(
-        "--no-subreaper",
-        SWITCH,
-        "",
-        "do not reap orphans of the command",
-        ignored="who reaps the orphans of a container never depends on it",
-    ),
+    CONSOLE_SOCKET,
+    Flag("--pidfd-socket", VALUE, "SOCKET", "send a pidfd of the command to this Unix socket"),
+    Flag("--preserve-fds", INTEGER, "N", "pass N more file descriptors to the command, from 3 on"),
+    Flag("--ignore-paused", SWITCH, "", "accept a paused container"),
+    Flag("--cgroup", VALUE, "PATH", "run the command in this cgroup below the container's"),
+    NO_SUBREAPER,
 )
 
 CONTAINER = Word("CONTAINER", "container")
-_REGEX = Flag("-r --regex", SWITCH, "", "CONTAINER is a regular expression: every container in whose id it is found")
-_PAUSED = "A paused container's processes stand still, in the freezer of its cgroup, until resume."
+_REGEX = Flag("-r --regex", SWITCH, "", "treat CONTAINER as a regular expression; act on every matching id")
+_PAUSED = "The freezer of the container's cgroup holds all processes of a paused container until resume."
 _LIFECYCLE = (
-    "The life of a container: create makes it and holds it before its program, start lets the program run, "
-    "kill sends it a signal, delete removes what is left. run is create, start, wait and delete in one."
+    "Lifecycle: create sets up the container and stops before its program, start runs the program, kill sends a "
+    "signal, delete removes the container. run does create, start, wait and delete in one."
 )
 
 ENGINE_VERBS = {
     "run": Verb(
-        "run a bundle: its program is in the foreground until it ends",
-        (
-            *_CREATE_FLAGS,
-            Flag("-d --detach", SWITCH, "", "return as soon as the program runs"),
-            Flag("--keep", SWITCH, "", "keep the stopped container; rootless delete removes it"),
-        ),
+        "container.run:run",
+        "run a bundle in the foreground",
+        (*_CREATE_FLAGS, DETACH, Flag("--keep", SWITCH, "", "keep the stopped container; rootless delete removes it")),
         (Word("BUNDLE|CONTAINER", "container"),),
-        everyday=True,
-        about="BUNDLE is a directory that holds config.json; the container is named after it. With --bundle, or when "
-        "there is a config.json in the current directory, the word is the name of the container instead.\n\n"
-        "The exit status is the program's own, or 128 plus the number of the signal that ended it.",
+        about="BUNDLE is a directory that holds config.json; the container is named after it. With --bundle, or if the "
+        "current directory holds a config.json, the word is the name of the container instead.\n\n"
+        "The exit status is that of the program, or 128 plus the number of the signal that killed it.",
         examples=(
             "rootless run mybundle",
             "rootless run -d --bundle mybundle web1",
@@ -246,73 +246,72 @@ ENGINE_VERBS = {
         ),
     ),
     "exec": Verb(
+        "container.exec:execute",
         "run another command in a running container",
         _EXEC_FLAGS,
         (CONTAINER,),
         rest=Word("COMMAND", "args", optional=True),
-        everyday=True,
-        about="The command has the environment, the limits, the rights and the seccomp filter of the container's own "
-        "process, as config.json has it, unless flags say otherwise. Flags end where COMMAND begins.\n\n"
-        "The exit status is the command's own, 128 plus the number of the signal that ended it, or 255 when it could "
-        "not be run.",
+        about="The command gets the environment, limits, capabilities and seccomp filter of the container's own "
+        "process from config.json, unless flags change them. Flags end where COMMAND begins.\n\n"
+        "The exit status is that of the command, 128 plus the number of the signal that killed it, or 255 if the "
+        "command could not be run.",
         examples=("rootless exec -t web1 sh", "rootless exec --user 1000 --env A=1 web1 env"),
     ),
     "create": Verb(
-        "create a container, its program held until start",
+        "container.create:create",
+        "create a container and stop before its program",
         _CREATE_FLAGS,
         (CONTAINER,),
         about=_LIFECYCLE,
         examples=("rootless create --bundle mybundle web1 && rootless start web1",),
     ),
-    "start": Verb("let the program of a created container run", (), (CONTAINER,), about=_LIFECYCLE),
+    "start": Verb(
+        "container.verbs:start", "start the program of a created container", (), (CONTAINER,), about=_LIFECYCLE
+    ),
     "state": Verb(
+        "cli.output:state",
         "print the state of a container as JSON",
         (),
         (CONTAINER,),
         examples=("rootless state web1",),
     ),
     "kill": Verb(
+        "container.verbs:kill",
         "send a signal to a container",
-        (
-            Flag("-a --all", SWITCH, "", "send it to every process of the container"),
-            _REGEX,
-        ),
+        (Flag("-a --all", SWITCH, "", "send it to every process of the container"), _REGEX),
         (CONTAINER, Word("SIGNAL", "signal", kind=SIGNAL, optional=True)),
-        about="SIGNAL is a name such as TERM or SIGKILL, a number, or RTMIN+3; default: TERM.",
+        about="SIGNAL is a name such as TERM or SIGKILL, a number, or RTMIN+3 (default: TERM).",
         examples=("rootless kill web1", "rootless kill --all web1 KILL"),
     ),
     "delete": Verb(
+        "container.verbs:delete",
         "remove a stopped container",
         (
-            Flag("-f --force", SWITCH, "", "kill it first if it runs; no error if there is no such container"),
+            Flag("-f --force", SWITCH, "", "kill a running container first; ignore a missing one"),
             _REGEX,
         ),
         (CONTAINER,),
         examples=("rootless delete web1", "rootless delete --force --regex '^web'"),
     ),
     "list": Verb(
+        "cli.output:list_containers",
         "list your containers",
-        (
-            Flag("-f --format", CHOICE, "table|json", "how the list is written"),
-            Flag("-q --quiet", SWITCH, "", "print ids only"),
-        ),
-        everyday=True,
+        (LIST_FORMAT, Flag("-q --quiet", SWITCH, "", "print only ids")),
     ),
     "ps": Verb(
+        "cli.output:ps",
         "list the processes of a container",
-        (Flag("-f --format", CHOICE, "table|json", "how the list is written"),),
+        (LIST_FORMAT,),
         (CONTAINER,),
-        rest=Word("PS-OPTION", "args", optional=True),
-        in_order=True,
-        everyday=True,
-        about="The table is that of the ps program; PS-OPTIONs are passed to it, default: -ef. "
-        "Process ids are those of the host.",
+        rest=Word("PS-OPTION", "args", kind=LITERAL, optional=True),
+        about="The table comes from the ps program, which gets every PS-OPTION (default: -ef). The process ids are "
+        "those of the host.",
         examples=("rootless ps web1", "rootless ps web1 -o pid,user,args", "rootless ps --format json web1"),
     ),
-    "pause": Verb("stop all processes of a container for a while", (), (CONTAINER,), about=_PAUSED),
-    "resume": Verb("let a paused container go on", (), (CONTAINER,), about=_PAUSED),
+    "pause": Verb("container.pause:pause", "freeze all processes of a container", (), (CONTAINER,), about=_PAUSED),
+    "resume": Verb("container.pause:resume", "thaw a paused container", (), (CONTAINER,), about=_PAUSED),
 }
-"""What container engines call; the other verbs are in verbs.py, so that these need not wait for them."""
+"""The verbs that container engines call; commands.py has the others, which these do not wait for."""
 
 
 def convert(declared: Flag | Word, text: str) -> bool | int | str:
@@ -322,7 +321,7 @@ def convert(declared: Flag | Word, text: str) -> bool | int | str:
         ValueError: `text` is not such a value; the message says what is expected.
     """
     kind = declared.kind
-    if kind in (VALUE, REPEATED):
+    if kind in (VALUE, REPEATED, LITERAL):
         return text
     if kind == SWITCH:
         if text in TRUE_WORDS:

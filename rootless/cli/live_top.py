@@ -26,8 +26,8 @@ _SHORT = 0.25
 _USUAL = 2.0
 
 
-def top(options: Options) -> int:
-    """Carry out `rootless top`."""
+def top(options: Options) -> None:
+    """Show the usage of containers until Ctrl-C, or print it once."""
     from rootless.container.events import seconds
     from rootless.container.top import Watch
 
@@ -37,7 +37,7 @@ def top(options: Options) -> int:
     if options.once or options.json or not sys.stdout.isatty():
         time.sleep(interval or _SHORT)
         _put(watch.look(), as_json=options.json)
-        return 0
+        return
     from rich.live import Live
 
     with Live(_table(found), auto_refresh=False, screen=True) as live:
@@ -48,7 +48,7 @@ def top(options: Options) -> int:
         except Interrupted as interrupted:
             if interrupted.number != signal.SIGINT:
                 raise
-            return 0
+            return
 
 
 def _put(found: list[Usage], *, as_json: bool) -> None:

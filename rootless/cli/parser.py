@@ -1,88 +1,139 @@
-"""The quick parser: reads what engines call, without click. Whatever it cannot read is left to people.py."""
+"""The parser of the command line, without click: flags as Go's flag package and getopt spell them, errors in words."""
 
 from __future__ import annotations
 
-from rootless.cli.flags import AFTER_VERB, ENGINE_VERBS, GLOBAL_FLAGS, HELP, REPEATED, SWITCH, convert
+from rootless.cli.flags import (
+    AFTER_VERB,
+    ENGINE_VERBS,
+    GLOBAL_FLAGS,
+    HELP,
+    LITERAL,
+    NOT_YET,
+    REPEATED,
+    SWITCH,
+    convert,
+)
+from rootless.lazy import lazy
 from rootless.options import Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
-    from rootless.cli.flags import Flag, Verb
-
-UNKNOWN_FLAG = "unknown flag"
-NEEDS_ARGUMENT = "flag needs an argument"
-"""podman looks for these words in what `restore --lsm-mount-context` prints."""
-
-
-class FlagError(ValueError):
-    """A flag that is not declared, or that has no value; `problem` says which of the two, `flag` is its spelling."""
-
-    def __init__(self, problem: str, flag: str) -> None:
-        super().__init__(f"{problem}: {flag}")
-        self.problem = problem
-        self.flag = flag
+    from rootless.cli.flags import Flag, Verb, Word
+    from rootless.cli.usage import needs_argument, not_yet, unknown_flag, unknown_verb, usage_error
+else:
+    needs_argument = lazy("rootless.cli.usage", "needs_argument")
+    not_yet = lazy("rootless.cli.usage", "not_yet")
+    unknown_flag = lazy("rootless.cli.usage", "unknown_flag")
+    unknown_verb = lazy("rootless.cli.usage", "unknown_verb")
+    usage_error = lazy("rootless.cli.usage", "usage_error")
 
 
-def parse(argv: Sequence[str]) -> Options | None:
-    """Return what `argv` (without the program's name) asks, or None: wrong, or a question that click answers."""
+def parse(argv: Sequence[str], configure_log: Callable[[Options], None]) -> Options:
+    """Return what `argv`, without the program's name, asks.
+
+    Args:
+        argv: the command line.
+        configure_log: called once with all flags before the mistake, if there is one, so that the log gets the error.
+
+    Raises:
+        RootlessError: `RL-USAGE` or `RL-NOT-YET`: the command line is wrong; `fix` says how to go on.
+    """
     asked: dict[str, Any] = {}
     try:
-        words = _assign(split(argv, GLOBAL_FLAGS, words_before_rest=0), asked)
-        if asked.get("version"):
-            return Options(**asked)
-        name = words[0]
-        verb = ENGINE_VERBS.get(name) or _other_verb(name)
-        flags = (*AFTER_VERB, *verb.flags)
-        parts = split(words[1:], flags, words_before_rest=words_before_rest(verb), in_order=verb.in_order)
-        words = _assign(parts, asked)
-        count = len(verb.words)
-        if verb.rest:
-            asked[verb.rest.dest] = tuple(words[count:])
-        elif len(words) > count:
-            return None
-        for position, word in enumerate(verb.words):
-            if position < len(words):
-                asked[word.dest] = convert(word, words[position])
-            elif not word.optional:
-                return None
-    except (ValueError, KeyError, IndexError):
-        return None
-    return Options(**asked, verb=name)
+        _read(argv or ("--help",), asked)
+    except BaseException:
+        configure_log(Options(**asked))
+        raise
+    options = Options(**asked)
+    configure_log(options)
+    return options
 
 
-def _other_verb(name: str) -> Verb:
-    from rootless.cli.verbs import VERBS
+def verb_named(name: str) -> Verb:
+    """Return the declaration of a verb.
 
+    Raises:
+        RootlessError: `RL-USAGE`: there is no such verb.
+    """
+    verb = ENGINE_VERBS.get(name)
+    if verb:
+        return verb
+    from rootless.cli.commands import VERBS
+
+    if name not in VERBS:
+        raise unknown_verb(name)
     return VERBS[name]
 
 
-def words_before_rest(verb: Verb) -> int | None:
-    """Return how many words of `verb` flags may surround before the rest begins; None: they may stand anywhere."""
-    return len(verb.words) if verb.rest else None
+def _read(argv: Sequence[str], asked: dict[str, Any]) -> None:
+    """Add the attributes of Options that `argv` sets to `asked`."""
+    words = _assign("", split("", argv, GLOBAL_FLAGS, words_before_rest=0), asked)
+    if asked.get("help") or asked.get("version"):
+        return
+    if not words:
+        raise usage_error("", "missing command")
+    name, *arguments = words
+    if name == "help":
+        asked["help"] = True
+        if not arguments:
+            return
+        name, arguments = arguments[0], []
+    verb = verb_named(name)
+    asked["verb"] = name
+    if not asked.get("help"):
+        _read_verb(name, verb, arguments, asked)
+
+
+def _read_verb(name: str, verb: Verb, arguments: Sequence[str], asked: dict[str, Any]) -> None:
+    parts = split(
+        name,
+        arguments,
+        (*AFTER_VERB, *verb.flags),
+        words_before_rest=len(verb.words) if verb.rest else None,
+        literal=bool(verb.rest and verb.rest.kind == LITERAL),
+    )
+    words = _assign(name, parts, asked)
+    if asked.get("help"):
+        return
+    for position, word in enumerate(verb.words):
+        if position < len(words):
+            asked[word.dest] = _value(name, word, word.metavar, words[position])
+        elif not word.optional:
+            raise usage_error(name, f"{word.metavar} is missing")
+    rest = words[len(verb.words) :]
+    if verb.rest:
+        asked[verb.rest.dest] = tuple(rest)
+    elif rest:
+        raise usage_error(name, f"got unexpected extra argument{'s' * (len(rest) > 1)} ({' '.join(rest)})")
 
 
 def split(
-    arguments: Sequence[str], flags: Iterable[Flag], *, words_before_rest: int | None, in_order: bool = False
-) -> list[tuple[Flag | None, str]]:
-    """Return what `arguments` consist of, in order: ``(flag, its value)``, or ``(None, positional word)``.
+    verb: str,
+    arguments: Sequence[str],
+    flags: Iterable[Flag],
+    *,
+    words_before_rest: int | None,
+    literal: bool = False,
+) -> Iterator[tuple[Flag | None, str]]:
+    """Yield the parts of `arguments`, in order: ``(flag, its value)``, or ``(None, positional word)``.
 
-    Flags are spelled as Go's flag package has them (``-bundle X``, ``--force=true``) and as getopt has them (``-bX``,
-    ``-ar``); a declared name is tried first. A switch without a value reads as ``true``.
+    Flags are spelled as Go's flag package does (``-bundle X``, ``--force=true``) and as getopt does (``-bX``, ``-ar``);
+    a declared name is tried first. A switch without a value reads as ``true``.
 
     Args:
+        verb: the verb, for errors; empty before it.
         arguments: the command line, or the part of it after the verb.
-        flags: those that may occur, besides --help; of two with one name the later one counts.
-        words_before_rest: after so many words flags end and the rest are words too; None: flags end at ``--`` only.
-        in_order: they end there even if what follows looks like one.
+        flags: the accepted flags, besides --help; of two with one name the later one counts.
+        words_before_rest: after so many words flags end and the rest are words; None: flags end at ``--`` only.
+        literal: whether they end there even if the next argument looks like a flag.
 
     Raises:
-        FlagError: a flag is not among `flags`, or has no value.
+        RootlessError: `RL-USAGE`: a flag is not among `flags`, or has no value.
     """
     named = {name.lstrip("-"): flag for flag in (*flags, HELP) for name in flag.names}
-    parts: list[tuple[Flag | None, str]] = []
     words = 0
     position = 0
     while position < len(arguments):
@@ -91,28 +142,28 @@ def split(
         if argument == "--":
             break
         is_word = argument[:1] != "-" or argument == "-"
-        if is_word or (in_order and words == words_before_rest):
+        if is_word or (literal and words == words_before_rest):
             if words == words_before_rest:
                 position -= 1
                 break
             words += 1
-            parts.append((None, argument))
+            yield None, argument
             continue
-        for flag, value in _spelled(argument, named):
+        for flag, value in _spelled(verb, argument, named):
             if value is not None:
-                parts.append((flag, value))
-            elif flag.kind == SWITCH:
-                parts.append((flag, "true"))
+                yield flag, value
+            elif flag.kind in (SWITCH, NOT_YET):
+                yield flag, "true"
             elif position < len(arguments):
-                parts.append((flag, arguments[position]))
+                yield flag, arguments[position]
                 position += 1
             else:
-                raise FlagError(NEEDS_ARGUMENT, argument)
-    parts += [(None, argument) for argument in arguments[position:]]
-    return parts
+                raise needs_argument(verb, argument)
+    for argument in arguments[position:]:
+        yield None, argument
 
 
-def _spelled(argument: str, named: dict[str, Flag]) -> list[tuple[Flag, str | None]]:
+def _spelled(verb: str, argument: str, named: dict[str, Flag]) -> list[tuple[Flag, str | None]]:
     """Return the flags that one argument spells, each with the value that is attached to it or None."""
     name, equals, value = argument[2 if argument[1] == "-" else 1 :].partition("=")
     if name in named:
@@ -122,7 +173,7 @@ def _spelled(argument: str, named: dict[str, Flag]) -> list[tuple[Flag, str | No
     while letters:
         flag = named.get(letters[0])
         if flag is None:
-            raise FlagError(UNKNOWN_FLAG, argument)
+            raise unknown_flag(verb, argument)
         letters = letters[1:]
         if flag.kind != SWITCH:
             spelled.append((flag, letters or None))
@@ -131,19 +182,28 @@ def _spelled(argument: str, named: dict[str, Flag]) -> list[tuple[Flag, str | No
     return spelled
 
 
-def _assign(parts: Iterable[tuple[Flag | None, str]], asked: dict[str, Any]) -> list[str]:
-    """Set the flags among `parts` in `asked` and return the words."""
+def _assign(verb: str, parts: Iterable[tuple[Flag | None, str]], asked: dict[str, Any]) -> list[str]:
+    """Set the flags among `parts` in `asked` and return the words; a question for help ends it."""
     words = []
     for flag, text in parts:
         if flag is None:
             words.append(text)
-            continue
-        value = convert(flag, text)
-        if flag.later or (flag is HELP and value):
-            message = "for click to answer"
-            raise ValueError(message)
-        if flag.kind == REPEATED:
-            asked[flag.dest] = (*asked.get(flag.dest, ()), value)
-        elif not flag.ignored and flag is not HELP:
-            asked[flag.dest] = value
+        elif flag.kind == NOT_YET:
+            raise not_yet(flag.names[-1], f"call {verb} without it")
+        else:
+            value = _value(verb, flag, flag.names[-1], text)
+            if flag is HELP and value:
+                asked["help"] = True
+                break
+            if flag.kind == REPEATED:
+                asked[flag.dest] = (*asked.get(flag.dest, ()), value)
+            elif not flag.ignored and flag is not HELP:
+                asked[flag.dest] = value
     return words
+
+
+def _value(verb: str, declared: Flag | Word, name: str, text: str) -> bool | int | str:
+    try:
+        return convert(declared, text)
+    except ValueError as error:
+        raise usage_error(verb, f"{name}: {error}") from None

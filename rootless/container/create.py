@@ -9,7 +9,7 @@ from rootless import OCI_VERSION, log, signals
 from rootless.bundle.load import load
 from rootless.container.outside import Outside
 from rootless.container.prepare import prepare, write_pid_file
-from rootless.container.request import request_for
+from rootless.container.request import request_for, resolve_network
 from rootless.container.state import store
 from rootless.container.state.directory import FORMAT
 from rootless.container.state.lifecycle import CREATED, CREATING
@@ -42,8 +42,10 @@ def plan_for(options: Options) -> tuple[Request, Bundle, Plan, StateRoot]:
     Raises:
         RootlessError: the bundle is wrong, or cannot be run here.
     """
-    request, root = request_for(options)
+    request = request_for(options)
     bundle = load(request.bundle, request.config)
+    root = store.state_root(options.root)
+    resolve_network(request, root)
     return request, bundle, compile_plan(bundle, facts.read(), request), root
 
 

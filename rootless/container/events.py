@@ -7,10 +7,9 @@ import select
 import time
 
 from rootless.cgroup.stats import stats
-from rootless.container.cgroups import group_of
+from rootless.container.own_cgroup import group_of
 from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, allow, open_process, status
-from rootless.container.verbs import existing_state
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -33,7 +32,7 @@ def events(options: Options) -> Iterator[dict[str, Any]]:
     """
     interval = seconds(options.interval) if options.interval else _USUAL_INTERVAL
     with store.find(store.state_root(options.root), options.container, lock=False) as entry:
-        state = existing_state(entry)
+        state = store.existing_state(entry)
         allow("events", entry.container_id, status(entry, state))
         process = open_process(state)
         if process < 0:

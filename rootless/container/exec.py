@@ -12,7 +12,6 @@ from rootless.container.request import exec_request, preserve_descriptors
 from rootless.container.state import store
 from rootless.container.state.lifecycle import PAUSED, RUNNING, STOPPED, allow, open_process, status
 from rootless.container.terminal.console import Console
-from rootless.container.verbs import existing_state
 from rootless.errors import RootlessError
 from rootless.host import facts, running
 from rootless.launch.protocol import Launch
@@ -38,7 +37,7 @@ def execute(options: Options) -> int:
     """Run a command in a container; unless detached, wait for it and return its exit status."""
     preserved = preserve_descriptors(options.preserve_fds)
     with store.find(store.state_root(options.root), options.container, lock=False) as entry:
-        state = existing_state(entry)
+        state = store.existing_state(entry)
         now = status(entry, state)
         if now != PAUSED or not options.ignore_paused:
             allow("exec", entry.container_id, now)

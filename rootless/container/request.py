@@ -23,13 +23,13 @@ _TOKEN = 8
 """Bytes that nobody guesses."""
 
 
-def request_for(options: Options) -> tuple[Request, StateRoot]:
-    """Return what `create`, `run` and `explain` plan from, and the state directory; nothing is changed.
+def request_for(options: Options) -> Request:
+    """Return what `create`, `run` and `explain` plan from; resolve_network() completes it.
 
-    Descriptors that the caller passes on are marked first, before this process opens any.
+    It comes first: files that this process opens must not get the numbers of descriptors that the caller passes on.
 
     Raises:
-        RootlessError: a value is wrong, or names what does not exist.
+        RootlessError: a value is wrong.
     """
     request = Request(options)
     if request.verb == "run":
@@ -44,12 +44,9 @@ def request_for(options: Options) -> tuple[Request, StateRoot]:
     if paths.variable("LISTEN_FDS") or paths.variable("NOTIFY_SOCKET"):
         from_manager = adopt_systemd_env(request)
     request.preserve_fds = preserve_descriptors(from_manager + options.preserve_fds)
-    root = store.state_root(options.root)
     request.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
     request.keyring = f"_ses.{request.container}.{posix.urandom(_TOKEN).hex()}"
-    if request.network:
-        resolve_network(request, root)
-    return request, root
+    return request
 
 
 def restore_request(options: Options) -> Request:
@@ -108,11 +105,13 @@ def choose_bundle(request: Request) -> None:
 
 
 def resolve_network(request: Request, root: StateRoot) -> None:
-    """Look up what --network names, before anything is planned.
+    """Look up what --network names, if it names anything.
 
     Raises:
         RootlessError: `RL-NETWORK`: there is no such container or network, or it does not run.
     """
+    if not request.network:
+        return
     from rootless.plan.network.helpers import PASTA, SLIRP
     from rootless.plan.network.mode import CONTAINER, HOST, NONE
 

@@ -1,7 +1,10 @@
-"""What `update` is asked to change: flags, or a file of linux.resources, as limits with their places."""
+"""The verb `update`: new limits for a container, by flags or by a file of linux.resources."""
 
 from __future__ import annotations
 
+from rootless import log
+from rootless.container.own_cgroup import cgroup_for
+from rootless.container.state import store
 from rootless.errors import RootlessError
 from rootless.plan.cgroup import limits
 from rootless.plan.cgroup.manager import Unenforced
@@ -37,6 +40,85 @@ _TEXTS = {
     "cpuset_mems": ("cpu", "mems", "--cpuset-mems"),
 }
 _SIZES = "bkmgtp"
+
+
+def update(options: Options) -> None:
+    """Change limits of a container."""
+    changes = _asked(options)
+    group, state = cgroup_for(options, "update")
+    with group:
+        _complete(changes, group)
+        settings = changes.settings()
+        _check_memory(changes, group)
+        unenforced = _without_counterpart(changes)
+        try:
+            _change(group, state, settings, unenforced, required=options.require_limits)
+        except RootlessError as error:
+            raise changes.placed(error) from None
+    if changes.resources.get("devices"):
+        _keep_device_rules(options, changes.resources["devices"])
+    if unenforced:
+        text, fix = unenforced.line()
+        log.warning(text, fix=fix)
+
+
+def _keep_device_rules(options: Options, rules: list[dict[str, Any]]) -> None:
+    """Say that rules for devices stay: engines send them along with other limits; hooks may have allowed more."""
+    with store.find(store.state_root(options.root), options.container) as entry:
+        resources = (entry.read_config().get("linux") or {}).get("resources") or {}
+    if rules != resources.get("devices"):
+        log.warning("rules for devices stay as they were when the container was created", fix="create it again")
+
+
+def _change(
+    group: Group, state: dict[str, Any], settings: list[Setting], unenforced: Unenforced, *, required: bool
+) -> None:
+    """Change limits of a cgroup that is there; `unenforced` gets what is not enforced."""
+    from rootless.cgroup.make import missing_in, write
+
+    is_scope = "unit" in state
+    missing = missing_in(group, settings, ours=is_scope)
+    if missing and not is_scope:
+        missing = _enable(group, set(missing))
+    write(group, [setting for setting in settings if setting.controller in missing], missing, unenforced)
+    if unenforced and required:
+        raise unenforced.error(where="")
+    before = [(setting.file, group.read(setting.file)) for setting in settings]
+    possible = [setting for setting in settings if setting.controller not in missing]
+    try:
+        if is_scope:
+            from rootless.cgroup import systemd
+
+            # the kernel has its say first: what systemd has been asked for stays
+            write(group, possible, {}, Unenforced())
+            systemd.change_scope(state["unit"], state["userManager"], settings)
+        write(group, possible, {}, unenforced)
+    except RootlessError:
+        _restore(group, before)
+        raise
+
+
+def _restore(group: Group, before: list[tuple[str, str]]) -> None:
+    """Write back what files said before a change that went wrong half way, as far as the kernel takes it."""
+    for file, text in reversed(before):
+        for line in text.splitlines():
+            try:
+                group.write(file, line)
+            except OSError:
+                continue
+
+
+def _enable(group: Group, controllers: set[str]) -> dict[str, tuple[str, str]]:
+    """Enable controllers for a cgroup that was made without; return those that cannot be had, and why."""
+    from rootless import paths
+    from rootless.cgroup.make import enable
+    from rootless.host import delegation
+
+    there = delegation.read()
+    parent = paths.parent(group.path)
+    if there.base and f"{parent}/".startswith(f"{there.base}/"):
+        return enable(controllers, there.top, parent, there.base)
+    return enable(controllers, parent, parent, "")
 
 
 class Changes:
@@ -85,7 +167,7 @@ class Changes:
         return error
 
 
-def asked(options: Options) -> Changes:
+def _asked(options: Options) -> Changes:
     """Return what the command line asks to change.
 
     Raises:
@@ -111,7 +193,7 @@ def asked(options: Options) -> Changes:
     return Changes(resources, "", flags)
 
 
-def without_counterpart(changes: Changes) -> Unenforced:
+def _without_counterpart(changes: Changes) -> Unenforced:
     """Return what is asked for that cgroup v2 has nothing of the kind for."""
     unenforced = Unenforced()
     for name in limits.without_counterpart(changes.resources):
@@ -119,7 +201,7 @@ def without_counterpart(changes: Changes) -> Unenforced:
     return unenforced
 
 
-def complete(changes: Changes, group: Group) -> None:
+def _complete(changes: Changes, group: Group) -> None:
     """Take from the cgroup what belongs to a change and stays as it is: half of a file's line."""
     cpu = changes.resources.get("cpu") or {}
     quota, _, period = group.read("cpu.max").partition(" ")
@@ -149,7 +231,7 @@ def _weights_of_devices(group: Group) -> list[dict[str, int]]:
     return found
 
 
-def check_memory(changes: Changes, group: Group) -> None:
+def _check_memory(changes: Changes, group: Group) -> None:
     """Refuse limits that what is in use exceeds already, where memory.checkBeforeUpdate asks for that.
 
     Raises:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import posix
 
-from rootless import log
 from rootless.container.state import store
-from rootless.container.state.lifecycle import STOPPED, allow, open_process, shown, status
+from rootless.container.state.lifecycle import STOPPED, allow, open_process, status
 from rootless.container.state.teardown import abandon, destroy, end, readable
 from rootless.errors import RootlessError
 from rootless.procfs import boot_id
@@ -31,7 +30,7 @@ def start(options: Options) -> None:
     from rootless.launch.protocol import EXECUTING, complain, init_killed, read_message
 
     with store.find(store.state_root(options.root), options.container) as entry:
-        state = existing_state(entry)
+        state = store.existing_state(entry)
         _allow_start(entry, state)
         starting = _starting(state) if "hooks" in state or "listener" in state or "notify" in state else None
         read = starting.reader.read if starting and starting.reader else read_message
@@ -80,40 +79,6 @@ def _starting(state: dict[str, Any]) -> Starting:
     return Starting(state)
 
 
-def state(options: Options) -> dict[str, object]:
-    """Return the state of a container, as runtime.md has it."""
-    with store.find(store.state_root(options.root), options.container, lock=False) as entry:
-        found = existing_state(entry)
-        return shown(found, status(entry, found))
-
-
-def list_containers(options: Options) -> list[dict[str, object]]:
-    """Return the states of all containers of the root."""
-    root = store.state_root(options.root)
-    states = []
-    for container_id in store.ids(root):
-        try:
-            with store.find(root, container_id, lock=False) as entry:
-                found = entry.read()
-                if found:
-                    states.append(shown(found, status(entry, found)))
-        except RootlessError as error:
-            if error.code != "RL-NOT-FOUND":  # it did not go away between the two looks; the others are still listed
-                log.warning(f"{error.what}: {error.cause}", fix=error.fix)
-    return states
-
-
-def processes(options: Options) -> list[int]:
-    """Return the ids on the host of a container's processes; none when it has stopped."""
-    from rootless.container.state.processes import members
-
-    with store.find(store.state_root(options.root), options.container, lock=False) as entry:
-        state = existing_state(entry)
-        found = members(state)
-        # looked at last: if the first process is still there, all of this was about it
-        return [] if status(entry, state) == STOPPED else found
-
-
 def kill(options: Options) -> None:
     """Send a signal to the first process of a container, or with --all to every process of it.
 
@@ -124,7 +89,7 @@ def kill(options: Options) -> None:
     root = store.state_root(options.root)
     for container_id in _chosen(options, root):
         with store.find(root, container_id, lock=False) as entry:
-            found = existing_state(entry)
+            found = store.existing_state(entry)
             now = status(entry, found)
             process = open_process(found) if now != STOPPED else -1
             if process < 0:
@@ -151,7 +116,7 @@ def delete(options: Options) -> None:
             _delete_by_force(root, container_id)
             continue
         with store.find(root, container_id) as entry:
-            found = existing_state(entry)
+            found = store.existing_state(entry)
             allow("delete", container_id, status(entry, found))
             destroy(entry, found)
 
@@ -185,23 +150,6 @@ def _end_by_force(entry: ContainerDir) -> dict[str, Any] | None:
         return None
     if found:
         end(found)
-    return found
-
-
-def existing_state(entry: ContainerDir) -> dict[str, Any]:
-    """Return what is on disk about a container.
-
-    Raises:
-        RootlessError: `RL-NOT-FOUND`: it is being created, or its create was killed.
-    """
-    found = entry.read()
-    if found is None:
-        raise RootlessError(
-            f"container {entry.container_id}",
-            cause="container does not exist: it is being created, or its create was killed",
-            fix=f"rootless delete --force {entry.container_id}",
-            code="RL-NOT-FOUND",
-        )
     return found
 
 

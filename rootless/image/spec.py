@@ -7,6 +7,10 @@ import os
 from rootless import OCI_VERSION, jsontext
 from rootless.errors import RootlessError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.options import Options
+
 CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -73,6 +77,11 @@ def capability_sets(names: tuple[str, ...]) -> dict[str, list[str]]:
     Since runc 1.2 that is not the ambient set: without the inheritable one it gives the program nothing.
     """
     return {kind: list(names) for kind in ("bounding", "effective", "permitted")}
+
+
+def spec(options: Options) -> None:
+    """Carry out `rootless spec`."""
+    write_spec(options.bundle or ".", rootless=options.rootless_spec, file_name=options.file)
 
 
 def write_spec(directory: str, *, rootless: bool, file_name: str = "config.json") -> None:

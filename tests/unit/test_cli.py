@@ -1,7 +1,9 @@
-"""The command line: two parsers made from one declaration, what they refuse, and how the process ends."""
+"""The command line: what every spelling means, what is refused in which words, help, and how the process ends."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import re
@@ -14,8 +16,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rootless.cli import bundles, cgroups, checkpoint, click_app, explain, lifecycle, networks
-from rootless.cli.click_app import _COUNTERPARTS
+from rootless.cli import click_app, output, parser
+from rootless.cli.commands import EVERYDAY_VERBS, VERBS
 from rootless.cli.flags import (
     AFTER_VERB,
     CHOICE,
@@ -23,14 +25,15 @@ from rootless.cli.flags import (
     GLOBAL_FLAGS,
     HELP,
     INTEGER,
+    LITERAL,
+    NOT_YET,
     REPEATED,
     SIGNAL,
     SWITCH,
     VALUE,
     signal_number,
 )
-from rootless.cli.parser import parse
-from rootless.cli.verbs import LATER_VERBS, VERBS
+from rootless.cli.usage import _COUNTERPARTS, _NOT_YET
 from rootless.container.request import choose_bundle
 from rootless.errors import RootlessError
 from rootless.options import Options
@@ -39,13 +42,13 @@ from rootless.plan.request import Request
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def ask(argv):
-    return click_app.ask(argv, lambda _: None)
+def parse(argv):
+    return parser.parse(argv, lambda _: None)
 
 
 def refusal(argv):
     with pytest.raises(RootlessError) as caught:
-        ask(argv)
+        parse(argv)
     return caught.value
 
 
@@ -78,7 +81,7 @@ def declared():
 @pytest.mark.parametrize("flag", [pytest.param(flag, id=verb + flag.names[-1]) for verb, flag in declared()])
 def test_every_stored_flag_is_an_option_of_its_type(flag):
     assert flag.names[-1].startswith("--")
-    if not flag.ignored and not flag.later:
+    if not flag.ignored and flag.kind != NOT_YET:
         expected = {SWITCH: bool, INTEGER: int, REPEATED: tuple}.get(flag.kind, str)
         assert type(getattr(Options, flag.dest)) is expected
     if flag.kind == SWITCH:
@@ -99,11 +102,16 @@ def test_no_name_is_declared_twice(name):
     assert all(word.optional for word in VERBS[name].words[1:]), "an optional word comes last"
 
 
-def test_every_verb_has_a_body():
-    bodies = [*lifecycle.VERBS, *bundles.VERBS, *explain.VERBS, *checkpoint.VERBS, *cgroups.VERBS, *networks.VERBS]
-    assert sorted(bodies) == sorted(VERBS)
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_is_a_function(name):
+    module, _, function = VERBS[name].run.partition(":")
+    assert callable(getattr(importlib.import_module(f"rootless.{module}"), function))
+
+
+def test_every_verb_is_listed_once():
     assert ENGINE_VERBS.items() <= VERBS.items()
-    assert not set(LATER_VERBS) & set(VERBS)
+    assert EVERYDAY_VERBS.items() <= VERBS.items()
+    assert not set(_NOT_YET) & set(VERBS)
 
 
 # What the callers of runc and crun send (as seen with a wrapper in between)
@@ -185,11 +193,9 @@ FROM_CALLERS = [
 
 
 @pytest.mark.parametrize("line", FROM_CALLERS)
-def test_what_callers_send_is_parsed_quickly_and_alike(line):
+def test_command_lines_of_callers_are_parsed(line):
     argv = line.split()
     options = parse(argv)
-    assert options is not None
-    assert vars(options) == vars(ask(argv))
     words = [word for word in argv if word.startswith(("c1", "n1.", "web"))]
     assert [options.container] == words or not words
 
@@ -211,10 +217,7 @@ def test_what_callers_send_is_parsed_quickly_and_alike(line):
     ],
 )
 def test_flags_of_networks(line, asked):
-    argv = line.split()
-    options = parse(argv)
-    assert options is not None
-    assert vars(options) == vars(ask(argv))
+    options = parse(line.split())
     assert {name: getattr(options, name) for name in asked} == asked
 
 
@@ -276,16 +279,14 @@ def test_every_flag_of_runc_and_crun_does_something_or_is_ignored_or_refused_in_
         if flag.kind == SWITCH:
             own = own[:1]  # noqa: PLW2901 - its value is never a word of its own
         argv, without = ([verb, *own, *words], [verb, *words]) if verb else ([*own, "list"], ["list"])
-        if flag.later:
-            assert parse(argv) is None
+        if flag.kind == NOT_YET:
             error = refusal(argv)
             assert (error.code, flag.names[-1] in error.what) == ("RL-NOT-YET", True)
         elif flag is HELP:
-            assert ask(argv) is None
+            assert parse(argv).help
         else:
             options = parse(argv)
             assert vars(options).keys() - vars(parse(without)).keys() == (set() if flag.ignored else {flag.dest})
-            assert everything(ask(argv)) == everything(options)
 
 
 def test_no_verb_of_runc_and_crun_is_missing():
@@ -334,7 +335,7 @@ def spelled_flag(draw, flag, known):
 def spelled_flags(draw, flags):
     """A list of ``(arguments, dest or None, value)``."""
     known = {name.lstrip("-") for flag in (*flags, HELP) for name in flag.names}
-    usable = [flag for flag in flags if not flag.later and flag.dest != "version"]
+    usable = [flag for flag in flags if flag.kind != NOT_YET and flag.dest != "version"]
     if not usable:
         return []
     chosen = draw(st.lists(st.sampled_from(usable), max_size=5))
@@ -381,7 +382,7 @@ def arranged(draw, verb, groups, words, rest):
     """A list of the groups of arguments that spell flags, the words and the rest, in any order that means the same."""
     if any(is_like_a_flag(word) for word in words) or draw(st.booleans()):
         return [*groups, ["--", *words, *rest]]
-    if verb.in_order:
+    if verb.rest and verb.rest.kind == LITERAL:
         return [*groups, words, ["--", *rest] if rest[:1] == ["--"] or draw(st.booleans()) else rest]
     order = draw(st.permutations([True] * len(groups) + [False] * len(words)))
     of_flags, of_words = iter(groups), iter(words)
@@ -406,12 +407,9 @@ def is_like_a_flag(text=""):
 )
 @example((["new", "d", "--from", "x", "--", "-l"], dict(verb="new", directory="d", from_file="x", args=("-l",))))
 @example((["delete", "--force", "--force=false", "x"], {"verb": "delete", "force": False, "container": "x"}))
-def test_both_parsers_read_what_is_meant(line):
+def test_every_spelling_has_its_meaning(line):
     argv, meant = line
-    quick = parse(argv)
-    assert quick is not None
-    assert vars(quick) == meant
-    assert everything(ask(argv)) == everything(quick)
+    assert vars(parse(argv)) == meant
 
 
 ODD = """-- - x = --bundle=x -bx -fq -qf json 9 TERM -9 --force=perhaps -no-pivot --nonsense -Z ---x --=x -=
@@ -423,29 +421,20 @@ SNIPPETS = st.sampled_from([*VERBS, *(name for _, flag in declared() for name in
 @example(["--version", "nonsense"])
 @example(["--debug=false"])
 @example(["restore", "--lazy-pages", "x"])
-def test_what_one_parser_refuses_the_other_refuses_with_a_message(argv):
-    quick = parse(argv)
-    asked = outcome(argv)
-    if isinstance(asked, RootlessError):
-        assert quick is None
-        assert asked.what
-        assert asked.status in (1, 3)
-    elif asked is None:
-        assert quick is None, "help is for click"
-    else:
-        assert quick is not None
-        assert everything(quick) == everything(asked)
-
-
-def outcome(argv):
+def test_any_command_line_is_understood_or_refused_in_words(argv):
+    configured = []
     try:
-        return ask(argv)
+        found = parser.parse(argv, configured.append)
     except RootlessError as error:
-        return error
-
-
-def everything(options):
-    return {name: getattr(options, name) for name in Options.__annotations__}
+        found = error
+    assert len(configured) == 1, "the log is configured once"
+    if isinstance(found, RootlessError):
+        assert found.what
+        assert found.fix or found.code == "RL-NOT-YET"
+        assert found.status in (1, 3)
+    else:
+        assert configured == [found]
+        assert found.help or found.version or found.verb in VERBS
 
 
 @given(TEXT)
@@ -591,23 +580,23 @@ GLOBAL_FLAGS_IN_ORDER = [
 
 @pytest.mark.parametrize(("line", "expected"), GLOBAL_FLAGS_IN_ORDER, ids=[line for line, _ in GLOBAL_FLAGS_IN_ORDER])
 def test_global_flags_may_follow_the_verb(line, expected):
-    for found in (parse(line.split()), click_app.ask(line.split(), lambda _: None)):
-        assert found
-        assert {name: getattr(found, name) for name in expected} == expected
+    found = parse(line.split())
+    assert {name: getattr(found, name) for name in expected} == expected
 
 
 def test_a_flag_of_the_verbs_own_wins():
     own = [(name, each) for name, verb in VERBS.items() for flag in verb.flags for each in flag.names]
     common = {each for flag in AFTER_VERB for each in flag.names}
     assert [(name, each) for name, each in own if each in common] == [("spec", "--rootless")]
-    for found in (parse(["spec", "--rootless"]), ask(["spec", "--rootless"])):
-        assert found.rootless_spec is True
+    assert parse(["spec", "--rootless"]).rootless_spec is True
 
 
-def test_the_log_gets_an_error_though_its_flag_follows_the_verb(tmp_path):
+@pytest.mark.parametrize("line", ["list --log l", "list --log l --nope", "--log l nope", "--log l", "state --log l"])
+def test_the_log_gets_an_error_though_its_flag_follows_the_verb(line):
     configured = []
-    click_app.ask(["list", "--log", str(tmp_path / "log")], lambda options: configured.append(options.log))
-    assert configured[-1] == str(tmp_path / "log")
+    with contextlib.suppress(RootlessError):
+        parser.parse(line.split(), lambda options: configured.append(options.log))
+    assert configured == ["l"]
 
 
 def test_a_bundle_in_the_place_of_a_verb(tmp_path, monkeypatch):
@@ -667,8 +656,8 @@ def test_neither_bundle_nor_id():
 
 def test_the_table_is_laid_out_as_runc_does():
     state = {"id": "a", "pid": 7, "status": "running", "bundle": "/very/long/bundle", "created": "now", "owner": "root"}
-    assert lifecycle.table([]) == "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
-    assert lifecycle.table([state]).splitlines() == [
+    assert output.table([]) == "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
+    assert output.table([state]).splitlines() == [
         "ID          PID         STATUS      BUNDLE              CREATED     OWNER",
         "a           7           running     /very/long/bundle   now         root",
     ]
@@ -697,10 +686,12 @@ def test_help_names_every_verb_and_flag(argv):
 @pytest.mark.parametrize("name", VERBS)
 @pytest.mark.parametrize("asked", ["{} --help", "help {}", "{} -h"])
 def test_help_of_a_verb(name, asked, capsys):
-    assert ask(asked.format(name).split()) is None
+    options = parse(asked.format(name).split())
+    assert options.help
+    click_app.show_help(options.verb)
     shown = capsys.readouterr().out
     for flag in VERBS[name].flags:
-        assert (flag.names[-1] in shown) is not flag.later
+        assert (flag.names[-1] in shown) is (flag.kind != NOT_YET)
     for sample in VERBS[name].examples:
         assert sample in shown
 
@@ -734,7 +725,7 @@ def test_examples_in_help_parse(line):
     commands = [shlex.split(command) for part in line.split("&&") for command in re.split("[;|]", part)]
     ours = [command[1:] for command in commands if command[0] == "rootless"]
     assert ours
-    assert all(parse(argv) for argv in ours)
+    assert all(parse(argv).verb == next(word for word in argv if word in VERBS) for argv in ours)
 
 
 def test_an_error_is_one_line_and_the_log_has_it(tmp_path):
@@ -771,8 +762,8 @@ def test_a_closed_standard_error_does_not_become_the_log(tmp_path):
 @pytest.mark.parametrize("line", ["list", "--debug list"])
 def test_an_internal_error_is_one_line_unless_debugging(line):
     script = (
-        "import sys; from rootless import __main__ as program; from rootless.cli import lifecycle;"
-        "lifecycle.VERBS['list'] = lambda options: 1 // 0; sys.exit(program.main())"
+        "import sys; from rootless import __main__ as program; from rootless.cli import output;"
+        "output.list_containers = lambda options: 1 // 0; sys.exit(program.main())"
     )
     done = rootless(*line.split(), program=[sys.executable, "-c", script])
     assert done.returncode == 1

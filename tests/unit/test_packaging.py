@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from rootless.cli.commands import VERBS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE = CHECKOUT / "rootless"
@@ -149,6 +152,16 @@ def test_options_are_made_by_the_command_line_only():
 def test_every_room_of_the_plan_of_the_house_is_a_package():
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert all((PACKAGE / name / "__init__.py").exists() for name in rooms)
+
+
+def test_modules_that_an_installed_verb_loads_at_once_exist():
+    specification = importlib.util.spec_from_file_location("module_archive", CHECKOUT / "helpers/module_archive.py")
+    helper = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(helper)
+    known = {module for module, _ in modules()}
+    for verb, names in helper.IMPORTED.items():
+        assert {f"rootless.{name}" for name in names.split()} <= known
+        assert names.split()[0] == VERBS[verb].run.partition(":")[0]
 
 
 def test_the_top_level_of_the_checkout_holds_nothing_else():

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from rootless import jsontext
-from rootless.cli import lifecycle
+from rootless.cli import output
 from rootless.container.state import store
 from rootless.container.state.directory import ContainerDir
 from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPPED, open_process, shown, status
@@ -315,7 +315,7 @@ def test_a_state_of_any_shape_is_used_or_refused(root):
                 for now in (status(entry, found), RUNNING):
                     told = shown(found, now)
                     assert jsontext.render(told).encode()
-                    assert lifecycle.table([told]).encode("utf-8", "surrogateescape")
+                    assert output.table([told]).encode("utf-8", "surrogateescape")
         entry.remove()
     assert refused > 500
 

@@ -20,7 +20,7 @@ FEW = 4
 """Files: the command (twice), the image of its modules; one more for a Python that has built-in modules in files."""
 LOOKS = 8
 """Paths that are looked at, those files among them: the command is looked for, and the bundle's directory."""
-MODULES = "rootless/__pycache__/modules.image"
+MODULES = "rootless/__pycache__/modules.archive"
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def installed(user, rootless_command):
     """A copy of the command whose image of modules the test may change: (command, image)."""
     script = Path(rootless_command).read_text()
     image = next(word for word in script.split("'") if word.endswith(MODULES))
-    own_image = user.tmp / "modules.image"
+    own_image = user.tmp / "modules.archive"
     shutil.copy(image, own_image)
     command = user.tmp / "rootless"
     command.write_text(script.replace(image, str(own_image)))
@@ -120,7 +120,7 @@ def test_what_is_imported_comes_from_the_image(user, installed, words):
         "print({type(sys.modules[name].__loader__).__name__ for name in sys.modules if name.startswith('rootless')})\n"
     )
     command.write_text(script.partition("from rootless.__main__")[0] + report)
-    assert user.run([command, *words], check=True).stdout == ("{'NoneType'}\n" if words else "{'Image'}\n")
+    assert user.run([command, *words], check=True).stdout == ("{'NoneType'}\n" if words else "{'ModuleArchive'}\n")
 
 
 def test_a_result_that_nobody_can_take_is_no_traceback(user, rootless_command):

@@ -101,10 +101,9 @@ def obstacle(program: str) -> RootlessError | None:
 def checkpoint(options: Options) -> None:
     """Write the state of a container's processes to disk; unless they are to run on, the container goes."""
     from rootless.container.state.teardown import destroy
-    from rootless.container.verbs import existing_state
 
     with store.find(store.state_root(options.root), options.container) as entry:
-        state = existing_state(entry)
+        state = store.existing_state(entry)
         now = status(entry, state)
         allow("checkpoint", entry.container_id, CREATED if now == PAUSED and entry.has_socket() else now)
         config = entry.read_config()

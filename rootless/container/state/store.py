@@ -16,6 +16,10 @@ from rootless import files, paths
 from rootless.container.state.directory import ContainerDir, unusable
 from rootless.errors import RootlessError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 LONGEST_ID = 255
 """A file name has no more bytes."""
@@ -281,3 +285,20 @@ def _taken(container_id: str) -> RootlessError:
         fix=f"choose another id, or remove it: rootless delete --force {container_id}",
         code="RL-EXISTS",
     )
+
+
+def existing_state(entry: ContainerDir) -> dict[str, Any]:
+    """Return what is on disk about a container.
+
+    Raises:
+        RootlessError: `RL-NOT-FOUND`: it is being created, or its create was killed.
+    """
+    found = entry.read()
+    if found is None:
+        raise RootlessError(
+            f"container {entry.container_id}",
+            cause="container does not exist: it is being created, or its create was killed",
+            fix=f"rootless delete --force {entry.container_id}",
+            code="RL-NOT-FOUND",
+        )
+    return found

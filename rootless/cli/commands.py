@@ -1,0 +1,214 @@
+"""All verbs: those that people call and those that engines rarely call are declared here, the rest in flags.py."""
+
+from __future__ import annotations
+
+from rootless.cli.flags import (
+    BUNDLE,
+    CHOICE,
+    CONFIG,
+    CONSOLE_SOCKET,
+    CONTAINER,
+    DETACH,
+    ENGINE_VERBS,
+    NETWORK_FLAGS,
+    NO_SUBREAPER,
+    NOT_YET,
+    PID_FILE,
+    REQUIRE_LIMITS,
+    SWITCH,
+    USERNS,
+    VALUE,
+    Flag,
+    Verb,
+    Word,
+)
+
+_CHECKPOINT_FLAGS = (
+    Flag("--image-path", VALUE, "DIR", "directory of the checkpoint (default: checkpoint)"),
+    Flag("--work-path", VALUE, "DIR", "directory for criu's log files (default: that of the checkpoint)"),
+    Flag("--tcp-established", SWITCH, "", "keep open TCP connections"),
+    Flag("--ext-unix-sk", SWITCH, "", "allow Unix sockets that are connected to processes outside the container"),
+    Flag("--shell-job", SWITCH, "", "allow a terminal from outside the container"),
+    Flag("--file-locks", SWITCH, "", "keep file locks"),
+    Flag("--manage-cgroups-mode", CHOICE, "soft|full|strict|ignore", "criu's cgroup mode (default: ignore)"),
+    Flag("--network-lock", CHOICE, "iptables|nftables|skip", "how criu blocks network traffic during the checkpoint"),
+    Flag("--empty-ns", CHOICE, "network", "leave out the contents of this namespace"),
+    Flag("--auto-dedup", SWITCH, "", "deduplicate memory images"),
+    Flag("--lazy-pages", NOT_YET),
+)
+
+_CRIU = "This verb uses criu (https://criu.org), which needs root."
+
+EVERYDAY_VERBS = {
+    "run": ENGINE_VERBS["run"],
+    "new": Verb(
+        "cli.output:new",
+        "create a bundle from this host's programs or from an image archive",
+        (
+            Flag(
+                "--from",
+                VALUE,
+                "FILE",
+                "root filesystem archive (.tar, .tar.gz, .tar.zst); - reads standard input",
+                dest="from_file",
+            ),
+        ),
+        (Word("DIR", "directory"),),
+        rest=Word("COMMAND", "args", optional=True),
+        about="The bundle runs COMMAND with its arguments (default: a shell).",
+        examples=(
+            "rootless new mybundle",
+            "rootless new mybundle -- ls -l /",
+            "docker export $(docker create debian) | rootless new mybundle --from -",
+        ),
+    ),
+    "explain": Verb(
+        "cli.output:explain",
+        "show what run would do with a bundle, and why",
+        (BUNDLE, CONFIG, USERNS, *NETWORK_FLAGS, Flag("--json", SWITCH, "", "print the plan as JSON")),
+        (Word("BUNDLE", "bundle", optional=True),),
+        about="Nothing is changed.",
+        examples=("rootless explain mybundle", "rootless explain --json mybundle | jq ."),
+    ),
+    "top": Verb(
+        "cli.live_top:top",
+        "watch the resource usage of your containers",
+        (
+            Flag("--once", SWITCH, "", "print the table once (default if standard output is not a terminal)"),
+            Flag("--json", SWITCH, "", "print the usage once, as JSON"),
+            Flag("--interval", VALUE, "TIME", "refresh interval, such as 500ms or 5s (default: 2s)"),
+        ),
+        rest=Word("CONTAINER", "args", optional=True),
+        about="Memory is the usage of the container's cgroup, caches included. For a container without a cgroup, it is "
+        "the memory of its processes.",
+        examples=("rootless top", "rootless top --json web1 | jq '.[].cpuPercent'"),
+    ),
+    "list": ENGINE_VERBS["list"],
+    "network": Verb(
+        "cli.output:network",
+        "manage networks that several containers share",
+        (
+            Flag("--subnet", VALUE, "CIDR", "create: subnet of the network (default: a free /24 of 10.89.0.0/16)"),
+            Flag("-f --format", CHOICE, "table|json", "ls: output format (default: table)"),
+            Flag("-q --quiet", SWITCH, "", "ls: print only names"),
+        ),
+        (
+            Word("create|ls|inspect|rm", "action", kind=CHOICE),
+            Word("NETWORK", "container", optional=True),
+        ),
+        about="create creates a network, ls lists networks, inspect prints one network and its containers as JSON, rm "
+        "removes an unused network.\n\nContainers started with --network NETWORK reach each other by container id and "
+        "host name, and they reach the internet. From outside, only published ports are reachable. A network needs no "
+        "process while no container uses it.",
+        examples=(
+            "rootless network create backend",
+            "rootless run -d --network backend db && rootless run --network backend -p 8080:80 web",
+        ),
+    ),
+    "port": Verb("cli.output:port", "list the published ports of a container", (), (CONTAINER,)),
+    "exec": ENGINE_VERBS["exec"],
+    "ps": ENGINE_VERBS["ps"],
+    "doctor": Verb(
+        "cli.output:doctor",
+        "check this host, and print how an administrator can fix what is missing",
+        about="The checks try things out where they can. The exit status is 1 if no container can run here.",
+    ),
+}
+"""The verbs that help lists first, in that order."""
+
+VERBS = {
+    **EVERYDAY_VERBS,
+    **ENGINE_VERBS,
+    "update": Verb(
+        "container.update:update",
+        "change the resource limits of a container",
+        (
+            REQUIRE_LIMITS,
+            Flag("-r --resources", VALUE, "FILE", "read all limits from FILE, as JSON; - reads standard input"),
+            Flag("--blkio-weight", VALUE, "WEIGHT", "block I/O weight"),
+            Flag("--cpu-period", VALUE, "MICROSECONDS", "period of the CPU quota"),
+            Flag("--cpu-quota", VALUE, "MICROSECONDS", "CPU time per period"),
+            Flag("--cpu-burst", VALUE, "MICROSECONDS", "unused CPU time that may be accumulated"),
+            Flag("--cpu-share", VALUE, "SHARES", "CPU weight"),
+            Flag("--cpu-rt-period", VALUE, "MICROSECONDS", "period of the realtime quota (cgroup v1)"),
+            Flag("--cpu-rt-runtime", VALUE, "MICROSECONDS", "realtime quota (cgroup v1)"),
+            Flag("--cpu-idle", VALUE, "0|1", "run only while the CPU is idle"),
+            Flag("--cpuset-cpus", VALUE, "LIST", "allowed CPUs, such as 0-3,7"),
+            Flag("--cpuset-mems", VALUE, "LIST", "allowed memory nodes"),
+            Flag("--memory", VALUE, "BYTES", "memory limit"),
+            Flag("--memory-reservation", VALUE, "BYTES", "memory that is protected from reclaim"),
+            Flag("--memory-swap", VALUE, "BYTES", "limit of memory and swap together; -1 for no limit"),
+            Flag("--kernel-memory", VALUE, "BYTES", "deprecated; prints a warning, Linux no longer has this limit"),
+            Flag("--kernel-memory-tcp", VALUE, "BYTES", "deprecated; prints a warning, cgroup v2 has no such limit"),
+            Flag("--pids-limit", VALUE, "COUNT", "limit of processes and threads"),
+            Flag("--l3-cache-schema", VALUE, "SCHEMA", "share of the L3 cache (Intel RDT)"),
+            Flag("--mem-bw-schema", VALUE, "SCHEMA", "share of the memory bandwidth (Intel RDT)"),
+        ),
+        (CONTAINER,),
+    ),
+    "events": Verb(
+        "cli.output:events",
+        "print resource usage and out-of-memory events of a container",
+        (
+            Flag("--interval", VALUE, "TIME", "interval, such as 500ms or 5s (default: 5s)"),
+            Flag("--stats", SWITCH, "", "print the usage once"),
+        ),
+        (CONTAINER,),
+    ),
+    "checkpoint": Verb(
+        "container.checkpoint.verbs:checkpoint",
+        "save the processes of a container to disk, and stop it",
+        (
+            *_CHECKPOINT_FLAGS,
+            Flag("--parent-path", VALUE, "DIR", "directory of an earlier --pre-dump, relative to --image-path"),
+            Flag("--leave-running", SWITCH, "", "keep the container running"),
+            Flag("--pre-dump", SWITCH, "", "save only the memory, and keep the container running"),
+            Flag("--tcp-skip-in-flight", SWITCH, "", "leave out TCP connections that are not yet established"),
+            Flag("--link-remap", SWITCH, "", "allow open files that have been removed"),
+            Flag("--status-fd", NOT_YET),
+            Flag("--page-server", VALUE, "ADDRESS:PORT", "send the memory to criu's page server at this address"),
+        ),
+        (CONTAINER,),
+        about=_CRIU,
+        examples=("rootless checkpoint --image-path saved web1",),
+    ),
+    "restore": Verb(
+        "container.checkpoint.verbs:restore",
+        "create a container from a checkpoint",
+        (
+            BUNDLE,
+            *_CHECKPOINT_FLAGS,
+            PID_FILE,
+            CONSOLE_SOCKET,
+            DETACH,
+            Flag("--tcp-close", SWITCH, "", "restore TCP connections in closed state"),
+            Flag("--lsm-profile", VALUE, "TYPE:NAME", "use another security profile for the processes"),
+            Flag("--lsm-mount-context", VALUE, "CONTEXT", "use another SELinux context for the mounts"),
+            Flag("--no-pivot", SWITCH, "", "change the root without pivot_root", ignored="criu changes the root"),
+            Flag("--no-new-keyring", SWITCH, "", "keep the caller's session keyring", ignored="criu creates none"),
+            NO_SUBREAPER,
+        ),
+        (CONTAINER,),
+        about=_CRIU,
+        examples=("rootless restore --detach --bundle mybundle --image-path saved web1",),
+    ),
+    "features": Verb(
+        "cli.output:features",
+        "print the features of this runtime as JSON",
+        about="features.md of the OCI runtime specification defines the format.",
+        examples=("rootless features | jq .mountOptions",),
+    ),
+    "spec": Verb(
+        "image.spec:spec",
+        "write an example config.json",
+        (
+            Flag("-b --bundle", VALUE, "DIR", "directory of the file (default: the current directory)"),
+            Flag("--rootless", SWITCH, "", "include your own uid and gid mappings", dest="rootless_spec"),
+            Flag("-f --file", VALUE, "NAME", "name of the file (default: config.json)"),
+        ),
+        about="The file expects the root filesystem of the bundle in the directory rootfs. `rootless new` creates a "
+        "complete bundle.",
+        examples=("rootless spec --bundle mybundle",),
+    ),
+}
+"""Every verb, in the order of the help."""

@@ -1,0 +1,46 @@
+"""What containers there are: the verbs `state`, `list` and `ps`."""
+
+from __future__ import annotations
+
+from rootless import log
+from rootless.container.state import store
+from rootless.container.state.lifecycle import STOPPED, shown, status
+from rootless.errors import RootlessError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.options import Options
+
+
+def state(options: Options) -> dict[str, object]:
+    """Return the state of a container, as runtime.md has it."""
+    with store.find(store.state_root(options.root), options.container, lock=False) as entry:
+        found = store.existing_state(entry)
+        return shown(found, status(entry, found))
+
+
+def list_containers(options: Options) -> list[dict[str, object]]:
+    """Return the states of all containers of the root."""
+    root = store.state_root(options.root)
+    states = []
+    for container_id in store.ids(root):
+        try:
+            with store.find(root, container_id, lock=False) as entry:
+                found = entry.read()
+                if found:
+                    states.append(shown(found, status(entry, found)))
+        except RootlessError as error:
+            if error.code != "RL-NOT-FOUND":  # it did not go away between the two looks; the others are still listed
+                log.warning(f"{error.what}: {error.cause}", fix=error.fix)
+    return states
+
+
+def processes(options: Options) -> list[int]:
+    """Return the ids on the host of a container's processes; none when it has stopped."""
+    from rootless.container.state.processes import members
+
+    with store.find(store.state_root(options.root), options.container, lock=False) as entry:
+        state = store.existing_state(entry)
+        found = members(state)
+        # looked at last: if the first process is still there, all of this was about it
+        return [] if status(entry, state) == STOPPED else found

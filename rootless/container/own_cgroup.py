@@ -1,0 +1,56 @@
+"""The cgroup that a container has of its own, for the verbs that work through it."""
+
+from __future__ import annotations
+
+from rootless.cgroup.group import Group
+from rootless.container.state import store
+from rootless.container.state.lifecycle import CREATED, RUNNING, allow, status
+from rootless.errors import RootlessError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.options import Options
+
+
+def cgroup_for(options: Options, verb: str) -> tuple[Group, dict[str, Any]]:
+    """Return the cgroup of a container that `verb` may meet in its state, and that state.
+
+    Raises:
+        RootlessError: `RL-STATUS`: not now; `RL-CGROUP`: it has no cgroup of its own.
+    """
+    with store.find(store.state_root(options.root), options.container) as entry:
+        state = store.existing_state(entry)
+        now = status(entry, state)
+        if now in (CREATED, RUNNING) and "cgroup" not in state:
+            group_of(state, f"{verb} container {entry.container_id}")  # says why there is none
+        allow(verb, entry.container_id, now)
+        return group_of(state, f"{verb} container {entry.container_id}"), state
+
+
+def group_of(state: dict[str, Any], what: str) -> Group:
+    """Return the cgroup of a container; `what` is to be done begins the sentence about there being none.
+
+    Raises:
+        RootlessError: `RL-CGROUP`: it has none of its own.
+    """
+    if "cgroup" not in state:
+        from rootless.host import delegation
+
+        there = delegation.read()
+        raise RootlessError(
+            what,
+            cause="it has no cgroup of its own" + ("" if there.base else f": {there.obstacle}"),
+            fix=there.fix or "create it again where a cgroup is delegated to you",
+            code="RL-CGROUP",
+        )
+    try:
+        return Group(state["cgroup"])
+    except OSError as error:
+        raise RootlessError(
+            what,
+            cause=f"its cgroup {state['cgroup']}: {(error.strerror or '').lower()}",
+            fix="look whether /sys/fs/cgroup shows the same here as where it was created",
+            code="RL-CGROUP",
+        ) from None
