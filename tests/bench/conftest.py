@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
-from pathlib import Path
 
 import pytest
 
-ROUNDS = int(os.environ.get("ROOTLESS_BENCH_ROUNDS", "7"))
-MEASURE = Path(__file__).with_name("measure.py")
+from tests.lib.figures import MEASURE, ROUNDS
 
 
 @pytest.fixture

@@ -8,14 +8,11 @@ import subprocess
 
 import pytest
 
-from tests.bench.conftest import ROUNDS
-from tests.engines.engines import IMAGE, make_image, opened_podman
-from tests.user.bundles import base_config, make_bundle, write_config
-from tests.user.containers import PATIENCE, Reader
-from tests.user.fixtures import net_user, netbox
-from tests.user.netbox import ECHO, OUTSIDE, make_net_bundle
-
-__all__ = ["net_user", "netbox"]
+from tests.lib.bundles import base_config, make_bundle, write_config
+from tests.lib.containers import PATIENCE, Reader
+from tests.lib.engines import IMAGE, make_image, opened_podman
+from tests.lib.figures import ROUNDS
+from tests.lib.netbox import ECHO, OUTSIDE, make_net_bundle
 
 ASK = ("sh", "-c", f"echo hello | nc {OUTSIDE} {ECHO}")
 SECONDS = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engines.engines import IMAGE, make_image, opened_podman
+from tests.lib.engines import IMAGE, make_image, opened_podman
 
 
 @pytest.fixture

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.conftest import ROUNDS
-from tests.conftest import CHECKOUT
-from tests.figures import PEERS
-from tests.user.boxes import config_with_maps, own_mappings
-from tests.user.bundles import make_bundle, own
-from tests.user.cgroup2 import View, cgroup2
-from tests.user.containers import Reader, resident
-from tests.user.tracing import looked_at, opened
+from tests.lib.accounts import CHECKOUT
+from tests.lib.boxes import config_with_maps, own_mappings
+from tests.lib.bundles import make_bundle, own
+from tests.lib.cgroup2 import View, cgroup2
+from tests.lib.containers import Reader, resident
+from tests.lib.figures import PEERS, ROUNDS
+from tests.lib.tracing import looked_at, opened
 
 __all__ = ["cgroup2"]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RUN, User
-from tests.engines.enclosure import Enclosure, stop
-from tests.engines.engines import HELPERS
-from tests.user.containers import PATIENCE, until
+from tests.lib.accounts import RUN, User
+from tests.lib.containers import PATIENCE, until
+from tests.lib.enclosure import Enclosure, stop
+from tests.lib.engines import HELPERS
 
 NODES = {"n1": 6818, "n2": 6819}
 """Their ports."""

@@ -7,9 +7,9 @@ import subprocess
 import pytest
 
 from tests.cluster.slurm import Submitter
-from tests.conftest import CHECKOUT
-from tests.user.bundles import base_config, make_bundle
-from tests.user.containers import Reader, until
+from tests.lib.accounts import CHECKOUT
+from tests.lib.bundles import base_config, make_bundle
+from tests.lib.containers import Reader, until
 
 LOOP = "while :; do sleep 0.1; done"
 

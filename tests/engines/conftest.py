@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROVIDED, RUN
-from tests.engines.enclosure import Enclosed, Enclosure, stop
-from tests.engines.engines import HELPERS, Engine, Recorder, make_image, opened_podman
-from tests.user.bundles import own
-from tests.user.containers import until
+from tests.lib.accounts import PROVIDED, RUN
+from tests.lib.bundles import own
+from tests.lib.containers import until
+from tests.lib.enclosure import Enclosed, Enclosure, stop
+from tests.lib.engines import HELPERS, Engine, Recorder, make_image, opened_podman
 
 
 @pytest.fixture(scope="session")

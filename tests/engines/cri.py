@@ -16,7 +16,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import grpc
 
-from tests.engines.engines import FOREVER, HELPERS, IMAGE
+from tests.lib.engines import FOREVER, HELPERS, IMAGE
 
 SOURCES = Path("/usr/share/gocode/src")
 DEFINITIONS = ("k8s.io/cri-api/pkg/apis/runtime/v1/api.proto", "github.com/gogo/protobuf/gogoproto/gogo.proto")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from tests.engines.engines import HELPERS
+from tests.lib.engines import HELPERS
 
 
 def test_containerd_knows_the_runtime(tmp_path, need):

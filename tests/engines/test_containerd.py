@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from tests.engines.engines import FOREVER, IMAGE
-from tests.user.containers import until
+from tests.lib.containers import until
+from tests.lib.engines import FOREVER, IMAGE
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import contextlib
 
 import pytest
 
-from tests.user.bundles import own
-from tests.user.containers import until
+from tests.lib.bundles import own
+from tests.lib.containers import until
 
 FIRST, COUNT = 10000, 5000
 """The ids of containerd's that a pod with `hostUsers: false` has."""

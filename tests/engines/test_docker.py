@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from tests.engines.engines import FOREVER, IMAGE
-from tests.user.containers import until
-from tests.user.test_terminal import Typewriter
+from tests.lib.containers import until
+from tests.lib.engines import FOREVER, IMAGE
+from tests.verbs.test_terminal import Typewriter
 
 DOCKER_RUN = ["run", "--rm", "--pull=never", "--network=none"]
 RUN = [*DOCKER_RUN, "--runtime=rootless"]

@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from tests.engines.engines import IMAGE
-from tests.user.containers import await_end, until
-from tests.user.test_terminal import Typewriter
+from tests.lib.containers import await_end, until
+from tests.lib.engines import IMAGE
+from tests.verbs.test_terminal import Typewriter
 
 
 def test_run(podman):

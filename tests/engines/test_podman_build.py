@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engines.engines import IMAGE
-from tests.user.bundles import own
-from tests.user.containers import until
+from tests.lib.bundles import own
+from tests.lib.containers import until
+from tests.lib.engines import IMAGE
 
 CONTAINERFILE = f"""
 FROM {IMAGE}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.engines.engines import IMAGE
-from tests.user.containers import until
+from tests.lib.containers import until
+from tests.lib.engines import IMAGE
 
 
 def test_pause_and_unpause(podman_in_own_cgroup):

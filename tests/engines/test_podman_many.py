@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.engines.engines import IMAGE
-from tests.user.containers import executors, until
+from tests.lib.containers import executors, until
+from tests.lib.engines import IMAGE
 
 MANY = 100
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engines.engines import IMAGE
-from tests.user.bundles import own
+from tests.lib.bundles import own
+from tests.lib.engines import IMAGE
 
 LOOK = "cat /proc/self/uid_map /proc/self/gid_map; id; stat -c '%u %g %a' /etc/hosts /etc/hostname; cat /etc/hostname"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engines.engines import IMAGE
 from tests.engines.test_docker import OPEN
-from tests.user.containers import until
+from tests.lib.containers import until
+from tests.lib.engines import IMAGE
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import tarfile
 
 import pytest
 
-from tests.user.bundles import base_config, own
+from tests.lib.bundles import base_config, own
 
 MB = 1 << 20
 MOST = 150

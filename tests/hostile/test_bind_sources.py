@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from tests.user.boxes import add_mount, make_volume, own_mappings, set_namespaces
-from tests.user.bundles import base_config, own
+from tests.lib.boxes import add_mount, make_volume, own_mappings, set_namespaces
+from tests.lib.bundles import base_config, own
 
 
 @pytest.fixture

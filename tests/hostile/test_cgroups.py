@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from tests.user.boxes import add_mount, set_namespaces
-from tests.user.bundles import base_config, make_bundle
-from tests.user.cgroup2 import InView, cgroup2
-from tests.user.containers import until
+from tests.lib.boxes import add_mount, set_namespaces
+from tests.lib.bundles import base_config, make_bundle
+from tests.lib.cgroup2 import InView, cgroup2
+from tests.lib.containers import until
 
 __all__ = ["cgroup2"]  # the fixture
 

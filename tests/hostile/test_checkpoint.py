@@ -9,9 +9,9 @@ import shutil
 
 import pytest
 
-from tests.user.boxes import make_volume
-from tests.user.bundles import write_config
-from tests.user.checkpoints import (
+from tests.lib.boxes import make_volume
+from tests.lib.bundles import write_config
+from tests.lib.checkpoints import (
     ConsoleSocket,
     await_count,
     begin_counting,
@@ -21,7 +21,7 @@ from tests.user.checkpoints import (
     root_in_cgroup2,
     root_with_criu,
 )
-from tests.user.containers import Rootless, await_end
+from tests.lib.containers import Rootless, await_end
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.encode import encode
 from rootless.plan.ops import Op
-from tests.user.boxes import add_mount, as_real_root, make_volume, mount_table
-from tests.user.bundles import base_config, own, write_config
-from tests.user.containers import PATIENCE
-from tests.user.executor import (
+from tests.lib.boxes import add_mount, as_real_root, make_volume, mount_table
+from tests.lib.bundles import base_config, own, write_config
+from tests.lib.containers import PATIENCE
+from tests.lib.executor import (
     MS_BIND,
     NOTHING,
     Executor,

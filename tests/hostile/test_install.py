@@ -11,8 +11,8 @@ import subprocess
 
 import pytest
 
-from tests.user.bundles import own
-from tests.user.installing import CHECKOUT, install, pip_environment
+from tests.lib.bundles import own
+from tests.lib.installing import CHECKOUT, install, pip_environment
 
 __all__ = ["install", "pip_environment"]  # fixtures
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.user.boxes import Box, set_namespaces
-from tests.user.bundles import base_config
-from tests.user.intruders import TRIES, add_program, hunter, namespace_paths
+from tests.lib.boxes import Box, set_namespaces
+from tests.lib.bundles import base_config
+from tests.lib.intruders import TRIES, add_program, hunter, namespace_paths
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.user.boxes import as_real_root, set_namespaces
-from tests.user.bundles import make_bundle, own, write_config
-from tests.user.containers import PATIENCE, Reader, Rootless, until
-from tests.user.intruders import add_program, intruding, results
+from tests.lib.boxes import as_real_root, set_namespaces
+from tests.lib.bundles import make_bundle, own, write_config
+from tests.lib.containers import PATIENCE, Reader, Rootless, until
+from tests.lib.intruders import add_program, intruding, results
 
 SWITCHED_OFF = {"search": ["EDQUOT"], "request": ["EDQUOT"], "read": ["EDQUOT"], "link": ["EDQUOT"]}
 MANY = 1000

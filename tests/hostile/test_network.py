@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.user.boxes import Box, set_namespaces
-from tests.user.bundles import base_config, write_config
-from tests.user.containers import PATIENCE, Reader
-from tests.user.intruders import EVERYTHING, TRIES, add_program, hunter, namespace_paths
-from tests.user.netbox import ECHO, HOST, helpers, make_net_bundle, running
+from tests.lib.boxes import Box, set_namespaces
+from tests.lib.bundles import base_config, write_config
+from tests.lib.containers import PATIENCE, Reader
+from tests.lib.intruders import EVERYTHING, TRIES, add_program, hunter, namespace_paths
+from tests.lib.netbox import ECHO, HOST, helpers, make_net_bundle, running
 
 MODES = ("slirp4netns", "pasta", "auto", "backend")
 LOOK = """

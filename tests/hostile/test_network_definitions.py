@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.user.bundles import own
+from tests.lib.bundles import own
 
 LAN = '{"name": "lan", "subnet": "10.99.7.0/24"}'
 WITH_A_HOME = 'mount -t tmpfs tmpfs /root && exec "$@"'

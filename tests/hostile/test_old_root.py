@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.user.boxes import as_real_root
-from tests.user.intruders import intruding
+from tests.lib.boxes import as_real_root
+from tests.lib.intruders import intruding
 
 
 @pytest.mark.parametrize("caller", ["user", "root"])

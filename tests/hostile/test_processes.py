@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from tests.user.boxes import add_mount, set_namespaces
-from tests.user.bundles import base_config, make_bundle
-from tests.user.containers import Rootless, await_end, until
+from tests.lib.boxes import add_mount, set_namespaces
+from tests.lib.bundles import base_config, make_bundle
+from tests.lib.containers import Rootless, await_end, until
 
 ENDS = ("delete --force {}", "kill --all {} KILL", "kill {} KILL")
 FILES = {"network": "net", "mount": "mnt"}

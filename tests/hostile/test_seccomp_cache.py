@@ -8,8 +8,8 @@ import struct
 
 import pytest
 
-from tests.user.boxes import add_mount, as_real_root
-from tests.user.bundles import base_config, own
+from tests.lib.boxes import add_mount, as_real_root
+from tests.lib.bundles import base_config, own
 
 REFUSED = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}
 ALLOW_EVERYTHING = struct.pack("@HBBI", 6, 0, 0, 0x7FFF_0000)  # return SECCOMP_RET_ALLOW

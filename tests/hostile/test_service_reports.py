@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from tests.user.bundles import base_config
-from tests.user.reports import Manager, tell
+from tests.lib.bundles import base_config
+from tests.lib.reports import Manager, tell
 
 __all__ = ["tell"]  # fixture
 

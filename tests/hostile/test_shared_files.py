@@ -12,10 +12,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.user.boxes import mount_table
-from tests.user.bundles import write_config
-from tests.user.containers import Reader
-from tests.user.netbox import make_net_bundle
+from tests.lib.boxes import mount_table
+from tests.lib.bundles import write_config
+from tests.lib.containers import Reader
+from tests.lib.netbox import make_net_bundle
 
 NETWORK = ("--network", "backend")
 FILES = ("/etc/hosts", "/etc/resolv.conf")

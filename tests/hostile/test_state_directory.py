@@ -7,8 +7,8 @@ import shlex
 
 import pytest
 
-from tests.user.bare_host import BareHost
-from tests.user.bundles import base_config, make_bundle
+from tests.lib.bare_host import BareHost
+from tests.lib.bundles import base_config, make_bundle
 
 ATTEMPTS = 60
 """Calls of the victim: on a command that looks once and opens by name later, one in twenty was deceived."""

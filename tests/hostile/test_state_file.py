@@ -8,10 +8,10 @@ import os
 
 import pytest
 
-from tests.user.bundles import base_config, make_bundle, own, write_config
-from tests.user.cgroup2 import InView, cgroup2
-from tests.user.containers import Rootless, await_end, executors, until
-from tests.user.states import VALUES, edited, full_state, places
+from tests.lib.bundles import base_config, make_bundle, own, write_config
+from tests.lib.cgroup2 import InView, cgroup2
+from tests.lib.containers import Rootless, await_end, executors, until
+from tests.lib.states import VALUES, edited, full_state, places
 
 __all__ = ["cgroup2"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.launcher import script
-from tests.conftest import CHECKOUT
+from tests.lib.accounts import CHECKOUT
 from tests.system.machine import Machine, Qemu, UserModeLinux, disk
 
 RUNNING = pytest.StashKey[dict[str, Machine]]()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.specification import RUNTIMES
+from tests.lib.specification import RUNTIMES
 from tests.system.containers import Guest
 
 NAME = "rootless-test"

@@ -12,7 +12,7 @@ import statistics
 
 import pytest
 
-from tests.bench.conftest import MEASURE, ROUNDS
+from tests.lib.figures import MEASURE, ROUNDS
 from tests.system.containers import Guest
 from tests.system.test_conformance_limits import MIB, config_of
 

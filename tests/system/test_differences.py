@@ -11,12 +11,12 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.specification import RUNTIMES
+from tests.lib.boxes import config_with_maps
+from tests.lib.bundles import make_bundle
+from tests.lib.cgroup2 import cgroup2
+from tests.lib.specification import RUNTIMES
 from tests.system.containers import Guest
 from tests.system.test_conformance_limits import DISK, MIB, config_of
-from tests.user.boxes import config_with_maps
-from tests.user.bundles import make_bundle
-from tests.user.cgroup2 import cgroup2
 
 __all__ = ["cgroup2"]
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.conftest import CHECKOUT
+from tests.lib.accounts import CHECKOUT
 from tests.system.containers import UNTIL, Guest
 from tests.system.test_conformance_limits import DISK, MIB, config_of
 

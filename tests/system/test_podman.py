@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from tests.engines.engines import HELPERS, IMAGE, make_image
+from tests.lib.engines import HELPERS, IMAGE, make_image
 
 HELD = "sh -c 'echo up; while :; do sleep 0.2; done'"
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.engines.engines import HELPERS
+from tests.lib.engines import HELPERS
 from tests.system.containers import UNTIL, Guest
 
 WARNING = "rootless: warning: limits that are not enforced: "

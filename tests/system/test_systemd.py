@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from tests.lib.readme import commands
 from tests.system.containers import SCOPES, UNTIL, Guest
-from tests.user.readme import commands
 
 MIB = 1 << 20
 DISK = {"major": 98, "minor": 0}

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.specification import RUNTIMES
+from tests.lib.specification import RUNTIMES
 from tests.system.containers import SCOPES, UNTIL, Guest
 from tests.system.test_conformance_limits import MIB, config_of
 from tests.system.test_differences import IN_SCOPES, KEPT, MANAGERS, Difference, compare_in, unlisted_and_unseen

@@ -11,7 +11,7 @@ from rootless.host.facts import Facts
 from rootless.options import Options
 from rootless.plan.compile import compile_plan
 from rootless.plan.request import Request
-from tests.user.bundles import base_config
+from tests.lib.bundles import base_config
 
 EVERY_CAPABILITY = (1 << 41) - 1
 

@@ -8,8 +8,8 @@ import pytest
 
 from rootless.plan import unsupported
 from rootless.plan.context import ADAPTED, UNSUPPORTED
+from tests.lib.bundles import base_config
 from tests.unit.planning import notes, plan_for, refused
-from tests.user.bundles import base_config
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 ROWS = [

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.conformance import TABLE, TESTS, UNTESTED, Conformance, files_with_marks, rows
-from tests.specification import DOCUMENTS, PROPERTIES, RUNTIMES
+from tests.lib.conformance import TABLE, TESTS, UNTESTED, Conformance, files_with_marks, rows
+from tests.lib.specification import DOCUMENTS, PROPERTIES, RUNTIMES
 
 
 def test_every_property_has_a_test_that_is_marked_with_it():

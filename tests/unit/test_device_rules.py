@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rootless.host.delegation import Cgroups
 from rootless.plan.cgroup.device_filter import program
 from rootless.plan.context import ADAPTED
+from tests.lib.bundles import base_config
 from tests.unit.planning import NESTED, ROOT, notes, plan_for, refused
-from tests.user.bundles import base_config
 
 DENY_ALL = {"allow": False, "access": "rwm"}
 ALLOW_ALL = {"allow": True, "access": "rwm"}

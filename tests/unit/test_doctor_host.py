@@ -1,4 +1,4 @@
-"""What the doctor makes of what it finds; finding it is tested in tests/user."""
+"""What the doctor makes of what it finds; finding it is tested in tests/verbs/test_doctor.py."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ import pytest
 from rootless.host.delegation import Cgroups
 from rootless.plan import ops
 from rootless.plan.context import ADAPTED, UNSUPPORTED
+from tests.lib.bundles import base_config
 from tests.unit.planning import mount, notes, plan_for, refused
-from tests.user.bundles import base_config
 
 MOUNT = "/sys/fs/cgroup"
 SCOPE = f"{MOUNT}/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.scope"

@@ -23,8 +23,8 @@ from rootless.plan.encode import encode
 from rootless.plan.exec_plan import compile_exec, cpu_mask
 from rootless.plan.process.exec_object import process_object, said_by_flags
 from rootless.plan.request import Request
+from tests.lib.bundles import base_config
 from tests.unit.planning import ROOT, chosen, the
-from tests.user.bundles import base_config
 
 FOR_ROOT = {"bounding", "effective", "permitted"}
 IDS = ((0, 1000, 1), (1, 100000, 65536))

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from rootless.plan import ops
+from tests.lib.bundles import base_config
 from tests.unit.planning import plan_for
-from tests.user.bundles import base_config
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 RARE = (ops.RUNTIME_HOOKS, ops.HOOK_OUTPUT, ops.HOOK, ops.LISTENER, ops.NOTIFY_SOCKET, ops.PASS_NOTIFY)

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 
-from tests.conftest import CHECKOUT
+from tests.lib.accounts import CHECKOUT
 
 LISTS = CHECKOUT / "helpers/requirements"
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())

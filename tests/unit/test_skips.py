@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import conftest
+from tests.lib.accounts import PROVIDED
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 SKIPPED = {
@@ -24,9 +25,9 @@ SKIPPED = {
     [
         ("engines", "needs a better machine", "true", "1 failed, 2 errors"),
         ("system", "needs a better machine", "true", "1 failed, 2 errors"),
-        ("user", "needs a better machine", "true", "3 skipped"),
-        ("user", f"needs crun, {conftest.PROVIDED}", "true", "1 failed, 2 errors"),
-        ("engines", f"needs crun, {conftest.PROVIDED}", "", "3 skipped"),
+        ("spec", "needs a better machine", "true", "3 skipped"),
+        ("spec", f"needs crun, {PROVIDED}", "true", "1 failed, 2 errors"),
+        ("engines", f"needs crun, {PROVIDED}", "", "3 skipped"),
     ],
 )
 def test_a_skip(tmp_path, room, reason, ci, outcome):

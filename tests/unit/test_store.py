@@ -27,7 +27,7 @@ from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPP
 from rootless.container.state.store import StateRoot
 from rootless.errors import RootlessError
 from rootless.procfs import Process, boot_id
-from tests.user.states import VALUES, edited, full_state, places
+from tests.lib.states import VALUES, edited, full_state, places
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 

@@ -15,7 +15,7 @@ from rootless.errors import RootlessError
 from rootless.plan.cgroup import gvariant, unit_properties
 from rootless.plan.cgroup.limits import Setting, settings
 from rootless.plan.cgroup.unit_properties import INFINITY, Property, of_annotations, of_settings
-from tests.manager import JOB, Manager, failure, removed, reply
+from tests.lib.manager import JOB, Manager, failure, removed, reply
 
 # --- Limits as properties --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,476 @@
+"""Images that mean harm: whatever they hold, nothing of the host is read, changed or added to.
+
+Each attack is made by the whole command, by the ordinary user and by the machine's root, who has the more to lose;
+test_executor_paths.py makes them on single operations.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import time
+
+import pytest
+
+from tests.lib.boxes import add_mount, make_volume, mount_table
+from tests.lib.bundles import base_config
+from tests.lib.containers import until
+from tests.lib.hostile import CALLERS, SEARCH, Victim, bind_socket, program, victim
+
+KERNEL = ("/proc", "/dev", "/sys")
+MOUNTINFO = "cat /proc/self/mountinfo"
+NO_LINK = "fix: the image must have a directory there, not a link: it could lead anywhere\n"
+
+
+@pytest.fixture(params=CALLERS)
+def box(request, user, rootless_command):
+    with victim(user, rootless_command, request.param) as box:
+        yield box
+
+
+def ways_out(box):
+    """Return links out of the root as [(what the link says, where that is when the root is all there is)]."""
+    outside = str(box.outside)
+    for number, text in ((1, "2"), (2, "../chain/3"), (3, f"{outside}/4")):
+        box.link(f"/chain/{number}", text)
+    return [
+        (f"{outside}/0", f"{outside}/0"),
+        ("../../outside/1", "/outside/1"),
+        ("../" * 40 + outside[1:] + "/2", f"{outside}/2"),
+        (f"{outside}/new", f"{outside}/new"),
+        (f"{outside}/canary", f"{outside}/canary"),
+        ("../" * 40 + "mnt", "/mnt"),
+        ("/chain/1", f"{outside}/4"),
+    ]
+
+
+def magic(box):
+    """Return links that only the kernel can follow."""
+    roots = [f"/proc/{process}/root{box.outside}" for process in ("self", "1", "thread-self")]
+    return [*roots, "/proc/self/cwd/outside", "/proc/self/fd/3", "/proc/self/fd/5/outside"]
+
+
+def socket_at(path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        bind_socket(listener, path)
+
+
+def device_at(path):
+    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+
+
+NO_DIRECTORY = {
+    "file": lambda path: path.write_text(""),
+    "FIFO": os.mkfifo,
+    "socket": socket_at,
+    "device": device_at,
+}
+
+
+def not_directories():
+    return {name: make for name, make in NO_DIRECTORY.items() if name != "device" or os.geteuid() == 0}
+
+
+# --- /proc, /dev, /sys ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", KERNEL)
+def test_a_link_in_the_place_of_a_kernel_file_system(box, target):
+    box.link("/loop", target)
+    out = [text for text, _ in ways_out(box)]
+    for text in (*(out if target == "/dev" else out[:2]), magic(box)[0], target[1:], "/loop", "/data"):
+        box.link(target, text)
+        error = box.refused(base_config(), SEARCH)
+        assert f" on {target}: openat2: Too many levels of symbolic links (config.json: mounts[" in error
+        assert error.endswith(NO_LINK)
+        assert os.readlink(box.rootfs / target[1:]) == text
+
+
+@pytest.mark.parametrize("target", KERNEL)
+def test_something_else_in_the_place_of_a_kernel_file_system(box, target):
+    """A FIFO must not be opened: nobody would ever write to it."""
+    for make in not_directories().values():
+        box.place(target, make)
+        assert f" on {target}: move_mount: Not a directory (config.json: mounts[" in box.refused(base_config())
+
+
+# --- Mounts elsewhere -------------------------------------------------------------------------------------------------
+
+
+PLACES = ("/etc", "/tmp", "/data", "/run", "/var/lib", "/home", "/opt/a/b")
+
+
+def put(config, kind, target, volume):
+    """Ask for something on `target`."""
+    if kind == "device":
+        config["linux"].setdefault("devices", []).append({"path": target, "type": "p"})
+    elif kind == "directory":
+        add_mount(config, target, "bind", volume, "rbind", "ro")
+    elif kind == "file":
+        add_mount(config, target, "bind", volume / "file", "bind", "ro")
+    else:
+        add_mount(config, target, "tmpfs", "tmpfs", *kind.split()[1:])
+
+
+@pytest.fixture
+def volume(box):
+    return make_volume(box.user, file="of the volume\n")
+
+
+KINDS = ("tmpfs", "tmpfs tmpcopyup", "directory", "file")
+
+
+@pytest.mark.parametrize(
+    ("kind", "below"), [*((kind, below) for kind in KINDS for below in ("", "/deep/below")), ("device", "/deep/below")]
+)
+def test_a_mount_on_a_link_out_of_the_root(box, volume, kind, below):
+    """It is made where the link leads to when the root is all there is."""
+    ways = ways_out(box)
+    config = base_config()
+    for place, (text, _) in zip(PLACES, ways, strict=True):
+        box.link(place, text)
+        put(config, kind, place + below, volume)
+    table = mount_table(box.contained(config, MOUNTINFO))
+    for _, inside in ways:
+        if kind == "device":
+            assert (box.rootfs / (inside + below)[1:]).is_fifo()
+        else:
+            assert inside + below in table
+
+
+def test_a_device_in_the_place_of_a_link(box):
+    """It is not made where the link leads."""
+    for text, _ in ways_out(box):
+        box.link("/data", text)
+        config = base_config()
+        put(config, "device", "/data", None)
+        assert "mknod: File exists (config.json: linux.devices[0])" in box.refused(config)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "device"])
+def test_a_mount_on_a_link_of_the_kernels(box, volume, kind):
+    """Those lead where no path resolution is asked."""
+    for below, text in [("/below", text) for text in (*magic(box), "loop")] + [("", magic(box)[0])] * (
+        kind != "device"
+    ):
+        config = base_config()
+        put(config, kind, "/loop" + below, volume)
+        box.link("/loop", text)
+        error = box.refused(config)
+        assert "Too many levels of symbolic links (config.json: " in error
+        assert " /loop" in error
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"), [("tmpfs", NO_DIRECTORY), ("directory", NO_DIRECTORY), ("file", ["directory"])]
+)
+def test_a_target_of_another_type(box, volume, kind, wrong):
+    for name in wrong:
+        if name == "device" and os.geteuid() != 0:
+            continue
+        box.place("/data", NO_DIRECTORY.get(name, os.mkdir))
+        config = base_config()
+        put(config, kind, "/data", volume)
+        assert "ot a directory (config.json: " in box.refused(config)
+
+
+@pytest.mark.parametrize("name", NO_DIRECTORY)
+def test_a_file_covers_whatever_is_no_directory(box, volume, name):
+    """Without opening it: a FIFO waits, a device does something."""
+    if name == "device" and os.geteuid() != 0:
+        pytest.skip("needs root: makes a device")
+    box.place("/data", NO_DIRECTORY[name])
+    config = base_config()
+    put(config, "file", "/data", volume)
+    assert box.contained(config, "cat /data") == ["of the volume"]
+
+
+def test_what_is_copied_up_is_the_image_alone(box):
+    """Links are copied as links, and a FIFO is not read."""
+    box.link("/data/link", f"{box.outside}/canary")
+    box.link("/data/directory", box.outside)
+    box.place("/data/fifo", os.mkfifo)
+    box.place("/data/socket", socket_at)
+    config = base_config()
+    add_mount(config, "/data", "tmpfs", "tmpfs", "tmpcopyup")
+    lines = box.contained(config, "cd /data; stat -c '%n %F' *; cat link directory/canary || true")
+    assert lines == ["directory symbolic link", "fifo fifo", "link symbolic link", "socket socket"]
+
+
+# --- Devices and terminals where the image's own /dev is used ---------------------------------------------------------
+
+
+def without_dev(*destinations):
+    config = base_config()
+    config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] not in ("/dev", *destinations)]
+    return config
+
+
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
+
+
+def test_devices_of_an_image_that_are_links(box):
+    """What is there stays, and what is made is made inside."""
+    for number, name in enumerate(DEVICES):
+        box.link(f"/dev/{name}", f"{box.outside}/{number}/{name}")
+    for name in (*LINKS, "ptmx", "pts"):
+        box.link(f"/dev/{name}", f"{box.outside}/7")
+    lines = box.contained(without_dev(), "cd /dev; for name in fd ptmx stderr; do readlink $name; done", SEARCH)
+    assert lines == [f"{box.outside}/7"] * 3
+
+
+@pytest.mark.parametrize("name", ["directory", "FIFO", "file", "socket"])
+def test_devices_of_an_image_that_are_something_else(box, name):
+    box.place("/dev/null", NO_DIRECTORY.get(name, os.mkdir))
+    done = box.attack(without_dev(), "stat -c %t:%T /dev/null")
+    if name == "directory":
+        assert "Not a directory" in done.stderr
+    else:
+        assert done.stdout == "1:3\n"
+
+
+@pytest.fixture
+def terminal(box):
+    """A socket that takes the terminal of a container, as flags."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        path = bind_socket(listener, box.user.tmp / "console.sock")
+        listener.listen(8)
+        box.own(path)
+        yield ["--console-socket", path]
+
+
+TELL = "(stat -L -c '%n %F %t' /dev/console; tty; cat /proc/self/mountinfo) > /told 2>&1"
+"""The output of a container with a terminal goes there."""
+
+
+@pytest.mark.parametrize("name", ["console", "pts", "ptmx"])
+def test_the_terminal_of_an_image_whose_parts_are_links(box, terminal, name):
+    for text in (f"{box.outside}/0", "../../../outside/canary", magic(box)[0], "/dev/null", "console"):
+        box.link(f"/dev/{name}", text)
+        (box.rootfs / "told").unlink(missing_ok=True)
+        config = without_dev()
+        config["process"]["terminal"] = True
+        if name == "console":
+            assert "openat2: Too many levels of symbolic links" in box.refused(config, TELL, flags=terminal)
+            continue
+        done = box.attack(config, TELL, flags=terminal)
+        if name == "ptmx":
+            assert done.returncode == 0
+            assert (box.rootfs / "told").read_text().startswith("/dev/console character special file 88\n/dev/pts/0\n")
+        else:
+            assert done.returncode == 1
+
+
+def test_the_terminal_of_an_image_is_of_its_own_devpts(box, terminal):
+    """A directory of the image in the place of /dev/pts has nothing that is taken for a terminal."""
+    box.place("/dev/pts/ptmx", os.mkfifo)
+    config = without_dev("/dev/pts")
+    config["process"]["terminal"] = True
+    error = box.refused(config, TELL, flags=terminal)
+    assert "openat2: No such device (config.json: process.terminal)" in error
+
+
+@pytest.mark.parametrize("name", ["file", "FIFO", "socket", "directory"])
+def test_a_console_of_an_image_that_is_something_else(box, terminal, name):
+    box.place("/dev/console", NO_DIRECTORY.get(name, os.mkdir))
+    config = without_dev()
+    config["process"]["terminal"] = True
+    done = box.attack(config, TELL, flags=terminal)
+    if name == "directory":
+        assert "Not a directory (config.json: process.terminal)" in done.stderr
+    else:
+        assert (box.rootfs / "told").read_text().startswith("/dev/console character special file 88\n/dev/pts/0\n")
+
+
+# --- Masked and read-only paths ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["maskedPaths", "readonlyPaths"])
+def test_protected_paths_that_are_links(box, key):
+    """What they cover is inside; where that is nothing, nothing is made."""
+    ways = ways_out(box)
+    config = base_config()
+    config["linux"][key] = []
+    for place, (text, _) in zip(PLACES, ways, strict=True):
+        box.link(place, text)
+        config["linux"][key] += [place, f"{place}/canary", f"{place}/../canary"]
+    usual = mount_table(box.contained(base_config(), MOUNTINFO))
+    assert mount_table(box.contained(config, MOUNTINFO)).keys() <= usual.keys()
+    assert not os.path.lexists(box.rootfs / str(box.outside)[1:])
+
+
+@pytest.mark.parametrize("key", ["maskedPaths", "readonlyPaths"])
+def test_protected_paths_that_are_links_of_the_kernels(box, key):
+    for number, text in enumerate(magic(box)):
+        box.link("/data", text)
+        config = base_config()
+        config["linux"][key] = ["/data" + "/canary" * (number % 2)]
+        done = box.attack(config, "true")
+        # nothing is at a descriptor that the executor does not have, and so nothing is to be protected
+        if "/fd/" not in text or done.returncode:
+            assert done.returncode == 1
+            assert f"openat2: Too many levels of symbolic links (config.json: linux.{key}[0])" in done.stderr
+
+
+@pytest.mark.parametrize("name", NO_DIRECTORY)
+def test_a_masked_path_that_is_no_directory(box, name):
+    """Without opening it: a FIFO waits, a device does something."""
+    if name == "device" and os.geteuid() != 0:
+        pytest.skip("needs root: makes a device")
+    box.place("/data", NO_DIRECTORY[name])
+    config = base_config()
+    config["linux"]["maskedPaths"] = ["/data"]
+    assert box.contained(config, "stat -c %t:%T /data; cat /data") == ["1:3"]
+
+
+# --- The root, the working directory, the files of users --------------------------------------------------------------
+
+
+def test_a_root_that_is_named_with_dots(box):
+    """The dots are taken away before anything is looked up, so that no link can stand between two of them."""
+    box.link("/up", box.outside)
+    for path in ("rootfs/../rootfs", "./rootfs/bin/..", "rootfs/up/..", "../outside/../bundle-box/rootfs"):
+        config = base_config()
+        config["root"]["path"] = path
+        assert box.contained(config, "echo inside; ls /canary 2>&1 || true", SEARCH) == [
+            "inside",
+            "ls: /canary: No such file or directory",
+        ]
+
+
+def test_a_root_that_is_a_link_out_of_the_bundle(box):
+    """Whoever unpacks a bundle has looked at its config.json, which names nothing of the host."""
+    box.rootfs.rename(box.rootfs.with_name("real"))
+    for text in (str(box.outside), "../outside", "/", "/proc/self/cwd", "real"):
+        box.rootfs.unlink(missing_ok=True)
+        box.rootfs.symlink_to(text)
+        for path in ("rootfs", "rootfs/", "./rootfs/."):
+            config = base_config()
+            config["root"]["path"] = path
+            error = box.refused(config, SEARCH)
+            assert "a link (config.json: root.path); fix: " in error
+    box.rootfs.unlink()
+    box.rootfs.with_name("real").rename(box.rootfs)
+
+
+def test_a_root_below_a_link_out_of_the_bundle(box):
+    (box.path / "images").symlink_to(box.user.tmp)
+    config = base_config()
+    for path in ("images/outside", "images/bundle-box/rootfs"):
+        config["root"]["path"] = path
+        assert "a link (config.json: root.path); fix: " in box.refused(config, SEARCH)
+
+
+def test_an_absolute_root_may_lead_through_links(box):
+    """They are the caller's, such as /home on many a machine."""
+    link = box.user.tmp / "link"
+    link.symlink_to(box.path)
+    config = base_config()
+    config["root"]["path"] = f"{link}/rootfs"
+    assert box.contained(config, "echo inside", SEARCH) == ["inside"]
+
+
+def test_a_working_directory_that_is_a_link_out_of_the_root(box):
+    """Where it does not exist inside, it is made there."""
+    for number, (text, inside) in enumerate(ways_out(box)):
+        below = "/below" * (number % 2)
+        box.link("/data", text)
+        config = base_config()
+        config["process"]["cwd"] = f"/data{below}"
+        assert box.contained(config, "pwd -P", SEARCH) == [inside + below]
+
+
+def test_a_working_directory_that_is_a_link_of_the_kernels(box):
+    for number, text in enumerate(magic(box)):
+        box.link("/data", text)
+        config = base_config()
+        config["process"]["cwd"] = "/data" + "/below" * (number % 2)
+        error = box.refused(config, SEARCH)
+        assert "Too many levels of symbolic links (config.json: process.cwd)" in error
+
+
+@pytest.mark.parametrize("name", ["file", "FIFO", "socket"])
+def test_a_working_directory_that_is_none(box, name):
+    box.place("/data", NO_DIRECTORY[name])
+    config = base_config()
+    config["process"]["cwd"] = "/data"
+    assert "Not a directory (config.json: process.cwd)" in box.refused(config)
+
+
+@pytest.mark.parametrize("name", ["link", "directory", *NO_DIRECTORY])
+def test_a_file_of_users_that_is_something_else(box, name):
+    """HOME is read from the image's own, and from nothing that is not a file."""
+    if name == "device" and os.geteuid() != 0:
+        pytest.skip("needs root: makes a device")
+    if name == "link":
+        box.link("/etc/passwd", f"{box.outside}/canary")
+    else:
+        box.place("/etc/passwd", NO_DIRECTORY.get(name, os.mkdir))
+    assert box.contained(base_config(), 'echo "$HOME"', SEARCH) == ["/"]
+
+
+# --- Another container that changes things meanwhile ------------------------------------------------------------------
+
+SECONDS = 2
+"""How long a race is run."""
+
+
+@pytest.fixture
+def race(box, user, rootless_command, need):
+    """Return a function that lets another container exchange two names in a directory that it shares with the box."""
+    racer = Victim(user, rootless_command, as_root=bool(box.options), name="racer")
+    shutil.copy(program(need, "race"), racer.rootfs / "bin/race")
+
+    def start(directory, one, other):
+        config = base_config()
+        add_mount(config, "/shared", "bind", directory, "rbind")
+        racer.create(config, f"exec race /shared/{one} /shared/{other}", name="racer")
+        racer.user.run([*racer.command, "start", "racer"], check=True, **racer.options)
+        first = (directory / one).lstat().st_ino
+        until(lambda: (directory / one).lstat().st_ino != first, "the race")
+
+    yield start
+    racer.close()
+
+
+def runs(box, config, *script):
+    """Run the box again and again; return the ends."""
+    deadline = time.monotonic() + SECONDS
+    ends = []
+    while time.monotonic() < deadline:
+        ends.append(box.attack(config, *script))
+    return ends
+
+
+def test_a_shared_root_whose_dev_changes_meanwhile(box, race):
+    box.link("/else", box.outside)
+    race(box.rootfs, "dev", "else")
+    ends = runs(box, base_config(), "true")
+    assert any(done.returncode for done in ends), "the link was there"
+
+
+LOOK = (
+    "for try in $(seq 1000); do",
+    "cat /proc/self/mountinfo 2>/dev/null && exit",
+    "cat /else/self/mountinfo 2>/dev/null && exit",
+    "done",
+    "exit 9",
+)
+
+
+def test_protected_paths_of_a_shared_root_that_changes_meanwhile(box, race):
+    """A directory that stands in for /proc for a moment must not leave the real one unprotected (CVE-2023-27561)."""
+    (box.rootfs / "else").mkdir()
+    box.own(box.rootfs / "else")
+    config = base_config()
+    config["linux"]["readonlyPaths"] = ["/proc/sys", "/proc/fs"]
+    config["linux"]["maskedPaths"] = ["/proc/interrupts", "/proc/driver", "/proc/bus"]
+    race(box.rootfs, "proc", "else")
+    for done in runs(box, config, *LOOK):
+        if done.returncode == 0:
+            lines = [line.split(" ") for line in done.stdout.splitlines()]
+            proc = next(line[0] for line in lines if line[line.index("-") + 1] == "proc" and line[3] == "/")
+            assert sum(line[1] == proc for line in lines) == 5

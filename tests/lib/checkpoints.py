@@ -1,0 +1,109 @@
+"""A container that root checkpoints and restores: it counts, and so shows where it goes on."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rootless.host.delegation import LEAF
+from tests.lib.accounts import User
+from tests.lib.boxes import add_mount
+from tests.lib.bundles import base_config, make_bundle
+from tests.lib.cgroup2 import InView, View
+from tests.lib.containers import until
+
+COUNTING = """
+i=0
+while ! test -e /volume/stop; do i=$((i+1)); echo $i >>/volume/numbers; sleep 0.05; done
+echo last $i
+exit 7
+"""
+
+
+@contextmanager
+def root_with_criu(need):
+    """Give the superuser, as a user of the command, where criu works."""
+    check = subprocess.run([need("criu"), "check"], capture_output=True, text=True, check=False)
+    if check.returncode:
+        pytest.skip(f"needs a kernel that criu works on: {check.stdout}{check.stderr}")
+    with tempfile.TemporaryDirectory(dir=os.environ.get("ROOTLESS_TEST_RUN") or None) as directory:
+        yield User("root", Path(directory))
+
+
+@contextmanager
+def root_in_cgroup2(root, command):
+    """Give the command as root calls it in a cgroup v2 tree, where each container has a cgroup."""
+    view = View(root)
+    # where root's first container has moved it, so that the cgroup around it can be divided
+    (view.directory / LEAF).mkdir()
+    try:
+        with InView(view, root, command, path=f"{view.path}/{LEAF}") as rootless:
+            yield rootless
+    finally:
+        view.close()
+
+
+def make_counting_bundle(root, volume):
+    """Make a bundle whose container counts in a volume until there is a file `stop`."""
+    config = base_config("sh", "-c", COUNTING)
+    add_mount(config, "/volume", "bind", str(volume), "rbind", "rw")
+    config["linux"]["maskedPaths"] = ["/proc/keys", "/proc/scsi"]
+    config["linux"]["readonlyPaths"] = ["/proc/sys"]
+    return make_bundle(root, config)
+
+
+def begin_counting(rootless, bundle, volume):
+    """Make the container c1, which counts; return its first process."""
+    rootless.create("c1", bundle)
+    rootless.start("c1")
+    await_count(volume, 3)
+    return rootless.pid("c1")
+
+
+def numbers(volume):
+    """Return what has been counted."""
+    path = volume / "numbers"
+    return path.read_text().split() if path.exists() else []
+
+
+def await_count(volume, number):
+    """Wait until so many have been counted."""
+    until(lambda: len(numbers(volume)) >= number, f"it counts to {number}")
+
+
+def restore(rootless, bundle, *words, status=0, **options):
+    """Restore what c1 was; its standard output and error are the same files again."""
+    tmp = rootless.user.tmp
+    with (tmp / "c1.out").open("ab") as out, (tmp / "c1.err").open("ab") as err:
+        words = ("restore", "--bundle", bundle, "--image-path", "saved", *words)
+        done = rootless(*words, stdout=out, stderr=err, **options)
+    assert done.returncode == status, rootless.complaints("c1")
+
+
+class ConsoleSocket:
+    """Where an engine waits for the other side of a terminal."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        self._socket.listen()
+
+    def receive(self) -> int:
+        """Return the descriptor that is sent."""
+        connection, _ = self._socket.accept()
+        with connection:
+            _, (master,), _, _ = socket.recv_fds(connection, 100, 1)
+        return master
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._socket.close()

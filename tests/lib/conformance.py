@@ -1,0 +1,216 @@
+"""A plugin for pytest: makes docs/conformance.md of what the tests found that are marked with the specification.
+
+`@pytest.mark.spec(PROPERTY, …)` says which properties (tests/lib/specification.py) a test sets and observes, with
+`refused="why"` where what it observes is a clear error, and `untested="why"` where the machine of the tests has not
+what would show the effect. `@pytest.mark.differs(RUNTIME, "the sentence of the specification: what it does instead")`
+says that the test must fail on a runtime.
+
+With ROOTLESS_WRITE_TABLE set the table is written; without, a run of all of the marked tests is compared with it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.lib.specification import DOCUMENTS, PROPERTIES, RUNTIMES, VERSION
+
+TESTS = Path(__file__).resolve().parents[1]
+TABLE = Path("docs/conformance.md")
+WRITE = "ROOTLESS_WRITE_TABLE=1 tests/run"
+UNTESTED = "not tested here"
+HEAD = f"""# Conformance to the runtime specification
+
+What each runtime makes of every property of the OCI runtime specification {VERSION} when an ordinary user calls it, on
+the machine of the tests. This file is made of the results of those tests (`@pytest.mark.spec` in `tests/`): a whole run
+fails whose results are others, and `{WRITE}` writes it anew.
+
+- **yes**: set, and its effect observed from inside the container
+- **partly**: some of it; the notes say what is not so
+- **refused**: a clear error before anything runs, never silence; the note says why
+- **no**: not so; the note cites what the specification says
+- **{UNTESTED}**: the machine of the tests has not what it takes, which the note says
+
+"""
+
+
+def files_with_marks() -> set[Path]:
+    """Return the test files in which something is marked."""
+    return {path for path in TESTS.rglob("test_*.py") if "pytest.mark.spec(" in path.read_text()}
+
+
+def rows(table: str) -> dict[str, list[str]]:
+    """Return the cells of each property in the text of a table."""
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    return {name.strip("`"): cells for name, *cells in lines}
+
+
+def versions() -> dict[str, str]:
+    """Return the first line of each oracle's --version, without what a distribution adds."""
+    found = {}
+    for name in RUNTIMES:
+        program = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+        if program and name != "rootless":
+            done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+            found[name] = done.stdout.splitlines()[0].partition("+")[0]
+    return found
+
+
+def runtime_of(item) -> str:
+    """Return which runtime a test runs: by its parameter, or ours."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return next((value for value in parameters if isinstance(value, str) and value in RUNTIMES), "rootless")
+
+
+def properties_of(item) -> tuple[str, ...]:
+    """Return the properties that a test is marked with."""
+    return tuple(dict.fromkeys(name for mark in item.iter_markers("spec") for name in mark.args))
+
+
+class Conformance:
+    """The plugin: what is asked of the items, what they came to, and the table of it."""
+
+    def __init__(self, config) -> None:
+        self._config = config
+        self._write = bool(os.environ.get("ROOTLESS_WRITE_TABLE"))
+        self._whole = False
+        """Every marked test is in this run."""
+        self._versions: dict[str, str] = {}
+        self._results: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        """By property and runtime: words of the table, each with its reason."""
+        self._differences: list[str] = []
+
+    @property
+    def _tested(self) -> str:
+        return f"Tested with {' and '.join(self._versions.values())}."
+
+    @property
+    def _old(self) -> str:
+        path = TESTS.parent / TABLE
+        return path.read_text() if path.exists() else ""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items) -> None:
+        """Leave to crun one case of each thing that a marked test shows; let what differs be expected."""
+        self._versions = versions()
+        old = self._old
+        seen = set()
+        kept = []
+        covered = set()
+        for item in items:
+            names, runtime = properties_of(item), runtime_of(item)
+            if runtime == "crun" and item.get_closest_marker("oracle") and not item.get_closest_marker("crun"):
+                what = (item.path, item.originalname, names)
+                if not names or what in seen:
+                    continue
+                seen.add(what)
+            for mark in item.iter_markers("differs"):
+                if mark.args[0] == runtime:
+                    # another version of an oracle may have learnt it
+                    strict = runtime == "rootless" or self._write or self._versions.get(runtime, "?") in old
+                    item.add_marker(pytest.mark.xfail(reason=mark.args[1], strict=strict))
+            kept.append(item)
+            covered.update(names)
+        items[:] = kept
+        if unknown := covered.difference(PROPERTIES):
+            raise pytest.UsageError(f"tests/lib/specification.py knows no {', '.join(sorted(unknown))}")
+        self._whole = files_with_marks() <= {item.path for item in items}
+        if self._whole and (missing := [name for name in PROPERTIES if name not in covered]):
+            raise pytest.UsageError(f"no test is marked with {', '.join(missing)}")
+
+    def pytest_deselected(self, items) -> None:
+        """A run of some of the tests says nothing about the others."""
+        self._whole = self._whole and not any(map(properties_of, items))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item):
+        """Keep what each marked test came to."""
+        report = yield
+        marks = list(item.iter_markers("spec"))
+        if report.failed and marks:
+            self._whole = False
+        elif report.skipped or report.when == "call":
+            for mark in marks:
+                for name in mark.args:
+                    self._results.setdefault((name, runtime_of(item)), set()).add(self._result(report, mark))
+        return report
+
+    @staticmethod
+    def _result(report, mark) -> tuple[str, str]:
+        if hasattr(report, "wasxfail"):
+            return "no", report.wasxfail
+        if report.skipped:
+            return UNTESTED, report.longrepr[2].removeprefix("Skipped: ")
+        for word, reason in (("refused", mark.kwargs.get("refused")), (UNTESTED, mark.kwargs.get("untested"))):
+            if reason:
+                return word, reason
+        return "yes", ""
+
+    def _cell(self, name, runtime, notes) -> str:
+        results = self._results.get((name, runtime))
+        if not results:
+            others = set().union(*(self._results.get((name, other), set()) for other in RUNTIMES))
+            results = {each for each in others if each[0] == UNTESTED} or {(UNTESTED, "the test is of rootless alone")}
+        told = {each for each in results if each[0] != UNTESTED} or results
+        words = {word for word, _ in told}
+        word = words.pop() if len(words) == 1 else "partly"
+        reasons = sorted({reason for _, reason in told if reason})
+        return " ".join([word, *(f"[^{notes.setdefault(reason, len(notes) + 1)}]" for reason in reasons)])
+
+    def _made(self) -> str:
+        notes: dict[str, int] = {}
+        lines = [HEAD + self._tested + "\n"]
+        for document, names in DOCUMENTS.items():
+            cells = {name: [self._cell(name, runtime, notes) for runtime in RUNTIMES] for name in names}
+            lines += [
+                f"## {document}\n",
+                f"| property | {' | '.join(RUNTIMES)} |",
+                "| --- " * (len(RUNTIMES) + 1) + "|",
+            ]
+            lines += [*(f"| `{name}` | {' | '.join(each)} |" for name, each in cells.items()), ""]
+        lines += [f"[^{number}]: {reason}" for reason, number in notes.items()]
+        return "\n".join(lines) + "\n"
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session, exitstatus) -> None:
+        """Write the table, or fail when it is not what the tests found."""
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if not self._whole or not ended or session.shouldstop or session.shouldfail or not self._results:
+            return
+        made = self._made()
+        if self._write:
+            (Path(os.environ.get("ROOTLESS_TEST_CHECKOUT") or TESTS.parent) / TABLE).write_text(made)
+            return
+        self._differences = self._compared(made)
+        if self._differences:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _compared(self, made) -> list[str]:
+        """Return how the table is other than the tests found.
+
+        Away from CI, what only one of the two machines has is not compared, nor other versions of the oracles.
+        """
+        on_ci = os.environ.get("CI", "") not in ("", "false", "0")
+        if made == self._old or (not on_ci and self._tested not in self._old):
+            return []
+        old, new = rows(self._old), rows(made)
+        pairs = [
+            (name, was.split(" [^")[0], now.split(" [^")[0])
+            for name in PROPERTIES
+            for was, now in zip(old.get(name, [""] * len(RUNTIMES)), new[name], strict=True)
+        ]
+        found = [
+            f"{name}: it says {was}, the tests {now}"
+            for name, was, now in pairs
+            if was != now and (on_ci or UNTESTED not in (was, now))
+        ]
+        return found or (["its text is another"] if on_ci else [])
+
+    def pytest_terminal_summary(self, terminalreporter) -> None:
+        """Say how the table differs."""
+        for line in self._differences:
+            terminalreporter.line(f"FAILED {TABLE}: {line}; fix: {WRITE}")

@@ -1,0 +1,49 @@
+"""The figures of the benchmarks, as a table and sentences at the end of the run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+PEERS = ("runc", "crun")
+ROUNDS = int(os.environ.get("ROOTLESS_BENCH_ROUNDS", "7"))
+"""How many times each step is measured."""
+MEASURE = Path(__file__).with_name("measure.py")
+"""The program that measures; it is copied into machines, too."""
+FIGURES = pytest.StashKey[list]()
+
+
+@pytest.fixture
+def figure(request):
+    """Return a function that records a comparison: its name, and by runtime (CPU, wall) in milliseconds."""
+
+    def record(name, found):
+        cells = []
+        for ours, *theirs in zip(*(found.get(runtime, (None, None)) for runtime in ("rootless", *PEERS)), strict=True):
+            cells += [f"{ours:.1f}", *(f"/ {their:.1f} = {ours / their:.2f}" if their else "" for their in theirs)]
+        _stashed(request.config).append(f"| {name} | {' | '.join(cells)} |")
+
+    return record
+
+
+@pytest.fixture
+def note(request):
+    """Return a function that records a sentence."""
+    return lambda sentence: _stashed(request.config).append(sentence)
+
+
+def _stashed(config):
+    return config.stash.setdefault(FIGURES, [])
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    figures = _stashed(config)
+    if not figures:
+        return
+    terminalreporter.section("figures: medians in milliseconds; rootless / the other's = ratio")
+    heads = [f"{what}{peer}" for what in ("CPU", "wall") for peer in ("", *(f" / {peer}'s" for peer in PEERS))]
+    terminalreporter.line(f"| | {' | '.join(heads)} |\n|{' --- |' * (1 + len(heads))}")
+    for line in sorted(figures, key=lambda line: not line.startswith("|")):
+        terminalreporter.line(line)

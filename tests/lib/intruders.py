@@ -1,0 +1,85 @@
+"""The program of intruder.c, and others that play a hostile process: built, put into a bundle, run and understood."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+from rootless.linux import CAPABILITIES
+from tests.lib.boxes import RUN, add_mount, make_volume, set_namespaces
+from tests.lib.bundles import base_config, own, write_config
+from tests.lib.containers import PATIENCE, Reader
+
+EVERYTHING = ["CAP_" + name for name in CAPABILITIES]
+TRIES = 40
+"""How often the namespaces are joined; the hunter needed four at most while it could win."""
+
+
+def add_program(box, need, name, *flags):
+    """Put the program that NAME.c makes into the box as /bin/NAME; return its path."""
+    built = Path(RUN) / name
+    if not built.exists():
+        source = Path(__file__).with_name(f"{name}.c")
+        draft = built.with_suffix(".new")
+        words = [need("cc"), "-static", "-O1", "-Wall", "-Wextra", "-Werror", *flags, "-o", draft, source]
+        subprocess.run(words, check=True)
+        draft.chmod(0o755)
+        draft.rename(built)
+    target = box.rootfs / "bin" / name
+    shutil.copy(built, target)
+    target.chmod(0o755)
+    own(box.user, target)
+    return built
+
+
+def intruding(*words, capabilities=EVERYTHING):
+    """Return a config.json in which the intruder runs, as root with every capability."""
+    config = base_config("intruder", *words)
+    config["process"]["capabilities"] = {
+        name: list(capabilities) for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
+    }
+    config["process"]["noNewPrivileges"] = False
+    return config
+
+
+def results(text):
+    """Return the lines of the intruder: {name: [result, …]}."""
+    found = {}
+    for line in text.splitlines():
+        name, _, result = line.partition(" ")
+        found.setdefault(name, []).append(result)
+    return found
+
+
+@contextmanager
+def hunter(box, secret):
+    """Run a container that hunts for whatever joins it, and for `secret` on the host; it must have caught nothing."""
+    config = intruding("hunt", "/volume/end", str(secret))
+    set_namespaces(config, "network", "ipc", "uts", "mount")
+    volume = make_volume(box.user)
+    add_mount(config, "/volume", "bind", volume, "rbind")
+    write_config(box.path, config)
+    words = [*box.command, "run", "--bundle", box.path, "hunter"]
+    with box.user.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            box._created.append("hunter")
+            reader = Reader(process.stdout)
+            assert reader.line() == "hunting"
+            yield json.loads(box.user.run([*box.command, "state", "hunter"], check=True).stdout)["pid"]
+        finally:
+            (volume / "end").touch()
+        found = results(reader.rest().decode())
+        assert process.wait(timeout=PATIENCE) == 0
+    assert int(found["looks"][0]) > TRIES
+    assert int(found["seen"][0]) > 0, "it came by while they were set up"
+    assert "read" not in found
+    assert found["caught"] == ["0"]
+
+
+def namespace_paths(pid, *kinds):
+    """Return where the namespaces of a process are, by kind."""
+    files = {"network": "net", "mount": "mnt"}
+    return {kind: f"/proc/{pid}/ns/{files.get(kind, kind)}" for kind in kinds}

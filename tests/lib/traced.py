@@ -1,0 +1,75 @@
+"""Commands under strace(1), which chooses the instant at which something happens to them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+from tests.lib.containers import Reader
+
+QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+
+Moment = tuple[str, int]
+"""A system call, and which of its calls."""
+
+
+def moments(user, strace, words, *, count: int, since: str, names=frozenset()) -> list[Moment]:
+    """Run a command and return `count` of its system calls, evenly spread from the first that mentions `since` on.
+
+    Those of `names`, or of any name.
+    """
+    log = user.tmp / "trace"
+    user.run([strace, "-o", log, *words], **QUIET, stderr=subprocess.DEVNULL)
+    seen: Counter[str] = Counter()
+    found: list[Moment] = []
+    for line in log.read_text(errors="replace").splitlines():
+        if call := re.match(r"(\w+)\(", line):
+            seen[call[1]] += 1
+            if found or since in line:
+                found.append((call[1], seen[call[1]]))
+    found = [moment for moment in found if moment[0] not in ("exit_group", "execve") and moment[0] in (names or seen)]
+    assert len(found) >= count, f"{since} is not in the trace of {words}"
+    return [found[index * len(found) // count] for index in range(count)]
+
+
+def interrupted(user, strace, words, number: int, moment: Moment) -> tuple[int, str]:
+    """Run a command that gets a signal as it begins a system call; return its status and what it wrote to stderr."""
+    call, count = moment
+    inject = f"inject={call}:signal={number}:when={count}"
+    with (user.tmp / "interrupted.err").open("w+") as complaints:
+        traced = [strace, "-o", "/dev/null", "-e", f"trace={call}", "-e", inject, *words]
+        status = user.run(traced, **QUIET, stderr=complaints).returncode
+        complaints.seek(0)
+        return status, complaints.read()
+
+
+class Stopped:
+    """A command that is stopped as it begins a system call, until go_on()."""
+
+    def __init__(self, user, strace, words, moment: Moment) -> None:
+        call, count = moment
+        reader, writer = os.pipe()
+        if os.geteuid() == 0:
+            os.fchown(writer, user.uid, -1)  # strace opens it once more
+        inject = f"inject={call}:signal=STOP:when={count}"
+        log = ["-o", f"/proc/self/fd/{writer}", "-e", f"trace={call}", "-e", inject]
+        self._complaints = (user.tmp / "stopped.err").open("w+")
+        self.process = user.popen([strace, *log, *words], **QUIET, stderr=self._complaints, pass_fds=[writer])
+        os.close(writer)
+        self._reader = reader
+        Reader(reader).until(b"--- stopped by SIGSTOP ---")
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        (self.pid,) = map(int, children.split())
+
+    def go_on(self) -> tuple[int, str]:
+        """Let it go on to its end; return its status and what it wrote to stderr."""
+        os.kill(self.pid, signal.SIGCONT)
+        status = self.process.wait(timeout=30)
+        os.close(self._reader)
+        with self._complaints:
+            self._complaints.seek(0)
+            return status, self._complaints.read()

@@ -1,0 +1,181 @@
+"""Networks that containers share, when they come and go at the same time; what a container reaches of its keeper."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.lib.bundles import DEFAULT_CAPABILITIES, write_config
+from tests.lib.containers import Reader, Rootless, await_end, until
+from tests.lib.netbox import HTTP, helpers, make_net_bundle
+
+SERVE = ("python3", "/servers.py", "0.0.0.0", f"http:{HTTP}")
+FETCH = ("curl", "-sS", "--max-time", "3")
+
+
+@pytest.fixture
+def rootless(net_user, rootless_command):
+    net_user.env = net_user.env | {"XDG_CONFIG_HOME": str(net_user.tmp / "config")}
+    with Rootless(net_user, rootless_command) as rootless:
+        yield rootless
+    until(lambda: not helpers(), "the end of what serves networks")
+
+
+@pytest.fixture
+def backend(rootless, net_user):
+    """A network; its directory in the state directory."""
+    rootless("network", "create", "backend", check=True)
+    return rootless.root / "@networks/backend"
+
+
+@pytest.fixture
+def start(rootless, net_user):
+    """Return a function that starts a container on the network, with a server in it, and returns when that serves."""
+
+    def start_container(name, *flags, network="backend", argv=SERVE):
+        bundle = net_user.tmp / name
+        if not bundle.exists():
+            make_net_bundle(net_user, *argv, name=name)
+        process = rootless.popen("run", "--network", network, *flags, bundle, stdout=subprocess.PIPE)
+        assert Reader(process.stdout).line() == "ready"
+        started.append(process)
+
+    started = []
+    yield start_container
+    rootless.__exit__()
+    for process in started:
+        with process:
+            process.wait()
+
+
+def waits_for_a_lock(pid):
+    return f"-> FLOCK  ADVISORY  WRITE {pid} " in Path("/proc/locks").read_text()
+
+
+def addresses(rootless, container):
+    return rootless.state(container)["network"]["addresses"]
+
+
+def test_who_comes_after_another_at_its_address_is_reached_at_once(rootless, backend, start):
+    start("asking")
+    seen = []
+    for _ in range(2):
+        start("web")
+        seen.append(addresses(rootless, "web"))
+        done = rootless("exec", "asking", *FETCH, f"http://web:{HTTP}/")
+        assert (done.returncode, done.stderr) == (0, ""), done
+        rootless("delete", "--force", "web", check=True)
+    assert seen[0] == seen[1]
+
+
+def test_an_address_whose_link_is_still_there_is_not_given_again(rootless, backend, start):
+    start("first")
+    start("joined", network="container:first", argv=("sh", "-c", "echo ready; exec sleep 1000"))
+    rootless("delete", "--force", "first", check=True)
+    start("second")
+    number = json.loads((backend / "state.json").read_text())["members"]["second"]["number"]
+    assert number == 5
+    refused = rootless("network", "rm", "backend")
+    assert "still in use by second" in refused.stderr
+    rootless("delete", "--force", "second", check=True)
+    refused = rootless("network", "rm", "backend")
+    assert "still in use by containers that joined the network of another" in refused.stderr
+    rootless("delete", "--force", "joined", check=True)
+    until(lambda: not helpers(), "the end of what served the network")
+    rootless("network", "rm", "backend", check=True)
+    assert not backend.exists()
+
+
+def test_a_network_does_not_end_while_somebody_may_be_joining_it(rootless, backend, start):
+    start("last")
+    keeper = json.loads((backend / "state.json").read_text())["keeper"][0]
+    lock = os.open(backend / "lock", os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rootless("kill", "last", "KILL", check=True)
+        until(lambda: waits_for_a_lock(keeper), "the keeper's waiting")
+    finally:
+        os.close(lock)
+    await_end(keeper)
+
+
+def test_who_joins_a_network_whose_helper_has_ended_is_told(rootless, backend, start):
+    start("first")
+    helper = json.loads((backend / "state.json").read_text())["helper"][0]
+    os.kill(helper, signal.SIGKILL)
+    await_end(helper)
+    bundle = make_net_bundle(rootless.user, *FETCH, f"http://first:{HTTP}/", name="second")
+    done = rootless("run", "--network", "backend", bundle)
+    assert (done.returncode, done.stdout) == (0, addresses(rootless, "first")[0].replace(".4", ".5"))
+    assert "warning: network backend has no way to the outside: slirp4netns has ended" in done.stderr
+
+
+def test_ports_of_a_member_that_cannot_have_all_are_free_again(rootless, backend, start):
+    start("first")
+    twice = ("-p", f"8080:{HTTP}", "-p", f"127.0.0.1:8080:{HTTP}")
+    bundle = make_net_bundle(rootless.user, *SERVE, name="second")
+    refused = rootless("run", "--network", "backend", *twice, bundle)
+    assert "cannot publish" in refused.stderr
+    start("second", "-p", f"8080:{HTTP}")
+    assert rootless.user.run([*FETCH, "http://127.0.0.1:8080/"]).returncode == 0
+
+
+def test_links_that_a_new_namespace_has_do_no_harm(rootless, backend, net_user):
+    """Modules such as sit put links into each new network namespace; a hook does here."""
+    bundle = make_net_bundle(net_user, "cat", "/sys/class/net/eth0/ifindex")
+    config = json.loads((bundle / "config.json").read_text())
+    script = """pid=$(sed 's/.*"pid": *\\([0-9]*\\).*/\\1/'); nsenter --preserve-credentials -U -n -t "$pid" \
+        ip link add first type veth peer name second"""
+    hook = {"path": "/bin/sh", "args": ["sh", "-euc", script], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}
+    config["hooks"] = {"createRuntime": [hook]}
+    write_config(bundle, config)
+    done = rootless("run", "--network", "backend", bundle)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1000\n", "")
+
+
+@pytest.mark.parametrize("mode", ["auto", "pasta", "backend"])
+def test_a_container_that_sees_the_host_s_processes_reaches_nothing_through_those_of_its_network(
+    rootless, backend, net_user, mode
+):
+    script = """for each in /proc/[0-9]*; do
+        [ "$(readlink $each/ns/mnt)" = "$(readlink /proc/self/ns/mnt)" ] ||
+            ls $each/root/ $each/cwd/ || readlink $each/fd/*
+    done 2>/dev/null || true; echo looked"""
+    bundle = make_net_bundle(net_user, "sh", "-uc", script)
+    config = json.loads((bundle / "config.json").read_text())
+    config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
+    every = [*DEFAULT_CAPABILITIES, "CAP_SYS_PTRACE"]
+    config["process"]["capabilities"] = dict.fromkeys(("bounding", "permitted", "effective"), every)
+    write_config(bundle, config)
+    done = rootless("run", "--network", mode, bundle)
+    assert (done.returncode, done.stdout) == (0, "looked\n"), done
+
+
+def test_who_publishes_a_port_wants_a_network_even_with_a_bundle_s_flag(rootless, net_user):
+    bundle = make_net_bundle(net_user, "sleep", "1000")
+    rootless("run", "-d", "--bundle", bundle, "-p", "127.0.0.1::80", "c1", check=True, stdout=None, stderr=None)
+    published = rootless("port", "c1").stdout
+    assert published.startswith("80/tcp -> 127.0.0.1:")
+    assert int(published.rpartition(":")[2]) > 1023
+
+
+@pytest.mark.usefixtures("backend")
+def test_of_those_who_make_networks_at_once_one_waits_for_the_other(rootless):
+    """Else both take the same subnet, or the same name."""
+    directory = os.open(Path(rootless.user.env["XDG_CONFIG_HOME"]) / "rootless/networks", os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        maker = rootless.popen("network", "create", "other", stdout=subprocess.DEVNULL)
+        until(lambda: waits_for_a_lock(maker.pid) or maker.poll() is not None, "the second one's waiting")
+        assert maker.poll() is None
+    finally:
+        os.close(directory)
+    assert maker.wait() == 0
+    subnets = {each["subnet"] for each in json.loads(rootless("network", "ls", "-f", "json").stdout)}
+    assert len(subnets) == 2

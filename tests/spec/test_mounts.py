@@ -1,0 +1,409 @@
+"""config.md "Root" and "Mounts", config-linux.md "Mount configuration": each set, and looked at from inside."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from tests.lib.boxes import (
+    add_mount,
+    as_real_root,
+    config_with_maps,
+    make_volume,
+    mount_table,
+    subordinate,
+)
+from tests.lib.bundles import base_config, own
+
+MOUNTINFO = "cat /proc/self/mountinfo"
+
+
+# --- The root file system ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.spec("root.readonly")
+@pytest.mark.parametrize("readonly", [False, True])
+def test_root_readonly(either, readonly):
+    config = config_with_maps(either.user)
+    config["root"]["readonly"] = readonly
+    lines = either.lines(config, "touch /new 2>&1; touch /dev/new && echo written", MOUNTINFO)
+    if readonly:
+        assert lines.pop(0) == "touch: /new: Read-only file system"
+    assert lines.pop(0) == "written"
+    assert mount_table(lines)["/"][0] == {"ro" if readonly else "rw", "relatime"}
+    assert (either.rootfs / "new").exists() != readonly
+
+
+@pytest.mark.spec("root.path")
+def test_root_path_absolute_or_relative(either):
+    moved = either.rootfs.rename(either.user.tmp / "elsewhere")
+    for path in (str(moved), "../elsewhere"):
+        config = config_with_maps(either.user)
+        config["root"]["path"] = path
+        assert either.lines(config, "echo /bin/busybox") == ["/bin/busybox"]
+
+
+# --- Types ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.spec("mounts.type", "default file systems")
+def test_every_kind_of_file_system(either):
+    config = config_with_maps(either.user)
+    add_mount(config, "/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k")
+    add_mount(config, "/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev")
+    add_mount(config, "/data/ramfs", "ramfs", "ramfs", "mode=0700")
+    volume = make_volume(either.user, file="text")
+    add_mount(config, "/data/none", "none", volume, "rbind")
+    add_mount(config, "/data/bind", "bind", volume, "bind")
+    lines = either.lines(
+        config,
+        "touch /dev/mqueue/queue && cat /dev/mqueue/queue | cut -d ' ' -f 1",
+        "cat /data/none/file /data/bind/file; echo; stat -c %a /dev/shm /data/ramfs",
+        "echo /proc/[0-9]*; ls /sys/class/net; ls /dev/pts",
+        MOUNTINFO,
+    )
+    count = lines.index("texttext")
+    assert lines[0].startswith("QSIZE:0")
+    assert lines[count : count + 3] == ["texttext", "1777", "700"]
+    # no process of the host, no network but the loopback, no terminal but the multiplexer
+    assert lines[count + 3 : count + 6] == ["/proc/1", "lo", "ptmx"]
+    table = mount_table(lines[count + 6 :])
+    kinds = {point: table[point][2:4] for point in ("/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")}
+    assert kinds == {
+        "/proc": ("proc", "proc"),
+        "/sys": ("sysfs", "sysfs"),
+        "/dev": ("tmpfs", "tmpfs"),
+        "/dev/pts": ("devpts", "devpts"),
+        "/dev/shm": ("tmpfs", "shm"),
+        "/dev/mqueue": ("mqueue", "mqueue"),
+    }
+    assert table["/data/ramfs"][2] == "ramfs"
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_overlay(either, count):
+    """Forty layers make an option longer than fsconfig(2) takes."""
+    lower = [make_volume(either.user, f"lower{number}", **{f"file{number}": "x"}) for number in range(count)]
+    upper, work = make_volume(either.user, "upper"), make_volume(either.user, "work")
+    config = config_with_maps(either.user)
+    options = [f"lowerdir={':'.join(map(str, lower))}", f"upperdir={upper}", f"workdir={work}", "userxattr"]
+    add_mount(config, "/data", "overlay", "overlay", *options, "nodev")
+    lines = either.lines(config, "ls /data | wc -l; rm /data/file0; echo new > /data/file; ls /data | wc -l", MOUNTINFO)
+    assert lines[:2] == [str(count), str(count)]
+    assert mount_table(lines[2:])["/data"][0] == {"rw", "relatime", "nodev"}
+    assert (upper / "file").read_text() == "new\n"
+    assert (lower[0] / "file0").exists()
+
+
+def test_overlay_as_the_root_of_layers(box):
+    """An engine's own overlay: the bundle's root file system is a directory that a mount covers later on."""
+    lower = make_volume(box.user, "lower", file="text")
+    config = base_config()
+    add_mount(config, "/data", "overlay", "overlay", f"lowerdir={lower}:{box.rootfs}/etc", "userxattr")
+    assert box.lines(config, "cat /data/file; echo; ls /data; touch /data/new 2>&1 || true") == [
+        "text",
+        "file",
+        "group",
+        "passwd",
+        "touch: /data/new: Read-only file system",
+    ]
+
+
+def test_a_file_on_a_file(either):
+    volume = make_volume(either.user, file="from the host\n")
+    config = config_with_maps(either.user)
+    add_mount(config, "/etc/passwd", "bind", volume / "file", "bind", "ro")
+    add_mount(config, "/etc/new/resolv.conf", "bind", volume / "file", "rbind", "rprivate")
+    script = ("cat /etc/passwd /etc/new/resolv.conf; echo more >> /etc/new/resolv.conf", "touch /etc/passwd || echo ro")
+    assert either.lines(config, *script) == ["from the host", "from the host", "ro"]
+    assert (volume / "file").read_text() == "from the host\nmore\n"
+
+
+def test_a_socket_and_a_fifo_can_be_bound(either):
+    volume = make_volume(either.user)
+    os.mkfifo(volume / "fifo")
+    own(either.user, volume)
+    config = config_with_maps(either.user)
+    add_mount(config, "/run/fifo", "bind", volume / "fifo", "bind")
+    assert either.lines(config, "stat -c %F /run/fifo") == ["fifo"]
+
+
+@pytest.mark.spec("mounts.source")
+def test_a_source_relative_to_the_bundle(either):
+    (either.path / "volume").mkdir()
+    (either.path / "volume/file").write_text("text\n")
+    config = config_with_maps(either.user)
+    add_mount(config, "/data", "bind", "volume", "bind")
+    assert either.lines(config, "cat /data/file") == ["text"]
+
+
+@pytest.mark.spec("mounts")
+def test_mounts_are_made_in_order(either):
+    config = config_with_maps(either.user)
+    for name in ("one", "two"):
+        add_mount(config, "/data", "bind", make_volume(either.user, name, **{name: name}), "bind")
+        add_mount(config, f"/data/{name}", "bind", either.user.tmp / name / name, "bind", "ro")
+    table = either.lines(config, "ls /data; cut -d ' ' -f 5 /proc/self/mountinfo | grep /data")
+    assert table == ["two", "/data", "/data/one", "/data", "/data/two"]
+
+
+# --- Destinations -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.spec("mounts.destination")
+@pytest.mark.parametrize(
+    ("destination", "place"),
+    [
+        ("/data/new/deep", "/data/new/deep"),
+        ("/data/with blank", "/data/with blank"),
+        ("/data/with\\backslash", "/data/with\\backslash"),
+        ("/data//twice/../up/.", "/data/up"),
+        ("/absolute", "/data/target"),
+        ("/relative/new", "/data/target/new"),
+        ("/climbing", "/data/target"),
+        ("/dangling/below", "/data/nowhere/below"),
+    ],
+)
+def test_destinations(either, destination, place):
+    """What is missing is made; links in the image lead to places in the image."""
+    (either.rootfs / "data/target").mkdir()
+    (either.rootfs / "absolute").symlink_to("/data/target")
+    (either.rootfs / "relative").symlink_to("data/target")
+    (either.rootfs / "climbing").symlink_to("../../../../../../data/target")
+    (either.rootfs / "dangling").symlink_to("/data/nowhere")
+    own(either.user, either.rootfs)
+    config = config_with_maps(either.user)
+    add_mount(config, destination, "tmpfs", "marker", "size=1m")
+    table = mount_table(either.lines(config, MOUNTINFO))
+    assert [point for point, mount in table.items() if mount[3] == "marker"] == [place]
+
+
+@pytest.mark.spec("mounts.destination")
+def test_a_relative_destination(either):
+    """Allowed since 1.2.0, and taken from the root."""
+    config = config_with_maps(either.user)
+    add_mount(config, "data/relative", "tmpfs", "marker")
+    table = mount_table(either.lines(config, MOUNTINFO))
+    assert table["/data/relative"][3] == "marker"
+
+
+def test_a_dangling_link_to_a_file_is_made_good_inside(either):
+    """/etc/resolv.conf of many images is a link to where nothing is."""
+    (either.rootfs / "etc/resolv.conf").symlink_to("/run/stub/resolv.conf")
+    volume = make_volume(either.user, file="nameserver\n")
+    config = config_with_maps(either.user)
+    add_mount(config, "/etc/resolv.conf", "bind", volume / "file", "bind")
+    assert either.lines(config, "cat /etc/resolv.conf /run/stub/resolv.conf") == ["nameserver"] * 2
+    assert not os.path.lexists("/run/stub")
+
+
+# --- tmpfs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_tmpfs_has_the_mode_of_what_it_covers(either):
+    for name, mode in (("plain", 0o755), ("private", 0o700), ("sticky", 0o1777)):
+        (either.rootfs / "data" / name).mkdir()
+        (either.rootfs / "data" / name).chmod(mode)
+    own(either.user, either.rootfs)
+    config = config_with_maps(either.user)
+    for name in ("plain", "private", "sticky", "missing"):
+        add_mount(config, f"/data/{name}", "tmpfs", "tmpfs")
+    add_mount(config, "/data/given", "tmpfs", "tmpfs", "mode=0750")
+    lines = either.lines(config, "cd /data; stat -c '%n %a' plain private sticky missing given")
+    assert lines == ["plain 755", "private 700", "sticky 1777", "missing 1777", "given 750"]
+
+
+@pytest.mark.spec("mounts.options")
+def test_the_size_and_the_owner_of_a_tmpfs(either):
+    config = config_with_maps(either.user)
+    add_mount(config, "/data", "tmpfs", "tmpfs", "size=64k", "uid=33", "gid=34", "mode=1770")
+    lines = either.lines(config, "stat -c '%u:%g %a' /data; dd if=/dev/zero of=/data/f bs=1k count=65 2>&1 | head -1")
+    assert lines == ["33:34 1770", "dd: error writing '/data/f': No space left on device"]
+
+
+def test_tmpcopyup(either):
+    source = either.rootfs / "data"
+    (source / "deep/deeper").mkdir(parents=True)
+    (source / "deep/deeper/file").write_text("text\n")
+    (source / "link").symlink_to("deep/../nowhere")
+    (source / "setuid").write_text("")
+    (source / "big").write_bytes(bytes(300_000))
+    if not either.oracle:  # runc 1.1.15 leaves it out and then fails to chown it
+        os.mkfifo(source / "fifo")
+    own(either.user, source)
+    (source / "setuid").chmod(0o4755)
+    (source / "deep").chmod(0o711)
+    config = config_with_maps(either.user)
+    add_mount(config, "/data", "tmpfs", "tmpfs", "tmpcopyup", "ro")
+    lines = either.lines(
+        config,
+        "cat /data/deep/deeper/file; readlink /data/link",
+        "cd /data; for name in *; do stat -c '%n %A %s' $name | sed 's/ 4096\\| 60//'; done",
+        MOUNTINFO,
+    )
+    wanted = ["text", "deep/../nowhere", "big -rw-r--r-- 300000", "deep drwx--x--x", "fifo prw-r--r-- 0"]
+    wanted += ["link lrwxrwxrwx 15", "setuid -rwsr-xr-x 0"]
+    if either.oracle:
+        wanted.remove("fifo prw-r--r-- 0")
+    assert lines[: len(wanted)] == wanted
+    table = mount_table(lines[len(wanted) :])
+    assert table["/data"][2] == "tmpfs"
+    assert "ro" in table["/data"][0]
+
+
+def test_tmpcopyup_leaves_the_image_alone(box):
+    (box.rootfs / "data/file").write_text("text")
+    own(box.user, box.rootfs)
+    done = box.run(prepared := base_config(), "chown 33 /data/file")
+    assert done.returncode == 0, done.stderr
+    add_mount(prepared, "/data", "tmpfs", "tmpfs", "tmpcopyup", "mode=0711")
+    lines = box.lines(prepared, "stat -c '%u %a' /data/file /data; rm /data/file; touch /data/new")
+    assert lines == ["33 644", "0 711"]
+    assert [path.name for path in (box.rootfs / "data").iterdir()] == ["file"]
+    assert (box.rootfs / "data/file").stat().st_uid == subordinate(box.user, 33)
+
+
+# --- What is refused --------------------------------------------------------------------------------------------------
+
+
+def mount(destination="/data", kind="tmpfs", source="tmpfs", *options, **more):
+    return {"destination": destination, "type": kind, "source": source, "options": list(options)} | more
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (mount("/"), "rootless: cannot mount on /: the root is root.path (config.json: mounts[4].destination); fix: "),
+        (mount("../.."), "rootless: cannot mount on /: "),
+        (mount("/data", "none", "/etc"), "it has neither a type nor the option bind (config.json: mounts[4]); fix: "),
+        (
+            mount("/data", "bind", "", "bind"),
+            "cannot mount on /data: there is no source (config.json: mounts[4]); fix: ",
+        ),
+        (
+            mount("/data", "bind", "/nowhere", "bind"),
+            "bind /nowhere on /data: open_tree: No such file or directory (config.json: mounts[4])",
+        ),
+        (
+            mount("/data", "bind", "/nowhere", "rbind"),
+            "bind /nowhere on /data: open_tree: No such file or directory (config.json: mounts[4])",
+        ),
+        (mount("/data", "nofs"), "mount nofs on /data: fsopen: No such device (config.json: mounts[4]); fix: "),
+        (mount("/data", "ext4", "/dev/null"), "mount ext4 on /data: "),
+        (
+            mount("/data", "tmpfs", "tmpfs", "nonsense=1"),
+            "mount tmpfs on /data: fsconfig: Invalid argument: tmpfs: Unknown parameter 'nonsense' (config",
+        ),
+        (
+            mount("/data", "tmpfs", "tmpfs", "size=many"),
+            "mount tmpfs on /data: fsconfig: Invalid argument: tmpfs: Bad value for 'size' (config.json: mounts[4])",
+        ),
+        (mount("/etc/passwd", "tmpfs"), "mount tmpfs on /etc/passwd: "),
+        (
+            mount("/etc", "bind", "/etc/passwd", "bind"),
+            "bind /etc/passwd on /etc: move_mount: Not a directory (config.json: mounts[4]); fix: ",
+        ),
+        (
+            mount("/nothing", "bind", "", "remount", "ro"),
+            "change the mount on /nothing: openat2: No such file or directory (config.json: mounts[4])",
+        ),
+    ],
+)
+def test_what_cannot_be_mounted_says_which_and_why(box, asked, words):
+    config = base_config()
+    config["mounts"].append(asked)
+    done = box.run(config, "echo ran")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_root_that_cannot_be_written_to_says_so(box):
+    box.rootfs.chmod(0o555)
+    own(box.user, box.rootfs)
+    config = base_config()
+    add_mount(config, "/new", "tmpfs")
+    assert box.run(config, "true").returncode == 0, "the container's root may write to what is its own"
+    stranger = box.user.tmp / "stranger"
+    if os.geteuid() == 0:
+        box.rootfs.rename(stranger)
+        os.chown(stranger, 0, 0)
+        (stranger / "new").rmdir()
+        stranger.chmod(0o755)
+        config["root"]["path"] = str(stranger)
+        done = box.run(config, "true")
+        assert done.returncode == 1
+        assert "mount tmpfs on /new: openat2: Permission denied (config.json: mounts[4]); fix: " in done.stderr
+        assert stat.S_IMODE(stranger.stat().st_mode) == 0o755
+
+
+# --- Links ------------------------------------------------------------------------------------------------------------
+
+
+def linked(box):
+    """Return a directory of the host with a file and links, and give the image a link as a target."""
+    volume = make_volume(box.user, file="text\n")
+    for name, text in (("link", "file"), ("dangling", "/nowhere")):
+        (volume / name).symlink_to(text)
+        os.lchown(volume / name, box.user.uid, box.user.gid)
+    (box.rootfs / "data/target").symlink_to("/data/other")
+    os.lchown(box.rootfs / "data/target", box.user.uid, box.user.gid)
+    (box.rootfs / "data/other").write_text("other\n")
+    os.chown(box.rootfs / "data/other", box.user.uid, box.user.gid)
+    return volume
+
+
+@pytest.mark.parametrize(("name", "said"), [("link", "file"), ("dangling", "/nowhere")])
+def test_copy_symlink_makes_the_link_in_the_container(box, name, said):
+    volume = linked(box)
+    config = base_config()
+    add_mount(config, "/data/new", "bind", volume / name, "rbind", "copy-symlink")
+    assert box.lines(config, "readlink /data/new; grep -c ' /data/new ' /proc/self/mountinfo || true") == [said, "0"]
+    assert box.lines(config, "readlink /data/new") == [said], "it is there already"
+
+
+def test_copy_symlink_of_what_is_no_link_is_a_bind(box):
+    volume = linked(box)
+    config = base_config()
+    add_mount(config, "/data/new", "bind", volume / "file", "rbind", "copy-symlink")
+    assert box.lines(config, "cat /data/new") == ["text"]
+
+
+def test_copy_symlink_replaces_nothing_of_the_image(box):
+    volume = linked(box)
+    config = base_config()
+    add_mount(config, "/data/target", "bind", volume / "link", "rbind", "copy-symlink")
+    done = box.run(config, "true")
+    assert done.returncode == 1
+    assert "symlink: File exists (config.json: mounts[" in done.stderr
+
+
+def test_src_nofollow_binds_the_link_itself(box):
+    volume = linked(box)
+    config = base_config()
+    add_mount(config, "/data/new", "bind", volume / "dangling", "bind", "src-nofollow")
+    assert box.lines(config, "readlink /data/new") == ["/nowhere"]
+
+
+def test_dest_nofollow_mounts_over_the_link_itself(box):
+    volume = linked(box)
+    config = base_config()
+    add_mount(config, "/data/target", "bind", volume / "file", "bind", "dest-nofollow")
+    assert box.lines(config, "cat /data/target /data/other") == ["text", "other"]
+    config["mounts"][-1]["options"] = ["bind"]
+    assert box.lines(config, "cat /data/target /data/other") == ["text", "text"], "it is followed otherwise"
+
+
+def test_a_source_below_an_earlier_mount_works_with_a_user_namespace_of_roots(box, require_root):
+    """What an earlier mount has put into the rootfs is found there by its path on the host."""
+    volume = make_volume(box.user, file="text\n")
+    as_real_root(box)
+    config = base_config("cat", "/data/file")
+    config["linux"]["namespaces"].append({"type": "user"})
+    for key in ("uidMappings", "gidMappings"):
+        config["linux"][key] = [{"containerID": 0, "hostID": 0, "size": 65536}]
+    add_mount(config, "/first", "bind", volume, "rbind")
+    add_mount(config, "/data", "bind", box.rootfs / "first", "rbind")
+    assert box.lines(config) == ["text"]

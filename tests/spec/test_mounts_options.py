@@ -1,0 +1,343 @@
+"""config.md "Mounts", "Linux mount options": every option set, and looked at from inside."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.lib.boxes import (
+    Box,
+    add_mount,
+    config_with_maps,
+    make_volume,
+    mount_table,
+    own_mappings,
+)
+from tests.lib.bundles import base_config, write_config
+
+MOUNTINFO = "cat /proc/self/mountinfo"
+
+
+# --- Options ----------------------------------------------------------------------------------------------------------
+
+NEW = {
+    "nothing": ([], {"rw", "relatime"}, set()),
+    "ro": (["ro"], {"ro", "relatime"}, set()),
+    "rw": (["rw"], {"rw", "relatime"}, set()),
+    "last of ro and rw": (["ro", "rw"], {"rw", "relatime"}, set()),
+    "nosuid": (["nosuid"], {"rw", "relatime", "nosuid"}, set()),
+    "suid": (["nosuid", "suid"], {"rw", "relatime"}, set()),
+    "nodev": (["nodev"], {"rw", "relatime", "nodev"}, set()),
+    "dev": (["nodev", "dev"], {"rw", "relatime"}, set()),
+    "noexec": (["noexec"], {"rw", "relatime", "noexec"}, set()),
+    "exec": (["noexec", "exec"], {"rw", "relatime"}, set()),
+    "noatime": (["noatime"], {"rw", "noatime"}, set()),
+    "atime": (["noatime", "atime"], {"rw", "relatime"}, set()),
+    "strictatime": (["strictatime"], {"rw"}, set()),
+    "nostrictatime": (["strictatime", "nostrictatime"], {"rw", "relatime"}, set()),
+    "nodiratime": (["nodiratime"], {"rw", "relatime", "nodiratime"}, set()),
+    "diratime": (["nodiratime", "diratime"], {"rw", "relatime"}, set()),
+    "sync": (["sync"], {"rw", "relatime"}, {"sync"}),
+    "async": (["sync", "async"], {"rw", "relatime"}, set()),
+    "dirsync": (["dirsync"], {"rw", "relatime"}, {"dirsync"}),
+    "iversion": (["iversion", "noiversion"], {"rw", "relatime"}, set()),
+    "silent": (["silent", "loud"], {"rw", "relatime"}, set()),
+    "data": (["size=1m", "nr_inodes=20", "mode=0711"], {"rw", "relatime"}, {"size=1024k", "nr_inodes=20", "mode=711"}),
+}
+"""Options of a new tmpfs: what the mount, and the file system, have then."""
+
+NEWER = {
+    # runc 1.1.15 passes them to the file system, which does not know them
+    "defaults": (["defaults"], {"rw", "relatime"}, set()),
+    "nosymfollow": (["nosymfollow"], {"rw", "relatime", "nosymfollow"}, set()),
+    "symfollow": (["nosymfollow", "symfollow"], {"rw", "relatime"}, set()),
+    "lazytime": (["lazytime"], {"rw", "relatime"}, {"lazytime"}),
+    "nolazytime": (["lazytime", "nolazytime"], {"rw", "relatime"}, set()),
+    # runc 1.1.15 adds MS_RELATIME to MS_NOATIME, and the kernel goes by the latter
+    "relatime": (["noatime", "relatime"], {"rw", "relatime"}, set()),
+    # runc 1.1.15 takes MS_RELATIME away, which is then the kernel's default
+    "norelatime": (["norelatime"], {"rw"}, set()),
+    # and mand warns in the kernel's log, where it has any effect at all
+    "mand": (["mand", "nomand"], {"rw", "relatime"}, set()),
+}
+OF_SUPERBLOCK = {"sync", "dirsync", "lazytime"}
+
+
+def test_options_of_a_new_file_system(either):
+    wanted = NEW if either.oracle else NEW | NEWER
+    config = config_with_maps(either.user)
+    for number, (options, _, _) in enumerate(wanted.values()):
+        add_mount(config, f"/data/{number}", "tmpfs", "tmpfs", *options)
+    table = mount_table(either.lines(config, MOUNTINFO))
+    shown = {}
+    for number, (name, (options, _, of_superblock)) in enumerate(wanted.items()):
+        mount = table[f"/data/{number}"]
+        shown[name] = (options, mount[0], mount[4] & (of_superblock | OF_SUPERBLOCK))
+    assert shown == wanted
+
+
+BIND = {
+    "nothing": (["bind"], {"rw"}),
+    "rbind": (["rbind"], {"rw"}),
+    "ro": (["bind", "ro"], {"ro"}),
+    "nosuid": (["bind", "nosuid"], {"rw", "nosuid"}),
+    "nodev": (["bind", "nodev"], {"rw", "nodev"}),
+    "noexec": (["bind", "noexec"], {"rw", "noexec"}),
+    "all": (["rbind", "ro", "nosuid", "nodev", "noexec"], {"ro", "nosuid", "nodev", "noexec"}),
+}
+"""Options of a bind mount of the host's, besides its mode of access times, which a user namespace cannot change."""
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_options_of_a_bind_mount(either, recursive):
+    volume = make_volume(either.user, file="text")
+    config = config_with_maps(either.user)
+    wanted = dict(BIND)
+    if not either.oracle:
+        wanted["nosymfollow"] = (["bind", "nosymfollow"], {"rw", "nosymfollow"})
+        wanted["rw"] = (["bind", "ro", "rw"], {"rw"})  # runc 1.1.15 stays with rro when rrw follows
+    for number, (options, _) in enumerate(wanted.values()):
+        chosen = ["r" + word if recursive and "bind" not in word else word for word in options]
+        add_mount(config, f"/data/{number}", "bind", volume, *chosen)
+    table = mount_table(either.lines(config, MOUNTINFO))
+    flags = {"rw", "ro", "nosuid", "nodev", "noexec", "nosymfollow"}
+    shown = {name: (wanted[name][0], table[f"/data/{number}"][0] & flags) for number, name in enumerate(wanted)}
+    assert shown == wanted
+
+
+RECURSIVE = {
+    # options: (the mount itself, what is mounted below it)
+    "ro": ({"ro", "relatime"}, {"rw", "relatime"}),
+    "rro": ({"ro", "relatime"}, {"ro", "relatime"}),
+    "rnosuid": ({"rw", "relatime", "nosuid"},) * 2,
+    "rnodev": ({"rw", "relatime", "nodev"},) * 2,
+    "rnoexec": ({"rw", "relatime", "noexec"},) * 2,
+    "rnoatime": ({"rw", "noatime"},) * 2,
+    "rstrictatime": ({"rw"},) * 2,
+    "rnodiratime": ({"rw", "relatime", "nodiratime"},) * 2,
+    "rnosymfollow": ({"rw", "relatime", "nosymfollow"},) * 2,
+}
+TAKEN_BACK = ("rrw", "rsuid", "rdev", "rexec", "ratime", "rrelatime", "rdiratime", "rsymfollow")
+
+
+def tree(either, config, *options):
+    """Mount a tree of two file systems, whose own mounts the user namespace may change, on /tree and /tree/below."""
+    add_mount(config, "/tree", "tmpfs", "tmpfs", *options)
+    add_mount(config, "/tree/below", "tmpfs", "tmpfs", *options)
+    return either.rootfs / "tree"
+
+
+def test_recursive_options_reach_what_is_mounted_below(either):
+    config = config_with_maps(either.user)
+    source = tree(either, config)
+    for option in RECURSIVE:
+        add_mount(config, f"/data/{option}", "bind", source, "rbind", option)
+    table = mount_table(either.lines(config, MOUNTINFO))
+    shown = {name: (table[f"/data/{name}"][0], table[f"/data/{name}/below"][0]) for name in RECURSIVE}
+    assert shown == RECURSIVE
+
+
+def test_recursive_options_take_back(either):
+    config = config_with_maps(either.user)
+    # runc 1.1.15 mounts on the inside of the first mount: a read-only one could not get a second below it
+    source = tree(either, config, "nosuid", "nodev", "noexec", "nodiratime")
+    add_mount(config, "/data", "bind", source, "rbind", *(word for word in TAKEN_BACK if word != "rsymfollow"))
+    table = mount_table(either.lines(config, MOUNTINFO))
+    assert table["/tree/below"][0] == {"rw", "relatime", "nosuid", "nodev", "noexec", "nodiratime"}
+    assert table["/data"][0] == table["/data/below"][0] == {"rw", "relatime"}
+
+
+@pytest.mark.spec("mounts.options.bind", "mounts.options.rbind")
+def test_a_bind_mount_without_what_is_below(either):
+    config = config_with_maps(either.user)
+    source = tree(either, config)
+    add_mount(config, "/data/with", "bind", source, "rbind")
+    add_mount(config, "/data/without", "bind", source, "bind")
+    table = mount_table(either.lines(config, MOUNTINFO))
+    assert "/data/with/below" in table
+    assert "/data/without/below" not in table
+
+
+def test_the_effect_of_options(either):
+    """What the words in mountinfo stand for is the kernel's; that each mount has them where it is used, is ours."""
+    volume = make_volume(either.user, script="#!/bin/sh\necho ran\n", target="text\n")
+    (volume / "script").chmod(0o755)
+    (volume / "link").symlink_to("target")
+    config = config_with_maps(either.user)
+    for name in ("ro", "noexec", "nosymfollow"):
+        add_mount(config, f"/data/{name}", "bind", volume, "bind", *([name] if name != "nosymfollow" else []))
+    add_mount(config, "/data/plain", "bind", volume, "bind")
+    wanted = {
+        "touch ro/new": "Read-only file system",
+        "noexec/script": "Permission denied",
+        "plain/script": "ran",
+        "cat nosymfollow/link": "text",
+        "touch plain/new; ls ro": "link new script target",
+    }
+    if not either.oracle:
+        config["mounts"][-2]["options"].append("nosymfollow")
+        wanted["cat nosymfollow/link"] = "Too many levels of symbolic links"
+    said = either.lines(config, "cd /data", *(f"echo $({words} 2>&1 | sed 's/.*: //')" for words in wanted))
+    assert dict(zip(wanted, said, strict=True)) == wanted
+
+
+PROPAGATION = {
+    "private": [],
+    "rprivate": [],
+    "shared": ["shared"],
+    "rshared": ["shared"],
+    "slave": ["master"],
+    "rslave": ["master"],
+    "unbindable": ["unbindable"],
+    "runbindable": ["unbindable"],
+}
+
+
+def test_propagation(either):
+    config = config_with_maps(either.user)
+    source = tree(either, config)
+    config["mounts"][-2]["options"] += ["shared"]
+    config["mounts"][-1]["options"] += ["shared"]
+    for option in PROPAGATION:
+        add_mount(config, f"/data/{option}", "bind", source, "rbind", option)
+    table = mount_table(either.lines(config, MOUNTINFO))
+
+    def fields(point):
+        return [field.split(":")[0] for field in table[point][1]]
+
+    assert {name: fields(f"/data/{name}") for name in PROPAGATION} == PROPAGATION
+    recursive = {name: words for name, words in PROPAGATION.items() if name[1:] in PROPAGATION}
+    assert {name: fields(f"/data/{name}/below") for name in recursive} == recursive
+    # the others leave what is below in the peer group that it came from
+    assert {fields(f"/data/{name}/below")[0] for name in PROPAGATION.keys() - recursive} == {"shared"}
+
+
+def test_shared_mounts_of_one_container_are_peers(either):
+    config = config_with_maps(either.user)
+    config["process"]["capabilities"] = {
+        "effective": ["CAP_SYS_ADMIN"],
+        "permitted": ["CAP_SYS_ADMIN"],
+        "bounding": ["CAP_SYS_ADMIN"],
+    }
+    add_mount(config, "/one", "tmpfs", "tmpfs", "shared")
+    add_mount(config, "/two", "bind", either.rootfs / "one", "bind", "shared")
+    add_mount(config, "/three", "bind", either.rootfs / "one", "bind", "private")
+    script = "mkdir /one/sub; mount -t tmpfs inner /one/sub; touch /one/sub/file; ls /two/sub; ls /three/sub"
+    assert either.lines(config, script) == ["file"]
+
+
+def test_remount(either):
+    config = config_with_maps(either.user)
+    add_mount(config, "/one", "tmpfs", "tmpfs")
+    add_mount(config, "/one", "tmpfs", "tmpfs", "remount", "size=1m")
+    add_mount(config, "/two", "tmpfs", "tmpfs", "size=2m")
+    add_mount(config, "/two", "bind", "/two" if either.oracle else "", "remount", "bind", "ro", "nosuid")
+    if either.oracle:
+        config["mounts"].pop()  # runc 1.1.15 knows no remount of a bind mount
+    table = mount_table(either.lines(config, MOUNTINFO))
+    assert table["/one"][4] >= {"size=1024k"}
+    if not either.oracle:
+        assert table["/two"][0] == {"ro", "relatime", "nosuid"}
+        assert table["/two"][4] >= {"rw", "size=2048k"}
+
+
+# --- What a user namespace cannot do, done otherwise ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["noatime", "strictatime", "nodiratime", "rnoatime"])
+def test_the_mode_of_access_times_stays_the_hosts(box, option):
+    """It is locked in a user namespace (mount_namespaces(7)): runc gives up."""
+    volume = make_volume(box.user, file="text")
+    config = base_config()
+    add_mount(config, "/data", "bind", volume, "bind", option, "ro")
+    done = box.run(config, MOUNTINFO)
+    assert done.returncode == 0, done.stderr
+    assert mount_table(done.stdout.splitlines())["/data"][0] >= {"ro"}
+    assert "mounts[4]" in done.stderr
+
+
+@pytest.mark.parametrize("given", [["suid"], ["dev"], ["exec"], ["rsuid", "rexec"], ["rw"]])
+def test_what_the_hosts_mount_has_stays(box, given, require_root):
+    """The program runs, with a warning that says what it does not get."""
+    option = "ro" if given == ["rw"] else "nosuid,nodev,noexec"
+    config = base_config()
+    add_mount(config, "/data", "bind", "/mnt", "rbind", *given)
+    config["process"]["args"] = ["cat", "/proc/self/mountinfo"]
+    box.command = [
+        *("unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o {option} locked /mnt; exec "$@"', "sh"),
+        *("setpriv", f"--reuid={box.user.uid}", f"--regid={box.user.gid}", "--clear-groups"),
+        *box.command,
+    ]
+    done = box.run(config, user=0, group=0)
+    assert done.returncode == 0, done.stderr
+    assert mount_table(done.stdout.splitlines())["/data"][0] >= set(option.split(","))
+    assert "bound with all that the host's mount has (config.json: mounts[4])" in done.stderr
+
+
+def test_restrictions_of_the_source_that_are_not_named_are_noted(box, require_root):
+    config = base_config()
+    add_mount(config, "/data", "bind", "/mnt", "bind", "nosuid")
+    write_config(box.path, config)
+    script = 'mount -t tmpfs -o ro,noexec locked /mnt; exec "$@"'
+    as_user = ["setpriv", f"--reuid={box.user.uid}", f"--regid={box.user.gid}", "--clear-groups"]
+    words = ["unshare", "--mount", "sh", "-c", script, "sh", *as_user, *box.command, "explain", "--json", box.path]
+    plan = json.loads(box.user.run(words, user=0, group=0, check=True).stdout)
+    told = {note["where"]: note["text"] for note in plan["notes"]}
+    assert told["mounts[4]"] == "the source's ro, noexec cannot be taken away in a user namespace"
+
+
+def test_a_mount_below_cannot_be_left_out(box, require_root):
+    """What it covers might be secret (mount_namespaces(7)): it is bound too, with a warning."""
+    config = base_config()
+    add_mount(config, "/data", "bind", "/dev", "bind")
+    done = box.run(config, MOUNTINFO)
+    assert done.returncode == 0, done.stderr
+    assert "/data/pts" in mount_table(done.stdout.splitlines())
+    assert "bind /dev on /data: open_tree: Invalid argument: bound with all" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["cgroup", "cgroup2"])
+def test_the_hosts_cgroups_are_shown_read_only_where_they_are_not_pure_v2(box, kind):
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        pytest.skip("this host has pure cgroup v2")
+    config = base_config()
+    config["linux"]["namespaces"].append({"type": "cgroup"})
+    add_mount(config, "/sys/fs/cgroup", kind, "cgroup", "nosuid", "noexec", "nodev", "relatime", "rw")
+    lines = box.lines(config, "ls /sys/fs/cgroup", MOUNTINFO)
+    names = sorted(os.listdir("/sys/fs/cgroup"))
+    assert lines[: len(names)] == names
+    table = mount_table(lines[len(names) :])
+    below = [point for point in table if point.startswith("/sys/fs/cgroup")]
+    assert all({"ro", "nosuid", "nodev", "noexec"} <= table[point][0] for point in below)
+
+
+@pytest.mark.parametrize(("own_namespace", "options"), [(True, ["ro"]), (True, ["rw"]), (False, ["rw"])])
+def test_cgroup_v2_is_mounted_in_a_cgroup_namespace_of_its_own(box, require_root, own_namespace, options):
+    config = base_config()
+    if own_namespace:
+        config["linux"]["namespaces"].append({"type": "cgroup"})
+    add_mount(config, "/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", *options)
+    box.command[:0] = [
+        *("unshare", "--mount", "sh", "-c", 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"', "sh"),
+        *("setpriv", f"--reuid={box.user.uid}", f"--regid={box.user.gid}", "--clear-groups"),
+    ]
+    lines = box.lines(config, "cat /proc/self/mountinfo", user=0, group=0)
+    shown, _, kind, source, _ = mount_table(lines)["/sys/fs/cgroup"]
+    assert (kind, source == "cgroup") == ("cgroup2", own_namespace)
+    assert {"nosuid", "ro" if not own_namespace else options[0]} <= shown
+
+
+def test_the_group_of_terminals_is_dropped_where_it_is_not_mapped(single_user, rootless_command):
+    box = Box(single_user, [rootless_command])
+    config = base_config()
+    assert "gid=5" in config["mounts"][2]["options"]
+    table = mount_table(box.lines(config, MOUNTINFO))
+    assert table["/dev/pts"][4] == {"rw", "mode=620", "ptmxmode=666"}
+
+
+def test_the_group_of_terminals_stays_where_it_is_mapped(either):
+    table = mount_table(either.lines(config_with_maps(either.user), MOUNTINFO))
+    assert f"gid={own_mappings(either.user)['gidMappings'][1]['hostID'] + 4}" in table["/dev/pts"][4]

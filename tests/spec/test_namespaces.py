@@ -1,0 +1,541 @@
+"""config-linux.md "Namespaces", its id mappings and clock offsets, config.md "Hostname": looked at from inside."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.lib.boxes import (
+    Box,
+    add_mount,
+    add_probe,
+    config_with_maps,
+    mount_table,
+    own_mappings,
+    set_namespaces,
+)
+from tests.lib.bundles import base_config
+from tests.lib.bundles import own as own_ids
+
+FILES = {
+    "pid": "pid",
+    "network": "net",
+    "ipc": "ipc",
+    "uts": "uts",
+    "mount": "mnt",
+    "cgroup": "cgroup",
+    "time": "time",
+    "user": "user",
+}
+"""The file in /proc/PID/ns of each type of namespace."""
+
+LINKS = f"for name in {' '.join(FILES.values())}; do readlink /proc/self/ns/$name; done"
+NEWER = {"time"}
+"""What runc 1.1.15 does not know."""
+
+
+@pytest.fixture
+def holder(user):
+    """Start a shell of the user's in new namespaces, which waits; returns its pid."""
+    started = []
+
+    def start(*flags, script="true", root=True):
+        maps = ["--map-root-user"] if root else []
+        words = ["unshare", "--user", *maps, *flags, "sh", "-c", f"{script}; echo ready; read line"]
+        process = user.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process.pid
+
+    yield start
+    for process in started:
+        process.communicate("\n", timeout=30)
+
+
+def own(kind):
+    return os.readlink(f"/proc/self/ns/{FILES[kind]}")
+
+
+def inside(lines):
+    return dict(zip(FILES, lines, strict=True))
+
+
+def outside(pid):
+    return {kind: os.readlink(f"/proc/{pid}/ns/{file}") for kind, file in FILES.items()}
+
+
+# --- New, or shared ---------------------------------------------------------------------------------------------------
+
+
+def test_every_namespace_is_new_when_it_is_asked_for(either):
+    kinds = [kind for kind in FILES if not (either.oracle and kind in NEWER)]
+    config = config_with_maps(either.user)
+    set_namespaces(config, *kinds)
+    seen = inside(either.lines(config, LINKS))
+    assert {kind for kind in FILES if seen[kind] != own(kind)} == set(kinds)
+
+
+@pytest.mark.spec("linux.namespaces: inherited")
+def test_what_is_not_asked_for_is_shared(either):
+    """But for the user and the mount namespace, without which an ordinary user runs nothing."""
+    config = config_with_maps(either.user)
+    set_namespaces(config, *(["user", "mount"] if either.oracle else []))
+    if either.oracle:
+        config["mounts"] = [mount for mount in config["mounts"] if mount["type"] not in ("proc", "sysfs")]
+        add_mount(config, "/proc", "none", "/proc", "rbind")
+        config["linux"]["maskedPaths"] = config["linux"]["readonlyPaths"] = []
+    seen = inside(either.lines(config, LINKS))
+    assert {kind for kind in FILES if seen[kind] == own(kind)} == FILES.keys() - {"user", "mount"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FILES if kind not in ("user", "mount")])
+def test_one_new_namespace(box, kind):
+    config = base_config()
+    set_namespaces(config, kind)
+    seen = inside(box.lines(config, LINKS))
+    assert {kind for kind in FILES if seen[kind] != own(kind)} == {kind, "user", "mount"}
+
+
+@pytest.mark.spec("linux.namespaces.pid")
+def test_the_pid_namespace(either):
+    lines = either.lines(config_with_maps(either.user), "echo $$; echo /proc/[0-9]*; kill -TERM 1; echo alive")
+    assert lines == ["1", "/proc/1", "alive"]
+
+
+def test_a_shared_pid_namespace(box):
+    config = base_config()
+    set_namespaces(config, "network", "ipc", "uts", "mount")
+    lines = box.lines(config, f"[ $$ != 1 ] && [ -e /proc/{os.getpid()} ] && echo shared")
+    assert lines == ["shared"]
+
+
+@pytest.mark.spec("linux.namespaces.network")
+def test_the_loopback_is_up(either):
+    script = (
+        "ifconfig -a | grep -c Link; ifconfig lo | grep -oE 'UP LOOPBACK RUNNING|addr:[0-9.]+|::1/128'",
+        "ls /sys/class/net; (echo hello | nc -l -p 8080 &) ; while ! nc -w 1 127.0.0.1 8080; do :; done",
+    )
+    assert either.lines(config_with_maps(either.user), *script) == [
+        "1",
+        "addr:127.0.0.1",
+        "::1/128",
+        "UP LOOPBACK RUNNING",
+        "lo",
+        "hello",
+    ]
+
+
+def test_a_shared_network(box):
+    config = base_config()
+    set_namespaces(config, "pid", "ipc", "uts", "mount")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        lines = box.lines(config, "ls /sys/class/net", f"grep -c 0100007F:{port:04X} /proc/net/tcp")
+    assert sorted(lines[:-1]) == sorted(os.listdir("/sys/class/net"))
+    assert lines[-1] == "1"
+
+
+def test_hostname_and_domainname(either):
+    config = config_with_maps(either.user)
+    config["hostname"] = "inside-" + "x" * 57
+    config["domainname"] = "example.test"
+    script = "hostname; cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname"
+    lines = either.lines(config, script)
+    if either.oracle:
+        lines[2] = "example.test"  # runc 1.1.15 does not know domainname
+    assert lines == [config["hostname"], config["hostname"], "example.test"]
+    assert socket.gethostname() != config["hostname"]
+
+
+@pytest.mark.spec("linux.namespaces.uts")
+def test_the_hosts_name_without_a_hostname(either):
+    assert either.lines(config_with_maps(either.user), "hostname") == [socket.gethostname()]
+
+
+@pytest.mark.parametrize("key", ["hostname", "domainname"])
+def test_a_name_without_a_uts_namespace_is_refused(box, key):
+    """The name of the host itself would change, were it root who runs it."""
+    config = base_config()
+    set_namespaces(config, "pid", "network", "ipc", "mount")
+    config[key] = "inside"
+    done = box.run(config, "true")
+    assert done.returncode == 1
+    assert f"the container shares the host's uts namespace (config.json: {key}); fix: " in done.stderr
+
+
+@pytest.mark.spec("linux.namespaces.mount")
+def test_mounts_stay_inside(either):
+    config = config_with_maps(either.user)
+    config["process"]["capabilities"] = {name: ["CAP_SYS_ADMIN"] for name in ("bounding", "effective", "permitted")}
+    before = Path("/proc/self/mountinfo").read_text()
+    pid = either.create(config, "mount -t tmpfs none /tmp; sleep 1000")
+    assert Path("/proc/self/mountinfo").read_text() == before
+    assert f"{either.rootfs} / rw" in Path(f"/proc/{pid}/mountinfo").read_text()
+
+
+@pytest.mark.spec("linux.namespaces.ipc")
+def test_the_ipc_namespace(either):
+    if not os.path.ismount("/dev/mqueue"):
+        pytest.skip("needs /dev/mqueue on the host")
+    config = config_with_maps(either.user)
+    add_mount(config, "/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev")
+    Path("/dev/mqueue/of-the-host").touch()
+    try:
+        assert either.lines(config, "ls /dev/mqueue; touch /dev/mqueue/inside; wc -l < /proc/sysvipc/msg") == ["1"]
+        assert not Path("/dev/mqueue/inside").exists()
+    finally:
+        Path("/dev/mqueue/of-the-host").unlink()
+
+
+@pytest.mark.spec("linux.namespaces.cgroup")
+def test_the_cgroup_namespace(either):
+    config = config_with_maps(either.user)
+    set_namespaces(config, "pid", "network", "ipc", "uts", "mount", "cgroup", "user")
+    lines = either.lines(config, "cat /proc/self/cgroup")
+    assert {line.split(":", 2)[2] for line in lines} == {"/"}
+
+
+# --- Time -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        {},
+        {"boottime": {"secs": 86400}},
+        {"monotonic": {"secs": 172800, "nanosecs": 999_999_999}, "boottime": {"secs": 604800, "nanosecs": 1}},
+        {"monotonic": {"secs": -100}, "boottime": {"secs": -200, "nanosecs": 5}},
+    ],
+)
+def test_time_offsets(box, need, offsets):
+    """runc 1.1.15 knows no time namespace."""
+    probe = add_probe(box, need)
+    config = base_config()
+    config["linux"]["namespaces"].append({"type": "time"})
+    config["linux"]["timeOffsets"] = offsets
+    before = subprocess.run([probe, "clocks"], capture_output=True, text=True, check=True).stdout
+    during, uptime = box.lines(config, "probe clocks; cut -d . -f 1 /proc/uptime")
+    after = subprocess.run([probe, "clocks"], capture_output=True, text=True, check=True).stdout
+    shown = [int(word) for word in during.split()]
+    for clock, index in (("monotonic", 0), ("boottime", 1)):
+        offset = offsets.get(clock, {}).get("secs", 0)
+        low, high = (int(words.split()[index]) + offset for words in (before, after))
+        assert low <= shown[index] <= high + 1
+    assert shown[1] <= int(uptime) <= shown[1] + 1
+
+
+def test_time_offsets_need_a_time_namespace(box):
+    config = base_config()
+    config["linux"]["timeOffsets"] = {"boottime": {"secs": 100}}
+    done = box.run(config, "true")
+    assert done.returncode == 1
+    assert "(config.json: linux.timeOffsets); fix: " in done.stderr
+
+
+def test_time_offsets_that_the_kernel_refuses(box):
+    config = base_config()
+    config["linux"]["namespaces"].append({"type": "time"})
+    config["linux"]["timeOffsets"] = {"boottime": {"secs": -(10**9)}}
+    done = box.run(config, "true")
+    assert done.returncode == 1
+    assert "(config.json: linux.timeOffsets)" in done.stderr
+    assert "Numerical result out of range" in done.stderr
+
+
+# --- Ids --------------------------------------------------------------------------------------------------------------
+
+
+def maps(lines):
+    return [tuple(int(word) for word in line.split()) for line in lines]
+
+
+@pytest.mark.spec("linux.namespaces.user", "linux.uidMappings", "linux.gidMappings")
+def test_the_maps_of_config_json(either):
+    config = config_with_maps(either.user)
+    first = own_mappings(either.user)["uidMappings"][1]["hostID"]
+    uids = [(0, first + 5, 10), (10, either.user.uid, 1), (100, first + 50, 1000)]
+    if either.oracle:  # runc 1.1.15 wants the root inside to be whoever runs it
+        uids = [(0, either.user.uid, 1), (1, first + 5, 10), (100, first + 50, 1000)]
+    gids = [(0, either.user.gid, 1), (5, first, 3)]
+    for key, lines in (("uidMappings", uids), ("gidMappings", gids)):
+        config["linux"][key] = [{"containerID": a, "hostID": b, "size": size} for a, b, size in lines]
+    either.rootfs.chmod(0o777)
+    config["process"]["capabilities"] = {name: ["CAP_DAC_OVERRIDE"] for name in ("bounding", "effective", "permitted")}
+    lines = either.lines(config, "cat /proc/self/uid_map; stat -c %u /bin/busybox; cat /proc/self/gid_map")
+    assert maps(lines[:3]) == uids
+    assert lines[3] == str(next(inside for inside, host, _ in uids if host == either.user.uid))
+    assert maps(lines[4:]) == gids
+
+
+def test_maps_of_ids_that_are_not_ones_own(box):
+    """A bundle that somebody else's `spec --rootless` made: the user's own are mapped, and the log tells it."""
+    config = base_config()
+    config["linux"]["namespaces"].append({"type": "user"})
+    for key in ("uidMappings", "gidMappings"):
+        config["linux"][key] = [{"containerID": 0, "hostID": 1, "size": 1}]
+    log = box.user.tmp / "log"
+    lines = box.lines(config, "cat /proc/self/uid_map", global_flags=["--log", log])
+    wanted = [tuple(line.values()) for line in own_mappings(box.user)["uidMappings"]]
+    assert maps(lines) == wanted
+    first, more = own_mappings(box.user)["uidMappings"]
+    ends = f"1-{more['size']} is {more['hostID']}-{more['hostID'] + more['size'] - 1}"
+    said = (
+        f"name ids that are not yours: your own are mapped instead: uids 0 is {first['hostID']}, {ends} (not 0 is 1); "
+    )
+    assert said in log.read_text()
+    assert said in box.user.run([*box.command, "explain", box.path], check=True).stdout
+
+
+def test_the_added_user_namespace_has_all_of_the_users_ids(box):
+    lines = box.lines(base_config(), "cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups")
+    mappings = own_mappings(box.user)
+    assert maps(lines[:-1]) == [tuple(line.values()) for key in mappings for line in mappings[key]]
+    assert lines[-1] == "allow"
+
+
+def test_the_added_user_namespace_of_a_single_id(single_user, rootless_command):
+    box = Box(single_user, [rootless_command])
+    lines = box.lines(base_config(), "cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups")
+    assert maps(lines[:2]) == [(0, single_user.uid, 1), (0, single_user.gid, 1)]
+    assert lines[2] == "deny"
+
+
+# --- Joined -----------------------------------------------------------------------------------------------------------
+
+JOINABLE = ("pid", "network", "ipc", "uts", "cgroup", "time")
+
+
+def joining(pid, *kinds):
+    return {kind: f"/proc/{pid}/ns/{FILES[kind]}" for kind in kinds}
+
+
+@pytest.mark.parametrize("kind", [*JOINABLE, "all"])
+def test_a_namespace_of_another_container(either, kind):
+    """Each with the user namespace that owns it."""
+    kinds = [each for each in JOINABLE if not (either.oracle and each in NEWER)]
+    if kind != "all":
+        if kind not in kinds:
+            pytest.skip("runc 1.1.15 knows no time namespace")
+        kinds = [kind]
+    config = config_with_maps(either.user)
+    config["hostname"] = "the-other"
+    set_namespaces(config, *(each for each in FILES if not (either.oracle and each in NEWER)))
+    other = outside(pid := either.create(config))
+    config = base_config()
+    new = [each for each in ("pid", "network", "ipc", "uts", "mount") if each not in kinds]
+    set_namespaces(config, *new, user=f"/proc/{pid}/ns/user", **joining(pid, *kinds))
+    lines = either.lines(config, "hostname; ls /sys/class/net; [ -e /proc/1 ] && echo $$", LINKS)
+    assert lines[1] == "lo"
+    seen = inside(lines[3:])
+    shared = NEWER if either.oracle else set()
+    assert {each for each in FILES if seen[each] == other[each]} == {"user", *kinds} | shared
+    assert {each for each in FILES if seen[each] != own(each)} == {"user", *kinds, *new}
+    assert lines[0] == ("the-other" if "uts" in kinds else socket.gethostname())
+    assert (lines[2] == "1") == ("pid" not in kinds)
+
+
+def test_a_joined_pid_namespace_shows_the_processes_of_both(either):
+    config = config_with_maps(either.user)
+    pid = either.create(config, "sleep 1000")
+    either.user.run([*either.command, "start", "held"], check=True)
+    config = base_config()
+    set_namespaces(config, "network", "ipc", "uts", "mount", user=f"/proc/{pid}/ns/user", pid=f"/proc/{pid}/ns/pid")
+    lines = either.lines(config, "cat /proc/1/cmdline | tr '\\0' ' '; echo; echo $$ /proc/[0-9]*")
+    assert lines[0].split() in (["sleep", "1000"], ["sh", "-c", "sleep", "1000"])
+    own_pid, *processes = lines[1].split()
+    assert {"/proc/1", f"/proc/{own_pid}"} <= set(processes)
+    assert len(processes) <= 3, "its sh and sleep, or only sleep; and this sh"
+
+
+def test_a_message_queue_between_two(either):
+    config = config_with_maps(either.user)
+    add_mount(config, "/dev/mqueue", "mqueue", "mqueue")
+    pid = either.create(config, "touch /dev/mqueue/from-the-other; sleep 1000")
+    either.user.run([*either.command, "start", "held"], check=True)
+    set_namespaces(config, "pid", "network", "uts", "mount", user=f"/proc/{pid}/ns/user", ipc=f"/proc/{pid}/ns/ipc")
+    for key in ("uidMappings", "gidMappings"):
+        del config["linux"][key]
+    assert either.lines(config, "while ! ls /dev/mqueue/from-the-other; do :; done 2>/dev/null") == [
+        "/dev/mqueue/from-the-other"
+    ]
+
+
+@pytest.mark.spec("linux.namespaces[].path")
+@pytest.mark.parametrize("kind", ["network", "uts", "ipc", "cgroup"])
+def test_a_namespace_of_any_process(either, holder, kind):
+    """One that `unshare` made, where setgroups(2) is denied."""
+    flag = {"network": "net"}.get(kind, kind)
+    pid = holder(f"--{flag}")
+    config = base_config()
+    config["mounts"][2]["options"].remove("gid=5")
+    new = [each for each in ("pid", "network", "ipc", "uts", "mount") if each != kind]
+    set_namespaces(config, *new, user=f"/proc/{pid}/ns/user", **joining(pid, kind))
+    done = either.run(config, LINKS, check=True)
+    seen = inside(done.stdout.splitlines())
+    assert {each for each in FILES if seen[each] == outside(pid)[each]} >= {"user", kind}
+    if not either.oracle:
+        assert done.stderr == ""
+        config["process"]["user"]["additionalGids"] = [0]
+        assert (
+            "the caller's groups are kept (config.json: process.user.additionalGids)"
+            in either.run(config, "true").stderr
+        )
+
+
+def test_a_user_namespace_without_root(box, holder):
+    """As --userns keep-id makes it for a user with a single id."""
+    pid = holder("--map-user", str(box.user.uid), "--map-group", str(box.user.gid), "--net", root=False)
+    config = base_config()
+    config["mounts"][2]["options"].remove("gid=5")
+    config["process"]["user"] = {"uid": box.user.uid, "gid": box.user.gid}
+    set_namespaces(config, "pid", "ipc", "uts", "mount", user=f"/proc/{pid}/ns/user", **joining(pid, "network"))
+    uid = str(box.user.uid)
+    assert box.lines(config, "id -u; stat -c %u /dev; cat /proc/self/uid_map | tr -s ' '") == [
+        uid,
+        uid,
+        f" {uid} {uid} 1",
+    ]
+
+
+def test_a_mount_namespace(either, holder):
+    """Sources are looked up there; whoever is in it already keeps its own root."""
+    pid = holder("--mount", script="mount -t tmpfs none /mnt; echo text > /mnt/file")
+    config = base_config()
+    config["mounts"][2]["options"].remove("gid=5")
+    set_namespaces(config, "pid", "network", "ipc", "uts", user=f"/proc/{pid}/ns/user", mount=f"/proc/{pid}/ns/mnt")
+    add_mount(config, "/data", "bind", "/mnt", "bind")
+    lines = either.lines(config, "cat /data/file; readlink /proc/self/ns/mnt; ls -d /mnt || true")
+    assert lines == ["text", os.readlink(f"/proc/{pid}/ns/mnt")]
+    if not either.oracle:  # runc 1.1.15 moves the root of everybody there
+        assert Path(f"/proc/{pid}/root/mnt/file").read_text() == "text\n"
+
+
+def test_the_network_of_an_engine_that_is_in_a_user_namespace_itself(box):
+    """podman makes the network namespace, and gives its path: no user namespace is added, /sys shows this network."""
+    config = base_config()
+    set_namespaces(config, "pid", "ipc", "uts", "mount", network=box.user.tmp / "netns")
+    config["process"]["args"] = ["sh", "-c", f"{LINKS}; ls /sys/class/net; cat /proc/self/uid_map"]
+    script = (
+        "set -e; touch netns",
+        "unshare --net sh -c 'mount --bind /proc/self/ns/net netns; ip link add extra type bridge'",
+        'readlink /proc/self/ns/user; stat -Lc %i netns; exec "$@"',
+    )
+    box.command[:0] = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", "\n".join(script), "sh"]
+    lines = box.lines(config)
+    seen = inside(lines[2:10])
+    assert seen["user"] == lines[0]
+    assert seen["network"] == f"net:[{lines[1]}]"
+    assert sorted(lines[10:12]) == ["extra", "lo"]
+    assert maps(lines[12:]) == [(0, box.user.uid, 1)]
+
+
+@pytest.mark.parametrize("kind", ["network", "ipc", "uts", "pid", "time"])
+def test_a_namespace_that_is_the_callers_own_is_shared(box, kind):
+    """No rights over it are needed to stay in it."""
+    config = base_config()
+    new = [each for each in ("pid", "network", "ipc", "uts", "mount") if each != kind]
+    set_namespaces(config, *new, **{kind: f"/proc/self/ns/{FILES[kind]}"})
+    done = box.run(config, LINKS)
+    assert (done.returncode, done.stderr) == (0, "")
+    seen = inside(done.stdout.splitlines())
+    assert {each for each in FILES if seen[each] == own(each)} >= {kind}
+    assert {each for each in FILES if seen[each] != own(each)} >= {*new, "user"}
+
+
+def test_a_namespace_that_the_joined_user_namespace_does_not_own(box):
+    """Root of a user namespace joins one that it has made in there, and a network of its own."""
+    config = base_config()
+    (namespaces := box.user.tmp / "ns").mkdir()
+    own_ids(box.user, namespaces)
+    set_namespaces(config, "pid", "ipc", "uts", "mount", user=str(namespaces / "user"), network=str(namespaces / "net"))
+    config["mounts"][2]["options"].remove("gid=5")
+    script = (
+        f"set -e; cd {namespaces}; touch user net; mkfifo ready end",
+        "unshare --net sh -c 'mount --bind /proc/self/ns/net net'",
+        "unshare --user --map-root-user sh -c 'echo >ready; read line <end' & read line <ready",
+        'mount --bind /proc/$!/ns/user user; echo >end; wait; stat -Lc %i user net; exec "$@"',
+    )
+    words = ["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "sh", "-c", "\n".join(script), "sh"]
+    box.command[:0] = words
+    user, network, *lines = box.lines(config, LINKS)
+    seen = inside(lines)
+    assert (seen["user"], seen["network"]) == (f"user:[{user}]", f"net:[{network}]")
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "words"),
+    [
+        ("network", "/nowhere/net", "join the network namespace /nowhere/net: open: No such file or directory"),
+        ("network", "/proc/self/ns/uts", "join the network namespace /proc/self/ns/uts: setns: Invalid argument"),
+        ("uts", "/etc/passwd", "join the uts namespace /etc/passwd: setns: Invalid argument"),
+        ("ipc", "/proc/1/ns/ipc", "join the ipc namespace /proc/1/ns/ipc: "),
+        ("user", "/proc/self/ns/user", "join the user namespace /proc/self/ns/user: setns: Invalid argument"),
+    ],
+)
+def test_a_namespace_that_cannot_be_joined(box, kind, path, words):
+    config = base_config()
+    new = [each for each in ("pid", "network", "ipc", "uts", "mount") if each != kind]
+    set_namespaces(config, *new, **{kind: path})
+    done = box.run(config, "true")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"rootless: {words}")
+    assert f"(config.json: linux.namespaces[{len(new)}].path)" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_id_that_a_joined_user_namespace_does_not_have(box, holder):
+    pid = holder("--net")
+    config = base_config()
+    config["process"]["user"] = {"uid": 33, "gid": 0}
+    config["mounts"][2]["options"].remove("gid=5")
+    set_namespaces(config, "pid", "network", "ipc", "uts", "mount", user=f"/proc/{pid}/ns/user")
+    done = box.run(config, "true")
+    assert done.returncode == 1
+    assert "become user 33, group 0: setresuid: Invalid argument (config.json: process.user" in done.stderr
+
+
+# --- Mounts that belong to a namespace --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("namespace", "point", "kind"),
+    [("network", "/sys", "sysfs"), ("pid", "/proc", "proc"), ("ipc", "/dev/mqueue", "mqueue")],
+)
+def test_what_shows_a_shared_namespace_is_the_hosts(box, namespace, point, kind):
+    if not os.path.ismount(point):
+        pytest.skip(f"needs {point} on the host")
+    config = base_config()
+    set_namespaces(config, *(each for each in ("pid", "network", "ipc", "uts", "mount") if each != namespace))
+    add_mount(config, "/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev")
+    log = box.user.tmp / "log"
+    lines = box.lines(config, "cat /proc/self/mountinfo", global_flags=["--log", log])
+    table = mount_table(lines)
+    assert table[point][2] == kind
+    index = next(i for i, mount in enumerate(config["mounts"]) if mount["destination"] == point)
+    note = f"{point} of the host is bound on {point}: the container shares the host's {namespace} namespace"
+    assert f'msg="{note}" where="mounts[{index}]"' in log.read_text()
+    asked = set(config["mounts"][index].get("options", ()))
+    assert table[point][0] >= asked
+
+
+def test_a_host_without_message_queues(box):
+    """The one of these file systems that a host may do without: it is left out, with a warning."""
+    config = base_config()
+    config["mounts"][2]["options"].remove("gid=5")
+    set_namespaces(config, "pid", "network", "uts", "mount")
+    add_mount(config, "/dev/mqueue", "mqueue", "mqueue")
+    without = (
+        "mkdir dev; for name in null zero full random urandom tty",
+        'do touch dev/$name; mount --bind /dev/$name dev/$name; done; mount --rbind dev /dev; exec "$@"',
+    )
+    box.command[:0] = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", "\n".join(without), "sh"]
+    done = box.run(config, "ls -A /dev/mqueue", check=True)
+    assert done.stdout == ""
+    assert done.stderr == (
+        "rootless: warning: bind /dev/mqueue on /dev/mqueue: open_tree: No such file or directory: left out "
+        "(config.json: mounts[4])\n"
+    )

@@ -1,0 +1,249 @@
+"""How the program is scheduled, and where its memory comes from: config.md "Linux Process", config-linux.md."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from tests.lib.boxes import SHORT, add_probe, as_real_root
+from tests.lib.bundles import base_config
+
+BEGUN = "({}); true"
+"""A command in another process: of the last one of its script the shell makes none."""
+STAT = "read line < /proc/self/stat; echo ${line##*) }"
+NICE, PRIORITY, POLICY = 16, 37, 38
+"""Of /proc/PID/stat, counted from the field after the name; proc(5)."""
+
+NUMBERS = {"SCHED_OTHER": 0, "SCHED_BATCH": 3}
+
+
+def scheduled(**scheduler):
+    config = base_config()
+    config["process"]["scheduler"] = scheduler
+    return config
+
+
+def seen(box, config, **options):
+    """Return policy, nice and static priority of the program, as it sees them."""
+    fields = box.lines(config, STAT, **options)[0].split()
+    return int(fields[POLICY]), int(fields[NICE]), int(fields[PRIORITY])
+
+
+# --- The scheduler ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("policy", "nice"), [("SCHED_OTHER", 0), ("SCHED_OTHER", 7), ("SCHED_BATCH", 7)])
+def test_ordinary_policies(box, policy, nice):
+    assert seen(box, scheduled(policy=policy, nice=nice)) == (NUMBERS[policy], nice, 0)
+
+
+def test_idle_knows_no_nice(box):
+    assert seen(box, scheduled(policy="SCHED_IDLE")) == (5, 0, 0)
+    done = box.run(scheduled(policy="SCHED_IDLE", nice=7), "echo ran", check=True)
+    assert done.stderr == (
+        "rootless: warning: nice has no effect under SCHED_IDLE (config.json: process.scheduler.nice)\n"
+    )
+
+
+def test_without_a_scheduler_it_is_the_callers(box):
+    plain, command = base_config(), box.command
+    assert seen(box, plain) == (0, 0, 0)
+    box.command = ["nice", "-n", "3", *command]
+    assert seen(box, plain) == (0, 3, 0)
+
+
+def test_what_it_begins_is_scheduled_alike(box):
+    lines = box.lines(scheduled(policy="SCHED_BATCH", nice=2), BEGUN.format(STAT))
+    assert (lines[0].split()[POLICY], lines[0].split()[NICE]) == ("3", "2")
+
+
+def test_a_caller_who_is_nice_stays_it_unless_asked(box):
+    """Neither the nice that nobody wrote nor its want is a reason not to run."""
+    command = box.command
+    box.command = ["nice", "-n", "7", *command]
+    assert seen(box, scheduled(policy="SCHED_BATCH")) == (3, 7, 0)
+    assert seen(box, scheduled(policy="SCHED_BATCH", nice=9)) == (3, 9, 0)
+    done = box.run(scheduled(policy="SCHED_BATCH", nice=0), "echo ran")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        "rootless: schedule the program by SCHED_BATCH, nice 0: sched_setattr: Operation not permitted "
+        "(config.json: process.scheduler); fix: choose "
+    )
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"policy": "SCHED_FIFO", "priority": 10},
+        {"policy": "SCHED_RR", "priority": 1},
+        {"policy": "SCHED_DEADLINE", "runtime": 10**7, "deadline": 10**8, "period": 10**9},
+        {"policy": "SCHED_OTHER", "nice": -5},
+    ],
+)
+def test_what_needs_rights_says_so(box, scheduler):
+    done = box.run(scheduled(**scheduler), "echo ran")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"rootless: schedule the program by {scheduler['policy']}, ")
+    assert "sched_setattr: Operation not permitted (config.json: process.scheduler); fix: " in done.stderr
+    assert "RLIMIT_RTPRIO" in done.stderr
+
+
+def test_what_makes_no_sense_says_so(box):
+    done = box.run(scheduled(policy="SCHED_OTHER", priority=4), "echo ran")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "sched_setattr: Invalid argument (config.json: process.scheduler); fix: give a real-time" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        ({"policy": "SCHED_FIFO", "priority": 10}, (1, 0, 10)),
+        ({"policy": "SCHED_RR", "priority": 3}, (2, 0, 3)),
+        ({"policy": "SCHED_OTHER", "nice": -5}, (0, -5, 0)),
+    ],
+)
+def test_root_may(box, require_root, scheduler, expected):
+    """The right is used before it is given up: the program has no CAP_SYS_NICE."""
+    if scheduler["policy"] != "SCHED_OTHER" and subprocess.run(["chrt", "-f", "1", "true"], check=False).returncode:
+        pytest.skip("root may not use real-time policies here")
+    assert seen(as_real_root(box), scheduled(**scheduler)) == expected
+
+
+def test_a_flag(box, require_root):
+    """SCHED_FLAG_RESET_ON_FORK: what the program begins does not inherit that it is favoured."""
+    config = scheduled(policy="SCHED_OTHER", nice=-5, flags=["SCHED_FLAG_RESET_ON_FORK"])
+    lines = as_real_root(box).lines(config, STAT, BEGUN.format(STAT))
+    assert [line.split()[NICE] for line in lines] == ["-5", "0"]
+
+
+# --- I/O priority -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "value"),
+    [
+        ({"class": "IOPRIO_CLASS_BE", "priority": 7}, 2 << 13 | 7),
+        ({"class": "IOPRIO_CLASS_BE", "priority": 0}, 2 << 13),
+        ({"class": "IOPRIO_CLASS_BE"}, 2 << 13),
+        ({"class": "IOPRIO_CLASS_IDLE", "priority": 4}, 3 << 13 | 4),
+    ],
+)
+def test_io_priority(box, need, asked, value):
+    add_probe(box, need)
+    config = base_config()
+    config["process"]["ioPriority"] = asked
+    assert box.lines(config, "probe call ioprio_get 1 0", BEGUN.format("probe call ioprio_get 1 0")) == [str(value)] * 2
+
+
+def test_realtime_io_needs_rights(box, need, require_root):
+    add_probe(box, need)
+    config = base_config()
+    config["process"]["ioPriority"] = {"class": "IOPRIO_CLASS_RT", "priority": 2}
+    done = box.run(config, "echo ran")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        "rootless: set the I/O priority to IOPRIO_CLASS_RT, level 2: ioprio_set: Operation not permitted "
+        "(config.json: process.ioPriority); fix: choose IOPRIO_CLASS_BE"
+    )
+    assert as_real_root(box).lines(config, "probe call ioprio_get 1 0") == [str(1 << 13 | 2)]
+
+
+# --- Memory policy ----------------------------------------------------------------------------------------------------
+
+
+def with_policy(**policy):
+    config = base_config()
+    config["linux"]["memoryPolicy"] = policy
+    return config
+
+
+@pytest.fixture
+def numa():
+    if not os.path.exists("/proc/self/numa_maps"):
+        pytest.skip("this kernel is built without NUMA")
+
+
+@pytest.mark.usefixtures("numa")
+@pytest.mark.parametrize(
+    ("policy", "shown"),
+    [
+        ({"mode": "MPOL_DEFAULT"}, "default"),
+        ({"mode": "MPOL_LOCAL"}, "local"),
+        ({"mode": "MPOL_BIND", "nodes": "0"}, "bind:0"),
+        ({"mode": "MPOL_PREFERRED", "nodes": "0"}, "prefer:0"),
+        ({"mode": "MPOL_INTERLEAVE", "nodes": "0-0", "flags": ["MPOL_F_STATIC_NODES"]}, "interleave=static:0"),
+        ({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_RELATIVE_NODES"]}, "bind=relative:0"),
+    ],
+)
+def test_memory_policy(box, policy, shown):
+    lines = box.lines(with_policy(**policy), "cat /proc/self/numa_maps")
+    assert {line.split()[1] for line in lines} == {shown}
+
+
+@pytest.mark.usefixtures("numa")
+def test_a_node_that_is_not_there(box):
+    done = box.run(with_policy(mode="MPOL_BIND", nodes="1000"), "echo ran")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        "rootless: invalid memory policy: set the memory policy to MPOL_BIND, nodes 1000: "
+        "set_mempolicy: Invalid argument "
+        "(config.json: linux.memoryPolicy); fix: name nodes that this machine has"
+    )
+
+
+# --- Personality ------------------------------------------------------------------------------------------------------
+
+
+def test_personality(box):
+    native = os.uname().machine
+    config = base_config()
+    config["linux"]["personality"] = {"domain": "LINUX"}
+    assert box.lines(config, "uname -m") == [native]
+    if native != "x86_64":
+        pytest.skip("what LINUX32 says is known here of x86_64 alone")
+    config["linux"]["personality"] = {"domain": "LINUX32", "flags": []}
+    assert box.lines(config, "uname -m", BEGUN.format("uname -m")) == ["i686"] * 2
+
+
+# --- All of it --------------------------------------------------------------------------------------------------------
+
+
+def everything():
+    config = scheduled(policy="SCHED_BATCH", nice=4)
+    config["process"]["ioPriority"] = {"class": "IOPRIO_CLASS_BE", "priority": 6}
+    config["linux"]["personality"] = {"domain": "LINUX"}
+    return config
+
+
+def test_a_seccomp_filter_does_not_stand_in_the_way(box):
+    config = everything()
+    config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            {
+                "names": ["sched_setattr", "ioprio_set", "set_mempolicy", "personality"],
+                "action": "SCMP_ACT_KILL_PROCESS",
+            }
+        ],
+    }
+    assert seen(box, config) == (3, 4, 0)
+
+
+def test_a_command_of_exec_is_scheduled_as_its_process_says(box):
+    config = everything()
+    box.create(config, "sleep 60", name="live")
+    box.user.run([*box.command, "start", "live"], timeout=SHORT, check=True)
+    exec_words = [*box.command, "exec", "live", "sh", "-c", STAT]
+    fields = box.user.run(exec_words, timeout=SHORT, check=True).stdout.split()
+    assert fields[POLICY] == "3"
+
+
+def test_none_of_it_may_be_empty_and_means_nothing(box):
+    config = base_config()
+    config["process"] |= {"scheduler": None, "ioPriority": None, "apparmorProfile": "", "selinuxLabel": ""}
+    config["linux"] |= {"memoryPolicy": None, "personality": None, "intelRdt": None, "netDevices": {}}
+    config["linux"]["mountLabel"] = ""
+    config["vm"] = {}
+    assert seen(box, config) == (0, 0, 0)

@@ -1,0 +1,393 @@
+"""SCMP_ACT_NOTIFY: the agent gets the descriptor and the state before the program begins; what it answers counts."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import select
+import socket
+import struct
+import threading
+
+import pytest
+
+from tests.lib.boxes import config_with_maps
+from tests.lib.bundles import base_config, make_bundle, write_config
+from tests.lib.containers import PATIENCE, Rootless, executors, until
+
+RECEIVE, SEND = 0xC0502100, 0xC0182101
+"""SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND; seccomp_unotify(2)."""
+NOTIFICATION = struct.Struct("=QII64s")
+ANSWER = struct.Struct("=QqiI")
+CONTINUE = (0, 0, 1)
+"""Value, error and flags of an answer: SECCOMP_USER_NOTIF_FLAG_CONTINUE."""
+DONE = (0, 0, 0)
+
+EVERYTHING = [
+    "execve", "execveat", "write", "writev", "sendmsg", "sendto", "close", "read", "exit", "exit_group", "futex",
+    "openat", "mmap", "rt_sigaction", "nanosleep", "clone", "clone3", "getpid", "brk",
+]  # fmt: skip
+
+
+def whole(data):
+    """Whether this is JSON to its end."""
+    try:
+        json.loads(data)
+    except ValueError:
+        return False
+    return True
+
+
+class Agent:
+    """A program that answers: `answers` one after the other, then CONTINUE for all; with None it leaves at once.
+
+    Attributes:
+        path: its socket.
+        states: what came with each connection.
+        connections: how many there were.
+        pids: of the processes that have asked.
+    """
+
+    def __init__(self, user, *answers, leave=False):
+        self.path = user.tmp / "agent.sock"
+        self.states = []
+        self.connections = 0
+        self.pids = []
+        self._answers = list(answers)
+        self._leave = leave
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(str(self.path))
+        self.path.chmod(0o777)
+        self._socket.listen()
+        self._ended, self._end = os.pipe()
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        os.close(self._end)
+        self._thread.join()
+        os.close(self._ended)
+        self._socket.close()
+        self.path.unlink()
+
+    def _serve(self):
+        listeners, silent = [], []
+        while True:
+            ready = select.select([self._socket, self._ended, *silent, *listeners], [], [])[0]
+            if self._ended in ready:
+                break
+            if self._socket in ready:
+                silent.append(self._socket.accept()[0])
+                self.connections += 1
+            for connection in silent[:]:
+                if connection in ready:
+                    silent.remove(connection)
+                    listeners += self._take(connection)
+            for listener in listeners:
+                if listener in ready and not self._answer(listener):
+                    listeners.remove(listener)
+                    os.close(listener)
+        for listener in listeners:
+            os.close(listener)
+        for connection in silent:
+            connection.close()
+
+    def _take(self, connection):
+        with connection:
+            data, fds, _, _ = socket.recv_fds(connection, 1 << 20, 8)
+            # runc and crun leave the connection open
+            while not whole(data) and (more := connection.recv(1 << 20)):
+                data += more
+        if data:
+            self.states.append((json.loads(data), len(fds)))
+        if self._leave:
+            for fd in fds:
+                os.close(fd)
+            return []
+        return fds
+
+    def _answer(self, listener):
+        notification = bytearray(NOTIFICATION.size)
+        try:
+            fcntl.ioctl(listener, RECEIVE, notification)
+            number, pid, _, _ = NOTIFICATION.unpack(notification)
+            self.pids.append(pid)
+            fcntl.ioctl(listener, SEND, ANSWER.pack(number, *(self._answers.pop(0) if self._answers else CONTINUE)))
+        except OSError as error:
+            # the one who asked was killed, or nobody is left to ask
+            return error.errno == errno.ENOENT and not self._hung_up(listener)
+        return True
+
+    @staticmethod
+    def _hung_up(listener):
+        poll = select.poll()
+        poll.register(listener, 0)
+        return bool(poll.poll(0))
+
+
+def notifying(config, *names, **more):
+    """Let the agent decide about these system calls."""
+    rules = [{"names": list(names), "action": "SCMP_ACT_NOTIFY"}]
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules} | more
+    return config
+
+
+def refused(number):
+    """Return the answer that makes the call fail with this errno."""
+    return (0, -number, 0)
+
+
+@pytest.fixture
+def rootless(user, rootless_command):
+    with Rootless(user, rootless_command) as command:
+        yield command
+
+
+@pytest.fixture
+def bundle(user):
+    return make_bundle(user)
+
+
+def configure(bundle, *script, names=("mkdir", "mkdirat"), config=None, **more):
+    """Write a config whose program runs `script`."""
+    config = config or base_config()
+    config["process"]["args"] = ["sh", "-c", "\n".join(script)]
+    write_config(bundle, notifying(config, *names, **more))
+    return config
+
+
+MAKE_THREE = "for name in a b c; do mkdir /tmp/$name 2>&1; test -d /tmp/$name; echo $?; done"
+MADE_THREE = ["mkdir: can't create directory '/tmp/a': Operation not permitted", "1", "1", "0"]
+THREE_ANSWERS = (refused(errno.EPERM), DONE, CONTINUE)
+
+
+@pytest.mark.spec("linux.seccomp.listenerPath")
+def test_the_agent_decides(either, user):
+    with Agent(user, *THREE_ANSWERS) as agent:
+        config = notifying(config_with_maps(user), "mkdir", "mkdirat", listenerPath=str(agent.path))
+        assert either.lines(config, MAKE_THREE) == MADE_THREE
+    assert len(agent.states) == 1
+    assert len(agent.pids) == 3
+
+
+@pytest.mark.parametrize("privileges", [True, False])
+@pytest.mark.parametrize("verb", ["run", "run --detach", "create"])
+def test_however_it_is_started(rootless, bundle, verb, privileges):
+    user = rootless.user
+    with Agent(user, *THREE_ANSWERS) as agent:
+        config = base_config()
+        config["process"]["noNewPrivileges"] = not privileges
+        config["process"]["user"] = {"uid": 1000, "gid": 1000}
+        (bundle / "rootfs/data").chmod(0o777)
+        configure(bundle, f"{{ {MAKE_THREE}; }} > /data/said", config=config, listenerPath=str(agent.path))
+        if verb == "create":
+            rootless.create("c1", bundle)
+            assert agent.states == []
+            rootless.start("c1")
+        else:
+            rootless(*verb.split(), "--bundle", bundle, "c1", check=True)
+        said = bundle / "rootfs/data/said"
+        until(lambda: said.exists() and said.read_text().splitlines() == MADE_THREE, "the agent's answers")
+
+
+def test_what_the_agent_is_told(rootless, bundle, user):
+    annotations = {"what": 'a "large"\none', "more": "x" * 300_000}
+    config = base_config() | {"annotations": annotations}
+    with Agent(user) as agent:
+        configure(
+            bundle, "sleep 600", config=config, listenerPath=str(agent.path), listenerMetadata="for\nyou: é",
+            flags=["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+        )  # fmt: skip
+        rootless.create("c1", bundle)
+        pid = rootless.pid("c1")
+        rootless.start("c1")
+        until(lambda: agent.states, "the state arrives")
+        assert agent.states == [
+            (
+                {
+                    "ociVersion": "1.3.0",
+                    "fds": ["seccompFd"],
+                    "pid": pid,
+                    "metadata": "for\nyou: é",
+                    "state": {
+                        "ociVersion": "1.3.0",
+                        "id": "c1",
+                        "status": "creating",
+                        "pid": pid,
+                        "bundle": str(bundle),
+                        "annotations": annotations,
+                    },
+                },
+                1,
+            )
+        ]
+        # neither the descriptor nor a thread of ours is in the program
+        assert len(os.listdir(f"/proc/{pid}/task")) == 1
+        assert not any("seccomp" in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
+
+
+@pytest.mark.parametrize("verb", ["run", "create"])
+def test_no_call_of_our_own_waits_for_an_answer_that_cannot_come(rootless, bundle, user, verb):
+    with Agent(user) as agent:
+        configure(bundle, "echo well > /data/said", names=EVERYTHING, listenerPath=str(agent.path))
+        if verb == "run":
+            rootless("run", "--bundle", bundle, "c1", check=True)
+        else:
+            rootless.create("c1", bundle)
+            rootless.start("c1")
+            until(lambda: rootless.status("c1") == "stopped", "the program ends")
+        assert (bundle / "rootfs/data/said").read_text() == "well\n"
+        assert agent.pids
+
+
+def test_a_refused_execve_is_told_by_its_errno(rootless, bundle, user):
+    with Agent(user, refused(errno.ENOMEM)) as agent:
+        configure(bundle, "true", names=["execve"], listenerPath=str(agent.path))
+        done = rootless("run", "--bundle", bundle, "c1")
+        assert done.returncode == 1
+        assert "cannot allocate memory" in done.stderr
+    assert not executors(user)
+
+
+def test_an_agent_that_leaves(rootless, bundle, user):
+    """The kernel answers ENOSYS then; nobody waits for ever."""
+    with Agent(user, leave=True) as agent:
+        configure(bundle, "mkdir /tmp/a 2>&1", "echo went on", listenerPath=str(agent.path))
+        done = rootless("run", "--bundle", bundle, "c1")
+        assert done.stdout.splitlines() == [
+            "mkdir: can't create directory '/tmp/a': Function not implemented",
+            "went on",
+        ]
+
+
+@pytest.mark.crun
+@pytest.mark.parametrize("privileges", [True, False])
+def test_an_absent_agent_fails_create(either, user, privileges):
+    config = notifying(config_with_maps(user), "mkdir", listenerPath=f"{user.tmp}/nowhere.sock")
+    config["process"]["noNewPrivileges"] = not privileges
+    write_config(either.path, config)
+    done = user.run([*either.command, "create", "--bundle", either.path, "box"])
+    assert done.returncode == 1
+    assert "/nowhere.sock" in done.stderr
+    assert user.run([*either.command, "state", "box"]).returncode == 1
+
+
+@pytest.mark.crun
+def test_the_state_that_the_agent_gets_says_creating(either, user):
+    with Agent(user) as agent:
+        pid = either.create(notifying(config_with_maps(user), "mkdir", listenerPath=str(agent.path)), "sleep 600")
+        user.run([*either.command, "start", "held"], check=True)
+        until(lambda: agent.states, "the state arrives")
+    (told, _), *_ = agent.states
+    assert (told["pid"], told["state"]["pid"], told["state"]["status"]) == (pid, pid, "creating")
+
+
+def test_an_agent_that_is_gone_at_start_ends_the_container(rootless, bundle, user):
+    with Agent(user) as agent:
+        configure(bundle, "touch /data/program", listenerPath=str(agent.path))
+        rootless.create("c1", bundle)
+        until(lambda: agent.connections, "it is connected")
+    done = rootless("start", "c1")
+    assert done.returncode == 1
+    assert "(config.json: linux.seccomp.listenerPath)" in done.stderr
+    assert rootless.status("c1") == "stopped"
+    assert not (bundle / "rootfs/data/program").exists()
+
+
+def test_programs_of_the_image_cannot_take_the_connection_to_the_agent(rootless, bundle, user):
+    """It is in the waiting process, which a process of exec shares ids and capabilities with."""
+    with Agent(user) as agent:
+        configure(bundle, "sleep 600", listenerPath=str(agent.path))
+        rootless.create("c1", bundle)
+        pid = rootless.pid("c1")
+        links = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if int(fd) > 2}
+        assert len([link for link in links if link.startswith("socket:")]) == 2, "of its start, and the agent's"
+        assert rootless("exec", "c1", "ls", "/proc/1/fd/").returncode != 0
+        assert user.run(["ls", f"/proc/{pid}/fd"]).returncode != 0
+        rootless.start("c1")
+        assert "socket:" not in rootless("exec", "c1", "ls", "-l", "/proc/1/fd", check=True).stdout
+
+
+@pytest.mark.parametrize("verb", ["run", "create"])
+def test_no_agent(rootless, bundle, user, verb):
+    configure(bundle, "touch /data/program", listenerPath=f"{user.tmp}/nowhere.sock")
+    done = rootless(verb, "--bundle", bundle, "c1")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "rootless: failed to connect with seccomp agent specified in the seccomp profile: "
+        f"connect {user.tmp}/nowhere.sock: no such file or directory (config.json: linux.seccomp.listenerPath); "
+        "fix: start the program that answers the notifications, or correct the path\n"
+    )
+    assert not (bundle / "rootfs/data/program").exists()
+    assert rootless.list() == []
+    assert not executors(user)
+
+
+def test_nobody_is_named(rootless, bundle):
+    configure(bundle, "true")
+    done = rootless("run", "--bundle", bundle, "c1")
+    assert done.returncode == 1
+    assert "listenerPath" in done.stderr
+    assert "(config.json: linux.seccomp.syscalls[0].action)" in done.stderr
+
+
+def test_the_annotation_names_the_agent(rootless, bundle, user):
+    with Agent(user, refused(errno.EXDEV)) as agent:
+        config = base_config() | {"annotations": {"run.oci.seccomp.receiver": str(agent.path)}}
+        configure(bundle, "mkdir /tmp/a 2>&1", config=config)
+        assert "Invalid cross-device link" in rootless("run", "--bundle", bundle, "c1").stdout
+
+
+def test_the_callers_environment_names_the_agent(rootless, bundle, user):
+    """As crun(1) has it; config.json wins."""
+    with Agent(user, refused(errno.EXDEV), refused(errno.EXDEV)) as agent:
+        env = {"RUN_OCI_SECCOMP_RECEIVER": str(agent.path)}
+        configure(bundle, "mkdir /tmp/a 2>&1; sleep 600")
+        rootless.create("c1", bundle, env=env)
+        rootless.start("c1")
+        until(lambda: "Invalid cross-device link" in rootless.output("c1"), "the agent answers")
+        done = rootless("exec", "c1", "mkdir", "/tmp/a", env=env)
+        assert "Invalid cross-device link" in done.stderr
+    config = base_config() | {"annotations": {"run.oci.seccomp.receiver": "/nowhere"}}
+    configure(bundle, "mkdir /tmp/a", config=config)
+    assert "/nowhere" in rootless("run", "--bundle", bundle, "c2", env=env).stderr
+
+
+def test_a_listener_that_nothing_asks(rootless, bundle):
+    config = base_config("echo", "well")
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/nowhere"}
+    write_config(bundle, config)
+    assert rootless("run", "--bundle", bundle, "c1", check=True).stdout == "well\n"
+
+
+def test_another_process_has_a_listener_of_its_own(rootless, bundle, user):
+    with Agent(user, refused(errno.EXDEV)) as agent:
+        configure(bundle, "sleep 600", listenerPath=str(agent.path), listenerMetadata="m")
+        rootless.create("c1", bundle)
+        rootless.start("c1")
+        done = rootless("exec", "c1", "mkdir", "/tmp/a")
+        assert (done.returncode, done.stderr) == (
+            1,
+            "mkdir: can't create directory '/tmp/a': Invalid cross-device link\n",
+        )
+        (first, _), (second, _) = agent.states
+        assert second["pid"] != first["pid"]
+        assert second["metadata"] == "m"
+        assert (second["state"]["pid"], second["state"]["status"]) == (first["pid"], "running")
+
+
+def test_hooks_have_nobody_to_ask(rootless, bundle, user):
+    config = base_config()
+    script = "mkdir /data/made 2> /data/said; true"
+    config["hooks"] = {"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+    with Agent(user) as agent:
+        configure(bundle, "mkdir /data/program", config=config, listenerPath=str(agent.path))
+        rootless("run", "--bundle", bundle, "c1", check=True, timeout=PATIENCE)
+    assert "not implemented" in (bundle / "rootfs/data/said").read_text()
+    assert not (bundle / "rootfs/data/made").exists()
+    assert (bundle / "rootfs/data/program").exists()

@@ -1,0 +1,96 @@
+"""The same sweeps for what few containers ask for: every kind of operation is in one of the Plans that are swept."""
+
+from __future__ import annotations
+
+import pytest
+
+from rootless.plan import ops
+from tests.lib.sweep import CONTAINER, FIRST_STAGE, HARMLESS, WITHOUT_EFFECT, Case
+from tests.lib.sweep_lives import (
+    all_right,
+    executor_was_killed,
+    is_clear,
+    rare_sweep,
+    rootless_was_killed,
+    sweep,
+    tracer,
+)
+
+__all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
+
+RARE = ["rare", "nested", "network", "shared network"]
+ELSEWHERE = {
+    "cgroup_owner": "needs a delegated cgroup: tests/sweep/test_cgroups.py",
+    "proc_open": "only for clock offsets where a namespace is joined: tests/hostile/test_joining.py",
+    "join_early": "only where config.json names a namespace by its path: tests/spec/test_namespaces.py",
+    "identify": "only for containers without a pid namespace of their own: tests/hostile/test_processes.py",
+    "device_rules": "only for real root, whose cgroup is in a hierarchy of its own",
+}
+"""Operations that are in no Plan of these lives, and why."""
+
+
+def test_every_kind_of_operation_is_swept(sweep, rare_sweep):
+    swept = set()
+    for life in ("create", "exec"):
+        swept |= sweep(life).operations
+    for life in RARE:
+        swept |= rare_sweep(life).operations
+    assert {kind.name for kind in ops.KINDS} - swept == ELSEWHERE.keys()
+
+
+EXECUTORS = [
+    ("rare", FIRST_STAGE + CONTAINER),
+    ("nested", FIRST_STAGE),
+    ("network", FIRST_STAGE),
+    ("shared network", FIRST_STAGE),
+]
+"""Here a first stage is a keeper as well; the container's own process does in a network what it does elsewhere."""
+MISSED = 8
+"""Keepers wait for what happens when it happens: some of their moments do not come, at most one of so many."""
+
+
+@pytest.mark.parametrize(("life", "roles"), EXECUTORS)
+def test_the_executor_is_killed(rare_sweep, life, roles):
+    swept = rare_sweep(life)
+    moments = swept.kinds(roles, without=WITHOUT_EFFECT)
+    all_right(
+        swept.run_all([Case(moment, moment.role) for moment in moments], executor_was_killed, least=20, missed=MISSED)
+    )
+
+
+@pytest.mark.parametrize("life", [*RARE, "pasta"])
+def test_rootless_is_killed(rare_sweep, life, need):
+    if life == "pasta":
+        need("pasta")
+    swept = rare_sweep(life)
+    moments = swept.kinds("0", since="mkdirat", without=WITHOUT_EFFECT)
+    all_right(swept.run_all([Case(moment, "0") for moment in moments], rootless_was_killed, least=20, missed=MISSED))
+
+
+@pytest.mark.parametrize(("life", "roles"), EXECUTORS)
+def test_an_operation_fails(rare_sweep, life, roles):
+    swept = rare_sweep(life)
+    moments = swept.kinds(roles, without=HARMLESS)
+    all_right(swept.run_all([Case(moment) for moment in moments], is_clear, least=15, missed=MISSED))
+
+
+JOINS = "setns"
+"""What only the executor of `exec` calls."""
+
+
+def test_the_executor_of_exec_is_killed(sweep):
+    swept = sweep("exec")
+    moments = swept.kinds(FIRST_STAGE + CONTAINER, since=JOINS, without=WITHOUT_EFFECT)
+    all_right(swept.run_all([Case(moment, moment.role) for moment in moments], executor_was_killed, least=25))
+
+
+def test_rootless_is_killed_in_exec(sweep):
+    swept = sweep("exec")
+    moments = swept.moments("2", since="pipe2", without=WITHOUT_EFFECT)
+    all_right(swept.run_all([Case(moment, "2") for moment in moments], rootless_was_killed, least=25))
+
+
+def test_an_operation_of_exec_fails(sweep):
+    swept = sweep("exec")
+    moments = swept.moments(FIRST_STAGE + CONTAINER, since=JOINS, without=HARMLESS)
+    all_right(swept.run_all([Case(moment) for moment in moments], is_clear, least=40))

@@ -1,0 +1,179 @@
+"""install.sh and the wheel, as a user meets them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lib.installing import CHECKOUT, install, pip_environment
+
+__all__ = ["install", "pip_environment"]  # fixtures
+
+ELF_EXECUTABLE = 2
+ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
+PT_INTERP = 3
+
+
+def tree(directory):
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+def test_an_ordinary_user_installs_runs_upgrades_and_removes(user, install):
+    user.run(["mkdir", install.home / ".local"], check=True)
+    before = tree(install.home)
+
+    first = install("--try")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert f'export PATH="{install.command.parent}:$PATH"' in first.stdout
+    assert "$ rootless run hello" in first.stdout
+    assert "uid=0(root)" in first.stdout.partition("$ rootless run hello")[2]
+    [environment] = install.environments()
+
+    # What runs goes on through an upgrade and has its modules to the end; then the next one clears them away.
+    user.run([install.command, "new", "waits", "--", "sh", "-c", "read line; exit $line"], check=True)
+    with user.popen([install.command, "run", "waits"], stdin=subprocess.PIPE) as running:
+        again = install(PATH=f"{user.env['PATH']}:{install.command.parent}")
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert "export PATH" not in again.stdout
+        assert environment in install.environments()
+        assert len(install.environments()) == 2
+        assert environment not in install.command.resolve().parents
+        running.communicate("7\n", timeout=60)
+    assert running.returncode == 7
+    assert install().returncode == 0
+    assert [install.command.resolve().parent.parent] == install.environments()
+
+    gone = install("--uninstall")
+    assert gone.returncode == 0, gone.stderr
+    assert tree(install.home) == before
+    assert install("--uninstall").returncode == 0
+
+
+def test_the_installed_command_starts_python_isolated_and_imports_little(user, install):
+    assert install().returncode == 0
+    first = install.command.read_bytes().splitlines()
+    assert b" -IS" in first[0] + first[1]
+    python = install.command.resolve().parent / "python3"
+    words = [python, "-IS", "-X", "importtime", install.command, "--version"]
+    done = user.run(words, env={"PYTHONPATH": "/nonexistent", "PYTHONSTARTUP": "/nonexistent"}, check=True)
+    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "rootless.__main__" in names
+    assert not names & {"site", "typing", "re", "json", "click", "pathlib", "subprocess"}
+    # Whoever installs for others leaves nothing to compile for those who cannot write there.
+    sources = list((install.environments()[0] / "lib").rglob("rootless/**/*.py"))
+    assert sources
+    assert all(list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")) for path in sources)
+
+
+def test_it_does_not_replace_a_command_that_is_not_its_own(user, install):
+    user.run(["mkdir", "-p", install.command.parent], check=True)
+    user.run(["cp", "/bin/true", install.command], check=True)
+    done = install()
+    assert done.returncode == 1
+    assert done.stderr == f"install.sh: {install.command} is there and not from this script; fix: move it away\n"
+    assert install("--uninstall").returncode == 0
+    assert install.command.exists()
+
+
+def test_a_python_that_is_too_old_is_named_with_the_fix(user, install):
+    old = user.tmp / "python3"
+    user.run(["sh", "-c", "echo 'echo Python 3.9.2 is too old; exit 1' >python3; chmod +x python3"], check=True)
+    done = install(PYTHON=str(old))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"install.sh: no Python 3.11 or newer: {old}: Python 3.9.2 is too old; fix: ")
+    assert done.stderr.count("\n") == 1
+    assert install.environments() == []
+
+
+def test_a_python_without_venv_and_without_uv_is_one_line(user, install):
+    python = user.tmp / "python3"
+    script = '#!/bin/sh\ncase "$*" in *" -m "*) exit 1 ;; *) echo "$0" ;; esac\n'
+    user.run(["sh", "-c", "cat >python3; chmod +x python3"], input=script, check=True)
+    done = install(PYTHON=str(python), PATH="/usr/bin:/bin")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"install.sh: {python} makes no environment: it has no venv module and ")
+    assert "; fix: " in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert install.environments() == []
+
+
+@pytest.mark.parametrize("words", [["--nonsense"], ["--try", "more"]])
+def test_words_that_it_does_not_know_are_refused(install, words):
+    done = install(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Usage: ")
+
+
+def test_help_makes_nothing(install):
+    done = install("--help")
+    assert done.stdout.startswith("Usage: ")
+    assert tree(install.home) == []
+
+
+# --- The wheel --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from the sdist and from nothing else."""
+    out = tmp_path_factory.mktemp("dist")
+    # Without isolation: this environment has the requirements already, zig among them.
+    words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, CHECKOUT]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [path] = out.glob("*.whl")
+    assert path.name.endswith("-py3-none-any.whl")
+    return path
+
+
+@pytest.fixture
+def environment(user, wheel, pip_environment):
+    """An empty environment of the user's with the wheel installed, where PATH names no compiler."""
+    path = user.tmp / "bin"
+    user.run(["mkdir", path], check=True)
+    shutil.copy(wheel, user.tmp)
+    python = Path(os.path.realpath(sys.executable))
+    user.run([python, "-m", "venv", user.tmp / "environment"], check=True)
+    pip = [user.tmp / "environment" / "bin" / "pip", "--quiet", "install", user.tmp / wheel.name]
+    user.run(pip, env=pip_environment | {"PATH": str(path)}, timeout=600, check=True)
+    return user.tmp / "environment"
+
+
+def test_the_wheel_carries_a_static_program_for_every_architecture(environment):
+    [directory] = environment.glob("lib/python*/site-packages/rootless/launch/bin")
+    assert {path.name for path in directory.iterdir()} == {f"init-{arch}" for arch in ELF_MACHINES}
+    for arch, machine in ELF_MACHINES.items():
+        program = directory / f"init-{arch}"
+        content = program.read_bytes()
+        kind, found = struct.unpack_from("<HH", content, 16)
+        assert (content[:5], kind, found) == (b"\x7fELF\x02", ELF_EXECUTABLE, machine)
+        offset, size, count = struct.unpack("<32xQ14xHH", content[:58])[0:3]
+        segments = [struct.unpack_from("<I", content, offset + number * size)[0] for number in range(count)]
+        assert PT_INTERP not in segments
+        assert os.access(program, os.X_OK)
+        assert len(content) < 150_000
+
+
+@pytest.mark.skipif(platform.machine() not in ELF_MACHINES, reason="the wheel has no program for this architecture")
+def test_the_wheel_runs_a_bundle_without_a_compiler(user, environment):
+    command = environment / "bin" / "rootless"
+    user.run([command, "new", "bundle", "--", "sh", "-c", "echo out; echo err >&2; exit 3"], check=True)
+    done = user.run([command, "run", "bundle"])
+    assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
+
+
+def test_the_sdist_is_the_checkout_without_what_was_built(wheel):
+    import tarfile
+
+    [sdist] = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "install.sh", "tests/run", "helpers/init/build.py", "LICENSE", "README.md"} <= names
+    assert not [name for name in names if "init-" in name or "__pycache__" in name or name.startswith(".git/")]

@@ -1,0 +1,505 @@
+"""process.terminal: a terminal of the container's own, relayed by a foreground `run` or handed over a socket."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import pty
+import select
+import signal
+import socket
+import struct
+import subprocess
+import termios
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.lib.boxes import config_with_maps
+from tests.lib.bundles import base_config, make_bundle, own, write_config
+from tests.lib.containers import PATIENCE, Reader, Rootless, await_end, until
+
+
+@pytest.fixture
+def rootless(user, rootless_command):
+    with Rootless(user, rootless_command) as command:
+        yield command
+
+
+def with_terminal(*args, **process):
+    config = base_config(*args)
+    config["process"] |= {"terminal": True} | process
+    config["process"]["env"].append("TERM=xterm")
+    return config
+
+
+class Typewriter:
+    """A terminal, with a command in it that has it as its controlling terminal."""
+
+    def __init__(self, user, argv, size=(24, 80)) -> None:
+        self.master, self.slave = pty.openpty()
+        os.fchown(self.slave, user.uid, -1)
+        mode = termios.tcgetattr(self.slave)
+        mode[6][termios.VERASE] = b"\x08"  # something to recognise it by
+        termios.tcsetattr(self.slave, termios.TCSANOW, mode)
+        self.original = termios.tcgetattr(self.slave)
+        self.resize(*size)
+        self.process = user.popen(
+            argv,
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env={"TERM": "xterm"},
+        )
+        self._reader = Reader(self.master)
+        self.until = self._reader.until
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for fd in {self.master, self.slave}:
+            os.close(fd)
+
+    @property
+    def mode(self):
+        return termios.tcgetattr(self.slave)
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, data):
+        os.write(self.master, data)
+
+    def ends(self, status):
+        assert self.process.wait(timeout=PATIENCE) == status
+        assert self.mode == self.original, "the terminal is as it was"
+
+
+@pytest.fixture
+def typewriter(rootless, user):
+    """Return a function that runs a command in a container with a terminal, in a terminal."""
+    made = []
+
+    def run(*args, flags=(), config=None, **options) -> Typewriter:
+        bundle = make_bundle(user, config or with_terminal(*args))
+        made.append(Typewriter(user, rootless.argv("run", *flags, "-b", bundle, "c1"), **options))
+        return made[-1]
+
+    yield run
+    for each in made:
+        each.__exit__()
+
+
+def is_raw(mode):
+    return not mode[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+
+
+# --- in a terminal ---------------------------------------------------------------------------------------------------
+
+
+def test_the_program_has_a_terminal(typewriter):
+    script = (
+        "test -t 0 && test -t 1 && test -t 2 && tty; echo by name >/dev/tty; echo to the console >/dev/console; "
+        "stat -c '%t,%T %U %a' /dev/pts/0; stat -c '%t,%T %U' /dev/console; ls -1 /dev/pts; exit 7"
+    )
+    terminal = typewriter("sh", "-c", script)
+    terminal.ends(7)
+    lines = [terminal.until(b"\r\n").decode().strip() for _ in range(7)]
+    assert lines[:5] == ["/dev/pts/0", "by name", "to the console", "88,0 root 620", "88,0 root"]
+    assert sorted(lines[5:]) == ["0", "ptmx"]
+
+
+def test_the_terminal_belongs_to_the_user_of_the_program(typewriter):
+    config = with_terminal("sh", "-c", "stat -c %u:%g /dev/pts/0; echo hello >/dev/pts/0", user={"uid": 33, "gid": 33})
+    terminal = typewriter(config=config)
+    terminal.ends(0)
+    assert terminal.until(b"\r\n").startswith(b"33:")
+    assert terminal.until(b"\r\n") == b"hello\r\n"
+
+
+def is_in_foreground(command):
+    """Whether a program with this command line has the terminal that it is on: /proc/PID/stat, pgrp and tpgid."""
+    for directory in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (directory / "stat").read_text().rpartition(")")[2].split()
+            if fields[2] == fields[5] and (directory / "cmdline").read_bytes() == command:
+                return True
+    return False
+
+
+def test_a_shell_has_job_control(typewriter):
+    terminal = typewriter("sh", "-i")
+    terminal.until(b"# ")
+    terminal.type(b"sleep 1000\r")
+    until(lambda: is_in_foreground(b"sleep\0001000\0"), "the shell has put its child in the foreground")
+    terminal.type(b"\x1a")
+    terminal.until(b"Stopped")
+    terminal.until(b"# ")
+    terminal.type(b"exit 3\r")
+    terminal.until(b"You have stopped jobs.\r\n")
+    terminal.until(b"# ")
+    terminal.type(b"exit 3\r")
+    terminal.ends(3)
+
+
+def test_the_size_is_the_callers_and_follows_it(typewriter):
+    config = with_terminal("sh", "-c", "trap 'stty size' WINCH; stty size; while read x; do stty size; done")
+    config["process"]["consoleSize"] = {"height": 11, "width": 22}
+    terminal = typewriter(config=config, size=(40, 132))
+    assert terminal.until(b"\r\n") == b"40 132\r\n"
+    terminal.type(b"\r")
+    assert terminal.until(b"\r\n") == b"\r\n"
+    assert terminal.until(b"\r\n") == b"40 132\r\n"
+    terminal.resize(50, 100)
+    assert terminal.until(b"\r\n") == b"50 100\r\n", "SIGWINCH came to the program"
+    terminal.type(b"\x04")
+    terminal.ends(0)
+
+
+def test_the_callers_terminal_is_raw_meanwhile(typewriter):
+    terminal = typewriter("sh", "-c", 'echo ready; read line; echo "<$line>"')
+    terminal.until(b"ready\r\n")
+    assert is_raw(terminal.mode)
+    terminal.type(b"abc\x7f\r")
+    assert terminal.until(b">\r\n") == b"abc\x08 \x08\r\n<ab>\r\n", "the container's terminal echoes and edits"
+    terminal.ends(0)
+
+
+@pytest.mark.parametrize(("how", "status"), [("exit", 42), ("kill", 137), ("terminate", 42), ("delete", 137)])
+def test_the_callers_terminal_is_restored(typewriter, rootless, how, status):
+    terminal = typewriter("sh", "-c", "trap 'exit 42' TERM; exec 3<&0; echo ready; (read x <&3; kill $$) & wait; wait")
+    terminal.until(b"ready\r\n")
+    assert is_raw(terminal.mode)
+    if how == "exit":
+        terminal.type(b"\r")
+    elif how == "kill":
+        assert rootless("kill", "c1", "KILL").returncode == 0
+    elif how == "terminate":
+        terminal.process.terminate()
+    else:
+        assert rootless("delete", "--force", "c1").returncode == 0
+    terminal.ends(status)
+    assert rootless.list() == []
+
+
+def test_the_callers_terminal_is_left_alone_when_nothing_runs(typewriter):
+    terminal = typewriter("/nope")
+    terminal.ends(1)
+    assert b"no such file or directory" in terminal.until(b"\r\n")
+
+
+@pytest.mark.parametrize(("key", "name"), [(b"\x03", "INT"), (b"\x1a", "TSTP"), (b"\x1c", "QUIT")])
+def test_keys_that_are_signals_go_to_the_program(typewriter, key, name):
+    terminal = typewriter("sh", "-c", f"trap 'echo; echo {name}; exit 42' {name}; echo ready; sleep 1000 & wait; wait")
+    terminal.until(b"ready\r\n")
+    terminal.type(key)
+    terminal.until(f"\r\n{name}\r\n".encode())
+    terminal.ends(42)
+
+
+def test_end_of_input_is_a_key_too(typewriter):
+    terminal = typewriter("sh", "-c", "stty -echo; echo ready; cat; echo end")
+    terminal.until(b"ready\r\n")
+    terminal.type(b"line\r")
+    assert terminal.until(b"\r\n") == b"line\r\n"
+    terminal.type(b"\x04")
+    assert terminal.until(b"\r\n") == b"end\r\n"
+    terminal.ends(0)
+
+
+def test_what_was_typed_ahead_is_for_the_container(rootless, user):
+    bundle = make_bundle(user, with_terminal("sh", "-c", 'read line; echo "<$line>"'))
+    script = 'read go; exec "$@"'
+    with Typewriter(user, ["sh", "-c", script, "sh", *rootless.argv("run", "-b", bundle, "c1")]) as terminal:
+        terminal.type(b"go\nfor the container\n")
+        terminal.until(b"<for the container>\r\n")
+        terminal.ends(0)
+
+
+def test_a_terminal_that_goes_away_ends_the_program(rootless, user):
+    bundle = make_bundle(user, with_terminal("sh", "-c", "trap 'exit 5' HUP; echo ready; sleep 1000 & wait; wait"))
+    terminal = Typewriter(user, rootless.argv("run", "-b", bundle, "c1"))
+    terminal.until(b"ready\r\n")
+    os.close(terminal.slave)
+    os.close(terminal.master)
+    assert terminal.process.wait(timeout=PATIENCE) == 5
+    assert rootless.list() == []
+
+
+def test_a_program_that_closes_its_terminal_can_open_it_again(typewriter):
+    script = (
+        "echo ready; exec 3>/data/x </dev/null >/dev/null 2>&1; read line </dev/null; "
+        'exec >/dev/console; echo again; exec >/dev/null; exec </dev/console; read line; echo "<$line>" >/dev/console'
+    )
+    terminal = typewriter("sh", "-c", script)
+    terminal.until(b"ready\r\nagain\r\n")
+    terminal.type(b"input\r")
+    terminal.until(b"<input>\r\n")
+    terminal.ends(0)
+
+
+def _exchange(terminal, data, end):
+    """Type `data` as fast as it is taken and return what comes back up to `end`."""
+    os.set_blocking(terminal.master, False)
+    deadline = time.monotonic() + PATIENCE
+    received = b""
+    while not received.endswith(end):
+        assert time.monotonic() < deadline, f"stuck; {len(data)} bytes to go, received {len(received)}"
+        readable, writable, _ = select.select([terminal.master], [terminal.master] if data else [], [], 1)
+        if writable:
+            data = data[os.write(terminal.master, data[:4096]) :]
+        if readable:
+            received += os.read(terminal.master, 65536)
+    return received
+
+
+def test_a_big_paste_arrives(typewriter):
+    data = os.urandom(100_000).translate(bytes(33 + byte % 90 for byte in range(256)))
+    terminal = typewriter("sh", "-c", f"stty raw -echo; echo ready; head -c {len(data)} | md5sum; echo end")
+    terminal.until(b"ready\n")
+    received = _exchange(terminal, data, b"end\n")
+    assert received.split()[0].decode() == hashlib.md5(data).hexdigest()
+    terminal.ends(0)
+
+
+def test_much_goes_both_ways_at_once(typewriter):
+    data = os.urandom(100_000).translate(bytes(33 + byte % 90 for byte in range(256)))
+    terminal = typewriter("sh", "-c", f"stty raw -echo; echo ready; head -c {len(data)}; echo; echo end")
+    terminal.until(b"ready\n")
+    assert _exchange(terminal, data, b"end\n") == data + b"\nend\n"
+    terminal.ends(0)
+
+
+def test_many_lines_are_edited_and_echoed(typewriter, user):
+    lines = b"".join(b"%07d %s\n" % (number, b"x" * 60) for number in range(1500))
+    terminal = typewriter("sh", "-c", "echo ready; cat >/data/file; echo end")
+    terminal.until(b"ready\r\n")
+    echoed = _exchange(terminal, lines.replace(b"\n", b"\r") + b"\x04", b"end\r\n")
+    assert echoed == lines.replace(b"\n", b"\r\n") + b"end\r\n"
+    assert (user.tmp / "bundle/rootfs/data/file").read_bytes() == lines
+    terminal.ends(0)
+
+
+def test_what_was_written_before_the_end_is_all_there(typewriter):
+    terminal = typewriter("seq", "1", "50000")
+    received = terminal.until(b"\r\n50000\r\n")
+    assert received.split() == [str(number).encode() for number in range(1, 50001)]
+    terminal.ends(0)
+
+
+# --- without a terminal of the caller --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["one\ntwo\n", "one\ntwo", "", "\n"])
+def test_input_over_a_pipe_ends_as_if_typed(rootless, user, text):
+    bundle = make_bundle(user, with_terminal("sh", "-c", "stty -echo; cat; echo '<end>'"))
+    done = rootless("run", "-b", bundle, "c1", input=text)
+    assert done.returncode == 0
+    # what came before `stty -echo` was echoed
+    assert done.stdout.replace("\r", "").endswith(text + "<end>\n")
+    assert done.stderr == ""
+
+
+def test_null_input_ends_a_shell(rootless, user):
+    bundle = make_bundle(user, with_terminal("sh"))
+    assert rootless("run", "-b", bundle, "c1").returncode == 0
+    assert rootless("run", "-b", bundle, "c1", input="exit 9\n").returncode == 9
+
+
+def test_the_size_without_a_terminal_is_the_one_in_the_config(rootless, user):
+    config = with_terminal("stty", "size", consoleSize={"height": 33, "width": 99})
+    assert rootless("run", "-b", make_bundle(user, config), "c1").stdout == "33 99\n"
+
+
+def test_much_output_to_a_slow_reader(rootless, user):
+    bundle = make_bundle(user, with_terminal("sh", "-c", "seq 1 100000; exit 6"))
+    with rootless.popen("run", "-b", bundle, "c1", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        reader = Reader(run.stdout)
+        assert reader.line() == "1"
+        # it waits for us, and still answers to signals meanwhile
+        run.send_signal(signal.SIGWINCH)
+        assert rootless.status("c1") == "running"
+        numbers = reader.rest().split()
+        assert numbers == [str(number).encode() for number in range(2, 100001)]
+        assert run.wait(timeout=PATIENCE) == 6
+
+
+def test_a_relay_whose_reader_waits_can_be_told_to_end(rootless, user):
+    script = "trap 'kill $!; exit 42' TERM; while echo y; do :; done & wait"
+    bundle = make_bundle(user, with_terminal("sh", "-c", script))
+    ours, theirs = os.pipe()
+    with rootless.popen("run", "-b", bundle, "c1", stdin=subprocess.PIPE, stdout=theirs) as run:
+        reader = Reader(ours)
+        assert reader.line() == "y"
+        until(lambda: not select.select([], [theirs], [], 0)[1], "the pipe is full")
+        os.close(theirs)
+        pid = rootless.pid("c1")
+        run.terminate()
+        await_end(pid)
+        reader.rest()
+        assert run.wait(timeout=PATIENCE) == 42
+    os.close(ours)
+
+
+# --- over a socket ---------------------------------------------------------------------------------------------------
+
+
+class Listener:
+    """What conmon and containerd's shim do: a socket that takes one descriptor."""
+
+    def __init__(self, user, path) -> None:
+        self.path = Path(path)
+        self.socket = socket.socket(socket.AF_UNIX)
+        directory = os.open(self.path.parent, os.O_PATH)
+        self.socket.bind(f"/proc/self/fd/{directory}/{self.path.name}")
+        os.close(directory)
+        self.socket.listen(1)
+        own(user, self.path)
+
+    def receive(self):
+        """Return the terminal; what comes with it must be that alone."""
+        self.socket.settimeout(PATIENCE)
+        connection, _ = self.socket.accept()
+        with connection:
+            connection.settimeout(PATIENCE)
+            data, descriptors, _, _ = socket.recv_fds(connection, 4096, 10)
+            assert data, "a descriptor goes with at least one byte"
+            assert len(descriptors) == 1
+            assert connection.recv(100) == b"", "nobody keeps the socket"
+        self.socket.close()
+        return descriptors[0]
+
+
+@pytest.mark.parametrize("verb", ["create", "run --detach"])
+def test_the_terminal_is_sent_over_the_socket(rootless, user, verb):
+    config = with_terminal("sh", "-c", 'stty size; tty; read line; echo "<$line>"; exit 4')
+    config["process"]["consoleSize"] = {"height": 30, "width": 60}
+    bundle = make_bundle(user, config)
+    listener = Listener(user, user.tmp / "socket")
+    words = ["--bundle", bundle, "--console-socket", listener.path, "c1"]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    assert rootless(*verb.split(), *words, **quiet).returncode == 0
+    master = listener.receive()
+    assert os.isatty(master)
+    pid = rootless.pid("c1")
+    if verb == "create":
+        assert {os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2)} == {"/dev/pts/0"}
+        rootless.start("c1")
+    terminal = Reader(master)
+    assert terminal.until(b"\r\n") == b"30 60\r\n"
+    assert terminal.until(b"\r\n") == b"/dev/pts/0\r\n"
+    os.write(master, b"typed\r")
+    assert terminal.until(b">\r\n") == b"typed\r\n<typed>\r\n"
+    await_end(pid)
+    assert terminal.rest() == b""
+    os.close(master)
+    assert rootless("delete", "c1").returncode == 0
+
+
+def test_a_foreground_run_can_hand_its_terminal_over_too(rootless, user):
+    bundle = make_bundle(user, with_terminal("sh", "-c", "tty; exit 4"))
+    listener = Listener(user, user.tmp / "socket")
+    with rootless.popen("run", "-b", bundle, "--console-socket", listener.path, "c1", stdout=subprocess.PIPE) as run:
+        master = listener.receive()
+        assert Reader(master).until(b"\r\n") == b"/dev/pts/0\r\n"
+        assert run.wait(timeout=PATIENCE) == 4
+        assert run.stdout.read() == ""
+        os.close(master)
+
+
+@pytest.mark.parametrize("where", ["long", "relative"])
+def test_the_path_of_the_socket(rootless, user, where):
+    directory = user.tmp / ("d" * 100) / ("e" * 100) if where == "long" else user.tmp
+    directory.mkdir(parents=True, exist_ok=True)
+    listener = Listener(user, directory / "the socket")
+    path = "the socket" if where == "relative" else listener.path
+    done = rootless.create("c1", make_bundle(user, with_terminal("true")), "--console-socket", path, cwd=user.tmp)
+    assert done.returncode == 0
+    os.close(listener.receive())
+
+
+@pytest.mark.parametrize(
+    ("path", "cause"),
+    [
+        ("nobody", "connection refused"),
+        ("missing", "no such file or directory"),
+        ("missing/socket", "no such file or directory"),
+        ("file", "connection refused"),
+        ("n" * 300, "too long"),
+        ("/", ""),
+        ("", ""),
+    ],
+)
+def test_a_socket_that_nobody_listens_on(rootless, user, path, cause):
+    (user.tmp / "file").touch()
+    own(user, user.tmp / "file")
+    Listener(user, user.tmp / "nobody").socket.close()
+    bundle = make_bundle(user, with_terminal("true"))
+    for verb in (["create"], ["run", "-d"]):
+        done = rootless(*verb, "-b", bundle, "--console-socket", path, "c1")
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert "internal error" not in done.stderr
+        assert cause in done.stderr
+        assert "(config.json: process.terminal)" in done.stderr
+    assert rootless.list() == []
+
+
+@pytest.mark.parametrize("verb", ["create", "run --detach"])
+def test_a_detached_terminal_needs_a_socket(rootless, user, verb):
+    done = rootless(*verb.split(), "-b", make_bundle(user, with_terminal("true")), "c1")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "rootless: terminal: cannot allocate tty if the caller will detach without setting console socket "
+        "(config.json: process.terminal); fix: --console-socket PATH\n"
+    )
+    assert rootless.list() == []
+
+
+@pytest.mark.parametrize("verb", ["create", "run --detach", "run"])
+def test_a_socket_without_a_terminal_is_refused(rootless, user, verb):
+    listener = Listener(user, user.tmp / "socket")
+    bundle = make_bundle(user, base_config("true"))
+    done = rootless(*verb.split(), "-b", bundle, "--console-socket", listener.path, "c1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("rootless: terminal: cannot use console socket if the container has no terminal")
+    assert rootless.list() == []
+    listener.socket.close()
+
+
+def test_a_terminal_without_devpts(rootless, user):
+    config = with_terminal("true")
+    config["mounts"] = [each for each in config["mounts"] if each["type"] != "devpts"]
+    done = rootless("run", "-b", make_bundle(user, config), "c1")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "(config.json: process.terminal)" in done.stderr
+    assert "devpts" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_line_ends_are_not_changed_where_the_output_goes_to_no_terminal(either, user, verb):
+    config = config_with_maps(user, "echo", "hello")
+    words = [*either.command, "run", "--bundle", either.path, "box"]
+    if verb == "run":
+        config["process"]["terminal"] = True
+        write_config(either.path, config)
+    else:
+        either.create(config, "sleep 600")
+        words = [*either.command, "exec", "--tty", "held", "echo", "hello"]
+    master, slave = pty.openpty()  # runc wants one on some stream
+    try:
+        done = user.run(words, stdin=slave, stderr=slave, text=False)
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert (done.returncode, done.stdout) == (0, b"hello\n")
