@@ -6,6 +6,7 @@ docs/speed.md has those of a run with more.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import statistics
@@ -18,13 +19,13 @@ from tests.lib.accounts import CHECKOUT
 from tests.lib.boxes import config_with_maps, own_mappings
 from tests.lib.bundles import make_bundle, own
 from tests.lib.cgroup2 import View, cgroup2
+from tests.lib.configurations import CONFIGURATIONS, PODMAN_SECCOMP
 from tests.lib.containers import Reader, resident
 from tests.lib.figures import PEERS, ROUNDS
 from tests.lib.tracing import looked_at, opened
 
 __all__ = ["cgroup2"]
 
-DATA = Path(__file__).parent.parent / "unit/data"
 MANY = 100
 UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
@@ -121,7 +122,7 @@ def a_config(user, *args):
 
 def podmans_config(user, *args):
     """Return the config.json that podman wrote, with files of this test where there were podman's."""
-    config = json.loads((DATA / "configs/podman.json").read_text())
+    config = copy.deepcopy(CONFIGURATIONS["podman"])
     config["process"] |= {"args": list(args)}
     del config["process"]["rlimits"]
     config["root"]["path"] = "rootfs"
@@ -132,7 +133,7 @@ def podmans_config(user, *args):
     own(user, userdata)
     for mount in config["mounts"]:
         mount["source"] = mount["source"].replace(mount["source"].rpartition("userdata")[0], f"{user.tmp}/", 1)
-    config["linux"]["seccomp"] = json.loads((DATA / "podman_seccomp.json").read_text())
+    config["linux"]["seccomp"] = PODMAN_SECCOMP
     config["linux"]["namespaces"].append({"type": "user"})
     config["linux"] |= own_mappings(user)
     return config

@@ -7,10 +7,9 @@ import json
 import pytest
 
 from tests.lib.containers import until
-from tests.lib.engines import FOREVER, IMAGE
-from tests.verbs.test_terminal import Typewriter
+from tests.lib.engines import DOCKER_RUN, FOREVER, IMAGE, OPEN
+from tests.lib.terminals import Typewriter
 
-DOCKER_RUN = ["run", "--rm", "--pull=never", "--network=none"]
 RUN = [*DOCKER_RUN, "--runtime=rootless"]
 
 
@@ -189,8 +188,6 @@ def test_stats(docker, running):
     assert pid in members.split()
 
 
-OPEN = "mknod /made c 10 229; for how in '</made' '>/made'; do (eval : $how) && echo $how; done; echo made"
-"""A script: makes a device that containers do not have, and tries to open it in both ways."""
 OPTIONS = {
     "read-only": (["--read-only", "--tmpfs=/tmp"], "touch /x; touch /tmp/x && echo tmp"),
     "user": (["--user=1000:33", "--group-add=5"], "id; grep Cap /proc/self/status"),

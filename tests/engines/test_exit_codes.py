@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engines.test_docker import DOCKER_RUN
-from tests.lib.engines import IMAGE
+from tests.lib.engines import DOCKER_RUN, IMAGE
 
 RUN = {
     "a status of its own": ([], ["sh", "-c", "exit 3"], 3),

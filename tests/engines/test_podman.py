@@ -9,7 +9,7 @@ import pytest
 
 from tests.lib.containers import await_end, until
 from tests.lib.engines import IMAGE
-from tests.verbs.test_terminal import Typewriter
+from tests.lib.terminals import Typewriter
 
 
 def test_run(podman):

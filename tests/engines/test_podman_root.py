@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engines.test_docker import OPEN
 from tests.lib.containers import until
-from tests.lib.engines import IMAGE
+from tests.lib.engines import IMAGE, OPEN
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from rootless.options import Options
 from rootless.plan.compile import compile_plan
 from rootless.plan.encode import encode
 from rootless.plan.request import Request
-from tests.unit.test_plan_golden import CALLERS, CONFIGURATIONS
+from tests.lib.configurations import CALLERS, CONFIGURATIONS
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parent.parent / "helpers" / "init"

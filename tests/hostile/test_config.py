@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 
 from tests.lib.bundles import make_bundle, own
+from tests.lib.configurations import QUICK
 from tests.lib.containers import Rootless
-from tests.unit.test_config_fuzz import HOSTILE, QUICK, WITHOUT_PROFILES, changed
+from tests.lib.hostile_configs import HOSTILE, WITHOUT_PROFILES, changed
 
 REFUSED = [name for name, (_, valid) in HOSTILE.items() if valid is False]
 

@@ -26,9 +26,9 @@ from tests.lib.boxes import (
     subordinate,
 )
 from tests.lib.live import Live
+from tests.lib.namespaces import FILES
+from tests.lib.seccomp_agent import Agent, notifying
 from tests.lib.specification import NAMESPACES
-from tests.spec.test_namespaces import FILES
-from tests.spec.test_seccomp_notify import Agent, notifying
 
 IGNORED = "it is not known, and is ignored"
 

@@ -20,20 +20,8 @@ from tests.lib.boxes import (
 )
 from tests.lib.bundles import base_config
 from tests.lib.bundles import own as own_ids
+from tests.lib.namespaces import FILES, LINKS, inside, maps, outside, own
 
-FILES = {
-    "pid": "pid",
-    "network": "net",
-    "ipc": "ipc",
-    "uts": "uts",
-    "mount": "mnt",
-    "cgroup": "cgroup",
-    "time": "time",
-    "user": "user",
-}
-"""The file in /proc/PID/ns of each type of namespace."""
-
-LINKS = f"for name in {' '.join(FILES.values())}; do readlink /proc/self/ns/$name; done"
 NEWER = {"time"}
 """What runc 1.1.15 does not know."""
 
@@ -54,18 +42,6 @@ def holder(user):
     yield start
     for process in started:
         process.communicate("\n", timeout=30)
-
-
-def own(kind):
-    return os.readlink(f"/proc/self/ns/{FILES[kind]}")
-
-
-def inside(lines):
-    return dict(zip(FILES, lines, strict=True))
-
-
-def outside(pid):
-    return {kind: os.readlink(f"/proc/{pid}/ns/{file}") for kind, file in FILES.items()}
 
 
 # --- New, or shared ---------------------------------------------------------------------------------------------------
@@ -247,10 +223,6 @@ def test_time_offsets_that_the_kernel_refuses(box):
 
 
 # --- Ids --------------------------------------------------------------------------------------------------------------
-
-
-def maps(lines):
-    return [tuple(int(word) for word in line.split()) for line in lines]
 
 
 @pytest.mark.spec("linux.namespaces.user", "linux.uidMappings", "linux.gidMappings")

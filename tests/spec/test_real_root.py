@@ -13,7 +13,7 @@ import pytest
 
 from tests.lib.boxes import Box, add_mount, mount_table, set_namespaces, status_of
 from tests.lib.bundles import base_config
-from tests.spec.test_namespaces import FILES, LINKS, inside, maps, own
+from tests.lib.namespaces import FILES, LINKS, inside, maps, own
 
 ADMIN = {name: ["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"] for name in ("bounding", "effective", "permitted")}
 

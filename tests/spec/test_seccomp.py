@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import platform
 import signal
 from pathlib import Path
@@ -12,9 +11,8 @@ import pytest
 
 from tests.lib.boxes import add_probe, config_with_maps, status_of
 from tests.lib.bundles import base_config, own
+from tests.lib.configurations import PODMAN_SECCOMP
 
-PODMAN = Path(__file__).parents[1] / "unit/data/podman_seccomp.json"
-"""linux.seccomp as podman writes it into a config.json."""
 SIX = "process_vm_readv"
 """A system call with six arguments of 64 bits, which nothing else here makes."""
 
@@ -150,7 +148,7 @@ def test_actions(either, case):
 
 def everything_but(*refused):
     """Return a rule that allows what podman allows, but for some."""
-    rules = json.loads(PODMAN.read_text())["syscalls"]
+    rules = PODMAN_SECCOMP["syscalls"]
     allowed = {name for each in rules if each["action"] == "SCMP_ACT_ALLOW" for name in each["names"]}
     return rule("ALLOW", *sorted(allowed.difference(refused)))
 
@@ -296,7 +294,7 @@ def test_architectures(either, architectures):
 @pytest.mark.parametrize("uid", [0, 1000])
 def test_the_default_profile_of_podman(either, uid, no_new_privileges):
     config = config_with_maps(either.user)
-    config["linux"]["seccomp"] = json.loads(PODMAN.read_text())
+    config["linux"]["seccomp"] = PODMAN_SECCOMP
     config["process"]["noNewPrivileges"] = no_new_privileges
     config["process"]["user"] = {"uid": uid, "gid": uid}
     lines = either.lines(

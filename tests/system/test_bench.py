@@ -14,7 +14,7 @@ import pytest
 
 from tests.lib.figures import MEASURE, ROUNDS
 from tests.system.containers import Guest
-from tests.system.test_conformance_limits import MIB, config_of
+from tests.system.limits import MIB, config_of
 
 PROGRAMS = {"rootless": "/home/tester/.local/bin/rootless", "runc": "/usr/bin/runc"}
 LIMITS = {"memory": {"limit": 64 * MIB}, "pids": {"limit": 50}, "cpu": {"quota": 50000}}

@@ -7,21 +7,25 @@ cgroup that holds a setting, and every property of the scope, is compared.
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
-from typing import NamedTuple
 
 from tests.lib.boxes import config_with_maps
 from tests.lib.bundles import make_bundle
 from tests.lib.cgroup2 import cgroup2
-from tests.lib.specification import RUNTIMES
-from tests.system.containers import Guest
-from tests.system.test_conformance_limits import DISK, MIB, config_of
+from tests.system.differences import (
+    COMPARE,
+    IN_SCOPES,
+    KEPT,
+    MANAGERS,
+    REFUSED,
+    TAKEN,
+    Difference,
+    compare_in,
+    unlisted_and_unseen,
+)
+from tests.system.limits import DISK, MIB
 
 __all__ = ["cgroup2"]
 
-COMPARE = Path(__file__).with_name("compare.py")
-MANAGERS = ("systemd", "cgroupfs")
 THROTTLES = {
     "throttleReadBpsDevice": MIB, "throttleWriteBpsDevice": 2 * MIB, "throttleReadIOPSDevice": 70,
     "throttleWriteIOPSDevice": 50,
@@ -88,34 +92,14 @@ WITHOUT_CONTROLLERS = {
 }
 
 
-class Difference(NamedTuple):
-    """Something that other runtimes do otherwise, wherever that is."""
-
-    who: str
-    what: str
-    theirs: str
-    ours: str
-    why: str
-    case: str = ""
-
-
-REFUSED, TAKEN = "refused", "taken"
 DEFAULT = "systemd's default"
 WEIGHT = (
     'cgroup-v2.rst, cpu.weight: "The default is "100"", which is 1024 shares in cgroup v1: what asks for the default '
     "gets the default. Later versions of both convert likewise"
 )
-KEPT = (
-    "systemd.resource-control(5): systemd writes the limits that are its properties, and no others, when it reads its "
-    "units again, and systemctl show tells them; what is in the file is the property as well"
-)
 SHARE = 'config-linux.md, idle: "cgroups are configured with minimum weight, 0: default behavior, 1: SCHED_IDLE"'
 BURST = 'config-linux.md, burst: "the maximum amount of accumulated time"'
 PERIOD = 'cgroup-v2.rst, cpu.max: "The default is "max 100000"": said, so that an update can change it back'
-PROGRAM = (
-    'cgroup-v2.rst, device controller: "implemented on top of cgroup BPF", which takes privileges (bpf(2)) that the '
-    "manager of a user does not have: a property would tell of rules that nobody enforces"
-)
 NO_SWAP = 'config-linux.md, memory.swap: "sets limit of memory+Swap usage": without swap that of swap itself is 0'
 UNSET = 'config-linux.md, memory.swap: "sets limit of memory+Swap usage": 0 is what Go has for none'
 TASKS = (
@@ -129,13 +113,6 @@ RESERVED = (
 )
 WARN = "nothing is limited less for it: a warning names it, --require-limits refuses it. "
 
-IN_SCOPES = [
-    Difference("runc crun", "CollectMode", "inactive", "inactive-or-failed",
-               'systemd.unit(5): else a failed unit "is not unloaded", and its name is taken'),
-    Difference("runc crun", "DevicePolicy", "strict", "auto", PROGRAM),
-    Difference("runc", "DeviceAllow", "block-* m", "", PROGRAM),
-    Difference("crun", "DeviceAllow", "char-* m", "", PROGRAM),
-]  # fmt: skip
 DIFFERENCES = [
     *IN_SCOPES,
     Difference("crun", "IOAccounting", "no", "yes",
@@ -194,53 +171,6 @@ HUGE_PAGES = [
     Difference("runc crun", "hugetlb.2MB.max", str(4 * MIB), "9223372036854771712", RESERVED),
     Difference("crun", "hugetlb.2MB.rsvd.max", "9223372036854771712", str(4 * MIB), RESERVED),
 ]
-
-
-def compared(results):
-    """Yield (manager, case, who, what, theirs, ours) for all that is not the same."""
-    for manager, cases in results.items():
-        for case, runtimes in cases.items():
-            ours = runtimes["rootless"]
-            for who in runtimes.keys() - {"rootless"}:
-                theirs = runtimes[who]
-                if "refused" in theirs or "refused" in ours:
-                    pair = [REFUSED if "refused" in each else TAKEN for each in (theirs, ours)]
-                    if pair[0] != pair[1]:
-                        yield manager, case, who, "refused", *pair
-                    continue
-                for what in sorted(theirs.keys() | ours.keys()):
-                    pair = [each.get(what, "") for each in (theirs, ours)]
-                    if pair[0] != pair[1]:
-                        yield manager, case, who, what, *pair
-
-
-def unlisted_and_unseen(results, listed):
-    """Return the differences that are not in the list, and those of the list that are none."""
-    unseen = {(who, each) for each in listed for who in each.who.split()}
-    unlisted = []
-    for manager, case, who, what, theirs, ours in compared(results):
-        known = [
-            each
-            for each in listed
-            if who in each.who.split()
-            and (each.what, each.theirs, each.ours) == (what, theirs, ours)
-            and each.case in ("", case)
-        ]
-        if not known:
-            unlisted.append((manager, case, who, what, theirs, ours))
-        unseen -= {(who, each) for each in known}
-    return unlisted, unseen
-
-
-def compare_in(machine, cases, managers):
-    """Return what compare.py finds in a machine."""
-    guest = Guest(machine)
-    config = json.loads(guest.config(config_of(guest, {}, "cgroup.type")).read_text())
-    task = {"config": config, "runtimes": {name: name for name in RUNTIMES}, "managers": managers, "cases": cases}
-    (machine.shared / "compare.json").write_text(json.dumps(task))
-    shutil.copy(COMPARE, machine.shared)
-    script = 'cd "$(mktemp -d)" && python3 /mnt/host/compare.py /mnt/host/compare.json'
-    return json.loads(machine.run(script, timeout=300, check=True).stdout)
 
 
 def test_every_difference_is_listed_and_every_listed_one_is_there(machine):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.lib.accounts import CHECKOUT
 from tests.system.containers import UNTIL, Guest
-from tests.system.test_conformance_limits import DISK, MIB, config_of
+from tests.system.limits import DISK, MIB, config_of
 
 LIMITS = {
     "memory": {"limit": 64 * MIB, "swap": 96 * MIB},

@@ -9,8 +9,8 @@ import pytest
 
 from tests.lib.specification import RUNTIMES
 from tests.system.containers import SCOPES, UNTIL, Guest
-from tests.system.test_conformance_limits import MIB, config_of
-from tests.system.test_differences import IN_SCOPES, KEPT, MANAGERS, Difference, compare_in, unlisted_and_unseen
+from tests.system.differences import IN_SCOPES, KEPT, MANAGERS, Difference, compare_in, unlisted_and_unseen
+from tests.system.limits import MIB, config_of
 
 DISK = {"major": 259, "minor": 0}
 """/dev/nvme0n1."""

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.system.containers import SCOPES, UNTIL, Guest
-from tests.system.test_conformance_limits import DISK, MIB
+from tests.system.limits import DISK, MIB
 
 PLACE = "linux.resources"
 

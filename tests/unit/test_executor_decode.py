@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.launch import spawn
@@ -18,6 +18,7 @@ from rootless.launch.protocol import EXECUTING, FAILED, read_message
 from rootless.plan import ops
 from rootless.plan.encode import encode
 from rootless.plan.ops import Op
+from tests.lib.configurations import QUICK
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parent.parent / "helpers" / "init"
@@ -155,9 +156,6 @@ def damaged_plans(draw) -> bytes:
             case 4:
                 plan[place:place] = draw(st.binary(max_size=8))
     return bytes(plan)
-
-
-QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @given(plan=valid_plans())

@@ -154,6 +154,16 @@ def test_every_room_of_the_plan_of_the_house_is_a_package():
     assert all((PACKAGE / name / "__init__.py").exists() for name in rooms)
 
 
+def test_tests_share_code_through_helpers_only():
+    files = (path for path in (CHECKOUT / "tests").rglob("*.py") if "__pycache__" not in path.parts)
+    assert_none(
+        f"{path.relative_to(CHECKOUT)} imports {name}"
+        for path in files
+        for name in imports(path)
+        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
+    )
+
+
 def test_modules_that_an_installed_verb_loads_at_once_exist():
     specification = importlib.util.spec_from_file_location("module_archive", CHECKOUT / "helpers/module_archive.py")
     helper = importlib.util.module_from_spec(specification)

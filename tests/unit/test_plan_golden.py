@@ -1,6 +1,6 @@
 """Whole Plans for configurations that real programs wrote, for four callers, as text that a person can judge.
 
-data/configs has the configurations and says where they come from; golden/NAME.txt has the Plan for an ordinary user,
+tests/lib/data/configs has the configurations and their sources; golden/NAME.txt has the Plan for an ordinary user,
 then what differs for the other callers. After a change that is meant to change Plans, write the files anew and look at
 every line that git shows, in a checkout and with the test extras installed:
 
@@ -10,7 +10,6 @@ every line that git shows, in a checkout and with the test extras installed:
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import string
 from pathlib import Path
@@ -20,47 +19,17 @@ import pytest
 from rootless.bundle.check import check
 from rootless.bundle.load import Bundle
 from rootless.errors import RootlessError
-from rootless.host.facts import Facts
 from rootless.options import Options
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan
 from rootless.plan.op_text import _SENTENCES, details, sentence
 from rootless.plan.request import Request
+from tests.lib.configurations import CALLERS, CONFIGURATIONS
 
 HERE = Path(__file__).resolve().parent
-CONFIGS = HERE / "data" / "configs"
 GOLDEN = HERE / "golden"
 WRITE = os.environ.get("ROOTLESS_WRITE_GOLDEN", "") == "1"
 
-EVERY_CAPABILITY = (1 << 41) - 1
-HARD_LIMITS = {6: 63000, 7: 524288}  # of processes and of open files, as distributions set them
-
-CALLERS = {
-    "an ordinary user": Facts(hard_limits=HARD_LIMITS),
-    "a user without subordinate ids": Facts(hard_limits=HARD_LIMITS, subuids=(), subgids=()),
-    "root of rootless podman's user namespace": Facts(
-        uid=0,
-        gid=0,
-        user="root",
-        uid_map=((0, 1000, 1), (1, 100000, 65536)),
-        gid_map=((0, 1000, 1), (1, 100000, 65536)),
-        capabilities=EVERY_CAPABILITY,
-        subuids=(),
-        subgids=(),
-        id_programs=(),
-        hard_limits=HARD_LIMITS,
-    ),
-    "real root": Facts(
-        uid=0,
-        gid=0,
-        user="root",
-        capabilities=EVERY_CAPABILITY,
-        subuids=(),
-        subgids=(),
-        id_programs=(),
-        hard_limits=HARD_LIMITS,
-    ),
-}
 
 FLAGS = {
     ops.PLAIN_TARGET: "no link on the way",
@@ -68,19 +37,6 @@ FLAGS = {
     ops.LEGACY: "by mount(2)",
     ops.TARGET_IS_SOURCE: "the target itself",
 }
-
-
-def configurations():
-    """Return the configurations by name."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(CONFIGS.glob("*.json"))}
-    for config in found.values():
-        if isinstance(config["linux"].get("seccomp"), str):
-            config["linux"]["seccomp"] = json.loads((HERE / "data" / config["linux"]["seccomp"]).read_text())
-    found["docker-without-hooks"] = {key: value for key, value in found["docker"].items() if key != "hooks"}
-    return found
-
-
-CONFIGURATIONS = configurations()
 
 
 def lines_of(config, facts):

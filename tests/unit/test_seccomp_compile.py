@@ -21,12 +21,12 @@ import rootless
 from rootless.errors import RootlessError
 from rootless.launch import seccomp_compile
 from rootless.plan.process.seccomp import filter_of
+from tests.lib.configurations import PODMAN_SECCOMP
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.syscall.restype = ctypes.c_long
 LIBSECCOMP = ctypes.CDLL("libseccomp.so.2")
 MACHINE = os.uname().machine
-PODMAN = json.loads((Path(__file__).parent / "data" / "podman_seccomp.json").read_text())
 ON_X86_64 = pytest.mark.skipif(MACHINE != "x86_64", reason="about the three ABIs of x86_64")
 
 LONGEST_TEST = 30  # seconds, for a child that hangs
@@ -212,7 +212,7 @@ def test_argument_lists_mean_what_they_mean_to_runc_and_crun(conditions, vectors
 
 
 def test_podmans_profile():
-    program = seccomp_compile.compiled(filter_of(PODMAN, MACHINE), "")
+    program = seccomp_compile.compiled(filter_of(PODMAN_SECCOMP, MACHINE), "")
     netlink, raw, audit, route = 16, 3, 9, 0
     calls = {
         "getppid": (0, "getppid"),
@@ -385,14 +385,14 @@ def test_different_filters_do_not_meet_in_the_cache(cache):
 
 
 def test_a_hit_imports_neither_ctypes_nor_anything_slow(cache):
-    seccomp_compile.compiled(filter_of(PODMAN, MACHINE), str(cache))
+    seccomp_compile.compiled(filter_of(PODMAN_SECCOMP, MACHINE), str(cache))
     script = f"""
 import os, sys
 sys.path.insert(0, {str(Path(rootless.__file__).parent.parent)!r})
 before = set(sys.modules)
 from rootless.launch.seccomp_compile import compiled
 from rootless.plan.process.seccomp import filter_of
-assert compiled(filter_of({PODMAN!r}, {MACHINE!r}), {str(cache)!r})
+assert compiled(filter_of({PODMAN_SECCOMP!r}, {MACHINE!r}), {str(cache)!r})
 print(*sorted(name for name in set(sys.modules) - before if not name.startswith("rootless")))
 """
     said = subprocess.run(
@@ -480,7 +480,7 @@ def test_a_full_disk_leaves_nothing_behind(cache):
 
 
 def test_many_compile_at_once(cache):
-    wanted = filter_of(PODMAN, MACHINE)
+    wanted = filter_of(PODMAN_SECCOMP, MACHINE)
     expected = seccomp_compile.compiled(wanted, "")
     reading, writing = os.pipe()
     children = []

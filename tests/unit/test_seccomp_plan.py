@@ -1,16 +1,12 @@
 """linux.seccomp as data: defaults, refusals, and when two filters are the same one."""
 
-import json
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
 from rootless.plan.process.seccomp import ERRNO, TRACE, filter_of
-
-PODMAN = json.loads((Path(__file__).parent / "data" / "podman_seccomp.json").read_text())
+from tests.lib.configurations import PODMAN_SECCOMP
 
 NEW_LISTENER = 8
 """SECCOMP_FILTER_FLAG_NEW_LISTENER"""
@@ -178,7 +174,7 @@ def test_only_a_default_that_refuses_hides_newer_system_calls(default, newer):
 
 
 def test_the_summary_of_podmans_profile():
-    assert filter_of(PODMAN, "x86_64").summary() == (
+    assert filter_of(PODMAN_SECCOMP, "x86_64").summary() == (
         "default: errno 38 (ENOSYS); 372 syscalls allowed, 58 refused with EPERM, 2 by argument; "
         "architectures x86_64 x86 x32"
     )

@@ -11,7 +11,7 @@ import pytest
 
 from tests.lib.boxes import Box, add_mount, config_with_maps, mount_table, set_namespaces
 from tests.lib.bundles import base_config, own, write_config
-from tests.spec.test_seccomp import PODMAN
+from tests.lib.configurations import PODMAN_SECCOMP
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ PLACE = re.compile(r"(root|process|mounts|linux|hostname|domainname)\b[\w.\[\]/-
 def test_explain_as_data(box):
     config = base_config("sh", "-c", "true")
     everything(config)
-    config["linux"]["seccomp"] = json.loads(PODMAN.read_text())
+    config["linux"]["seccomp"] = PODMAN_SECCOMP
     config["hostname"] = "inside"
     data = json.loads(explain(box, config, "--json").stdout)
     assert data.keys() == {"bundle", "rootfs", "idMaps", "operations", "seccomp", "network", "notes"}
@@ -218,7 +218,7 @@ def test_explain_for_people(box):
     config = base_config("sh", "-c", "true")
     for change in (limited, strange, device, cgroup):
         change(config)
-    config["linux"]["seccomp"] = json.loads(PODMAN.read_text())
+    config["linux"]["seccomp"] = PODMAN_SECCOMP
     config["root"]["readonly"] = True
     text = explain(box, config).stdout
     chapters = ("Namespaces", "The container process", "Mounts and paths", "Rights and limits", "The program")
@@ -305,7 +305,7 @@ def test_explain_touches_nothing(box, need, json_flag):
     """One process, which opens files to read them, and starts, makes, mounts and changes nothing."""
     config = base_config("true")
     everything(config)
-    config["linux"]["seccomp"] = json.loads(PODMAN.read_text())
+    config["linux"]["seccomp"] = PODMAN_SECCOMP
     write_config(box.path, config)
     trace = box.user.tmp / "trace"
     trace.write_text("")

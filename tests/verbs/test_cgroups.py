@@ -14,7 +14,7 @@ from tests.lib.boxes import Box, add_mount, as_real_root, set_namespaces
 from tests.lib.bundles import base_config, make_bundle, own
 from tests.lib.cgroup2 import InView, View, cgroup2
 from tests.lib.containers import PATIENCE, Rootless, await_end, until
-from tests.verbs.test_terminal import Typewriter
+from tests.lib.terminals import Typewriter
 
 __all__ = ["cgroup2"]  # the fixture
 

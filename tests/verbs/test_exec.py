@@ -16,8 +16,8 @@ from tests.lib.boxes import BOTH, SHORT, config_with_maps, make_box, status_of
 from tests.lib.bundles import base_config
 from tests.lib.containers import Reader, await_end, executors
 from tests.lib.live import FOREVER, NOT_EXECUTED, Live
-from tests.spec.test_namespaces import FILES
-from tests.verbs.test_terminal import Typewriter
+from tests.lib.namespaces import FILES
+from tests.lib.terminals import Typewriter
 
 HARD_LIMIT = str(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 DENY_MKDIR = {

@@ -22,8 +22,8 @@ from tests.lib.boxes import (
 from tests.lib.bundles import base_config
 from tests.lib.containers import await_end, executors, until
 from tests.lib.live import NOT_EXECUTED, Live
+from tests.lib.namespaces import FILES
 from tests.lib.traced import Stopped, interrupted, moments
-from tests.spec.test_namespaces import FILES
 
 
 @pytest.fixture

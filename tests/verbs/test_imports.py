@@ -16,6 +16,7 @@ import pytest
 from tests.lib.accounts import CHECKOUT
 from tests.lib.bundles import base_config, make_bundle, write_config
 from tests.lib.cgroup2 import cgroup2
+from tests.lib.configurations import PODMAN_SECCOMP
 from tests.lib.manager import JOB, Manager, removed, reply
 from tests.lib.netbox import make_net_bundle
 
@@ -167,7 +168,7 @@ def foreseen(verb):
 
 def podmans_filter():
     """Return the seccomp filter as engines write it; its compiled form is in the cache from the second time on."""
-    return json.loads((CHECKOUT / "tests/unit/data/podman_seccomp.json").read_text())
+    return PODMAN_SECCOMP
 
 
 @pytest.fixture

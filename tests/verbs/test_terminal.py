@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import pty
 import select
 import signal
 import socket
-import struct
 import subprocess
 import termios
 import time
@@ -21,6 +19,7 @@ import pytest
 from tests.lib.boxes import config_with_maps
 from tests.lib.bundles import base_config, make_bundle, own, write_config
 from tests.lib.containers import PATIENCE, Reader, Rootless, await_end, until
+from tests.lib.terminals import Typewriter
 
 
 @pytest.fixture
@@ -34,54 +33,6 @@ def with_terminal(*args, **process):
     config["process"] |= {"terminal": True} | process
     config["process"]["env"].append("TERM=xterm")
     return config
-
-
-class Typewriter:
-    """A terminal, with a command in it that has it as its controlling terminal."""
-
-    def __init__(self, user, argv, size=(24, 80)) -> None:
-        self.master, self.slave = pty.openpty()
-        os.fchown(self.slave, user.uid, -1)
-        mode = termios.tcgetattr(self.slave)
-        mode[6][termios.VERASE] = b"\x08"  # something to recognise it by
-        termios.tcsetattr(self.slave, termios.TCSANOW, mode)
-        self.original = termios.tcgetattr(self.slave)
-        self.resize(*size)
-        self.process = user.popen(
-            argv,
-            stdin=self.slave,
-            stdout=self.slave,
-            stderr=self.slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={"TERM": "xterm"},
-        )
-        self._reader = Reader(self.master)
-        self.until = self._reader.until
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        for fd in {self.master, self.slave}:
-            os.close(fd)
-
-    @property
-    def mode(self):
-        return termios.tcgetattr(self.slave)
-
-    def resize(self, rows, columns):
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def type(self, data):
-        os.write(self.master, data)
-
-    def ends(self, status):
-        assert self.process.wait(timeout=PATIENCE) == status
-        assert self.mode == self.original, "the terminal is as it was"
 
 
 @pytest.fixture
