@@ -1,4 +1,4 @@
-"""A compressed file as the stream of bytes that is in it, told apart by how it begins and not by its name."""
+"""Decompresses a stream; the format is recognized by its first bytes, not by its name."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import errno
 import io
 import os
 import select
-import shutil
 import stat
-import subprocess
-import threading
+import sys
 
 from rootless.errors import RootlessError
 
@@ -21,17 +19,17 @@ if TYPE_CHECKING:
 _MAGIC_LENGTH = 6
 _CHUNK = 1 << 16
 _XZ_MEMORY = 256 << 20
-"""`xz -9` needs 65 MB; the format allows 4 GB. zstd has a limit of its own, 128 MB."""
+"""`xz -9` needs 65 MB; the format allows 4 GB. libzstd has a limit itself, 128 MB."""
 
 
 class Source(io.RawIOBase):
     """Bytes of a file from its beginning, counted for a progress bar.
 
     Attributes:
-        name: what people call it.
-        size: how many bytes there are; None for a pipe.
-        head: its first bytes, which are still to be read.
-        progress: called with the number of bytes that were just read, possibly from another thread.
+        name: for messages.
+        size: in bytes; None for a pipe.
+        head: its first bytes; reading starts with them.
+        progress: called with the number of bytes of each read, possibly from another thread.
     """
 
     _file: io.FileIO | None = None
@@ -59,7 +57,7 @@ class Source(io.RawIOBase):
         self._stop = os.eventfd(0)
 
     def stop(self) -> None:
-        """End reading, in another thread too, which a pipe might keep waiting: from now on it is an OSError."""
+        """Make reading an OSError from now on, in another thread too, which may wait for a pipe."""
         os.eventfd_write(self._stop, 1)
 
     def readable(self) -> bool:
@@ -88,12 +86,12 @@ class Source(io.RawIOBase):
 
 
 def decompressed(source: Source) -> io.BufferedIOBase:
-    """Return the stream of what is in `source`: gzip, bzip2, xz and zstd are understood, all else is taken as it is.
+    """Return the content of `source` as a stream: of gzip, bzip2, xz or zstd, or else unchanged.
 
-    Reading the stream raises OSError, EOFError, zlib.error or lzma.LZMAError where the compressed bytes are wrong.
+    Reading the stream raises OSError, EOFError, ValueError, zlib.error or lzma.LZMAError where the file is damaged.
 
     Raises:
-        RootlessError: zstd, and nothing on this host can read it.
+        RootlessError: `RL-ARCHIVE`: zstd is not available.
     """
     buffered = io.BufferedReader(source, 1 << 18)
     if source.head.startswith(b"\x1f\x8b"):
@@ -107,12 +105,12 @@ def decompressed(source: Source) -> io.BufferedIOBase:
     if source.head.startswith(b"\xfd7zXZ\x00"):
         return io.BufferedReader(_Xz(buffered, source.name), _CHUNK)
     if source.head.startswith(b"\x28\xb5\x2f\xfd"):
-        return _zstd(buffered, source.name)
+        return io.BufferedReader(_Zstd(buffered, source.name), _CHUNK)
     return buffered
 
 
 class _Xz(io.RawIOBase):
-    """What is in xz streams, one after the other; as lzma.LZMAFile, which takes no limit of memory."""
+    """The content of xz streams, one after the other, as lzma.LZMAFile but with a limit of memory."""
 
     def __init__(self, compressed: io.BufferedIOBase, name: str) -> None:
         super().__init__()
@@ -130,7 +128,7 @@ class _Xz(io.RawIOBase):
         Raises:
             EOFError: it is cut short.
             lzma.LZMAError: it is damaged.
-            RootlessError: it takes more memory than there should be for it.
+            RootlessError: `RL-ARCHIVE`: it needs more memory than the limit.
         """
         import lzma
 
@@ -162,7 +160,7 @@ class _Xz(io.RawIOBase):
                 return len(piece)
 
     def _next_stream(self) -> bytes:
-        """Return what follows the end of a stream and its padding, zeros."""
+        """Return the first bytes after the end of a stream and its padding, zeros."""
         data = self._decompressor.unused_data if self._decompressor else b""
         while not (data := data.lstrip(b"\0")):
             data = self._compressed.read(_CHUNK)
@@ -171,79 +169,43 @@ class _Xz(io.RawIOBase):
         return data
 
 
-def _zstd(compressed: io.BufferedIOBase, name: str) -> io.BufferedIOBase:
-    try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
-    except ImportError:
-        program = shutil.which("zstd")
-    else:
-        stream: io.BufferedIOBase = zstd.ZstdFile(compressed)
-        return stream
-    if program is None:
-        raise RootlessError(
-            f"read {name}",
-            cause="it is compressed with zstd, which needs Python 3.14 or the program zstd, and neither is here",
-            fix="install the package zstd",
-            code="RL-ARCHIVE",
-        )
-    return _Filter([program, "-dcq"], compressed)
+class _Zstd(io.RawIOBase):
+    """The content of zstd frames; ZstdError, which is no error of the standard library, becomes ValueError."""
 
-
-class _Filter(io.BufferedIOBase):
-    """The output of a host program that is fed with `source` by a thread."""
-
-    def __init__(self, argv: list[str], source: io.BufferedIOBase) -> None:
-        super().__init__()
-        self._source = source
-        self._program = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self._feeder = threading.Thread(target=self._feed, daemon=True)
-        self._feeder.start()
-        self._failure: OSError | None = None
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Read at most `size` bytes; fewer only at the end.
+    def __init__(self, compressed: io.BufferedIOBase, name: str) -> None:
+        """Open it.
 
         Raises:
-            EOFError: the program says that its input is wrong or cut short.
-            OSError: `source` cannot be read.
+            RootlessError: `RL-ARCHIVE`: neither Python nor a package can decompress zstd.
         """
-        assert self._program.stdout
-        assert self._program.stderr
-        data = self._program.stdout.read(-1 if size is None else size)
-        if data or size == 0:
-            return data
-        complaint = self._program.stderr.read().decode(errors="replace").strip()
-        status = self._program.wait()
-        self._feeder.join()
-        if self._failure:
-            raise self._failure
-        if status:
-            raise EOFError(complaint or f"zstd ended with status {status}")
-        return b""
-
-    def close(self) -> None:
-        """End the program, whether it has read all or not; `source` is at its end or stopped."""
-        if not self.closed:
-            for pipe in (self._program.stdout, self._program.stderr):
-                if pipe:
-                    pipe.close()
-            self._program.kill()
-            self._program.wait()
-            self._feeder.join()
-        super().close()
-
-    def _feed(self) -> None:
-        pipe = self._program.stdin
+        super().__init__()
         try:
-            while pipe and (data := self._source.read(_CHUNK)):
-                pipe.write(data)
-        except BrokenPipeError:
-            pass  # it has stopped reading, and its status says why
-        except OSError as error:
-            self._failure = error
-        finally:
-            try:
-                if pipe:
-                    pipe.close()
-            except OSError:
-                pass
+            if sys.version_info >= (3, 14):
+                from compression import zstd
+            else:
+                from backports import zstd
+        except ImportError:
+            raise RootlessError(
+                f"read {name}",
+                cause="it is compressed with zstd, which needs Python 3.14 or the Python package backports.zstd",
+                fix="install it: pip install backports.zstd",
+                code="RL-ARCHIVE",
+            ) from None
+        self._file = zstd.ZstdFile(compressed)
+        self._damaged = zstd.ZstdError
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # RawIOBase names a wider buffer type
+        """Read at most ``len(buffer)`` bytes and return how many; 0 at the end.
+
+        Raises:
+            EOFError: it is cut short.
+            ValueError: it is damaged, or takes more than 128 MB of memory.
+        """
+        try:
+            return self._file.readinto(buffer)
+        except self._damaged as error:
+            raise ValueError(str(error)) from None

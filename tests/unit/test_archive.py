@@ -6,6 +6,7 @@ import lzma
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import zlib
 
@@ -381,6 +382,36 @@ def test_compressed_archives_that_are_cut_short(tmp_path, program):
             decompressed(source) as stream,
         ):
             rewrite(stream, io.BytesIO(), name="cut", ids=ALL_IDS)
+
+
+def test_damaged_zstd_is_refused(tmp_path):
+    whole = bytearray(compressed(packed(entry("a", data=os.urandom(10000))), "zstd"))
+    whole[len(whole) // 2] ^= 1
+    whole[6] ^= 0xFF
+    (tmp_path / "wrong").write_bytes(whole)
+    with (
+        pytest.raises(RootlessError, match="read wrong: ") as caught,
+        Source(str(tmp_path / "wrong")) as source,
+        decompressed(source) as stream,
+    ):
+        rewrite(stream, io.BytesIO(), name="wrong", ids=ALL_IDS)
+    assert caught.value.code == "RL-ARCHIVE"
+
+
+def test_zstd_frames_that_follow_each_other_are_one(tmp_path):
+    one, two = compressed(b"one" * 1000, "zstd"), compressed(b"two", "zstd")
+    (tmp_path / "file").write_bytes(one + two)
+    with Source(str(tmp_path / "file")) as source:
+        assert decompressed(source).read() == b"one" * 1000 + b"two"
+
+
+def test_zstd_without_a_decompressor_names_the_package(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(20))
+    for name in ("compression", "backports"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with Source(str(tmp_path / "file")) as source, pytest.raises(RootlessError) as caught:
+        decompressed(source)
+    assert (caught.value.code, caught.value.fix) == ("RL-ARCHIVE", "install it: pip install backports.zstd")
 
 
 def read_xz(tmp_path, data):

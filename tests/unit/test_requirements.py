@@ -7,6 +7,7 @@ import tomllib
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.lib.accounts import CHECKOUT
 
@@ -38,5 +39,5 @@ def test_every_requirement_has_one_version_and_hashes(name):
 def test_the_versions_are_such_as_pyproject_asks_for(name):
     found = {pin.name: pin for pin in map(Requirement, pinned(name))}
     for asked in map(Requirement, ASKED[name]):
-        [version] = [each.version for each in found[asked.name].specifier]
+        [version] = [each.version for each in found[canonicalize_name(asked.name)].specifier]
         assert asked.specifier.contains(version)
