@@ -19,7 +19,7 @@ PACKAGE = CHECKOUT / "rootless"
 LAYERS = (
     ("errors", "paths", "lazy", "options"),
     ("log", "files", "signals", "jsontext", "linux"),
-    ("procfs",),
+    ("procfs", "xdg"),
     ("bundle", "host"),
     ("plan",),
     ("launch", "cgroup"),

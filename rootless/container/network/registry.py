@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import posix
 
-from rootless import files, jsontext, log, paths
+from rootless import files, jsontext, log, xdg
 from rootless.container.network import shared_state
 from rootless.container.state.store import LONGEST_ID, is_id, state_root
 from rootless.errors import RootlessError
@@ -67,35 +67,15 @@ def _unknown(name: str) -> RootlessError:
 
 def _directory() -> str:
     """Return the directory of network definitions: they outlive the session, as podman's and docker's do."""
-    base = paths.variable("XDG_CONFIG_HOME")
-    if not base.startswith("/") or not _is_callers(base):
-        home = paths.variable("HOME")
-        if not _is_callers(home):
-            import pwd
-
-            home = pwd.getpwuid(0).pw_dir
-        if not home.startswith("/"):
-            raise RootlessError(
-                "cannot find the directory of networks, $HOME/.config",
-                cause="HOME is not set",
-                fix="set HOME or XDG_CONFIG_HOME",
-                code="RL-NETWORK",
-            )
-        base = f"{home}/.config"
+    base = xdg.config()
+    if not base:
+        raise RootlessError(
+            "cannot find the directory of networks, $HOME/.config",
+            cause="HOME is not set",
+            fix="set HOME or XDG_CONFIG_HOME",
+            code="RL-NETWORK",
+        )
     return f"{base}/rootless/networks"
-
-
-def _is_callers(directory: str) -> bool:
-    """Whether root may trust a directory of the environment: sudo may keep a variable of another user."""
-    if posix.geteuid() != 0:
-        return True
-    try:
-        return posix.stat(directory).st_uid == 0
-    except FileNotFoundError:  # it will belong to the owner of the directory above
-        parent = paths.parent(directory)
-        return parent.startswith("/") and _is_callers(parent)
-    except OSError:
-        return False
 
 
 def _opened() -> int:

@@ -9,7 +9,7 @@ import errno
 import posix
 import stat
 
-from rootless import paths
+from rootless import paths, xdg
 from rootless.container.state.directory import unusable
 from rootless.container.state.store import StateRoot, owned
 from rootless.errors import RootlessError
@@ -61,24 +61,13 @@ def _below_home(uid: int) -> StateRoot | None:
     from rootless.procfs import boot_id
 
     node = posix.uname().nodename.replace("/", "_")
-    for home in _homes(uid):
+    for home in xdg.homes(uid):
         if home.startswith("/") and owned(home, uid):
             try:
-                return StateRoot(f"{home}/.local/state/rootless/{node}.{boot_id()}")
+                return StateRoot(f"{xdg.state(home)}/rootless/{node}.{boot_id()}")
             except RootlessError:
                 continue
     return None
-
-
-def _homes(uid: int) -> tuple[str, str]:
-    """Return the home of the account, then that of the environment, which su and sudo may keep from somebody else."""
-    import pwd
-
-    try:
-        home = pwd.getpwuid(uid).pw_dir
-    except KeyError:
-        home = ""
-    return home, paths.variable("HOME")
 
 
 def followed(path: str) -> str:

@@ -12,7 +12,7 @@ import fcntl
 import posix
 import stat
 
-from rootless import files, paths
+from rootless import files, paths, xdg
 from rootless.container.state.directory import ContainerDir, unusable
 from rootless.errors import RootlessError
 
@@ -102,8 +102,8 @@ def state_root(asked: str) -> StateRoot:
     if asked:
         return StateRoot(paths.absolute(asked))
     uid = posix.geteuid()
-    given = paths.variable("XDG_RUNTIME_DIR")
-    if given.startswith("/") and owned(given, uid):
+    given = xdg.runtime()
+    if given and owned(given, uid):
         return StateRoot(f"{given}/rootless")
     if uid == 0 and owned("/run", 0) and posix.access("/run", posix.W_OK):
         return StateRoot("/run/rootless")
