@@ -13,14 +13,14 @@ EXIT_UNKNOWN_VERB = 3
 
 EXHAUSTED = {
     errno.EMFILE: "raise the limit of open files: ulimit -n",
-    errno.ENFILE: "raise the host's limit of open files, as root: sysctl -w fs.file-max=…",
+    errno.ENFILE: "raise the host's limit of open files, as root: sysctl -w fs.file-max=1000000",
     errno.EAGAIN: "raise the limit of processes: ulimit -u, or pids.max of the cgroup",
     errno.ENOMEM: "free memory, or raise the limit of memory: ulimit -v, or memory.max of the cgroup",
     errno.ENOSPC: "free some space, or inodes, on that file system",
     errno.EDQUOT: "free some of your quota on that file system",
     errno.EROFS: "mount that file system for writing, or use another",
 }
-"""The fix for what the kernel says when something has run out."""
+"""The fix for each errno of a resource that has run out."""
 
 
 _SHOWN = 60
@@ -78,7 +78,7 @@ class RootlessError(Exception):
 
 
 def refused(error: OSError | MemoryError) -> RootlessError:
-    """Return the error for what the kernel refused where nobody has better words for it: it can be anywhere."""
+    """Return the error for a system call that failed anywhere, without better words."""
     if isinstance(error, MemoryError):
         error = OSError(errno.ENOMEM, "Cannot allocate memory")
     place = f"{error.filename}: " if error.filename else ""
@@ -86,7 +86,7 @@ def refused(error: OSError | MemoryError) -> RootlessError:
     return RootlessError(
         "cannot go on",
         cause=place + (error.strerror or str(error)).lower(),
-        fix=fix or "look with --debug where it happened",
+        fix=fix or "rerun with --debug to see where it failed",
         code="RL-LIMIT" if fix else "RL-SYSTEM",
     )
 

@@ -30,6 +30,9 @@ _CHUNK = 1 << 16
 _TOKEN = 4
 """Bytes."""
 _SIGKILL = 9
+_NOT_YOURS = "let the user who created the container do it"
+_ORDER_FIXES = {errno.ENOENT: "use Linux 5.2 or newer", errno.EACCES: _NOT_YOURS, errno.EPERM: _NOT_YOURS}
+"""Of writing an order, such as to freeze, into a file of a cgroup."""
 _LOOK_AGAIN = 0.01
 """Seconds, where the kernel tells nobody that something is over."""
 
@@ -155,7 +158,7 @@ class Group:
             raise RootlessError(
                 "cannot resume the container",
                 cause=f"a cgroup above {self.path} is frozen",
-                fix="write 0 into cgroup.freeze there, or systemctl --user thaw its unit",
+                fix="write 0 into cgroup.freeze there, or thaw its unit: systemctl thaw UNIT",
                 code="RL-CGROUP",
             )
 
@@ -225,11 +228,10 @@ class Group:
         try:
             self.write(file, value)
         except OSError as error:
-            fix = EXHAUSTED.get(error.errno or 0, "") or "let the user who made the container do it"
             raise RootlessError(
                 f"cannot {verb} the container",
                 cause=f"write {self.path}/{file}: {(error.strerror or '').lower()}",
-                fix="use Linux 5.2 or newer" if error.errno == errno.ENOENT else fix,
+                fix=(EXHAUSTED | _ORDER_FIXES).get(error.errno or 0, ""),
                 code="RL-CGROUP",
             ) from None
 

@@ -38,7 +38,6 @@ _UNIT_EXISTS = "org.freedesktop.systemd1.UnitExists"
 _NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 _UNKNOWN = ("org.freedesktop.DBus.Error.PropertyReadOnly", "org.freedesktop.DBus.Error.UnknownProperty")
 _MATCH = f"type='signal',sender='{_SERVICE}',path='{_PATH}',interface='{_MANAGER}',member='JobRemoved'"
-_LOG = "journalctl --user --unit"
 _OUTCOMES = {
     "canceled": "somebody stopped the unit meanwhile",
     "timeout": "it did not start in time",
@@ -134,7 +133,7 @@ def _cgroup_of(pid: int, unit: str) -> str:
         raise RootlessError(
             f"cannot find the cgroup of {unit}",
             cause=f"its process is in {path!r}" if path else "its process has ended",
-            fix="call rootless in the cgroup namespace that systemd is in",
+            fix="call rootless in the cgroup namespace of systemd" if path else "",
             code="RL-SYSTEMD",
         )
     return (CGROUP_MOUNT if paths.exists(CGROUP_MOUNT + path) else CGROUP_HYBRID_MOUNT) + path
@@ -154,6 +153,7 @@ class _Manager:
             RootlessError: `RL-SYSTEMD-GONE`: nobody answers.
         """
         self._doing = doing
+        self._user = "" if directory == SYSTEM else " --user"
         self._connection, is_bus = self._connected(directory)
         try:
             if is_bus:
@@ -186,7 +186,7 @@ class _Manager:
                         f"cannot {self._doing}",
                         cause="there is such a unit already, with processes in it",
                         where="linux.cgroupsPath",
-                        fix=f"name another in cgroupsPath, or systemctl --user stop {unit}",
+                        fix=f"name another in cgroupsPath, or run: systemctl{self._user} stop {unit}",
                         code="RL-SYSTEMD",
                     ) from None
                 # what has it now has ended, and systemd is about to notice
@@ -297,7 +297,7 @@ class _Manager:
         return RootlessError(
             f"cannot {self._doing}",
             cause=why or "systemd could not put the process there",
-            fix=f"{_LOG} {unit} tells more",
+            fix=f"read the log: journalctl{self._user} --unit {unit}",
             code="RL-SYSTEMD",
         )
 
@@ -305,7 +305,7 @@ class _Manager:
         return RootlessError(
             f"cannot {self._doing}",
             cause=f"the connection to systemd broke off: {(error.strerror or str(error)).lower()}",
-            fix="look how systemd is: systemctl --user status",
+            fix=f"check systemd: systemctl{self._user} status",
             code="RL-SYSTEMD",
         )
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _ROOTFS_WRITABLE = "make the directory in the image beforehand, or make root.path writable for its owner"
 _NO_LINK = "the image must have a directory there, not a link: it could lead anywhere"
 _NOT_ITS_OWNER = "remove the setting: only root of the host may change it"
+_MORE_MOUNTS = "raise the limit of mounts in a mount namespace, as root: sysctl -w fs.mount-max=200000"
 _NO_TERMINALS = 'add a mount of type devpts on /dev/pts, or set "terminal" to false'
 
 _FIXES: dict[Kind, dict[int, str]] = {
@@ -33,7 +34,8 @@ _FIXES: dict[Kind, dict[int, str]] = {
         "own cgroup into that one",
         errno.EBUSY: "the container has made cgroups below its own and enabled controllers for them: name one of them "
         "(exec --cgroup)",
-        errno.ENODEV: "somebody has just removed the container's cgroup",
+        errno.ENODEV: "create the container again: its cgroup was removed",
+        errno.ENOMEM: "free memory; or, if config.json joins a pid namespace, name one whose process 1 still runs",
     },
     ops.UNSHARE: {
         errno.EPERM: "if the host runs AppArmor, allow it, as root: "
@@ -161,7 +163,12 @@ _FIXES: dict[Kind, dict[int, str]] = {
 
 _ID_MAP_FIX = "bind it without idmap, uidMappings and gidMappings"
 _CALL_FIXES: dict[str, dict[int, str]] = {
-    # what a call tells that several operations make, or that one of several calls of an operation tells
+    # of a call that several operations make, or of one of several calls of an operation
+    "move_mount": {errno.ENOSPC: _MORE_MOUNTS},
+    "mount": {errno.ENOSPC: _MORE_MOUNTS},
+    "openat2": {
+        errno.EAGAIN: "try again, without processes that rename directories of the bundle or mount over them meanwhile",
+    },
     "copy a deep tree": {
         errno.ENAMETOOLONG: "leave tmpcopyup out: it copies directories up to 256 levels deep",
     },
@@ -234,7 +241,8 @@ def _as_runc(op: Op, number: int) -> str:
 def _fix(op: Op, call: str, number: int) -> str:
     if op.kind is ops.UNSHARE and number == errno.ENOSPC:
         return _raise_namespaces(op.number("namespaces"))
-    return (_CALL_FIXES.get(call) or _FIXES.get(op.kind, {})).get(number) or EXHAUSTED.get(number, "")
+    tables = (_CALL_FIXES.get(call, {}), _FIXES.get(op.kind, {}), EXHAUSTED)
+    return next((table[number] for table in tables if number in table), "")
 
 
 def _raise_namespaces(flags: int) -> str:

@@ -70,7 +70,7 @@ def _refused(program: str, complaint: str, fix: str = "") -> RootlessError:
         fix = "run rootless as the user who owns the process"
     return RootlessError(
         f"cannot map ids: {name}",
-        cause=complaint.removeprefix(name + ": ") or "it failed without a word",
+        cause=complaint.removeprefix(name + ": ") or "it failed and reported no error",
         where="linux.uidMappings" if name == "newuidmap" else "linux.gidMappings",
         fix=fix,
         code="RL-IDMAP",
@@ -90,6 +90,6 @@ def _write(path: str, data: bytes) -> None:
             f"cannot map ids: write {path}",
             cause=(error.strerror or "").lower(),
             where="linux.uidMappings" if "uid" in path else "linux.gidMappings",
-            fix="ids of the host can be mapped only by their owner, root, or newuidmap and newgidmap",
+            fix="map only your own ids, install newuidmap and newgidmap, or let root run it",
             code="RL-IDMAP",
         ) from None

@@ -64,6 +64,22 @@ def test_every_fix_reaches_its_reader(kind, number):
     assert line.isprintable()
 
 
+@pytest.mark.parametrize(
+    ("op", "call", "number", "fix"),
+    [
+        (MOUNT, "move_mount", errno.ENOSPC, "sysctl -w fs.mount-max=200000"),
+        (MOUNT, "write", errno.ENOSPC, "free some space"),
+        (MOUNT, "move_mount", errno.ENODEV, "see /proc/filesystems"),
+        (MOUNT, "openat2", errno.EAGAIN, "without processes that rename directories"),
+        (Op(ops.FORK), "clone3", errno.EAGAIN, "raise the limit of processes"),
+        (Op(ops.FORK), "clone3", errno.ENOMEM, "a pid namespace, name one whose process 1 still runs"),
+        (MOUNT, "fsmount", errno.ENFILE, "sysctl -w fs.file-max=1000000"),
+    ],
+)
+def test_the_fix_is_that_of_the_call(op, call, number, fix):
+    assert fix in explained(op, call, number, b"").fix
+
+
 def test_a_failure_without_a_known_fix_names_the_call():
     error = explained(Op(ops.SESSION), "setsid", errno.EPERM, b"")
     assert str(error) == "begin a session: setsid: Operation not permitted"

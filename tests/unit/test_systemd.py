@@ -374,6 +374,19 @@ def test_a_job_that_fails(answering, outcome, cause):
     assert "journalctl --user --unit rootless-x.scope" in error.fix
 
 
+def test_the_manager_of_the_host_is_not_a_users(answering, tmp_path, monkeypatch):
+    monkeypatch.setattr(systemd, "SYSTEM", str(tmp_path))
+    error, _ = answering(lambda serial: [removed(JOB, "failed"), reply(serial, "o", (JOB,))])
+    assert error.fix == "read the log: journalctl --unit rootless-x.scope"
+
+
+def test_a_scope_whose_process_has_ended_has_no_fix(monkeypatch):
+    monkeypatch.setattr(systemd.procfs, "cgroup", lambda _: "")
+    with pytest.raises(RootlessError) as caught:
+        systemd._cgroup_of(1, "rootless-x.scope")
+    assert (caught.value.cause, caught.value.fix) == ("its process has ended", "")
+
+
 def test_a_property_that_is_refused_tells_its_place(answering):
     text = "Value specified in CPUWeight is out of range"
     asked = [
