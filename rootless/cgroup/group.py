@@ -106,11 +106,6 @@ class Group:
             posix.close(fd)
 
     @property
-    def is_frozen(self) -> bool:
-        """Whether its processes have been told to stand still."""
-        return self.read("cgroup.freeze").startswith("1")
-
-    @property
     def is_populated(self) -> bool:
         """Whether there is any process in it or below."""
         return self.fields("cgroup.events").get("populated") == 1
@@ -245,12 +240,8 @@ def opened(path: str) -> Group | None:
 
 
 def is_frozen(path: str) -> bool:
-    """Whether the processes of the cgroup at `path` have been told to stand still."""
-    group = opened(path)
-    if not group:
-        return False
-    with group:
-        return group.is_frozen
+    """Whether the cgroup at `path` is frozen by its own cgroup.freeze; not where that cannot be read."""
+    return files.text_of(f"{path}/cgroup.freeze") == "1"
 
 
 def end_all(path: str) -> None:

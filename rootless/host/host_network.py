@@ -26,7 +26,6 @@ class HostNetwork:
         programs: the path of each helper that is installed, by its name.
         libslirp: the version of the library that slirp4netns is made of; read when it matters, which takes 4 ms.
         tun: why the caller cannot make a link with /dev/net/tun; empty when that is possible.
-        name: the host's name.
         resolver: the lines of the host's resolv.conf(5), comments left out.
         hosts: the text of the host's hosts(5).
         ipv6: it has IPv6.
@@ -39,7 +38,6 @@ class HostNetwork:
         *,
         libslirp: str | None = None,
         tun: str = "",
-        name: str = "",
         resolver: Sequence[str] = (),
         hosts: str = "",
         ipv6: bool = True,
@@ -49,7 +47,6 @@ class HostNetwork:
         self._libslirp = libslirp
         self._asked: Asked | None = None
         self.tun = tun
-        self.name = name
         self.resolver = resolver
         self.hosts = hosts
         self.ipv6 = ipv6
@@ -123,7 +120,6 @@ def read() -> HostNetwork:
     return HostNetwork(
         {name: path for name, path in found.items() if path},
         tun=_tun(),
-        name=posix.uname().nodename,
         resolver=[line for line in lines if line and line[0] not in "#;"],
         hosts=text_of("/etc/hosts"),
         ipv6=text_of("/proc/sys/net/ipv6/conf/all/disable_ipv6") == "0",

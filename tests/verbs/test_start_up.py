@@ -56,6 +56,13 @@ def test_run_opens_few_files_before_it_reads_the_bundle(user, rootless_command, 
     assert [file for file in opened(calls[first:]) if file.endswith((".py", ".pyc"))] == []
 
 
+def test_without_the_archive_modules_come_from_their_files(user, rootless_command, need):
+    words = [need("env"), "ROOTLESS_NO_ARCHIVE=1", rootless_command, "--version"]
+    files = opened(looked_at(user, need, *words))
+    assert not any(file.endswith(MODULES) for file in files)
+    assert any("/rootless/" in file and file.endswith((".py", ".pyc")) for file in files)
+
+
 def test_what_engines_call_reads_its_modules_at_once(user, rootless_command, need, cgroup2):
     bundle = make_bundle(user, base_config("sleep", "600"))
     verbs = ["create", "state", "start", "list", "exec", "ps", "pause", "resume", "update", "kill", "delete"]
