@@ -12,6 +12,8 @@ from _struct import error as StructError  # type: ignore[attr-defined] # noqa: N
 from sys import byteorder
 from time import monotonic
 
+from rootless.plan.cgroup.dbus_types import types
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +47,6 @@ _HEAD = Struct("=BBBBIII")
 _ORDER = {ord("l"): "<", ord("B"): ">"}
 _LARGEST = 1 << 24
 """Bytes of a message; the specification allows eight times that, systemd's answers have some hundred."""
-_DEEPEST = 32
 
 SECONDS = 90.0
 """How long an answer may take: as long as systemd gives a unit to start."""
@@ -228,36 +229,6 @@ def parse(data: bytes) -> Message:
     signature = str(fields.get(SIGNATURE, ""))
     body = [_take(data, position, each, order) for each in types(signature)]
     return Message(data[1], fields, body)
-
-
-def types(signature: str) -> list[str]:
-    """Return the single complete types of a signature: ``sa(sv)u`` is ``s``, ``a(sv)`` and ``u``.
-
-    Raises:
-        ValueError: it is not the signature of anything.
-    """
-    found = []
-    at = 0
-    while at < len(signature):
-        end = _end(signature, at)
-        found.append(signature[at:end])
-        at = end
-    return found
-
-
-def _end(signature: str, at: int, depth: int = 0) -> int:
-    """Return where the type ends that begins at `at`."""
-    letter = signature[at : at + 1]
-    if depth > _DEEPEST or letter not in _ALIGNMENT or not letter:
-        raise ValueError(f"not a D-Bus signature: {signature!r}")
-    if letter == "a":
-        return _end(signature, at + 1, depth + 1)
-    if letter in "({":
-        at += 1
-        while signature[at : at + 1] not in (")", "}"):
-            at = _end(signature, at, depth + 1)
-        return at + 1
-    return at + 1
 
 
 def _length(buffer: bytearray) -> int:

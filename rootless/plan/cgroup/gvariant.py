@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rootless.plan.cgroup.dbus_types import types
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -97,7 +99,7 @@ class _Reader:
         while (character := self._text[self._at : self._at + 1]) and character in "ybnqiuxtdsogav(){}":
             self._at += 1
         signature = self._text[start : self._at]
-        if not signature or _end(signature, 0) != len(signature):
+        if types(signature) != [signature]:
             raise ValueError(f"@{signature} is not the type of one value")
         return signature
 
@@ -158,7 +160,7 @@ class _Reader:
     def _tuple(self, wanted: str) -> Typed:
         if wanted and not wanted.startswith("("):
             raise ValueError(f"a tuple, where the type is {wanted}")
-        kinds = _members(wanted[1:-1])
+        kinds = types(wanted[1:-1])
         signature = ""
         found: list[Any] = []
         while self.next() != ")":
@@ -178,7 +180,7 @@ class _Reader:
     def _dictionary(self, wanted: str) -> Typed:
         if wanted and not wanted.startswith("a{"):
             raise ValueError(f"a dictionary, where the type is {wanted}")
-        kinds = _members(wanted[2:-1]) if wanted else ["", ""]
+        kinds = types(wanted[2:-1]) if wanted else ["", ""]
         found: dict[Any, Any] = {}
         while self.next() != "}":
             if found:
@@ -216,26 +218,3 @@ def _number(word: str, wanted: str) -> Typed:
     if not low <= number <= high:
         raise ValueError(f"{word[:40]} is out of the range of the type {kind}")
     return kind, number
-
-
-def _members(signature: str) -> list[str]:
-    found, at = [], 0
-    while at < len(signature):
-        end = _end(signature, at)
-        found.append(signature[at:end])
-        at = end
-    return found
-
-
-def _end(signature: str, at: int) -> int:
-    """Return where the complete type ends that begins at `at`; one past the end where it does not."""
-    letter = signature[at : at + 1]
-    if letter == "a":
-        return _end(signature, at + 1)
-    if letter in ("(", "{"):
-        closing = _BRACKETS[letter]
-        at += 1
-        while signature[at : at + 1] not in (closing, ""):
-            at = _end(signature, at)
-        return at + 1
-    return at + 1 if letter and letter not in ")}" else len(signature) + 1
