@@ -1,4 +1,4 @@
-"""What a program asks of the dynamic loader, read from its file and never by running it (ld.so(8), elf(5))."""
+"""The libraries that a program needs, read from its file and never by running it: ld.so(8), elf(5)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import itertools
 import os
 import struct
 
+from rootless.launch.elf_header import MAGIC, PT_DYNAMIC, PT_LOAD, ElfHeader
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CLASS_64, _LITTLE_ENDIAN = 2, 1
-_PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _DT_NULL, _DT_NEEDED, _DT_STRTAB, _DT_RPATH, _DT_RUNPATH = 0, 1, 5, 15, 29
 
 
 class Elf:
-    """The loader's view of one ELF file.
+    """One ELF file as the dynamic loader sees it.
 
     Attributes:
-        kind: class, byte order and machine; a library of another kind is not for this program.
+        kind: class, byte order and machine; the loader skips libraries of another kind.
         interpreter: the dynamic loader that the kernel starts; empty for libraries and static programs.
         needed: names of the libraries, as written (usually without a directory).
         rpath: directories searched first, for the libraries' own libraries too; ignored when there is a `runpath`.
@@ -38,14 +38,14 @@ class Elf:
 
 
 def read_elf(path: str) -> Elf | None:
-    """Return what `path` asks for; None when it is not an ELF file that can be understood.
+    """Return the ELF file at `path`; None for another or a damaged file.
 
     Raises:
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
         image = file.read(4)
-        if image != b"\x7fELF":
+        if image != MAGIC:
             return None
         image += file.read()
     try:
@@ -55,18 +55,18 @@ def read_elf(path: str) -> Elf | None:
 
 
 def _parse(image: bytes, origin: str) -> Elf:
-    wide, order = image[4] == _CLASS_64, "<" if image[5] == _LITTLE_ENDIAN else ">"
-    (machine,) = struct.unpack_from(order + "H", image, 18)
-    elf = Elf((image[4], image[5], machine))
+    header = ElfHeader(image)
+    if not header.is_whole:
+        raise ValueError(origin)
+    elf = Elf((image[4], image[5], header.machine))
+    elf.interpreter = os.fsdecode(header.interpreter())
     loads: list[tuple[int, int, int]] = []
     tags: list[tuple[int, int]] = []
-    for kind, offset, address, size in _program_headers(image, order, wide=wide):
-        if kind == _PT_LOAD:
+    entry = struct.Struct(("<" if header.byteorder == "little" else ">") + ("qQ" if header.wide else "iI"))
+    for kind, offset, address, size in header.segments():
+        if kind == PT_LOAD:
             loads.append((address, offset, size))
-        elif kind == _PT_INTERP:
-            elf.interpreter = os.fsdecode(image[offset : offset + size].split(b"\0")[0])
-        elif kind == _PT_DYNAMIC:
-            entry = struct.Struct(order + ("qQ" if wide else "iI"))
+        elif kind == PT_DYNAMIC:
             tags.extend(entry.iter_unpack(image[offset : offset + size - size % entry.size]))
     tags = list(itertools.takewhile(lambda pair: pair[0] != _DT_NULL, tags))
     strings = next((_file_offset(loads, value) for tag, value in tags if tag == _DT_STRTAB), 0)
@@ -76,21 +76,9 @@ def _parse(image: bytes, origin: str) -> Elf:
             start = strings + value
             names[tag].append(os.fsdecode(image[start : image.index(b"\0", start)]))
     elf.needed = names[_DT_NEEDED]
-    elf.runpath = _expanded(names[_DT_RUNPATH], origin, wide=wide)
-    elf.rpath = [] if elf.runpath else _expanded(names[_DT_RPATH], origin, wide=wide)
+    elf.runpath = _expanded(names[_DT_RUNPATH], origin, wide=header.wide)
+    elf.rpath = [] if elf.runpath else _expanded(names[_DT_RPATH], origin, wide=header.wide)
     return elf
-
-
-def _program_headers(image: bytes, order: str, *, wide: bool) -> Iterator[tuple[int, int, int, int]]:
-    """Yield type, file offset, address and size in the file of every segment."""
-    (table,) = struct.unpack_from(order + ("Q" if wide else "I"), image, 32 if wide else 28)
-    stride, count = struct.unpack_from(order + "HH", image, 54 if wide else 42)
-    for at in range(table, table + count * stride, stride):
-        if wide:
-            kind, _, offset, address, _, size = struct.unpack_from(order + "IIQQQQ", image, at)
-        else:
-            kind, offset, address, _, size = struct.unpack_from(order + "IIIII", image, at)
-        yield kind, offset, address, size
 
 
 def _file_offset(loads: list[tuple[int, int, int]], address: int) -> int:
@@ -101,7 +89,7 @@ def _file_offset(loads: list[tuple[int, int, int]], address: int) -> int:
 
 
 def _expanded(paths: list[str], origin: str, *, wide: bool) -> list[str]:
-    """Return the directories in RPATH or RUNPATH strings, the tokens that ld.so(8) knows put in."""
+    """Return the directories in RPATH or RUNPATH strings, with the tokens of ld.so(8) expanded."""
     text = ":".join(paths)
     for token, value in (("ORIGIN", origin), ("LIB", "lib64" if wide else "lib")):
         text = text.replace(f"${{{token}}}", value).replace(f"${token}", value)
@@ -109,7 +97,7 @@ def _expanded(paths: list[str], origin: str, *, wide: bool) -> list[str]:
 
 
 class Libraries:
-    """Finds libraries as this host's loader would, the directories that it knows without any cache first.
+    """Finds libraries as this host's loader does; directories that it searches without a cache come first.
 
     `beyond_default` becomes true once a library was found only because of ld.so.conf: the loader will then need the
     cache (/etc/ld.so.cache) to find it again.
@@ -128,9 +116,9 @@ class Libraries:
         self._seen: dict[str, Elf | None] = {}
 
     def closure(self, program: str) -> list[str] | None:
-        """Return the paths of every file that `program` needs to start, itself first.
+        """Return the paths of all files that `program` needs to start, itself first.
 
-        None when it is no readable ELF program, or when one of its libraries is not on this host.
+        None when it is not a readable ELF program, or one of its libraries is missing.
         """
         found: list[str] = []
         todo: list[tuple[str, list[str]]] = [(program, [])]
@@ -167,7 +155,7 @@ class Libraries:
         return None
 
     def read(self, path: str) -> Elf | None:
-        """Return what `path` asks for, read once; None when it is not a readable ELF file."""
+        """Return the ELF file at `path`, read once; None when it is not a readable ELF file."""
         if path not in self._seen:
             try:
                 self._seen[path] = read_elf(path)

@@ -1,4 +1,4 @@
-"""Why a program cannot be executed: execve(2), elf(5). The words before the cause are those that engines match on."""
+"""Why a program cannot be executed: execve(2), elf(5). Engines match on the words before the cause."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 
 from rootless.errors import RootlessError
+from rootless.launch.elf_header import MAGIC, ElfHeader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ _MACHINES = {
     243: "RISC-V",
     258: "LoongArch",
 }
-_ELF = b"\x7fELF"
-_PT_INTERP = 3
 
 
 def not_found(op: Op, number: int) -> RootlessError:
@@ -47,7 +46,7 @@ def not_found(op: Op, number: int) -> RootlessError:
 
 
 def not_executed(op: Op, number: int, head: bytes) -> RootlessError:
-    """Return the error for a program that is there and that the kernel refuses to execute.
+    """Return the error for an existing program that the kernel refuses to execute.
 
     Args:
         op: the EXEC operation.
@@ -67,10 +66,10 @@ def not_executed(op: Op, number: int, head: bytes) -> RootlessError:
 
 
 def _cause(number: int, head: bytes) -> tuple[str, str]:
-    """Return why the kernel refuses the file that begins with `head`, and the fix; both empty where nobody can tell."""
+    """Return why the kernel refuses the file that begins with `head`, and the fix; both empty where it is unknown."""
     if head.startswith(b"#!"):
         return _script_cause(number, head)
-    if head.startswith(_ELF):
+    if head.startswith(MAGIC):
         return _elf_cause(number, head)
     if number == errno.ENOEXEC:
         return "it is neither an ELF program nor a script with a #! line", "begin the script with #!/bin/sh"
@@ -93,46 +92,14 @@ def _script_cause(number: int, head: bytes) -> tuple[str, str]:
 
 
 def _elf_cause(number: int, head: bytes) -> tuple[str, str]:
-    elf = _Elf(head)
+    elf = ElfHeader(head)
     cause = fix = ""
-    theirs, ours = elf.machine(), os.uname().machine
+    theirs, ours = _MACHINES.get(elf.machine, f"ELF machine {elf.machine}"), os.uname().machine
     if number == errno.ENOEXEC and theirs == ours:
         cause = "its ELF header is damaged"
     elif number == errno.ENOEXEC:
         cause, fix = f"it is for {theirs}, this machine is {ours}", "use an image for this architecture"
-    elif number == errno.ENOENT and (interpreter := elf.interpreter()):
+    elif number == errno.ENOENT and (interpreter := elf.interpreter().decode("utf-8", "replace")):
         cause = f"its ELF interpreter {interpreter} is not in the image"
         fix = f"put {interpreter} and its libraries into the image"
     return cause, fix
-
-
-class _Elf:
-    """The beginning of an ELF file of either width and byte order; what lies beyond it reads as zeros."""
-
-    __slots__ = ("_big", "_head", "_wide")
-
-    def __init__(self, head: bytes) -> None:
-        self._head = head
-        self._wide = head[4:5] == b"\x02"
-        self._big = head[5:6] == b"\x02"
-
-    def machine(self) -> str:
-        """Return the architecture in e_machine."""
-        number = self._number(18, 2)
-        return _MACHINES.get(number, f"ELF machine {number}")
-
-    def interpreter(self) -> str:
-        """Return the path in PT_INTERP, if it lies within what is known."""
-        table, count = ((32, 8), (56, 2)) if self._wide else ((28, 4), (44, 2))
-        entry, offset, size = (56, (8, 8), (32, 8)) if self._wide else (32, (4, 4), (16, 4))
-        first = self._number(*table)
-        last = min(first + entry * self._number(*count), len(self._head))
-        for header in range(first, last, entry):
-            if self._number(header, 4) == _PT_INTERP:
-                start = self._number(header + offset[0], offset[1])
-                length = self._number(header + size[0], size[1])
-                return self._head[start : start + length].split(b"\0")[0].decode("utf-8", "replace")
-        return ""
-
-    def _number(self, offset: int, size: int) -> int:
-        return int.from_bytes(self._head[offset : offset + size], "big" if self._big else "little")

@@ -69,6 +69,12 @@ def test_what_is_no_program(tmp_path):
     assert read_elf(str(script)) is None
 
 
+@pytest.mark.parametrize("length", [4, 5, 20, 57, 64, 100])
+def test_the_beginning_of_a_program_is_no_program(tmp_path, length):
+    (tmp_path / "program").write_bytes(IMAGE[:length])
+    assert read_elf(str(tmp_path / "program")) is None
+
+
 with open(SHELL, "rb") as file:
     IMAGE = file.read(4096)
 
