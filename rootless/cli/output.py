@@ -12,9 +12,35 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rootless.cli.compat import empty_list
+    from rootless.container.events import events as all_events
+    from rootless.container.explain import explain as explanation
+    from rootless.container.features import features as feature_document
+    from rootless.container.listing import list_containers as all_states
+    from rootless.container.listing import processes
+    from rootless.container.listing import state as container_state
+    from rootless.container.network.registry import create as create_network
+    from rootless.container.network.registry import listed as listed_networks
+    from rootless.container.network.registry import remove as remove_network
+    from rootless.container.ps import table as process_table
+    from rootless.doctor.host_checks import report as check_host
+    from rootless.image.new import new as create_bundle
     from rootless.jsontext import render
     from rootless.options import Options
 else:
+    container_state = lazy("rootless.container.listing", "state")
+    all_states = lazy("rootless.container.listing", "list_containers")
+    processes = lazy("rootless.container.listing", "processes")
+    process_table = lazy("rootless.container.ps", "table")
+    all_events = lazy("rootless.container.events", "events")
+    explanation = lazy("rootless.container.explain", "explain")
+    feature_document = lazy("rootless.container.features", "features")
+    check_host = lazy("rootless.doctor.host_checks", "report")
+    create_bundle = lazy("rootless.image.new", "new")
+    create_network = lazy("rootless.container.network.registry", "create")
+    listed_networks = lazy("rootless.container.network.registry", "listed")
+    remove_network = lazy("rootless.container.network.registry", "remove")
+    empty_list = lazy("rootless.cli.compat", "empty_list")
     render = lazy("rootless.jsontext", "render")
 
 STDOUT = 1
@@ -43,23 +69,17 @@ def put(text: str) -> None:
 
 def state(options: Options) -> None:
     """Print the state of a container."""
-    from rootless.container import listing
-
-    put(render(listing.state(options), indent=2) + "\n")
+    put(render(container_state(options), indent=2) + "\n")
 
 
 def list_containers(options: Options) -> None:
     """Print a table of all containers, their ids, or their states as JSON."""
-    from rootless.container import listing
-
-    states = listing.list_containers(options)
+    states = all_states(options)
     if options.quiet:
         put("".join(f"{each['id']}\n" for each in states))
     elif options.format == "json" and states:
         put(render(states, indent=2 if posix.isatty(STDOUT) else None) + "\n")
     elif options.format == "json":
-        from rootless.cli.compat import empty_list
-
         put(empty_list())
     else:
         put(table(states))
@@ -67,37 +87,27 @@ def list_containers(options: Options) -> None:
 
 def ps(options: Options) -> None:
     """Print the processes of a container, as the ps program describes them or as a list of ids."""
-    from rootless.container import listing
-
-    found = listing.processes(options)
+    found = processes(options)
     if options.format == "json":
         put(render(found, None) + "\n")
     else:
-        from rootless.container.ps import table as process_table
-
         put(process_table(found, options.args))
 
 
 def events(options: Options) -> None:
     """Print the events of a container, a line of JSON each, as they happen."""
-    from rootless.container.events import events as all_events
-
     for event in all_events(options):
         put(render(event, None) + "\n")
 
 
 def explain(options: Options) -> None:
     """Print what run would do."""
-    from rootless.container.explain import explain as describe
-
-    put(describe(options).rstrip("\n") + "\n")
+    put(explanation(options).rstrip("\n") + "\n")
 
 
 def features(options: Options) -> None:
     """Print the features document."""
-    from rootless.container.features import features as known
-
-    put(render(known(options), indent=2) + "\n")
+    put(render(feature_document(options), indent=2) + "\n")
 
 
 def doctor(options: Options) -> int:
@@ -105,10 +115,8 @@ def doctor(options: Options) -> int:
     del options  # it has none
     import os
 
-    from rootless.doctor.host_checks import report
-
     command = os.path.realpath(sys.argv[0])
-    text, status = report(command if os.path.basename(command) == "rootless" else "")
+    text, status = check_host(command if os.path.basename(command) == "rootless" else "")
     put(text)
     return status
 
@@ -117,9 +125,7 @@ def new(options: Options) -> None:
     """Create a bundle, and print how to run it."""
     from shlex import quote
 
-    from rootless.image.new import new as create
-
-    contents = create(options)
+    contents = create_bundle(options)
     put(f"{options.directory}: {contents}\nrun it with: rootless run {quote(options.directory)}\n")
 
 
@@ -141,21 +147,15 @@ def network(options: Options) -> None:
 
 
 def _create_network(options: Options) -> None:
-    from rootless.container.network import registry
-
-    put(registry.create(options) + "\n")
+    put(create_network(options) + "\n")
 
 
 def _inspect_network(options: Options) -> None:
-    from rootless.container.network import registry
-
-    put(render(registry.listed(options)[0], 2) + "\n")
+    put(render(listed_networks(options)[0], 2) + "\n")
 
 
 def _list_networks(options: Options) -> None:
-    from rootless.container.network import registry
-
-    found = registry.listed(options)
+    found = listed_networks(options)
     if options.quiet:
         put("".join(f"{each['name']}\n" for each in found))
     elif options.format == "json":
@@ -169,16 +169,15 @@ _NETWORK_ACTIONS: dict[str, Callable[[Options], None]] = {
     "create": _create_network,
     "inspect": _inspect_network,
     "ls": _list_networks,
-    "rm": lazy("rootless.container.network.registry", "remove"),
+    "rm": remove_network,
 }
 
 
 def port(options: Options) -> None:
     """Print the published ports of a container, a line each."""
-    from rootless.container import listing
     from rootless.plan.network.ports import from_data
 
-    its_network = listing.state(options).get("network")
+    its_network = container_state(options).get("network")
     published = its_network.get("ports", ()) if isinstance(its_network, dict) else ()
     put("".join(f"{from_data(each)}\n" for each in published))
 

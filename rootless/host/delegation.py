@@ -10,12 +10,20 @@ import posix
 
 from rootless import paths, procfs
 from rootless.files import text_of
+from rootless.lazy import lazy
 from rootless.linux import CGROUP_HYBRID_MOUNT, CGROUP_MOUNT
 from rootless.procfs import ALL_IDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.host.controllers import has_systemd, has_v1, pure_v2, why_missing, why_nowhere
     from rootless.procfs import IdMap
+else:
+    has_systemd = lazy("rootless.host.controllers", "has_systemd")
+    has_v1 = lazy("rootless.host.controllers", "has_v1")
+    pure_v2 = lazy("rootless.host.controllers", "pure_v2")
+    why_missing = lazy("rootless.host.controllers", "why_missing")
+    why_nowhere = lazy("rootless.host.controllers", "why_nowhere")
 
 LEAF = "rootless.caller"
 """The cgroup into which processes are moved that would keep controllers from being enabled."""
@@ -69,14 +77,10 @@ class Cgroups:
         return directory.removeprefix(self.mount) or "/"
 
     def _why_missing(self, controller: str) -> tuple[str, str]:
-        from rootless.host import controllers
-
-        return controllers.why_missing(controller, self.mount, self.top or self.own)
+        return why_missing(controller, self.mount, self.top or self.own)
 
     def _why_nowhere(self, controller: str) -> tuple[str, str] | None:
-        from rootless.host import controllers
-
-        return controllers.why_nowhere(controller, self.mount)
+        return why_nowhere(controller, self.mount)
 
 
 def read() -> Cgroups:
@@ -96,7 +100,7 @@ def read() -> Cgroups:
         nearest = paths.parent(nearest)
         if len(nearest) < len(mount):
             found.obstacle, found.fix = _why_not(found.own, found.path(found.own), mount)
-            found.systemd = _has_systemd()
+            found.systemd = has_systemd()
             return found
     if str(posix.getpid()) not in text_of(f"{found.own}/cgroup.procs").splitlines():
         found.obstacle = f"{mount} shows other cgroups than your cgroup namespace"
@@ -178,22 +182,14 @@ def _user_of_own_cgroup() -> int:
     return -1
 
 
-def _has_systemd() -> bool:
-    from rootless.host import controllers
-
-    return controllers.has_systemd()
-
-
 def _is_writable(directory: str) -> bool:
     return all(posix.access(directory + file, posix.W_OK) for file in ("", "/cgroup.procs", "/cgroup.subtree_control"))
 
 
 def _why_no_mount() -> tuple[str, str]:
     """Return why cgroup v2 is not to be seen, and what to do."""
-    from rootless.host import controllers
-
-    if controllers.has_v1():
-        return f"this host has cgroup v1, and v2 is not mounted on {CGROUP_MOUNT}", controllers.pure_v2()
+    if has_v1():
+        return f"this host has cgroup v1, and v2 is not mounted on {CGROUP_MOUNT}", pure_v2()
     return f"cgroup v2 is not mounted on {CGROUP_MOUNT}", f"as root: mount -t cgroup2 cgroup2 {CGROUP_MOUNT}"
 
 

@@ -7,6 +7,7 @@ import posix
 from rootless import paths, procfs
 from rootless.files import text_of
 from rootless.host import subids
+from rootless.lazy import lazy
 from rootless.linux import CAP_SYS_ADMIN
 from rootless.procfs import ALL_IDS
 
@@ -14,10 +15,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.host.delegation import Cgroups
+    from rootless.host.delegation import Cgroups, user_manager
+    from rootless.host.delegation import read as read_cgroups
     from rootless.host.host_network import HostNetwork
+    from rootless.host.host_network import read as read_network
     from rootless.host.subids import Range
     from rootless.procfs import IdMap
+else:
+    read_cgroups = lazy("rootless.host.delegation", "read")
+    user_manager = lazy("rootless.host.delegation", "user_manager")
+    read_network = lazy("rootless.host.host_network", "read")
 
 _TYPE, _BLOCK = 0o170000, 0o060000
 """Of st_mode, inode(7)."""
@@ -184,15 +191,11 @@ def _resctrl(_: Facts) -> str:
 
 
 def _cgroups(_: Facts) -> Cgroups:
-    from rootless.host import delegation
-
-    return delegation.read()
+    return read_cgroups()
 
 
 def _user_manager(facts: Facts) -> str:
-    from rootless.host import delegation
-
-    return delegation.user_manager(facts.uid, facts.uid_map)
+    return user_manager(facts.uid, facts.uid_map)
 
 
 def _device_path(_: Facts) -> Callable[[str, int, int, int], str]:
@@ -210,9 +213,7 @@ def _device_path(_: Facts) -> Callable[[str, int, int, int], str]:
 
 
 def _network(_: Facts) -> HostNetwork:
-    from rootless.host import host_network
-
-    return host_network.read()
+    return read_network()
 
 
 def _mount_flags(_: Facts) -> Callable[[str], int]:

@@ -7,13 +7,17 @@ import errno
 import posix
 
 from rootless.errors import RootlessError
+from rootless.lazy import lazy
 from rootless.plan.network.ports import HIGHEST, TCP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rootless.host.subids import login_name
     from rootless.plan.network.ports import Port
+else:
+    login_name = lazy("rootless.host.subids", "login_name")
 
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - every address is what was asked for
 _LISTENING = "0A"
@@ -121,7 +125,7 @@ def holder(port: Port) -> str:
                     return f"process {pid} ({file.read().decode('utf-8', 'replace').strip()})"
         except OSError:
             continue  # it is somebody else's, or gone
-    return next((f"a process of user {_login(uid)}" for uid in found.values()), "")
+    return next((f"a process of user {login_name(uid)}" for uid in found.values()), "")
 
 
 def _bound(protocol: str) -> Iterator[tuple[int, int, int]]:
@@ -143,9 +147,3 @@ def _link(path: str) -> str:
         return posix.readlink(path)
     except OSError:
         return ""
-
-
-def _login(uid: int) -> str:
-    from rootless.host.subids import login_name
-
-    return login_name(uid)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from _struct import Struct
 
 from rootless.errors import RootlessError
+from rootless.lazy import lazy
 from rootless.linux import CLONE_FLAGS, NAMESPACE_FILES
 from rootless.plan import ops
 from rootless.plan.idmaps import has, id_maps, inside
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.plan.context import Context
+    from rootless.plan.network.mode import choose as choose_network
+else:
+    choose_network = lazy("rootless.plan.network.mode", "choose")
 
 _TIME_OFFSETS = "self/timens_offsets"
 _LATER = ("mount", "cgroup")
@@ -53,7 +57,7 @@ def decide(context: Context) -> None:
         else:
             context.created.add(kind)
     if context.request.network:
-        _choose_network(context)
+        choose_network(context)
     if "user" not in context.joined and (mode or not facts.privileged) and "user" not in context.created:
         context.created.add("user")
         reason = f"--userns {mode}" if mode else "you are not root"
@@ -71,12 +75,6 @@ def decide(context: Context) -> None:
             context.warn_ignored("", shortcoming)
     if context.network:
         _settle_network(context)
-
-
-def _choose_network(context: Context) -> None:
-    from rootless.plan.network import mode
-
-    mode.choose(context)
 
 
 def _settle_network(context: Context) -> None:

@@ -32,7 +32,7 @@ LAYERS = (
 
 PURE = {
     "__future__", "_socket.AF_INET", "_socket.AF_INET6", "_socket.inet_pton", "_struct", "errno", "ipaddress", "math",
-    "rootless.OCI_VERSION", "rootless.jsontext.render", "rootless.paths.normal", "stat", "struct",
+    "rootless.OCI_VERSION", "rootless.jsontext.render", "rootless.lazy.lazy", "rootless.paths.normal", "stat", "struct",
     "sys.byteorder",
 }  # fmt: skip
 """Modules and functions that plan/ may import besides its own and the errors: none of it can touch the machine."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sys import byteorder
+
 from rootless import files
 from rootless.errors import RootlessError
 
@@ -78,7 +80,7 @@ class Console:
         _, control, _, _ = channel.recvmsg(_SPACE, _SPACE, _socket.MSG_CMSG_CLOEXEC)
         channel.close()
         if control:
-            self.master = int.from_bytes(control[0][2][:_DESCRIPTOR_SIZE], "little" if _little_endian() else "big")
+            self.master = int.from_bytes(control[0][2][:_DESCRIPTOR_SIZE], byteorder)
 
     def close(self) -> None:
         """Close what is open."""
@@ -87,12 +89,6 @@ class Console:
 
     def _close_passed(self) -> None:
         files.close_fds(self, "passed")
-
-
-def _little_endian() -> bool:
-    import sys
-
-    return sys.byteorder == "little"
 
 
 def _refused(cause: str, fix: str) -> RootlessError:
