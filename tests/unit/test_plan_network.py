@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
@@ -597,6 +597,7 @@ def test_a_port_is_read_as_it_is_written(port):
 
 
 @given(text=st.text("0123456789:[]-/.abtcudp", max_size=20))
+@example(text="0100000")
 def test_any_text_is_ports_or_an_error(text):
     ports: list[Port] = []
     with contextlib.suppress(RootlessError):

@@ -100,7 +100,7 @@ def _parse(text: str) -> list[Port]:
 def _range(text: str, numbers: str) -> tuple[int, int]:
     first, dash, last = numbers.partition("-")
     ends = (first, last if dash else first)
-    if not all(end.isascii() and end.isdigit() and 1 <= int(end[:6]) <= HIGHEST for end in ends):
+    if not all(end.isascii() and end.isdigit() and 1 <= int(end.lstrip("0")[:6] or "0") <= HIGHEST for end in ends):
         raise _wrong(text, f"{numbers!r} is neither a port nor a range of ports from 1 to {HIGHEST}")
     if int(ends[0]) > int(ends[1]):
         raise _wrong(text, f"the range {numbers} ends before it begins")
