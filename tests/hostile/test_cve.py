@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lib.boxes import add_mount, make_volume, mount_table, set_namespaces, status_of
+from tests.lib.boxes import MOUNTINFO, add_mount, make_volume, mount_table, set_namespaces, status_of
 from tests.lib.bundles import base_config
 from tests.lib.containers import PATIENCE, until
 from tests.lib.hostile import CALLERS, SEARCH, Victim, bind_socket, program, unharmed, victim
@@ -29,7 +29,6 @@ ALL = [
     "CAP_SYS_ADMIN",
     "CAP_SYS_PTRACE",
 ]
-MOUNTINFO = "cat /proc/self/mountinfo"
 SECONDS = 3
 """How long a race is run."""
 

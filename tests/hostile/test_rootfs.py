@@ -14,13 +14,12 @@ import time
 
 import pytest
 
-from tests.lib.boxes import add_mount, make_volume, mount_table
+from tests.lib.boxes import MOUNTINFO, add_mount, make_volume, mount_table
 from tests.lib.bundles import base_config
 from tests.lib.containers import until
 from tests.lib.hostile import CALLERS, SEARCH, Victim, bind_socket, program, victim
 
 KERNEL = ("/proc", "/dev", "/sys")
-MOUNTINFO = "cat /proc/self/mountinfo"
 NO_LINK = "fix: the image must have a directory there, not a link: it could lead anywhere\n"
 
 

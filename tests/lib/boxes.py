@@ -29,6 +29,7 @@ RUNC_BUSY = "could not ensure we are a cloned binary: Device or resource busy"
 ATTEMPTS = 5
 
 STATUS = "cat /proc/self/status"
+MOUNTINFO = "cat /proc/self/mountinfo"
 """A command whose lines status_of() reads."""
 
 
@@ -216,3 +217,7 @@ def status_of(lines, *names):
     found = dict(line.split(":", 1) for line in lines if ":" in line)
     values = tuple(found[name].strip() for name in names)
     return values[0] if len(values) == 1 else values
+
+
+BEGUN = "({}); true"
+"""A command in another process: of the last one of its script the shell makes none."""

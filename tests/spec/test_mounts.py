@@ -1,49 +1,21 @@
-"""config.md "Root" and "Mounts", config-linux.md "Mount configuration": each set, and looked at from inside."""
+"""config.md "Mounts": types, sources and destinations, each set and observed from inside."""
 
 from __future__ import annotations
 
+import json
 import os
-import stat
 
 import pytest
 
 from tests.lib.boxes import (
+    MOUNTINFO,
     add_mount,
     as_real_root,
     config_with_maps,
     make_volume,
     mount_table,
-    subordinate,
 )
 from tests.lib.bundles import base_config, own
-
-MOUNTINFO = "cat /proc/self/mountinfo"
-
-
-# --- The root file system ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.spec("root.readonly")
-@pytest.mark.parametrize("readonly", [False, True])
-def test_root_readonly(either, readonly):
-    config = config_with_maps(either.user)
-    config["root"]["readonly"] = readonly
-    lines = either.lines(config, "touch /new 2>&1; touch /dev/new && echo written", MOUNTINFO)
-    if readonly:
-        assert lines.pop(0) == "touch: /new: Read-only file system"
-    assert lines.pop(0) == "written"
-    assert mount_table(lines)["/"][0] == {"ro" if readonly else "rw", "relatime"}
-    assert (either.rootfs / "new").exists() != readonly
-
-
-@pytest.mark.spec("root.path")
-def test_root_path_absolute_or_relative(either):
-    moved = either.rootfs.rename(either.user.tmp / "elsewhere")
-    for path in (str(moved), "../elsewhere"):
-        config = config_with_maps(either.user)
-        config["root"]["path"] = path
-        assert either.lines(config, "echo /bin/busybox") == ["/bin/busybox"]
-
 
 # --- Types ------------------------------------------------------------------------------------------------------------
 
@@ -223,48 +195,6 @@ def test_the_size_and_the_owner_of_a_tmpfs(either):
     assert lines == ["33:34 1770", "dd: error writing '/data/f': No space left on device"]
 
 
-def test_tmpcopyup(either):
-    source = either.rootfs / "data"
-    (source / "deep/deeper").mkdir(parents=True)
-    (source / "deep/deeper/file").write_text("text\n")
-    (source / "link").symlink_to("deep/../nowhere")
-    (source / "setuid").write_text("")
-    (source / "big").write_bytes(bytes(300_000))
-    if not either.oracle:  # runc 1.1.15 leaves it out and then fails to chown it
-        os.mkfifo(source / "fifo")
-    own(either.user, source)
-    (source / "setuid").chmod(0o4755)
-    (source / "deep").chmod(0o711)
-    config = config_with_maps(either.user)
-    add_mount(config, "/data", "tmpfs", "tmpfs", "tmpcopyup", "ro")
-    lines = either.lines(
-        config,
-        "cat /data/deep/deeper/file; readlink /data/link",
-        "cd /data; for name in *; do stat -c '%n %A %s' $name | sed 's/ 4096\\| 60//'; done",
-        MOUNTINFO,
-    )
-    wanted = ["text", "deep/../nowhere", "big -rw-r--r-- 300000", "deep drwx--x--x", "fifo prw-r--r-- 0"]
-    wanted += ["link lrwxrwxrwx 15", "setuid -rwsr-xr-x 0"]
-    if either.oracle:
-        wanted.remove("fifo prw-r--r-- 0")
-    assert lines[: len(wanted)] == wanted
-    table = mount_table(lines[len(wanted) :])
-    assert table["/data"][2] == "tmpfs"
-    assert "ro" in table["/data"][0]
-
-
-def test_tmpcopyup_leaves_the_image_alone(box):
-    (box.rootfs / "data/file").write_text("text")
-    own(box.user, box.rootfs)
-    done = box.run(prepared := base_config(), "chown 33 /data/file")
-    assert done.returncode == 0, done.stderr
-    add_mount(prepared, "/data", "tmpfs", "tmpfs", "tmpcopyup", "mode=0711")
-    lines = box.lines(prepared, "stat -c '%u %a' /data/file /data; rm /data/file; touch /data/new")
-    assert lines == ["33 644", "0 711"]
-    assert [path.name for path in (box.rootfs / "data").iterdir()] == ["file"]
-    assert (box.rootfs / "data/file").stat().st_uid == subordinate(box.user, 33)
-
-
 # --- What is refused --------------------------------------------------------------------------------------------------
 
 
@@ -318,25 +248,6 @@ def test_what_cannot_be_mounted_says_which_and_why(box, asked, words):
     assert (done.returncode, done.stdout) == (1, "")
     assert words in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
-
-
-def test_a_root_that_cannot_be_written_to_says_so(box):
-    box.rootfs.chmod(0o555)
-    own(box.user, box.rootfs)
-    config = base_config()
-    add_mount(config, "/new", "tmpfs")
-    assert box.run(config, "true").returncode == 0, "the container's root may write to what is its own"
-    stranger = box.user.tmp / "stranger"
-    if os.geteuid() == 0:
-        box.rootfs.rename(stranger)
-        os.chown(stranger, 0, 0)
-        (stranger / "new").rmdir()
-        stranger.chmod(0o755)
-        config["root"]["path"] = str(stranger)
-        done = box.run(config, "true")
-        assert done.returncode == 1
-        assert "mount tmpfs on /new: openat2: Permission denied (config.json: mounts[4]); fix: " in done.stderr
-        assert stat.S_IMODE(stranger.stat().st_mode) == 0o755
 
 
 # --- Links ------------------------------------------------------------------------------------------------------------
@@ -407,3 +318,14 @@ def test_a_source_below_an_earlier_mount_works_with_a_user_namespace_of_roots(bo
     add_mount(config, "/first", "bind", volume, "rbind")
     add_mount(config, "/data", "bind", box.rootfs / "first", "rbind")
     assert box.lines(config) == ["text"]
+
+
+@pytest.mark.spec("mounts.source", "mounts.type")
+def test_a_bind_mount(either):
+    """ "A mount is a bind mount if it has either bind or rbind in the options": the type is a dummy."""
+    volume = make_volume(either.user, file="text\n")
+    config = config_with_maps(either.user)
+    mount = {"destination": "/data", "source": str(volume), "options": ["bind"]}
+    config["mounts"].append(mount)
+    config["mounts"].append(json.loads(json.dumps(mount | {"destination": "/tmp", "type": "none"})))
+    assert either.lines(config, "cat /data/file /tmp/file") == ["text", "text"]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lib.boxes import Box, as_real_root, make_volume, subordinate
+from tests.lib.boxes import Box, as_real_root, config_with_maps, make_volume, subordinate
 from tests.lib.bundles import base_config
+from tests.lib.oracles import assert_refused, differs
 
 KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 TMPFS = pytest.mark.skipif(KERNEL < (6, 3), reason="this kernel maps no tmpfs")
@@ -245,3 +246,34 @@ def test_maps_that_are_none(root_box, volume):
 def nested_root(box):
     box.command = ["unshare", "--user", "--map-users=0,0,9", "--map-groups=0,0,9", *box.command]
     return box
+
+
+HOSTS_IDS = "the kernel lets only root of the host map ids of the host's file systems"
+
+
+OWN_MAPPINGS = '"the runtime MUST use those values for the mount\'s mapping"'
+
+
+@differs("runc", f"{OWN_MAPPINGS}: it knows none")
+@differs("crun", f"{OWN_MAPPINGS}: for an ordinary user it fails to write the map")
+@pytest.mark.spec("mounts.uidMappings", "mounts.gidMappings", "mounts.options.idmap")
+def test_a_mount_with_mappings(either):
+    config = config_with_maps(either.user)
+    maps = [
+        {"containerID": 0, "hostID": subordinate(either.user, 5), "size": 1},
+        {"containerID": 7, "hostID": either.user.uid, "size": 1},
+    ]
+    mount = {"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["idmap", "mode=0777"]}
+    config["mounts"].append(mount | {"uidMappings": maps, "gidMappings": maps})
+    assert either.lines(config, "stat -c '%u %g' /data") == ["5 5"]
+
+
+@differs("runc", f"{OWN_MAPPINGS}: it knows none")
+@differs("crun", f"{OWN_MAPPINGS}: for an ordinary user it fails to write the map")
+@pytest.mark.spec("mounts.options.ridmap", refused=HOSTS_IDS)
+def test_a_tree_of_the_host_with_mappings(either):
+    config = config_with_maps(either.user)
+    maps = [{"containerID": 0, "hostID": either.user.uid, "size": 1}]
+    mount = {"destination": "/data", "source": str(make_volume(either.user)), "options": ["rbind", "ridmap"]}
+    config["mounts"].append(mount | {"uidMappings": maps, "gidMappings": maps})
+    assert_refused(either, config, "map the ids", "idmap")

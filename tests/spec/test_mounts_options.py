@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lib.boxes import (
+    MOUNTINFO,
     Box,
     add_mount,
     config_with_maps,
@@ -17,9 +18,6 @@ from tests.lib.boxes import (
     own_mappings,
 )
 from tests.lib.bundles import base_config, own, write_config
-
-MOUNTINFO = "cat /proc/self/mountinfo"
-
 
 # --- Options ----------------------------------------------------------------------------------------------------------
 
@@ -517,15 +515,6 @@ def test_propagation_of_what_is_mounted_below(every, option):
 @pytest.mark.parametrize("option", options(PROPAGATION, WITHOUT_ROOT_PROPAGATION))
 def test_propagation_where_that_of_the_root_is_not_said(every, option):
     assert propagation(every, option) == propagated(option)
-
-
-@pytest.mark.spec("mounts.options.tmpcopyup")
-def test_tmpcopyup(every):
-    config = config_with_maps(every.user)
-    add_mount(config, "/etc", "tmpfs", "tmpfs", "tmpcopyup")
-    lines = every.lines(config, "cut -d : -f 1 /etc/group; rm /etc/group; stat -f -c %T /etc")
-    assert lines == ["root", "www-data", "user", "tmpfs"]
-    assert (every.rootfs / "etc/group").exists()
 
 
 @pytest.mark.spec("mounts.options")

@@ -1,4 +1,4 @@
-"""config-linux.md "Namespaces", its id mappings and clock offsets, config.md "Hostname": looked at from inside."""
+"""config-linux.md "Namespaces": new, shared and joined ones, observed from inside."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.lib.boxes import (
-    Box,
     add_mount,
-    add_probe,
     config_with_maps,
     mount_table,
-    own_mappings,
     set_namespaces,
 )
 from tests.lib.bundles import base_config
 from tests.lib.bundles import own as own_ids
 from tests.lib.namespaces import FILES, LINKS, inside, maps, outside, own
+from tests.lib.oracles import assert_refused, differs
+from tests.lib.specification import NAMESPACES
 
 NEWER = {"time"}
 """What runc 1.1.15 does not know."""
@@ -115,34 +114,6 @@ def test_a_shared_network(box):
     assert lines[-1] == "1"
 
 
-def test_hostname_and_domainname(either):
-    config = config_with_maps(either.user)
-    config["hostname"] = "inside-" + "x" * 57
-    config["domainname"] = "example.test"
-    script = "hostname; cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname"
-    lines = either.lines(config, script)
-    if either.oracle:
-        lines[2] = "example.test"  # runc 1.1.15 does not know domainname
-    assert lines == [config["hostname"], config["hostname"], "example.test"]
-    assert socket.gethostname() != config["hostname"]
-
-
-@pytest.mark.spec("linux.namespaces.uts")
-def test_the_hosts_name_without_a_hostname(either):
-    assert either.lines(config_with_maps(either.user), "hostname") == [socket.gethostname()]
-
-
-@pytest.mark.parametrize("key", ["hostname", "domainname"])
-def test_a_name_without_a_uts_namespace_is_refused(box, key):
-    """The name of the host itself would change, were it root who runs it."""
-    config = base_config()
-    set_namespaces(config, "pid", "network", "ipc", "mount")
-    config[key] = "inside"
-    done = box.run(config, "true")
-    assert done.returncode == 1
-    assert f"the container shares the host's uts namespace (config.json: {key}); fix: " in done.stderr
-
-
 @pytest.mark.spec("linux.namespaces.mount")
 def test_mounts_stay_inside(either):
     config = config_with_maps(either.user)
@@ -173,107 +144,6 @@ def test_the_cgroup_namespace(either):
     set_namespaces(config, "pid", "network", "ipc", "uts", "mount", "cgroup", "user")
     lines = either.lines(config, "cat /proc/self/cgroup")
     assert {line.split(":", 2)[2] for line in lines} == {"/"}
-
-
-# --- Time -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "offsets",
-    [
-        {},
-        {"boottime": {"secs": 86400}},
-        {"monotonic": {"secs": 172800, "nanosecs": 999_999_999}, "boottime": {"secs": 604800, "nanosecs": 1}},
-        {"monotonic": {"secs": -100}, "boottime": {"secs": -200, "nanosecs": 5}},
-    ],
-)
-def test_time_offsets(box, need, offsets):
-    """runc 1.1.15 knows no time namespace."""
-    probe = add_probe(box, need)
-    config = base_config()
-    config["linux"]["namespaces"].append({"type": "time"})
-    config["linux"]["timeOffsets"] = offsets
-    before = subprocess.run([probe, "clocks"], capture_output=True, text=True, check=True).stdout
-    during, uptime = box.lines(config, "probe clocks; cut -d . -f 1 /proc/uptime")
-    after = subprocess.run([probe, "clocks"], capture_output=True, text=True, check=True).stdout
-    shown = [int(word) for word in during.split()]
-    for clock, index in (("monotonic", 0), ("boottime", 1)):
-        offset = offsets.get(clock, {}).get("secs", 0)
-        low, high = (int(words.split()[index]) + offset for words in (before, after))
-        assert low <= shown[index] <= high + 1
-    assert shown[1] <= int(uptime) <= shown[1] + 1
-
-
-def test_time_offsets_need_a_time_namespace(box):
-    config = base_config()
-    config["linux"]["timeOffsets"] = {"boottime": {"secs": 100}}
-    done = box.run(config, "true")
-    assert done.returncode == 1
-    assert "(config.json: linux.timeOffsets); fix: " in done.stderr
-
-
-def test_time_offsets_that_the_kernel_refuses(box):
-    config = base_config()
-    config["linux"]["namespaces"].append({"type": "time"})
-    config["linux"]["timeOffsets"] = {"boottime": {"secs": -(10**9)}}
-    done = box.run(config, "true")
-    assert done.returncode == 1
-    assert "(config.json: linux.timeOffsets)" in done.stderr
-    assert "Numerical result out of range" in done.stderr
-
-
-# --- Ids --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.spec("linux.namespaces.user", "linux.uidMappings", "linux.gidMappings")
-def test_the_maps_of_config_json(either):
-    config = config_with_maps(either.user)
-    first = own_mappings(either.user)["uidMappings"][1]["hostID"]
-    uids = [(0, first + 5, 10), (10, either.user.uid, 1), (100, first + 50, 1000)]
-    if either.oracle:  # runc 1.1.15 wants the root inside to be whoever runs it
-        uids = [(0, either.user.uid, 1), (1, first + 5, 10), (100, first + 50, 1000)]
-    gids = [(0, either.user.gid, 1), (5, first, 3)]
-    for key, lines in (("uidMappings", uids), ("gidMappings", gids)):
-        config["linux"][key] = [{"containerID": a, "hostID": b, "size": size} for a, b, size in lines]
-    either.rootfs.chmod(0o777)
-    config["process"]["capabilities"] = {name: ["CAP_DAC_OVERRIDE"] for name in ("bounding", "effective", "permitted")}
-    lines = either.lines(config, "cat /proc/self/uid_map; stat -c %u /bin/busybox; cat /proc/self/gid_map")
-    assert maps(lines[:3]) == uids
-    assert lines[3] == str(next(inside for inside, host, _ in uids if host == either.user.uid))
-    assert maps(lines[4:]) == gids
-
-
-def test_maps_of_ids_that_are_not_ones_own(box):
-    """A bundle that somebody else's `spec --rootless` made: the user's own are mapped, and the log tells it."""
-    config = base_config()
-    config["linux"]["namespaces"].append({"type": "user"})
-    for key in ("uidMappings", "gidMappings"):
-        config["linux"][key] = [{"containerID": 0, "hostID": 1, "size": 1}]
-    log = box.user.tmp / "log"
-    lines = box.lines(config, "cat /proc/self/uid_map", global_flags=["--log", log])
-    wanted = [tuple(line.values()) for line in own_mappings(box.user)["uidMappings"]]
-    assert maps(lines) == wanted
-    first, more = own_mappings(box.user)["uidMappings"]
-    ends = f"1-{more['size']} is {more['hostID']}-{more['hostID'] + more['size'] - 1}"
-    said = (
-        f"name ids that are not yours: your own are mapped instead: uids 0 is {first['hostID']}, {ends} (not 0 is 1); "
-    )
-    assert said in log.read_text()
-    assert said in box.user.run([*box.command, "explain", box.path], check=True).stdout
-
-
-def test_the_added_user_namespace_has_all_of_the_users_ids(box):
-    lines = box.lines(base_config(), "cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups")
-    mappings = own_mappings(box.user)
-    assert maps(lines[:-1]) == [tuple(line.values()) for key in mappings for line in mappings[key]]
-    assert lines[-1] == "allow"
-
-
-def test_the_added_user_namespace_of_a_single_id(single_user, rootless_command):
-    box = Box(single_user, [rootless_command])
-    lines = box.lines(base_config(), "cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups")
-    assert maps(lines[:2]) == [(0, single_user.uid, 1), (0, single_user.gid, 1)]
-    assert lines[2] == "deny"
 
 
 # --- Joined -----------------------------------------------------------------------------------------------------------
@@ -511,3 +381,34 @@ def test_a_host_without_message_queues(box):
         "rootless: warning: bind /dev/mqueue on /dev/mqueue: open_tree: No such file or directory: left out "
         "(config.json: mounts[4])\n"
     )
+
+
+TIME = '"time: the container will be able to have its own clocks"'
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(
+            kind,
+            marks=[
+                pytest.mark.spec(f"linux.namespaces.{kind}"),
+                *([differs("runc", f"{TIME}: it is not known, and refused")] if kind == "time" else []),
+            ],
+        )
+        for kind in NAMESPACES
+    ],
+)
+def test_a_new_namespace(either, kind):
+    config = config_with_maps(either.user)
+    set_namespaces(config, *{kind: None, "user": None, "mount": None, "pid": None, "network": None})
+    seen = either.lines(config, f"readlink /proc/self/ns/{FILES[kind]}")
+    assert seen != [os.readlink(f"/proc/self/ns/{FILES[kind]}")]
+
+
+@pytest.mark.spec("linux.namespaces: duplicates")
+def test_a_namespace_named_twice(either):
+    """ "the runtime MUST generate an error"."""
+    config = config_with_maps(either.user)
+    config["linux"]["namespaces"].append({"type": "uts"})
+    assert_refused(either, config, "uts", "duplicate", "twice")

@@ -12,6 +12,7 @@ import pytest
 from tests.lib.boxes import add_probe, config_with_maps, status_of
 from tests.lib.bundles import base_config, own
 from tests.lib.configurations import PODMAN_SECCOMP
+from tests.lib.oracles import differs
 
 SIX = "process_vm_readv"
 """A system call with six arguments of 64 bits, which nothing else here makes."""
@@ -380,3 +381,17 @@ def test_a_name_that_nobody_knows_is_an_error_where_the_annotation_says_so(eithe
     assert "of_tomorrow" in done.stderr
     if not either.oracle:
         assert "(config.json: linux.seccomp.syscalls[0]); fix: remove the name, or the annotation" in done.stderr
+
+
+@differs("runc", '"list of flags to use with seccomp(2)": refused as not yet supported')
+@pytest.mark.spec("linux.seccomp.flags")
+@pytest.mark.parametrize("flag", ["LOG", "SPEC_ALLOW"])
+def test_seccomp_flags(either, need, flag):
+    add_probe(either, need)
+    config = config_with_maps(either.user)
+    config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "flags": [f"SECCOMP_FILTER_FLAG_{flag}"],
+        "syscalls": [{"names": ["getpriority"], "action": "SCMP_ACT_ERRNO"}],
+    }
+    assert either.lines(config, "probe call getpriority") == ["EPERM"]

@@ -274,3 +274,16 @@ def test_hooks_have_nobody_to_ask(rootless, bundle, user):
     assert "not implemented" in (bundle / "rootfs/data/said").read_text()
     assert not (bundle / "rootfs/data/made").exists()
     assert (bundle / "rootfs/data/program").exists()
+
+
+@pytest.mark.spec("linux.seccomp.listenerPath", "linux.seccomp.listenerMetadata")
+def test_state_and_metadata_reach_the_agent(either, user):
+    """ "The container process state": the agent's message, with the descriptor."""
+    with Agent(user) as agent:
+        config = notifying(
+            config_with_maps(user), "mkdir", "mkdirat", listenerPath=str(agent.path), listenerMetadata="for you"
+        )
+        either.lines(config, "mkdir /tmp/made")
+    ((told, descriptors),) = agent.states
+    assert (told["metadata"], told["fds"], descriptors) == ("for you", ["seccompFd"], 1)
+    assert (told["state"]["id"], told["state"]["bundle"]) == ("box", str(either.path))

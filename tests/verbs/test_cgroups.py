@@ -11,29 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.lib.boxes import Box, add_mount, as_real_root, set_namespaces
-from tests.lib.bundles import base_config, make_bundle, own
+from tests.lib.bundles import base_config, own
 from tests.lib.cgroup2 import InView, View, cgroup2
+from tests.lib.cgroup_containers import FOREVER, bundle_for, cgroup_of, directory_of, procs, runs
 from tests.lib.containers import PATIENCE, Rootless, await_end, until
-from tests.lib.terminals import Typewriter
 
-__all__ = ["cgroup2"]  # the fixture
+__all__ = ["cgroup2", "runs"]  # the fixture
 
 EVERY_NAMESPACE = ("pid", "network", "ipc", "uts", "mount", "cgroup")
-FOREVER = "while :; do sleep 1000; done"
-
-
-@pytest.fixture
-def runs(cgroup2, user, rootless_command):
-    with InView(cgroup2, user, rootless_command) as command:
-        yield command
-    assert [path for path in cgroup2.cgroups() if path != "rootless.caller"] == []
-
-
-def bundle_for(user, *script, name="bundle", change=None):
-    config = base_config("sh", "-c", "\n".join(script) or FOREVER)
-    if change:
-        change(config)
-    return make_bundle(user, config, name=name)
 
 
 def with_cgroups(config, *options, namespaces=EVERY_NAMESPACE):
@@ -51,23 +36,8 @@ def running(runs, user):
     return runs
 
 
-def cgroup_of(view, pid):
-    """Return the cgroup of a process, seen from the one that commands begin in."""
-    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    path = next(line[3:] for line in lines if line.startswith("0::"))
-    return os.path.relpath(path, view.path)
-
-
-def directory_of(runs, name="c1"):
-    return runs.view.directory / cgroup_of(runs.view, runs.pid(name))
-
-
 def cgroup2_path(runs):
     return f"/sys/fs/cgroup{runs.view.path}"
-
-
-def procs(directory):
-    return sorted(int(line) for line in (directory / "cgroup.procs").read_text().split())
 
 
 def events_of(directory):
@@ -722,54 +692,6 @@ def test_others_agree_about_the_files(runs, user, need, oracle):
         verb(command, "delete", "--force", "both")
         assert not directory.exists()
     assert found[0] == found[1]
-
-
-# --- top --------------------------------------------------------------------------------------------------------------
-
-
-def test_top_shows_every_container(runs, user):
-    runs.create("busy", bundle_for(user, "while :; do :; done", name="busy"))
-    runs.create("idle", bundle_for(user, "sleep 1000 & sleep 1000", name="idle"))
-    runs.start("busy")
-    runs.start("idle")
-    until(lambda: len(procs(directory_of(runs, "idle"))) == 2, "it runs")
-    assert runs("kill", "idle", "KILL").returncode == 0
-    until(lambda: runs.status("idle") == "stopped", "it has stopped")
-    busy, idle = json.loads(runs("top", "--json", check=True).stdout)
-    assert (busy["id"], busy["status"], busy["processes"]) == ("busy", "running", 1)
-    assert busy["cpuPercent"] > 1
-    assert busy["memory"] > 1000
-    assert (idle["id"], idle["status"], idle["processes"], idle["memory"]) == ("idle", "stopped", None, 0)
-    head, *rows = runs("top", "--once", "busy", check=True).stdout.splitlines()
-    assert head.split()[:3] == ["ID", "STATUS", "PIDS"]
-    assert [row.split()[:3] for row in rows] == [["busy", "running", "1"]]
-
-
-def test_top_is_a_table_that_changes_until_it_is_interrupted(user, rootless_command):
-    with Rootless(user, rootless_command) as runs:
-        runs.create("busy", bundle_for(user, "while :; do :; done"))
-        runs.start("busy")
-        with Typewriter(user, runs.argv("top", "--interval", "100ms"), size=(24, 120)) as terminal:
-            for word in (b"STATUS", b"busy"):
-                terminal.until(word)
-            # drawn anew, with the container that has come meanwhile, and without it when it has gone
-            runs.create("later", bundle_for(user, name="later"))
-            terminal.until(b"later")
-            assert runs("delete", "--force", "later").returncode == 0
-            assert b"%" in terminal.until(b"busy")
-            terminal.type(b"\x03")
-            terminal.ends(0)
-
-
-def test_top_without_cgroups(user, rootless_command):
-    with Rootless(user, rootless_command) as runs:
-        runs.create("c1", bundle_for(user, "while :; do :; done"))
-        runs.start("c1")
-        (found,) = json.loads(runs("top", "--json", "--interval", "100ms", check=True).stdout)
-        assert found["processes"] == 1
-        assert found["cpuPercent"] > 1
-        assert found["memory"] > 1000
-        assert runs("top", "--interval", "x").returncode == 1
 
 
 # --- Somebody else's --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How the program is scheduled, and where its memory comes from: config.md "Linux Process", config-linux.md."""
+"""config.md "Linux Process": scheduler, ioPriority and execCPUAffinity, observed from inside."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import subprocess
 
 import pytest
 
-from tests.lib.boxes import SHORT, add_probe, as_real_root
+from tests.lib.boxes import BEGUN, SHORT, add_probe, as_real_root, config_with_maps
 from tests.lib.bundles import base_config
+from tests.lib.live import Live
+from tests.lib.oracles import IGNORED, assert_refused, differs
 
-BEGUN = "({}); true"
-"""A command in another process: of the last one of its script the shell makes none."""
 STAT = "read line < /proc/self/stat; echo ${line##*) }"
 NICE, PRIORITY, POLICY = 16, 37, 38
 """Of /proc/PID/stat, counted from the field after the name; proc(5)."""
@@ -54,7 +54,7 @@ def test_without_a_scheduler_it_is_the_callers(box):
     assert seen(box, plain) == (0, 3, 0)
 
 
-def test_what_it_begins_is_scheduled_alike(box):
+def test_children_inherit_the_scheduler(box):
     lines = box.lines(scheduled(policy="SCHED_BATCH", nice=2), BEGUN.format(STAT))
     assert (lines[0].split()[POLICY], lines[0].split()[NICE]) == ("3", "2")
 
@@ -82,7 +82,7 @@ def test_a_caller_who_is_nice_stays_it_unless_asked(box):
         {"policy": "SCHED_OTHER", "nice": -5},
     ],
 )
-def test_what_needs_rights_says_so(box, scheduler):
+def test_privileged_scheduler_is_refused(box, scheduler):
     done = box.run(scheduled(**scheduler), "echo ran")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"rootless: schedule the program by {scheduler['policy']}, ")
@@ -90,7 +90,7 @@ def test_what_needs_rights_says_so(box, scheduler):
     assert "RLIMIT_RTPRIO" in done.stderr
 
 
-def test_what_makes_no_sense_says_so(box):
+def test_contradictory_scheduler_is_refused(box):
     done = box.run(scheduled(policy="SCHED_OTHER", priority=4), "echo ran")
     assert (done.returncode, done.stdout) == (1, "")
     assert "sched_setattr: Invalid argument (config.json: process.scheduler); fix: give a real-time" in done.stderr
@@ -153,60 +153,6 @@ def test_realtime_io_needs_rights(box, need, require_root):
 # --- Memory policy ----------------------------------------------------------------------------------------------------
 
 
-def with_policy(**policy):
-    config = base_config()
-    config["linux"]["memoryPolicy"] = policy
-    return config
-
-
-@pytest.fixture
-def numa():
-    if not os.path.exists("/proc/self/numa_maps"):
-        pytest.skip("this kernel is built without NUMA")
-
-
-@pytest.mark.usefixtures("numa")
-@pytest.mark.parametrize(
-    ("policy", "shown"),
-    [
-        ({"mode": "MPOL_DEFAULT"}, "default"),
-        ({"mode": "MPOL_LOCAL"}, "local"),
-        ({"mode": "MPOL_BIND", "nodes": "0"}, "bind:0"),
-        ({"mode": "MPOL_PREFERRED", "nodes": "0"}, "prefer:0"),
-        ({"mode": "MPOL_INTERLEAVE", "nodes": "0-0", "flags": ["MPOL_F_STATIC_NODES"]}, "interleave=static:0"),
-        ({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_RELATIVE_NODES"]}, "bind=relative:0"),
-    ],
-)
-def test_memory_policy(box, policy, shown):
-    lines = box.lines(with_policy(**policy), "cat /proc/self/numa_maps")
-    assert {line.split()[1] for line in lines} == {shown}
-
-
-@pytest.mark.usefixtures("numa")
-def test_a_node_that_is_not_there(box):
-    done = box.run(with_policy(mode="MPOL_BIND", nodes="1000"), "echo ran")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(
-        "rootless: invalid memory policy: set the memory policy to MPOL_BIND, nodes 1000: "
-        "set_mempolicy: Invalid argument "
-        "(config.json: linux.memoryPolicy); fix: name nodes that this machine has"
-    )
-
-
-# --- Personality ------------------------------------------------------------------------------------------------------
-
-
-def test_personality(box):
-    native = os.uname().machine
-    config = base_config()
-    config["linux"]["personality"] = {"domain": "LINUX"}
-    assert box.lines(config, "uname -m") == [native]
-    if native != "x86_64":
-        pytest.skip("what LINUX32 says is known here of x86_64 alone")
-    config["linux"]["personality"] = {"domain": "LINUX32", "flags": []}
-    assert box.lines(config, "uname -m", BEGUN.format("uname -m")) == ["i686"] * 2
-
-
 # --- All of it --------------------------------------------------------------------------------------------------------
 
 
@@ -247,3 +193,94 @@ def test_none_of_it_may_be_empty_and_means_nothing(box):
     config["linux"]["mountLabel"] = ""
     config["vm"] = {}
     assert seen(box, config) == (0, 0, 0)
+
+
+STAT_FIELDS = "read line < /proc/self/stat; echo ${line##*) }"
+
+
+SCHEDULER = '"specifies the scheduling policy … for the process": ' + IGNORED
+
+
+PRIVILEGED = "the kernel lets only root of the host have it (EPERM)"
+
+
+def policy_and_nice(box, **scheduler):
+    config = config_with_maps(box.user)
+    config["process"]["scheduler"] = scheduler
+    return config
+
+
+@differs("runc", SCHEDULER)
+@pytest.mark.parametrize(
+    ("scheduler", "wanted"),
+    [
+        pytest.param({"policy": "SCHED_BATCH"}, (3, 0), marks=pytest.mark.spec("process.scheduler.policy")),
+        pytest.param({"policy": "SCHED_OTHER", "nice": 7}, (0, 7), marks=pytest.mark.spec("process.scheduler.nice")),
+    ],
+)
+def test_scheduler(either, scheduler, wanted):
+    fields = either.lines(policy_and_nice(either, **scheduler), STAT_FIELDS)[0].split()
+    assert (int(fields[POLICY]), int(fields[NICE])) == wanted
+
+
+@differs("runc", SCHEDULER)
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        pytest.param(
+            {"policy": "SCHED_FIFO", "priority": 10},
+            marks=pytest.mark.spec("process.scheduler.priority", refused=PRIVILEGED),
+        ),
+        pytest.param(
+            {"policy": "SCHED_OTHER", "nice": -5, "flags": ["SCHED_FLAG_RESET_ON_FORK"]},
+            marks=pytest.mark.spec("process.scheduler.flags", refused=PRIVILEGED),
+        ),
+        pytest.param(
+            {"policy": "SCHED_DEADLINE", "runtime": 10**7, "deadline": 10**8, "period": 10**9},
+            marks=pytest.mark.spec(
+                *(f"process.scheduler.{name}" for name in ("runtime", "deadline", "period")), refused=PRIVILEGED
+            ),
+        ),
+    ],
+)
+def test_scheduler_that_needs_rights(either, scheduler):
+    assert_refused(either, policy_and_nice(either, **scheduler), "sched_setattr", "sched_setscheduler")
+
+
+@differs("runc", '"configures the I/O priority settings for the container\'s processes": ' + IGNORED)
+@pytest.mark.spec("process.ioPriority.class", "process.ioPriority.priority")
+def test_io_priority_of_the_program(either, need):
+    add_probe(either, need)
+    config = config_with_maps(either.user)
+    config["process"]["ioPriority"] = {"class": "IOPRIO_CLASS_BE", "priority": 6}
+    assert either.lines(config, "probe call ioprio_get 1 0") == [str(2 << 13 | 6)]
+
+
+AFFINITY = '"specifies CPU affinity used to execute the process": ' + IGNORED
+
+
+@differs("runc", AFFINITY)
+@differs("crun", AFFINITY)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("final", marks=pytest.mark.spec("process.execCPUAffinity.final")),
+        pytest.param("initial", marks=pytest.mark.spec("process.execCPUAffinity.initial")),
+    ],
+)
+def test_cpu_affinity(either, name):
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) == 1:
+        pytest.skip("needs two CPUs")
+    config = config_with_maps(either.user)
+    config["process"]["execCPUAffinity"] = {name: str(cpus[-1])}
+    live = Live(either, config)
+    assert live.lines("grep Cpus_allowed_list /proc/self/status") == [f"Cpus_allowed_list:\t{cpus[-1]}"]
+
+
+def test_the_affinity_of_later_commands_is_not_that_of_the_first(box):
+    config = base_config()
+    before = box.lines(config, "grep Cpus_allowed_list /proc/self/status")
+    config["process"]["execCPUAffinity"] = {"initial": "0", "final": "0"}
+    done = box.run(config, "grep Cpus_allowed_list /proc/self/status", check=True)
+    assert (done.stdout.splitlines(), done.stderr) == (before, "")

@@ -10,8 +10,9 @@ import json
 
 import pytest
 
-from tests.lib.boxes import Box, as_real_root
+from tests.lib.boxes import Box, as_real_root, config_with_maps
 from tests.lib.bundles import base_config
+from tests.lib.oracles import IGNORED, assert_refused, differs
 
 PAIR = """
 ip link set lo up
@@ -199,3 +200,24 @@ def test_a_container_that_shares_the_network(box):
 def test_real_root(user, rootless_command, require_root):
     box = as_real_root(Box(user, [rootless_command]))
     assert seen(Nest(box, PAIR + ADDRESSES, user=False).run({"out0": {"name": "eth0"}}, INSIDE))["eth0"][2]
+
+
+LINK_OF_THE_HOST = "a link of the host, which the kernel lets only root of the host move"
+
+
+LINK_NAMES = '"A set of network devices that MUST be made available in the container": '
+
+
+@differs("runc", LINK_NAMES + IGNORED)
+@differs("crun", LINK_NAMES + IGNORED)
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param({}, marks=pytest.mark.spec("linux.netDevices", refused=LINK_OF_THE_HOST)),
+        pytest.param({"name": "new"}, marks=pytest.mark.spec("linux.netDevices.name", refused=LINK_OF_THE_HOST)),
+    ],
+)
+def test_a_link_of_the_host(either, asked):
+    config = config_with_maps(either.user)
+    config["linux"]["netDevices"] = {"lo": asked}
+    assert_refused(either, config, "lo")
