@@ -155,7 +155,7 @@ def test_run_true(user, compare, plain, configure, what):
     compare(runs_of(make_bundle(user, configure(user, "true")), f"`run true`, {what}"), plain)
 
 
-def test_run_true_in_a_cgroup_of_ones_own(user, compare, delegated):
+def test_run_true_in_a_delegated_cgroup(user, compare, delegated):
     config = a_config(user, "true")
     config["linux"]["cgroupsPath"] = f"{delegated.cgroup}/box"
     compare(runs_of(make_bundle(user, config), "`run true`, in a delegated cgroup"), delegated)

@@ -258,7 +258,7 @@ def test_options_beyond_a_page_are_refused(user, root):
     assert as_user(user, failure, plan) == ("mount", "E2BIG", "mount")
 
 
-def test_what_is_mounted_below_the_root_is_in_it(user, root):
+def test_mounts_below_the_root_are_in_it(user, root):
     (root / "data").mkdir()
     own(user, root)
 

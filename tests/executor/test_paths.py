@@ -137,7 +137,7 @@ def test_what_is_made_is_made_inside(user, root, make, is_made, case):
 
 @pytest.mark.parametrize("make", [*MOUNTS.values(), directory], ids=[*MOUNTS, "mkdir"])
 @pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
-def test_what_leads_nowhere_is_refused(user, root, make, case):
+def test_dangling_path_is_refused(user, root, make, case):
     trap, target, number = case
     links(root, trap)
     own(user, root)
@@ -246,7 +246,7 @@ def test_a_link_that_makes_a_path_too_long_is_an_error(user, root):
     assert (kind, number) == ("mount", "ENAMETOOLONG")
 
 
-def test_what_is_made_does_not_depend_on_the_callers_umask(user, root):
+def test_modes_do_not_depend_on_the_callers_umask(user, root):
     def steps():
         os.umask(0o777)
         mounts(root, tmpfs("/a/b"), bound_file("/c/d"), fifo("/e/f"), directory("/g"))

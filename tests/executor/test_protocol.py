@@ -414,7 +414,7 @@ def test_a_program_that_is_a_fifo_is_refused_without_waiting_for_a_writer(user):
     assert as_user(user, failure, in_user_namespace(args=[str(path)])) == ("exec", "EACCES", "execve")
 
 
-def test_what_a_file_system_says_belongs_to_its_own_operation_alone(user):
+def test_kernel_message_belongs_to_its_own_operation(user):
     (user.tmp / "root").mkdir()
     os.chown(user.tmp / "root", user.uid, user.gid)
 
@@ -471,7 +471,7 @@ def test_an_operation_may_be_left_out_when_it_fails(user):
     assert as_user(user, hostname_after(wrong)) == ("before", [(4, errno.EINVAL, "sethostname", b"")])
 
 
-def test_what_is_absent_is_no_failure_where_the_plan_says_so(user):
+def test_absent_paths_are_skipped_where_the_plan_allows_it(user):
     absent = Op(ops.CHDIR, 0, "/no/such/directory", on_error=ops.SKIP_ABSENT)
     below_a_file = Op(ops.CHDIR, 0, "/etc/passwd/x", on_error=ops.SKIP_ABSENT)
     assert as_user(user, hostname_after(absent, below_a_file)) == ("before", [])

@@ -78,7 +78,7 @@ def test_what_was_found_before_is_read_within_its_bounds(fuzz, seeds):
     assert f"Done {len(list(CORPUS.iterdir())) + len(list(seeds.iterdir())) + 1} runs" in fuzz("-runs=0", CORPUS, seeds)
 
 
-def test_whatever_a_plan_is_it_is_read_within_its_bounds(fuzz, seeds, tmp_path):
+def test_decoder_stays_within_the_bounds_of_any_plan(fuzz, seeds, tmp_path):
     found = Path(os.environ.get("ROOTLESS_FUZZ_CORPUS", tmp_path))
     told = fuzz(f"-max_total_time={SECONDS}", "-print_final_stats=1", found, CORPUS, seeds)
     assert int(told.partition("stat::number_of_executed_units:")[2].split()[0]) > 1000 * SECONDS, told

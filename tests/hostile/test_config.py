@@ -53,7 +53,7 @@ def assert_refused(done, rootless):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused_leaves_nothing(rootless, bundle, user, name):
+def test_refused_configuration_leaves_nothing(rootless, bundle, user, name):
     before = contents(user.tmp)
     verb = ("run", "create")[REFUSED.index(name) % 2]
     assert_refused(tell(rootless, bundle, HOSTILE[name][0], verb, "--bundle", bundle, "c1"), rootless)

@@ -233,7 +233,7 @@ def test_cve_2022_29162(box, need):
 
 
 @pytest.mark.parametrize(("uid", "inheritable"), [("0", 0), ("1000", CAP_NET_RAW)])
-def test_what_exec_adds_is_not_inheritable_cve_2022_29162(box, uid, inheritable):
+def test_exec_capabilities_are_not_inheritable_cve_2022_29162(box, uid, inheritable):
     """The same for --cap. Only who is not root needs what it adds there: the ambient set is made of that."""
     config = base_config()
     config["process"]["capabilities"] = {"bounding": [], "permitted": [], "effective": []}

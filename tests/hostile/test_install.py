@@ -49,7 +49,7 @@ def residue(install):
     return {str(path) for directory in (base, install.command.parent) for path in directory.iterdir()} - expected
 
 
-def test_others_can_neither_write_to_what_is_installed_nor_lock_it(user, single_user, install):
+def test_installation_cannot_be_written_or_locked_by_others(user, single_user, install):
     assert install(umask=0).returncode == 0
     loose = [
         path

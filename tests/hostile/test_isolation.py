@@ -235,7 +235,7 @@ def test_the_exit_status_is_told_to_a_caller_who_ignores_its_children(box):
     assert (done.returncode, done.stderr) == (7, "")
 
 
-def test_what_else_is_inherited(box, intruder):
+def test_other_inherited_attributes(box, intruder):
     """No parent, nobody's session, no signal at the parent's death, a umask of its own."""
     found = intrude(box, "given", umask=0o777)
     assert {name: found[name] for name in ("pdeathsig", "subreaper", "parent", "leads", "umask", "terminal")} == {
@@ -354,7 +354,7 @@ def test_the_callers_processes_are_out_of_sight(box):
 
 
 @pytest.mark.parametrize("which", ["rootless", "the init of another"])
-def test_what_has_no_number_inside_cannot_be_attacked(box, other, intruder, which):
+def test_process_without_a_pid_inside_cannot_be_attacked(box, other, intruder, which):
     """From its own pid namespace nobody looks into `rootless` or an init before its program, or ends them."""
     config = intruding()
     volume = make_volume(box.user)
@@ -376,7 +376,7 @@ def test_what_has_no_number_inside_cannot_be_attacked(box, other, intruder, whic
     assert other.user.run([*other.command, "start", "victim"]).returncode == 0, "it lives"
 
 
-def test_a_program_of_the_container_that_kills_what_exec_begins_harms_nobody(box, need):
+def test_container_that_kills_exec_processes_harms_no_other(box, need):
     """It is the same user's, in its own namespace: that is its right, and `exec` tells."""
     box.create(base_config(), "exec sleep 1000")
     box.user.run([*box.command, "start", "held"], check=True)

@@ -88,7 +88,7 @@ def test_a_link_in_the_place_of_a_kernel_file_system(box, target):
 
 
 @pytest.mark.parametrize("target", KERNEL)
-def test_something_else_in_the_place_of_a_kernel_file_system(box, target):
+def test_kernel_file_system_needs_a_directory(box, target):
     """A FIFO must not be opened: nobody would ever write to it."""
     for make in not_directories().values():
         box.place(target, make)
@@ -186,7 +186,7 @@ def test_a_file_covers_whatever_is_no_directory(box, volume, name):
     assert box.contained(config, "cat /data") == ["of the volume"]
 
 
-def test_what_is_copied_up_is_the_image_alone(box):
+def test_tmpcopyup_copies_the_image_only(box):
     """Links are copied as links, and a FIFO is not read."""
     box.link("/data/link", f"{box.outside}/canary")
     box.link("/data/directory", box.outside)

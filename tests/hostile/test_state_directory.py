@@ -174,7 +174,7 @@ def test_a_root_of_the_callers_own_is_used_wherever_it_lies(user, rootless_comma
     assert (done.stdout, done.stderr) == ("hello\nc1\n", "")
 
 
-def test_what_is_in_a_state_directory_is_not_erased_by_age(user, rootless_command, need):
+def test_state_is_not_erased_by_age(user, rootless_command, need):
     """systemd-tmpfiles erases what is old in /tmp, but for files with the sticky bit, while a container runs."""
     tmpfiles = need("systemd-tmpfiles")
     host = BareHost(user)

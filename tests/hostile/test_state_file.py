@@ -101,7 +101,7 @@ def test_an_annotation_does_not_name_what_delete_force_ends(user, rootless_comma
 
 
 @pytest.mark.parametrize("name", ["network.sock", "cgroup.new", "state.json.new"])
-def test_what_a_killed_command_leaves_does_not_keep_an_id_from_its_user(rootless, bundle, name):
+def test_killed_command_leaves_its_id_usable(rootless, bundle, name):
     rootless.create("c1", bundle)
     (rootless.root / "c1" / name).touch()
     assert rootless("delete", "--force", "c1").returncode == 0

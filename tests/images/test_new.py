@@ -278,7 +278,7 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(user, new, hostile):
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08no archive", b"\x28\xb5\x2f\xfdno archive"])
-def test_what_is_no_archive(user, new, content):
+def test_file_that_is_no_archive_is_an_error(user, new, content):
     (user.tmp / "archive").write_bytes(content)
     done = new("bundle", "--from", "archive")
     assert done.returncode == 1
@@ -300,7 +300,7 @@ def test_an_archive_without_a_shell_is_told(user, new):
     assert new("other", "--from", "archive", "--", "/app").stderr == ""
 
 
-def test_what_tar_cannot_do_is_told_and_leaves_nothing(user, new):
+def test_tar_failure_is_reported_and_leaves_nothing(user, new):
     write_archive(user.tmp / "archive", entry("ok"), entry("n" * 300))
     done = new("bundle", "--from", "archive")
     assert done.returncode == 1

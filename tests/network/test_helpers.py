@@ -198,14 +198,14 @@ def test_both_fail_and_ports_are_to_be_published(replace, look):
     assert said.startswith("rootless: pasta gives the container no network: chatter; no tap for you; fix: ")
 
 
-def test_one_that_hangs_is_left_after_a_while(replace, look):
+def test_hanging_helper_is_abandoned_after_a_timeout(replace, look):
     replace("pasta", script=HANGS)
     status, seen, said = look()
     assert (status, said) == (0, "")
     assert seen.startswith(f"{HOST}nameserver 10.0.2.3\n")
 
 
-def test_one_that_hangs_ends_with_rootless(replace, net_rootless, net_user):
+def test_hanging_helper_ends_with_rootless(replace, net_rootless, net_user):
     """It may be interrupted, and killed, while it waits for the helper."""
     replace("slirp4netns", script=HANGS)
     bundle = make_net_bundle(net_user, "true")

@@ -156,7 +156,7 @@ def test_ping(run, mode):
     assert seen_pings.count(" 0% packet loss") == 2
 
 
-def test_what_is_said_about_names(run):
+def test_dns_flags_reach_resolv_conf_and_hosts(run):
     flags = ["--network", "slirp4netns", "--dns", OUTSIDE, "--dns-search", "test", "--add-host", "db:192.0.2.1"]
     lines = run("cat /etc/resolv.conf; getent hosts other db; cat /etc/hosts", *flags).splitlines()
     assert lines[:2] == [f"nameserver {OUTSIDE}", "search test"]
@@ -229,7 +229,7 @@ USED = "xxxxxxxxx 0% packet loss\n"
 
 @pytest.mark.parametrize("userns", ["keep-id", "root", "single"])
 @pytest.mark.parametrize("mode", HELPERS)
-def test_whatever_ids_the_container_has(run, mode, userns):
+def test_network_works_with_any_id_maps(run, mode, userns):
     assert run(USE, "--userns", userns, "--network", mode, "-p", f"7900:{ECHO}") == USED
 
 

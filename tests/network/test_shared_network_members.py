@@ -62,7 +62,7 @@ def addresses(rootless, container):
     return rootless.state(container)["network"]["addresses"]
 
 
-def test_who_comes_after_another_at_its_address_is_reached_at_once(rootless, backend, start):
+def test_reused_address_is_reachable(rootless, backend, start):
     start("asking")
     seen = []
     for _ in range(2):
@@ -105,7 +105,7 @@ def test_a_network_does_not_end_while_somebody_may_be_joining_it(rootless, backe
     await_end(keeper)
 
 
-def test_who_joins_a_network_whose_helper_has_ended_is_told(rootless, backend, start):
+def test_joining_a_network_without_its_helper_is_an_error(rootless, backend, start):
     start("first")
     helper = json.loads((backend / "state.json").read_text())["helper"][0]
     os.kill(helper, signal.SIGKILL)
@@ -157,7 +157,7 @@ def test_a_container_that_sees_the_host_s_processes_reaches_nothing_through_thos
     assert (done.returncode, done.stdout) == (0, "looked\n"), done
 
 
-def test_who_publishes_a_port_wants_a_network_even_with_a_bundle_s_flag(rootless, net_user):
+def test_published_port_implies_a_network(rootless, net_user):
     bundle = make_net_bundle(net_user, "sleep", "1000")
     rootless("run", "-d", "--bundle", bundle, "-p", "127.0.0.1::80", "c1", check=True, stdout=None, stderr=None)
     published = rootless("port", "c1").stdout

@@ -238,7 +238,7 @@ def serving(rootless):
 
 
 @pytest.mark.parametrize("victim", ["keeper", "helper"])
-def test_what_serves_the_network_is_killed(rootless, victim):
+def test_network_survives_the_death_of_its_helpers(rootless, victim):
     """Its containers go on, the next ones get one that works, and nothing is left."""
     with running(rootless, *NETWORK, name="one"):
         process = serving(rootless)[victim]

@@ -82,7 +82,7 @@ def our_box(user, rootless_command, cgroup2):
         ([ALLOW_ALL], ["null mrw 0", "kmsg mrw 0"]),
     ],
 )
-def test_what_is_not_allowed_is_refused(root_box, cgroup2, rules, expected):
+def test_forbidden_device_is_refused(root_box, cgroup2, rules, expected):
     """Seen from inside, by the error of open(2); runc and crun agree."""
     lines = root_box.lines(ruled(cgroup2, *rules), TRY, "try null 1 3", "try kmsg 1 11", "try full 1 7")
     assert lines[: len(expected)] == expected

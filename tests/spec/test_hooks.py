@@ -372,7 +372,7 @@ def test_start_container_runs_as_the_program_will(rootless, bundle):
     assert "\nmade" not in said
 
 
-def test_what_start_container_leaves_behind_cannot_reach_the_process_that_is_still_unbound(rootless, bundle):
+def test_startcontainer_orphans_cannot_ptrace_init(rootless, bundle):
     """It could make that one do what the seccomp filter forbids."""
     script = "{ ls /proc/1/fd/ || ls /proc/1/cwd/ || cat /proc/1/environ; echo $?; } > /data/said 2>&1"
     configure(bundle, {"startContainer": [shell(script)]}, "ls /proc/self/fd/ > /data/self; ls /proc/1/fd/ > /data/one")
@@ -388,7 +388,7 @@ def test_what_start_container_leaves_behind_cannot_reach_the_process_that_is_sti
 
 @pytest.mark.parametrize("verb", ["create", "run"])
 @pytest.mark.parametrize("kind", BEFORE_START)
-def test_one_that_fails_before_the_start(rootless, bundle, records, kind, verb):
+def test_hook_that_fails_before_start_ends_the_container(rootless, bundle, records, kind, verb):
     hooks = {each: [records.one(each)] for each in KINDS}
     hooks[kind] = [
         records.one(kind),
@@ -410,7 +410,7 @@ def test_one_that_fails_before_the_start(rootless, bundle, records, kind, verb):
 
 @pytest.mark.parametrize("verb", ["start", "run", "run --detach"])
 @pytest.mark.parametrize("kind", ["startContainer", "poststart"])
-def test_one_that_fails_at_the_start(rootless, bundle, records, kind, verb):
+def test_hook_that_fails_at_start_ends_the_container(rootless, bundle, records, kind, verb):
     hooks = {each: [records.one(each)] for each in ("startContainer", "poststart", "poststop") if each != kind}
     hooks[kind] = [records.one(kind), shell("echo went wrong >&2; exit 3")]
     configure(bundle, hooks, "trap '' TERM; sleep 600 & echo $$ > /data/program; wait")
@@ -452,7 +452,7 @@ def test_poststop_hooks_run_all_whatever_they_do(rootless, bundle, records):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_that_is_killed(rootless, bundle, kind):
+def test_killed_hook_is_a_failure(rootless, bundle, kind):
     configure(bundle, {kind: [shell("kill -SEGV $$")]}, "sleep 1")
     done = rootless("run", "--bundle", bundle, "c1")
     killed = f"error running {kind} hook #0: signal {int(signal.SIGSEGV)} (/bin/sh) (config.json: hooks.{kind}[0])"
@@ -460,7 +460,7 @@ def test_one_that_is_killed(rootless, bundle, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_that_takes_too_long(rootless, bundle, user, kind):
+def test_hook_beyond_its_timeout_is_killed(rootless, bundle, user, kind):
     holder = user.tmp / "holder" if kind != "startContainer" else bundle / "rootfs/data/holder"
     inside = "/data/holder" if kind == "startContainer" else holder
     hook = shell("echo still here", f"echo $$ > {inside}", "exec sleep 600") | {"timeout": 1}
@@ -476,14 +476,14 @@ def test_one_that_takes_too_long(rootless, bundle, user, kind):
     assert gone(rootless, user)
 
 
-def test_one_in_time(rootless, bundle, records):
+def test_hook_within_its_timeout_succeeds(rootless, bundle, records):
     configure(bundle, {kind: [records.one(kind, timeout=2**62)] for kind in KINDS})
     rootless("run", "--bundle", bundle, "c1", check=True)
     assert records.order() == [kind for kind in KINDS if kind != "startContainer"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_that_cannot_be_executed(rootless, bundle, user, kind):
+def test_hook_that_cannot_be_executed_is_an_error(rootless, bundle, user, kind):
     plain = bundle / "rootfs/data/plain" if kind == "startContainer" else user.tmp / "plain"
     plain.write_text("")
     plain.chmod(0o644)
@@ -567,7 +567,7 @@ def test_a_failed_start_leaves_the_hooks_of_the_end_to_delete(rootless, bundle, 
 # What they write.
 
 
-def test_what_a_hook_writes_is_not_the_containers(rootless, bundle):
+def test_output_of_a_hook_is_not_the_containers(rootless, bundle):
     hooks = {kind: [shell("echo chatter; echo chatter >&2")] for kind in KINDS}
     configure(bundle, hooks, "echo program")
     done = rootless("run", "--bundle", bundle, "c1", check=True)

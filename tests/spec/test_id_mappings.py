@@ -27,7 +27,7 @@ def test_the_maps_of_config_json(either):
     assert maps(lines[4:]) == gids
 
 
-def test_maps_of_ids_that_are_not_ones_own(box):
+def test_maps_of_foreign_ids_are_refused(box):
     """A bundle that somebody else's `spec --rootless` made: the user's own are mapped, and the log tells it."""
     config = base_config()
     config["linux"]["namespaces"].append({"type": "user"})

@@ -241,7 +241,7 @@ def mount(destination="/data", kind="tmpfs", source="tmpfs", *options, **more):
         ),
     ],
 )
-def test_what_cannot_be_mounted_says_which_and_why(box, asked, words):
+def test_impossible_mount_is_named_with_its_reason(box, asked, words):
     config = base_config()
     config["mounts"].append(asked)
     done = box.run(config, "echo ran")

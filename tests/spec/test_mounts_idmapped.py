@@ -92,7 +92,7 @@ def test_a_caller_in_a_user_namespace_maps_what_it_has_mounted_itself(box):
     assert box.lines(config, f"{OWNERS} /data/file") == ["/data/file 1005 1006"]
 
 
-def test_and_not_what_the_host_has_mounted(box):
+def test_mounts_of_the_host_are_not_mapped(box):
     nested(box, "true")
     config = add_mapped(base_config(), "none", make_volume(box.user), ["bind", "idmap"], (5, 1005, 2))
     done = box.run(config, "echo ran")
@@ -204,7 +204,7 @@ def test_other_options_count_too(root_box, volume):
     assert "Read-only file system" in done.stderr
 
 
-def test_what_is_mounted_inside_stays_inside(root_box, volume, user):
+def test_inside_mounts_stay_inside(root_box, volume, user):
     """The copy is made in the host's mount namespace, of a mount that may be shared with it."""
     subprocess.run(["mount", "--make-shared", volume / "below"], check=True)
     config = add_mapped(base_config(), "none", volume / "below", ["bind", "idmap"], (0, 0, 9))

@@ -260,7 +260,7 @@ def test_the_mode_of_access_times_stays_the_hosts(box, option):
 
 
 @pytest.mark.parametrize("given", [["suid"], ["dev"], ["exec"], ["rsuid", "rexec"], ["rw"]])
-def test_what_the_hosts_mount_has_stays(box, given, require_root):
+def test_flags_of_the_hosts_mount_stay(box, given, require_root):
     """The program runs, with a warning that says what it does not get."""
     option = "ro" if given == ["rw"] else "nosuid,nodev,noexec"
     config = base_config()

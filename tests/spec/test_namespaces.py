@@ -55,7 +55,7 @@ def test_every_namespace_is_new_when_it_is_asked_for(either):
 
 
 @pytest.mark.spec("linux.namespaces: inherited")
-def test_what_is_not_asked_for_is_shared(either):
+def test_namespaces_that_are_not_requested_are_shared(either):
     """But for the user and the mount namespace, without which an ordinary user runs nothing."""
     config = config_with_maps(either.user)
     set_namespaces(config, *(["user", "mount"] if either.oracle else []))
@@ -68,7 +68,7 @@ def test_what_is_not_asked_for_is_shared(either):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FILES if kind not in ("user", "mount")])
-def test_one_new_namespace(box, kind):
+def test_only_the_requested_namespace_is_new(box, kind):
     config = base_config()
     set_namespaces(config, kind)
     seen = inside(box.lines(config, LINKS))
@@ -347,7 +347,7 @@ def test_an_id_that_a_joined_user_namespace_does_not_have(box, holder):
     ("namespace", "point", "kind"),
     [("network", "/sys", "sysfs"), ("pid", "/proc", "proc"), ("ipc", "/dev/mqueue", "mqueue")],
 )
-def test_what_shows_a_shared_namespace_is_the_hosts(box, namespace, point, kind):
+def test_file_systems_of_shared_namespaces_are_the_hosts(box, namespace, point, kind):
     if not os.path.ismount(point):
         pytest.skip(f"needs {point} on the host")
     config = base_config()

@@ -153,7 +153,7 @@ def test_a_network_that_is_joined(box):
         ({"out0": {"name": "lo"}}, "out0", "File exists"),
     ],
 )
-def test_what_cannot_move(box, devices, name, cause):
+def test_immovable_interface_is_refused(box, devices, name, cause):
     """Nothing of the container is left, and the other links are where they were."""
     done = Nest(box, PAIR, "ip -json link").run(devices, "echo ran")
     assert done.returncode == 1

@@ -100,7 +100,7 @@ def test_a_create_that_fails_leaves_no_mounts_in_an_inherited_namespace(box):
     assert Path("/proc/self/mountinfo").read_text() == before
 
 
-def test_what_somebody_else_mounts_over_the_root_stays(box):
+def test_foreign_mount_over_the_root_stays(box):
     box.create(sharing_mounts("sleep 600"), "sleep 600")
     mount = ["mount", "-t", "tmpfs", "other", box.rootfs]
     subprocess.run(mount, check=True)

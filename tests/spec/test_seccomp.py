@@ -84,7 +84,7 @@ def test_an_empty_object_is_no_filter(box, seccomp):
     assert status_of(box.lines(config, "cat /proc/self/status"), "Seccomp") == "0"
 
 
-def test_what_the_set_up_does_need_not_be_allowed(box):
+def test_filter_need_not_allow_the_calls_of_the_set_up(box):
     """The filter comes last: a program gets along with what it needs itself."""
     needed = (
         "execve brk mmap mprotect munmap arch_prctl set_tid_address set_robust_list rseq prlimit64 readlinkat readlink "

@@ -60,7 +60,7 @@ def test_the_agent_decides(either, user):
 
 @pytest.mark.parametrize("privileges", [True, False])
 @pytest.mark.parametrize("verb", ["run", "run --detach", "create"])
-def test_however_it_is_started(rootless, bundle, verb, privileges):
+def test_agent_decides_in_every_way_of_starting(rootless, bundle, verb, privileges):
     user = rootless.user
     with Agent(user, *THREE_ANSWERS) as agent:
         config = base_config()
@@ -78,7 +78,7 @@ def test_however_it_is_started(rootless, bundle, verb, privileges):
         until(lambda: said.exists() and said.read_text().splitlines() == MADE_THREE, "the agent's answers")
 
 
-def test_what_the_agent_is_told(rootless, bundle, user):
+def test_state_that_the_agent_receives(rootless, bundle, user):
     annotations = {"what": 'a "large"\none', "more": "x" * 300_000}
     config = base_config() | {"annotations": annotations}
     with Agent(user) as agent:
@@ -211,7 +211,7 @@ def test_no_agent(rootless, bundle, user, verb):
     assert not executors(user)
 
 
-def test_nobody_is_named(rootless, bundle):
+def test_notify_without_an_agent_is_refused(rootless, bundle):
     configure(bundle, "true")
     done = rootless("run", "--bundle", bundle, "c1")
     assert done.returncode == 1

@@ -48,7 +48,7 @@ def held(podman):
     return "held"
 
 
-def test_it_is_rootless_that_runs_it_in_a_scope(podman, held):
+def test_engine_runs_the_container_with_rootless_in_a_scope(podman, held):
     assert podman("podman info --format '{{.Host.CgroupManager}} {{.Host.OCIRuntime.Name}}'") == "systemd rootless\n"
     container_id = podman("podman inspect --format '{{.Id}}' held").strip()
     assert f"libpod-{container_id}.scope" in podman("systemctl --user list-units --type=scope --plain --no-legend")

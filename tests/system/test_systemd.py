@@ -122,7 +122,7 @@ def test_a_program_that_takes_too_much_memory_is_killed(guest):
     assert guest.machine.run(f"head -c 100M /dev/zero | rootless run --bundle {bundle} oom").returncode == 0
 
 
-def test_who_looks_on_is_told_that_memory_has_run_out(guest):
+def test_out_of_memory_is_shown_to_watchers(guest):
     resources = {"memory": {"limit": 24 * MIB, "swap": 24 * MIB}}
     script = "while :; do head -c 100M /dev/zero | tail >/dev/null; done"
     bundle = guest.bundle(script, resources, "user.slice:rootless:short")
@@ -501,7 +501,7 @@ def test_as_root_it_is_the_manager_of_the_host(guest):
     assert told.split() == ["9", "9"]
 
 
-def test_who_would_lose_a_container_at_logout_is_warned(guest):
+def test_missing_lingering_is_a_warning(guest):
     bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:logout")
     run = f"rootless run --detach --bundle {bundle} logout; rootless delete --force logout"
     linger = "/var/lib/systemd/linger/tester"

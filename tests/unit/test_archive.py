@@ -320,7 +320,7 @@ def test_headers_upon_headers_are_refused():
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"hello" * 1000, bytes(10240), os.urandom(4096)])
-def test_what_is_no_archive_is_refused(data):
+def test_from_refuses_a_file_that_is_no_archive(data):
     assert damaged(data).startswith("read test.tar: ")
 
 
@@ -498,7 +498,7 @@ def test_whatever_is_passed_on_stays_inside(generated):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(entries, min_size=2, max_size=6))
-def test_whatever_tar_unpacks_stays_inside(tmp_path_factory, generated):
+def test_unpacked_files_stay_inside(tmp_path_factory, generated):
     try:
         _, result = rewritten(packed(*generated))
     except RootlessError:

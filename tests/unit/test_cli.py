@@ -557,7 +557,7 @@ def test_a_verb_of_another_program_leads_to_no_verb_that_does_something_else(nam
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
-def test_one_slip_of_the_fingers_leads_to_the_verb(verb):
+def test_misspelt_verb_suggests_the_right_one(verb):
     places = range(len(verb))
     slips = {verb[:at] + verb[at + 1 :] for at in places} | {verb[:at] + "q" + verb[at:] for at in places}
     slips |= {verb[:at] + "q" + verb[at + 1 :] for at in places}

@@ -178,7 +178,7 @@ def test_there_is_something_to_change():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_changed_is_mostly_valid(decoder, name):
+def test_changed_configurations_are_mostly_valid(decoder, name):
     assert judged(TEXTS[name].encode(), FACTS[0], decoder) or name in ("complete", "docker", "slurm", "podman-pod")
 
 
@@ -249,7 +249,7 @@ def test_changed_bytes(decoder, data, name):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_somebody_wrote_to_do_harm(decoder, name):
+def test_hostile_configuration_is_judged(decoder, name):
     text, valid = HOSTILE[name]
     if valid is None:
         text = text.replace(b"%s", nested(deepest(), '{"a":', "}").replace(":}", ":1}").encode())

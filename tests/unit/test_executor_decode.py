@@ -160,7 +160,7 @@ def damaged_plans(draw) -> bytes:
 
 @given(plan=valid_plans())
 @QUICK
-def test_what_python_writes_is_read(decoder, plan):
+def test_encoded_plan_is_decoded(decoder, plan):
     assert decoder(plan).startswith("accepted")
 
 

@@ -29,7 +29,7 @@ def test_a_name_in_the_current_directory(tmp_path, monkeypatch, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_cannot_be_replaced_stays_and_nothing_is_left(tmp_path, way):
+def test_failed_replacement_leaves_the_old_file_only(tmp_path, way):
     (tmp_path / "directory").mkdir()
     with pytest.raises(OSError, match="directory"):
         way(str(tmp_path / "directory"), b"content", 0o600)

@@ -135,7 +135,7 @@ def test_parse_never_fails_otherwise(text):
 
 @given(JSON, st.sampled_from([None, 2, 4]))
 @calmly
-def test_what_render_writes_parse_reads(value, indent):
+def test_parse_reads_rendered_json(value, indent):
     assert parse(render(value, indent).encode(), "x") == value
 
 

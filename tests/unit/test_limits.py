@@ -100,7 +100,7 @@ def test_what_is_written(case):
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_makes_no_sense_is_refused_with_its_place(case):
+def test_contradiction_is_refused_with_its_place(case):
     with pytest.raises(RootlessError) as refused:
         settings(REFUSED[case])
     assert refused.value.code == "RL-RESOURCES"

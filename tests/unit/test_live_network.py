@@ -16,7 +16,7 @@ from rootless.plan.network.ports import Port
 from rootless.procfs import boot_id
 
 
-def test_who_opens_it_while_another_removes_it_makes_it_again(tmp_path, monkeypatch):
+def test_directory_removed_meanwhile_is_made_again(tmp_path, monkeypatch):
     (tmp_path / "@networks").mkdir()
     make, made = shared_state._make, []
 
@@ -72,7 +72,7 @@ def test_a_helper_that_does_not_answer_is_not_waited_for_for_ever(tmp_path, monk
         (b"", "cannot be understood"),
     ],
 )
-def test_what_a_helper_refuses_is_told(tmp_path, answer, cause):
+def test_refusal_of_a_helper_is_reported(tmp_path, answer, cause):
     path = str(tmp_path / "network.sock")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)

@@ -61,7 +61,7 @@ def test_runpath_is_for_direct_libraries_and_rpath_for_all(tmp_path, need, flag,
         assert {f"{tmp_path}/lib/libone.so", f"{tmp_path}/lib/libtwo.so"} < set(closure)
 
 
-def test_what_is_no_program(tmp_path):
+def test_file_that_is_no_program_has_no_libraries(tmp_path):
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     assert Libraries().closure(str(script)) is None

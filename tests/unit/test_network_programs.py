@@ -61,7 +61,7 @@ def test_a_helper_that_does_not_serve_is_ended_and_its_last_words_are_told(start
         os.waitpid(started, os.WNOHANG)
 
 
-def test_what_a_helper_says_is_bounded(start, monkeypatch):
+def test_output_of_a_helper_is_bounded(start, monkeypatch):
     """A container can make slirp4netns say a line for each packet, by taking its link down."""
     monkeypatch.setattr(programs, "_PATIENCE", 20_000)
     program = start("slirp4netns", "echo first; head -c 1000000 /dev/zero | tr '\\0' x; echo last; exit 1")

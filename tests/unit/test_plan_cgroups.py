@@ -325,7 +325,7 @@ def test_the_cgroup_is_given_to_nobody_else():
     assert owners(config) == []
 
 
-def test_what_nobody_knows_in_resources_is_ignored_also_beside_a_limit_that_makes_no_sense():
+def test_unknown_resources_are_ignored_beside_an_invalid_limit():
     config = limited(cpu={"realtimeRuntime": 1, "shares": 512}, future=True, later=[1], pids={"limit": 5})
     told = notes(plan_for(config), UNSUPPORTED)["linux.resources"]
     assert "cpu.realtimeRuntime, cpu.shares, pids.limit: " in told

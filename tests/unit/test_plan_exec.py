@@ -250,7 +250,7 @@ def test_cpu_masks_are_longs_of_the_machine(monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["3-1", "-1", "1-", "0-9999", "1--2", "99999999999999"])
-def test_what_is_no_cpu_list(text):
+def test_malformed_cpu_list_is_refused(text):
     with pytest.raises(RootlessError) as caught:
         cpu_mask(text, "process.execCPUAffinity.final")
     assert (caught.value.code, caught.value.where) == ("RL-CONFIG", "process.execCPUAffinity.final")

@@ -52,7 +52,7 @@ def test_the_child_waits_only_for_hooks_that_run_then(kind, due):
     assert (ops.RUNTIME_HOOKS in places(plan_for(with_hooks(kind)))) == due
 
 
-def test_what_a_hook_inside_is_given():
+def test_input_of_a_hook_inside_the_container():
     config = with_hooks("createContainer", timeout=7, args=["a", "", "b c"], env=["A=1"])
     config["annotations"] = {"quote": '"\n\u00e9'}
     op = next(op for op in plan_for(config).ops if op.kind is ops.HOOK)
@@ -86,7 +86,7 @@ def test_output_is_opened_first_and_only_for_hooks_inside():
     assert ops.HOOK_OUTPUT not in places(plan_for(config))
 
 
-def test_what_start_needs_of_hooks_is_small():
+def test_hook_data_for_start_is_small():
     config = with_hooks("startContainer", env=["A=" + "x" * 5000])
     config["annotations"] = {"large": "x" * 5000}
     assert len(json.dumps(plan_for(config).after_start())) < 3000

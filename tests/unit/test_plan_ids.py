@@ -74,7 +74,7 @@ def test_keep_id_leaves_the_own_id_what_it_is(own, ranges, lines):
         (((1, 10),), 1000, ((5, 0, 2), (9, 50, 9)), ((5, 2), (9, 2))),
     ],
 )
-def test_what_can_be_mapped_of_subordinate_ranges(ranges, own, held, left):
+def test_mappable_part_of_subordinate_ranges(ranges, own, held, left):
     assert usable(ranges, own, held) == left
 
 

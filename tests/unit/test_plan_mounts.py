@@ -142,7 +142,7 @@ def test_bits_are_the_kernels():
     assert [mo.UNBINDABLE, mo.PRIVATE, mo.SLAVE, mo.SHARED] == [1 << 17, 1 << 18, 1 << 19, 1 << 20]
 
 
-def test_what_is_not_an_attribute_is_for_the_file_system():
+def test_unknown_mount_options_go_to_the_file_system():
     parsed = MountOptions(
         ["size=1m", "rbind", "ro", "mode=755", "sync", "rsize=8192", "tmpcopyup", "ridmap", "remount"]
     )
@@ -220,7 +220,7 @@ def test_how_a_file_system_is_mounted(wanted, flags):
         (mount("/data", "bind", uidMappings=[{"containerID": 0, "hostID": 1, "size": 1}]), "RL-CONFIG", "missing"),
     ],
 )
-def test_what_cannot_be_mounted_is_refused(wanted, code, words):
+def test_impossible_mount_is_refused(wanted, code, words):
     error = refused(with_mounts(wanted))
     assert (error.code, error.where) == (code, "mounts[4]")
     assert words in str(error)
@@ -249,7 +249,7 @@ def test_options_that_a_bind_cannot_have_are_told():
         (["rbind", "rnoatime", "rnodev", "rsuid"], (ops.RECURSIVE, 0, 0, 0, mo.NODEV, 0)),
     ],
 )
-def test_what_a_user_namespace_refuses_has_another_way(options, second):
+def test_user_namespace_restrictions_have_fallbacks(options, second):
     """It may neither take an attribute from a mount of the host nor change access times nor uncover what is below."""
     wanted = with_mounts(mount("/data", "bind", *options, source="/srv"))
     made = mounts_of(plan_for(wanted), "mounts[4]")
@@ -270,7 +270,7 @@ STATE = {"proc": ("pid", "/proc", 0), "sysfs": ("network", "/sys", 3)}
 
 
 @pytest.mark.parametrize("kind", STATE)
-def test_state_of_a_new_namespace_is_mounted_anew(kind):
+def test_file_systems_of_a_new_namespace_are_mounted_again(kind):
     _, target, index = STATE[kind]
     fresh, bound = mounts_of(plan_for(), f"mounts[{index}]")
     assert (fresh.kind, fresh.on_error, fresh.alternatives) == (ops.MOUNT, ops.ELSE, 1)

@@ -204,7 +204,7 @@ def test_the_network_of_another_container_is_joined_with_its_user_namespace():
         ({"dns_search": ("example.test",)}, "this one belongs to container web"),
     ],
 )
-def test_what_a_joined_network_leaves_no_say_in(options, said):
+def test_joined_network_refuses_network_flags(options, said):
     error = no("container:web", peer=Running(42, ("user", "network")), **options)
     assert error.code == "RL-NETWORK"
     assert said in error.cause
@@ -499,7 +499,7 @@ def test_a_loopback_alone_keeps_the_images_names_unless_some_are_given():
     assert bound("none", dns=("192.0.2.1",))
 
 
-def test_what_config_json_mounts_itself_stays():
+def test_mounts_of_config_json_replace_the_default_ones():
     config = base_config()
     config["mounts"].append({"destination": "/etc/hosts/", "type": "bind", "source": "/x", "options": ["bind"]})
     assert set(bound("auto", config)) == {"/etc/resolv.conf"}

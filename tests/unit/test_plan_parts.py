@@ -193,7 +193,7 @@ def test_the_keyring_of_the_caller_is_kept_on_demand():
 @pytest.mark.parametrize(
     ("path", "value"), [("hooks", {"prestart": []}), ("apparmorProfile", ""), ("selinuxLabel", "")]
 )
-def test_what_is_empty_is_not_asked_for(path, value):
+def test_empty_values_are_accepted(path, value):
     config = base_config()
     (config if path == "hooks" else config["process"])[path] = value
     plan_for(config)

@@ -479,7 +479,7 @@ def the_executor_reads_what_was_planned(plan, decode):
     asked=st.fixed_dictionaries({}, optional={"userns": USERNS, "no_pivot": st.booleans(), "cgroup_manager": MANAGERS}),
 )
 @MANY
-def test_what_holds_for_every_plan(decode, config, facts, asked):
+def test_invariants_of_every_plan(decode, config, facts, asked):
     plan = plan_or_none(config, facts, **asked)
     if plan is None:
         return

@@ -89,7 +89,7 @@ def test_scheduler(scheduler, fields, told):
     assert notes(plan, UNSUPPORTED) == {}
 
 
-def test_what_the_kernel_would_ignore_is_told():
+def test_options_that_the_kernel_ignores_are_reported():
     for policy in ("SCHED_FIFO", "SCHED_DEADLINE", "SCHED_IDLE"):
         plan = plan_for(with_process(scheduler={"policy": policy, "priority": 1, "nice": 3}))
         assert notes(plan, UNSUPPORTED) == {"process.scheduler.nice": f"nice has no effect under {policy}"}
@@ -434,7 +434,7 @@ def test_mounts_of_the_host_reach_a_shared_bind_only_where_there_is_no_user_name
         ),
     ],
 )
-def test_what_cannot_be_mapped(asked, where, cause):
+def test_unmappable_ids_are_refused(asked, where, cause):
     error = refused(with_mounts(asked))
     assert error.where == where
     assert cause in error.cause
@@ -590,7 +590,7 @@ def test_a_group_of_the_containers_own_goes_with_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_made_in_resctrl_goes_with_the_directory_of_the_container(tmp_path):
+def test_resctrl_group_is_removed_with_the_container(tmp_path):
     made = [tmp_path / "gold/mon_groups/c1", tmp_path / "c1"]
     for directory in made:
         directory.mkdir(parents=True)

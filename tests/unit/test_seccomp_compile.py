@@ -436,7 +436,7 @@ def another_entry(entry):
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_entry_is_made_anew(cache, damage):
+def test_damaged_entry_is_made_again(cache, damage):
     wanted = profile(rule("SCMP_ACT_ERRNO"))
     program = seccomp_compile.compiled(wanted, str(cache))
     [entry] = entries(cache)
@@ -563,7 +563,7 @@ def library(tmp_path, monkeypatch):
     return path
 
 
-def test_an_upgrade_of_libseccomp_compiles_anew(cache, library):
+def test_upgrade_of_libseccomp_compiles_again(cache, library):
     wanted = profile(rule("SCMP_ACT_ERRNO"))
     program = seccomp_compile.compiled(wanted, str(cache))
     assert seccomp_compile.compiled(wanted, str(cache)) == program

@@ -88,7 +88,7 @@ def test_who_is_notified():
 
 
 @pytest.mark.parametrize("path", [None, "", "agent", "./agent"])
-def test_somebody_must_be_notified(path):
+def test_notify_needs_an_agent(path):
     error = refusal([rule("SCMP_ACT_LOG"), rule("SCMP_ACT_NOTIFY")], listenerPath=path)
     assert (error.code, error.where) == ("RL-CONFIG", "linux.seccomp.syscalls[1].action")
 

@@ -12,7 +12,7 @@ from rootless.image.spec import default_config, write_config, write_spec
 
 
 @pytest.mark.parametrize("rootless", [False, True])
-def test_it_is_what_runc_writes(tmp_path, rootless, need):
+def test_spec_equals_that_of_runc(tmp_path, rootless, need):
     command = [need("runc"), "--root", tmp_path / "state", "spec", "--bundle", tmp_path, *["--rootless"] * rootless]
     subprocess.run(command, check=True)
     theirs = json.loads((tmp_path / "config.json").read_text())
@@ -50,7 +50,7 @@ def test_changing_one_configuration_does_not_change_the_next():
 
 
 @pytest.mark.parametrize("there", ["file", "directory", "dangling link"])
-def test_what_is_there_is_not_touched(tmp_path, there):
+def test_existing_files_are_not_touched(tmp_path, there):
     path = tmp_path / "config.json"
     if there == "file":
         path.write_text("mine")

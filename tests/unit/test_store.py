@@ -128,7 +128,7 @@ def test_a_container_is_taken_after_its_command_has_ended(root):
 
 
 @pytest.mark.parametrize("left", [[], ["start.sock"], ["state.json.new", "start.sock"]])
-def test_what_a_killed_create_left_is_cleared_away(root, left):
+def test_next_use_clears_up_after_a_killed_create(root, left):
     os.makedirs(f"{root}/c1")
     for name in left:
         Path(f"{root}/c1/{name}").write_text("half")
@@ -187,7 +187,7 @@ def waits_for_a_lock(path):
         os.sched_yield()
 
 
-def test_who_changes_a_container_waits_for_who_does(root):
+def test_changes_of_a_container_wait_for_each_other(root):
     entry = claim(root, "c1")
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(find, root, "c1")
@@ -198,7 +198,7 @@ def test_who_changes_a_container_waits_for_who_does(root):
             assert found.read()["id"] == "c1"
 
 
-def test_who_waits_for_a_container_that_is_removed_finds_none(root):
+def test_waiting_for_a_removed_container_finds_none(root):
     entry = claim(root, "c1")
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(find, root, "c1")

@@ -99,7 +99,7 @@ def test_the_property_of_which_systemd_makes_the_weight_of_bfq(asked, kept):
         ),
     ),
 )
-def test_whatever_is_asked_of_a_file_there_is_a_property_that_fits_the_wire_or_none(file, value):
+def test_each_cgroup_file_has_an_encodable_property_or_none(file, value):
     for made in of_settings([Setting(file, value, "here")]):
         assert made.where == "here"
         dbus.message(dbus.CALL, 1, {dbus.PATH: "/"}, made.signature, (made.value,))

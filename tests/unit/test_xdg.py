@@ -38,7 +38,7 @@ def environ(monkeypatch, tmp_path):
         {"HOME": "TMP", "XDG_RUNTIME_DIR": "TMP/run", "XDG_CONFIG_HOME": "TMP/ü"},
     ],
 )
-def test_they_are_those_of_platformdirs(environ, variables):
+def test_directories_equal_those_of_platformdirs(environ, variables):
     environ(**variables)
     assert xdg.config() == platformdirs.user_config_dir()
     assert xdg.state(os.environ["HOME"]) == platformdirs.user_state_dir()

@@ -636,7 +636,7 @@ WAITS = [("pidfd_open", "EMFILE", False), ("poll", "ENOMEM", False), ("poll", "E
 
 @pytest.mark.parametrize(("call", "error", "terminal"), WAITS, ids=str)
 @pytest.mark.parametrize("verb", ["run", "exec"])
-def test_what_cannot_be_waited_for_is_ended(rootless, user, strace, verb, call, error, terminal):  # noqa: PLR0917 - a table
+def test_process_that_cannot_be_waited_for_is_killed(rootless, user, strace, verb, call, error, terminal):  # noqa: PLR0917 - a table
     """The caller would take it for ended, and nobody would end it."""
     program = ["sleep", "31415.9"]
     config = base_config(*program)

@@ -60,7 +60,7 @@ def test_the_container_is_alone_in_a_cgroup_of_its_own(running, user):
     assert running.view.cgroups() == []
 
 
-def test_it_begins_there(runs, user, need):
+def test_container_begins_in_its_cgroup(runs, user, need):
     """CLONE_INTO_CGROUP: no process is ever moved."""
     bundle = bundle_for(user, "cat /proc/self/cgroup")
     trace = user.tmp / "trace"
@@ -105,7 +105,7 @@ def test_a_path_above_its_own_that_is_the_users(cgroup2, user, rootless_command)
         assert cgroup_of(cgroup2, runs.pid("c1")) == "beside/c1"
 
 
-def test_one_that_somebody_is_in_is_refused(runs, user):
+def test_cgroup_with_foreign_processes_is_refused(runs, user):
     bundle = bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath="/the/same"))
     runs.create("c1", bundle)
     done = runs.create("c2", bundle, check=False)
@@ -116,7 +116,7 @@ def test_one_that_somebody_is_in_is_refused(runs, user):
     assert procs(runs.view.directory / "the/same") == [runs.pid("c1")]
 
 
-def test_one_that_a_container_of_another_root_is_in_is_refused(runs, user, rootless_command):
+def test_cgroup_of_a_container_of_another_root_is_refused(runs, user, rootless_command):
     bundle = bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath="/the/same"))
     runs.create("c1", bundle)
     other = InView(runs.view, user, rootless_command)
@@ -130,7 +130,7 @@ def test_one_that_a_container_of_another_root_is_in_is_refused(runs, user, rootl
     assert procs(runs.view.directory / "the/same") == [runs.pid("c1")]
 
 
-def test_that_of_one_that_has_stopped_is_refused_until_it_is_deleted(runs, user):
+def test_cgroup_of_a_stopped_container_is_refused_until_its_deletion(runs, user):
     bundle = bundle_for(user, "sleep 600", change=lambda config: config["linux"].update(cgroupsPath="/the/same"))
     runs(
         "run",
@@ -158,7 +158,7 @@ def test_a_path_that_no_cgroup_can_have(runs, user, path):
     assert runs("list", "-q").stdout == ""
 
 
-def test_one_that_is_there_and_empty_is_taken(runs, user):
+def test_existing_empty_cgroup_is_used(runs, user):
     (runs.view.directory / "prepared").mkdir()
     runs.view.delegate(runs.view.directory / "prepared")
     runs.create("c1", bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath="prepared")))
@@ -197,7 +197,7 @@ def test_its_cgroup_is_the_root_of_what_it_sees(runs, user):
     assert lines[-1].endswith("Read-only file system")
 
 
-def test_it_makes_cgroups_below_its_own_where_it_may(runs, user):
+def test_container_makes_cgroups_below_its_own(runs, user):
     script = "cd /sys/fs/cgroup; mkdir -p a/b c; for i in a/b c; do sleep 1000 & echo $! >$i/cgroup.procs; done"
     bundle = bundle_for(user, script, "echo up", "wait", change=lambda config: with_cgroups(config, "rw"))
     runs.create("c1", bundle)
@@ -232,7 +232,7 @@ def test_its_user_owns_what_the_kernel_delegates(runs, user):
     assert runs.view.cgroups() == [], "those of another user's are removed too"
 
 
-def test_it_cannot_reach_what_is_above(runs, user):
+def test_container_cannot_reach_cgroups_above_its_own(runs, user):
     script = "cat /sys/fs/cgroup/../cgroup.procs; ls -d /sys/fs/cgroup/../*; cat /proc/1/cgroup | tail -n 1"
     done = runs("run", "--bundle", bundle_for(user, script, change=lambda config: with_cgroups(config, "rw")), "c1")
     assert runs.view.path not in done.stdout
@@ -286,7 +286,7 @@ def test_a_created_one_is_paused_and_started_later(runs, user):
     until(lambda: runs.output("c1") == "up\n", "it runs")
 
 
-def test_one_that_begins_frozen(runs, user):
+def test_container_in_a_frozen_cgroup_is_paused_until_resumed(runs, user):
     """`cgroup.freeze` of unified: it is made ready, and stands still until somebody lets it go on."""
 
     def change(config):
@@ -358,7 +358,7 @@ def test_orphans_of_one_that_has_ended_go_with_it(runs, user):
     assert runs.view.cgroups() == []
 
 
-def test_one_of_another_boot_has_no_cgroup_any_more(runs, user):
+def test_container_of_another_boot_has_no_cgroup(runs, user):
     bundle = bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath="/the/same"))
     runs.create("old", bundle)
     runs("kill", "old", "KILL", check=True)
@@ -402,7 +402,7 @@ def test_a_container_that_cannot_be_made_leaves_no_cgroup(runs, user):
     assert runs.view.cgroups() == []
 
 
-def test_somebody_elses_process_in_it_goes_with_it(runs, user):
+def test_foreign_process_in_the_cgroup_ends_with_the_container(runs, user):
     runs.create("c1", bundle_for(user))
     directory = directory_of(runs)
     stranger = user.popen(["sleep", "1000"])
@@ -428,7 +428,7 @@ def test_a_cgroup_that_has_gone_already(runs, user):
 
 
 @pytest.mark.parametrize("path", ["", "one/two"])
-def test_whatever_moment_it_is_killed_at_its_cgroup_goes(runs, user, need, path):
+def test_cgroup_is_removed_after_a_kill_at_any_moment(runs, user, need, path):
     bundle = bundle_for(user, "true", change=lambda config: path and config["linux"].update(cgroupsPath=path))
     command = runs.argv("run", "--bundle", bundle, "c1")
     seen = set()
@@ -629,7 +629,7 @@ def limits(config):
 NAMED = "rootless: warning: limits that are not enforced: memory.limit, pids.limit: "
 
 
-def test_it_can_be_done_without(runs, user):
+def test_container_runs_without_a_cgroup(runs, user):
     bundle = bundle_for(user, "cat /proc/self/cgroup", change=limits)
     words = runs.argv("--cgroup-manager", "disabled", "run", "--bundle", bundle, "c1")
     done = user.run(words, **View.options)
@@ -653,7 +653,7 @@ def test_real_root_has_cgroups_without_asking(user, rootless_command, cgroup2):
 @pytest.mark.oracle
 @pytest.mark.crun
 @pytest.mark.parametrize("oracle", ["crun", "runc"])
-def test_others_agree_about_the_files(runs, user, need, oracle):
+def test_cgroup_files_equal_those_of_other_runtimes(runs, user, need, oracle):
     """In the same place, with the same config.json, the same is written."""
 
     def change(config):

@@ -566,7 +566,7 @@ def test_a_config_that_is_no_config(rootless, user, text):
     assert not rootless.root.exists(), "nothing was begun"
 
 
-def test_whatever_is_in_the_config_an_error_is_one_printable_line(rootless, user):
+def test_config_error_is_one_printable_line(rootless, user):
     hostile = "x\n\x1b[2Jrootless: created\r\u2028\u202e\ud800"
     for config in (
         mounting(f"/data/{hostile}", "wibblefs", "none"),

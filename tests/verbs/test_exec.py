@@ -54,7 +54,7 @@ def named(config, **process):
 # --- what the command is ----------------------------------------------------------------------------------------------
 
 
-def test_it_is_in_every_namespace_of_the_container(both):
+def test_exec_is_in_every_namespace_of_the_container(both):
     seen = both.lines(*(f"readlink /proc/self/ns/{file}" for file in FILES.values()))
     ours = dict(zip(FILES, seen, strict=True))
     of_container = {kind: os.readlink(f"/proc/{both.pid}/ns/{file}") for kind, file in FILES.items()}
@@ -76,7 +76,7 @@ def test_its_clocks_are_the_containers(box):
     assert float(live.lines("cat /proc/uptime")[0].split()[0]) > 7_000_000
 
 
-def test_it_has_the_identity_of_the_first_process(either):
+def test_exec_has_the_identity_of_the_first_process(either):
     config = config_with_maps(either.user)
     config["process"] |= {
         "user": {"uid": 1000, "gid": 1000, "umask": 0o27},
@@ -124,13 +124,13 @@ def test_the_filter_of_the_container_is_loaded_for_a_process_object_too(either, 
     assert live.exec(flags=["--process", file]).stdout.split() == ["Seccomp:", "2"]
 
 
-def test_it_joins_the_session_keyring_of_the_container(box):
+def test_exec_joins_the_session_keyring_of_the_container(box):
     config = named(config_with_maps(box.user), user={"uid": 0, "gid": 0})
     live = Live(box, config, "grep -c _ses.held /proc/keys > /tmp/count; " + FOREVER)
     assert live.lines("grep -c _ses.held /proc/keys; cat /tmp/count") == ["1", "1"]
 
 
-def test_it_keeps_the_callers_keyring_where_the_container_does(box):
+def test_exec_keeps_the_callers_keyring_where_the_container_does(box):
     live = Live(box, None, flags=["--no-new-keyring"])
     assert live.lines("grep -c _ses.held /proc/keys || true") == ["0"]
 
@@ -496,6 +496,6 @@ def test_a_process_file_that_is_no_object(live):
         assert str(file) in done.stderr
 
 
-def test_what_runs_is_said_once(live):
+def test_command_is_given_exactly_once(live):
     assert "COMMAND is missing" in live.exec().stderr
     assert "--process names one too" in live.exec("true", flags=["--process", live.process_file()]).stderr

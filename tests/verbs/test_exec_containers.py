@@ -203,7 +203,7 @@ def inside_id(pid):
     return ids[1] if len(ids) > 1 else ""
 
 
-def test_who_enters_cannot_be_looked_at(box, need):
+def test_entering_process_cannot_be_inspected(box, need):
     """CVE-2016-9962: root of the container, with the right to look into others, and one that waits for its caller."""
     config = config_with_maps(box.user)
     config["process"]["capabilities"] = {name: ["CAP_SYS_PTRACE"] for name in ("bounding", "effective", "permitted")}

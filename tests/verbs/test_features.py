@@ -100,7 +100,7 @@ ASKED = {
 
 
 @pytest.mark.parametrize("section", ASKED)
-def test_what_it_names_can_be_asked_for(user, rootless_command, features, section):
+def test_listed_features_can_be_requested(user, rootless_command, features, section):
     """Done, or refused because of this host or of what the caller may: never because nobody knows it."""
     assert False not in features["linux"][section].values()
     done = user.run([rootless_command, "explain", make_bundle(user, asking(*ASKED[section]))])

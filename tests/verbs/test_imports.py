@@ -185,7 +185,7 @@ def set_args(bundle, *args):
     write_config(bundle, config)
 
 
-def test_what_each_verb_imports(user, bundle):
+def test_imports_of_each_verb(user, bundle):
     loaded = Loaded(user)
     loaded("", "run", "--detach", "--bundle", bundle, "warm")
     loaded("", "delete", "--force", "warm")
@@ -206,7 +206,7 @@ def test_what_each_verb_imports(user, bundle):
     loaded.check()
 
 
-def test_what_is_imported_for_a_container_in_a_cgroup(user, cgroup2):
+def test_imports_for_a_container_in_a_cgroup(user, cgroup2):
     bundle = make_bundle(user, base_config("sleep", "600"))
     loaded = Loaded(user, cgroup2)
     try:
@@ -249,7 +249,7 @@ def manager(user, cgroup2):
         systemd.close()
 
 
-def test_what_is_imported_to_ask_systemd_for_a_scope(user, cgroup2):
+def test_imports_for_a_systemd_scope(user, cgroup2):
     bundle = make_bundle(user, base_config("sleep", "600"))
     loaded = Loaded(user, cgroup2)
     try:
@@ -263,7 +263,7 @@ def test_what_is_imported_to_ask_systemd_for_a_scope(user, cgroup2):
     loaded.check()
 
 
-def test_what_is_imported_for_hooks(user):
+def test_imports_for_hooks(user):
     hook = [{"path": "/bin/true", "args": ["true"], "timeout": 10}]
     config = base_config("true")
     config["hooks"] = dict.fromkeys(("prestart", "createRuntime", "poststart", "poststop"), hook)
@@ -273,7 +273,7 @@ def test_what_is_imported_for_hooks(user):
     loaded.check()
 
 
-def test_what_is_imported_for_a_terminal(user):
+def test_imports_for_a_terminal(user):
     config = base_config("true")
     config["process"]["terminal"] = True
     bundle = make_bundle(user, config)
@@ -297,7 +297,7 @@ def test_what_is_imported_for_a_terminal(user):
 @pytest.mark.parametrize(
     ("helper", "flags"), [("slirp4netns", []), ("pasta", []), ("pasta", ["--publish", "127.0.0.1::8080"])]
 )
-def test_what_is_imported_for_a_network(net_user, need, helper, flags):
+def test_imports_for_a_network(net_user, need, helper, flags):
     """Ports of slirp4netns are left out: they take a system call that Python lacks, so `ctypes`; auto has pasta."""
     need(helper)
     bundle = make_net_bundle(net_user, "true")

@@ -72,7 +72,7 @@ def test_the_installed_command_starts_python_isolated_and_imports_little(user, i
     assert all(list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")) for path in sources)
 
 
-def test_it_does_not_replace_a_command_that_is_not_its_own(user, install):
+def test_install_keeps_a_foreign_command(user, install):
     user.run(["mkdir", "-p", install.command.parent], check=True)
     user.run(["cp", "/bin/true", install.command], check=True)
     done = install()

@@ -214,7 +214,7 @@ def test_controllers_are_handed_on_from_the_top(stage, path):
     assert not [name for name in scene.view.cgroups() if "c1" in name]
 
 
-def test_a_cgroup_of_somebody_else_below_ones_own(stage):
+def test_foreign_cgroup_below_the_callers(stage):
     """The caller is in a cgroup of root's; above it there is one of the caller's, and that is enough."""
     scene = stage()
     scene.hand_on(scene.root, scene.view.top)

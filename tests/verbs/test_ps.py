@@ -95,7 +95,7 @@ def test_options_for_ps(running, options):
         (["-eo", "lstart,pid"], "is no process id; fix: put the column PID before"),
     ],
 )
-def test_what_ps_cannot_tell_is_refused(running, options, words):
+def test_unknown_ps_column_is_refused(running, options, words):
     done = running("ps", "c1", *options)
     assert (done.returncode, done.stdout) == (1, "")
     assert words in done.stderr
@@ -171,7 +171,7 @@ def alive(pid):
 
 
 @pytest.mark.parametrize("line", ["pause", "resume", "update --memory 64m", "events --stats"])
-def test_what_needs_a_cgroup_is_refused_in_words(running, line):
+def test_verbs_that_need_a_cgroup_are_refused(running, line):
     done = running(*line.split(), "c1")
     assert (done.returncode, done.stdout) == (1, "")
     assert "it has no cgroup of its own: " in done.stderr

@@ -109,7 +109,7 @@ def test_streams_that_are_closed_are_null_in_the_container(rootless, user):
     assert links["0"] == links["2"] == "/dev/null"
 
 
-def test_what_the_container_opens_again_is_its_stream(rootless, user):
+def test_reopened_stream_is_the_same_stream(rootless, user):
     script = "echo to stdout >/dev/stdout; echo to stderr >/dev/stderr; cat /dev/stdin"
     words = " ".join(rootless.argv("run", "-b", make_bundle(user, base_config("sh", "-c", script)), "c1"))
     done = user.run(["sh", "-c", f"(echo stdin | {words} | sed s/^/1:/) 2>&1 | sed s/^/2:/"])
@@ -234,7 +234,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     nothing_is_left(rootless)
 
 
-def test_what_a_killed_run_leaves_can_be_deleted(rootless, user):
+def test_remains_of_a_killed_run_can_be_deleted(rootless, user):
     script = "echo $(ls /proc/self/fd | wc -l); sleep 1000 & wait"
     bundle = make_bundle(user, base_config("sh", "-c", script))
     mounts = Path("/proc/self/mountinfo").read_text()

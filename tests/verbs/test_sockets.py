@@ -128,7 +128,7 @@ def test_the_annotation_names_the_taker_of_the_pidfd(rootless, bundle, user):
 
 
 @pytest.mark.parametrize("verb", ["create", "run"])
-def test_nobody_takes_the_pidfd(rootless, bundle, user, verb):
+def test_pidfd_without_a_taker_is_an_error(rootless, bundle, user, verb):
     configure(bundle, "touch /data/program")
     done = rootless(verb, "--bundle", bundle, "--pidfd-socket", "nowhere", "c1")
     assert done.returncode == 1
@@ -173,7 +173,7 @@ def test_descriptors_of_a_service_manager(either, user):
     assert done.stdout.splitlines()[:3] == ["2 1 none", "three", "four"], done.stderr
 
 
-def test_they_come_before_those_that_are_preserved(rootless, bundle, user):
+def test_listen_fds_come_before_preserved_fds(rootless, bundle, user):
     config = base_config()
     config["process"]["env"] += ["LISTEN_FDS=7", "LISTEN_PID=7"]
     configure(bundle, *SHOW, "cat <&5; ls /proc/self/fd", config=config)
@@ -182,14 +182,14 @@ def test_they_come_before_those_that_are_preserved(rootless, bundle, user):
     assert done.stdout.split() == ["1", "1", "web:admin", "three", "four", "five", *"0123456"], done.stderr
 
 
-def test_those_of_another_process_are_not_passed(rootless, bundle, user):
+def test_listen_fds_of_another_process_are_not_passed(rootless, bundle, user):
     configure(bundle, SHOW[0], "ls /proc/self/fd")
     words = rootless.argv("run", "--bundle", bundle, "c1")
     done = listening(user, *words, own_pid=False, LISTEN_FDS="2", LISTEN_PID="1")
     assert done.stdout.split() == ["none", "none", "none", *"0123"], done.stderr
 
 
-def test_those_without_a_process_are_not_passed(either, user):
+def test_listen_fds_without_a_pid_are_not_passed(either, user):
     """sd_listen_fds(3): LISTEN_PID is required; whatever else is in LISTEN_FDS is none of the runtime's business."""
     config = config_with_maps(user)
     config["process"]["args"] = ["sh", "-c", "\n".join((SHOW[0], "ls /proc/self/fd"))]
@@ -244,7 +244,7 @@ def test_reports_of_a_foreground_run(rootless, bundle, user, abstract):
 
 @pytest.mark.usefixtures("reporting")
 @pytest.mark.parametrize("verb", ["run", "start"])
-def test_who_only_starts_waits_until_it_is_ready(rootless, bundle, user, verb):
+def test_start_waits_until_the_program_is_ready(rootless, bundle, user, verb):
     os.mkfifo(bundle / "rootfs/data/fifo")
     (bundle / "rootfs/data/fifo").chmod(0o666)
     configure(
@@ -270,7 +270,7 @@ def test_who_only_starts_waits_until_it_is_ready(rootless, bundle, user, verb):
 
 @pytest.mark.usefixtures("reporting")
 @pytest.mark.parametrize("verb", ["run", "start"])
-def test_one_that_ends_without_being_ready(rootless, bundle, user, verb):
+def test_program_that_ends_before_it_is_ready_is_reported(rootless, bundle, user, verb):
     configure(bundle, "tell STATUS=leaving")
     with Manager(user) as manager:
         if verb == "run":

@@ -10,7 +10,7 @@ from tests.lib.bundles import make_bundle, own
 
 
 @pytest.mark.parametrize("flags", [[], ["--rootless"]], ids=["for root", "--rootless"])
-def test_what_it_writes_runs_without_a_warning(user, rootless_command, flags):
+def test_new_spec_runs_without_a_warning(user, rootless_command, flags):
     bundle = make_bundle(user)
     (bundle / "config.json").unlink()
     user.run([rootless_command, "spec", *flags], cwd=bundle, check=True)

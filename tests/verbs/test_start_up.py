@@ -119,7 +119,7 @@ def test_an_upgrade_while_a_container_runs_harms_nothing(user, installed):
 
 
 @pytest.mark.parametrize("words", [[], ["state", "c"]], ids=["found", "loaded at once"])
-def test_what_is_imported_comes_from_the_image(user, installed, words):
+def test_modules_are_imported_from_the_archive(user, installed, words):
     command, _ = installed
     script = command.read_text()
     report = "import sys\nfrom rootless.__main__ import main\n"
@@ -156,7 +156,7 @@ def test_a_created_container_holds_at_most_a_megabyte(user, rootless):
     assert resident(rootless.pid("held")) <= 1024
 
 
-def test_a_detached_container_leaves_no_process_of_ours(user, rootless):
+def test_detached_container_leaves_no_process_of_rootless(user, rootless):
     bundle = make_bundle(user, base_config("sleep", "600"))
     before = executors(user)
     done = rootless("run", "--detach", "--bundle", bundle, "c", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

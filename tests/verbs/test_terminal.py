@@ -167,7 +167,7 @@ def test_end_of_input_is_a_key_too(typewriter):
     terminal.ends(0)
 
 
-def test_what_was_typed_ahead_is_for_the_container(rootless, user):
+def test_typed_ahead_input_reaches_the_container(rootless, user):
     bundle = make_bundle(user, with_terminal("sh", "-c", 'read line; echo "<$line>"'))
     script = 'read go; exec "$@"'
     with Typewriter(user, ["sh", "-c", script, "sh", *rootless.argv("run", "-b", bundle, "c1")]) as terminal:
@@ -240,7 +240,7 @@ def test_many_lines_are_edited_and_echoed(typewriter, user):
     terminal.ends(0)
 
 
-def test_what_was_written_before_the_end_is_all_there(typewriter):
+def test_output_before_the_end_is_complete(typewriter):
     terminal = typewriter("seq", "1", "50000")
     received = terminal.until(b"\r\n50000\r\n")
     assert received.split() == [str(number).encode() for number in range(1, 50001)]
