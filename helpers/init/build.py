@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import platform
+import runpy
 import shutil
 import subprocess
 import sys
@@ -126,9 +127,16 @@ def choose(arch: str, wanted: str = "auto") -> list[str]:
     )
 
 
-def _compile(words: Sequence[str]) -> None:
+def write_header(directory: Path) -> None:
+    """Write into `directory` the header that gen_ops.py makes of Python's declarations."""
+    runpy.run_path(str(SOURCES / "gen_ops.py"))["write"](directory)
+
+
+def _compile(words: Sequence[str], headers: str) -> None:
     # In the sources' own directory and with relative names: no path of this machine gets into the program.
-    done = subprocess.run(words, cwd=SOURCES, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        [*words, f"-I{headers}"], cwd=SOURCES, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
     if done.returncode:
         sys.stderr.buffer.write(done.stdout)
         raise BuildError(f"build the executor: {' '.join(words[:4])} …: exit status {done.returncode}; fix: see above")
@@ -164,7 +172,8 @@ def _built(name: str, files: Sequence[str], arch: str, out: Path, compiler: str)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out) as scratch:
         program = Path(scratch, name)
-        _compile([*words, "-o", str(program), *files])
+        write_header(Path(scratch))
+        _compile([*words, "-o", str(program), *files], scratch)
         program.chmod(0o755)
         return program.rename(out / f"{name}-{arch}")
 
@@ -178,8 +187,9 @@ def check(arch: str, compiler: str = "auto") -> None:
     # -O2, for warnings such as maybe-uninitialized that need the optimiser; an object file, so that it runs.
     words = [*choose(arch, compiler), *LANGUAGE, "-O2", *WARNINGS, "-Werror"]
     with tempfile.TemporaryDirectory() as scratch:
+        write_header(Path(scratch))
         for name in (*sources(), str(START)):
-            _compile([*words, "-c", name, "-o", str(Path(scratch, "object.o"))])
+            _compile([*words, "-c", name, "-o", str(Path(scratch, "object.o"))], scratch)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -61,12 +61,12 @@ int op_cgroup_owner(const struct op *op)
             return failed("read");
         names[length] = '\0';
     }
-    if (own_directory(text(op, 0), path, sizeof path) < 0)
+    if (own_directory(text(op, CGROUP_OWNER_MOUNT), path, sizeof path) < 0)
         return failed("open");
     fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return failed("open");
-    if (give(fd, (uid_t)op->n[0], names) < 0)
+    if (give(fd, (uid_t)op->n[CGROUP_OWNER_UID], names) < 0)
         result = failed("fchownat");
     close(fd);
     return result;

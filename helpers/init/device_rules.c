@@ -20,8 +20,8 @@ int op_device_rules(const struct op *op)
     memset(&attr, 0, sizeof attr);
     attr.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
     attr.expected_attach_type = BPF_CGROUP_DEVICE;
-    attr.insns = (uintptr_t)text(op, 0); /* without alignment, and only the kernel reads it */
-    attr.insn_cnt = op->s[0].length / (uint32_t)sizeof(struct bpf_insn);
+    attr.insns = (uintptr_t)text(op, DEVICE_RULES_PROGRAM); /* without alignment, and only the kernel reads it */
+    attr.insn_cnt = op->s[DEVICE_RULES_PROGRAM].length / (uint32_t)sizeof(struct bpf_insn);
     attr.license = (uintptr_t) "Apache-2.0";
     memcpy(attr.prog_name, "rootless", sizeof "rootless");
     program = bpf(BPF_PROG_LOAD, &attr);

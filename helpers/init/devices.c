@@ -13,10 +13,13 @@
 #include <sys/vfs.h>
 #include <termios.h>
 
+_Static_assert((int)DEVICE_NODE_MODE == (int)DEVICE_BIND_TYPE && (int)DEVICE_NODE_MINOR == (int)DEVICE_BIND_MINOR,
+               "is_device() reads both");
+
 static bool is_device(const struct stat *st, const struct op *op)
 {
-    return (st->st_mode & S_IFMT) == ((mode_t)op->n[0] & S_IFMT) &&
-           (S_ISFIFO(st->st_mode) || st->st_rdev == makedev((unsigned)op->n[1], (unsigned)op->n[2]));
+    return (st->st_mode & S_IFMT) == ((mode_t)op->n[DEVICE_NODE_MODE] & S_IFMT) &&
+           (S_ISFIFO(st->st_mode) || st->st_rdev == makedev((unsigned)op->n[DEVICE_NODE_MAJOR], (unsigned)op->n[DEVICE_NODE_MINOR]));
 }
 
 /* An empty file is a place to mount on, which an earlier container may have left. */
@@ -30,14 +33,14 @@ static bool is_place(const struct stat *st)
 int op_device_bind(const struct op *op)
 {
     struct stat st;
-    bool exclusive = op->n[3];
-    int target, result, source = private_copy(text(op, 0), &st);
+    bool exclusive = op->n[DEVICE_BIND_EXCLUSIVE];
+    int target, result, source = private_copy(text(op, DEVICE_BIND_SOURCE), &st);
 
     if (source < 0)
         return failed("open_tree");
     if (!is_device(&st, op))
         return failed_with("open_tree", ENODEV);
-    target = open_or_create(text(op, 1), false, 0);
+    target = open_or_create(text(op, DEVICE_BIND_TARGET), false, 0);
     if (target < 0)
         return failed("openat2");
     if (exclusive && fstat(target, &st) == 0 && !is_device(&st, op) && !is_place(&st))
@@ -53,11 +56,11 @@ int op_device_node(const struct op *op)
 {
     const char *name;
     struct stat st;
-    int node, result = 0, parent = open_parent(text(op, 0), &name);
+    int node, result = 0, parent = open_parent(text(op, DEVICE_NODE_TARGET), &name);
 
     if (parent < 0)
         return failed("openat2");
-    if (mknodat(parent, name, (mode_t)op->n[0], makedev((unsigned)op->n[1], (unsigned)op->n[2])) < 0) {
+    if (mknodat(parent, name, (mode_t)op->n[DEVICE_NODE_MODE], makedev((unsigned)op->n[DEVICE_NODE_MAJOR], (unsigned)op->n[DEVICE_NODE_MINOR])) < 0) {
         result = failed("mknod");
         if (errno == EEXIST && fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_device(&st, op))
             result = 0;
@@ -68,7 +71,7 @@ int op_device_node(const struct op *op)
             result = failed("open");
         else if (!is_device(&st, op))
             result = failed_with("open", ENODEV);
-        else if (fchownat(node, "", (uid_t)op->n[3], (gid_t)op->n[4], AT_EMPTY_PATH) < 0)
+        else if (fchownat(node, "", (uid_t)op->n[DEVICE_NODE_UID], (gid_t)op->n[DEVICE_NODE_GID], AT_EMPTY_PATH) < 0)
             result = failed("fchown");
         if (result < 0)
             unlinkat(parent, name, 0);
@@ -82,11 +85,11 @@ int op_device_node(const struct op *op)
 int op_symlink(const struct op *op)
 {
     const char *name;
-    int result = 0, parent = open_parent(text(op, 1), &name);
+    int result = 0, parent = open_parent(text(op, SYMLINK_TARGET), &name);
 
     if (parent < 0)
         return failed("openat2");
-    if (symlinkat(text(op, 0), parent, name) < 0 && errno != EEXIST)
+    if (symlinkat(text(op, SYMLINK_LINK), parent, name) < 0 && errno != EEXIST)
         result = failed("symlink");
     close(parent);
     return result;
@@ -94,7 +97,7 @@ int op_symlink(const struct op *op)
 
 int op_mkdir(const struct op *op)
 {
-    int fd = open_or_create(text(op, 0), true, 0);
+    int fd = open_or_create(text(op, MKDIR_TARGET), true, 0);
 
     if (fd < 0)
         return failed("mkdir");
@@ -125,10 +128,12 @@ static int send_descriptor(int channel, int fd)
     return sendmsg(channel, &message, MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
-/* Numbers: columns, rows, the owner. The other side is found through the master, not by a name (CVE-2025-52565). */
+_Static_assert(CONSOLE_UID == TERMINAL_UID, "one layout of terminals");
+
+/* The other side is found through the master, not by a name (CVE-2025-52565). */
 static int open_terminal(const struct op *op, int *opened)
 {
-    struct winsize size = {.ws_col = (unsigned short)op->n[0], .ws_row = (unsigned short)op->n[1]};
+    struct winsize size = {.ws_col = (unsigned short)op->n[CONSOLE_COLUMNS], .ws_row = (unsigned short)op->n[CONSOLE_ROWS]};
     struct statfs fs;
     int unlock = 0, master, terminal;
     int terminals = open_inside("/dev/pts", O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
@@ -148,7 +153,7 @@ static int open_terminal(const struct op *op, int *opened)
         return failed("ioctl(TIOCGPTPEER)");
     if (size.ws_col && ioctl(master, TIOCSWINSZ, &size) < 0)
         return failed("ioctl(TIOCSWINSZ)");
-    if (fchown(terminal, (uid_t)op->n[2], (gid_t)-1) < 0)
+    if (fchown(terminal, (uid_t)op->n[CONSOLE_UID], (gid_t)-1) < 0)
         return failed("fchown");
     if (send_descriptor(self.console_fd, master) < 0)
         return failed("sendmsg");

@@ -15,7 +15,6 @@
 #include <sys/wait.h>
 
 enum { LONGEST_TOLD = 1024 }; /* bytes of what a hook has written that an error repeats */
-enum environment { GIVEN, CALLERS, PROGRAMS }; /* rootless/plan/ops.py */
 
 static char *digits(char *end, unsigned value)
 {
@@ -63,7 +62,7 @@ static int file_of(const char *const *parts, size_t count)
 static int state_file(const struct op *op)
 {
     char number[sizeof "4294967295"];
-    const char *before = plan_next(&self.plan, op, 3, plan_next(&self.plan, op, 3, NULL));
+    const char *before = plan_next(&self.plan, op, HOOK_ABOUT, plan_next(&self.plan, op, HOOK_ABOUT, NULL));
     const char *parts[] = {before, digits(number + sizeof number, (unsigned)getpid()), "}"};
 
     return before ? file_of(parts, 3) : (errno = EINVAL, -1);
@@ -77,7 +76,7 @@ static int confine(const struct op *hook)
     for (const struct op *op = hook + 1; op < end; op++) {
         /* nobody answers a filter's notifications yet: what would wait for an answer is refused with ENOSYS */
         if ((op->code == OP_RLIMIT && op_rlimit(op) < 0) || (op->code == OP_NO_NEW_PRIVS && op_no_new_privs(op) < 0) ||
-            (op->code == OP_SECCOMP && load_filter(op, (unsigned)op->n[0] & ~(unsigned)FILTER_LISTENER_FLAGS) < 0))
+            (op->code == OP_SECCOMP && load_filter(op, (unsigned)op->n[SECCOMP_FLAGS] & ~(unsigned)FILTER_LISTENER_FLAGS) < 0))
             return -1;
     }
     return 0;
@@ -86,13 +85,13 @@ static int confine(const struct op *hook)
 /* The caller's environment is not for programs of the image, which may be able to read this process's memory later. */
 static int forget_environment(const struct op *op)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)text(op, 2);
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)text(op, HOOK_ENV);
     char *first = (char *)(start & ~(page - 1));
-    size_t span = start + op->s[2].length - (uintptr_t)first;
+    size_t span = start + op->s[HOOK_ENV].length - (uintptr_t)first;
 
     if (mprotect(first, span, PROT_READ | PROT_WRITE) < 0)
         return failed("mprotect");
-    memset((char *)start, 0, op->s[2].length);
+    memset((char *)start, 0, op->s[HOOK_ENV].length);
     return mprotect(first, span, PROT_READ) < 0 ? failed("mprotect") : 0;
 }
 
@@ -100,17 +99,17 @@ static int forget_environment(const struct op *op)
 static int become_hook(const struct op *op, int state, int out, int err)
 {
     /* no list has more elements than bytes; two ends */
-    size_t size = ((size_t)op->s[1].length + op->s[2].length + 2) * sizeof(char *);
+    size_t size = ((size_t)op->s[HOOK_ARGS].length + op->s[HOOK_ENV].length + 2) * sizeof(char *);
     char **args = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), **env;
     int streams[] = {state, out, err};
-    const char *directory = plan_next(&self.plan, op, 3, NULL);
-    bool confined = op->n[1];
+    const char *directory = plan_next(&self.plan, op, HOOK_ABOUT, NULL);
+    bool confined = op->n[HOOK_CONFINED];
 
     if (args == MAP_FAILED)
         return errno;
-    env = spread(op, 1, args) + 1;
-    spread(op, 2, env);
-    if (op->n[2] == PROGRAMS) {
+    env = spread(op, HOOK_ARGS, args) + 1;
+    spread(op, HOOK_ENV, env);
+    if (op->n[HOOK_ENVIRONMENT] == PROGRAMS) {
         env = self.env;
         *self.env_end = self.home;
     }
@@ -126,7 +125,7 @@ static int become_hook(const struct op *op, int state, int out, int err)
         umask(022); /* ROOT has set it to 0 */
     else if (confine(op) < 0)
         return errno;
-    execve(text(op, 0), args, env);
+    execve(text(op, HOOK_PATH), args, env);
     return errno;
 }
 
@@ -138,7 +137,7 @@ static int outcome(const struct op *op, int process, pid_t pid)
     int status = 0, ended;
 
     do
-        ended = poll(&end, 1, op->n[0] > 0 && op->n[0] <= INT_MAX / 1000 ? (int)op->n[0] * 1000 : -1);
+        ended = poll(&end, 1, op->n[HOOK_TIMEOUT] > 0 && op->n[HOOK_TIMEOUT] <= INT_MAX / 1000 ? (int)op->n[HOOK_TIMEOUT] * 1000 : -1);
     while (ended < 0 && errno == EINTR);
     if (ended == 0)
         kill(pid, SIGKILL);
@@ -177,7 +176,7 @@ int op_hook(const struct op *op)
         return failed("memfd_create");
     /* this process is not bound yet by what binds a program of the image, which may leave others behind: to none of them
      * it is open by ptrace or /proc. execve ends it */
-    if (op->n[1] && prctl(PR_SET_DUMPABLE, 0) < 0)
+    if (op->n[HOOK_CONFINED] && prctl(PR_SET_DUMPABLE, 0) < 0)
         return failed("prctl(PR_SET_DUMPABLE)");
     pid = syscall(SYS_clone3, &args, sizeof args);
     if (pid < 0)
@@ -189,7 +188,7 @@ int op_hook(const struct op *op)
         _exit(127);
     }
     result = outcome(op, process, (pid_t)pid);
-    if (result == 0 && op->n[2] == CALLERS)
+    if (result == 0 && op->n[HOOK_ENVIRONMENT] == CALLERS)
         result = forget_environment(op);
     if (*error)
         result = failed_with("execve", *error);

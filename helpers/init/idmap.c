@@ -10,7 +10,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-enum { MOST_TREES = 512 };
 static int trees[MOST_TREES], made, used;
 static const struct op *user; /* of the last one that was used */
 
@@ -18,7 +17,7 @@ int map_ids(int mount_fd, const struct op *op)
 {
     struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (unsigned)self.id_map_fd};
 
-    return sys_mount_setattr(mount_fd, "", AT_EMPTY_PATH | (op->n[0] & MAPPED_BELOW ? AT_RECURSIVE : 0), &attr);
+    return sys_mount_setattr(mount_fd, "", AT_EMPTY_PATH | (op->n[MOUNT_FLAGS] & MAPPED_BELOW ? AT_RECURSIVE : 0), &attr);
 }
 
 /* The same one for an operation that is repeated. */
@@ -41,7 +40,7 @@ int op_tree(const struct op *op)
 
     if (made == MOST_TREES)
         return failed_with("open_tree", E2BIG);
-    fd = copy_of(text(op, 0), op);
+    fd = copy_of(text(op, TREE_SOURCE), op);
     if (fd < 0)
         return failed("open_tree");
     result = apply(fd, op);
@@ -110,24 +109,24 @@ int op_id_map(const struct op *op)
 
     if (self.id_map_fd >= 0)
         close(self.id_map_fd);
-    if (op->s[2].length) {
-        self.id_map_fd = open(text(op, 2), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (op->s[ID_MAP_PATH].length) {
+        self.id_map_fd = open(text(op, ID_MAP_PATH), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
         return self.id_map_fd < 0 ? failed("open") : 0;
     }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
         return failed("socketpair");
     child = syscall(SYS_clone3, &args, sizeof args);
     if (child == 0)
-        _exit(hold_namespace(ends[1], ends[0], op->n[0]));
+        _exit(hold_namespace(ends[1], ends[0], op->n[ID_MAP_NEW]));
     close(ends[1]);
     if (child < 0)
         return failed("clone3");
     result = read(ends[0], pid, sizeof pid) > 1 ? 0 : failed_with("readlink /proc/self", ESRCH);
     pid[sizeof pid - 1] = '\0';
     if (result == 0)
-        result = write_map(pid, "uid_map", op, 0);
+        result = write_map(pid, "uid_map", op, ID_MAP_UIDS);
     if (result == 0)
-        result = write_map(pid, "gid_map", op, 1);
+        result = write_map(pid, "gid_map", op, ID_MAP_GIDS);
     if (result == 0 && (self.id_map_fd = open_of(pid, "ns/user", O_RDONLY)) < 0)
         result = failed("open /proc/PID/ns/user");
     close(ends[0]);

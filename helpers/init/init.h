@@ -38,24 +38,6 @@ struct init {
 
 extern struct init self;
 
-typedef int operation(const struct op *op);
-
-operation op_join, op_join_early, op_new_user, op_unshare, op_identify, op_become, op_files_as, op_proc_open, op_proc_write, op_non_dumpable, op_dumpable,
-    op_fork, op_session, op_keyring, op_unnamed_keyring, op_no_keys, op_hostname, op_domainname, op_link_up, op_join_process;
-operation op_propagation, op_root, op_mount, op_bind, op_remount, op_mask, op_readonly_path, op_root_attributes, op_pivot,
-    op_chroot;
-operation op_device_bind, op_device_node, op_symlink, op_console, op_terminal, op_mkdir;
-operation op_rlimit, op_stdio_owner, op_bounding, op_groups, op_ids, op_capabilities, op_ambient, op_umask, op_chdir,
-    op_home, op_command, op_no_new_privs, op_seccomp, op_exec, op_cpu_affinity;
-operation op_runtime_hooks, op_hook_output, op_hook;
-operation op_listener;
-operation op_notify_socket, op_pass_notify;
-operation op_cgroup_owner, op_device_rules;
-operation op_address6, op_netlink, op_pass_namespaces, op_await_end, op_await_links;
-operation op_scheduler, op_io_priority, op_memory_policy, op_personality;
-operation op_id_map, op_tree;
-operation op_ready, op_wait_start;
-
 /* -errno, remembering which call it was; then, where there is one, what else explains it, such as the kernel's own words. */
 int failed(const char *call);
 int failed_with(const char *call, int error);
@@ -90,21 +72,6 @@ int open_or_create(const char *path, bool directory, uint64_t resolve);
 int open_parent(const char *path, const char **name);
 
 /* mounts.c */
-enum mount_flag { /* how rootless/plan/ops.py says it in the numbers of MOUNT, BIND and TREE */
-    RECURSIVE = 1,         /* BIND, TREE: with what is mounted below */
-    PLAIN_TARGET = 2,      /* no link on the way to the target: /proc, /sys and /dev are what they say */
-    KEEP_MODE = 4,         /* MOUNT: the mode of the directory that it covers, where there was one */
-    COPY_UP = 8,           /* MOUNT: the contents of the directory that it covers */
-    LEGACY = 16,           /* MOUNT: by mount(2), for option values over 255 bytes */
-    RECURSIVE_PROPAGATION = 32,
-    TARGET_IS_SOURCE = 64, /* BIND: the source is the target's own path inside the root */
-    MAPPED = 128,          /* MOUNT, TREE: with the maps of the ID_MAP before it */
-    MAPPED_BELOW = 256,    /* the same, with what is mounted below */
-    PREPARED = 512,        /* BIND: the source is the next of the trees */
-    SOURCE_LINK = 1024,    /* BIND, TREE: a source that is a link is not followed */
-    TARGET_LINK = 2048,    /* BIND: nor is a target that is one */
-    COPY_LINK = 4096,      /* BIND, TREE: a source that is a link is made anew as the target */
-};
 int apply(int mount_fd, const struct op *op);
 int attach(int mount_fd, int target_fd);
 int copy_of(const char *path, const struct op *op);

@@ -28,17 +28,17 @@ struct in6_ifreq {
  * program that serves, whose own has its addresses. */
 int op_address6(const struct op *op)
 {
-    struct in6_ifreq address = {.prefix_length = (uint32_t)op->n[0]};
+    struct in6_ifreq address = {.prefix_length = (uint32_t)op->n[ADDRESS6_PREFIX]};
     struct in6_rtmsg route = {.rtmsg_metric = 1024, .rtmsg_flags = RTF_UP | RTF_GATEWAY};
     int result = 0, fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
         return failed("socket");
-    address.index = route.rtmsg_ifindex = (int)if_nametoindex(text(op, 0));
+    address.index = route.rtmsg_ifindex = (int)if_nametoindex(text(op, ADDRESS6_LINK));
     if (address.index == 0)
         result = errno == ENODEV ? 0 : failed("if_nametoindex");
-    else if (inet_pton(AF_INET6, text(op, 1), &address.address) != 1 ||
-             inet_pton(AF_INET6, text(op, 2), &route.rtmsg_gateway) != 1)
+    else if (inet_pton(AF_INET6, text(op, ADDRESS6_ADDRESS), &address.address) != 1 ||
+             inet_pton(AF_INET6, text(op, ADDRESS6_GATEWAY), &route.rtmsg_gateway) != 1)
         result = failed_with("inet_pton", EINVAL);
     else if (ioctl(fd, SIOCSIFADDR, &address) < 0)
         result = failed("ioctl(SIOCSIFADDR)");
@@ -123,7 +123,7 @@ int op_await_links(const struct op *op)
 {
     enum { LINKS, PARENT };
     struct pollfd watched[] = {{.fd = route_socket(RTMGRP_LINK), .events = POLLIN}, {.fd = self.reply_fd, .events = POLLIN}};
-    int lock = open(text(op, 1), O_RDONLY | O_CLOEXEC), devices = openat(self.proc_fd, "self/net/dev", O_RDONLY | O_CLOEXEC);
+    int lock = open(text(op, AWAIT_LINKS_LOCK), O_RDONLY | O_CLOEXEC), devices = openat(self.proc_fd, "self/net/dev", O_RDONLY | O_CLOEXEC);
     char message[8192];
 
     if (watched[LINKS].fd < 0)
@@ -133,7 +133,7 @@ int op_await_links(const struct op *op)
     if (let_go() < 0)
         return failed("close_range");
     for (;;) {
-        while (watched[PARENT].fd >= 0 || has_link(devices, text(op, 0))) {
+        while (watched[PARENT].fd >= 0 || has_link(devices, text(op, AWAIT_LINKS_PREFIX))) {
             if (poll(watched, 2, -1) < 0 && errno != EINTR)
                 return failed("poll");
             if (watched[PARENT].revents)
@@ -145,7 +145,7 @@ int op_await_links(const struct op *op)
         while (flock(lock, LOCK_EX) < 0)
             if (errno != EINTR)
                 return failed("flock");
-        if (!has_link(devices, text(op, 0)))
+        if (!has_link(devices, text(op, AWAIT_LINKS_PREFIX)))
             return 0; /* with the lock */
         flock(lock, LOCK_UN);
     }

@@ -19,80 +19,8 @@ struct init self = {
     .proc_fd = -1, .root_fd = -1, .mask_fd = -1, .id_map_fd = -1, .proc_file_fd = -1, .hook_output = {-1, -1}, .notify_fd = -1, .agent_fd = -1, .files_uid = -1, .files_gid = -1,
 };
 
-static operation *const operations[] = {
-    [OP_JOIN] = op_join,
-    [OP_JOIN_EARLY] = op_join_early,
-    [OP_NEW_USER] = op_new_user,
-    [OP_UNSHARE] = op_unshare,
-    [OP_BECOME] = op_become,
-    [OP_FILES_AS] = op_files_as,
-    [OP_PROC_OPEN] = op_proc_open,
-    [OP_PROC_WRITE] = op_proc_write,
-    [OP_NON_DUMPABLE] = op_non_dumpable,
-    [OP_FORK] = op_fork,
-    [OP_SESSION] = op_session,
-    [OP_KEYRING] = op_keyring,
-    [OP_HOSTNAME] = op_hostname,
-    [OP_DOMAINNAME] = op_domainname,
-    [OP_LINK_UP] = op_link_up,
-    [OP_PROPAGATION] = op_propagation,
-    [OP_ROOT] = op_root,
-    [OP_MOUNT] = op_mount,
-    [OP_BIND] = op_bind,
-    [OP_REMOUNT] = op_remount,
-    [OP_DEVICE_BIND] = op_device_bind,
-    [OP_DEVICE_NODE] = op_device_node,
-    [OP_SYMLINK] = op_symlink,
-    [OP_CONSOLE] = op_console,
-    [OP_MASK] = op_mask,
-    [OP_READONLY_PATH] = op_readonly_path,
-    [OP_MKDIR] = op_mkdir,
-    [OP_ROOT_ATTRIBUTES] = op_root_attributes,
-    [OP_PIVOT] = op_pivot,
-    [OP_CHROOT] = op_chroot,
-    [OP_RLIMIT] = op_rlimit,
-    [OP_STDIO_OWNER] = op_stdio_owner,
-    [OP_BOUNDING] = op_bounding,
-    [OP_GROUPS] = op_groups,
-    [OP_IDS] = op_ids,
-    [OP_CAPABILITIES] = op_capabilities,
-    [OP_AMBIENT] = op_ambient,
-    [OP_UMASK] = op_umask,
-    [OP_CHDIR] = op_chdir,
-    [OP_HOME] = op_home,
-    [OP_COMMAND] = op_command,
-    [OP_READY] = op_ready,
-    [OP_WAIT_START] = op_wait_start,
-    [OP_NO_NEW_PRIVS] = op_no_new_privs,
-    [OP_SECCOMP] = op_seccomp,
-    [OP_EXEC] = op_exec,
-    [OP_JOIN_PROCESS] = op_join_process,
-    [OP_CPU_AFFINITY] = op_cpu_affinity,
-    [OP_TERMINAL] = op_terminal,
-    [OP_RUNTIME_HOOKS] = op_runtime_hooks,
-    [OP_HOOK_OUTPUT] = op_hook_output,
-    [OP_HOOK] = op_hook,
-    [OP_LISTENER] = op_listener,
-    [OP_NOTIFY_SOCKET] = op_notify_socket,
-    [OP_PASS_NOTIFY] = op_pass_notify,
-    [OP_CGROUP_OWNER] = op_cgroup_owner,
-    [OP_DEVICE_RULES] = op_device_rules,
-    [OP_IDENTIFY] = op_identify,
-    [OP_UNNAMED_KEYRING] = op_unnamed_keyring,
-    [OP_NO_KEYS] = op_no_keys,
-    [OP_ADDRESS6] = op_address6,
-    [OP_NETLINK] = op_netlink,
-    [OP_AWAIT_END] = op_await_end,
-    [OP_AWAIT_LINKS] = op_await_links,
-    [OP_SCHEDULER] = op_scheduler,
-    [OP_IO_PRIORITY] = op_io_priority,
-    [OP_MEMORY_POLICY] = op_memory_policy,
-    [OP_PERSONALITY] = op_personality,
-    [OP_ID_MAP] = op_id_map,
-    [OP_TREE] = op_tree,
-    [OP_DUMPABLE] = op_dumpable,
-    [OP_PASS_NAMESPACES] = op_pass_namespaces,
-};
+static operation *const operations[OP_END] = {OPERATIONS};
+static const bool may_retry[OP_END] = {MAY_RETRY};
 
 int close_all_but(const int *ours, int count)
 {
@@ -148,19 +76,12 @@ static void access_files_as(uid_t uid, gid_t gid)
     stay_hidden();
 }
 
-/* Operations on files that do nothing before the kernel refuses access to one. */
-static const bool repeatable[OP_END] = {
-    [OP_ROOT] = true,          [OP_MOUNT] = true,       [OP_BIND] = true,    [OP_REMOUNT] = true, [OP_DEVICE_BIND] = true,
-    [OP_DEVICE_NODE] = true,   [OP_SYMLINK] = true,     [OP_CONSOLE] = true, [OP_MASK] = true,    [OP_READONLY_PATH] = true,
-    [OP_NOTIFY_SOCKET] = true, [OP_HOOK_OUTPUT] = true, [OP_MKDIR] = true,   [OP_PIVOT] = true,   [OP_CHROOT] = true,
-};
-
 /* FILES_AS: what is refused is tried once more as the one whom it names. */
 static int carry_out(const struct op *op)
 {
     int error = operations[op->code](op);
 
-    if (error == -EACCES && self.files_uid >= 0 && repeatable[op->code]) {
+    if (error == -EACCES && self.files_uid >= 0 && may_retry[op->code]) {
         access_files_as((uid_t)self.files_uid, (gid_t)self.files_gid);
         error = operations[op->code](op);
         access_files_as(geteuid(), getegid());

@@ -23,13 +23,17 @@ static int set_attributes(int fd, bool recursive, int64_t set, int64_t clear, in
     return sys_mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr);
 }
 
-/* Numbers: flags, propagation, set, clear, set below, clear below: the same for MOUNT, BIND and REMOUNT. */
+/* MOUNT, BIND, TREE, REMOUNT and ROOT_ATTRIBUTES have their numbers in the same places. */
+_Static_assert(MOUNT_CLEAR_BELOW == BIND_CLEAR_BELOW && MOUNT_CLEAR_BELOW == TREE_CLEAR_BELOW &&
+               MOUNT_CLEAR_BELOW == REMOUNT_CLEAR_BELOW && MOUNT_CLEAR_BELOW == ROOT_ATTRIBUTES_CLEAR_BELOW,
+               "one layout of mount operations");
+
 int apply(int fd, const struct op *op)
 {
-    if (op->n[0] & (MAPPED | MAPPED_BELOW) && map_ids(fd, op) < 0)
+    if (op->n[MOUNT_FLAGS] & (MAPPED | MAPPED_BELOW) && map_ids(fd, op) < 0)
         return failed("mount_setattr(MOUNT_ATTR_IDMAP)");
-    if (set_attributes(fd, false, op->n[2], op->n[3], 0) < 0 || set_attributes(fd, true, op->n[4], op->n[5], 0) < 0 ||
-        set_attributes(fd, op->n[0] & RECURSIVE_PROPAGATION, 0, 0, op->n[1]) < 0)
+    if (set_attributes(fd, false, op->n[MOUNT_SET], op->n[MOUNT_CLEAR], 0) < 0 || set_attributes(fd, true, op->n[MOUNT_SET_BELOW], op->n[MOUNT_CLEAR_BELOW], 0) < 0 ||
+        set_attributes(fd, op->n[MOUNT_FLAGS] & RECURSIVE_PROPAGATION, 0, 0, op->n[MOUNT_PROPAGATION]) < 0)
         return failed("mount_setattr");
     return 0;
 }
@@ -55,13 +59,13 @@ static int attach_and_keep(const char *path, bool keep, int mount_fd, int target
 
 static uint64_t target_resolution(const struct op *op)
 {
-    return op->n[0] & PLAIN_TARGET ? RESOLVE_NO_SYMLINKS : 0;
+    return op->n[MOUNT_FLAGS] & PLAIN_TARGET ? RESOLVE_NO_SYMLINKS : 0;
 }
 
 int op_propagation(const struct op *op)
 {
-    struct mount_attr attr = {.propagation = (uint64_t)op->n[1]};
-    unsigned flags = op->n[0] & RECURSIVE_PROPAGATION ? AT_RECURSIVE : 0;
+    struct mount_attr attr = {.propagation = (uint64_t)op->n[PROPAGATION_PROPAGATION]};
+    unsigned flags = op->n[PROPAGATION_FLAGS] & RECURSIVE_PROPAGATION ? AT_RECURSIVE : 0;
 
     return sys_mount_setattr(AT_FDCWD, "/", flags, &attr) < 0 ? failed("mount_setattr") : 0;
 }
@@ -95,7 +99,7 @@ static int make_parent_private(int directory)
 /* Number: how it propagates; pivot_root(2) takes no shared one. 0: as what it covers, which stays as it is. */
 int op_root(const struct op *op)
 {
-    int result, target = open(text(op, 0), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int result, target = open(text(op, ROOT_PATH), O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (target < 0)
         return failed("open");
@@ -103,7 +107,7 @@ int op_root(const struct op *op)
     self.root_fd = sys_open_tree(target, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (self.root_fd < 0)
         return failed("open_tree");
-    if (op->n[0] && (make_parent_private(target) < 0 || set_attributes(self.root_fd, false, 0, 0, op->n[0]) < 0))
+    if (op->n[ROOT_PROPAGATION] && (make_parent_private(target) < 0 || set_attributes(self.root_fd, false, 0, 0, op->n[ROOT_PROPAGATION]) < 0))
         return failed("mount_setattr");
     result = attach(self.root_fd, target);
     close(target);
@@ -161,49 +165,49 @@ static int mount_legacy(const struct op *op, int target)
 {
     static const char prefix[] = "/proc/self/fd/";
     char buffer[32], data[4096] = "", *path = write_number(buffer + sizeof buffer, (unsigned)target, 10);
-    size_t length = op->s[3].length;
+    size_t length = op->s[MOUNT_OPTIONS].length;
     /* these have the numbers of the attributes; whatever else was asked for is set once it is there */
-    unsigned long flags = (unsigned long)op->n[2] & (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    unsigned long flags = (unsigned long)op->n[MOUNT_SET] & (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
 
     path -= sizeof prefix - 1;
     memcpy(path, prefix, sizeof prefix - 1);
     if (length > sizeof data)
         return failed_with("mount", E2BIG);
-    memcpy(data, text(op, 3), length);
+    memcpy(data, text(op, MOUNT_OPTIONS), length);
     for (size_t i = 0; i + 1 < length; i++)
         if (data[i] == '\0')
             data[i] = ',';
-    return sys_mount(text(op, 1), path, text(op, 0), flags, data) < 0 ? failed("mount") : 0;
+    return sys_mount(text(op, MOUNT_SOURCE), path, text(op, MOUNT_TYPE), flags, data) < 0 ? failed("mount") : 0;
 }
 
 int op_mount(const struct op *op)
 {
     struct stat covered;
-    int fs, mount_fd, result, target = open_inside(text(op, 2), O_PATH, target_resolution(op));
+    int fs, mount_fd, result, target = open_inside(text(op, MOUNT_TARGET), O_PATH, target_resolution(op));
     bool covers = target >= 0;
 
     if (!covers)
-        target = open_or_create(text(op, 2), true, target_resolution(op));
+        target = open_or_create(text(op, MOUNT_TARGET), true, target_resolution(op));
     if (target < 0)
         return failed("openat2");
-    if (op->n[0] & LEGACY) {
+    if (op->n[MOUNT_FLAGS] & LEGACY) {
         result = mount_legacy(op, target);
         close(target);
-        if (result == 0 && (target = open_inside(text(op, 2), O_PATH, target_resolution(op))) < 0)
+        if (result == 0 && (target = open_inside(text(op, MOUNT_TARGET), O_PATH, target_resolution(op))) < 0)
             return failed("openat2");
         if (result == 0)
             result = apply(target, op);
-        return result ? result : keep_mount(text(op, 2), target, op->n[0] & PLAIN_TARGET);
+        return result ? result : keep_mount(text(op, MOUNT_TARGET), target, op->n[MOUNT_FLAGS] & PLAIN_TARGET);
     }
 
-    fs = sys_fsopen(text(op, 0), FSOPEN_CLOEXEC);
+    fs = sys_fsopen(text(op, MOUNT_TYPE), FSOPEN_CLOEXEC);
     if (fs < 0)
         return failed("fsopen");
-    if (op->s[1].length && sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", text(op, 1)) < 0)
+    if (op->s[MOUNT_SOURCE].length && sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", text(op, MOUNT_SOURCE)) < 0)
         return filesystem_failed(fs, "fsconfig");
-    if (configure(fs, op, 3) < 0)
+    if (configure(fs, op, MOUNT_OPTIONS) < 0)
         return filesystem_failed(fs, "fsconfig");
-    if (op->n[0] & KEEP_MODE && covers && fstat(target, &covered) == 0) {
+    if (op->n[MOUNT_FLAGS] & KEEP_MODE && covers && fstat(target, &covered) == 0) {
         char mode[8];
 
         if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", write_number(mode + sizeof mode, covered.st_mode & 07777, 8)) < 0)
@@ -212,15 +216,15 @@ int op_mount(const struct op *op)
     if (sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
         return filesystem_failed(fs, "mount");
     /* copying needs to write: a read-only mount becomes one in apply() */
-    mount_fd = sys_fsmount(fs, FSMOUNT_CLOEXEC, (unsigned)(op->n[2] & ~(int64_t)MOUNT_ATTR_RDONLY));
+    mount_fd = sys_fsmount(fs, FSMOUNT_CLOEXEC, (unsigned)(op->n[MOUNT_SET] & ~(int64_t)MOUNT_ATTR_RDONLY));
     if (mount_fd < 0)
         return filesystem_failed(fs, "fsmount");
     close(fs);
-    result = op->n[0] & COPY_UP ? copy_up(target, mount_fd) : 0;
+    result = op->n[MOUNT_FLAGS] & COPY_UP ? copy_up(target, mount_fd) : 0;
     if (result == 0)
         result = apply(mount_fd, op);
     if (result == 0)
-        result = attach_and_keep(text(op, 2), op->n[0] & PLAIN_TARGET, mount_fd, target);
+        result = attach_and_keep(text(op, MOUNT_TARGET), op->n[MOUNT_FLAGS] & PLAIN_TARGET, mount_fd, target);
     close(mount_fd);
     close(target);
     return result;
@@ -228,12 +232,12 @@ int op_mount(const struct op *op)
 
 static unsigned copy_flags(const struct op *op)
 {
-    return OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->n[0] & RECURSIVE ? AT_RECURSIVE : 0);
+    return OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->n[BIND_FLAGS] & RECURSIVE ? AT_RECURSIVE : 0);
 }
 
 int copy_of(const char *path, const struct op *op)
 {
-    return sys_open_tree(AT_FDCWD, path, copy_flags(op) | (op->n[0] & (SOURCE_LINK | COPY_LINK) ? AT_SYMLINK_NOFOLLOW : 0));
+    return sys_open_tree(AT_FDCWD, path, copy_flags(op) | (op->n[BIND_FLAGS] & (SOURCE_LINK | COPY_LINK) ? AT_SYMLINK_NOFOLLOW : 0));
 }
 
 /* Makes what the link `source` says a link of the container, which may have it already. */
@@ -241,7 +245,7 @@ static int copy_link(const struct op *op, int source)
 {
     char wanted[PATH_MAX], found[PATH_MAX];
     const char *name;
-    int result = 0, parent = open_parent(text(op, 1), &name);
+    int result = 0, parent = open_parent(text(op, BIND_TARGET), &name);
     ssize_t length = readlinkat(source, "", wanted, sizeof wanted - 1);
 
     if (parent < 0)
@@ -263,29 +267,29 @@ static int open_target(const struct op *op, bool directory)
 {
     int target = -1;
 
-    if (op->n[0] & TARGET_LINK)
-        target = open_inside(text(op, 1), O_PATH | O_NOFOLLOW, target_resolution(op));
-    return target >= 0 ? target : open_or_create(text(op, 1), directory, target_resolution(op));
+    if (op->n[BIND_FLAGS] & TARGET_LINK)
+        target = open_inside(text(op, BIND_TARGET), O_PATH | O_NOFOLLOW, target_resolution(op));
+    return target >= 0 ? target : open_or_create(text(op, BIND_TARGET), directory, target_resolution(op));
 }
 
 int op_bind(const struct op *op)
 {
     struct stat st;
     int source, target, result;
-    bool once = !(op->n[0] & PREPARED); /* a prepared tree may be tried once more */
+    bool once = !(op->n[BIND_FLAGS] & PREPARED); /* a prepared tree may be tried once more */
 
-    if (op->n[0] & TARGET_IS_SOURCE) {
-        target = open_inside(text(op, 1), O_PATH, target_resolution(op));
+    if (op->n[BIND_FLAGS] & TARGET_IS_SOURCE) {
+        target = open_inside(text(op, BIND_TARGET), O_PATH, target_resolution(op));
         if (target < 0)
             return failed("openat2");
         source = sys_open_tree(target, "", copy_flags(op) | AT_EMPTY_PATH);
         if (source < 0)
             return failed("open_tree");
     } else {
-        source = op->n[0] & PREPARED ? next_tree(op) : copy_of(text(op, 0), op);
+        source = op->n[BIND_FLAGS] & PREPARED ? next_tree(op) : copy_of(text(op, BIND_SOURCE), op);
         if (source < 0 || fstat(source, &st) < 0)
             return failed("open_tree");
-        if (op->n[0] & COPY_LINK && S_ISLNK(st.st_mode))
+        if (op->n[BIND_FLAGS] & COPY_LINK && S_ISLNK(st.st_mode))
             return copy_link(op, source);
         target = open_target(op, S_ISDIR(st.st_mode));
         if (target < 0) {
@@ -297,7 +301,7 @@ int op_bind(const struct op *op)
     }
     result = apply(source, op);
     if (result == 0)
-        result = attach_and_keep(text(op, 1), op->n[0] & PLAIN_TARGET, source, target);
+        result = attach_and_keep(text(op, BIND_TARGET), op->n[BIND_FLAGS] & PLAIN_TARGET, source, target);
     if (result == 0 || once)
         close(source);
     close(target);
@@ -306,15 +310,15 @@ int op_bind(const struct op *op)
 
 int op_remount(const struct op *op)
 {
-    int result, fs, target = open_inside(text(op, 0), O_PATH, 0);
+    int result, fs, target = open_inside(text(op, REMOUNT_TARGET), O_PATH, 0);
 
     if (target < 0)
         return failed("openat2");
-    if (op->s[1].length) {
+    if (op->s[REMOUNT_OPTIONS].length) {
         fs = sys_fspick(target, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
         if (fs < 0)
             return failed("fspick");
-        if (configure(fs, op, 1) < 0 || sys_fsconfig(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL) < 0)
+        if (configure(fs, op, REMOUNT_OPTIONS) < 0 || sys_fsconfig(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL) < 0)
             return filesystem_failed(fs, "fsconfig");
         close(fs);
     }
@@ -368,14 +372,14 @@ static int host_null(void)
 int op_mask(const struct op *op)
 {
     struct stat st;
-    int cover, result, target = open_inside(text(op, 0), O_PATH, 0);
+    int cover, result, target = open_inside(text(op, MASK_TARGET), O_PATH, 0);
 
     if (target < 0 || fstat(target, &st) < 0)
         return failed("openat2");
     cover = S_ISDIR(st.st_mode) ? empty_directory() : host_null();
     if (cover < 0)
         return failed("open_tree");
-    result = attach_and_keep(text(op, 0), false, cover, target);
+    result = attach_and_keep(text(op, MASK_TARGET), false, cover, target);
     if (cover != self.mask_fd)
         close(cover);
     close(target);
@@ -384,7 +388,7 @@ int op_mask(const struct op *op)
 
 int op_readonly_path(const struct op *op)
 {
-    int tree, result, target = open_inside(text(op, 0), O_PATH, 0);
+    int tree, result, target = open_inside(text(op, READONLY_PATH_TARGET), O_PATH, 0);
 
     if (target < 0)
         return failed("openat2");
@@ -393,7 +397,7 @@ int op_readonly_path(const struct op *op)
         return failed("open_tree");
     if (set_attributes(tree, true, MOUNT_ATTR_RDONLY, 0, 0) < 0)
         return failed("mount_setattr");
-    result = attach_and_keep(text(op, 0), false, tree, target);
+    result = attach_and_keep(text(op, READONLY_PATH_TARGET), false, tree, target);
     close(tree);
     close(target);
     return result;
@@ -516,10 +520,10 @@ int op_chroot(const struct op *op)
 
     if (fchdir(self.root_fd) < 0)
         return failed("fchdir");
-    result = op->n[0] ? hide_old_root() : 0;
+    result = op->n[CHROOT_MOVE] ? hide_old_root() : 0;
     if (result < 0)
         return result;
-    if (op->n[0] && sys_move_mount(self.root_fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+    if (op->n[CHROOT_MOVE] && sys_move_mount(self.root_fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
         return failed("move_mount");
     if (chroot(".") < 0)
         return failed("chroot");

@@ -28,7 +28,7 @@ static int tried;
 
 static int open_namespace(const struct op *op)
 {
-    return open(text(op, 0), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return open(text(op, JOIN_PATH), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 }
 
 static bool is_own(int fd, int type)
@@ -53,7 +53,7 @@ static bool is_own(int fd, int type)
  * cannot be entered yet is left to op_join, which reports what goes wrong. */
 int op_join_early(const struct op *op)
 {
-    int type = (int)op->n[0], fd = tried < MOST_EARLY ? open_namespace(op) : -1;
+    int type = (int)op->n[JOIN_EARLY_NAMESPACE], fd = tried < MOST_EARLY ? open_namespace(op) : -1;
 
     if (fd < 0)
         return 0;
@@ -69,7 +69,7 @@ int op_join_early(const struct op *op)
 
 int op_join(const struct op *op)
 {
-    int type = (int)op->n[0], fd, i = 0;
+    int type = (int)op->n[JOIN_NAMESPACE], fd, i = 0;
 
     while (i < tried && early[i].type != type)
         i++;
@@ -105,17 +105,17 @@ static int root_of(int pid)
  * that is not the root of its mount namespace, or 0. */
 int op_join_process(const struct op *op)
 {
-    int root = -1, later = CLONE_NEWCGROUP, now = (int)op->n[0] & ~later;
+    int root = -1, later = CLONE_NEWCGROUP, now = (int)op->n[JOIN_PROCESS_NAMESPACES] & ~later;
 
-    if (op->n[1]) {
-        root = root_of((int)op->n[1]);
+    if (op->n[JOIN_PROCESS_ROOT_OF]) {
+        root = root_of((int)op->n[JOIN_PROCESS_ROOT_OF]);
         if (root < 0)
             return failed("open");
     }
     if (now && setns(self.process_fd, now) < 0)
         return failed("setns");
     stay_hidden();
-    if (!(op->n[0] & later)) {
+    if (!(op->n[JOIN_PROCESS_NAMESPACES] & later)) {
         close(self.process_fd);
         self.process_fd = -1;
     }
@@ -141,7 +141,7 @@ int join_cgroup(void)
 
 int op_unshare(const struct op *op)
 {
-    return unshare((int)op->n[0]) < 0 ? failed("unshare") : 0;
+    return unshare((int)op->n[UNSHARE_NAMESPACES]) < 0 ? failed("unshare") : 0;
 }
 
 /* The numbers of namespaces of this process. Later, nobody outside may look: it is not dumpable when it joins others. */
@@ -152,8 +152,8 @@ int op_identify(const struct op *op)
     struct stat st;
 
     self.identified = 0;
-    for (const char *kind = plan_next(&self.plan, op, 0, NULL); kind && self.identified < MOST;
-         kind = plan_next(&self.plan, op, 0, kind)) {
+    for (const char *kind = plan_next(&self.plan, op, IDENTIFY_KINDS, NULL); kind && self.identified < MOST;
+         kind = plan_next(&self.plan, op, IDENTIFY_KINDS, kind)) {
         snprintf(path, sizeof path, "self/ns/%s", kind);
         if (fstatat(self.proc_fd, path, &st, 0) < 0) {
             self.identified = 0;
@@ -167,8 +167,8 @@ int op_identify(const struct op *op)
 /* Root of the user namespace, so that what is made from here on belongs to it. The capabilities stay. */
 int op_become(const struct op *op)
 {
-    uid_t uid = (uid_t)op->n[0];
-    gid_t gid = (gid_t)op->n[1];
+    uid_t uid = (uid_t)op->n[BECOME_UID];
+    gid_t gid = (gid_t)op->n[BECOME_GID];
 
     if (syscall(SYS_setresgid, gid, gid, gid) < 0)
         return failed("setresgid");
@@ -182,8 +182,8 @@ int op_become(const struct op *op)
  * somebody else: capabilities are over files with both ids mapped (user_namespaces(7)). IDS ends it. */
 int op_files_as(const struct op *op)
 {
-    self.files_uid = op->n[0];
-    self.files_gid = op->n[1];
+    self.files_uid = op->n[FILES_AS_UID];
+    self.files_gid = op->n[FILES_AS_GID];
     return 0;
 }
 
@@ -253,21 +253,21 @@ static int open_proc(const char *path)
 /* What a process that hides has in /proc belongs to root (proc_pid(5)): it is opened before. */
 int op_proc_open(const struct op *op)
 {
-    self.proc_file_fd = open_proc(text(op, 0));
+    self.proc_file_fd = open_proc(text(op, PROC_OPEN_PATH));
     return self.proc_file_fd < 0 ? failed("open") : 0;
 }
 
 /* Through the caller's /proc, never the image's, and only if it is one (CVE-2019-16884, CVE-2019-19921). */
 int op_proc_write(const struct op *op)
 {
-    size_t length = op->s[1].length;
+    size_t length = op->s[PROC_WRITE_VALUE].length;
     ssize_t written;
-    int result = 0, fd = self.proc_file_fd >= 0 ? self.proc_file_fd : open_proc(text(op, 0));
+    int result = 0, fd = self.proc_file_fd >= 0 ? self.proc_file_fd : open_proc(text(op, PROC_WRITE_PATH));
 
     self.proc_file_fd = -1;
     if (fd < 0)
         return failed("open");
-    written = write(fd, text(op, 1), length);
+    written = write(fd, text(op, PROC_WRITE_VALUE), length);
     if (written != (ssize_t)length)
         result = failed_with("write", written < 0 ? errno : EINVAL); /* a part of it: the rest makes no sense */
     close(fd);
@@ -298,7 +298,7 @@ int op_keyring(const struct op *op)
 {
     /* all for those that have it; for the same user elsewhere only that exec may find it by its name: KEY_USR_SEARCH */
     enum { PERMISSIONS = 0x3f080000 };
-    long keyring = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, text(op, 0));
+    long keyring = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, text(op, KEYRING_NAME));
 
     if (keyring < 0)
         return failed("keyctl");
@@ -324,12 +324,12 @@ int op_no_keys(const struct op *op)
 
 int op_hostname(const struct op *op)
 {
-    return sethostname(text(op, 0), op->s[0].length) < 0 ? failed("sethostname") : 0;
+    return sethostname(text(op, HOSTNAME_NAME), op->s[HOSTNAME_NAME].length) < 0 ? failed("sethostname") : 0;
 }
 
 int op_domainname(const struct op *op)
 {
-    return syscall(SYS_setdomainname, text(op, 0), op->s[0].length) < 0 ? failed("setdomainname") : 0;
+    return syscall(SYS_setdomainname, text(op, DOMAINNAME_NAME), op->s[DOMAINNAME_NAME].length) < 0 ? failed("setdomainname") : 0;
 }
 
 int op_link_up(const struct op *op)
@@ -339,7 +339,7 @@ int op_link_up(const struct op *op)
 
     if (fd < 0)
         return failed("socket");
-    strncpy(request.ifr_name, text(op, 0), IFNAMSIZ - 1);
+    strncpy(request.ifr_name, text(op, LINK_UP_NAME), IFNAMSIZ - 1);
     if (ioctl(fd, SIOCGIFFLAGS, &request) < 0)
         result = failed("ioctl(SIOCGIFFLAGS)");
     request.ifr_flags |= IFF_UP;

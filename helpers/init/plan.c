@@ -3,10 +3,11 @@
 
 #include <string.h>
 
-static bool is_list(uint16_t code, int which)
+bool plan_is_list(const struct op *op, int which)
 {
-    return (code == OP_MOUNT && which == 3) || (code == OP_REMOUNT && which == 1) || (code == OP_COMMAND && which == 0) ||
-           (code == OP_EXEC && which <= 1) || (code == OP_HOOK && which >= 1);
+    static const uint8_t lists[OP_END] = {LISTS};
+
+    return lists[op->code] >> which & 1;
 }
 
 const char *plan_decode(const void *bytes, size_t length, struct plan *plan)
@@ -27,7 +28,7 @@ const char *plan_decode(const void *bytes, size_t length, struct plan *plan)
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct op *op = &plan->ops[i];
 
-        if (op->code < OP_JOIN || op->code >= OP_END)
+        if (op->code == 0 || op->code >= OP_END)
             return "it has an unknown operation";
         if (op->on_error > ON_ERROR_ELSE || op->alternatives >= plan->count - i)
             return "an operation has impossible alternatives";
@@ -38,7 +39,7 @@ const char *plan_decode(const void *bytes, size_t length, struct plan *plan)
 
             if (end >= header->string_bytes || plan->strings[end] != '\0')
                 return "a string is out of bounds";
-            if (is_list(op->code, which) && op->s[which].length > 0 && plan->strings[end - 1] != '\0')
+            if (plan_is_list(op, which) && op->s[which].length > 0 && plan->strings[end - 1] != '\0')
                 return "a list is not terminated";
         }
     }

@@ -6,94 +6,11 @@
  * each, so it can go to the kernel as it is. A list of strings is one string with a NUL after every element. */
 #pragma once
 
+#include "ops.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-enum { PLAN_NUMBERS = 6, PLAN_STRINGS = 4 };
-
-/* rootless/plan/ops.py declares the same codes, with the meaning of each argument. */
-enum opcode {
-    OP_JOIN = 1,
-    OP_NEW_USER = 2,
-    OP_UNSHARE = 3,
-    OP_BECOME = 4,
-    OP_PROC_WRITE = 5,
-    OP_NON_DUMPABLE = 6,
-    OP_FORK = 7,
-    OP_SESSION = 8,
-    OP_KEYRING = 9,
-    OP_HOSTNAME = 10,
-    OP_DOMAINNAME = 11,
-    OP_LINK_UP = 12,
-    OP_PROPAGATION = 13,
-    OP_ROOT = 14,
-    OP_MOUNT = 15,
-    OP_BIND = 16,
-    OP_REMOUNT = 17,
-    OP_DEVICE_BIND = 18,
-    OP_DEVICE_NODE = 19,
-    OP_SYMLINK = 20,
-    OP_CONSOLE = 21,
-    OP_MASK = 22,
-    OP_READONLY_PATH = 23,
-    OP_MKDIR = 24,
-    OP_ROOT_ATTRIBUTES = 25,
-    OP_PIVOT = 26,
-    OP_CHROOT = 27,
-    OP_RLIMIT = 28,
-    OP_STDIO_OWNER = 29,
-    OP_BOUNDING = 30,
-    OP_GROUPS = 31,
-    OP_IDS = 32,
-    OP_CAPABILITIES = 33,
-    OP_AMBIENT = 34,
-    OP_UMASK = 35,
-    OP_CHDIR = 36,
-    OP_HOME = 37,
-    OP_COMMAND = 38,
-    OP_READY = 39,
-    OP_WAIT_START = 40,
-    OP_NO_NEW_PRIVS = 41,
-    OP_SECCOMP = 42,
-    OP_EXEC = 43,
-    OP_FILES_AS = 44,
-    OP_RUNTIME_HOOKS = 45,
-    OP_HOOK_OUTPUT = 46,
-    OP_HOOK = 47,
-    OP_LISTENER = 48,
-    OP_JOIN_PROCESS = 49,
-    OP_CPU_AFFINITY = 50,
-    OP_TERMINAL = 51,
-    OP_SCHEDULER = 52,
-    OP_IO_PRIORITY = 53,
-    OP_MEMORY_POLICY = 54,
-    OP_PERSONALITY = 55,
-    OP_ID_MAP = 56,
-    OP_TREE = 57,
-    OP_NOTIFY_SOCKET = 58,
-    OP_PASS_NOTIFY = 59,
-    OP_CGROUP_OWNER = 60,
-    OP_ADDRESS6 = 61,
-    OP_NETLINK = 62,
-    OP_AWAIT_END = 63,
-    OP_AWAIT_LINKS = 64,
-    OP_DEVICE_RULES = 65,
-    OP_PROC_OPEN = 66,
-    OP_JOIN_EARLY = 67,
-    OP_IDENTIFY = 68,
-    OP_UNNAMED_KEYRING = 69,
-    OP_NO_KEYS = 70,
-    OP_DUMPABLE = 71,
-    OP_PASS_NAMESPACES = 72,
-    OP_END, /* one more than the last */
-};
-
-enum on_error {
-    ON_ERROR_FAIL = 0,        /* report, stop */
-    ON_ERROR_SKIP_ABSENT = 1, /* ENOENT and ENOTDIR are no failure */
-    ON_ERROR_ELSE = 2,        /* report as skipped, go on with the `alternatives` that follow; without an error leave them out */
-};
 
 struct text {
     uint32_t offset, length;
@@ -107,11 +24,13 @@ struct op {
     int64_t n[PLAN_NUMBERS];
     struct text s[PLAN_STRINGS];
 };
+_Static_assert(sizeof(struct op) == 88, "rootless/plan/encode.py packs 88 bytes");
 
 struct plan_header {
     char magic[8];
     uint32_t ops, string_bytes;
 };
+_Static_assert(sizeof(struct plan_header) == 16, "rootless/plan/encode.py packs 16 bytes");
 
 #define PLAN_MAGIC "RLPLAN01"
 
@@ -124,6 +43,8 @@ struct plan {
 /* Checks every count, offset, code and terminator of `bytes`; an accepted plan cannot be read out of bounds.
  * Returns NULL, or what is wrong. */
 const char *plan_decode(const void *bytes, size_t length, struct plan *plan);
+
+bool plan_is_list(const struct op *op, int which);
 
 static inline const char *plan_text(const struct plan *plan, const struct op *op, int which)
 {

@@ -19,9 +19,9 @@ int op_rlimit(const struct op *op)
 {
     struct {
         uint64_t soft, hard;
-    } limit = {(uint64_t)op->n[1], (uint64_t)op->n[2]};
+    } limit = {(uint64_t)op->n[RLIMIT_SOFT], (uint64_t)op->n[RLIMIT_HARD]};
 
-    return syscall(SYS_prlimit64, 0, (int)op->n[0], &limit, NULL) < 0 ? failed("setrlimit") : 0;
+    return syscall(SYS_prlimit64, 0, (int)op->n[RLIMIT_RESOURCE], &limit, NULL) < 0 ? failed("setrlimit") : 0;
 }
 
 /* A program that opens /dev/stdout opens the caller's pipe again, and needs to own it. Files and terminals of the host
@@ -33,7 +33,7 @@ int op_stdio_owner(const struct op *op)
     for (int fd = 0; fd < 3; fd++) {
         struct statfs fs;
 
-        if (fstatfs(fd, &fs) == 0 && fs.f_type == PIPEFS && fchown(fd, (uid_t)op->n[0], (gid_t)-1) < 0 && errno != EPERM &&
+        if (fstatfs(fd, &fs) == 0 && fs.f_type == PIPEFS && fchown(fd, (uid_t)op->n[STDIO_OWNER_UID], (gid_t)-1) < 0 && errno != EPERM &&
             errno != EINVAL)
             return failed("fchown");
     }
@@ -43,7 +43,7 @@ int op_stdio_owner(const struct op *op)
 int op_bounding(const struct op *op)
 {
     for (int cap = 0; cap < 64; cap++)
-        if (!((uint64_t)op->n[0] >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0) {
+        if (!((uint64_t)op->n[BOUNDING_KEEP] >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0) {
             if (errno == EINVAL) /* past the last one that this kernel knows */
                 break;
             return failed("prctl(PR_CAPBSET_DROP)");
@@ -73,7 +73,7 @@ int op_groups(const struct op *op)
     const char *end;
     size_t count = 0;
 
-    for (const char *digits = text(op, 0); *digits; digits = *end ? end + 1 : end) {
+    for (const char *digits = text(op, GROUPS_GIDS); *digits; digits = *end ? end + 1 : end) {
         for (end = digits; *end && *end != ','; end++)
             ;
         if (count == MAX_GROUPS || !read_id(digits, (size_t)(end - digits), &groups[count++]))
@@ -97,9 +97,9 @@ int op_capabilities(const struct op *op)
 
     for (int half = 0; half < 2; half++)
         data[half] = (struct __user_cap_data_struct){
-            .effective = (uint32_t)((uint64_t)op->n[0] >> 32 * half),
-            .permitted = (uint32_t)((uint64_t)op->n[1] >> 32 * half),
-            .inheritable = (uint32_t)((uint64_t)op->n[2] >> 32 * half),
+            .effective = (uint32_t)((uint64_t)op->n[CAPABILITIES_EFFECTIVE] >> 32 * half),
+            .permitted = (uint32_t)((uint64_t)op->n[CAPABILITIES_PERMITTED] >> 32 * half),
+            .inheritable = (uint32_t)((uint64_t)op->n[CAPABILITIES_INHERITABLE] >> 32 * half),
         };
     return syscall(SYS_capset, &header, data) < 0 ? failed("capset") : 0;
 }
@@ -109,7 +109,7 @@ int op_ambient(const struct op *op)
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
         return failed("prctl(PR_CAP_AMBIENT)");
     for (int cap = 0; cap < 64; cap++)
-        if ((uint64_t)op->n[0] >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
+        if ((uint64_t)op->n[AMBIENT_RAISE] >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
             return failed("prctl(PR_CAP_AMBIENT)");
     return 0;
 }
@@ -117,12 +117,12 @@ int op_ambient(const struct op *op)
 /* Strings: the list for people, the mask for the kernel. */
 int op_cpu_affinity(const struct op *op)
 {
-    return syscall(SYS_sched_setaffinity, 0, op->s[1].length, text(op, 1)) < 0 ? failed("sched_setaffinity") : 0;
+    return syscall(SYS_sched_setaffinity, 0, op->s[CPU_AFFINITY_MASK].length, text(op, CPU_AFFINITY_MASK)) < 0 ? failed("sched_setaffinity") : 0;
 }
 
 int op_umask(const struct op *op)
 {
-    umask((mode_t)op->n[0]);
+    umask((mode_t)op->n[UMASK_MASK]);
     return 0;
 }
 
@@ -140,8 +140,8 @@ int op_chdir(const struct op *op)
     self.proc_fd = self.root_fd = self.mask_fd = self.cgroup_fd = self.console_fd = -1;
     if (self.in_directory)
         return 0;
-    if (chdir(text(op, 0)) < 0)
-        return op->n[0] && errno == EACCES ? 0 : failed("chdir");
+    if (chdir(text(op, CHDIR_PATH)) < 0)
+        return op->n[CHDIR_EARLY] && errno == EACCES ? 0 : failed("chdir");
     self.in_directory = true;
     /* a directory outside the root shows as "(unreachable)/…" (CVE-2024-21626) */
     length = syscall(SYS_getcwd, where, sizeof where);
@@ -186,7 +186,7 @@ int op_home(const struct op *op)
         for (const char *c = line; c < newline && count < 7; c++)
             if (*c == ':')
                 fields[count++] = c + 1;
-        if (count >= 6 && read_id(fields[2], (size_t)(fields[3] - 1 - fields[2]), &uid) && uid == op->n[0]) {
+        if (count >= 6 && read_id(fields[2], (size_t)(fields[3] - 1 - fields[2]), &uid) && uid == op->n[HOME_UID]) {
             size_t length = (size_t)((count == 7 ? fields[6] - 1 : newline) - fields[5]);
 
             if (length > 0 && length < PATH_MAX) {
@@ -205,7 +205,7 @@ int op_command(const struct op *op)
 {
     int error = ENOENT;
 
-    for (const char *path = plan_next(&self.plan, op, 0, NULL); path; path = plan_next(&self.plan, op, 0, path)) {
+    for (const char *path = plan_next(&self.plan, op, COMMAND_CANDIDATES, NULL); path; path = plan_next(&self.plan, op, COMMAND_CANDIDATES, path)) {
         struct stat st;
 
         if (stat(path, &st) < 0) {
@@ -231,12 +231,14 @@ int op_no_new_privs(const struct op *op)
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? failed("prctl(PR_SET_NO_NEW_PRIVS)") : 0;
 }
 
+_Static_assert((int)SECCOMP_FILTER == (int)NO_KEYS_FILTER, "load_filter() reads both");
+
 int load_filter(const struct op *op, unsigned flags)
 {
-    size_t instructions = op->s[0].length / sizeof(struct sock_filter);
+    size_t instructions = op->s[SECCOMP_FILTER].length / sizeof(struct sock_filter);
     struct sock_fprog program = {
         .len = (unsigned short)instructions,
-        .filter = (void *)text(op, 0), /* without alignment, and only the kernel reads it */
+        .filter = (void *)text(op, SECCOMP_FILTER), /* without alignment, and only the kernel reads it */
     };
     int result;
 
@@ -251,8 +253,8 @@ int op_seccomp(const struct op *op)
     int listener;
 
     report_executing(); /* the filter may forbid to say it later */
-    listener = load_filter(op, (unsigned)op->n[0]);
-    if (op->n[0] & FILTER_NEW_LISTENER)
+    listener = load_filter(op, (unsigned)op->n[SECCOMP_FLAGS]);
+    if (op->n[SECCOMP_FLAGS] & FILTER_NEW_LISTENER)
         pass_listener(listener);
     return listener < 0 ? listener : 0;
 }
@@ -268,15 +270,15 @@ int prepare_exec(void)
 {
     const struct op *op = &self.plan.ops[self.plan.count - 1];
     /* no list has more elements than bytes; HOME and two ends */
-    size_t size = ((size_t)op->s[0].length + op->s[1].length + 3) * sizeof(char *);
+    size_t size = ((size_t)op->s[EXEC_ARGS].length + op->s[EXEC_ENV].length + 3) * sizeof(char *);
 
     if (op->code != OP_EXEC)
         return 0;
     self.args = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (self.args == MAP_FAILED)
         return -1;
-    self.env = spread(op, 0, self.args) + 1;
-    self.env_end = spread(op, 1, self.env);
+    self.env = spread(op, EXEC_ARGS, self.args) + 1;
+    self.env_end = spread(op, EXEC_ENV, self.env);
     return 0;
 }
 

@@ -28,8 +28,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-enum message { USERNS_READY = 1, NAMESPACES_READY = 2, READY = 3, FAILED = 4, SKIPPED = 5, EXECUTING = 6, HOOKS_DUE = 7, LISTENER = 8, NOTIFY = 9, NETLINK = 10, NAMESPACES = 11 };
-
 struct report {
     uint32_t type;
     int32_t value; /* a pid, or the index of an operation; -1: no operation */
@@ -76,13 +74,13 @@ static void report(enum message type, int value, int error)
 {
     struct report message = {.type = type, .value = value, .error = error};
 
-    if (type == FAILED || type == SKIPPED) {
+    if (type == MESSAGE_FAILED || type == MESSAGE_SKIPPED) {
         size_t named = strlen(failure.call) + 1;
 
         memcpy(message.detail, failure.call, named);
         memcpy(message.detail + named, failure.text, failure.length);
         message.length = (uint32_t)(named + failure.length);
-    } else if (type == NAMESPACES_READY) {
+    } else if (type == MESSAGE_NAMESPACES_READY) {
         message.length = self.identified * (uint32_t)sizeof *self.namespaces;
         memcpy(message.detail, self.namespaces, message.length);
     }
@@ -93,29 +91,29 @@ static void report(enum message type, int value, int error)
 
 void report_failed(uint32_t index, int error)
 {
-    report(FAILED, (int)index, error);
+    report(MESSAGE_FAILED, (int)index, error);
 }
 
 void report_skipped(uint32_t index, int error)
 {
-    report(SKIPPED, (int)index, error);
+    report(MESSAGE_SKIPPED, (int)index, error);
 }
 
 void report_broken(const char *why)
 {
     failed_with("the plan", EINVAL);
     explain_failure(why, strlen(why));
-    report(FAILED, -1, EINVAL);
+    report(MESSAGE_FAILED, -1, EINVAL);
 }
 
 void report_executing(void)
 {
-    struct report message = {.type = EXECUTING};
+    struct report message = {.type = MESSAGE_EXECUTING};
     static bool told;
 
     /* whoever asked for the start over its socket may be gone by now: it was asked */
     if (!told && send(self.report_fd, &message, offsetof(struct report, detail), MSG_NOSIGNAL) < 0 && errno == ENOTSOCK)
-        report(EXECUTING, 0, 0);
+        report(MESSAGE_EXECUTING, 0, 0);
     told = true;
 }
 
@@ -140,17 +138,17 @@ int report_listener(int fd)
 {
     const int fds[] = {fd, self.agent_fd};
 
-    return report_descriptors(LISTENER, fds, 2);
+    return report_descriptors(MESSAGE_LISTENER, fds, 2);
 }
 
 int report_notify(int fd)
 {
-    return report_descriptors(NOTIFY, &fd, 1);
+    return report_descriptors(MESSAGE_NOTIFY, &fd, 1);
 }
 
 int report_netlink(int fd)
 {
-    return report_descriptors(NETLINK, &fd, 1);
+    return report_descriptors(MESSAGE_NETLINK, &fd, 1);
 }
 
 /* The parent cannot open those of a process that is not dumpable. */
@@ -162,7 +160,7 @@ int op_pass_namespaces(const struct op *op)
     (void)op;
     if (fds[0] < 0 || fds[1] < 0)
         result = failed("open");
-    else if (report_descriptors(NAMESPACES, fds, 2) < 0)
+    else if (report_descriptors(MESSAGE_NAMESPACES, fds, 2) < 0)
         result = failed("sendmsg");
     close(fds[0]);
     close(fds[1]);
@@ -186,7 +184,7 @@ int op_new_user(const struct op *op)
     (void)op;
     if (unshare(CLONE_NEWUSER) < 0)
         return failed("unshare");
-    report(USERNS_READY, 0, 0);
+    report(MESSAGE_USERNS_READY, 0, 0);
     await('M');
     return 0;
 }
@@ -217,7 +215,7 @@ int op_fork(const struct op *op)
     result = join_cgroup();
     if (result < 0)
         return result;
-    report(NAMESPACES_READY, *number, 0);
+    report(MESSAGE_NAMESPACES_READY, *number, 0);
     await('G');
     return 0;
 }
@@ -225,7 +223,7 @@ int op_fork(const struct op *op)
 int op_runtime_hooks(const struct op *op)
 {
     (void)op;
-    report(HOOKS_DUE, 0, 0);
+    report(MESSAGE_HOOKS_DUE, 0, 0);
     await('H');
     return 0;
 }
@@ -256,7 +254,7 @@ int op_ready(const struct op *op)
 {
     (void)op;
     obey_signals(); /* before the parent can know of a container to kill */
-    report(READY, 0, 0);
+    report(MESSAGE_READY, 0, 0);
     return 0;
 }
 

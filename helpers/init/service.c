@@ -13,12 +13,12 @@
 int op_notify_socket(const struct op *op)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int directory = open_inside(text(op, 0), O_RDONLY | O_DIRECTORY, 0);
+    int directory = open_inside(text(op, NOTIFY_SOCKET_DIRECTORY), O_RDONLY | O_DIRECTORY, 0);
     int result = 0, here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (directory < 0 || here < 0)
         return failed("open");
-    strncpy(address.sun_path, text(op, 1), sizeof address.sun_path - 1);
+    strncpy(address.sun_path, text(op, NOTIFY_SOCKET_NAME), sizeof address.sun_path - 1);
     self.notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (self.notify_fd < 0)
         return failed("socket");

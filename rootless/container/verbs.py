@@ -161,7 +161,7 @@ def _operation_after_start(state: dict[str, Any], index: int) -> Op | None:
     place = index - after["first"]
     try:
         return from_data(after["operations"][place]) if 0 <= place < len(after["operations"]) else None
-    except (KeyError, TypeError, StopIteration):  # edited by hand
+    except (KeyError, TypeError, ValueError, StopIteration):  # edited by hand
         return None
 
 

@@ -1,7 +1,8 @@
 """The operations of a Plan.
 
-Each kind is declared once: its code (helpers/init/plan.h has the same), the names of its numbers and of its strings in
-the order in which they are written. What an operation does is the function of its name in helpers/init.
+Each kind is declared here alone. helpers/init/gen_ops.py makes the executor's header from this file, so that C and
+Python have the same codes, operands and flags. The function of its name in helpers/init carries an executor's operation
+out; op_text.py has its words.
 """
 
 from __future__ import annotations
@@ -22,21 +23,61 @@ ELSE = 2
 
 ON_ERROR_NAMES = ("fail", "skip when absent", "otherwise")
 
+EXECUTOR = "executor"
+LAUNCHER = "launcher"
+
 
 class Kind:
-    """A kind of operation: `numbers` and `strings` are the names of its arguments."""
+    """A kind of operation.
 
-    __slots__ = ("code", "name", "numbers", "strings")
+    Attributes:
+        code: its number in an encoded Plan; 0 for an operation of the launcher, which is never encoded.
+        name: its name as data.
+        numbers: the names of its integers, in the order in which they are written.
+        strings: the names of its strings, and of all operands of an operation of the launcher.
+        lists: which strings are lists of strings.
+        raw: which strings are bytes.
+        by: EXECUTOR or LAUNCHER.
+        retry: whether it may be repeated, as the user of FILES_AS, after EACCES: it does nothing before that error.
+        undo: the name of what undoes an operation of the launcher; empty where nothing remains.
+    """
 
-    def __init__(self, code: int, name: str, numbers: str = "", strings: str = "") -> None:
+    __slots__ = ("by", "code", "lists", "name", "numbers", "raw", "retry", "strings", "undo")
+
+    def __init__(
+        self,
+        code: int,
+        name: str,
+        numbers: str = "",
+        strings: str = "",
+        *,
+        by: str = EXECUTOR,
+        retry: bool = False,
+        undo: str = "",
+    ) -> None:
+        """Take the names of the operands with spaces between them: `name*` is a list of strings, `name=` is bytes."""
+        words = strings.split()
         self.code = code
         self.name = name
         self.numbers = tuple(numbers.split())
-        self.strings = tuple(strings.split())
+        self.strings = tuple([word.rstrip("*=") for word in words])
+        self.lists = tuple([word[:-1] for word in words if word[-1] == "*"])
+        self.raw = tuple([word[:-1] for word in words if word[-1] == "="])
+        self.by = by
+        self.retry = retry
+        self.undo = undo
 
     def __repr__(self) -> str:
         """Return what a failing test shows."""
         return f"<{self.name}>"
+
+
+def launcher(name: str, operands: str = "", *, undo: str = "") -> Kind:
+    """Return a kind of operation that the launcher carries out itself.
+
+    Its operands are JSON values, or objects whose as_data() returns one.
+    """
+    return Kind(0, name, "", operands, by=LAUNCHER, undo=undo)
 
 
 _MOUNT_NUMBERS = "flags propagation set clear set_below clear_below"
@@ -54,20 +95,20 @@ HOSTNAME = Kind(10, "hostname", "", "name")
 DOMAINNAME = Kind(11, "domainname", "", "name")
 LINK_UP = Kind(12, "link_up", "", "name")
 PROPAGATION = Kind(13, "propagation", "flags propagation")
-ROOT = Kind(14, "root", "propagation", "path")
-MOUNT = Kind(15, "mount", _MOUNT_NUMBERS, "type source target options")
-BIND = Kind(16, "bind", _MOUNT_NUMBERS, "source target")
-REMOUNT = Kind(17, "remount", _MOUNT_NUMBERS, "target options")
-DEVICE_BIND = Kind(18, "device_bind", "type major minor exclusive", "source target")
-DEVICE_NODE = Kind(19, "device_node", "mode major minor uid gid", "target")
-SYMLINK = Kind(20, "symlink", "", "link target")
-CONSOLE = Kind(21, "console", "columns rows uid")
-MASK = Kind(22, "mask", "", "target")
-READONLY_PATH = Kind(23, "readonly_path", "", "target")
-MKDIR = Kind(24, "mkdir", "", "target")
+ROOT = Kind(14, "root", "propagation", "path", retry=True)
+MOUNT = Kind(15, "mount", _MOUNT_NUMBERS, "type source target options*", retry=True)
+BIND = Kind(16, "bind", _MOUNT_NUMBERS, "source target", retry=True)
+REMOUNT = Kind(17, "remount", _MOUNT_NUMBERS, "target options*", retry=True)
+DEVICE_BIND = Kind(18, "device_bind", "type major minor exclusive", "source target", retry=True)
+DEVICE_NODE = Kind(19, "device_node", "mode major minor uid gid", "target", retry=True)
+SYMLINK = Kind(20, "symlink", "", "link target", retry=True)
+CONSOLE = Kind(21, "console", "columns rows uid", retry=True)
+MASK = Kind(22, "mask", "", "target", retry=True)
+READONLY_PATH = Kind(23, "readonly_path", "", "target", retry=True)
+MKDIR = Kind(24, "mkdir", "", "target", retry=True)
 ROOT_ATTRIBUTES = Kind(25, "root_attributes", _MOUNT_NUMBERS)
-PIVOT = Kind(26, "pivot_root")
-CHROOT = Kind(27, "chroot", "move")
+PIVOT = Kind(26, "pivot_root", retry=True)
+CHROOT = Kind(27, "chroot", "move", retry=True)
 RLIMIT = Kind(28, "rlimit", "resource soft hard")
 STDIO_OWNER = Kind(29, "stdio_owner", "uid")
 BOUNDING = Kind(30, "bounding", "keep")
@@ -78,63 +119,78 @@ AMBIENT = Kind(34, "ambient", "raise")
 UMASK = Kind(35, "umask", "mask")
 CHDIR = Kind(36, "chdir", "early", "path")
 HOME = Kind(37, "home", "uid")
-COMMAND = Kind(38, "command", "", "candidates name")
+COMMAND = Kind(38, "command", "", "candidates* name")
 READY = Kind(39, "ready")
 WAIT_START = Kind(40, "wait_start")
 NO_NEW_PRIVS = Kind(41, "no_new_privs")
-SECCOMP = Kind(42, "seccomp", "flags", "filter")
-EXEC = Kind(43, "exec", "", "args env")
+SECCOMP = Kind(42, "seccomp", "flags", "filter=")
+EXEC = Kind(43, "exec", "", "args* env*")
 FILES_AS = Kind(44, "files_as", "uid gid")
 RUNTIME_HOOKS = Kind(45, "runtime_hooks")
-HOOK_OUTPUT = Kind(46, "hook_output", "", "stdout stderr")
-HOOK = Kind(47, "hook", "timeout confined environment", "path args env about")
+HOOK_OUTPUT = Kind(46, "hook_output", "", "stdout stderr", retry=True)
+HOOK = Kind(47, "hook", "timeout confined environment", "path args* env* about*")
 LISTENER = Kind(48, "listener")
 JOIN_PROCESS = Kind(49, "join_process", "namespaces root_of")
-CPU_AFFINITY = Kind(50, "cpu_affinity", "", "cpus mask")
+CPU_AFFINITY = Kind(50, "cpu_affinity", "", "cpus mask=")
 TERMINAL = Kind(51, "terminal", "columns rows uid")
-SCHEDULER = Kind(52, "scheduler", "", "wanted attributes")
+SCHEDULER = Kind(52, "scheduler", "", "wanted attributes=")
 IO_PRIORITY = Kind(53, "io_priority", "value", "wanted")
-MEMORY_POLICY = Kind(54, "memory_policy", "mode", "wanted nodes")
+MEMORY_POLICY = Kind(54, "memory_policy", "mode", "wanted nodes=")
 PERSONALITY = Kind(55, "personality", "domain", "wanted")
 ID_MAP = Kind(56, "id_map", "new", "uids gids path")
 TREE = Kind(57, "tree", _MOUNT_NUMBERS, "source")
-NOTIFY_SOCKET = Kind(58, "notify_socket", "", "directory name")
+NOTIFY_SOCKET = Kind(58, "notify_socket", "", "directory name", retry=True)
 PASS_NOTIFY = Kind(59, "pass_notify")
 CGROUP_OWNER = Kind(60, "cgroup_owner", "uid", "mount")
 ADDRESS6 = Kind(61, "address6", "prefix", "link address gateway")
 NETLINK = Kind(62, "netlink")
 AWAIT_END = Kind(63, "await_end")
 AWAIT_LINKS = Kind(64, "await_links", "", "prefix lock")
-DEVICE_RULES = Kind(65, "device_rules", "", "program")
+DEVICE_RULES = Kind(65, "device_rules", "", "program=")
 PROC_OPEN = Kind(66, "proc_open", "", "path")
 JOIN_EARLY = Kind(67, "join_early", "namespace", "path")
-IDENTIFY = Kind(68, "identify", "", "kinds")
+IDENTIFY = Kind(68, "identify", "", "kinds*")
 UNNAMED_KEYRING = Kind(69, "unnamed_keyring")
-NO_KEYS = Kind(70, "no_keys", "", "filter")
+NO_KEYS = Kind(70, "no_keys", "", "filter=")
 DUMPABLE = Kind(71, "dumpable")
 PASS_NAMESPACES = Kind(72, "pass_namespaces")
 
-KINDS = tuple(kind for kind in list(globals().values()) if isinstance(kind, Kind))
+KINDS = tuple([kind for kind in list(globals().values()) if isinstance(kind, Kind)])
 
-# The flags of MOUNT, BIND, TREE, REMOUNT, ROOT_ATTRIBUTES and PROPAGATION; helpers/init/init.h has the same.
+# The flags of MOUNT, BIND, TREE, REMOUNT, ROOT_ATTRIBUTES and PROPAGATION.
 RECURSIVE = 1
+"""BIND, TREE: with what is mounted below."""
 PLAIN_TARGET = 2
+"""No symlink on the way to the target: /proc, /sys and /dev are what they say."""
 KEEP_MODE = 4
+"""MOUNT: the mode of the directory that it covers, where there was one."""
 COPY_UP = 8
+"""MOUNT: the contents of the directory that it covers."""
 LEGACY = 16
+"""MOUNT: by mount(2), for option values over 255 bytes."""
 RECURSIVE_PROPAGATION = 32
 TARGET_IS_SOURCE = 64
+"""BIND: the source is the target's own path inside the root."""
 MAPPED = 128
+"""MOUNT, TREE: with the maps of the ID_MAP before it."""
 MAPPED_BELOW = 256
+"""The same, with what is mounted below."""
 PREPARED = 512
+"""BIND: the source is the next of the trees."""
 SOURCE_LINK = 1024
+"""BIND, TREE: a source that is a symlink is not followed."""
 TARGET_LINK = 2048
+"""BIND: a target that is a symlink is not followed."""
 COPY_LINK = 4096
+"""BIND, TREE: a source that is a symlink is copied to the target."""
 
 # The environment of HOOK: the list `env`; the caller's, which becomes that list; the program's, with HOME.
 GIVEN = 0
 CALLERS = 1
 PROGRAMS = 2
+
+MOST_TREES = 512
+"""How many TREE operations the executor has room for."""
 
 
 class Op:
@@ -143,7 +199,8 @@ class Op:
     Attributes:
         kind: what to do.
         numbers: its integers, in the order of `kind.numbers`.
-        strings: its strings, bytes or lists of strings, in the order of `kind.strings`.
+        strings: its strings, bytes or lists of strings, in the order of `kind.strings`; all operands of an operation of
+            the launcher.
         where: the place in config.json that asked for it; empty for what every container gets.
         on_error: FAIL, SKIP_ABSENT or ELSE.
         alternatives: with ELSE, how many of the following operations stand in for this one.
@@ -154,7 +211,7 @@ class Op:
     def __init__(
         self,
         kind: Kind,
-        *arguments: int | Text,
+        *arguments: object,
         where: str = "",
         on_error: int = FAIL,
         alternatives: int = 0,
@@ -162,14 +219,21 @@ class Op:
         """Take the numbers of the kind first, then its strings, in their order."""
         count = len(kind.numbers)
         self.kind = kind
-        self.numbers = tuple([value for value in arguments[:count] if isinstance(value, int)])
-        self.strings: tuple[Text, ...] = tuple([value for value in arguments[count:] if not isinstance(value, int)])
+        self.numbers: tuple[int, ...] = arguments[:count]  # type: ignore[assignment]
+        self.strings: tuple[Text, ...] = arguments[count:]  # type: ignore[assignment]
         self.where = where
         self.on_error = on_error
         self.alternatives = alternatives
-        if len(self.numbers) != count or len(self.strings) != len(kind.strings):
+        if len(arguments) != count + len(kind.strings) or (kind.code and not self._fits()):
             message = f"{kind.name} takes {kind.numbers} and {kind.strings}"
             raise TypeError(message)
+
+    def _fits(self) -> bool:
+        """Whether numbers are where the executor reads numbers, and nowhere else."""
+        for place, value in enumerate(self.numbers + self.strings):
+            if isinstance(value, int) != (place < len(self.numbers)):
+                return False
+        return True
 
     def number(self, name: str) -> int:
         """Return the number called `name`."""
@@ -179,12 +243,32 @@ class Op:
         """Return the string called `name`."""
         return self.strings[self.kind.strings.index(name)]
 
+    def value(self, name: str) -> Any:  # noqa: ANN401 - whatever the kind declares
+        """Return the operand called `name` of an operation of the launcher."""
+        return self.strings[self.kind.strings.index(name)]
+
+    def with_numbers(self, **numbers: int) -> Op:
+        """Return a copy with other values for the numbers of these names."""
+        values = zip(self.kind.numbers, self.numbers, strict=True)
+        changed = [numbers.pop(name, value) for name, value in values]
+        if numbers:
+            message = f"{self.kind.name} has no {' '.join(numbers)}"
+            raise TypeError(message)
+        return Op(
+            self.kind,
+            *changed,
+            *self.strings,
+            where=self.where,
+            on_error=self.on_error,
+            alternatives=self.alternatives,
+        )
+
     def as_data(self) -> dict[str, object]:
         """Return the operation as JSON data."""
         data: dict[str, object] = {"op": self.kind.name}
         data.update(zip(self.kind.numbers, self.numbers, strict=True))
         for name, value in zip(self.kind.strings, self.strings, strict=True):
-            data[name] = value.hex() if isinstance(value, bytes) else value
+            data[name] = value.hex() if isinstance(value, bytes) else _data(value)
         if self.where:
             data["where"] = self.where
         if self.on_error:
@@ -194,8 +278,19 @@ class Op:
         return data
 
 
+def _data(value: object) -> object:
+    return value.as_data() if hasattr(value, "as_data") else value
+
+
 def from_data(data: dict[str, Any]) -> Op:
-    """Return the operation that `Op.as_data` told, but for what to do on failure; bytes come back as their digits."""
+    """Return the operation that `Op.as_data` described; operands of the launcher's operations stay data."""
     kind = next(kind for kind in KINDS if kind.name == data["op"])
-    arguments = [data[name] for name in (*kind.numbers, *kind.strings)]
-    return Op(kind, *arguments, where=data.get("where", ""))
+    strings = [bytes.fromhex(data[name]) if name in kind.raw else data[name] for name in kind.strings]
+    return Op(
+        kind,
+        *[data[name] for name in kind.numbers],
+        *strings,
+        where=data.get("where", ""),
+        on_error=ON_ERROR_NAMES.index(data.get("on_error", ON_ERROR_NAMES[FAIL])),
+        alternatives=data.get("alternatives", 0),
+    )

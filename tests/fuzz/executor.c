@@ -46,7 +46,7 @@ static void read_operations(void)
     for (uint32_t i = 0; i < self.plan.count; i++) {
         const struct op *op = &self.plan.ops[i];
 
-        expect(op->code >= OP_JOIN && op->code < OP_END, "there is a function for every operation");
+        expect(op->code > 0 && op->code < OP_END, "there is a function for every operation");
         expect(op->code != OP_EXEC || i == self.plan.count - 1, "EXEC is the last one");
         expect((uint64_t)i + op->alternatives < self.plan.count, "the alternatives are operations");
         for (int which = 0; which < PLAN_STRINGS; which++) {
@@ -81,8 +81,8 @@ static void read_arguments(void)
         sink += strlen(self.args[args]);
     for (; self.env[env]; env++)
         sink += strlen(self.env[env]);
-    expect(args == read_list(op, 0), "all arguments are there");
-    expect(env == read_list(op, 1) + 1, "the whole environment is there");
+    expect(args == read_list(op, EXEC_ARGS), "all arguments are there");
+    expect(env == read_list(op, EXEC_ENV) + 1, "the whole environment is there");
     free(self.args);
 }
 
@@ -117,8 +117,8 @@ static size_t mend(uint8_t *data, size_t size, unsigned seed)
     for (uint32_t i = 0; i < header->ops; i++) {
         uint32_t left = header->ops - i;
 
-        if (ops[i].code < OP_JOIN || ops[i].code >= OP_END || (ops[i].code == OP_EXEC && left > 1))
-            ops[i].code = (uint16_t)(OP_JOIN + ops[i].code % (OP_EXEC - OP_JOIN));
+        if (ops[i].code == 0 || ops[i].code >= OP_END || (ops[i].code == OP_EXEC && left > 1))
+            ops[i].code = (uint16_t)(1 + ops[i].code % (OP_EXEC - 1));
         ops[i].on_error %= ON_ERROR_ELSE + 1;
         ops[i].alternatives = (uint8_t)(ops[i].alternatives % left);
         for (int which = 0; which < PLAN_STRINGS; which++) {

@@ -24,9 +24,9 @@ from rootless.plan.compile import compile_plan
 from rootless.plan.encode import encode
 from rootless.plan.request import Request
 from tests.lib.configurations import CALLERS, CONFIGURATIONS
+from tests.lib.ops_header import SOURCES, includes
 
 HERE = Path(__file__).resolve().parent
-SOURCES = HERE.parent.parent / "helpers" / "init"
 CORPUS = HERE / "corpus"
 SECONDS = int(os.environ.get("ROOTLESS_FUZZ_SECONDS", "20"))
 LARGEST = 16384
@@ -46,7 +46,7 @@ def fuzz(tmp_path_factory, need):
     directory = tmp_path_factory.mktemp("fuzz")
     program = directory / "fuzzer"
     sources = [HERE / "executor.c", *sorted(SOURCES.glob("*.c"))]
-    subprocess.run([need("clang"), *FLAGS, f"-I{SOURCES}", *sources, "-o", program], check=True)
+    subprocess.run([need("clang"), *FLAGS, *includes(directory), *sources, "-o", program], check=True)
 
     def run(*words) -> str:
         words = [program, f"-artifact_prefix={directory}/found-", f"-max_len={LARGEST}", "-timeout=10", *words]

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.lib.ops_header import SOURCES, includes
+
 # how long an example takes is the machine's business, which may have other things to do
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 HERE = Path(__file__).resolve().parent
-SOURCES = HERE.parent.parent / "helpers" / "init"
 SANITIZERS = "-fsanitize=address,undefined"
 
 
@@ -22,7 +23,7 @@ SANITIZERS = "-fsanitize=address,undefined"
 def decoder(tmp_path_factory, need):
     """Return a function that has the executor's decoder, built with sanitizers, judge a Plan."""
     program = tmp_path_factory.mktemp("decode") / "decode"
-    words = [need("gcc"), "-std=gnu11", "-g", "-O1", SANITIZERS, "-fno-sanitize-recover=all", f"-I{SOURCES}"]
+    words = [need("gcc"), "-std=gnu11", "-g", "-O1", SANITIZERS, "-fno-sanitize-recover=all", *includes(program.parent)]
     subprocess.run([*words, HERE / "data/decode.c", SOURCES / "plan.c", "-o", program], check=True)
     with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
 

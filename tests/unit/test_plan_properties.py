@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import ctypes
 import json
+import os
 import re
 import subprocess
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +21,7 @@ from rootless.errors import RootlessError
 from rootless.host.delegation import Cgroups
 from rootless.host.facts import Facts
 from rootless.jsontext import render
+from rootless.launch import protocol
 from rootless.linux import CAPABILITIES, RLIMITS
 from rootless.options import Options
 from rootless.plan import ops
@@ -32,8 +33,9 @@ from rootless.plan.op_text import details, sentence
 from rootless.plan.request import Request
 from rootless.plan.rootfs.mount_options import _ATTRIBUTES, PROPAGATIONS
 from rootless.procfs import ALL_IDS
+from tests.lib.ops_header import SOURCES, includes
+from tests.lib.ops_header import text as header_text
 
-SOURCES = Path(__file__).resolve().parent.parent.parent / "helpers" / "init"
 HIGHEST_ID = 2**32 - 2
 
 # --- Configurations and hosts -----------------------------------------------------------------------------------------
@@ -420,8 +422,9 @@ class _Plan(ctypes.Structure):
 @pytest.fixture(scope="session")
 def decode(tmp_path_factory, need):
     """Return a function that has the executor's own decoder read a Plan, and returns what it found as Python has it."""
-    library = tmp_path_factory.mktemp("decode") / "plan.so"
-    words = [need("cc"), "-shared", "-fPIC", "-std=gnu11", f"-I{SOURCES}", SOURCES / "plan.c", "-o", library]
+    directory = tmp_path_factory.mktemp("decode")
+    library = directory / "plan.so"
+    words = [need("cc"), "-shared", "-fPIC", "-std=gnu11", *includes(directory), SOURCES / "plan.c", "-o", library]
     subprocess.run(words, check=True)
     loaded = ctypes.CDLL(str(library))
     loaded.plan_decode.restype = ctypes.c_char_p
@@ -562,13 +565,15 @@ def enumerators(text, name):
 
 def test_codes_are_the_executors():
     names = {kind: name for name, kind in vars(ops).items() if isinstance(kind, ops.Kind)}
-    codes = enumerators((SOURCES / "plan.h").read_text(), "opcode")
-    assert {f"OP_{name}": kind.code for kind, name in names.items()} == codes
+    codes = enumerators(header_text(), "opcode")
+    last = codes.pop("OP_END")
+    assert {f"OP_{name}": kind.code for kind, name in names.items() if kind.by == ops.EXECUTOR} == codes
+    assert last == len(codes) + 1
     assert sorted(codes.values()) == list(range(1, len(codes) + 1))
 
 
 def test_ways_to_fail_are_the_executors():
-    assert enumerators((SOURCES / "plan.h").read_text(), "on_error") == {
+    assert enumerators(header_text(), "on_error") == {
         "ON_ERROR_FAIL": ops.FAIL,
         "ON_ERROR_SKIP_ABSENT": ops.SKIP_ABSENT,
         "ON_ERROR_ELSE": ops.ELSE,
@@ -576,11 +581,85 @@ def test_ways_to_fail_are_the_executors():
 
 
 def test_flags_are_the_executors():
-    flags = enumerators((SOURCES / "init.h").read_text(), "mount_flag")
-    assert {name: getattr(ops, name) for name in flags} == flags
-    assert sorted(flags.values()) == [1 << bit for bit in range(len(flags))]
+    flags = [ops.RECURSIVE, ops.PLAIN_TARGET, ops.KEEP_MODE, ops.COPY_UP, ops.LEGACY, ops.RECURSIVE_PROPAGATION]
+    flags += [ops.TARGET_IS_SOURCE, ops.MAPPED, ops.MAPPED_BELOW, ops.PREPARED]
+    flags += [ops.SOURCE_LINK, ops.TARGET_LINK, ops.COPY_LINK]
+    assert flags == [1 << bit for bit in range(len(flags))]
+    named = enumerators(header_text(), "flag")
+    assert {name: getattr(ops, name) for name in named} == named
+    assert set(flags) <= set(named.values())
+
+
+def test_operands_are_the_executors():
+    places = enumerators(header_text(), "operand")
+    for name, kind in vars(ops).items():
+        if isinstance(kind, ops.Kind) and kind.by == ops.EXECUTOR:
+            for operands in (kind.numbers, kind.strings):
+                assert [places[f"{name}_{operand.upper()}"] for operand in operands] == list(range(len(operands)))
+
+
+def test_messages_are_the_executors():
+    found = enumerators(header_text(), "message")
+    assert {name: getattr(protocol, name.removeprefix("MESSAGE_")) for name in found} == found
+    assert len(set(found.values())) == len(found)
 
 
 def test_no_kind_has_more_arguments_than_a_record():
-    sizes = re.search(r"PLAN_NUMBERS = (\d+), PLAN_STRINGS = (\d+)", (SOURCES / "plan.h").read_text())
+    sizes = re.search(r"PLAN_NUMBERS = (\d+), PLAN_STRINGS = (\d+)", header_text())
     assert all(len(kind.numbers) <= int(sizes[1]) and len(kind.strings) <= int(sizes[2]) for kind in ops.KINDS)
+
+
+# --- Operations as data -----------------------------------------------------------------------------------------------
+
+WORDS = st.one_of(TEXT, st.binary(max_size=8).map(os.fsdecode))
+
+
+@st.composite
+def operations(draw):
+    kind = draw(st.sampled_from([kind for kind in ops.KINDS if kind.by == ops.EXECUTOR]))
+    strings = [
+        draw(
+            st.lists(WORDS, max_size=3) if name in kind.lists else st.binary(max_size=8) if name in kind.raw else WORDS
+        )
+        for name in kind.strings
+    ]
+    numbers = [draw(st.integers(-(2**63), 2**63 - 1)) for _ in kind.numbers]
+    others = {"where": draw(WORDS), "on_error": draw(st.integers(0, 2)), "alternatives": draw(st.integers(0, 255))}
+    return ops.Op(kind, *numbers, *strings, **others)
+
+
+@given(operations())
+@MANY
+def test_an_operation_survives_as_data(op):
+    back = ops.from_data(json.loads(json.dumps(op.as_data())))
+    for name in ops.Op.__slots__:
+        assert getattr(back, name) == getattr(op, name), name
+
+
+def test_an_operation_of_the_launcher_keeps_any_operand():
+    class Thing:
+        def as_data(self):
+            return {"a": [1]}
+
+    kind = ops.launcher("cgroup", "count thing", undo="remove")
+    op = ops.Op(kind, 3, Thing(), where="here")
+    assert op.as_data() == {"op": "cgroup", "count": 3, "thing": {"a": [1]}, "where": "here"}
+    assert (op.value("count"), kind.code, kind.by, kind.undo) == (3, 0, ops.LAUNCHER, "remove")
+    with pytest.raises(TypeError, match="takes"):
+        ops.Op(kind, 3)
+
+
+def test_an_operation_with_other_numbers():
+    op = ops.Op(ops.DEVICE_NODE, 1, 2, 3, 4, 5, "/dev/x", where="here", on_error=ops.ELSE, alternatives=1)
+    changed = op.with_numbers(minor=9)
+    assert (changed.numbers, changed.strings) == ((1, 2, 9, 4, 5), op.strings)
+    assert (changed.where, changed.on_error, changed.alternatives) == ("here", ops.ELSE, 1)
+    assert op.number("minor") == 3
+    with pytest.raises(TypeError, match="has no color"):
+        op.with_numbers(color=1)
+
+
+def test_operand_names_do_not_collide():
+    for kind in ops.KINDS:
+        names = [*kind.numbers, *kind.strings, "op", "where", "on_error", "alternatives"]
+        assert len(set(names)) == len(names), kind

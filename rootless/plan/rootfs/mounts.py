@@ -256,8 +256,7 @@ def _mapped(context: Context, mount: _Mount) -> list[Op]:
     if not mount.is_bind:
         before, flags = idmapped.new(context, mount.written, options, mount.where)
         made = _new(mount, mount.type)
-        made.numbers = (made.numbers[0] | flags, *made.numbers[1:])
-        return [*before, made]
+        return [*before, made.with_numbers(flags=made.number("flags") | flags)]
     made = _bind(context, mount)[0]
     context.sources += idmapped.bind(context, mount.written, options, str(made.string("source")), mount.where)
     return [_prepared(made)]
@@ -293,19 +292,17 @@ def _taken_along(context: Context, mount: _Mount, bound: list[Op]) -> list[Op]:
     context.sources.append(tree)
     for other in bound[1:]:
         tree.on_error, tree.alternatives = ops.ELSE, 1
-        flags, propagation, *_ = tree.numbers
-        attributes = other.numbers[2:]
-        second = Op(ops.TREE, flags | ops.RECURSIVE, propagation, *attributes, source, where=mount.where)
-        context.sources.append(second)
+        second = Op(ops.TREE, *other.numbers, source, where=mount.where)
+        flags, propagation = tree.number("flags") | ops.RECURSIVE, tree.number("propagation")
+        context.sources.append(second.with_numbers(flags=flags, propagation=propagation))
     return [_prepared(bound[0])]
 
 
 def _prepared(bound: Op) -> Op:
     """Have a BIND take the next copy of the host's mounts; what they allow has been decided with the host's rights."""
     bound.on_error = bound.alternatives = 0
-    flags, propagation, *_ = bound.numbers
-    bound.numbers = (flags | ops.PREPARED, propagation, 0, 0, 0, 0)
-    return bound
+    flags = bound.number("flags") | ops.PREPARED
+    return bound.with_numbers(flags=flags, set=0, clear=0, set_below=0, clear_below=0)
 
 
 def _numbers(options: MountOptions, flags: int = 0) -> tuple[int, ...]:
@@ -366,15 +363,9 @@ def _bind(context: Context, mount: _Mount) -> list[Op]:
         context.adapted(mount.where, f"the source's {words(stays, 0)} cannot be taken away in a user namespace")
     # A user namespace may not take away what the host's mount has (nosuid, ro, …), nor change how access times are
     # kept, nor show what a mount there covers (mount_namespaces(7)): then without the one, and with all that is below.
-    flags, propagation, *_ = first.numbers
     kept, kept_below = options.set & ~ANY_ATIME, options.set_below & ~ANY_ATIME
-    second = Op(
-        ops.BIND,
-        *(flags | ops.RECURSIVE, propagation, kept, 0, kept_below, 0),
-        source,
-        mount.target,
-        where=mount.where,
-    )
+    flags = first.number("flags") | ops.RECURSIVE
+    second = first.with_numbers(flags=flags, set=kept, clear=0, set_below=kept_below, clear_below=0)
     if second.numbers == first.numbers:
         return [first]
     first.on_error, first.alternatives = ops.ELSE, 1

@@ -14,9 +14,7 @@ static void read_all(const struct plan *plan)
     for (uint32_t i = 0; i < plan->count; i++)
         for (int which = 0; which < PLAN_STRINGS; which++) {
             const struct op *op = &plan->ops[i];
-            bool list = (op->code == OP_MOUNT && which == 3) || (op->code == OP_REMOUNT && which == 1) ||
-                        (op->code == OP_COMMAND && which == 0) || (op->code == OP_EXEC && which <= 1) ||
-                        (op->code == OP_HOOK && which >= 1);
+            bool list = plan_is_list(op, which);
 
             for (uint32_t at = 0; at <= op->s[which].length; at++)
                 bytes += plan_text(plan, op, which)[at] != '\0';
