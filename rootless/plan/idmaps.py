@@ -159,29 +159,32 @@ def _without(start: int, end: int, taken: Iterable[tuple[int, int]]) -> list[tup
 
 
 def _own_maps(process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps, str, str]:
-    may_map_all = facts.has(CAP_SETUID) and facts.has(CAP_SETGID)
-    if facts.privileged and may_map_all and mode != "single":
+    """Return maps of all the ids that the caller has, an adaptation, a shortcoming."""
+    if mode == "single":
+        return _single_map(process, facts, mode), "", ""
+    if facts.privileged and facts.has(CAP_SETUID) and facts.has(CAP_SETGID):
         # nothing is given to root in subuid(5): it maps what it has itself, onto the same numbers
         uids = tuple((inside, inside, count) for inside, _, count in facts.uid_map)
         gids = tuple((inside, inside, count) for inside, _, count in facts.gid_map)
         return IdMaps(uids, gids, "all ids of the caller", facts), "the caller's own ids are mapped onto themselves", ""
     subuids = usable(facts.subuids, facts.uid, facts.uid_map)
     subgids = usable(facts.subgids, facts.gid, facts.gid_map)
-    if mode != "single" and subuids and subgids and facts.id_programs:
-        keep = mode == "keep-id"
-        uids = _filled(facts.uid, subuids, facts.uid if keep else 0)
-        gids = _filled(facts.gid, subgids, facts.gid if keep else 0)
-        counts = f"{sum(count for _, _, count in uids)} uids and {sum(count for _, _, count in gids)} gids"
-        return IdMaps(uids, gids, f"your own id and your subordinate ids, {counts}", facts), "", ""
-    user = process.get("user") or {}
-    shortcoming = ""
-    inside_uid, inside_gid = (facts.uid, facts.gid) if mode == "keep-id" else (0, 0)
-    if not mode:
-        inside_uid, inside_gid = user.get("uid") or 0, user.get("gid") or 0
-    if mode != "single":
+    if not (subuids and subgids and facts.id_programs):
         shortcoming = f"only your own id exists in the container: {_why_single(facts)}"
-    source = "your own id only"
-    return IdMaps(((inside_uid, facts.uid, 1),), ((inside_gid, facts.gid, 1),), source, facts), "", shortcoming
+        return _single_map(process, facts, mode), "", shortcoming
+    keep = mode == "keep-id"
+    uids = _filled(facts.uid, subuids, facts.uid if keep else 0)
+    gids = _filled(facts.gid, subgids, facts.gid if keep else 0)
+    counts = f"{sum(count for _, _, count in uids)} uids and {sum(count for _, _, count in gids)} gids"
+    return IdMaps(uids, gids, f"your own id and your subordinate ids, {counts}", facts), "", ""
+
+
+def _single_map(process: dict[str, Any], facts: Facts, mode: str) -> IdMaps:
+    """Return maps of the caller's own ids: onto themselves, root, or the user of config.json."""
+    user = process.get("user") or {}
+    inside = {"keep-id": (facts.uid, facts.gid), "": (user.get("uid") or 0, user.get("gid") or 0)}
+    uid, gid = inside.get(mode, (0, 0))
+    return IdMaps(((uid, facts.uid, 1),), ((gid, facts.gid, 1),), "your own id only", facts)
 
 
 def _why_single(facts: Facts) -> str:

@@ -185,25 +185,30 @@ def decide(context: Context) -> Cgroup | None:
 
 
 def _manager(context: Context, resources: dict[str, Any]) -> tuple[str, str, str]:
-    """Return who makes the cgroup; or nothing, the reason, and what can be done about it."""
+    """Return the manager that makes the cgroup; or nothing, the reason, and the fix."""
     request, facts = context.request, context.facts
-    there = facts.cgroups
-    delegated = CGROUPFS if there and there.base else ""
     if request.cgroup_manager == DISABLED:
         return "", "--cgroup-manager disabled", ""
+    delegated = CGROUPFS if facts.cgroups and facts.cgroups.base else ""
     asks_systemd = request.systemd_cgroup or request.cgroup_manager == SYSTEMD or _unit_of(context) is not None
-    needed = set()
-    if not (delegated and context.linux.get("cgroupsPath")):
-        needed = {setting.controller for setting in _sensible(resources)} - {""}
+    needs_systemd = asks_systemd or _lacks_controllers(context, resources, delegated)
     if request.cgroup_manager == CGROUPFS:
-        asks_systemd, needed = False, set()
-    if (asks_systemd or (needed and not _holds(context, needed))) and facts.user_manager:
+        asks_systemd = needs_systemd = False
+    if needs_systemd and facts.user_manager:
         return SYSTEMD, "", ""
     if asks_systemd and delegated:
         context.adapted("linux.cgroupsPath", "there is no systemd user manager: the cgroup is made without it")
     if delegated or not (resources or context.linux.get("cgroupsPath")):
         return delegated, "", ""
     return "", *_why_none(context, asks_systemd=asks_systemd)
+
+
+def _lacks_controllers(context: Context, resources: dict[str, Any], delegated: str) -> bool:
+    """Whether the delegated cgroup lacks a controller for the limits; a cgroupsPath there is used all the same."""
+    if delegated and context.linux.get("cgroupsPath"):
+        return False
+    needed = {setting.controller for setting in _sensible(resources)} - {""}
+    return bool(needed) and not _holds(context, needed)
 
 
 def _why_none(context: Context, *, asks_systemd: bool) -> tuple[str, str]:

@@ -9,11 +9,16 @@ from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rootless.plan.context import Context
 
 _DEFAULT_CLASS = "/"
 _OWN_NAMES = ("info", "mon_data", "mon_groups")
 """Directories that resctrl has in each place where a group could be made."""
+
+_WHERE = "linux.intelRdt"
+_SHARE = "cannot give the container its share of the caches"
 
 
 class Group:
@@ -48,46 +53,64 @@ class Group:
 
 def group(context: Context) -> Group:
     """Return the group that linux.intelRdt asks for."""
-    where = "linux.intelRdt"
     wanted = context.linux["intelRdt"]
     root = context.facts.resctrl
     if not root:
         raise RootlessError(
-            "cannot give the container its share of the caches",
+            _SHARE,
             cause="no resctrl file system is mounted",
-            where=where,
+            where=_WHERE,
             fix="mount it, as root: mount -t resctrl resctrl /sys/fs/resctrl (it needs a CPU with RDT or QoS), "
             "or remove intelRdt",
             code="RL-RESCTRL",
         )
     class_id: str = wanted.get("closID") or ""
-    name = class_id or context.request.container
-    if name != _DEFAULT_CLASS and ("/" in name or name in (".", "..", *_OWN_NAMES)):
-        raise RootlessError(
-            f"cannot use the class {name!r}",
-            cause="it is no name of a resctrl group",
-            where=f"{where}.closID",
-            fix="write the name of one directory, or / for the default class",
-            code="RL-CONFIG",
-        )
-    schemata = [line for line in (wanted.get("l3CacheSchema"), wanted.get("memBwSchema")) if line]
-    compared = len(schemata) if class_id else 0
-    schemata += wanted.get("schemata") or ()
-    broken = next((line for line in schemata if "\n" in line.strip("\n")), "")
-    if broken:
-        raise RootlessError(
-            "cannot give the container its share of the caches",
-            cause=f"{broken!r} is more than one line",
-            where=where,
-            fix="write each line as an element of schemata",
-            code="RL-CONFIG",
-        )
+    name = _checked_name(class_id or context.request.container)
+    compared, schemata = _schemata(wanted)
     path = root if name == _DEFAULT_CLASS else f"{root}/{name}"
     return Group(
         path,
-        [line.strip("\n") for line in schemata],
-        compared=compared,
+        schemata,
+        compared=compared if class_id else 0,
         own=not class_id,
         must_exist=name == _DEFAULT_CLASS or (bool(class_id) and not schemata),
         monitor=f"{path}/mon_groups/{context.request.container}" if wanted.get("enableMonitoring") else "",
     )
+
+
+def _checked_name(name: str) -> str:
+    """Return the name of a class, which is a directory.
+
+    Raises:
+        RootlessError: `RL-CONFIG`: it is no such name.
+    """
+    if name != _DEFAULT_CLASS and ("/" in name or name in (".", "..", *_OWN_NAMES)):
+        raise RootlessError(
+            f"cannot use the class {name!r}",
+            cause="it is no name of a resctrl group",
+            where=f"{_WHERE}.closID",
+            fix="write the name of one directory, or / for the default class",
+            code="RL-CONFIG",
+        )
+    return name
+
+
+def _schemata(wanted: dict[str, Any]) -> tuple[int, list[str]]:
+    """Return the lines for the file schemata, and how many of them an existing group must have already.
+
+    Raises:
+        RootlessError: `RL-CONFIG`: an element has several lines.
+    """
+    lines = [line for line in (wanted.get("l3CacheSchema"), wanted.get("memBwSchema")) if line]
+    compared = len(lines)
+    lines = [line.strip("\n") for line in (*lines, *(wanted.get("schemata") or ()))]
+    broken = next((line for line in lines if "\n" in line), "")
+    if broken:
+        raise RootlessError(
+            _SHARE,
+            cause=f"{broken!r} is more than one line",
+            where=_WHERE,
+            fix="write each line as an element of schemata",
+            code="RL-CONFIG",
+        )
+    return compared, lines

@@ -79,39 +79,40 @@ def operations(context: Context) -> list[Op]:
 
 
 def _scheduler(context: Context, wanted: dict[str, Any]) -> Op:
-    where = "process.scheduler"
     policy: str = wanted["policy"]
-    nice, priority = wanted.get("nice") or 0, wanted.get("priority") or 0
-    budget = tuple([wanted.get(name) or 0 for name in ("runtime", "deadline", "period")])
     if policy == "SCHED_ISO":
         raise RootlessError(
             "cannot schedule by SCHED_ISO",
             cause="Linux reserves the name and has no such policy",
-            where=f"{where}.policy",
+            where="process.scheduler.policy",
             fix="choose SCHED_RR, or SCHED_OTHER with a negative nice",
             code="RL-SCHEDULER",
         )
-    # The kernel takes these without a word and does nothing about them.
-    if nice and policy not in _NICE:
-        context.warn_ignored(f"{where}.nice", f"nice has no effect under {policy}")
-    if any(budget[1:]) and policy != _DEADLINE:
-        context.warn_ignored(where, f"deadline and period have no effect under {policy}")
-    if (
-        policy in _NICE
-        and wanted.get("nice") is None
-        and context.facts.nice > 0
-        and not context.facts.may(CAP_SYS_NICE)
-    ):
-        nice = context.facts.nice
-        context.adapted(f"{where}.nice", f"nice stays at {nice}, the caller's own: only root may lower it to 0")
+    nice, priority = _nice(context, wanted), wanted.get("priority") or 0
+    budget = {name: wanted.get(name) or 0 for name in ("runtime", "deadline", "period")}
+    if (budget["deadline"] or budget["period"]) and policy != _DEADLINE:  # which the kernel accepts and ignores
+        context.warn_ignored("process.scheduler", f"deadline and period have no effect under {policy}")
     flags = sum(_SCHEDULER_FLAGS[flag] for flag in set(wanted.get("flags") or ()))
-    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, POLICIES.index(policy), flags, nice, priority, *budget, 0, 0)
-    told = [policy]
-    told += [f"nice {nice}"] if policy in _NICE else []
-    told += [f"priority {priority}"] if priority or policy in _REALTIME else []
-    told += [f"{name} {value}" for name, value in zip(("runtime", "deadline", "period"), budget, strict=True) if value]
-    told += wanted.get("flags") or ()
-    return Op(ops.SCHEDULER, ", ".join(told), attributes, where=where)
+    numbers = (_SCHED_ATTR.size, POLICIES.index(policy), flags, nice, priority, *budget.values(), 0, 0)
+    words = [policy]
+    words += [f"nice {nice}"] if policy in _NICE else []
+    words += [f"priority {priority}"] if priority or policy in _REALTIME else []
+    words += [f"{name} {value}" for name, value in budget.items() if value]
+    words += wanted.get("flags") or ()
+    return Op(ops.SCHEDULER, ", ".join(words), _SCHED_ATTR.pack(*numbers), where="process.scheduler")
+
+
+def _nice(context: Context, wanted: dict[str, Any]) -> int:
+    """Return the nice value of a scheduler: without one the caller's own, where only root may lower it to 0."""
+    policy, nice = wanted["policy"], wanted.get("nice")
+    where = "process.scheduler.nice"
+    if policy not in _NICE:
+        if nice:  # which the kernel accepts and ignores
+            context.warn_ignored(where, f"nice has no effect under {policy}")
+    elif nice is None and context.facts.nice > 0 and not context.facts.may(CAP_SYS_NICE):
+        nice = context.facts.nice
+        context.adapted(where, f"nice stays at {nice}, the caller's own: only root may lower it to 0")
+    return nice or 0
 
 
 def _io_priority(wanted: dict[str, Any]) -> Op:

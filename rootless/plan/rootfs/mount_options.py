@@ -7,6 +7,7 @@ from rootless.plan import ops
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 READONLY = 0x01
 NOSUID = 0x02
@@ -109,30 +110,12 @@ class MountOptions:
         self.source_link = self.target_link = self.copy_link = False
         self.data: list[str] = []
         for option in options:
-            self._read(option)
-
-    def _read(self, option: str) -> None:
-        if option in _ATTRIBUTES:
-            on, off = _ATTRIBUTES[option]
-            self.set, self.clear = self.set & ~off | on, self.clear & ~on | off
-        elif option in ("bind", "rbind"):
-            self.bind, self.recursive = True, self.recursive or option == "rbind"
-        elif option in _NOTHING or not option:
-            pass
-        elif option in _OPPOSITES:
-            self.data = [word for word in self.data if word != _OPPOSITES[option]]
-        elif option[0] == "r" and option[1:] in _ATTRIBUTES:
-            on, off = _ATTRIBUTES[option[1:]]
-            self.set_below, self.clear_below = self.set_below & ~off | on, self.clear_below & ~on | off
-        elif option in PROPAGATIONS or (option[0] == "r" and option[1:] in PROPAGATIONS):
-            self.recursive_propagation = option not in PROPAGATIONS
-            self.propagation = PROPAGATIONS[option[1:] if self.recursive_propagation else option]
-        elif option in _SWITCHES:
-            setattr(self, _SWITCHES[option], True)
-        elif option.partition("=")[0] in ("idmap", "ridmap"):
-            self.idmap, self.idmap_below = True, option[0] == "r"
-        else:
-            self.data.append(option)
+            name = option.partition("=")[0]
+            read = _MEANINGS.get(option) or (_MEANINGS.get(name) if name in _ID_MAPPED else None)
+            if read:
+                read[0](self, *read[1:])
+            else:
+                self.data.append(option)
 
     @property
     def link_flags(self) -> int:
@@ -140,6 +123,56 @@ class MountOptions:
         flags = ops.SOURCE_LINK if self.source_link else 0
         flags |= ops.TARGET_LINK if self.target_link else 0
         return flags | (ops.COPY_LINK if self.copy_link else 0)
+
+
+def _change(made: MountOptions, on: int, off: int) -> None:
+    made.set, made.clear = made.set & ~off | on, made.clear & ~on | off
+
+
+def _change_below(made: MountOptions, on: int, off: int) -> None:
+    made.set_below, made.clear_below = made.set_below & ~off | on, made.clear_below & ~on | off
+
+
+def _bind(made: MountOptions, recursive: int) -> None:
+    made.bind, made.recursive = True, made.recursive or bool(recursive)
+
+
+def _propagate(made: MountOptions, flag: int, recursive: int) -> None:
+    made.propagation, made.recursive_propagation = flag, bool(recursive)
+
+
+def _map_ids(made: MountOptions, below: int) -> None:
+    made.idmap, made.idmap_below = True, bool(below)
+
+
+def _switch(made: MountOptions, name: str) -> None:
+    setattr(made, name, True)
+
+
+def _take_back(made: MountOptions, word: str) -> None:
+    made.data = [each for each in made.data if each != word]
+
+
+def _ignore(made: MountOptions) -> None:
+    """Take an option without an effect."""
+
+
+_ID_MAPPED = ("idmap", "ridmap")
+"""Options that may have a value, for compatibility with crun."""
+_MEANINGS: dict[str, tuple[Any, ...]] = {
+    **{"r" + word: (_change_below, *bits) for word, bits in _ATTRIBUTES.items()},
+    **{word: (_change, *bits) for word, bits in _ATTRIBUTES.items()},
+    **{word: (_propagate, flag, 0) for word, flag in PROPAGATIONS.items()},
+    **{"r" + word: (_propagate, flag, 1) for word, flag in PROPAGATIONS.items()},
+    **{word: (_switch, name) for word, name in _SWITCHES.items()},
+    **{word: (_take_back, opposite) for word, opposite in _OPPOSITES.items()},
+    **dict.fromkeys((*_NOTHING, ""), (_ignore,)),
+    "bind": (_bind, 0),
+    "rbind": (_bind, 1),
+    "idmap": (_map_ids, 0),
+    "ridmap": (_map_ids, 1),
+}
+"""The function that reads each option, and its arguments after the MountOptions."""
 
 
 def known() -> list[str]:
