@@ -12,9 +12,8 @@ from rootless.procfs import boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.state import State
     from rootless.plan.cgroup.manager import Cgroup, Unenforced
 
 
@@ -25,7 +24,7 @@ class Confinement:
         fd: a descriptor of its directory, into which the first process is cloned, or -1: it has to enter it.
     """
 
-    def __init__(self, wanted: Cgroup, entry: ContainerDir, state: dict[str, Any]) -> None:
+    def __init__(self, wanted: Cgroup, entry: ContainerDir, state: State) -> None:
         """Make it, unless it needs a process to be made of, and write into the container's state where it is.
 
         Raises:
@@ -41,13 +40,14 @@ class Confinement:
         if wanted.manager == CGROUPFS:
             self._group = self._make()
             self.fd = self._group.fd
-            state["cgroup"] = self._group.path
+            state.cgroup = self._group.path
 
-    def enter(self, pid: int, state: dict[str, Any]) -> None:
+    def enter(self, pid: int, state: State) -> None:
         """Have systemd make it of the container's first process, where systemd is to; see __init__."""
         if self._wanted.manager == SYSTEMD:
             self._group = self._make_scope(pid)
-            state |= {"cgroup": self._group.path, "unit": self._wanted.unit, "userManager": self._wanted.user_manager}
+            state.cgroup, state.unit = self._group.path, self._wanted.unit
+            state.user_manager = self._wanted.user_manager
 
     def rule_devices(self) -> None:
         """Let the rules for devices hold, once what config.json lists is made and before hooks may allow more."""
@@ -128,12 +128,12 @@ def _refuse_anothers(wanted: Cgroup, entry: ContainerDir) -> None:
             continue
         try:
             with store.find(entry.root, container_id, lock=False) as other:
-                state = other.read() or {}
+                state = other.read()
         except RootlessError:
             continue  # it went away meanwhile, or nobody can tell what it has
-        if state.get("bootId") != boot_id():
+        if not (state and state.is_of_this_boot()):
             continue
-        if (wanted.path and state.get("cgroup") == wanted.path) or (wanted.unit and state.get("unit") == wanted.unit):
+        if (wanted.path and state.cgroup == wanted.path) or (wanted.unit and state.unit == wanted.unit):
             raise RootlessError(
                 f"cannot use the cgroup {wanted.path or wanted.unit}",
                 cause=f"it is that of container {container_id}",
@@ -179,18 +179,18 @@ def freeze_container(entry: ContainerDir) -> None:
     Raises:
         RootlessError: `RL-CGROUP`: it goes on.
     """
-    with Group((entry.read() or {})["cgroup"]) as group:
+    with Group(store.existing_state(entry).cgroup) as group:
         group.freeze()
 
 
-def join(state: dict[str, Any], below: str = "") -> Group | None:
+def join(state: State, below: str = "") -> Group | None:
     """Open the cgroup of a running container for a further process of it, which is cloned into it.
 
     Where the container has enabled controllers for cgroups below its own, only those can have processes, and it is that
     of its first process.
 
     Args:
-        state: what state.json holds.
+        state: the container's.
         below: the path of another one, as the container's cgroup namespace has it.
 
     Returns:
@@ -199,7 +199,7 @@ def join(state: dict[str, Any], below: str = "") -> Group | None:
     Raises:
         RootlessError: `RL-CGROUP`: it is not there.
     """
-    if "cgroup" not in state:
+    if not state.cgroup:
         if not below:
             return None
         raise RootlessError(
@@ -215,11 +215,11 @@ def join(state: dict[str, Any], below: str = "") -> Group | None:
             fix="name one below it, without ..",
             code="RL-CGROUP",
         )
-    path = state["cgroup"] + normal("/" + below).rstrip("/")
+    path = state.cgroup + normal("/" + below).rstrip("/")
     if not below and not exists(path):
         from rootless.host.delegation import directory_of
 
-        path = directory_of(state["pid"]) or path  # somebody has moved its processes, and removed it
+        path = directory_of(state.pid) or path  # somebody has moved its processes, and removed it
     try:
         group = Group(path)
         if below or not group.read("cgroup.subtree_control").strip():
@@ -227,7 +227,7 @@ def join(state: dict[str, Any], below: str = "") -> Group | None:
         group.close()
         from rootless.host.delegation import directory_of
 
-        return Group(directory_of(state["pid"]))
+        return Group(directory_of(state.pid))
     except OSError as error:
         raise RootlessError(
             f"cannot use the cgroup {path}",

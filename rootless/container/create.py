@@ -5,14 +5,14 @@ from __future__ import annotations
 import posix
 from _struct import Struct
 
-from rootless import OCI_VERSION, log, signals
+from rootless import log, signals
 from rootless.bundle.load import load
 from rootless.container.outside import Outside
 from rootless.container.prepare import prepare, write_pid_file
 from rootless.container.request import request_for, resolve_network
 from rootless.container.state import store
-from rootless.container.state.directory import FORMAT
 from rootless.container.state.lifecycle import CREATED, CREATING
+from rootless.container.state.state import AfterStart, State
 from rootless.errors import RootlessError, place
 from rootless.host import facts
 from rootless.launch.protocol import Launch
@@ -21,8 +21,6 @@ from rootless.procfs import Process, boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.bundle.load import Bundle
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.store import StateRoot
@@ -99,15 +97,15 @@ def make(
 
     def note_process(pid: int) -> None:
         process = Process.read(pid)
-        state["pid"] = pid
-        state["startTime"] = process.start_time if process else 0
+        state.pid = pid
+        state.start_time = process.start_time if process else 0
         if launch.namespaces:
-            state["made"] = _made(plan, launch.namespaces)
+            state.made = _made(plan, launch.namespaces)
         entry.write_config(bundle.text)
         entry.write(state)
         outside.enter(pid)
 
-    pidfd_socket = request.pidfd_socket or state["annotations"].get(_PIDFD_RECEIVER)
+    pidfd_socket = request.pidfd_socket or state.annotations.get(_PIDFD_RECEIVER)
     where = "" if request.pidfd_socket else place("annotations", _PIDFD_RECEIVER)
     receiver = _pidfd_receiver(pidfd_socket, where) if pidfd_socket else None
 
@@ -129,7 +127,7 @@ def make(
         outside.finish()
         if receiver:
             receiver.send(launch.pid, b"standard")
-        state["status"] = CREATED
+        state.status = CREATED
         entry.write(state)
         if request.pid_file:
             write_pid_file(request.pid_file, launch.pid)
@@ -142,11 +140,11 @@ def make(
     return launch
 
 
-def _run_hooks(plan: Plan, state: dict[str, Any]) -> None:
+def _run_hooks(plan: Plan, state: State) -> None:
     from rootless.launch import run_hooks
 
     for kind in ("prestart", "createRuntime"):
-        run_hooks.run(kind, plan.hooks.get(kind, ()), state, CREATING)
+        run_hooks.run(kind, plan.hooks.get(kind, ()), state.document(CREATING))
 
 
 def _made(plan: Plan, numbers: bytes) -> dict[str, int]:
@@ -155,32 +153,23 @@ def _made(plan: Plan, numbers: bytes) -> dict[str, int]:
     return dict(zip(kinds, Struct(f"={len(kinds)}Q").unpack(numbers), strict=True))
 
 
-def first_state(request: Request, bundle: Bundle, plan: Plan) -> dict[str, Any]:
-    """Return what state.json holds before there is a process."""
-    state: dict[str, Any] = {
-        "format": FORMAT,
-        "ociVersion": OCI_VERSION,
-        "id": request.container,
-        "pid": 0,
-        "status": CREATING,
-        "startTime": 0,
-        "bootId": boot_id(),
-        "bundle": bundle.directory,
-        "rootfs": bundle.rootfs,
-        "created": log.timestamp(),
-        "annotations": bundle.config.get("annotations") or {},
-        "owner": plan.owner,
-        "afterStart": plan.after_start(),
-        "user": list(plan.user),
-        "keyring": not request.no_new_keyring,
-        "keyringName": plan.keyring,
-    }
-    if plan.hooks:
-        state["hooks"] = {kind: plan.hooks[kind] for kind in ("poststart", "poststop") if kind in plan.hooks}
-    if plan.listener:
-        state["listener"] = plan.listener
-    if plan.notify:
-        state["notify"] = True
+def first_state(request: Request, bundle: Bundle, plan: Plan) -> State:
+    """Return the state of a container before it has a process."""
+    state = State(request.container)
+    state.status = CREATING
+    state.boot_id = boot_id()
+    state.bundle = bundle.directory
+    state.rootfs = bundle.rootfs
+    state.created = log.timestamp()
+    state.annotations = bundle.config.get("annotations") or {}
+    state.owner = plan.owner
+    state.after_start = AfterStart(*plan.after_start())
+    state.user = list(plan.user)
+    state.keyring = not request.no_new_keyring
+    state.keyring_name = plan.keyring
+    state.hooks = {kind: plan.hooks[kind] for kind in ("poststart", "poststop") if kind in plan.hooks}
+    state.listener = plan.listener
+    state.notify = plan.notify
     return state
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.cgroup.group import Group
+    from rootless.container.state.state import State
     from rootless.launch.scm_rights import PidfdReceiver
     from rootless.launch.seccomp_listener import Listener
     from rootless.options import Options
@@ -54,10 +55,10 @@ def execute(options: Options) -> int:
             raise _placed(error, options) from None
 
 
-def _plan(options: Options, request: Request, state: dict[str, Any], config: dict[str, Any]) -> Plan:
+def _plan(options: Options, request: Request, state: State, config: dict[str, Any]) -> Plan:
     """Compile the Plan for what the caller asked, and log where it differs from that."""
     own = config.get("process") or {}
-    uid, gid = state["user"]
+    uid, gid = state.user
     own["user"] = (own.get("user") or {}) | {"uid": uid, "gid": gid}  # --userns may have chosen them
     config["process"] = process_object(own, _read(options.process) if options.process else None, options)
     said = said_by_flags(options)
@@ -65,8 +66,8 @@ def _plan(options: Options, request: Request, state: dict[str, Any], config: dic
         from rootless.bundle.check import check_process
 
         check_process(config["process"])
-    bundle = Bundle(state["bundle"], config)
-    plan = compile_exec(bundle, facts.read(subordinate=False), request, running.read(state["pid"]))
+    bundle = Bundle(state.bundle, config)
+    plan = compile_exec(bundle, facts.read(subordinate=False), request, running.read(state.pid))
     for note in plan.notes:
         # create has said already what comes from the container's own process
         asked = options.process or note.where.startswith(tuple(said))
@@ -77,19 +78,19 @@ def _plan(options: Options, request: Request, state: dict[str, Any], config: dic
     return plan
 
 
-def _run(request: Request, plan: Plan, first: int, state: dict[str, Any]) -> int:
+def _run(request: Request, plan: Plan, first: int, state: State) -> int:
     """Carry out the Plan.
 
     Args:
         request: what the caller asked.
         plan: how.
         first: a pidfd of the container's first process.
-        state: what state.json holds.
+        state: the container's.
     """
     from rootless.container.terminal.relay import catch_signals, prepare_terminal
 
     receiver = _pidfd_receiver(request.pidfd_socket) if request.pidfd_socket else None
-    cgroup = _cgroup(request, state) if "cgroup" in state or request.cgroup else None
+    cgroup = _cgroup(request, state) if state.cgroup or request.cgroup else None
     console = Console.for_run(request, plan)
     try:
         launch = _begin(request, plan, first, console, cgroup)
@@ -166,7 +167,7 @@ def _wait_foreground(launch: Launch, console: Console, wakeup: int) -> int:
         raise
 
 
-def _cgroup(request: Request, state: dict[str, Any]) -> Group | None:
+def _cgroup(request: Request, state: State) -> Group | None:
     from rootless.container.confine import join
 
     return join(state, request.cgroup)
@@ -178,10 +179,10 @@ def _pidfd_receiver(path: str) -> PidfdReceiver:
     return PidfdReceiver(path)
 
 
-def _listener(plan: Plan, state: dict[str, Any], pid: int) -> Listener:
+def _listener(plan: Plan, state: State, pid: int) -> Listener:
     from rootless.launch.seccomp_listener import Listener
 
-    return Listener(plan.listener, state, pid=pid, status=RUNNING)
+    return Listener(plan.listener, state.document(RUNNING), pid=pid)
 
 
 def _has_ended(process: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless import log
 from rootless.container.state import store
-from rootless.container.state.lifecycle import STOPPED, shown, status
+from rootless.container.state.lifecycle import STOPPED, status
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ def state(options: Options) -> dict[str, object]:
     """Return the state of a container, as runtime.md has it."""
     with store.find(store.state_root(options.root), options.container, lock=False) as entry:
         found = store.existing_state(entry)
-        return shown(found, status(entry, found))
+        return found.report(status(entry, found))
 
 
 def list_containers(options: Options) -> list[dict[str, object]]:
@@ -28,7 +28,7 @@ def list_containers(options: Options) -> list[dict[str, object]]:
             with store.find(root, container_id, lock=False) as entry:
                 found = entry.read()
                 if found:
-                    states.append(shown(found, status(entry, found)))
+                    states.append(found.report(status(entry, found)))
         except RootlessError as error:
             if error.code != "RL-NOT-FOUND":  # it did not go away between the two looks; the others are still listed
                 log.warning(f"{error.what}: {error.cause}", fix=error.fix)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.container.confine import Confinement
     from rootless.container.network.attach import Attachment
     from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.state import State
     from rootless.errors import RootlessError
     from rootless.plan.plan import Plan
 
@@ -21,7 +20,7 @@ class Outside:
         reader: what reads messages of helpers/init where some come with a descriptor, or None.
     """
 
-    def __init__(self, plan: Plan, entry: ContainerDir, state: dict[str, Any]) -> None:
+    def __init__(self, plan: Plan, entry: ContainerDir, state: State) -> None:
         """Make what is made before there is a process, and note in the container's state what it is.
 
         Raises:

@@ -9,12 +9,11 @@ from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from rootless.container.state.state import State
     from rootless.options import Options
 
 
-def cgroup_for(options: Options, verb: str) -> tuple[Group, dict[str, Any]]:
+def cgroup_for(options: Options, verb: str) -> tuple[Group, State]:
     """Return the cgroup of a container that `verb` may meet in its state, and that state.
 
     Raises:
@@ -23,19 +22,19 @@ def cgroup_for(options: Options, verb: str) -> tuple[Group, dict[str, Any]]:
     with store.find(store.state_root(options.root), options.container) as entry:
         state = store.existing_state(entry)
         now = status(entry, state)
-        if now in (CREATED, RUNNING) and "cgroup" not in state:
+        if now in (CREATED, RUNNING) and not state.cgroup:
             group_of(state, f"{verb} container {entry.container_id}")  # says why there is none
         allow(verb, entry.container_id, now)
         return group_of(state, f"{verb} container {entry.container_id}"), state
 
 
-def group_of(state: dict[str, Any], what: str) -> Group:
+def group_of(state: State, what: str) -> Group:
     """Return the cgroup of a container; `what` is to be done begins the sentence about there being none.
 
     Raises:
         RootlessError: `RL-CGROUP`: it has none of its own.
     """
-    if "cgroup" not in state:
+    if not state.cgroup:
         from rootless.host import delegation
 
         there = delegation.read()
@@ -46,11 +45,11 @@ def group_of(state: dict[str, Any], what: str) -> Group:
             code="RL-CGROUP",
         )
     try:
-        return Group(state["cgroup"])
+        return Group(state.cgroup)
     except OSError as error:
         raise RootlessError(
             what,
-            cause=f"its cgroup {state['cgroup']}: {(error.strerror or '').lower()}",
+            cause=f"its cgroup {state.cgroup}: {(error.strerror or '').lower()}",
             fix="look whether /sys/fs/cgroup shows the same here as where it was created",
             code="RL-CGROUP",
         ) from None

@@ -12,8 +12,7 @@ from rootless.plan.request import AUTO, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from rootless.container.state.state import State
     from rootless.container.state.store import StateRoot
     from rootless.options import Options
 
@@ -59,18 +58,18 @@ def restore_request(options: Options) -> Request:
     return Request(options)
 
 
-def exec_request(options: Options, state: dict[str, Any], preserve_fds: int) -> Request:
+def exec_request(options: Options, state: State, preserve_fds: int) -> Request:
     """Return what `exec` plans from.
 
     Args:
         options: what was asked.
-        state: what state.json of the container holds.
+        state: the container's.
         preserve_fds: what preserve_descriptors() returned, which comes before anything is opened.
     """
     request = Request(options)
     request.preserve_fds = preserve_fds
-    request.no_new_keyring = not state["keyring"]
-    request.keyring = str(state.get("keyringName", ""))  # older releases do not note it
+    request.no_new_keyring = not state.keyring
+    request.keyring = state.keyring_name
     request.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
     return request
 
@@ -139,11 +138,11 @@ def _join_network_of(container_id: str, request: Request, root: StateRoot) -> No
                 fix="start it first",
                 code="RL-NETWORK",
             )
-        request.peer = running.read(state["pid"])
-        its_network = state.get("network", {})
-        if its_network.get("files"):
+        request.peer = running.read(state.pid)
+        its_network = state.network
+        if its_network and its_network.files:
             request.network_files = entry.path
-        elif its_network.get("mode") == NONE:
+        elif its_network and its_network.mode == NONE:
             request.network_files = ""
 
 

@@ -88,7 +88,7 @@ def _start(launch: Launch, entry: ContainerDir) -> Reports | None:
         return None
     from rootless.container.starting import Starting
 
-    starting = Starting(entry.read() or {})
+    starting = Starting(store.existing_state(entry))
     launch.start(starting.reader)
     starting.run_poststart()
     return starting.reports

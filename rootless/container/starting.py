@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from rootless.container.state.lifecycle import RUNNING
+from rootless.container.state.lifecycle import CREATING, RUNNING
 from rootless.launch.fd_messages import Received
 from rootless.launch.protocol import LISTENER, NOTIFY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
+    from rootless.container.state.state import State
     from rootless.container.terminal.service import Reports
 
 
@@ -22,16 +22,16 @@ class Starting:
         reports: what the program reports to the service manager, or None.
     """
 
-    def __init__(self, state: dict[str, Any]) -> None:
-        """Prepare; `state` is what state.json holds."""
+    def __init__(self, state: State) -> None:
+        """Prepare; `state` is the container's."""
         self.reports: Reports | None = None
         self._state = state
         takers: dict[int, Callable[..., None]] = {}
-        if state.get("listener"):
+        if state.listener:
             from rootless.launch.seccomp_listener import Listener
 
-            takers[LISTENER] = Listener(state["listener"], state).pass_on
-        if state.get("notify"):
+            takers[LISTENER] = Listener(state.listener, state.document(CREATING)).pass_on
+        if state.notify:
             from rootless.container.terminal.service import Reports
 
             self.reports = Reports()
@@ -44,8 +44,8 @@ class Starting:
         Raises:
             RootlessError: `RL-HOOK`: one failed, and the container must go.
         """
-        wanted = (self._state.get("hooks") or {}).get("poststart")
+        wanted = self._state.hooks.get("poststart")
         if wanted:
             from rootless.launch import run_hooks
 
-            run_hooks.run("poststart", wanted, self._state, RUNNING)
+            run_hooks.run("poststart", wanted, self._state.document(RUNNING))

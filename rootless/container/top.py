@@ -92,7 +92,7 @@ def _usage(entry: ContainerDir) -> Usage | None:
     usage = Usage(entry.container_id, status(entry, state))
     if usage.status == STOPPED:
         return usage
-    group = opened(state["cgroup"]) if "cgroup" in state else None
+    group = opened(state.cgroup) if state.cgroup else None
     usage.processes = len(members(state))
     if not group:
         _add_processes(usage, members(state))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.cgroup.group import Group
+    from rootless.container.state.state import State
     from rootless.options import Options
     from rootless.plan.cgroup.limits import Setting
 
@@ -70,13 +71,11 @@ def _keep_device_rules(options: Options, rules: list[dict[str, Any]]) -> None:
         log.warning("rules for devices stay as they were when the container was created", fix="create it again")
 
 
-def _change(
-    group: Group, state: dict[str, Any], settings: list[Setting], unenforced: Unenforced, *, required: bool
-) -> None:
+def _change(group: Group, state: State, settings: list[Setting], unenforced: Unenforced, *, required: bool) -> None:
     """Change limits of a cgroup that is there; `unenforced` gets what is not enforced."""
     from rootless.cgroup.make import missing_in, write
 
-    is_scope = "unit" in state
+    is_scope = bool(state.unit)
     missing = missing_in(group, settings, ours=is_scope)
     if missing and not is_scope:
         missing = _enable(group, set(missing))
@@ -91,7 +90,7 @@ def _change(
 
             # the kernel has its say first: what systemd has been asked for stays
             write(group, possible, {}, Unenforced())
-            systemd.change_scope(state["unit"], state["userManager"], settings)
+            systemd.change_scope(state.unit, state.user_manager, settings)
         write(group, possible, {}, unenforced)
     except RootlessError:
         _restore(group, before)

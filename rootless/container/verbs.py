@@ -8,14 +8,12 @@ from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, allow, open_process, status
 from rootless.container.state.teardown import abandon, destroy, end, readable
 from rootless.errors import RootlessError
-from rootless.procfs import boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.container.starting import Starting
     from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.state import State
     from rootless.container.state.store import StateRoot
     from rootless.options import Options
     from rootless.plan.ops import Op
@@ -32,7 +30,7 @@ def start(options: Options) -> None:
     with store.find(store.state_root(options.root), options.container) as entry:
         state = store.existing_state(entry)
         _allow_start(entry, state)
-        starting = _starting(state) if "hooks" in state or "listener" in state or "notify" in state else None
+        starting = _starting(state) if state.hooks or state.listener or state.notify else None
         read = starting.reader.read if starting and starting.reader else read_message
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
@@ -62,18 +60,18 @@ def start(options: Options) -> None:
         finally:
             entry.drop_socket()
     if starting and starting.reports:
-        starting.reports.await_ready(state["pid"])
+        starting.reports.await_ready(state.pid)
 
 
-def _allow_start(entry: ContainerDir, state: dict[str, Any]) -> None:
+def _allow_start(entry: ContainerDir, state: State) -> None:
     allow("start", entry.container_id, status(entry, state))
-    if not state["afterStart"]["operations"]:
+    if not state.after_start.operations:
         from rootless.plan.compile import nothing_to_run
 
         raise nothing_to_run()
 
 
-def _starting(state: dict[str, Any]) -> Starting:
+def _starting(state: State) -> Starting:
     from rootless.container.starting import Starting
 
     return Starting(state)
@@ -95,12 +93,12 @@ def kill(options: Options) -> None:
             if process < 0:
                 if not options.all:
                     allow("kill", container_id, STOPPED)
-                if "cgroup" in found and now == STOPPED and found["bootId"] == boot_id():
-                    signal_cgroup(found["cgroup"], options.signal)
+                if found.cgroup and now == STOPPED and found.is_of_this_boot():
+                    signal_cgroup(found.cgroup, options.signal)
                 continue
             try:
                 allow("kill", container_id, now)
-                if options.all or (options.signal == _SIGKILL and not is_process_1(found["pid"])):
+                if options.all or (options.signal == _SIGKILL and not is_process_1(found.pid)):
                     signal_all(found, process, options.signal)
                 else:
                     send(process, options.signal)
@@ -135,7 +133,7 @@ def _delete_by_force(root: StateRoot, container_id: str) -> None:
             raise
 
 
-def _end_by_force(entry: ContainerDir) -> dict[str, Any] | None:
+def _end_by_force(entry: ContainerDir) -> State | None:
     """End the processes of a container; return its state, or None where that is of no further use.
 
     Raises:
@@ -153,14 +151,14 @@ def _end_by_force(entry: ContainerDir) -> dict[str, Any] | None:
     return found
 
 
-def _operation_after_start(state: dict[str, Any], index: int) -> Op | None:
+def _operation_after_start(state: State, index: int) -> Op | None:
     """Return the operation that helpers/init names by its place in the Plan."""
     from rootless.plan.ops import from_data
 
-    after = state["afterStart"]
-    place = index - after["first"]
+    after = state.after_start
+    place = index - after.first
     try:
-        return from_data(after["operations"][place]) if 0 <= place < len(after["operations"]) else None
+        return from_data(after.operations[place]) if 0 <= place < len(after.operations) else None
     except (KeyError, TypeError, ValueError, StopIteration):  # edited by hand
         return None
 

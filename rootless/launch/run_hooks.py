@@ -12,7 +12,7 @@ import fcntl
 import posix
 import select
 
-from rootless import OCI_VERSION, log, paths, signals
+from rootless import log, paths, signals
 from rootless.errors import RootlessError
 from rootless.jsontext import render
 from rootless.plan.process.hooks import STDERR, STDOUT
@@ -33,42 +33,30 @@ _TOLD = 1024
 _STREAMS = 3
 
 
-def run(kind: str, hooks: Sequence[dict[str, Any]], state: dict[str, Any], status: str) -> None:
+def run(kind: str, hooks: Sequence[dict[str, Any]], state: dict[str, Any]) -> None:
     """Run the hooks of one kind, in their order.
 
     Args:
         kind: their name in config.json.
         hooks: them, as config.json has them.
-        state: what state.json holds.
-        status: what the state is called now.
+        state: the container's, as runtime.md has it.
 
     Raises:
         RootlessError: `RL-HOOK`: one failed; those behind it did not run.
     """
-    text = render(container_state(state, status), None)
+    text = render(state, None)
     for index, hook in enumerate(hooks):
         _run(hook, f"hooks.{kind}[{index}]", text, state)
 
 
-def run_whatever_happens(kind: str, hooks: Sequence[dict[str, Any]], state: dict[str, Any], status: str) -> None:
+def run_whatever_happens(kind: str, hooks: Sequence[dict[str, Any]], state: dict[str, Any]) -> None:
     """Run the hooks of one kind; one that fails is a warning."""
-    text = render(container_state(state, status), None)
+    text = render(state, None)
     for index, hook in enumerate(hooks):
         try:
             _run(hook, f"hooks.{kind}[{index}]", text, state)
         except RootlessError as error:
             log.warning(f"{error.what}: {error.cause}", where=error.where, fix=error.fix)
-
-
-def container_state(state: dict[str, Any], status: str) -> dict[str, object]:
-    """Return the state as runtime.md has it."""
-    told: dict[str, object] = {"ociVersion": OCI_VERSION, "id": state["id"], "status": status}
-    told["bundle"] = state["bundle"]
-    if status != "stopped":
-        told["pid"] = state["pid"]
-    if state["annotations"]:
-        told["annotations"] = state["annotations"]
-    return told
 
 
 def failure(path: str, where: str, outcome: str, number: int, said: bytes) -> RootlessError:
@@ -130,7 +118,7 @@ def _run(hook: dict[str, Any], where: str, text: str, state: dict[str, Any]) -> 
 
 def _output(name: str, state: dict[str, Any]) -> int:
     """Open the file of an annotation; -1 where there is none."""
-    path = state["annotations"].get(name)
+    path = state.get("annotations", {}).get(name)
     if not path:
         return -1
     path = paths.join(state["bundle"], path)

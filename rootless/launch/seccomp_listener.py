@@ -16,7 +16,6 @@ from rootless.errors import RootlessError
 from rootless.jsontext import render
 from rootless.launch.fd_messages import Received
 from rootless.launch.protocol import LISTENER
-from rootless.launch.run_hooks import container_state
 from rootless.launch.scm_rights import connect, send
 
 TYPE_CHECKING = False
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.launch.protocol import Message
-
-CREATING = "creating"
 
 
 def connect_to(wanted: dict[str, str]) -> int:
@@ -43,20 +40,18 @@ def connect_to(wanted: dict[str, str]) -> int:
 class Listener:
     """What it gets."""
 
-    def __init__(self, wanted: dict[str, str], state: dict[str, Any], *, pid: int = 0, status: str = CREATING) -> None:
+    def __init__(self, wanted: dict[str, str], state: dict[str, Any], *, pid: int = 0) -> None:
         """Prepare.
 
         Args:
             wanted: `path` of the socket, and `metadata`.
-            state: what state.json holds.
+            state: the container's, as runtime.md has it.
             pid: the process that has the filter, unless it is the container's first one.
-            status: of the container.
         """
         self._path = wanted["path"]
         self._metadata = wanted["metadata"]
         self._state = state
         self._pid = pid or state["pid"]
-        self._status = status
 
     def read(self, fd: int) -> Message | None:
         """Return the next message of helpers/init, as read_message() does; a LISTENER is passed on.
@@ -77,7 +72,7 @@ class Listener:
             "fds": ["seccompFd"],
             "pid": self._pid,
             "metadata": self._metadata,
-            "state": container_state(self._state, self._status),
+            "state": self._state,
         }
         connection = _socket.socket(fileno=agent)
         try:

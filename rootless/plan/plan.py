@@ -104,10 +104,10 @@ class Plan:
                 path, args, _, about = op.strings
                 op.strings = (path, args, entries, about)
 
-    def after_start(self) -> dict[str, object]:
-        """Return, as data, what `start` needs to explain a failure: the operations after WAIT_START, but their bulk."""
+    def after_start(self) -> tuple[int, list[dict[str, object]]]:
+        """Return the place of the first operation after WAIT_START, and those after it as data, without their bulk."""
         first = next((index + 1 for index, op in enumerate(self.ops) if op.kind is ops.WAIT_START), len(self.ops))
         told = [op.as_data() for op in self.ops[first:]]
         for data in told:
             data.update({name: "" for name in ("filter", "env", "about") if name in data})
-        return {"first": first, "operations": told}
+        return first, told

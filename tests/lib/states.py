@@ -31,6 +31,8 @@ def full_state(state):
     hook = {"path": "/bin/true", "args": ["true"], "env": ["A=b"], "timeout": 5}
     port = {"protocol": "tcp", "hostIP": "", "hostPort": 8080, "containerPort": 80}
     return state | {
+        "keyringName": "_ses.c1",
+        "made": {"mnt": 1},
         "annotations": {"run.oci.hooks.stdout": "/dev/null"},
         "hooks": {"poststart": [hook], "poststop": [hook]},
         "notify": True,

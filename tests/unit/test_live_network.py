@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from rootless.container.network import attach, shared_state
+from rootless.container.state.state import NetworkState, State
 from rootless.container.state.store import StateRoot
 from rootless.errors import RootlessError
 from rootless.network import hostfwd
@@ -45,7 +46,10 @@ def test_what_is_not_of_this_boot_or_no_state_is_not_believed(tmp_path):
 def test_a_container_is_deleted_even_where_its_network_cannot_be_left(tmp_path, capfd):
     (tmp_path / "@networks").mkdir()
     (tmp_path / "@networks/backend").write_text("no directory")
-    state = {"id": "c1", "bootId": boot_id(), "network": {"mode": "shared", "reason": "", "of": "backend"}}
+    state = State("c1")
+    state.boot_id = boot_id()
+    state.network = NetworkState("shared", "")
+    state.network.of = "backend"
     attach.end(StateRoot(str(tmp_path)), state)
     assert "cannot use the network backend" in capfd.readouterr().err
 

@@ -23,7 +23,8 @@ from rootless import jsontext
 from rootless.cli import output
 from rootless.container.state import store
 from rootless.container.state.directory import ContainerDir
-from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPPED, open_process, shown, status
+from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPPED, open_process, status
+from rootless.container.state.state import State
 from rootless.container.state.store import StateRoot
 from rootless.errors import RootlessError
 from rootless.procfs import Process, boot_id
@@ -32,7 +33,7 @@ from tests.lib.states import VALUES, edited, full_state, places
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 
-def state(pid=1, now=CREATED, **changes):
+def data(pid=1, now=CREATED, **changes):
     """Return what state.json holds for a process that is there."""
     process = Process.read(pid)
     return {
@@ -51,6 +52,14 @@ def state(pid=1, now=CREATED, **changes):
         "annotations": {},
         "owner": "user",
     } | changes
+
+
+def state(pid=1, now=CREATED, **changes):
+    return State.from_data(data(pid, now, **changes))
+
+
+def write_data(entry, found):
+    Path(f"{entry.path}/state.json").write_text(json.dumps(found))
 
 
 @pytest.fixture
@@ -195,7 +204,7 @@ def test_changes_of_a_container_wait_for_each_other(root):
         entry.write(state())
         entry.close()
         with other.result(timeout=20) as found:
-            assert found.read()["id"] == "c1"
+            assert found.read().id == "c1"
 
 
 def test_waiting_for_a_removed_container_finds_none(root):
@@ -227,7 +236,7 @@ def test_looking_does_not_wait(root):
     with claim(root, "c1") as entry:
         entry.write(state())
         with find(root, "c1", lock=False) as other:
-            assert other.read()["id"] == "c1"
+            assert other.read().id == "c1"
 
 
 def test_an_unknown_container(root):
@@ -247,7 +256,7 @@ def test_what_is_written_is_read(root):
         for number in range(3):
             wanted = state(annotations={"ü": "\n\U0001f600", "n": str(number)}, bundle="/a\udcffb")
             entry.write(wanted)
-            assert entry.read() == wanted
+            assert entry.read().as_data() == wanted.as_data()
 
 
 def test_a_reader_sees_all_of_a_state_or_the_one_before(root):
@@ -265,7 +274,7 @@ def test_a_reader_sees_all_of_a_state_or_the_one_before(root):
         try:
             for _ in range(300):
                 with find(root, "c1", lock=False) as other:
-                    text = other.read()["annotations"]["x"]
+                    text = other.read().annotations["x"]
                     assert text == text[0] * 5000
         finally:
             stop.set()
@@ -282,7 +291,7 @@ def test_a_full_disk_leaves_the_state_as_it_was(root):
             assert code_of(entry.write, state(annotations={"x": "y" * 500})) == "RL-STATE"
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert entry.read() == before
+        assert entry.read().as_data() == before.as_data()
         entry.remove()
     assert os.listdir(root) == []
 
@@ -298,14 +307,15 @@ def test_a_broken_state_says_so_and_how_to_get_rid_of_it(root, text):
 
 def test_a_state_of_any_shape_is_used_or_refused(root):
     """What read() returns is fit to be shown, and to be looked up."""
-    whole = full_state(state())
+    whole = full_state(data()) | {"format": 1}
     refused = 0
     with claim(root, "c1") as entry:
-        entry.write(whole)
-        assert entry.read() == whole
+        entry.write(State.from_data(whole))
+        assert json.loads(Path(f"{entry.path}/state.json").read_text()) == whole
+        assert entry.read().as_data() == whole
         for path in places(whole):
             for value in VALUES:
-                Path(f"{entry.path}/state.json").write_text(json.dumps(edited(whole, path, value)))
+                write_data(entry, edited(whole, path, value))
                 try:
                     found = entry.read()
                 except RootlessError:
@@ -313,7 +323,7 @@ def test_a_state_of_any_shape_is_used_or_refused(root):
                     refused += 1
                     continue
                 for now in (status(entry, found), RUNNING):
-                    told = shown(found, now)
+                    told = found.report(now)
                     assert jsontext.render(told).encode()
                     assert output.table([told]).encode("utf-8", "surrogateescape")
         entry.remove()
@@ -322,10 +332,10 @@ def test_a_state_of_any_shape_is_used_or_refused(root):
 
 def test_a_state_of_a_newer_release_says_so(root):
     with claim(root, "c1") as entry:
-        entry.write(state(format=1000))
+        write_data(entry, data(format=1000))
         with pytest.raises(RootlessError, match="a newer release has written it; fix: use that release, or"):
             entry.read()
-        entry.write(state(format=1))
+        write_data(entry, data(format=1))
         assert entry.read()
 
 
@@ -500,10 +510,10 @@ def test_the_process_is_held_by_a_descriptor(process):
 def test_what_is_shown():
     found = state(os.getpid(), annotations={"a": "b"})
     names = ["ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "annotations", "owner"]
-    assert list(shown(found, RUNNING)) == names
-    assert (shown(found, RUNNING)["pid"], shown(found, RUNNING)["status"]) == (os.getpid(), "running")
-    assert (shown(found, STOPPED)["pid"], shown(found, STOPPED)["status"]) == (0, "stopped")
-    assert "annotations" not in shown(state(), CREATED)
+    assert list(found.report(RUNNING)) == names
+    assert (found.report(RUNNING)["pid"], found.report(RUNNING)["status"]) == (os.getpid(), "running")
+    assert (found.report(STOPPED)["pid"], found.report(STOPPED)["status"]) == (0, "stopped")
+    assert "annotations" not in state().report(CREATED)
 
 
 def test_a_network_whose_helper_has_ended_is_shown_as_none():
@@ -511,15 +521,15 @@ def test_a_network_whose_helper_has_ended_is_shown_as_none():
     here = {"network": told | {"helper": [os.getpid(), Process.read(os.getpid()).start_time]}}
     gone = {"network": told | {"helper": [os.getpid(), 1]}}
     as_it_was = {"mode": "pasta", "reason": "asked for", "addresses": ["192.0.2.1"]}
-    assert shown(state(**here), RUNNING)["network"] == as_it_was
-    assert shown(state(**gone), STOPPED)["network"] == as_it_was
-    assert shown(state(**gone), RUNNING)["network"] == {"mode": "none", "reason": "pasta has ended"}
+    assert state(**here).report(RUNNING)["network"] == as_it_was
+    assert state(**gone).report(STOPPED)["network"] == as_it_was
+    assert state(**gone).report(RUNNING)["network"] == {"mode": "none", "reason": "pasta has ended"}
 
 
 @pytest.mark.parametrize("network", [[], "pasta", {}, {"mode": 1, "reason": ""}])
 def test_a_state_with_a_broken_network_is_broken(root, network):
     with claim(root, "c1") as entry:
-        entry.write(state(network=network))
+        write_data(entry, data(network=network))
         assert code_of(entry.read) == "RL-STATE"
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rootless.container.checkpoint.criu_messages import Fields, Service
     from rootless.container.confine import Confinement
     from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.state import State
     from rootless.options import Options
     from rootless.plan.plan import Plan
     from rootless.plan.request import Request
@@ -107,14 +108,14 @@ def checkpoint(options: Options) -> None:
         now = status(entry, state)
         allow("checkpoint", entry.container_id, CREATED if now == PAUSED and entry.has_socket() else now)
         config = entry.read_config()
-        criu = _Criu(options, state["rootfs"], state["annotations"])
+        criu = _Criu(options, state.rootfs, state.annotations)
         criu.make_directories()
-        streams = _streams(state["pid"])
-        words = ["pre-dump" if options.pre_dump else "dump", "--tree", str(state["pid"])]
+        streams = _streams(state.pid)
+        words = ["pre-dump" if options.pre_dump else "dump", "--tree", str(state.pid)]
         if now == PAUSED:
             # criu cannot stop what is frozen: it thaws the cgroup once it has seized the processes, and freezes those
             # that run on again
-            words += ["--freeze-cgroup", state["cgroup"]]
+            words += ["--freeze-cgroup", state.cgroup]
         for stream in streams:
             words += ["--external", stream] if stream.startswith("file[") else []
         if network := _joined_network(config):
@@ -130,7 +131,7 @@ def checkpoint(options: Options) -> None:
             criu.note(streams)  # before anything ends: without it the images are of no use
         try:
             if config["process"].get("terminal") and not options.pre_dump:
-                criu.run_as_service(words, state["pid"])
+                criu.run_as_service(words, state.pid)
             else:
                 criu.run(words)
         except BaseException:
@@ -256,7 +257,9 @@ class _Restoring:
         from rootless.container.prepare import write_pid_file
 
         process = Process.read(pid)
-        self._state |= {"pid": pid, "startTime": process.start_time if process else 0, "status": CREATED}
+        self._state.pid = pid
+        self._state.start_time = process.start_time if process else 0
+        self._state.status = CREATED
         self._entry.write_config(self._bundle.text)
         self._entry.write(self._state)
         if self._options.pid_file:
@@ -375,7 +378,7 @@ class _Criu:
         words: list[str],
         terminal: _Terminal | None,
         confinement: Confinement | None,
-        state: dict[str, Any],
+        state: State,
         *,
         keep: int,
     ) -> None:

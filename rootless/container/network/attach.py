@@ -7,6 +7,7 @@ import posix
 from rootless import files, log
 from rootless.container.network import helper_process
 from rootless.container.state import store
+from rootless.container.state.state import NetworkState
 from rootless.errors import RootlessError
 from rootless.launch.fd_messages import Received
 from rootless.network import addresses
@@ -18,14 +19,14 @@ from rootless.plan.network.helpers import PASTA, SLIRP, Helper
 from rootless.plan.network.holder_plan import container_holder
 from rootless.plan.network.mode import HOST, NONE, SHARED, Network
 from rootless.plan.network.ports import from_data
-from rootless.procfs import boot_id, identity, is_there
+from rootless.procfs import identity, is_there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.state import State
     from rootless.container.state.store import StateRoot
     from rootless.plan.network.ports import Port
 
@@ -40,7 +41,7 @@ class Attachment:
         reader: receives the container's namespaces from the executor; None for a network without a helper.
     """
 
-    def __init__(self, network: Network, entry: ContainerDir, state: dict[str, Any]) -> None:
+    def __init__(self, network: Network, entry: ContainerDir, state: State) -> None:
         """Write resolv.conf and hosts, and reserve the published ports.
 
         Raises:
@@ -60,11 +61,11 @@ class Attachment:
 
                 shared_state.forget_the_dead(entry.root, network.shared.name)
             reserve(network.ports, network.host.first_port, lambda port: _publisher(port, entry.root))
-        self._told = state["network"] = {"mode": network.mode, "reason": network.why}
+        self._state = state.network = NetworkState(network.mode, network.why)
         if network.of or network.shared:
-            self._told["of"] = network.of or (network.shared and network.shared.name)
+            self._state.of = network.of or (network.shared.name if network.shared else "")
         if network.directory == entry.path:
-            self._told["files"] = True
+            self._state.files = True
             self._write_files(self._helpers[0] if self._helpers else None)
 
     def begin(self, pid: int) -> None:
@@ -159,7 +160,8 @@ class Attachment:
             why += f"; slirp4netns is not used: {flaws}"
             if self._network.ports:
                 raise error
-        self._told |= {"mode": self._helpers[0].name if self._helpers else NONE, "reason": why}
+        self._state.mode = self._helpers[0].name if self._helpers else NONE
+        self._state.reason = why
         if self._helpers:
             log.info(f"{why}: {self._helpers[0].name} is used")
         else:
@@ -172,26 +174,25 @@ class Attachment:
         if not own:
             own = addresses.of(holder.pid)
             self._write_files(helper, own)
-        self._told |= {
-            "addresses": own,
-            "ports": [port.as_data() for port in self._network.ports],
-            "helper": identity(program.pid),
-            "keeper": identity(holder.pid),
-        }
+        self._state.addresses = own
+        self._state.ports = [port.as_data() for port in self._network.ports]
+        self._state.helper = identity(program.pid)
+        self._state.holder = identity(holder.pid)
 
     def _join_shared(self, holder: NetnsHolder) -> None:
         from rootless.container.network import shared_state
 
-        self._told["keeper"] = identity(holder.pid)
-        self._told |= shared_state.join(self._network, self._entry.root, self._entry.container_id, holder)
+        self._state.holder = identity(holder.pid)
+        joined = shared_state.join(self._network, self._entry.root, self._entry.container_id, holder)
+        self._state.addresses, self._state.ports = joined["addresses"], joined["ports"]
         holder.go_on()
 
     def _write_files(self, helper: Helper | None, own: Sequence[str] = ()) -> None:
         """Write resolv.conf and hosts in place: they may be mounted already."""
         network, said = self._network, self._network.names
-        if not self._told.get("files"):
+        if not self._state.files:
             return
-        on_host, alone = network.mode == HOST, self._told["mode"] == NONE
+        on_host, alone = network.mode == HOST, self._state.mode == NONE
         forwarder = helper.dns if helper else network.shared.dns if network.shared else ""
         resolver = resolv_conf.resolver(said, network.host, forwarder, shared=on_host, alone=alone)
         if on_host:
@@ -222,32 +223,34 @@ def _publisher(port: Port, root: StateRoot) -> str:
     for container_id in store.ids(root):
         try:
             with store.find(root, container_id, lock=False) as entry:
-                state = entry.read() or {}
+                state = entry.read()
         except RootlessError:
             continue
-        told = state.get("network", {})
-        serving = told.get("helper") or told.get("keeper")
+        network = state.network if state else None
+        if not network:
+            continue
+        serving = network.helper or network.holder
         if serving and not is_there(serving):
             continue
-        taken = [from_data(data) for data in told.get("ports", ())]
+        taken = [from_data(data) for data in network.ports or ()]
         if any((other.outside, other.protocol) == (port.outside, port.protocol) for other in taken):
             return container_id
     return ""
 
 
-def end(root: StateRoot, state: dict[str, Any]) -> None:
+def end(root: StateRoot, state: State) -> None:
     """End the helper and the netns holder of a container that has ended, and wait until its host ports are free."""
-    told = state["network"]
-    if state["bootId"] != boot_id():
+    network = state.network
+    if not (network and state.is_of_this_boot()):
         return
-    if "helper" in told:
-        helper_process.end(told["helper"], wait=bool(told.get("ports")))
-    if "keeper" in told:
-        helper_process.end(told["keeper"])
-    if told["mode"] == SHARED:
+    if network.helper:
+        helper_process.end(network.helper, wait=bool(network.ports))
+    if network.holder:
+        helper_process.end(network.holder)
+    if network.mode == SHARED:
         from rootless.container.network import shared_state
 
         try:
-            shared_state.leave(root, told["of"], state["id"])
+            shared_state.leave(root, network.of, state.id)
         except RootlessError as error:  # the next container that joins repeats it
             log.warning(f"{error.what}: {error.cause}", fix=error.fix)

@@ -18,134 +18,20 @@ import posix
 import stat
 
 from rootless import files, jsontext, log
+from rootless.container.state.state import State
 from rootless.errors import EXHAUSTED, RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from typing import Any, Self
 
     from rootless.container.state.store import StateRoot
-
-    Kind = Callable[[object], bool]
-    """Whether a value may stand at a place of state.json: the file may be damaged, or edited by hand."""
 
 _OTHERS = 0o077
 NOT_AGED = stat.S_ISVTX
 """On a file: systemd-tmpfiles leaves it in /tmp, however old it is (XDG Base Directory Specification)."""
 _STATE = "state.json"
 _CONFIG = "config.json"
-FORMAT = 1
-"""Of state.json, noted as `format`: raised when an older release would misread it. A state without it has this one."""
-
-
-def _text(value: object) -> bool:
-    """Whether this can be printed, and be the argument of a system call."""
-    if type(value) is not str or "\0" in value:
-        return False
-    try:
-        return value.isascii() or bool(value.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:
-        return False
-
-
-def _integer(value: object) -> bool:
-    return type(value) is int
-
-
-def _pid(value: object) -> bool:
-    return type(value) is int and 0 < value < 1 << 31
-
-
-def _id(value: object) -> bool:
-    return type(value) is int and 0 <= value < (1 << 32) - 1
-
-
-def _boolean(value: object) -> bool:
-    return type(value) is bool
-
-
-def _path(value: object) -> bool:
-    return _text(value) and str(value).startswith("/")
-
-
-def _object(value: object) -> bool:
-    return type(value) is dict
-
-
-def _list(kind: Kind) -> Kind:
-    return lambda value: type(value) is list and all(map(kind, value))
-
-
-def _or_null(kind: Kind) -> Kind:
-    return lambda value: value is None or kind(value)
-
-
-def _pair(first: Kind, second: Kind) -> Kind:
-    return lambda value: type(value) is list and len(value) == 2 and first(value[0]) and second(value[1])  # noqa: PLR2004
-
-
-def _map(kind: Kind) -> Kind:
-    return lambda value: type(value) is dict and all(map(_text, value)) and all(map(kind, value.values()))
-
-
-def _record(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None) -> Kind:
-    def fits(value: object) -> bool:
-        if type(value) is not dict or not all(name in value and kind(value[name]) for name, kind in required.items()):
-            return False
-        return not optional or all(kind(value[name]) for name, kind in optional.items() if name in value)
-
-    return fits
-
-
-_PROCESS = _pair(_pid, _integer)
-_TEXTS = _or_null(_list(_text))
-_HOOKS = _list(_record({"path": _path}, {"args": _TEXTS, "env": _TEXTS, "timeout": _or_null(_integer)}))
-"""As config.json has them: null is how some writers say that a property is absent."""
-REQUIRED: dict[str, Kind] = {
-    "ociVersion": _text,
-    "id": _text,
-    "pid": _pid,
-    "status": _text,
-    "startTime": _integer,
-    "bootId": _text,
-    "bundle": _path,
-    "rootfs": _path,
-    "created": _text,
-    "annotations": _map(_text),
-    "owner": _text,
-    "afterStart": _record({"first": _integer, "operations": _list(_object)}),
-    "user": _pair(_id, _id),
-    "keyring": _boolean,
-}
-"""What state.json holds."""
-OPTIONAL: dict[str, Kind] = {
-    "format": _integer,
-    "cgroup": _path,
-    "unit": _text,
-    "userManager": _text,
-    "notify": _boolean,
-    "made": _map(_integer),
-    "listener": _record({"path": _text, "metadata": _text}),
-    "hooks": _record({}, {"poststart": _HOOKS, "poststop": _HOOKS}),
-    "network": _record(
-        {"mode": _text, "reason": _text},
-        {
-            "of": _text,
-            "files": _boolean,
-            "addresses": _list(_text),
-            "ports": _list(
-                _record({"protocol": _text, "hostIP": _text, "hostPort": _integer, "containerPort": _integer}),
-            ),
-            "helper": _PROCESS,
-            "keeper": _PROCESS,
-        },
-    ),
-}
-"""What it may hold."""
-_STATE_SHAPE = _record(REQUIRED, OPTIONAL)
-_TOGETHER = (("unit", "userManager"), ("unit", "cgroup"))
-"""Where the first is, the second is."""
 START_SOCKET = "start.sock"
 _RESCTRL = "resctrl"
 """Directories of resctrl that were made for the container, a line each; few have any."""
@@ -195,7 +81,7 @@ class ContainerDir:
         """The directory by its descriptor, until close(): a path for this process, and for children of its user."""
         return f"/proc/{posix.getpid()}/fd/{self.fd}"
 
-    def read(self) -> dict[str, Any] | None:
+    def read(self) -> State | None:
         """Return what state.json says, or None where there is none."""
         path = f"{self.path}/{_STATE}"
         try:
@@ -208,29 +94,7 @@ class ContainerDir:
             return None
         except OSError as error:
             raise unusable(path, error) from None
-        try:
-            state = jsontext.parse(text, path)
-        except RootlessError:
-            state = None
-        if not (isinstance(state, dict) and self._is_sound(state)):
-            newer = is_newer(state)
-            raise RootlessError(
-                f"cannot use {path}",
-                cause="a newer release has written it" if newer else "it does not hold the state of a container",
-                fix=f"{'use that release, or run ' * newer}rootless delete --force {self.container_id}",
-                code="RL-STATE",
-            )
-        return state
-
-    def _is_sound(self, state: dict[str, Any]) -> bool:
-        """Whether every verb can use a state."""
-        return (
-            _STATE_SHAPE(state)
-            and state["id"] == self.container_id
-            and state.get("format", FORMAT) <= FORMAT
-            and all(second in state for first, second in _TOGETHER if first in state)
-            and ("network" not in state or state["network"]["mode"] != "shared" or "of" in state["network"])
-        )
+        return State.parse(text, self.container_id, path)
 
     def content(self, name: str) -> bytes:
         """Return what is in a file of the directory.
@@ -259,9 +123,9 @@ class ContainerDir:
         except OSError as error:
             raise unusable(self.path, error) from None
 
-    def write(self, state: dict[str, Any]) -> None:
+    def write(self, state: State) -> None:
         """Replace state.json, whole or not at all."""
-        self._replace(_STATE, jsontext.render(state, None).encode("utf-8", "surrogateescape"))
+        self._replace(_STATE, state.render())
 
     def _replace(self, name: str, content: bytes) -> None:
         """Write a file of the directory, whole or not at all."""
@@ -411,12 +275,6 @@ class ContainerDir:
     def __exit__(self, *_: object) -> None:
         """Let others have it."""
         self.close()
-
-
-def is_newer(state: object) -> bool:
-    """Whether a state has a format that this release does not know."""
-    noted = state.get("format") if isinstance(state, dict) else None
-    return isinstance(noted, int) and noted > FORMAT
 
 
 def _unlink(name: str, directory: int) -> None:

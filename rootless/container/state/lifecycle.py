@@ -14,13 +14,12 @@ from __future__ import annotations
 import posix
 
 from rootless.errors import RootlessError
-from rootless.procfs import Process, boot_id, is_there, read
+from rootless.procfs import Process, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.state import State
 
 CREATING = "creating"
 CREATED = "created"
@@ -71,8 +70,6 @@ _NOT_RUNNING = {
 
 _WAITING_NAME = "rootless:init"
 """What helpers/init calls itself until it executes the program."""
-_NETWORK = ("mode", "reason", "of", "addresses", "ports")
-"""What of a network is shown."""
 
 
 def allow(verb: str, container_id: str, status: str) -> None:
@@ -91,14 +88,14 @@ def allow(verb: str, container_id: str, status: str) -> None:
     raise RootlessError(what, cause=cause, fix=fix, code="RL-STATUS")
 
 
-def status(entry: ContainerDir, state: dict[str, Any]) -> str:
+def status(entry: ContainerDir, state: State) -> str:
     """Return the state of a container now."""
     process = _first_process(state)
     if process is None or not process.alive:
         return STOPPED
-    if state["status"] == CREATING:
+    if state.status == CREATING:
         return CREATING
-    if "cgroup" in state and _is_frozen(state["cgroup"]):
+    if state.cgroup and _is_frozen(state.cgroup):
         return PAUSED
     if process.name == _WAITING_NAME and entry.has_socket():
         return CREATED
@@ -113,37 +110,21 @@ def _is_frozen(cgroup: str) -> bool:
         return False
 
 
-def _first_process(state: dict[str, Any]) -> Process | None:
+def _first_process(state: State) -> Process | None:
     """Return the container's process, or None when there is none, or the number is somebody else's."""
-    process = Process.read(state["pid"])
-    if process is None or process.start_time != state["startTime"] or state["bootId"] != boot_id():
+    process = Process.read(state.pid)
+    if process is None or process.start_time != state.start_time or not state.is_of_this_boot():
         return None
     return process
 
 
-def open_process(state: dict[str, Any]) -> int:
+def open_process(state: State) -> int:
     """Return a pidfd of the container's process, or -1 when it is gone: the number may be somebody else's by now."""
     try:
-        fd = posix.pidfd_open(state["pid"])
+        fd = posix.pidfd_open(state.pid)
     except ProcessLookupError:
         return -1
     if _first_process(state) is None:
         posix.close(fd)
         return -1
     return fd
-
-
-def shown(state: dict[str, Any], now: str) -> dict[str, object]:
-    """Return the state as runtime.md and the callers of runc want it; `now` is what status() said."""
-    told = {name: state[name] for name in ("ociVersion", "id", "pid", "status", "bundle", "rootfs", "created")}
-    told["status"] = now
-    told["pid"] = 0 if now == STOPPED else state["pid"]
-    if state["annotations"]:
-        told["annotations"] = state["annotations"]
-    told["owner"] = state["owner"]
-    network = state.get("network")
-    if network:
-        told["network"] = {name: network[name] for name in _NETWORK if name in network}
-        if "helper" in network and now != STOPPED and not is_there(network["helper"]):
-            told["network"] = {"mode": "none", "reason": f"{network['mode']} has ended"}
-    return told

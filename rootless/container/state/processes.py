@@ -16,7 +16,9 @@ from rootless.procfs import Process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from typing import Any, Self
+    from typing import Self
+
+    from rootless.container.state.state import State
 else:
     import _signal
 
@@ -29,29 +31,29 @@ _PATIENCE = 10.0
 """Seconds, for processes that begin others faster than they end."""
 
 
-def members(state: dict[str, Any]) -> list[int]:
+def members(state: State) -> list[int]:
     """Return the ids on the host of the processes of the container that `state` is about, its first one included."""
-    if "cgroup" in state:
+    if state.cgroup:
         from rootless.cgroup.group import opened
 
-        group = opened(state["cgroup"])
+        group = opened(state.cgroup)
         if group:
             with group:
                 return group.processes()
     with _Family(state) as family:
-        return sorted(family.look().keys() | {state["pid"]})
+        return sorted(family.look().keys() | {state.pid})
 
 
-def signal_all(state: dict[str, Any], process: int, number: int) -> None:
+def signal_all(state: State, process: int, number: int) -> None:
     """Signal every process of a container whose first one is alive, and behind the pidfd `process`.
 
     Raises:
         RootlessError: `RL-KILL`: SIGKILL does not end them.
     """
-    if number == _SIGKILL and not is_process_1(state["pid"]):
+    if number == _SIGKILL and not is_process_1(state.pid):
         kill_all(state, process)
         return
-    if "cgroup" in state and signal_cgroup(state["cgroup"], number) and _is_in_cgroup(state):
+    if state.cgroup and signal_cgroup(state.cgroup, number) and _is_in_cgroup(state):
         return
     if number != _SIGKILL:  # which the kernel sends to the others when process 1 ends, pid_namespaces(7)
         with _Family(state) as family:
@@ -60,18 +62,18 @@ def signal_all(state: dict[str, Any], process: int, number: int) -> None:
     send(process, number)
 
 
-def _is_in_cgroup(state: dict[str, Any]) -> bool:
+def _is_in_cgroup(state: State) -> bool:
     """Whether the first process is where it was made: an administrator or systemd may have moved it."""
     from rootless.cgroup.group import opened
 
-    group = opened(state["cgroup"])
+    group = opened(state.cgroup)
     if not group:
         return False
     with group:
-        return state["pid"] in group.processes()
+        return state.pid in group.processes()
 
 
-def kill_all(state: dict[str, Any], process: int) -> None:
+def kill_all(state: State, process: int) -> None:
     """Send SIGKILL to every process of a container, and to what they begin meanwhile.
 
     Args:
@@ -85,8 +87,8 @@ def kill_all(state: dict[str, Any], process: int) -> None:
         # a process that is stopped begins no other, and its children keep it as their parent until they are seen
         send(process, _SIGSTOP)
         family.signal_until_none(_SIGSTOP)
-        if "cgroup" in state:
-            signal_cgroup(state["cgroup"], _SIGKILL)
+        if state.cgroup:
+            signal_cgroup(state.cgroup, _SIGKILL)
         ended = family.signal_until_none(_SIGKILL)
         send(process, _SIGKILL)
         if not (ended and family.signal_until_none(_SIGKILL)):
@@ -146,21 +148,20 @@ class _Family:
     it, and the descendants of all these. The caller and its ancestors are none of them, whatever they are in.
     """
 
-    def __init__(self, state: dict[str, Any]) -> None:
+    def __init__(self, state: State) -> None:
         """Look which namespaces identify them; until close(), no other namespace can get the number of one of these."""
-        self._first: int = state["pid"]
-        self._start_time: int = state["startTime"]
+        self._first: int = state.pid
+        self._start_time: int = state.start_time
         self._lineage = _lineage()
         self._held: list[int] = []
         self._namespaces = self._identifying(state)
 
-    def _identifying(self, state: dict[str, Any]) -> dict[str, int]:
+    def _identifying(self, state: State) -> dict[str, int]:
         """Return the namespaces that all of these processes are in and no others: their kinds and numbers."""
         if is_process_1(self._first):
             wanted = {"pid": _namespace(self._first, "pid")}
         else:
-            noted = state.get("made")  # older releases do not note it
-            numbers = noted if isinstance(noted, dict) else {}
+            numbers = state.made  # older releases do not note them
             # the others are shared more often, by the containers of a pod for one
             kinds = ("mnt",) if "mnt" in numbers else _KINDS
             wanted = {kind: numbers[kind] for kind in kinds if kind in numbers}

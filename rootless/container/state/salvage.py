@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from rootless import jsontext, log
 from rootless.container.state.cgroup_cleanup import is_sure
-from rootless.container.state.directory import OPTIONAL, REQUIRED, is_newer, unusable
+from rootless.container.state.directory import unusable
+from rootless.container.state.state import OPTIONAL, REQUIRED, State, is_newer
 from rootless.container.state.teardown import end
 from rootless.errors import RootlessError
 from rootless.procfs import Process, boot_id
@@ -35,7 +36,7 @@ def end_salvaged(entry: ContainerDir) -> None:
         raise unusable(f"{entry.path}/{_STATE}", error) from None
     newer, known = _known(text)
     if all(name in known for name in _IDENTIFYING):
-        end(known)
+        end(_identified(known))
     elif not (_is_over(known) or is_sure(_note(entry))):  # what is in a cgroup of its own ends when that is removed
         raise RootlessError(
             f"cannot end container {entry.container_id}",
@@ -59,6 +60,15 @@ def _known(text: bytes) -> tuple[bool, dict[str, Any]]:
         decoded = text.decode("utf-8", "replace").partition('"annotations":')[0]
         state = {name: _searched(decoded, name) for name in _IDENTIFYING}
     return is_newer(state), {name: value for name, value in state.items() if name in kinds and kinds[name](value)}
+
+
+def _identified(known: dict[str, Any]) -> State:
+    """Return a state with what identifies the container's processes."""
+    state = State("")
+    state.pid, state.start_time, state.boot_id = (known[name] for name in _IDENTIFYING)
+    state.cgroup = known.get("cgroup", "")
+    state.made = known.get("made", {})
+    return state
 
 
 def _searched(text: str, name: str) -> object:

@@ -18,7 +18,7 @@ from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from rootless.container.state.state import State
 
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 LONGEST_ID = 255
@@ -287,7 +287,7 @@ def _taken(container_id: str) -> RootlessError:
     )
 
 
-def existing_state(entry: ContainerDir) -> dict[str, Any]:
+def existing_state(entry: ContainerDir) -> State:
     """Return what is on disk about a container.
 
     Raises:

@@ -13,14 +13,13 @@ from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.state import State
 
 _SIGKILL = 9
 
 
-def readable(entry: ContainerDir) -> dict[str, Any] | None:
+def readable(entry: ContainerDir) -> State | None:
     """Return the state on disk, or None where that is of no use."""
     try:
         return entry.read()
@@ -28,7 +27,7 @@ def readable(entry: ContainerDir) -> dict[str, Any] | None:
         return None
 
 
-def end(state: dict[str, Any]) -> None:
+def end(state: State) -> None:
     """Kill every process of the container and wait until the first one is gone.
 
     Raises:
@@ -40,7 +39,7 @@ def end(state: dict[str, Any]) -> None:
     if process < 0:
         return
     try:
-        if is_process_1(state["pid"]):
+        if is_process_1(state.pid):
             send(process, _SIGKILL)
         else:
             kill_all(state, process)
@@ -51,7 +50,7 @@ def end(state: dict[str, Any]) -> None:
         posix.close(process)
 
 
-def destroy(entry: ContainerDir, state: dict[str, Any] | None) -> None:
+def destroy(entry: ContainerDir, state: State | None) -> None:
     """Remove what is left of a container that has no process any more; `state` is what readable() said before.
 
     Raises:
@@ -70,16 +69,15 @@ def abandon(entry: ContainerDir) -> None:
     _poststop(state)
 
 
-def _end_network(entry: ContainerDir, state: dict[str, Any] | None) -> None:
-    if state and "network" in state:
+def _end_network(entry: ContainerDir, state: State | None) -> None:
+    if state and state.network:
         from rootless.container.network import attach
 
         attach.end(entry.root, state)
 
 
-def _poststop(state: dict[str, Any] | None) -> None:
-    hooks = state.get("hooks") if state else None
-    if state and hooks and hooks.get("poststop"):
+def _poststop(state: State | None) -> None:
+    if state and state.hooks.get("poststop"):
         from rootless.launch.run_hooks import run_whatever_happens
 
-        run_whatever_happens("poststop", hooks["poststop"], state, STOPPED)
+        run_whatever_happens("poststop", state.hooks["poststop"], state.document(STOPPED))

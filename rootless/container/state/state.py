@@ -1,0 +1,450 @@
+"""What state.json holds about a container: one reader, State.parse(), and one writer, State.render().
+
+The file may be damaged, or edited by hand: a State that parse() returns is fit for every verb.
+"""
+
+from __future__ import annotations
+
+from rootless import OCI_VERSION, jsontext
+from rootless.errors import RootlessError
+from rootless.procfs import boot_id, is_there
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    Kind = Callable[[object], bool]
+    """Whether a value may stand at a place of state.json."""
+
+FORMAT = 1
+"""Of state.json, noted as `format`: raised when an older release would misread it. A state without it has this one."""
+
+
+# --- The shape of the file --------------------------------------------------------------------------------------------
+
+
+def _text(value: object) -> bool:
+    """Whether this can be printed, and be the argument of a system call."""
+    if type(value) is not str or "\0" in value:
+        return False
+    try:
+        return value.isascii() or bool(value.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return False
+
+
+def _integer(value: object) -> bool:
+    return type(value) is int
+
+
+def _pid(value: object) -> bool:
+    return type(value) is int and 0 < value < 1 << 31
+
+
+def _id(value: object) -> bool:
+    return type(value) is int and 0 <= value < (1 << 32) - 1
+
+
+def _boolean(value: object) -> bool:
+    return type(value) is bool
+
+
+def _path(value: object) -> bool:
+    return _text(value) and str(value).startswith("/")
+
+
+def _object(value: object) -> bool:
+    return type(value) is dict
+
+
+def _list(kind: Kind) -> Kind:
+    return lambda value: type(value) is list and all(map(kind, value))
+
+
+def _or_null(kind: Kind) -> Kind:
+    return lambda value: value is None or kind(value)
+
+
+def _pair(first: Kind, second: Kind) -> Kind:
+    return lambda value: type(value) is list and len(value) == 2 and first(value[0]) and second(value[1])  # noqa: PLR2004
+
+
+def _map(kind: Kind) -> Kind:
+    return lambda value: type(value) is dict and all(map(_text, value)) and all(map(kind, value.values()))
+
+
+def _record(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None) -> Kind:
+    wanted = tuple(required.items())
+    possible = tuple((optional or {}).items())
+
+    def fits(value: object) -> bool:
+        if type(value) is not dict:
+            return False
+        for name, kind in wanted:
+            if name not in value or not kind(value[name]):
+                return False
+        for name, kind in possible:  # noqa: SIM110 - all() with a generator takes a third longer
+            if name in value and not kind(value[name]):
+                return False
+        return True
+
+    return fits
+
+
+_PROCESS = _pair(_pid, _integer)
+_TEXTS = _or_null(_list(_text))
+_HOOKS = _list(_record({"path": _path}, {"args": _TEXTS, "env": _TEXTS, "timeout": _or_null(_integer)}))
+"""As config.json has them: null is how some writers say that a property is absent."""
+REQUIRED: dict[str, Kind] = {
+    "ociVersion": _text,
+    "id": _text,
+    "pid": _pid,
+    "status": _text,
+    "startTime": _integer,
+    "bootId": _text,
+    "bundle": _path,
+    "rootfs": _path,
+    "created": _text,
+    "annotations": _map(_text),
+    "owner": _text,
+    "afterStart": _record({"first": _integer, "operations": _list(_object)}),
+    "user": _pair(_id, _id),
+    "keyring": _boolean,
+}
+OPTIONAL: dict[str, Kind] = {
+    "format": _integer,
+    "keyringName": _text,
+    "hooks": _record({}, {"poststart": _HOOKS, "poststop": _HOOKS}),
+    "listener": _record({"path": _text, "metadata": _text}),
+    "notify": _boolean,
+    "cgroup": _path,
+    "unit": _text,
+    "userManager": _text,
+    "made": _map(_integer),
+    "network": _record(
+        {"mode": _text, "reason": _text},
+        {
+            "of": _text,
+            "files": _boolean,
+            "addresses": _list(_text),
+            "ports": _list(
+                _record({"protocol": _text, "hostIP": _text, "hostPort": _integer, "containerPort": _integer}),
+            ),
+            "helper": _PROCESS,
+            "keeper": _PROCESS,
+        },
+    ),
+}
+_STATE = _record(REQUIRED, OPTIONAL)
+_TOGETHER = (("unit", "userManager"), ("unit", "cgroup"))
+"""Where the first is, the second is."""
+
+
+def _is_sound(data: dict[str, Any]) -> bool:
+    """Whether every verb can use a state."""
+    if not (_STATE(data) and data.get("format", FORMAT) <= FORMAT):
+        return False
+    network = data.get("network")
+    if network and network["mode"] == "shared" and "of" not in network:
+        return False
+    return all(second in data for first, second in _TOGETHER if first in data)
+
+
+def is_newer(data: object) -> bool:
+    """Whether the JSON data of a state has a format that this release does not know."""
+    noted = data.get("format") if isinstance(data, dict) else None
+    return isinstance(noted, int) and noted > FORMAT
+
+
+# --- The records ------------------------------------------------------------------------------------------------------
+
+
+class NetworkState:
+    """The network of a container.
+
+    Attributes:
+        mode: as --network has it.
+        reason: for the mode.
+        of: the container, or the network, that it shares; empty for neither.
+        files: whether resolv.conf and hosts lie in the container's directory.
+        addresses: of the container, or None where nobody knows them.
+        ports: those that are published, as Port.as_data() has them, or None.
+        helper: the helper program and its start time, or None.
+        holder: the netns holder and its start time, or None.
+    """
+
+    __slots__ = ("addresses", "files", "helper", "holder", "mode", "of", "ports", "reason")
+
+    def __init__(self, mode: str, reason: str) -> None:
+        self.mode = mode
+        self.reason = reason
+        self.of = ""
+        self.files = False
+        self.addresses: list[str] | None = None
+        self.ports: list[dict[str, Any]] | None = None
+        self.helper: list[int] | None = None
+        self.holder: list[int] | None = None
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> NetworkState:
+        """Return the record that as_data() has made the data of."""
+        found = cls(data["mode"], data["reason"])
+        found.of = data.get("of", "")
+        found.files = data.get("files", False)
+        found.addresses = data.get("addresses")
+        found.ports = data.get("ports")
+        found.helper = data.get("helper")
+        found.holder = data.get("keeper")
+        return found
+
+    def as_data(self) -> dict[str, object]:
+        """Return it as JSON data."""
+        return {"mode": self.mode, "reason": self.reason} | _given(
+            {
+                "of": self.of or None,
+                "files": self.files or None,
+                "addresses": self.addresses,
+                "ports": self.ports,
+                "helper": self.helper,
+                "keeper": self.holder,
+            }
+        )
+
+    def report(self, *, running: bool) -> dict[str, object]:
+        """Return what `state` and `list` show of it."""
+        if running and self.helper and not is_there(self.helper):
+            return {"mode": "none", "reason": f"{self.mode} has ended"}
+        shown = _given({"of": self.of or None, "addresses": self.addresses, "ports": self.ports})
+        return {"mode": self.mode, "reason": self.reason} | shown
+
+
+class AfterStart:
+    """The operations that the executor runs after `start`, so that `start` can explain a failure.
+
+    Attributes:
+        first: the place of the first one in the Plan.
+        operations: all of them, as Op.as_data() has them.
+    """
+
+    __slots__ = ("first", "operations")
+
+    def __init__(self, first: int, operations: list[dict[str, Any]]) -> None:
+        self.first = first
+        self.operations = operations
+
+
+class State:
+    """What the runtime knows about a container.
+
+    Attributes:
+        id: the container's.
+        oci_version: of the state, as runtime.md has it.
+        pid: the first process on the host; 0 before there is one.
+        start_time: of that process, in clock ticks since boot.
+        boot_id: the boot in which it began.
+        status: CREATING or CREATED; lifecycle.status() returns the one of this moment.
+        bundle: the bundle's directory.
+        rootfs: the root file system on the host.
+        created: the time, as RFC 3339 has it.
+        annotations: those of config.json.
+        owner: the name of the user.
+        after_start: what `start` needs to explain a failure.
+        user: the user and the group of the container's process, in the container.
+        keyring: whether the container has a session keyring.
+        keyring_name: of that; older releases do not note it.
+        hooks: poststart and poststop, as config.json has them.
+        listener: `path` and `metadata` of the seccomp listener; empty for none.
+        notify: whether the program reports to the service manager.
+        cgroup: the directory of the container's own cgroup, or empty.
+        unit: the systemd scope, or empty.
+        user_manager: the runtime directory of the user whose systemd has the scope; empty for the system's.
+        made: the namespaces made for the container: inode numbers by kind. Older releases do not note them.
+        network: the network, or None where it is not for rootless to make.
+    """
+
+    __slots__ = (
+        "after_start",
+        "annotations",
+        "boot_id",
+        "bundle",
+        "cgroup",
+        "created",
+        "hooks",
+        "id",
+        "keyring",
+        "keyring_name",
+        "listener",
+        "made",
+        "network",
+        "notify",
+        "oci_version",
+        "owner",
+        "pid",
+        "rootfs",
+        "start_time",
+        "status",
+        "unit",
+        "user",
+        "user_manager",
+    )
+
+    def __init__(self, container_id: str) -> None:
+        self.id = container_id
+        self.oci_version = OCI_VERSION
+        self.pid = 0
+        self.start_time = 0
+        self.boot_id = ""
+        self.status = ""
+        self.bundle = ""
+        self.rootfs = ""
+        self.created = ""
+        self.annotations: dict[str, str] = {}
+        self.owner = ""
+        self.after_start = AfterStart(0, [])
+        self.user = [0, 0]
+        self.keyring = False
+        self.keyring_name = ""
+        self.hooks: dict[str, list[dict[str, Any]]] = {}
+        self.listener: dict[str, str] = {}
+        self.notify = False
+        self.cgroup = ""
+        self.unit = ""
+        self.user_manager = ""
+        self.made: dict[str, int] = {}
+        self.network: NetworkState | None = None
+
+    @classmethod
+    def parse(cls, text: bytes, container_id: str, path: str) -> State:
+        """Return the state of a container that a file holds.
+
+        Args:
+            text: what is in the file.
+            container_id: the container that it has to be about.
+            path: of the file, for messages.
+
+        Raises:
+            RootlessError: `RL-STATE`: no verb can use it.
+        """
+        try:
+            data = jsontext.parse(text, path)
+        except RootlessError:
+            data = None
+        if isinstance(data, dict) and _is_sound(data) and data["id"] == container_id:
+            return cls.from_data(data)
+        newer = is_newer(data)
+        raise RootlessError(
+            f"cannot use {path}",
+            cause="a newer release has written it" if newer else "it does not hold the state of a container",
+            fix=f"{'use that release, or run ' * newer}rootless delete --force {container_id}",
+            code="RL-STATE",
+        )
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> State:
+        """Return the state of JSON data whose shape is sound."""
+        found = cls(data["id"])
+        found.oci_version = data["ociVersion"]
+        found.pid = data["pid"]
+        found.start_time = data["startTime"]
+        found.boot_id = data["bootId"]
+        found.status = data["status"]
+        found.bundle = data["bundle"]
+        found.rootfs = data["rootfs"]
+        found.created = data["created"]
+        found.annotations = data["annotations"]
+        found.owner = data["owner"]
+        found.after_start = AfterStart(data["afterStart"]["first"], data["afterStart"]["operations"])
+        found.user = data["user"]
+        found.keyring = data["keyring"]
+        found.keyring_name = data.get("keyringName", "")
+        found.hooks = data.get("hooks", {})
+        found.listener = data.get("listener", {})
+        found.notify = data.get("notify", False)
+        found.cgroup = data.get("cgroup", "")
+        found.unit = data.get("unit", "")
+        found.user_manager = data.get("userManager", "")
+        found.made = data.get("made", {})
+        found.network = NetworkState.from_data(data["network"]) if "network" in data else None
+        return found
+
+    def render(self) -> bytes:
+        """Return the text of state.json."""
+        return jsontext.render(self.as_data(), None).encode("utf-8", "surrogateescape")
+
+    def as_data(self) -> dict[str, object]:
+        """Return it as JSON data. The keys before `annotations` are those that salvage.py finds in a damaged file."""
+        return {
+            "format": FORMAT,
+            "ociVersion": self.oci_version,
+            "id": self.id,
+            "pid": self.pid,
+            "status": self.status,
+            "startTime": self.start_time,
+            "bootId": self.boot_id,
+            "bundle": self.bundle,
+            "rootfs": self.rootfs,
+            "created": self.created,
+            "annotations": self.annotations,
+            "owner": self.owner,
+            "afterStart": {"first": self.after_start.first, "operations": self.after_start.operations},
+            "user": self.user,
+            "keyring": self.keyring,
+            "keyringName": self.keyring_name,
+        } | _given(
+            {
+                "hooks": self.hooks or None,
+                "listener": self.listener or None,
+                "notify": self.notify or None,
+                "cgroup": self.cgroup or None,
+                "unit": self.unit or None,
+                "userManager": self.user_manager if self.unit else None,
+                "made": self.made or None,
+                "network": self.network.as_data() if self.network else None,
+            }
+        )
+
+    def is_of_this_boot(self) -> bool:
+        """Whether the process id, the namespaces and the cgroup still mean something."""
+        return self.boot_id == boot_id()
+
+    def document(self, status: str) -> dict[str, object]:
+        """Return the state that hooks and the seccomp listener get (runtime.md, "State")."""
+        document: dict[str, object] = {
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "status": status,
+            "bundle": self.bundle,
+        }
+        if status != "stopped":
+            document["pid"] = self.pid
+        if self.annotations:
+            document["annotations"] = self.annotations
+        return document
+
+    def report(self, status: str) -> dict[str, object]:
+        """Return what `state` and `list` show: what runtime.md requires, and what callers of runc look for.
+
+        Args:
+            status: of this moment, as lifecycle.status() returns it.
+        """
+        report: dict[str, object] = {
+            "ociVersion": self.oci_version,
+            "id": self.id,
+            "pid": 0 if status == "stopped" else self.pid,
+            "status": status,
+            "bundle": self.bundle,
+            "rootfs": self.rootfs,
+            "created": self.created,
+        }
+        if self.annotations:
+            report["annotations"] = self.annotations
+        report["owner"] = self.owner
+        if self.network:
+            report["network"] = self.network.report(running=status != "stopped")
+        return report
+
+
+def _given(properties: dict[str, Any]) -> dict[str, object]:
+    """Return the properties that have a value."""
+    return {name: value for name, value in properties.items() if value is not None}
