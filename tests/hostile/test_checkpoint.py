@@ -9,49 +9,22 @@ import shutil
 
 import pytest
 
-from tests.lib.boxes import make_volume
 from tests.lib.bundles import write_config
 from tests.lib.checkpoints import (
     ConsoleSocket,
     await_count,
     begin_counting,
-    make_counting_bundle,
+    bundle,
+    in_cgroup2,
     numbers,
     restore,
-    root_in_cgroup2,
-    root_with_criu,
+    root,
+    rootless,
+    volume,
 )
-from tests.lib.containers import Rootless, await_end
+from tests.lib.containers import await_end
 
-
-@pytest.fixture
-def root(require_root, need):
-    """The superuser, as a user of the command, where criu works."""
-    with root_with_criu(need) as root:
-        yield root
-
-
-@pytest.fixture
-def rootless(root, rootless_command):
-    with Rootless(root, rootless_command) as command:
-        yield command
-
-
-@pytest.fixture
-def in_cgroup2(root, rootless_command):
-    """The command where each container has a cgroup."""
-    with root_in_cgroup2(root, rootless_command) as command:
-        yield command
-
-
-@pytest.fixture
-def volume(root):
-    return make_volume(root)
-
-
-@pytest.fixture
-def bundle(root, volume):
-    return make_counting_bundle(root, volume)
+__all__ = ["bundle", "in_cgroup2", "root", "rootless", "volume"]
 
 
 class Trap:

@@ -22,8 +22,8 @@ import pytest
 
 from tests.lib.boxes import Box, add_mount, make_volume, mount_table, set_namespaces
 from tests.lib.bundles import base_config, own, write_config
-from tests.lib.containers import PATIENCE, Reader, await_end, executors
-from tests.lib.intruders import EVERYTHING, add_program, intruding, results
+from tests.lib.containers import PATIENCE, await_end, executors
+from tests.lib.intruders import EVERYTHING, add_program, hunter, intruding, namespace_paths, results
 from tests.lib.traced import Stopped
 
 
@@ -468,33 +468,13 @@ def test_a_container_that_waits_cannot_be_entered_by_another(box, other, intrude
 @pytest.mark.parametrize("shared", ["pid and user namespace", "the host's processes"])
 def test_a_container_that_is_being_made_cannot_be_caught(box, other, intruder, shared):
     """A race: the first container hunts while others join its namespaces, are created, started and end."""
-    hunter = intruding("hunt", "/volume/end")
-    kinds = ["user", "pid"]
-    if shared == "the host's processes":
-        set_namespaces(hunter, "network", "ipc", "uts", "mount")
-        kinds.remove("pid")
-    volume = make_volume(box.user)
-    add_mount(hunter, "/volume", "bind", volume, "rbind")
-    write_config(box.path, hunter)
-    words = [*box.command, "run", "--bundle", box.path, "hunter"]
-    with box.user.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            box._created.append("hunter")
-            reader = Reader(process.stdout)
-            assert reader.line() == "hunting"
-            pid = pid_of(box, "hunter")
-            config = base_config("true")
-            paths = {kind: f"/proc/{pid}/ns/{kind}" for kind in kinds}
-            set_namespaces(config, "network", "ipc", "uts", "mount", **paths)
-            for _ in range(10):
-                other.run(config, check=True)
-        finally:
-            (volume / "end").touch()
-        found = results(reader.rest().decode())
-        assert process.wait(timeout=PATIENCE) == 0
-    assert int(found["looks"][0]) > 10
-    assert int(found["seen"][0]) > 0, "it came by while they were set up"
-    assert found["caught"] == ["0"]
+    shares_pids = shared == "the host's processes"
+    kinds = ["user"] if shares_pids else ["user", "pid"]
+    with hunter(box, shares_pids=shares_pids, tries=10) as pid:
+        config = base_config("true")
+        set_namespaces(config, "network", "ipc", "uts", "mount", **namespace_paths(pid, *kinds))
+        for _ in range(10):
+            other.run(config, check=True)
     assert not executors(box.user)
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from rootless.host.delegation import LEAF
 from tests.lib.accounts import User
-from tests.lib.boxes import add_mount
+from tests.lib.boxes import add_mount, make_volume
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.cgroup2 import InView, View
-from tests.lib.containers import until
+from tests.lib.containers import Rootless, until
 
 COUNTING = """
 i=0
@@ -107,3 +107,33 @@ class ConsoleSocket:
 
     def __exit__(self, *_):
         self._socket.close()
+
+
+@pytest.fixture
+def root(require_root, need):
+    """The superuser, as a user of the command, where criu works."""
+    with root_with_criu(need) as root:
+        yield root
+
+
+@pytest.fixture
+def rootless(root, rootless_command):
+    with Rootless(root, rootless_command) as command:
+        yield command
+
+
+@pytest.fixture
+def in_cgroup2(root, rootless_command):
+    """The command where each container has a cgroup."""
+    with root_in_cgroup2(root, rootless_command) as command:
+        yield command
+
+
+@pytest.fixture
+def volume(root):
+    return make_volume(root)
+
+
+@pytest.fixture
+def bundle(root, volume):
+    return make_counting_bundle(root, volume)

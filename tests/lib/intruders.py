@@ -55,10 +55,15 @@ def results(text):
 
 
 @contextmanager
-def hunter(box, secret):
-    """Run a container that hunts for whatever joins it, and for `secret` on the host; it must have caught nothing."""
-    config = intruding("hunt", "/volume/end", str(secret))
-    set_namespaces(config, "network", "ipc", "uts", "mount")
+def hunter(box, *secret, shares_pids=True, tries=TRIES):
+    """Run a container that hunts for processes that join it, and for a secret of the host; it must catch nothing.
+
+    Yields the pid of its first process. With `shares_pids`, its pid namespace is the host's. It has to look more than
+    `tries` times.
+    """
+    config = intruding("hunt", "/volume/end", *map(str, secret))
+    if shares_pids:
+        set_namespaces(config, "network", "ipc", "uts", "mount")
     volume = make_volume(box.user)
     add_mount(config, "/volume", "bind", volume, "rbind")
     write_config(box.path, config)
@@ -73,7 +78,7 @@ def hunter(box, secret):
             (volume / "end").touch()
         found = results(reader.rest().decode())
         assert process.wait(timeout=PATIENCE) == 0
-    assert int(found["looks"][0]) > TRIES
+    assert int(found["looks"][0]) > tries
     assert int(found["seen"][0]) > 0, "it came by while they were set up"
     assert "read" not in found
     assert found["caught"] == ["0"]

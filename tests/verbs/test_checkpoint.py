@@ -10,42 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.lib.boxes import make_volume, set_namespaces
+from tests.lib.boxes import set_namespaces
 from tests.lib.bundles import write_config
 from tests.lib.checkpoints import (
     ConsoleSocket,
     await_count,
     begin_counting,
-    make_counting_bundle,
+    bundle,
+    in_cgroup2,
     numbers,
     restore,
-    root_in_cgroup2,
-    root_with_criu,
+    root,
+    rootless,
+    volume,
 )
 from tests.lib.containers import Reader, Rootless, await_end
 
-
-@pytest.fixture
-def root(require_root, need):
-    """The superuser, as a user of the command, where criu works."""
-    with root_with_criu(need) as root:
-        yield root
-
-
-@pytest.fixture
-def rootless(root, rootless_command):
-    with Rootless(root, rootless_command) as command:
-        yield command
-
-
-@pytest.fixture
-def volume(root):
-    return make_volume(root)
-
-
-@pytest.fixture
-def bundle(root, volume):
-    return make_counting_bundle(root, volume)
+__all__ = ["bundle", "in_cgroup2", "root", "rootless", "volume"]
 
 
 @pytest.fixture
@@ -145,13 +126,6 @@ def test_a_container_that_runs_on(rootless, volume, counting):
     assert rootless.pid("c1") == counting
     assert rootless.status("c1") == "running"
     await_count(volume, len(numbers(volume)) + 3)
-
-
-@pytest.fixture
-def in_cgroup2(root, rootless_command):
-    """The command where each container has a cgroup."""
-    with root_in_cgroup2(root, rootless_command) as command:
-        yield command
 
 
 @pytest.mark.parametrize("flags", [(), ("--leave-running",)], ids=["to its end", "running on"])
