@@ -275,7 +275,7 @@ LOWERED = {
 
 
 def test_no_group_of_the_caller_reaches_the_program(box, require_root):
-    """With subordinate ids they are dropped; without, the kernel keeps them (test_spec_process.py)."""
+    """With subordinate ids they are dropped; without, the kernel keeps them (tests/spec/test_process_user.py)."""
     config = base_config("sh", "-c", "grep ^Groups /proc/self/status; id -G")
     told, shown = box.lines(config, extra_groups=[4, 27, 100])
     assert told.split() == ["Groups:"]

@@ -1,7 +1,7 @@
 """Images that mean harm: whatever they hold, nothing of the host is read, changed or added to.
 
 Each attack is made by the whole command, by the ordinary user and by the machine's root, who has the more to lose;
-test_executor_paths.py makes them on single operations.
+tests/executor/test_paths.py makes them on single operations.
 """
 
 from __future__ import annotations
