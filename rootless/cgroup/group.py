@@ -7,7 +7,7 @@ import posix
 import select
 import time
 
-from rootless import files, paths
+from rootless import files, log, paths
 from rootless.errors import EXHAUSTED, RootlessError
 
 TYPE_CHECKING = False
@@ -99,6 +99,8 @@ class Group:
         Raises:
             OSError: there is no such file, or the kernel refuses the value.
         """
+        if log.is_debug():
+            log.debug(f"write {value} to {self.path}/{file}")
         fd = posix.open(file, posix.O_WRONLY | posix.O_CLOEXEC, dir_fd=self.fd)
         try:
             posix.write(fd, value.encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posix
 import sys
 
+from rootless import log
 from rootless.errors import RootlessError
 from rootless.lazy import lazy
 
@@ -179,6 +180,9 @@ def port(options: Options) -> None:
 
     its_network = container_state(options).get("network")
     published = its_network.get("ports", ()) if isinstance(its_network, dict) else ()
+    if log.is_debug():
+        mode = its_network["mode"] if isinstance(its_network, dict) else "not made by rootless"
+        log.debug(f"network of {options.container}: {mode}, {len(published)} published ports")
     put("".join(f"{from_data(each)}\n" for each in published))
 
 

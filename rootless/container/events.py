@@ -6,6 +6,7 @@ import posix
 import select
 import time
 
+from rootless import log
 from rootless.cgroup.stats import stats
 from rootless.container.own_cgroup import group_of
 from rootless.container.state import store
@@ -39,6 +40,8 @@ def events(options: Options) -> Iterator[dict[str, Any]]:
             allow("events", entry.container_id, STOPPED)
     try:
         with group_of(state, f"events of container {options.container}") as group:
+            if log.is_debug():
+                log.debug("read the usage once" if options.stats else f"read the usage every {interval:g} s")
             if options.stats:
                 yield _event("stats", options.container, stats(group))
             else:
@@ -76,7 +79,7 @@ def _watch(group: Group, process: int, container: str, interval: float) -> Itera
 
 
 def _killed(memory: int) -> int:
-    """Return how many processes the kernel has killed for want of memory; reading makes poll wait for the next."""
+    """Return how many processes the kernel has killed because memory ran out; reading makes poll wait for the next."""
     try:
         posix.lseek(memory, 0, 0)
         lines = posix.read(memory, 4096).decode().splitlines()

@@ -5,7 +5,7 @@ What has names is taken from the tables that check and plan a container.
 
 from __future__ import annotations
 
-from rootless import OCI_VERSION
+from rootless import OCI_VERSION, log
 from rootless.bundle.check import HOOK_KINDS
 from rootless.bundle.check_linux import MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES, SECCOMP_ARCHITECTURES
 from rootless.errors import RootlessError
@@ -39,8 +39,13 @@ def features(options: Options) -> dict[str, object]:
         "mountOptions": mount_options.known(),
         "linux": linux(),
     }
-    annotations = {"org.opencontainers.runc.checkpoint.enabled": "false" if obstacle(options.criu) else "true"}
-    if version := _libseccomp_version():
+    without_criu = obstacle(options.criu)
+    annotations = {"org.opencontainers.runc.checkpoint.enabled": "false" if without_criu else "true"}
+    version = _libseccomp_version()
+    if log.is_debug():
+        log.debug(f"libseccomp: {version or 'not found'}")
+        log.debug(f"checkpoint: {without_criu or 'criu can be used'}")
+    if version:
         annotations["io.github.seccomp.libseccomp.version"] = version
     document["annotations"] = annotations
     document["potentiallyUnsafeConfigAnnotations"] = list(_UNSAFE_ANNOTATIONS)

@@ -42,5 +42,8 @@ def processes(options: Options) -> list[int]:
     with store.find(store.state_root(options.root), options.container, lock=False) as entry:
         state = store.existing_state(entry)
         found = members(state)
+        if log.is_debug():
+            source = f"cgroup {state.cgroup}" if state.cgroup else "the container's namespaces"
+            log.debug(f"{len(found)} processes found by {source}")
         # looked at last: if the first process is still there, all of this was about it
         return [] if status(entry, state) == STOPPED else found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rootless import log
 from rootless.cgroup.group import Group
 from rootless.container.state import store
 from rootless.container.state.lifecycle import CREATED, RUNNING, allow, status
@@ -45,7 +46,7 @@ def group_of(state: State, what: str) -> Group:
             code="RL-CGROUP",
         )
     try:
-        return Group(state.cgroup)
+        group = Group(state.cgroup)
     except OSError as error:
         raise RootlessError(
             what,
@@ -53,3 +54,7 @@ def group_of(state: State, what: str) -> Group:
             fix="look whether /sys/fs/cgroup shows the same here as where it was created",
             code="RL-CGROUP",
         ) from None
+    if log.is_debug():
+        controllers = group.read("cgroup.controllers").strip() or "no controllers"
+        log.debug(f"cgroup {group.path} has {controllers}")
+    return group

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from rootless import log
 from rootless.cgroup.group import opened
 from rootless.cgroup.stats import stats
 from rootless.container.state import store
@@ -94,6 +95,8 @@ def _usage(entry: ContainerDir) -> Usage | None:
         return usage
     group = opened(state.cgroup) if state.cgroup else None
     usage.processes = len(members(state))
+    if log.is_debug():
+        log.debug(f"usage of {entry.container_id} from {group.path if group else 'its processes: it has no cgroup'}")
     if not group:
         _add_processes(usage, members(state))
         return usage

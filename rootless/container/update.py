@@ -79,6 +79,10 @@ def _change(group: Group, state: State, settings: list[Setting], unenforced: Une
     missing = missing_in(group, settings, ours=is_scope)
     if missing and not is_scope:
         missing = _enable(group, set(missing))
+    if log.is_debug():
+        for controller, (why, _) in missing.items():
+            log.debug(f"controller {controller} is missing: {why}")
+        log.debug(f"ask systemd to change {state.unit}" if is_scope else "no systemd unit: write to the cgroup")
     write(group, [setting for setting in settings if setting.controller in missing], missing, unenforced)
     if unenforced and required:
         raise unenforced.error(where="")

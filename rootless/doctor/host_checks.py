@@ -14,7 +14,7 @@ import stat
 import subprocess
 from typing import TYPE_CHECKING
 
-from rootless import procfs
+from rootless import log, procfs
 from rootless.doctor import network_checks
 from rootless.doctor.problem import (
     Problem,
@@ -56,13 +56,22 @@ def problems(command: str = "") -> list[Problem]:
         command: path of the installed `rootless`, which an AppArmor profile has to name.
     """
     facts = host_facts.read()
-    found = [*_kernel(facts), *_user_namespaces(facts, command)]
+    found = [*_checked("kernel", _kernel(facts)), *_checked("user namespaces", _user_namespaces(facts, command))]
     if not facts.nested:
-        found += _id_programs() or _mapping(facts)
-        found += _subordinate_ids(facts)
-    found += _libseccomp()
-    found += network_checks.problems(facts, try_them=not any(problem.essential for problem in found))
+        found += _checked("newuidmap and newgidmap", _id_programs() or _mapping(facts))
+        found += _checked("subordinate ids", _subordinate_ids(facts))
+    found += _checked("libseccomp", _libseccomp())
+    try_them = not any(problem.essential for problem in found)
+    found += _checked("network", network_checks.problems(facts, try_them=try_them))
     return sorted(found, key=lambda problem: (not problem.essential, problem.optional))
+
+
+def _checked(subject: str, problems_of_it: Iterable[Problem]) -> list[Problem]:
+    """Run one group of checks, and return what is missing."""
+    found = list(problems_of_it)
+    if log.is_debug():
+        log.debug(f"checked {subject}: {'; '.join(problem.what for problem in found) or 'nothing is missing'}")
+    return found
 
 
 # --- Kernel and user namespaces -----------------------------------------------------------------------------

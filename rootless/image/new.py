@@ -65,6 +65,8 @@ def new(options: Options) -> str:
     with _bundle_directory(options.directory) as work:
         rootfs = os.path.join(work, "rootfs")
         os.mkdir(rootfs)
+        if log.is_debug():
+            log.debug(f"make {rootfs} from {options.from_file or 'programs of this host'}")
         if options.from_file:
             contents = _unpack(options.from_file, rootfs)
             if not options.args and not contents.has_file("/bin/sh"):
@@ -76,6 +78,8 @@ def new(options: Options) -> str:
         else:
             made = make_rootfs(rootfs)
             what, size = f"{made.programs} programs", made.size
+        if log.is_debug():
+            log.debug(f"{what}; process.args is {' '.join(options.args or ['sh'])}")
         write_config(os.path.join(work, "config.json"), bundle_config(list(options.args)))
     return f"{what}, {size / 1e6:.1f} MB"
 

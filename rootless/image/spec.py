@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from rootless import OCI_VERSION, jsontext
+from rootless import OCI_VERSION, jsontext, log
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -105,6 +105,8 @@ def write_config(path: str, config: dict[str, object]) -> None:
     Raises:
         RootlessError: `path` exists already, or cannot be written.
     """
+    if log.is_debug():
+        log.debug(f"write {path}")
     if os.path.lexists(path):
         # This wording is runc's; its callers know it.
         raise RootlessError(f"File {os.path.basename(path)} exists. Remove it first", code="RL-EXISTS")

@@ -348,6 +348,7 @@ class _Criu:
 
     def run(self, words: list[str]) -> None:
         """Run criu on the host."""
+        self._trace(words)
         import subprocess
 
         command = self._command(words)
@@ -356,6 +357,7 @@ class _Criu:
 
     def run_as_service(self, words: list[str], pid: int) -> None:
         """Have criu checkpoint the process `pid` and its descendants, one of which has a terminal."""
+        self._trace(words)
         import subprocess
 
         from rootless.container.checkpoint.criu_messages import DUMP, PID, Service
@@ -390,6 +392,7 @@ class _Criu:
         from rootless.launch.protocol import Launch
         from rootless.plan.compile import compile_root_command
 
+        self._trace(words)
         environment = _service_environment() if terminal else _environment()
         command = [self._program, "swrk", str(terminal.service.theirs)] if terminal else self._command(words)
         env = [f"{name}={value}" for name, value in environment.items()]
@@ -407,6 +410,10 @@ class _Criu:
             raise
         launch.close()
         self._complain(words[0], code or int(done < 0), "")
+
+    def _trace(self, words: list[str]) -> None:
+        if log.is_debug():
+            log.debug(f"run {self._program} {' '.join(words)}; images in {self._images}, log files in {self._work}")
 
     def _ask(self, service: Service, words: list[str]) -> int:
         from rootless.container.checkpoint.criu_messages import RESTORE

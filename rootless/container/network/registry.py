@@ -148,6 +148,8 @@ def create(options: Options) -> str:
                     code="RL-NETWORK",
                 )
             made = {"name": name, "subnet": choose(options.subnet, taken), "created": log.timestamp()}
+            if log.is_debug():
+                log.debug(f"{len(taken)} other networks; write {_directory()}/{name}.json, subnet {made['subnet']}")
             files.put(f"{name}.json", jsontext.render(made, 2).encode() + b"\n", 0o600, dir_fd=lock)
         finally:
             posix.close(lock)
@@ -177,6 +179,9 @@ def _described(root: StateRoot, chosen: list[str]) -> Iterator[dict[str, Any]]:
     for name in chosen:
         shared = find(name)
         members = {}
+        if log.is_debug():
+            state = "in use" if shared_state.exists(root, name) else "not in use"
+            log.debug(f"read {_directory()}/{name}.json: subnet {shared.subnet}, {state}")
         if shared_state.exists(root, name):
             with shared_state.opened(root, name) as live:
                 members = {container_id: member["addresses"] for container_id, member in live.present().items()}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import posix
 
+from rootless import log
 from rootless.errors import RootlessError
 from rootless.procfs import Process, read
 
@@ -90,6 +91,13 @@ def allow(verb: str, container_id: str, status: str) -> None:
 
 def status(entry: ContainerDir, state: State) -> str:
     """Return the state of a container now."""
+    now = _status(entry, state)
+    if log.is_debug():
+        log.debug(f"read {entry.path}/state.json: {now}, pid {state.pid}")
+    return now
+
+
+def _status(entry: ContainerDir, state: State) -> str:
     process = _first_process(state)
     if process is None or not process.alive:
         return STOPPED

@@ -12,7 +12,7 @@ import fcntl
 import posix
 import stat
 
-from rootless import files, paths, xdg
+from rootless import files, log, paths, xdg
 from rootless.container.state.directory import ContainerDir, unusable
 from rootless.errors import RootlessError
 
@@ -51,6 +51,8 @@ class StateRoot:
         try:
             self._open()
         except FileNotFoundError:
+            if log.is_debug():
+                log.debug(f"the state directory {path} does not exist")
             return
         except PermissionError as error:
             from rootless.container.state.fallback import closed
@@ -58,6 +60,8 @@ class StateRoot:
             raise closed(path, error) from None
         except OSError as error:
             raise unusable(path, error) from None
+        if log.is_debug():
+            log.debug(f"opened the state directory {self.path}")
 
     def make(self) -> None:
         """Make it, if it is not there.

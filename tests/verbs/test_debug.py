@@ -1,0 +1,138 @@
+"""`--debug`: each verb tells what it read and decided, on standard error."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.lib.boxes import make_volume
+from tests.lib.bundles import base_config, make_bundle
+from tests.lib.cgroup2 import cgroup2
+from tests.lib.cgroup_containers import bundle_for, cgroup_of, runs
+from tests.lib.checkpoints import begin_counting, make_counting_bundle, restore, root_with_criu
+from tests.lib.containers import Rootless
+
+__all__ = ["cgroup2", "runs"]  # fixtures
+
+
+def debug(rootless, *words, status=0):
+    """Return the messages of a verb, of level debug."""
+    done = rootless("--debug", *words)
+    assert done.returncode == status, done
+    return re.findall(r'level=debug msg="(.*?)"(?: |$)', done.stderr, re.MULTILINE)
+
+
+@pytest.fixture
+def rootless(user, rootless_command):
+    with Rootless(user, rootless_command) as command:
+        yield command
+
+
+@pytest.fixture
+def created(user, rootless):
+    """A container c1 without a cgroup, not started."""
+    rootless.create("c1", make_bundle(user, base_config("true")), "--network", "none")
+    return rootless
+
+
+@pytest.fixture
+def running(runs, user):
+    """A container c1 that sleeps, in a cgroup of its own, and that cgroup."""
+    runs.create("c1", bundle_for(user, "exec sleep 1000"))
+    runs.start("c1")
+    return runs, f"/sys/fs/cgroup{runs.view.path}/{cgroup_of(runs.view, runs.pid('c1'))}"
+
+
+@pytest.mark.parametrize("words", [("state", "c1"), ("list",), ("ps", "--format", "json", "c1"), ("port", "c1")])
+def test_state_that_was_read(created, words):
+    messages = debug(created, *words)
+    assert f"opened the state directory {created.root}" in messages
+    assert f"read {created.root}/c1/state.json: created, pid {created.pid('c1')}" in messages
+
+
+def test_missing_state_directory(rootless):
+    assert debug(rootless, "list") == [f"the state directory {rootless.root} does not exist"]
+
+
+def test_silent_without_debug(created):
+    assert created("list").stderr == ""
+
+
+def test_network_of_a_container(created):
+    assert "network of c1: none, 0 published ports" in debug(created, "port", "c1")
+
+
+def test_processes_of_a_cgroup(running):
+    rootless, cgroup = running
+    assert f"1 processes found by cgroup {cgroup}" in debug(rootless, "ps", "--format", "json", "c1")
+
+
+def test_freezer(running):
+    rootless, cgroup = running
+    assert f"write 1 to {cgroup}/cgroup.freeze" in debug(rootless, "pause", "c1")
+    messages = debug(rootless, "resume", "c1")
+    assert f"read {rootless.root}/c1/state.json: paused, pid {rootless.pid('c1')}" in messages
+    assert f"write 0 to {cgroup}/cgroup.freeze" in messages
+
+
+def test_changed_limits(running):
+    rootless, cgroup = running
+    messages = debug(rootless, "update", "--pids-limit", "50", "c1")
+    (has,) = [message for message in messages if message.startswith(f"cgroup {cgroup} has ")]
+    if "pids" in has:
+        assert f"write 50 to {cgroup}/pids.max" in messages
+    else:
+        assert any(message.startswith("controller pids is missing: ") for message in messages)
+
+
+def test_usage(running):
+    rootless, cgroup = running
+    messages = debug(rootless, "events", "--stats", "c1")
+    assert "read the usage once" in messages
+    assert any(message.startswith(f"cgroup {cgroup} has ") for message in messages)
+    assert f"usage of c1 from {cgroup}" in debug(rootless, "top", "--once")
+
+
+def test_networks(rootless):
+    directory = rootless.user.tmp / "config"
+    configured = {"env": {"XDG_CONFIG_HOME": str(directory)}}
+    made = rootless("--debug", "network", "create", "--subnet", "10.89.7.0/24", "backend", **configured)
+    assert f"0 other networks; write {directory}/rootless/networks/backend.json, subnet 10.89.7.0/24" in made.stderr
+    listed = rootless("--debug", "network", "ls", **configured)
+    assert f"read {directory}/rootless/networks/backend.json: subnet 10.89.7.0/24, not in use" in listed.stderr
+
+
+def test_bundles(rootless):
+    directory = rootless.user.tmp / "hello"
+    messages = debug(rootless, "new", directory, "echo", "hello")
+    assert any("from programs of this host" in message for message in messages)
+    assert any(message.endswith("process.args is echo hello") for message in messages)
+    (directory / "config.json").unlink()
+    assert debug(rootless, "spec", "--bundle", directory) == [f"write {directory}/config.json"]
+
+
+def test_features_of_this_host(rootless):
+    messages = debug(rootless, "features")
+    assert any(message.startswith("libseccomp: ") for message in messages)
+    assert any(message.startswith("checkpoint: ") for message in messages)
+
+
+def test_checks_of_the_doctor(rootless):
+    done = rootless("--debug", "doctor")
+    for subject in ("kernel", "user namespaces", "libseccomp", "network"):
+        assert f"checked {subject}: " in done.stderr
+
+
+def test_checkpoint_and_restore(require_root, need, rootless_command):
+    with root_with_criu(need) as root, Rootless(root, rootless_command) as rootless:
+        volume = make_volume(root)
+        bundle = make_counting_bundle(root, volume)
+        begin_counting(rootless, bundle, volume)
+        images = root.tmp / "saved"
+        messages = debug(rootless, "checkpoint", "--image-path", images, "c1")
+        assert any(" dump --tree " in message and f"images in {images}" in message for message in messages)
+        restore(rootless, bundle, "--debug", "--detach", "--image-path", images, "c1")
+        complaints = rootless.complaints("c1")
+        assert " restore " in complaints
+        assert f"images in {images}" in complaints
