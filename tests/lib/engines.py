@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 IMAGE = "localhost/box:latest"
 FOREVER = ("sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done")
-"""A container's command that goes on until it is told to stop, and then exits with 9."""
+"""A container's command that runs until SIGTERM, and then exits with 9."""
 HELPERS = CHECKOUT / "helpers"
 _SETTINGS = """
 [containers]
@@ -87,7 +87,7 @@ class Recorder:
         return len(self._record.read_text().splitlines())
 
     def made(self, since: int = 0) -> list[str]:
-        """Return the calls that made a container, but for the first `since` calls."""
+        """Return the calls that made a container, without the first `since` calls."""
         calls = self._record.read_text().splitlines()[since:]
         return [call for call in calls if {"create", "run"} & set(call.split())]
 

@@ -1,4 +1,4 @@
-"""The executor by itself: Plans written by hand, and the parent's side of its protocol one step at a time."""
+"""The executor alone: Plans written by hand, and the launcher's side of its protocol one step at a time."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Victim(Box):
                     os.chown(each, *self.owner, follow_symlinks=False)
 
     def place(self, target, make):
-        """Put something in the place of `target`, a path of the image; `make` is called with where."""
+        """Replace `target`, a path of the image, by what `make` creates at the path it is called with."""
         path = self.clear(target)
         make(path)
         self.own(path)

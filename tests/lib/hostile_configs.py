@@ -93,7 +93,7 @@ def write(config):
 
 
 def change(draw, config, path):
-    """Change a document at a path: replace what is there, remove it, or put something beside it."""
+    """Change a document at a path: replace its value, remove it, or add something beside it."""
     if not path:
         config[draw(KEYS)] = draw(VALUES)
         return

@@ -1,4 +1,4 @@
-"""Something in the place of a systemd manager, which says what a test wants said: its messages are a library's."""
+"""A stand-in for a systemd manager that gives the answers of a test; a library encodes its messages."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def failure(serial, name, text):
 
 
 def removed(job, outcome):
-    """Return the signal that tells of the end of a job."""
+    """Return the signal for the end of a job."""
     made = jeepney.new_signal(
         jeepney.DBusAddress("/org/freedesktop/systemd1", interface="org.freedesktop.systemd1.Manager"),
         "JobRemoved", "uoss", (1, job, "x.scope", outcome),

@@ -176,7 +176,7 @@ class NetBox:
         return subprocess.Popen([*self._host.enter(), *map(str, words)], **{"text": True} | options)
 
     def open_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, *, inside: bool = False):
-        """Return a socket of the other machine's, or of the host's (`inside`): it stays there, whoever uses it."""
+        """Return a socket of the other machine, or of the host (`inside`); it stays in that network."""
         made = []
         where = self._host if inside else self._outside
 
@@ -262,7 +262,7 @@ def _make_rootfs(rootfs: Path) -> None:
 
 
 def helpers() -> dict[int, str]:
-    """Return what serves networks, name by process: helpers of the host, and our keepers."""
+    """Return the processes that serve networks, name by pid: helpers of the host, and netns holders."""
     found = {}
     for entry in Path("/proc").iterdir():
         try:

@@ -28,7 +28,7 @@ WHOLE = os.environ.get("ROOTLESS_TEST_SWEEP", "") == "full"
 FIRST_STAGE, CONTAINER, SPAWNED, PROGRAM = "icsm"
 """Roles of processes, as tracer.c has them; the first, second, … command is "0", "1", …."""
 OPERATION = "operation"
-"""What stands in the place of a role where the tracer tells of a Plan."""
+"""Stands for the role in the tracer's lines about a Plan."""
 ENDED_WELL = 7
 """What the program of the second container exits with."""
 OWN_MEMORY = {"mmap", "munmap", "mprotect", "mremap", "brk", "madvise"}
@@ -55,7 +55,7 @@ HARMLESS = {
     "stat": "of one candidate for the program; there are others",
     "umask": "cannot fail",
 }
-"""Calls of the executor without which the container may go on without a word, and why."""
+"""Calls of the executor that may fail silently, and why."""
 ONCE_MORE = {
     "openat2": "what cannot be opened is opened by the way that makes what is missing",
     "keyctl": "the second one lets exec find the keyring",
@@ -95,7 +95,7 @@ class Case(NamedTuple):
 
     @property
     def action(self) -> str:
-        """What is told to tracer.c."""
+        """The input of tracer.c."""
         return self.victim or (f"+{self.signal}" if self.signal else f"={self.error}")
 
     def __str__(self) -> str:
@@ -179,7 +179,7 @@ class World:
         return self.user.run(self.words(command), env=self.env, timeout=PATIENCE)
 
     def files(self) -> set[str]:
-        """Return what is there that was not there at the beginning, but for what the caller asked for and caches."""
+        """Return all leftovers: what was not there at the beginning, without caches and what the caller asked for."""
         found = {str(path.relative_to(self.path)) for path in self.path.rglob("*")}
         cache = "run/rootless/@seccomp"
         programs = {name for name in found if name.startswith(f"{cache}/") and name.endswith(".bpf")}

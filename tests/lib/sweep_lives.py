@@ -155,7 +155,7 @@ def rare_sweep(user, rootless_command, tracer, need):
         path = user.tmp / "agent"
         agent.bind(str(path))
         path.chmod(0o777)
-        agent.listen(4096)  # whoever sends to it need not be heard
+        agent.listen(4096)  # no sender needs an answer
         rare = make_bundle(user, rare_config(user, path, "sh", "-c", f"exit {ENDED_WELL}"), name="rare")
         idle = make_bundle(user, base_config("sleep", "1000"), name="idle")
         simple = make_bundle(user, base_config("sh", "-c", f"exit {ENDED_WELL}"), name="second")
@@ -220,7 +220,7 @@ def rootless_was_killed(outcome):
 
 
 def executor_was_killed(outcome):
-    """Return what is wrong: there is an error, or the container had begun (what `run` tells of its end is no error)."""
+    """Return what is wrong: there is an error, or the container had begun (its end is no error)."""
     if bool(outcome.last) == bool(outcome.complaint) or outcome.last in (128 + signal.SIGKILL, ENDED_WELL):
         return came(outcome)
     return ["status and message do not fit"]
