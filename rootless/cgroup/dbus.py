@@ -58,7 +58,7 @@ class DBusError(Exception):
 
     Attributes:
         name: its name, such as ``org.freedesktop.systemd1.UnitExists``.
-        text: what it says to people.
+        text: its message.
     """
 
     def __init__(self, name: str, text: str) -> None:
@@ -95,10 +95,10 @@ class Connection:
     def __init__(self, path: str) -> None:
         """Connect.
 
-        The other side is told no user id: in a user namespace that would be the wrong one. The socket tells it.
+        The other side learns the user id from the socket: in a user namespace this process knows a wrong one.
 
         Raises:
-            OSError: there is no such socket, nobody listens, or nobody may connect.
+            OSError: there is no such socket, no process listens, or connecting is denied.
         """
         self._buffer = bytearray()
         self._serial = 0
@@ -168,7 +168,7 @@ class Connection:
         try:
             received = parse(whole)
         except (ValueError, KeyError, IndexError, StructError):
-            raise OSError(0, "it says what is not D-Bus") from None
+            raise OSError(0, "its answer is not D-Bus") from None
         if received.kind == SIGNAL:
             self._signals.append(received)
         elif received.kind in (RETURN, ERROR):
@@ -232,11 +232,11 @@ def parse(data: bytes) -> Message:
 
 
 def _length(buffer: bytearray) -> int:
-    """Return the length of the message at the beginning of `buffer`; 0 while that cannot be told."""
+    """Return the length of the message at the beginning of `buffer`; 0 while it is unknown."""
     if len(buffer) < _HEAD.size:
         return 0
     if buffer[0] not in _ORDER:
-        raise OSError(0, "it says what is not D-Bus")
+        raise OSError(0, "its answer is not D-Bus")
     (body, _, fields) = unpack_from(_ORDER[buffer[0]] + "III", buffer, 4)
     length = int(_HEAD.size + (fields + 7) // 8 * 8 + body)
     if length > _LARGEST:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 OWN = "own"
 UNVERIFIED = "perhaps"
-"""Nobody has looked yet whether it is another container's."""
+"""It may be another container's: that is still to be checked."""
 KEPT = "kept"
 """It was there before the container, and stays."""
 
 PATIENCE = 10.0
-"""Seconds for the kernel to do what it has been told: stop or end processes that wait for a disk, for one."""
+"""Seconds for the kernel to freeze or kill processes, such as those that wait for a disk."""
 _CHUNK = 1 << 16
 _TOKEN = 4
 """Bytes."""
@@ -34,7 +34,7 @@ _NOT_YOURS = "let the user who created the container do it"
 _ORDER_FIXES = {errno.ENOENT: "use Linux 5.2 or newer", errno.EACCES: _NOT_YOURS, errno.EPERM: _NOT_YOURS}
 """Of writing an order, such as to freeze, into a file of a cgroup."""
 _LOOK_AGAIN = 0.01
-"""Seconds, where the kernel tells nobody that something is over."""
+"""Seconds between two looks, where the kernel sends no event."""
 
 
 class Group:
@@ -57,7 +57,7 @@ class Group:
         self.fd = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
         files.close_fds(self, "fd")
 
     def __enter__(self) -> Self:
@@ -65,11 +65,11 @@ class Group:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of it."""
+        """Close it."""
         self.close()
 
     def read(self, file: str) -> str:
-        """Return what a file says; nothing where there is no such file, or the cgroup has gone."""
+        """Return the content of a file; empty where there is no such file, or the cgroup is gone."""
         try:
             fd = posix.open(file, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=self.fd)
         except OSError:
@@ -129,7 +129,7 @@ class Group:
         return sorted({int(line) for text in texts for line in text.split()} - {0})
 
     def freeze(self) -> None:
-        """Let its processes stand still, and return when they do.
+        """Freeze its processes, and return when they are frozen.
 
         Raises:
             RootlessError: `RL-CGROUP`: they do not; then they go on.
@@ -139,8 +139,8 @@ class Group:
             self._order("cgroup.freeze", "0", "pause")
             raise RootlessError(
                 "cannot pause the container",
-                cause=f"after {PATIENCE:.0f} s not all of its processes stand still; they go on",
-                fix="look for processes in the state D (ps -o pid,stat,wchan): they wait for a device",
+                cause=f"after {PATIENCE:.0f} s not all of its processes are frozen; the container is resumed",
+                fix="look for processes in state D (ps -o pid,stat,wchan): they wait for a device",
                 code="RL-CGROUP",
             )
 
@@ -172,7 +172,7 @@ class Group:
                 self.wait("populated", 0, _LOOK_AGAIN)
 
     def wait(self, event: str, value: int, patience: float = PATIENCE) -> bool:
-        """Wait until cgroup.events says `value` about `event`, `frozen` or `populated`; return whether it did."""
+        """Wait until `event` of cgroup.events, `frozen` or `populated`, has `value`; return whether it came to that."""
         deadline = time.monotonic() + patience
         try:
             fd = posix.open("cgroup.events", posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=self.fd)
@@ -332,7 +332,7 @@ def make_parents(missing: Sequence[str]) -> None:
 
 
 def remove_parents(made: Sequence[str]) -> None:
-    """Remove those that nobody has anything in any more."""
+    """Remove those that are empty."""
     for parent in made:
         try:
             posix.rmdir(parent)

@@ -40,7 +40,7 @@ def _login_name(uid: str) -> str:
 
 
 def _sessions_are_killed() -> bool:
-    """Ask logind; where that cannot be asked, nobody ends anything."""
+    """Ask logind; without it, sessions are not killed."""
     from rootless.cgroup.dbus import Connection, DBusError
 
     try:

@@ -37,7 +37,10 @@ _REASONS = {
     errno.ENODEV: ("there is no such device", "name a block device of this machine (lsblk), not a partition"),
     errno.ENXIO: ("there is no such device", "name a block device of this machine (lsblk), not a partition"),
     errno.EBUSY: ("the cgroup is in use in a way that forbids it", "change it while the container is stopped"),
-    errno.ENOSPC: ("what the parent cgroup has is used up", "ask for less, or for what nobody has exclusively"),
+    errno.ENOSPC: (
+        "the parent cgroup has no more of it",
+        "ask for less, or for CPUs that no other cgroup has exclusively",
+    ),
     errno.EPERM: ("only root of the host may set it", "leave it out"),
 }
 
@@ -75,7 +78,7 @@ def make(wanted: Cgroup, note: Note) -> tuple[Group, Unenforced]:
 
 
 def _make_exactly(wanted: Cgroup, note: Note) -> str:
-    """Make it where cgroupsPath says; it may be there already as long as nobody is in it, and stays then."""
+    """Make it at cgroupsPath; an existing cgroup without processes is used, and stays."""
     path = wanted.path
     missing = missing_parents(path, wanted.base)
     kept = paths.exists(path)
@@ -96,7 +99,7 @@ def _make_exactly(wanted: Cgroup, note: Note) -> str:
                 continue  # it has just gone
             break
         except FileNotFoundError:
-            continue  # somebody has just removed a parent of it, with another container
+            continue  # another rootless has just removed a parent of it, with its container
         else:
             break
     note(path, missing, KEPT if kept else OWN)
@@ -281,7 +284,7 @@ def _taken(path: str, count: int) -> RootlessError:
         f"cannot use the cgroup {path}",
         cause=f"container's cgroup is not empty: {count} process(es) found: it is another container's",
         where="linux.cgroupsPath",
-        fix="name another, or end them: cgroup.procs there lists them",
+        fix="name another cgroup, or end the processes in its cgroup.procs",
         code="RL-CGROUP",
     )
 

@@ -1,7 +1,7 @@
 """Scopes of a systemd manager: made around a container's first process, changed, stopped (org.freedesktop.systemd1).
 
 The manager has a socket of its own and, for who can reach only that, a message bus. Both are looked for in the user's
-runtime directory and nowhere else: an environment that tells of another bus, or of none, changes nothing.
+runtime directory only: an environment that names another bus, or none, has no effect.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rootless.plan.cgroup.manager import Cgroup
 
 SYSTEM = "/run"
-"""In the place of a user's runtime directory: the manager of the whole host, which is root's."""
+"""Instead of a user's runtime directory: that of the host's manager."""
 
 _SERVICE = "org.freedesktop.systemd1"
 _PATH = "/org/freedesktop/systemd1"
@@ -39,7 +39,7 @@ _NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 _UNKNOWN = ("org.freedesktop.DBus.Error.PropertyReadOnly", "org.freedesktop.DBus.Error.UnknownProperty")
 _MATCH = f"type='signal',sender='{_SERVICE}',path='{_PATH}',interface='{_MANAGER}',member='JobRemoved'"
 _OUTCOMES = {
-    "canceled": "somebody stopped the unit meanwhile",
+    "canceled": "the unit was stopped meanwhile",
     "timeout": "it did not start in time",
     "dependency": "a unit that it needs, such as its slice, did not start",
     "skipped": "a condition of the unit did not hold",
@@ -140,17 +140,17 @@ def _cgroup_of(pid: int, unit: str) -> str:
 
 
 class _Manager:
-    """A manager that is being asked for something."""
+    """A connection to a systemd manager."""
 
     def __init__(self, directory: str, doing: str) -> None:
         """Connect.
 
         Args:
             directory: the runtime directory of its user, or SYSTEM.
-            doing: what for, as it follows "cannot" in an error.
+            doing: the purpose, as it follows "cannot" in an error.
 
         Raises:
-            RootlessError: `RL-SYSTEMD-GONE`: nobody answers.
+            RootlessError: `RL-SYSTEMD-GONE`: no manager answers.
         """
         self._doing = doing
         self._user = "" if directory == SYSTEM else " --user"
@@ -184,7 +184,7 @@ class _Manager:
                 if self._is_in_use(unit):
                     raise RootlessError(
                         f"cannot {self._doing}",
-                        cause="there is such a unit already, with processes in it",
+                        cause="a unit of that name already has processes",
                         where="linux.cgroupsPath",
                         fix=f"name another in cgroupsPath, or run: systemctl{self._user} stop {unit}",
                         code="RL-SYSTEMD",
@@ -289,7 +289,7 @@ class _Manager:
             f"cannot {self._doing}",
             cause=f"systemd says: {error.text or error.name}".rstrip("."),
             where=", ".join(places[:3]),
-            fix="write what systemd.resource-control(5) allows" if blamed else "",
+            fix="write a value that systemd.resource-control(5) allows" if blamed else "",
             code="RL-SYSTEMD",
         )
 

@@ -1,1 +1,1 @@
-"""Checks that test by doing, and the command that mends what they find."""
+"""Checks of the host that try each operation, with the command that fixes each problem."""

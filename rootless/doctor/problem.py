@@ -25,14 +25,14 @@ _PACKAGES = {
 
 
 class Problem:
-    """One thing that is missing.
+    """One thing that is missing on this host.
 
     Attributes:
         what: the thing.
         why: what does not work without it.
-        fix: the command that an administrator runs, or what to do where there is no command for it.
+        fix: the administrator's command, or an instruction where there is none.
         essential: no container runs without it.
-        optional: few hosts have it, and few need it.
+        optional: few hosts have it, and few containers need it.
     """
 
     __slots__ = ("essential", "fix", "optional", "what", "why")
@@ -60,7 +60,7 @@ def set_sysctl(name: str, value: int | str) -> str:
 
 
 def install(thing: str, words: str) -> str:
-    """Return the command that installs what has `thing`, or what to do on a distribution that is not known."""
+    """Return the command that installs the package with `thing`, or a hint on an unknown distribution."""
     family = os_family(read("/etc/os-release"))
     if family not in _PACKAGES:
         return f"install the distribution's package of {words}"
@@ -84,7 +84,7 @@ def os_family(os_release: str) -> str:
 
 
 def read(path: str) -> str:
-    """Return what is in a file; empty where it cannot be read."""
+    """Return the content of a file; empty where it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -93,12 +93,12 @@ def read(path: str) -> str:
 
 
 def sysctl(name: str) -> str:
-    """Return a setting of the kernel's; empty where it does not have it."""
+    """Return a sysctl; empty where the kernel does not have it."""
     return read("/proc/sys/" + name.replace(".", "/")).strip()
 
 
 def become_ordinary(facts: Facts) -> None:
-    """In a child of real root's, be somebody else: what ordinary users lack is looked for."""
+    """In a child of host root, become an unprivileged user: the checks are about those."""
     if facts.uid == 0 and not facts.nested:
         os.setgroups(())
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -116,7 +116,7 @@ def unshare(flags: int) -> None:
 
 
 def errno_in_child(action: Callable[[], None]) -> int:
-    """Run `action` in a child, which it may change as it likes, and return the errno that it failed with, or 0."""
+    """Run `action` in a child process, which it may change; return the errno of its failure, or 0."""
     child = os.fork()
     if child == 0:
         run_and_exit(action)
@@ -124,7 +124,7 @@ def errno_in_child(action: Callable[[], None]) -> int:
 
 
 def run_and_exit(action: Callable[[], None]) -> None:
-    """In a child, carry out `action` and exit with the errno that it failed with, or 0."""
+    """In a child process, run `action` and exit with the errno of its failure, or 0."""
     status = errno.ECANCELED
     try:
         action()

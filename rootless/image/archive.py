@@ -1,10 +1,10 @@
 """Root filesystem archives, read without trusting them.
 
-Every entry is checked and written anew into another archive, which the host's GNU tar unpacks inside the user
-namespace: no Python runs there, and tar never sees a header that was not made here. Nothing is ever written outside
-the root filesystem, nor through a symbolic link; the links themselves may point anywhere.
+Every entry is checked and written to a second archive, which the host's GNU tar unpacks inside the user namespace: no
+Python runs there, and tar sees only headers that were made here. Nothing is ever written outside the root filesystem or
+through a symlink; the symlinks themselves may point anywhere.
 
-What has to be held in memory has limits: a few megabytes of compressed headers become gigabytes.
+Memory has limits: a few megabytes of compressed headers become gigabytes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _XATTR = "SCHILY.xattr."
 
 _DIRECTORY, _LINK, _FILE, _PIPE, _DEVICE = "directory", "symbolic link", "file", "named pipe", "device node"
 
-# REGTYPE and its kin are told by isreg(); what is not here (multi-volume parts, incremental dumps) is refused.
+# isreg() recognizes REGTYPE and its kin; other types (multi-volume parts, incremental dumps) are refused.
 _KINDS = {
     tarfile.DIRTYPE: _DIRECTORY,
     tarfile.SYMTYPE: _LINK,
@@ -50,7 +50,7 @@ _KINDS = {
     tarfile.BLKTYPE: _DEVICE,
 }
 
-# Whatever a broken or hostile archive makes the readers of the standard library raise.
+# Exceptions of the standard library's readers for broken and hostile archives.
 _BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError, ArithmeticError, RecursionError)
 
 
@@ -59,7 +59,7 @@ class SinkError(Exception):
 
 
 class Ids:
-    """The ids that may own files in the root filesystem: ranges of (first, how many)."""
+    """The IDs that may own files in the root filesystem: ranges of (first, count)."""
 
     __slots__ = ("gids", "uids")
 
@@ -72,11 +72,11 @@ ALL_IDS = Ids([(0, 1 << 32)], [(0, 1 << 32)])
 
 
 class Contents:
-    """What an archive holds, as far as it was read.
+    """The entries of an archive that were read so far.
 
     Attributes:
-        entries: how many files, directories and links will be unpacked.
-        size: bytes of regular files, without the holes of sparse ones.
+        entries: number of files, directories and symlinks that will be unpacked.
+        size: bytes of regular files, without holes.
         devices: names of the device nodes that were left out.
         xattrs: names of the extended attributes that were left out.
         owners: every uid and gid in it.
@@ -95,11 +95,11 @@ class Contents:
         self._cost = 0
 
     def kind(self, name: str) -> str | None:
-        """Return what the entry `name` is; None when there is none."""
+        """Return the kind of the entry `name`; None for an unknown one."""
         return self._kinds.get(name)
 
     def note(self, name: str, kind: str, target: str = "") -> None:
-        """Remember what `name` is, that its parents are directories, and where it points if it is a link."""
+        """Remember the kind of `name`, that its parents are directories, and the target of a symlink."""
         if target:
             self.charge(_NAME_COST + len(target))
             self._targets[name] = target
@@ -150,18 +150,18 @@ class Contents:
 
 
 def rewrite(source: BufferedIOBase, sink: BinaryIO, *, name: str, ids: Ids) -> Contents:
-    """Write what may be unpacked of the archive `source` to `sink`, as an archive for GNU tar.
+    """Write the entries of the archive `source` that may be unpacked to `sink`, as an archive for GNU tar.
 
     Args:
         source: the archive, decompressed; read to its very end.
-        sink: where to write.
-        name: what people call the archive.
-        ids: entries of other ids are refused.
+        sink: a stream.
+        name: of the archive, for messages.
+        ids: entries with other owners are refused.
 
     Raises:
         RootlessError: an entry would escape or has no place in the id map (its name is in the message), or the
-            archive is damaged, cut short, or no root filesystem. What was written until then lacks its end.
-        SinkError: `sink` cannot be written.
+            archive is damaged, cut short, or no root filesystem. The end of the archive in `sink` is missing then.
+        SinkError: writing to `sink` failed.
     """
     contents = Contents()
     try:
@@ -180,7 +180,7 @@ def rewrite(source: BufferedIOBase, sink: BinaryIO, *, name: str, ids: Ids) -> C
                 _pass_on(archive, entry, contents, ids, sink)
             else:
                 contents.charge(_ENTRY_COST + len(entry.name) + len(entry.linkname))
-                entry.pax_headers = {}  # the target's attributes are the link's
+                entry.pax_headers = {}  # a hard link has the attributes of its target
                 early.setdefault(entry.linkname, []).append(entry)
         found = [target for target in early if contents.kind(target) is not None]
         while found:
@@ -190,7 +190,7 @@ def rewrite(source: BufferedIOBase, sink: BinaryIO, *, name: str, ids: Ids) -> C
         for target, (entry, *_) in early.items():
             _refuse(entry, f"it is a hard link to {_shown(target)}, which is not in the archive")
         while source.read(_CHUNK):
-            pass  # checksums are at the end, and whoever writes a pipe wants it read
+            pass  # checksums are at the end, and the writer of a pipe expects a reader
     except _BROKEN as error:
         cause = f"damaged, cut short, or no tar archive: {_shown(str(error)) or type(error).__name__}"
         raise RootlessError(f"read {name}", cause=cause, code="RL-ARCHIVE") from error
@@ -388,7 +388,7 @@ def _check_owner(entry: tarfile.TarInfo, what: str, number: int, ranges: Sequenc
 
 def _check_whole(contents: Contents, name: str) -> None:
     if not contents.entries:
-        raise RootlessError(f"read {name}", cause="there is nothing in it", code="RL-ARCHIVE")
+        raise RootlessError(f"read {name}", cause="it is empty", code="RL-ARCHIVE")
     if contents.kind("oci-layout") or (contents.kind("manifest.json") and not contents.kind("etc")):
         raise RootlessError(
             f"read {name}",

@@ -1,7 +1,7 @@
-"""A root filesystem out of nothing but this host: its shell, its core tools, and the libraries that they need.
+"""A root filesystem made from this host: its shell, its core tools, and the libraries that they need.
 
-Every file keeps the path that it has on the host, and every symbolic link on the way to it is made again, so merged
-/usr, alternatives, multicall programs (busybox, uutils) and store paths (Nix, Guix) all come out as they are here.
+Every file keeps its path on the host, and every symlink on the way to it is copied. So merged /usr, alternatives,
+multicall programs (busybox, uutils) and store paths (Nix, Guix) work as on the host.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOOLS = (
 
 _DIRECTORIES = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
 
-# Links of a merged /usr, wanted even where no tool was found through them: scripts begin with #!/bin/sh.
+# Symlinks of a merged /usr, copied even where no tool was found through them: scripts begin with #!/bin/sh.
 _TOP_LEVEL = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 # glibc before 2.34 opens these by name when it looks a user or a host up.
@@ -66,7 +66,7 @@ class Made:
 
 
 def make_rootfs(rootfs: str) -> Made:
-    """Fill the empty directory `rootfs` with this host's shell and core tools; tools that the host lacks are left out.
+    """Fill the empty directory `rootfs` with this host's shell and core tools; missing tools are left out.
 
     Everything belongs to the caller and carries no setuid or setgid bit: in the container the caller is root anyway.
 
@@ -102,7 +102,7 @@ def _copy_tools(copy: _Copy, libraries: Libraries) -> int:
     copied = 0
     for name in TOOLS.split():
         path = _find(name)
-        # The loader wants the real place: $ORIGIN is where a program is, not where a link to it is.
+        # The loader needs the real path: $ORIGIN is the directory of the program, not of a symlink to it.
         files = libraries.closure(os.path.realpath(path)) if path else None
         if path and files:
             copied += 1
@@ -163,7 +163,7 @@ class _Copy:
         self._copied: dict[tuple[int, int], str] = {}
 
     def add(self, path: str) -> None:
-        """Copy the file or directory `path`, with its parents and every symbolic link on the way to it."""
+        """Copy the file or directory `path`, with its parents and every symlink on the way to it."""
         real = "/"
         todo = path.split("/")[::-1]
         links = 0
@@ -178,7 +178,7 @@ class _Copy:
             if stat.S_ISLNK(status.st_mode):
                 links += 1
                 if links > _MAX_LINKS:
-                    raise RootlessError(_WHAT, cause=f"{path}: too many links", code="RL-NEW")
+                    raise RootlessError(_WHAT, cause=f"{path}: too many symlinks", code="RL-NEW")
                 target = os.readlink(here)
                 self.link(here, target)
                 todo.extend(target.split("/")[::-1])
@@ -191,13 +191,13 @@ class _Copy:
             real = here
 
     def add_program(self, name: str, path: str) -> None:
-        """Copy the program `path`; one that goes by another name, or is in no usual directory, gets a link."""
+        """Copy the program `path`; one with another name or in an unusual directory gets a symlink."""
         self.add(path)
         if os.path.basename(path) != name or os.path.dirname(path) not in _DIRECTORIES:
             self.link(f"/usr/bin/{name}", path)
 
     def link(self, path: str, target: str) -> None:
-        """Make the symbolic link `path`, unless something has that name already."""
+        """Make the symlink `path`, unless the name is taken."""
         inside = self._place(path)
         if not os.path.lexists(inside):
             os.symlink(target, inside)
@@ -219,7 +219,7 @@ class _Copy:
             self.size += len(text)
 
     def _place(self, path: str) -> str:
-        """Return where `path` is below the new root, its parents made; links among them lead inside the new root."""
+        """Return the path of `path` below the new root, after making its parents; symlinks stay inside the new root."""
         real = ""
         todo = path.split("/")[::-1]
         while len(todo) > 1:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rootless.options import Options
     from rootless.plan.idmaps import IdMaps
 
-# What root of a container needs to install packages, change owners and run services; what podman gives.
+# For root of a container that installs packages, changes owners and runs services; podman's default.
 _CAPABILITIES = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -45,7 +45,7 @@ _CAPABILITIES = (
     "CAP_SYS_CHROOT",
 )
 
-# tar's words go where they do not get in the way of ours; $0 is the file.
+# Messages of tar go to the file $0, apart from those of rootless.
 _SHELL = 'unset TAR_OPTIONS; export LC_ALL=C; exec "$@" 2>"$0"'
 
 _BUFFER = 1 << 18
@@ -71,7 +71,7 @@ def new(options: Options) -> str:
             contents = _unpack(options.from_file, rootfs)
             if not options.args and not contents.has_file("/bin/sh"):
                 log.warning(
-                    f"{options.from_file} has no /bin/sh, which the new bundle is to run",
+                    f"{options.from_file} has no /bin/sh, which the new bundle runs",
                     fix=f"name the command in process.args of {os.path.join(options.directory, 'config.json')}",
                 )
             what, size = f"{contents.entries} entries", contents.size
@@ -149,7 +149,7 @@ def _is_empty_directory(path: str) -> bool:
     except FileNotFoundError:
         if not os.path.islink(path):
             return False
-        cause = "it is a symbolic link that leads nowhere"
+        cause = "it is a symlink to nothing"
     except OSError as error:
         cause = str(error.strerror)
     raise RootlessError(f"make {path}", cause=cause, fix="name a directory that does not exist yet", code="RL-EXISTS")
@@ -193,9 +193,7 @@ def _unpack(path: str, rootfs: str) -> Contents:
             raise RootlessError(f"unpack {source.name}", cause=complaint, code="RL-UNPACK")
     _tell(contents)
     if single and contents.owners != {0}:
-        log.warning(
-            f"every file is now owned by root of the container: {shortcoming or 'it is the only id there is here'}"
-        )
+        log.warning(f"every file is now owned by root of the container: {shortcoming or 'no other id exists here'}")
     return contents
 
 
@@ -206,7 +204,9 @@ def _ids(maps: IdMaps) -> Ids:
 def _program(name: str) -> str:
     path = find_program(name)
     if not path:
-        raise RootlessError(f"run {name}", cause="it is not on this host", fix=f"install {name}", code="RL-HOST")
+        raise RootlessError(
+            f"run {name}", cause="it is not installed on this host", fix=f"install {name}", code="RL-HOST"
+        )
     return path
 
 
@@ -216,9 +216,9 @@ def _tell(contents: Contents) -> None:
         what = (
             f"{devices[0]} and {len(devices) - 1} more device nodes" if devices[1:] else f"the device node {devices[0]}"
         )
-        log.warning(f"left out {what}: a container gets a /dev of its own")
+        log.warning(f"left out {what}: every container gets its own /dev")
     if contents.xattrs:
-        log.warning(f"left out extended attributes that only real root may set: {', '.join(sorted(contents.xattrs))}")
+        log.warning(f"left out extended attributes that only host root may set: {', '.join(sorted(contents.xattrs))}")
 
 
 @contextmanager
@@ -257,11 +257,11 @@ class _Pump:
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait until the archive has been read to its end; for a reader that has had all of it."""
+        """Wait until the archive is read to its end, after the reader has had all of it."""
         self._thread.join()
 
     def stop(self) -> None:
-        """End the thread, whatever it is about: no more is read, and there is nobody to write to."""
+        """End the thread: it reads no more, and its reader is gone."""
         self._stopping = True
         os.close(self.read_end)
         self._source.stop()
@@ -269,7 +269,7 @@ class _Pump:
         self._archive.close()
 
     def result(self) -> Contents | None:
-        """Return what was passed on, or None if the reader went away before the end.
+        """Return the contents of the archive, or None if the reader went away before the end.
 
         Raises:
             RootlessError: the archive was refused.
@@ -289,12 +289,12 @@ class _Pump:
                     if not self._stopping:
                         self._error = error
         except BrokenPipeError:
-            pass  # it had been told all it wanted
+            pass  # the reader had all that it needed
 
 
 @contextmanager
 def _progress_bar(source: Source) -> Iterator[None]:
-    """Show how much of `source` has been read, where people watch."""
+    """Show a progress bar of `source` on a terminal."""
     if not sys.stderr.isatty():
         yield
         return

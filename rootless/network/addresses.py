@@ -14,7 +14,7 @@ def of(pid: int) -> list[str]:
 
 
 def _ipv4(text: str) -> list[str]:
-    """Return the local addresses in the text of /proc/net/fib_trie: each is followed by a line that says what it is."""
+    """Return the local addresses in the text of /proc/net/fib_trie: the line after each has its kind."""
     found: list[str] = []
     address = ""
     for line in text.splitlines():

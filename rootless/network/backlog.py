@@ -1,7 +1,7 @@
-"""How many connections may wait on the ports that slirp4netns listens on: it says one, and the kernel makes that two.
+"""Lengthens the connection queues of slirp4netns's ports: it asks for one waiting client, the kernel allows two.
 
-Whoever connects while two wait is answered by retransmissions, after seconds, or never. listen(2) of a socket that
-listens already changes that number alone, and may be called by who holds a copy of it: pidfd_getfd(2).
+A client that connects while two wait is answered after retransmissions, seconds later, or never. listen(2) of a
+listening socket changes that number only; a process with a copy of the socket can call it: pidfd_getfd(2).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import posix
 _PIDFD_GETFD = 438
 """Of every architecture."""
 _WAITING = 4096
-"""As servers say; the kernel bounds it by net.core.somaxconn."""
+"""A common value of servers; net.core.somaxconn is the limit."""
 
 
 def lengthen(pid: int) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _LONGEST_ANSWER = 65536
 _PATIENCE = 10
-"""Seconds after which one that says nothing hangs."""
+"""Seconds of silence after which it hangs."""
 
 
 def add(socket: str, ports: Sequence[Port], address: str) -> None:
@@ -27,7 +27,7 @@ def add(socket: str, ports: Sequence[Port], address: str) -> None:
         address: the container's.
 
     Raises:
-        RootlessError: `RL-PUBLISH`: slirp4netns or the kernel says no; keep_only() takes the others back.
+        RootlessError: `RL-PUBLISH`: slirp4netns or the kernel refuses one; keep_only() unpublishes the others.
     """
     for port in ports:
         arguments = {
@@ -52,7 +52,7 @@ def keep_only(socket: str, addresses: Collection[str]) -> None:
     """Take back the ports that lead to other addresses than these: to containers that have ended.
 
     Raises:
-        OSError: slirp4netns says no.
+        OSError: slirp4netns refuses it.
     """
     try:
         for entry in _call(socket, "list_hostfwd", {}).get("entries", ()):

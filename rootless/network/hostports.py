@@ -30,7 +30,7 @@ _OFFSET = 8000
 def reserve(ports: Sequence[Port], first_port: int, publisher: Callable[[Port], str]) -> None:
     """Choose the ports that were left open, and see that the others can be had.
 
-    Somebody may take one before the helper does: it says so then.
+    Another program may take a port before the helper does, which then reports it.
 
     Args:
         ports: those to publish; `outside` is set where it was 0.
@@ -95,7 +95,7 @@ def _bind(port: Port, address: str, number: int) -> _socket.socket:
 def _refused(port: Port, number: int, first_port: int, publisher: Callable[[Port], str]) -> RootlessError:
     cause, fix = posix.strerror(number).lower(), ""
     if number == errno.EADDRINUSE and not port.outside:
-        cause, fix = "no port of the host is free", "publish fewer, or end what listens (ss -ltup)"
+        cause, fix = "no host port is free", "publish fewer ports, or end programs that listen (ss -ltup)"
     elif number == errno.EADDRINUSE:
         container = publisher(port)
         who = f"container {container}" if container else holder(port)
@@ -110,7 +110,7 @@ def _refused(port: Port, number: int, first_port: int, publisher: Callable[[Port
         )
     elif number == errno.EADDRNOTAVAIL:
         cause = f"the host has no address {port.address}"
-        fix = "use one that `ip address` shows, or none for all of them"
+        fix = "use an address of `ip address`, or none to publish on all"
     return RootlessError(f"cannot publish {port}", cause=cause, fix=fix, code="RL-PUBLISH")
 
 
@@ -124,7 +124,7 @@ def holder(port: Port) -> str:
                 with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:
                     return f"process {pid} ({file.read().decode('utf-8', 'replace').strip()})"
         except OSError:
-            continue  # it is somebody else's, or gone
+            continue  # it belongs to another user, or is gone
     return next((f"a process of user {login_name(uid)}" for uid in found.values()), "")
 
 

@@ -1,7 +1,7 @@
 """Network interfaces, addresses and routes, made from outside of their network namespaces: rtnetlink(7).
 
 Each function takes a netlink socket that was made in the namespace. The caller owns the user namespaces of both ends of
-a pair and is outside of them, and so has every right over each, which nobody inside either has (user_namespaces(7),
+a pair and is outside of them. So it has every right over each, which no process inside has (user_namespaces(7),
 "Capabilities"). The kernel asks for the rights of the socket's maker as well, unless a message is addressed
 (netlink_ns_capable() in net/netlink/af_netlink.c): these are.
 """

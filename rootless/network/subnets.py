@@ -48,7 +48,7 @@ def choose(asked: str, taken: Mapping[str, str]) -> str:
 
 
 def routes() -> Iterator[IPv4Network]:
-    """Yield the networks that the host has routes to, but for the default route; /proc/net/route has them."""
+    """Yield the networks of the host's routes in /proc/net/route, without the default route."""
     try:
         with open("/proc/net/route", "rb") as file:
             lines = file.read().decode().splitlines()[1:]

@@ -142,7 +142,7 @@ def test_an_empty_directory_becomes_the_bundle(user, new):
     [
         ("full", "full: it exists and is not empty; fix: "),
         ("file", "file: Not a directory"),
-        ("dangling", "dangling: it is a symbolic link that leads nowhere"),
+        ("dangling", "dangling: it is a symlink to nothing"),
         ("missing/bundle", "No such file or directory; fix: mkdir -p "),
         ("/proc/bundle", "/proc/bundle: "),
     ],
@@ -186,7 +186,7 @@ def test_an_archive(user, new, run, busybox):
     )
     done = new("bundle", "--from", "archive", "--", "/bin/busybox", "sh", "-c", LIST)
     assert done.stderr == (
-        "rootless: warning: left out dev/null and 1 more device nodes: a container gets a /dev of its own\n"
+        "rootless: warning: left out dev/null and 1 more device nodes: every container gets its own /dev\n"
     )
     assert done.returncode == 0
     assert "11 entries" in done.stdout
@@ -223,7 +223,7 @@ def test_an_archive_from_standard_input_with_a_file_capability(user, new, busybo
         done = new("bundle", "--from", "-", stdin=opened)
     assert done.returncode == 0
     assert done.stderr == (
-        "rootless: warning: left out extended attributes that only real root may set: security.selinux\n"
+        "rootless: warning: left out extended attributes that only host root may set: security.selinux\n"
     )
     capability = os.getxattr(user.tmp / "bundle/rootfs/bin/ping", "security.capability")
     assert capability[4:8] == CAPABILITY.encode()[4:8]

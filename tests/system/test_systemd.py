@@ -300,8 +300,7 @@ def test_a_name_that_somebody_else_has(guest):
         error = guest.fails(f"rootless run --detach --bundle {bundle} second")
         assert error.count("\n") == 1
         assert (
-            "rootless-taken.scope: there is such a unit already, with processes in it (config.json: linux.cgroupsPath)"
-            in error
+            "rootless-taken.scope: a unit of that name already has processes (config.json: linux.cgroupsPath)" in error
         )
         assert guest("rootless list --quiet") == ""
     finally:

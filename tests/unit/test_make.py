@@ -143,7 +143,7 @@ def test_hard_links_stay_one_file(host, root):
 
 
 def test_a_loop_of_links_ends(host, root):
-    with pytest.raises(RootlessError, match="too many links"):
+    with pytest.raises(RootlessError, match="too many symlinks"):
         _Copy(str(root)).add(f"{host}/loop")
 
 

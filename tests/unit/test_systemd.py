@@ -366,7 +366,7 @@ def test_a_manager_that_talks_nonsense(answering, noise):
 
 @pytest.mark.parametrize(
     ("outcome", "cause"),
-    [("failed", "systemd could not put the process there"), ("canceled", "somebody stopped the unit meanwhile")],
+    [("failed", "systemd could not put the process there"), ("canceled", "the unit was stopped meanwhile")],
 )
 def test_a_job_that_fails(answering, outcome, cause):
     error, _ = answering(lambda serial: [removed(JOB, outcome), reply(serial, "o", (JOB,))])

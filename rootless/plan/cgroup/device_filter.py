@@ -1,7 +1,7 @@
 """linux.resources.devices as a program that the kernel asks: cgroup-v2.rst "Device controller", bpf(2).
 
 The program is given a `struct bpf_cgroup_dev_ctx` (linux/bpf.h) for every device that is opened or made, and returns
-whether that is allowed. The last rule about a device wins, for each kind of access by itself; so the program goes
+whether that is allowed. The last rule about a device wins, separately for each kind of access; so the program goes
 through the rules from the last to the first, and what it still looks for is a mask in a register.
 """
 
@@ -29,7 +29,7 @@ _ALWAYS: tuple[tuple[str, int | None, int | None, str], ...] = (
     *(("c", 5, minor, "rwm") for minor in (0, 1, 2)),
     ("c", 136, None, "rwm"),
 )
-"""What stays allowed whatever the rules say, as with runc and crun: the default devices, terminals, and making nodes.
+"""Always allowed, as with runc and crun: the default devices, terminals, and mknod.
 
 config-linux.md "Default Devices" has the runtime supply these, and engines write only what is to be allowed beyond. A
 node that is made cannot be opened unless its device is allowed; images with such nodes can be unpacked.
@@ -112,7 +112,7 @@ def program(rules: Sequence[Rule]) -> bytes:
 
 
 def _from_the_last(rules: Sequence[Rule]) -> Iterator[tuple[int, list[tuple[int, int]], int]]:
-    """Yield what each rule says: whether it allows, what has to be equal to what, and a mask of the access."""
+    """Yield for each rule: whether it allows, the fields that must be equal and their values, a mask of the access."""
     for always in _ALWAYS:
         yield _meaning(True, *always)  # noqa: FBT003
     for rule in reversed(rules):

@@ -1,4 +1,4 @@
-"""Values of D-Bus as people write them: the notation of GVariant text, as in ``uint64 5`` or ``['a', 'b']``."""
+"""Values of D-Bus as text: GVariant text format, such as ``uint64 5`` or ``['a', 'b']``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parse(text: str) -> Typed:
     An integer without a type is an int32, as in GVariant; the type of an array's elements is that of the first one.
 
     Raises:
-        ValueError: it is no value; the message says what is wrong.
+        ValueError: it is no value; the message has the reason.
     """
     reader = _Reader(text)
     found = reader.value("")
@@ -62,7 +62,7 @@ class _Reader:
         return self._text[self._at : self._at + 1]
 
     def value(self, wanted: str) -> Typed:
-        """Read a value; `wanted` is its signature, or empty when the text has to tell."""
+        """Read a value; `wanted` is its signature, or empty when the text determines it."""
         character = self.next()
         if not character:
             raise ValueError("the value is missing, or does not end")

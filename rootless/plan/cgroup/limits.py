@@ -111,7 +111,7 @@ def _cpu(cpu: dict[str, Any], place: str) -> Iterator[Setting]:
     for name in ("realtimeRuntime", "realtimePeriod"):
         if cpu.get(name):
             raise _refused(f"{place}.{name}", "cgroup v2 does not share out realtime", "leave it out")
-    # the kernel takes no weight for what gets only the time that nobody else wants
+    # the kernel accepts no weight for an idle cgroup, which gets only otherwise unused time
     if (shares := cpu.get("shares")) and cpu.get("idle") != 1:
         yield Setting("cpu.weight", str(cpu_weight(shares)), f"{place}.shares")
     if cpu.get("idle") is not None:

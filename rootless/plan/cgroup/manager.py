@@ -1,6 +1,6 @@
-"""The container's cgroup: who makes it, where, and which of its limits nobody can enforce (config-linux.md).
+"""The container's cgroup: its manager, its place, and the limits that cannot be enforced (config-linux.md).
 
-Imported when config.json asks for limits, or where a cgroup can be had for nothing.
+Imported for a config.json with limits, and where the caller has a delegated cgroup.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _NOTHING_DELEGATED = "your cgroup is not delegated to you"
 
 
 class Cgroup:
-    """What is to be made.
+    """The cgroup to make.
 
     Attributes:
         manager: CGROUPFS or SYSTEMD.
-        settings: what is written to its files, in this order.
-        frozen: its processes are to stand still from the beginning, until `resume`.
+        settings: values for its files, in this order.
+        frozen: it begins frozen, until `resume`.
         device_rules: the program that the kernel asks about devices; empty where there are no rules.
         resources: linux.resources, for a manager that has properties of its own for them.
         base: of CGROUPFS: the directory below which it is made.
@@ -102,19 +102,19 @@ class Cgroup:
     def __str__(self) -> str:
         """Return what happens, in words."""
         if self.manager == SYSTEMD:
-            told = f"let systemd make {self.unit}" + (f" in {self.slice}" if self.slice else "")
+            text = f"let systemd make {self.unit}" + (f" in {self.slice}" if self.slice else "")
         else:
-            told = f"make the cgroup {self.path or f'{self.base}/{self.name}.…'}"
+            text = f"make the cgroup {self.path or f'{self.base}/{self.name}.…'}"
         written = ", ".join(f"{setting.file} = {setting.value}" for setting in self.settings)
-        told += f" with {written}" if written else ""
-        told += ", let it stand still when it is made" if self.frozen else ""
-        return told + (
+        text += f" with {written}" if written else ""
+        text += ", frozen" if self.frozen else ""
+        return text + (
             f", and have the kernel ask a program about devices [{DEVICES_PLACE}]" if self.device_rules else ""
         )
 
 
 class Unenforced:
-    """Limits that are not enforced: their names, and why."""
+    """Names of limits that are not enforced, with the reasons."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, str], list[str]] = {}
@@ -124,20 +124,20 @@ class Unenforced:
         return bool(self._names)
 
     def add(self, name: str, reason: str, fix: str = "") -> None:
-        """Note one, by its place in config.json or the name of its flag."""
+        """Add a limit by its place in config.json or the name of its flag."""
         names = self._names.setdefault((reason, fix), [])
         short = name.removeprefix(f"{PLACE}.")
         if short not in names:
             names.append(short)
 
     def line(self) -> tuple[str, str]:
-        """Return one line that names each of them with its reason, and the fix."""
-        told = "; ".join(f"{', '.join(names)}: {reason}" for (reason, _), names in self._names.items())
+        """Return one line with each limit and its reason, and the fix."""
+        text = "; ".join(f"{', '.join(names)}: {reason}" for (reason, _), names in self._names.items())
         fixes = list(dict.fromkeys(fix for _, fix in self._names if fix))
-        return f"limits that are not enforced: {told}", "; ".join(fixes)
+        return f"limits that are not enforced: {text}", "; ".join(fixes)
 
     def error(self, where: str = PLACE) -> RootlessError:
-        """Return what --require-limits makes of it."""
+        """Return the error of --require-limits."""
         text, fix = self.line()
         what, _, cause = text.partition(": ")
         return RootlessError(what, cause=cause, where=where, fix=fix or "leave out --require-limits", code="RL-LIMITS")
@@ -212,7 +212,7 @@ def _lacks_controllers(context: Context, resources: dict[str, Any], delegated: s
 
 
 def _why_none(context: Context, *, asks_systemd: bool) -> tuple[str, str]:
-    """Return why nobody can make a cgroup, and what can be done about it."""
+    """Return why no cgroup can be made, and the fix."""
     facts = context.facts
     there = facts.cgroups
     if not there:
@@ -249,7 +249,7 @@ def _sensible(resources: dict[str, Any]) -> Sequence[Setting]:
     try:
         return _settings(resources)
     except RootlessError:
-        return ()  # whoever writes them says what is wrong
+        return ()  # the writer of the settings reports the error
 
 
 def _holds(context: Context, controllers: set[str]) -> bool:
@@ -298,7 +298,7 @@ def _choose_directory(context: Context, made: Cgroup) -> None:
         return
     path = context.linux.get("cgroupsPath") or ""
     made.base, made.top = there.base, there.top
-    # whoever says where is to be obeyed: such a unit may have been left to its processes, which only systemd knows
+    # a cgroupsPath is obeyed: such a unit may be delegated to its processes (Delegate=), which only systemd knows
     made.managed = there.managed and not path and context.request.cgroup_manager != CGROUPFS
     if not there.managed or context.request.cgroup_manager == CGROUPFS:
         # what the container does not need now, `update` may want, or the container itself for what it divides
@@ -357,12 +357,12 @@ def check_unified(setting: Setting, reason: str, fix: str) -> None:
 
 
 def is_unlimited(setting: Setting) -> bool:
-    """Whether a setting only says what is so without it."""
+    """Whether a setting changes nothing."""
     return setting.value == "max" or setting.value.startswith("max ")
 
 
 def _is_freeze(setting: Setting) -> bool:
-    """Whether a setting lets processes stand still: one that has not been made ready yet would never be."""
+    """Whether a setting freezes the cgroup: a process that is not ready yet would never be."""
     return setting.file == "cgroup.freeze" and setting.value == "1"
 
 
@@ -401,7 +401,7 @@ def _rule_devices(context: Context, rules: list[dict[str, Any]], made: Cgroup | 
         if made.device_rules:
             context.adapted(
                 DEVICES_PLACE,
-                "whatever they say, the default devices can be used and nodes be made, as with runc and crun",
+                "default devices and mknod stay allowed, as in runc and crun",
             )
     return bool(made)
 

@@ -29,7 +29,7 @@ class Group:
         schemata: lines that are written to it, in this order.
         compared: how many of the first of them a class that is there already must have.
         own: the directory is named by the container, and if it is made for it, it is removed with it.
-        must_exist: the directory has been made by somebody else.
+        must_exist: another program has made the directory.
         monitor: the directory of its monitoring group, or nothing.
     """
 
@@ -87,7 +87,7 @@ def _checked_name(name: str) -> str:
     if name != _DEFAULT_CLASS and ("/" in name or name in (".", "..", *_OWN_NAMES)):
         raise RootlessError(
             f"cannot use the class {name!r}",
-            cause="it is no name of a resctrl group",
+            cause="it is not the name of a resctrl group",
             where=f"{_WHERE}.closID",
             fix="write the name of one directory, or / for the default class",
             code="RL-CONFIG",

@@ -30,7 +30,7 @@ _UNIT_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 _LONGEST_UNIT = 255
 
 PREFIX = "org.systemd.property."
-"""Of annotations; the value is in the notation of GVariant text, as runc has it."""
+"""Prefix of annotations; the value is GVariant text, as with runc."""
 _NOT_FROM_ANNOTATIONS = {
     "PIDs": "the container's own process begins the scope",
     "PIDFDs": "the container's own process begins the scope",
@@ -47,7 +47,7 @@ class Property:
         signature: its type, as D-Bus writes it.
         value: what it is set to.
         where: the place in config.json, or the flag, that asks for it; empty for our own.
-        spare: a systemd that does not know it yet can do without: the file of the cgroup says the same.
+        spare: an older systemd need not know it: a file of the cgroup has the same value.
     """
 
     __slots__ = ("name", "signature", "spare", "value", "where")
@@ -126,7 +126,7 @@ def _number(value: str) -> int:
 
 
 def _integer(text: str) -> int:
-    """Return what ASCII digits say: int() would take others, which the kernel does not."""
+    """Return the number of ASCII digits: int() accepts others, which the kernel does not."""
     text = text.strip()
     if not (text.isascii() and text.isdecimal()):
         raise ValueError(text)

@@ -201,20 +201,24 @@ def _automatic(context: Context, host: HostNetwork, said: Names) -> Network:
     there = [name for name in (PASTA, SLIRP) if name in host.programs]
     if SLIRP in there and (_sees_the_host(context) or "user" in context.joined):
         there.remove(SLIRP)  # it lives in the user namespace of the container
-    lack = "" if PASTA in there else "pasta is not installed"
+    reason = "" if PASTA in there else "pasta is not installed"
     fix = "install passt"
     if not there and SLIRP in host.programs:
-        lack += ", and the container could look into slirp4netns"
+        reason += ", and the container could look into slirp4netns"
     elif not there:
-        lack = "neither pasta nor slirp4netns is installed"
-    elif lack and (flaws := libslirp_flaws(host.libslirp)):
-        lack, fix, there = f"{lack}, and {flaws}", "install passt, or take slirp4netns with --network slirp4netns", []
+        reason = "neither pasta nor slirp4netns is installed"
+    elif reason and (flaws := libslirp_flaws(host.libslirp)):
+        reason, fix, there = (
+            f"{reason}, and {flaws}",
+            "install passt, or accept slirp4netns with --network slirp4netns",
+            [],
+        )
     if there and host.tun:
-        lack, fix, there = host.tun, TUN_FIX, []
+        reason, fix, there = host.tun, TUN_FIX, []
     if not there:
-        context.warn_ignored("", f"the container has its loopback only: {lack}", fix)
-        return Network(NONE, lack, host, said)
-    network = Network(there[0], lack or "it shields the host best", host, said)
+        context.warn_ignored("", f"the container has its loopback only: {reason}", fix)
+        return Network(NONE, reason, host, said)
+    network = Network(there[0], reason or "it shields the host best", host, said)
     network.helpers = [helper(name, "", host) for name in there]
     network.required = False
     return network
@@ -330,7 +334,7 @@ def _check(context: Context, network: Network) -> None:
 
 def _check_shared(context: Context, network: Network, shared: Shared) -> None:
     """Refuse ports of a shared network that nothing connects to the outside."""
-    cause, fix = shared.lack(network.host)
+    cause, fix = shared.problem(network.host)
     if not cause:
         return
     what = f"network {shared.name} has no way to the outside"

@@ -72,7 +72,7 @@ class Shared:
         return "02:00:" + ":".join(f"{byte:02x}" for byte in self._subnet[number].packed)
 
     @staticmethod
-    def lack(host: HostNetwork) -> tuple[str, str]:
+    def problem(host: HostNetwork) -> tuple[str, str]:
         """Return why it has no connection to the outside, and the fix; empty where slirp4netns serves it.
 
         pasta serves a single address only.
@@ -83,7 +83,7 @@ class Shared:
 
     def helper(self, host: HostNetwork) -> Helper | None:
         """Return the helper that connects it to the outside, or None."""
-        if self.lack(host)[0]:
+        if self.problem(host)[0]:
             return None
         words = [f"--mtu={MTU}", f"--cidr={self.subnet}", "--disable-host-loopback", "--enable-ipv6"]
         return Helper(SLIRP, host.programs[SLIRP], words)
