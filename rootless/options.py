@@ -32,11 +32,11 @@ class Options:
     log: str = ""
     log_format: str = "text"
     log_level: str = ""
-    """The least that is logged; by default "info" in a log file and "warning" on standard error."""
+    """The lowest level that is logged; by default "info" in a log file and "warning" on standard error."""
     debug: bool = False
     systemd_cgroup: bool = False
     cgroup_manager: str = ""
-    """cgroupfs, systemd or disabled; by default whatever enforces the limits that are asked for."""
+    """cgroupfs, systemd or disabled; by default the first one that enforces the requested limits."""
     criu: str = ""
     """The program that checkpoint and restore call."""
 
@@ -45,14 +45,14 @@ class Options:
     bundle: str = ""
     """Directory that holds config.json."""
     config: str = ""
-    """Another file in the place of config.json, relative to the caller's directory (crun)."""
+    """Another file to read instead of config.json, relative to the caller's directory (crun)."""
     pid_file: str = ""
     console_socket: str = ""
     pidfd_socket: str = ""
     no_pivot: bool = False
     no_new_keyring: bool = False
     preserve_fds: int = 0
-    """How many descriptors, from 3 on, the container gets besides its standard streams."""
+    """How many descriptors, from 3 on, the container inherits besides its standard streams."""
     require_limits: bool = False
     """A limit that cannot be enforced is an error."""
     userns: str = ""
@@ -60,15 +60,15 @@ class Options:
     network: str = ""
     """auto, none, host, slirp4netns[:OPTIONS], pasta[:OPTIONS], container:ID or the name of a network.
 
-    Empty leaves it to config.json and the caller."""
+    Empty: config.json and the caller decide."""
     publish: tuple[str, ...] = ()
     add_host: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     subnet: str = ""
-    """The addresses of a network that `network create` makes."""
+    """The subnet of a network that `network create` makes."""
     action: str = ""
-    """What `network` does."""
+    """create, ls, inspect or rm, of networks."""
     detach: bool = False
     keep: bool = False
 
@@ -85,14 +85,14 @@ class Options:
     from_file: str = ""
     """The root filesystem archive that `new` unpacks."""
     args: tuple[str, ...] = ()
-    """The command that `new` writes into process.args, or that `exec` runs; what `ps` passes on to the ps program."""
+    """The command that `new` writes into process.args or that `exec` runs; options of the ps program for `ps`."""
     rootless_spec: bool = False
     """`spec` writes the user's own id mappings."""
     file: str = "config.json"
     """The name of the file that `spec` writes."""
     json: bool = False
 
-    # What `exec` runs.
+    # The process of `exec`.
     env: tuple[str, ...] = ()
     cwd: str = ""
     user: str = ""
@@ -135,10 +135,10 @@ class Options:
 
     once: bool = False
     interval: str = ""
-    """How often `events` and `top` look, with its unit: 500ms, 5s, 1m."""
+    """The interval of `events` and `top`, with its unit: 500ms, 5s, 1m."""
     stats: bool = False
 
-    # What `update` changes, as the caller wrote it.
+    # The limits of `update`, as the caller wrote them.
     resources: str = ""
     """A file of limits (config-linux.md, resources); - is standard input."""
     blkio_weight: str = ""

@@ -1,6 +1,6 @@
-"""The few outputs that follow the name which the command is called by: those of runc and crun that their callers tell.
+"""Outputs that depend on the name of the command, runc or crun, because callers of the two read them.
 
-Under any other name they are runc's, but for the version.
+Under any other name they are those of runc, except for the version.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _RUNC = "runc"
 _CRUN = "crun"
 
 _EXIT_EXEC = 255
-"""Of an `exec` that fails, rather than its program."""
+"""Status of an `exec` that fails before its program runs."""
 _EXIT_USAGE = 64
 """EX_USAGE, sysexits(3head)."""
 

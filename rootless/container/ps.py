@@ -1,4 +1,4 @@
-"""The table of `rootless ps`: what the host's own ps says about the processes of a container."""
+"""The table of `rootless ps`: the lines of the host's ps program about the processes of a container."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _chosen(lines: list[str], pids: set[int], what: str) -> Iterable[str]:
 
 def _first_line(complaint: bytes) -> str:
     lines = [line.strip() for line in complaint.decode("utf-8", "replace").splitlines()]
-    return next(filter(None, lines), "it failed without a word")
+    return next(filter(None, lines), "it failed and printed no error")
 
 
 def _failed(what: str, cause: str, fix: str) -> RootlessError:
