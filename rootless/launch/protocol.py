@@ -14,8 +14,8 @@
     NOTIFY, with a descriptor ───────────▶ passed on to who reads what the program reports to its service manager
     LISTENER, with two descriptors ──────▶ the first is passed on, over the second, to who answers the notifications
                   ◀─────────────────────── L   (over the connection that the message came by)
-    NETLINK, with a descriptor ──────────▶ used to set a network namespace up (only from keepers, rootless/network)
-    NAMESPACES, with two descriptors ────▶ joined by the keeper of the container's network, before it has a process
+    NETLINK, with a descriptor ──────────▶ configures a network namespace (only from netns holders, rootless/network)
+    NAMESPACES, with two descriptors ────▶ joined by the netns holder of the container, before it has a process
     FAILED op errno | end of file ───────▶ an error, or the program runs
 
 End of file without EXECUTING means that somebody killed the child; one that is killed later has begun, for all that
