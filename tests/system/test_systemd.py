@@ -550,7 +550,7 @@ def test_rules_for_devices_of_a_container_of_roots(guest):
 
 def test_the_commands_of_the_readme(guest):
     bundle = guest.bundle("sleep 1000")
-    begin, change, show, stop_and_go = commands("Limits")
+    begin, change, show, stop_and_go = commands("Limit memory")
     guest(f"cd && ln -sfn {bundle} web && {begin} >/dev/null 2>&1 </dev/null")
     try:
         guest(change)

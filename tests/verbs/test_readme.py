@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import pty
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,11 +21,11 @@ from tests.lib.containers import PATIENCE, until
 from tests.lib.netbox import make_net_bundle
 from tests.lib.readme import commands
 
-NEW = """rootless new hello -- sh -c 'echo "Hello from a container. In here I am:"; id; cat /proc/self/uid_map'"""
+NEW = "rootless new hello -- sh -c 'id; cat /proc/self/uid_map; ls -ld /root; ps'"
 PODMAN = "tests/engines/test_podman.py"
 LIMITS = "tests/system/test_systemd.py::test_the_commands_of_the_readme"
 ELSEWHERE = {
-    "./install.sh --try": "tests/verbs/test_install.py::test_an_ordinary_user_installs_runs_upgrades_and_removes",
+    "./install.sh": "tests/verbs/test_install.py::test_an_ordinary_user_installs_runs_upgrades_and_removes",
     "podman --runtime rootless run -it debian": f"{PODMAN}::test_run_with_a_terminal",
     "podman --runtime rootless run --rm debian echo hello": f"{PODMAN}::test_run",
     "buildah bud --runtime rootless .": "tests/engines/test_podman_build.py::test_buildah_bud",
@@ -33,6 +34,8 @@ ELSEWHERE = {
     "ctr run --rm --runc-binary rootless docker.io/library/debian:latest hello echo hello": (
         "tests/engines/test_containerd.py::test_run"
     ),
+    "sudo cp helpers/slurm/oci.conf /etc/slurm/": "tests/cluster/test_slurm.py::test_a_task_is_the_container",
+    "srun --container=$HOME/box /bin/sh": "tests/cluster/test_slurm.py::test_a_task_is_the_container",
     "rootless run -d --systemd-cgroup --bundle web web1": LIMITS,
     "rootless update --memory 256M --pids-limit 50 web1": LIMITS,
     "rootless events --stats web1": LIMITS,
@@ -40,7 +43,8 @@ ELSEWHERE = {
 }
 """Commands that need an engine, systemd or root, and the test that runs them, or the same with the test's own image."""
 
-FIRST = [NEW, "rootless run hello"]
+SHELL = "rootless new box && rootless run box"
+FIRST = [NEW, "rootless run hello", "rootless explain hello"]
 BOX = [
     "rootless new box --from debian.tar",
     "rootless run box",
@@ -93,7 +97,7 @@ def shell(user, rootless_command):
 
 
 def test_every_command_runs_in_a_test():
-    here = {*FIRST, *BOX, *PODMANS_FILE, *NETWORK}
+    here = {SHELL, *FIRST, *BOX, *PODMANS_FILE, *NETWORK}
     assert set(commands()) == here | ELSEWHERE.keys()
     for place in ELSEWHERE.values():
         path, _, name = place.partition("::")
@@ -105,7 +109,7 @@ def test_every_command_runs_in_a_test():
 
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("rootless ")])
 def test_every_command_line_of_rootless_is_understood(line):
-    for part in line.split("; rootless "):
+    for part in re.split("(?:;|&&) rootless ", line):
         words = shlex.split(part.removeprefix("rootless "))
         assert parse(words, lambda _: None).verb == words[0]
 
@@ -115,9 +119,24 @@ def test_the_first_commands(user, shell):
     assert done.stdout.startswith("hello: ")
     assert done.stdout.endswith("\nrun it with: rootless run hello\n")
     done = shell(FIRST[1], check=True)
-    first, ids, *maps = done.stdout.splitlines()
-    assert (first, ids) == ("Hello from a container. In here I am:", "uid=0(root) gid=0(root) groups=0(root)")
-    assert maps[0].split() == ["0", str(user.uid), "1"]
+    ids, own_id, *others, home, head, shell_line, ps_line = done.stdout.splitlines()
+    assert ids == "uid=0(root) gid=0(root) groups=0(root)"
+    assert own_id.split() == ["0", str(user.uid), "1"]
+    assert [line.split()[0] for line in others] == ["1"] * len(others)
+    assert home.startswith("drwx------ 2 root root 4096 ")
+    assert home.endswith(" /root")
+    assert head.split() == ["PID", "TTY", "TIME", "CMD"]
+    assert [line.split()[-1] for line in (shell_line, ps_line)] == ["sh", "ps"]
+    explained = shell(FIRST[2], check=True).stdout
+    assert f"\n    uid 0 is {user.uid} of the host\n" in explained
+    assert "\n  - a user namespace is added: you are not root  [linux.namespaces]\n" in explained
+    assert "\nNetwork: " in explained
+
+
+def test_a_shell(shell):
+    at_terminal = shell(SHELL, keys=b"id -u; exit 5\n")
+    assert at_terminal.returncode == 5
+    assert "0" in at_terminal.stdout.split()
 
 
 def test_a_bundle_from_an_archive(user, shell):
