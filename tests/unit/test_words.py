@@ -35,9 +35,7 @@ PHRASES = {
 }
 """What is avoided, as regular expressions of whole words, and what to write instead."""
 
-PENDING = (
-    "CHANGELOG.md", "CONTRIBUTING.md", "docs/", "rootless/", "helpers/", "tests/", "install.sh",
-)  # fmt: skip
+PENDING = ("docs/conformance.md", "rootless/", "helpers/", "tests/", "install.sh")
 """Files and directories that are not rewritten yet. It only shrinks."""
 
 DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "RELEASING.md", "docs/**/*.md")
