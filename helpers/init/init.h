@@ -32,6 +32,7 @@ struct init {
     char **args, **env, **env_end; /* of EXEC; at the end is room for HOME */
     bool in_directory; /* CHDIR has succeeded */
     bool hidden;       /* NON_DUMPABLE */
+    bool trace;        /* PROGRESS is reported */
     const char *command;
     char *home;
 };
@@ -60,6 +61,7 @@ void report_failed(uint32_t index, int error);
 void report_skipped(uint32_t index, int error);
 void report_broken(const char *why);
 void report_executing(void);
+void report_progress(uint32_t index, int error, uint64_t microseconds);
 _Noreturn void leave(int status);
 int report_listener(int fd);
 int report_notify(int fd);

@@ -1,8 +1,8 @@
 /* The executor: reads a Plan, runs its operations in order, becomes the container's program.
  *
- *     init REPORT REPLY START CONSOLE CGROUP PROCESS AGENT KEEP PLAN
+ *     init REPORT REPLY START CONSOLE CGROUP PROCESS AGENT KEEP TRACE PLAN
  *
- * Every argument but KEEP is a descriptor number, -1 where there is none. It is started by rootless/launch/spawn.py from
+ * Every argument but KEEP and TRACE (0 or 1) is a descriptor number, -1 where there is none. It is started by rootless/launch/spawn.py from
  * a sealed memfd, so that nobody in the container can write to what /proc/self/exe names (CVE-2019-5736). */
 #include "init.h"
 #include "sys.h"
@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <time.h>
 
 struct init self = {
     .proc_fd = -1, .root_fd = -1, .mask_fd = -1, .id_map_fd = -1, .proc_file_fd = -1, .hook_output = {-1, -1}, .notify_fd = -1, .agent_fd = -1, .files_uid = -1, .files_gid = -1,
@@ -49,9 +50,12 @@ static const char *load(int plan_fd)
         return "it cannot be read";
     /* shared: what forget_environment() clears must not come back from the file by MADV_DONTNEED */
     bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, plan_fd, 0);
-    close(plan_fd);
     if (bytes == MAP_FAILED)
         return "it cannot be read";
+    /* only this mapping may still become writable: what plan_decode() has checked stays as it is */
+    if (fcntl(plan_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        return "it cannot be sealed";
+    close(plan_fd);
     return plan_decode(bytes, (size_t)st.st_size, &self.plan);
 }
 
@@ -89,9 +93,28 @@ static int carry_out(const struct op *op)
     return error;
 }
 
+static uint64_t now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
+}
+
+/* With a report of how it went; an operation may end the reports. */
+static int run_traced(uint32_t index)
+{
+    uint64_t start = now();
+    int error = carry_out(&self.plan.ops[index]);
+
+    if (self.trace)
+        report_progress(index, -error, now() - start);
+    return error;
+}
+
 int main(int argc, char **argv)
 {
-    enum { REPORT, REPLY, START, CONSOLE, CGROUP, PROCESS, AGENT, KEEP, PLAN, COUNT };
+    enum { REPORT, REPLY, START, CONSOLE, CGROUP, PROCESS, AGENT, KEEP, TRACE, PLAN, COUNT };
     int given[COUNT];
     const char *broken;
 
@@ -107,7 +130,8 @@ int main(int argc, char **argv)
     self.process_fd = given[PROCESS];
     self.agent_fd = given[AGENT];
     self.keep = given[KEEP];
-    given[KEEP] = -1;
+    self.trace = given[TRACE] == 1;
+    given[KEEP] = given[TRACE] = -1;
 
     prctl(PR_SET_NAME, "rootless:init");
     broken = load(given[PLAN]);
@@ -128,7 +152,7 @@ int main(int argc, char **argv)
 
     for (uint32_t i = 0; i < self.plan.count; i++) {
         const struct op *op = &self.plan.ops[i];
-        int error = carry_out(op);
+        int error = self.trace ? run_traced(i) : carry_out(op);
 
         if (error == 0) {
             if (op->on_error == ON_ERROR_ELSE)

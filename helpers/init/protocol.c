@@ -1,10 +1,11 @@
 /* The child's side of the protocol; rootless/launch/protocol.py is the parent's, and draws the whole of it.
  *
- *     USERNS_READY           the user namespace exists        then waits for 'M': its maps are written
- *     NAMESPACES_READY pid numbers of IDENTIFY
- *                            the container process exists     then waits for 'G': go
- *     HOOKS_DUE              the mounts are there            then waits for 'H': the runtime's hooks have run
- *     READY                  everything but the program       then waits for the start: 'S', or a connection
+ *     TURN pid numbers       the launcher's turn: FORK (with the container process's pid and the numbers of IDENTIFY) and
+ *                            YIELD (with 0) send it  then waits for 'G': go
+ *     READY                  everything but the program       then waits for the start: 'S' or 'T', over the reply
+ *                            descriptor or a connection to the start socket; 'T' asks for PROGRESS from there on
+ *     PROGRESS op errno time an operation took so many microseconds (64 bits); only when it is asked for, not after READY
+ *                            before the start, and not after EXECUTING
  *     EXECUTING              only execve, perhaps with the seccomp filter before it, is left
  *     LISTENER               with the descriptor of the seccomp filter's notifications, and the connection to their agent;
  *                            then waits on the same socket for 'L': the agent has it
@@ -80,7 +81,7 @@ static void report(enum message type, int value, int error)
         memcpy(message.detail, failure.call, named);
         memcpy(message.detail + named, failure.text, failure.length);
         message.length = (uint32_t)(named + failure.length);
-    } else if (type == MESSAGE_NAMESPACES_READY) {
+    } else if (type == MESSAGE_TURN && value) {
         message.length = self.identified * (uint32_t)sizeof *self.namespaces;
         memcpy(message.detail, self.namespaces, message.length);
     }
@@ -106,15 +107,33 @@ void report_broken(const char *why)
     report(MESSAGE_FAILED, -1, EINVAL);
 }
 
+/* For messages that the reader may miss: the one who asked for the start over its socket may be gone by now. */
+static void report_to_any(const struct report *message)
+{
+    size_t size = offsetof(struct report, detail) + message->length;
+
+    if (send(self.report_fd, message, size, MSG_NOSIGNAL) < 0 && errno == ENOTSOCK && write(self.report_fd, message, size) < 0)
+        leave(1);
+}
+
 void report_executing(void)
 {
     struct report message = {.type = MESSAGE_EXECUTING};
-    static bool told;
+    static bool sent;
 
-    /* whoever asked for the start over its socket may be gone by now: it was asked */
-    if (!told && send(self.report_fd, &message, offsetof(struct report, detail), MSG_NOSIGNAL) < 0 && errno == ENOTSOCK)
-        report(MESSAGE_EXECUTING, 0, 0);
-    told = true;
+    if (!sent)
+        report_to_any(&message);
+    sent = true;
+    self.trace = false; /* a seccomp filter may come next, and forbid it */
+}
+
+void report_progress(uint32_t index, int error, uint64_t microseconds)
+{
+    struct report message = {
+        .type = MESSAGE_PROGRESS, .value = (int)index, .error = error, .length = sizeof microseconds};
+
+    memcpy(message.detail, &microseconds, sizeof microseconds);
+    report_to_any(&message);
 }
 
 static int report_descriptors(enum message type, const int *fds, size_t count)
@@ -167,25 +186,35 @@ int op_pass_namespaces(const struct op *op)
     return result;
 }
 
-static void await(char expected)
+/* Returns the answer; 0 at end of file. */
+static char next_answer(int fd)
 {
-    char reply;
+    char reply = 0;
     ssize_t n;
 
     do
-        n = read(self.reply_fd, &reply, 1);
+        n = read(fd, &reply, 1);
     while (n < 0 && errno == EINTR);
-    if (n != 1 || reply != expected)
+    return n == 1 ? reply : 0;
+}
+
+static void yield(int pid)
+{
+    report(MESSAGE_TURN, pid, 0);
+    if (next_answer(self.reply_fd) != 'G')
         leave(1);
 }
 
 int op_new_user(const struct op *op)
 {
     (void)op;
-    if (unshare(CLONE_NEWUSER) < 0)
-        return failed("unshare");
-    report(MESSAGE_USERNS_READY, 0, 0);
-    await('M');
+    return unshare(CLONE_NEWUSER) < 0 ? failed("unshare") : 0;
+}
+
+int op_yield(const struct op *op)
+{
+    (void)op;
+    yield(0);
     return 0;
 }
 
@@ -215,16 +244,7 @@ int op_fork(const struct op *op)
     result = join_cgroup();
     if (result < 0)
         return result;
-    report(MESSAGE_NAMESPACES_READY, *number, 0);
-    await('G');
-    return 0;
-}
-
-int op_runtime_hooks(const struct op *op)
-{
-    (void)op;
-    report(MESSAGE_HOOKS_DUE, 0, 0);
-    await('H');
+    yield(*number);
     return 0;
 }
 
@@ -255,16 +275,21 @@ int op_ready(const struct op *op)
     (void)op;
     obey_signals(); /* before the parent can know of a container to kill */
     report(MESSAGE_READY, 0, 0);
+    self.trace = false; /* nobody may be left to read of it */
     return 0;
 }
 
 int op_wait_start(const struct op *op)
 {
     int caller;
+    char answer;
 
     (void)op;
     if (self.start_fd < 0) {
-        await('S');
+        answer = next_answer(self.reply_fd);
+        if (answer != 'S' && answer != 'T')
+            leave(1);
+        self.trace = answer == 'T';
         return 0;
     }
     /* the creator may go; from here on the one who starts is told */
@@ -278,5 +303,6 @@ int op_wait_start(const struct op *op)
         leave(1);
     close(self.start_fd);
     self.report_fd = caller;
+    self.trace = next_answer(caller) == 'T'; /* at end of file the starter was killed: it had asked */
     return 0;
 }

@@ -11,6 +11,8 @@ from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
+
     from rootless.container.starting import Starting
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.state import State
@@ -41,6 +43,7 @@ def start(options: Options) -> None:
             allow("start", entry.container_id, status(entry, state))
         executing = False
         try:
+            _send_start(connection)
             while message := read(connection.fileno()):
                 kind, index, number, detail = message
                 if kind == EXECUTING:
@@ -61,6 +64,14 @@ def start(options: Options) -> None:
             entry.drop_socket()
     if starting and starting.reports:
         starting.reports.await_ready(state.pid)
+
+
+def _send_start(connection: _socket.socket) -> None:
+    """Ask for the start. When the container has just been killed, end of file says so."""
+    try:
+        connection.send(b"S")
+    except (BrokenPipeError, ConnectionResetError):
+        return
 
 
 def _allow_start(entry: ContainerDir, state: State) -> None:

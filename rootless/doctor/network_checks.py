@@ -77,6 +77,7 @@ def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
     network.as_root = facts.uid == 0
     operations = [
         Op(ops.NEW_USER),
+        Op(ops.YIELD),
         Op(ops.BECOME, 0, 0),
         Op(ops.UNSHARE, CLONE_NEWNET),
         Op(ops.PASS_NAMESPACES),

@@ -1,15 +1,17 @@
 """The parent's side of the protocol with helpers/init; helpers/init/protocol.c is the child's.
 
     child                                  parent
-    USERNS_READY  ───────────────────────▶ newuidmap and newgidmap, side by side
-                  ◀─────────────────────── M
-    NAMESPACES_READY pid numbers ────────▶ the state on disk names the container's process, and namespaces of its own
+    TURN ────────────────────────────────▶ after NEW_USER: newuidmap and newgidmap, side by side
                   ◀─────────────────────── G
-    HOOKS_DUE ───────────────────────────▶ the hooks that run outside the container (only where there are any)
-                  ◀─────────────────────── H
+    TURN pid numbers ────────────────────▶ the state on disk names the container's process, and namespaces of its own
+                  ◀─────────────────────── G
+    TURN ────────────────────────────────▶ the hooks that run outside the container (only where there are any)
+                  ◀─────────────────────── G
     SKIPPED op errno ────────────────────▶ noted; an alternative follows
     READY | FAILED op errno ─────────────▶ created, or an error
-                  ◀─────────────────────── S   (`run`; after `create` the container waits on its start socket)
+                  ◀─────────────────────── S   (`run`; after `create` the container waits on its start socket);
+                                           T asks for PROGRESS too
+    PROGRESS op errno microseconds ──────▶ after each operation, where the child was asked for it
     EXECUTING ───────────────────────────▶ only execve, perhaps with the seccomp filter before it, is left
     NOTIFY, with a descriptor ───────────▶ passed on to who reads what the program reports to its service manager
     LISTENER, with two descriptors ──────▶ the first is passed on, over the second, to who answers the notifications
@@ -47,17 +49,16 @@ if TYPE_CHECKING:
     Message = tuple[int, int, int, bytes]
     """Type, value, errno, detail."""
 
-USERNS_READY = 1
-NAMESPACES_READY = 2
+TURN = 1
+PROGRESS = 2
 READY = 3
 FAILED = 4
 SKIPPED = 5
 EXECUTING = 6
-HOOKS_DUE = 7
-LISTENER = 8
-NOTIFY = 9
-NETLINK = 10
-NAMESPACES = 11
+LISTENER = 7
+NOTIFY = 8
+NETLINK = 9
+NAMESPACES = 10
 
 _PATIENCE = 10_000
 """Milliseconds."""
@@ -101,6 +102,8 @@ class Launch:
         self.plan = plan
         self.pid = 0
         self.namespaces = b""
+        names = [op.kind.name for op in plan.ops]
+        self._yields = iter([names[index - 1] for index, name in enumerate(names) if name == "yield"])
         self._reply = child_reply = -1
         self.report, child_report = _socket_pair() if descriptors or plan.listener or plan.notify else posix.pipe()
         try:
@@ -176,17 +179,9 @@ class Launch:
         try:
             while reached != READY and (message := read(self.report)):
                 kind, value, _, detail = message
-                if kind == USERNS_READY and self.plan.maps:
-                    write_idmaps.write(self.first, self.plan.maps)
-                    self.answer(b"M")
-                elif kind == NAMESPACES_READY and on_process:
-                    self.pid, self.namespaces = value, detail
-                    self.wait_first()
-                    on_process(value)
+                if kind == TURN:
+                    self._take_turn(value, detail, on_process, on_hooks)
                     self.answer(b"G")
-                elif kind == HOOKS_DUE and on_hooks:
-                    on_hooks()
-                    self.answer(b"H")
                 elif kind == SKIPPED:
                     skips.append(message)
                 else:
@@ -202,6 +197,25 @@ class Launch:
             raise init_killed()
         if last == EXECUTING and self.plan.filter:
             _warn_of_filter(self.pid or self.first)
+
+    def _take_turn(
+        self,
+        pid: int,
+        namespaces: bytes,
+        on_process: Callable[[int], None] | None,
+        on_hooks: Callable[[], None] | None,
+    ) -> None:
+        """Do what is due on this side: for the new process, for a new user namespace, or after the mounts."""
+        if pid:
+            self.pid, self.namespaces = pid, namespaces
+            self.wait_first()
+            if on_process:
+                on_process(pid)
+        elif next(self._yields) == "new_user_namespace":
+            if self.plan.maps:
+                write_idmaps.write(self.first, self.plan.maps)
+        elif on_hooks:
+            on_hooks()
 
     def answer(self, word: bytes) -> None:
         """Let the child go on. When it is gone, end of file says so."""

@@ -28,6 +28,7 @@ def spawn(
     process: int = -1,
     agent: int = -1,
     keep: int = 0,
+    trace: bool = False,
 ) -> int:
     """Start the executor with a Plan and return its process id.
 
@@ -41,13 +42,14 @@ def spawn(
         process: a pidfd of the process whose namespaces are joined, or -1.
         agent: a socket connected to who answers the seccomp filter's notifications, or -1.
         keep: how many descriptors from 3 on belong to the container.
+        trace: whether it reports how long each operation took.
     """
     program = sealed_copy(_program(), "rootless-init")
-    plan_fd = posix.memfd_create("rootless-plan", posix.MFD_CLOEXEC)
+    plan_fd = posix.memfd_create("rootless-plan", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
     try:
         _write_all(plan_fd, plan)
         passed = [report, reply, start, console, cgroup, process, agent, plan_fd]
-        numbers = [str(number) for number in (*passed[:-1], keep, plan_fd)]
+        numbers = [str(number) for number in (*passed[:-1], keep, int(trace), plan_fd)]
         return posix.posix_spawn(
             f"/proc/self/fd/{program}",
             ["rootless-init", *numbers],

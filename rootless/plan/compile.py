@@ -172,7 +172,10 @@ def _service_socket() -> list[Op]:
 
 def compile_host_command(args: Sequence[str], env: Sequence[str], maps: IdMaps) -> Plan:
     """Plan a program of the host as root of a new user namespace that has all the caller's ids."""
-    return Plan([Op(ops.NEW_USER), Op(ops.BECOME, maps.uids[0][0], maps.gids[0][0]), Op(ops.EXEC, args, env)], maps)
+    return Plan(
+        [Op(ops.NEW_USER), Op(ops.YIELD), Op(ops.BECOME, maps.uids[0][0], maps.gids[0][0]), Op(ops.EXEC, args, env)],
+        maps,
+    )
 
 
 def compile_root_command(args: Sequence[str], env: Sequence[str], rootfs: str) -> Plan:

@@ -91,7 +91,9 @@ def enter(context: Context) -> list[Op]:
         for kind in ("user", "ipc", "uts", "network", "pid", "time")
         if kind in context.joined
     }
-    new_user = [Op(ops.NEW_USER, where=context.places.get("user", ""))] if "user" in context.created else []
+    new_user = []
+    if "user" in context.created:
+        new_user = [Op(ops.NEW_USER, where=context.places.get("user", "")), Op(ops.YIELD)]
     # joining needs rights over the user namespace that owns the other one: the caller's, where it has them, or those
     # that a joined user namespace gives
     user = joins.pop("user", None)

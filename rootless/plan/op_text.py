@@ -72,7 +72,7 @@ _SENTENCES = {
     ops.JOIN_PROCESS: "join the container's namespaces: {namespaces}",
     ops.CPU_AFFINITY: "run on CPUs {cpus}",
     ops.TERMINAL: "open a terminal",
-    ops.RUNTIME_HOOKS: "let the hooks run that belong outside the container",
+    ops.YIELD: "let the launcher take its turn",
     ops.HOOK_OUTPUT: "append what hooks write to {stdout} and {stderr}",
     ops.HOOK: "run the hook {path}",
     ops.NOTIFY_SOCKET: "make the socket {directory}/{name} that the program reports to",

@@ -503,6 +503,7 @@ def test_only_pipes_change_their_owner(user, need):
             os.dup2(stream, 0)
             plan = [
                 Op(ops.NEW_USER),
+                Op(ops.YIELD),
                 Op(ops.BECOME, 0, 0),
                 Op(ops.STDIO_OWNER, 33),
                 Op(ops.EXEC, [shutil.which("stat"), "-L", "-c", "%u", "/proc/self/fd/0", "/proc/self/fd/1"], []),

@@ -128,7 +128,7 @@ def test_new_privileges_and_being_traced(user):
 
 def test_a_process_that_joins_cannot_be_reached(user):
     def steps():
-        running = Executor([Op(ops.NEW_USER), Op(ops.NON_DUMPABLE), Op(ops.READY), Op(ops.WAIT_START)])
+        running = Executor([Op(ops.NEW_USER), Op(ops.YIELD), Op(ops.NON_DUMPABLE), Op(ops.READY), Op(ops.WAIT_START)])
         assert running.until_settled().kind == READY
         try:
             os.readlink(f"/proc/{running.first}/cwd")
@@ -175,6 +175,7 @@ def test_clocks(user):
     def steps():
         plan = [
             Op(ops.NEW_USER),
+            Op(ops.YIELD),
             Op(ops.UNSHARE, CLONE_FLAGS["time"]),
             Op(ops.PROC_WRITE, "self/timens_offsets", "monotonic 86400 0\nboottime 864000 0\n"),
             Op(ops.FORK),

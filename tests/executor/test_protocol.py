@@ -10,15 +10,16 @@ import select
 import shutil
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
-from rootless.launch.protocol import FAILED, NAMESPACES_READY, READY, USERNS_READY
+from rootless.launch.protocol import FAILED, PROGRESS, READY, TURN
 from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.ops import Op
-from tests.lib.executor import Executor, as_user, failure, in_user_namespace, output, rooted
+from tests.lib.executor import PATIENCE, Executor, as_user, failure, in_user_namespace, output, rooted
 
 PR_SET_CHILD_SUBREAPER = 36
 SLEEP = (shutil.which("busybox", path="/usr/bin:/bin") or "busybox", "sleep", "1000")
@@ -29,6 +30,7 @@ def waiting(*operations, args=SLEEP, namespaces=("pid",)) -> list[Op]:
     """Return a Plan for a process of its own that waits for its start."""
     return [
         Op(ops.NEW_USER),
+        Op(ops.YIELD),
         Op(ops.UNSHARE, sum(CLONE_FLAGS[name] for name in namespaces)),
         Op(ops.FORK),
         Op(ops.BECOME, 0, 0),
@@ -54,9 +56,10 @@ def listener() -> socket.socket:
     return listening
 
 
-def connect(listening: socket.socket) -> socket.socket:
+def connect(listening: socket.socket, word: bytes = b"S") -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(listening.getsockname())
+    connection.send(word)
     return connection
 
 
@@ -68,11 +71,11 @@ def status_of(pid: int) -> dict[str, str]:
 def test_the_protocol(user):
     def steps():
         running = Executor(waiting(args=("/bin/sh", "-c", "exit 7")))
-        assert running.message() == (USERNS_READY, 0, 0, "", b"")
+        assert running.message() == (TURN, 0, 0, "", b"")
         running.map_ids()
-        running.answer(b"M")
+        running.answer(b"G")
         message = running.message()
-        assert message == (NAMESPACES_READY, message.value, 0, "", b"")
+        assert message == (TURN, message.value, 0, "", b"")
         running.pid = message.value
         first, pid = running.first, running.pid
         running.answer(b"G")
@@ -86,6 +89,54 @@ def test_the_protocol(user):
         assert running.statuses == {first: 0, pid: 7}
         with pytest.raises(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
+
+    as_user(user, steps)
+
+
+def progress_of(running) -> list[tuple[int, int]]:
+    """Answer what waits up to READY or end of file; return index and errno of each PROGRESS, whose times are sane."""
+    found = []
+    while message := running.message():
+        if message.kind == PROGRESS:
+            microseconds = int.from_bytes(running.detail, sys.byteorder)
+            assert (len(running.detail), microseconds < PATIENCE * 1_000_000) == (8, True)
+            found.append((message.value, message.error))
+        elif message.kind == TURN:
+            running.pid = message.value
+            if not message.value:
+                running.map_ids()
+            running.answer(b"G")
+        elif message.kind == READY:
+            break
+    return found
+
+
+@pytest.mark.parametrize("word", [b"S", b"T"])
+@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize("socket_start", [False, True])
+def test_progress_is_reported_only_where_it_is_asked_for(user, trace, word, socket_start):
+    def steps():
+        listening = listener()
+        absent = Op(ops.PROC_WRITE, "self/missing", "x", on_error=ops.SKIP_ABSENT)
+        plan = [absent, *waiting()]
+        plan[-1:-1] = [Op(ops.UMASK, 0o22), Op(ops.UMASK, 0o77)]
+        running = Executor(plan, trace=trace, start=listening.fileno() if socket_start else -1)
+        before = progress_of(running)
+        ready = next(index for index, op in enumerate(plan) if op.kind is ops.READY)
+        expected = [(index, errno.ENOENT if index == 0 else 0) for index in range(ready)] if trace else []
+        assert before == expected
+        caller = None
+        if socket_start:
+            running.leave()
+            caller = connect(listening, word)
+            running.report = caller.fileno()
+        else:
+            running.answer(word)
+        after = progress_of(running)
+        assert after == ([(index, 0) for index in range(ready + 2, len(plan) - 1)] if word == b"T" else [])
+        os.kill(running.pid, signal.SIGKILL)
+        running.report = -1 if caller else running.report
+        running.wait()
 
     as_user(user, steps)
 
@@ -110,7 +161,7 @@ def test_a_parent_that_dies_takes_the_executor_with_it(user, step):
         if step == "user namespace":
             return
         running.map_ids()
-        running.answer(b"M")
+        running.answer(b"G")
         if step == "mapped":
             return
         running.message()
@@ -313,16 +364,17 @@ def test_a_start_over_a_socket_says_why_the_program_cannot_run(user):
     message, status = as_user(user, steps)
     assert status == 1
     kind, index, number, call, head = message
-    assert (kind, index, number, call) == (FAILED, 6, errno.ENOENT, "execve")
+    assert (kind, index, number, call) == (FAILED, 7, errno.ENOENT, "execve")
     assert head == (b"#!/no/such/interpreter\n" + b"x" * 3000)[:1024]
 
 
-def test_a_starter_that_goes_away_at_once_has_started_it(user):
+@pytest.mark.parametrize("word", [b"", b"S"])
+def test_a_starter_that_goes_away_at_once_has_started_it(user, word):
     def steps():
         listening = listener()
         running = created(waiting(args=("/bin/sh", "-c", "echo started")), start=listening.fileno())
         running.leave()
-        connect(listening).close()
+        connect(listening, word).close()
         assert running.wait() == 0
         return running.output()
 
@@ -427,9 +479,9 @@ def test_kernel_message_belongs_to_its_own_operation(user):
         return [tuple(message) for message in (*running.skipped, last)]
 
     skipped, last = as_user(user, steps)
-    assert skipped[1:4] == (7, errno.EINVAL, "fsconfig")
+    assert skipped[1:4] == (8, errno.EINVAL, "fsconfig")
     assert b"nonsense" in skipped[4]
-    assert last[1:] == (8, errno.EINVAL, "fspick", b"")
+    assert last[1:] == (9, errno.EINVAL, "fspick", b"")
 
 
 def named(name: str, **options) -> Op:
@@ -450,7 +502,7 @@ def hostname_after(*operations):
 
 def test_an_alternative_is_taken_when_the_first_way_fails(user):
     wrong = named("x" * 65, on_error=ops.ELSE, alternatives=1)
-    assert as_user(user, hostname_after(wrong, named("after"))) == ("after", [(4, errno.EINVAL, "sethostname", b"")])
+    assert as_user(user, hostname_after(wrong, named("after"))) == ("after", [(5, errno.EINVAL, "sethostname", b"")])
 
 
 def test_an_alternative_is_left_out_when_the_first_way_works(user):
@@ -463,12 +515,12 @@ def test_an_alternative_may_have_an_alternative(user):
     wrong = named("x" * 65, on_error=ops.ELSE, alternatives=2)
     second = named("y" * 65, on_error=ops.ELSE, alternatives=1)
     name, skipped = as_user(user, hostname_after(wrong, second, named("third")))
-    assert (name, [message[0] for message in skipped]) == ("third", [4, 5])
+    assert (name, [message[0] for message in skipped]) == ("third", [5, 6])
 
 
 def test_an_operation_may_be_left_out_when_it_fails(user):
     wrong = named("x" * 65, on_error=ops.ELSE)
-    assert as_user(user, hostname_after(wrong)) == ("before", [(4, errno.EINVAL, "sethostname", b"")])
+    assert as_user(user, hostname_after(wrong)) == ("before", [(5, errno.EINVAL, "sethostname", b"")])
 
 
 def test_absent_paths_are_skipped_where_the_plan_allows_it(user):

@@ -317,6 +317,6 @@ def test_a_limit_of_the_executor_is_not_taken_for_one_of_the_host(user):
     trees = [Op(ops.TREE, *NOTHING, "/etc/passwd") for _ in range(513)]
     kept = [Op(ops.MOUNT, ops.PLAIN_TARGET, *NOTHING[1:], "tmpfs", "tmpfs", f"/{name}", []) for name in "abcdefghi"]
     plan = rooted(root)
-    plan[2:2] = trees
+    plan[3:3] = trees
     assert as_user(user, failure, plan) == ("tree", "E2BIG", "open_tree")
     assert as_user(user, failure, rooted(root, *kept)) == ("mount", "E2BIG", "fcntl")

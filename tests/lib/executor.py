@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from rootless.launch import run_in_userns, spawn, write_idmaps
-from rootless.launch.protocol import EXECUTING, FAILED, NAMESPACES_READY, SKIPPED, USERNS_READY, read_message
+from rootless.launch.protocol import EXECUTING, FAILED, SKIPPED, TURN, read_message
 from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.encode import encode
@@ -105,16 +105,18 @@ class Executor:
 
     Attributes:
         first, pid: the first stage and, once there is one, the container's process; 0 when its status was taken.
+        detail: the bytes of the last message's detail.
         skipped: the SKIPPED messages that until() passed by.
         statuses: of the processes that ended, by pid, as os.waitstatus_to_exitcode has them.
     """
 
-    def __init__(self, plan, *, keep=0, start=-1, console=-1, all_ids=False, raw=b""):
+    def __init__(self, plan, *, keep=0, start=-1, console=-1, trace=False, all_ids=False, raw=b""):
         """Spawn it with `plan`, a list of operations, or with the bytes `raw`; its output is read by output()."""
         self.all_ids = all_ids
         self.skipped = []
         self.statuses = {}
         self.pid = 0
+        self.detail = b""
         self._output = os.memfd_create("output", os.MFD_CLOEXEC)
         saved = [os.dup(1), os.dup(2)]
         self.report, report = os.pipe()
@@ -123,7 +125,7 @@ class Executor:
             for stream in (1, 2):
                 os.dup2(self._output, stream)
             self.first = spawn.spawn(
-                raw or encode(plan), report=report, reply=reply, start=start, console=console, keep=keep
+                raw or encode(plan), report=report, reply=reply, start=start, console=console, keep=keep, trace=trace
             )
         finally:
             for stream, fd in enumerate(saved, 1):
@@ -146,8 +148,9 @@ class Executor:
         if found is None:
             return None
         kind, value, number, detail = found
+        self.detail = detail
         call, _, text = detail.partition(b"\0")
-        return Message(kind, value, number, call.decode(), text)
+        return Message(kind, value, number, call.decode("utf-8", "replace"), text)
 
     def answer(self, word: bytes) -> None:
         os.write(self.reply, word)
@@ -164,11 +167,11 @@ class Executor:
     def until_settled(self):
         """Play the parent up to READY, FAILED or end of file, and return that (None)."""
         while message := self.message():
-            if message.kind == USERNS_READY:
-                self.map_ids()
-                self.answer(b"M")
-            elif message.kind == NAMESPACES_READY:
-                self.pid = message.value
+            if message.kind == TURN:
+                if message.value:
+                    self.pid = message.value
+                else:
+                    self.map_ids()
                 self.answer(b"G")
             elif message.kind == SKIPPED:
                 self.skipped.append(message)
@@ -237,7 +240,7 @@ def failure(plan, **options) -> tuple[str, int, str]:
 
 def in_user_namespace(*operations, args, env=()) -> list[Op]:
     """Return a Plan for a program of the host as root of a new user namespace, after `operations`."""
-    return [Op(ops.NEW_USER), Op(ops.BECOME, 0, 0), *operations, Op(ops.EXEC, list(args), list(env))]
+    return [Op(ops.NEW_USER), Op(ops.YIELD), Op(ops.BECOME, 0, 0), *operations, Op(ops.EXEC, list(args), list(env))]
 
 
 ENTER = (Op(ops.CHDIR, 0, "/"),)
@@ -248,6 +251,7 @@ def rooted(root, *operations, args=("/bin/busybox", "true"), env=(), enter=ENTER
     """Return a Plan for a program in `root`: `operations` come before the pivot, `enter` and `last` after it."""
     return [
         Op(ops.NEW_USER),
+        Op(ops.YIELD),
         Op(ops.UNSHARE, CLONE_FLAGS["mount"]),
         Op(ops.FORK),
         Op(ops.BECOME, 0, 0),

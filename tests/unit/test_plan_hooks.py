@@ -11,7 +11,7 @@ from tests.lib.bundles import base_config
 from tests.unit.planning import plan_for
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
-RARE = (ops.RUNTIME_HOOKS, ops.HOOK_OUTPUT, ops.HOOK, ops.LISTENER, ops.NOTIFY_SOCKET, ops.PASS_NOTIFY)
+RARE = (ops.YIELD, ops.HOOK_OUTPUT, ops.HOOK, ops.LISTENER, ops.NOTIFY_SOCKET, ops.PASS_NOTIFY)
 
 
 def with_hooks(*kinds, **hook):
@@ -20,10 +20,11 @@ def with_hooks(*kinds, **hook):
 
 
 def places(plan):
-    """Return where each kind of operation stands first."""
+    """Return where each kind of operation stands first; of YIELD, the one for hooks."""
     found = {}
     for index, op in enumerate(plan.ops):
-        found.setdefault(op.kind, index)
+        if op.kind is not ops.YIELD or op.where == "hooks":
+            found.setdefault(op.kind, index)
     return found
 
 
@@ -37,7 +38,7 @@ def test_a_plan_without_hooks_has_none():
 def test_hooks_stand_between_the_mounts_and_the_new_root_and_before_the_program():
     plan = plan_for(with_hooks(*KINDS))
     at = places(plan)
-    assert at[ops.MOUNT] < at[ops.RUNTIME_HOOKS] < at[ops.HOOK] < at[ops.READONLY_PATH] < at[ops.PIVOT]
+    assert at[ops.MOUNT] < at[ops.YIELD] < at[ops.HOOK] < at[ops.READONLY_PATH] < at[ops.PIVOT]
     inside = [(index, op) for index, op in enumerate(plan.ops) if op.kind is ops.HOOK]
     assert [op.where for _, op in inside] == ["hooks.createContainer[0]", "hooks.startContainer[0]"]
     assert [op.number("confined") for _, op in inside] == [0, 1]
@@ -49,7 +50,7 @@ def test_hooks_stand_between_the_mounts_and_the_new_root_and_before_the_program(
 
 @pytest.mark.parametrize(("kind", "due"), [("prestart", True), ("createRuntime", True), ("poststop", False)])
 def test_the_child_waits_only_for_hooks_that_run_then(kind, due):
-    assert (ops.RUNTIME_HOOKS in places(plan_for(with_hooks(kind)))) == due
+    assert (ops.YIELD in places(plan_for(with_hooks(kind)))) == due
 
 
 def test_input_of_a_hook_inside_the_container():

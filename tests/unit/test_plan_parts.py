@@ -36,7 +36,7 @@ def kinds_of(plan):
 
 def test_a_user_namespace_is_added_for_who_is_not_root():
     plan = plan_for()
-    assert kinds_of(plan)[:6] == ["new_user_namespace", "unshare", "fork", "become", "session", "keyring"]
+    assert kinds_of(plan)[:7] == ["new_user_namespace", "yield", "unshare", "fork", "become", "session", "keyring"]
     assert "a user namespace is added: you are not root" in notes(plan, ADAPTED)["linux.namespaces"]
     assert the(plan, ops.BECOME).numbers == (0, 0)
 
@@ -98,11 +98,12 @@ def test_root_joins_before_it_makes_a_user_namespace_and_others_after():
     config = joining(network="/proc/5/ns/net", ipc="/proc/5/ns/ipc")
     config["linux"]["namespaces"].append({"type": "user"})
     config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [{"containerID": 0, "hostID": 1000, "size": 1}]
-    assert kinds_of(plan_for(config, ROOT))[:5] == ["non_dumpable", "join", "join", "new_user_namespace", "unshare"]
+    first = ["non_dumpable", "join", "join", "new_user_namespace", "yield", "unshare"]
+    assert kinds_of(plan_for(config, ROOT))[:6] == first
     early = ["join_early", "join_early"]  # for what is the caller's own already
-    assert kinds_of(plan_for(config))[:7] == [
+    assert kinds_of(plan_for(config))[:8] == [
         *early,
-        *["new_user_namespace", "non_dumpable", "join", "join", "unshare"],
+        *["new_user_namespace", "yield", "non_dumpable", "join", "join", "unshare"],
     ]
 
 

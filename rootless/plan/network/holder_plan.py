@@ -60,6 +60,7 @@ def shared_holder(prefix: str, lock: int) -> list[Op]:
     """
     return [
         Op(ops.NEW_USER),
+        Op(ops.YIELD),
         Op(ops.BECOME, 0, 0),
         Op(ops.UNSHARE, CLONE_NEWNET),
         Op(ops.SESSION),

@@ -40,7 +40,7 @@ class Hooks:
         self.outside = {kind: hooks[kind] for kind in OUTSIDE if hooks.get(kind)}
         self.mounted = []
         if "prestart" in self.outside or "createRuntime" in self.outside:
-            self.mounted.append(Op(ops.RUNTIME_HOOKS, where="hooks"))
+            self.mounted.append(Op(ops.YIELD, where="hooks"))
         self.mounted += _inside(context, "createContainer", "creating", context.bundle.directory)
         self.started = _inside(context, "startContainer", "created", "")
         self.first = []
