@@ -112,7 +112,7 @@ def place(*steps: str | int) -> str:
 
 
 def quoted(text: str) -> str:
-    """Write `text` as JSON has it, shortened when it is long."""
+    """Return `text` as a JSON string, shortened when it is long."""
     if len(text) > _SHOWN:
         text = text[:_SHOWN] + "…"
     return encode_basestring(text)

@@ -40,8 +40,8 @@ def close_fds(owner: object, *names: str) -> None:
 def put(path: str, content: bytes, mode: int, *, dir_fd: int | None = None) -> None:
     """Make or replace a file; a relative path starts at the directory `dir_fd`, if that is given.
 
-    It gets its name when all is written: whoever is killed meanwhile leaves nothing, where the file system has files
-    without a name.
+    It gets its name when all is written: a process that is killed meanwhile leaves nothing, where the file system
+    supports files without a name.
 
     Raises:
         OSError: nothing was left behind.

@@ -1,4 +1,4 @@
-"""What is told besides the result: warnings, one error, and under --debug everything.
+"""The log: warnings, one error, and under --debug everything.
 
 podman reads the whole log of a failed `create` as one JSON object; containerd lets several commands append to one log
 and takes the last error in it. So nothing is written before the outcome is known: a failure is one object with the
@@ -67,7 +67,7 @@ def configure(path: str, *, as_json: bool, level: str) -> None:
 
 
 def is_debug() -> bool:
-    """Return whether everything is to be told."""
+    """Whether debug messages are logged."""
     return _log.level == "debug"
 
 

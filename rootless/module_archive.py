@@ -1,9 +1,9 @@
 """Imports every module of the package from one file, as the installed command does.
 
-helpers/module_archive.py writes that file. A start opens it in the place of some fifty and looks into no directory: on
-a network file system each of those is a round trip, and on any the import system's search costs as much as what it
-finds. The modules that a verb is known to import are read and loaded at once, without any search, each after those that
-it imports: 2 µs instead of 25.
+helpers/module_archive.py writes that file. A start opens it instead of some fifty files and searches no directory. On a
+network file system each of those is a round trip, and everywhere the search of the import system costs as much as the
+modules. The modules that a verb is known to import are read and loaded at once, without any search, each after those
+that it imports: 2 µs instead of 25.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Interrupted(BaseException):
 
 
 def allow() -> None:
-    """Have signals raise Interrupted from now on, but for those that the caller ignores."""
+    """Let signals raise Interrupted from now on, except those that the caller ignores."""
     for number in _NUMBERS:
         if _signal.getsignal(number) != _signal.SIG_IGN:
             _signal.signal(number, _interrupt)

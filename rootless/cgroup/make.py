@@ -50,7 +50,7 @@ def make(wanted: Cgroup, note: Note) -> tuple[Group, Unenforced]:
 
     Args:
         wanted: what the planner decided.
-        note: is told before anything is there, for whoever cleans up after a kill.
+        note: called before each step, so that a later command can clean up after a kill.
 
     Returns:
         The cgroup, and the limits that are not enforced.

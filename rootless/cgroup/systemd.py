@@ -44,10 +44,10 @@ _OUTCOMES = {
     "dependency": "a unit that it needs, such as its slice, did not start",
     "skipped": "a condition of the unit did not hold",
 }
-"""How a job can end, systemd's JobRemoved; `failed` is told with the log."""
+"""Results of a job in JobRemoved; for `failed` the log has the reason."""
 _ROUNDS = 20
 _LOOK_AGAIN = 0.05
-"""Seconds between two looks at a unit that is about to go."""
+"""Seconds between two looks at a unit that is about to disappear."""
 _SHORTEST = 3
 """Of the name of a property; below that it is a word in any message."""
 

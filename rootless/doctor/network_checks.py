@@ -67,7 +67,9 @@ def _versions(host: HostNetwork) -> Iterable[Problem]:
             what = (
                 f"a pasta of {PASTA_SINCE} or later (this is {' '.join(said.split()[1:2]) or 'of an unknown version'})"
             )
-            yield Problem(what, "older ones lack options and report no errors", install(PASTA, "passt"), optional=True)
+            yield Problem(
+                what, "older ones have fewer options and report no errors", install(PASTA, "passt"), optional=True
+            )
 
 
 def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:

@@ -1,4 +1,4 @@
-"""Why a cgroup lacks a controller, for a limit that needs one (cgroup-v2.rst, "Controllers")."""
+"""Why a controller is missing in a cgroup, for a limit that needs it (cgroup-v2.rst, "Controllers")."""
 
 from __future__ import annotations
 

@@ -37,10 +37,10 @@ class Cgroups:
 
     Attributes:
         mount: where the hierarchy is mounted; empty where it is not.
-        own: the directory of the caller's own cgroup; empty where it cannot be told.
+        own: the directory of the caller's own cgroup; empty where it is unknown.
         base: the directory below which cgroups of containers can be made; empty where nothing is delegated.
         reach: the highest directory above `base` that is the caller's as well; processes can be moved within it.
-        top: the highest one of those that systemd does not look after: controllers can be handed on from there.
+        top: the highest of those that systemd does not manage: controllers can be enabled from there down.
         managed: the processes in `base` stay there: it is a unit of the user's systemd, which may not have left it to
             them (Delegate=yes), or they are in a cgroup below it that is somebody else's.
         controllers: those that there are in `top`.
@@ -48,7 +48,7 @@ class Cgroups:
         obstacle: why there is no `base`, in words.
         fix: what can be done about that; empty where it only has to be delegated.
         systemd: systemd is process 1 of this host.
-        why_missing: called with the name of a controller, returns why `own` lacks it, in words, and what can be done.
+        why_missing: called with the name of a controller, returns why it is missing in `own`, in words, and the fix.
         why_nowhere: the same, None unless no cgroup of this host can have it.
     """
 
@@ -120,7 +120,7 @@ def read() -> Cgroups:
 
 
 def directory_of(process: int | str) -> str:
-    """Return the directory of a process's cgroup, by its id or ``self``; nothing where it cannot be told."""
+    """Return the directory of a process's cgroup, by its pid or ``self``; empty where it is unknown."""
     path = procfs.cgroup(process)
     mount = _mount()
     return mount + path.rstrip("/") if mount and procfs.is_shown(path) else ""
@@ -173,7 +173,7 @@ def _answers(path: str) -> bool:
 
 
 def _user_of_own_cgroup() -> int:
-    """Return the user whose slice the caller is in, as the host has the number; -1 where it cannot be told."""
+    """Return the user whose slice the caller is in, by its number on the host; -1 where it is unknown."""
     for _, path in procfs.cgroups("self"):
         for name in path.split("/"):
             number = name.removeprefix("user-").removesuffix(".slice")

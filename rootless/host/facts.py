@@ -130,7 +130,7 @@ def read(*, subordinate: bool = True) -> Facts:
         subordinate: also the caller's name and subordinate ids, which only a new user namespace asks for.
 
     Raises:
-        OSError: descriptors or memory have run out, or the disk is broken: nobody knows what is there.
+        OSError: descriptors or memory have run out, or the disk is broken: facts are unknown.
     """
     status = procfs.status("self")
     uid_map, gid_map = procfs.id_maps("self")

@@ -97,7 +97,7 @@ def _ask(program: str, *arguments: str) -> tuple[Range, ...]:
 
 
 def used_ranges(*texts: str) -> list[tuple[int, int]]:
-    """Return (first, count) of every line of subuid(5) files, whoever owns it."""
+    """Return (first, count) of every line of subuid(5) files, for any owner."""
     found = []
     for line in "\n".join(texts).splitlines():
         first, _, count = line.strip().partition(":")[2].partition(":")

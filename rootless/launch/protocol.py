@@ -239,7 +239,7 @@ class Launch:
             raise RootlessError("the init program cannot go on", cause="it hangs", code="RL-INIT")
 
     def _tell_skips(self, skips: list[Message], outcome: Message) -> None:
-        """Log the operations that were skipped, but for one whose alternative failed likewise: the error tells it."""
+        """Log skipped operations, except one whose alternative failed too: the error is about that."""
         failed, number = (outcome[1], outcome[2]) if outcome[0] == FAILED else (-1, 0)
         for skip in skips:
             index = skip[1]
@@ -287,11 +287,11 @@ def message_of(head: bytes, fd: int) -> Message | None:
 
 
 def init_killed() -> RootlessError:
-    """Return the error for a child that ended without a word."""
+    """Return the error for an executor that ended without a message."""
     return RootlessError(
         "the init program was killed",
-        cause="it ended before the container's program began, without a word",
-        fix="look in the kernel's log (dmesg) whether memory ran out, or who else kills processes here",
+        cause="it exited before the container's program started and reported no error",
+        fix="look in the kernel's log (dmesg) whether memory ran out, or which program kills processes here",
         code="RL-INIT",
     )
 

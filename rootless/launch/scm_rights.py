@@ -58,11 +58,11 @@ class PidfdReceiver:
             raise self._refused("connect", error) from None
 
     def send(self, pid: int, whose: bytes) -> None:
-        """Send a pidfd of the process `pid`, which is a child of ours and not waited for yet, and close the connection.
+        """Send a pidfd of the child process `pid`, which is not reaped yet, and close the connection.
 
         Args:
             pid: the process.
-            whose: `standard` for a container's first process, `setns` for one of exec, as runc has it.
+            whose: `standard` for a container's first process, `setns` for one of exec, as with runc.
 
         Raises:
             RootlessError: `RL-PIDFD-SOCKET`: nobody took it.

@@ -191,7 +191,7 @@ def _manager(context: Context, resources: dict[str, Any]) -> tuple[str, str, str
         return "", "--cgroup-manager disabled", ""
     delegated = CGROUPFS if facts.cgroups and facts.cgroups.base else ""
     asks_systemd = request.systemd_cgroup or request.cgroup_manager == SYSTEMD or _unit_of(context) is not None
-    needs_systemd = asks_systemd or _lacks_controllers(context, resources, delegated)
+    needs_systemd = asks_systemd or _misses_controllers(context, resources, delegated)
     if request.cgroup_manager == CGROUPFS:
         asks_systemd = needs_systemd = False
     if needs_systemd and facts.user_manager:
@@ -203,8 +203,8 @@ def _manager(context: Context, resources: dict[str, Any]) -> tuple[str, str, str
     return "", *_why_none(context, asks_systemd=asks_systemd)
 
 
-def _lacks_controllers(context: Context, resources: dict[str, Any], delegated: str) -> bool:
-    """Whether the delegated cgroup lacks a controller for the limits; a cgroupsPath there is used all the same."""
+def _misses_controllers(context: Context, resources: dict[str, Any], delegated: str) -> bool:
+    """Whether a controller for the limits is missing in the delegated cgroup; a cgroupsPath there is used anyway."""
     if delegated and context.linux.get("cgroupsPath"):
         return False
     needed = {setting.controller for setting in _sensible(resources)} - {""}
