@@ -1,6 +1,8 @@
-"""Operations as sentences: what `explain` prints and errors begin with."""
+"""The words of operations: what `explain` prints, what errors begin with and how to fix them."""
 
 from __future__ import annotations
+
+import errno
 
 from rootless.linux import CAPABILITIES, CLONE_FLAGS, RLIMITS
 from rootless.plan import ops
@@ -10,82 +12,304 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.plan.ops import Op, Text
+    from rootless.plan.ops import Kind, Op, Text
 
-_SENTENCES = {
-    ops.JOIN: "join the {namespace} namespace {path}",
-    ops.JOIN_EARLY: "join the {namespace} namespace {path} now if the caller may",
-    ops.NEW_USER: "create a user namespace",
-    ops.UNSHARE: "create namespaces: {namespaces}",
-    ops.BECOME: "become {uid}:{gid} of the user namespace",
-    ops.FILES_AS: "try as {uid}:{gid}, the caller, what is refused",
-    ops.PROC_WRITE: "write {value} to /proc/{path}",
-    ops.PROC_OPEN: "open /proc/{path} before it is out of reach",
-    ops.NON_DUMPABLE: "hide from processes in the joined namespaces",
-    ops.UNNAMED_KEYRING: "join a new session keyring without a name",
-    ops.NO_KEYS: "refuse keyctl, add_key and request_key to the container",
-    ops.IDENTIFY: "note which namespaces are the container's own: {kinds}",
-    ops.DUMPABLE: "let the helper of the network find these namespaces",
-    ops.FORK: "fork the container process",
-    ops.SESSION: "begin a session",
-    ops.KEYRING: "join the new session keyring {name}",
-    ops.HOSTNAME: "set the host name to {name}",
-    ops.DOMAINNAME: "set the domain name to {name}",
-    ops.LINK_UP: "bring up the network interface {name}",
-    ops.PROPAGATION: "cut mount propagation from the host: {propagation}",
-    ops.ROOT: "use {path} as the root file system, {propagation}",
-    ops.MOUNT: "mount {type} on {target}",
-    ops.BIND: "bind {source} on {target}",
-    ops.REMOUNT: "change the mount on {target}",
-    ops.DEVICE_BIND: "bind the host's device {source} ({major}:{minor}) on {target}",
-    ops.DEVICE_NODE: "make the device {target} ({major}:{minor})",
-    ops.SYMLINK: "link {target} to {link}",
-    ops.CONSOLE: "open a terminal and bind it on /dev/console",
-    ops.MASK: "mask {target}",
-    ops.READONLY_PATH: "make {target} read-only",
-    ops.MKDIR: "make the directory {target} if it is missing",
-    ops.ROOT_ATTRIBUTES: "change the mount of the root",
-    ops.PIVOT: "change the root with pivot_root",
-    ops.CHROOT: "change the root with chroot",
-    ops.RLIMIT: "limit {resource} to {soft}, at most {hard}",
-    ops.STDIO_OWNER: "give pipes on the standard streams to user {uid}",
-    ops.BOUNDING: "bound capabilities to {keep}",
-    ops.GROUPS: "set supplementary groups: {gids}",
-    ops.IDS: "become user {uid}, group {gid}",
-    ops.CAPABILITIES: "set capabilities: effective {effective}; permitted {permitted}; inheritable {inheritable}",
-    ops.AMBIENT: "set ambient capabilities: {raise}",
-    ops.UMASK: "set the umask to {mask}",
-    ops.CHDIR: "change the directory to {path}{early}",
-    ops.HOME: "set HOME from /etc/passwd of the image for user {uid}",
-    ops.COMMAND: "find the program: {candidates}",
-    ops.READY: "report that the container is created",
-    ops.WAIT_START: "wait for the start",
-    ops.NO_NEW_PRIVS: "give up gaining privileges by execve (no_new_privs)",
-    ops.SECCOMP: "load the seccomp filter",
-    ops.EXEC: "execute {args}",
-    ops.SCHEDULER: "schedule the program by {wanted}",
-    ops.IO_PRIORITY: "set the I/O priority to {wanted}",
-    ops.MEMORY_POLICY: "set the memory policy to {wanted}",
-    ops.PERSONALITY: "set the personality to {wanted}",
-    ops.ID_MAP: "make ready the id map of a mount",
-    ops.TREE: "take a copy of {source}",
-    ops.JOIN_PROCESS: "join the container's namespaces: {namespaces}",
-    ops.CPU_AFFINITY: "run on CPUs {cpus}",
-    ops.TERMINAL: "open a terminal",
-    ops.YIELD: "let the launcher take its turn",
-    ops.HOOK_OUTPUT: "append what hooks write to {stdout} and {stderr}",
-    ops.HOOK: "run the hook {path}",
-    ops.NOTIFY_SOCKET: "make the socket {directory}/{name} that the program reports to",
-    ops.PASS_NOTIFY: "pass on that socket",
-    ops.CGROUP_OWNER: "give the container's cgroup to user {uid}",
-    ops.DEVICE_RULES: "have the kernel ask an eBPF program about devices",
-    ops.ADDRESS6: "give {link} the address {address}/{prefix}, routed by {gateway}",
-    ops.NETLINK: "pass on a socket that speaks of the network namespace",
-    ops.PASS_NAMESPACES: "pass on the user and network namespaces",
-    ops.AWAIT_END: "wait for the end of the container",
-    ops.AWAIT_LINKS: "wait until no link {prefix}… is left, and nobody has locked {lock}",
-    ops.LISTENER: "make ready to pass on the seccomp filter's notifications",
+_ROOTFS_WRITABLE = "make the directory in the image beforehand, or make root.path writable for its owner"
+_NO_LINK = "replace the symlink in the image with a directory: a symlink could lead anywhere"
+_NOT_ITS_OWNER = "remove the setting: only root of the host may change it"
+_NO_TERMINALS = 'add a mount of type devpts on /dev/pts, or set "terminal" to false'
+
+WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
+    ops.JOIN: (
+        "join the {namespace} namespace {path}",
+        {
+            errno.ENOENT: "name a namespace that exists, such as /proc/PID/ns/net",
+            errno.EINVAL: "name a file of this type of namespace",
+            errno.EPERM: "join the user namespace that owns it too: add its path with type user",
+            errno.EACCES: "join a namespace of a process of your own",
+        },
+        "",
+    ),
+    ops.JOIN_EARLY: ("join the {namespace} namespace {path} now if the caller may", {}, ""),
+    ops.NEW_USER: (
+        "create a user namespace",
+        {
+            errno.ENOSPC: "raise the limit, as root: sysctl -w user.max_user_namespaces=15000",
+            errno.EPERM: (
+                "allow user namespaces, as root: sysctl -w kernel.unprivileged_userns_clone=1 (Debian), or "
+                "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); a chroot forbids them always"
+            ),
+            errno.EUSERS: "nest fewer user namespaces: 32 is the kernel's limit",
+        },
+        "",
+    ),
+    ops.UNSHARE: (
+        "create namespaces: {namespaces}",
+        {
+            errno.EPERM: "allow user namespaces under AppArmor, as root: "
+            "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+            errno.EINVAL: "remove the namespace that this kernel does not have (time needs CONFIG_TIME_NS)",
+        },
+        "",
+    ),
+    ops.BECOME: (
+        "become {uid}:{gid} of the user namespace",
+        {},
+        "it has no root, and what is set up belongs to the caller",
+    ),
+    ops.FILES_AS: ("try as {uid}:{gid}, the caller, what is refused", {}, ""),
+    ops.PROC_WRITE: (
+        "write {value} to /proc/{path}",
+        {
+            errno.ENOENT: "remove the setting: this kernel does not have it",
+            errno.EINVAL: "write a value that the kernel accepts",
+            errno.EACCES: _NOT_ITS_OWNER,
+            errno.EPERM: _NOT_ITS_OWNER,
+            errno.EROFS: "remove the setting: /proc/sys is read-only for the caller",
+            errno.EXDEV: "take away what is mounted over it in /proc",
+        },
+        "",
+    ),
+    ops.PROC_OPEN: ("open /proc/{path} before it is out of reach", {}, ""),
+    ops.NON_DUMPABLE: ("hide from processes in the joined namespaces", {}, ""),
+    ops.UNNAMED_KEYRING: (
+        "join a new session keyring without a name",
+        {},
+        "keyctl, add_key and request_key are refused to the container",
+    ),
+    ops.NO_KEYS: (
+        "refuse keyctl, add_key and request_key to the container",
+        {
+            errno.EACCES: "end containers, or raise the quota, as root: sysctl -w kernel.keys.maxkeys=2000",
+            errno.EINVAL: "end containers, or raise the quota, as root: sysctl -w kernel.keys.maxkeys=2000",
+        },
+        "",
+    ),
+    ops.IDENTIFY: ("note which namespaces are the container's own: {kinds}", {}, ""),
+    ops.DUMPABLE: ("let the helper of the network find these namespaces", {}, ""),
+    ops.FORK: (
+        "fork the container process",
+        {
+            errno.EACCES: "run rootless from the session that started the container: "
+            "you may not move processes between these cgroups",
+            errno.EBUSY: "name a cgroup below the container's (exec --cgroup): "
+            "the container has enabled controllers for its own",
+            errno.ENODEV: "start the container again: its cgroup has just been removed",
+            errno.ENOMEM: "free memory; or, if config.json joins a pid namespace, name one whose process 1 still runs",
+        },
+        "",
+    ),
+    ops.SESSION: ("begin a session", {}, ""),
+    ops.KEYRING: ("join the new session keyring {name}", {}, "one without a name is joined instead"),
+    ops.HOSTNAME: ("set the host name to {name}", {}, ""),
+    ops.DOMAINNAME: ("set the domain name to {name}", {}, ""),
+    ops.LINK_UP: ("bring up the network interface {name}", {}, ""),
+    ops.PROPAGATION: ("cut mount propagation from the host: {propagation}", {}, ""),
+    ops.ROOT: (
+        "use {path} as the root file system, {propagation}",
+        {
+            errno.EACCES: "let the user who runs rootless search every directory on the way (chmod +x), "
+            "or move the bundle",
+            errno.EINVAL: "move the root file system out of the mount that forbids it to be bound",
+        },
+        "",
+    ),
+    ops.MOUNT: (
+        "mount {type} on {target}",
+        {
+            errno.EPERM: "bind a directory of the host instead: this file system cannot be mounted in a user namespace",
+            errno.ENODEV: "use a file system that this kernel has (see /proc/filesystems)",
+            errno.EINVAL: "correct the options of this mount",
+            errno.ENOTDIR: "name a destination that is a directory in the image",
+            errno.ELOOP: _NO_LINK,
+            errno.EACCES: _ROOTFS_WRITABLE,
+            errno.EROFS: _ROOTFS_WRITABLE,
+        },
+        "the host's is bound instead",
+    ),
+    ops.BIND: (
+        "bind {source} on {target}",
+        {
+            errno.ENOENT: "make the source, or name another",
+            errno.EACCES: (
+                "let the user who runs rootless search every directory on the way to it (chmod +x), "
+                "and write to the image where the target is missing"
+            ),
+            errno.EPERM: "leave out what takes an attribute (ro, nosuid, nodev, noexec) from the host's mount",
+            errno.EINVAL: "write rbind instead of bind: what is mounted below cannot be left out in a user namespace",
+            errno.ENOTDIR: "bind a directory on a directory, and a file on a file",
+            errno.ELOOP: _NO_LINK,
+            errno.EROFS: _ROOTFS_WRITABLE,
+        },
+        "bound with all that the host's mount has",
+    ),
+    ops.REMOUNT: ("change the mount on {target}", {}, ""),
+    ops.DEVICE_BIND: (
+        "bind the host's device {source} ({major}:{minor}) on {target}",
+        {
+            errno.ENOENT: "remove the device from config.json: this host does not have it",
+            errno.ENODEV: "correct the type and the numbers: the host's device is another one",
+            errno.ENOTDIR: "name a path that is no directory in the image",
+            errno.EEXIST: "remove the file that the image has there, or name another path",
+            errno.EACCES: _ROOTFS_WRITABLE,
+            errno.EROFS: _ROOTFS_WRITABLE,
+        },
+        "",
+    ),
+    ops.DEVICE_NODE: ("make the device {target} ({major}:{minor})", {}, "the host's device is bound instead"),
+    ops.SYMLINK: ("link {target} to {link}", {}, ""),
+    ops.CONSOLE: (
+        "open a terminal and bind it on /dev/console",
+        {errno.ENOENT: _NO_TERMINALS, errno.ENODEV: _NO_TERMINALS},
+        "",
+    ),
+    ops.MASK: ("mask {target}", {}, ""),
+    ops.READONLY_PATH: ("make {target} read-only", {}, ""),
+    ops.MKDIR: ("make the directory {target} if it is missing", {}, ""),
+    ops.ROOT_ATTRIBUTES: ("change the mount of the root", {}, ""),
+    ops.PIVOT: (
+        "change the root with pivot_root",
+        {errno.EINVAL: "use --no-pivot where the root of the host is a ramdisk"},
+        "",
+    ),
+    ops.CHROOT: ("change the root with chroot", {}, ""),
+    ops.RLIMIT: ("limit {resource} to {soft}, at most {hard}", {}, ""),
+    ops.STDIO_OWNER: ("give pipes on the standard streams to user {uid}", {}, ""),
+    ops.BOUNDING: ("bound capabilities to {keep}", {}, ""),
+    ops.GROUPS: (
+        "set supplementary groups: {gids}",
+        {errno.EPERM: "remove additionalGids: this user namespace may not set groups"},
+        "the caller's groups are kept",
+    ),
+    ops.IDS: ("become user {uid}, group {gid}", {}, ""),
+    ops.CAPABILITIES: (
+        "set capabilities: effective {effective}; permitted {permitted}; inheritable {inheritable}",
+        {errno.EPERM: "list in effective only what is in permitted, and in inheritable only what is in bounding"},
+        "",
+    ),
+    ops.AMBIENT: (
+        "set ambient capabilities: {raise}",
+        {errno.EPERM: "list in ambient only what is in permitted and inheritable"},
+        "",
+    ),
+    ops.UMASK: ("set the umask to {mask}", {}, ""),
+    ops.CHDIR: (
+        "change the directory to {path}{early}",
+        {
+            errno.EACCES: "choose a working directory that the user of the program may enter",
+            errno.EXDEV: "choose a directory inside the container",
+            errno.ENOTDIR: "name a directory of the image, or a new one",
+        },
+        "",
+    ),
+    ops.HOME: ("set HOME from /etc/passwd of the image for user {uid}", {}, ""),
+    ops.COMMAND: ("find the program: {candidates}", {}, ""),
+    ops.READY: ("report that the container is created", {}, ""),
+    ops.WAIT_START: ("wait for the start", {}, ""),
+    ops.NO_NEW_PRIVS: ("give up gaining privileges by execve (no_new_privs)", {}, ""),
+    ops.SECCOMP: (
+        "load the seccomp filter",
+        {
+            errno.EINVAL: "remove the seccomp flag that this kernel does not know",
+            errno.EACCES: "set process.noNewPrivileges: without it the filter needs CAP_SYS_ADMIN",
+        },
+        "",
+    ),
+    ops.EXEC: ("execute {args}", {}, ""),
+    ops.SCHEDULER: (
+        "schedule the program by {wanted}",
+        {
+            errno.EPERM: (
+                "choose SCHED_BATCH or SCHED_IDLE, or SCHED_OTHER with a nice that is not below the caller's own; for "
+                "the others let root run it, or raise your limits (RLIMIT_RTPRIO, RLIMIT_NICE: ulimit -r, ulimit -e)"
+            ),
+            errno.EINVAL: (
+                "give a real-time policy a priority from 1 to 99 and the others none; SCHED_DEADLINE needs "
+                "runtime <= deadline <= period, sched(7)"
+            ),
+            errno.EBUSY: "ask for less runtime: the CPUs have no more to promise",
+        },
+        "",
+    ),
+    ops.IO_PRIORITY: (
+        "set the I/O priority to {wanted}",
+        {errno.EPERM: "choose IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE: only root of the host may have IOPRIO_CLASS_RT"},
+        "",
+    ),
+    ops.MEMORY_POLICY: (
+        "set the memory policy to {wanted}",
+        {
+            errno.EINVAL: (
+                "name nodes that this machine has and the caller may use (/sys/devices/system/node/has_memory, "
+                "Mems_allowed in /proc/self/status), and flags that go together, set_mempolicy(2)"
+            ),
+            errno.ENOSYS: "remove memoryPolicy: this kernel is built without NUMA",
+        },
+        "",
+    ),
+    ops.PERSONALITY: (
+        "set the personality to {wanted}",
+        {errno.EINVAL: "remove personality: this machine cannot run 32-bit programs"},
+        "",
+    ),
+    ops.ID_MAP: (
+        "make ready the id map of a mount",
+        {
+            errno.EPERM: "use ids that the caller has itself (/proc/self/uid_map), each once",
+            errno.EINVAL: "use ids that the caller has itself (/proc/self/uid_map), each once",
+            errno.ENOSPC: "raise the limit, as root: sysctl -w user.max_user_namespaces=15000",
+            errno.ENOENT: "name a user namespace that exists",
+        },
+        "",
+    ),
+    ops.TREE: (
+        "take a copy of {source}",
+        {
+            errno.ENOENT: "make the source, or name another",
+            errno.EACCES: "let the user who runs rootless search every directory on the way to it (chmod +x)",
+            errno.EINVAL: "write rbind instead of bind: what is mounted below cannot be left out in a user namespace",
+            errno.E2BIG: f"use at most {ops.MOST_TREES} binds",
+            errno.EPERM: "leave out what takes an attribute (ro, nosuid, nodev, noexec) from the host's mount",
+        },
+        "",
+    ),
+    ops.JOIN_PROCESS: (
+        "join the container's namespaces: {namespaces}",
+        {
+            errno.EPERM: "enter the container as the user who made it; if it is only created, start it first",
+            errno.ESRCH: "start the container again: it has just stopped",
+        },
+        "",
+    ),
+    ops.CPU_AFFINITY: (
+        "run on CPUs {cpus}",
+        {errno.EINVAL: "name CPUs that this machine has and that the cgroup may use"},
+        "",
+    ),
+    ops.TERMINAL: ("open a terminal", {}, ""),
+    ops.YIELD: ("let the launcher take its turn", {}, ""),
+    ops.HOOK_OUTPUT: ("append what hooks write to {stdout} and {stderr}", {}, ""),
+    ops.HOOK: ("run the hook {path}", {}, ""),
+    ops.NOTIFY_SOCKET: ("make the socket {directory}/{name} that the program reports to", {}, ""),
+    ops.PASS_NOTIFY: ("pass on that socket", {}, ""),
+    ops.CGROUP_OWNER: ("give the container's cgroup to user {uid}", {}, "its owner is unchanged"),
+    ops.DEVICE_RULES: (
+        "have the kernel ask an eBPF program about devices",
+        {
+            errno.EPERM: "let root run it with CAP_SYS_ADMIN over the whole host, or remove the rules",
+            errno.EINVAL: "use a kernel with CONFIG_CGROUP_BPF, or remove the rules",
+            errno.ENOSYS: "use a kernel with CONFIG_BPF_SYSCALL, or remove the rules",
+        },
+        "",
+    ),
+    ops.ADDRESS6: ("give {link} the address {address}/{prefix}, routed by {gateway}", {}, ""),
+    ops.NETLINK: ("pass on a socket that speaks of the network namespace", {}, ""),
+    ops.PASS_NAMESPACES: ("pass on the user and network namespaces", {}, ""),
+    ops.AWAIT_END: ("wait for the end of the container", {}, ""),
+    ops.AWAIT_LINKS: ("wait until no link {prefix}… is left, and nobody has locked {lock}", {}, ""),
+    ops.LISTENER: ("make ready to pass on the seccomp filter's notifications", {}, ""),
 }
+"""Of each kind: what it does, as a sentence; the fix for each errno that users meet; the effect of a skip."""
 
 _FLAGS = {
     ops.RECURSIVE: "recursive",
@@ -105,7 +329,7 @@ def sentence(op: Op) -> str:
     values = {name: _number(name, value) for name, value in zip(op.kind.numbers, op.numbers, strict=True)}
     for name, value in zip(op.kind.strings, op.strings, strict=True):
         values[name] = _words(op, value)
-    return _SENTENCES[op.kind].format(**values)
+    return WORDS[op.kind][0].format(**values)
 
 
 def details(op: Op) -> str:

@@ -20,7 +20,7 @@ from tests.lib.containers import until
 from tests.lib.hostile import CALLERS, SEARCH, Victim, bind_socket, program, victim
 
 KERNEL = ("/proc", "/dev", "/sys")
-NO_LINK = "fix: the image must have a directory there, not a link: it could lead anywhere\n"
+NO_LINK = "fix: replace the symlink in the image with a directory: a symlink could lead anywhere\n"
 
 
 @pytest.fixture(params=CALLERS)

@@ -17,6 +17,7 @@ from rootless import log
 from rootless.launch import exec_failure, failure
 from rootless.launch.failure import explained, skipped
 from rootless.plan import ops
+from rootless.plan.op_text import WORDS
 from rootless.plan.ops import Op
 
 MOUNT = Op(ops.MOUNT, 0, 0, 0, 0, 0, 0, "tmpfs", "tmpfs", "/data", ["size=x"], where="mounts[4]")
@@ -55,12 +56,12 @@ def test_a_missing_right_is_known_by_its_words(number):
 
 
 @pytest.mark.parametrize(
-    ("kind", "number"), [(kind, number) for kind, fixes in failure._FIXES.items() for number in fixes], ids=str
+    ("kind", "number"), [(kind, number) for kind, (_, fixes, _) in WORDS.items() for number in fixes], ids=str
 )
 def test_every_fix_reaches_its_reader(kind, number):
     op = Op(kind, *(0 for _ in kind.numbers), *("x" for _ in kind.strings), where="linux")
     line = str(explained(op, "call", number, b""))
-    assert f"call: {os.strerror(number)} (config.json: linux); fix: {failure._FIXES[kind][number]}" in line
+    assert f"call: {os.strerror(number)} (config.json: linux); fix: {WORDS[kind][1][number]}" in line
     assert line.isprintable()
 
 
@@ -78,6 +79,27 @@ def test_every_fix_reaches_its_reader(kind, number):
 )
 def test_the_fix_is_that_of_the_call(op, call, number, fix):
     assert fix in explained(op, call, number, b"").fix
+
+
+IMPERATIVES = {
+    "add", "allow", "ask", "bind", "choose", "correct", "end", "enter", "free", "give", "join", "leave", "let", "list",
+    "make", "move", "name", "nest", "raise", "remove", "replace", "run", "set", "start", "take", "try", "use", "write",
+}  # fmt: skip
+
+
+def test_every_kind_has_its_words():
+    assert set(WORDS) == set(ops.KINDS)
+    assert all(sentence for sentence, _, _ in WORDS.values())
+
+
+def test_every_fix_begins_with_what_to_do():
+    tables = [fixes for _, fixes, _ in WORDS.values()] + [*failure._CALL_FIXES.values()]
+    words = {fix.partition(" ")[0] for fixes in tables for fix in fixes.values()}
+    assert not words - IMPERATIVES
+
+
+def test_the_limit_of_trees_is_the_one_that_the_executor_has():
+    assert f"at most {ops.MOST_TREES} " in WORDS[ops.TREE][1][errno.E2BIG]
 
 
 def test_a_failure_without_a_known_fix_names_the_call():

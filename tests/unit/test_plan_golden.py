@@ -22,7 +22,7 @@ from rootless.errors import RootlessError
 from rootless.options import Options
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan
-from rootless.plan.op_text import _SENTENCES, details, sentence
+from rootless.plan.op_text import WORDS, details, sentence
 from rootless.plan.request import Request
 from tests.lib.configurations import CALLERS, CONFIGURATIONS
 
@@ -64,7 +64,7 @@ def lines_of(config, facts):
 
 def line_of(op):
     """Return the operation with every argument in it."""
-    told = {field for _, field, _, _ in string.Formatter().parse(_SENTENCES[op.kind]) if field}
+    told = {field for _, field, _, _ in string.Formatter().parse(WORDS[op.kind][0]) if field}
     more = []
     if "set" in op.kind.numbers:
         told |= {"flags", "propagation", "set", "clear", "set_below", "clear_below", "options"}

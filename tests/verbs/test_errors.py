@@ -105,7 +105,7 @@ MACHINES = {"x86_64": 62, "aarch64": 183}
 OURS = os.uname().machine
 OTHERS = next(name for name in MACHINES if name != OURS)
 IMAGE = "name a program that is in the image"
-NO_LINK = "the image must have a directory there, not a link: it could lead anywhere"
+NO_LINK = "replace the symlink in the image with a directory: a symlink could lead anywhere"
 
 CASES = {
     # name: (config.json, what is done to the root file system, the line, what podman and dockerd take it for)
