@@ -38,7 +38,7 @@ static int own_directory(const char *mount, char *path, size_t size)
 }
 
 /* What the kernel lets the owner of a delegated cgroup have: the directory, and these files of it (cgroups(7)). */
-static int give(int directory, uid_t uid, char *names)
+static int chown_delegated(int directory, uid_t uid, char *names)
 {
     if (fchownat(directory, "", uid, (gid_t)-1, AT_EMPTY_PATH) < 0)
         return -1;
@@ -66,7 +66,7 @@ int op_cgroup_owner(const struct op *op)
     fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return failed("open");
-    if (give(fd, (uid_t)op->n[CGROUP_OWNER_UID], names) < 0)
+    if (chown_delegated(fd, (uid_t)op->n[CGROUP_OWNER_UID], names) < 0)
         result = failed("fchownat");
     close(fd);
     return result;

@@ -34,7 +34,7 @@ int op_device_bind(const struct op *op)
 {
     struct stat st;
     bool exclusive = op->n[DEVICE_BIND_EXCLUSIVE];
-    int target, result, source = private_copy(text(op, DEVICE_BIND_SOURCE), &st);
+    cleanup_close int target = -1, source = private_copy(text(op, DEVICE_BIND_SOURCE), &st);
 
     if (source < 0)
         return failed("open_tree");
@@ -44,12 +44,8 @@ int op_device_bind(const struct op *op)
     if (target < 0)
         return failed("openat2");
     if (exclusive && fstat(target, &st) == 0 && !is_device(&st, op) && !is_place(&st))
-        result = failed_with("openat2", EEXIST);
-    else
-        result = attach(source, target);
-    close(source);
-    close(target);
-    return result;
+        return failed_with("openat2", EEXIST);
+    return attach(source, target);
 }
 
 int op_device_node(const struct op *op)

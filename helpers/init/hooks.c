@@ -16,15 +16,6 @@
 
 enum { LONGEST_TOLD = 1024 }; /* bytes of what a hook has written that an error repeats */
 
-static char *digits(char *end, unsigned value)
-{
-    *--end = '\0';
-    do
-        *--end = (char)('0' + value % 10);
-    while (value /= 10);
-    return end;
-}
-
 /* Opened while the caller's files can be named, for hooks that run when they cannot. Of two empty strings none is. */
 int op_hook_output(const struct op *op)
 {
@@ -63,7 +54,7 @@ static int state_file(const struct op *op)
 {
     char number[sizeof "4294967295"];
     const char *before = plan_next(&self.plan, op, HOOK_ABOUT, plan_next(&self.plan, op, HOOK_ABOUT, NULL));
-    const char *parts[] = {before, digits(number + sizeof number, (unsigned)getpid()), "}"};
+    const char *parts[] = {before, utoa(number + sizeof number, (unsigned)getpid(), 10), "}"};
 
     return before ? file_of(parts, 3) : (errno = EINVAL, -1);
 }
@@ -107,8 +98,8 @@ static int become_hook(const struct op *op, int state, int out, int err)
 
     if (args == MAP_FAILED)
         return errno;
-    env = spread(op, HOOK_ARGS, args) + 1;
-    spread(op, HOOK_ENV, env);
+    env = fill_argv(op, HOOK_ARGS, args) + 1;
+    fill_argv(op, HOOK_ENV, env);
     if (op->n[HOOK_ENVIRONMENT] == PROGRAMS) {
         env = self.env;
         *self.env_end = self.home;
@@ -148,7 +139,7 @@ static int outcome(const struct op *op, int process, pid_t pid)
     if (status == 0)
         return 0;
     strcpy(told, WIFSIGNALED(status) ? "signal " : "exit status ");
-    strcat(told, digits(number + sizeof number, (unsigned)(WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status))));
+    strcat(told, utoa(number + sizeof number, (unsigned)(WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)), 10));
     return failed_with(told, ECHILD);
 }
 
@@ -172,7 +163,9 @@ int op_hook(const struct op *op)
     struct clone_args args = {.flags = CLONE_PIDFD, .pidfd = (uintptr_t)&process, .exit_signal = SIGCHLD};
     long pid;
 
-    if (state < 0 || output < 0 || error == MAP_FAILED)
+    if (error == MAP_FAILED)
+        return failed("mmap");
+    if (state < 0 || output < 0)
         return failed("memfd_create");
     /* this process is not bound yet by what binds a program of the image, which may leave others behind: to none of them
      * it is open by ptrace or /proc. execve ends it */

@@ -13,13 +13,6 @@
 static int trees[MOST_TREES], made, used;
 static const struct op *user; /* of the last one that was used */
 
-int map_ids(int mount_fd, const struct op *op)
-{
-    struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (unsigned)self.id_map_fd};
-
-    return sys_mount_setattr(mount_fd, "", AT_EMPTY_PATH | (op->n[MOUNT_FLAGS] & MAPPED_BELOW ? AT_RECURSIVE : 0), &attr);
-}
-
 /* The same one for an operation that is repeated. */
 int next_tree(const struct op *op)
 {

@@ -39,7 +39,15 @@ struct init {
 
 extern struct init self;
 
-/* -errno, remembering which call it was; then, where there is one, what else explains it, such as the kernel's own words. */
+/* error.c: -errno, remembering which call it was; then, where there is one, what else explains it, such as the kernel's own words. */
+struct failure {
+    const char *call;
+    char text[1800];
+    size_t length;
+};
+
+extern struct failure failure; /* the last one, for the report */
+
 int failed(const char *call);
 int failed_with(const char *call, int error);
 void explain_failure(const void *text, size_t length);
@@ -57,6 +65,7 @@ int join_cgroup(void);
 void stay_hidden(void); /* after every change of credentials */
 
 /* protocol.c */
+void take_turn(int pid); /* tells the launcher, and waits until it is done */
 void report_failed(uint32_t index, int error);
 void report_skipped(uint32_t index, int error);
 void report_broken(const char *why);
@@ -69,7 +78,7 @@ int report_netlink(int fd);
 
 /* paths.c: paths inside the container's root, resolved by the kernel so that no link leads out of it. */
 int open_inside(const char *path, uint64_t flags, uint64_t resolve);
-int keep_mount(const char *path, int mount_fd, bool keep);
+int pin_mount(const char *path, int mount_fd, bool keep);
 int open_or_create(const char *path, bool directory, uint64_t resolve);
 int open_parent(const char *path, const char **name);
 
@@ -80,7 +89,6 @@ int copy_of(const char *path, const struct op *op);
 int private_copy(const char *path, struct stat *st);
 
 /* idmap.c */
-int map_ids(int mount_fd, const struct op *op);
 int next_tree(const struct op *op);
 
 /* copyup.c */
@@ -88,7 +96,7 @@ int copy_up(int from_fd, int to_fd);
 
 /* process.c: makes ready what EXEC needs, while no seccomp filter can forbid it. */
 int prepare_exec(void);
-char **spread(const struct op *op, int which, char **items); /* writes where the elements of a list are; returns the end */
+char **fill_argv(const struct op *op, int which, char **items); /* writes where the elements of a list are; returns the end */
 enum { FILTER_NEW_LISTENER = 8, FILTER_LISTENER_FLAGS = FILTER_NEW_LISTENER | 32 /* how its notifications wait */ };
 int load_filter(const struct op *op, unsigned flags);
 

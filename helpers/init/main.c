@@ -81,7 +81,7 @@ static void access_files_as(uid_t uid, gid_t gid)
 }
 
 /* FILES_AS: what is refused is tried once more as the one whom it names. */
-static int carry_out(const struct op *op)
+static int run_op(const struct op *op)
 {
     int error = operations[op->code](op);
 
@@ -105,7 +105,7 @@ static uint64_t now(void)
 static int run_traced(uint32_t index)
 {
     uint64_t start = now();
-    int error = carry_out(&self.plan.ops[index]);
+    int error = run_op(&self.plan.ops[index]);
 
     if (self.trace)
         report_progress(index, -error, now() - start);
@@ -152,7 +152,7 @@ int main(int argc, char **argv)
 
     for (uint32_t i = 0; i < self.plan.count; i++) {
         const struct op *op = &self.plan.ops[i];
-        int error = self.trace ? run_traced(i) : carry_out(op);
+        int error = self.trace ? run_traced(i) : run_op(op);
 
         if (error == 0) {
             if (op->on_error == ON_ERROR_ELSE)

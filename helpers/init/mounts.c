@@ -23,6 +23,13 @@ static int set_attributes(int fd, bool recursive, int64_t set, int64_t clear, in
     return sys_mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr);
 }
 
+static int map_ids(int mount_fd, const struct op *op)
+{
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (unsigned)self.id_map_fd};
+
+    return sys_mount_setattr(mount_fd, "", AT_EMPTY_PATH | (op->n[MOUNT_FLAGS] & MAPPED_BELOW ? AT_RECURSIVE : 0), &attr);
+}
+
 /* MOUNT, BIND, TREE, REMOUNT and ROOT_ATTRIBUTES have their numbers in the same places. */
 _Static_assert(MOUNT_CLEAR_BELOW == BIND_CLEAR_BELOW && MOUNT_CLEAR_BELOW == TREE_CLEAR_BELOW &&
                MOUNT_CLEAR_BELOW == REMOUNT_CLEAR_BELOW && MOUNT_CLEAR_BELOW == ROOT_ATTRIBUTES_CLEAR_BELOW,
@@ -50,11 +57,11 @@ int attach(int mount_fd, int target_fd)
     return 0;
 }
 
-static int attach_and_keep(const char *path, bool keep, int mount_fd, int target_fd)
+static int attach_and_pin(const char *path, bool keep, int mount_fd, int target_fd)
 {
     int result = attach(mount_fd, target_fd);
 
-    return result < 0 ? result : keep_mount(path, mount_fd, keep);
+    return result < 0 ? result : pin_mount(path, mount_fd, keep);
 }
 
 static uint64_t target_resolution(const struct op *op)
@@ -151,20 +158,10 @@ static int configure(int fs, const struct op *op, int options)
     return 0;
 }
 
-/* Writes `value` so that it ends before `end`; returns where it begins. */
-static char *write_number(char *end, unsigned value, unsigned base)
-{
-    *--end = '\0';
-    do
-        *--end = (char)('0' + value % base);
-    while (value /= base);
-    return end;
-}
-
 static int mount_legacy(const struct op *op, int target)
 {
     static const char prefix[] = "/proc/self/fd/";
-    char buffer[32], data[4096] = "", *path = write_number(buffer + sizeof buffer, (unsigned)target, 10);
+    char buffer[32], data[4096] = "", *path = utoa(buffer + sizeof buffer, (unsigned)target, 10);
     size_t length = op->s[MOUNT_OPTIONS].length;
     /* these have the numbers of the attributes; whatever else was asked for is set once it is there */
     unsigned long flags = (unsigned long)op->n[MOUNT_SET] & (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
@@ -197,7 +194,7 @@ int op_mount(const struct op *op)
             return failed("openat2");
         if (result == 0)
             result = apply(target, op);
-        return result ? result : keep_mount(text(op, MOUNT_TARGET), target, op->n[MOUNT_FLAGS] & PLAIN_TARGET);
+        return result ? result : pin_mount(text(op, MOUNT_TARGET), target, op->n[MOUNT_FLAGS] & PLAIN_TARGET);
     }
 
     fs = sys_fsopen(text(op, MOUNT_TYPE), FSOPEN_CLOEXEC);
@@ -210,7 +207,7 @@ int op_mount(const struct op *op)
     if (op->n[MOUNT_FLAGS] & KEEP_MODE && covers && fstat(target, &covered) == 0) {
         char mode[8];
 
-        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", write_number(mode + sizeof mode, covered.st_mode & 07777, 8)) < 0)
+        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", utoa(mode + sizeof mode, covered.st_mode & 07777, 8)) < 0)
             return filesystem_failed(fs, "fsconfig");
     }
     if (sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
@@ -224,7 +221,7 @@ int op_mount(const struct op *op)
     if (result == 0)
         result = apply(mount_fd, op);
     if (result == 0)
-        result = attach_and_keep(text(op, MOUNT_TARGET), op->n[MOUNT_FLAGS] & PLAIN_TARGET, mount_fd, target);
+        result = attach_and_pin(text(op, MOUNT_TARGET), op->n[MOUNT_FLAGS] & PLAIN_TARGET, mount_fd, target);
     close(mount_fd);
     close(target);
     return result;
@@ -301,7 +298,7 @@ int op_bind(const struct op *op)
     }
     result = apply(source, op);
     if (result == 0)
-        result = attach_and_keep(text(op, BIND_TARGET), op->n[BIND_FLAGS] & PLAIN_TARGET, source, target);
+        result = attach_and_pin(text(op, BIND_TARGET), op->n[BIND_FLAGS] & PLAIN_TARGET, source, target);
     if (result == 0 || once)
         close(source);
     close(target);
@@ -310,7 +307,8 @@ int op_bind(const struct op *op)
 
 int op_remount(const struct op *op)
 {
-    int result, fs, target = open_inside(text(op, REMOUNT_TARGET), O_PATH, 0);
+    int fs;
+    cleanup_close int target = open_inside(text(op, REMOUNT_TARGET), O_PATH, 0);
 
     if (target < 0)
         return failed("openat2");
@@ -322,9 +320,7 @@ int op_remount(const struct op *op)
             return filesystem_failed(fs, "fsconfig");
         close(fs);
     }
-    result = apply(target, op);
-    close(target);
-    return result;
+    return apply(target, op);
 }
 
 /* One empty file system serves for every directory that is masked. */
@@ -379,7 +375,7 @@ int op_mask(const struct op *op)
     cover = S_ISDIR(st.st_mode) ? empty_directory() : host_null();
     if (cover < 0)
         return failed("open_tree");
-    result = attach_and_keep(text(op, MASK_TARGET), false, cover, target);
+    result = attach_and_pin(text(op, MASK_TARGET), false, cover, target);
     if (cover != self.mask_fd)
         close(cover);
     close(target);
@@ -388,7 +384,7 @@ int op_mask(const struct op *op)
 
 int op_readonly_path(const struct op *op)
 {
-    int tree, result, target = open_inside(text(op, READONLY_PATH_TARGET), O_PATH, 0);
+    cleanup_close int tree = -1, target = open_inside(text(op, READONLY_PATH_TARGET), O_PATH, 0);
 
     if (target < 0)
         return failed("openat2");
@@ -397,10 +393,7 @@ int op_readonly_path(const struct op *op)
         return failed("open_tree");
     if (set_attributes(tree, true, MOUNT_ATTR_RDONLY, 0, 0) < 0)
         return failed("mount_setattr");
-    result = attach_and_keep(text(op, READONLY_PATH_TARGET), false, tree, target);
-    close(tree);
-    close(target);
-    return result;
+    return attach_and_pin(text(op, READONLY_PATH_TARGET), false, tree, target);
 }
 
 int op_root_attributes(const struct op *op)
@@ -411,19 +404,22 @@ int op_root_attributes(const struct op *op)
 int op_pivot(const struct op *op)
 {
     struct mount_attr slave = {.propagation = MS_SLAVE};
-    int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    cleanup_close int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     (void)op;
-    if (old < 0 || fchdir(self.root_fd) < 0)
+    if (old < 0)
         return failed("open");
+    if (fchdir(self.root_fd) < 0)
+        return failed("fchdir");
     if (sys_pivot_root(".", ".") < 0)
         return failed("pivot_root");
     /* the old root lies on the new one now; its unmounting must not reach the host */
-    if (fchdir(old) < 0 || sys_mount_setattr(AT_FDCWD, ".", AT_RECURSIVE, &slave) < 0)
+    if (fchdir(old) < 0)
+        return failed("fchdir");
+    if (sys_mount_setattr(AT_FDCWD, ".", AT_RECURSIVE, &slave) < 0)
         return failed("mount_setattr");
     if (sys_umount2(".", MNT_DETACH) < 0)
         return failed("umount2");
-    close(old);
     return chdir("/") < 0 ? failed("chdir") : 0;
 }
 
@@ -493,7 +489,7 @@ static int hide_old_root(void)
     int fd;
 
     strcpy(link, "self/fd/");
-    strcat(link, write_number(number + sizeof number, (unsigned)self.root_fd, 10));
+    strcat(link, utoa(number + sizeof number, (unsigned)self.root_fd, 10));
     n = readlinkat(self.proc_fd, link, root, sizeof root - 1);
     if (n < 0)
         return failed("readlink");

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -105,7 +106,8 @@ static int root_of(int pid)
  * that is not the root of its mount namespace, or 0. */
 int op_join_process(const struct op *op)
 {
-    int root = -1, later = CLONE_NEWCGROUP, now = (int)op->n[JOIN_PROCESS_NAMESPACES] & ~later;
+    cleanup_close int root = -1;
+    int later = CLONE_NEWCGROUP, now = (int)op->n[JOIN_PROCESS_NAMESPACES] & ~later;
 
     if (op->n[JOIN_PROCESS_ROOT_OF]) {
         root = root_of((int)op->n[JOIN_PROCESS_ROOT_OF]);
@@ -119,8 +121,12 @@ int op_join_process(const struct op *op)
         close(self.process_fd);
         self.process_fd = -1;
     }
-    if (root >= 0 && (fchdir(root) < 0 || chroot(".") < 0 || close(root) < 0))
-        return failed("chroot");
+    if (root >= 0) {
+        if (fchdir(root) < 0)
+            return failed("fchdir");
+        if (chroot(".") < 0)
+            return failed("chroot");
+    }
     self.root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     return self.root_fd < 0 ? failed("open") : 0;
 }
@@ -136,6 +142,49 @@ int join_cgroup(void)
     if (self.process_fd >= 0)
         close(self.process_fd);
     self.process_fd = -1;
+    return 0;
+}
+
+int op_new_user(const struct op *op)
+{
+    (void)op;
+    return unshare(CLONE_NEWUSER) < 0 ? failed("unshare") : 0;
+}
+
+int op_yield(const struct op *op)
+{
+    (void)op;
+    take_turn(0);
+    return 0;
+}
+
+/* The container process becomes a child of our parent: whoever called `rootless create` finds it among its own.
+ *
+ * It tells its number itself. Only this process, outside its pid namespace, can know that number, and the kernel stores
+ * it before the new process runs: if this one told it, and were killed just before, both others would wait for ever. */
+int op_fork(const struct op *op)
+{
+    int *number = mmap(NULL, sizeof *number, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct clone_args args = {.flags = CLONE_PARENT | CLONE_PARENT_SETTID, .parent_tid = (uintptr_t)number};
+    long pid;
+    int result;
+
+    (void)op;
+    if (number == MAP_FAILED)
+        return failed("mmap");
+    if (self.cgroup_fd >= 0) {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = (unsigned)self.cgroup_fd;
+    }
+    pid = syscall(SYS_clone3, &args, sizeof args);
+    if (pid < 0)
+        return failed("clone3");
+    if (pid > 0)
+        _exit(0);
+    result = join_cgroup();
+    if (result < 0)
+        return result;
+    take_turn(*number);
     return 0;
 }
 

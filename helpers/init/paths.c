@@ -21,7 +21,7 @@ static struct {
 /* Another container that shares the root may rename the directory below a mount, such as /proc: what took its place for
  * a moment has nothing to protect, and the real one would stay unprotected (CVE-2019-19921, CVE-2023-27561). `keep` is
  * for a path that was not kept before; a mount that covers one that is kept takes its place. */
-int keep_mount(const char *path, int mount_fd, bool keep)
+int pin_mount(const char *path, int mount_fd, bool keep)
 {
     int i = 0, copy;
 
@@ -33,7 +33,7 @@ int keep_mount(const char *path, int mount_fd, bool keep)
         return 0;
     copy = i < MAX_KEPT ? fcntl(mount_fd, F_DUPFD_CLOEXEC, 0) : -1;
     if (copy < 0)
-        return i < MAX_KEPT ? failed("fcntl") : failed_with("fcntl", E2BIG);
+        return i < MAX_KEPT ? failed("fcntl") : failed_with("pin a mount", E2BIG);
     kept[i].path = path;
     kept[i].fd = copy;
     return 0;

@@ -259,7 +259,7 @@ int op_seccomp(const struct op *op)
     return listener < 0 ? listener : 0;
 }
 
-char **spread(const struct op *op, int which, char **items)
+char **fill_argv(const struct op *op, int which, char **items)
 {
     for (const char *item = plan_next(&self.plan, op, which, NULL); item; item = plan_next(&self.plan, op, which, item))
         *items++ = (char *)item;
@@ -277,8 +277,8 @@ int prepare_exec(void)
     self.args = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (self.args == MAP_FAILED)
         return -1;
-    self.env = spread(op, EXEC_ARGS, self.args) + 1;
-    self.env_end = spread(op, EXEC_ENV, self.env);
+    self.env = fill_argv(op, EXEC_ARGS, self.args) + 1;
+    self.env_end = fill_argv(op, EXEC_ENV, self.env);
     return 0;
 }
 

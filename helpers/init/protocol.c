@@ -10,7 +10,7 @@
  *     LISTENER               with the descriptor of the seccomp filter's notifications, and the connection to their agent;
  *                            then waits on the same socket for 'L': the agent has it
  *     NOTIFY                 with the socket on which the program will say that it is ready
- *     NETLINK                with a socket that speaks of the network namespace (keepers only)
+ *     NETLINK                with a socket that speaks of the network namespace (netns holders only)
  *     NAMESPACES             with its user namespace and its network namespace
  *     FAILED op errno text   and exits
  *     SKIPPED op errno text  an operation with an alternative failed; goes on
@@ -22,11 +22,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
 struct report {
@@ -36,30 +34,6 @@ struct report {
     uint32_t length;
     char detail[2048]; /* the name of the call, NUL, what else is known */
 };
-
-static struct {
-    const char *call;
-    char text[1800];
-    size_t length;
-} failure;
-
-int failed_with(const char *call, int error)
-{
-    failure.call = call;
-    failure.length = 0;
-    return -error;
-}
-
-int failed(const char *call)
-{
-    return failed_with(call, errno);
-}
-
-void explain_failure(const void *text, size_t length)
-{
-    failure.length = length < sizeof failure.text ? length : sizeof failure.text;
-    memcpy(failure.text, text, failure.length);
-}
 
 /* Where a seccomp filter refuses exit_group(2), exit(2) ends the only thread, and where it refuses that too, a trap does:
  * the C library would try the same two for ever. */
@@ -198,54 +172,11 @@ static char next_answer(int fd)
     return n == 1 ? reply : 0;
 }
 
-static void yield(int pid)
+void take_turn(int pid)
 {
     report(MESSAGE_TURN, pid, 0);
     if (next_answer(self.reply_fd) != 'G')
         leave(1);
-}
-
-int op_new_user(const struct op *op)
-{
-    (void)op;
-    return unshare(CLONE_NEWUSER) < 0 ? failed("unshare") : 0;
-}
-
-int op_yield(const struct op *op)
-{
-    (void)op;
-    yield(0);
-    return 0;
-}
-
-/* The container process becomes a child of our parent: whoever called `rootless create` finds it among its own.
- *
- * It tells its number itself. Only this process, outside its pid namespace, can know that number, and the kernel stores
- * it before the new process runs: if this one told it, and were killed just before, both others would wait for ever. */
-int op_fork(const struct op *op)
-{
-    int *number = mmap(NULL, sizeof *number, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    struct clone_args args = {.flags = CLONE_PARENT | CLONE_PARENT_SETTID, .parent_tid = (uintptr_t)number};
-    long pid;
-    int result;
-
-    (void)op;
-    if (number == MAP_FAILED)
-        return failed("mmap");
-    if (self.cgroup_fd >= 0) {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = (unsigned)self.cgroup_fd;
-    }
-    pid = syscall(SYS_clone3, &args, sizeof args);
-    if (pid < 0)
-        return failed("clone3");
-    if (pid > 0)
-        _exit(0);
-    result = join_cgroup();
-    if (result < 0)
-        return result;
-    yield(*number);
-    return 0;
 }
 
 static void end_by(int number)

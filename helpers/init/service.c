@@ -13,21 +13,25 @@
 int op_notify_socket(const struct op *op)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int directory = open_inside(text(op, NOTIFY_SOCKET_DIRECTORY), O_RDONLY | O_DIRECTORY, 0);
-    int result = 0, here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    cleanup_close int directory = open_inside(text(op, NOTIFY_SOCKET_DIRECTORY), O_RDONLY | O_DIRECTORY, 0);
+    int error = errno;
+    cleanup_close int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int result = 0;
 
-    if (directory < 0 || here < 0)
+    if (here < 0)
         return failed("open");
+    if (directory < 0)
+        return failed_with("openat2", error);
     strncpy(address.sun_path, text(op, NOTIFY_SOCKET_NAME), sizeof address.sun_path - 1);
     self.notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (self.notify_fd < 0)
         return failed("socket");
-    if (fchdir(directory) < 0 || bind(self.notify_fd, (struct sockaddr *)&address, sizeof address) < 0)
+    if (fchdir(directory) < 0)
+        return failed("fchdir");
+    if (bind(self.notify_fd, (struct sockaddr *)&address, sizeof address) < 0)
         result = failed("bind");
     if (fchdir(here) < 0 && result == 0)
         result = failed("fchdir");
-    close(directory);
-    close(here);
     return result;
 }
 

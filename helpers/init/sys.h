@@ -1,6 +1,7 @@
 /* System calls that C libraries have no wrapper for, or have under headers that clash with the kernel's own. */
 #pragma once
 
+#include <errno.h>
 #include <linux/close_range.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
@@ -102,4 +103,26 @@ static inline int sys_faccessat2(int dir, const char *path, int mode, int flags)
 static inline int sys_pivot_root(const char *new_root, const char *put_old)
 {
     return (int)syscall(SYS_pivot_root, new_root, put_old);
+}
+
+static inline void close_if_open(const int *fd)
+{
+    int error = errno;
+
+    if (*fd >= 0)
+        close(*fd);
+    errno = error;
+}
+
+/* A descriptor that its scope owns: every early return closes it. */
+#define cleanup_close __attribute__((cleanup(close_if_open)))
+
+/* Writes `value` so that it ends before `end`; returns where it begins. */
+static inline char *utoa(char *end, unsigned value, unsigned base)
+{
+    *--end = '\0';
+    do
+        *--end = (char)('0' + value % base);
+    while (value /= base);
+    return end;
 }

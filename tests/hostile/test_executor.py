@@ -319,4 +319,4 @@ def test_a_limit_of_the_executor_is_not_taken_for_one_of_the_host(user):
     plan = rooted(root)
     plan[3:3] = trees
     assert as_user(user, failure, plan) == ("tree", "E2BIG", "open_tree")
-    assert as_user(user, failure, rooted(root, *kept)) == ("mount", "E2BIG", "fcntl")
+    assert as_user(user, failure, rooted(root, *kept)) == ("mount", "E2BIG", "pin a mount")

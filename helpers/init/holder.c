@@ -1,4 +1,4 @@
-/* A keeper: a process outside the container that ends when a network is no longer needed, and with it the program of the
+/* A netns holder: a process outside the container that ends when a network is no longer needed, and with it the program of the
  * host that serves the network (rootless/network/). It holds nothing of its caller's. */
 #include "init.h"
 #include "sys.h"
@@ -87,7 +87,7 @@ int op_await_end(const struct op *op)
     (void)op;
     if (let_go() < 0)
         return failed("close_range");
-    /* the launcher knows by this that the keeper hides: a message would kill pasta */
+    /* the launcher knows by this that the holder hides: a message would kill pasta */
     close(self.reply_fd);
     self.reply_fd = -1;
     while (poll(&process, 1, -1) < 0)
