@@ -7,8 +7,8 @@ usage() {
 Usage: ./install.sh [--try | --uninstall | --help]
 
 An ordinary user gets rootless for themselves: an environment of its own in ~/.local/share/rootless
-(XDG_DATA_HOME is honoured) and the command in ~/.local/bin. Then it says what this host lacks, with the
-command that an administrator would run.
+(XDG_DATA_HOME is honoured) and the command in ~/.local/bin. Then it lists what is missing on this host, with
+the command for an administrator.
 
 Root installs it for everybody: the distribution's packages that it uses (Debian, Ubuntu, Fedora and
 relatives), an environment in /usr/local/lib/rootless and the command in /usr/local/bin.
@@ -274,7 +274,7 @@ install() {
     make_directory "$base"
     make_directory "$bin"
     printf %s "${new_directories:-}" >>"$made"
-    # Nobody else may open it: whoever can open a file can lock it.
+    # Nobody else may open it: a process that can open a file can lock it.
     (umask 077 && : >>"$lock")
     exec 9>>"$lock"
     flock --nonblock 9 || {

@@ -73,7 +73,7 @@ int op_netlink(const struct op *op)
     return result;
 }
 
-/* Whoever reads the caller's output to its end, or unmounts its directory, must not wait for this process. */
+/* A process that reads the caller's output to its end, or unmounts its directory, must not wait for this one. */
 static int let_go(void)
 {
     return sys_close_range(0, 2, 0) < 0 || chdir("/") < 0 || close(self.proc_fd) < 0 ? -1 : 0;
@@ -117,7 +117,7 @@ static bool has_link(int devices, const char *prefix)
 }
 
 /* While there are links whose names begin with the first string, or the parent is there, who is about to make one. A link
- * goes with the last process of the namespace that its other end is in. Whoever makes one holds the lock of the file that
+ * goes with the last process of the namespace that its other end is in. The process that makes one holds the lock of the file that
  * the second string names: so it is either seen here, or made when this process is known to have ended. */
 int op_await_links(const struct op *op)
 {

@@ -49,7 +49,7 @@ static int file_of(const char *const *parts, size_t count)
     return fd;
 }
 
-/* The program is to be told its own process id, which is known only here. */
+/* The program receives its own process id, which is known only here. */
 static int state_file(const struct op *op)
 {
     char number[sizeof "4294967295"];

@@ -102,7 +102,7 @@ static int root_of(int pid)
 }
 
 /* Numbers: the namespaces to join, all in one call, so that each is of the same process and the user namespace lends its
- * rights over the others, but for the cgroup namespace, which join_cgroup() enters; the process whose root to take, where
+ * rights over the others, except the cgroup namespace, which join_cgroup() enters; the process whose root to take, where
  * that is not the root of its mount namespace, or 0. */
 int op_join_process(const struct op *op)
 {

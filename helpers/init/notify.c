@@ -26,7 +26,7 @@ enum { WAITING = -2 };
 
 static atomic_int listener = WAITING;
 static atomic_bool sent;
-static const volatile char *page; /* whoever reads it sleeps until `faults` is closed; NULL: there is no such page */
+static const volatile char *page; /* a reader sleeps until `faults` is closed; NULL: there is no such page */
 static int faults = -1;
 
 static void *send_listener(void *unused)

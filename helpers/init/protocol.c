@@ -223,7 +223,7 @@ int op_wait_start(const struct op *op)
         self.trace = answer == 'T';
         return 0;
     }
-    /* the creator may go; from here on the one who starts is told */
+    /* the creator may go; from here on reports go to the process that starts the container */
     close(self.report_fd);
     close(self.reply_fd);
     self.report_fd = self.reply_fd = -1;

@@ -44,8 +44,8 @@ MOST_HOSTNAME_BYTES = 64
 def check(config: object) -> None:
     """Refuse a configuration that breaks the specification, at the first thing that does.
 
-    Unknown properties are ignored, at every level. An optional property may be null: whoever reads the configuration
-    treats that as absent.
+    Unknown properties are ignored, at every level. An optional property may be null: readers of the
+    configuration treat that as absent.
 
     Args:
         config: the whole config.json as jsontext.parse returns it.
@@ -57,12 +57,12 @@ def check(config: object) -> None:
 
 
 def check_process(process: object) -> None:
-    """Refuse a process object by itself, as `exec` is given one; the place in the error begins with ``process``."""
+    """Check a process object alone, as `exec` receives it; the place in the error begins with ``process``."""
     _hold({"process": process}, record(required={"process": PROCESS}), "the process is not valid")
 
 
 def check_resources(resources: object) -> None:
-    """Refuse linux.resources by itself, as `update` is given it; the place in the error begins with ``resources``."""
+    """Check linux.resources alone, as `update` receives it; the place in the error begins with ``resources``."""
     _hold({"resources": resources}, record(required={"resources": RESOURCES}), "the resources are not valid")
 
 

@@ -236,7 +236,7 @@ ENGINE_VERBS = {
         (*_CREATE_FLAGS, DETACH, Flag("--keep", SWITCH, "", "keep the stopped container; rootless delete removes it")),
         (Word("BUNDLE|CONTAINER", "container"),),
         about="BUNDLE is a directory that holds config.json; the container is named after it. With --bundle, or if the "
-        "current directory holds a config.json, the word is the name of the container instead.\n\n"
+        "current directory holds a config.json, the argument is the name of the container instead.\n\n"
         "The exit status is that of the program, or 128 plus the number of the signal that killed it.",
         examples=(
             "rootless run mybundle",

@@ -187,7 +187,7 @@ def port(options: Options) -> None:
 
 
 def table(states: Sequence[dict[str, object]]) -> str:
-    """Return the states as the table that `runc list` prints, with a column NETWORK if a container has one of ours."""
+    """Return the states as the table that `runc list` prints, with a column NETWORK if one of them has a network."""
     networks = [each.get("network") for each in states]
     rows = [_COLUMNS + ("NETWORK",) * any(networks)]
     for each, its_network in zip(states, networks, strict=True):

@@ -1,4 +1,4 @@
-"""A container and its cgroup: made before its first process, and noted for whoever cleans up."""
+"""A container and its cgroup: created before its first process, and noted for the clean-up."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Confinement:
 
 
 def _refuse_anothers(wanted: Cgroup, entry: ContainerDir) -> None:
-    """Refuse the cgroup of a container that has stopped and is not deleted: whoever ends that one would end this.
+    """Refuse the cgroup of a container that has stopped and is not deleted: ending that container would end this one.
 
     Raises:
         RootlessError: `RL-CGROUP`, with whose it is.
@@ -174,7 +174,7 @@ def _tell(unenforced: Unenforced, *, required: bool) -> None:
 
 
 def freeze_container(entry: ContainerDir) -> None:
-    """Let a container that has just been made stand still.
+    """Freeze a container that has just been created.
 
     Raises:
         RootlessError: `RL-CGROUP`: it goes on.

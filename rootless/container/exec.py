@@ -96,7 +96,7 @@ def _run(request: Request, plan: Plan, first: int, state: State) -> int:
         launch = _begin(request, plan, first, console, cgroup)
         try:
             if _has_ended(first):
-                # whoever ended the container may not have seen this process
+                # the process that ended the container may not have seen this one
                 allow("exec", request.container, STOPPED)
             if receiver:
                 receiver.send(launch.pid, b"setns")

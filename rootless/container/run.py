@@ -95,7 +95,7 @@ def _start(launch: Launch, entry: ContainerDir) -> Reports | None:
 
 
 def _end(launch: Launch, root: StateRoot, container_id: str) -> None:
-    """End the container after a failure, at least its first process; the failure is what the caller is to be told."""
+    """End the container after a failure, at least its first process; the caller gets the error of that failure."""
     try:
         with store.find(root, container_id, lock=False) as entry:
             state = readable(entry)

@@ -35,7 +35,7 @@ def compile_exec(bundle: Bundle, facts: Facts, request: Request, running: Runnin
     """Decide everything that can be decided before anything happens.
 
     Args:
-        bundle: the container's, with the process to run in the place of its own.
+        bundle: the container's, with the process to run instead of its own.
         facts: the host and the caller.
         request: what the caller asked.
         running: the container as it is.

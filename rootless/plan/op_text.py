@@ -392,7 +392,7 @@ _IN_WORDS: dict[str, Callable[[int], str]] = {
     "mode": _octal,
     "early": lambda early: "" if early else ", if not yet there",
 }
-"""How a number is told, by its name; the others are told as numbers."""
+"""The text of a number, by its name; other numbers are printed as such."""
 
 
 def _words(op: Op, value: Text) -> str:

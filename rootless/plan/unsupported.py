@@ -30,7 +30,7 @@ NOTED = {
     "run.oci.delegate-cgroup": "the container has one cgroup, and no other is made below it",
     "run.oci.systemd.subgroup": "the container has one cgroup, and no other is made below it",
 }
-"""Annotations of crun's without which the container is the same but for this."""
+"""Annotations of crun's whose only loss is their own effect: the container stays the same."""
 
 _OF_UNIT = "org.systemd.property."
 

@@ -199,7 +199,7 @@ def test_list_of_many(user, rootless_command, medians, note):
 
 
 def test_what_a_run_is_made_of(user, rootless_command, medians, note):
-    """The interpreter without any code of ours; the kernel's part, from a Python that has planned the container before.
+    """The interpreter without code of rootless; the kernel's part, from a Python that has planned the container before.
 
     A `run` takes that much whatever our own modules do, as long as they begin only when Python has begun.
     """

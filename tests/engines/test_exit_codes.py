@@ -109,7 +109,7 @@ def test_podman_tells_the_whole_line(podman):
     assert "permission denied (config.json: process.args[0]); fix: make it executable (chmod +x)" in done.stderr
 
 
-def test_podman_is_told_when_the_kernel_refuses_the_program(podman):
+def test_podman_reports_a_program_that_the_kernel_refuses(podman):
     """Under crun and runc the container has started then, and says nothing: exit status 1."""
     done = podman.run(f"--volume={podman.account.tmp}/script:/script:ro", IMAGE, "/script")
 

@@ -1,4 +1,4 @@
-"""podman as an ordinary user in a cgroup of its own, where containers have one each and can stand still."""
+"""podman as an ordinary user in a cgroup of its own, where each container has one and can be frozen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_pause_and_unpause(podman_in_own_cgroup):
     podman("rm", "--force", "--time=0", name, check=True)
 
 
-def test_rm_by_force_of_what_stands_still(podman_in_own_cgroup):
+def test_rm_by_force_of_a_frozen_container(podman_in_own_cgroup):
     podman = podman_in_own_cgroup
     podman("run", "--detach", "--name=still", IMAGE, "sleep", "1000", check=True)
     podman("pause", "still", check=True)

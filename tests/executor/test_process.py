@@ -99,7 +99,7 @@ def test_the_highest_capabilities(user):
     highest = 1 << int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     found = as_user(user, status, Op(ops.BOUNDING, highest), Op(ops.CAPABILITIES, highest, highest, 0))
     assert sets(found)["CapEff"] == highest
-    # bits that no kernel knows yet are none of ours
+    # bits that no kernel knows yet are not in the sets
     found = as_user(user, status, Op(ops.BOUNDING, signed(EVERYTHING)))
     assert sets(found)["CapBnd"] == (highest << 1) - 1
 

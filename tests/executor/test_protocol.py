@@ -80,7 +80,7 @@ def test_the_protocol(user):
         first, pid = running.first, running.pid
         running.answer(b"G")
         assert running.message() == (READY, 0, 0, "", b"")
-        # a child of whoever spawned it, not of the first stage
+        # a child of the process that spawned it, not of the first stage
         assert status_of(pid)["PPid"] == str(os.getpid())
         assert status_of(pid)["NSpid"].split() == [str(pid), "1"]
         running.answer(b"S")
@@ -338,7 +338,7 @@ def test_start_over_a_socket(user):
     def steps():
         listening = listener()
         running = created(waiting(args=("/bin/sh", "-c", "echo started")), start=listening.fileno())
-        # the creator goes; its container stays and belongs to whoever starts it
+        # the creator goes; its container stays and belongs to the process that starts it
         running.leave()
         caller = connect(listening)
         assert running.until_executed(caller.fileno()) is None
@@ -408,7 +408,7 @@ FAILURES = {
     "unshare nonsense": (Op(ops.UNSHARE, 1), "EINVAL", "unshare"),
     "become nobody that there is": (Op(ops.BECOME, 0, 5), "EINVAL", "setresgid"),
     "become somebody else": (Op(ops.BECOME, 5, 0), "EINVAL", "setresuid"),
-    "write to what /proc lacks": (Op(ops.PROC_WRITE, "sys/net/no_such", "1"), "ENOENT", "open"),
+    "write to a missing file of /proc": (Op(ops.PROC_WRITE, "sys/net/no_such", "1"), "ENOENT", "open"),
     "write to a link": (Op(ops.PROC_WRITE, "self/cwd", "1"), "ELOOP", "open"),
     "write what is no score": (Op(ops.PROC_WRITE, "self/oom_score_adj", "x"), "EINVAL", "write"),
     "write outside of /proc": (Op(ops.PROC_WRITE, "../dev/null", "1"), "EXDEV", "open"),

@@ -15,7 +15,7 @@ MB = 1 << 20
 MOST = 150
 """MB of resident memory; an ordinary archive takes some 30."""
 ADDRESSES = 1500 * MB
-"""What is there for a program that knows no bounds, so that the test does not take the machine's memory."""
+"""The memory for a program without bounds, so that the test does not take the machine's memory."""
 PATIENCE = 60
 
 

@@ -63,7 +63,7 @@ def test_refused_configuration_leaves_nothing(rootless, bundle, user, name):
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name.startswith("10 MB")])
 @pytest.mark.parametrize("cut", [0, 2], ids=["whole", "cut"])
 def test_ten_megabytes(rootless, bundle, name, cut):
-    """Whole it is a configuration, but for a program that is not there; cut it is none."""
+    """Whole it is a configuration, except for a program that is missing; cut it is none."""
     text = HOSTILE[name][0].rstrip()
     assert len(text) > 9_000_000 or name == "10 MB of blanks"
     blanks = len(HOSTILE[name][0]) - len(text)

@@ -42,7 +42,7 @@ def works(user, install):
 
 
 def residue(install):
-    """Return what is there besides one environment, the link and what belongs beside them."""
+    """Return the files besides one environment, the link and what belongs beside them."""
     base = install.home / ".local/share/rootless"
     expected = {str(install.command), str(base / "made"), str(base / "install.lock")}
     expected |= {str(install.command.resolve().parent.parent)}

@@ -176,7 +176,7 @@ def test_exactly_the_preserved_descriptors_reach_the_program(careless, intruder,
     assert found[3] == str(careless.user.home), "the same ones by the same numbers"
 
 
-def test_no_descriptor_of_whoever_starts_it_reaches_the_program(careless, intruder):
+def test_no_descriptor_of_create_or_start_reaches_the_program(careless, intruder):
     """Neither those of `create` nor those of `start`."""
     pid, output = create(careless)
     # nor does the one that waits hold any but its own: the start socket
@@ -230,7 +230,7 @@ def test_a_created_program_starts_with_default_signals(box, intruder):
     assert "ignored" not in found
 
 
-def test_the_exit_status_is_told_to_a_caller_who_ignores_its_children(box):
+def test_a_caller_that_ignores_its_children_gets_the_exit_status(box):
     done = box.run(base_config("sh", "-c", "exit 7"), preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
     assert (done.returncode, done.stderr) == (7, "")
 
@@ -248,7 +248,7 @@ def test_other_inherited_attributes(box, intruder):
     }
 
 
-def test_limits_are_the_callers_but_for_those_of_config_json(box, intruder):
+def test_limits_are_the_callers_except_those_of_config_json(box, intruder):
     """None is raised, none is lowered."""
     before = {}
 

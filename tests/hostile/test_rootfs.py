@@ -76,7 +76,7 @@ def not_directories():
 
 
 @pytest.mark.parametrize("target", KERNEL)
-def test_a_link_in_the_place_of_a_kernel_file_system(box, target):
+def test_a_symlink_instead_of_a_kernel_file_system(box, target):
     box.link("/loop", target)
     out = [text for text, _ in ways_out(box)]
     for text in (*(out if target == "/dev" else out[:2]), magic(box)[0], target[1:], "/loop", "/data"):
@@ -139,7 +139,7 @@ def test_a_mount_on_a_link_out_of_the_root(box, volume, kind, below):
             assert inside + below in table
 
 
-def test_a_device_in_the_place_of_a_link(box):
+def test_a_device_instead_of_a_symlink(box):
     """It is not made where the link leads."""
     for text, _ in ways_out(box):
         box.link("/data", text)
@@ -212,7 +212,7 @@ LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/sel
 
 
 def test_devices_of_an_image_that_are_links(box):
-    """What is there stays, and what is made is made inside."""
+    """Existing files stay, and new ones are created inside."""
     for number, name in enumerate(DEVICES):
         box.link(f"/dev/{name}", f"{box.outside}/{number}/{name}")
     for name in (*LINKS, "ptmx", "pts"):
@@ -264,7 +264,7 @@ def test_the_terminal_of_an_image_whose_parts_are_links(box, terminal, name):
 
 
 def test_the_terminal_of_an_image_is_of_its_own_devpts(box, terminal):
-    """A directory of the image in the place of /dev/pts has nothing that is taken for a terminal."""
+    """A directory of the image instead of /dev/pts has nothing that is taken for a terminal."""
     box.place("/dev/pts/ptmx", os.mkfifo)
     config = without_dev("/dev/pts")
     config["process"]["terminal"] = True
@@ -341,7 +341,7 @@ def test_a_root_that_is_named_with_dots(box):
 
 
 def test_a_root_that_is_a_link_out_of_the_bundle(box):
-    """Whoever unpacks a bundle has looked at its config.json, which names nothing of the host."""
+    """The user who unpacks a bundle has looked at its config.json, which names nothing of the host."""
     box.rootfs.rename(box.rootfs.with_name("real"))
     for text in (str(box.outside), "../outside", "/", "/proc/self/cwd", "real"):
         box.rootfs.unlink(missing_ok=True)

@@ -175,7 +175,7 @@ def test_a_root_of_the_callers_own_is_used_wherever_it_lies(user, rootless_comma
 
 
 def test_state_is_not_erased_by_age(user, rootless_command, need):
-    """systemd-tmpfiles erases what is old in /tmp, but for files with the sticky bit, while a container runs."""
+    """systemd-tmpfiles erases what is old in /tmp, except files with the sticky bit, while a container runs."""
     tmpfiles = need("systemd-tmpfiles")
     host = BareHost(user)
     bundle = make_bundle(user, base_config("sleep", "1000"))

@@ -292,7 +292,7 @@ def test_an_archive_that_is_not_there(user, new):
     assert left(user) == []
 
 
-def test_an_archive_without_a_shell_is_told(user, new):
+def test_an_archive_without_a_shell_is_reported(user, new):
     write_archive(user.tmp / "archive", entry("app", data=b"x", mode=0o755))
     done = new("bundle", "--from", "archive")
     assert done.returncode == 0

@@ -63,7 +63,7 @@ def for_runc(user, config: dict) -> dict:
     linux |= own_mappings(user)
     linux.pop("resources", None)
     if not any(namespace["type"] == "network" for namespace in linux["namespaces"]):
-        # runc does not bind the host's /sys by itself where sysfs is refused
+        # runc does not bind the host's /sys automatically where sysfs is refused
         bound = {
             "destination": "/sys",
             "type": "none",
@@ -184,7 +184,7 @@ def test_bundle_of_runc_spec_rootless_unchanged(user, rootless_command, need):
     assert done.returncode == 3
 
 
-def test_single_id_user_gets_a_container_and_the_line_that_mends_it(single_user, rootless_command):
+def test_single_id_user_gets_a_container_and_the_fix(single_user, rootless_command):
     bundle = make_bundle(single_user, base_config("sh", "-c", "id -u; cat /proc/self/uid_map"))
 
     done = single_user.run([rootless_command, "run", bundle], check=True)
@@ -194,7 +194,7 @@ def test_single_id_user_gets_a_container_and_the_line_that_mends_it(single_user,
     assert "usermod --add-subuids" in done.stderr
 
 
-def test_user_without_uidmap_gets_a_container_and_the_line_that_mends_it(user, rootless_command, require_root):
+def test_user_without_uidmap_gets_a_container_and_the_fix(user, rootless_command, require_root):
     bundle = make_bundle(user, base_config("sh", "-c", "id -u; cat /proc/self/uid_map"))
     hide = "for name in newuidmap newgidmap; do mount --bind /dev/null /usr/bin/$name; done"
     become = ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups"]

@@ -41,7 +41,7 @@ class Box:
         path: the bundle.
         rootfs: its root file system.
         runtime: the name of the program.
-        oracle: it is not ours: a config made for root gets the user namespace that runc wants to be told.
+        oracle: it is not ours: a config made for root gets the user namespace that runc requires in it.
         name: the container's id.
         options: for every `user.run`, such as another user's ids.
     """

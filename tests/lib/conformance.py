@@ -25,15 +25,15 @@ WRITE = "ROOTLESS_WRITE_TABLE=1 tests/run"
 UNTESTED = "not tested here"
 HEAD = f"""# Conformance to the runtime specification
 
-What each runtime makes of every property of the OCI runtime specification {VERSION} when an ordinary user calls it, on
-the machine of the tests. This file is made of the results of those tests (`@pytest.mark.spec` in `tests/`): a whole run
-fails whose results are others, and `{WRITE}` writes it anew.
+How each runtime implements every property of the OCI runtime specification {VERSION} when an ordinary user calls it, on
+the machine of the tests. The results of the tests (`@pytest.mark.spec` in `tests/`) generate this file. A complete run
+fails if its results differ, and `{WRITE}` writes the file again.
 
-- **yes**: set, and its effect observed from inside the container
-- **partly**: some of it; the notes say what is not so
-- **refused**: a clear error before anything runs, never silence; the note says why
-- **no**: not so; the note cites what the specification says
-- **{UNTESTED}**: the machine of the tests has not what it takes, which the note says
+- **yes**: the test sets the property and observes its effect inside the container
+- **partly**: a part of it works; the notes name the rest
+- **refused**: a clear error before anything runs; the note gives the reason
+- **no**: it does not work; the note cites the specification
+- **{UNTESTED}**: the machine of the tests cannot show it; the note gives the reason
 
 """
 
@@ -95,7 +95,7 @@ class Conformance:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items) -> None:
-        """Leave to crun one case of each thing that a marked test shows; let what differs be expected."""
+        """Keep one case for crun of each thing that a marked test shows; let what differs be expected."""
         self._versions = versions()
         old = self._old
         seen = set()

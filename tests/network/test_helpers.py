@@ -63,7 +63,7 @@ def left(rootless):
 
 
 def state_with(rootless, *flags):
-    """Return what is told of the network of a container that is made with these flags."""
+    """Return the data about the network of a container that is made with these flags."""
     bundle = make_net_bundle(rootless.user, "true", name="told")
     rootless.create("told", bundle, *flags)
     told = rootless.state("told")["network"]
@@ -141,7 +141,7 @@ def test_slirp4netns_with_known_flaws_serves_on_request_with_a_warning(look):
 
 
 @pytest.mark.usefixtures("flawed")
-def test_known_flaws_of_slirp4netns_are_told_when_a_network_is_made_and_explained(net_rootless, net_user):
+def test_known_flaws_of_slirp4netns_are_reported_by_network_create_and_explain(net_rootless, net_user):
     assert FLAWED in net_rootless("network", "create", "backend", check=True).stderr
     bundle = make_net_bundle(net_user, "true")
     explained = net_rootless("explain", "--network", "backend", bundle, check=True).stdout
@@ -295,7 +295,7 @@ def test_rootless_run_is_killed(net_rootless, netbox, mode):
 
 
 @pytest.mark.parametrize("mode", BOTH)
-def test_a_container_ends_by_itself(net_rootless, net_user, mode):
+def test_a_container_ends_with_its_program(net_rootless, net_user, mode):
     net_rootless.create("c1", make_net_bundle(net_user, "true"), "--network", mode)
     assert len(helpers()) == 3, "its first process, the keeper, the helper"
     net_rootless.start("c1")

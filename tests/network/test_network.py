@@ -221,7 +221,7 @@ def test_options_of_the_helpers(run, mode, shown):
     assert ("10.9.9.9/24" in rest) == ("10.9.9.9" in mode)
 
 
-# --- Whoever calls, whoever is inside ---------------------------------------------------------------------------------
+# --- Callers, users of the container ----------------------------------------------------------------------------------
 
 USE = f"{FETCH} http://outside.test:{HTTP}/bytes/9; ping -c 1 -W 20 {OUTSIDE} | grep -o ' 0% packet loss'"
 USED = "xxxxxxxxx 0% packet loss\n"
@@ -312,7 +312,7 @@ def test_published_ports_over_ipv6(served, netbox):
             netbox.ask(HOST6, PUBLISHED)
 
 
-def test_a_port_on_an_address_of_ipv6_and_one_that_pasta_is_told(net_rootless, netbox):
+def test_a_port_on_an_ipv6_address_and_one_in_pasta_options(net_rootless, netbox):
     flags = ["-p", f"[::1]:7901:{ECHO}", "-p", f"[{HOST6}]:7902:{ECHO}"]
     with running(net_rootless, *flags):
         assert netbox.ask("::1", 7901, inside=True).endswith(" hello")

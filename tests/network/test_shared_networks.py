@@ -38,7 +38,7 @@ def fetch(rootless, container, address):
 
 
 def namespaces(user):
-    """Return the network namespaces of processes of the user's, but for the host's own."""
+    """Return the network namespaces of processes of the user's, except the host's own."""
     own = os.stat("/proc/self/ns/net").st_ino
     found = set()
     for entry in Path("/proc").iterdir():

@@ -49,7 +49,7 @@ STATUS = "cat /proc/self/status"
 
 @pytest.mark.parametrize(("asked", "value"), [(None, "1"), ([33], ""), ([33], "1")])
 def test_the_callers_groups_are_kept_where_the_annotation_says_so(box, require_root, asked, value):
-    """Whatever it says but 0, as with crun. A directory of a group that the container lacks stays open to members."""
+    """Any value except 0, as with crun. A directory of a group that is not in the container stays open to members."""
     shared = make_volume(box.user, "shared", file="text")
     os.chown(shared, 0, GROUPS[0])
     shared.chmod(0o750)

@@ -14,7 +14,7 @@ def test_the_maps_of_config_json(either):
     config = config_with_maps(either.user)
     first = own_mappings(either.user)["uidMappings"][1]["hostID"]
     uids = [(0, first + 5, 10), (10, either.user.uid, 1), (100, first + 50, 1000)]
-    if either.oracle:  # runc 1.1.15 wants the root inside to be whoever runs it
+    if either.oracle:  # runc 1.1.15 wants the root inside to be its caller
         uids = [(0, either.user.uid, 1), (1, first + 5, 10), (100, first + 50, 1000)]
     gids = [(0, either.user.gid, 1), (5, first, 3)]
     for key, lines in (("uidMappings", uids), ("gidMappings", gids)):

@@ -56,7 +56,7 @@ def test_every_namespace_is_new_when_it_is_asked_for(either):
 
 @pytest.mark.spec("linux.namespaces: inherited")
 def test_namespaces_that_are_not_requested_are_shared(either):
-    """But for the user and the mount namespace, without which an ordinary user runs nothing."""
+    """Except the user and the mount namespace, without which an ordinary user runs nothing."""
     config = config_with_maps(either.user)
     set_namespaces(config, *(["user", "mount"] if either.oracle else []))
     if either.oracle:
@@ -244,7 +244,7 @@ def test_a_user_namespace_without_root(box, holder):
 
 
 def test_a_mount_namespace(either, holder):
-    """Sources are looked up there; whoever is in it already keeps its own root."""
+    """Sources are looked up there; a process that is in it already keeps its own root."""
     pid = holder("--mount", script="mount -t tmpfs none /mnt; echo text > /mnt/file")
     config = base_config()
     config["mounts"][2]["options"].remove("gid=5")

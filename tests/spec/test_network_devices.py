@@ -93,7 +93,7 @@ def test_addresses_are_kept(box):
 
 
 def test_the_network_works(box):
-    """Whoever listens outside is reached from inside, by the address that moved."""
+    """A server outside is reached from inside, by the address that moved."""
     before = (
         PAIR + "ip address add 10.99.0.1/24 dev out0; ip address add 10.99.0.2/24 dev other0; ip link set other0 up\n"
     )

@@ -177,7 +177,7 @@ def test_groups_and_ids_are_the_hosts(box):
     assert (made.st_uid, made.st_gid) == (123456, 234567)
 
 
-def test_a_capability_that_root_itself_lacks_is_a_warning(box):
+def test_a_capability_that_root_does_not_have_is_a_warning(box):
     config = base_config()
     wanted = ["CAP_KILL", "CAP_SYS_TIME"]
     config["process"]["capabilities"] = {"bounding": wanted, "permitted": wanted, "effective": wanted}

@@ -51,7 +51,7 @@ def argument(index, value, op, **more):
 @pytest.mark.parametrize("uid", [0, 1000])
 @pytest.mark.parametrize("capabilities", [[], ["CAP_KILL"], ["CAP_SYS_ADMIN", "CAP_KILL"]])
 def test_the_filter_is_in_force(either, uid, no_new_privileges, capabilities):
-    """For the program and all of its children, whoever it is, and without giving it rights that it should not have."""
+    """For the program and all of its children, for every user, and without giving it rights that it should not have."""
     config = with_filter(config_with_maps(either.user), rule("ERRNO", "getpriority", errnoRet=38))
     config["process"]["noNewPrivileges"] = no_new_privileges
     config["process"]["user"] = {"uid": uid, "gid": uid}
@@ -148,7 +148,7 @@ def test_actions(either, case):
 
 
 def everything_but(*refused):
-    """Return a rule that allows what podman allows, but for some."""
+    """Return a rule that allows what podman allows, except some calls."""
     rules = PODMAN_SECCOMP["syscalls"]
     allowed = {name for each in rules if each["action"] == "SCMP_ACT_ALLOW" for name in each["names"]}
     return rule("ALLOW", *sorted(allowed.difference(refused)))
@@ -245,7 +245,7 @@ def test_conditions_on_several_arguments_must_all_hold(either):
 
 
 def test_conditions_on_one_argument_are_alternatives(either):
-    """As runc has it, and engines rely on (socket families)."""
+    """As in runc; engines rely on it (socket families)."""
     config = with_filter(
         config_with_maps(either.user),
         rule("ERRNO", SIX, errnoRet=95, args=[argument(0, 1, "EQ"), argument(0, 5, "EQ")]),

@@ -109,7 +109,7 @@ def test_state_that_the_agent_receives(rootless, bundle, user):
                 1,
             )
         ]
-        # neither the descriptor nor a thread of ours is in the program
+        # neither the descriptor nor a thread of the executor is in the program
         assert len(os.listdir(f"/proc/{pid}/task")) == 1
         assert not any("seccomp" in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
 
@@ -128,7 +128,7 @@ def test_no_call_of_our_own_waits_for_an_answer_that_cannot_come(rootless, bundl
         assert agent.pids
 
 
-def test_a_refused_execve_is_told_by_its_errno(rootless, bundle, user):
+def test_a_refused_execve_is_reported_by_its_errno(rootless, bundle, user):
     with Agent(user, refused(errno.ENOMEM)) as agent:
         configure(bundle, "true", names=["execve"], listenerPath=str(agent.path))
         done = rootless("run", "--bundle", bundle, "c1")

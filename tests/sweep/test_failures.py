@@ -65,7 +65,7 @@ REFUSALS = {
     "unlinkat": [errno.EIO],
     "write": [errno.ENOSPC, errno.EIO],
 }
-"""What may be lacking, by the calls that may say so; the first of each list is tried unless all are."""
+"""The missing resources, by the calls that report them; the first of each list is tried unless all are."""
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_the_container_is_killed_while_a_verb_is_at_it(sweep, life, verb, since,
     ("life", "roles", "least"), [("create", SPAWNED + FIRST_STAGE + CONTAINER + PROGRAM, 240), ("run", CONTAINER, 4)]
 )
 def test_rootless_is_killed_while_the_executor_works(sweep, life, roles, least):
-    """Up to where `rootless` may end by itself: it has read what is written there."""
+    """Up to where `rootless` may end: it has read what is written there."""
     swept = sweep(life)
     moments = swept.moments(roles, since="rt_sigaction" if life == "run" else "", without=WITHOUT_EFFECT)
     names = [moment.name for moment in moments]

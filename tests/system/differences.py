@@ -39,7 +39,7 @@ KEPT = (
 
 PROGRAM = (
     'cgroup-v2.rst, device controller: "implemented on top of cgroup BPF", which takes privileges (bpf(2)) that the '
-    "manager of a user does not have: a property would tell of rules that nobody enforces"
+    "manager of a user does not have: a property would name rules that nobody enforces"
 )
 
 

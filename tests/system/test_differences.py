@@ -1,4 +1,4 @@
-"""What runc, crun and rootless write for the same config.json is the same, but for what is listed here with its reason.
+"""What runc, crun and rootless write for the same config.json is the same, except for the list here.
 
 Each makes a container of each case, in a scope of systemd's and in a cgroup of its caller's; then every file of the
 cgroup that holds a setting, and every property of the scope, is compared.
@@ -69,7 +69,7 @@ LIMITS = {
     },
 }  # fmt: skip
 ODD = {
-    # what somebody refuses; who does so, does it whoever makes the cgroup
+    # what somebody refuses; who does so, does it with every cgroup manager
     "swap without limit": {"memory": {"swap": 64 * MIB}},
     "swappiness": {"memory": {"swappiness": 60}},
     "useHierarchy": {"memory": {"useHierarchy": True}},
@@ -137,7 +137,7 @@ DIFFERENCES = [
     Difference("crun", "MemorySwapMax", "0", "infinity", UNSET),
     Difference("runc crun", "pids.max", DEFAULT, "max", TASKS),
     Difference("runc crun", "TasksMax", DEFAULT, "infinity", TASKS),
-    # what systemd is told
+    # what systemd receives
     Difference("runc crun", "IOReadBandwidthMax", "", "/dev/block/98:0 1048576", KEPT),
     Difference("runc crun", "IOWriteBandwidthMax", "", "/dev/block/98:0 2097152", KEPT),
     Difference("runc crun", "IOReadIOPSMax", "", "/dev/block/98:0 70", KEPT),

@@ -1,4 +1,4 @@
-"""What `events` tells of a container, against what runc tells of the same one, and that memory has run out."""
+"""What `events` reports about a container, against what runc reports, and that memory has run out."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def bundle_of(guest, name):
 
 
 def started(guest, command, name):
-    """Run a container until it has used some of everything, let it stand still, and return its cgroup."""
+    """Run a container until it has used some of everything, freeze it, and return its cgroup."""
     bundle = bundle_of(guest, name)
     guest("echo 3 >/proc/sys/vm/drop_caches", root=True)
     return guest(
@@ -92,7 +92,7 @@ def are_close(place, theirs, ours):
 
 
 def test_stats_are_those_of_runc(guest):
-    """Of the same container, while it stands still; and of one of rootless in which the same was done."""
+    """Of the same container, while it is frozen; and of one of rootless in which the same was done."""
     directory = started(guest, "runc", "theirs")
     started(guest, "rootless", "other")
     try:
@@ -114,7 +114,7 @@ def test_stats_are_those_of_runc(guest):
     assert ours["cpu"]["throttling"]["periods"] > 0
     read = [each["value"] for each in ours["blkio"]["ioServiceBytesRecursive"] if each["op"] == "Read"]
     assert sum(read) > MIB
-    # the command, of its own container: one line, and the same but for numbers that depend on the moment
+    # the command, of its own container: one line, and the same except for numbers that depend on the moment
     assert told.count("\n") == 1
     event = json.loads(told)
     assert (event["type"], event["id"], event.keys()) == ("stats", "other", theirs.keys())
@@ -152,7 +152,7 @@ def test_events_are_those_of_runc_when_memory_runs_out(guest):
         found[command] = [json.loads(line) for line in told.splitlines()]
     event = {"type": "oom", "id": "short"}
     assert found["rootless"] == [event]
-    # theirs tells of one death twice, now and then: each time that the file changes
+    # theirs reports one death twice, now and then: each time that the file changes
     assert found["runc"]
     assert all(each == event for each in found["runc"])
 

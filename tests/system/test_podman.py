@@ -14,7 +14,7 @@ HELD = "sh -c 'echo up; while :; do sleep 0.2; done'"
 
 @pytest.fixture(scope="module")
 def podman(machine):
-    """Return a function that runs a script inside, in which podman calls rootless as helpers/ has it configured."""
+    """Return a function that runs a script inside, in which podman calls rootless as configured in helpers/."""
     directory = machine.shared / "podman"
     directory.mkdir()
     make_image(directory)

@@ -47,7 +47,7 @@ def told(guest, script, bundle, *flags, root=False):
     return done.stderr.rstrip("\n")
 
 
-def test_a_controller_that_the_kernel_lacks(guest):
+def test_a_controller_that_the_kernel_does_not_have(guest):
     bundle = guest.bundle("echo ran", LIMITS)
     expected = f"{WARNING}{NO_CPUSET} (config.json: linux.resources); fix: boot one with CONFIG_CPUSETS"
     for flags in ([], ["--systemd-cgroup"], ["--cgroup-manager", "cgroupfs"]):

@@ -309,7 +309,7 @@ def test_a_name_that_somebody_else_has(guest):
 
 def test_a_scope_that_is_left_over_is_no_obstacle(guest):
     bundle = guest.bundle("true", {"pids": {"limit": 9}}, "user.slice:rootless:failed")
-    # a unit that has failed stays until somebody resets it, unless it is told to go
+    # a unit that has failed stays until somebody resets it, unless it was asked to go
     guest(
         f"""{UNTIL}
         as="--slice=user.slice --unit=rootless-failed.scope --property=RuntimeMaxSec=1"

@@ -88,7 +88,7 @@ def test_memory_that_runs_out(guest):
     run = f"head -c 100M /dev/zero | {podman} run --rm --interactive"
     assert guest.machine.run(f"{run} {limits} {greedy}").returncode == 137
     assert guest.machine.run(f"{run} --network none {greedy}").returncode == 0
-    # podman is told by conmon, which looks when it gets to: here the container goes on meanwhile
+    # conmon notifies podman when it gets to it: here the container goes on meanwhile
     told = guest(
         f"""{UNTIL}
         {podman} run --detach {limits} box sh -c 'tail /dev/zero; exec sleep 1000' >&2

@@ -599,7 +599,7 @@ def test_the_log_gets_an_error_though_its_flag_follows_the_verb(line):
     assert configured == ["l"]
 
 
-def test_a_bundle_in_the_place_of_a_verb(tmp_path, monkeypatch):
+def test_a_bundle_instead_of_a_verb(tmp_path, monkeypatch):
     (tmp_path / "mybundle").mkdir()
     (tmp_path / "mybundle/config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
@@ -630,14 +630,14 @@ def test_a_directory_with_a_config_is_a_bundle(here):
     assert chosen(container=f"{here}/my bündle") == (f"{here}/my bündle", "my_b_ndle")
 
 
-def test_in_a_bundle_the_word_is_the_id(here, monkeypatch):
+def test_in_a_bundle_the_argument_names_the_container(here, monkeypatch):
     monkeypatch.chdir(here / "my bündle")
     assert chosen(container="web1") == ("", "web1")
     assert chosen(container=".") == (".", "my_b_ndle")
 
 
 @pytest.mark.usefixtures("here")
-def test_with_a_bundle_named_the_word_is_the_id():
+def test_with_a_bundle_flag_the_argument_names_the_container():
     assert chosen(container="my bündle", bundle="d") == ("d", "my bündle")
     assert chosen(container="my bündle", config="c.json") == ("", "my bündle")
 

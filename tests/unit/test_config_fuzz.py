@@ -200,7 +200,7 @@ def test_a_changed_seccomp_profile(text, facts):
 
 
 def section_of(path):
-    """Return the path of the smallest part of a complete configuration that can stand by itself."""
+    """Return the path of the smallest part of a complete configuration that can stand alone."""
     return path[: 2 if path[0] in ("linux", "process", "hooks") else 1]
 
 

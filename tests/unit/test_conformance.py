@@ -80,7 +80,7 @@ def found(monkeypatch):
     ("result", "everywhere"), [(("no", WHY), True), (("refused", WHY), True), ((UNTESTED, WHY), False)]
 )
 def test_another_result_is_a_difference(found, monkeypatch, on_ci, result, everywhere):
-    """Away from CI a machine may lack what the table was made with."""
+    """Away from CI a machine may not have what the table was made with."""
     monkeypatch.setenv("CI", on_ci)
     assert found._compared(found._made()) == []
     found._results["hostname", "runc"] = {result}

@@ -122,7 +122,7 @@ def test_it_is_lost_below_the_users_systemd(host):
     path = host.down(f"{USER}/app.slice/run.scope", "cpu", "cpu", "cpu", "cpu", "")
     reason = f"the controller cpu ends at /{USER}, which does not hand it on"
     assert host.why("cpu", path) == (reason, "systemd-run --user --scope -p Delegate=yes rootless …")
-    # with that, it is the slice that is told not to
+    # with that, it is the slice that disables it
     fix = "take cpu out of DisableControllers= of user@1000.service (systemctl --user cat user@1000.service)"
     assert host.why("cpu", path, ours=True) == (reason, fix)
 

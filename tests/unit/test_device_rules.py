@@ -172,7 +172,7 @@ def test_for_others_one_note_says_that_they_are_not_enforced(caller):
     assert "are not enforced" in note.text
 
 
-def test_root_without_a_cgroup_is_told():
+def test_root_without_a_cgroup_gets_a_warning():
     plan = plan_for(ruled(DENY_ALL), ROOT | OWN, cgroup_manager="disabled")
     assert "limits that are not enforced: devices: --cgroup-manager disabled" in notes(plan)["linux.resources"]
     error = refused(ruled(DENY_ALL), ROOT | OWN, cgroup_manager="disabled", require_limits=True)

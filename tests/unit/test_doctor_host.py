@@ -129,8 +129,8 @@ def test_a_program_without_setuid_and_capabilities_is_powerless(tmp_path):
 
 
 def test_a_problem_reads_as_three_lines():
-    problem = Problem("a thing", "a reason", "sudo mend it")
-    assert str(problem) == "missing: a thing\n    why: a reason\n    fix: sudo mend it"
+    problem = Problem("a thing", "a reason", "sudo repair it")
+    assert str(problem) == "missing: a thing\n    why: a reason\n    fix: sudo repair it"
 
 
 def test_an_optional_problem_leaves_the_host_whole(monkeypatch):

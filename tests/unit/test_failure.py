@@ -152,7 +152,7 @@ def told(monkeypatch, tmp_path):
         (Op(ops.SESSION), "warning", "left out"),
     ],
 )
-def test_an_alternative_is_told(told, op, level, words):
+def test_an_alternative_is_logged(told, op, level, words):
     skipped(op, "mount", errno.EPERM)
     log.flush()
     assert f"level={level} " in told()
@@ -290,7 +290,7 @@ def test_why_a_file_is_no_program(head, number, words):
 @example(elf(offset=2**62), errno.ENOENT)
 @example(b"#!\n", errno.ENOENT)
 @example(b"\x7fELF\x02\x01" + b"\xff" * 100, errno.ENOENT)
-def test_a_hostile_file_is_told_on_one_line(head, number):
+def test_a_hostile_file_is_reported_on_one_line(head, number):
     for start in (b"", b"#!", b"\x7fELF", elf()[:70]):
         line = str(refusal(number, start + head, "na\nme"))
         assert line.isprintable()

@@ -1,4 +1,4 @@
-"""Files appear whole, replace what is there, and leave nothing beside them."""
+"""Files appear whole, replace existing ones, and leave nothing beside them."""
 
 from __future__ import annotations
 

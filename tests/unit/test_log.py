@@ -126,7 +126,7 @@ def test_levels(file, level, told):
     assert [json.loads(line)["msg"] for line in file.read_text().splitlines()] == told
 
 
-def test_a_terminal_is_told_even_with_a_file(file):
+def test_a_terminal_gets_messages_even_with_a_file(file):
     ours, theirs = os.openpty()
     saved = os.dup(2)
     try:

@@ -177,7 +177,7 @@ def test_a_tool_in_an_unusual_place_gets_a_link(tmp_path, root, monkeypatch, nee
     )
 
 
-def test_busybox_does_what_the_host_lacks(root, monkeypatch, need):
+def test_busybox_replaces_missing_programs_of_the_host(root, monkeypatch, need):
     busybox = need("busybox")
     monkeypatch.setattr(from_host, "TOOLS", "sh vi nowhere")
     monkeypatch.setattr(from_host, "_find", {"sh": SHELL, "busybox": busybox}.get)

@@ -50,7 +50,7 @@ def start(tmp_path):
         ("kill -KILL $$", "it exited and reported no error"),
     ],
 )
-def test_a_helper_that_does_not_serve_is_ended_and_its_last_words_are_told(start, monkeypatch, name, script, cause):
+def test_a_helper_that_does_not_serve_is_ended_and_its_last_words_are_reported(start, monkeypatch, name, script, cause):
     monkeypatch.setattr(programs, "_PATIENCE", 900 if "sleep" in script else 20_000)
     program = start(name, script)
     started = program.pid

@@ -41,7 +41,7 @@ def test_a_path_is_resolved_as_os_path_does(tmp_path, monkeypatch):
     assert paths.resolved("dangling") == f"{tmp_path}/dangling"
 
 
-def test_what_is_there_exists(tmp_path):
+def test_existing_files_exist(tmp_path):
     (tmp_path / "dangling").symlink_to("nowhere")
     for path in (tmp_path, tmp_path / "dangling", tmp_path / "nowhere", "nul\0"):
         assert paths.exists(str(path)) == os.path.exists(path)

@@ -1,4 +1,4 @@
-"""The container's cgroup: who makes it, where, and which limits are told to be missing."""
+"""The container's cgroup: who makes it, where, and which limits are reported as missing."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_limits_make_a_scope_where_the_own_cgroup_cannot_hold_them():
     assert plan_for(facts=manager).cgroup is None
     assert plan_for(limited(), manager).cgroup.manager == "systemd"
     assert plan_for(limited(), delegated() | manager).cgroup.manager == "cgroupfs"
-    # one that systemd made for itself: what is there is used, it is not rearranged
+    # one that systemd made for itself: it is used, not rearranged
     assert plan_for(limited(), delegated(managed=True) | manager).cgroup.manager == "systemd"
     enabled = delegated(managed=True, enabled=ALL)
     assert plan_for(limited(), enabled | manager).cgroup.manager == "cgroupfs"
@@ -236,7 +236,7 @@ def test_the_fix_is_one_for_this_host(known, facts, options, told, fix):
     assert ("no systemd manager" in note.text) == ("no systemd manager" in told)
 
 
-def test_what_no_host_of_this_kind_has_is_told_apart():
+def test_limits_that_no_host_of_this_kind_has_are_distinguished():
     config = limited(memory={"limit": 1 << 20}, cpu={"cpus": "0"}, pids={"limit": 3})
     (note,) = [each for each in plan_for(config, nothing("cpuset")).notes if each.kind == UNSUPPORTED]
     assert note.text == (
@@ -260,7 +260,7 @@ def test_a_missing_controller_takes_its_limits_with_it():
     assert told == "limits that are not enforced: cpu.shares: cpu went astray; cpu.cpus: cpuset went astray"
 
 
-def test_a_container_that_begins_frozen_stands_still_when_it_is_ready():
+def test_a_container_that_starts_frozen_is_frozen_when_it_is_ready():
     """One that has not been made ready would never be."""
     cgroup = plan_for(limited(unified={"cgroup.freeze": "1", "cgroup.max.depth": "3"}), delegated()).cgroup
     assert (cgroup.frozen, [each.file for each in cgroup.settings]) == (True, ["cgroup.max.depth"])

@@ -259,7 +259,7 @@ def test_malformed_cpu_list_is_refused(text):
 # What it is planned from, and what is done with it
 
 
-def test_the_namespaces_of_a_process_of_ours_are_our_own():
+def test_the_namespaces_of_this_process_are_its_own():
     found = running.read(os.getpid())
     assert (found.namespaces, found.uid_map) == (frozenset(), procfs.id_maps("self")[0])
 

@@ -1,7 +1,7 @@
 """Whole Plans for configurations that real programs wrote, for four callers, as text that a person can judge.
 
 tests/lib/data/configs has the configurations and their sources; golden/NAME.txt has the Plan for an ordinary user,
-then what differs for the other callers. After a change that is meant to change Plans, write the files anew and look at
+then what differs for the other callers. After a change that is meant to change Plans, write the files again and look at
 every line that git shows, in a checkout and with the test extras installed:
 
     ROOTLESS_WRITE_GOLDEN=1 python3 -m pytest tests/unit/test_plan_golden.py
@@ -102,7 +102,7 @@ def test_plan(name):
     text = golden_of(CONFIGURATIONS[name])
     if WRITE:
         path.write_text(text)
-    assert text.splitlines() == path.read_text().splitlines(), "the module's docstring says how to write it anew"
+    assert text.splitlines() == path.read_text().splitlines(), "the module's docstring says how to write it again"
 
 
 def test_every_golden_file_has_its_configuration():

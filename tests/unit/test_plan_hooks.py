@@ -104,7 +104,7 @@ def test_the_thread_that_passes_the_listener_comes_before_limits_and_filter():
     assert plan.listener == {"path": "/agent", "metadata": ""}
 
 
-def test_a_service_has_a_socket_and_its_environment_replaces_what_is_there():
+def test_a_service_has_a_socket_and_its_variables_replace_others():
     config = base_config("true")
     config["process"]["env"] += ["NOTIFY_SOCKET=/old", "LISTEN_FDS=9"]
     plan = plan_for(config, notify=True, environment=("NOTIFY_SOCKET=/new", "LISTEN_FDS=1"))

@@ -1,4 +1,4 @@
-"""Options of mounts, mounts, paths and devices, each decision by itself."""
+"""Options of mounts, mounts, paths and devices, each decision alone."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_a_source_is_relative_to_the_bundle():
     assert op.string("source") == "/home/user/shared"
 
 
-def test_options_that_a_bind_cannot_have_are_told():
+def test_options_that_a_bind_cannot_have_are_reported():
     plan = plan_for(with_mounts(mount("/data", "bind", "rbind", "mode=755", source="/srv")))
     assert "mode=755" in notes(plan, UNSUPPORTED)["mounts[4]"]
 

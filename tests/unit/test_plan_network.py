@@ -1,4 +1,4 @@
-"""Networks: which one a container gets, what its helper is told, ports, names and shared networks."""
+"""Networks: which one a container gets, the arguments of its helper, ports, names and shared networks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def no(network, *, config=None, on=ANY, facts=None, **options):
 
 
 def arguments(network, **options):
-    """Return what its only helper is told."""
+    """Return the arguments of its only helper."""
     (helper,) = network_of(network, **options).helpers
     return helper.arguments
 
@@ -137,17 +137,17 @@ def test_slirp4netns_does_not_enter_a_user_namespace_that_others_are_in():
 
 
 @pytest.mark.parametrize(
-    ("on", "lack", "fix"),
+    ("on", "missing", "fix"),
     [
         (host(), "neither pasta nor slirp4netns is installed", "install passt"),
         (host("pasta", tun=NO_TUN), NO_TUN, "modprobe tun, and let users open it (chmod 666 /dev/net/tun)"),
     ],
 )
-def test_auto_without_a_helper_is_loopback_and_a_note(on, lack, fix):
+def test_auto_without_a_helper_is_loopback_and_a_note(on, missing, fix):
     plan = plan_for(facts={"network": on}, network="auto")
-    assert (plan.network.mode, plan.network.why, plan.network.helpers) == ("none", lack, [])
+    assert (plan.network.mode, plan.network.why, plan.network.helpers) == ("none", missing, [])
     (note,) = [note for note in plan.notes if note.kind == UNSUPPORTED and "loopback" in note.text]
-    assert (note.text, note.fix) == (f"the container has its loopback only: {lack}", fix)
+    assert (note.text, note.fix) == (f"the container has its loopback only: {missing}", fix)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_slirp4netns_publishes_no_port_on_an_address_of_ipv6():
         ("pasta", "8080:80", False),
     ],
 )
-def test_where_slirp4netns_publishes_is_told(mode, publish, told):
+def test_addresses_where_slirp4netns_publishes_are_reported(mode, publish, told):
     plan = plan_for(None, {"network": ANY}, network=mode, publish=(publish,), shared=Shared("backend", "10.89.0.0/24"))
     assert any("IPv4 addresses only" in note.text for note in plan.notes) == told
 
@@ -294,7 +294,7 @@ def test_what_is_shown_as_data():
         ),
     ],
 )
-def test_slirp4netns_is_told_what_podman_would_tell_it(options, told):
+def test_slirp4netns_gets_the_arguments_of_podman(options, told):
     assert arguments(f"slirp4netns:{options}") == told
 
 
@@ -402,7 +402,7 @@ def test_the_whole_command_line_is_planned(network, known, first, rest):
 
 
 @pytest.mark.parametrize("options", ["--dns-forward,192.0.2.1", "--dns-forward=192.0.2.1"])
-def test_the_name_server_that_pasta_is_told_is_the_containers(options):
+def test_the_name_server_of_pasta_options_is_the_containers(options):
     (helper,) = network_of(f"pasta:{options}").helpers
     assert helper.dns == "192.0.2.1"
 
@@ -733,7 +733,7 @@ def test_a_shared_network_without_slirp4netns_has_no_way_outside():
     assert helper.arguments == [f"--mtu={MTU}", "--cidr=10.89.3.0/24", "--disable-host-loopback", "--enable-ipv6"]
 
 
-def test_without_slirp4netns_a_member_is_told_and_publishes_nothing():
+def test_without_slirp4netns_a_member_gets_a_warning_and_publishes_nothing():
     shared = Shared("backend", "10.89.3.0/24")
     plan = plan_for(facts={"network": host("pasta")}, network="backend", shared=shared)
     (note,) = [note for note in plan.notes if "outside" in note.text]

@@ -1,4 +1,4 @@
-"""Namespaces, what comes later, operations as words and bytes, the lifecycle: each decision by itself."""
+"""Namespaces, what comes later, operations as words and bytes, the lifecycle: each decision alone."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_userns_asks_for_one_even_as_root(caller, mode):
     assert f"--userns {mode}" in notes(plan)["linux.namespaces"]
 
 
-def test_namespaces_are_made_at_once_but_for_the_cgroup_namespace():
+def test_namespaces_are_made_at_once_except_the_cgroup_namespace():
     config = base_config()
     config["linux"]["namespaces"] += [{"type": "cgroup"}, {"type": "time"}]
     config["linux"]["timeOffsets"] = {"monotonic": {"secs": 5}, "boottime": {"secs": -3, "nanosecs": 7}}
@@ -200,7 +200,7 @@ def test_empty_values_are_accepted(path, value):
     plan_for(config)
 
 
-def test_limits_that_are_not_enforced_are_told():
+def test_limits_that_are_not_enforced_are_reported():
     config = base_config()
     config["linux"] |= {
         "cgroupsPath": "/x",

@@ -1,4 +1,4 @@
-"""What the program is and may: its user, rights, limits and settings, each decision by itself."""
+"""What the program is and may: its user, rights, limits and settings, each decision alone."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_capability_sets():
     assert the(plan, ops.AMBIENT).numbers == (mask("CHOWN"),)
 
 
-def test_capabilities_that_nobody_knows_are_told():
+def test_unknown_capabilities_are_reported():
     plan = plan_for(process(capabilities={"bounding": ["CAP_KILL", "CAP_FLY"], "permitted": ["CAP_SWIM"]}))
     told = notes(plan, UNSUPPORTED)
     assert "CAP_FLY" in told["process.capabilities.bounding[1]"]
@@ -75,7 +75,7 @@ def test_capabilities_that_nobody_knows_are_told():
     assert the(plan, ops.BOUNDING).numbers == (mask("KILL"),)
 
 
-def test_capabilities_that_cannot_be_had_are_told():
+def test_unavailable_capabilities_are_reported():
     config = process(
         capabilities={"bounding": ["CAP_KILL", "CAP_BPF"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]}
     )

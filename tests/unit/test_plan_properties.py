@@ -421,7 +421,7 @@ class _Plan(ctypes.Structure):
 
 @pytest.fixture(scope="session")
 def decode(tmp_path_factory, need):
-    """Return a function that has the executor's own decoder read a Plan, and returns what it found as Python has it."""
+    """Return a function that has the executor's own decoder read a Plan, and returns its result as Python objects."""
     directory = tmp_path_factory.mktemp("decode")
     library = directory / "plan.so"
     words = [need("cc"), "-shared", "-fPIC", "-std=gnu11", *includes(directory), SOURCES / "plan.c", "-o", library]
@@ -546,7 +546,7 @@ def test_no_subordinate_id_is_lost(own, ranges, mode):
         if low == own or any(first <= low < first + count for first, count in ranges)
     )
     assert mapped == expected
-    # from 0 on, without a gap but for one's own id where it is kept
+    # from 0 on, without a gap except for one's own id where it is kept
     kept = mode == "keep-id"
     position = 0
     for inside, _, count in sorted(line for line in maps.uids if not (kept and line == (own, own, 1))):

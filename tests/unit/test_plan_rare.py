@@ -598,7 +598,7 @@ def test_resctrl_group_is_removed_with_the_container(tmp_path):
         entry.note_resctrl([])
         assert os.listdir(entry.path) == []
         entry.note_resctrl([str(directory) for directory in made])
-    # whoever made the container was killed: the next one with its id clears away what it left
+    # the process that made the container was killed: the next one with its id clears away what it left
     with store.claim(store.StateRoot(str(tmp_path / "state")), "c1") as entry:
         assert not any(directory.exists() for directory in made)
         made[1].mkdir()

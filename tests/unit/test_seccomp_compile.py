@@ -187,7 +187,7 @@ def conditions(operators, values):
 
 
 ALL_HOLD = st.lists(conditions(list(OPERATORS), VALUES), min_size=1, max_size=3, unique_by=lambda one: one["index"])
-# libseccomp (2.6) goes wrong by itself where < or <= meets another bound for the same argument in another rule, and the
+# libseccomp (2.6) goes wrong where < or <= meets another bound for the same argument in another rule, and the
 # upper 32 bits of the two differ: it is not asked that.
 ANY_HOLDS = st.lists(conditions(EQUALITIES, VALUES) | conditions(list(OPERATORS), SMALL), min_size=1, max_size=4)
 

@@ -107,7 +107,7 @@ def everything(config):
 
 CHANGES = (plain, sharing, limited, strange, device, cgroup, strangers_maps, without_mounts, propagating, everything)
 WANTED = {
-    # the places in config.json that must be told about, for a user with subordinate ids
+    # the places in config.json that must be reported, for a user with subordinate ids
     plain: {"linux.namespaces"},
     sharing: {"linux.namespaces", "mounts[0]", "mounts[3]", "mounts[4]"},
     limited: {
@@ -157,7 +157,7 @@ def test_explain_takes_the_modes_of_run(box, mode):
     assert [[int(word) for word in line.split()] for line in lines] == data["idMaps"]["uid"]
 
 
-def test_a_bundle_that_needs_nothing_is_told_nothing_about(box):
+def test_a_bundle_that_needs_nothing_gets_no_message(box):
     config = config_with_maps(box.user, "true")
     assert json.loads(explain(box, config, "--json").stdout)["notes"] == []
     assert logged(box, config) == []
@@ -166,7 +166,7 @@ def test_a_bundle_that_needs_nothing_is_told_nothing_about(box):
     assert "not done" not in text
 
 
-def test_warnings_are_told_to_people_and_adaptations_are_not(box):
+def test_warnings_reach_people_and_adaptations_do_not(box):
     config = base_config("true")
     everything(config)
     notes = json.loads(explain(box, config, "--json").stdout)["notes"]

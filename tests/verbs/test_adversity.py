@@ -57,7 +57,7 @@ def disk(user, require_root):
 
 
 def is_one_clear_line(text: str) -> bool:
-    """Whether people are told one thing, and no accident of the program."""
+    """Whether people read one thing, and no accident of the program."""
     told = text.startswith("rootless: ") and text.count("\n") == 1
     return told and not any(word in text for word in ("Traceback", "internal error", "Errno"))
 
@@ -80,7 +80,7 @@ def nothing_is_left(rootless):
 
 @pytest.mark.parametrize("pages", [0, 1])
 @pytest.mark.parametrize("verb", ["create", "run", "run --detach"])
-def test_state_on_a_full_disk_is_told_and_leaves_nothing(rootless, bundle, disk, verb, pages):
+def test_state_on_a_full_disk_is_an_error_and_leaves_nothing(rootless, bundle, disk, verb, pages):
     """state.json takes a page when there is a process, and another one for a moment when it is created."""
     place = disk(pages=pages)
     rootless.root = place
@@ -139,7 +139,7 @@ def test_a_log_that_gets_a_part_of_a_line_says_so(rootless, disk):
     assert (place / "log").stat().st_size == PAGE
 
 
-def test_a_log_that_cannot_be_made_for_want_of_inodes(rootless, bundle, disk):
+def test_a_log_without_free_inodes(rootless, bundle, disk):
     place = disk(inodes=2)
     done = rootless("--log", place / "log", "run", "--bundle", bundle, "c1")
     assert done.returncode == 1
@@ -445,7 +445,7 @@ CLOSED = [streams for count in (1, 2, 3) for streams in itertools.combinations(r
 
 @pytest.mark.parametrize("streams", CLOSED, ids=str)
 def test_streams_that_the_caller_closed(rootless, user, streams):
-    """Their numbers must not become those of files of ours: of the state, of the bundle, of a socket."""
+    """Their numbers must not become those of the runtime's files: of the state, of the bundle, of a socket."""
     config = base_config("sh", "-c", "ls /proc/self/fd >/data/fds; echo lost; echo lost >&2; cat; exec sleep 1000")
     config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 1 << 40, "hard": 1 << 40}]  # is worth a warning
     bundle = make_bundle(user, config)
@@ -566,7 +566,7 @@ def test_a_caller_that_dies_does_not_take_the_program_with_it(rootless, user, ve
     with (volume / "end").open("w") as fifo:  # waits until the program reads
         assert _left(rootless) == ["running"]
         fifo.write("\n")
-    until(lambda: status.exists() and status.read_text() == "7\n", "it ends, and its status is told")
+    until(lambda: status.exists() and status.read_text() == "7\n", "it ends, and its status is reported")
     assert _left(rootless) == ([] if verb == "run" else ["running"])
 
 
@@ -672,7 +672,7 @@ def test_too_few_descriptors_hide_no_container(rootless, bundle, need):
 
 @pytest.mark.parametrize("kind", ["user", "mnt", "net", "pid", "uts", "ipc"])
 def test_too_few_namespaces(rootless, user, need, kind):
-    """The limits are those of a user namespace, and whoever made it may lower them."""
+    """The limits are those of a user namespace, and its creator may lower them."""
     bundle = make_bundle(user, base_config("true"))
     if kind == "user":
         config = base_config("true")

@@ -263,7 +263,7 @@ def test_paused_is_a_state_of_its_own(running):
     assert (done.returncode, done.stderr) == (1, "rootless: container c1: container not paused\n")
 
 
-def test_its_processes_stand_still(runs, user):
+def test_its_processes_are_frozen(runs, user):
     runs.create("c1", bundle_for(user, "while :; do echo x; sleep 0.01; done"))
     runs.start("c1")
     until(lambda: len(runs.output("c1")) > 20, "it counts")
@@ -287,7 +287,7 @@ def test_a_created_one_is_paused_and_started_later(runs, user):
 
 
 def test_container_in_a_frozen_cgroup_is_paused_until_resumed(runs, user):
-    """`cgroup.freeze` of unified: it is made ready, and stands still until somebody lets it go on."""
+    """`cgroup.freeze` of unified: it is made ready, and is frozen until somebody resumes it."""
 
     def change(config):
         config["linux"]["resources"] = {"unified": {"cgroup.freeze": "1"}}
@@ -323,7 +323,7 @@ def test_a_gentle_signal_waits_for_resume(runs, user):
     assert runs("kill", "c1", "TERM").returncode == 0
     assert runs.output("c1") == "up\n"
     assert runs("resume", "c1").returncode == 0
-    until(lambda: runs.output("c1") == "up\ntold\n", "it is told")
+    until(lambda: runs.output("c1") == "up\ntold\n", "it got the signal")
 
 
 # --- kill and the end -------------------------------------------------------------------------------------------------
@@ -377,10 +377,10 @@ def test_signals_reach_all_or_one(runs, user):
     runs.start("c1")
     until(lambda: runs.output("c1").count("up") == 2, "they run")
     assert runs("kill", "c1", "USR1").returncode == 0
-    until(lambda: "first" in runs.output("c1"), "one is told")
+    until(lambda: "first" in runs.output("c1"), "one got the signal")
     assert "child" not in runs.output("c1")
     assert runs("kill", "--all", "c1", "USR1").returncode == 0
-    until(lambda: [runs.output("c1").count(word) for word in ("first", "child")] == [2, 2], "all are told")
+    until(lambda: [runs.output("c1").count(word) for word in ("first", "child")] == [2, 2], "all got the signal")
 
 
 def test_a_foreground_container_leaves_no_cgroup(runs, user):

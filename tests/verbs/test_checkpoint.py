@@ -50,7 +50,7 @@ def test_a_container_goes_on_where_it_was(rootless, root, bundle, volume, counti
     (volume / "stop").touch()
     await_end(restored)
     found = numbers(volume)
-    assert found == [str(number) for number in range(1, len(found) + 1)], "it did not begin anew"
+    assert found == [str(number) for number in range(1, len(found) + 1)], "it did not begin again"
     assert rootless.output("c1") == f"last {len(found)}\n"
     assert rootless("delete", "c2").returncode == 0
 

@@ -1,4 +1,4 @@
-"""What the doctor finds on hosts that lack something: the lack is made, for one process, and found."""
+"""What the doctor finds on hosts where something is missing: the test removes it for one process."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def missing(done):
 
 
 @pytest.mark.usefixtures("whole")
-def test_an_ordinary_user_on_a_whole_host_lacks_nothing(user, checkout):
+def test_an_ordinary_user_on_a_whole_host_has_no_problem(user, checkout):
     done = user.run(DOCTOR, **checkout)
     assert (done.returncode, missing(done), done.stderr) == (0, WHOLE, "")
 
 
-def test_a_user_without_subordinate_ids_is_told_the_command(single_user, checkout):
+def test_a_user_without_subordinate_ids_gets_the_command(single_user, checkout):
     done = single_user.run(DOCTOR, **checkout)
     assert done.returncode == 0
     assert f"missing: subordinate uids and gids for {single_user.name}\n" in done.stdout
@@ -55,7 +55,7 @@ def test_the_verb_says_the_same(user, rootless_command, checkout):
 
 
 @pytest.mark.usefixtures("whole")
-def test_root_of_a_user_namespace_lacks_nothing(user, checkout):
+def test_root_of_a_user_namespace_has_no_problem(user, checkout):
     done = user.run(["unshare", "--user", "--map-root-user", *DOCTOR], **checkout)
     assert (done.returncode, missing(done)) == (0, WHOLE)
 
@@ -147,7 +147,7 @@ def test_a_helper_that_does_not_work_is_found(user, checkout, broken):
 
 
 @pytest.mark.usefixtures("whole")
-def test_a_host_without_dev_net_tun_is_told_the_command(user, checkout):
+def test_a_host_without_dev_net_tun_gets_the_command(user, checkout):
     script = 'mount -t tmpfs tmpfs /dev/net; exec "$@"'
     done = in_mounts(user, checkout, script, "-m", "rootless", "doctor")
     assert "missing: access to /dev/net/tun (No such file or directory)\n" in done.stdout, done
@@ -171,5 +171,5 @@ def test_what_a_setting_allows_is_not_offered(user, checkout, name, value, what)
 
 
 @pytest.mark.usefixtures("whole", "require_root")
-def test_real_root_lacks_nothing_where_ordinary_users_do_not():
+def test_real_root_has_no_problem_where_ordinary_users_have_none():
     assert [each.what for each in host_checks.problems() if not each.optional] == []

@@ -1,4 +1,4 @@
-"""What `events --stats` tells of huge pages and of waiting (PSI), which the machine of tests/system does not have."""
+"""What `events --stats` reports about huge pages and waiting (PSI), which tests/system does not have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scene(stage):
 
 
 def stats_of(scene, user, command):
-    """Return what a runtime tells of a container, and what its cgroup's files say."""
+    """Return what a runtime reports about a container, and what its cgroup's files say."""
     config = config_with_maps(user, "sleep", "1000")
     config["linux"]["cgroupsPath"] = f"{scene.view.path}/box"
     config["linux"]["resources"] = scene.limit.resources
@@ -62,7 +62,7 @@ def test_the_keys_are_those_of_runc_where_there_are_few_controllers(scene, need,
     assert theirs["cpuset"] == ours["cpuset"]
 
 
-def test_huge_pages_are_told_as_the_kernel_counts_them(scene, user, rootless_command):
+def test_huge_pages_are_reported_as_the_kernel_counts_them(scene, user, rootless_command):
     if scene.limit.controller != "hugetlb":
         pytest.skip("this machine has no controller hugetlb in cgroup v2")
     ours, files = stats_of(scene, user, [rootless_command, "--root", user.tmp / "rootless"])
@@ -77,7 +77,7 @@ def test_huge_pages_are_told_as_the_kernel_counts_them(scene, user, rootless_com
     }
 
 
-def test_waiting_is_told_as_the_kernel_counts_it(scene, user, rootless_command):
+def test_waiting_is_reported_as_the_kernel_counts_it(scene, user, rootless_command):
     ours, files = stats_of(scene, user, [rootless_command, "--root", user.tmp / "rootless"])
     kinds = {"cpu": "cpu", "memory": "memory", "blkio": "io"}
     if not all(f"{file}.pressure" in files for file in kinds.values()):

@@ -39,7 +39,7 @@ def both(request, module_user, rootless_command, need):
 
 @pytest.fixture(scope="module")
 def live(module_user, rootless_command, need):
-    """A container of ours that many tests share."""
+    """A container of rootless that many tests share."""
     box = make_box(module_user, "rootless", rootless_command, need, name="live")
     yield Live(box, name="live")
     box.close()

@@ -298,7 +298,7 @@ def test_imports_for_a_terminal(user):
     ("helper", "flags"), [("slirp4netns", []), ("pasta", []), ("pasta", ["--publish", "127.0.0.1::8080"])]
 )
 def test_imports_for_a_network(net_user, need, helper, flags):
-    """Ports of slirp4netns are left out: they take a system call that Python lacks, so `ctypes`; auto has pasta."""
+    """Ports of slirp4netns are left out: their system call is not in Python, so `ctypes`; auto has pasta."""
     need(helper)
     bundle = make_net_bundle(net_user, "true")
     loaded = Loaded(net_user)

@@ -66,7 +66,7 @@ def test_the_installed_command_starts_python_isolated_and_imports_little(user, i
     names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "rootless.__main__" in names
     assert not names & {"site", "typing", "re", "json", "click", "pathlib", "subprocess"}
-    # Whoever installs for others leaves nothing to compile for those who cannot write there.
+    # Root, which installs for others, leaves nothing to compile for those who cannot write there.
     sources = list((install.environments()[0] / "lib").rglob("rootless/**/*.py"))
     assert sources
     assert all(list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")) for path in sources)

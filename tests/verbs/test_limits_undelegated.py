@@ -256,7 +256,7 @@ def test_without_systemd_on_the_path_it_just_runs(user, rootless_command, how, p
 
 
 def test_on_this_machine_as_it_is(user, rootless_command):
-    """Whatever this machine is like: it runs, and what is not enforced is told."""
+    """Whatever this machine is like: it runs, and what is not enforced is reported."""
     with Rootless(user, rootless_command) as runs:
         config = base_config("sh", "-c", "echo ran")
         config["linux"]["resources"] = {"memory": {"limit": 256 * MIB}, "pids": {"limit": 77}}

@@ -347,7 +347,7 @@ def test_the_pid_file_is_there_before_the_program(rootless, user):
         (["-f", "config.json", "c1"], "BUNDLE"),
     ],
 )
-def test_the_word_is_the_container_with_a_bundle_given(rootless, user, words, where):
+def test_the_argument_names_the_container_with_a_bundle_flag(rootless, user, words, where):
     bundle = make_bundle(user, base_config("echo", "hello"), name="its-bundle")
     words = [word.replace("BUNDLE", str(bundle)) for word in words]
     done = rootless("run", "--keep", *words, cwd=user.tmp / where.replace("BUNDLE", "its-bundle"))
@@ -369,7 +369,7 @@ def test_the_word_is_the_container_with_a_bundle_given(rootless, user, words, wh
         ("odd näme", ".", "odd_n_me"),
     ],
 )
-def test_the_word_is_the_bundle_otherwise(rootless, user, word, where, name):
+def test_the_argument_names_the_bundle_otherwise(rootless, user, word, where, name):
     bundle = make_bundle(user, base_config("echo", "hello"), name="odd näme" if "odd" in word else "mybundle")
     (user.tmp / "link").symlink_to("mybundle")
     done = rootless("run", "--keep", word.format(tmp=user.tmp), cwd=user.tmp / where)
@@ -533,7 +533,7 @@ def test_levels(rootless, user, warned):
     assert levels("--debug") >= {"warning", "info"}
 
 
-def test_a_log_that_cannot_be_written_is_told_before_anything_happens(rootless, user):
+def test_a_log_that_cannot_be_written_is_an_error_before_anything_happens(rootless, user):
     bundle = make_bundle(user, base_config("touch", "/data/ran"))
     done = rootless("--log", "/nonexistent/log", "run", "-b", bundle, "c1")
     assert done.returncode == 1

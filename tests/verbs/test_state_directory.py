@@ -229,7 +229,7 @@ def test_a_full_disk_fails_create_and_leaves_nothing(rootless, user, bundle, req
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "{}", '{"pid": "1"}', '{"pid": 1}'])
-def test_a_broken_state_is_told_and_does_not_hide_the_processes(rootless, bundle, text):
+def test_a_broken_state_is_an_error_and_does_not_hide_the_processes(rootless, bundle, text):
     rootless.create("good", bundle)
     rootless.create("bad", bundle)
     pid = rootless.pid("bad")

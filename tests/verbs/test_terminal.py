@@ -284,7 +284,7 @@ def test_much_output_to_a_slow_reader(rootless, user):
         assert run.wait(timeout=PATIENCE) == 6
 
 
-def test_a_relay_whose_reader_waits_can_be_told_to_end(rootless, user):
+def test_a_relay_whose_reader_waits_can_be_ended(rootless, user):
     script = "trap 'kill $!; exit 42' TERM; while echo y; do :; done & wait"
     bundle = make_bundle(user, with_terminal("sh", "-c", script))
     ours, theirs = os.pipe()

@@ -37,7 +37,7 @@ def test_top_is_a_table_that_changes_until_it_is_interrupted(user, rootless_comm
         with Typewriter(user, runs.argv("top", "--interval", "100ms"), size=(24, 120)) as terminal:
             for word in (b"STATUS", b"busy"):
                 terminal.until(word)
-            # drawn anew, with the container that has come meanwhile, and without it when it has gone
+            # drawn again, with the container that has come meanwhile, and without it when it has gone
             runs.create("later", bundle_for(user, name="later"))
             terminal.until(b"later")
             assert runs("delete", "--force", "later").returncode == 0

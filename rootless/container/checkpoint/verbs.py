@@ -194,7 +194,7 @@ def restore(options: Options) -> int:
 
 
 def _open_network(path: str) -> None:
-    """Open a network namespace as the descriptor that criu gets, before anything of ours can have it."""
+    """Open a network namespace as the descriptor that criu gets, before another file can take its number."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:

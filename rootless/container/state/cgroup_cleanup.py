@@ -25,7 +25,7 @@ def give_back(note: str) -> None:
         OSError: it stays.
     """
     lines = note.split("\n")
-    # one that is not whole was to tell of what had not been made yet; what came before this boot is gone, and its place
+    # an incomplete note is about a cgroup that had not been created; what came before this boot is gone, and its place
     # may be somebody else's by now
     if len(lines) < _NOTE_LINES or lines[0] != boot_id():
         return

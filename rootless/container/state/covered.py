@@ -13,7 +13,7 @@ import posix
 from rootless.procfs import boot_id
 
 _DETACH = 2
-"""MNT_DETACH, umount2(2): with all that is mounted below, whoever uses it."""
+"""MNT_DETACH, umount2(2): with all mounts below, even if they are in use."""
 _NOTE_LINES = 4
 
 

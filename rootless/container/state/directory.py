@@ -258,7 +258,7 @@ class ContainerDir:
             raise _irremovable(self.path, error) from None
 
     def abandon(self) -> None:
-        """Remove the directory after a failure, which is what the caller is to be told about."""
+        """Remove the directory after a failure; the caller gets the error of that failure."""
         try:
             self.remove()
         except RootlessError as error:

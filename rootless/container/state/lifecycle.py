@@ -1,11 +1,11 @@
-"""The life of a container: which verb may meet it in which state, and how the state is told (runtime.md "Lifecycle").
+"""The life of a container: which verb may meet it in which state, and how the state is found (runtime.md "Lifecycle").
 
             ┌──────────┐  READY   ┌─────────┐  start   ┌─────────┐  exit   ┌─────────┐  delete
     create ─▶ creating ├─────────▶│ created ├─────────▶│ running ├────────▶│ stopped ├────────▶
             └──────────┘          └─────────┘          └─────────┘         └─────────┘
 
 Only creating and created are written down. That the process is gone, or has become the program, is seen in /proc each
-time: nobody has to be there to note it. A created or running container whose cgroup has been told to stand still is
+time: nobody has to be there to note it. A created or running container whose cgroup is frozen is
 paused, until `resume`.
 """
 
@@ -111,7 +111,7 @@ def _status(entry: ContainerDir, state: State) -> str:
 
 
 def _is_frozen(cgroup: str) -> bool:
-    """Whether the processes of a cgroup have been told to stand still; not, when that cannot be read."""
+    """Whether a cgroup is frozen; false if that cannot be read."""
     try:
         return read(f"{cgroup}/cgroup.freeze").startswith(b"1")
     except OSError:

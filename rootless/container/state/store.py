@@ -152,7 +152,7 @@ def claim(root: StateRoot, container_id: str) -> ContainerDir:
         while entry is None:
             made, before = None, made  # a signal may come before it is known
             made = _make(root, container_id) or before
-            # Whoever has the lock on what lies at the path has the id; who made the directory does not matter.
+            # The process with the lock on the directory at the path has the id; its creator does not matter.
             entry = _open(root, container_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
         taken = entry.read() is not None
         if not taken:
@@ -172,7 +172,7 @@ def claim(root: StateRoot, container_id: str) -> ContainerDir:
 
 
 def find(root: StateRoot, container_id: str, *, lock: bool = True) -> ContainerDir:
-    """Open the directory of a container, waiting for whoever changes it.
+    """Open the directory of a container, waiting for a process that changes it.
 
     Raises:
         RootlessError: `RL-NOT-FOUND`: there is none.

@@ -62,7 +62,7 @@ def destroy(entry: ContainerDir, state: State | None) -> None:
 
 
 def abandon(entry: ContainerDir) -> None:
-    """Do the same after a failure, which is what the caller is to be told about."""
+    """Do the same after a failure; the caller gets the error of that failure."""
     state = readable(entry)
     _end_network(entry, state)
     entry.abandon()

@@ -22,7 +22,7 @@ _PASSED_ON = frozenset(
 
 The rest is left out. MAINPID and its kin, NOTIFYACCESS: which processes belong to the service, and may speak for it;
 ids of the container mean nothing outside. FDSTORE and what goes with it: descriptors are not passed on. WATCHDOG_USEC
-and EXTEND_TIMEOUT_USEC: the limits of time that the unit sets for the container. Variables that sd_notify(3) lacks.
+and EXTEND_TIMEOUT_USEC: the limits of time that the unit sets for the container. Variables not in sd_notify(3).
 """
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OUTSIDE = ("prestart", "createRuntime", "poststart", "poststop")
 STDOUT = "run.oci.hooks.stdout"
 STDERR = "run.oci.hooks.stderr"
-"""Annotations: files that hooks append to, as crun has it. A relative path counts from the bundle."""
+"""Annotations: files that hooks append to, as in crun. A relative path counts from the bundle."""
 
 
 class Hooks:

@@ -61,7 +61,7 @@ def choose_user(context: Context) -> None:
 def oom_score(context: Context) -> list[Op]:
     """Return the operation for process.oomScoreAdj.
 
-    Lowering it needs CAP_SYS_RESOURCE over the host, but for what somebody with that has raised before, proc(5).
+    Lowering it needs CAP_SYS_RESOURCE over the host, except below a value that a process with it has raised, proc(5).
     """
     wanted = context.process.get("oomScoreAdj")
     facts = context.facts
@@ -122,13 +122,13 @@ def identity(context: Context) -> list[Op]:
     effective, permitted, inheritable, bounding, ambient = _capability_sets(context)
     if _needs_rights_for_seccomp(context):
         # Loading a filter without no_new_privs needs CAP_SYS_ADMIN, seccomp(2). It may stay until execve, which
-        # computes the sets anew from the bounding, inheritable and ambient ones (capabilities(7)); so the filter can
+        # computes the sets again from the bounding, inheritable and ambient ones (capabilities(7)); so the filter can
         # come last, and need not allow what comes before it.
         effective |= 1 << CAP_SYS_ADMIN
         permitted |= 1 << CAP_SYS_ADMIN
     umask = (process.get("user") or {}).get("umask")
     # what only the container's root may enter will do (/root, for another user), and so will what root may not enter
-    # and the program's user may (a volume on NFS), as runc has it
+    # and the program's user may (a volume on NFS), as in runc
     enter, enter_later = (Op(ops.CHDIR, early, process["cwd"], where="process.cwd") for early in (1, 0))
     return [
         *_rare(context),

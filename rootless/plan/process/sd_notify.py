@@ -1,7 +1,7 @@
 """What a service manager wants to hear: sd_notify(3). Planned only where the caller has a NOTIFY_SOCKET.
 
 The program gets a socket of the container's own, in a file system of the container's own: a directory of the host's
-would be one that the container's root could fill. Whoever starts the program reads it.
+would be one that the container's root could fill. The process that starts the program reads it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Devices: config-linux.md "Devices", "Default Devices"; config.md "Mounts" for the links beside them.
 
-mknod(2) is refused in a user namespace, whoever asks: the host's node is bound there instead.
+mknod(2) is refused to everybody in a user namespace: the host's node is bound there instead.
 """
 
 from __future__ import annotations

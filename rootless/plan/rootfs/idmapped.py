@@ -33,7 +33,7 @@ _UNMAPPABLE = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2", "devpts")
 
 
 def check(context: Context, mount: dict[str, Any], options: MountOptions, where: str) -> None:
-    """Refuse what nobody can map, whoever calls."""
+    """Refuse what nobody can map."""
     cause = fix = ""
     place = where
     kind = mount.get("type") or ""

@@ -263,7 +263,7 @@ def _mapped(context: Context, mount: _Mount) -> list[Op]:
 
 
 def _out_of_reach(context: Context, source: str) -> bool:
-    """Whether the container's root may lack access to a source that its caller may bind.
+    """Whether the container's root may have no access to a source that its caller may bind.
 
     A joined user namespace may have any ids; a new one that root makes may have fewer than its caller. What lies in the
     rootfs is looked up there, where a mount before this one may have put it.
