@@ -120,7 +120,7 @@ def _unforeseen(error: Exception) -> RootlessError:
     return RootlessError(
         "internal error",
         cause=f"{type(error).__name__}: {error}{place}",
-        fix="please report this, with what --debug prints",
+        fix="report this, with the output of --debug",
         code="RL-INTERNAL",
     )
 

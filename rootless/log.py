@@ -49,7 +49,7 @@ def configure(path: str, *, as_json: bool, level: str) -> None:
         raise RootlessError(
             "--log " + path,
             cause="logs are written to files only",
-            fix="--log FILE",
+            fix="use --log FILE",
             code="RL-LOG",
         )
     path = path.removeprefix("file:")

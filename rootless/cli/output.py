@@ -141,7 +141,7 @@ def network(options: Options) -> None:
         raise RootlessError(
             f"network {options.action}",
             cause="it takes no name" if lists else "it needs the name of a network",
-            fix="rootless network --help",
+            fix="run rootless network --help",
             code="RL-USAGE",
         )
     _NETWORK_ACTIONS[options.action](options)

@@ -51,7 +51,7 @@ def group_of(state: State, what: str) -> Group:
         raise RootlessError(
             what,
             cause=f"its cgroup {state.cgroup}: {(error.strerror or '').lower()}",
-            fix="look whether /sys/fs/cgroup shows the same here as where it was created",
+            fix="check that /sys/fs/cgroup is the same here as where it was created",
             code="RL-CGROUP",
         ) from None
     if log.is_debug():

@@ -382,7 +382,7 @@ def _check_owner(entry: tarfile.TarInfo, what: str, number: int, ranges: Sequenc
         _refuse(
             entry,
             f"its {what} {number} is not in your id map, which has {total} {what}s",
-            fix=f"as root: usermod --add-sub{what}s FIRST-LAST USER, with {number} ids or more",
+            fix=f"run as root: usermod --add-sub{what}s FIRST-LAST USER, with {number} ids or more",
         )
 
 

@@ -291,7 +291,7 @@ def init_killed() -> RootlessError:
     return RootlessError(
         "the init program was killed",
         cause="it exited before the container's program started and reported no error",
-        fix="look in the kernel's log (dmesg) whether memory ran out, or which program kills processes here",
+        fix="check the kernel's log (dmesg) for exhausted memory, or find the program that kills processes here",
         code="RL-INIT",
     )
 

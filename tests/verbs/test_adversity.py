@@ -529,7 +529,7 @@ def test_a_terminal_that_has_hung_up(rootless, user, bundle):
         assert rootless("run", "--bundle", bundle, "c1", **gone).returncode == 7
         assert rootless("state", "c1", stdout=terminal).stderr == (
             "rootless: container c1: container does not exist; "
-            "fix: `rootless list` shows yours; another --root has others\n"
+            "fix: run rootless list to see yours, or name another directory with --root\n"
         )
     finally:
         os.close(terminal)

@@ -182,7 +182,7 @@ def test_an_ordinary_user_cannot_checkpoint(running, user):
     done = running("checkpoint", "--image-path", "saved", "c1")
     assert (done.returncode, done.stdout) == (1, "")
     cause = f"criu needs root on the host, and you are {user.name}"
-    assert done.stderr == f"rootless: cannot checkpoint or restore: {cause}; fix: do it as root\n"
+    assert done.stderr == f"rootless: cannot checkpoint or restore: {cause}; fix: run it as root\n"
     assert not (user.tmp / "saved").exists()
     assert running.status("c1") == "running"
     assert "criu needs root" in running("restore", "--bundle", user.tmp / "bundle", "c2").stderr

@@ -88,7 +88,7 @@ def obstacle(program: str) -> RootlessError | None:
     caller = facts.read()
     if not caller.privileged or caller.nested:
         cause = f"criu needs root on the host, and you are {caller.user}"
-        return RootlessError("cannot checkpoint or restore", cause=cause, fix="do it as root", code="RL-CRIU")
+        return RootlessError("cannot checkpoint or restore", cause=cause, fix="run it as root", code="RL-CRIU")
     if not which(program or "criu"):
         return RootlessError(
             "cannot checkpoint or restore",

@@ -183,7 +183,7 @@ def find(root: StateRoot, container_id: str, *, lock: bool = True) -> ContainerD
         raise RootlessError(
             f"container {container_id}",
             cause="container does not exist",
-            fix="`rootless list` shows yours; another --root has others",
+            fix="run rootless list to see yours, or name another directory with --root",
             code="RL-NOT-FOUND",
         )
     return entry
