@@ -158,7 +158,7 @@ int op_yield(const struct op *op)
     return 0;
 }
 
-/* The container process becomes a child of our parent: whoever called `rootless create` finds it among its own.
+/* The container process becomes a child of our parent: the caller of `rootless create` finds it among its own.
  *
  * It tells its number itself. Only this process, outside its pid namespace, can know that number, and the kernel stores
  * it before the new process runs: if this one told it, and were killed just before, both others would wait for ever. */
