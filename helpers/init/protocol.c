@@ -160,7 +160,7 @@ int op_pass_namespaces(const struct op *op)
     return result;
 }
 
-/* Returns the answer; 0 at end of file. */
+/* Returns the answer; 0 at end of file, which a peer that is killed may also leave as ECONNRESET. */
 static char next_answer(int fd)
 {
     char reply = 0;
@@ -169,6 +169,8 @@ static char next_answer(int fd)
     do
         n = read(fd, &reply, 1);
     while (n < 0 && errno == EINTR);
+    if (n < 0 && errno != ECONNRESET)
+        leave(1);
     return n == 1 ? reply : 0;
 }
 

@@ -13,7 +13,8 @@ __all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
 
 CODES = {"COMMAND": "EXEC-NOT-FOUND"}
 CANNOT_FAIL = {
-    "HOME", "KEYRING", "NO-KEYS", "PASS-NAMESPACES", "READY", "STDIO-OWNER", "UMASK", "UNNAMED-KEYRING", "WAIT-START",
+    "HOME", "KEYRING", "NO-KEYS", "PASS-NAMESPACES", "READY", "STDIO-OWNER", "UMASK", "UNNAMED-KEYRING",
+    "WAIT-START", "YIELD",
 }  # fmt: skip
 """Operations that do nothing that could be refused, that the container can do without, or that stand in for others; and
 one that only `explain` plans, which adds a network."""
