@@ -69,7 +69,7 @@ WITH = {
 """What says something only of another property, which is named then."""
 
 
-GONE = "cgroup v2 has nothing of the kind"
+GONE = "cgroup v2 has no such limit"
 UNTESTED = dict.fromkeys(
     (
         *(f"memory.{name}" for name in ("kernel", "kernelTCP", "swappiness", "disableOOMKiller", "useHierarchy")),

@@ -202,7 +202,7 @@ def test_real_root(user, rootless_command, require_root):
     assert seen(Nest(box, PAIR + ADDRESSES, user=False).run({"out0": {"name": "eth0"}}, INSIDE))["eth0"][2]
 
 
-LINK_OF_THE_HOST = "a link of the host, which the kernel lets only root of the host move"
+LINK_OF_THE_HOST = "a network interface of the host, which only the host's root can move"
 
 
 LINK_NAMES = '"A set of network devices that MUST be made available in the container": '

@@ -23,7 +23,7 @@ ELSEWHERE = {
         pytest.param(
             name,
             marks=[
-                pytest.mark.spec(name, refused="this is Linux, and no virtual machine"),
+                pytest.mark.spec(name, refused="it is not a Linux container"),
                 *(
                     differs(runtime, f"a bundle for another platform: {IGNORED}, which no sentence forbids")
                     for runtime in ("runc", "crun")

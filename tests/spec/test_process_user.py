@@ -24,7 +24,7 @@ KEPT_UMASK = '"If unspecified, the umask should not be changed from the calling 
 
 @differs("runc", KEPT_UMASK)
 @differs("crun", KEPT_UMASK)
-@differs("rootless", f"{KEPT_UMASK}, as engines have it from the others")
+@differs("rootless", f"{KEPT_UMASK}, which engines expect")
 @pytest.mark.spec("process.user.umask: unspecified")
 def test_umask_of_the_caller(either):
     assert either.lines(config_with_maps(either.user), "umask", umask=0o057) == ["0057"]
