@@ -28,14 +28,16 @@ if TYPE_CHECKING:
 
 LOADER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "rootless", "module_archive.py")
 
-MADE = "bundle.check host.delegation container.terminal.console container.confine plan.cgroup.limits cgroup.make"
+MADE = (
+    "bundle.check host.delegation container.terminal.console container.operations.cgroup plan.cgroup.limits cgroup.make"
+)
 IMPORTED = {
     "create": f"container.create {MADE}",
-    "run": f"container.run container.terminal.relay container.state.cgroup_cleanup {MADE}",
-    "exec": "container.exec bundle.check container.terminal.console container.terminal.relay container.confine",
-    "start": "container.verbs launch.protocol",
-    "kill": "container.verbs container.state.processes cgroup.group",
-    "delete": "container.verbs container.state.processes container.state.cgroup_cleanup",
+    "run": f"container.run container.terminal.relay container.operations.cgroup_cleanup {MADE}",
+    "exec": "container.exec bundle.check container.terminal.relay container.operations.cgroup",
+    "start": "container.start",
+    "kill": "container.kill cgroup.group",
+    "delete": "container.delete container.operations.cgroup_cleanup",
     "state": "cli.output container.listing jsontext cli.compat",
     "list": "cli.output container.listing jsontext",
     "ps": "cli.output container.listing jsontext container.state.processes cgroup.group",

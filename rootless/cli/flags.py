@@ -266,7 +266,7 @@ ENGINE_VERBS = {
         examples=("rootless create --bundle mybundle web1 && rootless start web1",),
     ),
     "start": Verb(
-        "container.verbs:start", "start the program of a created container", (), (CONTAINER,), about=_LIFECYCLE
+        "container.start:start", "start the program of a created container", (), (CONTAINER,), about=_LIFECYCLE
     ),
     "state": Verb(
         "cli.output:state",
@@ -276,7 +276,7 @@ ENGINE_VERBS = {
         examples=("rootless state web1",),
     ),
     "kill": Verb(
-        "container.verbs:kill",
+        "container.kill:kill",
         "send a signal to a container",
         (Flag("-a --all", SWITCH, "", "send it to every process of the container"), _REGEX),
         (CONTAINER, Word("SIGNAL", "signal", kind=SIGNAL, optional=True)),
@@ -284,7 +284,7 @@ ENGINE_VERBS = {
         examples=("rootless kill web1", "rootless kill --all web1 KILL"),
     ),
     "delete": Verb(
-        "container.verbs:delete",
+        "container.delete:delete",
         "remove a stopped container",
         (
             Flag("-f --force", SWITCH, "", "kill a running container first; ignore a missing one"),

@@ -10,7 +10,8 @@ from rootless import log
 from rootless.cgroup.stats import stats
 from rootless.container.own_cgroup import group_of
 from rootless.container.state import store
-from rootless.container.state.lifecycle import STOPPED, allow, open_process, status
+from rootless.container.state.lifecycle import STOPPED, allow, status
+from rootless.container.state.processes import open_process
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False

@@ -6,17 +6,24 @@ from rootless import log
 from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, status
 from rootless.errors import RootlessError
+from rootless.lazy import lazy
+from rootless.procfs import is_there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.container.network.teardown import serving_processes
+    from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.state import State
     from rootless.options import Options
+else:
+    serving_processes = lazy("rootless.container.network.teardown", "serving_processes")
 
 
 def state(options: Options) -> dict[str, object]:
     """Return the state of a container, as runtime.md has it."""
     with store.find(store.state_root(options.root), options.container, lock=False) as entry:
         found = store.existing_state(entry)
-        return found.report(status(entry, found))
+        return _report(entry, found)
 
 
 def list_containers(options: Options) -> list[dict[str, object]]:
@@ -28,11 +35,20 @@ def list_containers(options: Options) -> list[dict[str, object]]:
             with store.find(root, container_id, lock=False) as entry:
                 found = entry.read()
                 if found:
-                    states.append(found.report(status(entry, found)))
+                    states.append(_report(entry, found))
         except RootlessError as error:
             if error.code != "RL-NOT-FOUND":  # it did not go away between the two looks; the others are still listed
                 log.warning(f"{error.what}: {error.cause}", fix=error.fix)
     return states
+
+
+def _report(entry: ContainerDir, found: State) -> dict[str, object]:
+    """Return the state of a container as callers see it."""
+    now, is_served = status(entry, found), True
+    if found.network and found.network.addresses and now != STOPPED:
+        serving = serving_processes(entry)
+        is_served = not serving or is_there(serving[0])
+    return found.report(now, is_served=is_served)
 
 
 def processes(options: Options) -> list[int]:

@@ -3,62 +3,59 @@
 from __future__ import annotations
 
 from rootless import log, procfs, signals
-from rootless.container.create import make, plan_for
-from rootless.container.prepare import prepare
+from rootless.container.create import give_up, plan_for
+from rootless.container.operations.container_run import ContainerRun
+from rootless.container.operations.teardown import destroy, end_quietly
 from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, status
-from rootless.container.state.teardown import abandon, destroy, end, readable
 from rootless.container.terminal.console import Console
 from rootless.errors import RootlessError, refused
+from rootless.launch.spawn import Descriptors
+from rootless.lazy import lazy
+from rootless.plan import ops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.container.state.directory import ContainerDir
+    from rootless.cgroup.logout import ends_with_session
     from rootless.container.state.store import StateRoot
-    from rootless.container.terminal.service import Reports
-    from rootless.launch.protocol import Launch
+    from rootless.container.terminal.relay import catch_signals, prepare_terminal, wait_foreground
     from rootless.options import Options
+else:
+    ends_with_session = lazy("rootless.cgroup.logout", "ends_with_session")
+    catch_signals = lazy("rootless.container.terminal.relay", "catch_signals")
+    prepare_terminal = lazy("rootless.container.terminal.relay", "prepare_terminal")
+    wait_foreground = lazy("rootless.container.terminal.relay", "wait_foreground")
 
 
 def run(options: Options) -> int:
     """Create and start a container; unless detached, wait for its program, remove it, and return its exit status."""
-    from rootless.container.terminal.relay import catch_signals, prepare_terminal, wait_foreground
-
-    request, bundle, plan, root = plan_for(options)
-    console = Console.for_run(request, plan)
-    launch = None
-    entry = store.claim(root, request.container)
+    request, _, plan, root = plan_for(options)
+    console = Console.for_run(plan)
+    made = ContainerRun(plan, root, Descriptors(keep=request.preserve_fds, console=console.passed))
     try:
-        prepare(plan)
-        launch = make(request, bundle, plan, entry, console=console.passed)
+        made.until(ops.WAIT_START)
         console.receive()
         if console.master >= 0:
             prepare_terminal(console.master)
         wakeup = -1 if request.detach else catch_signals()  # before there is a program to forward them to
-        reports = _start(launch, entry)
-        if plan.cgroup and plan.cgroup.frozen:
-            from rootless.container.confine import freeze_container
-
-            freeze_container(entry)
-    except BaseException:
+        made.until(ops.DELETE)
+    except BaseException as error:
         console.close()
-        if launch:
-            _end(launch, root, request.container)
-        abandon(entry)
+        give_up(made, error)
         raise
     try:
-        entry.close()
-        launch.close()
+        made.entry.close()
+        made.close()
         if request.detach:
-            if reports:
-                reports.await_ready(launch.pid)
-            _warn_of_logout(launch.pid)
+            if made.reports:
+                made.reports.await_ready(made.pid)
+            _warn_of_logout(made.pid)
             signals.commit()
             return 0
-        return wait_foreground(launch.pid, console, wakeup, reports)
+        return wait_foreground(made.pid, console, wakeup, made.reports)
     except BaseException:
-        entry.close()
-        _end(launch, root, request.container)
+        end_quietly(made.state)
+        made.kill()
         remove_ended(root, request.container)
         raise
     finally:
@@ -68,43 +65,14 @@ def run(options: Options) -> int:
 
 
 def _warn_of_logout(pid: int) -> None:
-    """Tell who leaves a container to itself that it will not stay when they go."""
-    from rootless.cgroup import logout
-
+    """Warn the caller who detaches that the container ends with the session, where that is so."""
     try:
-        found = logout.ends_with_session(procfs.cgroup(pid))
+        found = ends_with_session(procfs.cgroup(pid))
     except OSError:
-        return  # nobody can tell just now
+        return  # it cannot be found out just now
     if found:
         reason, fix = found
         log.warning(f"the container ends when you log out: {reason}", fix=fix)
-
-
-def _start(launch: Launch, entry: ContainerDir) -> Reports | None:
-    """Let the program run, and what is to happen around its beginning; if that fails the container is gone."""
-    plan = launch.plan
-    if not (plan.hooks or plan.listener or plan.notify):
-        launch.start()
-        return None
-    from rootless.container.starting import Starting
-
-    starting = Starting(store.existing_state(entry))
-    launch.start(starting.reader)
-    starting.run_poststart()
-    return starting.reports
-
-
-def _end(launch: Launch, root: StateRoot, container_id: str) -> None:
-    """End the container after a failure, at least its first process; the caller gets the error of that failure."""
-    try:
-        with store.find(root, container_id, lock=False) as entry:
-            state = readable(entry)
-            if state:
-                end(state)
-    except (RootlessError, OSError):
-        return
-    finally:
-        launch.kill()
 
 
 def remove_ended(root: StateRoot, container_id: str) -> None:

@@ -16,6 +16,7 @@ from rootless.network.netns_holder import NetnsHolder
 from rootless.network.programs import Program
 from rootless.plan import ops
 from rootless.plan.idmaps import IdMaps
+from rootless.plan.namespaces import new_user
 from rootless.plan.network.helpers import PACKAGES, PASTA, PASTA_SINCE, SLIRP, helper, libslirp_flaws, pasta_date
 from rootless.plan.network.mode import Network
 from rootless.plan.network.resolv_conf import Names
@@ -77,20 +78,20 @@ def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
     network = Network(name, "", host, Names((), (), (), ()))
     network.owned = True
     network.as_root = facts.uid == 0
+    maps = IdMaps([(0, facts.uid, 1)], [(0, facts.gid, 1)], "", facts)
     operations = [
-        Op(ops.NEW_USER),
-        Op(ops.YIELD),
+        Op(ops.SPAWN),
+        *new_user(maps),
         Op(ops.BECOME, 0, 0),
         Op(ops.UNSHARE, CLONE_NEWNET),
         Op(ops.PASS_NAMESPACES),
         Op(ops.READY),
         Op(ops.WAIT_START),
     ]
-    maps = IdMaps([(0, facts.uid, 1)], [(0, facts.gid, 1)], "", facts)
     with tempfile.TemporaryDirectory() as path:
         directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            holder = NetnsHolder(operations, maps=maps)
+            holder = NetnsHolder(operations)
             try:
                 program = Program(helper(name, "", host), network, holder, directory)
                 program.await_ready()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rootless.launch.protocol import Launch
+from rootless.launch.run_plan import Run
+from rootless.launch.spawn import Descriptors
 from rootless.plan import ops
 from rootless.plan.ops import Op
 from rootless.plan.plan import Plan
@@ -19,7 +20,9 @@ def attach(program: bytes, cgroup: int, where: str) -> None:
     Raises:
         RootlessError: `RL-DEVICE-RULES`: the kernel refuses it.
     """
-    launch = Launch(Plan([Op(ops.DEVICE_RULES, program, where=where), Op(ops.READY)]), cgroup=cgroup)
-    launch.until_ready()
-    launch.close()
-    launch.wait_first()
+    plan = Plan([Op(ops.SPAWN), Op(ops.DEVICE_RULES, program, where=where), Op(ops.READY)])
+    run = Run(plan, Descriptors(cgroup=cgroup))
+    run.until()
+    run.close()
+    assert run.executor
+    run.executor.wait_first()

@@ -34,17 +34,15 @@ from _struct import Struct
 
 from rootless import files, log
 from rootless.errors import RootlessError
-from rootless.launch import spawn, write_idmaps
+from rootless.launch import spawn
 from rootless.plan.encode import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
-    from rootless.launch.fd_messages import Received
-    from rootless.launch.seccomp_listener import Listener
+    from rootless.launch.spawn import Descriptors
     from rootless.plan.ops import Op
-    from rootless.plan.plan import Plan
 
     Message = tuple[int, int, int, bytes]
     """Type, value, errno, detail."""
@@ -59,6 +57,8 @@ LISTENER = 7
 NOTIFY = 8
 NETLINK = 9
 NAMESPACES = 10
+MESSAGES_WITH_DESCRIPTORS = (LISTENER, NOTIFY, NETLINK, NAMESPACES)
+START, START_AND_TRACE = b"S", b"T"
 
 _PATIENCE = 10_000
 """Milliseconds."""
@@ -69,163 +69,62 @@ _LOOKS, _MOMENT = 100, 0.001
 HEAD_SIZE = _MESSAGE.size
 
 
-class Launch:
-    """One container on its way from a Plan to its program.
+class Executor:
+    """An executor that runs, and the connection to it.
 
     Attributes:
-        plan: what is executed.
-        pid: the container's process as the caller's process tree sees it; 0 until it exists.
-        namespaces: from then on, the numbers of the namespaces that the Plan's IDENTIFY names, 64 bits each.
-        first: the first stage's process, the only one of a Plan that does not fork; 0 when it has been waited for.
-        report: the parent's end of the connection that messages come over.
+        first: the process of its first stage, the only one of a Plan that does not fork; 0 when it has been waited for.
+        report: the descriptor that its messages come over.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        start: int = -1,
-        console: int = -1,
-        process: int = -1,
-        cgroup: int = -1,
-        keep: int = 0,
-        descriptors: bool = False,
-    ) -> None:
-        """Start helpers/init; the descriptors (see init.spawn) stay the caller's, to be closed once this returns.
+    __slots__ = ("_reply", "first", "report")
 
-        Some come back where the Plan has a listener or a socket to notify, or where `descriptors` says so.
+    def __init__(self, operations: Sequence[Op], descriptors: Descriptors, *, passing: bool, trace: bool) -> None:
+        """Start it with operations.
+
+        Args:
+            operations: its part of a Plan.
+            descriptors: what it inherits; they stay the caller's, to be closed once this returns.
+            passing: some of its messages come with descriptors.
+            trace: it is to report each operation.
 
         Raises:
-            RootlessError: it cannot be started, or nobody answers the seccomp filter's notifications.
+            RootlessError: `RL-INIT`: it cannot be started.
         """
-        agent = _connect_agent(plan.listener) if plan.listener else -1
-        self.plan = plan
-        self.pid = 0
-        self.namespaces = b""
-        names = [op.kind.name for op in plan.ops]
-        self._yields = iter([names[index - 1] for index, name in enumerate(names) if name == "yield"])
+        self.first = 0
         self._reply = child_reply = -1
-        self.report, child_report = _socket_pair() if descriptors or plan.listener or plan.notify else posix.pipe()
+        self.report, child_report = _socket_pair() if passing else posix.pipe()
         try:
             child_reply, self._reply = posix.pipe()
-            encoded = encode(plan.ops)
             self.first = spawn.spawn(
-                encoded,
-                report=child_report,
-                reply=child_reply,
-                start=start,
-                console=console,
-                process=process,
-                cgroup=cgroup,
-                agent=agent,
-                keep=keep,
+                encode(operations), descriptors, report=child_report, reply=child_reply, trace=trace
             )
         except BaseException:
             self.close()
             raise
         finally:
-            for fd in (child_report, child_reply, agent):
+            for fd in (child_report, child_reply):
                 if fd >= 0:
                     posix.close(fd)
 
-    def until_ready(
-        self,
-        on_process: Callable[[int], None] | None = None,
-        on_hooks: Callable[[], None] | None = None,
-        reader: Received | None = None,
-    ) -> None:
-        """Talk until everything but the program is there; `on_process` gets the pid as soon as there is one.
-
-        `on_hooks` runs the hooks that belong after the mounts; `reader` is for a Plan that passes descriptors.
-
-        Raises:
-            RootlessError: an operation failed; nothing of the container runs any more.
-        """
-        self._talk(READY, on_process, on_hooks, reader)
-
-    def go_on(self, reader: Received | None = None) -> None:
-        """Let a Plan that waits, and is ready a second time, go on until then.
-
-        Raises:
-            RootlessError: an operation failed; nothing of it runs any more.
-        """
-        self.answer(b"S")
-        self._talk(READY, reader=reader)
-
-    def until_executed(self, reader: Received | Listener | None = None) -> None:
-        """Talk until the program has taken the place of helpers/init; `reader` is for a Plan that passes descriptors.
-
-        Raises:
-            RootlessError: an operation failed; nothing of the container runs any more.
-        """
-        self._talk(EXECUTING, reader=reader)
-
-    def start(self, reader: Received | Listener | None = None) -> None:
-        """Let the program of a container that is ready run, and return when it does."""
-        self.answer(b"S")
-        self.until_executed(reader)
-
-    def _talk(
-        self,
-        last: int,
-        on_process: Callable[[int], None] | None = None,
-        on_hooks: Callable[[], None] | None = None,
-        reader: Received | Listener | None = None,
-    ) -> None:
-        """Answer messages up to the kind `last`; when that is EXECUTING, up to the end of file that follows."""
-        skips: list[Message] = []
-        reached = 0
-        read = reader.read if reader else read_message
-        try:
-            while reached != READY and (message := read(self.report)):
-                kind, value, _, detail = message
-                if kind == TURN:
-                    self._take_turn(value, detail, on_process, on_hooks)
-                    self.answer(b"G")
-                elif kind == SKIPPED:
-                    skips.append(message)
-                else:
-                    self._tell_skips(skips, message)
-                    if kind == FAILED:
-                        self._complain(message)
-                    reached = kind
-        except BaseException:
-            self.kill()
-            raise
-        if reached != last:
-            self.kill()
-            raise init_killed()
-        if last == EXECUTING and self.plan.filter:
-            _warn_of_filter(self.pid or self.first)
-
-    def _take_turn(
-        self,
-        pid: int,
-        namespaces: bytes,
-        on_process: Callable[[int], None] | None,
-        on_hooks: Callable[[], None] | None,
-    ) -> None:
-        """Do what is due on this side: for the new process, for a new user namespace, or after the mounts."""
-        if pid:
-            self.pid, self.namespaces = pid, namespaces
-            self.wait_first()
-            if on_process:
-                on_process(pid)
-        elif next(self._yields) == "new_user_namespace":
-            if self.plan.maps:
-                write_idmaps.write(self.first, self.plan.maps)
-        elif on_hooks:
-            on_hooks()
+    @classmethod
+    def connected(cls, connection: int) -> Executor:
+        """Return an executor that waits on its start socket, by a connection to that; the connection is its own."""
+        executor = object.__new__(cls)
+        executor.first = 0
+        executor.report = connection
+        executor._reply = posix.dup(connection)
+        return executor
 
     def answer(self, word: bytes) -> None:
-        """Let the child go on. When it is gone, end of file says so."""
+        """Let the executor go on. When it is gone, end of file says so."""
         try:
             posix.write(self._reply, word)
         except BrokenPipeError:
             return
 
     def answer_last(self, word: bytes) -> None:
-        """Let the child go on, and return when it has closed its end, which is the last thing that it does.
+        """Let the executor go on, and return when it has closed its end, which is the last thing that it does.
 
         Raises:
             RootlessError: `RL-INIT`: it does not.
@@ -236,27 +135,15 @@ class Launch:
         poll = select.poll()
         poll.register(self._reply, 0)  # the end that writes hears of the other by POLLERR
         if not poll.poll(_PATIENCE):
-            raise RootlessError("the init program cannot go on", cause="it hangs", code="RL-INIT")
+            raise RootlessError("the executor cannot go on", cause="it hangs", code="RL-INIT")
 
-    def _tell_skips(self, skips: list[Message], outcome: Message) -> None:
-        """Log skipped operations, except one whose alternative failed too: the error is about that."""
-        failed, number = (outcome[1], outcome[2]) if outcome[0] == FAILED else (-1, 0)
-        for skip in skips:
-            index = skip[1]
-            if not (index < failed <= index + self.plan.ops[index].alternatives and skip[2] == number):
-                self._complain(skip)
-
-    def _complain(self, message: Message) -> None:
-        kind, index, number, detail = message
-        complain(self.plan.ops[index] if 0 <= index < len(self.plan.ops) else None, kind, number, detail)
-
-    def kill(self) -> None:
-        """End what there is of the container and take its status, so that nothing of it remains."""
+    def kill(self, *pids: int) -> None:
+        """End the first stage and the processes `pids`, children of this one, and take their status."""
         self.close()
-        for pid in (self.first, self.pid):
+        for pid in (self.first, *pids):
             if pid:
                 _end(pid)
-        self.first = self.pid = 0
+        self.first = 0
 
     def close(self) -> None:
         """Close the parent's ends of the pipes."""
@@ -286,8 +173,8 @@ def message_of(head: bytes, fd: int) -> Message | None:
     return kind, value, number, posix.read(fd, min(length, _LARGEST)) if length else b""
 
 
-def init_killed() -> RootlessError:
-    """Return the error for an executor that ended without a message."""
+def executor_killed() -> RootlessError:
+    """Return the error for an executor that exited and reported no error."""
     return RootlessError(
         "the init program was killed",
         cause="it exited before the container's program started and reported no error",
@@ -311,7 +198,7 @@ def _stays_init(pid: int) -> bool:
     return False
 
 
-def _warn_of_filter(pid: int) -> None:
+def warn_of_filter(pid: int) -> None:
     """Warn of a seccomp filter under which helpers/init could neither execute the program nor report why."""
     try:
         if not _stays_init(pid):
@@ -334,12 +221,6 @@ def complain(op: Op | None, kind: int, number: int, detail: bytes) -> None:
         skipped(op, call.decode(), number)
     else:
         raise explained(op, call.decode(), number, more)
-
-
-def _connect_agent(wanted: dict[str, str]) -> int:
-    from rootless.launch.seccomp_listener import connect_to
-
-    return connect_to(wanted)
 
 
 def _end(pid: int) -> None:

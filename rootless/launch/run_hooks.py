@@ -20,7 +20,7 @@ from rootless.plan.process.hooks import STDERR, STDOUT
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Sequence
+    from collections.abc import Mapping
     from typing import Any
 else:
     import _signal
@@ -33,30 +33,44 @@ _TOLD = 1024
 _STREAMS = 3
 
 
-def run(kind: str, hooks: Sequence[dict[str, Any]], state: dict[str, Any]) -> None:
-    """Run the hooks of one kind, in their order.
+def run_hook(
+    hook: dict[str, Any], where: str, told: Mapping[str, object], bundle: str, annotations: Mapping[str, str]
+) -> None:
+    """Run one hook to its end.
+
+    Its standard input is a file rather than a pipe: it may leave that unread. So is what it writes to: a daemon that it
+    leaves behind may keep that open.
 
     Args:
-        kind: their name in config.json.
-        hooks: them, as config.json has them.
-        state: the container's, as runtime.md has it.
+        hook: as config.json has it.
+        where: its place in config.json.
+        told: the state of the container as runtime.md has it, which the hook reads.
+        bundle: the directory that the hook runs in.
+        annotations: those of config.json, which may name files for what hooks write.
 
     Raises:
-        RootlessError: `RL-HOOK`: one failed; those behind it did not run.
+        RootlessError: `RL-HOOK`: it failed.
     """
-    text = render(state, None)
-    for index, hook in enumerate(hooks):
-        _run(hook, f"hooks.{kind}[{index}]", text, state)
-
-
-def run_whatever_happens(kind: str, hooks: Sequence[dict[str, Any]], state: dict[str, Any]) -> None:
-    """Run the hooks of one kind; one that fails is a warning."""
-    text = render(state, None)
-    for index, hook in enumerate(hooks):
-        try:
-            _run(hook, f"hooks.{kind}[{index}]", text, state)
-        except RootlessError as error:
-            log.warning(f"{error.what}: {error.cause}", where=error.where, fix=error.fix)
+    opened = [posix.memfd_create("hook"), posix.memfd_create("hook")]
+    given, written = opened
+    try:
+        posix.write(given, render(told, None).encode())
+        posix.lseek(given, 0, 0)
+        streams = [given]
+        for name in (STDOUT, STDERR):
+            file = _output(annotations.get(name), name, bundle)
+            if file >= 0:
+                opened.append(file)
+            streams.append(file if file >= 0 else written)
+        outcome, number = _carry_out(hook, streams, bundle)
+        said = posix.pread(written, _TOLD, max(0, posix.fstat(written).st_size - _TOLD))
+    finally:
+        for fd in opened:
+            posix.close(fd)
+    if number:
+        raise failure(hook["path"], where, outcome, number, said)
+    if said:
+        log.debug(f"the hook {hook['path']} wrote: {said.decode('utf-8', 'replace')}", where=where)
 
 
 def failure(path: str, where: str, outcome: str, number: int, said: bytes) -> RootlessError:
@@ -88,40 +102,11 @@ def failure(path: str, where: str, outcome: str, number: int, said: bytes) -> Ro
     )
 
 
-def _run(hook: dict[str, Any], where: str, text: str, state: dict[str, Any]) -> None:
-    """Run one hook to its end.
-
-    Its standard input is a file rather than a pipe: it may leave that unread. So is what it writes to: a daemon that it
-    leaves behind may keep that open.
-    """
-    opened = [posix.memfd_create("hook"), posix.memfd_create("hook")]
-    given, written = opened
-    try:
-        posix.write(given, text.encode())
-        posix.lseek(given, 0, 0)
-        streams = [given]
-        for name in (STDOUT, STDERR):
-            file = _output(name, state)
-            if file >= 0:
-                opened.append(file)
-            streams.append(file if file >= 0 else written)
-        outcome, number = _carry_out(hook, streams, state["bundle"])
-        said = posix.pread(written, _TOLD, max(0, posix.fstat(written).st_size - _TOLD))
-    finally:
-        for fd in opened:
-            posix.close(fd)
-    if number:
-        raise failure(hook["path"], where, outcome, number, said)
-    if said:
-        log.debug(f"the hook {hook['path']} wrote: {said.decode('utf-8', 'replace')}", where=where)
-
-
-def _output(name: str, state: dict[str, Any]) -> int:
-    """Open the file of an annotation; -1 where there is none."""
-    path = state.get("annotations", {}).get(name)
+def _output(path: str | None, name: str, bundle: str) -> int:
+    """Open the file `path` that the annotation `name` gives; -1 where there is none."""
     if not path:
         return -1
-    path = paths.join(state["bundle"], path)
+    path = paths.join(bundle, path)
     try:
         return posix.open(
             path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_NOCTTY | posix.O_CLOEXEC, 0o644

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 from rootless.host import facts as host_facts
-from rootless.launch.protocol import Launch
+from rootless.launch.run_plan import Run
+from rootless.launch.spawn import Descriptors
+from rootless.plan import ops
 from rootless.plan.compile import compile_host_command
 from rootless.plan.idmaps import id_maps
 
@@ -40,15 +42,17 @@ def run_in_userns(args: Sequence[str], maps: IdMaps, *, stdin: int = 0) -> int:
     saved = os.dup(0)
     os.dup2(stdin, 0, inheritable=True)
     try:
-        launch = Launch(compile_host_command(args, env, maps))
+        run = Run(compile_host_command(args, env, maps), Descriptors())
+        run.until(ops.NEW_USER)
     finally:
         os.dup2(saved, 0, inheritable=True)
         os.close(saved)
-    launch.until_executed()
+    run.until()
+    assert run.executor
     try:
-        status = os.waitstatus_to_exitcode(launch.wait_first())
+        status = os.waitstatus_to_exitcode(run.executor.wait_first())
     except BaseException:
-        launch.kill()
+        run.kill()
         raise
-    launch.close()
+    run.close()
     return status if status >= 0 else 128 - status

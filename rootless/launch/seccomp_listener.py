@@ -14,58 +14,47 @@ import os
 from rootless import OCI_VERSION
 from rootless.errors import RootlessError
 from rootless.jsontext import render
-from rootless.launch.fd_messages import Received
-from rootless.launch.protocol import LISTENER
 from rootless.launch.scm_rights import connect, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from rootless.launch.protocol import Message
+    from collections.abc import Mapping
 
 
-def connect_to(wanted: dict[str, str]) -> int:
-    """Return a descriptor of a connection to it; `wanted` has the `path` of its socket.
+def connect_to(path: str) -> int:
+    """Return a descriptor of a connection to the socket `path`.
 
     Raises:
         RootlessError: `RL-SECCOMP-LISTENER`: nobody listens.
     """
     try:
-        return connect(wanted["path"]).detach()
+        return connect(path).detach()
     except OSError as error:
-        raise _refused("connect", wanted["path"], error) from None
+        raise _refused("connect", path, error) from None
 
 
 class Listener:
     """What it gets."""
 
-    def __init__(self, wanted: dict[str, str], state: dict[str, Any], *, pid: int = 0) -> None:
+    def __init__(self, path: str, metadata: str, state: Mapping[str, object], pid: int) -> None:
         """Prepare.
 
         Args:
-            wanted: `path` of the socket, and `metadata`.
+            path: of the socket.
+            metadata: what linux.seccomp.listenerMetadata says.
             state: the container's, as runtime.md has it.
-            pid: the process that has the filter, unless it is the container's first one.
+            pid: the process that has the filter.
         """
-        self._path = wanted["path"]
-        self._metadata = wanted["metadata"]
+        self._path = path
+        self._metadata = metadata
         self._state = state
-        self._pid = pid or state["pid"]
-
-    def read(self, fd: int) -> Message | None:
-        """Return the next message of helpers/init, as read_message() does; a LISTENER is passed on.
-
-        Raises:
-            RootlessError: `RL-SECCOMP-LISTENER`: nobody took it. The program may wait for an answer.
-        """
-        return Received({LISTENER: self.pass_on}).read(fd)
+        self._pid = pid
 
     def pass_on(self, notifications: int, agent: int) -> None:
         """Send the descriptor that notifications are read from, with the state, over the connection, and close both.
 
         Raises:
-            RootlessError: as read().
+            RootlessError: `RL-SECCOMP-LISTENER`: nobody took it. The program may wait for an answer.
         """
         told = {
             "ociVersion": OCI_VERSION,

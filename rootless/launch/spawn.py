@@ -17,39 +17,50 @@ _MFD_EXEC = 0x10
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 
 
-def spawn(
-    plan: bytes,
-    *,
-    report: int,
-    reply: int,
-    start: int = -1,
-    console: int = -1,
-    cgroup: int = -1,
-    process: int = -1,
-    agent: int = -1,
-    keep: int = 0,
-    trace: bool = False,
-) -> int:
+class Descriptors:
+    """Descriptors that the executor inherits, -1 where there is none.
+
+    Attributes:
+        start: a listening socket on which the container waits.
+        console: a socket over which it sends the terminal.
+        cgroup: the directory of the container's cgroup.
+        process: a pidfd of the process whose namespaces are joined, or whose end is awaited.
+        agent: a socket connected to the program that answers the seccomp filter's notifications.
+        keep: how many descriptors from 3 on belong to the container.
+    """
+
+    __slots__ = ("agent", "cgroup", "console", "keep", "process", "start")
+
+    def __init__(
+        self, *, start: int = -1, console: int = -1, cgroup: int = -1, process: int = -1, agent: int = -1, keep: int = 0
+    ) -> None:
+        self.start = start
+        self.console = console
+        self.cgroup = cgroup
+        self.process = process
+        self.agent = agent
+        self.keep = keep
+
+
+def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bool) -> int:
     """Start the executor with a Plan and return its process id.
 
     Args:
         plan: the encoded Plan.
-        report: its end of the pipe to the parent.
-        reply: its end of the pipe from the parent.
-        start: a listening socket on which the container waits, or -1.
-        console: a socket over which it sends the terminal, or -1.
-        cgroup: the directory of the container's cgroup, or -1.
-        process: a pidfd of the process whose namespaces are joined, or -1.
-        agent: a socket connected to who answers the seccomp filter's notifications, or -1.
-        keep: how many descriptors from 3 on belong to the container.
+        given: what it inherits.
+        report: its end of the connection to the launcher.
+        reply: its end of the pipe from the launcher.
         trace: whether it reports how long each operation took.
+
+    Raises:
+        RootlessError: `RL-INIT`: it cannot be started.
     """
     program = sealed_copy(_program(), "rootless-init")
     plan_fd = posix.memfd_create("rootless-plan", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
     try:
         _write_all(plan_fd, plan)
-        passed = [report, reply, start, console, cgroup, process, agent, plan_fd]
-        numbers = [str(number) for number in (*passed[:-1], keep, int(trace), plan_fd)]
+        passed = [report, reply, given.start, given.console, given.cgroup, given.process, given.agent, plan_fd]
+        numbers = [str(number) for number in (*passed[:-1], given.keep, int(trace), plan_fd)]
         return posix.posix_spawn(
             f"/proc/self/fd/{program}",
             ["rootless-init", *numbers],

@@ -10,28 +10,40 @@ from rootless.errors import EXHAUSTED, RootlessError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.plan.idmaps import IdMaps
+
+    Started = tuple[str, int, int]
+    """A program, its process, and the descriptor that its complaints are read from."""
     from rootless.procfs import IdMap
 
 
-def write(pid: int, maps: IdMaps) -> None:
-    """Map the ids of the user namespace that process `pid` has made.
+def begin(pid: int, maps: IdMaps) -> list[Started]:
+    """Begin to map the IDs of the user namespace that process `pid` has made; return the programs that do it.
 
-    The two set-user-ID programs run side by side: each costs milliseconds.
+    The two set-user-ID programs run side by side: each costs milliseconds. A map with the caller's own ID alone is
+    written at once.
 
     Raises:
-        RootlessError: `RL-IDMAP`, with what the program or the kernel said.
+        RootlessError: `RL-IDMAP`: a program cannot be executed.
+        OSError: the kernel refuses a map.
     """
-    running = []
+    running: list[Started] = []
     if maps.deny_setgroups:
         _write(f"/proc/{pid}/setgroups", b"deny")
     for program, lines, name in ((maps.uid_program, maps.uids, "uid_map"), (maps.gid_program, maps.gids, "gid_map")):
         if program:
             running.append((program, *_start(program, pid, lines)))
         else:
-            _write(
-                f"/proc/{pid}/{name}",
-                "".join(f"{inside} {outside} {count}\n" for inside, outside, count in lines).encode(),
-            )
+            text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in lines)
+            _write(f"/proc/{pid}/{name}", text.encode())
+    return running
+
+
+def wait(running: list[Started]) -> None:
+    """Return when the programs have written the maps.
+
+    Raises:
+        RootlessError: `RL-IDMAP`, with what the program said.
+    """
     results = [(program, *_finish(process, complaint)) for program, process, complaint in running]
     for program, status, complaint in results:
         if status:

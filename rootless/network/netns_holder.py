@@ -8,15 +8,14 @@ has ended. Instead it watches a pipe of the netns holder, which ends with the co
 from __future__ import annotations
 
 from rootless import files
-from rootless.launch.fd_messages import Received
-from rootless.launch.protocol import NAMESPACES, NETLINK, Launch
+from rootless.launch.protocol import NAMESPACES, NETLINK
+from rootless.launch.run_plan import Run
+from rootless.launch.spawn import Descriptors
+from rootless.plan import ops
 from rootless.plan.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rootless.plan.idmaps import IdMaps
     from rootless.plan.ops import Op
 
 
@@ -27,15 +26,9 @@ class Namespaces:
         user, network: the descriptors, or -1; open until close().
     """
 
-    def __init__(self) -> None:
-        self.user = self.network = -1
-
-    def takers(self) -> dict[int, Callable[..., None]]:
-        """Return the handlers of messages with these descriptors, for Received."""
-        return {NAMESPACES: self._take}
-
-    def _take(self, user: int, network: int) -> None:
-        self.user, self.network = user, network
+    def __init__(self, user: int = -1, network: int = -1) -> None:
+        self.user = user
+        self.network = network
 
     def close(self) -> None:
         """Close them."""
@@ -47,62 +40,53 @@ class NetnsHolder:
 
     Attributes:
         pid: its process, by which slirp4netns finds the namespaces.
-        namespaces: its own, where they were given or its operations pass them on.
+        namespaces: those that it is in, where they were given or its operations pass them on.
         end: a descriptor that hangs up when it ends.
         netlink: a netlink socket of its network namespace, or -1.
     """
 
     def __init__(
-        self,
-        operations: list[Op],
-        *,
-        process: int = -1,
-        maps: IdMaps | None = None,
-        namespaces: Namespaces | None = None,
-        lock: int = -1,
+        self, operations: list[Op], *, process: int = -1, namespaces: Namespaces | None = None, lock: int = -1
     ) -> None:
-        """Start it, and return when it is in the namespaces.
+        """Start it and return when it is in the namespaces.
 
         Args:
-            operations: one of the Plans of plan/network/holder_plan.py.
+            operations: as plan/network/holder_plan.py has them.
             process: a pidfd of the process whose end it awaits.
-            maps: those of a user namespace that it makes.
-            namespaces: those that it joins; the caller closes them. Its own descriptors have the same numbers.
-            lock: a file that it locks; its own descriptor has the same number.
+            namespaces: those that it joins, the caller's to close; its own descriptors have the same numbers.
+            lock: a file that it locks, by a descriptor of the same number.
 
         Raises:
             RootlessError: an operation failed; it is gone.
         """
-        self.netlink = -1
         self._given = bool(namespaces)
-        self.namespaces = namespaces or Namespaces()
-        plan = Plan(operations, maps)
         first, second = (namespaces.user, namespaces.network) if namespaces else (lock, -1)
-        self._launch = Launch(plan, process=process, console=first, cgroup=second, descriptors=True)
-        self._reader = Received({NETLINK: self._take} | self.namespaces.takers())
-        self._launch.until_ready(reader=self._reader)
-        self.pid = self._launch.first
-        self.end = self._launch.report
-
-    def _take(self, fd: int) -> None:
-        self.netlink = fd
+        self._run = Run(Plan(operations), Descriptors(process=process, console=first, cgroup=second))
+        self._run.until(ops.WAIT_START)
+        assert self._run.executor
+        self.pid = self._run.executor.first
+        self.end = self._run.executor.report
+        passed = self._run.passed
+        self.netlink = passed.pop(NETLINK)[0] if NETLINK in passed else -1
+        self.namespaces = namespaces or Namespaces(*passed.pop(NAMESPACES, ()))
 
     def go_on(self) -> None:
-        """Let it run the operations after its first READY, and return when they are done."""
-        self._launch.go_on(self._reader)
+        """Let it do what comes after its first READY, and return when that is done."""
+        self._run.until(ops.AWAIT_END if self._run.plan.first(ops.AWAIT_END) else ops.AWAIT_LINKS)
 
     def hide(self) -> None:
-        """Let a holder whose last message was READY go on, and return when it is not dumpable."""
-        self._launch.answer_last(b"S")
+        """Let one whose last message was READY go on, and return when it hides."""
+        assert self._run.executor
+        self._run.executor.answer_last(b"S")
 
     def close(self) -> None:
-        """Detach from it: it stays until its container ends."""
-        self._launch.close()
+        """Leave it alone: it ends with the process or the interfaces that it waits for."""
+        self._run.close()
         if not self._given:
             self.namespaces.close()
         files.close_fds(self, "netlink")
 
     def kill(self) -> None:
-        """Kill it, and so the helper."""
+        """End it, and so the helper."""
         self.close()
-        self._launch.kill()
+        self._run.kill()

@@ -1,15 +1,16 @@
-"""A bundle, a host and the caller's request become a Plan: the order of things, and nothing else.
+"""A bundle, a host and the caller's request become a Plan: the order of the operations, and nothing else.
 
-The order is half of what makes a container safe: nothing is mounted before the propagation is cut, nothing of the image
-is touched before it is the end of the world for path lookup, paths are masked while the host's /dev/null can still be
-named, capabilities go after what needs them, and the seccomp filter is the last thing before the program.
+The order is half of what makes a container safe: nothing is mounted before the propagation is cut, no path of the image
+is used before lookups end at its root, paths are masked while the host's /dev/null can still be named, capabilities go
+after the operations that need them, and the seccomp filter is the last thing before the program.
 """
 
 from __future__ import annotations
 
 from rootless.errors import RootlessError
+from rootless.lazy import lazy
 from rootless.linux import CLONE_NEWNS
-from rootless.plan import namespaces, ops, unsupported
+from rootless.plan import launcher_part, namespaces, ops, unsupported
 from rootless.plan.context import Context
 from rootless.plan.ops import Op
 from rootless.plan.plan import Plan
@@ -23,11 +24,21 @@ if TYPE_CHECKING:
     from rootless.bundle.load import Bundle
     from rootless.host.facts import Facts
     from rootless.plan.cgroup.manager import Cgroup
-    from rootless.plan.cgroup.resctrl import Group
+    from rootless.plan.cgroup.manager import decide as decide_cgroup
+    from rootless.plan.cgroup.resctrl import group as resctrl_group
     from rootless.plan.idmaps import IdMaps
-    from rootless.plan.network.net_devices import Interface
+    from rootless.plan.network.net_devices import moved as moved_interfaces
     from rootless.plan.process.hooks import Hooks
+    from rootless.plan.process.sd_notify import make_socket
+    from rootless.plan.process.sd_notify import note as note_service
     from rootless.plan.request import Request
+else:
+    decide_cgroup = lazy("rootless.plan.cgroup.manager", "decide")
+    resctrl_group = lazy("rootless.plan.cgroup.resctrl", "group")
+    moved_interfaces = lazy("rootless.plan.network.net_devices", "moved")
+    Hooks = lazy("rootless.plan.process.hooks", "Hooks")
+    make_socket = lazy("rootless.plan.process.sd_notify", "make_socket")
+    note_service = lazy("rootless.plan.process.sd_notify", "note")
 
 KERNEL_FLOOR = (5, 12)
 """The first kernel with mount_setattr(2)."""
@@ -60,15 +71,19 @@ def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
     unsupported.note(context, has_unit=bool(cgroup and cgroup.unit))
     raised, limits = identity.rlimits(context)
     if request.environment:
-        _note_service(context)
+        note_service(context)
     last, seccomp_filter = identity.execute(context, limits) if "args" in context.process else ([], None)
-    hooks = _hooks(context)
+    hooks = Hooks(context) if any((context.config.get("hooks") or {}).values()) else None
+    interfaces = moved_interfaces(context) if context.linux.get("netDevices") else ()
+    group = resctrl_group(context) if context.linux.get("intelRdt") is not None else None
     plan = [
+        *launcher_part.before_executor(context, cgroup, seccomp_filter),
         *(hooks.first if hooks else ()),
         *identity.oom_score(context),
         *raised,
         *namespaces.enter(context),
-        *namespaces.settle(context),
+        *launcher_part.with_process(context, cgroup, interfaces, group),
+        *namespaces.setup_inside(context),
         *mounts.root(context),
         *mounts.mounts(context),
     ]
@@ -78,7 +93,8 @@ def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
         plan += devices.devices(context)
     plan += [
         *devices.console(context),
-        *(_service_socket() if request.notify else ()),
+        *(make_socket() if request.notify else ()),
+        *(launcher_part.runtime_hooks(cgroup, hooks) if hooks else ()),
         *(hooks.mounted if hooks else ()),
         *identity.sysctls(context),
         *mounts.protect(context),
@@ -88,27 +104,15 @@ def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
         # it keeps the connection to the agent
         *([Op(ops.NON_DUMPABLE)] if seccomp_filter and seccomp_filter.listener else ()),
         Op(ops.READY),
+        *launcher_part.when_ready(context, cgroup, hooks),
         Op(ops.WAIT_START),
+        *launcher_part.when_started(seccomp_filter, "creating"),
         *([Op(ops.PASS_NOTIFY)] if request.notify and last else ()),
         *(hooks.started if hooks and last else ()),
         *last,
+        *launcher_part.afterwards(context, cgroup, hooks),
     ]
-    terminal = bool(context.process.get("terminal"))
-    return Plan(
-        plan,
-        context.maps,
-        seccomp_filter,
-        context.notes,
-        owner=facts.user,
-        terminal=terminal,
-        hooks=hooks.outside if hooks else None,
-        notify=request.notify,
-        links=_links(context),
-        group=_group(context),
-        cgroup=cgroup,
-        network=context.network,
-        covered=context.bundle.rootfs if context.shares_mounts else "",
-    )
+    return Plan(plan, context.notes)
 
 
 def nothing_to_run() -> RootlessError:
@@ -123,59 +127,19 @@ def nothing_to_run() -> RootlessError:
 
 
 def _cgroup(context: Context) -> Cgroup | None:
-    """Return the cgroup that is to be made: one that config.json or the caller asks for, or that costs nothing."""
+    """Return the cgroup to make: one that config.json or the caller asks for, or that costs nothing."""
     linux, request = context.linux, context.request
     if not (linux.get("resources") or linux.get("cgroupsPath") or request.systemd_cgroup or request.cgroup_manager):
-        there = context.facts.cgroups
-        if not there or not there.base:
+        own = context.facts.cgroups
+        if not own or not own.base:
             return None
-    from rootless.plan.cgroup import manager
-
-    return manager.decide(context)
-
-
-def _hooks(context: Context) -> Hooks | None:
-    if not any((context.config.get("hooks") or {}).values()):
-        return None
-    from rootless.plan.process.hooks import Hooks
-
-    return Hooks(context)
-
-
-def _links(context: Context) -> Sequence[Interface]:
-    if not context.linux.get("netDevices"):
-        return ()
-    from rootless.plan.network.net_devices import moved
-
-    return moved(context)
-
-
-def _group(context: Context) -> Group | None:
-    if context.linux.get("intelRdt") is None:
-        return None
-    from rootless.plan.cgroup.resctrl import group
-
-    return group(context)
-
-
-def _note_service(context: Context) -> None:
-    from rootless.plan.process import sd_notify
-
-    sd_notify.note(context)
-
-
-def _service_socket() -> list[Op]:
-    from rootless.plan.process import sd_notify
-
-    return sd_notify.make_socket()
+    return decide_cgroup(context)
 
 
 def compile_host_command(args: Sequence[str], env: Sequence[str], maps: IdMaps) -> Plan:
     """Plan a program of the host as root of a new user namespace that has all the caller's ids."""
-    return Plan(
-        [Op(ops.NEW_USER), Op(ops.YIELD), Op(ops.BECOME, maps.uids[0][0], maps.gids[0][0]), Op(ops.EXEC, args, env)],
-        maps,
-    )
+    become = Op(ops.BECOME, maps.uids[0][0], maps.gids[0][0])
+    return Plan([Op(ops.SPAWN), *namespaces.new_user(maps), become, Op(ops.EXEC, args, env)])
 
 
 def compile_root_command(args: Sequence[str], env: Sequence[str], rootfs: str) -> Plan:
@@ -187,6 +151,7 @@ def compile_root_command(args: Sequence[str], env: Sequence[str], rootfs: str) -
 
     return Plan(
         [
+            Op(ops.SPAWN),
             Op(ops.UNSHARE, CLONE_NEWNS),
             Op(ops.PROPAGATION, ops.RECURSIVE_PROPAGATION, PRIVATE),
             Op(ops.ROOT, PRIVATE, rootfs),

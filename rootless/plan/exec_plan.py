@@ -10,8 +10,9 @@ from __future__ import annotations
 from sys import byteorder
 
 from rootless.errors import RootlessError
+from rootless.lazy import lazy
 from rootless.linux import CLONE_FLAGS
-from rootless.plan import namespaces, ops, unsupported
+from rootless.plan import launcher_part, namespaces, ops, unsupported
 from rootless.plan.context import Context
 from rootless.plan.idmaps import id_number
 from rootless.plan.ops import Op
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from rootless.bundle.load import Bundle
     from rootless.host.facts import Facts
     from rootless.host.running import Running
-    from rootless.plan.cgroup.resctrl import Group
+    from rootless.plan.cgroup.resctrl import group
     from rootless.plan.request import Request
+else:
+    group = lazy("rootless.plan.cgroup.resctrl", "group")
 
 _WORD = 8
 """Bytes; the kernel's bit masks are made of longs."""
@@ -51,12 +54,16 @@ def compile_exec(bundle: Bundle, facts: Facts, request: Request, running: Runnin
     raised, limits = identity.rlimits(context)
     last, seccomp_filter = identity.execute(context, limits)
     plan = [
+        *launcher_part.console(context),
+        *launcher_part.connections(context, seccomp_filter),
+        Op(ops.SPAWN),
         *_affinity(context, "initial"),
         *identity.oom_score(context),
         *raised,
         Op(ops.NON_DUMPABLE),
         _join(context, running),
         Op(ops.FORK),
+        *_resctrl(context),
         *_affinity(context, "final"),
         *namespaces.become(context),
         Op(ops.SESSION),
@@ -65,11 +72,14 @@ def compile_exec(bundle: Bundle, facts: Facts, request: Request, running: Runnin
         *identity.identity(context),
         *identity.find(context),
         Op(ops.READY),
+        Op(ops.CHECK_RUNNING),
+        *([Op(ops.SEND_PIDFD, "setns")] if request.pidfd_socket else ()),
+        *([Op(ops.WRITE_PID_FILE, request.pid_file)] if request.pid_file else ()),
         Op(ops.WAIT_START),
+        *launcher_part.when_started(seccomp_filter, "running"),
         *last,
     ]
-    terminal = bool(context.process.get("terminal"))
-    return Plan(plan, None, seccomp_filter, context.notes, terminal=terminal, group=_group(context))
+    return Plan(plan, context.notes)
 
 
 def _join(context: Context, running: Running) -> Op:
@@ -81,12 +91,10 @@ def _join(context: Context, running: Running) -> Op:
     return Op(ops.JOIN_PROCESS, flags, running.pid if shared else 0)
 
 
-def _group(context: Context) -> Group | None:
+def _resctrl(context: Context) -> list[Op]:
     if context.linux.get("intelRdt") is None:
-        return None
-    from rootless.plan.cgroup.resctrl import group
-
-    return group(context)
+        return []
+    return [Op(ops.ADD_TO_RESCTRL, group(context), where="linux.intelRdt")]
 
 
 def _terminal(context: Context) -> list[Op]:

@@ -55,6 +55,21 @@ class IdMaps:
                 code="RL-IDMAP-PROGRAMS",
             )
 
+    def __str__(self) -> str:
+        """Return where they come from."""
+        return self.source or "the caller's own ID"
+
+    def details(self) -> list[str]:
+        """Return what `explain` says beyond that: every range, and the program that writes it."""
+        lines = []
+        for name, ranges, program in (("uid", self.uids, self.uid_program), ("gid", self.gids, self.gid_program)):
+            lines.append(f"{name} map, " + (f"written by {program}:" if program else "written by rootless itself:"))
+            for first, outside, count in ranges:
+                last = count - 1
+                shown = f"{first}-{first + last} is {outside}-{outside + last}" if last else f"{first} is {outside}"
+                lines.append(f"  {name} {shown} of the host")
+        return lines + (["setgroups(2) is denied in it"] if self.deny_setgroups else [])
+
 
 def has(lines: Iterable[IdMap], number: int) -> bool:
     """Whether `number`, an id inside, is mapped."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.plan.context import Context
+    from rootless.plan.idmaps import IdMaps
     from rootless.plan.network.mode import choose as choose_network
 else:
     choose_network = lazy("rootless.plan.network.mode", "choose")
@@ -91,9 +92,7 @@ def enter(context: Context) -> list[Op]:
         for kind in ("user", "ipc", "uts", "network", "pid", "time")
         if kind in context.joined
     }
-    new_user = []
-    if "user" in context.created:
-        new_user = [Op(ops.NEW_USER, where=context.places.get("user", "")), Op(ops.YIELD)]
+    own = new_user(context.maps, context.places.get("user", "")) if context.maps else []
     # joining needs rights over the user namespace that owns the other one: the caller's, where it has them, or those
     # that a joined user namespace gives
     user = joins.pop("user", None)
@@ -102,17 +101,17 @@ def enter(context: Context) -> list[Op]:
     if user:
         plan = [*_hide(context), *early, user, *others]
     elif context.facts.privileged:
-        plan = [*_hide(context), *others, *new_user]
+        plan = [*_hide(context), *others, *own]
     else:
         # it enters nothing early but only finds out what is its own: it can hide when its maps are written
-        plan = [*early, *new_user, *_hide(context), *others]
+        plan = [*early, *own, *_hide(context), *others]
 
     created = sum(CLONE_FLAGS[kind] for kind in context.created if kind not in ("user", "cgroup"))
     if created:
         plan.append(Op(ops.UNSHARE, created, where="linux.namespaces"))
-    own = [NAMESPACE_FILES[kind] for kind in _IDENTIFYING if kind in context.created]
-    if own and "pid" not in context.created:  # with one, the kernel knows which processes are the container's
-        plan.append(Op(ops.IDENTIFY, own, on_error=ops.SKIP_ABSENT))
+    files = [NAMESPACE_FILES[kind] for kind in _IDENTIFYING if kind in context.created]
+    if files and "pid" not in context.created:  # with one, the kernel knows which processes are the container's
+        plan.append(Op(ops.IDENTIFY, files, on_error=ops.SKIP_ABSENT))
     plan += _time_offsets(context)
     if context.network and context.network.is_served:
         plan.append(Op(ops.PASS_NAMESPACES, where=context.places["network"]))
@@ -120,7 +119,12 @@ def enter(context: Context) -> list[Op]:
     return plan
 
 
-def settle(context: Context) -> list[Op]:
+def new_user(maps: IdMaps, where: str = "") -> list[Op]:
+    """Return the operations that create a user namespace; two programs of the host write its ID maps side by side."""
+    return [Op(ops.NEW_USER, where=where), Op(ops.BEGIN_ID_MAPS, maps, where=where), Op(ops.AWAIT_ID_MAPS)]
+
+
+def setup_inside(context: Context) -> list[Op]:
     """Return the operations that the container process begins with: the rest of the namespaces, and their names."""
     config = context.config
     plan = [*become(context), Op(ops.SESSION)]

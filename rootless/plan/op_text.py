@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.plan.ops import Kind, Op, Text
+    from rootless.plan.ops import Kind, Op
 
 _ROOTFS_WRITABLE = "make the directory in the image beforehand, or make root.path writable for its owner"
 _NO_LINK = "replace the symlink in the image with a directory: a symlink could lead anywhere"
@@ -308,6 +308,36 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.AWAIT_END: ("wait for the end of the container", {}, ""),
     ops.AWAIT_LINKS: ("wait until no link {prefix}… is left, and nobody has locked {lock}", {}, ""),
     ops.LISTENER: ("make ready to pass on the seccomp filter's notifications", {}, ""),
+    ops.CONNECT_CONSOLE: ("connect to {path}, which gets the terminal", {}, ""),
+    ops.CLAIM: ("claim the directory of container {id}", {}, ""),
+    ops.COMPILE_FILTER: ("compile the seccomp filter: {filter}", {}, ""),
+    ops.CONNECT_PIDFD: ("connect to {path}, which gets a pidfd", {}, ""),
+    ops.CONNECT_AGENT: ("connect to {path}, which answers the seccomp filter's notifications", {}, ""),
+    ops.COVER: ("note the mount that the root file system will cover at {path}", {}, ""),
+    ops.MAKE_CGROUP: ("{cgroup}", {}, ""),
+    ops.RESERVE_PORTS: ("find free ports on the host: {ports}", {}, ""),
+    ops.WRITE_NAMES: ("write resolv.conf and hosts", {}, ""),
+    ops.LISTEN: ("listen on the start socket", {}, ""),
+    ops.SPAWN: ("start the executor", {}, ""),
+    ops.BEGIN_ID_MAPS: ("begin to write the ID maps: {maps}", {}, ""),
+    ops.AWAIT_ID_MAPS: ("wait until the ID maps are written", {}, ""),
+    ops.RECORD: ("write config.json and state.json: creating", {}, ""),
+    ops.START_SCOPE: ("{cgroup}", {}, ""),
+    ops.BEGIN_NETWORK: ("begin to connect the network, {network}", {}, ""),
+    ops.MOVE_INTERFACES: ("move network interfaces into the container: {interfaces}", {}, ""),
+    ops.JOIN_RESCTRL: ("{group}", {}, ""),
+    ops.ADD_TO_RESCTRL: ("add the process to the resctrl group of the container", {}, ""),
+    ops.ATTACH_DEVICE_RULES: ("attach the device rules to the cgroup", {}, ""),
+    ops.RUN_HOOK: ("run the {kind} hook {hook}", {}, ""),
+    ops.AWAIT_NETWORK: ("wait until the network is usable", {}, ""),
+    ops.CHECK_RUNNING: ("check that the container is still running", {}, ""),
+    ops.SEND_PIDFD: ("send a pidfd of the process", {}, ""),
+    ops.RECORD_CREATED: ("write state.json: created", {}, ""),
+    ops.WRITE_PID_FILE: ("write the process ID to {path}", {}, ""),
+    ops.FREEZE: ("pause the container", {}, ""),
+    ops.FORWARD_NOTIFICATIONS: ("forward the seccomp filter's notifications to {path}", {}, ""),
+    ops.FORWARD_REPORTS: ("forward the program's sd_notify reports to the service manager", {}, ""),
+    ops.DELETE: ("on delete: undo the notes of these operations, the last first, and remove the directory", {}, ""),
 }
 """Of each kind: what it does, as a sentence; the fix for each errno that users meet; the effect of a skip."""
 
@@ -330,6 +360,11 @@ def sentence(op: Op) -> str:
     for name, value in zip(op.kind.strings, op.strings, strict=True):
         values[name] = _words(op, value)
     return WORDS[op.kind][0].format(**values)
+
+
+def further_lines(op: Op) -> list[str]:
+    """Return what the objects among an operation's operands say about themselves beyond the sentence."""
+    return [line for _, value in op.operands() if hasattr(value, "details") for line in value.details()]
 
 
 def details(op: Op) -> str:
@@ -395,9 +430,14 @@ _IN_WORDS: dict[str, Callable[[int], str]] = {
 """The text of a number, by its name; other numbers are printed as such."""
 
 
-def _words(op: Op, value: Text) -> str:
+def _words(op: Op, value: object) -> str:
+    """Return an operand as words; an object of a launcher operation knows its own."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, str):
         return " ".join(value.split()) or "none"
-    return (" or " if op.kind is ops.COMMAND else " ").join(value)
+    if isinstance(value, dict):  # a hook of config.json
+        return str(value.get("path", ""))
+    if isinstance(value, list | tuple):
+        return (" or " if op.kind is ops.COMMAND else " ").join(map(str, value))
+    return str(value)

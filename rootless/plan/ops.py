@@ -9,7 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     Text = str | bytes | Sequence[str]
@@ -155,7 +155,41 @@ NO_KEYS = Kind(70, "no_keys", "", "filter=")
 DUMPABLE = Kind(71, "dumpable")
 PASS_NAMESPACES = Kind(72, "pass_namespaces")
 
+# --- Operations of the launcher, in the order in which they run ---
+
+CONNECT_CONSOLE = launcher("connect_console", "path")
+CLAIM = launcher("claim", "id")
+COMPILE_FILTER = launcher("compile_filter", "filter")
+CONNECT_PIDFD = launcher("connect_pidfd", "path")
+CONNECT_AGENT = launcher("connect_agent", "path")
+COVER = launcher("cover", "path", undo="root mount")
+MAKE_CGROUP = launcher("make_cgroup", "cgroup", undo="cgroup")
+RESERVE_PORTS = launcher("reserve_ports", "ports first_port network")
+WRITE_NAMES = launcher("write_names", "resolv_conf hosts")
+LISTEN = launcher("listen")
+SPAWN = launcher("spawn")
+BEGIN_ID_MAPS = launcher("begin_id_maps", "maps")
+AWAIT_ID_MAPS = launcher("await_id_maps")
+RECORD = launcher("record", "about config")
+START_SCOPE = launcher("start_scope", "cgroup", undo="cgroup")
+BEGIN_NETWORK = launcher("begin_network", "network", undo="network")
+MOVE_INTERFACES = launcher("move_interfaces", "interfaces")
+JOIN_RESCTRL = launcher("join_resctrl", "group", undo="resctrl")
+ADD_TO_RESCTRL = launcher("add_to_resctrl", "group")
+ATTACH_DEVICE_RULES = launcher("attach_device_rules", "program=")
+RUN_HOOK = launcher("run_hook", "kind hook status")
+AWAIT_NETWORK = launcher("await_network")
+CHECK_RUNNING = launcher("check_running")
+SEND_PIDFD = launcher("send_pidfd", "whose")
+RECORD_CREATED = launcher("record_created")
+WRITE_PID_FILE = launcher("write_pid_file", "path")
+FREEZE = launcher("freeze")
+FORWARD_NOTIFICATIONS = launcher("forward_notifications", "path metadata status")
+FORWARD_REPORTS = launcher("forward_reports")
+DELETE = launcher("delete")
+
 KINDS = tuple([kind for kind in list(globals().values()) if isinstance(kind, Kind)])
+_BY_NAME = {kind.name: kind for kind in KINDS}
 
 # The flags of MOUNT, BIND, TREE, REMOUNT, ROOT_ATTRIBUTES and PROPAGATION.
 RECURSIVE = 1
@@ -247,6 +281,10 @@ class Op:
         """Return the operand called `name` of an operation of the launcher."""
         return self.strings[self.kind.strings.index(name)]
 
+    def operands(self) -> Iterator[tuple[str, Any]]:
+        """Return all operands with their names."""
+        return zip(self.kind.numbers + self.kind.strings, self.numbers + self.strings, strict=True)
+
     def with_numbers(self, **numbers: int) -> Op:
         """Return a copy with other values for the numbers of these names."""
         values = zip(self.kind.numbers, self.numbers, strict=True)
@@ -284,7 +322,7 @@ def _data(value: object) -> object:
 
 def from_data(data: dict[str, Any]) -> Op:
     """Return the operation that `Op.as_data` described; operands of the launcher's operations stay data."""
-    kind = next(kind for kind in KINDS if kind.name == data["op"])
+    kind = _BY_NAME[data["op"]]
     strings = [bytes.fromhex(data[name]) if name in kind.raw else data[name] for name in kind.strings]
     return Op(
         kind,

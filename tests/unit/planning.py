@@ -9,7 +9,9 @@ from rootless.bundle.load import Bundle
 from rootless.errors import RootlessError
 from rootless.host.facts import Facts
 from rootless.options import Options
+from rootless.plan import ops
 from rootless.plan.compile import compile_plan
+from rootless.plan.encode import executor_part
 from rootless.plan.request import Request
 from tests.lib.bundles import base_config
 
@@ -25,6 +27,72 @@ NESTED = ROOT | dict(uid_map=((0, 1000, 1), (1, 100000, 65536)), gid_map=((0, 10
 """What differs for root of the user namespace that rootless podman made."""
 
 
+class Decided:
+    """A Plan, and what the operands of its launcher operations say about each subject."""
+
+    def __init__(self, plan):
+        self._plan = plan
+
+    def __getattr__(self, name):
+        return getattr(self._plan, name)
+
+    def _operand(self, *kinds):
+        op = self._plan.first(*kinds)
+        return op.strings[0] if op else None
+
+    @property
+    def maps(self):
+        return self._operand(ops.BEGIN_ID_MAPS)
+
+    @property
+    def filter(self):
+        return self._operand(ops.COMPILE_FILTER)
+
+    @property
+    def cgroup(self):
+        return self._operand(ops.MAKE_CGROUP, ops.START_SCOPE)
+
+    @property
+    def network(self):
+        return self._operand(ops.BEGIN_NETWORK)
+
+    @property
+    def links(self):
+        return self._operand(ops.MOVE_INTERFACES) or ()
+
+    @property
+    def group(self):
+        return self._operand(ops.JOIN_RESCTRL, ops.ADD_TO_RESCTRL)
+
+    @property
+    def covered(self):
+        return self._operand(ops.COVER) or ""
+
+    @property
+    def terminal(self):
+        return self._plan.has_terminal
+
+    @property
+    def notify(self):
+        return bool(self._plan.first(ops.FORWARD_REPORTS))
+
+    @property
+    def listener(self):
+        op = self._plan.first(ops.FORWARD_NOTIFICATIONS)
+        return {"path": op.value("path"), "metadata": op.value("metadata")} if op else {}
+
+    @property
+    def hooks(self):
+        found = {}
+        for op in chosen(self._plan, ops.RUN_HOOK):
+            found.setdefault(op.value("kind"), []).append(op.value("hook"))
+        return found
+
+    @property
+    def identifying(self):
+        return self._operand(ops.IDENTIFY) or ()
+
+
 def plan_for(config=None, facts=None, **options):
     """Return the Plan for a config.json, by default a small one, for a caller who differs from the usual in `facts`."""
     config = base_config() if config is None else config
@@ -33,7 +101,7 @@ def plan_for(config=None, facts=None, **options):
     for name, value in options.items():
         assert hasattr(asked, name)
         setattr(asked, name, value)
-    return compile_plan(Bundle("/home/user/bundle", config), Facts(**(facts or {})), asked)
+    return Decided(compile_plan(Bundle("/home/user/bundle", config), Facts(**(facts or {})), asked))
 
 
 def refused(config=None, facts=None, **options):
@@ -41,6 +109,11 @@ def refused(config=None, facts=None, **options):
     with pytest.raises(RootlessError) as caught:
         plan_for(config, facts, **options)
     return caught.value
+
+
+def executor_ops(plan):
+    """Return the operations that the executor gets."""
+    return [op for _, op in executor_part(plan.ops)]
 
 
 def chosen(plan, *kinds):

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.host.delegation import Cgroups
+from rootless.plan import ops
 from rootless.plan.cgroup.device_filter import program
 from rootless.plan.context import ADAPTED
 from tests.lib.bundles import base_config
-from tests.unit.planning import NESTED, ROOT, notes, plan_for, refused
+from tests.unit.planning import NESTED, ROOT, notes, plan_for, refused, the
 
 DENY_ALL = {"allow": False, "access": "rwm"}
 ALLOW_ALL = {"allow": True, "access": "rwm"}
@@ -159,8 +160,8 @@ def test_root_of_the_host_enforces_them():
     plan = plan_for(ruled(DENY_ALL), ROOT | OWN)
     assert plan.cgroup.device_rules == program([DENY_ALL])
     assert "default devices" in notes(plan, ADAPTED)[PLACE]
-    assert "[linux.resources.devices]" in str(plan.cgroup)
-    assert plan.cgroup.as_data()["deviceRules"] == program([DENY_ALL]).hex()
+    attached = the(plan, ops.ATTACH_DEVICE_RULES)
+    assert (attached.value("program"), attached.where) == (program([DENY_ALL]), "linux.resources.devices")
 
 
 @pytest.mark.parametrize("caller", [{}, NESTED])

@@ -34,7 +34,7 @@ LISTS = {
 }  # fmt: skip
 
 LAST_CODE = max(kind.code for kind in ops.KINDS)
-KINDS = st.sampled_from([kind for kind in ops.KINDS if kind is not ops.EXEC])
+KINDS = st.sampled_from([kind for kind in ops.KINDS if kind.by == ops.EXECUTOR and kind is not ops.EXEC])
 NUMBERS = st.integers(-(2**63), 2**63 - 1)
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 

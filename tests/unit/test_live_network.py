@@ -8,13 +8,13 @@ import threading
 
 import pytest
 
-from rootless.container.network import attach, shared_state
-from rootless.container.state.state import NetworkState, State
+from rootless.container.network import shared_state
+from rootless.container.operations import undo
+from rootless.container.state import store
 from rootless.container.state.store import StateRoot
 from rootless.errors import RootlessError
 from rootless.network import hostfwd
 from rootless.plan.network.ports import Port
-from rootless.procfs import boot_id
 
 
 def test_directory_removed_meanwhile_is_made_again(tmp_path, monkeypatch):
@@ -46,11 +46,9 @@ def test_what_is_not_of_this_boot_or_no_state_is_not_believed(tmp_path):
 def test_a_container_is_deleted_even_where_its_network_cannot_be_left(tmp_path, capfd):
     (tmp_path / "@networks").mkdir()
     (tmp_path / "@networks/backend").write_text("no directory")
-    state = State("c1")
-    state.boot_id = boot_id()
-    state.network = NetworkState("shared", "")
-    state.network.of = "backend"
-    attach.end(StateRoot(str(tmp_path)), state)
+    with store.claim(StateRoot(str(tmp_path)), "c1", undo.clear) as entry:
+        undo.note(entry, "network", {"wait": False, "shared": "backend"})
+        undo.remove(entry)
     assert "cannot use the network backend" in capfd.readouterr().err
 
 

@@ -22,7 +22,7 @@ from rootless.errors import RootlessError
 from rootless.options import Options
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan
-from rootless.plan.op_text import WORDS, details, sentence
+from rootless.plan.op_text import WORDS, details, further_lines, sentence
 from rootless.plan.request import Request
 from tests.lib.configurations import CALLERS, CONFIGURATIONS
 
@@ -47,23 +47,17 @@ def lines_of(config, facts):
         plan = compile_plan(Bundle("/home/user/bundle", config), facts, request)
     except RootlessError as error:
         return [f"refused, {error.code}: {error}"]
-    lines = ["ids: the caller's own; no user namespace is made"]
-    if plan.maps:
-        lines = [f"ids: {plan.maps.source}" + ("; setgroups is given up" if plan.maps.deny_setgroups else "")]
-        for name, program in (("uid", plan.maps.uid_program), ("gid", plan.maps.gid_program)):
-            ranges = ", ".join(
-                f"{inside} is {outside} ({count})" for inside, outside, count in getattr(plan.maps, name + "s")
-            )
-            lines.append(f"  {name}s, written by {program or 'rootless'}: {ranges}")
-    lines += [f"{note.kind}: {note.text}" + (f" [{note.where}]" if note.where else "") for note in plan.notes]
-    lines += ["", *(line_of(op) for op in plan.ops)]
-    if plan.filter:
-        lines += ["", f"seccomp: {plan.filter.summary()}"]
+    lines = [f"{note.kind}: {note.text}" + (f" [{note.where}]" if note.where else "") for note in plan.notes]
+    lines.append("")
+    for op in plan.ops:
+        lines += [line_of(op), *(f"    {line}" for line in further_lines(op))]
     return lines
 
 
 def line_of(op):
-    """Return the operation with every argument in it."""
+    """Return the operation with every argument in it; what the launcher's work with are objects that say it."""
+    if op.kind.by == ops.LAUNCHER:
+        return f"* {sentence(op)}" + (f" [{op.where}]" if op.where else "")
     told = {field for _, field, _, _ in string.Formatter().parse(WORDS[op.kind][0]) if field}
     more = []
     if "set" in op.kind.numbers:

@@ -6,12 +6,14 @@ import json
 
 import pytest
 
+from rootless.container.operations.record import after_start
 from rootless.plan import ops
+from rootless.plan.encode import executor_part
 from tests.lib.bundles import base_config
 from tests.unit.planning import plan_for
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
-RARE = (ops.YIELD, ops.HOOK_OUTPUT, ops.HOOK, ops.LISTENER, ops.NOTIFY_SOCKET, ops.PASS_NOTIFY)
+RARE = (ops.RUN_HOOK, ops.HOOK_OUTPUT, ops.HOOK, ops.LISTENER, ops.NOTIFY_SOCKET, ops.PASS_NOTIFY)
 
 
 def with_hooks(*kinds, **hook):
@@ -20,11 +22,10 @@ def with_hooks(*kinds, **hook):
 
 
 def places(plan):
-    """Return where each kind of operation stands first; of YIELD, the one for hooks."""
+    """Return where each kind of operation stands first."""
     found = {}
     for index, op in enumerate(plan.ops):
-        if op.kind is not ops.YIELD or op.where == "hooks":
-            found.setdefault(op.kind, index)
+        found.setdefault(op.kind, index)
     return found
 
 
@@ -38,7 +39,10 @@ def test_a_plan_without_hooks_has_none():
 def test_hooks_stand_between_the_mounts_and_the_new_root_and_before_the_program():
     plan = plan_for(with_hooks(*KINDS))
     at = places(plan)
-    assert at[ops.MOUNT] < at[ops.YIELD] < at[ops.HOOK] < at[ops.READONLY_PATH] < at[ops.PIVOT]
+    assert at[ops.MOUNT] < at[ops.RUN_HOOK] < at[ops.HOOK] < at[ops.READONLY_PATH] < at[ops.PIVOT]
+    outside = [(op.value("kind"), index) for index, op in enumerate(plan.ops) if op.kind is ops.RUN_HOOK]
+    assert [kind for kind, _ in outside] == ["prestart", "createRuntime", "poststart", "poststop"]
+    assert outside[1][1] < at[ops.HOOK] < at[ops.EXEC] < outside[2][1] < at[ops.DELETE] < outside[3][1]
     inside = [(index, op) for index, op in enumerate(plan.ops) if op.kind is ops.HOOK]
     assert [op.where for _, op in inside] == ["hooks.createContainer[0]", "hooks.startContainer[0]"]
     assert [op.number("confined") for _, op in inside] == [0, 1]
@@ -50,7 +54,7 @@ def test_hooks_stand_between_the_mounts_and_the_new_root_and_before_the_program(
 
 @pytest.mark.parametrize(("kind", "due"), [("prestart", True), ("createRuntime", True), ("poststop", False)])
 def test_the_child_waits_only_for_hooks_that_run_then(kind, due):
-    assert (ops.YIELD in places(plan_for(with_hooks(kind)))) == due
+    assert (ops.YIELD in [op.kind for _, op in executor_part(plan_for(with_hooks(kind)).ops)][4:]) == due
 
 
 def test_input_of_a_hook_inside_the_container():
@@ -79,7 +83,7 @@ def test_only_a_hook_without_an_environment_inherits_one(kind, inherited):
 def test_output_is_opened_first_and_only_for_hooks_inside():
     config = with_hooks("startContainer")
     config["annotations"] = {"run.oci.hooks.stdout": "/log", "run.oci.hooks.stderr": "beside"}
-    first = plan_for(config).ops[0]
+    first = next(op for op in plan_for(config).ops if op.kind.by == ops.EXECUTOR)
     assert first.kind is ops.HOOK_OUTPUT
     assert first.string("stdout") == "/log"
     assert first.string("stderr").endswith("/beside")
@@ -90,7 +94,7 @@ def test_output_is_opened_first_and_only_for_hooks_inside():
 def test_hook_data_for_start_is_small():
     config = with_hooks("startContainer", env=["A=" + "x" * 5000])
     config["annotations"] = {"large": "x" * 5000}
-    assert len(json.dumps(plan_for(config).after_start())) < 3000
+    assert len(json.dumps(after_start(plan_for(config).ops).operations)) < 3000
 
 
 def test_the_thread_that_passes_the_listener_comes_before_limits_and_filter():
@@ -110,7 +114,7 @@ def test_a_service_has_a_socket_and_its_variables_replace_others():
     plan = plan_for(config, notify=True, environment=("NOTIFY_SOCKET=/new", "LISTEN_FDS=1"))
     at = places(plan)
     assert at[ops.MOUNT] < at[ops.NOTIFY_SOCKET] < at[ops.PIVOT] < at[ops.WAIT_START] < at[ops.PASS_NOTIFY]
-    environment = plan.ops[-1].string("env")
+    environment = plan.first(ops.EXEC).string("env")
     assert [entry for entry in environment if "=/" in entry[:20] or entry.startswith("LISTEN")][-2:] == [
         "NOTIFY_SOCKET=/new", "LISTEN_FDS=1",
     ]  # fmt: skip

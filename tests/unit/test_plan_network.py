@@ -15,7 +15,7 @@ from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.context import UNSUPPORTED
 from rootless.plan.network import resolv_conf
-from rootless.plan.network.helpers import MTU, libslirp_flaws, pasta_date
+from rootless.plan.network.helpers import MTU, command, libslirp_flaws, pasta_date
 from rootless.plan.network.holder_plan import container_holder, shared_holder
 from rootless.plan.network.ports import Port, from_data, published
 from rootless.plan.network.resolv_conf import Names, added, hosts, hosts_of_host, resolver, servers
@@ -113,9 +113,10 @@ def test_auto_takes_no_slirp4netns_with_known_flaws(version, flaws):
 def test_slirp4netns_with_known_flaws_is_had_on_request_and_its_flaws_are_shown():
     network = network_of("slirp4netns", on=host("slirp4netns", libslirp="4.8.0"))
     assert network.mode == "slirp4netns"
-    assert "CVE-2026-9539" in network.as_data()["flaws"]
-    assert "flaws" not in network_of("slirp4netns").as_data()
-    assert "flaws" not in network_of("pasta", on=host("pasta", "slirp4netns", libslirp="4.8.0")).as_data()
+    assert any("CVE-2026-9539" in line for line in network.details())
+    assert not any("CVE" in line for line in network_of("slirp4netns").details())
+    pasta = network_of("pasta", on=host("pasta", "slirp4netns", libslirp="4.8.0"))
+    assert not any("CVE" in line for line in pasta.details())
 
 
 @pytest.mark.parametrize(
@@ -264,12 +265,13 @@ def test_the_hosts_gateway_has_to_be_open():
     assert no("pasta:--map-host-loopback=none", add_host=("db:host-gateway",)).code == "RL-NAMES"
 
 
-def test_what_is_shown_as_data():
+def test_what_explain_says_about_a_network():
     network = network_of("auto", publish=("127.0.0.1:8080:80/udp",))
-    data = network.as_data()
-    assert (data["mode"], data["reason"]) == ("pasta", "it shields the host best")
-    assert data["ports"] == [{"protocol": "udp", "hostIP": "127.0.0.1", "hostPort": 8080, "containerPort": 80}]
-    assert [words[0] for words in data["helpers"]] == ["/bin/pasta", "/bin/slirp4netns"]
+    assert network.state() == {"mode": "pasta", "reason": "it shields the host best"}
+    first, second, port = network.details()
+    assert first.startswith("served by /bin/pasta ")
+    assert second.startswith("or, if that fails, by /bin/slirp4netns ")
+    assert port == "publish 80/udp -> 127.0.0.1:8080"
 
 
 # --- The helpers' options ---------------------------------------------------------------------------------------------
@@ -398,7 +400,7 @@ PASTA_WORDS = "/bin/pasta --foreground --no-netns-quit --config-net --quiet --dn
 )
 def test_the_whole_command_line_is_planned(network, known, first, rest):
     planned = network_of(network, **known)
-    assert planned.as_data()["helpers"] == [f"{first} {rest}".split()]
+    assert [command(each, planned) for each in planned.served_by()] == [f"{first} {rest}".split()]
 
 
 @pytest.mark.parametrize("options", ["--dns-forward,192.0.2.1", "--dns-forward=192.0.2.1"])
@@ -749,9 +751,9 @@ def test_a_member_keeps_its_hardware_address():
 def test_a_member_is_served_by_nobody_of_its_own():
     network = network_of("backend", shared=Shared("backend", "10.89.3.0/24"))
     assert (network.mode, network.helpers, str(network)) == ("shared", [], "shared backend: asked for")
-    data = network.as_data()
-    assert data.pop("helpers")[0][:1] == ["/bin/slirp4netns"]
-    assert data == {"mode": "shared", "reason": "asked for", "of": "backend", "subnet": "10.89.3.0/24"}
+    subnet, served = network.details()
+    assert (subnet, served.split()[:3]) == ("10.89.3.0/24 and fd00::/64", ["served", "by", "/bin/slirp4netns"])
+    assert network.state() == {"mode": "shared", "reason": "asked for", "of": "backend"}
     assert network.own_maps.uids == ((0, 1000, 1),)
 
 
@@ -807,7 +809,7 @@ def test_root_of_the_host_needs_no_user_namespace_to_be_joined():
 
 
 def test_the_holder_of_a_shared_network_ends_with_its_last_link():
-    plan = shared_holder("m", 7)
-    assert kinds(plan)[0] is ops.NEW_USER
+    plan = shared_holder("m", 7, network_of("backend", shared=Shared("backend", "10.89.3.0/24")).own_maps)
+    assert kinds(plan)[:2] == [ops.SPAWN, ops.NEW_USER]
     assert plan[-1].kind is ops.AWAIT_LINKS
     assert plan[-1].strings == ("m", "/proc/self/fd/7")

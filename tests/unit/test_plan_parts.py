@@ -16,6 +16,7 @@ from tests.unit.planning import (
     ROOT,
     base_config,
     chosen,
+    executor_ops,
     joining,
     mount,
     mounts_of,
@@ -31,7 +32,7 @@ from tests.unit.planning import (
 
 
 def kinds_of(plan):
-    return [op.kind.name for op in plan.ops]
+    return [op.kind.name for op in executor_ops(plan)]
 
 
 def test_a_user_namespace_is_added_for_who_is_not_root():
@@ -117,7 +118,7 @@ def test_a_user_namespace_is_joined_before_all_others():
     assert [(op.numbers, op.strings, op.where) for op in early] == [
         (op.numbers, op.strings, op.where) for op in joins[1:]
     ]
-    assert plan.ops[: 1 + len(early) + len(joins)] == [the(plan, ops.NON_DUMPABLE), *early, *joins]
+    assert executor_ops(plan)[: 1 + len(early) + len(joins)] == [the(plan, ops.NON_DUMPABLE), *early, *joins]
     assert not chosen(plan, ops.NEW_USER)
     assert the(plan, ops.BECOME).numbers == (0, 0)
 
@@ -128,7 +129,8 @@ def test_clock_offsets_are_opened_before_the_process_hides_to_join():
     config["linux"]["timeOffsets"] = {"monotonic": {"secs": 5}}
     plan = plan_for(config)
     assert kinds_of(plan)[:5] == ["proc_open", "non_dumpable", "join", "unshare", "proc_write"]
-    assert plan.ops[0].strings == plan.ops[4].strings[:1]
+    first, *_, fifth = executor_ops(plan)[:5]
+    assert first.strings == fifth.strings[:1]
 
 
 def test_namespaces_of_its_own_identify_a_container_that_has_no_pid_namespace():

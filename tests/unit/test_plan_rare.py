@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from rootless.container.operations import undo
 from rootless.container.state import store
 from rootless.errors import RootlessError
 from rootless.host import facts
@@ -20,6 +21,7 @@ from tests.unit.planning import (
     ROOT,
     base_config,
     chosen,
+    executor_ops,
     joining,
     mount,
     mounts_of,
@@ -206,7 +208,7 @@ def test_none_of_it(empty):
     config |= {"vm": empty, "windows": empty}
     plan = plan_for(config)
     usual = plan_for(base_config())
-    assert [op.as_data() for op in plan.ops] == [op.as_data() for op in usual.ops]
+    assert [op.as_data() for op in executor_ops(plan)] == [op.as_data() for op in executor_ops(usual)]
     assert (plan.links, plan.group) == ((), None)
 
 
@@ -366,8 +368,9 @@ def test_without_a_user_namespace_the_lines_are_as_written():
 
 def sources(plan):
     """Return the operations before any namespace is entered."""
-    kinds = [op.kind for op in plan.ops]
-    return plan.ops[: kinds.index(ops.UNSHARE if ops.NEW_USER not in kinds else ops.NEW_USER)]
+    operations = executor_ops(plan)
+    kinds = [op.kind for op in operations]
+    return operations[: kinds.index(ops.UNSHARE if ops.NEW_USER not in kinds else ops.NEW_USER)]
 
 
 def test_a_directory_of_the_host_is_mapped_with_the_callers_rights():
@@ -400,7 +403,7 @@ def test_a_mapped_bind_without_maps_of_its_own_has_the_containers():
     config = joining(user="/proc/7/ns/user")
     config["mounts"].append(mount("/data", "bind", "bind", "idmap"))
     plan = plan_for(config, ROOT)
-    made, _ = plan.ops[:2]
+    made, _ = executor_ops(plan)[:2]
     assert (made.kind, made.string("uids"), made.string("path")) == (ops.ID_MAP, "", "/proc/7/ns/user")
 
 
@@ -466,9 +469,9 @@ def test_links():
         ("eth2", "eth2", "linux.netDevices.eth2"),
     ]
     assert [str(link) for link in plan.links] == [
-        "move the network interface eth0 as inside",
-        "move the network interface eth1",
-        "move the network interface eth2",
+        "eth0 as inside",
+        "eth1",
+        "eth2",
     ]
 
 
@@ -594,16 +597,15 @@ def test_resctrl_group_is_removed_with_the_container(tmp_path):
     made = [tmp_path / "gold/mon_groups/c1", tmp_path / "c1"]
     for directory in made:
         directory.mkdir(parents=True)
-    with store.claim(store.StateRoot(str(tmp_path / "state")), "c1") as entry:
-        entry.note_resctrl([])
-        assert os.listdir(entry.path) == []
-        entry.note_resctrl([str(directory) for directory in made])
-    # the process that made the container was killed: the next one with its id clears away what it left
-    with store.claim(store.StateRoot(str(tmp_path / "state")), "c1") as entry:
+    root = store.StateRoot(str(tmp_path / "state"))
+    with store.claim(root, "c1", undo.clear) as entry:
+        undo.note(entry, "resctrl", {"directories": [str(directory) for directory in made]})
+    # the launcher was killed: the next container with its id clears away what it left
+    with store.claim(root, "c1", undo.clear) as entry:
         assert not any(directory.exists() for directory in made)
         made[1].mkdir()
-        entry.note_resctrl([str(made[1])])
-        entry.remove()
+        undo.note(entry, "resctrl", {"directories": [str(made[1])]})
+        undo.remove(entry)
     assert not made[1].exists()
 
 

@@ -21,9 +21,11 @@ import pytest
 
 from rootless import jsontext
 from rootless.cli import output
+from rootless.container.operations import undo
 from rootless.container.state import store
 from rootless.container.state.directory import ContainerDir
-from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPPED, open_process, status
+from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPPED, status
+from rootless.container.state.processes import open_process
 from rootless.container.state.state import State
 from rootless.container.state.store import StateRoot
 from rootless.errors import RootlessError
@@ -74,7 +76,7 @@ def code_of(function, *arguments, **options):
 
 
 def claim(root, container_id):
-    return store.claim(StateRoot(root), container_id)
+    return store.claim(StateRoot(root), container_id, undo.clear)
 
 
 def find(root, container_id, **options):
@@ -111,7 +113,7 @@ def test_ids_are_sorted_and_nothing_else_is_one(root):
 def test_an_id_is_free_again_once_removed(root):
     with claim(root, "c1") as entry:
         entry.write(state())
-        entry.remove()
+        undo.remove(entry)
     assert store.ids(StateRoot(root)) == []
     with claim(root, "c1"):
         assert store.ids(StateRoot(root)) == ["c1"]
@@ -150,7 +152,7 @@ def test_a_command_that_is_killed_lets_go_of_its_claim(root):
     """The lock is the process's: whatever ends it, the id is free."""
     script = (
         "import sys; from rootless.container.state import store\n"
-        "held = store.claim(store.StateRoot(sys.argv[1]), sys.argv[2])\n"
+        "held = store.claim(store.StateRoot(sys.argv[1]), sys.argv[2], lambda _: None)\n"
         "print(1, flush=True); input()"
     )
     words = [sys.executable, "-c", script, root, "c1"]
@@ -212,7 +214,7 @@ def test_waiting_for_a_removed_container_finds_none(root):
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(find, root, "c1")
         waits_for_a_lock(entry.path)
-        entry.remove()
+        undo.remove(entry)
         entry.close()
         with pytest.raises(RootlessError, match="container does not exist"):
             other.result(timeout=20)
@@ -292,7 +294,7 @@ def test_a_full_disk_leaves_the_state_as_it_was(root):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert entry.read().as_data() == before.as_data()
-        entry.remove()
+        undo.remove(entry)
     assert os.listdir(root) == []
 
 
@@ -326,7 +328,7 @@ def test_a_state_of_any_shape_is_used_or_refused(root):
                     told = found.report(now)
                     assert jsontext.render(told).encode()
                     assert output.table([told]).encode("utf-8", "surrogateescape")
-        entry.remove()
+        undo.remove(entry)
     assert refused > 500
 
 
@@ -400,7 +402,7 @@ def test_state_is_not_kept_in_a_directory_of_somebody_else(user, require_root):
         "import os, sys\n"
         "os.setgid(int(sys.argv[3])); os.setuid(int(sys.argv[2]))\n"
         "from rootless.container.state import store\n"
-        "store.claim(store.StateRoot(sys.argv[1]), 'c1')\n"
+        "store.claim(store.StateRoot(sys.argv[1]), 'c1', lambda _: None)\n"
     )
 
     def claimed(directory):
@@ -517,13 +519,11 @@ def test_what_is_shown():
 
 
 def test_a_network_whose_helper_has_ended_is_shown_as_none():
-    told = {"mode": "pasta", "reason": "asked for", "addresses": ["192.0.2.1"], "keeper": [1, 1]}
-    here = {"network": told | {"helper": [os.getpid(), Process.read(os.getpid()).start_time]}}
-    gone = {"network": told | {"helper": [os.getpid(), 1]}}
     as_it_was = {"mode": "pasta", "reason": "asked for", "addresses": ["192.0.2.1"]}
-    assert state(**here).report(RUNNING)["network"] == as_it_was
-    assert state(**gone).report(STOPPED)["network"] == as_it_was
-    assert state(**gone).report(RUNNING)["network"] == {"mode": "none", "reason": "pasta has ended"}
+    found = state(network=as_it_was)
+    assert found.report(RUNNING, is_served=True)["network"] == as_it_was
+    assert found.report(STOPPED, is_served=False)["network"] == as_it_was
+    assert found.report(RUNNING, is_served=False)["network"] == {"mode": "none", "reason": "pasta has ended"}
 
 
 @pytest.mark.parametrize("network", [[], "pasta", {}, {"mode": 1, "reason": ""}])
@@ -563,9 +563,9 @@ def test_the_configuration_is_kept_as_it_was(root):
         assert entry.read_config() == {"process": {"args": ["a"]}}
         entry.write_config(b"{}")
         assert entry.read_config() == {}
-        entry.clear()
+        undo.clear(entry)
         assert code_of(entry.read_config) == "RL-STATE"
-        entry.remove()
+        undo.remove(entry)
 
 
 def test_a_configuration_of_an_unfinished_container_is_cleared_away(root):

@@ -448,19 +448,26 @@ def test_a_note_that_is_not_certain_kills_nobody(runs, user):
     """It was killed before it knew whose the cgroup is: only an empty one goes."""
     runs.create("c1", bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath="mine")))
     (runs.root / "c2").mkdir(mode=0o700)
-    note = (runs.root / "c1/cgroup").read_text()
-    (runs.root / "c2/cgroup").write_text(note.replace("\nown\n", "\nperhaps\n"))
+    note = (runs.root / "c1/undo").read_text().splitlines()[-1]
+    assert '"certainty":"own"' in note
+    (runs.root / "c2/undo").write_text(note.replace('"own"', '"perhaps"') + "\n")
     own(user, runs.root / "c2")
     assert runs("delete", "--force", "c2").returncode == 0
     assert runs.status("c1") == "created"
     assert not (runs.root / "c2").exists()
 
 
-@pytest.mark.parametrize("note", ["", "x", "a\nb\nc\n", "before\ncgroupfs\nown\n\n\nPATH"])
+NOTE = '["cgroup","BOOT",{"path":"PATH","parents":[],"certainty":"own","unit":"","userManager":""}'
+
+
+@pytest.mark.parametrize(
+    "note", ["", "x\n", "[]\n", '["cgroup"]\n', '["cgroup","BOOT",7]\n', NOTE, NOTE.replace("BOOT", "before") + "]\n"]
+)
 def test_a_note_of_another_boot_or_none_kills_nobody(runs, user, note):
     runs.create("c1", bundle_for(user))
     (runs.root / "c2").mkdir(mode=0o700)
-    (runs.root / "c2/cgroup").write_text(note.replace("PATH", str(runs.view.path)))
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    (runs.root / "c2/undo").write_text(note.replace("PATH", str(runs.view.path)).replace("BOOT", boot))
     own(user, runs.root / "c2")
     assert runs("delete", "--force", "c2").returncode == 0
     assert runs.status("c1") == "created"

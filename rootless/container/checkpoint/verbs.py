@@ -19,24 +19,24 @@ from contextlib import suppress
 from functools import cached_property
 
 from rootless import files, log
+from rootless.container.create import give_up
+from rootless.container.operations.cgroup import start_scope
+from rootless.container.operations.container_run import ContainerRun
 from rootless.container.state import store
 from rootless.container.state.lifecycle import CREATED, PAUSED, allow, status
 from rootless.errors import RootlessError
-from rootless.procfs import Process
+from rootless.launch.run_plan import Run
+from rootless.launch.spawn import Descriptors
+from rootless.plan import ops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from rootless.bundle.load import Bundle
     from rootless.container.checkpoint.criu_messages import Fields, Service
-    from rootless.container.confine import Confinement
-    from rootless.container.state.directory import ContainerDir
-    from rootless.container.state.state import State
     from rootless.options import Options
-    from rootless.plan.plan import Plan
-    from rootless.plan.request import Request
+    from rootless.plan.ops import Op
 
     Pairs = tuple[tuple[str, str], ...]
 
@@ -101,7 +101,7 @@ def obstacle(program: str) -> RootlessError | None:
 
 def checkpoint(options: Options) -> None:
     """Write the state of a container's processes to disk; unless they are to run on, the container goes."""
-    from rootless.container.state.teardown import destroy
+    from rootless.container.operations.teardown import destroy
 
     with store.find(store.state_root(options.root), options.container) as entry:
         state = store.existing_state(entry)
@@ -156,7 +156,6 @@ def restore(options: Options) -> int:
     from rootless.bundle.load import load
     from rootless.container.request import restore_request
     from rootless.container.run import remove_ended
-    from rootless.container.state.teardown import abandon
     from rootless.container.terminal.console import Console
     from rootless.container.terminal.relay import catch_signals, wait_foreground
     from rootless.host import facts
@@ -168,29 +167,61 @@ def restore(options: Options) -> int:
     network = _joined_network(bundle.config)
     if network:
         _open_network(network)
-    terminal = (
-        _Terminal(options, plan, _NETWORK_FD + bool(network)) if plan.terminal or options.console_socket else None
-    )
+    terminal = _Terminal(options, _NETWORK_FD + bool(network)) if plan.has_terminal or options.console_socket else None
     criu = _Criu(options, bundle.rootfs, bundle.config.get("annotations") or {})
     streams = criu.noted()
     skipped = [kind for kind, hooks in (bundle.config.get("hooks") or {}).items() if hooks and kind != "poststop"]
     if skipped:
         log.warning(f"hooks are not run again when a container is restored: {', '.join(skipped)}", where="hooks")
     root = store.state_root(options.root)
-    with store.claim(root, options.container) as entry:
-        try:
-            signals = -1 if options.detach else catch_signals()
-            restoring = _Restoring(options, request, bundle, plan, entry)
-            pid = restoring.run(criu, streams, terminal, network=network)
-        except BaseException:
-            abandon(entry)
-            raise
+    run = ContainerRun(plan, root, Descriptors())
+    try:
+        wakeup = -1 if options.detach else catch_signals()
+        run.only(ops.CLAIM)
+        managed = options.manage_cgroups_mode in ("", "ignore")  # else those that the images name become the processes'
+        _restore(options, run, criu, streams, terminal, network=network, cgroup=managed)
+    except BaseException as error:
+        give_up(run, error)
+        raise
+    run.entry.close()
     if options.detach:
         return 0
     try:
-        return wait_foreground(pid, terminal.console if terminal else Console(), signals)
+        return wait_foreground(run.pid, terminal.console if terminal else Console(), wakeup)
     finally:
         remove_ended(root, options.container)
+
+
+def _restore(
+    options: Options,
+    run: ContainerRun,
+    criu: _Criu,
+    streams: list[str],
+    terminal: _Terminal | None,
+    *,
+    network: str,
+    cgroup: bool,
+) -> None:
+    """Let criu make the processes of a container; everything else about it is what its bundle says."""
+    pid_file = f"{run.entry.place}/{_PID_FILE}"
+    words = ["restore", "--restore-detached", "--restore-sibling", "--pidfile", pid_file]
+    for number, stream in enumerate(streams):
+        words += ["--inherit-fd", f"fd[{number}]:{stream}"] if stream else []
+    if network:
+        words += ["--inherit-fd", f"fd[{_NETWORK_FD}]:{_NETWORK}"]
+    words += _chosen(options, _RESTORE_SWITCHES, _RESTORE_VALUES)
+    if cgroup:
+        run.only(ops.MAKE_CGROUP)
+    scope = run.plan.first(ops.START_SCOPE) if cgroup else None
+    criu.run_on_root(words, terminal, run, scope, keep=bool(network) + bool(terminal))
+    run.pid = int(run.entry.content(_PID_FILE))
+    if cgroup:
+        run.only(ops.ATTACH_DEVICE_RULES)
+    if terminal:
+        terminal.pass_on()
+    run.only(ops.RECORD)
+    run.only(ops.RECORD_CREATED)
+    run.only(ops.WRITE_PID_FILE)
 
 
 def _open_network(path: str) -> None:
@@ -209,63 +240,6 @@ def _open_network(path: str) -> None:
     os.set_inheritable(_NETWORK_FD, True)  # noqa: FBT003 - the signature of the standard library
 
 
-class _Restoring:
-    """A container that criu makes the processes of; everything else about it is what its bundle says."""
-
-    def __init__(self, options: Options, request: Request, bundle: Bundle, plan: Plan, entry: ContainerDir) -> None:
-        from rootless.container.create import first_state
-
-        self._options = options
-        self._bundle = bundle
-        self._entry = entry
-        self._state = first_state(request, bundle, plan)
-        # where criu is to manage cgroups, those that the images name become the processes' own
-        self._cgroup = plan.cgroup if options.manage_cgroups_mode in ("", "ignore") else None
-
-    def run(self, criu: _Criu, streams: list[str], terminal: _Terminal | None, *, network: str) -> int:
-        """Let criu make the processes, and write down that they are there; return the first one."""
-        pid_file = f"{self._entry.place}/{_PID_FILE}"
-        words = ["restore", "--restore-detached", "--restore-sibling", "--pidfile", pid_file]
-        for number, stream in enumerate(streams):
-            words += ["--inherit-fd", f"fd[{number}]:{stream}"] if stream else []
-        if network:
-            words += ["--inherit-fd", f"fd[{_NETWORK_FD}]:{_NETWORK}"]
-        words += _chosen(self._options, _RESTORE_SWITCHES, _RESTORE_VALUES)
-        confinement = self._confine()
-        criu.run_on_root(words, terminal, confinement, self._state, keep=bool(network) + bool(terminal))
-        pid = int(self._entry.content(_PID_FILE))
-        try:
-            if confinement:
-                confinement.rule_devices()
-                confinement.close()
-            if terminal:
-                terminal.pass_on()
-            self._write(pid)
-        except BaseException:
-            os.kill(pid, 9)
-            raise
-        return pid
-
-    def _confine(self) -> Confinement | None:
-        if not self._cgroup:
-            return None
-        from rootless.container.confine import Confinement
-
-        return Confinement(self._cgroup, self._entry, self._state)
-
-    def _write(self, pid: int) -> None:
-        from rootless.container.prepare import write_pid_file
-
-        process = Process.read(pid)
-        self._state.pid = pid
-        self._state.start_time = process.start_time if process else 0
-        self._state.status = CREATED
-        self._entry.write_config(self._bundle.text)
-        self._entry.write(self._state)
-        if self._options.pid_file:
-            write_pid_file(self._options.pid_file, pid)
-
-
 class _Terminal:
     """The terminal of a container that is restored: criu makes it and gives up its other side.
 
@@ -274,7 +248,7 @@ class _Terminal:
         console: what relays it, where it does not go to the caller's socket.
     """
 
-    def __init__(self, options: Options, plan: Plan, number: int) -> None:
+    def __init__(self, options: Options, number: int) -> None:
         """Connect; `number` is the descriptor of criu's end.
 
         Raises:
@@ -286,7 +260,7 @@ class _Terminal:
         self.service = Service(number)
         self.console = Console()
         passed = options.console_socket or options.detach
-        self._connection = connect(options.console_socket, plan) if passed else -1
+        self._connection = connect(options.console_socket) if passed else -1
 
     def pass_on(self) -> None:
         """Send its other side over the caller's socket, or keep it for the relay."""
@@ -376,20 +350,13 @@ class _Criu:
         self._complain(words[0], process.returncode or int(done < 0), "")
 
     def run_on_root(
-        self,
-        words: list[str],
-        terminal: _Terminal | None,
-        confinement: Confinement | None,
-        state: State,
-        *,
-        keep: int,
+        self, words: list[str], terminal: _Terminal | None, run: ContainerRun, scope: Op | None, *, keep: int
     ) -> None:
         """Run criu where the container's root is a mount, which nobody else sees, with our standard streams.
 
         What it makes is where it is itself: in the container's cgroup, where there is one. It gets the first `keep`
         descriptors after the standard streams.
         """
-        from rootless.launch.protocol import Launch
         from rootless.plan.compile import compile_root_command
 
         self._trace(words)
@@ -397,18 +364,22 @@ class _Criu:
         command = [self._program, "swrk", str(terminal.service.theirs)] if terminal else self._command(words)
         env = [f"{name}={value}" for name, value in environment.items()]
         plan = compile_root_command(command, env, self._rootfs)
-        launch = Launch(plan, keep=keep, cgroup=confinement.fd if confinement else -1)
+        criu = Run(plan, Descriptors(keep=keep, cgroup=run.descriptors.cgroup))
+        criu.until(ops.WAIT_START)
+        assert criu.executor
         try:
-            launch.until_ready()
-            if confinement:
-                confinement.enter(launch.first, state)
-            launch.start()
+            if scope:
+                run.pid = criu.executor.first
+                start_scope(run, scope)
+            criu.until()
             done = self._ask(terminal.service, words) if terminal else 0
-            code = os.waitstatus_to_exitcode(launch.wait_first())
+            code = os.waitstatus_to_exitcode(criu.executor.wait_first())
         except BaseException:
-            launch.kill()
+            criu.kill()
             raise
-        launch.close()
+        finally:
+            run.pid = 0
+        criu.close()
         self._complain(words[0], code or int(done < 0), "")
 
     def _trace(self, words: list[str]) -> None:

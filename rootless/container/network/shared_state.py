@@ -198,8 +198,10 @@ class SharedNetwork:
             raise unusable(self.name, error) from None
 
 
-def join(network: Network, root: StateRoot, container_id: str, own_holder: NetnsHolder) -> dict[str, Any]:
-    """Make a container a member; return addresses and ports for its state.
+def join(
+    network: Network, root: StateRoot, container_id: str, own_holder: NetnsHolder
+) -> tuple[list[str], list[dict[str, object]]]:
+    """Make a container a member; return its addresses, and its published ports as JSON data.
 
     Args:
         network: the container's.
@@ -236,10 +238,7 @@ def join(network: Network, root: StateRoot, container_id: str, own_holder: Netns
         live.members[container_id] = member | {"names": own, "base": base}
         live.write()
         live.tell_members()
-    return {
-        "addresses": member["addresses"],
-        "ports": [port.as_data() for port in network.ports],
-    }
+    return member["addresses"], [port.as_data() for port in network.ports]
 
 
 def _start(live: SharedNetwork, network: Network, shared: Shared) -> NetnsHolder:
@@ -249,7 +248,8 @@ def _start(live: SharedNetwork, network: Network, shared: Shared) -> NetnsHolder
     live.end_serving()
     lock = live.open_lock()
     try:
-        holder = NetnsHolder(holder_plan.shared_holder(_PORT, lock), maps=network.own_maps, lock=lock)
+        assert network.own_maps
+        holder = NetnsHolder(holder_plan.shared_holder(_PORT, lock, network.own_maps), lock=lock)
     finally:
         posix.close(lock)
     try:

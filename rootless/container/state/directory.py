@@ -4,9 +4,7 @@
     ROOT/ID/config.json   the bundle's, as it was at create
     ROOT/ID/state.json    written as soon as there is a process, then once more when it is created
     ROOT/ID/start.sock    where the created container waits for `start`
-    ROOT/ID/resctrl       what is removed with it, where it has a share of the caches (linux.intelRdt)
-    ROOT/ID/covered       the root that is unmounted with it, where it shares the caller's mount namespace
-    ROOT/ID/cgroup        its cgroup, which is removed with it, where it has one
+    ROOT/ID/undo          notes of what was made for it on the host, which goes with it
     ROOT/ID/resolv.conf   bound over the image's, as is `hosts`, where its network is ours to make
 
 Everything in it is used through its descriptor.
@@ -17,7 +15,7 @@ from __future__ import annotations
 import posix
 import stat
 
-from rootless import files, jsontext, log
+from rootless import files, jsontext
 from rootless.container.state.state import State
 from rootless.errors import EXHAUSTED, RootlessError
 
@@ -33,19 +31,12 @@ NOT_AGED = stat.S_ISVTX
 _STATE = "state.json"
 _CONFIG = "config.json"
 START_SOCKET = "start.sock"
-_RESCTRL = "resctrl"
-"""Directories of resctrl that were made for the container, a line each; few have any."""
-_COVERED = "covered"
-"""The root file system that is mounted in the caller's mount namespace, where it is; few are."""
-_CGROUP = "cgroup"
-"""What to remove with the container, where it has a cgroup of its own."""
-_FALLIBLE = (_CGROUP, _RESCTRL, _COVERED)
-"""Notes of what else is removed with the container, which can fail."""
+UNDO = "undo"
+"""Notes of what to undo with the container (rootless/container/operations/undo.py)."""
 _NEW = ".new"
 _WITHOUT_STATE = frozenset(
     (
-        *_FALLIBLE,
-        _CGROUP + _NEW,
+        UNDO,
         _STATE + _NEW,
         _CONFIG,
         START_SOCKET,
@@ -96,6 +87,10 @@ class ContainerDir:
             raise unusable(path, error) from None
         return State.parse(text, self.container_id, path)
 
+    def has(self, name: str) -> bool:
+        """Whether the directory has a file of this name."""
+        return posix.access(name, posix.F_OK, dir_fd=self.fd)
+
     def content(self, name: str) -> bytes:
         """Return what is in a file of the directory.
 
@@ -123,15 +118,31 @@ class ContainerDir:
         except OSError as error:
             raise unusable(self.path, error) from None
 
-    def write(self, state: State) -> None:
-        """Replace state.json, whole or not at all."""
-        self._replace(_STATE, state.render())
+    def append(self, name: str, line: bytes) -> None:
+        """Append to a file of the directory with one write(2).
 
-    def _replace(self, name: str, content: bytes) -> None:
-        """Write a file of the directory, whole or not at all."""
-        self.put(name + _NEW, content)
+        Raises:
+            RootlessError: `RL-STATE`: it cannot be written.
+        """
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC
         try:
-            posix.rename(name + _NEW, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            fd = posix.open(name, flags, NOT_AGED | 0o600, dir_fd=self.fd)
+            try:
+                posix.write(fd, line)
+            finally:
+                posix.close(fd)
+        except OSError as error:
+            raise unusable(self.path, error) from None
+
+    def write(self, state: State) -> None:
+        """Replace state.json, whole or not at all.
+
+        Raises:
+            RootlessError: `RL-STATE`: it cannot be written.
+        """
+        self.put(_STATE + _NEW, state.render())
+        try:
+            posix.rename(_STATE + _NEW, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except OSError as error:
             raise unusable(self.path, error) from None
 
@@ -176,33 +187,24 @@ class ContainerDir:
         except OSError:
             return
 
-    def clear(self) -> None:
-        """Remove what is in the directory, unless it is somebody's own (`--root ~`, with an id such as Documents).
+    def refuse_other_files(self) -> None:
+        """Refuse a directory with files that are not a container's (`--root ~`, with an id such as Documents).
 
         Raises:
-            RootlessError: `RL-STATE`, `RL-CGROUP`: something stays.
+            RootlessError: `RL-STATE`: it has some, and no state.json.
         """
-        name = ""
         try:
             names = posix.listdir(self.fd)
-            if _STATE not in names and not all(self._is_left_over(each) for each in names):
-                raise RootlessError(
-                    f"cannot use {self.path} for a container",
-                    cause="it holds files that are not a container's",
-                    fix="choose another id or another --root",
-                    code="RL-STATE",
-                )
-            # state.json goes last: with it, what has failed is done the next time
-            for name in sorted(names, key=lambda each: (each == _STATE, each not in _FALLIBLE)):
-                if name == _CGROUP:
-                    self._give_back_cgroup()
-                elif name == _RESCTRL:
-                    self._leave_resctrl()
-                elif name == _COVERED:
-                    self._uncover()
-                _unlink(name, self.fd)
+            other = _STATE not in names and not all(self._is_left_over(each) for each in names)
         except OSError as error:
-            raise _irremovable(f"{self.path}/{name}".rstrip("/"), error) from None
+            raise irremovable(self.path, error) from None
+        if other:
+            raise RootlessError(
+                f"cannot use {self.path} for a container",
+                cause="it holds files that are not a container's",
+                fix="choose another id or another --root",
+                code="RL-STATE",
+            )
 
     def _is_left_over(self, name: str) -> bool:
         """Whether a killed command leaves such a file; a config.json that put() has not made is a bundle's."""
@@ -210,59 +212,32 @@ class ContainerDir:
             return bool(posix.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode & NOT_AGED)
         return name in _WITHOUT_STATE or name.startswith(".nfs")
 
-    def note_resctrl(self, directories: list[str]) -> None:
-        """Note directories of resctrl that are about to be made for the container, and go when its own does."""
-        if directories:
-            self.put(_RESCTRL, "\n".join(directories).encode("utf-8", "surrogateescape"))
+    def clear(self) -> None:
+        """Remove the files in the directory.
 
-    def _leave_resctrl(self) -> None:
-        from rootless.launch import join_resctrl
-
-        join_resctrl.leave(self.content(_RESCTRL).decode("utf-8", "surrogateescape").splitlines())
-
-    def note_covered(self, text: str) -> None:
-        """Note the root that is about to be mounted in the caller's mount namespace; covered.py knows the text."""
-        self.put(_COVERED, text.encode("utf-8", "surrogateescape"))
-
-    def _uncover(self) -> None:
-        from rootless.container.state import covered
-
-        covered.uncover(self.content(_COVERED).decode("utf-8", "surrogateescape"))
-
-    def note_cgroup(self, text: str) -> None:
-        """Note the cgroup that is about to be made for the container; give_back.py knows the text."""
-        self._replace(_CGROUP, text.encode("utf-8", "surrogateescape"))
-
-    def _give_back_cgroup(self) -> None:
-        from rootless.container.state.cgroup_cleanup import give_back
-
-        note = self.content(_CGROUP).decode("utf-8", "surrogateescape")
+        Raises:
+            RootlessError: `RL-STATE`: one stays.
+        """
+        name = ""
         try:
-            give_back(note)
+            # state.json goes last: with it, the next `delete` finds what has failed
+            for name in sorted(posix.listdir(self.fd), key=lambda each: each == _STATE):
+                _unlink(name, self.fd)
         except OSError as error:
-            raise RootlessError(
-                f"cannot remove the cgroup {error.filename or ''}".rstrip(),
-                cause=(error.strerror or str(error)).lower(),
-                fix="look at what is in it (cgroup.procs there); then rootless delete --force",
-                code="RL-CGROUP",
-            ) from None
+            raise irremovable(f"{self.path}/{name}".rstrip("/"), error) from None
 
     def remove(self) -> None:
-        """Remove the directory; the id is free again."""
-        self.clear()
+        """Remove the empty directory; the id is free again.
+
+        Raises:
+            RootlessError: `RL-STATE`: it stays.
+        """
         try:
             posix.rmdir(self.container_id, dir_fd=self.root.fd)
         except FileNotFoundError:
             return
         except OSError as error:
-            raise _irremovable(self.path, error) from None
-
-    def abandon(self) -> None:
-        """Remove the directory after a failure; the caller gets the error of that failure."""
-        try:
-            self.remove()
-        except RootlessError as error:
-            log.warning(f"{error.what}: {error.cause}", fix=error.fix)
+            raise irremovable(self.path, error) from None
 
     def close(self) -> None:
         """Let others have it."""
@@ -294,7 +269,8 @@ def unusable(path: str, error: OSError) -> RootlessError:
     )
 
 
-def _irremovable(path: str, error: OSError) -> RootlessError:
+def irremovable(path: str, error: OSError) -> RootlessError:
+    """Return the error for a file, directory or mount that cannot be removed."""
     return RootlessError(
         f"cannot remove {path}",
         cause=(error.strerror or str(error)).lower(),

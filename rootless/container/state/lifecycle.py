@@ -11,8 +11,6 @@ paused, until `resume`.
 
 from __future__ import annotations
 
-import posix
-
 from rootless import log
 from rootless.errors import RootlessError
 from rootless.procfs import Process, read
@@ -98,7 +96,7 @@ def status(entry: ContainerDir, state: State) -> str:
 
 
 def _status(entry: ContainerDir, state: State) -> str:
-    process = _first_process(state)
+    process = first_process(state)
     if process is None or not process.alive:
         return STOPPED
     if state.status == CREATING:
@@ -118,21 +116,9 @@ def _is_frozen(cgroup: str) -> bool:
         return False
 
 
-def _first_process(state: State) -> Process | None:
+def first_process(state: State) -> Process | None:
     """Return the container's process, or None when there is none, or the number is somebody else's."""
     process = Process.read(state.pid)
     if process is None or process.start_time != state.start_time or not state.is_of_this_boot():
         return None
     return process
-
-
-def open_process(state: State) -> int:
-    """Return a pidfd of the container's process, or -1 when it is gone: the number may be somebody else's by now."""
-    try:
-        fd = posix.pidfd_open(state.pid)
-    except ProcessLookupError:
-        return -1
-    if _first_process(state) is None:
-        posix.close(fd)
-        return -1
-    return fd

@@ -7,9 +7,11 @@ state notes. One that it joined is another container's, or the host's.
 from __future__ import annotations
 
 import posix
+import select
 from time import monotonic
 
 from rootless import procfs
+from rootless.container.state.lifecycle import first_process
 from rootless.errors import RootlessError
 from rootless.procfs import Process
 
@@ -139,6 +141,25 @@ def send(process: int, number: int) -> None:
 def is_process_1(pid: int) -> bool:
     """Whether the process is the first one of a pid namespace, whose end takes the namespace with it."""
     return procfs.status(pid).get("NSpid", "").split()[-1:] == ["1"]
+
+
+def open_process(state: State) -> int:
+    """Return a pidfd of the container's process, or -1 when it is gone: the number may be somebody else's by now."""
+    try:
+        fd = posix.pidfd_open(state.pid)
+    except ProcessLookupError:
+        return -1
+    if first_process(state) is None:
+        posix.close(fd)
+        return -1
+    return fd
+
+
+def has_ended(process: int) -> bool:
+    """Whether the process of a pidfd has ended."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class _Family:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rootless import OCI_VERSION, jsontext
 from rootless.errors import RootlessError
-from rootless.procfs import boot_id, is_there
+from rootless.procfs import boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,10 +62,6 @@ def _list(kind: Kind) -> Kind:
     return lambda value: type(value) is list and all(map(kind, value))
 
 
-def _or_null(kind: Kind) -> Kind:
-    return lambda value: value is None or kind(value)
-
-
 def _pair(first: Kind, second: Kind) -> Kind:
     return lambda value: type(value) is list and len(value) == 2 and first(value[0]) and second(value[1])  # noqa: PLR2004
 
@@ -92,10 +88,6 @@ def _record(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = 
     return fits
 
 
-_PROCESS = _pair(_pid, _integer)
-_TEXTS = _or_null(_list(_text))
-_HOOKS = _list(_record({"path": _path}, {"args": _TEXTS, "env": _TEXTS, "timeout": _or_null(_integer)}))
-"""As config.json has them: null is how some writers say that a property is absent."""
 REQUIRED: dict[str, Kind] = {
     "ociVersion": _text,
     "id": _text,
@@ -115,9 +107,6 @@ REQUIRED: dict[str, Kind] = {
 OPTIONAL: dict[str, Kind] = {
     "format": _integer,
     "keyringName": _text,
-    "hooks": _record({}, {"poststart": _HOOKS, "poststop": _HOOKS}),
-    "listener": _record({"path": _text, "metadata": _text}),
-    "notify": _boolean,
     "cgroup": _path,
     "unit": _text,
     "userManager": _text,
@@ -131,10 +120,9 @@ OPTIONAL: dict[str, Kind] = {
             "ports": _list(
                 _record({"protocol": _text, "hostIP": _text, "hostPort": _integer, "containerPort": _integer}),
             ),
-            "helper": _PROCESS,
-            "keeper": _PROCESS,
         },
     ),
+    "afterDelete": _list(_object),
 }
 _STATE = _record(REQUIRED, OPTIONAL)
 _TOGETHER = (("unit", "userManager"), ("unit", "cgroup"))
@@ -170,11 +158,9 @@ class NetworkState:
         files: whether resolv.conf and hosts lie in the container's directory.
         addresses: of the container, or None where nobody knows them.
         ports: those that are published, as Port.as_data() has them, or None.
-        helper: the helper program and its start time, or None.
-        holder: the netns holder and its start time, or None.
     """
 
-    __slots__ = ("addresses", "files", "helper", "holder", "mode", "of", "ports", "reason")
+    __slots__ = ("addresses", "files", "mode", "of", "ports", "reason")
 
     def __init__(self, mode: str, reason: str) -> None:
         self.mode = mode
@@ -183,8 +169,6 @@ class NetworkState:
         self.files = False
         self.addresses: list[str] | None = None
         self.ports: list[dict[str, Any]] | None = None
-        self.helper: list[int] | None = None
-        self.holder: list[int] | None = None
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> NetworkState:
@@ -194,8 +178,6 @@ class NetworkState:
         found.files = data.get("files", False)
         found.addresses = data.get("addresses")
         found.ports = data.get("ports")
-        found.helper = data.get("helper")
-        found.holder = data.get("keeper")
         return found
 
     def as_data(self) -> dict[str, object]:
@@ -206,24 +188,22 @@ class NetworkState:
                 "files": self.files or None,
                 "addresses": self.addresses,
                 "ports": self.ports,
-                "helper": self.helper,
-                "keeper": self.holder,
             }
         )
 
-    def report(self, *, running: bool) -> dict[str, object]:
-        """Return what `state` and `list` show of it."""
-        if running and self.helper and not is_there(self.helper):
+    def report(self, *, is_served: bool) -> dict[str, object]:
+        """Return what `state` and `list` show of it; `is_served` says whether its helper is alive, if it has one."""
+        if not is_served:
             return {"mode": "none", "reason": f"{self.mode} has ended"}
         shown = _given({"of": self.of or None, "addresses": self.addresses, "ports": self.ports})
         return {"mode": self.mode, "reason": self.reason} | shown
 
 
 class AfterStart:
-    """The operations that the executor runs after `start`, so that `start` can explain a failure.
+    """The operations of the Plan that `start` runs: those after WAIT_START.
 
     Attributes:
-        first: the place of the first one in the Plan.
+        first: the number by which the executor knows the first of its own.
         operations: all of them, as Op.as_data() has them.
     """
 
@@ -249,13 +229,11 @@ class State:
         created: the time, as RFC 3339 has it.
         annotations: those of config.json.
         owner: the name of the user.
-        after_start: what `start` needs to explain a failure.
+        after_start: the operations that `start` runs.
         user: the user and the group of the container's process, in the container.
         keyring: whether the container has a session keyring.
         keyring_name: of that; older releases do not note it.
-        hooks: poststart and poststop, as config.json has them.
-        listener: `path` and `metadata` of the seccomp listener; empty for none.
-        notify: whether the program reports to the service manager.
+        after_delete: the operations of the Plan after DELETE, as Op.as_data() has them.
         cgroup: the directory of the container's own cgroup, or empty.
         unit: the systemd scope, or empty.
         user_manager: the runtime directory of the user whose systemd has the scope; empty for the system's.
@@ -264,20 +242,18 @@ class State:
     """
 
     __slots__ = (
+        "after_delete",
         "after_start",
         "annotations",
         "boot_id",
         "bundle",
         "cgroup",
         "created",
-        "hooks",
         "id",
         "keyring",
         "keyring_name",
-        "listener",
         "made",
         "network",
-        "notify",
         "oci_version",
         "owner",
         "pid",
@@ -305,9 +281,7 @@ class State:
         self.user = [0, 0]
         self.keyring = False
         self.keyring_name = ""
-        self.hooks: dict[str, list[dict[str, Any]]] = {}
-        self.listener: dict[str, str] = {}
-        self.notify = False
+        self.after_delete: list[dict[str, Any]] = []
         self.cgroup = ""
         self.unit = ""
         self.user_manager = ""
@@ -358,9 +332,7 @@ class State:
         found.user = data["user"]
         found.keyring = data["keyring"]
         found.keyring_name = data.get("keyringName", "")
-        found.hooks = data.get("hooks", {})
-        found.listener = data.get("listener", {})
-        found.notify = data.get("notify", False)
+        found.after_delete = data.get("afterDelete", [])
         found.cgroup = data.get("cgroup", "")
         found.unit = data.get("unit", "")
         found.user_manager = data.get("userManager", "")
@@ -393,9 +365,7 @@ class State:
             "keyringName": self.keyring_name,
         } | _given(
             {
-                "hooks": self.hooks or None,
-                "listener": self.listener or None,
-                "notify": self.notify or None,
+                "afterDelete": self.after_delete or None,
                 "cgroup": self.cgroup or None,
                 "unit": self.unit or None,
                 "userManager": self.user_manager if self.unit else None,
@@ -422,11 +392,12 @@ class State:
             document["annotations"] = self.annotations
         return document
 
-    def report(self, status: str) -> dict[str, object]:
+    def report(self, status: str, *, is_served: bool = True) -> dict[str, object]:
         """Return what `state` and `list` show: what runtime.md requires, and what callers of runc look for.
 
         Args:
             status: of this moment, as lifecycle.status() returns it.
+            is_served: whether the helper of its network is alive, where it has one.
         """
         report: dict[str, object] = {
             "ociVersion": self.oci_version,
@@ -441,7 +412,7 @@ class State:
             report["annotations"] = self.annotations
         report["owner"] = self.owner
         if self.network:
-            report["network"] = self.network.report(running=status != "stopped")
+            report["network"] = self.network.report(is_served=is_served or status == "stopped")
         return report
 
 

@@ -18,6 +18,8 @@ from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootless.container.state.state import State
 
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
@@ -138,8 +140,8 @@ def check_id(container_id: str) -> None:
         )
 
 
-def claim(root: StateRoot, container_id: str) -> ContainerDir:
-    """Take an id that nobody has, atomically.
+def claim(root: StateRoot, container_id: str, clear: Callable[[ContainerDir], None]) -> ContainerDir:
+    """Take an id that nobody has, atomically; `clear` removes what a killed command left in its directory.
 
     Raises:
         RootlessError: `RL-EXISTS`, or the directory cannot be made or is somebody else's.
@@ -156,7 +158,7 @@ def claim(root: StateRoot, container_id: str) -> ContainerDir:
             entry = _open(root, container_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
         taken = entry.read() is not None
         if not taken:
-            entry.clear()
+            clear(entry)
     except BlockingIOError:
         raise _taken(container_id) from None
     except BaseException:
@@ -198,6 +200,25 @@ def ids(root: StateRoot) -> list[str]:
     except OSError as error:
         raise unusable(root.path, error) from None
     return sorted(name for name in names if _ID_CHARACTERS.issuperset(name))
+
+
+def chosen(root: StateRoot, word: str, *, regex: bool) -> list[str]:
+    """Return the ids that a caller means: `word` itself, or those that it matches as a regular expression.
+
+    Raises:
+        RootlessError: `RL-REGEX`: it is no regular expression.
+    """
+    if not regex:
+        return [word]
+    import re
+
+    try:
+        pattern = re.compile(word)
+    except re.error as error:
+        raise RootlessError(
+            f"--regex {word!r}", cause=str(error), fix="write a regular expression", code="RL-REGEX"
+        ) from None
+    return [container_id for container_id in ids(root) if pattern.search(container_id)]
 
 
 def _make(root: StateRoot, container_id: str) -> bool:

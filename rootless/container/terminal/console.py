@@ -6,41 +6,33 @@ from sys import byteorder
 
 from rootless import files
 from rootless.errors import RootlessError
+from rootless.launch import scm_rights
+from rootless.plan import ops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.plan.plan import Plan
-    from rootless.plan.request import Request
 
 _DESCRIPTOR_SIZE = 4
 _SPACE = 64
 
 
-def connect(path: str, plan: Plan) -> int:
-    """Return a socket connected to --console-socket, or -1 when the container has no terminal.
+def connect(path: str) -> int:
+    """Return a socket connected to --console-socket.
 
     Raises:
-        RootlessError: `RL-CONSOLE`: there is a terminal and no socket, or a socket and no terminal, or nobody listens.
+        RootlessError: `RL-CONSOLE`: nobody listens there.
     """
-    if not path:
-        if plan.terminal:
-            raise _refused(
-                "cannot allocate tty if the caller will detach without setting console socket", "--console-socket PATH"
-            )
-        return -1
-    if not plan.terminal:
-        raise _refused(
-            "cannot use console socket if the container has no terminal", 'set "terminal": true, or leave it out'
-        )
-    from rootless.launch import scm_rights
-
     try:
-        connection = scm_rights.connect(path)
+        return scm_rights.connect(path).detach()
     except OSError as error:
-        raise _refused(
-            f"connect {path}: {(error.strerror or str(error)).lower()}", "listen on it before the container is made"
+        raise RootlessError(
+            "terminal",
+            cause=f"connect {path}: {(error.strerror or str(error)).lower()}",
+            where="process.terminal",
+            fix="listen on it before the container is made",
+            code="RL-CONSOLE",
         ) from None
-    return connection.detach()
 
 
 class Console:
@@ -57,11 +49,9 @@ class Console:
         self._receiving = receiving
 
     @classmethod
-    def for_run(cls, request: Request, plan: Plan) -> Console:
-        """Prepare what the request and the Plan ask for."""
-        if request.console_socket or (request.detach and plan.terminal):
-            return cls(connect(request.console_socket, plan))
-        if not plan.terminal:
+    def for_run(cls, plan: Plan) -> Console:
+        """Prepare to relay the terminal, where the container has one and no socket gets it."""
+        if not plan.has_terminal or plan.first(ops.CONNECT_CONSOLE):
             return cls()
         import _socket
 
@@ -89,7 +79,3 @@ class Console:
 
     def _close_passed(self) -> None:
         files.close_fds(self, "passed")
-
-
-def _refused(cause: str, fix: str) -> RootlessError:
-    return RootlessError("terminal", cause=cause, where="process.terminal", fix=fix, code="RL-CONSOLE")

@@ -88,17 +88,6 @@ class Cgroup:
         """The controllers that the settings need."""
         return {setting.controller for setting in self.settings} - {""}
 
-    def as_data(self) -> dict[str, object]:
-        """Return it as JSON data."""
-        names = ("manager", "path", "base", "slice", "unit")
-        data: dict[str, object] = {name: getattr(self, name) for name in names if getattr(self, name)}
-        data["settings"] = [{"file": each.file, "value": each.value, "where": each.where} for each in self.settings]
-        if self.frozen:
-            data["frozen"] = True
-        if self.device_rules:
-            data["deviceRules"] = self.device_rules.hex()
-        return data
-
     def __str__(self) -> str:
         """Return what happens, in words."""
         if self.manager == SYSTEMD:
@@ -106,11 +95,7 @@ class Cgroup:
         else:
             text = f"make the cgroup {self.path or f'{self.base}/{self.name}.…'}"
         written = ", ".join(f"{setting.file} = {setting.value}" for setting in self.settings)
-        text += f" with {written}" if written else ""
-        text += ", frozen" if self.frozen else ""
-        return text + (
-            f", and have the kernel ask a program about devices [{DEVICES_PLACE}]" if self.device_rules else ""
-        )
+        return text + (f" with {written}" if written else "")
 
 
 class Unenforced:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from rootless.linux import CLONE_NEWNET, CLONE_NEWUSER
 from rootless.plan import ops
+from rootless.plan.namespaces import new_user
 from rootless.plan.network.helpers import INTERFACE, PASTA, SLIRP_ADDRESS6, SLIRP_GATEWAY6
 from rootless.plan.network.mode import SHARED
 from rootless.plan.ops import Op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.plan.idmaps import IdMaps
     from rootless.plan.network.helpers import Helper
     from rootless.plan.network.mode import Network
 
@@ -30,7 +32,7 @@ def container_holder(network: Network, helper: Helper | None, user: int, net: in
         user: the holder's descriptor of the container's user namespace.
         net: that of its network namespace.
     """
-    plan = [Op(ops.NON_DUMPABLE)]
+    plan = [Op(ops.SPAWN), Op(ops.NON_DUMPABLE)]
     plan += [Op(ops.JOIN, CLONE_NEWUSER, f"/proc/self/fd/{user}")] if network.owned else []
     plan += [Op(ops.JOIN, CLONE_NEWNET, f"/proc/self/fd/{net}"), Op(ops.SESSION)]
     plan += [
@@ -49,7 +51,7 @@ def container_holder(network: Network, helper: Helper | None, user: int, net: in
     return [*plan, Op(ops.AWAIT_END)]
 
 
-def shared_holder(prefix: str, lock: int) -> list[Op]:
+def shared_holder(prefix: str, lock: int, maps: IdMaps) -> list[Op]:
     """Return the operations of the process that holds a shared network.
 
     No container has rights over its user namespace, where helpers and the netns holders of members look in.
@@ -57,10 +59,11 @@ def shared_holder(prefix: str, lock: int) -> list[Op]:
     Args:
         prefix: it stays while there are network interfaces whose names begin so.
         lock: its descriptor of a file that each process locks while it makes such an interface.
+        maps: those of its user namespace.
     """
     return [
-        Op(ops.NEW_USER),
-        Op(ops.YIELD),
+        Op(ops.SPAWN),
+        *new_user(maps),
         Op(ops.BECOME, 0, 0),
         Op(ops.UNSHARE, CLONE_NEWNET),
         Op(ops.SESSION),
@@ -76,6 +79,7 @@ def shared_holder(prefix: str, lock: int) -> list[Op]:
 def socket_in(pid: int) -> list[Op]:
     """Return the operations of a process that sends a netlink socket of the network namespace of `pid`, and ends."""
     return [
+        Op(ops.SPAWN),
         Op(ops.NON_DUMPABLE),
         Op(ops.JOIN, CLONE_NEWUSER, f"/proc/{pid}/ns/user"),
         Op(ops.JOIN, CLONE_NEWNET, f"/proc/{pid}/ns/net"),

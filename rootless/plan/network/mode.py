@@ -18,6 +18,7 @@ from rootless.plan.request import AUTO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from rootless.host.host_network import HostNetwork
@@ -100,6 +101,46 @@ class Network:
         """Whether a helper of the host serves it."""
         return bool(self.helpers) or self.mode == SHARED
 
+    @property
+    def has_own_files(self) -> bool:
+        """Whether the container has a resolv.conf and hosts of its own to be written."""
+        return bool(self.directory) and self.mode != CONTAINER
+
+    def files(self, mode: str, helper: Helper | None, own: Sequence[str] = ()) -> tuple[str, str]:
+        """Return the texts of resolv.conf and hosts.
+
+        Args:
+            mode: how the network is served after all: NONE when no helper could be started.
+            helper: what serves it, or None.
+            own: the container's addresses, where the helper does not decide them.
+        """
+        forwarder = helper.dns if helper else self.shared.dns if self.shared else ""
+        on_host = self.mode == HOST
+        resolver = resolv_conf.resolver(self.names, self.host, forwarder, shared=on_host, alone=mode == NONE)
+        if on_host:
+            return resolver, resolv_conf.hosts_of_host(self.names, self.host.hosts)
+        addresses = own or (helper.addresses if helper else ())
+        return resolver, resolv_conf.hosts(self.names, addresses, helper.gateway if helper else "")
+
+    def state(self) -> dict[str, object]:
+        """Return what state.json holds of it before it is served, as JSON data."""
+        state: dict[str, object] = {"mode": self.mode, "reason": self.why}
+        if self.of or self.shared:
+            state["of"] = self.of or (self.shared and self.shared.name)
+        if self.has_own_files:
+            state["files"] = True
+        return state
+
+    def details(self) -> list[str]:
+        """Return what `explain` says beyond one line: addresses, helpers and their flaws, published ports."""
+        lines = [f"{self.shared.subnet} and fd00::/64"] if self.shared else []
+        for number, each in enumerate(self.served_by()):
+            words = " ".join(command(each, self))
+            lines.append(f"{'or, if that fails, by' if number else 'served by'} {words}")
+        if flaws := self.flaws():
+            lines.append(f"slirp4netns: {flaws}")
+        return lines + [f"publish {port}" for port in self.ports]
+
     def shows_holder(self, helper: Helper) -> bool:
         """Whether a helper looks into the netns holder's namespaces before a process of the container runs."""
         return self.owned and (self.by_number or helper.name == SLIRP)
@@ -124,21 +165,6 @@ class Network:
         """Return the helpers of the host in the order in which they are tried."""
         shared = self.shared.helper(self.host) if self.shared else None
         return [shared] if shared else self.helpers
-
-    def as_data(self) -> dict[str, object]:
-        """Return it as JSON data."""
-        data: dict[str, object] = {"mode": self.mode, "reason": self.why}
-        if self.of or self.shared:
-            data["of"] = self.of or (self.shared and self.shared.name)
-        if self.shared:
-            data["subnet"] = self.shared.subnet
-        if self.served_by():
-            data["helpers"] = [command(each, self) for each in self.served_by()]
-        if flaws := self.flaws():
-            data["flaws"] = flaws
-        if self.ports:
-            data["ports"] = [port.as_data() for port in self.ports]
-        return data
 
 
 def choose(context: Context) -> None:

@@ -30,10 +30,8 @@ class Interface:
         self.where = place("linux", "netDevices", name)
 
     def __str__(self) -> str:
-        """Return a sentence for `explain`."""
-        return f"move the network interface {self.name}" + (
-            f" as {self.new_name}" if self.new_name != self.name else ""
-        )
+        """Return its name, and the one that it gets."""
+        return self.name + (f" as {self.new_name}" if self.new_name != self.name else "")
 
 
 def moved(context: Context) -> list[Interface]:

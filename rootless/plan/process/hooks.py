@@ -38,10 +38,7 @@ class Hooks:
     def __init__(self, context: Context) -> None:
         hooks: dict[str, list[dict[str, Any]]] = context.config["hooks"]
         self.outside = {kind: hooks[kind] for kind in OUTSIDE if hooks.get(kind)}
-        self.mounted = []
-        if "prestart" in self.outside or "createRuntime" in self.outside:
-            self.mounted.append(Op(ops.YIELD, where="hooks"))
-        self.mounted += _inside(context, "createContainer", "creating", context.bundle.directory)
+        self.mounted = _inside(context, "createContainer", "creating", context.bundle.directory)
         self.started = _inside(context, "startContainer", "created", "")
         self.first = []
         output = [_output(context, name) for name in (STDOUT, STDERR)]

@@ -147,6 +147,10 @@ class SeccompFilter:
         rules = [(rule.action, rule.names, rule.alternatives) for rule in self.rules]
         return repr((self.default, self.native, self.architectures, rules)).encode()
 
+    def __str__(self) -> str:
+        """Return it as one line for people."""
+        return self.summary()
+
     def summary(self) -> str:
         """Return one line for people, such as ``default: errno 38 (ENOSYS); 412 syscalls allowed; …``."""
         # libseccomp: a rule without conditions goes before those with some, the first before its like.

@@ -167,7 +167,8 @@ def take_along(context: Context, plan: list[Op]) -> None:
     Root copies them from its own mount namespace. An ordinary user may not do that and copies them from the container's
     own mount namespace, before the process takes on the container's ids.
     """
-    place = 0 if context.facts.privileged else [op.kind for op in plan].index(ops.FORK)
+    kinds = [op.kind for op in plan]
+    place = kinds.index(ops.SPAWN) + 1 if context.facts.privileged else kinds.index(ops.FORK)
     plan[place:place] = context.sources
 
 

@@ -7,10 +7,11 @@ beginning.
 from __future__ import annotations
 
 from rootless import jsontext, log
-from rootless.container.state.cgroup_cleanup import is_sure
+from rootless.container.operations.cgroup_cleanup import ends_processes
+from rootless.container.operations.teardown import end
+from rootless.container.operations.undo import notes
 from rootless.container.state.directory import unusable
 from rootless.container.state.state import OPTIONAL, REQUIRED, State, is_newer
-from rootless.container.state.teardown import end
 from rootless.errors import RootlessError
 from rootless.procfs import Process, boot_id
 
@@ -37,7 +38,7 @@ def end_salvaged(entry: ContainerDir) -> None:
     newer, known = _known(text)
     if all(name in known for name in _IDENTIFYING):
         end(_identified(known))
-    elif not (_is_over(known) or is_sure(_note(entry))):  # what is in a cgroup of its own ends when that is removed
+    elif not (_is_over(known) or _ends_with_cgroup(entry)):
         raise RootlessError(
             f"cannot end container {entry.container_id}",
             cause=f"{entry.path}/{_STATE} is damaged and does not tell which processes are the container's",
@@ -89,8 +90,7 @@ def _is_over(known: dict[str, Any]) -> bool:
     return "pid" in known and (process is None or process.start_time != known.get("startTime", process.start_time))
 
 
-def _note(entry: ContainerDir) -> str:
-    try:
-        return entry.content("cgroup").decode("utf-8", "surrogateescape")
-    except OSError:
-        return ""
+def _ends_with_cgroup(entry: ContainerDir) -> bool:
+    """Whether all processes are in a cgroup of the container's own, whose undo ends them."""
+    noted = notes(entry).get("cgroup")
+    return bool(noted and ends_processes(noted))

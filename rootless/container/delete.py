@@ -1,0 +1,62 @@
+"""The verb `delete`."""
+
+from __future__ import annotations
+
+from rootless.container.operations.teardown import destroy, end, readable
+from rootless.container.state import store
+from rootless.container.state.lifecycle import allow, status
+from rootless.errors import RootlessError
+from rootless.lazy import lazy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.container.operations.salvage import end_salvaged
+    from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.state import State
+    from rootless.container.state.store import StateRoot
+    from rootless.options import Options
+else:
+    end_salvaged = lazy("rootless.container.operations.salvage", "end_salvaged")
+
+
+def delete(options: Options) -> None:
+    """Remove a container that is stopped; with --force, whatever it is doing."""
+    root = store.state_root(options.root)
+    for container_id in store.chosen(root, options.container, regex=options.regex):
+        if options.force:
+            _delete_by_force(root, container_id)
+            continue
+        with store.find(root, container_id) as entry:
+            found = store.existing_state(entry)
+            allow("delete", container_id, status(entry, found))
+            destroy(entry, found)
+
+
+def _delete_by_force(root: StateRoot, container_id: str) -> None:
+    try:
+        # without the lock first: who holds it may be waiting for the very process that has to go
+        with store.find(root, container_id, lock=False) as entry:
+            found = readable(entry)
+            if found:
+                end(found)
+        with store.find(root, container_id) as entry:
+            destroy(entry, _end_by_force(entry))
+    except RootlessError as error:
+        if error.code != "RL-NOT-FOUND":
+            raise
+
+
+def _end_by_force(entry: ContainerDir) -> State | None:
+    """End the processes of a container; return its state, or None where that is of no further use.
+
+    Raises:
+        RootlessError: `RL-STATE`: its state is damaged, and what is left of it does not tell which they are.
+    """
+    try:
+        found = entry.read()
+    except RootlessError:
+        end_salvaged(entry)
+        return None
+    if found:
+        end(found)
+    return found

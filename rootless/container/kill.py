@@ -1,0 +1,42 @@
+"""The verb `kill`."""
+
+from __future__ import annotations
+
+import posix
+
+from rootless.container.state import store
+from rootless.container.state.lifecycle import STOPPED, allow, status
+from rootless.container.state.processes import is_process_1, open_process, send, signal_all, signal_cgroup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.options import Options
+
+_SIGKILL = 9
+
+
+def kill(options: Options) -> None:
+    """Send a signal to the first process of a container, or with --all to every process of it.
+
+    Only in a pid namespace does the kernel end the others with the first: elsewhere SIGKILL goes to all, as with runc.
+    """
+    root = store.state_root(options.root)
+    for container_id in store.chosen(root, options.container, regex=options.regex):
+        with store.find(root, container_id, lock=False) as entry:
+            found = store.existing_state(entry)
+            now = status(entry, found)
+            process = open_process(found) if now != STOPPED else -1
+            if process < 0:
+                if not options.all:
+                    allow("kill", container_id, STOPPED)
+                if found.cgroup and now == STOPPED and found.is_of_this_boot():
+                    signal_cgroup(found.cgroup, options.signal)
+                continue
+            try:
+                allow("kill", container_id, now)
+                if options.all or (options.signal == _SIGKILL and not is_process_1(found.pid)):
+                    signal_all(found, process, options.signal)
+                else:
+                    send(process, options.signal)
+            finally:
+                posix.close(process)

@@ -1,0 +1,93 @@
+"""The end of a container: its processes go, then what was made for it, and then its poststop hooks run.
+
+These are the steps 12 and 13 of runtime.md, "Lifecycle".
+"""
+
+from __future__ import annotations
+
+import posix
+import select
+
+from rootless import log
+from rootless.container.operations import undo
+from rootless.container.state.lifecycle import STOPPED
+from rootless.container.state.processes import is_process_1, kill_all, open_process, send
+from rootless.errors import RootlessError
+from rootless.lazy import lazy
+from rootless.plan.ops import from_data
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.state import State
+    from rootless.launch.run_hooks import run_hook
+else:
+    run_hook = lazy("rootless.launch.run_hooks", "run_hook")
+
+_SIGKILL = 9
+
+
+def readable(entry: ContainerDir) -> State | None:
+    """Return the state on disk, or None where there is none or it cannot be used."""
+    try:
+        return entry.read()
+    except RootlessError:
+        return None
+
+
+def end(state: State) -> None:
+    """Kill every process of the container and wait until the first one is gone.
+
+    Raises:
+        RootlessError: `RL-KILL`: some are still there.
+    """
+    process = open_process(state)
+    if process < 0:
+        return
+    try:
+        if is_process_1(state.pid):
+            send(process, _SIGKILL)
+        else:
+            kill_all(state, process)
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        poll.poll()
+    finally:
+        posix.close(process)
+
+
+def end_quietly(state: State) -> None:
+    """Kill what can be killed after a failure, which is the error that the caller sees."""
+    try:
+        end(state)
+    except (RootlessError, OSError):
+        return
+
+
+def destroy(entry: ContainerDir, state: State | None) -> None:
+    """Remove what is left of a container that has no process any more; `state` is what readable() returned.
+
+    Raises:
+        RootlessError: `RL-STATE`, `RL-CGROUP`: something stays. A hook that fails is a warning.
+    """
+    undo.remove(entry)
+    _run_poststop(state)
+
+
+def abandon(entry: ContainerDir) -> None:
+    """Do the same after a failure, which is the error that the caller sees."""
+    state = readable(entry)
+    try:
+        undo.remove(entry)
+    except RootlessError as error:
+        log.warning(f"{error.what}: {error.cause}", fix=error.fix)
+    _run_poststop(state)
+
+
+def _run_poststop(state: State | None) -> None:
+    for op in map(from_data, state.after_delete if state else ()):
+        assert state
+        try:
+            run_hook(op.value("hook"), op.where, state.document(STOPPED), state.bundle, state.annotations)
+        except RootlessError as error:
+            log.warning(f"{error.what}: {error.cause}", where=error.where, fix=error.fix)

@@ -1,0 +1,100 @@
+"""Undo notes: what a container has made on the host, undone in reverse order.
+
+    ROOT/ID/undo    a JSON array per line: kind, boot id, data; appended before the thing is made
+
+Every operation that makes something outside the container's directory notes it there first (plan/ops.py: `undo`). A
+line that was cut off announces something that was not made yet. A later line of the same kind says more about the same
+thing, and replaces the earlier one. Notes of another boot are about things that ended with it.
+
+`delete`, a failed `create`, and the next use of an id after a crash do the same: they walk the notes backwards, then
+remove the directory. Each undo is harmless when there is nothing to undo, and when it is done twice.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from rootless import log
+from rootless.container.state.directory import UNDO as _FILE
+from rootless.errors import RootlessError
+from rootless.jsontext import parse, render
+from rootless.lazy import lazy
+from rootless.procfs import boot_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from rootless.container.state.directory import ContainerDir
+
+    Data = dict[str, Any]
+
+UNDO: dict[str, Callable[[ContainerDir, Data], None]] = {
+    "cgroup": lazy("rootless.container.operations.cgroup_cleanup", "undo"),
+    "network": lazy("rootless.container.network.teardown", "undo"),
+    "resctrl": lazy("rootless.container.operations.resctrl", "undo"),
+    "root mount": lazy("rootless.container.operations.root_mount", "undo"),
+}
+"""By the name that an operation declares."""
+
+
+def note(entry: ContainerDir, kind: str, data: Data) -> None:
+    """Note what is about to be made; `kind` says how it is undone.
+
+    Raises:
+        RootlessError: `RL-STATE`: the note cannot be written.
+    """
+    entry.append(_FILE, render([kind, boot_id(), data], None).encode("utf-8", "surrogateescape") + b"\n")
+
+
+def notes(entry: ContainerDir) -> dict[str, Data]:
+    """Return the notes of this boot by kind, in the order in which the kinds were first noted.
+
+    Raises:
+        RootlessError: `RL-STATE`: they cannot be read.
+    """
+    found = {}
+    for line in entry.content(_FILE).splitlines() if entry.has(_FILE) else ():
+        try:
+            written: Any = parse(line, entry.path)
+            kind, boot, data = written
+        except (RootlessError, ValueError, TypeError):
+            continue  # cut off
+        if boot == boot_id() and kind in UNDO and isinstance(data, dict):
+            found[kind] = data
+    return found
+
+
+def walk(entry: ContainerDir) -> None:
+    """Undo what the notes of a container announce, the last first.
+
+    Raises:
+        RootlessError: something stays; so do the notes.
+    """
+    for kind, data in reversed(notes(entry).items()):
+        begin = monotonic()
+        UNDO[kind](entry, data)
+        if log.is_debug():
+            log.debug(f"undo {kind} {data}: {(monotonic() - begin) * 1000:.2f} ms")
+
+
+def clear(entry: ContainerDir) -> None:
+    """Undo, and empty the directory: for the remains of a command that was killed.
+
+    Raises:
+        RootlessError: `RL-STATE`, `RL-CGROUP`: something stays, or the directory is not a container's.
+    """
+    entry.refuse_other_files()
+    walk(entry)
+    entry.clear()
+
+
+def remove(entry: ContainerDir) -> None:
+    """Undo, and remove the directory; the id is free again.
+
+    Raises:
+        RootlessError: as clear().
+    """
+    clear(entry)
+    entry.remove()

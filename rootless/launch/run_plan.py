@@ -1,0 +1,280 @@
+"""The loop that runs a Plan: launcher operations by their handlers, the others by the executor, in one order.
+
+    launcher   claim … spawn ┐                  ┌ write ID maps ┐            ┌ state, network ┐         ┌ state …
+    executor                 └ new user ns ─────┘ TURN          └ … fork ────┘ TURN           └ … ready ┘ READY
+
+The executor gets its own operations of the whole list at once, and hands over where one of the launcher's follows.
+Rejected: a message for each operation, which costs a round trip for each of about a hundred.
+"""
+
+from __future__ import annotations
+
+import posix
+from sys import byteorder
+from time import monotonic
+
+from rootless import log, paths
+from rootless.launch import write_idmaps
+from rootless.launch.protocol import (
+    EXECUTING,
+    FAILED,
+    MESSAGES_WITH_DESCRIPTORS,
+    PROGRESS,
+    READY,
+    SKIPPED,
+    START,
+    START_AND_TRACE,
+    TURN,
+    Executor,
+    complain,
+    executor_killed,
+    read_message,
+    warn_of_filter,
+)
+from rootless.lazy import lazy
+from rootless.plan import ops
+from rootless.plan.encode import HANDS_OVER, executor_part
+from rootless.plan.ops import Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from rootless.launch.fd_messages import Received
+    from rootless.launch.protocol import Message
+    from rootless.launch.spawn import Descriptors
+    from rootless.plan.ops import Kind
+    from rootless.plan.plan import Plan
+
+    Handler = Callable[..., None]
+    """Carries out an operation, given the Run and the operation."""
+else:
+    Received = lazy("rootless.launch.fd_messages", "Received")
+
+_PASSING = (ops.PASS_NAMESPACES, ops.LISTENER, ops.PASS_NOTIFY, ops.NETLINK)
+"""Operations whose messages come with descriptors."""
+
+
+class Run:
+    """One Plan being run.
+
+    Attributes:
+        plan: the Plan.
+        position: the index of the next operation.
+        descriptors: what the executor is given; handlers of operations before SPAWN fill it in.
+        executor: the executor, from SPAWN on.
+        pid: the container's process in the caller's process tree, from FORK on; before that 0.
+        namespaces: from then on, the numbers of the namespaces that IDENTIFY names, 64 bits each.
+        takers: by kind of message, the function that gets its descriptors; without one they go into `passed`.
+        passed: by kind of message, the descriptors that came with it.
+        to_close: descriptors that are the executor's alone once it has been started.
+        begun: by kind of operation, the work that its `begin` has started and its `await` waits for.
+    """
+
+    def __init__(self, plan: Plan, descriptors: Descriptors, handlers: Mapping[Kind, Handler] | None = None) -> None:
+        """Prepare; nothing is run yet. `handlers` are those of the launcher operations beyond launch/."""
+        self.plan = plan
+        self.position = 0
+        self.descriptors = descriptors
+        self.executor: Executor | None = None
+        self.pid = 0
+        self.namespaces = b""
+        self.takers: dict[int, Callable[..., None]] = {}
+        self.passed: dict[int, tuple[int, ...]] = {}
+        self.begun: dict[str, Any] = {}
+        self.to_close: list[int] = []
+        self._handlers = handlers or HANDLERS
+        self._answer = b""
+        self._passing = False
+        self._sent: list[tuple[int, Op]] = []
+
+    def until(self, kind: Kind | None = None) -> None:
+        """Run operations up to the next one of `kind`, which is left, or to the end.
+
+        Raises:
+            RootlessError: an operation failed. Nothing of the executor's runs any more.
+        """
+        operations = self.plan.ops
+        try:
+            while self.position < len(operations) and operations[self.position].kind is not kind:
+                op = operations[self.position]
+                if op.kind.by == ops.LAUNCHER:
+                    self._perform(op)
+                    self.position += 1
+                else:
+                    self._follow_executor()
+        except BaseException:
+            self.kill()
+            raise
+
+    def only(self, *kinds: Kind) -> None:
+        """Run the launcher's operations of these kinds, for a container whose processes another program makes."""
+        for op in self.plan.ops:
+            if op.kind in kinds:
+                self._perform(op)
+
+    def kill(self) -> None:
+        """End the processes of the executor that are children of this one, and close the connection."""
+        if self.executor:
+            self.executor.kill(self.pid)
+        self.pid = 0
+        self._close_given()
+        self.close_passed()
+
+    def close(self) -> None:
+        """Leave the container's process alone."""
+        if self.executor:
+            self.executor.close()
+
+    def close_passed(self) -> None:
+        """Close descriptors that came and that nobody has taken."""
+        for descriptors in self.passed.values():
+            for fd in descriptors:
+                posix.close(fd)
+        self.passed.clear()
+
+    def spawn(self) -> None:
+        """Start the executor with its part of the Plan.
+
+        Raises:
+            RootlessError: `RL-INIT`: it cannot be started.
+        """
+        self.plan.load_environment(paths.environment())
+        self._sent = executor_part(self.plan.ops)
+        operations = [op for _, op in self._sent]
+        self._passing = any(op.kind in _PASSING for op in operations)
+        self.executor = Executor(operations, self.descriptors, passing=self._passing, trace=log.is_debug())
+        self._close_given()
+
+    def _close_given(self) -> None:
+        while self.to_close:
+            posix.close(self.to_close.pop())
+
+    def resume(self, connection: int, first: int) -> None:
+        """Go on with an executor that waits for its start, over a connection to its start socket.
+
+        Args:
+            connection: a descriptor, which kill() and close() close.
+            first: the number by which the executor knows the first of its operations in this Plan.
+        """
+        self._sent = [(-1, Op(ops.YIELD))] * first + executor_part(self.plan.ops)
+        self._passing = True
+        self._answer = START_AND_TRACE if log.is_debug() else START
+        self.executor = Executor.connected(connection)
+
+    def _perform(self, op: Op) -> None:
+        if not log.is_debug():
+            self._handlers[op.kind](self, op)
+            return
+        begin = monotonic()
+        outcome = "failed"
+        try:
+            self._handlers[op.kind](self, op)
+            outcome = ""
+        finally:
+            _trace(self.position, op, (monotonic() - begin) * 1e6, outcome)
+
+    def _follow_executor(self) -> None:
+        """Let the executor go on, and return when it hands over or its program begins."""
+        executor = self.executor
+        assert executor
+        if self._answer:
+            executor.answer(self._answer)
+        operations = self.plan.ops
+        end = self.position
+        while True:
+            last = operations[end].kind
+            end += 1
+            if last in HANDS_OVER or end == len(operations) or operations[end].kind.by == ops.LAUNCHER:
+                break
+        if last is not ops.WAIT_START:
+            self._listen(executor)
+        self.position = end
+        if last is ops.WAIT_START:
+            self._answer = START_AND_TRACE if log.is_debug() else START
+        else:
+            self._answer = b"" if last is ops.READY else b"G"
+
+    def _listen(self, executor: Executor) -> None:
+        """Read messages until the executor hands over, or up to the end of file after EXECUTING.
+
+        Raises:
+            RootlessError: an operation failed, or the executor was killed.
+        """
+        read = self._reader() if self._passing else read_message
+        skipped: list[Message] = []
+        reached = 0
+        while reached not in (TURN, READY) and (message := read(executor.report)):
+            kind, value, number, detail = message
+            if kind == PROGRESS:
+                self._trace_progress(value, number, detail)
+            elif kind == SKIPPED:
+                skipped.append(message)
+            else:
+                self._tell_skips(skipped, message)
+                if kind == FAILED:
+                    self._complain(message)
+                reached = kind
+                if kind == TURN and value:
+                    self.pid, self.namespaces = value, detail
+                    executor.wait_first()
+        if not reached:
+            raise executor_killed()
+        if reached == EXECUTING and any(op.kind is ops.SECCOMP for op in self.plan.ops):
+            warn_of_filter(self.pid or executor.first)
+
+    def _reader(self) -> Callable[[int], Message | None]:
+        """Return the function that reads messages of which some come with descriptors."""
+
+        def keep(kind: int) -> Callable[..., None]:
+            return lambda *descriptors: self.passed.__setitem__(kind, descriptors)
+
+        kept = {kind: keep(kind) for kind in MESSAGES_WITH_DESCRIPTORS}
+        return Received(kept | self.takers).read
+
+    def _tell_skips(self, skipped: list[Message], outcome: Message) -> None:
+        """Log the skipped operations, except one whose alternative failed likewise: the error says so."""
+        failed, number = (outcome[1], outcome[2]) if outcome[0] == FAILED else (-1, 0)
+        for skip in skipped:
+            index = skip[1]
+            if not (index < failed <= index + self._sent[index][1].alternatives and skip[2] == number):
+                self._complain(skip)
+        skipped.clear()
+
+    def _complain(self, message: Message) -> None:
+        kind, index, number, detail = message
+        complain(self._sent[index][1] if 0 <= index < len(self._sent) else None, kind, number, detail)
+
+    def _trace_progress(self, index: int, number: int, detail: bytes) -> None:
+        if 0 <= index < len(self._sent):
+            position, op = self._sent[index]
+            outcome = posix.strerror(number).lower() if number else ""
+            _trace(position, op, int.from_bytes(detail, byteorder), outcome)
+
+
+def _trace(position: int, op: Op, microseconds: float, outcome: str) -> None:
+    from rootless.plan.op_text import sentence
+
+    place = f"{position:4}" if position >= 0 else "    "
+    log.debug(f"{place}  {sentence(op)}: {outcome or 'done'}, {microseconds / 1000:.2f} ms", where=op.where)
+
+
+def _spawn(run: Run, _op: Op) -> None:
+    run.spawn()
+
+
+def _begin_id_maps(run: Run, op: Op) -> None:
+    assert run.executor
+    run.begun["id maps"] = write_idmaps.begin(run.executor.first, op.value("maps"))
+
+
+def _await_id_maps(run: Run, _op: Op) -> None:
+    write_idmaps.wait(run.begun.pop("id maps"))
+
+
+HANDLERS: dict[Kind, Handler] = {
+    ops.SPAWN: _spawn,
+    ops.BEGIN_ID_MAPS: _begin_id_maps,
+    ops.AWAIT_ID_MAPS: _await_id_maps,
+}

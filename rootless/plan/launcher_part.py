@@ -1,0 +1,181 @@
+"""The launcher's operations of a container's Plan: on the host, before, beside and after those of the executor."""
+
+from __future__ import annotations
+
+from rootless.errors import RootlessError, place
+from rootless.plan import ops
+from rootless.plan.ops import Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from rootless.plan.cgroup.manager import Cgroup
+    from rootless.plan.cgroup.resctrl import Group
+    from rootless.plan.context import Context
+    from rootless.plan.network.net_devices import Interface
+    from rootless.plan.process.hooks import Hooks
+    from rootless.plan.process.seccomp import SeccompFilter
+
+_PIDFD_RECEIVER = "run.oci.pidfd_receiver"
+"""Annotation: a socket path, as --pidfd-socket gives it (crun)."""
+
+
+def before_executor(context: Context, cgroup: Cgroup | None, seccomp_filter: SeccompFilter | None) -> list[Op]:
+    """Return what precedes the executor: connections, the container's directory, its cgroup, files of its network.
+
+    Raises:
+        RootlessError: `RL-CONSOLE`: there is a terminal and nobody who gets it, or the reverse.
+    """
+    request, network = context.request, context.network
+    plan = console(context)
+    plan.append(Op(ops.CLAIM, request.container))
+    plan += connections(context, seccomp_filter)
+    if context.shares_mounts:
+        plan.append(Op(ops.COVER, context.bundle.rootfs, where="root.path"))
+    if cgroup and not cgroup.unit:
+        plan.append(Op(ops.MAKE_CGROUP, cgroup))
+    if network and network.ports:
+        shared = network.shared.name if network.shared else ""
+        plan.append(Op(ops.RESERVE_PORTS, network.ports, network.host.first_port, shared))
+    if network and network.has_own_files:
+        helper = network.helpers[0] if network.helpers else None
+        plan.append(Op(ops.WRITE_NAMES, *network.files(network.mode, helper)))
+    if request.verb == "create":
+        plan.append(Op(ops.LISTEN))
+    plan.append(Op(ops.SPAWN))
+    return plan
+
+
+def connections(context: Context, seccomp_filter: SeccompFilter | None) -> list[Op]:
+    """Return the compilation of the seccomp filter, and connections to the programs that take part."""
+    plan = []
+    if seccomp_filter:
+        plan.append(Op(ops.COMPILE_FILTER, seccomp_filter, where="linux.seccomp"))
+        if seccomp_filter.listener:
+            plan.append(Op(ops.CONNECT_AGENT, seccomp_filter.listener["path"], where="linux.seccomp.listenerPath"))
+    path, where = _pidfd_socket(context)
+    if path:
+        plan.append(Op(ops.CONNECT_PIDFD, path, where=where))
+    return plan
+
+
+def with_process(
+    context: Context, cgroup: Cgroup | None, interfaces: Sequence[Interface], group: Group | None
+) -> list[Op]:
+    """Return what follows the fork: the record of the process, and what is made around it."""
+    plan = [Op(ops.RECORD, _about(context), context.bundle.text.decode("utf-8", "surrogateescape"))]
+    if cgroup and cgroup.unit:
+        plan.append(Op(ops.START_SCOPE, cgroup))
+    if context.network:
+        plan.append(Op(ops.BEGIN_NETWORK, context.network))
+    if interfaces:
+        plan.append(Op(ops.MOVE_INTERFACES, list(interfaces), where="linux.netDevices"))
+    if group:
+        plan.append(Op(ops.JOIN_RESCTRL, group, where="linux.intelRdt"))
+    return plan
+
+
+def runtime_hooks(cgroup: Cgroup | None, hooks: Hooks) -> list[Op]:
+    """Return the hooks that run once the mounts are made; the device rules hold before a hook may allow more."""
+    run = [*_run(hooks, "prestart", "creating"), *_run(hooks, "createRuntime", "creating")]
+    return [*_device_rules(cgroup), *run] if run else []
+
+
+def when_ready(context: Context, cgroup: Cgroup | None, hooks: Hooks | None) -> list[Op]:
+    """Return what completes a created container."""
+    request = context.request
+    plan = [] if hooks and runtime_hooks(cgroup, hooks) else _device_rules(cgroup)
+    if context.network and context.network.is_served:
+        plan.append(Op(ops.AWAIT_NETWORK))
+    path, where = _pidfd_socket(context)
+    if path:
+        plan.append(Op(ops.SEND_PIDFD, "standard", where=where))
+    plan.append(Op(ops.RECORD_CREATED))
+    if request.pid_file:
+        plan.append(Op(ops.WRITE_PID_FILE, request.pid_file))
+    if cgroup and cgroup.frozen and request.verb == "create":
+        plan.append(Op(ops.FREEZE))
+    return plan
+
+
+def when_started(seccomp_filter: SeccompFilter | None, status: str) -> list[Op]:
+    """Return what the command that starts the program does before it says so."""
+    if not (seccomp_filter and seccomp_filter.listener):
+        return []
+    listener = seccomp_filter.listener
+    where = "linux.seccomp.listenerPath"
+    return [Op(ops.FORWARD_NOTIFICATIONS, listener["path"], listener["metadata"], status, where=where)]
+
+
+def afterwards(context: Context, cgroup: Cgroup | None, hooks: Hooks | None) -> list[Op]:
+    """Return what follows the beginning of the program, and, from DELETE on, its end."""
+    plan = [Op(ops.FORWARD_REPORTS)] if context.request.notify else []
+    plan += _run(hooks, "poststart", "running") if hooks else []
+    if cgroup and cgroup.frozen and context.request.verb != "create":
+        plan.append(Op(ops.FREEZE))
+    plan.append(Op(ops.DELETE))
+    plan += _run(hooks, "poststop", "stopped") if hooks else []
+    return plan
+
+
+def console(context: Context) -> list[Op]:
+    """Return the connection to the socket that gets the terminal, where a foreground command does not relay it.
+
+    Raises:
+        RootlessError: `RL-CONSOLE`: there is a terminal and no socket, or a socket and no terminal.
+    """
+    request, has_terminal = context.request, bool(context.process.get("terminal"))
+    if request.console_socket and not has_terminal:
+        raise _wrong_console(
+            "cannot use console socket if the container has no terminal", 'set "terminal": true, or leave it out'
+        )
+    if request.console_socket:
+        return [Op(ops.CONNECT_CONSOLE, request.console_socket, where="process.terminal")]
+    if has_terminal and (request.verb == "create" or request.detach):
+        raise _wrong_console(
+            "cannot allocate tty if the caller will detach without setting console socket", "--console-socket PATH"
+        )
+    return []
+
+
+def _wrong_console(cause: str, fix: str) -> RootlessError:
+    return RootlessError("terminal", cause=cause, where="process.terminal", fix=fix, code="RL-CONSOLE")
+
+
+def _about(context: Context) -> dict[str, Any]:
+    """Return what state.json holds of a container beyond its process, as JSON data."""
+    bundle, network = context.bundle, context.network
+    about: dict[str, Any] = {
+        "bundle": bundle.directory,
+        "rootfs": bundle.rootfs,
+        "annotations": context.config.get("annotations") or {},
+        "owner": context.facts.user,
+        "keyring": not context.request.no_new_keyring,
+    }
+    if network:
+        about["network"] = network.state()
+    return about
+
+
+def _run(hooks: Hooks, kind: str, status: str) -> list[Op]:
+    return [
+        Op(ops.RUN_HOOK, kind, hook, status, where=f"hooks.{kind}[{index}]")
+        for index, hook in enumerate(hooks.outside.get(kind, ()))
+    ]
+
+
+def _device_rules(cgroup: Cgroup | None) -> list[Op]:
+    if not (cgroup and cgroup.device_rules):
+        return []
+    return [Op(ops.ATTACH_DEVICE_RULES, cgroup.device_rules, where="linux.resources.devices")]
+
+
+def _pidfd_socket(context: Context) -> tuple[str, str]:
+    """Return the socket that gets a pidfd of the process, and the place in config.json that names it."""
+    request = context.request
+    if request.pidfd_socket or request.verb == "exec":
+        return request.pidfd_socket, ""
+    path = (context.config.get("annotations") or {}).get(_PIDFD_RECEIVER, "")
+    return path, place("annotations", _PIDFD_RECEIVER)
