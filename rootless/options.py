@@ -44,6 +44,8 @@ class Options:
     """The container's id."""
     bundle: str = ""
     """Directory that holds config.json."""
+    plan: str = ""
+    """A Plan that explain --json wrote, to be run in place of a bundle's."""
     config: str = ""
     """Another file to read instead of config.json, relative to the caller's directory (crun)."""
     pid_file: str = ""

@@ -233,7 +233,12 @@ ENGINE_VERBS = {
     "run": Verb(
         "container.run:run",
         "run a bundle in the foreground",
-        (*_CREATE_FLAGS, DETACH, Flag("--keep", SWITCH, "", "keep the stopped container; rootless delete removes it")),
+        (
+            *_CREATE_FLAGS,
+            DETACH,
+            Flag("--keep", SWITCH, "", "keep the stopped container; rootless delete removes it"),
+            Flag("--plan", VALUE, "FILE", "run the plan that explain --json wrote (for debugging)"),
+        ),
         (Word("BUNDLE|CONTAINER", "container"),),
         about="BUNDLE is a directory that holds config.json; the container is named after it. With --bundle, or if the "
         "current directory holds a config.json, the argument is the name of the container instead.\n\n"

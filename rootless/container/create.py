@@ -16,9 +16,9 @@ from rootless.plan.compile import compile_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.bundle.load import Bundle
     from rootless.container.operations.cgroup import blame_memory
     from rootless.container.operations.teardown import abandon, end_quietly
+    from rootless.container.replay import read_plan
     from rootless.container.state.store import StateRoot
     from rootless.options import Options
     from rootless.plan.plan import Plan
@@ -26,25 +26,28 @@ if TYPE_CHECKING:
 else:
     blame_memory = lazy("rootless.container.operations.cgroup", "blame_memory")
     abandon = lazy("rootless.container.operations.teardown", "abandon")
+    read_plan = lazy("rootless.container.replay", "read_plan")
     end_quietly = lazy("rootless.container.operations.teardown", "end_quietly")
 
 
-def plan_for(options: Options) -> tuple[Request, Bundle, Plan, StateRoot]:
+def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
     """Read the bundle and the host, and compile the Plan; open the state directory. Nothing is changed.
 
     Raises:
         RootlessError: the bundle is wrong, or cannot be run here.
     """
     request = request_for(options)
+    if options.plan:
+        return request, read_plan(options.plan, request.container), state_root(options.root)
     bundle = load(request.bundle, request.config)
     root = state_root(options.root)
     resolve_network(request, root)
-    return request, bundle, compile_plan(bundle, facts.read(), request), root
+    return request, compile_plan(bundle, facts.read(), request), root
 
 
 def create(options: Options) -> None:
     """Make a container that waits for `start`; its process stays when this one ends."""
-    request, _, plan, root = plan_for(options)
+    request, plan, root = plan_for(options)
     run = ContainerRun(plan, root, Descriptors(keep=request.preserve_fds))
     try:
         run.until(ops.WAIT_START)

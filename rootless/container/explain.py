@@ -36,17 +36,21 @@ def explain(options: Options) -> str:
     Raises:
         RootlessError: the bundle cannot be run; the error is the one that `run` would give.
     """
-    request, bundle, plan, _ = plan_for(options)
+    request, plan, _ = plan_for(options)
     if options.json:
         from rootless.container.replay import plan_as_data
         from rootless.jsontext import render
 
         return render(plan_as_data(plan, request.container), 2)
-    return "\n".join([f"Bundle {bundle.directory}", "", *lines(plan)])
+    return "\n".join(lines(plan))
 
 
 def lines(plan: Plan) -> Iterator[str]:
     """Yield what `explain` prints of a Plan."""
+    record = plan.first(ops.RECORD)
+    if record:
+        yield f"Bundle {record.value('about')['bundle']}"
+        yield ""
     for kind, title in _TITLES.items():
         chosen = [note for note in plan.notes if note.kind == kind]
         if chosen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posix
 
+from rootless import log
 from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, allow, status
 from rootless.container.state.processes import is_process_1, open_process, send, signal_all, signal_cgroup
@@ -34,6 +35,7 @@ def kill(options: Options) -> None:
                 continue
             try:
                 allow("kill", container_id, now)
+                log.debug(f"send signal {options.signal} to process {found.pid}{' and all others' * options.all}")
                 if options.all or (options.signal == _SIGKILL and not is_process_1(found.pid)):
                     signal_all(found, process, options.signal)
                 else:

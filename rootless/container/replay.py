@@ -7,7 +7,6 @@ file is the caller's own, as config.json is; what it says is done with the calle
 from __future__ import annotations
 
 import importlib
-import re
 
 from rootless import jsontext
 from rootless.errors import RootlessError
@@ -153,9 +152,9 @@ def _from_data(data: Any) -> Any:  # noqa: ANN401 - any JSON
 
 
 def _renamed(data: Any, old: str, new: str) -> Any:  # noqa: ANN401 - any JSON
-    """Return the data with another container id in every name that was made of it."""
+    """Return the data with another container id in every name that was made of it; no other name can hold `old`."""
     if isinstance(data, str):
-        return re.sub(rf"(?<![\w.+-]){re.escape(old)}(?![\w+-])", lambda _: new, data)
+        return data.replace(old, new)
     if isinstance(data, list):
         return [_renamed(each, old, new) for each in data]
     if isinstance(data, dict):

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rootless.container.state.store import StateRoot
     from rootless.options import Options
 
-_EXPLAINED = "explained"
-"""The id in a Plan that is only shown."""
+_EXPLAINED = "CONTAINER-ID"
+"""The id in a Plan that is shown; `run --plan` replaces it by its own."""
 _TOKEN = 8
 """Bytes that nobody guesses."""
 
@@ -31,7 +31,7 @@ def request_for(options: Options) -> Request:
         RootlessError: a value is wrong.
     """
     request = Request(options)
-    if request.verb == "run":
+    if request.verb == "run" and not options.plan:
         choose_bundle(request)
     elif request.verb == "explain":
         request.container = request.container or _EXPLAINED

@@ -29,7 +29,7 @@ else:
 
 def run(options: Options) -> int:
     """Create and start a container; unless detached, wait for its program, remove it, and return its exit status."""
-    request, _, plan, root = plan_for(options)
+    request, plan, root = plan_for(options)
     console = Console.for_run(plan)
     made = ContainerRun(plan, root, Descriptors(keep=request.preserve_fds, console=console.passed))
     try:

@@ -205,6 +205,7 @@ class Run:
         read = self._reader() if self._passing else read_message
         skipped: list[Message] = []
         reached = 0
+        begin = monotonic()
         while reached not in (TURN, READY) and (message := read(executor.report)):
             kind, value, number, detail = message
             if kind == PROGRESS:
@@ -218,6 +219,7 @@ class Run:
                 reached = kind
                 if kind == TURN and value:
                     self.pid, self.namespaces = value, detail
+                    self._trace_fork((monotonic() - begin) * 1e6)
                     executor.wait_first()
         if not reached:
             raise executor_killed()
@@ -246,9 +248,17 @@ class Run:
         kind, index, number, detail = message
         complain(self._sent[index][1] if 0 <= index < len(self._sent) else None, kind, number, detail)
 
+    def _trace_fork(self, microseconds: float) -> None:
+        """Trace FORK when its process exists; the first operations of the first stage are in that time."""
+        if log.is_debug():
+            position, op = next(each for each in self._sent if each[1].kind is ops.FORK)
+            _trace(position, op, microseconds, "")
+
     def _trace_progress(self, index: int, number: int, detail: bytes) -> None:
         if 0 <= index < len(self._sent):
             position, op = self._sent[index]
+            if op.kind is ops.FORK or position < 0:
+                return  # its end is after the launcher's turn
             outcome = posix.strerror(number).lower() if number else ""
             _trace(position, op, int.from_bytes(detail, byteorder), outcome)
 

@@ -11,7 +11,7 @@ from tests.lib.bundles import base_config, make_bundle
 from tests.lib.cgroup2 import cgroup2
 from tests.lib.cgroup_containers import bundle_for, cgroup_of, runs
 from tests.lib.checkpoints import begin_counting, make_counting_bundle, restore, root_with_criu
-from tests.lib.containers import Rootless
+from tests.lib.containers import Rootless, until
 
 __all__ = ["cgroup2", "runs"]  # fixtures
 
@@ -136,3 +136,60 @@ def test_checkpoint_and_restore(require_root, need, rootless_command):
         complaints = rootless.complaints("c1")
         assert " restore " in complaints
         assert f"images in {images}" in complaints
+
+
+def test_every_operation_of_a_run(user, rootless):
+    bundle = make_bundle(user, base_config("true"))
+    messages = debug(rootless, "run", "--network", "none", "-b", bundle, "c1")
+    timed = [re.fullmatch(r" *(\d+)  (.*): done, \d+\.\d\d ms", message) for message in messages]
+    found = [(int(match.group(1)), match.group(2)) for match in timed if match]
+    numbers = [number for number, _ in found]
+    assert numbers == sorted(numbers), "in the order in which they run"
+    names = [name for _, name in found]
+    for name in (
+        "claim the directory of container c1",
+        "start the executor",
+        "create a user namespace",
+        "wait until the ID maps are written",
+        "mount proc on /proc",
+        "write state.json: created",
+        "become user 0, group 0",
+    ):
+        assert name in names
+    explained = rootless("explain", "--network", "none", "--bundle", bundle).stdout
+    for number, name in found:
+        assert any(line.split(maxsplit=1)[:1] == [str(number)] for line in explained.splitlines()), name
+
+
+def test_operations_of_create_start_and_delete(user, rootless):
+    bundle = make_bundle(user, base_config("true"))
+    assert "listen on the start socket: done" in rootless.create("c1", bundle, "--debug").stderr
+    started = debug(rootless, "start", "c1")
+    assert any("no_new_privs" in message and "done" in message for message in started)
+    until(lambda: rootless.status("c1") == "stopped", "the program ends")
+    deleted = debug(rootless, "delete", "c1")
+    assert f"read {rootless.root}/c1/state.json: stopped" in " ".join(deleted)
+
+
+def test_operation_that_fails(user, rootless):
+    config = base_config("true")
+    config["mounts"].append({"destination": "/data", "type": "bind", "source": "/nonexistent", "options": ["bind"]})
+    messages = debug(rootless, "run", "-b", make_bundle(user, config), "c1", status=1)
+    assert any(re.search(r"bind /nonexistent on /data: no such file or directory, ", message) for message in messages)
+
+
+def test_undo_of_a_cgroup(running):
+    runs, directory = running
+    messages = debug(runs, "delete", "--force", "c1")
+    assert any(message.startswith("undo cgroup") and directory in message for message in messages)
+
+
+def test_signal_that_was_sent(running):
+    runs, _ = running
+    assert any("signal 10" in message for message in debug(runs, "kill", "c1", "USR1"))
+
+
+def test_operations_of_exec(running):
+    runs, _ = running
+    messages = debug(runs, "exec", "c1", "true")
+    assert any("join the container's namespaces" in message and "done" in message for message in messages)

@@ -1,0 +1,101 @@
+"""`explain --json` and `run --plan`: a Plan as data that runs again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.lib.bundles import base_config, make_bundle
+from tests.lib.cgroup2 import cgroup2
+from tests.lib.cgroup_containers import bundle_for, runs
+from tests.lib.containers import Rootless
+
+__all__ = ["cgroup2", "runs"]  # fixtures
+
+
+@pytest.fixture
+def rootless(user, rootless_command):
+    with Rootless(user, rootless_command) as command:
+        yield command
+
+
+def plan_of(rootless, bundle, *flags):
+    """Write the Plan of a bundle to a file, and return both its path and its data."""
+    done = rootless("explain", "--json", *flags, "--bundle", bundle)
+    assert done.returncode == 0, done
+    path = rootless.user.tmp / "plan.json"
+    path.write_text(done.stdout)
+    return path, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("flags", [(), ("--network", "none"), ("--userns", "keep-id")])
+def test_plan_runs_again(user, rootless, flags):
+    bundle = make_bundle(user, base_config("sh", "-c", "id -u; cat /proc/sys/kernel/hostname"))
+    path, _ = plan_of(rootless, bundle, *flags)
+    ran = rootless("run", *flags, "--bundle", bundle, "c1")
+    again = rootless("run", "--plan", path, "c1")
+    assert (again.returncode, again.stdout) == (ran.returncode, ran.stdout)
+    assert rootless("list", "-q").stdout == ""
+
+
+def test_edited_plan_does_what_it_says(user, rootless):
+    path, data = plan_of(rootless, make_bundle(user, base_config("echo", "one")))
+    (program,) = [each for each in data["operations"] if each["op"] == "exec"]
+    program["args"][1] = "two"
+    path.write_text(json.dumps(data))
+    assert rootless("run", "--plan", path, "c1").stdout == "two\n"
+
+
+def test_plan_with_a_seccomp_filter_and_hooks(user, rootless):
+    config = base_config("true")
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["swapon"], "action": "SCMP_ACT_ERRNO"}]}  # fmt: skip
+    mark = user.tmp / "mark"
+    config["hooks"] = {"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo ran >>{mark}"]}]}
+    path, _ = plan_of(rootless, make_bundle(user, config))
+    assert rootless("run", "--plan", path, "c1").returncode == 0
+    assert mark.read_text() == "ran\n"
+
+
+def test_plan_with_a_cgroup_and_limits(runs, user):
+    def limit(config):
+        config["linux"]["resources"] = {"unified": {"cgroup.max.depth": "3"}}
+
+    path, data = plan_of(runs, bundle_for(user, "true", change=limit))
+    assert [each["op"] for each in data["operations"]].count("make_cgroup") == 1
+    done = runs("run", "--plan", path, "c1")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_plan_with_a_network(user, rootless, need):
+    need("pasta")
+    path, data = plan_of(rootless, make_bundle(user, base_config("true")), "--network", "pasta")
+    assert [each["op"] for each in data["operations"]].count("begin_network") == 1
+    assert rootless("run", "--plan", path, "c1").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("", "JSON"),
+        ("[]", "does not hold a Plan"),
+        ("{}", "does not hold a Plan"),
+        ('{"format": 99}', "its format is 99"),
+        ('{"format": 1, "id": "x", "notes": [], "operations": [{"op": "fly"}]}', "does not hold a Plan"),
+        ('{"format": 1, "id": "x", "notes": [], "operations": [{"op": "claim"}]}', "does not hold a Plan"),
+    ],
+)
+def test_file_that_is_no_plan(user, rootless, text, cause):
+    path = user.tmp / "plan.json"
+    path.write_text(text)
+    done = rootless("run", "--plan", path, "c1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert cause in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert rootless("list", "-q").stdout == ""
+
+
+def test_missing_file(rootless):
+    done = rootless("run", "--plan", "/nonexistent/plan.json", "c1")
+    assert "--plan /nonexistent/plan.json: no such file or directory" in done.stderr
