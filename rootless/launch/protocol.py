@@ -100,7 +100,7 @@ class Executor:
                 encode(operations), descriptors, report=child_report, reply=child_reply, trace=trace
             )
         except BaseException:
-            self.close()
+            self.kill()  # a signal may come when it has been started
             raise
         finally:
             for fd in (child_report, child_reply):
@@ -137,12 +137,11 @@ class Executor:
         if not poll.poll(_PATIENCE):
             raise RootlessError("the executor cannot go on", cause="it hangs", code="RL-INIT")
 
-    def kill(self, *pids: int) -> None:
-        """End the first stage and the processes `pids`, children of this one, and take their status."""
+    def kill(self) -> None:
+        """End the first stage and take its status."""
         self.close()
-        for pid in (self.first, *pids):
-            if pid:
-                _end(pid)
+        if self.first:
+            end_child(self.first)
         self.first = 0
 
     def close(self) -> None:
@@ -223,7 +222,8 @@ def complain(op: Op | None, kind: int, number: int, detail: bytes) -> None:
         raise explained(op, call.decode(), number, more)
 
 
-def _end(pid: int) -> None:
+def end_child(pid: int) -> None:
+    """Kill a child of this process and take its status."""
     try:
         posix.kill(pid, 9)
         posix.waitpid(pid, 0)

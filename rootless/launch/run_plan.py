@@ -27,6 +27,7 @@ from rootless.launch.protocol import (
     TURN,
     Executor,
     complain,
+    end_child,
     executor_killed,
     read_message,
     warn_of_filter,
@@ -115,9 +116,11 @@ class Run:
                 self._perform(op)
 
     def kill(self) -> None:
-        """End the processes of the executor that are children of this one, and close the connection."""
+        """End the container's process and those of the executor, children of this one, and close the connection."""
         if self.executor:
-            self.executor.kill(self.pid)
+            self.executor.kill()
+        if self.pid:
+            end_child(self.pid)
         self.pid = 0
         self._close_given()
         self.close_passed()

@@ -1,4 +1,4 @@
-"""What a hand may have written into a state.json."""
+"""What a container's directory holds: undo notes, and what a hand may have written into a state.json."""
 
 from __future__ import annotations
 
@@ -47,3 +47,9 @@ def full_state(state):
         "unit": "x.scope",
         "userManager": "/run/user/0",
     }
+
+
+def undo_notes(directory):
+    """Return the undo notes in a container's directory: the data that hold, by kind."""
+    lines = (directory / "undo").read_text().splitlines()
+    return {kind: noted for kind, _, noted in map(json.loads, lines)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 
 from tests.lib.containers import await_end, until
 from tests.lib.netbox import ECHO, FETCH, HOST, HTTP, OUTSIDE, helpers, make_net_bundle, running
+from tests.lib.states import undo_notes
 from tests.lib.traced import interrupted, moments
 
 BOTH = ("slirp4netns", "pasta")
@@ -145,7 +145,7 @@ def test_known_flaws_of_slirp4netns_are_reported_by_network_create_and_explain(n
     assert FLAWED in net_rootless("network", "create", "backend", check=True).stderr
     bundle = make_net_bundle(net_user, "true")
     explained = net_rootless("explain", "--network", "backend", bundle, check=True).stdout
-    assert "\n  slirp4netns: libslirp 0." in explained
+    assert "\n           slirp4netns: libslirp 0." in explained
     assert FLAWED in explained
 
 
@@ -257,14 +257,14 @@ def test_a_network_of_several_whose_slirp4netns_fails(replace, net_rootless, net
 
 
 def processes(rootless):
-    """Return the keeper and the helper of the container `served`."""
-    state = json.loads((rootless.root / "served/state.json").read_text())["network"]
-    return {"keeper": state["keeper"][0], "helper": state["helper"][0]}
+    """Return the netns holder and the helper of the container `served`."""
+    noted = undo_notes(rootless.root / "served")["network"]
+    return {"holder": noted["holder"][0], "helper": noted["helper"][0]}
 
 
-@pytest.mark.parametrize("victim", ["keeper", "helper"])
+@pytest.mark.parametrize("victim", ["holder", "helper"])
 @pytest.mark.parametrize("mode", BOTH)
-def test_a_helper_or_keeper_is_killed(net_rootless, mode, victim):
+def test_a_helper_or_holder_is_killed(net_rootless, mode, victim):
     with running(net_rootless, "--network", mode) as process:
         found = processes(net_rootless)
         os.kill(found[victim], signal.SIGKILL)

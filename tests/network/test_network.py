@@ -515,10 +515,12 @@ def test_an_engine_may_ask_for_one(net_rootless, net_user):
 def test_explain_shows_the_choice_and_touches_nothing(net_rootless, net_user):
     bundle, before = make_net_bundle(net_user, "true"), helpers()
     text = net_rootless("explain", "-p", "8080:80", "--add-host", "db:192.0.2.1", bundle, check=True).stdout
-    assert "Network: pasta: it shields the host best\n  served by /usr/bin/pasta " in text
-    assert "  publish 80/tcp -> 0.0.0.0:8080\n" in text
+    choice = "begin to connect the network, pasta: it shields the host best\n           served by /usr/bin/pasta "
+    assert choice in text
+    assert "           publish 80/tcp -> 0.0.0.0:8080\n" in text
     data = json.loads(net_rootless("explain", "--json", bundle, check=True).stdout)
-    assert (data["network"]["mode"], data["network"]["reason"]) == ("pasta", "it shields the host best")
+    (network,) = [each["network"] for each in data["operations"] if each["op"] == "begin_network"]
+    assert (network["mode"], network["why"]) == ("pasta", "it shields the host best")
     assert helpers() == before
     assert not net_rootless.root.exists()
 

@@ -248,7 +248,7 @@ def _publisher(port: Port, root: StateRoot) -> str:
                 serving = serving_processes(entry)
         except RootlessError:
             continue
-        if not (state and state.network) or (serving and not is_there(serving[0])):
+        if not (state and state.network and state.is_of_this_boot()) or (serving and not is_there(serving[0])):
             continue
         taken = [from_data(data) for data in state.network.ports or ()]
         if any((other.outside, other.protocol) == (port.outside, port.protocol) for other in taken):

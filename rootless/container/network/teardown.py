@@ -39,4 +39,10 @@ def undo(entry: ContainerDir, data: Data) -> None:
 def serving_processes(entry: ContainerDir) -> list[Sequence[int]]:
     """Return the identities of the helper, if there is one, and of the netns holder of a container's network."""
     data = notes(entry).get("network", {})
-    return [data[name] for name in ("helper", "holder") if name in data]
+    return [data[name] for name in ("helper", "holder") if _is_identity(data.get(name))]
+
+
+def _is_identity(value: object) -> bool:
+    """Whether this is what procfs.identity() returns; a hand may have written something else."""
+    pair = 2
+    return isinstance(value, list) and len(value) == pair and all(type(each) is int for each in value)

@@ -48,6 +48,8 @@ def undo(entry: ContainerDir, data: Data) -> None:
         fd = posix.open(data["path"], posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError as error:
+        raise irremovable(entry.path, error) from None
     try:
         # in another mount namespace the numbers are others
         if _identity(fd) == data["identity"] and _parents().get(_mount_id(fd)) == data["covered"]:

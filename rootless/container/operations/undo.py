@@ -16,6 +16,7 @@ from time import monotonic
 
 from rootless import log
 from rootless.container.state.directory import UNDO as _FILE
+from rootless.container.state.directory import unusable
 from rootless.errors import RootlessError
 from rootless.jsontext import parse, render
 from rootless.lazy import lazy
@@ -54,14 +55,20 @@ def notes(entry: ContainerDir) -> dict[str, Data]:
     Raises:
         RootlessError: `RL-STATE`: they cannot be read.
     """
-    found = {}
-    for line in entry.content(_FILE).splitlines() if entry.has(_FILE) else ():
+    found: dict[str, Data] = {}
+    try:
+        lines = entry.content(_FILE).splitlines()
+    except FileNotFoundError:
+        return found
+    except OSError as error:
+        raise unusable(f"{entry.path}/{_FILE}", error) from None
+    for line in lines:
         try:
             written: Any = parse(line, entry.path)
             kind, boot, data = written
         except (RootlessError, ValueError, TypeError):
             continue  # cut off
-        if boot == boot_id() and kind in UNDO and isinstance(data, dict):
+        if boot == boot_id() and isinstance(kind, str) and kind in UNDO and isinstance(data, dict):
             found[kind] = data
     return found
 
@@ -74,7 +81,15 @@ def walk(entry: ContainerDir) -> None:
     """
     for kind, data in reversed(notes(entry).items()):
         begin = monotonic()
-        UNDO[kind](entry, data)
+        try:
+            UNDO[kind](entry, data)
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+            log.warning(
+                f"container {entry.container_id}: its {kind} may stay: {entry.path}/{_FILE} is damaged",
+                fix="remove what is left by hand",
+            )
+            log.debug(f"undo {kind} {data}: {error!r}")
+            continue
         if log.is_debug():
             log.debug(f"undo {kind} {data}: {(monotonic() - begin) * 1000:.2f} ms")
 

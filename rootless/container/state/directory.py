@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import posix
 import stat
+from errno import ENOSPC
 
 from rootless import files, jsontext
 from rootless.container.state.state import State
@@ -122,13 +123,14 @@ class ContainerDir:
         """Append to a file of the directory with one write(2).
 
         Raises:
-            RootlessError: `RL-STATE`: it cannot be written.
+            RootlessError: `RL-STATE`: it cannot be written, or not as a whole.
         """
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC
         try:
             fd = posix.open(name, flags, NOT_AGED | 0o600, dir_fd=self.fd)
             try:
-                posix.write(fd, line)
+                if posix.write(fd, line) < len(line):
+                    raise OSError(ENOSPC, posix.strerror(ENOSPC))
             finally:
                 posix.close(fd)
         except OSError as error:

@@ -1,0 +1,160 @@
+"""Undo notes: what the launcher has made is undone, whatever a kill, a full disk or a hand has left of the notes."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from rootless.container.operations import undo
+from rootless.container.operations.container_run import ContainerRun
+from rootless.container.operations.table import HANDLERS
+from rootless.container.state import store
+from rootless.container.state.store import StateRoot
+from rootless.errors import RootlessError
+from rootless.launch.run_plan import Run
+from rootless.launch.spawn import Descriptors
+from rootless.plan import ops
+from rootless.plan.plan import Plan
+from rootless.procfs import boot_id
+from tests.lib.states import VALUES, edited, places
+
+
+def test_every_operation_of_the_launcher_has_a_handler():
+    launchers = {kind for kind in ops.KINDS if kind.by == ops.LAUNCHER}
+    assert HANDLERS.keys() == launchers - {ops.DELETE}, "DELETE is what the verb `delete` does"
+
+
+def test_every_undo_that_is_declared_is_known():
+    assert undo.UNDO.keys() == {kind.undo for kind in ops.KINDS if kind.undo}
+    assert not [kind for kind in ops.KINDS if kind.undo and kind.by == ops.EXECUTOR]
+
+
+@pytest.fixture
+def entry(tmp_path):
+    """The directory of a container."""
+    with store.claim(StateRoot(str(tmp_path)), "c1", undo.clear) as claimed:
+        yield claimed
+
+
+@pytest.fixture
+def undone(monkeypatch):
+    """A list that gets what is undone."""
+    calls = []
+    for kind in undo.UNDO:
+        monkeypatch.setitem(undo.UNDO, kind, lambda _, data, kind=kind: calls.append((kind, data)))
+    return calls
+
+
+def test_notes_are_walked_backwards_and_the_last_of_a_kind_holds(entry, undone):
+    undo.note(entry, "cgroup", {"path": "1"})
+    undo.note(entry, "network", {"wait": False})
+    undo.note(entry, "cgroup", {"path": "2"})
+    undo.walk(entry)
+    assert undone == [("network", {"wait": False}), ("cgroup", {"path": "2"})]
+
+
+def test_a_note_that_was_cut_off_announces_nothing(entry, undone):
+    undo.note(entry, "cgroup", {"path": "1"})
+    undo.note(entry, "network", {"wait": False})
+    file = Path(entry.path) / "undo"
+    whole = file.read_bytes()
+    first = whole.index(b"\n") + 1
+    for length in range(first, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        undone.clear()
+        undo.walk(entry)
+        assert undone == [("cgroup", {"path": "1"})], whole[:length]
+
+
+def test_notes_of_another_boot_and_of_nothing_known_are_left_out(entry, undone):
+    lines = [["cgroup", "another", {}], ["unknown", boot_id(), {}], [["cgroup"], boot_id(), {}], {}, 5, ["cgroup"]]
+    (Path(entry.path) / "undo").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    undo.walk(entry)
+    assert undone == []
+
+
+def test_a_note_that_does_not_fit_on_the_disk_is_refused(entry):
+    """The thing that it announces would never be undone, and the next note would continue its line."""
+    undo.note(entry, "cgroup", {"path": "1"})
+    size = (Path(entry.path) / "undo").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
+    try:
+        with pytest.raises(RootlessError) as caught:
+            undo.note(entry, "network", {"wait": False})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.code == "RL-STATE"
+    assert [*undo.notes(entry)] == ["cgroup"]
+
+
+def test_notes_that_cannot_be_read_are_an_error(entry):
+    (Path(entry.path) / "undo").mkdir()
+    with pytest.raises(RootlessError) as caught:
+        undo.notes(entry)
+    assert caught.value.code == "RL-STATE"
+
+
+NOTES = {
+    "cgroup": {"path": "", "parents": [""], "certainty": "own", "unit": "", "userManager": ""},
+    "network": {"wait": True, "helper": [2**22, 1], "holder": [2**22, 1]},
+    "resctrl": {"directories": [""]},
+    "root mount": {"covered": "0", "identity": "0 0", "path": ""},
+}
+HARMLESS = [value for value in VALUES if value not in ("/", "no") and not isinstance(value, dict)]
+
+
+@pytest.mark.parametrize("kind", NOTES)
+def test_whatever_a_hand_writes_into_a_note_the_others_are_undone(entry, kind, monkeypatch, capfd):
+    walked = []
+    first = next(each for each in undo.UNDO if each != kind)
+    monkeypatch.setitem(undo.UNDO, first, lambda *_: walked.append(first))
+    damaged = [{}] + [edited(NOTES[kind], path, value) for path in places(NOTES[kind]) for value in HARMLESS]
+    for data in damaged:
+        (Path(entry.path) / "undo").unlink(missing_ok=True)
+        undo.note(entry, first, {})
+        undo.note(entry, kind, data)
+        walked.clear()
+        try:
+            undo.walk(entry)
+        except RootlessError:
+            continue
+        assert walked == [first], data
+    assert "is damaged; fix: " in capfd.readouterr().err
+
+
+def test_a_process_that_another_program_made_is_ended_with_the_run(tmp_path):
+    """As `restore` has it, whose processes criu makes."""
+    run = ContainerRun(Plan([]), StateRoot(str(tmp_path)), Descriptors())
+    run.pid = child = os.fork()
+    if child == 0:
+        time.sleep(1000)
+        os._exit(1)
+    try:
+        run.kill()
+        with pytest.raises(ChildProcessError):
+            os.waitpid(child, os.WNOHANG)
+    finally:
+        if Path(f"/proc/{child}").exists():
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert run.pid == 0
+
+
+def test_a_run_that_is_killed_twice_closes_nothing_twice():
+    run = Run(Plan([]), Descriptors())
+    reader, writer = os.pipe()
+    run.to_close.append(reader)
+    run.passed[1] = (writer,)
+    run.kill()
+    again = [os.dup(0), os.dup(0)]
+    assert again == [reader, writer]
+    run.kill()
+    for fd in again:
+        os.close(fd)
