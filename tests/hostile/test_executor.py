@@ -97,7 +97,8 @@ def test_a_listener_is_passed_on_by_a_real_time_process_with_one_cpu(require_roo
     reply, answers = os.pipe()
     with ours, report:
         with real_time(min(os.sched_getaffinity(0))):
-            pid = spawn.spawn(encode(plan), report=report.fileno(), reply=reply, agent=reply)
+            given = spawn.Descriptors(agent=reply)
+            pid = spawn.spawn(encode(plan), given, report=report.fileno(), reply=reply, trace=False)
         report.close()
         descriptors = []
         in_time = True

@@ -124,9 +124,8 @@ class Executor:
         try:
             for stream in (1, 2):
                 os.dup2(self._output, stream)
-            self.first = spawn.spawn(
-                raw or encode(plan), report=report, reply=reply, start=start, console=console, keep=keep, trace=trace
-            )
+            given = spawn.Descriptors(start=start, console=console, keep=keep)
+            self.first = spawn.spawn(raw or encode(plan), given, report=report, reply=reply, trace=trace)
         finally:
             for stream, fd in enumerate(saved, 1):
                 os.dup2(fd, stream)
@@ -158,7 +157,7 @@ class Executor:
     def map_ids(self) -> None:
         """Write the id maps: all that the user has, or root alone."""
         if self.all_ids:
-            write_idmaps.write(self.first, run_in_userns.own_maps()[0])
+            write_idmaps.wait(write_idmaps.begin(self.first, run_in_userns.own_maps()[0]))
             return
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {os.getuid()} 1"), ("gid_map", f"0 {os.getgid()} 1")):
             with open(f"/proc/{self.first}/{name}", "w") as file:

@@ -29,23 +29,20 @@ and EXTEND_TIMEOUT_USEC: the limits of time that the unit sets for the container
 class Reports:
     """What the program reports, passed on to the service manager of this process, if it has one."""
 
-    def __init__(self) -> None:
-        self._reports: _socket.socket | None = None
+    def __init__(self, fd: int) -> None:
+        """Take the socket on which the program reports."""
+        self._reports = _socket.socket(fileno=fd)
+        self._reports.setblocking(False)  # noqa: FBT003 - it takes no keyword
         address = os.environ.get("NOTIFY_SOCKET", "")
         self._manager = f"\0{address[1:]}" if address.startswith("@") else address
 
-    def take(self, fd: int) -> None:
-        """Take the socket on which the program will report."""
-        self._reports = _socket.socket(fileno=fd)
-        self._reports.setblocking(False)  # noqa: FBT003 - it takes no keyword
-
     def fileno(self) -> int:
-        """Return its descriptor, or -1."""
-        return self._reports.fileno() if self._reports else -1
+        """Return its descriptor."""
+        return self._reports.fileno()
 
     def await_ready(self, pid: int) -> None:
         """Pass reports on until the program says that it is ready, or ends; it is the main process then."""
-        if not self._manager or not self._reports:
+        if not self._manager:
             return
         try:
             process = os.pidfd_open(pid)
@@ -66,8 +63,6 @@ class Reports:
         """Pass on the reports that have come, `with_ready` with the one that says READY; return whether one did."""
         ready = False
         for _ in range(_MOST_AT_ONCE):
-            if not self._reports:
-                break
             try:
                 # descriptors that come with it are closed: sd_notify_barrier(3) waits for that
                 report = self._reports.recv(_LONGEST)
