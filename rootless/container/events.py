@@ -11,7 +11,6 @@ from rootless.cgroup.stats import stats
 from rootless.container.own_cgroup import group_of
 from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, allow, status
-from rootless.container.state.processes import open_process
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -36,7 +35,7 @@ def events(options: Options) -> Iterator[dict[str, Any]]:
     with store.find(store.state_root(options.root), options.container, lock=False) as entry:
         state = store.existing_state(entry)
         allow("events", entry.container_id, status(entry, state))
-        process = open_process(state)
+        process = state.open_process()
         if process < 0:
             allow("events", entry.container_id, STOPPED)
     try:

@@ -10,7 +10,7 @@ from rootless.container.operations.container_run import ContainerRun
 from rootless.container.request import exec_request, preserve_descriptors
 from rootless.container.state import store
 from rootless.container.state.lifecycle import PAUSED, STOPPED, allow, status
-from rootless.container.state.processes import has_ended, open_process
+from rootless.container.state.processes import has_ended
 from rootless.container.terminal.console import Console
 from rootless.errors import RootlessError
 from rootless.host import facts, running
@@ -54,7 +54,7 @@ def execute(options: Options) -> int:
         now = status(entry, state)
         if now != PAUSED or not options.ignore_paused:
             allow("exec", entry.container_id, now)
-        first = open_process(state)
+        first = state.open_process()
         if first < 0:
             allow("exec", entry.container_id, STOPPED)
         try:

@@ -7,7 +7,7 @@ import posix
 from rootless import log
 from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, allow, status
-from rootless.container.state.processes import is_process_1, open_process, send, signal_all, signal_cgroup
+from rootless.container.state.processes import is_process_1, send, signal_all, signal_cgroup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def kill(options: Options) -> None:
         with store.find(root, container_id, lock=False) as entry:
             found = store.existing_state(entry)
             now = status(entry, found)
-            process = open_process(found) if now != STOPPED else -1
+            process = found.open_process() if now != STOPPED else -1
             if process < 0:
                 if not options.all:
                     allow("kill", container_id, STOPPED)

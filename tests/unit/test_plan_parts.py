@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPPED, allow
+from rootless.container.state.lifecycle import (
+    ABSENT,
+    CREATED,
+    CREATING,
+    EXECUTED,
+    EXITED,
+    FROZEN,
+    PAUSED,
+    READY,
+    REFUSALS,
+    RUNNING,
+    STOPPED,
+    TRANSITIONS,
+    advance,
+    allow,
+)
+from rootless.container.state.state import State
 from rootless.errors import RootlessError
 from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
@@ -312,3 +328,39 @@ def test_which_verb_may_meet_a_container_when(verb, status, words):
         allow(verb, "c1", status)
     assert str(caught.value).startswith(words)
     assert caught.value.status == 1
+
+
+STATES = (ABSENT, CREATING, CREATED, RUNNING, PAUSED, STOPPED)
+VERBS = ("start", "kill", "delete", "exec", "checkpoint", "pause", "resume", "update", "events")
+
+
+@pytest.mark.parametrize("status", [state for state in STATES if state != ABSENT])
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_allowed_or_refused_in_every_state(verb, status):
+    assert ((verb, status) in TRANSITIONS) != ((verb, status) in REFUSALS)
+    if (verb, status) in TRANSITIONS:
+        allow(verb, "c1", status)
+        return
+    with pytest.raises(RootlessError, match=r"not (running|stopped|paused)|cannot") as caught:
+        allow(verb, "c1", status)
+    assert caught.value.code == "RL-STATUS"
+
+
+def test_the_tables_know_no_other_event_and_no_other_state():
+    kernel = {(READY, CREATING), (EXECUTED, CREATED), (FROZEN, CREATED), (FROZEN, RUNNING)}
+    kernel |= {(EXITED, status) for status in (CREATING, CREATED, RUNNING, PAUSED)}
+    pairs = {(verb, status) for verb in VERBS for status in STATES if status != ABSENT}
+    assert TRANSITIONS.keys() | REFUSALS.keys() == pairs | kernel | {("create", ABSENT)}
+    assert set(TRANSITIONS.values()) == set(STATES)
+
+
+def test_a_status_is_only_written_by_a_transition():
+    state = State("c1")
+    written = []
+    for event in ("create", READY):
+        advance(state, event)
+        written.append(state.status)
+    assert written == [CREATING, CREATED]
+    for event in ("create", READY):
+        with pytest.raises(KeyError):
+            advance(state, event)

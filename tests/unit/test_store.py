@@ -25,7 +25,6 @@ from rootless.container.operations import undo
 from rootless.container.state import store
 from rootless.container.state.directory import ContainerDir
 from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPPED, status
-from rootless.container.state.processes import open_process
 from rootless.container.state.state import State
 from rootless.container.state.store import StateRoot
 from rootless.errors import RootlessError
@@ -490,7 +489,7 @@ def test_a_zombie_is_stopped(process, entry):
     child.wait()
     assert Process.read(child.pid) is None
     assert status(entry, before) == STOPPED
-    assert open_process(before) == -1
+    assert before.open_process() == -1
 
 
 @pytest.mark.parametrize("change", [{"startTime": 1}, {"bootId": "another"}])
@@ -498,12 +497,12 @@ def test_another_process_with_the_number_is_not_the_container(process, entry, ch
     """Numbers are given again; a killed one must not be somebody else's process."""
     found = state(process("rootless:init").pid, **change)
     assert status(entry, found) == STOPPED
-    assert open_process(found) == -1
+    assert found.open_process() == -1
 
 
 def test_the_process_is_held_by_a_descriptor(process):
     child = process("program")
-    fd = open_process(state(child.pid))
+    fd = state(child.pid).open_process()
     signal.pidfd_send_signal(fd, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     os.close(fd)

@@ -7,7 +7,7 @@ from _struct import Struct
 from rootless import files, log
 from rootless.container.operations import undo
 from rootless.container.state import store
-from rootless.container.state.lifecycle import CREATED, CREATING, STOPPED, allow
+from rootless.container.state.lifecycle import READY, STOPPED, advance, allow
 from rootless.container.state.state import AfterStart, NetworkState, State
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.launch.protocol import LISTENER, NOTIFY
@@ -131,7 +131,7 @@ def record(run: ContainerRun, op: Op) -> None:
     process = Process.read(run.pid)
     state = _state_of(run.entry.container_id, op.value("about"))
     state.pid, state.start_time = run.pid, process.start_time if process else 0
-    state.status, state.boot_id, state.created = CREATING, boot_id(), log.timestamp()
+    state.boot_id, state.created = boot_id(), log.timestamp()
     ids, keyring, identify = (run.plan.first(kind) for kind in (ops.IDS, ops.KEYRING, ops.IDENTIFY))
     state.user = [ids.number("uid"), ids.number("gid")] if ids else [0, 0]
     state.keyring_name = keyring.value("name") if keyring else ""
@@ -151,6 +151,7 @@ def record(run: ContainerRun, op: Op) -> None:
 def _state_of(container_id: str, about: dict[str, Any]) -> State:
     """Return the state of a container before it has a process."""
     state = State(container_id)
+    advance(state, "create")
     for name in ("bundle", "rootfs", "annotations", "owner", "keyring"):
         setattr(state, name, about[name])
     if "network" in about:
@@ -174,7 +175,7 @@ def record_created(run: ContainerRun, _op: Op) -> None:
     Raises:
         RootlessError: `RL-STATE`: state.json cannot be written.
     """
-    run.state.status = CREATED
+    advance(run.state, READY)
     run.entry.write(run.state)
 
 

@@ -11,7 +11,7 @@ import select
 from rootless import log
 from rootless.container.operations import undo
 from rootless.container.state.lifecycle import STOPPED
-from rootless.container.state.processes import is_process_1, kill_all, open_process, send
+from rootless.container.state.processes import is_process_1, kill_all, send
 from rootless.errors import RootlessError
 from rootless.lazy import lazy
 from rootless.plan.ops import from_data
@@ -41,7 +41,7 @@ def end(state: State) -> None:
     Raises:
         RootlessError: `RL-KILL`: some are still there.
     """
-    process = open_process(state)
+    process = state.open_process()
     if process < 0:
         return
     try:

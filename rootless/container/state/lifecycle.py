@@ -1,46 +1,77 @@
-"""The life of a container: which verb may meet it in which state, and how the state is found (runtime.md "Lifecycle").
+"""The lifecycle of a container: every transition, and every refusal (runtime.md, "Lifecycle").
 
-            ┌──────────┐  READY   ┌─────────┐  start   ┌─────────┐  exit   ┌─────────┐  delete
-    create ─▶ creating ├─────────▶│ created ├─────────▶│ running ├────────▶│ stopped ├────────▶
-            └──────────┘          └─────────┘          └─────────┘         └─────────┘
+             create           ready            start, executed          exited             delete
+    (absent) ──────▶ creating ─────▶ created ─────────────────▶ running ──────▶ stopped ──────▶ (absent)
+                                       │ ▲                      ▲ │
+                          pause, frozen│ │resume          resume│ │pause, frozen
+                                       ▼ │                      │ ▼
+                                       └─┴────── paused ────────┴─┘
 
-Only creating and created are written down. That the process is gone, or has become the program, is seen in /proc each
-time: nobody has to be there to note it. A created or running container whose cgroup is frozen is
-paused, until `resume`.
+Only creating and created are written to state.json, by advance(). status() sees the events of the kernel in /proc and
+in the cgroup each time: no process has to stay to note them. A paused container that waits for its start is created
+again after `resume`, another one is running.
 """
 
 from __future__ import annotations
 
 from rootless import log
 from rootless.errors import RootlessError
-from rootless.procfs import Process, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.state import State
 
+ABSENT = ""
 CREATING = "creating"
 CREATED = "created"
 RUNNING = "running"
 PAUSED = "paused"
 STOPPED = "stopped"
 
-ALLOWED = {
-    # verb: the states in which it may meet a container
-    "start": (CREATED,),
-    "kill": (CREATED, RUNNING, PAUSED),
-    "delete": (STOPPED,),
-    "exec": (CREATED, RUNNING),
-    "checkpoint": (RUNNING, PAUSED),
-    "pause": (CREATED, RUNNING),
-    "resume": (PAUSED,),
-    "update": (CREATED, RUNNING, PAUSED),
-    "events": (CREATED, RUNNING, PAUSED),
-}
+READY = "ready"
+"""The executor has made the container, and waits for `start`; or criu has restored the processes."""
+EXECUTED = "executed"
+"""The first process has become the container's program."""
+FROZEN = "frozen"
+"""The cgroup is frozen."""
+EXITED = "exited"
+"""The first process has gone."""
 
-_REFUSALS = {
-    # The causes are those that engines look for.
+TRANSITIONS = {
+    # (event, state): the next state. The events are the verbs, and the events of the kernel above.
+    ("create", ABSENT): CREATING,
+    (READY, CREATING): CREATED,
+    ("start", CREATED): RUNNING,
+    ("kill", CREATED): CREATED,
+    ("kill", RUNNING): RUNNING,
+    ("kill", PAUSED): PAUSED,
+    ("exec", CREATED): CREATED,
+    ("exec", RUNNING): RUNNING,
+    ("checkpoint", RUNNING): RUNNING,
+    ("checkpoint", PAUSED): PAUSED,
+    ("pause", CREATED): PAUSED,
+    ("pause", RUNNING): PAUSED,
+    ("resume", PAUSED): RUNNING,
+    ("update", CREATED): CREATED,
+    ("update", RUNNING): RUNNING,
+    ("update", PAUSED): PAUSED,
+    ("events", CREATED): CREATED,
+    ("events", RUNNING): RUNNING,
+    ("events", PAUSED): PAUSED,
+    ("delete", STOPPED): ABSENT,
+    (EXECUTED, CREATED): RUNNING,
+    (FROZEN, CREATED): PAUSED,
+    (FROZEN, RUNNING): PAUSED,
+    (EXITED, CREATING): STOPPED,
+    (EXITED, CREATED): STOPPED,
+    (EXITED, RUNNING): STOPPED,
+    (EXITED, PAUSED): STOPPED,
+}
+"""`kill` and `checkpoint` change nothing themselves: EXITED follows where they end the process."""
+
+REFUSALS = {
+    # (verb, state): the cause, in the words that engines look for, and the fix
     ("start", CREATING): ("cannot start a container that is not created yet", "wait for create to end"),
     ("start", RUNNING): ("cannot start an already running container", ""),
     ("start", STOPPED): ("cannot start a container that has stopped", "delete it and create it again"),
@@ -60,15 +91,23 @@ _REFUSALS = {
     ("pause", PAUSED): ("container not running or created: paused", ""),
     ("resume", CREATED): ("container not paused", ""),
     ("resume", RUNNING): ("container not paused", ""),
+    ("pause", CREATING): ("container not running: it is being created", "wait for create to end"),
+    ("pause", STOPPED): ("container not running", ""),
+    ("resume", CREATING): ("container not running: it is being created", "wait for create to end"),
+    ("resume", STOPPED): ("container not running", ""),
+    ("update", CREATING): ("container not running: it is being created", "wait for create to end"),
+    ("update", STOPPED): ("container not running", ""),
+    ("events", CREATING): ("container not running: it is being created", "wait for create to end"),
+    ("events", STOPPED): ("container not running", ""),
 }
-_NOT_RUNNING = {
-    CREATING: ("container not running: it is being created", "wait for create to end"),
-    STOPPED: ("container not running", ""),
-}
-"""For every other verb."""
 
 _WAITING_NAME = "rootless:init"
-"""What helpers/init calls itself until it executes the program."""
+"""The name of the executor until it executes the program."""
+
+
+def advance(state: State, event: str) -> None:
+    """Note an event in a state; the caller writes it."""
+    state.status = TRANSITIONS[event, state.status]
 
 
 def allow(verb: str, container_id: str, status: str) -> None:
@@ -77,9 +116,9 @@ def allow(verb: str, container_id: str, status: str) -> None:
     Raises:
         RootlessError: `RL-STATUS`, in the words that engines match on.
     """
-    if status in ALLOWED[verb]:
+    if (verb, status) in TRANSITIONS:
         return
-    cause, fix = _REFUSALS.get((verb, status)) or _NOT_RUNNING[status]
+    cause, fix = REFUSALS[verb, status]
     if verb == "delete":
         what, cause = f"cannot delete container {container_id} {cause}", ""
     else:
@@ -96,29 +135,14 @@ def status(entry: ContainerDir, state: State) -> str:
 
 
 def _status(entry: ContainerDir, state: State) -> str:
-    process = first_process(state)
+    written = CREATING if state.status == CREATING else CREATED
+    process = state.process()
     if process is None or not process.alive:
-        return STOPPED
-    if state.status == CREATING:
-        return CREATING
-    if state.cgroup and _is_frozen(state.cgroup):
-        return PAUSED
+        return TRANSITIONS[EXITED, written]
+    if written == CREATING:
+        return written
+    if state.is_frozen():
+        return TRANSITIONS[FROZEN, written]
     if process.name == _WAITING_NAME and entry.has_socket():
-        return CREATED
-    return RUNNING
-
-
-def _is_frozen(cgroup: str) -> bool:
-    """Whether a cgroup is frozen; false if that cannot be read."""
-    try:
-        return read(f"{cgroup}/cgroup.freeze").startswith(b"1")
-    except OSError:
-        return False
-
-
-def first_process(state: State) -> Process | None:
-    """Return the container's process, or None when there is none, or the number is somebody else's."""
-    process = Process.read(state.pid)
-    if process is None or process.start_time != state.start_time or not state.is_of_this_boot():
-        return None
-    return process
+        return written
+    return TRANSITIONS[EXECUTED, written]

@@ -11,7 +11,6 @@ import select
 from time import monotonic
 
 from rootless import procfs
-from rootless.container.state.lifecycle import first_process
 from rootless.errors import RootlessError
 from rootless.procfs import Process
 
@@ -141,18 +140,6 @@ def send(process: int, number: int) -> None:
 def is_process_1(pid: int) -> bool:
     """Whether the process is the first one of a pid namespace, whose end takes the namespace with it."""
     return procfs.status(pid).get("NSpid", "").split()[-1:] == ["1"]
-
-
-def open_process(state: State) -> int:
-    """Return a pidfd of the container's process, or -1 when it is gone: the number may be somebody else's by now."""
-    try:
-        fd = posix.pidfd_open(state.pid)
-    except ProcessLookupError:
-        return -1
-    if first_process(state) is None:
-        posix.close(fd)
-        return -1
-    return fd
 
 
 def has_ended(process: int) -> bool:

@@ -5,9 +5,11 @@ The file may be damaged, or edited by hand: a State that parse() returns is fit 
 
 from __future__ import annotations
 
+import posix
+
 from rootless import OCI_VERSION, jsontext
 from rootless.errors import RootlessError
-from rootless.procfs import boot_id
+from rootless.procfs import Process, boot_id, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -223,7 +225,7 @@ class State:
         pid: the first process on the host; 0 before there is one.
         start_time: of that process, in clock ticks since boot.
         boot_id: the boot in which it began.
-        status: CREATING or CREATED; lifecycle.status() returns the one of this moment.
+        status: ABSENT, CREATING or CREATED; lifecycle.status() returns the one of this moment.
         bundle: the bundle's directory.
         rootfs: the root file system on the host.
         created: the time, as RFC 3339 has it.
@@ -377,6 +379,31 @@ class State:
     def is_of_this_boot(self) -> bool:
         """Whether the process id, the namespaces and the cgroup still mean something."""
         return self.boot_id == boot_id()
+
+    def process(self) -> Process | None:
+        """Return the first process, a zombie included; None where it is gone, or another one has its number."""
+        process = Process.read(self.pid)
+        if process is None or process.start_time != self.start_time or not self.is_of_this_boot():
+            return None
+        return process
+
+    def open_process(self) -> int:
+        """Return a pidfd of the first process, which the caller closes, or -1 where process() returns None."""
+        try:
+            fd = posix.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return -1
+        if self.process() is None:
+            posix.close(fd)
+            return -1
+        return fd
+
+    def is_frozen(self) -> bool:
+        """Whether the container's cgroup is frozen; not, where that cannot be read."""
+        try:
+            return bool(self.cgroup) and read(f"{self.cgroup}/cgroup.freeze").startswith(b"1")
+        except OSError:
+            return False
 
     def document(self, status: str) -> dict[str, object]:
         """Return the state that hooks and the seccomp listener get (runtime.md, "State")."""
