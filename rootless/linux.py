@@ -64,3 +64,5 @@ NAMESPACE_FILES = {
 CGROUP_MOUNT = "/sys/fs/cgroup"
 CGROUP_HYBRID_MOUNT = "/sys/fs/cgroup/unified"
 """Of cgroup v2, on hosts that have controllers in cgroup v1."""
+SYSTEMD_BOOTED = "/run/systemd/system"
+"""It exists where systemd is process 1, sd_booted(3)."""

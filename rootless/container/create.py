@@ -9,7 +9,7 @@ from rootless.container.request import request_for, resolve_network
 from rootless.container.state.store import state_root
 from rootless.errors import RootlessError
 from rootless.host import facts
-from rootless.launch.spawn import Descriptors
+from rootless.launch.protocol import Descriptors
 from rootless.lazy import lazy
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan

@@ -14,7 +14,7 @@ from rootless.container.state.processes import has_ended
 from rootless.container.terminal.console import Console
 from rootless.errors import RootlessError
 from rootless.host import facts, running
-from rootless.launch.spawn import Descriptors
+from rootless.launch.protocol import Descriptors
 from rootless.lazy import lazy
 from rootless.plan import ops
 from rootless.plan.context import UNSUPPORTED

@@ -10,7 +10,7 @@ from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, status
 from rootless.container.terminal.console import Console
 from rootless.errors import RootlessError, refused
-from rootless.launch.spawn import Descriptors
+from rootless.launch.protocol import Descriptors
 from rootless.lazy import lazy
 from rootless.plan import ops
 

@@ -8,7 +8,7 @@ from rootless.container.operations.container_run import ContainerRun
 from rootless.container.state import store
 from rootless.container.state.lifecycle import allow, status
 from rootless.errors import RootlessError
-from rootless.launch.spawn import Descriptors
+from rootless.launch.protocol import Descriptors
 from rootless.lazy import lazy
 from rootless.plan import ops
 from rootless.plan.ops import from_data

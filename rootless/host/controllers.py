@@ -6,10 +6,7 @@ import posix
 
 from rootless import paths, procfs
 from rootless.files import text_of
-from rootless.linux import CGROUP_HYBRID_MOUNT
-
-BOOTED = "/run/systemd/system"
-"""Is there where systemd is process 1, sd_booted(3)."""
+from rootless.linux import CGROUP_HYBRID_MOUNT, SYSTEMD_BOOTED
 
 _OF_V1 = {"io": "blkio"}
 """What cgroup v1 calls them, where that is something else."""
@@ -82,11 +79,6 @@ def why_nowhere(controller: str, mount: str) -> tuple[str, str] | None:
     return f"this kernel has no controller {controller}", f"boot one with {option}" if option else "leave it out"
 
 
-def has_systemd() -> bool:
-    """Whether systemd is process 1 of this host."""
-    return paths.exists(BOOTED)
-
-
 def has_v1() -> bool:
     """Whether this host has controllers in cgroup v1."""
     return bool(_in_v1())
@@ -94,7 +86,7 @@ def has_v1() -> bool:
 
 def pure_v2() -> str:
     """Return what makes a host one with cgroup v2 only."""
-    return f"boot with {'systemd.unified_cgroup_hierarchy=1' if has_systemd() else 'cgroup_no_v1=all'}"
+    return f"boot with {'systemd.unified_cgroup_hierarchy=1' if paths.exists(SYSTEMD_BOOTED) else 'cgroup_no_v1=all'}"
 
 
 def _in_v1() -> set[str]:
@@ -120,7 +112,7 @@ def _end_of(controller: str, mount: str, directory: str) -> tuple[str, str]:
 
 def _unit_that_lacks_it(below: str, directory: str) -> str:
     """Return the unit of systemd that would have to be given what is missing from `below` on, or nothing."""
-    if not has_systemd():
+    if not paths.exists(SYSTEMD_BOOTED):
         return ""
     first = len(below.split("/")) - 1
     return next((name for name in directory.split("/")[first:] if name.endswith(_UNITS)), "")

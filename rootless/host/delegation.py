@@ -11,15 +11,14 @@ import posix
 from rootless import paths, procfs
 from rootless.files import text_of
 from rootless.lazy import lazy
-from rootless.linux import CGROUP_HYBRID_MOUNT, CGROUP_MOUNT
+from rootless.linux import CGROUP_HYBRID_MOUNT, CGROUP_MOUNT, SYSTEMD_BOOTED
 from rootless.procfs import ALL_IDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.host.controllers import has_systemd, has_v1, pure_v2, why_missing, why_nowhere
+    from rootless.host.controllers import has_v1, pure_v2, why_missing, why_nowhere
     from rootless.procfs import IdMap
 else:
-    has_systemd = lazy("rootless.host.controllers", "has_systemd")
     has_v1 = lazy("rootless.host.controllers", "has_v1")
     pure_v2 = lazy("rootless.host.controllers", "pure_v2")
     why_missing = lazy("rootless.host.controllers", "why_missing")
@@ -100,7 +99,7 @@ def read() -> Cgroups:
         nearest = paths.parent(nearest)
         if len(nearest) < len(mount):
             found.obstacle, found.fix = _why_not(found.own, found.path(found.own), mount)
-            found.systemd = has_systemd()
+            found.systemd = paths.exists(SYSTEMD_BOOTED)
             return found
     if str(posix.getpid()) not in text_of(f"{found.own}/cgroup.procs").splitlines():
         found.obstacle = f"{mount} shows other cgroups than your cgroup namespace"

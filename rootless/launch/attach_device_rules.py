@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from rootless.launch.protocol import Descriptors
 from rootless.launch.run_plan import Run
-from rootless.launch.spawn import Descriptors
 from rootless.plan import ops
 from rootless.plan.ops import Op
 from rootless.plan.plan import Plan

@@ -34,18 +34,20 @@ from _struct import Struct
 
 from rootless import files, log
 from rootless.errors import RootlessError
-from rootless.launch import spawn
+from rootless.lazy import lazy
 from rootless.plan.encode import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootless.launch.spawn import Descriptors
+    from rootless.launch.spawn import spawn
     from rootless.plan.ops import Op
 
     Message = tuple[int, int, int, bytes]
     """Type, value, errno, detail."""
+else:
+    spawn = lazy("rootless.launch.spawn", "spawn")
 
 TURN = 1
 PROGRESS = 2
@@ -67,6 +69,31 @@ _LARGEST = 4096
 _INIT_NAME = b"(rootless:init"
 _LOOKS, _MOMENT = 100, 0.001
 HEAD_SIZE = _MESSAGE.size
+
+
+class Descriptors:
+    """Descriptors that the executor inherits, -1 where there is none.
+
+    Attributes:
+        start: a listening socket on which the container waits.
+        console: a socket over which it sends the terminal.
+        cgroup: the directory of the container's cgroup.
+        process: a pidfd of the process whose namespaces are joined, or whose end is awaited.
+        agent: a socket connected to the program that answers the seccomp filter's notifications.
+        keep: how many descriptors from 3 on belong to the container.
+    """
+
+    __slots__ = ("agent", "cgroup", "console", "keep", "process", "start")
+
+    def __init__(
+        self, *, start: int = -1, console: int = -1, cgroup: int = -1, process: int = -1, agent: int = -1, keep: int = 0
+    ) -> None:
+        self.start = start
+        self.console = console
+        self.cgroup = cgroup
+        self.process = process
+        self.agent = agent
+        self.keep = keep
 
 
 class Executor:
@@ -96,9 +123,7 @@ class Executor:
         self.report, child_report = _socket_pair() if passing else posix.pipe()
         try:
             child_reply, self._reply = posix.pipe()
-            self.first = spawn.spawn(
-                encode(operations), descriptors, report=child_report, reply=child_reply, trace=trace
-            )
+            self.first = spawn(encode(operations), descriptors, report=child_report, reply=child_reply, trace=trace)
         except BaseException:
             self.kill()  # a signal may come when it has been started
             raise

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from rootless.host import facts as host_facts
+from rootless.launch.protocol import Descriptors
 from rootless.launch.run_plan import Run
-from rootless.launch.spawn import Descriptors
 from rootless.plan import ops
 from rootless.plan.compile import compile_host_command
 from rootless.plan.idmaps import id_maps

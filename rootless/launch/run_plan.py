@@ -14,7 +14,6 @@ from sys import byteorder
 from time import monotonic
 
 from rootless import log, paths
-from rootless.launch import write_idmaps
 from rootless.launch.protocol import (
     EXECUTING,
     FAILED,
@@ -43,14 +42,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.launch.fd_messages import Received
-    from rootless.launch.protocol import Message
-    from rootless.launch.spawn import Descriptors
+    from rootless.launch.protocol import Descriptors, Message
+    from rootless.launch.write_idmaps import begin as begin_id_maps
+    from rootless.launch.write_idmaps import wait as await_id_maps
     from rootless.plan.ops import Kind
     from rootless.plan.plan import Plan
 
     Handler = Callable[..., None]
     """Carries out an operation, given the Run and the operation."""
 else:
+    begin_id_maps = lazy("rootless.launch.write_idmaps", "begin")
+    await_id_maps = lazy("rootless.launch.write_idmaps", "wait")
     Received = lazy("rootless.launch.fd_messages", "Received")
 
 _PASSING = (ops.PASS_NAMESPACES, ops.LISTENER, ops.PASS_NOTIFY, ops.NETLINK)
@@ -279,11 +281,11 @@ def _spawn(run: Run, _op: Op) -> None:
 
 def _begin_id_maps(run: Run, op: Op) -> None:
     assert run.executor
-    run.begun["id maps"] = write_idmaps.begin(run.executor.first, op.value("maps"))
+    run.begun["id maps"] = begin_id_maps(run.executor.first, op.value("maps"))
 
 
 def _await_id_maps(run: Run, _op: Op) -> None:
-    write_idmaps.wait(run.begun.pop("id maps"))
+    await_id_maps(run.begun.pop("id maps"))
 
 
 HANDLERS: dict[Kind, Handler] = {

@@ -9,37 +9,16 @@ import posix
 from rootless import paths
 from rootless.errors import EXHAUSTED, RootlessError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.launch.protocol import Descriptors
+
 SIGNALS = tuple([number for number in range(1, 65) if number not in (9, 19, 32, 33)])
 """All but SIGKILL, SIGSTOP and those of the C library: what the caller ignores, the program has not asked to."""
 _MFD_EXEC = 0x10
 """Since Linux 6.3, memfd_create(2): asks for what older kernels give unasked."""
 
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
-
-
-class Descriptors:
-    """Descriptors that the executor inherits, -1 where there is none.
-
-    Attributes:
-        start: a listening socket on which the container waits.
-        console: a socket over which it sends the terminal.
-        cgroup: the directory of the container's cgroup.
-        process: a pidfd of the process whose namespaces are joined, or whose end is awaited.
-        agent: a socket connected to the program that answers the seccomp filter's notifications.
-        keep: how many descriptors from 3 on belong to the container.
-    """
-
-    __slots__ = ("agent", "cgroup", "console", "keep", "process", "start")
-
-    def __init__(
-        self, *, start: int = -1, console: int = -1, cgroup: int = -1, process: int = -1, agent: int = -1, keep: int = 0
-    ) -> None:
-        self.start = start
-        self.console = console
-        self.cgroup = cgroup
-        self.process = process
-        self.agent = agent
-        self.keep = keep
 
 
 def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bool) -> int:

@@ -8,9 +8,8 @@ has ended. Instead it watches a pipe of the netns holder, which ends with the co
 from __future__ import annotations
 
 from rootless import files
-from rootless.launch.protocol import NAMESPACES, NETLINK
+from rootless.launch.protocol import NAMESPACES, NETLINK, Descriptors
 from rootless.launch.run_plan import Run
-from rootless.launch.spawn import Descriptors
 from rootless.plan import ops
 from rootless.plan.plan import Plan
 

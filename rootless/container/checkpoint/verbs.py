@@ -25,8 +25,8 @@ from rootless.container.operations.container_run import ContainerRun
 from rootless.container.state import store
 from rootless.container.state.lifecycle import CREATED, PAUSED, allow, status
 from rootless.errors import RootlessError
+from rootless.launch.protocol import Descriptors
 from rootless.launch.run_plan import Run
-from rootless.launch.spawn import Descriptors
 from rootless.plan import ops
 
 TYPE_CHECKING = False

@@ -6,12 +6,15 @@ from sys import byteorder
 
 from rootless import files
 from rootless.errors import RootlessError
-from rootless.launch import scm_rights
+from rootless.lazy import lazy
 from rootless.plan import ops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.launch.scm_rights import connect as connect_socket
     from rootless.plan.plan import Plan
+else:
+    connect_socket = lazy("rootless.launch.scm_rights", "connect")
 
 _DESCRIPTOR_SIZE = 4
 _SPACE = 64
@@ -24,7 +27,7 @@ def connect(path: str) -> int:
         RootlessError: `RL-CONSOLE`: nobody listens there.
     """
     try:
-        return scm_rights.connect(path).detach()
+        return connect_socket(path).detach()
     except OSError as error:
         raise RootlessError(
             "terminal",
