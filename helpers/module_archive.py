@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 LOADER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "rootless", "module_archive.py")
 
 MADE = (
-    "bundle.check host.delegation container.terminal.console container.operations.cgroup plan.cgroup.limits cgroup.make"
+    "bundle.check host.delegation container.operations.cgroup plan.cgroup.manager plan.cgroup.limits cgroup.make "
+    "launch.spawn launch.write_idmaps"
 )
 IMPORTED = {
     "create": f"container.create {MADE}",
     "run": f"container.run container.terminal.relay container.operations.cgroup_cleanup {MADE}",
-    "exec": "container.exec bundle.check container.terminal.relay container.operations.cgroup",
-    "start": "container.start",
+    "exec": "container.exec bundle.check container.terminal.relay container.operations.cgroup launch.spawn",
+    "start": "container.start launch.fd_messages",
     "kill": "container.kill cgroup.group",
-    "delete": "container.delete container.operations.cgroup_cleanup",
+    "delete": "container.delete container.state.processes container.operations.cgroup_cleanup",
     "state": "cli.output container.listing jsontext cli.compat",
     "list": "cli.output container.listing jsontext",
     "ps": "cli.output container.listing jsontext container.state.processes cgroup.group",

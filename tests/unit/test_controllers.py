@@ -24,7 +24,7 @@ class Host:
         self.booted(is_so=True)
 
     def booted(self, *, is_so):
-        self._monkeypatch.setattr(controllers, "BOOTED", str(self.mount) if is_so else "/nowhere")
+        self._monkeypatch.setattr(controllers, "SYSTEMD_BOOTED", str(self.mount) if is_so else "/nowhere")
 
     def cgroup(self, path, *there):
         directory = self.mount / path
