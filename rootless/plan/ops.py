@@ -56,13 +56,17 @@ class Kind:
         undo: str = "",
     ) -> None:
         """Take the names of the operands with spaces between them: `name*` is a list of strings, `name=` is bytes."""
-        words = strings.split()
+        words = tuple(strings.split())
         self.code = code
         self.name = name
         self.numbers = tuple(numbers.split())
-        self.strings = tuple([word.rstrip("*=") for word in words])
-        self.lists = tuple([word[:-1] for word in words if word[-1] == "*"])
-        self.raw = tuple([word[:-1] for word in words if word[-1] == "="])
+        self.strings = words
+        self.lists: tuple[str, ...] = ()
+        self.raw: tuple[str, ...] = ()
+        if "*" in strings or "=" in strings:  # few have any, and this is on the way of every command
+            self.strings = tuple([word.rstrip("*=") for word in words])
+            self.lists = tuple([word[:-1] for word in words if word[-1] == "*"])
+            self.raw = tuple([word[:-1] for word in words if word[-1] == "="])
         self.by = by
         self.retry = retry
         self.undo = undo

@@ -166,7 +166,8 @@ def after_start(operations: Sequence[Op]) -> AfterStart:
     data = [op.as_data() for op in rest[:until]]
     for each in data:
         each.update({name: blank for name, blank in (("filter", ""), ("env", []), ("about", [])) if name in each})
-    return AfterStart(len(executor_part(operations)) - len(executor_part(rest)), data)
+    part = [op.kind for _, op in executor_part(operations)]
+    return AfterStart(part.index(ops.WAIT_START) + 1, data)
 
 
 def record_created(run: ContainerRun, _op: Op) -> None:

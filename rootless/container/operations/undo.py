@@ -100,9 +100,10 @@ def clear(entry: ContainerDir) -> None:
     Raises:
         RootlessError: `RL-STATE`, `RL-CGROUP`: something stays, or the directory is not a container's.
     """
-    entry.refuse_other_files()
-    walk(entry)
-    entry.clear()
+    names = entry.own_files()
+    if _FILE in names:
+        walk(entry)
+    entry.clear(names)
 
 
 def remove(entry: ContainerDir) -> None:

@@ -189,11 +189,11 @@ class ContainerDir:
         except OSError:
             return
 
-    def refuse_other_files(self) -> None:
-        """Refuse a directory with files that are not a container's (`--root ~`, with an id such as Documents).
+    def own_files(self) -> list[str]:
+        """Return the names of the files; a directory may be another one (`--root ~`, with an id such as Documents).
 
         Raises:
-            RootlessError: `RL-STATE`: it has some, and no state.json.
+            RootlessError: `RL-STATE`: it has files that are not a container's, and no state.json.
         """
         try:
             names = posix.listdir(self.fd)
@@ -207,6 +207,7 @@ class ContainerDir:
                 fix="choose another id or another --root",
                 code="RL-STATE",
             )
+        return names
 
     def _is_left_over(self, name: str) -> bool:
         """Whether a killed command leaves such a file; a config.json that put() has not made is a bundle's."""
@@ -214,8 +215,8 @@ class ContainerDir:
             return bool(posix.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode & NOT_AGED)
         return name in _WITHOUT_STATE or name.startswith(".nfs")
 
-    def clear(self) -> None:
-        """Remove the files in the directory.
+    def clear(self, names: list[str]) -> None:
+        """Remove the files of these names.
 
         Raises:
             RootlessError: `RL-STATE`: one stays.
@@ -223,7 +224,7 @@ class ContainerDir:
         name = ""
         try:
             # state.json goes last: with it, the next `delete` finds what has failed
-            for name in sorted(posix.listdir(self.fd), key=lambda each: each == _STATE):
+            for name in sorted(names, key=lambda each: each == _STATE):
                 _unlink(name, self.fd)
         except OSError as error:
             raise irremovable(f"{self.path}/{name}".rstrip("/"), error) from None
