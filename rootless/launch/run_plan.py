@@ -72,6 +72,7 @@ class Run:
         takers: by kind of message, the function that gets its descriptors; without one they go into `passed`.
         passed: by kind of message, the descriptors that came with it.
         to_close: descriptors that are the executor's alone once it has been started.
+        sent: the executor's operations by their numbers, each with its place in the list (plan/encode.py).
         begun: by kind of operation, the work that its `begin` has started and its `await` waits for.
     """
 
@@ -90,7 +91,7 @@ class Run:
         self._handlers = handlers or HANDLERS
         self._answer = b""
         self._passing = False
-        self._sent: list[tuple[int, Op]] = []
+        self.sent: list[tuple[int, Op]] = []
 
     def until(self, kind: Kind | None = None) -> None:
         """Run operations up to the next one of `kind`, which is left, or to the end.
@@ -145,9 +146,10 @@ class Run:
         Raises:
             RootlessError: `RL-INIT`: it cannot be started.
         """
-        self.plan.load_environment(paths.environment())
-        self._sent = executor_part(self.plan.ops)
-        operations = [op for _, op in self._sent]
+        if self.plan.first(ops.HOOK):
+            self.plan.load_environment(paths.environment())
+        self.sent = executor_part(self.plan.ops)
+        operations = [op for _, op in self.sent]
         self._passing = any(op.kind in _PASSING for op in operations)
         self.executor = Executor(operations, self.descriptors, passing=self._passing, trace=log.is_debug())
         self._close_given()
@@ -163,7 +165,7 @@ class Run:
             connection: a descriptor, which kill() and close() close.
             first: the number by which the executor knows the first of its operations in this Plan.
         """
-        self._sent = [(-1, Op(ops.YIELD))] * first + executor_part(self.plan.ops)
+        self.sent = [(-1, Op(ops.YIELD))] * first + executor_part(self.plan.ops)
         self._passing = True
         self._answer = START_AND_TRACE if log.is_debug() else START
         self.executor = Executor.connected(connection)
@@ -245,23 +247,23 @@ class Run:
         failed, number = (outcome[1], outcome[2]) if outcome[0] == FAILED else (-1, 0)
         for skip in skipped:
             index = skip[1]
-            if not (index < failed <= index + self._sent[index][1].alternatives and skip[2] == number):
+            if not (index < failed <= index + self.sent[index][1].alternatives and skip[2] == number):
                 self._complain(skip)
         skipped.clear()
 
     def _complain(self, message: Message) -> None:
         kind, index, number, detail = message
-        complain(self._sent[index][1] if 0 <= index < len(self._sent) else None, kind, number, detail)
+        complain(self.sent[index][1] if 0 <= index < len(self.sent) else None, kind, number, detail)
 
     def _trace_fork(self, microseconds: float) -> None:
         """Trace FORK when its process exists; the first operations of the first stage are in that time."""
         if log.is_debug():
-            position, op = next(each for each in self._sent if each[1].kind is ops.FORK)
+            position, op = next(each for each in self.sent if each[1].kind is ops.FORK)
             _trace(position, op, microseconds, "")
 
     def _trace_progress(self, index: int, number: int, detail: bytes) -> None:
-        if 0 <= index < len(self._sent):
-            position, op = self._sent[index]
+        if 0 <= index < len(self.sent):
+            position, op = self.sent[index]
             if op.kind is ops.FORK or position < 0:
                 return  # its end is after the launcher's turn
             outcome = posix.strerror(number).lower() if number else ""

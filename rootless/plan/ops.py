@@ -262,16 +262,9 @@ class Op:
         self.where = where
         self.on_error = on_error
         self.alternatives = alternatives
-        if len(arguments) != count + len(kind.strings) or (kind.code and not self._fits()):
+        if len(arguments) != count + len(kind.strings):
             message = f"{kind.name} takes {kind.numbers} and {kind.strings}"
             raise TypeError(message)
-
-    def _fits(self) -> bool:
-        """Whether numbers are where the executor reads numbers, and nowhere else."""
-        for place, value in enumerate(self.numbers + self.strings):
-            if isinstance(value, int) != (place < len(self.numbers)):
-                return False
-        return True
 
     def number(self, name: str) -> int:
         """Return the number called `name`."""
@@ -327,6 +320,10 @@ def _data(value: object) -> object:
 def from_data(data: dict[str, Any]) -> Op:
     """Return the operation that `Op.as_data` described; operands of the launcher's operations stay data."""
     kind = _BY_NAME[data["op"]]
+    for name in kind.numbers + kind.strings if kind.code else ():
+        if isinstance(data[name], int) != (name in kind.numbers):
+            message = f"{name} of {kind.name} is {data[name]!r}"
+            raise TypeError(message)
     strings = [bytes.fromhex(data[name]) if name in kind.raw else data[name] for name in kind.strings]
     return Op(
         kind,

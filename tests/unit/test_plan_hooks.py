@@ -94,7 +94,7 @@ def test_output_is_opened_first_and_only_for_hooks_inside():
 def test_hook_data_for_start_is_small():
     config = with_hooks("startContainer", env=["A=" + "x" * 5000])
     config["annotations"] = {"large": "x" * 5000}
-    assert len(json.dumps(after_start(plan_for(config).ops).operations)) < 3000
+    assert len(json.dumps(after_start(plan_for(config), ()).operations)) < 3000
 
 
 def test_the_thread_that_passes_the_listener_comes_before_limits_and_filter():

@@ -14,8 +14,6 @@ from rootless.launch.protocol import LISTENER, NOTIFY
 from rootless.lazy import lazy
 from rootless.plan import ops
 from rootless.plan.context import UNSUPPORTED
-from rootless.plan.encode import executor_part
-from rootless.plan.plan import Plan
 from rootless.procfs import Process, boot_id
 
 TYPE_CHECKING = False
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
     from rootless.launch.seccomp_listener import Listener
     from rootless.launch.seccomp_listener import connect_to as connect_to_agent
     from rootless.plan.ops import Op
+    from rootless.plan.plan import Plan
 else:
     record_cgroup = lazy("rootless.container.operations.cgroup", "record")
     has_ended = lazy("rootless.container.state.processes", "has_ended")
@@ -140,7 +139,7 @@ def record(run: ContainerRun, op: Op) -> None:
         state.made = dict(zip(kinds, Struct(f"={len(kinds)}Q").unpack(run.namespaces), strict=True))
     if run.cgroup:
         record_cgroup(run, state)
-    state.after_start = after_start(run.plan.ops)
+    state.after_start = after_start(run.plan, run.sent)
     state.after_delete = [each.as_data() for each in run.plan.after(ops.DELETE)]
     run.entry.write_config(op.value("config").encode("utf-8", "surrogateescape"))
     run.entry.write(state)
@@ -159,15 +158,18 @@ def _state_of(container_id: str, about: dict[str, Any]) -> State:
     return state
 
 
-def after_start(operations: Sequence[Op]) -> AfterStart:
-    """Return what `start` runs and explains failures by: the operations after WAIT_START, without their bulk."""
-    rest = Plan(operations).after(ops.WAIT_START)
+def after_start(plan: Plan, sent: Sequence[tuple[int, Op]]) -> AfterStart:
+    """Return what `start` runs and explains failures by: the operations after WAIT_START, without their bulk.
+
+    `sent` has the executor's operations by the numbers by which it knows them.
+    """
+    rest = plan.after(ops.WAIT_START)
     until = next((index for index, op in enumerate(rest) if op.kind is ops.DELETE), len(rest))
     data = [op.as_data() for op in rest[:until]]
     for each in data:
         each.update({name: blank for name, blank in (("filter", ""), ("env", []), ("about", [])) if name in each})
-    part = [op.kind for _, op in executor_part(operations)]
-    return AfterStart(part.index(ops.WAIT_START) + 1, data)
+    first = next((number + 1 for number, (_, op) in enumerate(sent) if op.kind is ops.WAIT_START), 0)
+    return AfterStart(first, data)
 
 
 def record_created(run: ContainerRun, _op: Op) -> None:
