@@ -38,7 +38,7 @@ IMPORTED = {
     "exec": "container.exec bundle.check container.terminal.relay container.operations.cgroup launch.spawn",
     "start": "container.start launch.fd_messages",
     "kill": "container.kill cgroup.group",
-    "delete": "container.delete container.state.processes container.operations.cgroup_cleanup",
+    "delete": "container.delete container.operations.cgroup_cleanup",
     "state": "cli.output container.listing jsontext cli.compat",
     "list": "cli.output container.listing jsontext",
     "ps": "cli.output container.listing jsontext container.state.processes cgroup.group",

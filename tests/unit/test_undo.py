@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rootless.container.operations.table import HANDLERS
 
 from rootless.container.operations import undo
 from rootless.container.operations.container_run import ContainerRun
-from rootless.container.operations.table import HANDLERS
 from rootless.container.state import store
 from rootless.container.state.store import StateRoot
 from rootless.errors import RootlessError

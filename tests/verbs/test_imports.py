@@ -82,7 +82,7 @@ MOST = {
     "run --network pasta": 79,
     "run --network pasta --publish": 81,
 }
-"""How many modules a verb may load beyond those of an empty program and the faces of packages: today's number."""
+"""How many modules a verb may load beyond those of an empty program and the faces of packages."""
 
 LIMITS = {"rootless.plan.cgroup.limits", "rootless.cgroup.make"}
 """What a container with limits needs, as engines ask for it, and others do not."""
@@ -111,6 +111,11 @@ def interpreter():
     if os.access(system, os.X_OK) and not subprocess.run(recent, check=False).returncode:
         return system
     return sys.executable
+
+
+def is_package(name):
+    """Whether a module is only the face of a folder: those of rootless hold nothing but a docstring."""
+    return (CHECKOUT / name.replace(".", "/") / "__init__.py").exists()
 
 
 def is_package(name):
@@ -161,7 +166,7 @@ class Loaded:
         forbidden = {what: modules & FORBIDDEN for what, modules in self.found.items()}
         assert {what: modules for what, modules in forbidden.items() if modules} == {}
         counts = {what: sum(not is_package(name) for name in modules) for what, modules in self.found.items()}
-        open("/tmp/counts.txt","a").write(repr(counts)+"\n")
+        open("/tmp/counts.txt", "a").write(repr(counts) + "\n")
 
 
 def foreseen(verb):

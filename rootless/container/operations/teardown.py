@@ -18,13 +18,12 @@ from rootless.plan.ops import from_data
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.container.state.directory import ContainerDir
-    from rootless.container.state.processes import is_process_1, kill_all, open_process, send
+    from rootless.container.state.processes import is_process_1, kill_all, send
     from rootless.container.state.state import State
     from rootless.launch.run_hooks import run_hook
 else:
     is_process_1 = lazy("rootless.container.state.processes", "is_process_1")
     kill_all = lazy("rootless.container.state.processes", "kill_all")
-    open_process = lazy("rootless.container.state.processes", "open_process")
     send = lazy("rootless.container.state.processes", "send")
     run_hook = lazy("rootless.launch.run_hooks", "run_hook")
 
