@@ -274,7 +274,8 @@ def _trace(position: int, op: Op, microseconds: float, outcome: str) -> None:
     from rootless.plan.op_text import sentence
 
     place = f"{position:4}" if position >= 0 else "    "
-    log.debug(f"{place}  {sentence(op)}: {outcome or 'done'}, {microseconds / 1000:.2f} ms", where=op.where)
+    where = {"where": op.where} if op.where else {}
+    log.debug(f"{place}  {sentence(op)}: {outcome or 'done'}, {microseconds / 1000:.2f} ms", **where)
 
 
 def _spawn(run: Run, _op: Op) -> None:
