@@ -100,7 +100,7 @@ def test_an_annotation_does_not_name_what_delete_force_ends(user, rootless_comma
         assert runs.status("victim") == "created"
 
 
-@pytest.mark.parametrize("name", ["network.sock", "cgroup.new", "state.json.new"])
+@pytest.mark.parametrize("name", ["network.sock", "undo", "state.json.new"])
 def test_killed_command_leaves_its_id_usable(rootless, bundle, name):
     rootless.create("c1", bundle)
     (rootless.root / "c1" / name).touch()

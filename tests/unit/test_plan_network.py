@@ -490,6 +490,16 @@ def test_the_files_of_names_are_bound_over_the_images(mode):
     }
 
 
+@pytest.mark.parametrize("mode", ["auto", "host", "container:web"])
+def test_the_files_in_the_containers_own_directory_are_written_and_no_others(mode):
+    for directory, written in (("/state/c1", True), ("/state/web", False), ("", False)):
+        plan = plan_for(
+            None, {"network": ANY}, network=mode, network_files=directory, peer=Running(42, ("user", "network"))
+        )
+        assert bool(plan.first(ops.WRITE_NAMES)) == written
+        assert ("files" in plan.first(ops.RECORD).value("about")["network"]) == written
+
+
 def test_an_image_without_room_for_them_keeps_its_own():
     for op in bound("auto").values():
         assert (op.on_error, op.alternatives) == (ops.ELSE, 0)

@@ -55,7 +55,8 @@ class Network:
         ports: published ports.
         names: --add-host, --dns and --dns-search.
         host: the host's own network.
-        directory: where resolv.conf and hosts are written; empty when the container keeps the image's.
+        directory: where resolv.conf and hosts are; empty when the container keeps the image's.
+        has_own_files: they are written for this container, not those of the one whose network is joined.
         of: id of the container whose network is joined.
         shared: the network that several containers share.
         own_maps: maps of a user namespace with the caller's IDs only, for the helper of a shared network.
@@ -68,8 +69,8 @@ class Network:
     """
 
     __slots__ = (
-        "as_root", "by_number", "directory", "exposed", "helpers", "host", "mode", "names", "of", "own_maps", "owned",
-        "ports", "required", "sandbox", "shared", "sysctls", "why",
+        "as_root", "by_number", "directory", "exposed", "has_own_files", "helpers", "host", "mode", "names", "of",
+        "own_maps", "owned", "ports", "required", "sandbox", "shared", "sysctls", "why",
     )  # fmt: skip
 
     def __init__(self, mode: str, why: str, host: HostNetwork, said: Names) -> None:
@@ -81,6 +82,7 @@ class Network:
         self.required = True
         self.ports: list[Port] = []
         self.directory = ""
+        self.has_own_files = False
         self.of = ""
         self.shared: Shared | None = None
         self.own_maps: IdMaps | None = None
@@ -100,11 +102,6 @@ class Network:
     def is_served(self) -> bool:
         """Whether a helper of the host serves it."""
         return bool(self.helpers) or self.mode == SHARED
-
-    @property
-    def has_own_files(self) -> bool:
-        """Whether the container has a resolv.conf and hosts of its own to be written."""
-        return bool(self.directory) and self.mode != CONTAINER
 
     def files(self, mode: str, helper: Helper | None, own: Sequence[str] = ()) -> tuple[str, str]:
         """Return the texts of resolv.conf and hosts.
@@ -200,6 +197,7 @@ def choose(context: Context) -> None:
     _check(context, network)
     if network.mode != NONE or said.hosts or said.servers or said.search:
         network.directory = request.network_files
+        network.has_own_files = request.network_files.endswith(f"/{request.container}")
     context.network = network
 
 
