@@ -63,6 +63,16 @@ ONCE_MORE = {
 """The same for calls that an operation may also be about."""
 
 
+EXPLAINED = ("--bundle", "--network", "--publish", "--userns")
+"""Flags of `run` and `create`, with a value, that change what `explain` plans."""
+ASKED = {
+    "create": ["listen"],
+    "exec": ["check_running"],
+    "--console-socket": ["connect_console"],
+    "--pid-file": ["write_pid_file"],
+    "--pidfd-socket": ["connect_pidfd", "send_pidfd"],
+}
+"""Operations of the launcher that `explain` does not plan, by the word that asks for them."""
 KEYRINGS_IN_USE = "keyctl: Disk quota exceeded"
 """In a warning: the kernel takes its time until the keyrings of so many containers are gone."""
 TO_BE_DELETED = "; fix: rootless delete --force "
@@ -212,6 +222,7 @@ class Sweep:
         commands: the sequence; each is a list of its words, as World.words takes them.
         second: the command that proves that the id can be used again; it exits with ENDED_WELL.
         cgroups: the directory that all cgroups are in.
+        workers: how many cases run at once.
         usual: the lines that undisturbed commands write to standard error.
         operations: the names of the operations in the Plans that are carried out.
     """
@@ -226,6 +237,7 @@ class Sweep:
         self.second = [rootless, *second]
         self.patience = patience
         self.cgroups = Path("/sys/fs/cgroup")
+        self.workers = len(os.sched_getaffinity(0))
         self._notify = notify
         self.usual: set[str] = set()
         self._home = None
@@ -311,11 +323,20 @@ class Sweep:
         return [f"{case}: {line} [{outcome.statuses} {outcome.complaint}]" for line in wrong]
 
     def plan(self) -> list[dict]:
-        """Return the operations of the Plan of the first command."""
+        """Return the operations of the Plan of the first command, as `explain` takes its flags."""
         words = self.commands[0]
-        bundle = words[words.index("--bundle") + 1]
-        done = self.user.run([self.rootless, "explain", "--json", bundle], check=True)
+        flags = [word for at, flag in enumerate(words) if flag in EXPLAINED for word in words[at : at + 2]]
+        env = {"HOME": str(self._home)} if self._home else {}
+        done = self.user.run([self.rootless, "explain", "--json", *flags], check=True, env=env)
         return json.loads(done.stdout)["operations"]
+
+    def launcher_operations(self) -> set[str]:
+        """Return the names of the launcher's operations in the Plans of all commands."""
+        launchers = {kind.name for kind in ops.KINDS if kind.by == ops.LAUNCHER}
+        planned = {operation["op"] for operation in self.plan()} & launchers
+        said = {word for command in self.commands for word in command}
+        asked = {name for word, names in ASKED.items() if word in said for name in names}
+        return planned | asked | ({"forward_reports"} if self._notify else set())
 
     def run_all(self, cases, check, *, least: int, missed: int = 20) -> list[str]:
         """Run all cases, as many at once as there are processors; return what is wrong.
@@ -324,7 +345,7 @@ class Sweep:
         are at least so many cases shows that the commands did what they are to be disturbed at.
         """
         assert len(cases) >= least, f"the commands made too few system calls: {len(cases)}"
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(self.workers) as pool:
             wrong = [line for lines in pool.map(lambda case: self.run(case, check), cases) for line in lines]
         wrong += [f"left a cgroup: {path}" for path in cgroups(f"sweep-{os.getpid()}-", self.cgroups)]
         came = [line for line in wrong if NOT_COME not in line]

@@ -163,7 +163,7 @@ def rare_sweep(user, rootless_command, tracer, need):
         end = ["delete", "--force", "ID"]
         lives = {
             "rare": [["run", "--no-pivot", "--userns", "keep-id", "--bundle", rare, "ID"]],
-            "network": [[*joined, "slirp4netns", "--bundle", idle, "ID"], end],
+            "network": [[*joined, "slirp4netns", "--publish", "127.0.0.1::80", "--bundle", idle, "ID"], end],
             "pasta": [[*joined, "pasta", "--bundle", idle, "ID"], end],
             "shared network": [[*joined, "shared", "--bundle", idle, "ID"], end],
         }
@@ -193,7 +193,10 @@ def sweep(user, rootless_command, tracer):
         "look": [create, ["state", "ID"], ["list"]],
         "exec": [create, ["start", "ID"], ["exec", "--tty", "ID", "true"]],
         "run": [["run", "--bundle", brief, *files]],
-        "run -d": [["run", "-d", "--console-socket", "CONSOLE", "--bundle", rich, *files], ["delete", "--force", "ID"]],
+        "run -d": [
+            ["run", "-d", "--console-socket", "CONSOLE", "--pidfd-socket", "CONSOLE", "--bundle", rich, *files],
+            ["delete", "--force", "ID"],
+        ],
     }
 
     def make(life, **options):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rootless.container.operations.table import HANDLERS
 
-from rootless.container.operations import undo
+from rootless.container.operations import cgroup, cgroup_cleanup, undo
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.state import store
 from rootless.container.state.store import StateRoot
@@ -22,7 +22,9 @@ from rootless.launch.spawn import Descriptors
 from rootless.plan import ops
 from rootless.plan.plan import Plan
 from rootless.procfs import boot_id
+from tests.lib.bundles import base_config
 from tests.lib.states import VALUES, edited, places
+from tests.unit.planning import plan_for
 
 
 def test_every_operation_of_the_launcher_has_a_handler():
@@ -127,6 +129,71 @@ def test_whatever_a_hand_writes_into_a_note_the_others_are_undone(entry, kind, m
             continue
         assert walked == [first], data
     assert "is damaged; fix: " in capfd.readouterr().err
+
+
+# --- The launcher ends between a note and what it announces -----------------------------------------------------------
+
+
+def _first(kind, facts, **properties):
+    """Return the operation of a kind in the Plan of a container with `properties` of linux."""
+    config = base_config()
+    config["linux"] |= properties
+    return plan_for(config, facts).first(kind)
+
+
+def _die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def launcher_ends(tmp_path, monkeypatch, op, place):
+    """Carry out a launcher's operation, by a launcher that is killed when it calls `place`."""
+    root = StateRoot(str(tmp_path / "state"))
+    process = os.fork()
+    if process == 0:
+        try:
+            monkeypatch.setattr(place, _die)
+            run = ContainerRun(Plan([op]), root, Descriptors())
+            run.entry = store.claim(root, "c1", undo.clear)
+            run.pid = os.getpid()
+            run.until()
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    return store.claim(root, "c1", undo.clear)
+
+
+def test_the_launcher_ends_before_systemd_has_made_the_scope(tmp_path, monkeypatch):
+    """What may be another's, or ends with the process that it was made around, stays."""
+    wanted = _first(ops.START_SCOPE, {"user_manager": "/run/user/1000"}, cgroupsPath="user.slice:rootless:c1")
+    stopped = []
+    monkeypatch.setattr(cgroup_cleanup, "stop_scope", lambda *words: stopped.append(words))
+    place = "rootless.container.operations.cgroup.start_systemd_scope"
+    with launcher_ends(tmp_path, monkeypatch, wanted, place) as entry:
+        assert not entry.has("undo")
+    assert not stopped
+
+
+def test_the_launcher_ends_when_systemd_has_made_the_scope(tmp_path, monkeypatch):
+    wanted = _first(ops.START_SCOPE, {"user_manager": "/run/user/1000"}, cgroupsPath="user.slice:rootless:c1")
+    scope = tmp_path / "rootless-c1.scope"
+    scope.mkdir()
+    stopped = []
+    monkeypatch.setattr(cgroup, "start_systemd_scope", lambda *_: str(scope))
+    monkeypatch.setattr(cgroup_cleanup, "stop_scope", lambda unit, _: stopped.append(unit) or scope.rmdir() is None)
+    monkeypatch.setattr(cgroup_cleanup, "end_all", stopped.append)
+    with launcher_ends(tmp_path, monkeypatch, wanted, "rootless.container.operations.cgroup.Group") as entry:
+        assert not entry.has("undo")
+    assert stopped == [str(scope), "rootless-c1.scope"]
+
+
+@pytest.mark.parametrize("place", ["rootless.launch.join_resctrl.enter", "rootless.launch.join_resctrl._write"])
+def test_the_launcher_ends_while_it_makes_a_resctrl_group(tmp_path, monkeypatch, place):
+    groups = tmp_path / "groups"
+    groups.mkdir()
+    op = _first(ops.JOIN_RESCTRL, {"resctrl": str(groups)}, intelRdt={})
+    with launcher_ends(tmp_path, monkeypatch, op, place) as entry:
+        assert not entry.has("undo")
+    assert list(groups.iterdir()) == []
 
 
 def test_a_process_that_another_program_made_is_ended_with_the_run(tmp_path):
