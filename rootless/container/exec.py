@@ -96,7 +96,7 @@ def _run(request: Request, plan: Plan, first: int, entry: ContainerDir, state: S
         given = Descriptors(console=console.passed, process=first, cgroup=fd, keep=keep)
         run = ContainerRun(plan, entry.root, given)
         run.entry, run.state = entry, state
-        run.until(ops.WAIT_START)
+        run.until_or_kill(ops.WAIT_START)
         return run
 
     try:

@@ -22,7 +22,7 @@ def attach(program: bytes, cgroup: int, where: str) -> None:
     """
     plan = Plan([Op(ops.SPAWN), Op(ops.DEVICE_RULES, program, where=where), Op(ops.READY)])
     run = Run(plan, Descriptors(cgroup=cgroup))
-    run.until()
+    run.until_or_kill()
     run.close()
     assert run.executor
     run.executor.wait_first()

@@ -43,11 +43,11 @@ def run_in_userns(args: Sequence[str], maps: IdMaps, *, stdin: int = 0) -> int:
     os.dup2(stdin, 0, inheritable=True)
     try:
         run = Run(compile_host_command(args, env, maps), Descriptors())
-        run.until(ops.NEW_USER)
+        run.until_or_kill(ops.NEW_USER)
     finally:
         os.dup2(saved, 0, inheritable=True)
         os.close(saved)
-    run.until()
+    run.until_or_kill()
     assert run.executor
     try:
         status = os.waitstatus_to_exitcode(run.executor.wait_first())

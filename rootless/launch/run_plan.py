@@ -96,18 +96,28 @@ class Run:
     def until(self, kind: Kind | None = None) -> None:
         """Run operations up to the next one of `kind`, which is left, or to the end.
 
+        After an error the container is still there, as far as it has come: kill() ends it.
+
         Raises:
-            RootlessError: an operation failed. Nothing of the executor's runs any more.
+            RootlessError: an operation failed.
         """
         operations = self.plan.ops
+        while self.position < len(operations) and operations[self.position].kind is not kind:
+            op = operations[self.position]
+            if op.kind.by == ops.LAUNCHER:
+                self._perform(op)
+                self.position += 1
+            else:
+                self._follow_executor()
+
+    def until_or_kill(self, kind: Kind | None = None) -> None:
+        """Do as until(), and kill() after an error.
+
+        Raises:
+            RootlessError: an operation failed. Nothing that the executor made runs any more.
+        """
         try:
-            while self.position < len(operations) and operations[self.position].kind is not kind:
-                op = operations[self.position]
-                if op.kind.by == ops.LAUNCHER:
-                    self._perform(op)
-                    self.position += 1
-                else:
-                    self._follow_executor()
+            self.until(kind)
         except BaseException:
             self.kill()
             raise
@@ -166,7 +176,7 @@ class Run:
             first: the number by which the executor knows the first of its operations in this Plan.
         """
         self.sent = [(-1, Op(ops.YIELD))] * first + executor_part(self.plan.ops)
-        self._passing = True
+        self._passing = any(op.kind in _PASSING for op in self.plan.ops)
         self._answer = START_AND_TRACE if log.is_debug() else START
         self.executor = Executor.connected(connection)
 

@@ -61,7 +61,7 @@ class NetnsHolder:
         self._given = bool(namespaces)
         first, second = (namespaces.user, namespaces.network) if namespaces else (lock, -1)
         self._run = Run(Plan(operations), Descriptors(process=process, console=first, cgroup=second))
-        self._run.until(ops.WAIT_START)
+        self._run.until_or_kill(ops.WAIT_START)
         assert self._run.executor
         self.pid = self._run.executor.first
         self.end = self._run.executor.report
@@ -71,7 +71,7 @@ class NetnsHolder:
 
     def go_on(self) -> None:
         """Let it do what comes after its first READY, and return when that is done."""
-        self._run.until(ops.AWAIT_END if self._run.plan.first(ops.AWAIT_END) else ops.AWAIT_LINKS)
+        self._run.until_or_kill(ops.AWAIT_END if self._run.plan.first(ops.AWAIT_END) else ops.AWAIT_LINKS)
 
     def hide(self) -> None:
         """Let one whose last message was READY go on, and return when it hides."""

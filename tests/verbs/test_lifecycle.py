@@ -496,6 +496,26 @@ def test_delete_force_ends_every_process(rootless, user, shared):
     assert rootless.list() == []
 
 
+@pytest.mark.parametrize("verb", ["run", "start"])
+def test_a_failed_poststart_hook_ends_every_process(rootless, user, verb):
+    """Without a pid namespace of its own, the kernel does not end the others with the first process."""
+    mark = user.tmp / "family"
+    config = base_config("sh", "-c", FAMILY)
+    config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
+    look = f"for pid in $(pgrep -x sleep -u {user.uid}); do readlink /proc/$pid/ns/mnt; done"
+    wait = f"until [ $(pgrep -cx sleep -u {user.uid}) = 2 ]; do :; done"
+    config["hooks"] = {"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", f"{wait}; {look} >{mark}; exit 1"]}]}
+    bundle = make_bundle(user, config)
+    if verb == "run":
+        assert rootless("run", "--bundle", bundle, "c1").returncode == 1
+    else:
+        rootless.create("c1", bundle)
+        assert rootless("start", "c1").returncode == 1
+    assert mark.read_text().count("mnt:") == 2
+    until(lambda: user.run(["pgrep", "-x", "sleep", "-u", str(user.uid)]).stdout == "", "they have ended")
+    assert rootless.list() == []
+
+
 @pytest.mark.parametrize("words", ["kill --all b KILL", "delete --force b"])
 def test_a_container_in_the_pid_namespace_of_another_is_ended_alone(rootless, user, words):
     bundle = make_bundle(user, base_config("sh", "-c", FAMILY))

@@ -365,7 +365,7 @@ class _Criu:
         env = [f"{name}={value}" for name, value in environment.items()]
         plan = compile_root_command(command, env, self._rootfs)
         criu = Run(plan, Descriptors(keep=keep, cgroup=run.descriptors.cgroup))
-        criu.until(ops.WAIT_START)
+        criu.until_or_kill(ops.WAIT_START)
         assert criu.executor
         try:
             if scope:

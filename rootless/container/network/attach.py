@@ -72,6 +72,7 @@ def begin(run: ContainerRun, op: Op) -> None:
     network: Network = op.value("network")
     if network.is_served:
         run.network = Attachment(run, network)
+        run.network.start()
 
 
 def wait(run: ContainerRun, _op: Op) -> None:
@@ -88,7 +89,7 @@ class Attachment:
     """The network of a container that is being made."""
 
     def __init__(self, run: ContainerRun, network: Network) -> None:
-        """Begin: see begin()."""
+        """Take the container's namespaces; nothing is started yet."""
         assert run.state.network
         self._run = run
         self._network = network
@@ -100,13 +101,16 @@ class Attachment:
         self._program: Program | None = None
         self._namespaces = Namespaces(*run.passed.pop(NAMESPACES))
         self._process = posix.pidfd_open(run.pid)
+
+    def start(self) -> None:
+        """See begin()."""
         self._note()
-        if network.mode == SHARED:
+        if self._network.mode == SHARED:
             self._hold(None)
         else:
             self._start_next()
         if self._warns_of_slirp():
-            network.host.ask_for_libslirp()
+            self._network.host.ask_for_libslirp()
 
     def _note(self) -> None:
         """Note what serves it, as far as that has been started."""
