@@ -1,1 +1,1 @@
-"""Starting helpers/init and talking to it."""
+"""Start the executor and exchange messages with it."""

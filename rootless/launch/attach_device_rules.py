@@ -1,4 +1,4 @@
-"""The rules for devices of a cgroup: helpers/init loads the program, since Python has no bpf(2)."""
+"""The device rules of a cgroup: the executor loads the program, since Python has no bpf(2)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from rootless.plan.plan import Plan
 
 
 def attach(program: bytes, cgroup: int, where: str) -> None:
-    """Have the kernel ask `program` about every device that processes in a cgroup, or below, open or make.
+    """Let the eBPF `program` decide about every device that processes in a cgroup, or below, open or create.
 
     Args:
-        program: as plan/cgroup/device_filter.py has it.
+        program: the instructions from plan/cgroup/device_filter.py.
         cgroup: a descriptor of its directory.
         where: the place in config.json.
 
     Raises:
-        RootlessError: `RL-DEVICE-RULES`: the kernel refuses it.
+        RootlessError: `RL-DEVICE-RULES`: the kernel refuses the program.
     """
     plan = Plan([Op(ops.SPAWN), Op(ops.DEVICE_RULES, program, where=where), Op(ops.READY)])
     run = Run(plan, Descriptors(cgroup=cgroup))

@@ -14,12 +14,12 @@ _BIG_ENDIAN = b"\x02"
 
 
 class ElfHeader:
-    """An ELF file of either width and byte order, or its beginning; what lies beyond reads as zeros.
+    """An ELF file of either width and byte order, or its beginning; bytes beyond it read as zeros.
 
     Attributes:
         data: the bytes.
         wide: it has 64 bits.
-        byteorder: as int.from_bytes names it.
+        byteorder: its name for int.from_bytes.
         machine: the number of its architecture.
     """
 

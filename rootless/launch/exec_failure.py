@@ -1,4 +1,4 @@
-"""Why a program cannot be executed: execve(2), elf(5). Engines match on the words before the cause."""
+"""The reason why a program cannot be executed: execve(2), elf(5). Engines match on the words before the cause."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def not_found(op: Op, number: int) -> RootlessError:
     elif number == errno.ENOENT:
         cause = f"stat {name}: no such file or directory"
     elif number == errno.EISDIR:
-        cause = "permission denied: it is a directory"  # podman looks for the one, docker for the other
+        cause = "permission denied: it is a directory"  # podman matches the first words, docker the last ones
     elif number == errno.EACCES:
         cause = "permission denied"
         fix = "make it executable (chmod +x) and its directories searchable for the user of process.user"
@@ -66,15 +66,15 @@ def not_executed(op: Op, number: int, head: bytes) -> RootlessError:
 
 
 def _cause(number: int, head: bytes) -> tuple[str, str]:
-    """Return why the kernel refuses the file that begins with `head`, and the fix; both empty where it is unknown."""
+    """Return the reason why the kernel refuses the file that starts with `head`, and the fix; both may be empty."""
     if head.startswith(b"#!"):
         return _script_cause(number, head)
     if head.startswith(MAGIC):
         return _elf_cause(number, head)
     if number == errno.ENOEXEC:
-        return "it is neither an ELF program nor a script with a #! line", "begin the script with #!/bin/sh"
+        return "it is neither an ELF program nor a script with a #! line", "start the script with #!/bin/sh"
     if number == errno.EACCES:
-        return "", "make the file executable, and its file system not noexec"
+        return "", "make the file executable (chmod +x), and mount its file system without noexec"
     return "", ""
 
 
@@ -84,7 +84,7 @@ def _script_cause(number: int, head: bytes) -> tuple[str, str]:
     cause = fix = ""
     if line.endswith(b"\r"):
         cause = f"its first line, #!{interpreter}, ends with a carriage return"
-        fix = "save the script with Unix line ends"
+        fix = "save the script with Unix line endings"
     elif number in (errno.ENOENT, errno.EACCES):
         cause = f"its first line names the interpreter {interpreter}"
         fix = f"put {interpreter} into the image, executable"

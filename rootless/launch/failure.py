@@ -1,4 +1,4 @@
-"""What an operation that failed means: its syscall and errno as one sentence with the place, the cause and the fix."""
+"""The error for an operation that failed: its sentence, system call, errno, place and fix."""
 
 from __future__ import annotations
 
@@ -20,19 +20,33 @@ _MORE_MOUNTS = "raise the limit of mounts in a mount namespace, as root: sysctl 
 
 _ID_MAP_FIX = "bind it without idmap, uidMappings and gidMappings"
 _CALL_FIXES: dict[str, dict[int, str]] = {
-    # of a call that several operations make, or of one of several calls of an operation
+    # a call that several operations make, or one of several calls of an operation
     "move_mount": {errno.ENOSPC: _MORE_MOUNTS},
-    "mount": {errno.ENOSPC: _MORE_MOUNTS},
+    "mount": {
+        errno.ENOSPC: _MORE_MOUNTS,
+        errno.E2BIG: "shorten the options of this mount: mount(2) takes 4096 bytes",
+    },
+    "openat": {
+        # of ptmx
+        errno.ENOSPC: "close terminals, or raise their limit, as root: sysctl -w kernel.pty.max=8192",
+    },
+    "copy": {
+        errno.EACCES: "make the directory readable for the user who runs rootless, or leave tmpcopyup out",
+        errno.EPERM: "leave tmpcopyup out: a user namespace cannot copy device nodes",
+        errno.EINVAL: "leave tmpcopyup out: a file has an owner that the container does not have",
+        errno.ENOSPC: "raise size or nr_inodes of this tmpfs, or leave tmpcopyup out",
+        errno.ESTALE: "try again, without processes that change the directory meanwhile",
+    },
     "openat2": {
-        errno.EAGAIN: "try again, without processes that rename directories of the bundle or mount over them meanwhile",
+        errno.EAGAIN: "try again, without processes that rename or cover directories of the bundle meanwhile",
     },
     "copy a deep tree": {
         errno.ENAMETOOLONG: "leave tmpcopyup out: it copies directories up to 256 levels deep",
     },
     "mount_setattr(MOUNT_ATTR_IDMAP)": {
         errno.EPERM: "let root of the user namespace that mounted the file system run it, or " + _ID_MAP_FIX,
-        errno.EINVAL: "use a file system whose ids this kernel maps (ext4, xfs, btrfs; tmpfs since 6.3; not NFS, "
-        "FUSE only where its server allows it), or " + _ID_MAP_FIX,
+        errno.EINVAL: "use a file system whose IDs this kernel maps (ext4, xfs, btrfs; tmpfs since 6.3, "
+        "FUSE if its server allows it, but not NFS), or " + _ID_MAP_FIX,
     },
 }
 
@@ -45,7 +59,7 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
     """Return the error for an operation that failed.
 
     Args:
-        op: the operation, or None when it is about the Plan itself.
+        op: the operation, or None for an error about the Plan itself.
         call: the system call that failed.
         number: its errno.
         more: the kernel's own message about a file system, or the first bytes of a program that execve refused.
@@ -53,7 +67,7 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
     reason = os.strerror(number)
     if op is None:
         text = more.decode("utf-8", "replace")
-        return RootlessError("the init program cannot go on", cause=f"{call}: {text or reason}", code="RL-INIT")
+        return RootlessError("the executor cannot continue", cause=f"{call}: {text or reason}", code="RL-INIT")
     if op.kind is ops.COMMAND:
         return exec_failure.not_found(op, number)
     if op.kind is ops.HOOK:
@@ -62,10 +76,10 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
         return run_hooks.failure(str(op.string("path")), op.where, call, number, more)
     if op.kind is ops.EXEC:
         return exec_failure.not_executed(op, number, more)
-    said = more.decode("utf-8", "replace").strip()
+    message = more.decode("utf-8", "replace").strip()
     error = RootlessError(
         _as_runc(op, number) + sentence(op),
-        cause=f"{call}: {reason}" + (f": {said}" if said else ""),
+        cause=f"{call}: {reason}" + (f": {message}" if message else ""),
         where=op.where,
         fix=_fix(op, call, number),
         code="RL-" + op.kind.name.upper().replace("_", "-"),
@@ -75,7 +89,7 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
 
 
 def _as_runc(op: Op, number: int) -> str:
-    """Return what precedes the sentence: the words of runc, where those are what people look for."""
+    """Return runc's words, which precede the sentence where users and engines look for them."""
     if op.kind is ops.MEMORY_POLICY and number == errno.EINVAL:
         return "invalid memory policy: "
     if op.kind in (ops.MOUNT, ops.BIND) and number == errno.ELOOP:
@@ -88,12 +102,14 @@ def _as_runc(op: Op, number: int) -> str:
 def _fix(op: Op, call: str, number: int) -> str:
     if op.kind is ops.UNSHARE and number == errno.ENOSPC:
         return _raise_namespaces(op.number("namespaces"))
+    if op.kind is ops.JOIN and number == errno.EPERM and op.number("namespace") == CLONE_FLAGS["user"]:
+        return "name a user namespace that one of your own processes created"
     tables = (_CALL_FIXES.get(call, {}), WORDS[op.kind][1], EXHAUSTED)
     return next((table[number] for table in tables if number in table), "")
 
 
 def _raise_namespaces(flags: int) -> str:
-    """Return how to raise the limit of namespaces that is reached: of those asked for, the lowest, namespaces(7)."""
+    """Return how to raise the lowest limit of the requested namespaces, namespaces(7)."""
     limits = {}
     for kind in (kind for kind, flag in CLONE_FLAGS.items() if flags & flag):
         name = f"max_{NAMESPACE_FILES[kind]}_namespaces"
@@ -107,13 +123,13 @@ def _raise_namespaces(flags: int) -> str:
 
 
 def skipped(op: Op | None, call: str, number: int) -> None:
-    """Log an operation that failed and whose alternative was taken; that one may have the same effect."""
+    """Log an operation that failed and was replaced by its alternative, which may have the same effect."""
     if op:
-        what = WORDS[op.kind][2] or "left out"
+        effect = WORDS[op.kind][2] or "left out"
         if op.kind is ops.BIND and not op.alternatives:
-            what = "left out"
+            effect = "left out"
         elif op.where == _OOM_SCORE:
-            what = "the caller's stays, which only root may lower"
-        nothing_asked = op.kind is ops.GROUPS and not op.string("gids")
-        tell = log.info if op.kind in _SAME_EFFECT or nothing_asked else log.warning
-        tell(f"{sentence(op)}: {call}: {os.strerror(number)}: {what}", where=op.where)
+            effect = "the caller's value stays, which only root may lower"
+        nothing_requested = op.kind is ops.GROUPS and not op.string("gids")
+        write = log.info if op.kind in _SAME_EFFECT or nothing_requested else log.warning
+        write(f"{sentence(op)}: {call}: {os.strerror(number)}: {effect}", where=op.where)

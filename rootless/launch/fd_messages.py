@@ -1,4 +1,4 @@
-"""Messages of helpers/init, some of which come with a descriptor."""
+"""Messages of the executor, some of which carry descriptors."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ _DESCRIPTOR_SIZE = 4
 
 
 class Received:
-    """Reads messages, and gives the descriptors of each to who takes those of that kind of message."""
+    """Reads messages and hands their descriptors to the function that takes that kind of message."""
 
     def __init__(self, takers: dict[int, Callable[..., None]]) -> None:
-        """Take, by kind of message, who gets its descriptors; they are theirs to close."""
+        """Take functions by kind of message; each owns the descriptors that it receives."""
         self._takers = takers
 
     def read(self, fd: int) -> Message | None:
-        """Return the next message from a socket that nobody takes a descriptor of, as read_message() does."""
-        channel = _socket.socket(fileno=posix.dup(fd))  # its own: whatever comes in between, nothing is closed twice
+        """Return the next message from a socket whose descriptors no function takes, as read_message() does."""
+        channel = _socket.socket(
+            fileno=posix.dup(fd)
+        )  # a copy of its own, so that an interruption closes nothing twice
         try:
             while True:
                 head, control, flags, _ = channel.recvmsg(HEAD_SIZE, _SPACE, _socket.MSG_CMSG_CLOEXEC)

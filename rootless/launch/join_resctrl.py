@@ -18,7 +18,7 @@ _WHERE = "linux.intelRdt"
 
 
 def made_for_it(group: Group) -> list[str]:
-    """Return the directories that will be made for the container alone, innermost first: they are removed with it."""
+    """Return the directories that exist for the container alone and are removed with it, innermost first."""
     directories = [group.monitor] if group.monitor else []
     if group.own and not os.path.isdir(group.path):
         directories.append(group.path)
@@ -26,17 +26,17 @@ def made_for_it(group: Group) -> list[str]:
 
 
 def enter(group: Group, pid: int) -> None:
-    """Put the process `pid`, and so its children to come, into its group, which is made if it may be.
+    """Put the process `pid`, and so its future children, into its group; create the group if that is allowed.
 
     Raises:
-        RootlessError: the group is not there, is another than config.json says, or the kernel refuses it.
+        RootlessError: `RL-RESCTRL`: the group is missing or differs from config.json, or the kernel refuses.
     """
     try:
         if not os.path.isdir(group.path):
             if group.must_exist:
                 raise _refused(
                     f"there is no resctrl group {group.path}",
-                    "have it made, or write the schemata that it is to have",
+                    "create the group, or write its schemata",
                     "closID",
                 )
             os.mkdir(group.path)
@@ -49,21 +49,21 @@ def enter(group: Group, pid: int) -> None:
             os.mkdir(group.monitor)
             _write(f"{group.monitor}/tasks", str(pid))
     except OSError as error:
-        said = _last_status(group.path) if error.errno not in (None, 1, 13, 30) else ""
-        cause = f"{error.filename}: {error.strerror}" + (f": {said}" if said else "")
+        status = _last_status(group.path) if error.errno not in (None, 1, 13, 30) else ""
+        cause = f"{error.filename}: {error.strerror}" + (f": {status}" if status else "")
         fix = (
             f"let root make the group and give you its files, and name it in linux.intelRdt.closID ({error.filename})"
             if error.errno in (1, 13, 30)
-            else "write what this CPU can do; the directory info of resctrl tells"
+            else "write shares that this CPU supports (see the directory info of resctrl)"
         )
         raise _refused(cause, fix) from None
 
 
 def enter_existing(group: Group, pid: int) -> None:
-    """Put a further process of the container into the group that its first one went into.
+    """Put a further process of the container into the group of the first one.
 
     Raises:
-        RootlessError: the kernel refuses it.
+        RootlessError: `RL-RESCTRL`: the kernel refuses.
     """
     try:
         _write(f"{group.path}/tasks", str(pid))
@@ -75,7 +75,7 @@ def enter_existing(group: Group, pid: int) -> None:
 
 
 def leave(directories: list[str]) -> None:
-    """Remove directories that were made for a container; its processes are gone."""
+    """Remove the directories of a container whose processes are gone."""
     for directory in directories:
         try:
             os.rmdir(directory)
@@ -92,13 +92,13 @@ def _compare(group: Group) -> None:
         for resource, shares in _shares([line]).items():
             if not shares.items() <= existing.get(resource, {}).items():
                 raise _refused(
-                    f"the group {group.path} is there and has other shares than {line!r}",
-                    "name another class in closID, or leave the shares out to join this one as it is",
+                    f"the group {group.path} exists and has other shares than {line!r}",
+                    "name another class in closID, or remove the shares to join this one unchanged",
                 )
 
 
 def _shares(lines: list[str]) -> dict[str, dict[str, str]]:
-    """Return the share of each domain of each resource in lines such as ``L3:0=7f0;1=1f``, however they are written."""
+    """Return the share of each domain of each resource in lines such as ``L3:0=7f0;1=1f``, in any spelling."""
     found: dict[str, dict[str, str]] = {}
     for line in lines:
         resource, _, shares = line.partition(":")
@@ -108,7 +108,7 @@ def _shares(lines: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _write(path: str, line: str) -> None:
-    """Write one line in one write(2), as resctrl wants it; OSError names the file."""
+    """Write one line in one write(2), as resctrl requires; OSError names the file."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -121,7 +121,7 @@ def _write(path: str, line: str) -> None:
 
 
 def _last_status(path: str) -> str:
-    """Return what resctrl says about its last refusal."""
+    """Return resctrl's own reason for its last refusal."""
     root = path
     while len(root) > 1:
         try:

@@ -1,30 +1,30 @@
-"""The parent's side of the protocol with helpers/init; helpers/init/protocol.c is the child's.
+"""The launcher's side of its protocol with the executor; helpers/init/protocol.c is the executor's side.
 
-    child                                  parent
+    executor                               launcher
     TURN ────────────────────────────────▶ after NEW_USER: newuidmap and newgidmap, side by side
                   ◀─────────────────────── G
-    TURN pid numbers ────────────────────▶ the state on disk names the container's process, and namespaces of its own
+    TURN pid numbers ────────────────────▶ the state on disk names the container's process and its own namespaces
                   ◀─────────────────────── G
-    TURN ────────────────────────────────▶ the hooks that run outside the container (only where there are any)
+    TURN ────────────────────────────────▶ the hooks that run outside the container, if any
                   ◀─────────────────────── G
-    SKIPPED op errno ────────────────────▶ noted; an alternative follows
+    SKIPPED op errno ────────────────────▶ logged, and an alternative follows
     READY | FAILED op errno ─────────────▶ created, or an error
                   ◀─────────────────────── S   (`run`; after `create` the container waits on its start socket);
-                                           T asks for PROGRESS too
-    PROGRESS op errno microseconds ──────▶ after each operation, where the child was asked for it
-    EXECUTING ───────────────────────────▶ only execve, perhaps with the seccomp filter before it, is left
-    NOTIFY, with a descriptor ───────────▶ passed on to who reads what the program reports to its service manager
-    LISTENER, with two descriptors ──────▶ the first is passed on, over the second, to who answers the notifications
-                  ◀─────────────────────── L   (over the connection that the message came by)
+                                           T requests PROGRESS too
+    PROGRESS op errno microseconds ──────▶ after each operation, if the launcher requested it
+    EXECUTING ───────────────────────────▶ execve is next, perhaps after the seccomp filter
+    NOTIFY, with a descriptor ───────────▶ given to the process that forwards the program's sd_notify reports
+    LISTENER, with two descriptors ──────▶ the second leads to the seccomp agent, which gets the first
+                  ◀─────────────────────── L   (over the same connection)
     NETLINK, with a descriptor ──────────▶ configures a network namespace (only from netns holders, rootless/network)
-    NAMESPACES, with two descriptors ────▶ joined by the netns holder of the container, before it has a process
+    NAMESPACES, with two descriptors ────▶ joined by the container's netns holder before the container has a process
     FAILED op errno | end of file ───────▶ an error, or the program runs
 
-End of file without EXECUTING means that somebody killed the child; one that is killed later has begun, for all that
-anybody can see, and ended at once.
+End of file without EXECUTING means that a signal killed the executor. An executor that is killed after EXECUTING looks
+like a program that started and ended at once.
 
 A message is four 32-bit numbers (type, value, errno, length) and `length` bytes: the name of the call that failed, NUL,
-and what else is known. The child stops at end of file, so a parent that dies takes an unfinished container with it.
+and further details. The executor stops at end of file, so an unfinished container ends with its launcher.
 """
 
 from __future__ import annotations
@@ -97,11 +97,11 @@ class Descriptors:
 
 
 class Executor:
-    """An executor that runs, and the connection to it.
+    """A running executor and the connection to it.
 
     Attributes:
-        first: the process of its first stage, the only one of a Plan that does not fork; 0 when it has been waited for.
-        report: the descriptor that its messages come over.
+        first: the process of its first stage, the only stage of a Plan without FORK; 0 after wait_first().
+        report: the descriptor that receives its messages.
     """
 
     __slots__ = ("_reply", "first", "report")
@@ -111,12 +111,12 @@ class Executor:
 
         Args:
             operations: its part of a Plan.
-            descriptors: what it inherits; they stay the caller's, to be closed once this returns.
-            passing: some of its messages come with descriptors.
-            trace: it is to report each operation.
+            descriptors: the descriptors that it inherits; the caller closes its own copies afterwards.
+            passing: whether some messages carry descriptors.
+            trace: whether it reports each operation.
 
         Raises:
-            RootlessError: `RL-INIT`: it cannot be started.
+            RootlessError: `RL-INIT`: the executor cannot be started.
         """
         self.first = 0
         self._reply = child_reply = -1
@@ -134,7 +134,7 @@ class Executor:
 
     @classmethod
     def connected(cls, connection: int) -> Executor:
-        """Return an executor that waits on its start socket, by a connection to that; the connection is its own."""
+        """Return the executor that waits behind a connection to its start socket, and take over the connection."""
         executor = object.__new__(cls)
         executor.first = 0
         executor.report = connection
@@ -142,39 +142,39 @@ class Executor:
         return executor
 
     def answer(self, word: bytes) -> None:
-        """Let the executor go on. When it is gone, end of file says so."""
+        """Let the executor continue. If it has exited, the next read finds end of file."""
         try:
             posix.write(self._reply, word)
         except BrokenPipeError:
             return
 
     def answer_last(self, word: bytes) -> None:
-        """Let the executor go on, and return when it has closed its end, which is the last thing that it does.
+        """Let the executor continue, and return when it has closed its end, its last action.
 
         Raises:
-            RootlessError: `RL-INIT`: it does not.
+            RootlessError: `RL-INIT`: it does not close its end.
         """
         import select
 
         self.answer(word)
         poll = select.poll()
-        poll.register(self._reply, 0)  # the end that writes hears of the other by POLLERR
+        poll.register(self._reply, 0)  # POLLERR reports that the reading end is closed
         if not poll.poll(_PATIENCE):
-            raise RootlessError("the executor cannot go on", cause="it hangs", code="RL-INIT")
+            raise RootlessError("the executor cannot continue", cause="it hangs", code="RL-INIT")
 
     def kill(self) -> None:
-        """End the first stage and take its status."""
+        """Kill and reap the first stage."""
         self.close()
         if self.first:
             end_child(self.first)
         self.first = 0
 
     def close(self) -> None:
-        """Close the parent's ends of the pipes."""
+        """Close the launcher's ends of the pipes."""
         files.close_fds(self, "report", "_reply")
 
     def wait_first(self) -> int:
-        """Return the wait status of the first stage; for a Plan that does not fork it is the program's."""
+        """Return the wait status of the first stage; without FORK it is the program's."""
         status = posix.waitpid(self.first, 0)[1]
         self.first = 0
         return status
@@ -184,13 +184,13 @@ def read_message(fd: int) -> Message | None:
     """Return the next message (type, value, errno, detail), or None at end of file."""
     try:
         head = posix.read(fd, _MESSAGE.size)
-    except ConnectionResetError:  # a start socket whose listener was killed before it accepted
+    except ConnectionResetError:  # the executor was killed before it accepted
         return None
     return message_of(head, fd)
 
 
 def message_of(head: bytes, fd: int) -> Message | None:
-    """Return the message that begins with `head`, its detail from `fd`; None for a head that is not whole."""
+    """Return the message that begins with `head`, with its detail from `fd`; None for an incomplete head."""
     if len(head) < _MESSAGE.size:
         return None
     kind, value, number, length = _MESSAGE.unpack(head)
@@ -200,15 +200,15 @@ def message_of(head: bytes, fd: int) -> Message | None:
 def executor_killed() -> RootlessError:
     """Return the error for an executor that exited and reported no error."""
     return RootlessError(
-        "the init program was killed",
+        "the executor was killed",
         cause="it exited before the container's program started and reported no error",
-        fix="check the kernel's log (dmesg) for exhausted memory, or find the program that kills processes here",
+        fix="check the kernel's log (dmesg) for an out-of-memory kill, or find the program that kills processes here",
         code="RL-INIT",
     )
 
 
 def _stays_init(pid: int) -> bool:
-    """Whether a process ends as helpers/init; the end of file comes a moment before the program gives it its name."""
+    """Whether a process ends as the executor; end of file precedes the program's own name by a moment."""
     for _ in range(_LOOKS):
         with open(f"/proc/{pid}/stat", "rb") as file:
             name, _, rest = file.read().rpartition(b") ")
@@ -223,21 +223,21 @@ def _stays_init(pid: int) -> bool:
 
 
 def warn_of_filter(pid: int) -> None:
-    """Warn of a seccomp filter under which helpers/init could neither execute the program nor report why."""
+    """Warn of a seccomp filter under which the executor could neither execute the program nor report why."""
     try:
         if not _stays_init(pid):
             return
     except OSError:
-        return  # it has ended, and nobody can say as what
+        return  # it has ended, and its name is unknown
     log.warning(
-        "the seccomp filter ended the container before its program began",
+        "the seccomp filter ended the container before its program started",
         where="linux.seccomp",
         fix="allow execve, and write and exit_group for reports of failures",
     )
 
 
 def complain(op: Op | None, kind: int, number: int, detail: bytes) -> None:
-    """Raise what a FAILED message about an operation means, or log a SKIPPED one."""
+    """Raise the error of a FAILED message, or log a SKIPPED one."""
     from rootless.launch.failure import explained, skipped
 
     call, _, more = detail.partition(b"\0")
@@ -257,7 +257,7 @@ def end_child(pid: int) -> None:
 
 
 def _socket_pair() -> tuple[int, int]:
-    """Return two ends over which a descriptor can come."""
+    """Return the two ends of a connection that can carry descriptors."""
     import _socket
 
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)

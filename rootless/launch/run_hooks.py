@@ -1,8 +1,8 @@
 """Hooks that run outside the container: the programs of prestart, createRuntime, poststart and poststop.
 
-Each has the state of the container on its standard input, the bundle as its directory, and the environment of the
-caller unless config.json gives it one: poststop that of the caller that deletes, as with runc and crun. What it writes
-is kept until it ends and told if it fails: standard error of `create` is, under an engine, the container's.
+Each hook reads the state of the container from standard input. It runs in the bundle's directory, with the environment
+of config.json or else of the caller: poststop with that of the caller of `delete`, as in runc and crun. The error of a
+failed hook repeats its output, which does not go to standard error: under an engine that is the container's.
 """
 
 from __future__ import annotations
@@ -28,60 +28,60 @@ else:
 _CANNOT_EXECUTE = 127
 _LONGEST_WAIT = 2**31 - 1
 """Milliseconds; poll(2) takes no more."""
-_TOLD = 1024
-"""Bytes of what a hook has written that an error repeats."""
+_REPEATED = 1024
+"""Bytes of a hook's output that an error repeats."""
 _STREAMS = 3
 
 
 def run_hook(
-    hook: dict[str, Any], where: str, told: Mapping[str, object], bundle: str, annotations: Mapping[str, str]
+    hook: dict[str, Any], where: str, status: Mapping[str, object], bundle: str, annotations: Mapping[str, str]
 ) -> None:
     """Run one hook to its end.
 
-    Its standard input is a file rather than a pipe: it may leave that unread. So is what it writes to: a daemon that it
-    leaves behind may keep that open.
+    Standard input and output are files rather than pipes: the hook may leave its input unread, and a daemon that it
+    starts may keep its output open.
 
     Args:
-        hook: as config.json has it.
+        hook: the object in config.json.
         where: its place in config.json.
-        told: the state of the container as runtime.md has it, which the hook reads.
+        status: the state of the container (runtime.md), which the hook reads.
         bundle: the directory that the hook runs in.
-        annotations: those of config.json, which may name files for what hooks write.
+        annotations: those of config.json, which may name files for the output of hooks.
 
     Raises:
         RootlessError: `RL-HOOK`: it failed.
     """
     opened = [posix.memfd_create("hook"), posix.memfd_create("hook")]
-    given, written = opened
+    state, output = opened
     try:
-        posix.write(given, render(told, None).encode())
-        posix.lseek(given, 0, 0)
-        streams = [given]
+        posix.write(state, render(status, None).encode())
+        posix.lseek(state, 0, 0)
+        streams = [state]
         for name in (STDOUT, STDERR):
             file = _output(annotations.get(name), name, bundle)
             if file >= 0:
                 opened.append(file)
-            streams.append(file if file >= 0 else written)
-        outcome, number = _carry_out(hook, streams, bundle)
-        said = posix.pread(written, _TOLD, max(0, posix.fstat(written).st_size - _TOLD))
+            streams.append(file if file >= 0 else output)
+        outcome, number = _execute(hook, streams, bundle)
+        text = posix.pread(output, _REPEATED, max(0, posix.fstat(output).st_size - _REPEATED))
     finally:
         for fd in opened:
             posix.close(fd)
     if number:
-        raise failure(hook["path"], where, outcome, number, said)
-    if said:
-        log.debug(f"the hook {hook['path']} wrote: {said.decode('utf-8', 'replace')}", where=where)
+        raise failure(hook["path"], where, outcome, number, text)
+    if text:
+        log.debug(f"the hook {hook['path']} wrote: {text.decode('utf-8', 'replace')}", where=where)
 
 
-def failure(path: str, where: str, outcome: str, number: int, said: bytes) -> RootlessError:
-    """Return the error for a hook that failed, here or in helpers/init, in the words of runc 1.2.
+def failure(path: str, where: str, outcome: str, number: int, output: bytes) -> RootlessError:
+    """Return the error for a hook that failed, here or in the executor, in the words of runc 1.2.
 
     Args:
         path: its program.
         where: its place in config.json.
-        outcome: how it ended (`exit status 3`, `signal 9`, that it took too long), or the system call that failed.
+        outcome: its end (`exit status 3`, `signal 9`, a timeout), or the system call that failed.
         number: ECHILD or ETIME when it ended, else the errno of the call.
-        said: the end of what it has written.
+        output: the end of its output.
     """
     fix = ""
     cause = f"{outcome} ({path})"
@@ -91,7 +91,7 @@ def failure(path: str, where: str, outcome: str, number: int, said: bytes) -> Ro
         cause = f"exec {path}: {posix.strerror(number).lower()}"
         place = "in the container" if "startContainer" in where else "of the host"
         fix = f"name a program {place} that can be executed"
-    words = " ".join(said.decode("utf-8", "replace").split())
+    words = " ".join(output.decode("utf-8", "replace").split())
     kind, _, index = where.removeprefix("hooks.").rstrip("]").partition("[")
     return RootlessError(
         f"error running {kind} hook #{index}",
@@ -103,7 +103,7 @@ def failure(path: str, where: str, outcome: str, number: int, said: bytes) -> Ro
 
 
 def _output(path: str | None, name: str, bundle: str) -> int:
-    """Open the file `path` that the annotation `name` gives; -1 where there is none."""
+    """Open the file `path` of the annotation `name`; return -1 without one."""
     if not path:
         return -1
     path = paths.join(bundle, path)
@@ -113,7 +113,7 @@ def _output(path: str | None, name: str, bundle: str) -> int:
         )
     except OSError as error:
         raise RootlessError(
-            f"cannot write what hooks say to {path}",
+            f"cannot write the output of hooks to {path}",
             cause=(error.strerror or "").lower(),
             where=f'annotations["{name}"]',
             fix="name a file that you can write to",
@@ -121,15 +121,15 @@ def _output(path: str | None, name: str, bundle: str) -> int:
         ) from None
 
 
-def _carry_out(hook: dict[str, Any], streams: list[int], directory: str) -> tuple[str, int]:
-    """Execute a hook and wait for its end; return how it ended, and a number that is 0 if that was well."""
-    result, told = posix.pipe()
+def _execute(hook: dict[str, Any], streams: list[int], directory: str) -> tuple[str, int]:
+    """Execute a hook and wait for its end; return its outcome and an errno, 0 for success."""
+    result, report = posix.pipe()
     try:
         pid = signals.fork()
         if pid == 0:
-            _become(hook, streams, directory, told)
+            _become(hook, streams, directory, report)
     finally:
-        posix.close(told)
+        posix.close(report)
     try:
         refused = posix.read(result, 16)
         in_time = not refused and _ends(pid, hook.get("timeout") or 0)
@@ -150,7 +150,7 @@ def _carry_out(hook: dict[str, Any], streams: list[int], directory: str) -> tupl
 
 
 def _ends(pid: int, timeout: int) -> bool:
-    """Wait for a child at most `timeout` seconds, without an end where that is 0; whether it has ended."""
+    """Wait at most `timeout` seconds for a child, or forever if that is 0; return whether it has ended."""
     process = posix.pidfd_open(pid)
     try:
         poll = select.poll()
@@ -160,12 +160,12 @@ def _ends(pid: int, timeout: int) -> bool:
         posix.close(process)
 
 
-def _become(hook: dict[str, Any], streams: list[int], directory: str, told: int) -> None:
-    """Become the program of a hook, or tell the errno."""
+def _become(hook: dict[str, Any], streams: list[int], directory: str, report: int) -> None:
+    """Become the program of a hook, or write the errno to `report`."""
     number = 0
     try:
-        # any of the four may have the number that another is to have
-        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, _STREAMS + 1) for fd in (*streams, told)]
+        # one of the four may have the number that another needs
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, _STREAMS + 1) for fd in (*streams, report)]
         for place, fd in enumerate(moved):
             posix.dup2(fd, place, inheritable=place < _STREAMS)
         for name in posix.listdir("/proc/self/fd"):
@@ -189,4 +189,4 @@ def _close(fd: int) -> None:
     try:
         posix.close(fd)
     except OSError:
-        return  # that by which the directory was read
+        return  # the descriptor that read the directory

@@ -1,4 +1,4 @@
-"""A program of this host in a user namespace that has all of the caller's ids."""
+"""Run a program of the host in a user namespace that has all of the caller's IDs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def own_maps() -> tuple[IdMaps, str]:
-    """Return all ids that the caller may map, and why it is a single one, if so."""
+    """Return all IDs that the caller may map, and the reason if it is only one."""
     maps, _, shortcoming = id_maps({}, {}, host_facts.read(), "")
     return maps, shortcoming
 
@@ -36,7 +36,7 @@ def run_in_userns(args: Sequence[str], maps: IdMaps, *, stdin: int = 0) -> int:
         Its exit status, or 128 plus the number of the signal that ended it.
 
     Raises:
-        RootlessError: it could not be started.
+        RootlessError: the program could not be started.
     """
     env = [f"{name}={value}" for name, value in os.environ.items()]
     saved = os.dup(0)

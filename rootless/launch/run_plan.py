@@ -56,7 +56,7 @@ else:
     Received = lazy("rootless.launch.fd_messages", "Received")
 
 _PASSING = (ops.PASS_NAMESPACES, ops.LISTENER, ops.PASS_NOTIFY, ops.NETLINK)
-"""Operations whose messages come with descriptors."""
+"""Operations whose messages carry descriptors."""
 
 
 class Run:
@@ -65,13 +65,13 @@ class Run:
     Attributes:
         plan: the Plan.
         position: the index of the next operation.
-        descriptors: what the executor is given; handlers of operations before SPAWN fill it in.
+        descriptors: those that the executor inherits; handlers of operations before SPAWN fill it in.
         executor: the executor, from SPAWN on.
         pid: the container's process in the caller's process tree, from FORK on; before that 0.
         namespaces: from then on, the numbers of the namespaces that IDENTIFY names, 64 bits each.
         takers: by kind of message, the function that gets its descriptors; without one they go into `passed`.
         passed: by kind of message, the descriptors that came with it.
-        to_close: descriptors that are the executor's alone once it has been started.
+        to_close: descriptors that only the executor needs after SPAWN.
         sent: the executor's operations by their numbers, each with its place in the list (plan/encode.py).
         begun: by kind of operation, the work that its `begin` has started and its `await` waits for.
     """
@@ -94,7 +94,7 @@ class Run:
         self.sent: list[tuple[int, Op]] = []
 
     def until(self, kind: Kind | None = None) -> None:
-        """Run operations up to the next one of `kind`, which is left, or to the end.
+        """Run operations up to the next one of `kind`, which does not run, or to the end.
 
         After an error the container is still there, as far as it has come: kill() ends it.
 
@@ -144,7 +144,7 @@ class Run:
             self.executor.close()
 
     def close_passed(self) -> None:
-        """Close descriptors that came and that nobody has taken."""
+        """Close received descriptors that no handler has taken."""
         for descriptors in self.passed.values():
             for fd in descriptors:
                 posix.close(fd)
@@ -193,7 +193,7 @@ class Run:
             _trace(self.position, op, (monotonic() - begin) * 1e6, outcome)
 
     def _follow_executor(self) -> None:
-        """Let the executor go on, and return when it hands over or its program begins."""
+        """Let the executor continue, and return when it hands over or its program starts."""
         executor = self.executor
         assert executor
         if self._answer:
@@ -244,7 +244,7 @@ class Run:
             warn_of_filter(self.pid or executor.first)
 
     def _reader(self) -> Callable[[int], Message | None]:
-        """Return the function that reads messages of which some come with descriptors."""
+        """Return the function that reads messages, some of which carry descriptors."""
 
         def keep(kind: int) -> Callable[..., None]:
             return lambda *descriptors: self.passed.__setitem__(kind, descriptors)

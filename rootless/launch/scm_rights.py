@@ -14,7 +14,7 @@ def connect(path: str) -> _socket.socket:
     """Connect to a stream socket whose path may be longer than the 108 bytes of a sockaddr_un.
 
     Raises:
-        OSError: it is not there, or nobody listens.
+        OSError: the socket does not exist, or no process listens.
     """
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     directory = -1
@@ -38,17 +38,17 @@ def send(connection: _socket.socket, data: bytes, fd: int) -> None:
 
 
 class PidfdReceiver:
-    """Who listens where --pidfd-socket says, connected."""
+    """A connection to the listener of --pidfd-socket."""
 
     def __init__(self, path: str, where: str = "") -> None:
-        """Connect, while nothing has begun yet.
+        """Connect, before anything else happens.
 
         Args:
             path: of the socket.
-            where: the place in config.json that names it, if that is not the flag.
+            where: the place in config.json that names it; empty for the flag.
 
         Raises:
-            RootlessError: `RL-PIDFD-SOCKET`: nobody listens there.
+            RootlessError: `RL-PIDFD-SOCKET`: no process listens.
         """
         self._path = path
         self._where = where
@@ -58,14 +58,14 @@ class PidfdReceiver:
             raise self._refused("connect", error) from None
 
     def send(self, pid: int, whose: bytes) -> None:
-        """Send a pidfd of the child process `pid`, which is not reaped yet, and close the connection.
+        """Send a pidfd of the unreaped child process `pid`, and close the connection.
 
         Args:
             pid: the process.
             whose: `standard` for a container's first process, `setns` for one of exec, as with runc.
 
         Raises:
-            RootlessError: `RL-PIDFD-SOCKET`: nobody took it.
+            RootlessError: `RL-PIDFD-SOCKET`: the listener is gone.
         """
         process = posix.pidfd_open(pid)
         try:
@@ -81,6 +81,6 @@ class PidfdReceiver:
             f"pidfd receiver {self._path}" if self._where else f"--pidfd-socket {self._path}",
             cause=f"{call}: {(error.strerror or str(error)).lower()}",
             where=self._where,
-            fix="listen on it before the container is made",
+            fix="start the program that listens there before you create the container",
             code="RL-PIDFD-SOCKET",
         )

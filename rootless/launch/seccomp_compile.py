@@ -1,13 +1,13 @@
 """seccomp filters as BPF programs: from the user's cache when it is there, from libseccomp otherwise.
 
-Generating the program for an engine's default profile takes some 25 ms, reading it from the cache a fraction of one.
-The cache holds one file per filter, ``@seccomp/HASH.bpf``: the program, then a checksum over it, since a file that a
-crash left half written must never become somebody's filter. Losing the cache, or a part of it, costs only time.
+Generating the program for an engine's default profile takes some 25 ms, reading it from the cache less than 1 ms.
+The cache holds one file per filter, ``@seccomp/HASH.bpf``: the program and a checksum, since a file that a crash left
+half written must never become a filter. Losing the cache costs only time.
 
-It lies beside the state of the containers and not in ~/.cache. An entry is a filter that will be loaded without another
-look, so write access there switches off the filters of later containers. Containers get ~/.cache, or all of
-$HOME, more often than not, and sudo may keep the HOME of another user. A key for the entries would have to lie in $HOME
-as well, where such a container reads it, or in the runtime directory, where it is as short-lived as the entries are.
+The cache lies beside the state of the containers, not in ~/.cache. An entry becomes a filter without a further check,
+so write access to the cache can disable the filters of later containers. Users often bind ~/.cache or $HOME into
+containers, and sudo may keep the HOME of another user. Signed entries would not help: their key would lie in $HOME,
+readable for such a container, or in the runtime directory, which is as short-lived as the cache.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rootless.plan.process.seccomp import Rule, SeccompFilter
 
 _FORMAT = b"1"
-"""To be changed with whatever changes the program or the file that the same filter leads to."""
+"""Changes with each change of the file format, or of the program for the same filter."""
 
 _INSTRUCTION = 8  # struct sock_filter, in bytes
 _LONGEST = 4096 * _INSTRUCTION  # BPF_MAXINSNS: seccomp(2) refuses more.
@@ -59,8 +59,8 @@ def compiled(wanted: SeccompFilter, cache_dir: str) -> bytes:
     """Return the program for the host: an array of struct sock_filter, at most 4096 of them.
 
     Args:
-        wanted: what to filter.
-        cache_dir: the directory of the user's that the cache lies in, made when it is missing; empty for no cache.
+        wanted: the filter.
+        cache_dir: the user's directory for the cache, created if missing; empty for no cache.
 
     Raises:
         RootlessError: `RL-SECCOMP-LIBRARY` when there is no libseccomp, `RL-SECCOMP` when it refuses the filter.
@@ -78,9 +78,9 @@ def compiled(wanted: SeccompFilter, cache_dir: str) -> bytes:
 
 
 def unknown_syscalls(wanted: SeccompFilter) -> list[str]:
-    """Return the names in the filter that libseccomp does not know, for the log and for `explain`: they are ignored.
+    """Return the ignored names in the filter, those that libseccomp does not know, for the log and `explain`.
 
-    It loads libseccomp, which a cached program does without: ask only when somebody will read the answer.
+    This loads libseccomp, which a cached program does not need: call it only if the answer is shown.
     """
     lib = _load(_library()[0])
     names = dict.fromkeys(name for rule in wanted.rules for name in rule.names)
@@ -91,7 +91,7 @@ def refuse_unknown(wanted: SeccompFilter) -> None:
     """Refuse names that libseccomp does not know.
 
     Raises:
-        RootlessError: `RL-SECCOMP`: there are such.
+        RootlessError: `RL-SECCOMP`: there are unknown names.
     """
     names = unknown_syscalls(wanted)
     for rule in wanted.rules:
@@ -99,7 +99,7 @@ def refuse_unknown(wanted: SeccompFilter) -> None:
         if unknown:
             raise RootlessError(
                 f"the seccomp filter names {', '.join(unknown)}",
-                cause=f"libseccomp does not know that, and the annotation {KNOWS_ALL} makes it an error",
+                cause=f"libseccomp does not know it, and the annotation {KNOWS_ALL} makes that an error",
                 where=rule.where,
                 fix="remove the name, or the annotation",
                 code="RL-SECCOMP",
@@ -129,10 +129,10 @@ def known_architectures(names: Iterable[str]) -> list[str]:
 
 
 def _opened(cache_dir: str) -> int:
-    """Return the cache's directory; nothing below is reached by another way.
+    """Return a descriptor of the cache's directory, the only way to its entries.
 
     Raises:
-        OSError: there is none, or others can change what is in it.
+        OSError: there is none, or other users can write to it.
     """
     above = files.open_own(cache_dir)
     try:
@@ -142,7 +142,7 @@ def _opened(cache_dir: str) -> int:
 
 
 def _read(cache_dir: str, name: str) -> bytes:
-    """Return the program in a cache file, empty when there is none that can be trusted."""
+    """Return the program in a cache file; empty without a trustworthy one."""
     directory = fd = -1
     try:
         directory = _opened(cache_dir)
@@ -165,7 +165,7 @@ def _read(cache_dir: str, name: str) -> bytes:
 
 
 def _write(cache_dir: str, name: str, program: bytes) -> None:
-    """Put a program into the cache, whole or not at all; a cache that cannot be written is none."""
+    """Put a program into the cache, whole or not at all; a failure is ignored."""
     try:
         files.make_private(f"{cache_dir}/{_CACHE}")
         directory = _opened(cache_dir)
@@ -183,7 +183,7 @@ def _checksum(name: str, program: bytes) -> bytes:
 
 
 def _forget_oldest(directory: int) -> None:
-    """Halve a cache that has grown too large, the least lately used first, left-over temporary files too."""
+    """Halve a cache that is too large, least recently used entries first, with left-over temporary files."""
     with posix.scandir(directory) as listing:
         entries = [
             (entry.stat(follow_symlinks=False).st_atime, entry.name) for entry in listing if _is_ours(entry.name)
@@ -210,7 +210,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _library() -> tuple[str, bytes]:
-    """Return what to load, and what changes when libseccomp is upgraded; found without loading anything."""
+    """Return the path of libseccomp and a text that changes with each upgrade, without loading it."""
     for directory in _LIBRARY_DIRECTORIES:
         path = f"{directory}/{_SONAME}"
         try:
@@ -236,10 +236,10 @@ def _load(path: str) -> ctypes.CDLL:
         lib = ctypes.CDLL(path)
     except OSError as error:
         raise RootlessError(
-            "load libseccomp",
+            "cannot load libseccomp",
             cause=str(error),
             where="linux.seccomp",
-            fix="apt install libseccomp2 (Debian, Ubuntu) or dnf install libseccomp (Fedora)",
+            fix='run "sudo apt-get install libseccomp2" (Debian, Ubuntu) or "sudo dnf install libseccomp" (Fedora)',
             code="RL-SECCOMP-LIBRARY",
         ) from error
     context, uint = ctypes.c_void_p, ctypes.c_uint32
@@ -293,10 +293,10 @@ def _add_architectures(lib: ctypes.CDLL, context: int, wanted: SeccompFilter) ->
 def _add_rules(lib: ctypes.CDLL, context: int, wanted: SeccompFilter) -> None:
     from _struct import pack
 
-    # A rule that does what the default does is refused by libseccomp, and means nothing.
+    # libseccomp refuses a rule with the default's action, which has no effect.
     rules = [rule for rule in wanted.rules if rule.action != wanted.default]
     if sum(len(rule.names) for rule in rules) >= _BINARY_TREE_FROM:
-        # Not fatal where it is not known (before 2.5). The kernel takes half the time to load a tree.
+        # Before 2.5 this fails, which is harmless. The kernel loads a tree in half the time.
         lib.seccomp_attr_set(context, _ATTR_CTL_OPTIMIZE, _OPTIMIZE_BINARY_TREE)
     for rule in rules:
         alternatives = [
@@ -331,7 +331,7 @@ def _export(lib: ctypes.CDLL, context: int) -> bytes:
 def _newer_are_unknown(lib: ctypes.CDLL, token: int, rules: tuple[Rule, ...]) -> bytes:
     """Return instructions to put in front of a program: ENOSYS for numbers above every one named, for one architecture.
 
-    They end in a fall through; BPF jumps are relative, so that the program behind them stays as it is.
+    They end in a fall-through. BPF jumps are relative, so the program behind them needs no change.
     """
     from _struct import pack
 
@@ -350,16 +350,16 @@ def _newer_are_unknown(lib: ctypes.CDLL, token: int, rules: tuple[Rule, ...]) ->
     return b"".join(pack("@HBBI", *instruction) for instruction in head + body)
 
 
-def _check(code: int, what: str, where: str) -> None:
+def _check(code: int, part: str, where: str) -> None:
     if code < 0:
-        raise _refused(what, -code, where)
+        raise _refused(part, -code, where)
 
 
-def _refused(what: str, number: int, where: str) -> RootlessError:
+def _refused(part: str, number: int, where: str) -> RootlessError:
     causes = {
         errno.EEXIST: "an earlier rule gives the same system call another action",
         errno.EDOM: "its byte order is not this machine's",
         0: "libseccomp does not know it, or not on this kernel",
     }
     cause = causes.get(number) or posix.strerror(number)
-    return RootlessError("seccomp filter: " + what, cause=cause, where=where, code="RL-SECCOMP")
+    return RootlessError("seccomp filter: " + part, cause=cause, where=where, code="RL-SECCOMP")

@@ -1,9 +1,9 @@
-"""Who answers the notifications of a seccomp filter: config-linux.md "Seccomp", seccomp_unotify(2).
+"""The seccomp agent, which answers the notifications of a filter: config-linux.md "Seccomp", seccomp_unotify(2).
 
-It listens at linux.seccomp.listenerPath, and is connected before there is a process, so that `create` fails without it.
-It gets the descriptor that notifications are read from, together with the state of the container's process, before the
-program begins; until then the process keeps the connection. The state is that of the moment of the connection, as with
-runc and crun.
+The agent listens at linux.seccomp.listenerPath. The launcher connects before the container has a process, so that
+`create` fails without an agent. Before the program starts, the agent receives the notification descriptor and the state
+of the container's process; until then the process keeps the connection. The state is that of the moment of the
+connection, as in runc and crun.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def connect_to(path: str) -> int:
     """Return a descriptor of a connection to the socket `path`.
 
     Raises:
-        RootlessError: `RL-SECCOMP-LISTENER`: nobody listens.
+        RootlessError: `RL-SECCOMP-LISTENER`: no agent listens.
     """
     try:
         return connect(path).detach()
@@ -34,16 +34,16 @@ def connect_to(path: str) -> int:
 
 
 class Listener:
-    """What it gets."""
+    """The message to the agent."""
 
     def __init__(self, path: str, metadata: str, state: Mapping[str, object], pid: int) -> None:
-        """Prepare.
+        """Take the content of the message.
 
         Args:
-            path: of the socket.
-            metadata: what linux.seccomp.listenerMetadata says.
-            state: the container's, as runtime.md has it.
-            pid: the process that has the filter.
+            path: of the agent's socket.
+            metadata: linux.seccomp.listenerMetadata.
+            state: the state of the container (runtime.md).
+            pid: the process with the filter.
         """
         self._path = path
         self._metadata = metadata
@@ -51,12 +51,12 @@ class Listener:
         self._pid = pid
 
     def pass_on(self, notifications: int, agent: int) -> None:
-        """Send the descriptor that notifications are read from, with the state, over the connection, and close both.
+        """Send the notification descriptor and the state over the connection, and close both.
 
         Raises:
-            RootlessError: `RL-SECCOMP-LISTENER`: nobody took it. The program may wait for an answer.
+            RootlessError: `RL-SECCOMP-LISTENER`: the agent is gone. The program may wait for an answer.
         """
-        told = {
+        message = {
             "ociVersion": OCI_VERSION,
             "fds": ["seccompFd"],
             "pid": self._pid,
@@ -65,7 +65,7 @@ class Listener:
         }
         connection = _socket.socket(fileno=agent)
         try:
-            send(connection, render(told, None).encode(), notifications)
+            send(connection, render(message, None).encode(), notifications)
         except OSError as error:
             raise _refused("sendmsg", self._path, error) from None
         finally:

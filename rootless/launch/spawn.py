@@ -1,4 +1,4 @@
-"""Starting helpers/init: a static program, run from a sealed copy in memory."""
+"""Start the executor (helpers/init): a static program that runs from a sealed copy in memory."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from rootless.launch.protocol import Descriptors
 
 SIGNALS = tuple([number for number in range(1, 65) if number not in (9, 19, 32, 33)])
-"""All but SIGKILL, SIGSTOP and those of the C library: what the caller ignores, the program has not asked to."""
+"""All but SIGKILL, SIGSTOP and those of the C library: the program does not inherit the caller's ignored signals."""
 _MFD_EXEC = 0x10
-"""Since Linux 6.3, memfd_create(2): asks for what older kernels give unasked."""
+"""Since Linux 6.3, memfd_create(2): requests an executable file, which older kernels always return."""
 
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 
@@ -26,13 +26,13 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
 
     Args:
         plan: the encoded Plan.
-        given: what it inherits.
+        given: further descriptors that it inherits.
         report: its end of the connection to the launcher.
         reply: its end of the pipe from the launcher.
         trace: whether it reports how long each operation took.
 
     Raises:
-        RootlessError: `RL-INIT`: it cannot be started.
+        RootlessError: `RL-INIT`: the executor cannot be started.
     """
     program = sealed_copy(_program(), "rootless-init")
     plan_fd = posix.memfd_create("rootless-plan", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
@@ -50,8 +50,8 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
         )
     except OSError as error:
         raise RootlessError(
-            f"cannot start the init program: posix_spawn: {error.strerror}",
-            cause="the host does not let programs run from memory" if error.errno == errno.EACCES else "",
+            f"cannot start the executor: posix_spawn: {error.strerror}",
+            cause="the host forbids programs that run from memory" if error.errno == errno.EACCES else "",
             fix="set the sysctl vm.memfd_noexec to 0 or 1"
             if error.errno == errno.EACCES
             else EXHAUSTED.get(error.errno or 0, ""),
@@ -68,7 +68,7 @@ def _program() -> str:
 
 
 def sealed_copy(path: str, name: str) -> int:
-    """Return a memfd that holds the file and that nobody can write to any more (CVE-2019-5736)."""
+    """Return a memfd with a sealed, unchangeable copy of the file (CVE-2019-5736)."""
     try:
         source = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Writing the id maps of a new user namespace: user_namespaces(7), newuidmap(1), newgidmap(1)."""
+"""Write the ID maps of a new user namespace: user_namespaces(7), newuidmap(1), newgidmap(1)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from rootless.plan.idmaps import IdMaps
 
     Started = tuple[str, int, int]
-    """A program, its process, and the descriptor that its complaints are read from."""
+    """A program, its process, and the descriptor for its standard error."""
     from rootless.procfs import IdMap
 
 
 def begin(pid: int, maps: IdMaps) -> list[Started]:
-    """Begin to map the IDs of the user namespace that process `pid` has made; return the programs that do it.
+    """Begin to map the IDs of the user namespace that process `pid` has created, and return the running programs.
 
     The two set-user-ID programs run side by side: each costs milliseconds. A map with the caller's own ID alone is
     written at once.
@@ -39,10 +39,10 @@ def begin(pid: int, maps: IdMaps) -> list[Started]:
 
 
 def wait(running: list[Started]) -> None:
-    """Return when the programs have written the maps.
+    """Wait until the programs have written the maps.
 
     Raises:
-        RootlessError: `RL-IDMAP`, with what the program said.
+        RootlessError: `RL-IDMAP`: a program failed; the cause is its own message.
     """
     results = [(program, *_finish(process, complaint)) for program, process, complaint in running]
     for program, status, complaint in results:
@@ -51,7 +51,7 @@ def wait(running: list[Started]) -> None:
 
 
 def _start(program: str, pid: int, lines: tuple[IdMap, ...]) -> tuple[int, int]:
-    """Return the process and the descriptor that its complaints are read from."""
+    """Return the process and the descriptor for its standard error."""
     complaint, theirs = posix.pipe()
     numbers = [str(number) for line in lines for number in line]
     try:
@@ -75,13 +75,13 @@ def _finish(process: int, complaint: int) -> tuple[int, str]:
 def _refused(program: str, complaint: str, fix: str = "") -> RootlessError:
     name = paths.name(program)
     if not fix:
-        fix = f"check that {program} is set-user-ID root or has its file capability (setcap), and is on no nosuid mount"
+        fix = f"make {program} set-user-ID root or give it its file capability (setcap), on a mount without nosuid"
     if "not allowed" in complaint:
         fix = "use the ranges that /etc/subuid and /etc/subgid give you, or leave the mappings out of config.json"
     elif "owned by a different user" in complaint:
         fix = "run rootless as the user who owns the process"
     return RootlessError(
-        f"cannot map ids: {name}",
+        f"cannot map IDs: {name}",
         cause=complaint.removeprefix(name + ": ") or "it failed and reported no error",
         where="linux.uidMappings" if name == "newuidmap" else "linux.gidMappings",
         fix=fix,
@@ -90,7 +90,7 @@ def _refused(program: str, complaint: str, fix: str = "") -> RootlessError:
 
 
 def _write(path: str, data: bytes) -> None:
-    """Write a map in one write(2), as the kernel wants it."""
+    """Write a map in one write(2), as the kernel requires."""
     try:
         fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
         try:
@@ -99,9 +99,9 @@ def _write(path: str, data: bytes) -> None:
             posix.close(fd)
     except OSError as error:
         raise RootlessError(
-            f"cannot map ids: write {path}",
+            f"cannot map IDs: write {path}",
             cause=(error.strerror or "").lower(),
             where="linux.uidMappings" if "uid" in path else "linux.gidMappings",
-            fix="map only your own ids, install newuidmap and newgidmap, or let root run it",
+            fix="map only your own IDs, install newuidmap and newgidmap, or let root run it",
             code="RL-IDMAP",
         ) from None

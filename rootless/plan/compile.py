@@ -1,4 +1,4 @@
-"""A bundle, a host and the caller's request become a Plan: the order of the operations, and nothing else.
+"""Compile a bundle, a host and the caller's request into a Plan. This file decides the order of the operations.
 
 The order is half of what makes a container safe: nothing is mounted before the propagation is cut, no path of the image
 is used before lookups end at its root, paths are masked while the host's /dev/null can still be named, capabilities go
@@ -43,14 +43,14 @@ else:
 KERNEL_FLOOR = (5, 12)
 """The first kernel with mount_setattr(2)."""
 _NO_PROCESS = {"cwd": "/"}
-"""What waits for a start that will be refused: root of the container, without capabilities."""
+"""The process of a container whose start will be refused: root of the container, without capabilities."""
 
 
 def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
     """Decide everything that can be decided before anything happens.
 
     Raises:
-        RootlessError: what config.json asks for cannot be done here; the message has the place and the fix.
+        RootlessError: this host or caller cannot run config.json; the message has the place and the fix.
     """
     if facts.kernel < KERNEL_FLOOR:
         raise RootlessError(
@@ -101,7 +101,7 @@ def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
         *mounts.change_root(context),
         *identity.identity(context),
         *(identity.find(context) if last else ()),
-        # it keeps the connection to the agent
+        # the process keeps the connection to the agent
         *([Op(ops.NON_DUMPABLE)] if seccomp_filter and seccomp_filter.listener else ()),
         Op(ops.READY),
         *launcher_part.when_ready(context, cgroup, hooks),
@@ -127,7 +127,7 @@ def nothing_to_run() -> RootlessError:
 
 
 def _cgroup(context: Context) -> Cgroup | None:
-    """Return the cgroup to make: one that config.json or the caller asks for, or that costs nothing."""
+    """Return the cgroup to make, if config.json or the caller asks for one or the caller has a delegated cgroup."""
     linux, request = context.linux, context.request
     if not (linux.get("resources") or linux.get("cgroupsPath") or request.systemd_cgroup or request.cgroup_manager):
         own = context.facts.cgroups
@@ -137,15 +137,15 @@ def _cgroup(context: Context) -> Cgroup | None:
 
 
 def compile_host_command(args: Sequence[str], env: Sequence[str], maps: IdMaps) -> Plan:
-    """Plan a program of the host as root of a new user namespace that has all the caller's ids."""
+    """Plan a program of the host as root of a new user namespace with all the caller's IDs."""
     become = Op(ops.BECOME, maps.uids[0][0], maps.gids[0][0])
     return Plan([Op(ops.SPAWN), *namespaces.new_user(maps), become, Op(ops.EXEC, args, env)])
 
 
 def compile_root_command(args: Sequence[str], env: Sequence[str], rootfs: str) -> Plan:
-    """Plan a program of the host where `rootfs` is a mount of its own, in a mount namespace that ends with it.
+    """Plan a program of the host in a mount namespace of its own, where `rootfs` is a mount.
 
-    It waits for its start.
+    The program waits for its start.
     """
     from rootless.plan.rootfs.mount_options import PRIVATE
 

@@ -1,4 +1,4 @@
-"""What the parts of the planner share: the inputs, the namespaces that were decided, and the notes for people."""
+"""The state that the parts of the planner share: inputs, namespaces and notes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from rootless.procfs import IdMap
 
 ADAPTED = "adapted"
-"""Done in another way than config.json says, with the same effect for the program."""
+"""Done differently from config.json, with the same effect for the program."""
 UNSUPPORTED = "not honoured"
-"""Asked for and not done: a warning."""
+"""Requested and not done: a warning."""
 
 
 class Note:
-    """A place where the Plan differs from config.json: `kind` is ADAPTED or UNSUPPORTED; `fix` says what would help."""
+    """A place where the Plan differs from config.json: `kind` is ADAPTED or UNSUPPORTED; `fix` is an imperative."""
 
     __slots__ = ("fix", "kind", "text", "where")
 
@@ -41,22 +41,22 @@ class Note:
 
 
 class Context:
-    """The inputs of one compilation and what has been decided so far.
+    """The inputs of one compilation and the decisions so far.
 
     Attributes:
         bundle, facts, request: the inputs.
         config, linux, process: sections of config.json; an absent one is empty.
-        created: types of the namespaces that the container gets new.
-        joined: path of the namespace that it joins, by type.
-        places: where config.json lists a namespace, by type.
-        maps: the id maps of its new user namespace, or None.
-        network: what was decided about its network, where that is ours to decide.
-        running: the container that there is already, for a further process of it; else None.
+        created: types of the new namespaces.
+        joined: paths of the joined namespaces, by type.
+        places: places of namespaces in config.json, by type.
+        maps: the ID maps of the new user namespace, or None.
+        network: its network; None if the engine sets it up.
+        running: the running container, for a further process of it; else None.
         uid, gid: ids of the program, inside.
-        notes: what differs from config.json.
-        sources: operations that come before the container's ids are taken on: copies of mounts of the host's.
-        sealing: operations that make mounts read-only once everything in them has been made.
-        in_own_cgroup: operations for a process that is in its cgroup and does not have its cgroup namespace yet.
+        notes: differences from config.json.
+        sources: operations that copy mounts of the host before the process takes on the container's IDs.
+        sealing: operations that make mounts read-only when their contents are complete.
+        in_own_cgroup: operations for a process that is in its cgroup but not yet in its cgroup namespace.
     """
 
     def __init__(self, bundle: Bundle, facts: Facts, request: Request) -> None:
@@ -81,7 +81,7 @@ class Context:
         self.in_own_cgroup: list[Op] = []
 
     def adapted(self, where: str, text: str) -> None:
-        """Note something that is done in another way."""
+        """Note something that is done differently."""
         self.notes.append(Note(ADAPTED, where, text))
 
     def warn_ignored(self, where: str, text: str, fix: str = "") -> None:
@@ -90,12 +90,12 @@ class Context:
 
     @property
     def in_user_namespace(self) -> bool:
-        """Whether the container will not be in the host's own user namespace."""
+        """Whether the container is outside the host's initial user namespace."""
         return self.facts.nested or "user" in self.created or "user" in self.joined
 
     @property
     def gains_capabilities(self) -> bool:
-        """Whether the container's user namespace gives every capability, whatever the caller has."""
+        """Whether the container's user namespace grants every capability, independently of the caller."""
         return "user" in self.created or "user" in self.joined
 
     @property
@@ -104,38 +104,38 @@ class Context:
         return not self.running and "mount" not in self.created and "mount" not in self.joined
 
     def may_mount(self, namespace: str) -> bool:
-        """Whether a file system that shows `namespace` may be mounted, or whether trying is the only way to know.
+        """Whether the container may mount a file system that shows `namespace`, or has to try.
 
-        The user namespace that owns it has to be ours: it is for a new one, it is not for one that a new user namespace
-        leaves shared.
+        The container's user namespace has to own the namespace. It owns a new one, but not one that it shares with
+        the host.
         """
         return namespace in self.created or namespace in self.joined or not self.gains_capabilities
 
     @property
     def uid_map(self) -> Sequence[IdMap]:
-        """The user ids that exist in the container; empty for a joined user namespace, whose ids are not known here."""
+        """The user IDs in the container; empty for a joined user namespace, whose IDs are unknown here."""
         if "user" in self.joined:
             return self.running.uid_map if self.running else ()
         return self.maps.uids if self.maps else self.facts.uid_map
 
     @property
     def gid_map(self) -> Sequence[IdMap]:
-        """The group ids that exist in the container."""
+        """The group IDs in the container; empty as in `uid_map`."""
         if "user" in self.joined:
             return self.running.gid_map if self.running else ()
         return self.maps.gids if self.maps else self.facts.gid_map
 
     def has_uid(self, number: int) -> bool:
-        """Whether `number` is a user id in the container, as far as that is known."""
+        """Whether `number` is a user ID in the container; true if the IDs are unknown."""
         return not self.uid_map or has(self.uid_map, number)
 
     def has_gid(self, number: int) -> bool:
-        """Whether `number` is a group id in the container, as far as that is known."""
+        """Whether `number` is a group ID in the container; true if the IDs are unknown."""
         return not self.gid_map or has(self.gid_map, number)
 
     @property
     def setgroups_denied(self) -> bool:
-        """Whether supplementary groups cannot be set in the container's user namespace; a nested one inherits that."""
+        """Whether the container's user namespace denies setgroups(2); a nested one inherits that."""
         if "user" in self.joined:
             return bool(self.running and self.running.setgroups_denied)
         return self.facts.setgroups_denied or bool(self.maps and self.maps.deny_setgroups)

@@ -1,4 +1,4 @@
-"""A list of operations as the bytes that helpers/init reads; helpers/init/plan.h draws the layout."""
+"""Encode operations for the executor; helpers/init/plan.h draws the layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rootless.plan.ops import Text
 
 HANDS_OVER = (ops.FORK, ops.YIELD, ops.READY, ops.WAIT_START)
-"""Operations after which the executor waits for the launcher, or lets it go on."""
+"""Operations after which the executor waits for the launcher, or lets it continue."""
 _MAGIC = b"RLPLAN01"
 _HEADER = Struct("=8sII")
 _RECORD = Struct("=HBBI6q8I")
@@ -24,7 +24,7 @@ _ABSENT = (0, 0)
 
 
 def encode(operations: Sequence[Op]) -> bytes:
-    """Return the Plan as bytes. Strings are UTF-8; bytes that were no UTF-8 travel as surrogates (as os.fsencode)."""
+    """Return the Plan as bytes. Strings are UTF-8 with surrogate escapes (as os.fsencode)."""
     strings = bytearray(b"\0")
     records = []
     for op in operations:
@@ -60,7 +60,7 @@ def _raw(value: Text) -> bytes:
 def executor_part(operations: Sequence[Op]) -> list[tuple[int, Op]]:
     """Return the executor's operations with their places in the list.
 
-    A YIELD, whose place is -1, stands where one of the launcher's comes between two that do not hand over.
+    A YIELD, at place -1, separates two operations with one of the launcher's between them, unless the first hands over.
     """
     part: list[tuple[int, Op]] = []
     yields = False

@@ -1,8 +1,8 @@
-"""A further process in a running container, as a Plan: what `exec` does.
+"""The Plan of `exec`: a further process in a running container.
 
-The namespaces are those of the container's first process, taken by its pidfd. Before that, the caller's side is left
-behind: no process of the container can look at this one (CVE-2016-9962), and what is open on the host is closed before
-the image has a say (CVE-2024-21626). From there on it is as for the first process, and planned by the same functions.
+The executor joins the namespaces of the container's first process by its pidfd. Before that it hides from processes of
+the container (CVE-2016-9962), and it closes descriptors of the host before the image decides where paths lead
+(CVE-2024-21626). The rest is as for the first process, planned by the same functions.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def compile_exec(bundle: Bundle, facts: Facts, request: Request, running: Runnin
     """Decide everything that can be decided before anything happens.
 
     Args:
-        bundle: the container's, with the process to run instead of its own.
+        bundle: the container's bundle, with the process to run instead of its own.
         facts: the host and the caller.
-        request: what the caller asked.
-        running: the container as it is.
+        request: the caller's request.
+        running: the running container.
 
     Raises:
         RootlessError: the process cannot be run there; `where` is its place in config.json.
@@ -84,8 +84,8 @@ def compile_exec(bundle: Bundle, facts: Facts, request: Request, running: Runnin
 
 def _join(context: Context, running: Running) -> Op:
     flags = sum(CLONE_FLAGS[kind] for kind in running.namespaces)
-    # in a mount namespace that it shares, the container has a root of its own; elsewhere what the container may have
-    # made its root since is of no interest
+    # only in a shared mount namespace does the container have a root of its own; elsewhere the container may have
+    # changed its root since, and that root is of no interest
     listed = [each for each in context.linux.get("namespaces") or () if each["type"] == "mount"]
     shared = any(each.get("path") for each in listed) if listed else "mount" not in running.namespaces
     return Op(ops.JOIN_PROCESS, flags, running.pid if shared else 0)
@@ -114,10 +114,10 @@ def _affinity(context: Context, moment: str) -> list[Op]:
 
 
 def cpu_mask(cpus: str, where: str) -> bytes:
-    """Return a list of CPUs, such as ``0-3,7``, as sched_setaffinity(2) takes it: longs of the machine.
+    """Return a list of CPUs, such as ``0-3,7``, as longs of the machine, for sched_setaffinity(2).
 
     Raises:
-        RootlessError: `RL-CONFIG`: that is no such list.
+        RootlessError: `RL-CONFIG`: the text is not a list of CPUs.
     """
     mask = 0
     for part in cpus.replace(" ", "").split(","):

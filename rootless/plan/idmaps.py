@@ -1,4 +1,4 @@
-"""Which ids of the host a new user namespace has.
+"""The ID maps of a new user namespace.
 
 user_namespaces(7), newuidmap(1), config-linux.md "User namespace mappings".
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _ID_DIGITS = 10
 
 _MOST_RANGES = 337
-"""They make at most the 340 lines that the kernel takes (user_namespaces(7)): one's own id is one, and splits one."""
+"""With the caller's own ID, which takes one line and splits another, at most 340 lines (user_namespaces(7))."""
 
 
 class IdMaps:
@@ -28,9 +28,9 @@ class IdMaps:
 
     Attributes:
         uids, gids: lines of uid_map and gid_map.
-        source: where they come from, for people.
-        deny_setgroups: the kernel wants setgroups(2) given up before the gid map is written (CVE-2014-8989).
-        uid_program, gid_program: the set-user-ID program that writes the map; empty where we may write it ourselves.
+        source: the origin of the maps, for people.
+        deny_setgroups: whether setgroups(2) must be denied before the gid map is written (CVE-2014-8989).
+        uid_program, gid_program: the set-user-ID program that writes the map; empty if rootless itself may.
     """
 
     __slots__ = ("deny_setgroups", "gid_program", "gids", "source", "uid_program", "uids")
@@ -40,7 +40,7 @@ class IdMaps:
         self.gids = tuple(gids)
         self.source = source
         programs = facts.id_programs or ("", "")
-        # one's own id, once, needs no help: user_namespaces(7), "Defining user and group ID mappings"
+        # mapping one's own ID once needs no help: user_namespaces(7), "Defining user and group ID mappings"
         own_uid = _is_only(self.uids, facts.uid) or facts.has(CAP_SETUID)
         own_gid = _is_only(self.gids, facts.gid) or facts.has(CAP_SETGID)
         self.uid_program = "" if own_uid else programs[0]
@@ -48,19 +48,19 @@ class IdMaps:
         self.deny_setgroups = own_gid and not facts.has(CAP_SETGID)
         if not facts.id_programs and not (own_uid and own_gid):
             raise RootlessError(
-                "cannot map the ids that config.json asks for",
-                cause="newuidmap and newgidmap are not installed, and only one's own id can be mapped without them",
+                "cannot map the IDs that config.json asks for",
+                cause="newuidmap and newgidmap are not installed, and without them a user can map only their own ID",
                 where="linux.uidMappings",
-                fix="install them (Debian: apt install uidmap; Fedora: dnf install shadow-utils), or --userns single",
+                fix="install uidmap (Debian, Ubuntu) or shadow-utils (Fedora), or use --userns single",
                 code="RL-IDMAP-PROGRAMS",
             )
 
     def __str__(self) -> str:
-        """Return where they come from."""
+        """Return the origin of the maps."""
         return self.source or "the caller's own ID"
 
     def details(self) -> list[str]:
-        """Return what `explain` says beyond that: every range, and the program that writes it."""
+        """Return further lines for `explain`: every range, and the program that writes it."""
         lines = []
         for name, ranges, program in (("uid", self.uids, self.uid_program), ("gid", self.gids, self.gid_program)):
             lines.append(f"{name} map, " + (f"written by {program}:" if program else "written by rootless itself:"))
@@ -72,28 +72,28 @@ class IdMaps:
 
 
 def has(lines: Iterable[IdMap], number: int) -> bool:
-    """Whether `number`, an id inside, is mapped."""
+    """Whether `number`, an ID inside, is mapped."""
     return any(inside <= number < inside + count for inside, _, count in lines)
 
 
 def inside(lines: Iterable[IdMap], number: int) -> int:
-    """Return what `number`, an id outside, is inside, or -1 where it is not mapped."""
+    """Return the ID inside for `number`, an ID outside; -1 if it is not mapped."""
     return next((first + number - start for first, start, count in lines if start <= number < start + count), -1)
 
 
 def id_number(text: str) -> int:
-    """Return the id that decimal digits say, or -1 where they are none."""
+    """Return the ID that `text` holds as decimal digits; -1 for any other text."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS else -1
 
 
 def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps, str, str]:
-    """Return the maps of the new user namespace, and what a person should know: an adaptation, a shortcoming.
+    """Return the maps of the new user namespace, an adaptation and a shortcoming; the last two may be empty.
 
     Args:
         linux: the section of config.json.
-        process: the section of config.json; its user decides which id the single one is.
+        process: the section of config.json; its user is the one that a single ID becomes.
         facts: the host and the caller.
-        mode: what the caller asked with --userns: ``keep-id``, ``root``, ``single`` or nothing.
+        mode: --userns: ``keep-id``, ``root``, ``single`` or nothing.
     """
     uids, gids = _written(linux, "uidMappings"), _written(linux, "gidMappings")
     adapted = ""
@@ -102,7 +102,7 @@ def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: 
     elif uids or gids:
         if not uids or not gids:
             adapted = (
-                "linux.uidMappings and gidMappings belong together, and one is missing: your own ids are mapped instead"
+                "linux.uidMappings and gidMappings belong together, and one is missing: your own IDs are mapped instead"
             )
         elif facts.privileged or (
             _may_map(uids, facts.uid, facts.subuids, facts.uid_map)
@@ -110,14 +110,14 @@ def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: 
         ):
             return IdMaps(split(uids, facts.uid_map), split(gids, facts.gid_map), "config.json", facts), "", ""
         else:
-            adapted = "linux.uidMappings and gidMappings name ids that are not yours: your own are mapped instead"
+            adapted = "linux.uidMappings and gidMappings name IDs that are not yours: your own are mapped instead"
     maps, own_adapted, shortcoming = _own_maps(process, facts, mode)
     if adapted:
-        adapted += f": uids {_told(maps.uids)} (not {_told(uids)}); gids {_told(maps.gids)} (not {_told(gids)})"
+        adapted += f": uids {_text(maps.uids)} (not {_text(uids)}); gids {_text(maps.gids)} (not {_text(gids)})"
     return maps, adapted or own_adapted, shortcoming
 
 
-def _told(lines: Iterable[IdMap]) -> str:
+def _text(lines: Iterable[IdMap]) -> str:
     """Return a map for people: ``0 is 1000, 1-65536 is 100000-165535``."""
     parts = []
     for inside, outside, count in lines:
@@ -127,10 +127,10 @@ def _told(lines: Iterable[IdMap]) -> str:
 
 
 def split(lines: Iterable[IdMap], held: Sequence[IdMap]) -> tuple[IdMap, ...]:
-    """Return `lines` cut where the ids outside go from one line of `held` to the next.
+    """Return `lines` split at the boundaries between lines of `held`.
 
-    The kernel takes no line that spans two of the user namespace above (user_namespaces(7)), such as 0 to 65535 in one
-    that has 0 from the user and the rest from subordinate ids.
+    The kernel refuses a line that spans two lines of the parent user namespace (user_namespaces(7)), such as 0 to 65535
+    where 0 is the user and the rest are subordinate IDs.
     """
     found: list[IdMap] = []
     for first, outside, count in lines:
@@ -144,13 +144,13 @@ def split(lines: Iterable[IdMap], held: Sequence[IdMap]) -> tuple[IdMap, ...]:
 
 
 def usable(ranges: Sequence[Range], own: int, held: Sequence[IdMap]) -> tuple[Range, ...]:
-    """Return what of subordinate ranges can be mapped beside one's own id, each id once.
+    """Return the parts of subordinate ranges that can be mapped beside one's own ID, each ID once.
 
-    Files of subuid(5) name ranges twice (by name and by number), or, in a container, ranges that do not exist there.
+    subuid(5) may list a range twice (by name and by number), or, in a container, a range that does not exist there.
 
     Args:
-        ranges: as they were granted.
-        own: the id that is mapped already.
+        ranges: the granted ranges.
+        own: the ID that is mapped already.
         held: the map of the caller's own user namespace.
     """
     found: list[Range] = []
@@ -164,7 +164,7 @@ def usable(ranges: Sequence[Range], own: int, held: Sequence[IdMap]) -> tuple[Ra
 
 
 def _without(start: int, end: int, taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the pieces of [start, end) that are in none of `taken`."""
+    """Return the pieces of [start, end) outside every range of `taken`."""
     pieces = [(start, end)] if start < end else []
     for low, high in taken:
         if low < high:
@@ -174,11 +174,11 @@ def _without(start: int, end: int, taken: Iterable[tuple[int, int]]) -> list[tup
 
 
 def _own_maps(process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps, str, str]:
-    """Return maps of all the ids that the caller has, an adaptation, a shortcoming."""
+    """Return maps of all the caller's IDs, an adaptation, and a shortcoming."""
     if mode == "single":
         return _single_map(process, facts, mode), "", ""
     if facts.privileged and facts.has(CAP_SETUID) and facts.has(CAP_SETGID):
-        # nothing is given to root in subuid(5): it maps what it has itself, onto the same numbers
+        # root needs no entry in subuid(5): it maps its own IDs onto themselves
         uids = tuple((inside, inside, count) for inside, _, count in facts.uid_map)
         gids = tuple((inside, inside, count) for inside, _, count in facts.gid_map)
         return IdMaps(uids, gids, "all ids of the caller", facts), "the caller's own ids are mapped onto themselves", ""
@@ -216,7 +216,7 @@ def _why_single(facts: Facts) -> str:
 
 
 def _filled(own: int, ranges: Sequence[Range], place: int) -> tuple[IdMap, ...]:
-    """Map `own` to `place` and the subordinate ranges, in order, to all other ids from 0 on."""
+    """Map `own` to `place`, and the subordinate ranges in order to all other IDs from 0 on."""
     lines: list[IdMap] = []
     inside = 0
     own_line: IdMap = (place, own, 1)
@@ -239,7 +239,7 @@ def _written(linux: dict[str, Any], key: str) -> tuple[IdMap, ...]:
 
 
 def _may_map(lines: Sequence[IdMap], own: int, ranges: Sequence[Range], held: Sequence[IdMap]) -> bool:
-    """Whether newuidmap(1) would accept every line: the own id alone, or part of a granted range that exists here."""
+    """Whether newuidmap(1) accepts every line: the own ID alone, or part of a granted range that exists here."""
 
     def within(first: int, count: int, whole: int, size: int) -> bool:
         return whole <= first and first + count <= whole + size

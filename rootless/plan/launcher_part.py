@@ -1,4 +1,4 @@
-"""The launcher's operations of a container's Plan: on the host, before, beside and after those of the executor."""
+"""The launcher's operations of a container's Plan, before, between and after those of the executor."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from rootless.plan.process.seccomp import SeccompFilter
 
 _PIDFD_RECEIVER = "run.oci.pidfd_receiver"
-"""Annotation: a socket path, as --pidfd-socket gives it (crun)."""
+"""Annotation: a socket path, like that of --pidfd-socket (crun)."""
 
 
 def before_executor(context: Context, cgroup: Cgroup | None, seccomp_filter: SeccompFilter | None) -> list[Op]:
-    """Return what precedes the executor: connections, the container's directory, its cgroup, files of its network.
+    """Return the operations before SPAWN: connections, the container's directory, its cgroup, its network files.
 
     Raises:
-        RootlessError: `RL-CONSOLE`: there is a terminal and nobody who gets it, or the reverse.
+        RootlessError: `RL-CONSOLE`: there is a terminal and no receiver for it, or the reverse.
     """
     request, network = context.request, context.network
     plan = console(context)
@@ -49,7 +49,7 @@ def before_executor(context: Context, cgroup: Cgroup | None, seccomp_filter: Sec
 
 
 def connections(context: Context, seccomp_filter: SeccompFilter | None) -> list[Op]:
-    """Return the compilation of the seccomp filter, and connections to the programs that take part."""
+    """Return the operations that compile the seccomp filter and connect to the agent and the pidfd receiver."""
     plan = []
     if seccomp_filter:
         plan.append(Op(ops.COMPILE_FILTER, seccomp_filter, where="linux.seccomp"))
@@ -64,7 +64,7 @@ def connections(context: Context, seccomp_filter: SeccompFilter | None) -> list[
 def with_process(
     context: Context, cgroup: Cgroup | None, interfaces: Sequence[Interface], group: Group | None
 ) -> list[Op]:
-    """Return what follows the fork: the record of the process, and what is made around it."""
+    """Return the operations after FORK: the record of the process, its scope, network, interfaces and resctrl group."""
     plan = [Op(ops.RECORD, _about(context), context.bundle.text.decode("utf-8", "surrogateescape"))]
     if cgroup and cgroup.unit:
         plan.append(Op(ops.START_SCOPE, cgroup))
@@ -78,13 +78,13 @@ def with_process(
 
 
 def runtime_hooks(cgroup: Cgroup | None, hooks: Hooks) -> list[Op]:
-    """Return the hooks that run once the mounts are made; the device rules hold before a hook may allow more."""
+    """Return the hooks that run after the mounts; the device rules come first, so that a hook can allow more."""
     run = [*_run(hooks, "prestart", "creating"), *_run(hooks, "createRuntime", "creating")]
     return [*_device_rules(cgroup), *run] if run else []
 
 
 def when_ready(context: Context, cgroup: Cgroup | None, hooks: Hooks | None) -> list[Op]:
-    """Return what completes a created container."""
+    """Return the operations that complete a created container."""
     request = context.request
     plan = [] if hooks and runtime_hooks(cgroup, hooks) else _device_rules(cgroup)
     if context.network and context.network.is_served:
@@ -101,7 +101,7 @@ def when_ready(context: Context, cgroup: Cgroup | None, hooks: Hooks | None) -> 
 
 
 def when_started(seccomp_filter: SeccompFilter | None, status: str) -> list[Op]:
-    """Return what the command that starts the program does before it says so."""
+    """Return the operations between the start and the report that the program has started."""
     if not (seccomp_filter and seccomp_filter.listener):
         return []
     listener = seccomp_filter.listener
@@ -110,7 +110,7 @@ def when_started(seccomp_filter: SeccompFilter | None, status: str) -> list[Op]:
 
 
 def afterwards(context: Context, cgroup: Cgroup | None, hooks: Hooks | None) -> list[Op]:
-    """Return what follows the beginning of the program, and, from DELETE on, its end."""
+    """Return the operations after the start of the program, and, from DELETE on, after its end."""
     plan = [Op(ops.FORWARD_REPORTS)] if context.request.notify else []
     plan += _run(hooks, "poststart", "running") if hooks else []
     if cgroup and cgroup.frozen and context.request.verb != "create":
@@ -121,7 +121,7 @@ def afterwards(context: Context, cgroup: Cgroup | None, hooks: Hooks | None) -> 
 
 
 def console(context: Context) -> list[Op]:
-    """Return the connection to the socket that gets the terminal, where a foreground command does not relay it.
+    """Return the connection to the socket that receives the terminal, unless a foreground command relays it.
 
     Raises:
         RootlessError: `RL-CONSOLE`: there is a terminal and no socket, or a socket and no terminal.
@@ -129,13 +129,14 @@ def console(context: Context) -> list[Op]:
     request, has_terminal = context.request, bool(context.process.get("terminal"))
     if request.console_socket and not has_terminal:
         raise _wrong_console(
-            "cannot use console socket if the container has no terminal", 'set "terminal": true, or leave it out'
+            "cannot use console socket if the container has no terminal",
+            'set "terminal": true, or leave out --console-socket',
         )
     if request.console_socket:
         return [Op(ops.CONNECT_CONSOLE, request.console_socket, where="process.terminal")]
     if has_terminal and (request.verb == "create" or request.detach):
         raise _wrong_console(
-            "cannot allocate tty if the caller will detach without setting console socket", "--console-socket PATH"
+            "cannot allocate tty if the caller will detach without setting console socket", "add --console-socket PATH"
         )
     return []
 
@@ -145,7 +146,7 @@ def _wrong_console(cause: str, fix: str) -> RootlessError:
 
 
 def _about(context: Context) -> dict[str, Any]:
-    """Return what state.json holds of a container beyond its process, as JSON data."""
+    """Return the part of state.json beyond the process, as JSON data."""
     bundle, network = context.bundle, context.network
     about: dict[str, Any] = {
         "bundle": bundle.directory,
@@ -173,7 +174,7 @@ def _device_rules(cgroup: Cgroup | None) -> list[Op]:
 
 
 def _pidfd_socket(context: Context) -> tuple[str, str]:
-    """Return the socket that gets a pidfd of the process, and the place in config.json that names it."""
+    """Return the socket that receives a pidfd of the process, and the place in config.json that names it."""
     request = context.request
     if request.pidfd_socket or request.verb == "exec":
         return request.pidfd_socket, ""

@@ -1,7 +1,6 @@
 """Namespaces: config-linux.md "Namespaces", namespaces(7).
 
-A bundle made for root has no user namespace in it; for a caller without privileges one is added, and everything else
-follows from that.
+A bundle for root has no user namespace. For an unprivileged caller the planner adds one, and the rest follows.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ else:
 
 _TIME_OFFSETS = "self/timens_offsets"
 _LATER = ("mount", "cgroup")
-"""Entered by the container process: its paths are looked up, and its cgroup is set, before."""
+"""Joined by the container process, after its paths are resolved and its cgroup is set."""
 
 _IDENTIFYING = ("mount", "uts", "ipc", "network")
 """Namespaces that show which container a process belongs to."""
@@ -48,7 +47,7 @@ _KEY_CALLS = {
 
 
 def decide(context: Context) -> None:
-    """Read the namespaces of config.json, add what running without root needs, and choose the id maps."""
+    """Read the namespaces of config.json, add those that an ordinary user needs, and choose the ID maps."""
     linux, facts, mode = context.linux, context.facts, context.request.userns
     for index, namespace in enumerate(linux.get("namespaces") or ()):
         kind = namespace["type"]
@@ -66,7 +65,7 @@ def decide(context: Context) -> None:
     if context.shares_mounts and (context.gains_capabilities or not facts.privileged):
         context.created.add("mount")
         context.warn_ignored(
-            "linux.namespaces", "a mount namespace is added: only root of the host may make mounts in the caller's"
+            "linux.namespaces", "a mount namespace is added: only root of the host may mount in the caller's"
         )
     if "user" in context.created:
         context.maps, adapted, shortcoming = id_maps(linux, context.process, facts, mode)
@@ -93,8 +92,8 @@ def enter(context: Context) -> list[Op]:
         if kind in context.joined
     }
     own = new_user(context.maps, context.places.get("user", "")) if context.maps else []
-    # joining needs rights over the user namespace that owns the other one: the caller's, where it has them, or those
-    # that a joined user namespace gives
+    # joining a namespace needs rights over its owning user namespace: the caller's rights, if any, or those that a
+    # joined user namespace gives
     user = joins.pop("user", None)
     others = list(joins.values())
     early = [Op(ops.JOIN_EARLY, *op.numbers, *op.strings, where=op.where) for op in others]
@@ -103,7 +102,7 @@ def enter(context: Context) -> list[Op]:
     elif context.facts.privileged:
         plan = [*_hide(context), *others, *own]
     else:
-        # it enters nothing early but only finds out what is its own: it can hide when its maps are written
+        # it joins nothing early, it only compares namespaces: it can hide after its maps are written
         plan = [*early, *own, *_hide(context), *others]
 
     created = sum(CLONE_FLAGS[kind] for kind in context.created if kind not in ("user", "cgroup"))
@@ -125,7 +124,7 @@ def new_user(maps: IdMaps, where: str = "") -> list[Op]:
 
 
 def setup_inside(context: Context) -> list[Op]:
-    """Return the operations that the container process begins with: the rest of the namespaces, and their names."""
+    """Return the first operations of the container process: further namespaces, keyring and host name."""
     config = context.config
     plan = [*become(context), Op(ops.SESSION)]
     plan += [_join(context, kind) for kind in _LATER if kind in context.joined]
@@ -150,7 +149,7 @@ def setup_inside(context: Context) -> list[Op]:
 
 
 def _hide(context: Context) -> list[Op]:
-    """Return what comes before the first namespace is joined: nobody in it may reach this process (CVE-2016-9962)."""
+    """Return the operations that hide this process before it joins a namespace (CVE-2016-9962)."""
     if not context.joined:
         return []
     first = next(context.places[kind] for kind in context.joined)
@@ -163,16 +162,16 @@ def _join(context: Context, kind: str) -> Op:
 
 
 def keyring(context: Context) -> list[Op]:
-    """Return the operations for a session keyring; its name is the container's, by which `exec` joins it.
+    """Return the operations for a session keyring, which `exec` joins by its name.
 
-    The caller's never stays: its keys (Kerberos tickets, for one) would be the container's. When the quota of keys is
-    used up, which is 200 for a user and can be by one container, the calls that use keys are refused instead.
+    The container never keeps the caller's keyring with its keys, such as Kerberos tickets. If the user's quota of 200
+    keys is used up, which one container can do, the system calls for keys fail instead.
     """
     request = context.request
     if request.no_new_keyring:
         return []
-    # in a user namespace of its own there is no other keyring; elsewhere another container may have made one of this
-    # name, unless it cannot know the name
+    # a new user namespace has no other keyring; elsewhere another container may have created one of this name, unless
+    # the name is secret
     name = "" if "user" in context.created else request.keyring
     return [
         Op(ops.KEYRING, name or f"_ses.{request.container}", on_error=ops.ELSE, alternatives=2),
@@ -182,9 +181,9 @@ def keyring(context: Context) -> list[Op]:
 
 
 def _without_keys(machine: str) -> bytes:
-    """Return a seccomp filter that refuses the system calls for keys, as if the quota were used up."""
+    """Return a seccomp filter that makes the system calls for keys fail, as if the quota were used up."""
     if machine not in _KEY_CALLS:
-        return b""  # which the kernel refuses
+        return b""  # the kernel refuses an empty filter
     program = [(0x20, 0, 0, 4)]  # load the architecture
     for architecture, first in _KEY_CALLS[machine]:
         program += [
@@ -201,18 +200,18 @@ def _without_keys(machine: str) -> bytes:
 
 
 def become(context: Context) -> list[Op]:
-    """Be root of the user namespace, or the first id that it has."""
+    """Return the operations that become root of the user namespace, or its first ID."""
     if context.maps or (context.running and "user" in context.joined):
         uids, gids = context.uid_map, context.gid_map
         uid = 0 if has(uids, 0) else uids[0][0]
         gid = 0 if has(gids, 0) else gids[0][0]
         plan = [Op(ops.BECOME, uid, gid)]
-        # a directory of the caller's with a group that is not mapped is closed to any other root (keep-id)
+        # root of the container cannot enter the caller's directories whose group is not mapped (keep-id)
         own_uid, own_gid = inside(uids, context.facts.uid), inside(gids, context.facts.gid)
         if own_uid not in (-1, uid) and own_gid >= 0:
             plan.append(Op(ops.FILES_AS, own_uid, own_gid))
         return plan
-    # which ids it has is not known; without root everything is set up as the caller
+    # its IDs are unknown; without a root the caller sets everything up
     return [Op(ops.BECOME, 0, 0, on_error=ops.ELSE)] if "user" in context.joined else []
 
 
@@ -223,7 +222,7 @@ def _time_offsets(context: Context) -> list[Op]:
     if "time" not in context.created:
         raise RootlessError(
             "cannot set the clocks' offsets",
-            cause="they are those of a new time namespace, and the container has none",
+            cause="only a new time namespace has offsets, and the container has none",
             where="linux.timeOffsets",
             fix='add {"type": "time"} to linux.namespaces, or remove timeOffsets',
             code="RL-TIME-SHARED",

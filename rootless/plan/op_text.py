@@ -1,4 +1,4 @@
-"""The words of operations: what `explain` prints, what errors begin with and how to fix them."""
+"""The words of operations: the sentence of each for `explain` and errors, and the fix for each errno."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from rootless.plan.ops import Kind, Op
 
 _ROOTFS_WRITABLE = "make the directory in the image beforehand, or make root.path writable for its owner"
+_OTHER_FILE = "remove the file that the image has there, or name another path"
 _NO_LINK = "replace the symlink in the image with a directory: a symlink could lead anywhere"
+_LOOSENED = "remove the options that undo ro, nosuid, nodev or noexec of the host's mount (rw, suid, dev, exec)"
 _NOT_ITS_OWNER = "remove the setting: only root of the host may change it"
 _NO_TERMINALS = 'add a mount of type devpts on /dev/pts, or set "terminal" to false'
 
@@ -24,9 +26,9 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
         "join the {namespace} namespace {path}",
         {
             errno.ENOENT: "name a namespace that exists, such as /proc/PID/ns/net",
-            errno.EINVAL: "name a file of this type of namespace",
+            errno.EINVAL: "name a namespace of this type, other than the caller's own",
             errno.EPERM: "join the user namespace that owns it too: add its path with type user",
-            errno.EACCES: "join a namespace of a process of your own",
+            errno.EACCES: "join a namespace of one of your own processes",
         },
         "",
     ),
@@ -34,12 +36,15 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.NEW_USER: (
         "create a user namespace",
         {
-            errno.ENOSPC: "raise the limit, as root: sysctl -w user.max_user_namespaces=15000",
+            errno.ENOSPC: (
+                "raise the limit, as root: sysctl -w user.max_user_namespaces=15000, or run rootless in an outer user "
+                "namespace: the kernel nests 32"
+            ),
             errno.EPERM: (
                 "allow user namespaces, as root: sysctl -w kernel.unprivileged_userns_clone=1 (Debian), or "
-                "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); a chroot forbids them always"
+                "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), or leave "
+                "the chroot: a process in a chroot cannot create one"
             ),
-            errno.EUSERS: "nest fewer user namespaces: 32 is the kernel's limit",
         },
         "",
     ),
@@ -48,45 +53,45 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
         {
             errno.EPERM: "allow user namespaces under AppArmor, as root: "
             "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
-            errno.EINVAL: "remove the namespace that this kernel does not have (time needs CONFIG_TIME_NS)",
+            errno.EINVAL: "remove the namespace that this kernel does not support (time needs CONFIG_TIME_NS)",
         },
         "",
     ),
     ops.BECOME: (
         "become {uid}:{gid} of the user namespace",
         {},
-        "it has no root, and what is set up belongs to the caller",
+        "the namespace has no root, so the caller owns what is set up",
     ),
-    ops.FILES_AS: ("try as {uid}:{gid}, the caller, what is refused", {}, ""),
+    ops.FILES_AS: ("retry denied operations as {uid}:{gid}, the caller", {}, ""),
     ops.PROC_WRITE: (
         "write {value} to /proc/{path}",
         {
             errno.ENOENT: "remove the setting: this kernel does not have it",
-            errno.EINVAL: "write a value that the kernel accepts",
+            errno.EINVAL: "use a value that the kernel accepts",
             errno.EACCES: _NOT_ITS_OWNER,
             errno.EPERM: _NOT_ITS_OWNER,
             errno.EROFS: "remove the setting: /proc/sys is read-only for the caller",
-            errno.EXDEV: "take away what is mounted over it in /proc",
+            errno.EXDEV: "unmount the file system that covers it in /proc",
         },
         "",
     ),
-    ops.PROC_OPEN: ("open /proc/{path} before it is out of reach", {}, ""),
+    ops.PROC_OPEN: ("open /proc/{path} while it can be reached", {}, ""),
     ops.NON_DUMPABLE: ("hide from processes in the joined namespaces", {}, ""),
     ops.UNNAMED_KEYRING: (
         "join a new session keyring without a name",
         {},
-        "keyctl, add_key and request_key are refused to the container",
+        "the container cannot use keyctl, add_key and request_key",
     ),
     ops.NO_KEYS: (
-        "refuse keyctl, add_key and request_key to the container",
+        "forbid keyctl, add_key and request_key in the container",
         {
             errno.EACCES: "end containers, or raise the quota, as root: sysctl -w kernel.keys.maxkeys=2000",
             errno.EINVAL: "end containers, or raise the quota, as root: sysctl -w kernel.keys.maxkeys=2000",
         },
         "",
     ),
-    ops.IDENTIFY: ("note which namespaces are the container's own: {kinds}", {}, ""),
-    ops.DUMPABLE: ("let the helper of the network find these namespaces", {}, ""),
+    ops.IDENTIFY: ("record the container's own namespaces: {kinds}", {}, ""),
+    ops.DUMPABLE: ("let the network helper find these namespaces", {}, ""),
     ops.FORK: (
         "fork the container process",
         {
@@ -99,8 +104,8 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
         },
         "",
     ),
-    ops.SESSION: ("begin a session", {}, ""),
-    ops.KEYRING: ("join the new session keyring {name}", {}, "one without a name is joined instead"),
+    ops.SESSION: ("start a new session", {}, ""),
+    ops.KEYRING: ("join the new session keyring {name}", {}, "an unnamed one is joined instead"),
     ops.HOSTNAME: ("set the host name to {name}", {}, ""),
     ops.DOMAINNAME: ("set the domain name to {name}", {}, ""),
     ops.LINK_UP: ("bring up the network interface {name}", {}, ""),
@@ -110,7 +115,7 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
         {
             errno.EACCES: "let the user who runs rootless search every directory on the way (chmod +x), "
             "or move the bundle",
-            errno.EINVAL: "move the root file system out of the mount that forbids it to be bound",
+            errno.EINVAL: "move the root file system to a mount that may be bound (not unbindable)",
         },
         "",
     ),
@@ -125,48 +130,70 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
             errno.EACCES: _ROOTFS_WRITABLE,
             errno.EROFS: _ROOTFS_WRITABLE,
         },
-        "the host's is bound instead",
+        "the host's mount is bound instead",
     ),
     ops.BIND: (
         "bind {source} on {target}",
         {
-            errno.ENOENT: "make the source, or name another",
+            errno.ENOENT: "create the source, or name another",
             errno.EACCES: (
                 "let the user who runs rootless search every directory on the way to it (chmod +x), "
                 "and write to the image where the target is missing"
             ),
-            errno.EPERM: "leave out what takes an attribute (ro, nosuid, nodev, noexec) from the host's mount",
-            errno.EINVAL: "write rbind instead of bind: what is mounted below cannot be left out in a user namespace",
+            errno.EPERM: _LOOSENED,
+            errno.EINVAL: "write rbind instead of bind: in a user namespace the mounts below come along",
             errno.ENOTDIR: "bind a directory on a directory, and a file on a file",
+            errno.EEXIST: _OTHER_FILE,
             errno.ELOOP: _NO_LINK,
             errno.EROFS: _ROOTFS_WRITABLE,
         },
-        "bound with all that the host's mount has",
+        "bound with the options of the host's mount, and recursively",
     ),
     ops.REMOUNT: ("change the mount on {target}", {}, ""),
     ops.DEVICE_BIND: (
         "bind the host's device {source} ({major}:{minor}) on {target}",
         {
             errno.ENOENT: "remove the device from config.json: this host does not have it",
-            errno.ENODEV: "correct the type and the numbers: the host's device is another one",
-            errno.ENOTDIR: "name a path that is no directory in the image",
-            errno.EEXIST: "remove the file that the image has there, or name another path",
+            errno.ENODEV: "correct the type and the numbers: the host's file is another device",
+            errno.ENOTDIR: "name a path that is not a directory in the image",
+            errno.EEXIST: _OTHER_FILE,
             errno.EACCES: _ROOTFS_WRITABLE,
             errno.EROFS: _ROOTFS_WRITABLE,
         },
         "",
     ),
-    ops.DEVICE_NODE: ("make the device {target} ({major}:{minor})", {}, "the host's device is bound instead"),
-    ops.SYMLINK: ("link {target} to {link}", {}, ""),
-    ops.CONSOLE: (
-        "open a terminal and bind it on /dev/console",
-        {errno.ENOENT: _NO_TERMINALS, errno.ENODEV: _NO_TERMINALS},
+    ops.DEVICE_NODE: (
+        "make the device {target} ({major}:{minor})",
+        {errno.EEXIST: _OTHER_FILE, errno.EACCES: _ROOTFS_WRITABLE, errno.EROFS: _ROOTFS_WRITABLE},
+        "the host's device is bound instead",
+    ),
+    ops.SYMLINK: (
+        "create the symlink {target} to {link}",
+        {errno.EACCES: _ROOTFS_WRITABLE, errno.EROFS: _ROOTFS_WRITABLE},
         "",
     ),
-    ops.MASK: ("mask {target}", {}, ""),
+    ops.CONSOLE: (
+        "open a terminal and bind it on /dev/console",
+        {
+            errno.ENOENT: _NO_TERMINALS,
+            errno.ENODEV: _NO_TERMINALS,
+            errno.EACCES: _ROOTFS_WRITABLE,
+            errno.EROFS: _ROOTFS_WRITABLE,
+        },
+        "",
+    ),
+    ops.MASK: (
+        "mask {target}",
+        {errno.ENODEV: "replace /dev/null of the host, as root: rm -f /dev/null && mknod -m 666 /dev/null c 1 3"},
+        "",
+    ),
     ops.READONLY_PATH: ("make {target} read-only", {}, ""),
-    ops.MKDIR: ("make the directory {target} if it is missing", {}, ""),
-    ops.ROOT_ATTRIBUTES: ("change the mount of the root", {}, ""),
+    ops.MKDIR: (
+        "make the directory {target} if it is missing",
+        {errno.EACCES: _ROOTFS_WRITABLE, errno.EROFS: _ROOTFS_WRITABLE},
+        "",
+    ),
+    ops.ROOT_ATTRIBUTES: ("change the root mount", {}, ""),
     ops.PIVOT: (
         "change the root with pivot_root",
         {errno.EINVAL: "use --no-pivot where the root of the host is a ramdisk"},
@@ -175,27 +202,35 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.CHROOT: ("change the root with chroot", {}, ""),
     ops.RLIMIT: ("limit {resource} to {soft}, at most {hard}", {}, ""),
     ops.STDIO_OWNER: ("give pipes on the standard streams to user {uid}", {}, ""),
-    ops.BOUNDING: ("bound capabilities to {keep}", {}, ""),
+    ops.BOUNDING: ("limit the bounding set to {keep}", {}, ""),
     ops.GROUPS: (
         "set supplementary groups: {gids}",
-        {errno.EPERM: "remove additionalGids: this user namespace may not set groups"},
+        {
+            errno.EPERM: "remove additionalGids: this user namespace may not set groups",
+            errno.EINVAL: "list only groups that the user namespace has (/proc/PID/gid_map)",
+        },
         "the caller's groups are kept",
     ),
-    ops.IDS: ("become user {uid}, group {gid}", {}, ""),
+    ops.IDS: (
+        "become user {uid}, group {gid}",
+        {errno.EINVAL: "choose IDs that the user namespace has (/proc/PID/uid_map and gid_map)"},
+        "",
+    ),
     ops.CAPABILITIES: (
         "set capabilities: effective {effective}; permitted {permitted}; inheritable {inheritable}",
-        {errno.EPERM: "list in effective only what is in permitted, and in inheritable only what is in bounding"},
+        {errno.EPERM: "list in effective only permitted capabilities, and in inheritable only those in bounding"},
         "",
     ),
     ops.AMBIENT: (
         "set ambient capabilities: {raise}",
-        {errno.EPERM: "list in ambient only what is in permitted and inheritable"},
+        {errno.EPERM: "list in ambient only capabilities that are permitted and inheritable"},
         "",
     ),
     ops.UMASK: ("set the umask to {mask}", {}, ""),
     ops.CHDIR: (
         "change the directory to {path}{early}",
         {
+            errno.ENOENT: "choose a directory that exists in the container",
             errno.EACCES: "choose a working directory that the user of the program may enter",
             errno.EXDEV: "choose a directory inside the container",
             errno.ENOTDIR: "name a directory of the image, or a new one",
@@ -206,7 +241,7 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.COMMAND: ("find the program: {candidates}", {}, ""),
     ops.READY: ("report that the container is created", {}, ""),
     ops.WAIT_START: ("wait for the start", {}, ""),
-    ops.NO_NEW_PRIVS: ("give up gaining privileges by execve (no_new_privs)", {}, ""),
+    ops.NO_NEW_PRIVS: ("forbid gaining privileges by execve (no_new_privs)", {}, ""),
     ops.SECCOMP: (
         "load the seccomp filter",
         {
@@ -220,14 +255,14 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
         "schedule the program by {wanted}",
         {
             errno.EPERM: (
-                "choose SCHED_BATCH or SCHED_IDLE, or SCHED_OTHER with a nice that is not below the caller's own; for "
-                "the others let root run it, or raise your limits (RLIMIT_RTPRIO, RLIMIT_NICE: ulimit -r, ulimit -e)"
+                "choose SCHED_BATCH or SCHED_IDLE, or SCHED_OTHER with a nice value not below the caller's own, or "
+                "raise your limits (RLIMIT_RTPRIO, RLIMIT_NICE: ulimit -r, ulimit -e), or let root run it"
             ),
             errno.EINVAL: (
-                "give a real-time policy a priority from 1 to 99 and the others none; SCHED_DEADLINE needs "
+                "give a real-time policy a priority from 1 to 99, another policy none, and SCHED_DEADLINE "
                 "runtime <= deadline <= period, sched(7)"
             ),
-            errno.EBUSY: "ask for less runtime: the CPUs have no more to promise",
+            errno.EBUSY: "ask for less runtime: other programs have reserved the CPUs",
         },
         "",
     ),
@@ -253,30 +288,30 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
         "",
     ),
     ops.ID_MAP: (
-        "make ready the id map of a mount",
+        "prepare the ID map of a mount",
         {
-            errno.EPERM: "use ids that the caller has itself (/proc/self/uid_map), each once",
-            errno.EINVAL: "use ids that the caller has itself (/proc/self/uid_map), each once",
+            errno.EPERM: "map each ID once, and only IDs that the caller has (/proc/self/uid_map)",
+            errno.EINVAL: "map each ID once, and only IDs that the caller has (/proc/self/uid_map)",
             errno.ENOSPC: "raise the limit, as root: sysctl -w user.max_user_namespaces=15000",
             errno.ENOENT: "name a user namespace that exists",
         },
         "",
     ),
     ops.TREE: (
-        "take a copy of {source}",
+        "copy the mounts at {source}",
         {
-            errno.ENOENT: "make the source, or name another",
+            errno.ENOENT: "create the source, or name another",
             errno.EACCES: "let the user who runs rootless search every directory on the way to it (chmod +x)",
-            errno.EINVAL: "write rbind instead of bind: what is mounted below cannot be left out in a user namespace",
+            errno.EINVAL: "write rbind instead of bind: in a user namespace the mounts below come along",
             errno.E2BIG: f"use at most {ops.MOST_TREES} binds",
-            errno.EPERM: "leave out what takes an attribute (ro, nosuid, nodev, noexec) from the host's mount",
+            errno.EPERM: _LOOSENED,
         },
         "",
     ),
     ops.JOIN_PROCESS: (
         "join the container's namespaces: {namespaces}",
         {
-            errno.EPERM: "enter the container as the user who made it; if it is only created, start it first",
+            errno.EPERM: "enter the container as the user who created it, and start it first if it is only created",
             errno.ESRCH: "start the container again: it has just stopped",
         },
         "",
@@ -286,15 +321,15 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
         {errno.EINVAL: "name CPUs that this machine has and that the cgroup may use"},
         "",
     ),
-    ops.TERMINAL: ("open a terminal", {}, ""),
-    ops.YIELD: ("let the launcher take its turn", {}, ""),
-    ops.HOOK_OUTPUT: ("append what hooks write to {stdout} and {stderr}", {}, ""),
+    ops.TERMINAL: ("open a terminal", {errno.ENOENT: _NO_TERMINALS, errno.ENODEV: _NO_TERMINALS}, ""),
+    ops.YIELD: ("wait for the launcher's turn", {}, ""),
+    ops.HOOK_OUTPUT: ("append the output of hooks to {stdout} and {stderr}", {}, ""),
     ops.HOOK: ("run the hook {path}", {}, ""),
     ops.NOTIFY_SOCKET: ("make the socket {directory}/{name} that the program reports to", {}, ""),
-    ops.PASS_NOTIFY: ("pass on that socket", {}, ""),
+    ops.PASS_NOTIFY: ("send that socket to the launcher", {}, ""),
     ops.CGROUP_OWNER: ("give the container's cgroup to user {uid}", {}, "its owner is unchanged"),
     ops.DEVICE_RULES: (
-        "have the kernel ask an eBPF program about devices",
+        "attach an eBPF program that decides about devices",
         {
             errno.EPERM: "let root run it with CAP_SYS_ADMIN over the whole host, or remove the rules",
             errno.EINVAL: "use a kernel with CONFIG_CGROUP_BPF, or remove the rules",
@@ -303,11 +338,11 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
         "",
     ),
     ops.ADDRESS6: ("give {link} the address {address}/{prefix}, routed by {gateway}", {}, ""),
-    ops.NETLINK: ("pass on a socket that speaks of the network namespace", {}, ""),
-    ops.PASS_NAMESPACES: ("pass on the user and network namespaces", {}, ""),
-    ops.AWAIT_END: ("wait for the end of the container", {}, ""),
-    ops.AWAIT_LINKS: ("wait until no link {prefix}… is left, and nobody has locked {lock}", {}, ""),
-    ops.LISTENER: ("make ready to pass on the seccomp filter's notifications", {}, ""),
+    ops.NETLINK: ("send a netlink socket of the network namespace to the launcher", {}, ""),
+    ops.PASS_NAMESPACES: ("send the user and network namespaces to the launcher", {}, ""),
+    ops.AWAIT_END: ("wait until the container ends", {}, ""),
+    ops.AWAIT_LINKS: ("wait until no interface {prefix}… is left and no process has locked {lock}", {}, ""),
+    ops.LISTENER: ("prepare to hand over the seccomp filter's notifications", {}, ""),
     ops.CONNECT_CONSOLE: ("connect to {path}, which gets the terminal", {}, ""),
     ops.CLAIM: ("claim the directory of container {id}", {}, ""),
     ops.COMPILE_FILTER: ("compile the seccomp filter: {filter}", {}, ""),
@@ -337,9 +372,13 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.FREEZE: ("pause the container", {}, ""),
     ops.FORWARD_NOTIFICATIONS: ("forward the seccomp filter's notifications to {path}", {}, ""),
     ops.FORWARD_REPORTS: ("forward the program's sd_notify reports to the service manager", {}, ""),
-    ops.DELETE: ("on delete: undo the notes of these operations, the last first, and remove the directory", {}, ""),
+    ops.DELETE: (
+        "on delete: undo these operations by their notes, the last one first, and remove the directory",
+        {},
+        "",
+    ),
 }
-"""Of each kind: what it does, as a sentence; the fix for each errno that users meet; the effect of a skip."""
+"""By kind: the sentence, the fix for each errno that users meet, and the effect of a skip."""
 
 _FLAGS = {
     ops.RECURSIVE: "recursive",
@@ -351,11 +390,11 @@ _FLAGS = {
     ops.TARGET_LINK: "dest-nofollow",
     ops.COPY_LINK: "copy-symlink",
 }
-"""Of a mount, those that say more than how it is done."""
+"""The flags of a mount that matter to a reader."""
 
 
 def sentence(op: Op) -> str:
-    """Return what the operation does, in words."""
+    """Return the operation as one sentence."""
     values = {name: _number(name, value) for name, value in zip(op.kind.numbers, op.numbers, strict=True)}
     for name, value in zip(op.kind.strings, op.strings, strict=True):
         values[name] = _words(op, value)
@@ -363,7 +402,7 @@ def sentence(op: Op) -> str:
 
 
 def further_lines(op: Op) -> list[str]:
-    """Return what the objects among an operation's operands say about themselves beyond the sentence."""
+    """Return the lines that the operands of an operation add to its sentence."""
     return [line for _, value in op.operands() if hasattr(value, "details") for line in value.details()]
 
 
@@ -431,7 +470,7 @@ _IN_WORDS: dict[str, Callable[[int], str]] = {
 
 
 def _words(op: Op, value: object) -> str:
-    """Return an operand as words; an object of a launcher operation knows its own."""
+    """Return an operand as words; an object of a launcher operation has its own __str__."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, str):

@@ -1,8 +1,8 @@
 """The operations of a Plan.
 
-Each kind is declared here alone. helpers/init/gen_ops.py makes the executor's header from this file, so that C and
-Python have the same codes, operands and flags. The function of its name in helpers/init carries an executor's operation
-out; op_text.py has its words.
+Each kind is declared here alone. helpers/init/gen_ops.py generates the executor's header from this file, so that C and
+Python share codes, operands and flags. In the executor a function of the same name runs the operation. op_text.py has
+its words.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 FAIL = 0
 """Report and stop."""
 SKIP_ABSENT = 1
-"""What is not there needs no work: ENOENT and ENOTDIR are no failure."""
+"""Ignore ENOENT and ENOTDIR: a missing path needs no work."""
 ELSE = 2
-"""Report as skipped and go on with the alternatives that follow; without an error leave those out."""
+"""After an error report a skip and continue with the alternatives that follow; after success skip those."""
 
 ON_ERROR_NAMES = ("fail", "skip when absent", "otherwise")
 
@@ -38,8 +38,8 @@ class Kind:
         lists: which strings are lists of strings.
         raw: which strings are bytes.
         by: EXECUTOR or LAUNCHER.
-        retry: whether it may be repeated, as the user of FILES_AS, after EACCES: it does nothing before that error.
-        undo: the name of what undoes an operation of the launcher; empty where nothing remains.
+        retry: whether the executor may repeat it as the user of FILES_AS after EACCES, which comes before any change.
+        undo: the name of the function that undoes an operation of the launcher; empty if nothing remains.
     """
 
     __slots__ = ("by", "code", "lists", "name", "numbers", "raw", "retry", "strings", "undo")
@@ -55,7 +55,7 @@ class Kind:
         retry: bool = False,
         undo: str = "",
     ) -> None:
-        """Take the names of the operands with spaces between them: `name*` is a list of strings, `name=` is bytes."""
+        """Take the names of the operands, separated by spaces: `name*` is a list of strings, `name=` is bytes."""
         words = tuple(strings.split())
         self.code = code
         self.name = name
@@ -72,12 +72,12 @@ class Kind:
         self.undo = undo
 
     def __repr__(self) -> str:
-        """Return what a failing test shows."""
+        """Return the text for a failing test."""
         return f"<{self.name}>"
 
 
 def launcher(name: str, operands: str = "", *, undo: str = "") -> Kind:
-    """Return a kind of operation that the launcher carries out itself.
+    """Return a kind of operation that the launcher runs itself.
 
     Its operands are JSON values, or objects whose as_data() returns one.
     """
@@ -197,22 +197,22 @@ _BY_NAME = {kind.name: kind for kind in KINDS}
 
 # The flags of MOUNT, BIND, TREE, REMOUNT, ROOT_ATTRIBUTES and PROPAGATION.
 RECURSIVE = 1
-"""BIND, TREE: with what is mounted below."""
+"""BIND, TREE: with the mounts below."""
 PLAIN_TARGET = 2
-"""No symlink on the way to the target: /proc, /sys and /dev are what they say."""
+"""No symlink on the way to the target, so that /proc, /sys and /dev are in their own places."""
 KEEP_MODE = 4
-"""MOUNT: the mode of the directory that it covers, where there was one."""
+"""MOUNT: keep the mode of the covered directory, if there was one."""
 COPY_UP = 8
-"""MOUNT: the contents of the directory that it covers."""
+"""MOUNT: copy the contents of the covered directory."""
 LEGACY = 16
 """MOUNT: by mount(2), for option values over 255 bytes."""
 RECURSIVE_PROPAGATION = 32
 TARGET_IS_SOURCE = 64
-"""BIND: the source is the target's own path inside the root."""
+"""BIND: the source is the target itself, inside the root."""
 MAPPED = 128
-"""MOUNT, TREE: with the maps of the ID_MAP before it."""
+"""MOUNT, TREE: with the ID maps of the preceding ID_MAP."""
 MAPPED_BELOW = 256
-"""The same, with what is mounted below."""
+"""The same, for the mounts below too."""
 PREPARED = 512
 """BIND: the source is the next of the trees."""
 SOURCE_LINK = 1024
@@ -222,7 +222,7 @@ TARGET_LINK = 2048
 COPY_LINK = 4096
 """BIND, TREE: a source that is a symlink is copied to the target."""
 
-# The environment of HOOK: the list `env`; the caller's, which becomes that list; the program's, with HOME.
+# The environment of HOOK: the list `env`, or the caller's environment, or the program's with HOME.
 GIVEN = 0
 CALLERS = 1
 PROGRAMS = 2
@@ -235,13 +235,13 @@ class Op:
     """One step of a Plan.
 
     Attributes:
-        kind: what to do.
+        kind: its kind.
         numbers: its integers, in the order of `kind.numbers`.
         strings: its strings, bytes or lists of strings, in the order of `kind.strings`; all operands of an operation of
             the launcher.
-        where: the place in config.json that asked for it; empty for what every container gets.
+        where: the place in config.json that asks for it; empty for an operation of every container.
         on_error: FAIL, SKIP_ABSENT or ELSE.
-        alternatives: with ELSE, how many of the following operations stand in for this one.
+        alternatives: with ELSE, how many of the following operations replace this one.
     """
 
     __slots__ = ("alternatives", "kind", "numbers", "on_error", "strings", "where")
@@ -254,7 +254,7 @@ class Op:
         on_error: int = FAIL,
         alternatives: int = 0,
     ) -> None:
-        """Take the numbers of the kind first, then its strings, in their order."""
+        """Take the numbers of the kind, then its strings, in their order."""
         count = len(kind.numbers)
         self.kind = kind
         self.numbers: tuple[int, ...] = arguments[:count]  # type: ignore[assignment]
@@ -318,7 +318,7 @@ def _data(value: object) -> object:
 
 
 def from_data(data: dict[str, Any]) -> Op:
-    """Return the operation that `Op.as_data` described; operands of the launcher's operations stay data."""
+    """Return the operation that `Op.as_data` described; operands of the launcher's operations remain data."""
     kind = _BY_NAME[data["op"]]
     for name in kind.numbers + kind.strings if kind.code else ():
         if isinstance(data[name], int) != (name in kind.numbers):

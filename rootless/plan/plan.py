@@ -1,4 +1,4 @@
-"""A Plan: every operation that makes a container, in order, and where they differ from config.json."""
+"""A Plan: every operation that makes a container, in order, and the differences from config.json."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Plan:
-    """Everything that was decided.
+    """All decisions about a container or a process.
 
     Attributes:
         ops: the operations of the launcher and of the executor, in the order in which they run.
-        notes: what differs from config.json, for people.
+        notes: differences from config.json, for people.
     """
 
     __slots__ = ("notes", "ops")
@@ -36,7 +36,7 @@ class Plan:
         return bool(self.first(ops.CONSOLE, ops.TERMINAL))
 
     def load_environment(self, entries: Sequence[str]) -> None:
-        """Put the caller's environment into the hooks that inherit it; a Plan that is shown does not have it."""
+        """Give the caller's environment to the hooks that inherit it; `explain` does not show it."""
         for op in self.ops:
             if op.kind is ops.HOOK and op.number("environment") == ops.CALLERS:
                 path, args, _, about = op.strings

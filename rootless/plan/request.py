@@ -1,4 +1,4 @@
-"""What a container, or a further process of it, is planned from, besides its bundle and the host."""
+"""The caller's request for a container or a further process, as the planner reads it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from rootless.plan.network.shared import Shared
 
 AUTO = "auto"
-"""The network mode of a caller who wants a network and does not say which."""
+"""The network mode of a caller who wants a network but names none."""
 
 
 class Request:
-    """What the caller asked, with the defaults filled in and the names looked up (rootless/container/request.py).
+    """The caller's options, with defaults filled in and names resolved (rootless/container/request.py).
 
     An empty string means that config.json decides.
 
@@ -51,7 +51,7 @@ class Request:
     )  # fmt: skip
 
     def __init__(self, options: Options) -> None:
-        """Take over what was asked; nothing has been looked up."""
+        """Copy the options; nothing has been resolved yet."""
         self.verb = options.verb
         self.container = options.container
         self.bundle = options.bundle

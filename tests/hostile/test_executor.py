@@ -154,7 +154,7 @@ def test_a_filter_that_forbids_to_begin_is_reported(box):
     config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ERRNO"}
     said = box.run(config).stderr
     assert said.count("\n") == 1
-    assert "warning: the seccomp filter ended the container before its program began" in said
+    assert "warning: the seccomp filter ended the container before its program started" in said
     assert "(config.json: linux.seccomp); fix: allow execve, and write and exit_group" in said
 
 

@@ -391,7 +391,7 @@ def test_container_that_kills_exec_processes_harms_no_other(box, need):
         status, complaint = execute.go_on()
     assert killed == "killed\n"
     assert status == 255
-    assert complaint.startswith("rootless: the init program was killed: ")
+    assert complaint.startswith("rootless: the executor was killed: ")
     assert complaint.count("\n") == 1
     assert box.user.run([*box.command, "exec", "held", "true"]).returncode == 0, "the container is none the worse"
 

@@ -67,7 +67,7 @@ def test_a_container_that_uses_up_the_quota_does_not_open_the_callers_keyring_to
     done = with_a_secret(box.user, intruder, script, *rootless.argv(), timeout=PATIENCE)
     assert "full" in done.stderr
     assert results(done.stdout) == SWITCHED_OFF
-    assert "Disk quota exceeded: keyctl, add_key and request_key are refused to the container" in done.stderr
+    assert "Disk quota exceeded: the container cannot use keyctl, add_key and request_key" in done.stderr
     # what is in the first one, and what enters it, has its own
     assert rootless("exec", "hostile", "intruder", "session").stdout.startswith("session ")
 

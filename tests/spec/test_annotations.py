@@ -72,4 +72,4 @@ def test_an_annotation_that_would_make_another_container(box):
     config = base_config() | {"annotations": {"run.oci.handler": "krun", "somebody.else": "anything"}}
     done = box.run(config, "echo ran")
     assert (done.returncode, done.stdout) == (1, "")
-    assert '(config.json: annotations["run.oci.handler"]); fix: remove it' in done.stderr
+    assert '(config.json: annotations["run.oci.handler"]); fix: remove the annotation' in done.stderr

@@ -40,7 +40,7 @@ def test_maps_of_foreign_ids_are_refused(box):
     first, more = own_mappings(box.user)["uidMappings"]
     ends = f"1-{more['size']} is {more['hostID']}-{more['hostID'] + more['size'] - 1}"
     said = (
-        f"name ids that are not yours: your own are mapped instead: uids 0 is {first['hostID']}, {ends} (not 0 is 1); "
+        f"name IDs that are not yours: your own are mapped instead: uids 0 is {first['hostID']}, {ends} (not 0 is 1); "
     )
     assert said in log.read_text()
     assert said in box.user.run([*box.command, "explain", box.path], check=True).stdout

@@ -238,7 +238,7 @@ def test_maps_that_are_none(root_box, volume):
     config["mounts"][-1]["gidMappings"] = lines((0, 0, 1))
     assert root_box.run(config, "true").returncode == 0
     done = nested_root(root_box).run(config, "true")
-    assert "make ready the id map of a mount: uid_map: Operation not permitted (config.json: mounts[4]); fix: " in (
+    assert "prepare the ID map of a mount: uid_map: Operation not permitted (config.json: mounts[4]); fix: " in (
         done.stderr
     )
 

@@ -274,7 +274,7 @@ def test_flags_of_the_hosts_mount_stay(box, given, require_root):
     done = box.run(config, user=0, group=0)
     assert done.returncode == 0, done.stderr
     assert mount_table(done.stdout.splitlines())["/data"][0] >= set(option.split(","))
-    assert "bound with all that the host's mount has (config.json: mounts[4])" in done.stderr
+    assert "bound with the options of the host's mount, and recursively (config.json: mounts[4])" in done.stderr
 
 
 def test_restrictions_of_the_source_that_are_not_named_are_noted(box, require_root):
@@ -296,7 +296,7 @@ def test_a_mount_below_cannot_be_left_out(box, require_root):
     done = box.run(config, MOUNTINFO)
     assert done.returncode == 0, done.stderr
     assert "/data/pts" in mount_table(done.stdout.splitlines())
-    assert "bind /dev on /data: open_tree: Invalid argument: bound with all" in done.stderr
+    assert "bind /dev on /data: open_tree: Invalid argument: bound with the options" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["cgroup", "cgroup2"])

@@ -50,6 +50,6 @@ def test_a_bundle_for_another_platform(box, section, content, platform):
     done = box.run(base_config() | {section: content}, "echo ran")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
-        f"rootless: this bundle is for a container that runs {platform}: rootless makes containers of the Linux kernel "
-        f"that it runs on (config.json: {section}); fix: remove {section} from config.json"
+        f"rootless: this bundle is for a container that runs {platform}: rootless runs containers on the host's own "
+        f"Linux kernel (config.json: {section}); fix: remove {section} from config.json"
     )

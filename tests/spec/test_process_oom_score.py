@@ -31,7 +31,7 @@ def test_an_oom_score_below_the_callers_own_stays(box):
     assert done.stdout == "200\n"
     assert done.stderr == (
         "rootless: warning: write -500 to /proc/self/oom_score_adj: write: Permission denied: "
-        "the caller's stays, which only root may lower (config.json: process.oomScoreAdj)\n"
+        "the caller's value stays, which only root may lower (config.json: process.oomScoreAdj)\n"
     )
 
 

@@ -189,7 +189,7 @@ OUT_OF_RANGE = {
     "cpu.burst": ({"cpu": {"quota": 20000, "burst": 30000}}, "30000 is above quota"),
     "cpu.idle": ({"cpu": {"idle": 3}}, "cannot limit resources: 3"),
     "pids.limit": ({"pids": {"limit": 1 << 40}}, f"write '{1 << 40}' to pids.max: the kernel does not take this value"),
-    "memory.limit": ({"memory": {"limit": 4096}}, "the init program was killed: "),
+    "memory.limit": ({"memory": {"limit": 4096}}, "the executor was killed: "),
     "memory.swap": ({"memory": {"limit": 2 * MIB, "swap": MIB}}, "is below limit"),
     "memory.reservation": ({"memory": {"reservation": -7}}, "-7 bytes"),
     "blockIO.weight": ({"blockIO": {"weight": 1001}}, "weight 1001"),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rootless import log
 from rootless.launch import exec_failure, failure
 from rootless.launch.failure import explained, skipped
+from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.op_text import WORDS
 from rootless.plan.ops import Op
@@ -71,10 +72,23 @@ def test_every_fix_reaches_its_reader(kind, number):
         (MOUNT, "move_mount", errno.ENOSPC, "sysctl -w fs.mount-max=200000"),
         (MOUNT, "write", errno.ENOSPC, "free some space"),
         (MOUNT, "move_mount", errno.ENODEV, "see /proc/filesystems"),
-        (MOUNT, "openat2", errno.EAGAIN, "without processes that rename directories"),
+        (MOUNT, "openat2", errno.EAGAIN, "without processes that rename or cover directories"),
         (Op(ops.FORK), "clone3", errno.EAGAIN, "raise the limit of processes"),
         (Op(ops.FORK), "clone3", errno.ENOMEM, "a pid namespace, name one whose process 1 still runs"),
         (MOUNT, "fsmount", errno.ENFILE, "sysctl -w fs.file-max=1000000"),
+        (MOUNT, "mount", errno.E2BIG, "shorten the options"),
+        (MOUNT, "copy", errno.ENOSPC, "raise size or nr_inodes of this tmpfs"),
+        (MOUNT, "copy", errno.EACCES, "make the directory readable"),
+        (MOUNT, "copy", errno.EPERM, "leave tmpcopyup out"),
+        (MOUNT, "copy", errno.EINVAL, "leave tmpcopyup out"),
+        (Op(ops.CONSOLE, 0, 0, 0), "openat", errno.ENOSPC, "sysctl -w kernel.pty.max="),
+        (Op(ops.CONSOLE, 0, 0, 0), "openat2", errno.ENOSPC, "free some space"),
+        (Op(ops.TERMINAL, 0, 0, 0), "openat2", errno.ENOENT, "add a mount of type devpts"),
+        (Op(ops.BIND, 0, 0, 0, 0, 0, 0, "/a", "/b"), "symlink", errno.EEXIST, "remove the file that the image has"),
+        (Op(ops.DEVICE_NODE, 0, 0, 0, 0, 0, "/p"), "mknod", errno.EEXIST, "remove the file that the image has"),
+        (Op(ops.JOIN, CLONE_FLAGS["network"], "/x"), "setns", errno.EPERM, "join the user namespace that owns it too"),
+        (Op(ops.JOIN, CLONE_FLAGS["user"], "/x"), "setns", errno.EPERM, "one of your own processes created"),
+        (Op(ops.NEW_USER), "unshare", errno.ENOSPC, "run rootless in an outer user namespace: the kernel nests 32"),
     ],
 )
 def test_the_fix_is_that_of_the_call(op, call, number, fix):
@@ -82,8 +96,9 @@ def test_the_fix_is_that_of_the_call(op, call, number, fix):
 
 
 IMPERATIVES = {
-    "add", "allow", "ask", "bind", "choose", "correct", "end", "enter", "free", "give", "join", "leave", "let", "list",
-    "make", "move", "name", "nest", "raise", "remove", "replace", "run", "set", "start", "take", "try", "use", "write",
+    "add", "allow", "ask", "bind", "choose", "close", "correct", "create", "end", "enter", "free", "give", "join",
+    "leave", "let", "list", "make", "map", "move", "name", "raise", "remove", "replace", "run", "set", "shorten",
+    "start", "try", "unmount", "use", "write",
 }  # fmt: skip
 
 
@@ -104,13 +119,13 @@ def test_the_limit_of_trees_is_the_one_that_the_executor_has():
 
 def test_a_failure_without_a_known_fix_names_the_call():
     error = explained(Op(ops.SESSION), "setsid", errno.EPERM, b"")
-    assert str(error) == "begin a session: setsid: Operation not permitted"
+    assert str(error) == "start a new session: setsid: Operation not permitted"
     assert error.code == "RL-SESSION"
 
 
 def test_a_plan_that_cannot_be_carried_out():
     error = explained(None, "the plan", errno.EINVAL, b"it is empty")
-    assert str(error) == "the init program cannot go on: the plan: it is empty"
+    assert str(error) == "the executor cannot continue: the plan: it is empty"
     assert str(explained(None, "fork", errno.EAGAIN, b"")).endswith("fork: Resource temporarily unavailable")
 
 
@@ -136,19 +151,19 @@ def told(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("op", "level", "words"),
     [
-        (MOUNT, "info", "the host's is bound instead"),
+        (MOUNT, "info", "the host's mount is bound instead"),
         (Op(ops.DEVICE_NODE, 0, 1, 3, 0, 0, "/dev/null"), "info", "the host's device is bound instead"),
         (
             Op(ops.BIND, 0, 0, 0, 0, 0, 0, "/a", "/b", alternatives=1),
             "warning",
-            "bound with all that the host's mount has",
+            "bound with the options of the host's mount, and recursively",
         ),
         (Op(ops.BIND, 0, 0, 0, 0, 0, 0, "/a", "/b"), "warning", "left out"),
         (Op(ops.GROUPS, "5,6"), "warning", "the caller's groups are kept"),
         (Op(ops.GROUPS, ""), "info", "the caller's groups are kept"),
-        (Op(ops.BECOME, 0, 0), "info", "it has no root, and what is set up belongs to the caller"),
-        (Op(ops.KEYRING, "_ses.c1"), "info", "one without a name is joined instead"),
-        (Op(ops.UNNAMED_KEYRING), "warning", "keyctl, add_key and request_key are refused to the container"),
+        (Op(ops.BECOME, 0, 0), "info", "the namespace has no root, so the caller owns what is set up"),
+        (Op(ops.KEYRING, "_ses.c1"), "info", "an unnamed one is joined instead"),
+        (Op(ops.UNNAMED_KEYRING), "warning", "the container cannot use keyctl, add_key and request_key"),
         (Op(ops.SESSION), "warning", "left out"),
     ],
 )
@@ -275,7 +290,7 @@ def test_a_damaged_program_of_this_architecture():
         (b"#!/bin/sh\r\necho\r\n", errno.ENOENT, "its first line, #!/bin/sh, ends with a carriage return ("),
         (b"echo hello\n", errno.ENOEXEC, "it is neither an ELF program nor a script with a #! line ("),
         (b"", errno.ENOEXEC, "exec format error: it is neither"),
-        (b"", errno.EACCES, "fix: make the file executable, and its file system not noexec"),
+        (b"", errno.EACCES, "fix: make the file executable (chmod +x), and mount its file system without noexec"),
         (elf(), errno.EACCES, "exec prog: permission denied ("),
         (b"", errno.E2BIG, "argument list too long ("),
     ],

@@ -143,7 +143,7 @@ def test_mappings_of_others_are_replaced_by_the_callers_own(lines):
     maps, adapted, _ = maps_for(linux={"uidMappings": lines, "gidMappings": lines})
     assert maps.uids == ((0, 1000, 1), (1, 100000, 65536))
     assert adapted.startswith(
-        "linux.uidMappings and gidMappings name ids that are not yours: your own are mapped instead: "
+        "linux.uidMappings and gidMappings name IDs that are not yours: your own are mapped instead: "
         "uids 0 is 1000, 1-65536 is 100000-165535 (not 0-"
     )
     assert "; gids 0 is 1000, 1-65536 is 100000-165535 (not " in adapted

@@ -232,7 +232,7 @@ def test_explain_for_people(box):
         "mount tmpfs on /dev (nosuid, strictatime, mode=755, size=65536k)  [mounts[1]]",
         "mask /proc/kcore, if it is there  [linux.maskedPaths[0]]",
         "make /proc/sys read-only, if it is there  [linux.readonlyPaths[0]]",
-        "bound capabilities to KILL",
+        "limit the bounding set to KILL",
         "load the seccomp filter (default: errno 38 (ENOSYS); ",
         "execute sh -c true  [process.args]",
     ):
@@ -346,7 +346,7 @@ def test_a_proc_that_an_engine_has_covered_is_bound(box):
     lines = box.lines(config, global_flags=["--log", log])
     assert lines[0] == "0"
     assert mount_table(lines[1:])["/proc"][2] == "proc"
-    note = "mount proc on /proc: fsmount: Operation not permitted: the host's is bound instead"
+    note = "mount proc on /proc: fsmount: Operation not permitted: the host's mount is bound instead"
     assert f'msg="{note}" where="mounts[0]"' in log.read_text()
 
 

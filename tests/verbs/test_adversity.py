@@ -591,7 +591,7 @@ def test_too_few_processes(rootless, user, bundle, need, verb):
         assert "; fix: raise the limit of processes: ulimit -u" in complaints[-1]
         nothing_is_left(rootless)
     assert status == 0
-    assert complaints[0].startswith("rootless: cannot start the init program: posix_spawn: ")
+    assert complaints[0].startswith("rootless: cannot start the executor: posix_spawn: ")
 
 
 @pytest.mark.parametrize("verb", ["create", "run", "list"])

@@ -114,7 +114,7 @@ CASES = {
         None,
         (
             "bind /nonexistent/x on /data: open_tree: No such file or directory (config.json: mounts[4]); "
-            "fix: make the source, or name another"
+            "fix: create the source, or name another"
         ),
         "not found",
         "not found",
@@ -270,7 +270,7 @@ CASES = {
         script(b"#!/bin/sh\r\necho\r\n"),
         (
             "exec script: no such file or directory: its first line, #!/bin/sh, ends with a carriage return "
-            "(config.json: process.args[0]); fix: save the script with Unix line ends"
+            "(config.json: process.args[0]); fix: save the script with Unix line endings"
         ),
         "not found",
         "not found",
@@ -290,7 +290,7 @@ CASES = {
         script(b"echo hello\n"),
         (
             "exec script: exec format error: it is neither an ELF program nor a script with a #! line "
-            "(config.json: process.args[0]); fix: begin the script with #!/bin/sh"
+            "(config.json: process.args[0]); fix: start the script with #!/bin/sh"
         ),
         "other",
         "other",
@@ -300,7 +300,7 @@ CASES = {
         script(b""),
         (
             "exec script: exec format error: it is neither an ELF program nor a script with a #! line "
-            "(config.json: process.args[0]); fix: begin the script with #!/bin/sh"
+            "(config.json: process.args[0]); fix: start the script with #!/bin/sh"
         ),
         "other",
         "other",
@@ -350,7 +350,7 @@ CASES = {
         None,
         (
             "join the network namespace /proc/self/ns/uts: setns: Invalid argument "
-            "(config.json: linux.namespaces[4].path); fix: name a file of this type of namespace"
+            "(config.json: linux.namespaces[4].path); fix: name a namespace of this type, other than the caller's own"
         ),
         "other",
         "other",
@@ -382,7 +382,7 @@ CASES = {
         None,
         (
             "write banana to /proc/sys/net/ipv4/ip_forward: write: Invalid argument "
-            '(config.json: linux.sysctl["net.ipv4.ip_forward"]); fix: write a value that the kernel accepts'
+            '(config.json: linux.sysctl["net.ipv4.ip_forward"]); fix: use a value that the kernel accepts'
         ),
         "other",
         "other",

@@ -134,7 +134,7 @@ def test_pidfd_without_a_taker_is_an_error(rootless, bundle, user, verb):
     assert done.returncode == 1
     assert done.stderr == (
         "rootless: --pidfd-socket nowhere: connect: no such file or directory; "
-        "fix: listen on it before the container is made\n"
+        "fix: start the program that listens there before you create the container\n"
     )
     assert not (bundle / "rootfs/data/program").exists()
     assert rootless.list() == []

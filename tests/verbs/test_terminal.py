@@ -411,7 +411,7 @@ def test_a_detached_terminal_needs_a_socket(rootless, user, verb):
     assert done.returncode == 1
     assert done.stderr == (
         "rootless: terminal: cannot allocate tty if the caller will detach without setting console socket "
-        "(config.json: process.terminal); fix: --console-socket PATH\n"
+        "(config.json: process.terminal); fix: add --console-socket PATH\n"
     )
     assert rootless.list() == []
 

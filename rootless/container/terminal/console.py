@@ -33,7 +33,7 @@ def connect(path: str) -> int:
             "terminal",
             cause=f"connect {path}: {(error.strerror or str(error)).lower()}",
             where="process.terminal",
-            fix="listen on it before the container is made",
+            fix="start the program that listens there before you create the container",
             code="RL-CONSOLE",
         ) from None
 
