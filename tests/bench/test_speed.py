@@ -37,19 +37,22 @@ sys.path.insert(0, sys.argv.pop(1))
 rounds = int(sys.argv.pop(1))
 from rootless.cli.parser import parse
 from rootless.container.create import plan_for
-from rootless.launch.protocol import Launch
+from rootless.launch.protocol import Descriptors
+from rootless.launch.run_plan import HANDLERS, Run
+from rootless.plan import ops
+from rootless.plan.plan import Plan
 def spent():
     usage = getrusage(RUSAGE_CHILDREN)
     return (usage.ru_utime + usage.ru_stime) * 1000, time.perf_counter() * 1000
-_, _, plan, _ = plan_for(parse(sys.argv[1:], lambda options: None))
+_, whole, _ = plan_for(parse(sys.argv[1:], lambda options: None))
+plan = Plan([op for op in whole.ops if op.kind.by != ops.LAUNCHER or op.kind in HANDLERS])
 figures = []
 for _ in range(rounds):
     before = spent()
-    launch = Launch(plan)
-    launch.until_ready(lambda pid: None)
-    launch.start()
-    os.waitpid(launch.pid, 0)
-    launch.close()
+    run = Run(plan, Descriptors())
+    run.until()
+    os.waitpid(run.pid, 0)
+    run.close()
     figures.append([after - then for after, then in zip(spent(), before)])
 json.dump(figures, sys.stdout)
 """

@@ -18,7 +18,7 @@ import pytest
 
 from rootless.launch import spawn
 from rootless.launch.failure import explained
-from rootless.launch.protocol import FAILED
+from rootless.launch.protocol import FAILED, Descriptors
 from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.encode import encode
@@ -97,7 +97,7 @@ def test_a_listener_is_passed_on_by_a_real_time_process_with_one_cpu(require_roo
     reply, answers = os.pipe()
     with ours, report:
         with real_time(min(os.sched_getaffinity(0))):
-            given = spawn.Descriptors(agent=reply)
+            given = Descriptors(agent=reply)
             pid = spawn.spawn(encode(plan), given, report=report.fileno(), reply=reply, trace=False)
         report.close()
         descriptors = []

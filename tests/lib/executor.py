@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from rootless.launch import run_in_userns, spawn, write_idmaps
-from rootless.launch.protocol import EXECUTING, FAILED, SKIPPED, TURN, read_message
+from rootless.launch.protocol import EXECUTING, FAILED, SKIPPED, TURN, Descriptors, read_message
 from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.encode import encode
@@ -124,7 +124,7 @@ class Executor:
         try:
             for stream in (1, 2):
                 os.dup2(self._output, stream)
-            given = spawn.Descriptors(start=start, console=console, keep=keep)
+            given = Descriptors(start=start, console=console, keep=keep)
             self.first = spawn.spawn(raw or encode(plan), given, report=report, reply=reply, trace=trace)
         finally:
             for stream, fd in enumerate(saved, 1):

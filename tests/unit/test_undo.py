@@ -10,15 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from rootless.container.operations.table import HANDLERS
 
 from rootless.container.operations import cgroup, cgroup_cleanup, undo
-from rootless.container.operations.container_run import ContainerRun
+from rootless.container.operations.container_run import HANDLERS, ContainerRun
 from rootless.container.state import store
 from rootless.container.state.store import StateRoot
 from rootless.errors import RootlessError
+from rootless.launch.protocol import Descriptors
 from rootless.launch.run_plan import Run
-from rootless.launch.spawn import Descriptors
 from rootless.plan import ops
 from rootless.plan.plan import Plan
 from rootless.procfs import boot_id
