@@ -7,7 +7,6 @@ from rootless.bundle.load import load
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.request import request_for, resolve_network
 from rootless.container.state.store import state_root
-from rootless.errors import RootlessError
 from rootless.host import facts
 from rootless.launch.protocol import Descriptors
 from rootless.lazy import lazy
@@ -16,18 +15,15 @@ from rootless.plan.compile import compile_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.container.operations.cgroup import blame_memory
-    from rootless.container.operations.teardown import abandon, end_quietly
+    from rootless.container.operations.teardown import give_up
     from rootless.container.replay import read_plan
     from rootless.container.state.store import StateRoot
     from rootless.options import Options
     from rootless.plan.plan import Plan
     from rootless.plan.request import Request
 else:
-    blame_memory = lazy("rootless.container.operations.cgroup", "blame_memory")
-    abandon = lazy("rootless.container.operations.teardown", "abandon")
+    give_up = lazy("rootless.container.operations.teardown", "give_up")
     read_plan = lazy("rootless.container.replay", "read_plan")
-    end_quietly = lazy("rootless.container.operations.teardown", "end_quietly")
 
 
 def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
@@ -54,19 +50,7 @@ def create(options: Options) -> None:
         run.close()
         signals.commit()
     except BaseException as error:
+        files.close_fds(run.descriptors, "start")  # if descriptors have run out, the import of give_up() needs one
         give_up(run, error)
         raise
     run.entry.close()
-
-
-def give_up(run: ContainerRun, error: BaseException) -> None:
-    """End what there is of a container that cannot be made or started, and undo everything; `error` is the reason."""
-    if run.cgroup and isinstance(error, RootlessError) and error.code == "RL-INIT":
-        blame_memory(run, error)
-    files.close_fds(run.descriptors, "start")  # descriptors may have run out, and what follows needs one
-    if run.is_recorded:
-        end_quietly(run.state)
-    run.kill()
-    if run.is_claimed:
-        abandon(run.entry)
-        run.entry.close()

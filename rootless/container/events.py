@@ -8,9 +8,9 @@ import time
 
 from rootless import log
 from rootless.cgroup.stats import stats
-from rootless.container.own_cgroup import group_of
 from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, allow, status
+from rootless.container.state.own_cgroup import group_of
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False

@@ -11,12 +11,12 @@ from rootless.procfs import is_there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.container.network.teardown import serving_processes
+    from rootless.container.operations.network_cleanup import serving_processes
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.state import State
     from rootless.options import Options
 else:
-    serving_processes = lazy("rootless.container.network.teardown", "serving_processes")
+    serving_processes = lazy("rootless.container.operations.network_cleanup", "serving_processes")
 
 
 def state(options: Options) -> dict[str, object]:

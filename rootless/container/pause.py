@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless.container.own_cgroup import cgroup_for
+from rootless.container.state.own_cgroup import cgroup_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from rootless import log, procfs, signals
-from rootless.container.create import give_up, plan_for
+from rootless.container.create import plan_for
 from rootless.container.operations.container_run import ContainerRun
-from rootless.container.operations.teardown import destroy, end_quietly
-from rootless.container.state import store
-from rootless.container.state.lifecycle import STOPPED, status
+from rootless.container.operations.teardown import end_quietly, give_up, remove_ended
 from rootless.container.terminal.console import Console
-from rootless.errors import RootlessError, refused
 from rootless.launch.protocol import Descriptors
 from rootless.lazy import lazy
 from rootless.plan import ops
@@ -17,7 +14,6 @@ from rootless.plan import ops
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.cgroup.logout import ends_with_session
-    from rootless.container.state.store import StateRoot
     from rootless.container.terminal.relay import catch_signals, prepare_terminal, wait_foreground
     from rootless.options import Options
 else:
@@ -73,16 +69,3 @@ def _warn_of_logout(pid: int) -> None:
     if found:
         reason, fix = found
         log.warning(f"the container ends when you log out: {reason}", fix=fix)
-
-
-def remove_ended(root: StateRoot, container_id: str) -> None:
-    """Remove what a foreground container leaves, unless somebody else did. The exit status is the program's anyway."""
-    try:
-        with store.find(root, container_id) as entry:
-            found = entry.read()
-            if found is None or status(entry, found) == STOPPED:
-                destroy(entry, found)
-    except (RootlessError, OSError) as error:
-        told = error if isinstance(error, RootlessError) else refused(error)
-        if told.code != "RL-NOT-FOUND":
-            log.warning(f"{told.what}: {told.cause}", fix=f"rootless delete --force {container_id}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rootless import log
-from rootless.container.own_cgroup import cgroup_for
 from rootless.container.state import store
+from rootless.container.state.own_cgroup import cgroup_for
 from rootless.errors import RootlessError
 from rootless.plan.cgroup import limits
 from rootless.plan.cgroup.manager import Unenforced

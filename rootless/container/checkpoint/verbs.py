@@ -19,9 +19,9 @@ from contextlib import suppress
 from functools import cached_property
 
 from rootless import files, log
-from rootless.container.create import give_up
 from rootless.container.operations.cgroup import start_scope
 from rootless.container.operations.container_run import ContainerRun
+from rootless.container.operations.teardown import destroy, give_up, remove_ended
 from rootless.container.state import store
 from rootless.container.state.lifecycle import CREATED, PAUSED, allow, status
 from rootless.errors import RootlessError
@@ -101,8 +101,6 @@ def obstacle(program: str) -> RootlessError | None:
 
 def checkpoint(options: Options) -> None:
     """Write the state of a container's processes to disk; unless they are to run on, the container goes."""
-    from rootless.container.operations.teardown import destroy
-
     with store.find(store.state_root(options.root), options.container) as entry:
         state = store.existing_state(entry)
         now = status(entry, state)
@@ -155,7 +153,6 @@ def restore(options: Options) -> int:
     """Make a container from a checkpoint; unless detached, wait for its end and return its exit status."""
     from rootless.bundle.load import load
     from rootless.container.request import restore_request
-    from rootless.container.run import remove_ended
     from rootless.container.terminal.console import Console
     from rootless.container.terminal.relay import catch_signals, wait_foreground
     from rootless.host import facts

@@ -10,7 +10,7 @@ from rootless.plan import ops
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.cgroup.group import Group
-    from rootless.container.network.attach import Attachment
+    from rootless.container.operations.network import Attachment
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.state import State
     from rootless.container.state.store import StateRoot
@@ -32,18 +32,18 @@ HANDLERS: dict[Kind, Handler] = {
     ops.CONNECT_AGENT: record.connect_agent,
     ops.COVER: lazy("rootless.container.operations.root_mount", "cover"),
     ops.MAKE_CGROUP: lazy("rootless.container.operations.cgroup", "make"),
-    ops.RESERVE_PORTS: lazy("rootless.container.network.attach", "reserve_ports"),
-    ops.WRITE_NAMES: lazy("rootless.container.network.attach", "write_names"),
+    ops.RESERVE_PORTS: lazy("rootless.container.operations.network", "reserve_ports"),
+    ops.WRITE_NAMES: lazy("rootless.container.operations.network", "write_names"),
     ops.LISTEN: record.listen,
     ops.RECORD: record.record,
     ops.START_SCOPE: lazy("rootless.container.operations.cgroup", "start_scope"),
-    ops.BEGIN_NETWORK: lazy("rootless.container.network.attach", "begin"),
+    ops.BEGIN_NETWORK: lazy("rootless.container.operations.network", "begin"),
     ops.MOVE_INTERFACES: lazy("rootless.container.operations.interfaces", "move_in"),
     ops.JOIN_RESCTRL: lazy("rootless.container.operations.resctrl", "join"),
     ops.ADD_TO_RESCTRL: lazy("rootless.container.operations.resctrl", "add"),
     ops.ATTACH_DEVICE_RULES: lazy("rootless.container.operations.cgroup", "attach_device_rules"),
     ops.RUN_HOOK: record.run_hook,
-    ops.AWAIT_NETWORK: lazy("rootless.container.network.attach", "wait"),
+    ops.AWAIT_NETWORK: lazy("rootless.container.operations.network", "wait"),
     ops.CHECK_RUNNING: record.check_running,
     ops.SEND_PIDFD: record.send_pidfd,
     ops.RECORD_CREATED: record.record_created,

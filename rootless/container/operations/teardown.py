@@ -8,20 +8,25 @@ from __future__ import annotations
 import posix
 import select
 
-from rootless import log
+from rootless import files, log
 from rootless.container.operations import undo
-from rootless.container.state.lifecycle import STOPPED
-from rootless.errors import RootlessError
+from rootless.container.state import store
+from rootless.container.state.lifecycle import STOPPED, status
+from rootless.errors import RootlessError, refused
 from rootless.lazy import lazy
 from rootless.plan.ops import from_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.container.operations.cgroup import blame_memory
+    from rootless.container.operations.container_run import ContainerRun
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.processes import is_process_1, kill_all, send
     from rootless.container.state.state import State
+    from rootless.container.state.store import StateRoot
     from rootless.launch.run_hooks import run_hook
 else:
+    blame_memory = lazy("rootless.container.operations.cgroup", "blame_memory")
     is_process_1 = lazy("rootless.container.state.processes", "is_process_1")
     kill_all = lazy("rootless.container.state.processes", "kill_all")
     send = lazy("rootless.container.state.processes", "send")
@@ -85,6 +90,32 @@ def abandon(entry: ContainerDir) -> None:
     except RootlessError as error:
         log.warning(f"{error.what}: {error.cause}", fix=error.fix)
     _run_poststop(state)
+
+
+def give_up(run: ContainerRun, error: BaseException) -> None:
+    """End what there is of a container that cannot be made or started, and undo everything; `error` is the reason."""
+    files.close_fds(run.descriptors, "start")  # descriptors may have run out, and what follows needs one
+    if run.cgroup and isinstance(error, RootlessError) and error.code == "RL-INIT":
+        blame_memory(run, error)
+    if run.is_recorded:
+        end_quietly(run.state)
+    run.kill()
+    if run.is_claimed:
+        abandon(run.entry)
+        run.entry.close()
+
+
+def remove_ended(root: StateRoot, container_id: str) -> None:
+    """Remove what a foreground container leaves, unless another command did; a failure is a warning."""
+    try:
+        with store.find(root, container_id) as entry:
+            found = entry.read()
+            if found is None or status(entry, found) == STOPPED:
+                destroy(entry, found)
+    except (RootlessError, OSError) as error:
+        problem = error if isinstance(error, RootlessError) else refused(error)
+        if problem.code != "RL-NOT-FOUND":
+            log.warning(f"{problem.what}: {problem.cause}", fix=f"rootless delete --force {container_id}")
 
 
 def _run_poststop(state: State | None) -> None:

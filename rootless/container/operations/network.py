@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from rootless import files, log
-from rootless.container.network.teardown import serving_processes
+from rootless.container.operations.network_cleanup import serving_processes
 from rootless.container.operations.undo import note
 from rootless.container.state import store
 from rootless.errors import RootlessError
