@@ -41,7 +41,7 @@ def version(options: Options) -> str:
     if name != PROGRAM:
         lines.append(f"commit: {PROGRAM}-{__version__}")
     if name == _CRUN:
-        from rootless.container.state.store import state_root
+        from rootless.container.state.root import state_root
 
         lines.append(f"rundir: {state_root(options.root).path}")
     lines.append(f"spec: {OCI_VERSION}")
@@ -73,7 +73,7 @@ def worded(error: RootlessError, options: Options) -> RootlessError:
         error.status = EXIT_FAILURE if called() == _CRUN else _EXIT_EXEC
     if error.code != "RL-NOT-FOUND" or called() != _CRUN:
         return error
-    from rootless.container.state.store import state_root
+    from rootless.container.state.root import state_root
 
     path = f"{state_root(options.root).path}/{options.container}/status"
     cause = "No such file or directory"

@@ -6,7 +6,7 @@ from rootless import files, signals
 from rootless.bundle.load import load
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.request import request_for, resolve_network
-from rootless.container.state.store import state_root
+from rootless.container.state.root import state_root
 from rootless.host import facts
 from rootless.launch.protocol import Descriptors
 from rootless.lazy import lazy
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.container.operations.teardown import give_up
     from rootless.container.replay import read_plan
-    from rootless.container.state.store import StateRoot
+    from rootless.container.state.root import StateRoot
     from rootless.options import Options
     from rootless.plan.plan import Plan
     from rootless.plan.request import Request

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rootless.container.operations.teardown import destroy, end, readable
 from rootless.container.state import store
 from rootless.container.state.lifecycle import allow, status
+from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
 from rootless.lazy import lazy
 
@@ -12,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.container.operations.salvage import end_salvaged
     from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
-    from rootless.container.state.store import StateRoot
     from rootless.options import Options
 else:
     end_salvaged = lazy("rootless.container.operations.salvage", "end_salvaged")
@@ -21,7 +22,7 @@ else:
 
 def delete(options: Options) -> None:
     """Remove a container that is stopped; with --force, whatever it is doing."""
-    root = store.state_root(options.root)
+    root = state_root(options.root)
     for container_id in store.chosen(root, options.container, regex=options.regex):
         if options.force:
             _delete_by_force(root, container_id)

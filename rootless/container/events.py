@@ -11,6 +11,7 @@ from rootless.cgroup.stats import stats
 from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, allow, status
 from rootless.container.state.own_cgroup import group_of
+from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -32,7 +33,7 @@ def events(options: Options) -> Iterator[dict[str, Any]]:
         RootlessError: there is no such container, it does not run, or it has no cgroup of its own.
     """
     interval = seconds(options.interval) if options.interval else _USUAL_INTERVAL
-    with store.find(store.state_root(options.root), options.container, lock=False) as entry:
+    with store.find(state_root(options.root), options.container, lock=False) as entry:
         state = store.existing_state(entry)
         allow("events", entry.container_id, status(entry, state))
         process = state.open_process()

@@ -11,6 +11,7 @@ from rootless.container.request import exec_request, preserve_descriptors
 from rootless.container.state import store
 from rootless.container.state.lifecycle import PAUSED, STOPPED, allow, status
 from rootless.container.state.processes import has_ended
+from rootless.container.state.root import state_root
 from rootless.container.terminal.console import Console
 from rootless.errors import RootlessError
 from rootless.host import facts, running
@@ -48,7 +49,7 @@ _PROCESS = "process."
 def execute(options: Options) -> int:
     """Run a command in a container; unless detached, wait for it and return its exit status."""
     preserved = preserve_descriptors(options.preserve_fds)
-    root = store.state_root(options.root)
+    root = state_root(options.root)
     with store.find(root, options.container, lock=False) as entry:
         state = store.existing_state(entry)
         now = status(entry, state)

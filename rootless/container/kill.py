@@ -8,6 +8,7 @@ from rootless import log
 from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, allow, status
 from rootless.container.state.processes import is_process_1, send, signal_all, signal_cgroup
+from rootless.container.state.root import state_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def kill(options: Options) -> None:
 
     Only in a pid namespace does the kernel end the others with the first: elsewhere SIGKILL goes to all, as with runc.
     """
-    root = store.state_root(options.root)
+    root = state_root(options.root)
     for container_id in store.chosen(root, options.container, regex=options.regex):
         with store.find(root, container_id, lock=False) as entry:
             found = store.existing_state(entry)

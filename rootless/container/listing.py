@@ -5,6 +5,7 @@ from __future__ import annotations
 from rootless import log
 from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, status
+from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
 from rootless.lazy import lazy
 from rootless.procfs import is_there
@@ -21,14 +22,14 @@ else:
 
 def state(options: Options) -> dict[str, object]:
     """Return the state of a container, as runtime.md has it."""
-    with store.find(store.state_root(options.root), options.container, lock=False) as entry:
+    with store.find(state_root(options.root), options.container, lock=False) as entry:
         found = store.existing_state(entry)
         return _report(entry, found)
 
 
 def list_containers(options: Options) -> list[dict[str, object]]:
     """Return the states of all containers of the root."""
-    root = store.state_root(options.root)
+    root = state_root(options.root)
     states = []
     for container_id in store.ids(root):
         try:
@@ -55,7 +56,7 @@ def processes(options: Options) -> list[int]:
     """Return the ids on the host of a container's processes; none when it has stopped."""
     from rootless.container.state.processes import members
 
-    with store.find(store.state_root(options.root), options.container, lock=False) as entry:
+    with store.find(state_root(options.root), options.container, lock=False) as entry:
         state = store.existing_state(entry)
         found = members(state)
         if log.is_debug():

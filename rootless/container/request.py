@@ -12,8 +12,8 @@ from rootless.plan.request import AUTO, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
-    from rootless.container.state.store import StateRoot
     from rootless.options import Options
 
 _EXPLAINED = "CONTAINER-ID"

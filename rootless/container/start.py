@@ -7,6 +7,7 @@ import _socket
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.state import store
 from rootless.container.state.lifecycle import allow, status
+from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
 from rootless.launch.protocol import Descriptors
 from rootless.lazy import lazy
@@ -29,7 +30,7 @@ else:
 
 def start(options: Options) -> None:
     """Let the program of a created container run; return when it does."""
-    root = store.state_root(options.root)
+    root = state_root(options.root)
     with store.find(root, options.container) as entry:
         state = store.existing_state(entry)
         allow("start", entry.container_id, status(entry, state))

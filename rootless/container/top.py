@@ -10,6 +10,7 @@ from rootless.cgroup.stats import stats
 from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, status
 from rootless.container.state.processes import members
+from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -61,7 +62,7 @@ class Watch:
     """Looks at every container, again and again."""
 
     def __init__(self, options: Options) -> None:
-        self._root = store.state_root(options.root)
+        self._root = state_root(options.root)
         self._chosen = options.args
         self._before: dict[str, tuple[float, float]] = {}
 

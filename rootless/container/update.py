@@ -5,6 +5,7 @@ from __future__ import annotations
 from rootless import log
 from rootless.container.state import store
 from rootless.container.state.own_cgroup import cgroup_for
+from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
 from rootless.plan.cgroup import limits
 from rootless.plan.cgroup.manager import Unenforced
@@ -65,7 +66,7 @@ def update(options: Options) -> None:
 
 def _keep_device_rules(options: Options, rules: list[dict[str, Any]]) -> None:
     """Say that rules for devices stay: engines send them along with other limits; hooks may have allowed more."""
-    with store.find(store.state_root(options.root), options.container) as entry:
+    with store.find(state_root(options.root), options.container) as entry:
         resources = (entry.read_config().get("linux") or {}).get("resources") or {}
     if rules != resources.get("devices"):
         log.warning("rules for devices stay as they were when the container was created", fix="create it again")

@@ -11,7 +11,7 @@ import pytest
 from rootless.container.network import shared_state
 from rootless.container.operations import undo
 from rootless.container.state import store
-from rootless.container.state.store import StateRoot
+from rootless.container.state.root import StateRoot
 from rootless.errors import RootlessError
 from rootless.network import hostfwd
 from rootless.plan.network.ports import Port

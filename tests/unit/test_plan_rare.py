@@ -9,6 +9,7 @@ import pytest
 
 from rootless.container.operations import undo
 from rootless.container.state import store
+from rootless.container.state.root import StateRoot
 from rootless.errors import RootlessError
 from rootless.host import facts
 from rootless.host.facts import Facts
@@ -597,7 +598,7 @@ def test_resctrl_group_is_removed_with_the_container(tmp_path):
     made = [tmp_path / "gold/mon_groups/c1", tmp_path / "c1"]
     for directory in made:
         directory.mkdir(parents=True)
-    root = store.StateRoot(str(tmp_path / "state"))
+    root = StateRoot(str(tmp_path / "state"))
     with store.claim(root, "c1", undo.clear) as entry:
         undo.note(entry, "resctrl", {"directories": [str(directory) for directory in made]})
     # the launcher was killed: the next container with its id clears away what it left

@@ -25,8 +25,8 @@ from rootless.container.operations import undo
 from rootless.container.state import store
 from rootless.container.state.directory import ContainerDir
 from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPPED, status
+from rootless.container.state.root import StateRoot, state_root
 from rootless.container.state.state import State
-from rootless.container.state.store import StateRoot
 from rootless.errors import RootlessError
 from rootless.procfs import Process, boot_id
 from tests.lib.states import VALUES, edited, full_state, places
@@ -150,8 +150,8 @@ def test_next_use_clears_up_after_a_killed_create(root, left):
 def test_a_command_that_is_killed_lets_go_of_its_claim(root):
     """The lock is the process's: whatever ends it, the id is free."""
     script = (
-        "import sys; from rootless.container.state import store\n"
-        "held = store.claim(store.StateRoot(sys.argv[1]), sys.argv[2], lambda _: None)\n"
+        "import sys; from rootless.container.state import root, store\n"
+        "held = store.claim(root.StateRoot(sys.argv[1]), sys.argv[2], lambda _: None)\n"
         "print(1, flush=True); input()"
     )
     words = [sys.executable, "-c", script, root, "c1"]
@@ -363,12 +363,12 @@ def test_the_start_socket_is_reached_however_deep_it_lies(root, depth):
 
 def test_the_directory_that_was_asked_for(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert store.state_root("here/../there").path == f"{tmp_path}/there"
+    assert state_root("here/../there").path == f"{tmp_path}/there"
 
 
 def test_the_runtime_directory_of_the_user(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert store.state_root("").path == f"{tmp_path}/rootless"
+    assert state_root("").path == f"{tmp_path}/rootless"
 
 
 @pytest.mark.parametrize("kind", ["relative", "missing", "file"])
@@ -376,7 +376,7 @@ def test_a_runtime_directory_that_is_none_is_not_used(monkeypatch, tmp_path, kin
     (tmp_path / "file").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "." if kind == "relative" else str(tmp_path / kind))
-    assert not store.state_root("").path.startswith((".", str(tmp_path)))
+    assert not state_root("").path.startswith((".", str(tmp_path)))
 
 
 def test_a_runtime_directory_of_somebody_else_is_not_used(monkeypatch, tmp_path):
@@ -384,7 +384,7 @@ def test_a_runtime_directory_of_somebody_else_is_not_used(monkeypatch, tmp_path)
     if os.geteuid() == 0:
         os.chown(tmp_path, 12345, 12345)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(somebody))
-    assert not store.state_root("").path.startswith(str(somebody))
+    assert not state_root("").path.startswith(str(somebody))
 
 
 def test_state_is_not_kept_in_a_directory_of_somebody_else(user, require_root):
@@ -400,8 +400,8 @@ def test_state_is_not_kept_in_a_directory_of_somebody_else(user, require_root):
     script = (
         "import os, sys\n"
         "os.setgid(int(sys.argv[3])); os.setuid(int(sys.argv[2]))\n"
-        "from rootless.container.state import store\n"
-        "store.claim(store.StateRoot(sys.argv[1]), 'c1', lambda _: None)\n"
+        "from rootless.container.state import root, store\n"
+        "store.claim(root.StateRoot(sys.argv[1]), 'c1', lambda _: None)\n"
     )
 
     def claimed(directory):

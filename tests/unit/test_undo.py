@@ -14,7 +14,7 @@ import pytest
 from rootless.container.operations import cgroup, cgroup_cleanup, undo
 from rootless.container.operations.container_run import HANDLERS, ContainerRun
 from rootless.container.state import store
-from rootless.container.state.store import StateRoot
+from rootless.container.state.root import StateRoot
 from rootless.errors import RootlessError
 from rootless.launch.protocol import Descriptors
 from rootless.launch.run_plan import Run

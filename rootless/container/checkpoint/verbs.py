@@ -24,6 +24,7 @@ from rootless.container.operations.container_run import ContainerRun
 from rootless.container.operations.teardown import destroy, give_up, remove_ended
 from rootless.container.state import store
 from rootless.container.state.lifecycle import CREATED, PAUSED, allow, status
+from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
 from rootless.launch.protocol import Descriptors
 from rootless.launch.run_plan import Run
@@ -101,7 +102,7 @@ def obstacle(program: str) -> RootlessError | None:
 
 def checkpoint(options: Options) -> None:
     """Write the state of a container's processes to disk; unless they are to run on, the container goes."""
-    with store.find(store.state_root(options.root), options.container) as entry:
+    with store.find(state_root(options.root), options.container) as entry:
         state = store.existing_state(entry)
         now = status(entry, state)
         allow("checkpoint", entry.container_id, CREATED if now == PAUSED and entry.has_socket() else now)
@@ -170,7 +171,7 @@ def restore(options: Options) -> int:
     skipped = [kind for kind, hooks in (bundle.config.get("hooks") or {}).items() if hooks and kind != "poststop"]
     if skipped:
         log.warning(f"hooks are not run again when a container is restored: {', '.join(skipped)}", where="hooks")
-    root = store.state_root(options.root)
+    root = state_root(options.root)
     run = ContainerRun(plan, root, Descriptors())
     try:
         wakeup = -1 if options.detach else catch_signals()
@@ -463,7 +464,7 @@ class _Criu:
 
         It may be a symlink of root's, as containerd makes it.
         """
-        from rootless.container.state.fallback import followed
+        from rootless.container.state.untrusted import followed
 
         cause, fd = "", -1
         try:

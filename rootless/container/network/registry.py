@@ -10,7 +10,8 @@ import posix
 
 from rootless import files, jsontext, log, xdg
 from rootless.container.network import shared_state
-from rootless.container.state.store import LONGEST_ID, is_id, state_root
+from rootless.container.state.root import state_root
+from rootless.container.state.store import LONGEST_ID, is_id
 from rootless.errors import RootlessError
 from rootless.plan.network.helpers import PASTA, SLIRP
 from rootless.plan.network.mode import CONTAINER, HOST, NONE
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from rootless.container.state.store import StateRoot
+    from rootless.container.state.root import StateRoot
     from rootless.options import Options
 
 _WORDS = (AUTO, NONE, HOST, SLIRP, PASTA, CONTAINER)

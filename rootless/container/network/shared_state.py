@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
-    from rootless.container.state.store import StateRoot
+    from rootless.container.state.root import StateRoot
     from rootless.plan.network.mode import Network
     from rootless.plan.network.shared import Shared
 

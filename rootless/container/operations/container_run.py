@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rootless.cgroup.group import Group
     from rootless.container.operations.network import Attachment
     from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
-    from rootless.container.state.store import StateRoot
     from rootless.container.terminal.service import Reports
     from rootless.launch.protocol import Descriptors
     from rootless.launch.run_plan import Handler

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rootless.container.network.shared_state import forget_the_dead
     from rootless.container.network.shared_state import join as join_shared_network
     from rootless.container.operations.container_run import ContainerRun
-    from rootless.container.state.store import StateRoot
+    from rootless.container.state.root import StateRoot
     from rootless.network.hostports import reserve
     from rootless.plan.network.ports import Port
     from rootless.plan.ops import Op

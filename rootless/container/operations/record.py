@@ -8,6 +8,7 @@ from rootless import files, log
 from rootless.container.operations import undo
 from rootless.container.state import store
 from rootless.container.state.lifecycle import READY, STOPPED, advance, allow
+from rootless.container.state.root import state_root
 from rootless.container.state.state import AfterStart, NetworkState, State
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.launch.protocol import LISTENER, NOTIFY
@@ -116,7 +117,7 @@ def compile_filter(run: ContainerRun, op: Op) -> None:
 def _cache_directory() -> str:
     """Return the directory for compiled seccomp filters; nothing when the caller has no directory for state."""
     try:
-        return store.state_root("").path  # of all that the user runs, by whatever --root
+        return state_root("").path  # of all that the user runs, by whatever --root
     except RootlessError:
         return ""
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rootless.container.operations.container_run import ContainerRun
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.processes import is_process_1, kill_all, send
+    from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
-    from rootless.container.state.store import StateRoot
     from rootless.launch.run_hooks import run_hook
 else:
     blame_memory = lazy("rootless.container.operations.cgroup", "blame_memory")

@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
-    from rootless.container.state.store import StateRoot
+    from rootless.container.state.root import StateRoot
 
 _OTHERS = 0o077
 NOT_AGED = stat.S_ISVTX

@@ -6,6 +6,7 @@ from rootless import log
 from rootless.cgroup.group import Group
 from rootless.container.state import store
 from rootless.container.state.lifecycle import CREATED, RUNNING, allow, status
+from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ def cgroup_for(options: Options, verb: str) -> tuple[Group, State]:
     Raises:
         RootlessError: `RL-STATUS`: not now; `RL-CGROUP`: it has no cgroup of its own.
     """
-    with store.find(store.state_root(options.root), options.container) as entry:
+    with store.find(state_root(options.root), options.container) as entry:
         state = store.existing_state(entry)
         now = status(entry, state)
         if now in (CREATED, RUNNING) and not state.cgroup:

@@ -12,7 +12,6 @@ import fcntl
 import posix
 import stat
 
-from rootless import files, log, paths, xdg
 from rootless.container.state.directory import ContainerDir, unusable
 from rootless.errors import RootlessError
 
@@ -20,104 +19,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
 
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 LONGEST_ID = 255
 """A file name has no more bytes."""
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
-
-
-class StateRoot:
-    """The directory that holds the containers of one user, opened once for all that a command does below it.
-
-    Where it lies, other users may be able to make a directory of the same name, or to exchange it, at any time.
-
-    Attributes:
-        path: its name, for messages and for programs that need one.
-        fd: its descriptor, or -1 while there is no such directory.
-    """
-
-    __slots__ = ("fd", "path")
-    forbidden = stat.S_IWGRP | stat.S_IWOTH
-    """Permissions of others with which it is not the caller's alone."""
-
-    def __init__(self, path: str) -> None:
-        """Open it, if it is there.
-
-        Raises:
-            RootlessError: `RL-STATE`: it is not the caller's alone, or cannot be opened.
-        """
-        self.path = path
-        self.fd = -1
-        try:
-            self._open()
-        except FileNotFoundError:
-            if log.is_debug():
-                log.debug(f"the state directory {path} does not exist")
-            return
-        except PermissionError as error:
-            from rootless.container.state.fallback import closed
-
-            raise closed(path, error) from None
-        except OSError as error:
-            raise unusable(path, error) from None
-        if log.is_debug():
-            log.debug(f"opened the state directory {self.path}")
-
-    def make(self) -> None:
-        """Make it, if it is not there.
-
-        Raises:
-            RootlessError: `RL-STATE`: it cannot be made, or is not the caller's alone.
-        """
-        if self.fd < 0:
-            try:
-                files.make_private(self.path)
-                self._open()
-            except OSError as error:
-                raise unusable(self.path, error) from None
-
-    def _open(self) -> None:
-        try:
-            fd = posix.open(self.path, _DIRECTORY)
-        except NotADirectoryError:
-            from rootless.container.state.fallback import followed
-
-            self.path = followed(self.path)
-            fd = posix.open(self.path, _DIRECTORY)
-        status = posix.fstat(fd)
-        if status.st_uid == posix.geteuid() and not status.st_mode & self.forbidden:
-            self.fd = fd
-            return
-        posix.close(fd)
-        from rootless.container.state.fallback import not_the_callers
-
-        raise not_the_callers(self.path, status)
-
-
-def state_root(asked: str) -> StateRoot:
-    """Return the directory that holds the containers of this user.
-
-    XDG_RUNTIME_DIR is not there on batch nodes, after su, or belongs to somebody else: it is used only when it is the
-    caller's own, and there is a way without it.
-
-    Raises:
-        RootlessError: `RL-STATE`: it is not the caller's alone, or cannot be opened.
-    """
-    if asked:
-        return StateRoot(paths.absolute(asked))
-    uid = posix.geteuid()
-    given = xdg.runtime()
-    if given and owned(given, uid):
-        return StateRoot(f"{given}/rootless")
-    if uid == 0 and owned("/run", 0) and posix.access("/run", posix.W_OK):
-        return StateRoot("/run/rootless")
-    if owned(f"/run/user/{uid}", uid):
-        return StateRoot(f"/run/user/{uid}/rootless")
-    from rootless.container.state.fallback import fallback
-
-    return fallback(uid)
 
 
 def is_id(text: str) -> bool:
@@ -292,15 +200,6 @@ def _is_at(root: StateRoot, container_id: str, fd: int) -> bool:
     except FileNotFoundError:
         return False
     return (there.st_ino, there.st_dev) == (opened.st_ino, opened.st_dev)
-
-
-def owned(directory: str, uid: int) -> bool:
-    """Whether a directory is this user's, and not everybody's to write to."""
-    try:
-        status = posix.stat(directory)
-    except OSError:
-        return False
-    return status.st_uid == uid and stat.S_ISDIR(status.st_mode) and not status.st_mode & stat.S_IWOTH
 
 
 def _taken(container_id: str) -> RootlessError:

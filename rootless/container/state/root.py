@@ -1,0 +1,172 @@
+"""The directory that holds the containers of a user.
+
+It lies in the user's runtime directory. Batch nodes, su and cron jobs do not set one: then it lies in /tmp, where other
+users can make a directory of the same name first.
+"""
+
+from __future__ import annotations
+
+import posix
+import stat
+
+from rootless import files, log, paths, xdg
+from rootless.container.state.directory import unusable
+from rootless.errors import RootlessError
+from rootless.lazy import lazy
+from rootless.procfs import boot_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.container.state.untrusted import closed, followed, not_the_callers
+else:
+    closed = lazy("rootless.container.state.untrusted", "closed")
+    followed = lazy("rootless.container.state.untrusted", "followed")
+    not_the_callers = lazy("rootless.container.state.untrusted", "not_the_callers")
+
+_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
+
+
+class StateRoot:
+    """The directory that holds the containers of one user, opened once for all that a command does below it.
+
+    Where it lies, other users may be able to make a directory of the same name, or to exchange it, at any time.
+
+    Attributes:
+        path: its name, for messages and for programs that need one.
+        fd: its descriptor, or -1 while there is no such directory.
+    """
+
+    __slots__ = ("fd", "path")
+    forbidden = stat.S_IWGRP | stat.S_IWOTH
+    """Permissions of others with which it is not the caller's alone."""
+
+    def __init__(self, path: str) -> None:
+        """Open it, if it is there.
+
+        Raises:
+            RootlessError: `RL-STATE`: it is not the caller's alone, or cannot be opened.
+        """
+        self.path = path
+        self.fd = -1
+        try:
+            self._open()
+        except FileNotFoundError:
+            if log.is_debug():
+                log.debug(f"the state directory {path} does not exist")
+            return
+        except PermissionError as error:
+            raise closed(path, error) from None
+        except OSError as error:
+            raise unusable(path, error) from None
+        if log.is_debug():
+            log.debug(f"opened the state directory {self.path}")
+
+    def make(self) -> None:
+        """Make it, if it is not there.
+
+        Raises:
+            RootlessError: `RL-STATE`: it cannot be made, or is not the caller's alone.
+        """
+        if self.fd < 0:
+            try:
+                files.make_private(self.path)
+                self._open()
+            except OSError as error:
+                raise unusable(self.path, error) from None
+
+    def _open(self) -> None:
+        try:
+            fd = posix.open(self.path, _DIRECTORY)
+        except NotADirectoryError:
+            self.path = followed(self.path)
+            fd = posix.open(self.path, _DIRECTORY)
+        found = posix.fstat(fd)
+        if found.st_uid == posix.geteuid() and not found.st_mode & self.forbidden:
+            self.fd = fd
+            return
+        posix.close(fd)
+        raise not_the_callers(self.path, found)
+
+
+def state_root(asked: str) -> StateRoot:
+    """Return the directory that holds the containers of this user.
+
+    XDG_RUNTIME_DIR is not there on batch nodes, after su, or belongs to somebody else: it is used only when it is the
+    caller's own, and there is a way without it.
+
+    Raises:
+        RootlessError: `RL-STATE`: it is not the caller's alone, or cannot be opened.
+    """
+    if asked:
+        return StateRoot(paths.absolute(asked))
+    uid = posix.geteuid()
+    given = xdg.runtime()
+    if given and owned(given, uid):
+        return StateRoot(f"{given}/rootless")
+    if uid == 0 and owned("/run", 0) and posix.access("/run", posix.W_OK):
+        return StateRoot("/run/rootless")
+    if owned(f"/run/user/{uid}", uid):
+        return StateRoot(f"/run/user/{uid}/rootless")
+    return _fallback(uid)
+
+
+class _InTmp(StateRoot):
+    """The one in /tmp, or another where somebody else takes that name first."""
+
+    __slots__ = ("otherwise",)
+    forbidden = stat.S_IRWXG | stat.S_IRWXO
+    """It is made without any: a directory of the user's that somebody has moved here may have them."""
+    otherwise: StateRoot | None
+
+    def make(self) -> None:
+        """Make it, or the other, if it is not there."""
+        try:
+            super().make()
+        except RootlessError:
+            if not self.otherwise:
+                raise
+            self.otherwise.make()
+            self.path, self.fd = self.otherwise.path, self.otherwise.fd
+
+
+def _fallback(uid: int) -> StateRoot:
+    """Return the directory of a user without a runtime directory: in /tmp, which is sticky, or else below the home.
+
+    One that is there is used before another is made, so that every command of a user finds the same.
+
+    Raises:
+        RootlessError: `RL-STATE`: that in /tmp is another user's, and there is no home.
+    """
+    try:
+        found = _InTmp(f"/tmp/rootless-{uid}")  # noqa: S108 - used only when it is the user's own
+    except RootlessError:
+        below_home = _below_home(uid)
+        if not below_home:
+            raise
+        return below_home
+    if found.fd < 0:
+        found.otherwise = _below_home(uid)
+        if found.otherwise and found.otherwise.fd >= 0:
+            return found.otherwise
+    return found
+
+
+def _below_home(uid: int) -> StateRoot | None:
+    """Return the directory below the user's home, which several nodes may share: each has its own, for each boot."""
+    node = posix.uname().nodename.replace("/", "_")
+    for home in xdg.homes(uid):
+        if home.startswith("/") and owned(home, uid):
+            try:
+                return StateRoot(f"{xdg.state(home)}/rootless/{node}.{boot_id()}")
+            except RootlessError:
+                continue
+    return None
+
+
+def owned(directory: str, uid: int) -> bool:
+    """Whether a directory is this user's, and not everybody's to write to."""
+    try:
+        status = posix.stat(directory)
+    except OSError:
+        return False
+    return status.st_uid == uid and stat.S_ISDIR(status.st_mode) and not status.st_mode & stat.S_IWOTH
