@@ -156,7 +156,7 @@ VERBS = {
         (CONTAINER,),
     ),
     "checkpoint": Verb(
-        "container.checkpoint.verbs:checkpoint",
+        "container.checkpoint.dump:checkpoint",
         "save the processes of a container to disk, and stop it",
         (
             *_CHECKPOINT_FLAGS,
@@ -173,7 +173,7 @@ VERBS = {
         examples=("rootless checkpoint --image-path saved web1",),
     ),
     "restore": Verb(
-        "container.checkpoint.verbs:restore",
+        "container.checkpoint.restore:restore",
         "create a container from a checkpoint",
         (
             BUNDLE,

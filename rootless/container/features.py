@@ -30,7 +30,7 @@ _FLAG_SINCE = {"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": (5, 19)}
 
 def features(options: Options) -> dict[str, object]:
     """Return the document; what depends on this host (libseccomp, criu) is as it is now."""
-    from rootless.container.checkpoint.verbs import obstacle
+    from rootless.container.checkpoint.criu import obstacle
 
     document: dict[str, object] = {
         "ociVersionMin": OLDEST_VERSION,
@@ -71,7 +71,7 @@ def linux() -> dict[str, object]:
 
 def words() -> list[str]:
     """Return what `crun --version` has in its last line."""
-    from rootless.container.checkpoint.verbs import obstacle
+    from rootless.container.checkpoint.criu import obstacle
 
     known = linux()
     found = ["CAP"]

@@ -169,7 +169,7 @@ def test_what_is_refused(rootless, root, bundle, counting):
     assert "container not running: it waits for its start" in rootless("checkpoint", "c2").stderr
     done = rootless("--criu", "/bin/false", "checkpoint", "c1")
     assert done.returncode == 1
-    assert done.stderr == f"rootless: criu dump: it ended with 1; fix: see {root.tmp}/checkpoint/dump.log\n"
+    assert done.stderr == f"rootless: criu dump: it exited with status 1; fix: see {root.tmp}/checkpoint/dump.log\n"
     done = rootless("--criu", "/nope", "checkpoint", "c1")
     assert "executable file not found in $PATH: /nope; fix: install criu" in done.stderr
     assert rootless.status("c1") == "running"
@@ -391,5 +391,5 @@ def test_a_page_server_that_is_nowhere(rootless, place, counting):
     done = rootless("checkpoint", "--page-server", place, "c1")
     assert done.returncode == 1
     assert done.stderr == (
-        f"rootless: --page-server {place}: that is no address with a port; fix: write ADDRESS:PORT\n"
+        f"rootless: --page-server {place}: it is not an address with a port; fix: write ADDRESS:PORT\n"
     )
