@@ -1,1 +1,1 @@
-"""Containers as they lie on disk, their lifecycle, and what the verbs do."""
+"""Containers: their state on disk, their lifecycle, and the verbs."""

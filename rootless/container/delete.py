@@ -21,7 +21,7 @@ else:
 
 
 def delete(options: Options) -> None:
-    """Remove a container that is stopped; with --force, whatever it is doing."""
+    """Remove a stopped container; with --force, a container in any state."""
     root = state_root(options.root)
     for container_id in store.chosen(root, options.container, regex=options.regex):
         if options.force:
@@ -35,7 +35,7 @@ def delete(options: Options) -> None:
 
 def _delete_by_force(root: StateRoot, container_id: str) -> None:
     try:
-        # without the lock first: who holds it may be waiting for the very process that has to go
+        # without the lock first: its holder may be waiting for a process that has to end
         with store.find(root, container_id, lock=False) as entry:
             found = readable(entry)
             if found:
@@ -51,7 +51,7 @@ def _end_by_force(entry: ContainerDir) -> State | None:
     """End the processes of a container; return its state, or None where that is of no further use.
 
     Raises:
-        RootlessError: `RL-STATE`: its state is damaged, and what is left of it does not tell which they are.
+        RootlessError: `RL-STATE`: its state is damaged, and the rest of the file does not identify them.
     """
     try:
         found = entry.read()

@@ -1,4 +1,4 @@
-"""The verb `events`: what a container uses, now and then, and that it has run out of memory, when it does."""
+"""The verb `events`: the resources that a container uses, at intervals, and out-of-memory kills."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def events(options: Options) -> Iterator[dict[str, Any]]:
-    """Yield events until the container ends; with --stats one that tells what it uses now.
+    """Yield events until the container ends; with --stats, one event with the present usage.
 
     Raises:
         RootlessError: there is no such container, it does not run, or it has no cgroup of its own.
@@ -80,7 +80,7 @@ def _watch(group: Group, process: int, container: str, interval: float) -> Itera
 
 
 def _killed(memory: int) -> int:
-    """Return how many processes the kernel has killed because memory ran out; reading makes poll wait for the next."""
+    """Return the number of out-of-memory kills in the cgroup; after the read, poll(2) waits for the next."""
     try:
         posix.lseek(memory, 0, 0)
         lines = posix.read(memory, 4096).decode().splitlines()
@@ -98,7 +98,7 @@ def seconds(text: str) -> float:
     """Return a time such as ``500ms``, ``5s``, ``1m30s``, as Go's time.ParseDuration, in seconds.
 
     Raises:
-        RootlessError: it is none, or none to wait for.
+        RootlessError: it is not a time, or not a positive one.
     """
     total, rest = 0.0, text
     while rest:

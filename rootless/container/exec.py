@@ -1,4 +1,4 @@
-"""The verb `exec`: another process in a container that runs."""
+"""The verb `exec`: another process in a running container."""
 
 from __future__ import annotations
 
@@ -69,19 +69,19 @@ def execute(options: Options) -> int:
 
 
 def _plan(options: Options, request: Request, state: State, config: dict[str, Any]) -> Plan:
-    """Compile the Plan for what the caller asked, and log where it differs from that."""
+    """Compile the Plan of the caller's request, and log its differences from the request."""
     own = config.get("process") or {}
     uid, gid = state.user
     own["user"] = (own.get("user") or {}) | {"uid": uid, "gid": gid}  # --userns may have chosen them
     config["process"] = process_object(own, _read(options.process) if options.process else None, options)
-    said = said_by_flags(options)
-    if said:
+    given = said_by_flags(options)
+    if given:
         check_process(config["process"])
     bundle = Bundle(state.bundle, config)
     plan = compile_exec(bundle, facts.read(subordinate=False), request, running.read(state.pid))
     for note in plan.notes:
-        # create has said already what comes from the container's own process
-        asked = options.process or note.where.startswith(tuple(said))
+        # create has already reported the differences of the container's own process
+        asked = options.process or note.where.startswith(tuple(given))
         report = log.warning if note.kind == UNSUPPORTED and asked else log.info
         report(note.text, where=note.where)
     return plan
@@ -169,7 +169,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _placed(error: RootlessError, options: Options) -> RootlessError:
-    """Let the error name the place where the caller wrote what is wrong."""
+    """Let the error name the flag, or the place in the file, that the caller has to change."""
     for place, flag in said_by_flags(options).items():
         if error.where.startswith(place):
             error.where = ""

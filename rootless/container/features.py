@@ -1,6 +1,6 @@
-"""`rootless features`: what this runtime can do, as features.md and features-linux.md have it.
+"""`rootless features`: the features of this runtime, in the form of features.md and features-linux.md.
 
-What has names is taken from the tables that check and plan a container.
+The names come from the tables that check and plan a container.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FLAG_SINCE = {"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": (5, 19)}
 
 
 def features(options: Options) -> dict[str, object]:
-    """Return the document; what depends on this host (libseccomp, criu) is as it is now."""
+    """Return the document; libseccomp and criu are looked up on this host."""
     from rootless.container.checkpoint.criu import obstacle
 
     document: dict[str, object] = {
@@ -59,7 +59,7 @@ def linux() -> dict[str, object]:
         "capabilities": [f"CAP_{name}" for name in CAPABILITIES],
         "cgroup": dict(_CGROUP),
         "seccomp": _seccomp(),
-        # where this host has none of it, asking for it is refused in words
+        # on a host without it, a container that asks for it gets an error
         "apparmor": {"enabled": True},
         "selinux": {"enabled": True},
         "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
@@ -70,7 +70,7 @@ def linux() -> dict[str, object]:
 
 
 def words() -> list[str]:
-    """Return what `crun --version` has in its last line."""
+    """Return the last line of `crun --version`."""
     from rootless.container.checkpoint.criu import obstacle
 
     known = linux()

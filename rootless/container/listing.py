@@ -1,4 +1,4 @@
-"""What containers there are: the verbs `state`, `list` and `ps`."""
+"""The verbs `state`, `list` and `ps`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ else:
 
 
 def state(options: Options) -> dict[str, object]:
-    """Return the state of a container, as runtime.md has it."""
+    """Return the state of a container (runtime.md, "State")."""
     with store.find(state_root(options.root), options.container, lock=False) as entry:
         found = store.existing_state(entry)
         return _report(entry, found)
@@ -38,7 +38,9 @@ def list_containers(options: Options) -> list[dict[str, object]]:
                 if found:
                     states.append(_report(entry, found))
         except RootlessError as error:
-            if error.code != "RL-NOT-FOUND":  # it did not go away between the two looks; the others are still listed
+            if (
+                error.code != "RL-NOT-FOUND"
+            ):  # else it was removed since ids(); a broken container does not hide the others
                 log.warning(f"{error.what}: {error.cause}", fix=error.fix)
     return states
 
@@ -53,7 +55,7 @@ def _report(entry: ContainerDir, found: State) -> dict[str, object]:
 
 
 def processes(options: Options) -> list[int]:
-    """Return the ids on the host of a container's processes; none when it has stopped."""
+    """Return the ids on the host of a container's processes; empty if it has stopped."""
     from rootless.container.state.processes import members
 
     with store.find(state_root(options.root), options.container, lock=False) as entry:
@@ -62,5 +64,5 @@ def processes(options: Options) -> list[int]:
         if log.is_debug():
             source = f"cgroup {state.cgroup}" if state.cgroup else "the container's namespaces"
             log.debug(f"{len(found)} processes found by {source}")
-        # looked at last: if the first process is still there, all of this was about it
+        # checked last: if the first process is still alive, its id was not reused meanwhile
         return [] if status(entry, state) == STOPPED else found

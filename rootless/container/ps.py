@@ -16,7 +16,7 @@ def table(pids: Iterable[int], options: Sequence[str]) -> str:
     """Return the lines of ``ps OPTIONS`` about `pids`, with their head.
 
     Raises:
-        RootlessError: `RL-PS`: there is no ps, it fails, or its table does not tell which line is about which process.
+        RootlessError: `RL-PS`: ps is missing, fails, or prints no column of process IDs.
     """
     import subprocess
 

@@ -1,7 +1,7 @@
 """A Plan as JSON and back: `explain --json` prints it, `run --plan FILE` runs it. For debugging.
 
 Data of our own classes is written as an object whose `class` names it, bytes as hexadecimal digits under `bytes`. The
-file is the caller's own, as config.json is; what it says is done with the caller's rights.
+file is the caller's own, as config.json is; its Plan runs with the caller's rights.
 """
 
 from __future__ import annotations

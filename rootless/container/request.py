@@ -1,4 +1,4 @@
-"""From the command line to what is planned: the only place that fills in defaults and looks up what a flag names."""
+"""From the command line to the Request of a Plan: the only place that fills in defaults and resolves names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOKEN = 8
 
 
 def request_for(options: Options) -> Request:
-    """Return what `create`, `run` and `explain` plan from; resolve_network() completes it.
+    """Return the Request of `create`, `run` and `explain`; resolve_network() completes it.
 
     It comes first: files that this process opens must not get the numbers of descriptors that the caller passes on.
 
@@ -49,7 +49,7 @@ def request_for(options: Options) -> Request:
 
 
 def restore_request(options: Options) -> Request:
-    """Return what `restore` plans from: criu makes the processes, and keeps their descriptors, keyring and network.
+    """Return the Request of `restore`: criu makes the processes, and keeps their descriptors, keyring and network.
 
     Raises:
         RootlessError: `RL-ID`: the id is not one.
@@ -59,10 +59,10 @@ def restore_request(options: Options) -> Request:
 
 
 def exec_request(options: Options, state: State, preserve_fds: int) -> Request:
-    """Return what `exec` plans from.
+    """Return the Request of `exec`.
 
     Args:
-        options: what was asked.
+        options: the caller's.
         state: the container's.
         preserve_fds: what preserve_descriptors() returned, which comes before anything is opened.
     """
@@ -104,7 +104,7 @@ def choose_bundle(request: Request) -> None:
 
 
 def resolve_network(request: Request, root: StateRoot) -> None:
-    """Look up what --network names, if it names anything.
+    """Look up the container or network that --network names, if it names one.
 
     Raises:
         RootlessError: `RL-NETWORK`: there is no such container or network, or it does not run.
@@ -147,7 +147,7 @@ def _join_network_of(container_id: str, request: Request, root: StateRoot) -> No
 
 
 def adopt_systemd_env(request: Request) -> int:
-    """Pass what the caller's service manager gave this process on to the container, as runc does.
+    """Pass the sockets of the caller's service manager to the container, as runc does.
 
     Returns how many descriptors it passed, from 3 on: they come before those of --preserve-fds. They are meant for this
     process only if LISTEN_PID names it (sd_listen_fds(3)).
@@ -190,7 +190,7 @@ def adopt_systemd_env(request: Request) -> int:
 def preserve_descriptors(count: int) -> int:
     """Pass on the descriptors from 3 to 2 + `count` that the caller has opened, and return how many to keep.
 
-    Those that the caller has not opened stay holes, as with runc and crun: podman says only where the last one is.
+    Closed descriptors stay closed, as with runc and crun: podman passes only the number of the last one.
     Files that this process opens later must not get their numbers, because the executor keeps those numbers open.
 
     Raises:
@@ -198,8 +198,8 @@ def preserve_descriptors(count: int) -> int:
     """
     if not count:
         return 0
-    wanted = range(3, 3 + count)
-    given = [fd for fd in map(int, posix.listdir("/proc/self/fd")) if fd in wanted and _is_inherited(fd)]
+    requested = range(3, 3 + count)
+    given = [fd for fd in map(int, posix.listdir("/proc/self/fd")) if fd in requested and _is_inherited(fd)]
     if not given:
         raise RootlessError(
             f"--preserve-fds {count}",

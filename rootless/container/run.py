@@ -61,11 +61,11 @@ def run(options: Options) -> int:
 
 
 def _warn_of_logout(pid: int) -> None:
-    """Warn the caller who detaches that the container ends with the session, where that is so."""
+    """Warn if a detached container ends with the caller's session."""
     try:
         found = ends_with_session(procfs.cgroup(pid))
     except OSError:
-        return  # it cannot be found out just now
+        return  # logind cannot be asked now
     if found:
         reason, fix = found
         log.warning(f"the container ends when you log out: {reason}", fix=fix)

@@ -52,7 +52,7 @@ def start(options: Options) -> None:
 
 
 def _rest_of_plan(entry: ContainerDir, state: State) -> Plan:
-    """Return what is to run from the start on, as state.json has it.
+    """Return the operations from the start on, which state.json holds.
 
     Raises:
         RootlessError: `RL-CONFIG`: the container has no program. `RL-STATE`: the file was edited.
@@ -77,7 +77,7 @@ def _connect(entry: ContainerDir, state: State) -> int:
     try:
         connection.connect(entry.socket_path())
     except ConnectionRefusedError:
-        # a `start` that was killed got as far as this, or the container was killed a moment ago
+        # another `start` was killed at this point, or the container was killed a moment ago
         entry.drop_socket()
         allow("start", entry.container_id, status(entry, state))
     return connection.detach()

@@ -1,4 +1,4 @@
-"""What each container of this user uses: for `top`."""
+"""The resources that each container of the user uses: for `top`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _NO_LIMIT = 1 << 63
 
 
 class Usage:
-    """What one container uses at one moment.
+    """The usage of one container at one moment.
 
     Attributes:
         container: its id.
         status: its state.
-        processes: how many; None when it has stopped.
-        cpu: CPU time that it has had, in seconds.
+        processes: their number; None if it has stopped.
+        cpu: CPU time, in seconds.
         memory: bytes.
         memory_limit: bytes; 0 for none.
-        read, written: bytes from and to block devices; None where nobody counts them.
-        share: of one CPU since the look before, in percent; None at first.
+        read, written: bytes from and to block devices; None if no cgroup counts them.
+        share: of one CPU since the last look, in percent; None at first.
     """
 
     def __init__(self, container: str, now: str) -> None:
@@ -59,7 +59,7 @@ class Usage:
 
 
 class Watch:
-    """Looks at every container, again and again."""
+    """Looks at every container repeatedly."""
 
     def __init__(self, options: Options) -> None:
         self._root = state_root(options.root)
@@ -67,7 +67,7 @@ class Watch:
         self._before: dict[str, tuple[float, float]] = {}
 
     def look(self) -> list[Usage]:
-        """Return what each uses now, and which share of the CPU it has had since the last look."""
+        """Return the usage of each container now, and its share of the CPU since the last look."""
         found = []
         for container in store.ids(self._root):
             if self._chosen and container not in self._chosen:
@@ -76,7 +76,7 @@ class Watch:
                 with store.find(self._root, container, lock=False) as entry:
                     usage = _usage(entry)
             except RootlessError:
-                continue  # it has gone, or is somebody's broken file: the others are shown
+                continue  # it was removed, or its state is damaged: the others are shown
             if usage:
                 now = time.monotonic()
                 if container in self._before:
@@ -118,7 +118,7 @@ def _usage(entry: ContainerDir) -> Usage | None:
 
 
 def _add_processes(usage: Usage, pids: list[int], *, cpu: bool = True) -> None:
-    """Add up what processes use where no cgroup counts it; memory that they share counts for each."""
+    """Add up the usage of the processes if no cgroup counts it; shared memory counts for each."""
     import psutil
 
     for pid in pids:

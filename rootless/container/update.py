@@ -65,7 +65,7 @@ def update(options: Options) -> None:
 
 
 def _keep_device_rules(options: Options, rules: list[dict[str, Any]]) -> None:
-    """Say that rules for devices stay: engines send them along with other limits; hooks may have allowed more."""
+    """Warn that device rules stay: engines send them with other limits, and hooks may have allowed more."""
     with store.find(state_root(options.root), options.container) as entry:
         resources = (entry.read_config().get("linux") or {}).get("resources") or {}
     if rules != resources.get("devices"):
@@ -73,7 +73,7 @@ def _keep_device_rules(options: Options, rules: list[dict[str, Any]]) -> None:
 
 
 def _change(group: Group, state: State, settings: list[Setting], unenforced: Unenforced, *, required: bool) -> None:
-    """Change limits of a cgroup that is there; `unenforced` gets what is not enforced."""
+    """Change the limits of an existing cgroup; add limits without effect to `unenforced`."""
     from rootless.cgroup.make import missing_in, write
 
     is_scope = bool(state.unit)
@@ -93,7 +93,7 @@ def _change(group: Group, state: State, settings: list[Setting], unenforced: Une
         if is_scope:
             from rootless.cgroup import systemd
 
-            # the kernel has its say first: what systemd has been asked for stays
+            # the kernel first, which may refuse: systemd does not take a request back
             write(group, possible, {}, Unenforced())
             systemd.change_scope(state.unit, state.user_manager, settings)
         write(group, possible, {}, unenforced)
@@ -103,7 +103,7 @@ def _change(group: Group, state: State, settings: list[Setting], unenforced: Une
 
 
 def _restore(group: Group, before: list[tuple[str, str]]) -> None:
-    """Write back what files said before a change that went wrong half way, as far as the kernel takes it."""
+    """Write back the former values after a change that failed half-way, as far as the kernel accepts them."""
     for file, text in reversed(before):
         for line in text.splitlines():
             try:
@@ -113,7 +113,7 @@ def _restore(group: Group, before: list[tuple[str, str]]) -> None:
 
 
 def _enable(group: Group, controllers: set[str]) -> dict[str, tuple[str, str]]:
-    """Enable controllers for a cgroup that was made without; return those that cannot be had, and why."""
+    """Enable controllers for a cgroup that was made without them; return the missing ones, with the reason."""
     from rootless import paths
     from rootless.cgroup.make import enable
     from rootless.host import delegation
@@ -126,11 +126,11 @@ def _enable(group: Group, controllers: set[str]) -> dict[str, tuple[str, str]]:
 
 
 class Changes:
-    """What is asked.
+    """The requested changes.
 
     Attributes:
-        resources: as linux.resources.
-        document: the file that they are from; empty where flags say them.
+        resources: in the form of linux.resources.
+        document: the file that has them; empty if flags do.
         flags: the flag of each, by its place in linux.resources.
     """
 
@@ -140,10 +140,10 @@ class Changes:
         self.flags = flags
 
     def settings(self) -> list[Setting]:
-        """Return what is to be written, each with the flag, or the place in the file, that asks for it.
+        """Return the settings to write, each with the flag, or the place in the file, that requests it.
 
         Raises:
-            RootlessError: `RL-RESOURCES`: it makes no sense.
+            RootlessError: `RL-RESOURCES`: a value is invalid.
         """
         try:
             found = limits.settings(self.resources, "")
@@ -153,11 +153,11 @@ class Changes:
             for each in (setting, setting.otherwise):
                 if each:
                     each.where = self.named(each.where)
-        # a weight is refused while the CPU time is what nobody else wants
+        # the kernel refuses a weight for an idle cgroup (cpu.idle)
         return sorted(found, key=lambda each: (each.file, each.value) != ("cpu.idle", "0"))
 
     def named(self, where: str) -> str:
-        """Return the flag, or the place in the file, that asks for what has this place in linux.resources."""
+        """Return the flag, or the place in the file, that requests a property of linux.resources."""
         place = where.lstrip(".")
         return self.flags.get(place, place)
 
@@ -172,10 +172,10 @@ class Changes:
 
 
 def _asked(options: Options) -> Changes:
-    """Return what the command line asks to change.
+    """Return the changes that the command line requests.
 
     Raises:
-        RootlessError: a value is no number, or the file is not what it should be.
+        RootlessError: a value is not a number, or the file does not hold resources.
     """
     if options.l3_cache_schema or options.mem_bw_schema:
         raise RootlessError(
@@ -198,7 +198,7 @@ def _asked(options: Options) -> Changes:
 
 
 def _without_counterpart(changes: Changes) -> Unenforced:
-    """Return what is asked for that cgroup v2 has nothing of the kind for."""
+    """Return the requested limits that cgroup v2 has no counterpart for."""
     unenforced = Unenforced()
     for name in limits.without_counterpart(changes.resources):
         unenforced.add(changes.named(name), "it is deprecated, and cgroup v2 has nothing of the kind", "leave it out")
@@ -206,7 +206,7 @@ def _without_counterpart(changes: Changes) -> Unenforced:
 
 
 def _complete(changes: Changes, group: Group) -> None:
-    """Take from the cgroup what belongs to a change and stays as it is: half of a file's line."""
+    """Complete a change from the cgroup, where a file's line holds a second, unchanged value."""
     cpu = changes.resources.get("cpu") or {}
     quota, _, period = group.read("cpu.max").partition(" ")
     if cpu.get("period") and not cpu.get("quota") and quota.isdecimal():
@@ -216,7 +216,7 @@ def _complete(changes: Changes, group: Group) -> None:
         cpu["period"] = int(period)
     block_io = changes.resources.get("blockIO") or {}
     if block_io.get("weight"):
-        # BFQ forgets those of devices with every new one for all of them
+        # BFQ drops the weights of devices with every new default weight
         block_io["weightDevice"] = [*_weights_of_devices(group), *(block_io.get("weightDevice") or ())]
     memory = changes.resources.get("memory") or {}
     limit = group.read("memory.max").strip()
@@ -225,7 +225,7 @@ def _complete(changes: Changes, group: Group) -> None:
 
 
 def _weights_of_devices(group: Group) -> list[dict[str, int]]:
-    """Return what io.bfq.weight holds besides the weight for all devices, as blockIO.weightDevice."""
+    """Return the weights of single devices in io.bfq.weight, in the form of blockIO.weightDevice."""
     found = []
     for line in group.read("io.bfq.weight").splitlines():
         device, _, weight = line.partition(" ")
@@ -236,7 +236,7 @@ def _weights_of_devices(group: Group) -> list[dict[str, int]]:
 
 
 def _check_memory(changes: Changes, group: Group) -> None:
-    """Refuse limits that what is in use exceeds already, where memory.checkBeforeUpdate asks for that.
+    """Refuse limits below the present usage, if memory.checkBeforeUpdate asks for that.
 
     Raises:
         RootlessError: `RL-RESOURCES`.

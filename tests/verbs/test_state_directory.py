@@ -244,8 +244,8 @@ def test_a_broken_state_is_an_error_and_does_not_hide_the_processes(rootless, bu
     done = rootless("delete", "--force", "bad")
     assert done.returncode == 1
     assert done.stderr == (
-        f"rootless: cannot end container bad: {rootless.root}/bad/state.json is damaged and does not tell which "
-        f"processes are the container's; fix: find and end them (ps -ef), then rm -r {rootless.root}/bad\n"
+        f"rootless: cannot end container bad: {rootless.root}/bad/state.json is damaged and does not identify "
+        f"the container's processes; fix: find and end them (ps -ef), then rm -r {rootless.root}/bad\n"
     )
     os.kill(pid, signal.SIGKILL)
     await_end(pid)

@@ -1,4 +1,4 @@
-"""Ends helpers and netns holders: known by pid and start time, so that a reused pid is never signalled."""
+"""The end of helpers and netns holders: pid and start time identify them, so that a reused pid is never signalled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PATIENCE = 1000
 
 
 def end(process: Sequence[int], *, wait: bool = True) -> None:
-    """Kill a process and, with `wait`, return when it is gone: that takes 15 ms where it has a network interface."""
+    """Kill a process and, with `wait`, return when it is gone: that takes 15 ms if it has a network interface."""
     _until_gone(process, 9, wait=wait)
 
 

@@ -1,6 +1,6 @@
 """Shared networks as the user defines them: `rootless network`, and the lookup of --network NAME.
 
-Definitions are in the user's configuration and stay; shared_state.py has the networks that are in use.
+Definitions are in the user's configuration and stay; shared_state.py has the networks in use.
 """
 
 from __future__ import annotations

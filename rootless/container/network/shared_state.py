@@ -103,7 +103,7 @@ class SharedNetwork:
     def members(self) -> dict[str, Any]:
         """The containers in it, by their ids.
 
-        Each has its `number`, `addresses` and `names`, and `base`, what is in its hosts file before the others.
+        Each has its `number`, `addresses` and `names`, and `base`, the part of its hosts file before the other members.
         """
         members: dict[str, Any] = self.state["members"]
         return members
@@ -147,8 +147,8 @@ class SharedNetwork:
         self.state["members"] = {each: member for each, member in self.present().items() if each not in ended}
         if self.alive("helper"):
             try:
-                wanted = {each for member in self.members.values() for each in member["addresses"]}
-                hostfwd.keep_only(socket_in(self.fd), wanted)
+                kept = {each for member in self.members.values() for each in member["addresses"]}
+                hostfwd.keep_only(socket_in(self.fd), kept)
             except OSError as error:
                 log.warning(f"network {self.name}: ports of the host stay published: {error}")
 
@@ -300,7 +300,7 @@ def leave(root: StateRoot, name: str, container_id: str) -> None:
             live.tell_members()
             if live.members:
                 return
-        # the last ports go in a moment, and then the holder
+        # the kernel removes the last ports in a moment; then the holder ends
         await_end(live.state["keeper"])
 
 
@@ -325,7 +325,7 @@ def _make(directory: str, root: StateRoot) -> None:
 
 
 def exists(root: StateRoot, name: str) -> bool:
-    """Whether a network may be in use."""
+    """Whether a network may be in use: it has a directory."""
     try:
         posix.stat(f"{_RUNNING}/{name}", dir_fd=root.fd)
     except OSError:

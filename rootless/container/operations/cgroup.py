@@ -36,7 +36,7 @@ def make(run: ContainerRun, op: Op) -> None:
     """Make the directory and write its limits; the executor's second stage is cloned into it.
 
     Raises:
-        RootlessError: it cannot be made, or a limit cannot be enforced and has to be.
+        RootlessError: it cannot be made, or a required limit cannot be enforced.
     """
     wanted: Cgroup = op.value("cgroup")
     _refuse_anothers(wanted, run.entry)
@@ -65,7 +65,7 @@ def start_scope(run: ContainerRun, op: Op) -> None:
 
 
 def record(run: ContainerRun, state: State) -> None:
-    """Write into the container's state which cgroup it has."""
+    """Enter the cgroup into the container's state."""
     assert run.cgroup
     state.cgroup = run.cgroup.path
     scope = run.plan.first(ops.START_SCOPE)
@@ -75,23 +75,23 @@ def record(run: ContainerRun, state: State) -> None:
 
 
 def freeze(run: ContainerRun, _op: Op) -> None:
-    """Pause a container that asks to be paused from the beginning.
+    """Pause a container whose config.json freezes its cgroup.
 
     Raises:
-        RootlessError: `RL-CGROUP`: it goes on.
+        RootlessError: `RL-CGROUP`: its processes keep running.
     """
     assert run.cgroup
     run.cgroup.freeze()
 
 
 def blame_memory(run: ContainerRun, error: RootlessError) -> None:
-    """Name the memory limit in the error for an executor that was killed, if that is the reason."""
+    """Name the memory limit in the error for a killed executor, if the limit is the cause."""
     wanted = next((op.value("cgroup") for op in run.plan.ops if op.kind in (ops.MAKE_CGROUP, ops.START_SCOPE)), None)
     limit = wanted and next((each for each in wanted.settings if each.file == "memory.max"), None)
     if not limit or not run.cgroup or is_unlimited(limit):
         return
     events = run.cgroup.fields("memory.events")
-    # systemd has removed it, perhaps, when the last process has gone
+    # systemd may have removed it with the last process
     if events.get("oom_kill") or not events:
         error.where, error.fix = limit.where, "allow more memory, or read in the kernel's log (dmesg) who killed it"
     if events.get("oom_kill"):
@@ -99,7 +99,7 @@ def blame_memory(run: ContainerRun, error: RootlessError) -> None:
 
 
 def attach_device_rules(run: ContainerRun, op: Op) -> None:
-    """Let the rules for devices hold, once the devices of config.json are made.
+    """Attach the device rules, once the devices of config.json exist.
 
     Raises:
         RootlessError: `RL-DEVICE-RULES`: the kernel refuses them.
@@ -137,7 +137,7 @@ def _refuse_anothers(wanted: Cgroup, entry: ContainerDir) -> None:
     """Refuse the cgroup of another container, stopped but not deleted: its delete would end this one too.
 
     Raises:
-        RootlessError: `RL-CGROUP`, with whose it is.
+        RootlessError: `RL-CGROUP`: names that container.
     """
     for container_id in store.ids(entry.root):
         if container_id == entry.container_id:
@@ -146,7 +146,7 @@ def _refuse_anothers(wanted: Cgroup, entry: ContainerDir) -> None:
             with store.find(entry.root, container_id, lock=False) as other:
                 state = other.read()
         except RootlessError:
-            continue  # it went away meanwhile, or its state is damaged
+            continue  # it was removed meanwhile, or its state is damaged
         if not (state and state.is_of_this_boot()):
             continue
         if (wanted.path and state.cgroup == wanted.path) or (wanted.unit and state.unit == wanted.unit):
@@ -160,10 +160,10 @@ def _refuse_anothers(wanted: Cgroup, entry: ContainerDir) -> None:
 
 
 def _refuse_frozen(group: Group) -> None:
-    """Refuse a cgroup in which no process would run, not even the one that makes the container.
+    """Refuse a frozen cgroup: no process would run in it, the executor included.
 
     Raises:
-        RootlessError: `RL-CGROUP`, with which one is frozen.
+        RootlessError: `RL-CGROUP`: names the frozen cgroup.
     """
     if group.fields("cgroup.events").get("frozen") != 1:
         return
@@ -196,18 +196,18 @@ def _warn_or_refuse(unenforced: Unenforced, *, required: bool) -> None:
 def join(state: State, below: str = "") -> Group | None:
     """Open the cgroup of a running container for a further process of it, which is cloned into it.
 
-    Where the container has enabled controllers for cgroups below its own, only those can have processes, and it is that
-    of its first process.
+    If the container has enabled controllers for cgroups below its own, only those can have processes: then it is the
+    cgroup of the first process.
 
     Args:
         state: what state.json holds.
-        below: the path of another one, as the container's cgroup namespace has it.
+        below: the path of a cgroup below it, in the container's cgroup namespace, or empty.
 
     Returns:
-        It, to be closed, or None where the container has none of its own.
+        The cgroup, which the caller closes, or None if the container has no cgroup.
 
     Raises:
-        RootlessError: `RL-CGROUP`: it is not there.
+        RootlessError: `RL-CGROUP`: it does not exist.
     """
     if not state.cgroup:
         if not below:
@@ -229,7 +229,7 @@ def join(state: State, below: str = "") -> Group | None:
     if not below and not exists(path):
         from rootless.host.delegation import directory_of
 
-        path = directory_of(state.pid) or path  # somebody has moved its processes, and removed it
+        path = directory_of(state.pid) or path  # another program has moved its processes, and removed it
     try:
         group = Group(path)
         if below or not group.read("cgroup.subtree_control").strip():

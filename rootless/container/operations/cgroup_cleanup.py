@@ -1,7 +1,7 @@
-"""The undo of a container's cgroup, which is noted before it is made; a crash between the two leaves nothing to undo.
+"""The undo of a container's cgroup, which is noted before it is made.
 
-The note has `path`, `parents` that were made for it, `certainty` (cgroup/group.py), and of a scope its `unit` and the
-runtime directory of its user's manager.
+The note has `path`, the `parents` made for it, `certainty` (cgroup/group.py), and for a scope its `unit` and the
+runtime directory of its user manager.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _LOOK_AGAIN = 0.01
 
 
 def undo(_entry: ContainerDir, data: Data) -> None:
-    """Remove the cgroup of a note, with every process that is still in it.
+    """Remove the cgroup of a note, and kill every process in it.
 
     Raises:
         RootlessError: `RL-CGROUP`: it stays.
     """
     path, certainty, unit = data["path"], data["certainty"], data["unit"]
     try:
-        # one that is not certain is another container's, or it ends with the process that it was made around
+        # an unverified one is another container's, or systemd removes it with its process
         if unit and certainty == OWN:
-            # by systemd, which would not notice that it has gone
+            # through systemd, which would not notice the removal
             end_all(path)
             if not stop_scope(unit, data["userManager"]):
                 _await_removal(path)
@@ -62,7 +62,7 @@ def ends_processes(data: Data) -> bool:
 
 
 def _await_removal(path: str) -> None:
-    """Wait for a systemd that cannot be talked to, if there is one, to remove the empty cgroup of a scope."""
+    """Wait until systemd removes the empty cgroup of a scope, when systemd does not answer requests."""
     deadline = monotonic() + _SHORT
     while exists(path) and monotonic() < deadline:
         sleep(_LOOK_AGAIN)
@@ -75,7 +75,7 @@ def _remove(path: str, certainty: str) -> None:
         else:
             remove(path, empty_only=certainty == UNVERIFIED)
     except PermissionError:
-        # the container was given its cgroup, and has made others below it
+        # the container owns its cgroup, and has made others below it
         _remove_as_root_of_a_namespace(path)
         if certainty != KEPT:
             remove(path)

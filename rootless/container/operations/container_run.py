@@ -62,18 +62,18 @@ class ContainerRun(run_plan.Run):
         root: the state directory.
         entry: the container's directory, once CLAIM is done: `is_claimed`.
         state: what state.json holds, once RECORD is done: `is_recorded`.
-        cgroup: its cgroup, where it is open.
+        cgroup: its cgroup, if it is open.
         network: its network, from BEGIN_NETWORK on.
         ports: the published ports, once RESERVE_PORTS has found free ones.
-        pidfd_receiver: the program that gets a pidfd, where there is one.
-        reports: what the program reports to a service manager, where there is one.
+        pidfd_receiver: the program that gets a pidfd, or None.
+        reports: the program's reports to the caller's service manager, or None.
     """
 
     entry: ContainerDir
     state: State
 
     def __init__(self, plan: Plan, root: StateRoot, descriptors: Descriptors) -> None:
-        """Prepare: `descriptors` are those that are known before the Plan is run."""
+        """Prepare; `descriptors` has those that are known before the Plan runs."""
         super().__init__(plan, descriptors, HANDLERS)
         self.root = root
         self.is_claimed = False
@@ -85,7 +85,7 @@ class ContainerRun(run_plan.Run):
         self.reports: Reports | None = None
 
     def kill(self) -> None:
-        """End what was begun: the executor, and the processes that serve the network."""
+        """End the executor, and the processes that serve the network."""
         super().kill()
         if self.network:
             self.network.abort()

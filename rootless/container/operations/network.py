@@ -45,7 +45,7 @@ def reserve_ports(run: ContainerRun, op: Op) -> None:
     """Find ports of the host that are free, and note in each Port which one it is.
 
     Raises:
-        RootlessError: `RL-PUBLISH`: a port cannot be had.
+        RootlessError: `RL-PUBLISH`: a port is taken, or forbidden to the caller.
     """
     shared, ports = op.value("network"), op.value("ports")
     if shared:
@@ -76,10 +76,10 @@ def begin(run: ContainerRun, op: Op) -> None:
 
 
 def wait(run: ContainerRun, _op: Op) -> None:
-    """Return when the network is usable, and add to the container's state what it has.
+    """Return when the network is usable; add its addresses and ports to the container's state.
 
     Raises:
-        RootlessError: no helper works, and one has to.
+        RootlessError: `RL-NETWORK`: no helper works, and the caller requires one.
     """
     assert run.network
     run.network.finish()
@@ -94,7 +94,7 @@ class Attachment:
         self._run = run
         self._network = network
         if run.ports:
-            network.ports = run.ports  # with the numbers that were found
+            network.ports = run.ports  # with the port numbers that were found
         self._state = run.state.network
         self._helpers = list(network.helpers)
         self._holder: NetnsHolder | None = None
@@ -113,7 +113,7 @@ class Attachment:
             self._network.host.ask_for_libslirp()
 
     def _note(self) -> None:
-        """Note what serves it, as far as that has been started."""
+        """Note the processes that serve it, as far as they have started."""
         data: dict[str, Any] = {"wait": bool(self._network.ports)}
         if self._network.mode == SHARED:
             data["shared"] = self._state.of
@@ -164,7 +164,7 @@ class Attachment:
         return self._network.required and any(each.name == SLIRP for each in self._network.helpers)
 
     def _await_helper(self) -> Program | None:
-        """Return the first helper that serves."""
+        """Return the first helper that works."""
         while (program := self._program) and self._holder:
             try:
                 program.await_ready()
@@ -181,10 +181,10 @@ class Attachment:
         return None
 
     def _give_up(self, error: RootlessError) -> None:
-        """Leave the first helper out, and say so.
+        """Drop the first helper, and log the reason.
 
         Raises:
-            RootlessError: `error`, when it was the last one that could do what is asked for.
+            RootlessError: `error`, if it was the last helper that meets the request.
         """
         del self._helpers[0]
         if self._network.required or (self._network.ports and not self._helpers):
@@ -224,7 +224,7 @@ class Attachment:
             _write_files(self._run, *self._network.files(self._state.mode, helper, own))
 
     def abort(self) -> None:
-        """End what was begun."""
+        """End the processes that serve it."""
         if self._program:
             self._program.kill()
         if self._holder:

@@ -1,7 +1,7 @@
 """The undo of a container's network: the processes that serve it end, and a shared network forgets it.
 
 The note has the identities (process, start time) of the `helper` and the netns `holder`, as far as they were started;
-`wait` says that ports of the host are free again only when the helper has gone; `shared` names a shared network.
+`wait` says that host ports become free only when the helper has ended; `shared` names a shared network.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def undo(entry: ContainerDir, data: Data) -> None:
     if "shared" in data:
         try:
             leave(entry.root, data["shared"], entry.container_id)
-        except RootlessError as error:  # the next container that joins it clears it
+        except RootlessError as error:  # the next container that joins the network removes the member
             log.warning(f"{error.what}: {error.cause}", fix=error.fix)
 
 
@@ -43,6 +43,6 @@ def serving_processes(entry: ContainerDir) -> list[Sequence[int]]:
 
 
 def _is_identity(value: object) -> bool:
-    """Whether this is what procfs.identity() returns; a hand may have written something else."""
+    """Whether this has the shape of procfs.identity(): an edited file may hold something else."""
     pair = 2
     return isinstance(value, list) and len(value) == pair and all(type(each) is int for each in value)

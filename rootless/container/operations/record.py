@@ -14,7 +14,6 @@ from rootless.errors import EXHAUSTED, RootlessError
 from rootless.launch.protocol import LISTENER, NOTIFY
 from rootless.lazy import lazy
 from rootless.plan import ops
-from rootless.plan.context import UNSUPPORTED
 from rootless.procfs import Process, boot_id
 
 TYPE_CHECKING = False
@@ -58,7 +57,7 @@ def connect_console(run: ContainerRun, op: Op) -> None:
 
 
 def connect_pidfd(run: ContainerRun, op: Op) -> None:
-    """Connect to the socket that gets a pidfd, while nothing has begun yet.
+    """Connect to the socket that gets a pidfd, before anything has started.
 
     Raises:
         RootlessError: `RL-PIDFD-SOCKET`: nobody listens there.
@@ -88,7 +87,9 @@ def claim(run: ContainerRun, op: Op) -> None:
 
 
 def report_differences(plan: Plan) -> None:
-    """Log where the Plan differs from config.json: a warning for each thing that is not done."""
+    """Log the differences between the Plan and config.json: a warning for each property without effect."""
+    from rootless.plan.context import UNSUPPORTED  # `start` runs a Plan without loading it
+
     for note in plan.notes:
         report = log.warning if note.kind == UNSUPPORTED else log.info
         report(note.text, where=note.where, **({"fix": note.fix} if note.fix else {}))
@@ -103,7 +104,7 @@ def compile_filter(run: ContainerRun, op: Op) -> None:
     """Compile the seccomp filter for the executor's operation SECCOMP.
 
     Raises:
-        RootlessError: `RL-SECCOMP`: libseccomp is missing, or does not know a name that has to be known.
+        RootlessError: `RL-SECCOMP`: libseccomp is missing, or does not know a required name.
     """
     seccomp_filter = op.value("filter")
     if seccomp_filter.knows_all:
@@ -115,9 +116,9 @@ def compile_filter(run: ContainerRun, op: Op) -> None:
 
 
 def _cache_directory() -> str:
-    """Return the directory for compiled seccomp filters; nothing when the caller has no directory for state."""
+    """Return the directory for compiled seccomp filters; empty if the caller has no state directory."""
     try:
-        return state_root("").path  # of all that the user runs, by whatever --root
+        return state_root("").path  # one for all containers of the user, independent of --root
     except RootlessError:
         return ""
 
@@ -160,7 +161,7 @@ def _state_of(container_id: str, about: dict[str, Any]) -> State:
 
 
 def after_start(plan: Plan, sent: Sequence[tuple[int, Op]]) -> AfterStart:
-    """Return what `start` runs and explains failures by: the operations after WAIT_START, without their bulk.
+    """Return the operations after WAIT_START, without their bulk: `start` runs them, and explains failures by them.
 
     `sent` has the executor's operations by the numbers by which it knows them.
     """
@@ -187,7 +188,7 @@ def send_pidfd(run: ContainerRun, op: Op) -> None:
     """Send a pidfd of the process; `whose` says which process it is, as runc does.
 
     Raises:
-        RootlessError: `RL-PIDFD-SOCKET`: nobody took it.
+        RootlessError: `RL-PIDFD-SOCKET`: the receiver has closed its socket.
     """
     assert run.pidfd_receiver
     run.pidfd_receiver.send(run.pid, op.value("whose").encode())
@@ -212,7 +213,7 @@ def write_pid_file(run: ContainerRun, op: Op) -> None:
 
 
 def forward_notifications(run: ContainerRun, op: Op) -> None:
-    """Be ready to pass the seccomp filter's notifications on to the program that answers them."""
+    """Prepare to forward the seccomp filter's notifications to the program that answers them."""
     pid = run.pid or run.state.pid
     listener = Listener(op.value("path"), op.value("metadata"), run.state.document(op.value("status")), pid)
     run.takers[LISTENER] = listener.pass_on
@@ -234,7 +235,7 @@ def run_hook(run: ContainerRun, op: Op) -> None:
 
 
 def check_running(run: ContainerRun, _op: Op) -> None:
-    """Check that the container has not ended: a command that ends it may not have seen a process that comes later.
+    """Check that the container has not ended: a concurrent `kill` or `delete` may have missed this process.
 
     Raises:
         RootlessError: `RL-STATUS`: it has.

@@ -1,4 +1,4 @@
-"""The resctrl group of a container: joined by its processes, removed with it where it was made for it."""
+"""The resctrl group of a container: its processes join it; it is removed with the container if it was made for it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def join(run: ContainerRun, op: Op) -> None:
-    """Put the container's first process into its group, which is made if it may be.
+    """Move the container's first process into its group; make the group if the Plan allows that.
 
     Raises:
-        RootlessError: `RL-RESCTRL`: the group cannot be had.
+        RootlessError: `RL-RESCTRL`: the group cannot be used.
     """
     group = op.value("group")
     directories = join_resctrl.made_for_it(group)
@@ -27,7 +27,7 @@ def join(run: ContainerRun, op: Op) -> None:
 
 
 def add(run: ContainerRun, op: Op) -> None:
-    """Put a further process into the group of the container's first one.
+    """Move a further process into the group of the container's first one.
 
     Raises:
         RootlessError: `RL-RESCTRL`: the kernel refuses it.

@@ -2,8 +2,7 @@
 
 They lie on one mount, its root, which covers the directory of the root file system and is unmounted with the container.
 The note has `covered`, the id of the mount that is covered; `identity`, device and inode of the directory; and `path`.
-The owner of a directory on the way may have the path lead elsewhere by then: the root is known by the directory that it
-shows.
+The owner of a parent directory may redirect the path meanwhile: the directory that the root shows identifies it.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def undo(entry: ContainerDir, data: Data) -> None:
     except OSError as error:
         raise irremovable(entry.path, error) from None
     try:
-        # in another mount namespace the numbers are others
+        # another mount namespace has other numbers
         if _identity(fd) == data["identity"] and _parents().get(_mount_id(fd)) == data["covered"]:
             _unmount(f"/proc/self/fd/{fd}")
     except OSError as error:

@@ -1,7 +1,7 @@
 """The end of a container whose state.json is damaged, or written by a newer release.
 
-What is left of the file identifies its first process, and so the others; a file that was cut off has that at its
-beginning.
+The rest of the file identifies the first process, and so the others; the beginning of a truncated file has its
+identity.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _IDENTIFYING = ("pid", "startTime", "bootId")
 
 
 def end_salvaged(entry: ContainerDir) -> None:
-    """End the processes of a container, and say that nothing but they and its directory could be cleared away.
+    """End the processes of a container, and warn that its poststop hooks do not run.
 
     Raises:
-        RootlessError: `RL-STATE`: they may be there, and nothing tells which they are.
+        RootlessError: `RL-STATE`: they may still run, and nothing identifies them.
     """
     try:
         text = entry.content(_STATE)
@@ -41,7 +41,7 @@ def end_salvaged(entry: ContainerDir) -> None:
     elif not (_is_over(known) or _ends_with_cgroup(entry)):
         raise RootlessError(
             f"cannot end container {entry.container_id}",
-            cause=f"{entry.path}/{_STATE} is damaged and does not tell which processes are the container's",
+            cause=f"{entry.path}/{_STATE} is damaged and does not identify the container's processes",
             fix=f"find and end them (ps -ef), then rm -r {entry.path}",
             code="RL-STATE",
         )
@@ -50,21 +50,21 @@ def end_salvaged(entry: ContainerDir) -> None:
 
 
 def _known(text: bytes) -> tuple[bool, dict[str, Any]]:
-    """Return whether a state is of a newer release, and what it says about the container's processes."""
+    """Return whether a newer release has written a state, and its readable properties."""
     try:
         state = jsontext.parse(text, _STATE)
     except RootlessError:
         state = None
     kinds = REQUIRED | OPTIONAL
     if not isinstance(state, dict):
-        # an annotation may have any of these names, and an image may have given it
+        # an annotation from an image may have any of these names
         decoded = text.decode("utf-8", "replace").partition('"annotations":')[0]
         state = {name: _searched(decoded, name) for name in _IDENTIFYING}
     return is_newer(state), {name: value for name, value in state.items() if name in kinds and kinds[name](value)}
 
 
 def _identified(known: dict[str, Any]) -> State:
-    """Return a state with what identifies the container's processes."""
+    """Return a state with the properties that identify the container's processes."""
     state = State("")
     state.pid, state.start_time, state.boot_id = (known[name] for name in _IDENTIFYING)
     state.cgroup = known.get("cgroup", "")
@@ -78,7 +78,7 @@ def _searched(text: str, name: str) -> object:
     if value.startswith('"'):
         return value[1:].partition('"')[0] if '"' in value[1:] else None
     digits = value[: len(value) - len(value.lstrip("0123456789"))]
-    # one at the very end may have been longer
+    # a number at the very end may be truncated
     return int(digits) if digits.isascii() and 0 < len(digits) < min(20, len(value)) else None
 
 

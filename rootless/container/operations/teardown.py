@@ -1,4 +1,4 @@
-"""The end of a container: its processes go, then what was made for it, and then its poststop hooks run.
+"""The end of a container: its processes end, its resources on the host are removed, and its poststop hooks run.
 
 These are the steps 12 and 13 of runtime.md, "Lifecycle".
 """
@@ -36,7 +36,7 @@ _SIGKILL = 9
 
 
 def readable(entry: ContainerDir) -> State | None:
-    """Return the state on disk, or None where there is none or it cannot be used."""
+    """Return the state on disk, or None if it does not exist or cannot be used."""
     try:
         return entry.read()
     except RootlessError:
@@ -44,10 +44,10 @@ def readable(entry: ContainerDir) -> State | None:
 
 
 def end(state: State) -> None:
-    """Kill every process of the container and wait until the first one is gone.
+    """Kill every process of the container and wait until the first one has ended.
 
     Raises:
-        RootlessError: `RL-KILL`: some are still there.
+        RootlessError: `RL-KILL`: some are still alive.
     """
     process = state.open_process()
     if process < 0:
@@ -65,7 +65,7 @@ def end(state: State) -> None:
 
 
 def end_quietly(state: State) -> None:
-    """Kill what can be killed after a failure, which is the error that the caller sees."""
+    """Kill the processes of a container after another failure; report nothing."""
     try:
         end(state)
     except (RootlessError, OSError):
@@ -73,7 +73,7 @@ def end_quietly(state: State) -> None:
 
 
 def destroy(entry: ContainerDir, state: State | None) -> None:
-    """Remove what is left of a container that has no process any more; `state` is what readable() returned.
+    """Remove the remains of a container without processes; `state` comes from readable().
 
     Raises:
         RootlessError: `RL-STATE`, `RL-CGROUP`: something stays. A hook that fails is a warning.
@@ -83,7 +83,7 @@ def destroy(entry: ContainerDir, state: State | None) -> None:
 
 
 def abandon(entry: ContainerDir) -> None:
-    """Do the same after a failure, which is the error that the caller sees."""
+    """Remove the remains of a container after another failure; an error becomes a warning."""
     state = readable(entry)
     try:
         undo.remove(entry)
@@ -93,8 +93,8 @@ def abandon(entry: ContainerDir) -> None:
 
 
 def give_up(run: ContainerRun, error: BaseException) -> None:
-    """End what there is of a container that cannot be made or started, and undo everything; `error` is the reason."""
-    files.close_fds(run.descriptors, "start")  # descriptors may have run out, and what follows needs one
+    """End and remove a container that cannot be made or started; `error` is the reason."""
+    files.close_fds(run.descriptors, "start")  # descriptors may have run out, and the next steps need one
     if run.cgroup and isinstance(error, RootlessError) and error.code == "RL-INIT":
         blame_memory(run, error)
     if run.is_recorded:
@@ -106,7 +106,7 @@ def give_up(run: ContainerRun, error: BaseException) -> None:
 
 
 def remove_ended(root: StateRoot, container_id: str) -> None:
-    """Remove what a foreground container leaves, unless another command did; a failure is a warning."""
+    """Remove a foreground container that has ended, unless another command did; a failure is a warning."""
     try:
         with store.find(root, container_id) as entry:
             found = entry.read()

@@ -1,10 +1,10 @@
-"""Undo notes: what a container has made on the host, undone in reverse order.
+"""Undo notes: the resources that a container has on the host, removed in reverse order.
 
     ROOT/ID/undo    a JSON array per line: kind, boot id, data; appended before the thing is made
 
 Every operation that makes something outside the container's directory notes it there first (plan/ops.py: `undo`). A
-line that was cut off announces something that was not made yet. A later line of the same kind says more about the same
-thing, and replaces the earlier one. Notes of another boot are about things that ended with it.
+truncated line announces a resource that was not made yet. A later line of the same kind replaces the earlier one: it
+knows more about the same resource. Resources of another boot ended with it.
 
 `delete`, a failed `create`, and the next use of an id after a crash do the same: they walk the notes backwards, then
 remove the directory. Each undo is harmless when there is nothing to undo, and when it is done twice.
@@ -41,7 +41,7 @@ UNDO: dict[str, Callable[[ContainerDir, Data], None]] = {
 
 
 def note(entry: ContainerDir, kind: str, data: Data) -> None:
-    """Note what is about to be made; `kind` says how it is undone.
+    """Note a resource before it is made; `kind` names its undo.
 
     Raises:
         RootlessError: `RL-STATE`: the note cannot be written.
@@ -67,14 +67,14 @@ def notes(entry: ContainerDir) -> dict[str, Data]:
             written: Any = parse(line, entry.path)
             kind, boot, data = written
         except (RootlessError, ValueError, TypeError):
-            continue  # cut off
+            continue  # truncated
         if boot == boot_id() and isinstance(kind, str) and kind in UNDO and isinstance(data, dict):
             found[kind] = data
     return found
 
 
 def walk(entry: ContainerDir) -> None:
-    """Undo what the notes of a container announce, the last first.
+    """Undo the notes of a container, the last first.
 
     Raises:
         RootlessError: something stays; so do the notes.
@@ -95,7 +95,7 @@ def walk(entry: ContainerDir) -> None:
 
 
 def clear(entry: ContainerDir) -> None:
-    """Undo, and empty the directory: for the remains of a command that was killed.
+    """Undo the notes and empty the directory: for the remains of a killed command.
 
     Raises:
         RootlessError: `RL-STATE`, `RL-CGROUP`: something stays, or the directory is not a container's.
@@ -107,7 +107,7 @@ def clear(entry: ContainerDir) -> None:
 
 
 def remove(entry: ContainerDir) -> None:
-    """Undo, and remove the directory; the id is free again.
+    """Undo the notes and remove the directory; the id is free again.
 
     Raises:
         RootlessError: as clear().

@@ -1,11 +1,11 @@
 """The directory of one container.
 
     ROOT/ID/              its lock is what claims an id
-    ROOT/ID/config.json   the bundle's, as it was at create
-    ROOT/ID/state.json    written as soon as there is a process, then once more when it is created
-    ROOT/ID/start.sock    where the created container waits for `start`
-    ROOT/ID/undo          notes of what was made for it on the host, which goes with it
-    ROOT/ID/resolv.conf   bound over the image's, as is `hosts`, where its network is ours to make
+    ROOT/ID/config.json   a copy of the bundle's, made by create
+    ROOT/ID/state.json    written when the first process exists, and again when the container is created
+    ROOT/ID/start.sock    the socket on which the created container waits for `start`
+    ROOT/ID/undo          notes of its resources on the host, which are removed with it
+    ROOT/ID/resolv.conf   mounted over the image's, like `hosts`, if rootless makes its network
 
 Everything in it is used through its descriptor.
 """
@@ -33,7 +33,7 @@ _STATE = "state.json"
 _CONFIG = "config.json"
 START_SOCKET = "start.sock"
 UNDO = "undo"
-"""Notes of what to undo with the container (rootless/container/operations/undo.py)."""
+"""Undo notes (rootless/container/operations/undo.py)."""
 _NEW = ".new"
 _WITHOUT_STATE = frozenset(
     (
@@ -74,12 +74,12 @@ class ContainerDir:
         return f"/proc/{posix.getpid()}/fd/{self.fd}"
 
     def read(self) -> State | None:
-        """Return what state.json says, or None where there is none."""
+        """Return the state in state.json, or None if the file does not exist."""
         path = f"{self.path}/{_STATE}"
         try:
             fd = posix.open(_STATE, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC, dir_fd=self.fd)
             try:
-                text = posix.read(fd, posix.fstat(fd).st_size)  # it is replaced as a whole, and does not grow
+                text = posix.read(fd, posix.fstat(fd).st_size)  # write() replaces the file as a whole: it does not grow
             finally:
                 posix.close(fd)
         except FileNotFoundError:
@@ -93,7 +93,7 @@ class ContainerDir:
         return posix.access(name, posix.F_OK, dir_fd=self.fd)
 
     def content(self, name: str) -> bytes:
-        """Return what is in a file of the directory.
+        """Return the content of a file in the directory.
 
         Raises:
             OSError: it cannot be read.
@@ -104,7 +104,7 @@ class ContainerDir:
             return file.read()
 
     def put(self, name: str, content: bytes, mode: int = 0o600) -> None:
-        """Write a file in the directory, in place if it is there.
+        """Write a file in the directory; overwrite an existing one in place.
 
         Raises:
             RootlessError: `RL-STATE`: it cannot be written.
@@ -114,7 +114,7 @@ class ContainerDir:
         try:
             with open(posix.open(name, flags, mode, dir_fd=self.fd), "wb") as file:
                 if mode & _OTHERS:
-                    posix.fchmod(file.fileno(), mode)  # whatever the umask
+                    posix.fchmod(file.fileno(), mode)  # despite the umask
                 file.write(content)
         except OSError as error:
             raise unusable(self.path, error) from None
@@ -137,7 +137,7 @@ class ContainerDir:
             raise unusable(self.path, error) from None
 
     def write(self, state: State) -> None:
-        """Replace state.json, whole or not at all.
+        """Replace state.json atomically.
 
         Raises:
             RootlessError: `RL-STATE`: it cannot be written.
@@ -149,11 +149,11 @@ class ContainerDir:
             raise unusable(self.path, error) from None
 
     def write_config(self, text: bytes) -> None:
-        """Keep config.json as the container was made from it: bundles are edited, and removed, while it runs."""
+        """Copy config.json: users edit and remove bundles while the container runs."""
         self.put(_CONFIG, text)
 
     def read_config(self) -> dict[str, Any]:
-        """Return the config.json that the container was made from; it was checked then."""
+        """Return the copy of config.json, which `create` has checked."""
         path = f"{self.path}/{_CONFIG}"
         try:
             config = jsontext.parse(self.content(_CONFIG), path)
@@ -162,12 +162,12 @@ class ContainerDir:
         return config if isinstance(config, dict) else {}
 
     def listen(self) -> int:
-        """Return the start socket, which the container waits on; it is the caller's to close."""
+        """Return the start socket, on which the container waits; the caller closes it."""
         import _socket
 
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
-            posix.fchmod(listener.fileno(), NOT_AGED | 0o600)  # bind(2) gives it to the file
+            posix.fchmod(listener.fileno(), NOT_AGED | 0o600)  # bind(2) gives the file this mode
             listener.bind(self.socket_path())
         except OSError as error:
             raise unusable(self.path, error) from None
@@ -175,15 +175,15 @@ class ContainerDir:
         return listener.detach()
 
     def socket_path(self) -> str:
-        """Return a path of the start socket that fits into a sockaddr_un, however deep the directory is."""
+        """Return a path of the start socket that fits into a sockaddr_un, independent of the directory's depth."""
         return f"/proc/self/fd/{self.fd}/{START_SOCKET}"
 
     def has_socket(self) -> bool:
-        """Whether the container still waits for its start, as far as the disk knows."""
+        """Whether the start socket exists: then the container may still wait for its start."""
         return posix.access(START_SOCKET, posix.F_OK, dir_fd=self.fd)
 
     def drop_socket(self) -> None:
-        """Remove the start socket. Where it has to stay, the name of the process tells that there was a start."""
+        """Remove the start socket. If that fails, status() still sees the start by the name of the process."""
         try:
             posix.unlink(START_SOCKET, dir_fd=self.fd)
         except OSError:
@@ -193,7 +193,7 @@ class ContainerDir:
         """Return the names of the files; a directory may be another one (`--root ~`, with an id such as Documents).
 
         Raises:
-            RootlessError: `RL-STATE`: it has files that are not a container's, and no state.json.
+            RootlessError: `RL-STATE`: it has no state.json, and files that are not a container's.
         """
         try:
             names = posix.listdir(self.fd)
@@ -223,7 +223,7 @@ class ContainerDir:
         """
         name = ""
         try:
-            # state.json goes last: with it, the next `delete` finds what has failed
+            # state.json last: the next `delete` needs it after a failure
             for name in sorted(names, key=lambda each: each == _STATE):
                 _unlink(name, self.fd)
         except OSError as error:
@@ -243,15 +243,15 @@ class ContainerDir:
             raise irremovable(self.path, error) from None
 
     def close(self) -> None:
-        """Let others have it."""
+        """Unlock and close it."""
         files.close_fds(self, "fd")
 
     def __enter__(self) -> Self:
-        """Return itself: it is locked already."""
+        """Return the directory, which is locked already."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let others have it."""
+        """Unlock and close it."""
         self.close()
 
 

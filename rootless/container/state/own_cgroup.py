@@ -1,4 +1,4 @@
-"""The cgroup that a container has of its own, for the verbs that work through it."""
+"""A container's own cgroup, for the verbs `pause`, `resume`, `update` and `events`."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 def cgroup_for(options: Options, verb: str) -> tuple[Group, State]:
-    """Return the cgroup of a container that `verb` may meet in its state, and that state.
+    """Return the cgroup and the state of a container whose status allows `verb`.
 
     Raises:
-        RootlessError: `RL-STATUS`: not now; `RL-CGROUP`: it has no cgroup of its own.
+        RootlessError: `RL-STATUS`: it does not; `RL-CGROUP`: it has no cgroup of its own.
     """
     with store.find(state_root(options.root), options.container) as entry:
         state = store.existing_state(entry)
         now = status(entry, state)
         if now in (CREATED, RUNNING) and not state.cgroup:
-            group_of(state, f"{verb} container {entry.container_id}")  # says why there is none
+            group_of(state, f"{verb} container {entry.container_id}")  # raises the reason
         allow(verb, entry.container_id, now)
         return group_of(state, f"{verb} container {entry.container_id}"), state
 
 
 def group_of(state: State, what: str) -> Group:
-    """Return the cgroup of a container; `what` is to be done begins the sentence about there being none.
+    """Return the cgroup of a container; `what` begins the error if it has none.
 
     Raises:
-        RootlessError: `RL-CGROUP`: it has none of its own.
+        RootlessError: `RL-CGROUP`: it has no cgroup of its own.
     """
     if not state.cgroup:
         from rootless.host import delegation

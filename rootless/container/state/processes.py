@@ -1,7 +1,7 @@
-"""Which processes are a container's, and how all of them end.
+"""The processes of a container, and how all of them end.
 
-Those in its cgroup. Where it has none of its own, namespaces identify them: only those that were made for it, which its
-state notes. One that it joined is another container's, or the host's.
+Its cgroup identifies them. For a container without a cgroup, namespaces do: only those that were made for it, which its
+state notes. A joined namespace is another container's, or the host's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PATIENCE = 10.0
 
 
 def members(state: State) -> list[int]:
-    """Return the ids on the host of the processes of the container that `state` is about, its first one included."""
+    """Return the ids on the host of a container's processes, the first one included."""
     if state.cgroup:
         from rootless.cgroup.group import opened
 
@@ -75,17 +75,17 @@ def _is_in_cgroup(state: State) -> bool:
 
 
 def kill_all(state: State, process: int) -> None:
-    """Send SIGKILL to every process of a container, and to what they begin meanwhile.
+    """Send SIGKILL to every process of a container, and to the processes that they start meanwhile.
 
     Args:
         state: the container's; it has no pid namespace of its own.
         process: a pidfd of its first process, which is alive.
 
     Raises:
-        RootlessError: `RL-KILL`: they begin others faster than they end.
+        RootlessError: `RL-KILL`: they start others faster than they end.
     """
     with _Family(state) as family:
-        # a process that is stopped begins no other, and its children keep it as their parent until they are seen
+        # a stopped process starts no other, and stays the parent of its children until look() has found them
         send(process, _SIGSTOP)
         family.signal_until_none(_SIGSTOP)
         if state.cgroup:
@@ -95,14 +95,14 @@ def kill_all(state: State, process: int) -> None:
         if not (ended and family.signal_until_none(_SIGKILL)):
             raise RootlessError(
                 "cannot end the container",
-                cause=f"for {_PATIENCE:.0f} s its processes have begun others faster than they end",
+                cause=f"for {_PATIENCE:.0f} s its processes have started others faster than they end",
                 fix="run the command again; create the container with a pid namespace",
                 code="RL-KILL",
             )
 
 
 def signal_cgroup(path: str, number: int) -> bool:
-    """Signal every process in a cgroup and below; return whether there is such a cgroup."""
+    """Signal every process in a cgroup and below; return whether the cgroup exists."""
     from rootless.cgroup.group import opened
 
     group = opened(path)
@@ -113,7 +113,7 @@ def signal_cgroup(path: str, number: int) -> bool:
             group.kill()
             return True
         processes = [(pid, process) for pid in group.processes() if (process := _open(pid)) >= 0]
-        # whose number is still in the cgroup now, is of the cgroup: it has been opened before
+        # a pid that is still in the cgroup was not reused: its pidfd was opened before this read
         still = set(group.processes())
     for pid, process in processes:
         if pid in still:
@@ -130,7 +130,7 @@ def _open(pid: int) -> int:
 
 
 def send(process: int, number: int) -> None:
-    """Signal the process behind a pidfd; that it is gone is no error."""
+    """Signal the process of a pidfd; a process that has ended is no error."""
     try:
         _signal.pidfd_send_signal(process, number)
     except ProcessLookupError:
@@ -138,7 +138,7 @@ def send(process: int, number: int) -> None:
 
 
 def is_process_1(pid: int) -> bool:
-    """Whether the process is the first one of a pid namespace, whose end takes the namespace with it."""
+    """Whether the process is process 1 of a pid namespace: its end kills the others."""
     return procfs.status(pid).get("NSpid", "").split()[-1:] == ["1"]
 
 
@@ -150,14 +150,14 @@ def has_ended(process: int) -> bool:
 
 
 class _Family:
-    """The processes of a container as namespaces and descent identify them.
+    """The processes of a container without a cgroup: namespaces and descent identify them.
 
     They are those in the namespaces that were made for it, those in the session of its first process, which began with
-    it, and the descendants of all these. The caller and its ancestors are none of them, whatever they are in.
+    it, and the descendants of all these. The caller and its ancestors never count.
     """
 
     def __init__(self, state: State) -> None:
-        """Look which namespaces identify them; until close(), no other namespace can get the number of one of these."""
+        """Hold the namespaces that identify them open: until close(), no other namespace gets one of their numbers."""
         self._first: int = state.pid
         self._start_time: int = state.start_time
         self._lineage = _lineage()
@@ -165,19 +165,19 @@ class _Family:
         self._namespaces = self._identifying(state)
 
     def _identifying(self, state: State) -> dict[str, int]:
-        """Return the namespaces that all of these processes are in and no others: their kinds and numbers."""
+        """Return the namespaces that contain all of these processes and no others: numbers by kind."""
         if is_process_1(self._first):
-            wanted = {"pid": _namespace(self._first, "pid")}
+            identifying = {"pid": _namespace(self._first, "pid")}
         else:
-            numbers = state.made  # older releases do not note them
-            # the others are shared more often, by the containers of a pod for one
+            numbers = state.made  # empty in the states of older releases
+            # containers of a pod, for example, share the others
             kinds = ("mnt",) if "mnt" in numbers else _KINDS
-            wanted = {kind: numbers[kind] for kind in kinds if kind in numbers}
-        for kind, number in wanted.items():
-            # one that the first process has left may have gone, and its number be another's
+            identifying = {kind: numbers[kind] for kind in kinds if kind in numbers}
+        for kind, number in identifying.items():
+            # a namespace that the first process has left may have ended, and its number was reused
             if not self._hold(kind, number) or any(_namespace(pid, kind) == number for pid in self._lineage):
                 return {}
-        return wanted
+        return identifying
 
     def _hold(self, kind: str, number: int) -> bool:
         """Keep a namespace of the first process open; return whether it has that number."""
@@ -189,13 +189,13 @@ class _Family:
         return posix.fstat(fd).st_ino == number
 
     def look(self) -> dict[int, int]:
-        """Return the ids of those that are there now, each with its start time."""
+        """Return the start time of each process that is alive now, by its id."""
         there = {
             int(name): found for name in posix.listdir("/proc") if name.isdecimal() and (found := _read(int(name)))
         }
         first = there.get(self._first)
         if first is None or first.start_time != self._start_time:
-            self._first = _NOBODY  # its number, also as that of a session, may be another's by now
+            self._first = _NOBODY  # its number may be reused, as that of a session too
         members = {
             pid
             for pid, process in there.items()
@@ -211,13 +211,13 @@ class _Family:
         return all(_namespace(pid, kind) == number for kind, number in self._namespaces.items())
 
     def others(self) -> dict[int, int]:
-        """Return the same without the first one."""
+        """Return the same without the first process."""
         found = self.look()
         found.pop(self._first, None)
         return found
 
     def signal_until_none(self, number: int) -> bool:
-        """Signal each but the first once, until no look finds another; return whether it came to that."""
+        """Signal each but the first once; return whether look() finds no other before the deadline."""
         signalled: set[tuple[int, int]] = set()
         deadline = monotonic() + _PATIENCE
         while fresh := self.others().items() - signalled:
@@ -229,7 +229,7 @@ class _Family:
         return True
 
     def close(self) -> None:
-        """Let go of the namespaces."""
+        """Close the namespaces."""
         while self._held:
             posix.close(self._held.pop())
 
@@ -238,7 +238,7 @@ class _Family:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the namespaces."""
+        """Close the namespaces."""
         self.close()
 
 
@@ -260,7 +260,7 @@ def _read(pid: int) -> Process | None:
 
 
 def _signal_process(pid: int, start_time: int, number: int) -> None:
-    """Signal a process that look() has found, unless the number is another's by now, or it may not be signalled."""
+    """Signal a process that look() has found, unless its pid was reused, or the caller may not signal it."""
     process = _open(pid)
     if process < 0:
         return

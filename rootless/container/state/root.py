@@ -27,24 +27,24 @@ _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLO
 
 
 class StateRoot:
-    """The directory that holds the containers of one user, opened once for all that a command does below it.
+    """The directory that holds the containers of one user; a command opens it once.
 
-    Where it lies, other users may be able to make a directory of the same name, or to exchange it, at any time.
+    Other users may be able to make a directory of the same name beside it, or to replace it, at any time.
 
     Attributes:
-        path: its name, for messages and for programs that need one.
-        fd: its descriptor, or -1 while there is no such directory.
+        path: the path, for messages and for programs that need one.
+        fd: its descriptor, or -1 while it does not exist.
     """
 
     __slots__ = ("fd", "path")
     forbidden = stat.S_IWGRP | stat.S_IWOTH
-    """Permissions of others with which it is not the caller's alone."""
+    """Permissions that must not be set: other users could write to it."""
 
     def __init__(self, path: str) -> None:
-        """Open it, if it is there.
+        """Open it, if it exists.
 
         Raises:
-            RootlessError: `RL-STATE`: it is not the caller's alone, or cannot be opened.
+            RootlessError: `RL-STATE`: another user can write to it, or it cannot be opened.
         """
         self.path = path
         self.fd = -1
@@ -62,10 +62,10 @@ class StateRoot:
             log.debug(f"opened the state directory {self.path}")
 
     def make(self) -> None:
-        """Make it, if it is not there.
+        """Make it, if it does not exist.
 
         Raises:
-            RootlessError: `RL-STATE`: it cannot be made, or is not the caller's alone.
+            RootlessError: `RL-STATE`: it cannot be made, or another user can write to it.
         """
         if self.fd < 0:
             try:
@@ -91,11 +91,10 @@ class StateRoot:
 def state_root(asked: str) -> StateRoot:
     """Return the directory that holds the containers of this user.
 
-    XDG_RUNTIME_DIR is not there on batch nodes, after su, or belongs to somebody else: it is used only when it is the
-    caller's own, and there is a way without it.
+    XDG_RUNTIME_DIR is unset on batch nodes, and may be another user's after su: it is used only if the caller owns it.
 
     Raises:
-        RootlessError: `RL-STATE`: it is not the caller's alone, or cannot be opened.
+        RootlessError: `RL-STATE`: another user can write to it, or it cannot be opened.
     """
     if asked:
         return StateRoot(paths.absolute(asked))
@@ -111,15 +110,15 @@ def state_root(asked: str) -> StateRoot:
 
 
 class _InTmp(StateRoot):
-    """The one in /tmp, or another where somebody else takes that name first."""
+    """The state directory in /tmp, or another if another user takes its name first."""
 
     __slots__ = ("otherwise",)
     forbidden = stat.S_IRWXG | stat.S_IRWXO
-    """It is made without any: a directory of the user's that somebody has moved here may have them."""
+    """rootless makes it without any: a directory that another user has moved here may have some."""
     otherwise: StateRoot | None
 
     def make(self) -> None:
-        """Make it, or the other, if it is not there."""
+        """Make it, or the other, if it does not exist."""
         try:
             super().make()
         except RootlessError:
@@ -130,12 +129,12 @@ class _InTmp(StateRoot):
 
 
 def _fallback(uid: int) -> StateRoot:
-    """Return the directory of a user without a runtime directory: in /tmp, which is sticky, or else below the home.
+    """Return the directory of a user without a runtime directory: in /tmp, which is sticky, or below the home.
 
-    One that is there is used before another is made, so that every command of a user finds the same.
+    An existing one is used before another is made, so that all commands of a user find the same.
 
     Raises:
-        RootlessError: `RL-STATE`: that in /tmp is another user's, and there is no home.
+        RootlessError: `RL-STATE`: the one in /tmp is another user's, and the user has no home.
     """
     try:
         found = _InTmp(f"/tmp/rootless-{uid}")  # noqa: S108 - used only when it is the user's own
@@ -152,7 +151,7 @@ def _fallback(uid: int) -> StateRoot:
 
 
 def _below_home(uid: int) -> StateRoot | None:
-    """Return the directory below the user's home, which several nodes may share: each has its own, for each boot."""
+    """Return the directory below the user's home: one for each node and boot, since nodes may share a home."""
     node = posix.uname().nodename.replace("/", "_")
     for home in xdg.homes(uid):
         if home.startswith("/") and owned(home, uid):
@@ -164,7 +163,7 @@ def _below_home(uid: int) -> StateRoot | None:
 
 
 def owned(directory: str, uid: int) -> bool:
-    """Whether a directory is this user's, and not everybody's to write to."""
+    """Whether this user owns a directory, and not everybody can write to it."""
     try:
         status = posix.stat(directory)
     except OSError:

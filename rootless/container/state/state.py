@@ -1,6 +1,6 @@
-"""What state.json holds about a container: one reader, State.parse(), and one writer, State.render().
+"""The state of a container in state.json: one reader, State.parse(), and one writer, State.render().
 
-The file may be damaged, or edited by hand: a State that parse() returns is fit for every verb.
+The file may be damaged, or edited by hand: parse() returns only a State that every verb can use.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     """Whether a value may stand at a place of state.json."""
 
 FORMAT = 1
-"""Of state.json, noted as `format`: raised when an older release would misread it. A state without it has this one."""
+"""The `format` of state.json, which is also that of a file without one; raised when older releases would misread it."""
 
 
 # --- The shape of the file --------------------------------------------------------------------------------------------
 
 
 def _text(value: object) -> bool:
-    """Whether this can be printed, and be the argument of a system call."""
+    """Whether this is text that can be printed and passed to a system call."""
     if type(value) is not str or "\0" in value:
         return False
     try:
@@ -73,13 +73,13 @@ def _map(kind: Kind) -> Kind:
 
 
 def _record(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None) -> Kind:
-    wanted = tuple(required.items())
+    needed = tuple(required.items())
     possible = tuple((optional or {}).items())
 
     def fits(value: object) -> bool:
         if type(value) is not dict:
             return False
-        for name, kind in wanted:
+        for name, kind in needed:
             if name not in value or not kind(value[name]):
                 return False
         for name, kind in possible:  # noqa: SIM110 - all() with a generator takes a third longer
@@ -128,7 +128,7 @@ OPTIONAL: dict[str, Kind] = {
 }
 _STATE = _record(REQUIRED, OPTIONAL)
 _TOGETHER = (("unit", "userManager"), ("unit", "cgroup"))
-"""Where the first is, the second is."""
+"""The first property requires the second."""
 
 
 def _is_sound(data: dict[str, Any]) -> bool:
@@ -154,12 +154,12 @@ class NetworkState:
     """The network of a container.
 
     Attributes:
-        mode: as --network has it.
-        reason: for the mode.
-        of: the container, or the network, that it shares; empty for neither.
-        files: whether resolv.conf and hosts lie in the container's directory.
-        addresses: of the container, or None where nobody knows them.
-        ports: those that are published, as Port.as_data() has them, or None.
+        mode: the word of --network.
+        reason: the reason for the mode.
+        of: the container or the network that it shares, or empty.
+        files: whether the container's directory has its resolv.conf and hosts.
+        addresses: the container's, or None if they are unknown.
+        ports: the published ports in the form of Port.as_data(), or None.
     """
 
     __slots__ = ("addresses", "files", "mode", "of", "ports", "reason")
@@ -174,7 +174,7 @@ class NetworkState:
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> NetworkState:
-        """Return the record that as_data() has made the data of."""
+        """Return the record of the data that as_data() returns."""
         found = cls(data["mode"], data["reason"])
         found.of = data.get("of", "")
         found.files = data.get("files", False)
@@ -194,7 +194,7 @@ class NetworkState:
         )
 
     def report(self, *, is_served: bool) -> dict[str, object]:
-        """Return what `state` and `list` show of it; `is_served` says whether its helper is alive, if it has one."""
+        """Return its part of `state` and `list`; `is_served` is false if its helper has ended."""
         if not is_served:
             return {"mode": "none", "reason": f"{self.mode} has ended"}
         shown = _given({"of": self.of or None, "addresses": self.addresses, "ports": self.ports})
@@ -205,8 +205,8 @@ class AfterStart:
     """The operations of the Plan that `start` runs: those after WAIT_START.
 
     Attributes:
-        first: the number by which the executor knows the first of its own.
-        operations: all of them, as Op.as_data() has them.
+        first: the executor's number of its first operation.
+        operations: all of them, in the form of Op.as_data().
     """
 
     __slots__ = ("first", "operations")
@@ -217,30 +217,30 @@ class AfterStart:
 
 
 class State:
-    """What the runtime knows about a container.
+    """The state of a container.
 
     Attributes:
         id: the container's.
-        oci_version: of the state, as runtime.md has it.
-        pid: the first process on the host; 0 before there is one.
-        start_time: of that process, in clock ticks since boot.
-        boot_id: the boot in which it began.
-        status: ABSENT, CREATING or CREATED; lifecycle.status() returns the one of this moment.
+        oci_version: the version of the specification (runtime.md, "State").
+        pid: the first process on the host; 0 before it exists.
+        start_time: the start of that process, in clock ticks since boot.
+        boot_id: the boot in which it started.
+        status: ABSENT, CREATING or CREATED; lifecycle.status() returns the present one.
         bundle: the bundle's directory.
         rootfs: the root file system on the host.
-        created: the time, as RFC 3339 has it.
-        annotations: those of config.json.
+        created: the time (RFC 3339).
+        annotations: the annotations of config.json.
         owner: the name of the user.
         after_start: the operations that `start` runs.
         user: the user and the group of the container's process, in the container.
         keyring: whether the container has a session keyring.
-        keyring_name: of that; older releases do not note it.
-        after_delete: the operations of the Plan after DELETE, as Op.as_data() has them.
+        keyring_name: its name; empty in the states of older releases.
+        after_delete: the operations of the Plan after DELETE, in the form of Op.as_data().
         cgroup: the directory of the container's own cgroup, or empty.
         unit: the systemd scope, or empty.
-        user_manager: the runtime directory of the user whose systemd has the scope; empty for the system's.
-        made: the namespaces made for the container: inode numbers by kind. Older releases do not note them.
-        network: the network, or None where it is not for rootless to make.
+        user_manager: the runtime directory of the user manager that has the scope; empty for the system manager.
+        made: the namespaces made for the container: inode numbers by kind; empty in the states of older releases.
+        network: the network, or None if rootless does not make it.
     """
 
     __slots__ = (
@@ -292,15 +292,15 @@ class State:
 
     @classmethod
     def parse(cls, text: bytes, container_id: str, path: str) -> State:
-        """Return the state of a container that a file holds.
+        """Return the state of a container from the text of state.json.
 
         Args:
-            text: what is in the file.
-            container_id: the container that it has to be about.
-            path: of the file, for messages.
+            text: the content of the file.
+            container_id: the id that it has to name.
+            path: the file, for messages.
 
         Raises:
-            RootlessError: `RL-STATE`: no verb can use it.
+            RootlessError: `RL-STATE`: it is not a sound state.
         """
         try:
             data = jsontext.parse(text, path)
@@ -318,7 +318,7 @@ class State:
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> State:
-        """Return the state of JSON data whose shape is sound."""
+        """Return the state of JSON data of sound shape."""
         found = cls(data["id"])
         found.oci_version = data["ociVersion"]
         found.pid = data["pid"]
@@ -347,7 +347,7 @@ class State:
         return jsontext.render(self.as_data(), None).encode("utf-8", "surrogateescape")
 
     def as_data(self) -> dict[str, object]:
-        """Return it as JSON data. The keys before `annotations` are those that salvage.py finds in a damaged file."""
+        """Return it as JSON data. salvage.py finds the keys before `annotations` in a damaged file."""
         return {
             "format": FORMAT,
             "ociVersion": self.oci_version,
@@ -377,18 +377,18 @@ class State:
         )
 
     def is_of_this_boot(self) -> bool:
-        """Whether the process id, the namespaces and the cgroup still mean something."""
+        """Whether the container was made in this boot: otherwise its pid, namespaces and cgroup mean nothing."""
         return self.boot_id == boot_id()
 
     def process(self) -> Process | None:
-        """Return the first process, a zombie included; None where it is gone, or another one has its number."""
+        """Return the first process, a zombie included; None if it has ended, or its pid was reused."""
         process = Process.read(self.pid)
         if process is None or process.start_time != self.start_time or not self.is_of_this_boot():
             return None
         return process
 
     def open_process(self) -> int:
-        """Return a pidfd of the first process, which the caller closes, or -1 where process() returns None."""
+        """Return a pidfd of the first process, which the caller closes, or -1 if process() returns None."""
         try:
             fd = posix.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -399,7 +399,7 @@ class State:
         return fd
 
     def is_frozen(self) -> bool:
-        """Whether the container's cgroup is frozen; not, where that cannot be read."""
+        """Whether the container's cgroup is frozen; false if that cannot be read."""
         try:
             return bool(self.cgroup) and read(f"{self.cgroup}/cgroup.freeze").startswith(b"1")
         except OSError:
@@ -420,11 +420,11 @@ class State:
         return document
 
     def report(self, status: str, *, is_served: bool = True) -> dict[str, object]:
-        """Return what `state` and `list` show: what runtime.md requires, and what callers of runc look for.
+        """Return the output of `state` and `list`: the properties of runtime.md, and those that callers of runc use.
 
         Args:
-            status: of this moment, as lifecycle.status() returns it.
-            is_served: whether the helper of its network is alive, where it has one.
+            status: the present one, from lifecycle.status().
+            is_served: false if the helper of its network has ended.
         """
         report: dict[str, object] = {
             "ociVersion": self.oci_version,

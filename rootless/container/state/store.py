@@ -1,8 +1,8 @@
-"""Containers on disk: one directory each, named by the id; entry.py has what is in it.
+"""Containers on disk: one directory each, named by the id; directory.py describes its files.
 
-Everything is reached from a descriptor of the directory that holds them. A command that changes a container has a lock
-on its directory. One without state.json whose lock is free is what a killed `create` left: the next use of the id
-clears it away.
+All paths start at a descriptor of the state directory (root.py). A command that changes a container locks its
+directory. An unlocked directory without state.json is the remains of a killed `create`: the next use of the id clears
+it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 LONGEST_ID = 255
-"""A file name has no more bytes."""
+"""The longest file name, in bytes."""
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
@@ -34,7 +34,7 @@ def is_id(text: str) -> bool:
 
 
 def check_id(container_id: str) -> None:
-    """Refuse what cannot be the name of a directory and of a cgroup."""
+    """Refuse an id that cannot be the name of a directory and of a cgroup."""
     if not is_id(container_id[:LONGEST_ID]):
         raise RootlessError(
             f"container id {container_id!r}",
@@ -49,10 +49,10 @@ def check_id(container_id: str) -> None:
 
 
 def claim(root: StateRoot, container_id: str, clear: Callable[[ContainerDir], None]) -> ContainerDir:
-    """Take an id that nobody has, atomically; `clear` removes what a killed command left in its directory.
+    """Take a free id atomically; `clear` removes the remains of a killed command from its directory.
 
     Raises:
-        RootlessError: `RL-EXISTS`, or the directory cannot be made or is somebody else's.
+        RootlessError: `RL-EXISTS`: the id is taken; `RL-STATE`: the directory cannot be made, or is another user's.
     """
     check_id(container_id)
     root.make()
@@ -60,7 +60,7 @@ def claim(root: StateRoot, container_id: str, clear: Callable[[ContainerDir], No
     made: bool | None = False
     try:
         while entry is None:
-            made, before = None, made  # a signal may come before it is known
+            made, before = None, made  # a signal may interrupt before the result is stored
             made = _make(root, container_id) or before
             # The process with the lock on the directory at the path has the id; its creator does not matter.
             entry = _open(root, container_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,10 +82,10 @@ def claim(root: StateRoot, container_id: str, clear: Callable[[ContainerDir], No
 
 
 def find(root: StateRoot, container_id: str, *, lock: bool = True) -> ContainerDir:
-    """Open the directory of a container, waiting for a process that changes it.
+    """Open the directory of a container; wait while another process changes it.
 
     Raises:
-        RootlessError: `RL-NOT-FOUND`: there is none.
+        RootlessError: `RL-NOT-FOUND`: it does not exist.
     """
     check_id(container_id)
     entry = _open(root, container_id, fcntl.LOCK_EX if lock else 0) if root.fd >= 0 else None
@@ -100,7 +100,7 @@ def find(root: StateRoot, container_id: str, *, lock: bool = True) -> ContainerD
 
 
 def ids(root: StateRoot) -> list[str]:
-    """Return the ids in `root`, sorted; none where there is no such directory."""
+    """Return the ids in `root`, sorted; empty if the directory does not exist."""
     if root.fd < 0:
         return []
     try:
@@ -111,10 +111,10 @@ def ids(root: StateRoot) -> list[str]:
 
 
 def chosen(root: StateRoot, word: str, *, regex: bool) -> list[str]:
-    """Return the ids that a caller means: `word` itself, or those that it matches as a regular expression.
+    """Return the ids for a word of the command line: the word itself, or those that it matches as a regular expression.
 
     Raises:
-        RootlessError: `RL-REGEX`: it is no regular expression.
+        RootlessError: `RL-REGEX`: it is not a regular expression.
     """
     if not regex:
         return [word]
@@ -130,7 +130,7 @@ def chosen(root: StateRoot, word: str, *, regex: bool) -> list[str]:
 
 
 def _make(root: StateRoot, container_id: str) -> bool:
-    """Make the directory of a container; return whether it was not there."""
+    """Make the directory of a container; return false if it existed."""
     try:
         posix.mkdir(container_id, 0o700, dir_fd=root.fd)
     except FileExistsError:
@@ -144,13 +144,13 @@ def _make(root: StateRoot, container_id: str) -> bool:
 
 
 def _withdraw(root: StateRoot, container_id: str, *, sure: bool) -> None:
-    """Remove a directory that was just made and is of no use; if that is not sure, only where nobody has its lock."""
+    """Remove a directory that was just made; if that is not `sure`, only an unlocked one."""
     fd = -1
     try:
         if not sure:
             fd = posix.open(container_id, _DIRECTORY, dir_fd=root.fd)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        posix.rmdir(container_id, dir_fd=root.fd)  # one that is in use is not empty
+        posix.rmdir(container_id, dir_fd=root.fd)  # a directory in use is not empty
     except OSError:
         return
     finally:
@@ -166,10 +166,10 @@ def _is_no_directory(root: StateRoot, container_id: str) -> bool:
 
 
 def _open(root: StateRoot, container_id: str, lock: int) -> ContainerDir | None:
-    """Open and lock; None when it is not there, or was removed or renamed while waiting for the lock.
+    """Open and lock; return None if it does not exist, or was removed or renamed before it was locked.
 
     Raises:
-        BlockingIOError: LOCK_NB was asked, and somebody has the lock.
+        BlockingIOError: with LOCK_NB, another process has the lock.
     """
     try:
         fd = posix.open(container_id, _DIRECTORY, dir_fd=root.fd)
@@ -212,7 +212,7 @@ def _taken(container_id: str) -> RootlessError:
 
 
 def existing_state(entry: ContainerDir) -> State:
-    """Return what is on disk about a container.
+    """Return the state of a container.
 
     Raises:
         RootlessError: `RL-NOT-FOUND`: it is being created, or its create was killed.

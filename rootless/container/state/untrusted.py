@@ -1,4 +1,4 @@
-"""Directories that other users may have made, or may write to: what a symlink leads to, and the errors."""
+"""Directories that other users may have made, or may write to: symlinks to them, and the errors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rootless.errors import RootlessError
 
 
 def followed(path: str) -> str:
-    """Return what a symlink that the caller or root has made leads to.
+    """Return the target of a symlink that the caller or root has made.
 
     Raises:
-        FileExistsError: it is no symlink.
-        RootlessError: `RL-STATE`: somebody else has made it.
+        FileExistsError: it is not a symlink.
+        RootlessError: `RL-STATE`: another user has made it.
     """
     fd = posix.open(path, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC)
     try:
@@ -31,7 +31,7 @@ def followed(path: str) -> str:
 
 
 def closed(path: str, error: PermissionError) -> RootlessError:
-    """Return the error for a directory that may not be opened: it is another user's, or one above it is closed."""
+    """Return the error for a directory that the caller may not open: it, or one above it, is another user's."""
     try:
         status = posix.stat(path)
     except OSError:
@@ -40,7 +40,7 @@ def closed(path: str, error: PermissionError) -> RootlessError:
 
 
 def not_the_callers(path: str, status: posix.stat_result) -> RootlessError:
-    """Return the error for a directory, or a symlink to one, into which others can put state: its hooks would run."""
+    """Return the error for a directory to which others could add a state.json, whose hooks would run."""
     if status.st_uid == posix.geteuid():
         return RootlessError(
             f"cannot keep state in {path}",

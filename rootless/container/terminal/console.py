@@ -24,7 +24,7 @@ def connect(path: str) -> int:
     """Return a socket connected to --console-socket.
 
     Raises:
-        RootlessError: `RL-CONSOLE`: nobody listens there.
+        RootlessError: `RL-CONSOLE`: no program listens on it.
     """
     try:
         return connect_socket(path).detach()
@@ -42,8 +42,8 @@ class Console:
     """The terminal of one `run`.
 
     Attributes:
-        passed: the descriptor that helpers/init sends the master side over, or -1.
-        master: the master side, when this process relays it, or -1.
+        passed: the descriptor that the executor sends the master side over, or -1.
+        master: the master side, if this process relays it, or -1.
     """
 
     def __init__(self, passed: int = -1, receiving: int = -1) -> None:
@@ -53,7 +53,7 @@ class Console:
 
     @classmethod
     def for_run(cls, plan: Plan) -> Console:
-        """Prepare to relay the terminal, where the container has one and no socket gets it."""
+        """Prepare to relay the terminal, if the container has one and no socket gets it."""
         if not plan.has_terminal or plan.first(ops.CONNECT_CONSOLE):
             return cls()
         import _socket
@@ -62,7 +62,7 @@ class Console:
         return cls(theirs.detach(), ours.detach())
 
     def receive(self) -> None:
-        """Take the master side, if it comes to us."""
+        """Receive the master side, if this process relays it."""
         self._close_passed()
         if self._receiving < 0:
             return
@@ -76,7 +76,7 @@ class Console:
             self.master = int.from_bytes(control[0][2][:_DESCRIPTOR_SIZE], byteorder)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open descriptors."""
         self._close_passed()
         files.close_fds(self, "master", "_receiving")
 

@@ -1,4 +1,4 @@
-"""A container in the foreground: signals go to it, its terminal is relayed, its end is waited for."""
+"""A container in the foreground: forwards signals, relays the terminal, waits for the end."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def wait_foreground(pid: int, console: Console, signals: int, reports: Reports |
 
     Args:
         pid: a child of this process.
-        console: the terminal that is relayed, if there is one.
-        signals: what catch_signals() returned.
-        reports: what the program says to a service manager, if there is one.
+        console: the terminal to relay, if it has one.
+        signals: the descriptor from catch_signals().
+        reports: the program's reports to a service manager, or None.
     """
     relay = Relay(console.master) if console.master >= 0 else None
     try:
@@ -57,7 +57,7 @@ def wait_foreground(pid: int, console: Console, signals: int, reports: Reports |
 
 
 def _stay(pid: int, relay: Relay | None, signals: int, reports: Reports | None) -> None:
-    """Forward signals, and move what goes through the terminal, until the process ends."""
+    """Forward signals and relay the terminal until the process ends."""
     process = posix.pidfd_open(pid)
     poll = select.poll()
     poll.register(process, select.POLLIN)
@@ -82,7 +82,7 @@ def _stay(pid: int, relay: Relay | None, signals: int, reports: Reports | None) 
 
 
 def catch_signals() -> int:
-    """Return a descriptor that gives the number of every signal that arrives from now on, a byte each."""
+    """Return a descriptor that yields the number of every signal from now on, a byte each."""
     reader, writer = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
     _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in range(1, _signal.NSIG):
@@ -99,7 +99,7 @@ def _catch(number: int) -> None:
 
 
 def _noted(_number: int, _frame: object) -> None:
-    """Do nothing: the wake-up descriptor has the number."""
+    """Do nothing: the wake-up descriptor yields the number."""
 
 
 def _forward(process: int, number: int) -> None:
@@ -110,9 +110,9 @@ def _forward(process: int, number: int) -> None:
 
 
 def prepare_terminal(master: int) -> None:
-    """Give a container's terminal what it has from the caller's, before there is a program that may ask for it.
+    """Copy settings of the caller's terminal to the container's, before a program can ask for them.
 
-    Where what it says goes to a file or a pipe, line ends stay as they are written, as with runc.
+    If the output goes to a file or a pipe, line ends stay unchanged, as with runc.
     """
     import termios
 
@@ -128,7 +128,7 @@ def prepare_terminal(master: int) -> None:
 
 
 def copy_size(master: int) -> None:
-    """Give a terminal the size of the caller's."""
+    """Copy the size of the caller's terminal."""
     import fcntl
     import termios
 
@@ -142,7 +142,7 @@ def copy_size(master: int) -> None:
 class Relay:
     """Moves bytes between the caller's terminal (or whatever its standard streams are) and the container's.
 
-    The caller's terminal is in raw mode meanwhile, and as it was before afterwards.
+    The caller's terminal is in raw mode until restore().
     """
 
     def __init__(self, master: int) -> None:
@@ -152,7 +152,7 @@ class Relay:
         self._master = master
         # a program may close its terminal and open it again later (systemd does): held open here, it does not hang up
         self._other_side = fcntl.ioctl(master, _TIOCGPTPEER, posix.O_RDWR | posix.O_NOCTTY | posix.O_CLOEXEC)
-        posix.set_blocking(master, False)  # its queue may be full until its output is read
+        posix.set_blocking(master, False)  # its input queue may be full until its output is read
         self._to_container = b""
         self._to_caller = b""
         self._last_input = b"\n"
@@ -162,16 +162,16 @@ class Relay:
         self.resize()
 
     def register(self, poll: select.poll) -> None:
-        """Tell what is worth being woken for now."""
-        wanted = self._wanted()
-        for fd in self._registered - wanted.keys():
+        """Register the events that move() can act on now."""
+        awaited = self._awaited()
+        for fd in self._registered - awaited.keys():
             poll.unregister(fd)
-        for fd, events in wanted.items():
+        for fd, events in awaited.items():
             poll.register(fd, events)
-        self._registered = set(wanted)
+        self._registered = set(awaited)
 
-    def _wanted(self) -> dict[int, int]:
-        """Return the events that there is something to do for, by descriptor."""
+    def _awaited(self) -> dict[int, int]:
+        """Return the events that move() can act on, by descriptor."""
         events: dict[int, int] = {}
         if self._input_open and not self._to_container:
             events[0] = select.POLLIN
@@ -183,7 +183,7 @@ class Relay:
         return events
 
     def move(self, ready: dict[int, int]) -> None:
-        """Move what can be moved without waiting."""
+        """Move the bytes that can be moved without waiting."""
         if ready.get(0):
             self._to_container = _read(0)
             if self._to_container:
@@ -202,14 +202,14 @@ class Relay:
                 self._say_end_of_input()
 
     def drain(self) -> None:
-        """Pass on what the container wrote before it ended."""
+        """Pass on the bytes that the container wrote before it ended."""
         data = self._to_caller or _read(self._master)
         while data:
             select.select([], [1], [])
             data = data[_write(1, data[: select.PIPE_BUF]) :] or _read(self._master)
 
     def _say_end_of_input(self) -> None:
-        """Type the key that means end of input, once more where a line is not ended.
+        """Type the end-of-file key, twice if the last line has no end.
 
         A program that only then begins to edit lines itself, as a shell at its first prompt, does not see what was
         typed before; it gets the key again.
@@ -227,11 +227,11 @@ class Relay:
             self._end_said_to_line = is_line
 
     def resize(self) -> None:
-        """Give the container's terminal the size of the caller's."""
+        """Copy the size of the caller's terminal to the container's."""
         copy_size(self._master)
 
     def restore(self) -> None:
-        """Put the caller's terminal back as it was."""
+        """Restore the caller's terminal."""
         if self._saved:
             import termios
 
@@ -239,7 +239,7 @@ class Relay:
             try:
                 termios.tcsetattr(0, termios.TCSADRAIN, saved)
             except termios.error:
-                return  # it is gone
+                return  # it has been closed
 
     def _make_raw(self) -> list[Any] | None:
         import termios
@@ -251,14 +251,14 @@ class Relay:
         import tty
 
         try:
-            tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is for the container
+            tty.setraw(0, termios.TCSADRAIN)  # typed-ahead input is for the container
         except termios.error as error:
             raise OSError(*error.args) from None
         return saved
 
 
 def _read(fd: int) -> bytes:
-    """Return what there is; nothing at the end, which for a terminal is EIO, or when there is none yet."""
+    """Return the available bytes; empty at the end, which for a terminal is EIO, or if there are none yet."""
     try:
         return posix.read(fd, _CHUNK)
     except BlockingIOError:
@@ -270,7 +270,7 @@ def _read(fd: int) -> bytes:
 
 
 def _write(fd: int, data: bytes) -> int:
-    """Return how much was written; what nobody reads any more counts as written."""
+    """Return the number of bytes written; bytes for a closed reader count as written."""
     try:
         return posix.write(fd, data)
     except BlockingIOError:

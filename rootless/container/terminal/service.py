@@ -1,4 +1,4 @@
-"""A container as a service: the sockets that it is given (sd_listen_fds(3)), and what it reports (sd_notify(3))."""
+"""A container as a service: the sockets that it inherits (sd_listen_fds(3)), and its reports (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ and EXTEND_TIMEOUT_USEC: the limits of time that the unit sets for the container
 
 
 class Reports:
-    """What the program reports, passed on to the service manager of this process, if it has one."""
+    """The program's reports, forwarded to the service manager of this process, if it has one."""
 
     def __init__(self, fd: int) -> None:
         """Take the socket on which the program reports."""
@@ -41,7 +41,7 @@ class Reports:
         return self._reports.fileno()
 
     def await_ready(self, pid: int) -> None:
-        """Pass reports on until the program says that it is ready, or ends; it is the main process then."""
+        """Forward reports until the program reports that it is ready, or ends; make it the main process."""
         if not self._manager:
             return
         try:
@@ -60,7 +60,7 @@ class Reports:
             os.close(process)
 
     def pass_on(self, with_ready: bytes = b"") -> bool:
-        """Pass on the reports that have come, `with_ready` with the one that says READY; return whether one did."""
+        """Forward the reports that have arrived, READY only `with_ready`; return whether one was READY."""
         ready = False
         for _ in range(_MOST_AT_ONCE):
             try:
