@@ -612,5 +612,5 @@ def test_explain_shows_them(rootless, bundle, records):
     said = rootless("explain", bundle, check=True).stdout
     assert "hooks.createContainer[0]" in said
     assert "hooks.startContainer[0]" in said
-    assert f"poststop: run {records.hook}  [hooks.poststop[0]]" in said
+    assert f"run the poststop hook {records.hook}  [hooks.poststop[0]]" in said
     assert records.order() == []
