@@ -133,6 +133,18 @@ def test_the_first_commands(user, shell):
     assert "\nNetwork: " in explained
 
 
+def test_explain_prints_the_lines_that_are_shown(shell):
+    """Numbers are those of a host: positions, IDs and counts."""
+
+    def lines_of(text):
+        return {re.sub(r"\d+", "N", line.strip()) for line in text.splitlines()} - {"…"}
+
+    shown = (CHECKOUT / "README.md").read_text().partition(f"    $ {FIRST[2]}\n")[2].partition("\n\n")[0]
+    shell(FIRST[0], check=True)
+    assert lines_of(shown)
+    assert lines_of(shown) <= lines_of(shell(FIRST[2], check=True).stdout)
+
+
 def test_a_shell(shell):
     at_terminal = shell(SHELL, keys=b"id -u; exit 5\n")
     assert at_terminal.returncode == 5
