@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs rootless from this checkout; `./install.sh --help` tells how.
+# Installs rootless from this checkout; `./install.sh --help` describes the options.
 set -eu
 
 usage() {
@@ -31,7 +31,7 @@ fail() {
 # --- Where things are ------------------------------------------------------------------------------------------------
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-# Whatever the caller's umask is: nobody else may write to what is installed.
+# Independently of the caller's umask, no other user may write to the installed files.
 umask go-w
 if [ "$(id -u)" = 0 ]; then
     umask 022
@@ -54,11 +54,11 @@ else
     bin=$HOME/.local/bin
 fi
 link=$bin/rootless
-# In $base: the environments (env-*, of which the link names the one in use), a lock, and this list of the directories that
+# In $base: the environments (env-*, of which the symlink names the one in use), a lock, and this list of the directories that
 # were made on the way.
 made=$base/made
 lock=$base/install.lock
-# What becomes the link; only who holds the lock makes it.
+# The future symlink; only the process that holds the lock creates it.
 new_link=$bin/.rootless.new
 
 is_ours() { case $(readlink -- "$link") in "$base"/env-*) true ;; *) false ;; esac }
@@ -241,7 +241,7 @@ make_environment() {
 # shellcheck disable=SC2062 # the last words are files
 is_in_use() { printf '%s/' "$1" | grep -q -s -a -F -f - /proc/[0-9]*/cmdline; }
 
-# Whether other machines may have $base as well, whose processes nobody sees here.
+# Whether other machines, whose processes are invisible here, may use $base too.
 is_shared() {
     case $(stat -f -c %T -- "$base") in
         ext* | xfs | btrfs | zfs | tmpfs | overlayfs | f2fs | bcachefs | reiserfs | jfs | ramfs) false ;;
@@ -274,7 +274,7 @@ install() {
     make_directory "$base"
     make_directory "$bin"
     printf %s "${new_directories:-}" >>"$made"
-    # Nobody else may open it: a process that can open a file can lock it.
+    # No other user may open it: a process that can open a file can lock it.
     (umask 077 && : >>"$lock")
     exec 9>>"$lock"
     flock --nonblock 9 || {

@@ -1,4 +1,4 @@
-"""Arguments in, exit status out."""
+"""Run the command line of the `rootless` command and exit with its status."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ else:
 
 
 def main() -> int:
-    """Carry out the command line of this process and return its exit status: 128+n when signal n interrupts it."""
+    """Run the command line of this process and return its exit status: 128+n if signal n interrupts it."""
     try:
         status = _tell_outcome()
         signals.disallow()
@@ -31,8 +31,8 @@ def main() -> int:
 
 def _tell_outcome() -> int:
     try:
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # a caller who ignores it would take every exit status away
-        posix.umask(posix.umask(0) & 0o077)  # it may hide from others what is made, not from its owner
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # a caller that ignores it would hide every exit status
+        posix.umask(posix.umask(0) & 0o077)  # it may restrict other users, not the owner
         signals.allow()
         _open_closed_streams()
         return _carry_out(sys.argv[1:])
@@ -47,7 +47,7 @@ def _tell_outcome() -> int:
 
 
 def main_and_exit() -> None:
-    """Carry out the command line and end this process without Python's clearing up, which takes 2 ms to free memory."""
+    """Run the command line and end this process without Python's clean-up, which takes 2 ms to free memory."""
     try:
         status = main()
     except SystemExit as end:
@@ -99,7 +99,7 @@ def _open_closed_streams() -> None:
 
 
 def _unforeseen(error: Exception) -> RootlessError:
-    """Return the error for what no verb has words for."""
+    """Return the error for an unexpected exception."""
     if log.is_debug():
         import traceback
 

@@ -1,4 +1,4 @@
-"""What failed, where, why, and the fix: the one kind of error that this project raises on purpose."""
+"""The one kind of error that this project raises on purpose: operation, cause, place and fix."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class RootlessError(Exception):
 
     Attributes:
         what: the operation that failed, with its syscall and path where there is one.
-        cause: the reason, in the kernel's words where the kernel said no.
+        cause: the reason, in the kernel's words if the kernel refused.
         where: the place in config.json, such as ``mounts[3].destination``; empty when it is not about the bundle.
-        fix: what to do about it, as an imperative; empty when nobody can say.
+        fix: an imperative sentence; empty if there is no known fix.
         code: stable identifier, such as ``RL-CONFIG``; scripts may rely on it.
         status: the exit status of the command.
         document: the file that `where` is in.
-        number: the errno of an operation that the executor could not do; 0 for all else.
+        number: the errno of an operation that failed in the executor; else 0.
     """
 
     document = "config.json"
@@ -84,7 +84,7 @@ def refused(error: OSError | MemoryError) -> RootlessError:
     place = f"{error.filename}: " if error.filename else ""
     fix = EXHAUSTED.get(error.errno or 0, "")
     return RootlessError(
-        "cannot go on",
+        "cannot continue",
         cause=place + (error.strerror or str(error)).lower(),
         fix=fix or "rerun with --debug to see where it failed",
         code="RL-LIMIT" if fix else "RL-SYSTEM",

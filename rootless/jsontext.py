@@ -21,7 +21,7 @@ _SHOWN = 60
 
 
 class _RefusedError(ValueError):
-    """Text that the scanner would let pass and that is no JSON, or means two things."""
+    """Text that the scanner would accept although it is not JSON, or is ambiguous."""
 
     def __init__(self, cause: str, fix: str) -> None:
         super().__init__(cause)
@@ -202,7 +202,7 @@ def _place(text: str, index: int) -> str:
 
 
 def _scanner_cause(error: ValueError, text: str) -> str:
-    """Put a json.JSONDecodeError, which cannot be named here without importing it, into our order of words."""
+    """Return the cause from a json.JSONDecodeError, whose class is not imported here."""
     message = str(getattr(error, "msg", error)).removesuffix(" at").removesuffix(" starting")
     position = getattr(error, "pos", None)
     place = _place(text, position) + ": " if isinstance(position, int) else ""

@@ -72,23 +72,23 @@ def is_debug() -> bool:
 
 
 def debug(message: str, **fields: object) -> None:
-    """Tell what the program does, for --debug."""
+    """Log the program's actions, for --debug."""
     _tell("debug", message, fields)
 
 
 def info(message: str, **fields: object) -> None:
-    """Tell what is good to know, for --log-level info."""
+    """Log useful information, for --log-level info."""
     _tell("info", message, fields)
 
 
 def warning(message: str, **fields: object) -> None:
-    """Tell what was not done as asked. `where` and `fix` among the fields read as those of a RootlessError do."""
+    """Log a request that was not fulfilled. `where` and `fix` among the fields read as those of a RootlessError do."""
     line = RootlessError(message, where=str(fields.get("where", "")), fix=str(fields.get("fix", "")))
     _tell("warning", str(line), fields)
 
 
 def fail(error: RootlessError) -> None:
-    """Tell why the command fails: one line on standard error, one object in the log."""
+    """Log the error of the command: one line on standard error, one object in the log."""
     line = str(error)
     if _log.path or not _log.as_json:
         _print("rootless: " + line)
@@ -150,7 +150,7 @@ def _write(record: dict[str, object]) -> None:
     try:
         descriptor = _open(_log.path)
         try:
-            # the rest of a line fits on no disk that took a part of it; trying tells why
+            # a full disk took only a part of the line; the next write(2) fails with the reason
             while data:
                 data = data[posix.write(descriptor, data) :]
         finally:

@@ -47,7 +47,7 @@ def absolute(path: str) -> str:
 
 
 def resolved(path: str) -> str:
-    """Return the path that the links in `path` lead to, as os.path.realpath; one of nothing is only made absolute."""
+    """Return the target of the symlinks in `path`, as os.path.realpath; a missing path is only made absolute."""
     try:
         fd = posix.open(path, posix.O_PATH | posix.O_CLOEXEC)
     except OSError:
@@ -59,7 +59,7 @@ def resolved(path: str) -> str:
 
 
 def exists(path: str) -> bool:
-    """Whether there is something at `path`, links followed."""
+    """Whether `path` exists, following symlinks."""
     try:
         posix.stat(path)
     except (OSError, ValueError):

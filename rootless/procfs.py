@@ -48,13 +48,13 @@ class Process:
 
 
 def identity(pid: int) -> list[int]:
-    """Return a process and its start time, which tell it from a later one of the same number."""
+    """Return a process ID and a start time, which distinguish the process from a later one with the same ID."""
     found = Process.read(pid)
     return [pid, found.start_time if found else 0]
 
 
 def is_there(process: Sequence[int]) -> bool:
-    """Whether a process that identity() told is still alive."""
+    """Whether the process of an identity() is still alive."""
     pid, start_time = process
     found = Process.read(pid)
     return bool(found and found.alive and found.start_time == start_time)

@@ -1,4 +1,4 @@
-"""Signals that are to end this process: what is half done is undone on the way out, and what is done stays."""
+"""Signals that end this process: it undoes unfinished work on the way out, and keeps finished work."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fork() -> int:
 
 
 def disallow() -> None:
-    """Have signals do what they do to any program, as the last thing that a process does.
+    """Restore the default action of signals, as the last action of a process.
 
     Raises:
         Interrupted: one has just come. It is the only one that will.
@@ -60,7 +60,7 @@ def disallow() -> None:
 
 
 def commit() -> None:
-    """Say that the verb has done what it is to do: signals change nothing any more.
+    """Mark the verb as done: signals have no effect any more.
 
     Raises:
         Interrupted: one has just come, in time.
@@ -70,7 +70,7 @@ def commit() -> None:
 
 
 def _interrupt(number: int, _frame: object) -> None:
-    """Interrupt once: a second signal does not disturb what the first one makes us clear away."""
+    """Interrupt once: a second signal does not disturb the clean-up after the first one."""
     if not _received:
         _received.append(number)
         raise Interrupted(number)

@@ -1,6 +1,6 @@
 """Build the executor, and what starts Python: static programs without libraries for each architecture.
 
-Run it as ``python3 helpers/init/build.py``; ``--help`` tells the rest. It needs nothing but the standard library and
+Run it as ``python3 helpers/init/build.py``; ``--help`` lists the options. It needs nothing but the standard library and
 one of the compilers in `COMPILERS`. The same sources, compiler and architecture give the same bytes.
 """
 
@@ -206,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--compiler", choices=("auto", *COMPILERS), default="auto", help="by default the first that fits"
     )
-    parser.add_argument("--check", action="store_true", help="only tell the compiler's warnings")
+    parser.add_argument("--check", action="store_true", help="only print the compiler's warnings")
     parser.add_argument("--probe", action="store_true", help="only print the compiler")
     options = parser.parse_args(argv)
     try:

@@ -42,7 +42,7 @@ MOST_HOSTNAME_BYTES = 64
 
 
 def check(config: object) -> None:
-    """Refuse a configuration that breaks the specification, at the first thing that does.
+    """Refuse a configuration that breaks the specification, at the first violation.
 
     Unknown properties are ignored, at every level. An optional property may be null: readers of the
     configuration treat that as absent.

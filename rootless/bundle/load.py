@@ -57,9 +57,9 @@ def load(directory: str, config_file: str = "") -> Bundle:
     if link:
         raise RootlessError(
             f"cannot use {bundle.rootfs}",
-            cause=f"{link} is a link",
+            cause=f"{link} is a symlink",
             where="root.path",
-            fix="write the whole path that it leads to, if that is meant: a link of a bundle could lead anywhere",
+            fix="write the path that it leads to: a symlink of a bundle could lead anywhere",
             code="RL-BUNDLE",
         )
     try:

@@ -1,4 +1,4 @@
-"""The words that the tables in check.py and check_linux.py are written in.
+"""The vocabulary of the tables in check.py and check_linux.py.
 
 Each word makes a rule, and a rule is called with one value: it returns when the value is right and raises Invalid when
 it is not. A rule does not know where it stands. An Invalid collects the keys and indexes it passes on its way out, so
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Rule = Callable[[object], None]
 
 MISSING = object()
-"""What a rule is called with when a required property is not there."""
+"""The argument of a rule for a missing required property."""
 
 _WIDEST_NUMBER_SHOWN = 128
 """Bits of a number that an error repeats."""
@@ -29,11 +29,11 @@ HIGHEST_ID = 2**32 - 2
 
 
 class Invalid(Exception):  # noqa: N818 - it never leaves bundle/: check() turns it into a RootlessError
-    """A value is not what the specification asks for.
+    """A value violates the specification.
 
     Attributes:
-        cause: what was found and what is expected.
-        fix: what to do about it.
+        cause: the found and the expected value.
+        fix: an imperative sentence.
         path: keys and indexes that lead to the value, innermost first.
     """
 
@@ -222,12 +222,12 @@ def distinct(key: str) -> Callable[[list[dict[str, Any]]], None]:
 
 
 def mismatch(value: object, expectation: str, fix: str) -> Invalid:
-    """Say what was found and what was expected."""
+    """Return the error for a found value and an expectation."""
     return Invalid(f"found {describe(value)}, expected {expectation}", fix)
 
 
 def describe(value: object) -> str:  # noqa: PLR0911 - one per kind of value
-    """Say what `value` is in the words of JSON."""
+    """Describe `value` in the words of JSON."""
     if value is MISSING:
         return "nothing"
     if value is None:

@@ -20,7 +20,7 @@ from rootless.lazy import lazy
 from rootless.plan import ops
 from rootless.plan.context import UNSUPPORTED
 from rootless.plan.exec_plan import compile_exec
-from rootless.plan.process.exec_object import process_object, said_by_flags
+from rootless.plan.process.exec_object import flags_by_place, process_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _plan(options: Options, request: Request, state: State, config: dict[str, An
     uid, gid = state.user
     own["user"] = (own.get("user") or {}) | {"uid": uid, "gid": gid}  # --userns may have chosen them
     config["process"] = process_object(own, _read(options.process) if options.process else None, options)
-    given = said_by_flags(options)
+    given = flags_by_place(options)
     if given:
         check_process(config["process"])
     bundle = Bundle(state.bundle, config)
@@ -170,7 +170,7 @@ def _read(path: str) -> dict[str, Any]:
 
 def _placed(error: RootlessError, options: Options) -> RootlessError:
     """Let the error name the flag, or the place in the file, that the caller has to change."""
-    for place, flag in said_by_flags(options).items():
+    for place, flag in flags_by_place(options).items():
         if error.where.startswith(place):
             error.where = ""
             error.what = f"{flag}: {error.what}" if flag else error.what

@@ -63,11 +63,9 @@ def _versions(host: HostNetwork) -> Iterable[Problem]:
         why = "a hostile container can attack slirp4netns: with --network slirp4netns, and on a shared network"
         yield Problem(f"a libslirp without known flaws ({flaws})", why, "update libslirp, or use pasta", optional=True)
     if PASTA in host.programs:
-        said = host_network.Asked(host.programs[PASTA]).answer()
-        if pasta_date(said) < PASTA_SINCE:
-            what = (
-                f"a pasta of {PASTA_SINCE} or later (this is {' '.join(said.split()[1:2]) or 'of an unknown version'})"
-            )
+        version = host_network.Asked(host.programs[PASTA]).answer()
+        if pasta_date(version) < PASTA_SINCE:
+            what = f"a pasta of {PASTA_SINCE} or later (this is {' '.join(version.split()[1:2]) or 'of an unknown version'})"
             yield Problem(
                 what, "older ones have fewer options and report no errors", install(PASTA, "passt"), optional=True
             )

@@ -1,4 +1,4 @@
-"""The caller's own cgroup, and which part of the cgroup v2 hierarchy is left to the caller.
+"""The caller's own cgroup, and the part of the cgroup v2 hierarchy that is delegated to the caller.
 
 cgroup-v2.rst, "Delegation": a cgroup is delegated by making its directory, cgroup.procs and cgroup.subtree_control
 writable for somebody.
@@ -25,14 +25,14 @@ else:
     why_nowhere = lazy("rootless.host.controllers", "why_nowhere")
 
 LEAF = "rootless.caller"
-"""The cgroup into which processes are moved that would keep controllers from being enabled."""
+"""The cgroup for processes that would otherwise prevent controllers from being enabled."""
 _SLICE = ".slice"
 _UNITS = (".scope", ".service", _SLICE)
 _MOUNT_ANEW = f"in a cgroup namespace of your own (unshare --cgroup): mount -t cgroup2 cgroup2 {CGROUP_MOUNT}"
 
 
 class Cgroups:
-    """What there is for a caller.
+    """The cgroups that a caller can use.
 
     Attributes:
         mount: where the hierarchy is mounted; empty where it is not.
@@ -83,7 +83,7 @@ class Cgroups:
 
 
 def read() -> Cgroups:
-    """Look at what there is. Nothing is changed, nothing fails."""
+    """Read the caller's cgroups. This changes nothing and never fails."""
     mount = _mount()
     found = Cgroups(mount=mount)
     if not mount:
@@ -156,7 +156,7 @@ def user_manager(uid: int, uid_map: tuple[IdMap, ...]) -> str:
 
 
 def _answers(path: str) -> bool:
-    """Whether somebody listens at a socket; that of a manager that has died is still there."""
+    """Whether a process listens at a socket; the socket of a dead manager remains."""
     import _socket
 
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
@@ -186,14 +186,14 @@ def _is_writable(directory: str) -> bool:
 
 
 def _why_no_mount() -> tuple[str, str]:
-    """Return why cgroup v2 is not to be seen, and what to do."""
+    """Return the reason why cgroup v2 is not visible, and the fix."""
     if has_v1():
         return f"this host has cgroup v1, and v2 is not mounted on {CGROUP_MOUNT}", pure_v2()
     return f"cgroup v2 is not mounted on {CGROUP_MOUNT}", f"as root: mount -t cgroup2 cgroup2 {CGROUP_MOUNT}"
 
 
 def _why_not(own: str, path: str, mount: str) -> tuple[str, str]:
-    """Return why the caller's cgroup is not delegated to it, and what to do besides delegating it."""
+    """Return the reason why the caller's cgroup is not delegated, and the fix if delegating is not enough."""
     try:
         if posix.statvfs(own).f_flag & posix.ST_RDONLY:
             return f"{mount} is mounted read-only", f"have it mounted for writing: mount -o remount,rw {mount}"

@@ -72,7 +72,7 @@ class HostNetwork:
         if self._asked:
             self._asked.end()
 
-    def said(self, word: str) -> list[str]:
+    def resolv_conf_entry(self, word: str) -> list[str]:
         """Return what follows a keyword of resolv.conf(5), a line each: `nameserver`, `search`, `options`."""
         return [line.partition(" ")[2].strip() for line in self.resolver if line.partition(" ")[0] == word]
 
@@ -95,13 +95,13 @@ class Asked:
 
     def answer(self) -> str:
         """Return what it says, once; nothing where it cannot be executed, or hangs."""
-        said = b""
+        output = b""
         poll = select.poll()
         poll.register(self._output, select.POLLIN)
         while poll.poll(_PATIENCE) and (part := posix.read(self._output, 4096)):
-            said += part
+            output += part
         self.end()
-        return said.decode("utf-8", "replace")
+        return output.decode("utf-8", "replace")
 
     def end(self) -> None:
         """End it, if it has not ended."""

@@ -42,7 +42,7 @@ class Running:
 
 
 def read(pid: int) -> Running:
-    """Read about the container whose first process is `pid`; whether it still is, its pidfd tells afterwards.
+    """Read about the container whose first process is `pid`; the caller then checks by its pidfd that it still runs.
 
     Raises:
         RootlessError: `RL-NAMESPACES`: the caller may not look, ptrace(2) "Ptrace access mode checking".

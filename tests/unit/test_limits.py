@@ -67,7 +67,7 @@ CASES = {
         ["memory.max=1048576", "memory.high=1M", "io.max=8:0 rbps=1", "io.max=8:16 wiops=2"],
     ),
     "nothing": ({}, []),
-    "rules for devices are no limits": ({"devices": [{"allow": False}]}, []),
+    "device rules are no limits": ({"devices": [{"allow": False}]}, []),
 }
 
 REFUSED = {

@@ -153,7 +153,7 @@ def test_a_path_is_taken_as_it_is_or_below_the_own_cgroup(path, expected):
 def test_a_path_of_nothing_is_no_path():
     plan = plan_for(limited("/"), delegated())
     assert plan.cgroup.path == ""
-    assert "/ is no cgroup of a container" in notes(plan, UNSUPPORTED)["linux.cgroupsPath"]
+    assert "/ is not a cgroup for a container" in notes(plan, UNSUPPORTED)["linux.cgroupsPath"]
 
 
 def test_a_path_that_cannot_be_had_is_a_warning():

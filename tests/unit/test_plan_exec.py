@@ -21,7 +21,7 @@ from rootless.options import Options
 from rootless.plan import ops
 from rootless.plan.encode import encode, executor_part
 from rootless.plan.exec_plan import compile_exec, cpu_mask
-from rootless.plan.process.exec_object import process_object, said_by_flags
+from rootless.plan.process.exec_object import flags_by_place, process_object
 from rootless.plan.request import Request
 from tests.lib.bundles import base_config
 from tests.unit.planning import ROOT, chosen, the
@@ -136,12 +136,12 @@ def test_misuse(given, options):
 
 
 def test_places_of_flags():
-    assert said_by_flags(asked("ls", cwd="/", user="1")) == {
+    assert flags_by_place(asked("ls", cwd="/", user="1")) == {
         "process.args": "",
         "process.cwd": "--cwd",
         "process.user": "--user",
     }
-    assert said_by_flags(asked()) == {}
+    assert flags_by_place(asked()) == {}
 
 
 # The Plan

@@ -141,7 +141,7 @@ def test_slirp4netns_does_not_enter_a_user_namespace_that_others_are_in():
     ("on", "missing", "fix"),
     [
         (host(), "neither pasta nor slirp4netns is installed", "install passt"),
-        (host("pasta", tun=NO_TUN), NO_TUN, "modprobe tun, and let users open it (chmod 666 /dev/net/tun)"),
+        (host("pasta", tun=NO_TUN), NO_TUN, "run, as root: modprobe tun && chmod 666 /dev/net/tun"),
     ],
 )
 def test_auto_without_a_helper_is_loopback_and_a_note(on, missing, fix):

@@ -154,7 +154,7 @@ class _Reader:
             element, each = self.value(element)
             found.append(each)
         if not element:
-            raise ValueError("an empty array does not tell its type; write @as []")
+            raise ValueError("an empty array has no element type: write @as []")
         return "a" + element, found
 
     def _tuple(self, wanted: str) -> Typed:
@@ -191,7 +191,7 @@ class _Reader:
             self._take(":")
             kinds[1], found[key] = self.value(kinds[1])
         if not kinds[0]:
-            raise ValueError("an empty dictionary does not tell its type; write @a{sv} {}")
+            raise ValueError("an empty dictionary has no element types: write @a{sv} {}")
         return f"a{{{''.join(kinds)}}}", found
 
     def _variant(self, wanted: str) -> Typed:

@@ -1,7 +1,7 @@
-"""linux.resources as what cgroup v2 wants written: the kernel's cgroup-v2.rst, config-linux.md.
+"""linux.resources as the content of files of cgroup v2: the kernel's cgroup-v2.rst, config-linux.md.
 
-Sections made for cgroup v1 are converted as the specification allows; what v2 has no counterpart for is an error or,
-when it asks for nothing that could be missed, left out.
+Sections made for cgroup v1 are converted as the specification allows. A value without a counterpart in v2 is an error;
+a value that limits nothing is left out.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Setting:
 
 
 def settings(resources: dict[str, Any], place: str = "linux.resources") -> list[Setting]:
-    """Return what to write, in an order in which the kernel takes it; `unified` comes last and so wins.
+    """Return the settings in an order that the kernel accepts; `unified` comes last and so wins.
 
     Raises:
         RootlessError: `RL-RESOURCES`: a value that makes no sense, or that cgroup v2 cannot hold.
@@ -76,7 +76,7 @@ def settings(resources: dict[str, Any], place: str = "linux.resources") -> list[
 
 
 def without_counterpart(resources: dict[str, Any]) -> list[str]:
-    """Return the names of what is asked for that cgroup v2 has nothing of the kind for: `memory.kernel` and others."""
+    """Return the names of requested limits without a counterpart in cgroup v2, such as `memory.kernel`."""
     return [
         f"{section}.{name}"
         for section, name in _WITHOUT_COUNTERPART
@@ -90,14 +90,16 @@ def _memory(memory: dict[str, Any], place: str) -> Iterator[Setting]:
     limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
     for name in ("limit", "swap", "reservation"):
         if (memory.get(name) or 0) < UNLIMITED:
-            raise _refused(f"{place}.{name}", f"{memory[name]} bytes", "a number of bytes, or -1 for no limit")
+            raise _refused(f"{place}.{name}", f"{memory[name]} bytes", "write a number of bytes, or -1 for no limit")
     if swap > 0:
         if limit <= 0:
             raise _refused(
                 f"{place}.swap", "it is the sum of memory and swap, and there is no memory limit", "set limit"
             )
         if swap < limit:
-            raise _refused(f"{place}.swap", f"the sum of memory and swap, {swap}, is below limit", f"at least {limit}")
+            raise _refused(
+                f"{place}.swap", f"the sum of memory and swap, {swap}, is below limit", f"write at least {limit}"
+            )
         yield Setting("memory.swap.max", str(swap - limit), f"{place}.swap")
     elif UNLIMITED in (swap, limit):
         yield Setting("memory.swap.max", "max", f"{place}.swap" if swap else f"{place}.limit")
@@ -116,7 +118,7 @@ def _cpu(cpu: dict[str, Any], place: str) -> Iterator[Setting]:
         yield Setting("cpu.weight", str(cpu_weight(shares)), f"{place}.shares")
     if cpu.get("idle") is not None:
         if cpu["idle"] not in (0, 1):
-            raise _refused(f"{place}.idle", f"{cpu['idle']}", "0 or 1")
+            raise _refused(f"{place}.idle", f"{cpu['idle']}", "write 0 or 1")
         yield Setting("cpu.idle", str(cpu["idle"]), f"{place}.idle")
     yield from _cpu_time(cpu, place)
     if cpu.get("cpus"):
@@ -128,7 +130,7 @@ def _cpu(cpu: dict[str, Any], place: str) -> Iterator[Setting]:
 def _cpu_time(cpu: dict[str, Any], place: str) -> Iterator[Setting]:
     quota, period, burst = cpu.get("quota") or 0, cpu.get("period") or 0, cpu.get("burst")
     if burst and 0 < quota < burst:
-        raise _refused(f"{place}.burst", f"{burst} is above quota", f"at most {quota}")
+        raise _refused(f"{place}.burst", f"{burst} is above quota", f"write at most {quota}")
     if quota or period:
         share = str(quota) if quota > 0 else "max"
         yield Setting("cpu.max", f"{share} {period or DEFAULT_PERIOD}", f"{place}.{'quota' if quota else 'period'}")
@@ -177,7 +179,7 @@ def _block_io(block_io: dict[str, Any], place: str) -> Iterator[Setting]:
 def _io_weight(where: str, device: str, weight: int) -> Setting:
     """Return the weight (10…1000) for the BFQ scheduler, which has the same range up to 1000, and for any other."""
     if not 10 <= weight <= 1000:  # noqa: PLR2004 - cgroup v1's range
-        raise _refused(where, f"weight {weight}", "a weight from 10 to 1000")
+        raise _refused(where, f"weight {weight}", "write a weight from 10 to 1000")
     other = Setting("io.weight", f"{device or 'default '}{1 + (weight - 10) * 9999 // 990}", where)
     return Setting("io.bfq.weight", f"{device}{weight}", where, other)
 
@@ -207,7 +209,7 @@ def _network(network: dict[str, Any], place: str) -> Iterator[Setting]:
 def _unified(unified: dict[str, str], place: str) -> Iterator[Setting]:
     for file, value in unified.items():
         if "/" in file or "." not in file:
-            raise _refused(f"{place}.{file}", "not the name of a file of a cgroup", "a name such as memory.high")
+            raise _refused(f"{place}.{file}", "not the name of a file of a cgroup", "write a name such as memory.high")
         # one write(2) for each line: the kernel takes no more
         for line in value.splitlines() or [""]:
             yield Setting(file, line, f"{place}.{file}")

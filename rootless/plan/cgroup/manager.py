@@ -129,7 +129,7 @@ class Unenforced:
 
 
 def decide(context: Context) -> Cgroup | None:
-    """Return the cgroup that is to be made, and note what there will not be.
+    """Return the cgroup to make, and note the limits that are not enforced.
 
     Raises:
         RootlessError: a limit makes no sense, or has to be enforced and cannot be.
@@ -153,7 +153,7 @@ def decide(context: Context) -> Cgroup | None:
     if resources.get(_DEVICE_RULES) and not _rule_devices(context, resources[_DEVICE_RULES], made):
         unenforced.add(DEVICES_PLACE, reason, fix)
     for name in _without_counterpart(resources):
-        unenforced.add(name, "cgroup v2 has nothing of the kind", "leave it out")
+        unenforced.add(name, "cgroup v2 has no counterpart", "leave it out")
     if made:
         context.in_own_cgroup = owner(context)
     elif context.linux.get("cgroupsPath"):
@@ -304,7 +304,9 @@ def _choose_directory(context: Context, made: Cgroup) -> None:
         if path.startswith("/"):
             context.adapted("linux.cgroupsPath", f"it is taken as below your own cgroup: {there.path(made.path)}")
     else:
-        context.warn_ignored("linux.cgroupsPath", f"{path} is no cgroup of a container: it gets one below your own")
+        context.warn_ignored(
+            "linux.cgroupsPath", f"{path} is not a cgroup for a container: the container gets one below yours"
+        )
 
 
 def _leave_out_what_is_not_there(context: Context, made: Cgroup, unenforced: Unenforced) -> None:
@@ -371,12 +373,12 @@ def _asked(resources: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _rule_devices(context: Context, rules: list[dict[str, Any]], made: Cgroup | None) -> bool:
-    """Have rules for devices enforced, which is for root of the host; return whether all is done and said."""
+    """Enforce device rules, which only root of the host can do; return whether they are enforced or noted."""
     if not context.facts.may(CAP_SYS_ADMIN):
         context.adapted(
             DEVICES_PLACE,
-            "rules for devices are not enforced, which only root of the host can do: the container can use the devices "
-            "that it is given, with the caller's rights, and make none",
+            "device rules are not enforced, which only root of the host can do: the container can use the devices "
+            "that it is given, with the caller's rights, and cannot make others",
         )
         return True
     if made:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SLIRP = "slirp4netns"
 PASTA = "pasta"
 PACKAGES = {SLIRP: "slirp4netns", PASTA: "passt"}
-TUN_FIX = "modprobe tun, and let users open it (chmod 666 /dev/net/tun)"
+TUN_FIX = "run, as root: modprobe tun && chmod 666 /dev/net/tun"
 INTERFACE = "tap0"
 """The network interface that slirp4netns makes."""
 API_SOCKET = "network.sock"
@@ -87,9 +87,9 @@ def libslirp_flaws(version: str) -> str:
     return f"libslirp {version} is open to {found}, unless your distribution has patched it" if found else ""
 
 
-def pasta_date(said: str) -> int:
+def pasta_date(output: str) -> int:
     """Return the date in the output of `pasta --version`, such as 20240821; 0 without one."""
-    for word in said.replace("_", "").replace("~git", " ").replace("^", " ").split():
+    for word in output.replace("_", "").replace("~git", " ").replace("^", " ").split():
         digits = word.partition(".")[0]
         if len(digits) == len(str(PASTA_SINCE)) and digits.isascii() and digits.isdigit():
             return int(digits)
@@ -172,7 +172,7 @@ def _pasta(options: str, host: HostNetwork) -> Helper:
     loopback = _value(given, "--map-host-loopback")
     made.gateway = "" if loopback == "none" else loopback
     made.dns = _value(given, "--dns-forward")
-    if not made.dns and any("." in server for server in host.said("nameserver")[:1]):
+    if not made.dns and any("." in server for server in host.resolv_conf_entry("nameserver")[:1]):
         # pasta forwards to the first server, if that is of the same address family
         made.dns = _PASTA_DNS
         made.arguments += ["--dns-forward", _PASTA_DNS]
@@ -196,7 +196,7 @@ def command(helper: Helper, network: Network) -> list[str]:
 
     Names in braces stand for numbers that exist only at run time: `{holder}` and `{launcher}` are the pids of the netns
     holder and of the launcher. `{end}`, `{ready}` and `{user}` are descriptors: the pipe that hangs up when the holder
-    ends, the pipe by which the helper says that it serves, the user namespace.
+    ends, the pipe by which the helper reports that it serves, the user namespace.
     """
     words = _slirp_words(helper, network) if helper.name == SLIRP else _pasta_words(helper, network)
     return [helper.program, *words]

@@ -45,7 +45,7 @@ _EXPOSES = "slirp4netns would enter in reach of the processes there"
 
 
 class Network:
-    """What was decided.
+    """The network of a container, as decided.
 
     Attributes:
         mode: NONE, HOST, CONTAINER, SHARED, or the name of the first helper.
@@ -73,11 +73,11 @@ class Network:
         "own_maps", "owned", "ports", "required", "sandbox", "shared", "sysctls", "why",
     )  # fmt: skip
 
-    def __init__(self, mode: str, why: str, host: HostNetwork, said: Names) -> None:
+    def __init__(self, mode: str, why: str, host: HostNetwork, names: Names) -> None:
         self.mode = mode
         self.why = why
         self.host = host
-        self.names = said
+        self.names = names
         self.helpers: list[Helper] = []
         self.required = True
         self.ports: list[Port] = []
@@ -173,7 +173,7 @@ def choose(context: Context) -> None:
     request = context.request
     host = context.facts.network
     assert host
-    said = resolv_conf.Names(
+    names = resolv_conf.Names(
         resolv_conf.servers(request.dns),
         request.dns_search,
         resolv_conf.added(request.add_host),
@@ -181,21 +181,21 @@ def choose(context: Context) -> None:
     )
     kind, _, rest = request.network.partition(":")
     if kind == AUTO:
-        network = _automatic(context, host, said)
+        network = _automatic(context, host, names)
     elif kind in (SLIRP, PASTA):
-        network = _helped(context, host, said, kind, rest)
+        network = _helped(context, host, names, kind, rest)
     elif kind == CONTAINER:
-        network = _joined(context, host, said, rest)
+        network = _joined(context, host, names, rest)
     elif kind == HOST:
-        network = _of_the_host(context, host, said)
+        network = _of_the_host(context, host, names)
     elif kind == NONE:
-        network = _own_namespace(context, Network(NONE, "asked for", host, said))
+        network = _own_namespace(context, Network(NONE, "asked for", host, names))
     else:
-        network = _own_namespace(context, Network(SHARED, "asked for", host, said))
+        network = _own_namespace(context, Network(SHARED, "asked for", host, names))
         network.shared = request.shared
     network.ports = ports.published(request.publish)
     _check(context, network)
-    if network.mode != NONE or said.hosts or said.servers or said.search:
+    if network.mode != NONE or names.hosts or names.servers or names.search:
         network.directory = request.network_files
         network.has_own_files = request.network_files.endswith(f"/{request.container}")
     context.network = network
@@ -217,33 +217,33 @@ def settle(context: Context, network: Network) -> None:
         network.own_maps = IdMaps([(0, facts.uid, 1)], [(0, facts.gid, 1)], "", facts)
 
 
-def _automatic(context: Context, host: HostNetwork, said: Names) -> Network:
+def _automatic(context: Context, host: HostNetwork, names: Names) -> Network:
     if "network" in context.joined:
-        return Network(NONE, "config.json names the namespace: its creator sets it up", host, said)
+        return Network(NONE, "config.json names the namespace: its creator sets it up", host, names)
     if "network" not in context.created:
-        return Network(HOST, "config.json asks for no network namespace", host, said)
-    there = [name for name in (PASTA, SLIRP) if name in host.programs]
-    if SLIRP in there and (_sees_the_host(context) or "user" in context.joined):
-        there.remove(SLIRP)  # it lives in the user namespace of the container
-    reason = "" if PASTA in there else "pasta is not installed"
+        return Network(HOST, "config.json asks for no network namespace", host, names)
+    found = [name for name in (PASTA, SLIRP) if name in host.programs]
+    if SLIRP in found and (_sees_the_host(context) or "user" in context.joined):
+        found.remove(SLIRP)  # it lives in the user namespace of the container
+    reason = "" if PASTA in found else "pasta is not installed"
     fix = "install passt"
-    if not there and SLIRP in host.programs:
+    if not found and SLIRP in host.programs:
         reason += ", and the container could look into slirp4netns"
-    elif not there:
+    elif not found:
         reason = "neither pasta nor slirp4netns is installed"
     elif reason and (flaws := libslirp_flaws(host.libslirp)):
-        reason, fix, there = (
+        reason, fix, found = (
             f"{reason}, and {flaws}",
             "install passt, or accept slirp4netns with --network slirp4netns",
             [],
         )
-    if there and host.tun:
-        reason, fix, there = host.tun, TUN_FIX, []
-    if not there:
+    if found and host.tun:
+        reason, fix, found = host.tun, TUN_FIX, []
+    if not found:
         context.warn_ignored("", f"the container has its loopback only: {reason}", fix)
-        return Network(NONE, reason, host, said)
-    network = Network(there[0], reason or "it shields the host best", host, said)
-    network.helpers = [helper(name, "", host) for name in there]
+        return Network(NONE, reason, host, names)
+    network = Network(found[0], reason or "it shields the host best", host, names)
+    network.helpers = [helper(name, "", host) for name in found]
     network.required = False
     return network
 
@@ -269,7 +269,7 @@ def _leave_slirp_out(context: Context, network: Network) -> None:
         context.warn_ignored("", f"the container has its loopback only: {network.why}", "install passt")
 
 
-def _helped(context: Context, host: HostNetwork, said: Names, name: str, rest: str) -> Network:
+def _helped(context: Context, host: HostNetwork, names: Names, name: str, rest: str) -> Network:
     if name not in host.programs:
         raise _refused(context, f"{name} is not installed", f"install {PACKAGES[name]}, or use --network auto")
     if host.tun:
@@ -279,17 +279,17 @@ def _helped(context: Context, host: HostNetwork, said: Names, name: str, rest: s
         raise _refused(
             context, f"the container joins a user namespace (config.json: {place}), which {_EXPOSES}", "use pasta"
         )
-    network = _own_namespace(context, Network(name, "asked for", host, said))
+    network = _own_namespace(context, Network(name, "asked for", host, names))
     network.helpers = [helper(name, rest, host)]
     return network
 
 
-def _of_the_host(context: Context, host: HostNetwork, said: Names) -> Network:
+def _of_the_host(context: Context, host: HostNetwork, names: Names) -> Network:
     if "network" in context.created or "network" in context.joined:
         context.created.discard("network")
         context.joined.pop("network", None)
         context.adapted("linux.namespaces", "no network namespace is created: --network host")
-    return Network(HOST, "asked for", host, said)
+    return Network(HOST, "asked for", host, names)
 
 
 def _own_namespace(context: Context, network: Network) -> Network:
@@ -306,7 +306,7 @@ def _own_namespace(context: Context, network: Network) -> Network:
     return network
 
 
-def _joined(context: Context, host: HostNetwork, said: Names, container: str) -> Network:
+def _joined(context: Context, host: HostNetwork, names: Names, container: str) -> Network:
     peer = context.request.peer
     assert peer
     if context.request.userns and "user" in peer.namespaces:
@@ -315,7 +315,7 @@ def _joined(context: Context, host: HostNetwork, said: Names, container: str) ->
             f"its user namespace is that of container {container}, so --userns {context.request.userns} has no effect",
             "leave --userns out",
         )
-    if said.hosts or said.servers or said.search:
+    if names.hosts or names.servers or names.search:
         raise _refused(
             context,
             f"--add-host, --dns and --dns-search need a network of its own; this one belongs to container {container}",
@@ -328,7 +328,7 @@ def _joined(context: Context, host: HostNetwork, said: Names, container: str) ->
             context.joined[namespace] = f"/proc/{peer.pid}/ns/{file}"
             context.places[namespace] = "linux.namespaces"
     context.adapted("linux.namespaces", f"the network and user namespaces are those of container {container}")
-    network = Network(CONTAINER, "asked for", host, said)
+    network = Network(CONTAINER, "asked for", host, names)
     network.of = container
     return network
 

@@ -123,9 +123,9 @@ def resolver(names: Names, host: HostNetwork, forwarder: str, *, shared: bool = 
     if not alone:
         if not found:
             found = [forwarder] if forwarder else []
-            found += [server for server in host.said("nameserver") if shared or not is_loopback(server)]
-            options = host.said("options")
-        search = search or host.said("search")[-1:]
+            found += [server for server in host.resolv_conf_entry("nameserver") if shared or not is_loopback(server)]
+            options = host.resolv_conf_entry("options")
+        search = search or host.resolv_conf_entry("search")[-1:]
     lines = [f"nameserver {server}" for server in found[:_MOST_SERVERS]]
     lines += [f"search {domains}" for domains in search if domains != "."]
     lines += [f"options {each}" for each in options]

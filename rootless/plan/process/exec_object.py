@@ -20,11 +20,11 @@ _INHERITED = (
     "ioPriority",
     "execCPUAffinity",
 )
-"""What a process of --process that does not say it has from the container, as with runc."""
+"""Properties that a process of --process inherits from the container, as in runc."""
 
 
 def process_object(container: dict[str, Any], given: dict[str, Any] | None, options: Options) -> dict[str, Any]:
-    """Return the process that runs.
+    """Return the process to run.
 
     Args:
         container: process of the container's config.json.
@@ -44,9 +44,9 @@ def process_object(container: dict[str, Any], given: dict[str, Any] | None, opti
     if bool(options.args) == (given is not None):
         raise _misuse(
             "COMMAND is missing" if given is None else "there is a COMMAND, and --process names one too",
-            "rootless exec CONTAINER COMMAND, or --process FILE",
+            "write rootless exec CONTAINER COMMAND, or rootless exec --process FILE CONTAINER",
         )
-    said = {
+    given_flags = {
         "args": list(options.args),
         "cwd": options.cwd,
         "terminal": options.tty,
@@ -54,7 +54,7 @@ def process_object(container: dict[str, Any], given: dict[str, Any] | None, opti
         "apparmorProfile": options.apparmor,
         "selinuxLabel": options.process_label,
     }
-    process |= {name: value for name, value in said.items() if value}
+    process |= {name: value for name, value in given_flags.items() if value}
     if options.env:
         process["env"] = [*(process.get("env") or ()), *options.env]
     _choose_user(process, options)
@@ -63,9 +63,9 @@ def process_object(container: dict[str, Any], given: dict[str, Any] | None, opti
     return process
 
 
-def said_by_flags(options: Options) -> dict[str, str]:
-    """Return the flags by the places that they stand for: an error there is about a flag, and about no file."""
-    said = {
+def flags_by_place(options: Options) -> dict[str, str]:
+    """Return flags by place: an error about such a place is about the flag, not about a file."""
+    flags = {
         "process.args": ("", options.args),
         "process.cwd": ("--cwd", options.cwd),
         "process.env": ("--env", options.env),
@@ -77,7 +77,7 @@ def said_by_flags(options: Options) -> dict[str, str]:
         "process.user": ("--user", options.user),
         "process.capabilities": ("--cap", options.cap),
     }
-    return {place: flag for place, (flag, value) in said.items() if value}
+    return {place: flag for place, (flag, value) in flags.items() if value}
 
 
 def _inherit_umask(process: dict[str, Any], container: dict[str, Any]) -> None:

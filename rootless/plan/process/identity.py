@@ -233,7 +233,7 @@ def _groups(context: Context) -> list[Op]:
     if len(mapped) < len(wanted):
         missing = ", ".join(str(gid) for gid in wanted if gid not in mapped)
         context.warn_ignored(where, f"left out: the container has no group id {missing}")
-    # whether setgroups(2) is denied in a user namespace that is joined, only trying can tell
+    # whether setgroups(2) is denied in a user namespace that is joined, only trying can show
     on_error = ops.ELSE if "user" in context.joined else ops.FAIL
     return [Op(ops.GROUPS, ",".join(str(gid) for gid in mapped), where=where, on_error=on_error)]
 

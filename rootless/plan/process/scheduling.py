@@ -119,8 +119,8 @@ def _io_priority(wanted: dict[str, Any]) -> Op:
     name: str = wanted["class"]
     level = wanted.get("priority") or 0
     value = _IO_CLASSES[name] << _IO_CLASS_SHIFT | level
-    told = name if name == "IOPRIO_CLASS_IDLE" else f"{name}, level {level}"
-    return Op(ops.IO_PRIORITY, value, told, where="process.ioPriority")
+    text = name if name == "IOPRIO_CLASS_IDLE" else f"{name}, level {level}"
+    return Op(ops.IO_PRIORITY, value, text, where="process.ioPriority")
 
 
 def _personality(wanted: dict[str, Any]) -> Op:
@@ -151,8 +151,8 @@ def _memory_policy(wanted: dict[str, Any]) -> Op:
         )
     for flag in wanted.get("flags") or ():
         number |= _MEMORY_FLAGS[flag]
-    told = ", ".join([mode, *([f"nodes {text}"] if nodes else []), *(wanted.get("flags") or ())])
-    return Op(ops.MEMORY_POLICY, number, told, _mask(nodes), where=where)
+    summary = ", ".join([mode, *([f"nodes {text}"] if nodes else []), *(wanted.get("flags") or ())])
+    return Op(ops.MEMORY_POLICY, number, summary, _mask(nodes), where=where)
 
 
 def _mask(nodes: set[int]) -> bytes:

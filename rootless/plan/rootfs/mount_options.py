@@ -64,7 +64,7 @@ _SWITCHES = {
     "copy-symlink": "copy_link",
 }
 _OPPOSITES = {"async": "sync", "nolazytime": "lazytime", "nomand": "mand"}
-"""Defaults that take back what was said before about the file system."""
+"""Defaults that revoke an earlier option of the file system."""
 
 
 class MountOptions:

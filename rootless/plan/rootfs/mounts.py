@@ -351,7 +351,7 @@ def _bind(context: Context, mount: _Mount) -> list[Op]:
         options.set_below |= READONLY
         context.adapted(mount.where, "what is mounted below /sys is read-only too: the host's cgroups (CVE-2023-25809)")
     if options.set and not context.in_user_namespace:
-        # as with mount(8): what is said about a bind is said as a whole, and its source may have more
+        # as in mount(8): the options of a bind replace all attributes of its source
         options.clear |= RESTRICTIONS & ~options.set
     flags = (ops.RECURSIVE if options.recursive else 0) | options.link_flags
     if mount.target in _NO_LINKS_TO:
