@@ -65,7 +65,8 @@ def _versions(host: HostNetwork) -> Iterable[Problem]:
     if PASTA in host.programs:
         version = host_network.Asked(host.programs[PASTA]).answer()
         if pasta_date(version) < PASTA_SINCE:
-            what = f"a pasta of {PASTA_SINCE} or later (this is {' '.join(version.split()[1:2]) or 'of an unknown version'})"
+            found = " ".join(version.split()[1:2]) or "of an unknown version"
+            what = f"a pasta of {PASTA_SINCE} or later (this is {found})"
             yield Problem(
                 what, "older ones have fewer options and report no errors", install(PASTA, "passt"), optional=True
             )
