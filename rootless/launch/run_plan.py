@@ -233,13 +233,15 @@ class Run:
                 self._tell_skips(skipped, message)
                 if kind == FAILED:
                     self._complain(message)
-                reached = kind
+                reached, begin = kind, monotonic()
                 if kind == TURN and value:
                     self.pid, self.namespaces = value, detail
                     self._trace_fork((monotonic() - begin) * 1e6)
                     executor.wait_first()
         if not reached:
             raise executor_killed()
+        if reached == EXECUTING and log.is_debug():
+            self._trace_program((monotonic() - begin) * 1e6)
         if reached == EXECUTING and any(op.kind is ops.SECCOMP for op in self.plan.ops):
             warn_of_filter(self.pid or executor.first)
 
@@ -270,6 +272,12 @@ class Run:
         if log.is_debug():
             position, op = next(each for each in self.sent if each[1].kind is ops.FORK)
             _trace(position, op, microseconds, "")
+
+    def _trace_program(self, microseconds: float) -> None:
+        """Log the last operation, which the executor cannot report: it has become the program."""
+        for position, op in self.sent:
+            if op.kind is ops.EXEC:
+                _trace(position, op, microseconds, "")
 
     def _trace_progress(self, index: int, number: int, detail: bytes) -> None:
         if 0 <= index < len(self.sent):

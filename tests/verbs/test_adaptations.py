@@ -154,7 +154,8 @@ def test_explain_takes_the_modes_of_run(box, mode):
     data = json.loads(explain(box, config, "--json", "--userns", mode).stdout)
     assert logged(box, config, f"--userns={mode}") == data["notes"]
     lines = box.lines(config, flags=["--userns", mode])
-    assert [[int(word) for word in line.split()] for line in lines] == data["idMaps"]["uid"]
+    (maps,) = [each["maps"] for each in data["operations"] if each["op"] == "begin_id_maps"]
+    assert [[int(word) for word in line.split()] for line in lines] == maps["uids"]
 
 
 def test_a_bundle_that_needs_nothing_gets_no_message(box):
@@ -191,13 +192,14 @@ def test_explain_as_data(box):
     config["linux"]["seccomp"] = PODMAN_SECCOMP
     config["hostname"] = "inside"
     data = json.loads(explain(box, config, "--json").stdout)
-    assert data.keys() == {"bundle", "rootfs", "idMaps", "operations", "seccomp", "network", "notes"}
-    assert (data["bundle"], data["rootfs"]) == (str(box.path), str(box.rootfs))
-    assert data["idMaps"].keys() == {"source", "uid", "gid", "uidProgram", "gidProgram"}
-    assert data["idMaps"]["uid"][0] == [0, box.user.uid, 1]
-    assert os.path.basename(data["idMaps"]["uidProgram"]) == "newuidmap"
-    assert isinstance(data["seccomp"], str)
-    assert data["seccomp"].startswith("default: errno 38 (ENOSYS); ")
+    assert data.keys() == {"format", "id", "operations", "notes"}
+    named = {operation["op"]: operation for operation in data["operations"]}
+    about = named["record"]["about"]["map"]
+    assert (about["bundle"], about["rootfs"]) == (str(box.path), str(box.rootfs))
+    maps = named["begin_id_maps"]["maps"]
+    assert maps["uids"][0] == [0, box.user.uid, 1]
+    assert os.path.basename(maps["uid_program"]) == "newuidmap"
+    assert named["compile_filter"]["filter"]["class"] == "SeccompFilter"
     for note in data["notes"]:
         assert note.keys() - {"fix"} == {"kind", "where", "text"}
         assert note["kind"] in ("adapted", "not honoured")
@@ -206,9 +208,10 @@ def test_explain_as_data(box):
         assert operation["op"]
         assert PLACE.fullmatch(operation.get("where", "linux")), operation
         assert operation.get("on_error", "otherwise") in ("skip when absent", "otherwise")
-    assert [each["op"] for each in operations][-6:-1] == ["wait_start", "rlimit", "rlimit", "no_new_privs", "seccomp"]
-    assert operations[-1]["op"] == "exec"
-    assert operations[-1]["args"] == ["sh", "-c", "true"]
+    assert [each["op"] for each in operations][-7:] == [
+        *("wait_start", "rlimit", "rlimit", "no_new_privs", "seccomp", "exec", "delete")
+    ]
+    assert operations[-2]["args"] == ["sh", "-c", "true"]
     targets = [each["target"] for each in operations if each.get("where", "").startswith("mounts[")]
     assert list(dict.fromkeys(targets)) == [mount["destination"] for mount in config["mounts"]]
     assert {each["name"] for each in operations if each["op"] == "hostname"} == {"inside"}
@@ -221,10 +224,12 @@ def test_explain_for_people(box):
     config["linux"]["seccomp"] = PODMAN_SECCOMP
     config["root"]["readonly"] = True
     text = explain(box, config).stdout
-    chapters = ("Namespaces", "The container process", "Mounts and paths", "Rights and limits", "The program")
+    chapters = ("On the host", "Namespaces", "The container process", "Mounts and paths", "Rights and limits")
+    chapters += ("The program", "Afterwards")
     places = [text.index(f"\n  {chapter}\n") for chapter in chapters]
     assert places == sorted(places)
-    assert text.startswith(f"Bundle {box.path}\n\nIds: your own id and your subordinate ids, ")
+    assert text.startswith(f"Bundle {box.path}\n\n")
+    assert "\n\nIDs: your own id and your subordinate ids, " in text
     assert f"    uid 0 is {box.user.uid} of the host\n" in text
     for words in (
         "create a user namespace",
@@ -233,7 +238,8 @@ def test_explain_for_people(box):
         "mask /proc/kcore, if it is there  [linux.maskedPaths[0]]",
         "make /proc/sys read-only, if it is there  [linux.readonlyPaths[0]]",
         "limit the bounding set to KILL",
-        "load the seccomp filter (default: errno 38 (ENOSYS); ",
+        "compile the seccomp filter: default: errno 38 (ENOSYS); ",
+        "load the seccomp filter",
         "execute sh -c true  [process.args]",
     ):
         assert words in text, words
@@ -249,8 +255,8 @@ def test_explain_of_a_joined_user_namespace(box, require_root):
     write_config(box.path, config)
     words = [*box.command, "explain", box.path]
     text = box.user.run(words, check=True, user=0, group=0, env={"XDG_RUNTIME_DIR": ""}).stdout
-    assert "\nIds: the container has the ids of the user namespace /proc/1/ns/user.\n" in text
-    assert text.index("\n  Copies of what is mounted on the host\n") < text.index("\n  Namespaces\n")
+    assert "\nIDs: the container has the IDs of the user namespace /proc/1/ns/user.\n" in text
+    assert text.index(" take a copy of /srv") < text.rindex("/proc/1/ns/user")
 
 
 @pytest.mark.parametrize("how", ["positional", "--bundle", "-b", "here"])

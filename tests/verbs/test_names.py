@@ -61,8 +61,8 @@ def test_debug_prints_the_lines_of_logrus(user, called, verb):
             words = ["exec", "c1", "echo", "well"]
         done = command("--debug", *words, check=True)
         assert done.stdout == "well\n"
-        lines = [line for line in done.stderr.splitlines() if ' level=debug msg="execute echo well"' in line]
-        assert [line.startswith('time="') for line in lines] == [True], done.stderr
+        lines = [line for line in done.stderr.splitlines() if "  execute echo well: done, " in line]
+        assert [line.startswith('time="') and ' level=debug msg="' in line for line in lines] == [True], done.stderr
         done = command("--debug", "--log", user.tmp / "log", *words, check=True)
         assert (done.stdout, done.stderr) == ("well\n", "")
         assert " level=debug msg=" in (user.tmp / "log").read_text()

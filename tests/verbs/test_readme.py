@@ -128,9 +128,9 @@ def test_the_first_commands(user, shell):
     assert head.split() == ["PID", "TTY", "TIME", "CMD"]
     assert [line.split()[-1] for line in (shell_line, ps_line)] == ["sh", "ps"]
     explained = shell(FIRST[2], check=True).stdout
-    assert f"\n    uid 0 is {user.uid} of the host\n" in explained
+    assert f"\n             uid 0 is {user.uid} of the host\n" in explained
     assert "\n  - a user namespace is added: you are not root  [linux.namespaces]\n" in explained
-    assert "\nNetwork: " in explained
+    assert " begin to connect the network, " in explained
 
 
 def test_explain_prints_the_lines_that_are_shown(shell):
