@@ -256,7 +256,7 @@ def test_explain_of_a_joined_user_namespace(box, require_root):
     words = [*box.command, "explain", box.path]
     text = box.user.run(words, check=True, user=0, group=0, env={"XDG_RUNTIME_DIR": ""}).stdout
     assert "\nIDs: the container has the IDs of the user namespace /proc/1/ns/user.\n" in text
-    assert text.index(" take a copy of /srv") < text.rindex("/proc/1/ns/user")
+    assert text.index(" copy the mounts at /srv") < text.rindex("/proc/1/ns/user")
 
 
 @pytest.mark.parametrize("how", ["positional", "--bundle", "-b", "here"])
