@@ -101,4 +101,5 @@ enum { FILTER_NEW_LISTENER = 8, FILTER_LISTENER_FLAGS = FILTER_NEW_LISTENER | 32
 int load_filter(const struct op *op, unsigned flags);
 
 /* notify.c */
+enum { MARK = 0x6e6f7465 }; /* twice, the argument of the getppid(2) that load_filter() has notified */
 void pass_listener(int fd);

@@ -235,15 +235,26 @@ _Static_assert((int)SECCOMP_FILTER == (int)NO_KEYS_FILTER, "load_filter() reads 
 
 int load_filter(const struct op *op, unsigned flags)
 {
-    size_t instructions = op->s[SECCOMP_FILTER].length / sizeof(struct sock_filter);
-    struct sock_fprog program = {
-        .len = (unsigned short)instructions,
-        .filter = (void *)text(op, SECCOMP_FILTER), /* without alignment, and only the kernel reads it */
+    /* what pass_listener() sleeps in; both halves of the argument, whichever comes first */
+    static const struct sock_filter prefix[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 5),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MARK, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args) + 4),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MARK, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
     };
+    static struct sock_filter filter[BPF_MAXINSNS];
+    size_t before = flags & FILTER_NEW_LISTENER ? sizeof prefix / sizeof *prefix : 0;
+    size_t instructions = op->s[SECCOMP_FILTER].length / sizeof *filter;
+    struct sock_fprog program = {.len = (unsigned short)(before + instructions), .filter = filter};
     int result;
 
-    if (instructions > BPF_MAXINSNS)
+    if (instructions > BPF_MAXINSNS - before)
         return failed_with("seccomp", EINVAL);
+    memcpy(filter, prefix, before * sizeof *filter);
+    memcpy(filter + before, text(op, SECCOMP_FILTER), instructions * sizeof *filter);
     result = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
     return result < 0 ? failed("seccomp") : result;
 }

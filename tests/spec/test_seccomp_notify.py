@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 
 import pytest
 
-from tests.lib.boxes import config_with_maps
+from tests.lib.boxes import as_real_root, config_with_maps
 from tests.lib.bundles import base_config, make_bundle, write_config
 from tests.lib.containers import PATIENCE, Rootless, executors, until
 from tests.lib.seccomp_agent import CONTINUE, Agent, notifying
@@ -287,3 +288,21 @@ def test_state_and_metadata_reach_the_agent(either, user):
     ((told, descriptors),) = agent.states
     assert (told["metadata"], told["fds"], descriptors) == ("for you", ["seccompFd"], 1)
     assert (told["state"]["id"], told["state"]["bundle"]) == ("box", str(either.path))
+
+
+def test_a_real_time_program_on_one_cpu(box, require_root):
+    """The executor gives up the only CPU while its second thread, of the same policy, sends the descriptor."""
+    begin = ["timeout", "-s", "KILL", str(PATIENCE), "taskset", "-c", "0"]
+    probe = subprocess.run([*begin, "chrt", "-f", "1", "true"], check=False, capture_output=True, text=True)
+    if probe.returncode:
+        pytest.skip(f"root may not use SCHED_FIFO here: {probe.stderr.strip()}")
+    config = base_config()
+    config["process"]["scheduler"] = {"policy": "SCHED_FIFO", "priority": 10}
+    # real time in microseconds without a sleep: the kernel throttles a loop only where sched_rt_runtime_us is not -1
+    config["process"]["rlimits"] = [{"type": "RLIMIT_RTTIME", "soft": 10_000, "hard": 10_000}]
+    as_real_root(box)
+    box.command = [*begin, *box.command]
+    with Agent(box.user, *THREE_ANSWERS) as agent:
+        lines = box.lines(notifying(config, "mkdir", "mkdirat", listenerPath=str(agent.path)), MAKE_THREE)
+    assert lines == MADE_THREE
+    assert len(agent.pids) == 3
