@@ -17,10 +17,14 @@ static int copy_bytes(int from, int to)
     static char buffer[65536];
     ssize_t n;
 
-    while ((n = read(from, buffer, sizeof buffer)) > 0)
-        for (ssize_t done = 0, wrote; done < n; done += wrote)
-            if ((wrote = write(to, buffer + done, (size_t)(n - done))) < 0)
+    do {
+        n = read(from, buffer, sizeof buffer);
+        for (ssize_t done = 0, wrote; done < n; done += wrote) {
+            wrote = write(to, buffer + done, (size_t)(n - done));
+            if (wrote < 0)
                 return -1;
+        }
+    } while (n > 0);
     return n < 0 ? -1 : 0;
 }
 
@@ -29,7 +33,7 @@ static int copy_entry(int from_dir, int to_dir, const char *name, int depth)
     struct stat st;
     static char target[4096];
     ssize_t length;
-    int from = -1, to = -1, result = -1;
+    cleanup_close int from = -1, to = -1;
 
     if (fstatat(from_dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return -1;
@@ -48,20 +52,20 @@ static int copy_entry(int from_dir, int to_dir, const char *name, int depth)
         from = openat(from_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         to = openat(to_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (from < 0 || to < 0 || copy_tree(from, to, depth + 1) < 0)
-            goto out;
+            return -1;
         break;
     case S_IFREG:
         from = openat(from_dir, name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
         to = openat(to_dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (from < 0 || to < 0)
-            goto out;
-        /* by now it may be a device, and what that says is of the host */
+            return -1;
+        /* by now it may be a device of the host, whose contents the container may not read */
         if (fstat(from, &st) < 0 || !S_ISREG(st.st_mode)) {
             errno = ESTALE;
-            goto out;
+            return -1;
         }
         if (copy_bytes(from, to) < 0)
-            goto out;
+            return -1;
         break;
     default:
         if (mknodat(to_dir, name, st.st_mode, st.st_rdev) < 0)
@@ -69,13 +73,7 @@ static int copy_entry(int from_dir, int to_dir, const char *name, int depth)
         return fchownat(to_dir, name, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW);
     }
     /* the owner first: changing it takes the setuid bit away */
-    result = fchown(to, st.st_uid, st.st_gid) < 0 || fchmod(to, st.st_mode & 07777) < 0 ? -1 : 0;
-out:
-    if (from >= 0)
-        close(from);
-    if (to >= 0)
-        close(to);
-    return result;
+    return fchown(to, st.st_uid, st.st_gid) < 0 || fchmod(to, st.st_mode & 07777) < 0 ? -1 : 0;
 }
 
 static int copy_tree(int from, int to, int depth)
@@ -101,11 +99,9 @@ static int copy_tree(int from, int to, int depth)
 /* Both may be O_PATH; the contents of one go into the other. */
 int copy_up(int from_fd, int to_fd)
 {
-    int result = 0, from = openat(from_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cleanup_close int from = openat(from_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     if (from < 0 || copy_tree(from, to_fd, 1) < 0)
-        result = failed(errno == ENAMETOOLONG ? "copy a deep tree" : "copy");
-    if (from >= 0)
-        close(from);
-    return result;
+        return failed(errno == ENAMETOOLONG ? "copy a deep tree" : "copy");
+    return 0;
 }

@@ -25,11 +25,12 @@ int next_tree(const struct op *op)
     return trees[used - 1];
 }
 
-/* A copy of mounts of the host's, made before any namespace is entered: over what is mounted there only the host's own
- * root has a say. It is attached by a BIND. */
+/* A copy of mounts of the host, made before any namespace is entered: only root of the host may change
+ * what is mounted over there. A BIND attaches it. */
 int op_tree(const struct op *op)
 {
-    int fd, result;
+    int result;
+    cleanup_close int fd = -1;
 
     if (made == MOST_TREES)
         return failed_with("open_tree", E2BIG);
@@ -38,9 +39,7 @@ int op_tree(const struct op *op)
         return failed("open_tree");
     result = apply(fd, op);
     if (result == 0)
-        trees[made++] = fd;
-    else
-        close(fd);
+        trees[made++] = steal_fd(&fd);
     return result;
 }
 
@@ -62,15 +61,15 @@ static int open_of(const char *pid, const char *name, int flags)
 
 static int write_map(const char *pid, const char *name, const struct op *op, int which)
 {
-    int fd = open_of(pid, name, O_WRONLY);
+    cleanup_close int fd = open_of(pid, name, O_WRONLY);
     ssize_t written;
 
     if (fd < 0)
         return failed(name);
     written = write(fd, text(op, which), op->s[which].length);
-    if (written != (ssize_t)op->s[which].length)
-        return failed_with(name, written < 0 ? errno : EINVAL);
-    return close(fd);
+    if (written < 0)
+        return failed(name);
+    return written == (ssize_t)op->s[which].length ? 0 : failed_with(name, EINVAL);
 }
 
 /* The process that has the new user namespace until somebody else has it open. */
@@ -92,16 +91,33 @@ static int hold_namespace(int ours, int theirs, bool show)
     return read(ours, pid, 1) != 0; /* end of file: it is done, or nobody is there any more */
 }
 
-/* Number: the namespace is made in the container's own user namespace, as somebody whom this process may have become. */
+/* `end` of the socket pair: writes the maps of the process at the other end, and opens its namespace. */
+static int map_namespace(int end, const struct op *op)
+{
+    char pid[16];
+    int result;
+
+    if (read(end, pid, sizeof pid) <= 1)
+        return failed_with("readlink /proc/self", ESRCH);
+    pid[sizeof pid - 1] = '\0';
+    result = write_map(pid, "uid_map", op, ID_MAP_UIDS);
+    if (result == 0)
+        result = write_map(pid, "gid_map", op, ID_MAP_GIDS);
+    if (result < 0)
+        return result;
+    self.id_map_fd = open_of(pid, "ns/user", O_RDONLY);
+    return self.id_map_fd < 0 ? failed("open /proc/PID/ns/user") : 0;
+}
+
+/* Number: the container's own user namespace is the parent, whose ids this process may have taken. */
 int op_id_map(const struct op *op)
 {
     struct clone_args args = {.flags = CLONE_NEWUSER, .exit_signal = SIGCHLD};
-    char pid[16];
     int ends[2], result;
     long child;
 
-    if (self.id_map_fd >= 0)
-        close(self.id_map_fd);
+    close_if_open(&self.id_map_fd);
+    self.id_map_fd = -1;
     if (op->s[ID_MAP_PATH].length) {
         self.id_map_fd = open(text(op, ID_MAP_PATH), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
         return self.id_map_fd < 0 ? failed("open") : 0;
@@ -111,18 +127,12 @@ int op_id_map(const struct op *op)
     child = syscall(SYS_clone3, &args, sizeof args);
     if (child == 0)
         _exit(hold_namespace(ends[1], ends[0], op->n[ID_MAP_NEW]));
+    result = child < 0 ? failed("clone3") : 0;
     close(ends[1]);
-    if (child < 0)
-        return failed("clone3");
-    result = read(ends[0], pid, sizeof pid) > 1 ? 0 : failed_with("readlink /proc/self", ESRCH);
-    pid[sizeof pid - 1] = '\0';
     if (result == 0)
-        result = write_map(pid, "uid_map", op, ID_MAP_UIDS);
-    if (result == 0)
-        result = write_map(pid, "gid_map", op, ID_MAP_GIDS);
-    if (result == 0 && (self.id_map_fd = open_of(pid, "ns/user", O_RDONLY)) < 0)
-        result = failed("open /proc/PID/ns/user");
+        result = map_namespace(ends[0], op);
     close(ends[0]);
-    waitpid((pid_t)child, NULL, 0);
+    if (child > 0)
+        waitpid((pid_t)child, NULL, 0);
     return result;
 }

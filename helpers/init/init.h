@@ -72,6 +72,7 @@ void report_broken(const char *why);
 void report_executing(void);
 void report_progress(uint32_t index, int error, uint64_t microseconds);
 _Noreturn void leave(int status);
+int send_fds(int channel, const void *data, size_t size, const int *fds, size_t count); /* at most 2 */
 int report_listener(int fd);
 int report_notify(int fd);
 int report_netlink(int fd);
@@ -86,7 +87,7 @@ int open_parent(const char *path, const char **name);
 int apply(int mount_fd, const struct op *op);
 int attach(int mount_fd, int target_fd);
 int copy_of(const char *path, const struct op *op);
-int private_copy(const char *path, struct stat *st);
+int private_copy(const char *path, struct stat *st); /* returns as failed() does, or a descriptor */
 
 /* idmap.c */
 int next_tree(const struct op *op);

@@ -39,8 +39,10 @@ int apply(int fd, const struct op *op)
 {
     if (op->n[MOUNT_FLAGS] & (MAPPED | MAPPED_BELOW) && map_ids(fd, op) < 0)
         return failed("mount_setattr(MOUNT_ATTR_IDMAP)");
-    if (set_attributes(fd, false, op->n[MOUNT_SET], op->n[MOUNT_CLEAR], 0) < 0 || set_attributes(fd, true, op->n[MOUNT_SET_BELOW], op->n[MOUNT_CLEAR_BELOW], 0) < 0 ||
-        set_attributes(fd, op->n[MOUNT_FLAGS] & RECURSIVE_PROPAGATION, 0, 0, op->n[MOUNT_PROPAGATION]) < 0)
+    if (set_attributes(fd, false, op->n[MOUNT_SET], op->n[MOUNT_CLEAR], 0) < 0 ||
+        set_attributes(fd, true, op->n[MOUNT_SET_BELOW], op->n[MOUNT_CLEAR_BELOW], 0) < 0 ||
+        set_attributes(fd, op->n[MOUNT_FLAGS] & RECURSIVE_PROPAGATION, 0, 0,
+                       op->n[MOUNT_PROPAGATION]) < 0)
         return failed("mount_setattr");
     return 0;
 }
@@ -69,6 +71,14 @@ static uint64_t target_resolution(const struct op *op)
     return op->n[MOUNT_FLAGS] & PLAIN_TARGET ? RESOLVE_NO_SYMLINKS : 0;
 }
 
+static int apply_and_attach(const struct op *op, int path, int mount_fd, int target_fd)
+{
+    int result = apply(mount_fd, op);
+
+    return result < 0 ? result
+                      : attach_and_pin(text(op, path), op->n[MOUNT_FLAGS] & PLAIN_TARGET, mount_fd, target_fd);
+}
+
 int op_propagation(const struct op *op)
 {
     struct mount_attr attr = {.propagation = (uint64_t)op->n[PROPAGATION_PROPAGATION]};
@@ -77,47 +87,54 @@ int op_propagation(const struct op *op)
     return sys_mount_setattr(AT_FDCWD, "/", flags, &attr) < 0 ? failed("mount_setattr") : 0;
 }
 
-/* pivot_root(2) refuses a new root whose parent mount is shared. Only the top of a mount can be changed, and the parent
- * of `directory` is somewhere above it. */
+/* pivot_root(2) refuses a new root whose parent mount is shared. Only the top of a mount can be
+ * changed, and the parent of `directory` is somewhere above it. */
 static int make_parent_private(int directory)
 {
-    struct mount_attr private = {.propagation = MS_PRIVATE};
-    int fd = openat(directory, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    struct stat here, above;
+    cleanup_close int fd = openat(directory, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-    while (fd >= 0) {
-        struct stat here, above;
-        int parent;
+    if (fd < 0)
+        return failed("openat");
+    while (set_attributes(fd, false, 0, 0, MS_PRIVATE) < 0) {
+        cleanup_close int child = fd;
 
-        if (sys_mount_setattr(fd, "", AT_EMPTY_PATH, &private) == 0)
-            return close(fd);
+        fd = -1;
         if (errno != EINVAL)
-            break;
-        parent = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (parent < 0 || fstat(fd, &here) < 0 || fstat(parent, &above) < 0)
-            break;
-        close(fd);
-        fd = parent;
+            return failed("mount_setattr");
+        fd = openat(child, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0)
+            return failed("openat");
+        if (fstat(child, &here) < 0 || fstat(fd, &above) < 0)
+            return failed("fstat");
         if (here.st_dev == above.st_dev && here.st_ino == above.st_ino)
-            return 0; /* the top of a chroot that is no mount: pivot_root will say it */
+            return 0; /* the top of a chroot that is no mount: pivot_root reports it */
     }
-    return -1;
+    return 0;
 }
 
-/* Number: how it propagates; pivot_root(2) takes no shared one. 0: as what it covers, which stays as it is. */
+/* Number: how it propagates; pivot_root(2) takes no shared one. 0: as the mount that it covers. */
 int op_root(const struct op *op)
 {
-    int result, target = open(text(op, ROOT_PATH), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int result;
+    cleanup_close int tree = -1, target = open(text(op, ROOT_PATH), O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (target < 0)
         return failed("open");
     umask(0); /* what is made in the image has the mode that is written here; UMASK sets the program's own */
-    self.root_fd = sys_open_tree(target, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
-    if (self.root_fd < 0)
+    tree = sys_open_tree(target, "", COPY_OF_FD | AT_RECURSIVE);
+    if (tree < 0)
         return failed("open_tree");
-    if (op->n[ROOT_PROPAGATION] && (make_parent_private(target) < 0 || set_attributes(self.root_fd, false, 0, 0, op->n[ROOT_PROPAGATION]) < 0))
-        return failed("mount_setattr");
-    result = attach(self.root_fd, target);
-    close(target);
+    if (op->n[ROOT_PROPAGATION]) {
+        result = make_parent_private(target);
+        if (result < 0)
+            return result;
+        if (set_attributes(tree, false, 0, 0, op->n[ROOT_PROPAGATION]) < 0)
+            return failed("mount_setattr");
+    }
+    result = attach(tree, target);
+    if (result == 0)
+        self.root_fd = steal_fd(&tree);
     return result;
 }
 
@@ -130,7 +147,6 @@ static int filesystem_failed(int fs, const char *call)
 
     if (n > 2)
         explain_failure(message + 2, (size_t)n - 2);
-    close(fs);
     return result;
 }
 
@@ -177,37 +193,48 @@ static int mount_legacy(const struct op *op, int target)
     return sys_mount(text(op, MOUNT_SOURCE), path, text(op, MOUNT_TYPE), flags, data) < 0 ? failed("mount") : 0;
 }
 
+static int mount_and_adjust(const struct op *op, int target)
+{
+    cleanup_close int mounted = -1;
+    int result = mount_legacy(op, target);
+
+    if (result < 0)
+        return result;
+    mounted = open_inside(text(op, MOUNT_TARGET), O_PATH, target_resolution(op));
+    if (mounted < 0)
+        return failed("openat2");
+    result = apply(mounted, op);
+    return result < 0 ? result : pin_mount(text(op, MOUNT_TARGET), mounted, op->n[MOUNT_FLAGS] & PLAIN_TARGET);
+}
+
 int op_mount(const struct op *op)
 {
     struct stat covered;
-    int fs, mount_fd, result, target = open_inside(text(op, MOUNT_TARGET), O_PATH, target_resolution(op));
-    bool covers = target >= 0;
+    int result, covers;
+    cleanup_close int fs = -1, mount_fd = -1;
+    cleanup_close int target = open_inside(text(op, MOUNT_TARGET), O_PATH, target_resolution(op));
 
+    covers = target >= 0;
     if (!covers)
         target = open_or_create(text(op, MOUNT_TARGET), true, target_resolution(op));
     if (target < 0)
         return failed("openat2");
-    if (op->n[MOUNT_FLAGS] & LEGACY) {
-        result = mount_legacy(op, target);
-        close(target);
-        if (result == 0 && (target = open_inside(text(op, MOUNT_TARGET), O_PATH, target_resolution(op))) < 0)
-            return failed("openat2");
-        if (result == 0)
-            result = apply(target, op);
-        return result ? result : pin_mount(text(op, MOUNT_TARGET), target, op->n[MOUNT_FLAGS] & PLAIN_TARGET);
-    }
+    if (op->n[MOUNT_FLAGS] & LEGACY)
+        return mount_and_adjust(op, target);
 
     fs = sys_fsopen(text(op, MOUNT_TYPE), FSOPEN_CLOEXEC);
     if (fs < 0)
         return failed("fsopen");
-    if (op->s[MOUNT_SOURCE].length && sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", text(op, MOUNT_SOURCE)) < 0)
+    if (op->s[MOUNT_SOURCE].length &&
+        sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", text(op, MOUNT_SOURCE)) < 0)
         return filesystem_failed(fs, "fsconfig");
     if (configure(fs, op, MOUNT_OPTIONS) < 0)
         return filesystem_failed(fs, "fsconfig");
     if (op->n[MOUNT_FLAGS] & KEEP_MODE && covers && fstat(target, &covered) == 0) {
         char mode[8];
 
-        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", utoa(mode + sizeof mode, covered.st_mode & 07777, 8)) < 0)
+        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode",
+                         utoa(mode + sizeof mode, covered.st_mode & 07777, 8)) < 0)
             return filesystem_failed(fs, "fsconfig");
     }
     if (sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
@@ -216,15 +243,8 @@ int op_mount(const struct op *op)
     mount_fd = sys_fsmount(fs, FSMOUNT_CLOEXEC, (unsigned)(op->n[MOUNT_SET] & ~(int64_t)MOUNT_ATTR_RDONLY));
     if (mount_fd < 0)
         return filesystem_failed(fs, "fsmount");
-    close(fs);
     result = op->n[MOUNT_FLAGS] & COPY_UP ? copy_up(target, mount_fd) : 0;
-    if (result == 0)
-        result = apply(mount_fd, op);
-    if (result == 0)
-        result = attach_and_pin(text(op, MOUNT_TARGET), op->n[MOUNT_FLAGS] & PLAIN_TARGET, mount_fd, target);
-    close(mount_fd);
-    close(target);
-    return result;
+    return result < 0 ? result : apply_and_attach(op, MOUNT_TARGET, mount_fd, target);
 }
 
 static unsigned copy_flags(const struct op *op)
@@ -237,26 +257,27 @@ int copy_of(const char *path, const struct op *op)
     return sys_open_tree(AT_FDCWD, path, copy_flags(op) | (op->n[BIND_FLAGS] & (SOURCE_LINK | COPY_LINK) ? AT_SYMLINK_NOFOLLOW : 0));
 }
 
-/* Makes what the link `source` says a link of the container, which may have it already. */
+/* Makes the symlink `source` in the container, which may have the same one already. */
 static int copy_link(const struct op *op, int source)
 {
     char wanted[PATH_MAX], found[PATH_MAX];
     const char *name;
-    int result = 0, parent = open_parent(text(op, BIND_TARGET), &name);
-    ssize_t length = readlinkat(source, "", wanted, sizeof wanted - 1);
+    cleanup_close int parent = open_parent(text(op, BIND_TARGET), &name);
+    ssize_t length;
+    int result;
 
     if (parent < 0)
         return failed("openat2");
+    length = readlinkat(source, "", wanted, sizeof wanted - 1);
     if (length < 0)
         return failed("readlink");
     wanted[length] = '\0';
-    if (symlinkat(wanted, parent, name) < 0) {
-        result = failed("symlink");
-        if (errno == EEXIST && readlinkat(parent, name, found, sizeof found) == length &&
-            memcmp(found, wanted, (size_t)length) == 0)
-            result = 0;
-    }
-    close(parent);
+    if (symlinkat(wanted, parent, name) == 0)
+        return 0;
+    result = failed("symlink");
+    if (result == -EEXIST && readlinkat(parent, name, found, sizeof found) == length &&
+        memcmp(found, wanted, (size_t)length) == 0)
+        return 0;
     return result;
 }
 
@@ -272,43 +293,31 @@ static int open_target(const struct op *op, bool directory)
 int op_bind(const struct op *op)
 {
     struct stat st;
-    int source, target, result;
-    bool once = !(op->n[BIND_FLAGS] & PREPARED); /* a prepared tree may be tried once more */
+    int source, result;
+    cleanup_close int ours = -1, target = -1;
 
-    if (op->n[BIND_FLAGS] & TARGET_IS_SOURCE) {
-        target = open_inside(text(op, BIND_TARGET), O_PATH, target_resolution(op));
-        if (target < 0)
-            return failed("openat2");
-        source = sys_open_tree(target, "", copy_flags(op) | AT_EMPTY_PATH);
-        if (source < 0)
-            return failed("open_tree");
-    } else {
-        source = op->n[BIND_FLAGS] & PREPARED ? next_tree(op) : copy_of(text(op, BIND_SOURCE), op);
-        if (source < 0 || fstat(source, &st) < 0)
-            return failed("open_tree");
-        if (op->n[BIND_FLAGS] & COPY_LINK && S_ISLNK(st.st_mode))
-            return copy_link(op, source);
-        target = open_target(op, S_ISDIR(st.st_mode));
-        if (target < 0) {
-            result = failed("openat2");
-            if (once)
-                close(source);
-            return result;
-        }
-    }
-    result = apply(source, op);
+    if (op->n[BIND_FLAGS] & PREPARED)
+        source = next_tree(op); /* it stays open until a bind succeeds: this one may be tried again */
+    else
+        source = ours = copy_of(text(op, BIND_SOURCE), op);
+    if (source < 0)
+        return failed("open_tree");
+    if (fstat(source, &st) < 0)
+        return failed("fstat");
+    if (op->n[BIND_FLAGS] & COPY_LINK && S_ISLNK(st.st_mode))
+        return copy_link(op, source);
+    target = open_target(op, S_ISDIR(st.st_mode));
+    if (target < 0)
+        return failed("openat2");
+    result = apply_and_attach(op, BIND_TARGET, source, target);
     if (result == 0)
-        result = attach_and_pin(text(op, BIND_TARGET), op->n[BIND_FLAGS] & PLAIN_TARGET, source, target);
-    if (result == 0 || once)
-        close(source);
-    close(target);
+        ours = source;
     return result;
 }
 
 int op_remount(const struct op *op)
 {
-    int fs;
-    cleanup_close int target = open_inside(text(op, REMOUNT_TARGET), O_PATH, 0);
+    cleanup_close int fs = -1, target = open_inside(text(op, REMOUNT_TARGET), O_PATH, 0);
 
     if (target < 0)
         return failed("openat2");
@@ -318,67 +327,80 @@ int op_remount(const struct op *op)
             return failed("fspick");
         if (configure(fs, op, REMOUNT_OPTIONS) < 0 || sys_fsconfig(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL) < 0)
             return filesystem_failed(fs, "fsconfig");
-        close(fs);
     }
     return apply(target, op);
 }
 
-/* One empty file system serves for every directory that is masked. */
+/* An empty file system that nobody can write to, as a detached mount. */
+static int empty_filesystem(void)
+{
+    static const char *const options[][2] = {{"source", "tmpfs"}, {"size", "0k"}, {"nr_inodes", "2"}};
+    int mount_fd;
+    cleanup_close int fs = sys_fsopen("tmpfs", FSOPEN_CLOEXEC);
+
+    if (fs < 0)
+        return failed("fsopen");
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, options[i][0], options[i][1]) < 0)
+            return failed("fsconfig");
+    if (sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
+        return failed("fsconfig");
+    mount_fd = sys_fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
+    return mount_fd < 0 ? failed("fsmount") : mount_fd;
+}
+
+/* A mount for a directory that is masked. One file system serves for all of them: the first mount is
+ * copied once it is attached, for older kernels copy no detached one. */
 static int empty_directory(void)
 {
-    int fs;
+    int fd;
 
-    if (self.mask_fd >= 0)
-        return sys_open_tree(self.mask_fd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-    fs = sys_fsopen("tmpfs", FSOPEN_CLOEXEC);
-    if (fs < 0 || sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", "tmpfs") < 0 ||
-        sys_fsconfig(fs, FSCONFIG_SET_STRING, "size", "0k") < 0 || sys_fsconfig(fs, FSCONFIG_SET_STRING, "nr_inodes", "2") < 0 ||
-        sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
-        return -1;
-    self.mask_fd = sys_fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
-    close(fs);
-    return self.mask_fd;
+    if (self.mask_fd < 0)
+        return empty_filesystem();
+    fd = sys_open_tree(self.mask_fd, "", COPY_OF_FD);
+    return fd < 0 ? failed("open_tree") : fd;
 }
 
-/* A copy of the mount of a file of the host's; nothing that happens to the host's mount reaches it, and criu restores
- * only mounts whose peers are in the container. */
+/* A copy of the mount of a file of the host. Changes of the host's mount do not reach it, and criu
+ * restores only mounts whose peers are in the container. */
 int private_copy(const char *path, struct stat *st)
 {
-    int fd = sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    cleanup_close int fd = sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
-    return fd < 0 || fstat(fd, st) < 0 || set_attributes(fd, false, 0, 0, MS_PRIVATE) < 0 ? -1 : fd;
+    if (fd < 0)
+        return failed("open_tree");
+    if (fstat(fd, st) < 0)
+        return failed("fstat");
+    if (set_attributes(fd, false, 0, 0, MS_PRIVATE) < 0)
+        return failed("mount_setattr");
+    return steal_fd(&fd);
 }
 
-/* The host's /dev/null covers a file, and only if it is that (CVE-2025-31133). */
+/* The host's /dev/null covers a file, and only if it is that device (CVE-2025-31133). */
 static int host_null(void)
 {
     struct stat st;
-    int fd = private_copy("/dev/null", &st);
+    cleanup_close int fd = private_copy("/dev/null", &st);
 
-    if (fd < 0)
-        return -1;
-    if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3)) {
-        close(fd);
-        errno = ENODEV;
-        return -1;
-    }
-    return fd;
+    if (fd >= 0 && (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3)))
+        return failed_with("open_tree", ENODEV);
+    return steal_fd(&fd);
 }
 
 int op_mask(const struct op *op)
 {
     struct stat st;
-    int cover, result, target = open_inside(text(op, MASK_TARGET), O_PATH, 0);
+    int result;
+    cleanup_close int cover = -1, target = open_inside(text(op, MASK_TARGET), O_PATH, 0);
 
-    if (target < 0 || fstat(target, &st) < 0)
+    if (target < 0)
         return failed("openat2");
+    if (fstat(target, &st) < 0)
+        return failed("fstat");
     cover = S_ISDIR(st.st_mode) ? empty_directory() : host_null();
-    if (cover < 0)
-        return failed("open_tree");
-    result = attach_and_pin(text(op, MASK_TARGET), false, cover, target);
-    if (cover != self.mask_fd)
-        close(cover);
-    close(target);
+    result = cover < 0 ? cover : attach_and_pin(text(op, MASK_TARGET), false, cover, target);
+    if (result == 0 && S_ISDIR(st.st_mode) && self.mask_fd < 0)
+        self.mask_fd = steal_fd(&cover);
     return result;
 }
 
@@ -388,7 +410,7 @@ int op_readonly_path(const struct op *op)
 
     if (target < 0)
         return failed("openat2");
-    tree = sys_open_tree(target, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+    tree = sys_open_tree(target, "", COPY_OF_FD | AT_RECURSIVE);
     if (tree < 0)
         return failed("open_tree");
     if (set_attributes(tree, true, MOUNT_ATTR_RDONLY, 0, 0) < 0)
@@ -440,17 +462,13 @@ static void unescape(char *text)
 
 static int cover(const char *point)
 {
-    int fs = sys_fsopen("tmpfs", FSOPEN_CLOEXEC), mount_fd, result;
+    cleanup_close int mount_fd = empty_filesystem();
 
-    if (fs < 0 || sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
-        return -1;
-    mount_fd = sys_fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
-    close(fs);
     if (mount_fd < 0)
-        return -1;
-    result = sys_move_mount(mount_fd, "", AT_FDCWD, point, MOVE_MOUNT_F_EMPTY_PATH);
-    close(mount_fd);
-    return result;
+        return mount_fd;
+    if (sys_move_mount(mount_fd, "", AT_FDCWD, point, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return failed("move_mount");
+    return 0;
 }
 
 /* One line of /proc/self/mountinfo: a proc or sysfs that is not below `root` is covered. Unmounted, it could go on the
@@ -460,6 +478,7 @@ static int hide_state(char *line, const char *root)
     struct mount_attr private = {.propagation = MS_PRIVATE};
     char *point = line, *kind = strstr(line, " - "), *end;
     size_t length = strlen(root);
+    int result;
 
     for (int field = 0; field < 4 && point; field++) {
         point = strchr(point, ' ');
@@ -472,10 +491,9 @@ static int hide_state(char *line, const char *root)
     unescape(point);
     if (strncmp(point, root, length) == 0 && (point[length] == '/' || point[length] == '\0'))
         return 0;
-    /* what is covered itself cannot be named, and has no need to be */
-    if (sys_mount_setattr(AT_FDCWD, point, 0, &private) < 0 || cover(point) < 0)
-        return errno == ENOENT || errno == EINVAL || errno == ENOTDIR ? 0 : -1;
-    return 0;
+    result = sys_mount_setattr(AT_FDCWD, point, 0, &private) < 0 ? failed("mount_setattr") : cover(point);
+    /* a mount below another one cannot be named, and has no need to be covered */
+    return result == -ENOENT || result == -EINVAL || result == -ENOTDIR ? 0 : result;
 }
 
 /* The old root stays in the namespace below the new one. As long as a whole proc or sysfs is mounted there, the kernel lets
@@ -484,9 +502,10 @@ static int hide_old_root(void)
 {
     static char text[1 << 20];
     char root[PATH_MAX], link[sizeof "self/fd/2147483647"], number[12];
-    ssize_t n = 0;
+    ssize_t n;
     size_t length = 0;
-    int fd;
+    int result = 0;
+    cleanup_close int fd = -1;
 
     strcpy(link, "self/fd/");
     strcat(link, utoa(number + sizeof number, (unsigned)self.root_fd, 10));
@@ -495,18 +514,20 @@ static int hide_old_root(void)
         return failed("readlink");
     root[n] = '\0';
     fd = openat(self.proc_fd, "self/mountinfo", O_RDONLY | O_CLOEXEC);
-    while (fd >= 0 && length < sizeof text - 1 && (n = read(fd, text + length, sizeof text - 1 - length)) > 0)
+    if (fd < 0)
+        return failed("openat");
+    do {
+        n = read(fd, text + length, sizeof text - 1 - length);
+        if (n < 0)
+            return failed("read");
         length += (size_t)n;
-    if (fd < 0 || n < 0)
-        return failed("read");
-    close(fd);
+    } while (n > 0 && length < sizeof text - 1);
     if (n > 0)
         return failed_with("read", E2BIG);
     text[length] = '\0';
-    for (char *rest, *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
-        if (hide_state(line, root) < 0)
-            return failed("move_mount");
-    return 0;
+    for (char *rest, *line = strtok_r(text, "\n", &rest); line && result == 0; line = strtok_r(NULL, "\n", &rest))
+        result = hide_state(line, root);
+    return result;
 }
 
 /* Number: move the root over the old one, so that leaving the chroot leads nowhere. */

@@ -110,21 +110,27 @@ void report_progress(uint32_t index, int error, uint64_t microseconds)
     report_to_any(&message);
 }
 
-static int report_descriptors(enum message type, const int *fds, size_t count)
+int send_fds(int channel, const void *data, size_t size, const int *fds, size_t count)
 {
     enum { MOST = 2 };
-    struct report message = {.type = type};
     union {
         struct cmsghdr header;
         char space[CMSG_SPACE(MOST * sizeof *fds)];
     } control = {.header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
-    struct iovec data = {.iov_base = &message, .iov_len = offsetof(struct report, detail)};
-    struct msghdr whole = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control};
+    struct iovec part = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control};
 
     control.header.cmsg_len = (socklen_t)CMSG_LEN(count * sizeof *fds);
-    whole.msg_controllen = (socklen_t)CMSG_SPACE(count * sizeof *fds);
+    message.msg_controllen = (socklen_t)CMSG_SPACE(count * sizeof *fds);
     memcpy(CMSG_DATA(&control.header), fds, count * sizeof *fds);
-    return sendmsg(self.report_fd, &whole, MSG_NOSIGNAL) < 0 ? -1 : 0;
+    return sendmsg(channel, &message, MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+static int report_descriptors(enum message type, const int *fds, size_t count)
+{
+    struct report message = {.type = type};
+
+    return send_fds(self.report_fd, &message, offsetof(struct report, detail), fds, count);
 }
 
 int report_listener(int fd)

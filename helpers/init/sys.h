@@ -27,6 +27,9 @@
 #define AT_EMPTY_PATH 0x1000
 #endif
 
+/* For open_tree(2): a copy of the mount that a descriptor is open on. */
+#define COPY_OF_FD (AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+
 static inline int sys_close_range(unsigned first, unsigned last, unsigned flags)
 {
     return (int)syscall(SYS_close_range, first, last, flags);
@@ -116,6 +119,15 @@ static inline void close_if_open(const int *fd)
 
 /* A descriptor that its scope owns: every early return closes it. */
 #define cleanup_close __attribute__((cleanup(close_if_open)))
+
+/* Takes a descriptor away from the scope that owns it. */
+static inline int steal_fd(int *fd)
+{
+    int taken = *fd;
+
+    *fd = -1;
+    return taken;
+}
 
 /* Writes `value` so that it ends before `end`; returns where it begins. */
 static inline char *utoa(char *end, unsigned value, unsigned base)

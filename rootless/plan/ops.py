@@ -207,19 +207,17 @@ COPY_UP = 8
 LEGACY = 16
 """MOUNT: by mount(2), for option values over 255 bytes."""
 RECURSIVE_PROPAGATION = 32
-TARGET_IS_SOURCE = 64
-"""BIND: the source is the target itself, inside the root."""
-MAPPED = 128
+MAPPED = 64
 """MOUNT, TREE: with the ID maps of the preceding ID_MAP."""
-MAPPED_BELOW = 256
+MAPPED_BELOW = 128
 """The same, for the mounts below too."""
-PREPARED = 512
+PREPARED = 256
 """BIND: the source is the next of the trees."""
-SOURCE_LINK = 1024
+SOURCE_LINK = 512
 """BIND, TREE: a source that is a symlink is not followed."""
-TARGET_LINK = 2048
+TARGET_LINK = 1024
 """BIND: a target that is a symlink is not followed."""
-COPY_LINK = 4096
+COPY_LINK = 2048
 """BIND, TREE: a source that is a symlink is copied to the target."""
 
 # The environment of HOOK: the list `env`, or the caller's environment, or the program's with HOME.

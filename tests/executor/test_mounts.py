@@ -186,8 +186,8 @@ def test_options_go_to_the_file_system(user, root):
         (bind("/", "/new"), "EINVAL", "open_tree"),
         (bind("/no/such/file", "/new"), "ENOENT", "open_tree"),
         (bind("/etc/passwd/x", "/new"), "ENOTDIR", "open_tree"),
-        (bind("", "/bin", ops.TARGET_IS_SOURCE | ops.RECURSIVE, on=1 << 40), "EINVAL", "mount_setattr"),
-        (bind("", "/missing", ops.TARGET_IS_SOURCE), "ENOENT", "openat2"),
+        (bind("/bin", "/bin", ops.RECURSIVE, on=1 << 40), "EINVAL", "mount_setattr"),
+        (Op(ops.READONLY_PATH, "/missing"), "ENOENT", "openat2"),
         (Op(ops.DEVICE_BIND, stat.S_IFCHR, 1, 5, 0, "/dev/null", "/null"), "ENODEV", "open_tree"),
         (Op(ops.DEVICE_BIND, stat.S_IFCHR, 2, 3, 0, "/dev/null", "/null"), "ENODEV", "open_tree"),
         (Op(ops.DEVICE_BIND, stat.S_IFBLK, 1, 3, 0, "/dev/null", "/null"), "ENODEV", "open_tree"),
@@ -227,10 +227,10 @@ def test_the_mode_of_what_is_covered_is_kept(user, root, mode):
     assert as_user(user, lambda: said(root, covering, script="stat -c %a /data")) == f"{mode:o}\n"
 
 
-def test_a_bind_of_the_target_itself(user, root):
+def test_a_read_only_path_is_a_mount_of_itself(user, root):
     (root / "data").mkdir()
     own(user, root)
-    found = as_user(user, mounts, root, bind("", "/data", ops.TARGET_IS_SOURCE | ops.RECURSIVE, on=READONLY))
+    found = as_user(user, mounts, root, Op(ops.READONLY_PATH, "/data"))
     assert "ro" in words(found["/data"])
     assert found["/data"]["source"].endswith("/root/data")
 

@@ -35,7 +35,6 @@ FLAGS = {
     ops.PLAIN_TARGET: "no link on the way",
     ops.KEEP_MODE: "mode of what it covers",
     ops.LEGACY: "by mount(2)",
-    ops.TARGET_IS_SOURCE: "the target itself",
 }
 
 

@@ -584,7 +584,7 @@ def test_ways_to_fail_are_the_executors():
 
 def test_flags_are_the_executors():
     flags = [ops.RECURSIVE, ops.PLAIN_TARGET, ops.KEEP_MODE, ops.COPY_UP, ops.LEGACY, ops.RECURSIVE_PROPAGATION]
-    flags += [ops.TARGET_IS_SOURCE, ops.MAPPED, ops.MAPPED_BELOW, ops.PREPARED]
+    flags += [ops.MAPPED, ops.MAPPED_BELOW, ops.PREPARED]
     flags += [ops.SOURCE_LINK, ops.TARGET_LINK, ops.COPY_LINK]
     assert flags == [1 << bit for bit in range(len(flags))]
     named = enumerators(header_text(), "flag")
