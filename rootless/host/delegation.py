@@ -48,7 +48,8 @@ class Cgroups:
         fix: what can be done about that; empty where it only has to be delegated.
         systemd: systemd is process 1 of this host.
         why_missing: called with the name of a controller, returns why it is missing in `own`, in words, and the fix.
-        why_nowhere: the same, None unless no cgroup of this host can have it.
+        delegated_files: called, returns the names of the files of a cgroup that belong to its owner, cgroups(7).
+        why_nowhere: the same as `why_missing`, None unless no cgroup of this host can have it.
     """
 
     def __init__(self, **known: object) -> None:
@@ -64,6 +65,7 @@ class Cgroups:
         self.obstacle = "your cgroup is not delegated to you"
         self.fix = ""
         self.systemd = False
+        self.delegated_files = _usual_files
         self.why_missing = self._why_missing
         self.why_nowhere = self._why_nowhere
         for name, value in known.items():
@@ -82,10 +84,18 @@ class Cgroups:
         return why_nowhere(controller, self.mount)
 
 
+def _usual_files() -> list[str]:
+    return ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]
+
+
+def _delegated_files() -> list[str]:
+    return text_of("/sys/kernel/cgroup/delegate").split() or _usual_files()
+
+
 def read() -> Cgroups:
     """Read the caller's cgroups. This changes nothing and never fails."""
     mount = _mount()
-    found = Cgroups(mount=mount)
+    found = Cgroups(mount=mount, delegated_files=_delegated_files)
     if not mount:
         found.obstacle, found.fix = _why_no_mount()
         return found

@@ -327,7 +327,11 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.HOOK: ("run the hook {path}", {}, ""),
     ops.NOTIFY_SOCKET: ("make the socket {directory}/{name} that the program reports to", {}, ""),
     ops.PASS_NOTIFY: ("send that socket to the launcher", {}, ""),
-    ops.CGROUP_OWNER: ("give the container's cgroup to user {uid}", {}, "its owner is unchanged"),
+    ops.CGROUP_OWNER: (
+        "give the container's cgroup to user {uid}: its directory and {files}",
+        {},
+        "its owner is unchanged",
+    ),
     ops.DEVICE_RULES: (
         "attach an eBPF program that decides about devices",
         {

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.launch import spawn
-from rootless.launch.protocol import EXECUTING, FAILED, read_message
+from rootless.launch.protocol import EXECUTING, FAILED, Descriptors, read_message
 from rootless.plan import ops
 from rootless.plan.encode import encode
 from rootless.plan.ops import Op
@@ -28,7 +28,7 @@ LISTS = {
     (kind.code, which)
     for kind, places in (
         (ops.MOUNT, (3,)), (ops.REMOUNT, (1,)), (ops.COMMAND, (0,)), (ops.EXEC, (0, 1)), (ops.HOOK, (1, 2, 3)),
-        (ops.IDENTIFY, (0,)),
+        (ops.IDENTIFY, (0,)), (ops.CGROUP_OWNER, (1,)),
     )
     for which in places
 }  # fmt: skip
@@ -192,7 +192,7 @@ def run(plan: bytes):
     report, child_report = os.pipe()
     child_reply, reply = os.pipe()
     try:
-        pid = spawn.spawn(plan, report=child_report, reply=child_reply)
+        pid = spawn.spawn(plan, Descriptors(), report=child_report, reply=child_reply, trace=False)
     finally:
         os.close(child_report)
         os.close(child_reply)

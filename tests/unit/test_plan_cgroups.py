@@ -8,7 +8,7 @@ from rootless.host.delegation import Cgroups
 from rootless.plan import ops
 from rootless.plan.context import ADAPTED, UNSUPPORTED
 from tests.lib.bundles import base_config
-from tests.unit.planning import mount, notes, plan_for, refused
+from tests.unit.planning import mount, notes, plan_for, refused, the
 
 MOUNT = "/sys/fs/cgroup"
 SCOPE = f"{MOUNT}/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.scope"
@@ -314,6 +314,12 @@ def test_the_cgroup_is_given_to_the_programs_user():
     (namespace,) = [op for op in plan.ops if op.kind is ops.UNSHARE and op.where == "linux.namespaces[5]"]
     assert kinds.index(ops.BECOME) < kinds.index(ops.CGROUP_OWNER) < plan.ops.index(namespace)
     assert owners(inside("nosuid", "relatime")) == [1000]
+
+
+def test_owner_gets_the_files_that_the_kernel_delegates():
+    files = ["cgroup.procs", "memory.reclaim"]
+    plan = plan_for(inside("rw"), delegated(delegated_files=lambda: files))
+    assert the(plan, ops.CGROUP_OWNER).string("files") == files
 
 
 def test_the_cgroup_is_given_to_nobody_else():

@@ -410,4 +410,5 @@ def owner(context: Context) -> list[Op]:
     )
     if not there or not writable or is_caller or "cgroup" not in context.created:
         return []
-    return [Op(ops.CGROUP_OWNER, context.uid, there.mount, where="linux.cgroupsPath", on_error=ops.ELSE)]
+    files = there.delegated_files()
+    return [Op(ops.CGROUP_OWNER, context.uid, there.mount, files, where="linux.cgroupsPath", on_error=ops.ELSE)]
