@@ -317,6 +317,19 @@ def test_only_the_null_device_masks(user, root):
     assert as_user(user, steps) == ("mask", "ENODEV", "open_tree")
 
 
+def test_a_host_without_the_null_device_leaves_nothing_readable(user, root):
+    """It is the path to mask that may be absent, not what covers it."""
+    (root / "file").write_text("secret")
+    own(user, root)
+    mask = Op(ops.MASK, "/file", on_error=ops.SKIP_ABSENT)
+
+    def steps():
+        mount_here(("tmpfs", "/dev", "tmpfs", 0))
+        return failure(rooted(root, mask, args=("/bin/busybox", "cat", "/file")))
+
+    assert as_user(user, steps) == ("mask", "ENODEV", "open_tree")
+
+
 def test_read_only_paths(user, root):
     (root / "data").mkdir()
     (root / "file").write_text("")
