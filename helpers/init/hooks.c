@@ -113,7 +113,7 @@ static int become_hook(const struct op *op, int state, int out, int err)
     if (sys_close_range(3, ~0U, 0) < 0 || (*directory && chdir(directory) < 0))
         return errno;
     if (!confined)
-        umask(022); /* ROOT has set it to 0 */
+        umask(022); /* it is 0 for what is made in the image */
     else if (confine(op) < 0)
         return errno;
     execve(text(op, HOOK_PATH), args, env);

@@ -121,7 +121,6 @@ int op_root(const struct op *op)
 
     if (target < 0)
         return failed("open");
-    umask(0); /* what is made in the image has the mode that is written here; UMASK sets the program's own */
     tree = sys_open_tree(target, "", COPY_OF_FD | AT_RECURSIVE);
     if (tree < 0)
         return failed("open_tree");

@@ -466,7 +466,7 @@ _IN_WORDS: dict[str, Callable[[int], str]] = {
     "inheritable": capabilities,
     "keep": capabilities,
     "raise": capabilities,
-    "mask": _octal,
+    "mask": lambda mask: _octal(mask) + ("" if mask else ", which removes no permissions"),
     "mode": _octal,
     "early": lambda early: "" if early else ", if not yet there",
 }

@@ -256,6 +256,7 @@ def rooted(root, *operations, args=("/bin/busybox", "true"), env=(), enter=ENTER
         Op(ops.BECOME, 0, 0),
         Op(ops.SESSION),
         Op(ops.PROPAGATION, ops.RECURSIVE_PROPAGATION, SLAVE),
+        Op(ops.UMASK, 0),
         Op(ops.ROOT, 1 << 18, str(root)),
         *operations,
         Op(ops.PIVOT),

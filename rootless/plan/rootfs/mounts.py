@@ -60,14 +60,17 @@ def root(context: Context) -> list[Op]:
         # it is for mounts that reach the host: the host's peer groups are kept
         propagation = SHARED
     own = SLAVE if bare == "slave" else PRIVATE
+    exact_modes = Op(ops.UMASK, 0)  # of what is made in the image; the program's own umask is set later
     if context.shares_mounts:
         # no mount of the host is changed; what is mounted in the root must not reach what the root covers
         return [
+            exact_modes,
             Op(ops.ROOT, 0, context.bundle.rootfs, where="root.path"),
             Op(ops.ROOT_ATTRIBUTES, ops.RECURSIVE_PROPAGATION, own, 0, 0, 0, 0, where="root.path"),
         ]
     return [
         Op(ops.PROPAGATION, ops.RECURSIVE_PROPAGATION, propagation, where="linux.rootfsPropagation" if wanted else ""),
+        exact_modes,
         Op(ops.ROOT, own, context.bundle.rootfs, where="root.path"),
     ]
 
