@@ -126,6 +126,12 @@ def test_root_does_not_keep_state_where_users_can_plant_it(user, single_user, ro
     assert done.stdout == "hello\nmine\nno evidence\n/run/rootless 700 0\n", done.stderr
 
 
+UNDO_PLANTED = (
+    """mkdir /tmp/victim; printf '["resctrl","%s",{"directories":["/tmp/victim"]}]\\n' """
+    "$(cat /proc/sys/kernel/random/boot_id) > /tmp/homes/c1/undo"
+)
+"""Shell commands that plant an undo note, by which whoever believes it removes a directory."""
+
 VERBS = ("state c1", "list", "start c1", "kill c1", "delete c1", "delete --force c1", "exec c1 true", "ps c1")
 
 
@@ -161,6 +167,25 @@ def test_a_root_that_others_may_write_to_is_refused(user, single_user, rootless_
         "rootless: cannot keep state in /tmp/state: other users may write to it; "
         "fix: chmod go-w /tmp/state, or give a directory of your own with --root\n"
     )
+
+
+@pytest.mark.parametrize("owner", ["another user", "root"])
+def test_a_directory_of_another_user_in_a_root_of_roots_is_refused(user, single_user, rootless_command, bundle, owner):
+    """As in /home and /run/user: what lies there would name the processes, cgroups and hooks for root."""
+    host = BareHost(user, single_user)
+    planted_there = plant("/tmp/homes", "/tmp/evidence") + f"; {UNDO_PLANTED}"
+    if owner == "another user":
+        prepare = f"mkdir -m 755 -p /tmp/homes/c1; chown {single_user.uid} /tmp/homes/c1"
+    else:
+        prepare = "mkdir -m 755 /tmp/homes; mkdir -m 777 /tmp/homes/c1; chmod 777 /tmp/homes/c1"
+    verbs = (*(verb for verb in VERBS if verb != "list"), f"create -b {bundle} c1", f"run -b {bundle} c1")
+    script = "; ".join(f"{rootless_command} --root /tmp/homes {verb} >/dev/null; echo $?" for verb in verbs)
+    prepare += f"; {host.as_user(single_user, planted_there)}; chown -R 0:0 {bundle}"
+    done = host.run(prepare, script, REPORT, "ls /tmp/homes/c1", "ls -d /tmp/victim")
+    statuses = ["255" if verb.startswith("exec") else "1" for verb in verbs]
+    assert done.stdout.splitlines() == [*statuses, "no evidence", "state.json", "undo", "/tmp/victim"], done.stderr
+    cause = "it belongs to another user" if owner == "another user" else "other users may write to it"
+    assert done.stderr.count(f"rootless: cannot keep state in /tmp/homes/c1: {cause}; fix: ") == len(verbs)
 
 
 def test_a_root_of_the_callers_own_is_used_wherever_it_lies(user, rootless_command, bundle):

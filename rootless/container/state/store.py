@@ -14,6 +14,7 @@ import stat
 
 from rootless.container.state.directory import ContainerDir, unusable
 from rootless.errors import RootlessError
+from rootless.lazy import lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
+    from rootless.container.state.untrusted import not_the_callers
+else:
+    not_the_callers = lazy("rootless.container.state.untrusted", "not_the_callers")
 
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 LONGEST_ID = 255
@@ -170,6 +174,7 @@ def _open(root: StateRoot, container_id: str, lock: int) -> ContainerDir | None:
 
     Raises:
         BlockingIOError: with LOCK_NB, another process has the lock.
+        RootlessError: `RL-STATE`: another user can write to it, as in /home, where it would be that user's home.
     """
     try:
         fd = posix.open(container_id, _DIRECTORY, dir_fd=root.fd)
@@ -177,6 +182,10 @@ def _open(root: StateRoot, container_id: str, lock: int) -> ContainerDir | None:
         return None
     except OSError as error:
         raise unusable(f"{root.path}/{container_id}", error) from None
+    opened = posix.fstat(fd)
+    if opened.st_uid != posix.geteuid() or opened.st_mode & root.forbidden:
+        posix.close(fd)
+        raise not_the_callers(f"{root.path}/{container_id}", opened)
     if lock:
         try:
             fcntl.flock(fd, lock)
