@@ -83,6 +83,20 @@ def test_a_state_that_says_nothing_leaves_nothing_in_the_cgroup(user, rootless_c
         assert list(runs.root.iterdir()) == []
 
 
+@pytest.mark.parametrize("data", ["{}", '{"path":"/"}', '{"certainty":"own"}', '{"certainty":[],"path":{}}'])
+def test_a_damaged_state_and_a_damaged_note_are_an_error(rootless, user, data):
+    bundle = make_bundle(user, base_config("sleep", "1000"))
+    rootless.create("bad", bundle)
+    file = rootless.root / "bad/state.json"
+    whole = file.read_bytes()
+    file.write_text("")
+    boot = json.loads(whole)["bootId"]
+    (rootless.root / "bad/undo").write_text(f'["cgroup","{boot}",{data}]\n')
+    done = rootless("delete", "--force", "bad")
+    assert (done.returncode, done.stderr.startswith("rootless: cannot end container bad: ")) == (1, True), done.stderr
+    file.write_bytes(whole)
+
+
 def test_an_annotation_does_not_name_what_delete_force_ends(user, rootless_command, cgroup2):
     """An image's labels become annotations: they must not stand in for what was cut off a damaged state."""
     config = base_config("sleep", "1000")

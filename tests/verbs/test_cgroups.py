@@ -457,6 +457,23 @@ def test_a_note_that_is_not_certain_kills_nobody(runs, user):
     assert not (runs.root / "c2").exists()
 
 
+def test_the_note_of_a_killed_create_keeps_its_cgroup_from_others(runs, user):
+    """The undo of that note ends whoever is in the cgroup by then."""
+    bundle = bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath="mine"))
+    runs.create("c1", bundle)
+    notes = (runs.root / "c1/undo").read_text()
+    assert runs("delete", "--force", "c1").returncode == 0
+    (runs.root / "killed").mkdir(mode=0o700)
+    (runs.root / "killed/undo").write_text(notes)
+    own(user, runs.root / "killed")
+    done = runs.create("c1", bundle, check=False)
+    assert "it is that of container killed (config.json: linux.cgroupsPath)" in done.stderr
+    assert "fix: rootless delete --force killed, or name another" in done.stderr
+    assert runs("delete", "--force", "killed").returncode == 0
+    runs.create("c1", bundle)
+    assert runs.status("c1") == "created"
+
+
 NOTE = '["cgroup","BOOT",{"path":"PATH","parents":[],"certainty":"own","unit":"","userManager":""}'
 
 

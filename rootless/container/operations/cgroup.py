@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless import log
 from rootless.cgroup.group import OWN, UNVERIFIED, Group, is_frozen, make_anew
-from rootless.container.operations.undo import note
+from rootless.container.operations.undo import note, notes
 from rootless.container.state import store
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.lazy import lazy
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rootless.cgroup.make import make as make_limited
     from rootless.cgroup.make import missing_in, unmade, write
     from rootless.cgroup.systemd import start_scope as start_systemd_scope
+    from rootless.container.operations.cgroup_cleanup import ends_processes
     from rootless.container.operations.container_run import ContainerRun
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.state import State
@@ -29,6 +30,7 @@ else:
     unmade = lazy("rootless.cgroup.make", "unmade")
     write = lazy("rootless.cgroup.make", "write")
     start_systemd_scope = lazy("rootless.cgroup.systemd", "start_scope")
+    ends_processes = lazy("rootless.container.operations.cgroup_cleanup", "ends_processes")
     attach = lazy("rootless.launch.attach_device_rules", "attach")
 
 
@@ -139,24 +141,43 @@ def _refuse_anothers(wanted: Cgroup, entry: ContainerDir) -> None:
     Raises:
         RootlessError: `RL-CGROUP`: names that container.
     """
+    if not (wanted.path or wanted.unit):
+        return  # its name is its own
     for container_id in store.ids(entry.root):
         if container_id == entry.container_id:
             continue
         try:
             with store.find(entry.root, container_id, lock=False) as other:
-                state = other.read()
+                taken = _has(other, wanted)
+                verb = "delete" if other.has("state.json") else "delete --force"
         except RootlessError:
-            continue  # it was removed meanwhile, or its state is damaged
-        if not (state and state.is_of_this_boot()):
-            continue
-        if (wanted.path and state.cgroup == wanted.path) or (wanted.unit and state.unit == wanted.unit):
+            continue  # it was removed meanwhile
+        if taken:
             raise RootlessError(
                 f"cannot use the cgroup {wanted.path or wanted.unit}",
                 cause=f"it is that of container {container_id}",
                 where="linux.cgroupsPath",
-                fix=f"rootless delete {container_id}, or name another",
+                fix=f"rootless {verb} {container_id}, or name another",
                 code="RL-CGROUP",
             )
+
+
+def _has(other: ContainerDir, wanted: Cgroup) -> bool:
+    """Whether a cgroup is that of another container, by its state or by the note of a killed command."""
+    try:
+        state = other.read()
+    except RootlessError:
+        state = None  # it is damaged
+    if state and not state.is_of_this_boot():
+        return False
+    if state and _is_same(wanted, state.cgroup, state.unit):
+        return True
+    noted = notes(other).get("cgroup", {})
+    return ends_processes(noted) and _is_same(wanted, noted.get("path"), noted.get("unit"))
+
+
+def _is_same(wanted: Cgroup, path: object, unit: object) -> bool:
+    return bool((wanted.path and path == wanted.path) or (wanted.unit and unit == wanted.unit))
 
 
 def _refuse_frozen(group: Group) -> None:

@@ -57,8 +57,8 @@ def undo(_entry: ContainerDir, data: Data) -> None:
 
 
 def ends_processes(data: Data) -> bool:
-    """Whether the undo of a note ends every process of the cgroup."""
-    return data["certainty"] in (OWN, KEPT) and bool(data["path"])
+    """Whether the undo of a note, which may be damaged, ends every process of the cgroup."""
+    return data.get("certainty") in (OWN, KEPT) and bool(data.get("path"))
 
 
 def _await_removal(path: str) -> None:
