@@ -68,7 +68,7 @@ def read_plan(path: str, container_id: str) -> Plan:
         if data["format"] != FORMAT:
             raise _refused(path, f"its format is {data['format']}, this release reads {FORMAT}")
         return plan_from_data(data, container_id)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration, RecursionError) as error:
         raise _refused(path, f"it does not hold a Plan ({type(error).__name__}: {error})") from None
 
 
@@ -81,6 +81,11 @@ def plan_from_data(data: dict[str, Any], container_id: str) -> Plan:
     renamed = _renamed(data, data["id"], container_id)
     notes = [Note(each["kind"], each["where"], each["text"], each.get("fix", "")) for each in renamed["notes"]]
     return Plan([_op_from_data(each) for each in renamed["operations"]], notes)
+
+
+def misfit(path: str, error: Exception) -> RootlessError:
+    """Return the error for an edited Plan: an operation lacks what another one makes, or has a wrong operand."""
+    return _refused(path, f"its operations do not fit together ({type(error).__name__}: {error})")
 
 
 def _refused(path: str, cause: str) -> RootlessError:

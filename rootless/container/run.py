@@ -7,6 +7,7 @@ from rootless.container.create import plan_for
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.operations.teardown import end_quietly, give_up, remove_ended
 from rootless.container.terminal.console import Console
+from rootless.errors import RootlessError
 from rootless.launch.protocol import Descriptors
 from rootless.lazy import lazy
 from rootless.plan import ops
@@ -14,10 +15,12 @@ from rootless.plan import ops
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.cgroup.logout import ends_with_session
+    from rootless.container.replay import misfit
     from rootless.container.terminal.relay import catch_signals, prepare_terminal, wait_foreground
     from rootless.options import Options
 else:
     ends_with_session = lazy("rootless.cgroup.logout", "ends_with_session")
+    misfit = lazy("rootless.container.replay", "misfit")
     catch_signals = lazy("rootless.container.terminal.relay", "catch_signals")
     prepare_terminal = lazy("rootless.container.terminal.relay", "prepare_terminal")
     wait_foreground = lazy("rootless.container.terminal.relay", "wait_foreground")
@@ -25,6 +28,17 @@ else:
 
 def run(options: Options) -> int:
     """Create and start a container; unless detached, wait for its program, remove it, and return its exit status."""
+    try:
+        return _run(options)
+    except (RootlessError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if options.plan:
+            raise misfit(options.plan, error) from error
+        raise
+
+
+def _run(options: Options) -> int:
     request, plan, root = plan_for(options)
     console = Console.for_run(plan)
     made = ContainerRun(plan, root, Descriptors(keep=request.preserve_fds, console=console.passed))

@@ -80,6 +80,7 @@ def test_plan_with_a_network(user, rootless, need):
     [
         ("", "JSON"),
         ("[]", "does not hold a Plan"),
+        ('{"format": 1, "id": "x", "operations": [], "notes": ' + "[" * 5000 + "]" * 5000 + "}", ""),
         ("{}", "does not hold a Plan"),
         ('{"format": 99}', "its format is 99"),
         ('{"format": 1, "id": "x", "notes": [], "operations": [{"op": "fly"}]}', "does not hold a Plan"),
@@ -94,6 +95,29 @@ def test_file_that_is_no_plan(user, rootless, text, cause):
     assert cause in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert rootless("list", "-q").stdout == ""
+
+
+@pytest.mark.parametrize("kind", ["claim", "spawn", "begin_id_maps", "record", "begin_network", "wait_start", ""])
+def test_plan_whose_operations_do_not_fit_together(user, rootless, kind):
+    """One that another needs is removed, or all are; what has been made by then is undone."""
+    path, data = plan_of(rootless, make_bundle(user, base_config("true")))
+    data["operations"] = [each for each in data["operations"] if kind and each["op"] != kind]
+    path.write_text(json.dumps(data))
+    done = rootless("run", "--plan", path, "c1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"rootless: --plan {path}: its operations do not fit together (")
+    assert list(rootless.root.glob("*")) == []
+
+
+def test_plan_with_a_wrong_operand(user, rootless):
+    path, data = plan_of(rootless, make_bundle(user, base_config("true")))
+    for each in data["operations"]:
+        if each["op"] == "umask":
+            each["mask"] = None
+    path.write_text(json.dumps(data))
+    done = rootless("run", "--plan", path, "c1")
+    assert (done.returncode, "its operations do not fit together (" in done.stderr) == (1, True), done.stderr
+    assert list(rootless.root.glob("*")) == []
 
 
 def test_missing_file(rootless):
