@@ -6,14 +6,16 @@
  *
  * Meanwhile the first thread sleeps in the one call that it can rely on: load_filter() puts in front of the filter that
  * getppid(2) with the argument MARK is notified. The second thread takes that notification before the agent can see it,
- * and answers when the agent has the descriptor. (A program that makes the same call asks its agent.) A loop would keep the only CPU from the second thread for ever where
- * both are scheduled by SCHED_FIFO. */
+ * and answers when the agent has the descriptor. (A program that makes the same call asks its agent.) A loop would keep
+ * the only CPU from the second thread for ever where both are scheduled by SCHED_FIFO. */
 #include "init.h"
 #include "sys.h"
 
+#include <errno.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
 
@@ -28,21 +30,25 @@ static void *send_listener(void *unused)
     union {
         struct seccomp_notif it;
         char space[1024];
-    } asked = {.space = {0}};
+    } asked;
     union {
         struct seccomp_notif_resp it;
         char space[1024];
     } answer = {.space = {0}};
     char taken;
-    int fd;
+    int fd, received;
 
     while ((fd = listener) == WAITING)
         nanosleep(&moment, NULL);
     if (fd < 0)
         return unused;
+    /* ENOENT: a signal interrupted the call before it was read; the kernel starts it again, with a new notification */
+    do {
+        memset(&asked, 0, sizeof asked);
+        received = (int)syscall(SYS_ioctl, fd, SECCOMP_IOCTL_NOTIF_RECV, &asked);
+    } while (received < 0 && (errno == EINTR || errno == ENOENT));
     /* the agent must have it before the program begins; if it does not get it, nobody would ever answer the program */
-    if (syscall(SYS_ioctl, fd, SECCOMP_IOCTL_NOTIF_RECV, &asked) < 0 ||
-        report_listener(fd) < 0 || read(self.report_fd, &taken, 1) != 1)
+    if (received < 0 || report_listener(fd) < 0 || read(self.report_fd, &taken, 1) != 1)
         _exit(1);
     close(self.agent_fd);
     answer.it.id = asked.it.id;
