@@ -22,6 +22,7 @@ int op_hook_output(const struct op *op)
     for (int which = 0; which < 2; which++) {
         if (!op->s[which].length)
             continue;
+        close_if_open(&self.hook_output[which]);
         self.hook_output[which] = open(text(op, which), O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY | O_CLOEXEC, 0644);
         if (self.hook_output[which] < 0)
             return failed("open");
@@ -29,24 +30,25 @@ int op_hook_output(const struct op *op)
     return 0;
 }
 
-/* A file rather than a pipe: a hook may leave it unread, and a daemon that a hook leaves behind may keep it. */
+/* A file rather than a pipe: a hook may leave it unread, and a daemon that a hook leaves behind may keep it.
+ * Returns as failed() does, or a descriptor. */
 static int file_of(const char *const *parts, size_t count)
 {
-    int fd = memfd_create("hook", MFD_CLOEXEC);
+    cleanup_close int fd = memfd_create("hook", MFD_CLOEXEC);
 
-    for (size_t i = 0; fd >= 0 && i < count; i++)
+    if (fd < 0)
+        return failed("memfd_create");
+    for (size_t i = 0; i < count; i++)
         for (size_t done = 0, length = strlen(parts[i]); done < length;) {
             ssize_t n = write(fd, parts[i] + done, length - done);
 
-            if (n < 0) {
-                close(fd);
-                return -1;
-            }
+            if (n < 0)
+                return failed("write");
             done += (size_t)n;
         }
-    if (fd >= 0)
-        lseek(fd, 0, SEEK_SET);
-    return fd;
+    if (lseek(fd, 0, SEEK_SET) < 0)
+        return failed("lseek");
+    return steal_fd(&fd);
 }
 
 /* The program receives its own process id, which is known only here. */
@@ -56,21 +58,25 @@ static int state_file(const struct op *op)
     const char *before = plan_next(&self.plan, op, HOOK_ABOUT, plan_next(&self.plan, op, HOOK_ABOUT, NULL));
     const char *parts[] = {before, utoa(number + sizeof number, (unsigned)getpid(), 10), "}"};
 
-    return before ? file_of(parts, 3) : (errno = EINVAL, -1);
+    return before ? file_of(parts, 3) : failed_with("the plan", EINVAL);
 }
 
 /* What the image says is run with no more rights than the program will have. */
 static int confine(const struct op *hook)
 {
     const struct op *end = self.plan.ops + self.plan.count;
+    int result = 0;
 
-    for (const struct op *op = hook + 1; op < end; op++) {
-        /* nobody answers a filter's notifications yet: what would wait for an answer is refused with ENOSYS */
-        if ((op->code == OP_RLIMIT && op_rlimit(op) < 0) || (op->code == OP_NO_NEW_PRIVS && op_no_new_privs(op) < 0) ||
-            (op->code == OP_SECCOMP && load_filter(op, (unsigned)op->n[SECCOMP_FLAGS] & ~(unsigned)FILTER_LISTENER_FLAGS) < 0))
-            return -1;
+    for (const struct op *op = hook + 1; op < end && result >= 0; op++) {
+        if (op->code == OP_RLIMIT)
+            result = op_rlimit(op);
+        else if (op->code == OP_NO_NEW_PRIVS)
+            result = op_no_new_privs(op);
+        else if (op->code == OP_SECCOMP)
+            /* nobody answers a filter's notifications yet: what would wait for an answer is refused with ENOSYS */
+            result = load_filter(op, (unsigned)op->n[SECCOMP_FLAGS] & ~(unsigned)FILTER_LISTENER_FLAGS);
     }
-    return 0;
+    return result;
 }
 
 /* The caller's environment is not for programs of the image, which may be able to read this process's memory later. */
@@ -86,7 +92,7 @@ static int forget_environment(const struct op *op)
     return mprotect(first, span, PROT_READ) < 0 ? failed("mprotect") : 0;
 }
 
-/* Returns errno: why it could not. */
+/* Returns as failed() does: why it could not. */
 static int become_hook(const struct op *op, int state, int out, int err)
 {
     /* no list has more elements than bytes; two ends */
@@ -95,9 +101,10 @@ static int become_hook(const struct op *op, int state, int out, int err)
     int streams[] = {state, out, err};
     const char *directory = plan_next(&self.plan, op, HOOK_ABOUT, NULL);
     bool confined = op->n[HOOK_CONFINED];
+    int result;
 
     if (args == MAP_FAILED)
-        return errno;
+        return failed("mmap");
     env = fill_argv(op, HOOK_ARGS, args) + 1;
     fill_argv(op, HOOK_ENV, env);
     if (op->n[HOOK_ENVIRONMENT] == PROGRAMS) {
@@ -105,19 +112,27 @@ static int become_hook(const struct op *op, int state, int out, int err)
         *self.env_end = self.home;
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (int i = 0; i < 3; i++) /* the caller's own may be closed, and these in their places */
+    for (int i = 0; i < 3; i++) { /* the caller's own may be closed, and these in their places */
         streams[i] = fcntl(streams[i], F_DUPFD, 3);
+        if (streams[i] < 0)
+            return failed("fcntl");
+    }
     for (int i = 0; i < 3; i++)
         if (dup2(streams[i], i) < 0)
-            return errno;
-    if (sys_close_range(3, ~0U, 0) < 0 || (*directory && chdir(directory) < 0))
-        return errno;
-    if (!confined)
+            return failed("dup2");
+    if (sys_close_range(3, ~0U, 0) < 0)
+        return failed("close_range");
+    if (*directory && chdir(directory) < 0)
+        return failed("chdir");
+    if (confined) {
+        result = confine(op);
+        if (result < 0)
+            return result;
+    } else {
         umask(022); /* it is 0 for what is made in the image */
-    else if (confine(op) < 0)
-        return errno;
+    }
     execve(text(op, HOOK_PATH), args, env);
-    return errno;
+    return failed("execve");
 }
 
 static int outcome(const struct op *op, int process, pid_t pid)
@@ -158,38 +173,47 @@ static void explain_by(int output)
  * state without its end, which is the process id. */
 int op_hook(const struct op *op)
 {
-    int process = -1, result, state = state_file(op), output = file_of(NULL, 0);
-    int *error = mmap(NULL, sizeof *error, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct refusal {
+        const char *call;
+        int error;
+    } *refused;
+    cleanup_close int process = -1, state = state_file(op), output = state < 0 ? -1 : file_of(NULL, 0);
     struct clone_args args = {.flags = CLONE_PIDFD, .pidfd = (uintptr_t)&process, .exit_signal = SIGCHLD};
     long pid;
+    int result;
 
-    if (error == MAP_FAILED)
-        return failed("mmap");
-    if (state < 0 || output < 0)
-        return failed("memfd_create");
+    if (state < 0)
+        return state;
+    if (output < 0)
+        return output;
     /* this process is not bound yet by what binds a program of the image, which may leave others behind: to none of them
      * it is open by ptrace or /proc. execve ends it */
     if (op->n[HOOK_CONFINED] && prctl(PR_SET_DUMPABLE, 0) < 0)
         return failed("prctl(PR_SET_DUMPABLE)");
+    /* in memory: under a seccomp filter there may be no other way to tell */
+    refused = mmap(NULL, sizeof *refused, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (refused == MAP_FAILED)
+        return failed("mmap");
     pid = syscall(SYS_clone3, &args, sizeof args);
-    if (pid < 0)
-        return failed("clone3");
+    if (pid < 0) {
+        result = failed("clone3");
+        process = -1; /* the kernel may have written a number before it failed, and closed it */
+        munmap(refused, sizeof *refused);
+        return result;
+    }
     if (pid == 0) {
-        /* in memory: under a seccomp filter there may be no other way to tell */
-        *error = become_hook(op, state, self.hook_output[0] < 0 ? output : self.hook_output[0],
-                             self.hook_output[1] < 0 ? output : self.hook_output[1]);
-        _exit(127);
+        refused->error = -become_hook(op, state, self.hook_output[0] < 0 ? output : self.hook_output[0],
+                                      self.hook_output[1] < 0 ? output : self.hook_output[1]);
+        refused->call = failure.call;
+        leave(127); /* the filter may refuse what _exit() tries for ever */
     }
     result = outcome(op, process, (pid_t)pid);
     if (result == 0 && op->n[HOOK_ENVIRONMENT] == CALLERS)
         result = forget_environment(op);
-    if (*error)
-        result = failed_with("execve", *error);
+    if (refused->error && refused->call) /* both, if it was not killed between the two */
+        result = failed_with(refused->call, refused->error);
     else if (result < 0)
         explain_by(output);
-    munmap(error, sizeof *error);
-    close(process);
-    close(output);
-    close(state);
+    munmap(refused, sizeof *refused);
     return result;
 }
