@@ -15,7 +15,7 @@ static int bpf(int command, union bpf_attr *attr)
 int op_device_rules(const struct op *op)
 {
     union bpf_attr attr;
-    int result = 0, program;
+    cleanup_close int program = -1;
 
     memset(&attr, 0, sizeof attr);
     attr.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
@@ -33,8 +33,5 @@ int op_device_rules(const struct op *op)
     attr.attach_bpf_fd = (uint32_t)program;
     attr.attach_type = BPF_CGROUP_DEVICE;
     attr.attach_flags = BPF_F_ALLOW_MULTI;
-    if (bpf(BPF_PROG_ATTACH, &attr) < 0)
-        result = failed("bpf(BPF_PROG_ATTACH)");
-    close(program);
-    return result;
+    return bpf(BPF_PROG_ATTACH, &attr) < 0 ? failed("bpf(BPF_PROG_ATTACH)") : 0;
 }

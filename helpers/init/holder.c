@@ -30,63 +30,64 @@ int op_address6(const struct op *op)
 {
     struct in6_ifreq address = {.prefix_length = (uint32_t)op->n[ADDRESS6_PREFIX]};
     struct in6_rtmsg route = {.rtmsg_metric = 1024, .rtmsg_flags = RTF_UP | RTF_GATEWAY};
-    int result = 0, fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    cleanup_close int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
         return failed("socket");
     address.index = route.rtmsg_ifindex = (int)if_nametoindex(text(op, ADDRESS6_LINK));
     if (address.index == 0)
-        result = errno == ENODEV ? 0 : failed("if_nametoindex");
-    else if (inet_pton(AF_INET6, text(op, ADDRESS6_ADDRESS), &address.address) != 1 ||
-             inet_pton(AF_INET6, text(op, ADDRESS6_GATEWAY), &route.rtmsg_gateway) != 1)
-        result = failed_with("inet_pton", EINVAL);
-    else if (ioctl(fd, SIOCSIFADDR, &address) < 0)
-        result = failed("ioctl(SIOCSIFADDR)");
-    else if (ioctl(fd, SIOCADDRT, &route) < 0)
-        result = failed("ioctl(SIOCADDRT)");
-    close(fd);
-    return result;
+        return errno == ENODEV ? 0 : failed("if_nametoindex");
+    if (inet_pton(AF_INET6, text(op, ADDRESS6_ADDRESS), &address.address) != 1 ||
+        inet_pton(AF_INET6, text(op, ADDRESS6_GATEWAY), &route.rtmsg_gateway) != 1)
+        return failed_with("inet_pton", EINVAL);
+    if (ioctl(fd, SIOCSIFADDR, &address) < 0)
+        return failed("ioctl(SIOCSIFADDR)");
+    return ioctl(fd, SIOCADDRT, &route) < 0 ? failed("ioctl(SIOCADDRT)") : 0;
 }
 
+/* Returns as failed() does, or a descriptor. */
 static int route_socket(unsigned groups)
 {
     struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = groups};
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    cleanup_close int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
 
-    if (fd >= 0 && groups && bind(fd, (struct sockaddr *)&address, sizeof address) < 0) {
-        close(fd);
-        return -1;
-    }
-    return fd;
+    if (fd < 0)
+        return failed("socket");
+    if (groups && bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
+        return failed("bind");
+    return steal_fd(&fd);
 }
 
 /* A socket belongs to the network namespace that it was made in: the parent speaks of this one through it. */
 int op_netlink(const struct op *op)
 {
-    int result, fd = route_socket(0);
+    cleanup_close int fd = route_socket(0);
 
     (void)op;
     if (fd < 0)
-        return failed("socket");
-    result = report_netlink(fd) < 0 ? failed("sendmsg") : 0;
-    close(fd);
-    return result;
+        return fd;
+    return report_netlink(fd) < 0 ? failed("sendmsg") : 0;
 }
 
 /* A process that reads the caller's output to its end, or unmounts its directory, must not wait for this one. */
 static int let_go(void)
 {
-    return sys_close_range(0, 2, 0) < 0 || chdir("/") < 0 || close(self.proc_fd) < 0 ? -1 : 0;
+    if (sys_close_range(0, 2, 0) < 0)
+        return failed("close_range");
+    if (chdir("/") < 0)
+        return failed("chdir");
+    return close(steal_fd(&self.proc_fd)) < 0 ? failed("close") : 0;
 }
 
 /* Until the process that was given is no more. */
 int op_await_end(const struct op *op)
 {
     struct pollfd process = {.fd = self.process_fd, .events = POLLIN};
+    int result = let_go();
 
     (void)op;
-    if (let_go() < 0)
-        return failed("close_range");
+    if (result < 0)
+        return result;
     /* the launcher knows by this that the holder hides: a message would kill pasta */
     close(self.reply_fd);
     self.reply_fd = -1;
@@ -122,16 +123,22 @@ static bool has_link(int devices, const char *prefix)
 int op_await_links(const struct op *op)
 {
     enum { LINKS, PARENT };
-    struct pollfd watched[] = {{.fd = route_socket(RTMGRP_LINK), .events = POLLIN}, {.fd = self.reply_fd, .events = POLLIN}};
-    int lock = open(text(op, AWAIT_LINKS_LOCK), O_RDONLY | O_CLOEXEC), devices = openat(self.proc_fd, "self/net/dev", O_RDONLY | O_CLOEXEC);
+    cleanup_close int links = route_socket(RTMGRP_LINK), lock = -1, devices = -1;
+    struct pollfd watched[] = {{.fd = links, .events = POLLIN}, {.fd = self.reply_fd, .events = POLLIN}};
     char message[8192];
+    int result;
 
-    if (watched[LINKS].fd < 0)
-        return failed("socket");
-    if (lock < 0 || devices < 0)
+    if (links < 0)
+        return links;
+    lock = open(text(op, AWAIT_LINKS_LOCK), O_RDONLY | O_CLOEXEC);
+    if (lock < 0)
         return failed("open");
-    if (let_go() < 0)
-        return failed("close_range");
+    devices = openat(self.proc_fd, "self/net/dev", O_RDONLY | O_CLOEXEC);
+    if (devices < 0)
+        return failed("openat");
+    result = let_go();
+    if (result < 0)
+        return result;
     for (;;) {
         while (watched[PARENT].fd >= 0 || has_link(devices, text(op, AWAIT_LINKS_PREFIX))) {
             if (poll(watched, 2, -1) < 0 && errno != EINTR)
@@ -139,14 +146,16 @@ int op_await_links(const struct op *op)
             if (watched[PARENT].revents)
                 watched[PARENT].fd = -1;
             if (watched[LINKS].revents)
-                while (recv(watched[LINKS].fd, message, sizeof message, MSG_DONTWAIT) > 0)
+                while (recv(links, message, sizeof message, MSG_DONTWAIT) > 0)
                     ;
         }
         while (flock(lock, LOCK_EX) < 0)
             if (errno != EINTR)
                 return failed("flock");
-        if (!has_link(devices, text(op, AWAIT_LINKS_PREFIX)))
-            return 0; /* with the lock */
+        if (!has_link(devices, text(op, AWAIT_LINKS_PREFIX))) {
+            steal_fd(&lock); /* held until this process ends */
+            return 0;
+        }
         flock(lock, LOCK_UN);
     }
 }

@@ -54,51 +54,59 @@ static bool is_own(int fd, int type)
  * cannot be entered yet is left to op_join, which reports what goes wrong. */
 int op_join_early(const struct op *op)
 {
-    int type = (int)op->n[JOIN_EARLY_NAMESPACE], fd = tried < MOST_EARLY ? open_namespace(op) : -1;
+    int type = (int)op->n[JOIN_EARLY_NAMESPACE];
+    cleanup_close int fd = tried < MOST_EARLY ? open_namespace(op) : -1;
 
     if (fd < 0)
         return 0;
+    early[tried].type = type;
     if (is_own(fd, type) || setns(fd, type) == 0) {
         stay_hidden();
-        close(fd);
-        fd = ENTERED;
+        early[tried++].fd = ENTERED;
+    } else {
+        early[tried++].fd = steal_fd(&fd);
     }
-    early[tried].type = type;
-    early[tried++].fd = fd;
     return 0;
 }
 
 int op_join(const struct op *op)
 {
-    int type = (int)op->n[JOIN_NAMESPACE], fd, i = 0;
+    int type = (int)op->n[JOIN_NAMESPACE], i = 0;
+    cleanup_close int opened = -1;
 
     while (i < tried && early[i].type != type)
         i++;
     if (i < tried && early[i].fd == ENTERED)
         return 0;
-    fd = i < tried ? early[i].fd : open_namespace(op);
-    if (fd < 0)
-        return failed("open");
-    if (setns(fd, type) < 0)
+    if (i == tried) {
+        opened = open_namespace(op);
+        if (opened < 0)
+            return failed("open");
+    }
+    if (setns(i < tried ? early[i].fd : opened, type) < 0)
         return failed("setns");
     stay_hidden();
-    close(fd);
+    if (i < tried) {
+        close(early[i].fd);
+        early[i].fd = ENTERED;
+    }
     return 0;
 }
 
-/* The root of the process, from before the root changed: only what the pidfd says is alive has not lent its number. */
+/* The root of the process, from before the root changed: only what the pidfd says is alive has not lent its number.
+ * Returns as failed() does, or a descriptor. */
 static int root_of(int pid)
 {
     char path[sizeof "2147483647/root"];
-    int fd;
+    cleanup_close int fd = -1;
 
     snprintf(path, sizeof path, "%d/root", pid);
     fd = openat(self.proc_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0 && syscall(SYS_pidfd_send_signal, self.process_fd, 0, NULL, 0) < 0) {
-        close(fd);
-        fd = -1;
-    }
-    return fd;
+    if (fd < 0)
+        return failed("openat");
+    if (syscall(SYS_pidfd_send_signal, self.process_fd, 0, NULL, 0) < 0)
+        return failed("pidfd_send_signal");
+    return steal_fd(&fd);
 }
 
 /* Numbers: the namespaces to join, all in one call, so that each is of the same process and the user namespace lends its
@@ -112,7 +120,7 @@ int op_join_process(const struct op *op)
     if (op->n[JOIN_PROCESS_ROOT_OF]) {
         root = root_of((int)op->n[JOIN_PROCESS_ROOT_OF]);
         if (root < 0)
-            return failed("open");
+            return root;
     }
     if (now && setns(self.process_fd, now) < 0)
         return failed("setns");
@@ -275,7 +283,7 @@ static int open_proc(const char *path)
     const char *slash = strrchr(path, '/');
     struct statfs fs;
     struct stat proc, file;
-    int fd, parent;
+    cleanup_close int fd = -1, parent = -1;
 
     if (slash && (size_t)(slash - path) < sizeof directory) {
         memcpy(directory, path, (size_t)(slash - path));
@@ -288,13 +296,11 @@ static int open_proc(const char *path)
     how.flags = O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
     how.resolve |= RESOLVE_NO_XDEV;
     fd = sys_openat2(parent, path, &how);
-    close(parent);
     if (fd < 0)
         return -1;
     if (fstatfs(fd, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC && fstat(self.proc_fd, &proc) == 0 &&
         fstat(fd, &file) == 0 && file.st_dev == proc.st_dev)
-        return fd;
-    close(fd);
+        return steal_fd(&fd);
     errno = EXDEV;
     return -1;
 }
@@ -302,6 +308,7 @@ static int open_proc(const char *path)
 /* What a process that hides has in /proc belongs to root (proc_pid(5)): it is opened before. */
 int op_proc_open(const struct op *op)
 {
+    close_if_open(&self.proc_file_fd);
     self.proc_file_fd = open_proc(text(op, PROC_OPEN_PATH));
     return self.proc_file_fd < 0 ? failed("open") : 0;
 }
@@ -311,16 +318,13 @@ int op_proc_write(const struct op *op)
 {
     size_t length = op->s[PROC_WRITE_VALUE].length;
     ssize_t written;
-    int result = 0, fd = self.proc_file_fd >= 0 ? self.proc_file_fd : open_proc(text(op, PROC_WRITE_PATH));
+    cleanup_close int fd = self.proc_file_fd >= 0 ? steal_fd(&self.proc_file_fd) : open_proc(text(op, PROC_WRITE_PATH));
 
-    self.proc_file_fd = -1;
     if (fd < 0)
         return failed("open");
     written = write(fd, text(op, PROC_WRITE_VALUE), length);
-    if (written != (ssize_t)length)
-        result = failed_with("write", written < 0 ? errno : EINVAL); /* a part of it: the rest makes no sense */
-    close(fd);
-    return result;
+    /* a part of it: the rest makes no sense */
+    return written == (ssize_t)length ? 0 : failed_with("write", written < 0 ? errno : EINVAL);
 }
 
 int op_session(const struct op *op)
@@ -384,16 +388,13 @@ int op_domainname(const struct op *op)
 int op_link_up(const struct op *op)
 {
     struct ifreq request = {.ifr_flags = 0};
-    int result = 0, fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
         return failed("socket");
     strncpy(request.ifr_name, text(op, LINK_UP_NAME), IFNAMSIZ - 1);
     if (ioctl(fd, SIOCGIFFLAGS, &request) < 0)
-        result = failed("ioctl(SIOCGIFFLAGS)");
+        return failed("ioctl(SIOCGIFFLAGS)");
     request.ifr_flags |= IFF_UP;
-    if (result == 0 && ioctl(fd, SIOCSIFFLAGS, &request) < 0)
-        result = failed("ioctl(SIOCSIFFLAGS)");
-    close(fd);
-    return result;
+    return ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? failed("ioctl(SIOCSIFFLAGS)") : 0;
 }

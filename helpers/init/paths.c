@@ -27,13 +27,15 @@ int pin_mount(const char *path, int mount_fd, bool keep)
 
     while (i < MAX_KEPT && kept[i].path && strcmp(kept[i].path, path) != 0)
         i++;
-    if (i < MAX_KEPT && kept[i].path)
-        close(kept[i].fd);
-    else if (!keep)
+    if (!keep && (i == MAX_KEPT || !kept[i].path))
         return 0;
-    copy = i < MAX_KEPT ? fcntl(mount_fd, F_DUPFD_CLOEXEC, 0) : -1;
+    if (i == MAX_KEPT)
+        return failed_with("pin a mount", E2BIG);
+    copy = fcntl(mount_fd, F_DUPFD_CLOEXEC, 0);
     if (copy < 0)
-        return i < MAX_KEPT ? failed("fcntl") : failed_with("pin a mount", E2BIG);
+        return failed("fcntl");
+    if (kept[i].path)
+        close(kept[i].fd);
     kept[i].path = path;
     kept[i].fd = copy;
     return 0;
@@ -106,10 +108,11 @@ static int create(int parent, const char *name, bool directory)
 int open_or_create(const char *wanted, bool directory, uint64_t resolve)
 {
     char path[PATH_MAX], prefix[PATH_MAX], name[NAME_MAX + 1];
-    int parent, links = 0, fd = open_inside(wanted, O_PATH, resolve);
+    cleanup_close int parent = -1;
+    int links = 0, found = open_inside(wanted, O_PATH, resolve);
 
-    if (fd >= 0 || errno != ENOENT)
-        return fd;
+    if (found >= 0 || errno != ENOENT)
+        return found;
     if (strlen(wanted) >= sizeof path) {
         errno = ENAMETOOLONG;
         return -1;
@@ -117,16 +120,19 @@ int open_or_create(const char *wanted, bool directory, uint64_t resolve)
     strcpy(path, wanted);
 
 again:
+    close_if_open(&parent);
     parent = open_inside(".", O_PATH | O_DIRECTORY, resolve);
-    for (size_t start = strspn(path, "/"), end; parent >= 0 && path[start]; start = end + strspn(path + end, "/")) {
+    if (parent < 0)
+        return -1;
+    for (size_t start = strspn(path, "/"), end; path[start]; start = end + strspn(path + end, "/")) {
+        int fd;
         bool last;
 
         end = start + strcspn(path + start, "/");
         last = path[end + strspn(path + end, "/")] == '\0';
         if (end - start > NAME_MAX) {
             errno = ENAMETOOLONG;
-            fd = -1;
-            break;
+            return -1;
         }
         memcpy(name, path + start, end - start);
         name[end - start] = '\0';
@@ -137,27 +143,20 @@ again:
         if (fd < 0 && errno == ENOENT) {
             if (!(resolve & RESOLVE_NO_SYMLINKS) && links < MAX_LINKS && follow(path, start, end, parent, name) == 0) {
                 links++;
-                close(parent);
                 goto again;
             }
             if (errno == ENAMETOOLONG)
-                break;
+                return -1;
             if (create(parent, name, directory || !last) < 0 && errno != EEXIST)
-                break;
+                return -1;
             fd = open_inside(prefix, O_PATH, resolve);
         }
         if (fd < 0)
-            break;
+            return -1;
         close(parent);
         parent = fd;
     }
-    if (fd < 0 && parent >= 0) {
-        int error = errno;
-        close(parent);
-        errno = error;
-        return -1;
-    }
-    return parent;
+    return steal_fd(&parent);
 }
 
 /* Opens the directory that holds `path`, made where it is missing, and points `name` at the last component. */

@@ -160,7 +160,7 @@ int op_home(const struct op *op)
     const char *newline;
     char *bytes = MAP_FAILED;
     ssize_t n;
-    int fd = open("/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    cleanup_close int fd = open("/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
     memcpy(home, "HOME=/", sizeof "HOME=/");
     self.home = home;
@@ -171,8 +171,6 @@ int op_home(const struct op *op)
     /* read, not mapped: another container may make the file shorter meanwhile, and then a page of it is a SIGBUS */
     while (bytes != MAP_FAILED && size < longest && (n = pread(fd, bytes + size, longest - size, (off_t)size)) > 0)
         size += (size_t)n;
-    if (fd >= 0)
-        close(fd);
     if (bytes == MAP_FAILED)
         return 0;
     for (const char *line = bytes; line < bytes + size; line = newline + 1) {
@@ -297,7 +295,8 @@ int prepare_exec(void)
 static int exec_failed(const char *program)
 {
     char head[1024];
-    int result = failed("execve"), fd = open(program, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int result = failed("execve");
+    cleanup_close int fd = open(program, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof head);
 
     if (n > 0)

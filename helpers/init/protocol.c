@@ -153,17 +153,14 @@ int report_netlink(int fd)
 /* The parent cannot open those of a process that is not dumpable. */
 int op_pass_namespaces(const struct op *op)
 {
-    int fds[] = {openat(self.proc_fd, "self/ns/user", O_RDONLY | O_CLOEXEC), openat(self.proc_fd, "self/ns/net", O_RDONLY | O_CLOEXEC)};
-    int result = 0;
+    cleanup_close int user = openat(self.proc_fd, "self/ns/user", O_RDONLY | O_CLOEXEC);
+    cleanup_close int network = user < 0 ? -1 : openat(self.proc_fd, "self/ns/net", O_RDONLY | O_CLOEXEC);
+    const int fds[] = {user, network};
 
     (void)op;
-    if (fds[0] < 0 || fds[1] < 0)
-        result = failed("open");
-    else if (report_descriptors(MESSAGE_NAMESPACES, fds, 2) < 0)
-        result = failed("sendmsg");
-    close(fds[0]);
-    close(fds[1]);
-    return result;
+    if (network < 0)
+        return failed("openat");
+    return report_descriptors(MESSAGE_NAMESPACES, fds, 2) < 0 ? failed("sendmsg") : 0;
 }
 
 /* Returns the answer; 0 at end of file, which a peer that is killed may also leave as ECONNRESET. */
