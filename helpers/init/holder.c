@@ -1,5 +1,5 @@
-/* A netns holder: a process outside the container that ends when a network is no longer needed, and with it the program of the
- * host that serves the network (rootless/network/). It holds nothing of its caller's. */
+/* A netns holder: a process outside the container that ends when a network is no longer needed, and with it the program
+ * of the host that serves the network (rootless/network/). It holds nothing of its caller's. */
 #include "init.h"
 #include "sys.h"
 
@@ -117,9 +117,10 @@ static bool has_link(int devices, const char *prefix)
     return false;
 }
 
-/* While there are links whose names begin with the first string, or the parent is there, who is about to make one. A link
- * goes with the last process of the namespace that its other end is in. The process that makes one holds the lock of the file that
- * the second string names: so it is either seen here, or made when this process is known to have ended. */
+/* While there are links whose names begin with the first string, or the parent is there, who is about to make one. A
+ * link goes with the last process of the namespace that its other end is in. The process that makes one holds the lock
+ * of the file that the second string names: so it is either seen here, or made when this process is known to have
+ * ended. */
 int op_await_links(const struct op *op)
 {
     enum { LINKS, PARENT };

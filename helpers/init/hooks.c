@@ -140,10 +140,11 @@ static int outcome(const struct op *op, int process, pid_t pid)
     static char told[sizeof "exit status 4294967295"];
     char number[sizeof "4294967295"];
     struct pollfd end = {.fd = process, .events = POLLIN};
+    int64_t seconds = op->n[HOOK_TIMEOUT];
     int status = 0, ended;
 
     do
-        ended = poll(&end, 1, op->n[HOOK_TIMEOUT] > 0 && op->n[HOOK_TIMEOUT] <= INT_MAX / 1000 ? (int)op->n[HOOK_TIMEOUT] * 1000 : -1);
+        ended = poll(&end, 1, seconds > 0 && seconds <= INT_MAX / 1000 ? (int)seconds * 1000 : -1);
     while (ended < 0 && errno == EINTR);
     if (ended == 0)
         kill(pid, SIGKILL);
@@ -154,7 +155,8 @@ static int outcome(const struct op *op, int process, pid_t pid)
     if (status == 0)
         return 0;
     strcpy(told, WIFSIGNALED(status) ? "signal " : "exit status ");
-    strcat(told, utoa(number + sizeof number, (unsigned)(WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)), 10));
+    status = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
+    strcat(told, utoa(number + sizeof number, (unsigned)status, 10));
     return failed_with(told, ECHILD);
 }
 
@@ -168,7 +170,8 @@ static void explain_by(int output)
         explain_failure(words, (size_t)n);
 }
 
-/* Numbers: the timeout in seconds, 0 for none; whether it is bound by what the program will be; whose environment it has.
+/* Numbers: the timeout in seconds, 0 for none; whether it is bound by what the program will be; whose environment it
+ * has.
  * Strings: the program, its arguments, its environment, a list of its directory (empty: it stays in this one) and the
  * state without its end, which is the process id. */
 int op_hook(const struct op *op)
@@ -186,8 +189,8 @@ int op_hook(const struct op *op)
         return state;
     if (output < 0)
         return output;
-    /* this process is not bound yet by what binds a program of the image, which may leave others behind: to none of them
-     * it is open by ptrace or /proc. execve ends it */
+    /* this process is not bound yet by what binds a program of the image, which may leave others behind: to none of
+     * them it is open by ptrace or /proc. execve ends it */
     if (op->n[HOOK_CONFINED] && prctl(PR_SET_DUMPABLE, 0) < 0)
         return failed("prctl(PR_SET_DUMPABLE)");
     /* in memory: under a seccomp filter there may be no other way to tell */

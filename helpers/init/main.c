@@ -2,8 +2,9 @@
  *
  *     init REPORT REPLY START CONSOLE CGROUP PROCESS AGENT KEEP TRACE PLAN
  *
- * Every argument but KEEP and TRACE (0 or 1) is a descriptor number, -1 where there is none. It is started by rootless/launch/spawn.py from
- * a sealed memfd, so that nobody in the container can write to what /proc/self/exe names (CVE-2019-5736). */
+ * Every argument but KEEP and TRACE (0 or 1) is a descriptor number, -1 where there is none. It is started by
+ * rootless/launch/spawn.py from a sealed memfd, so that nobody in the container can write to what /proc/self/exe names
+ * (CVE-2019-5736). */
 #include "init.h"
 #include "sys.h"
 
@@ -17,7 +18,8 @@
 #include <time.h>
 
 struct init self = {
-    .proc_fd = -1, .root_fd = -1, .mask_fd = -1, .id_map_fd = -1, .proc_file_fd = -1, .hook_output = {-1, -1}, .notify_fd = -1, .agent_fd = -1, .files_uid = -1, .files_gid = -1,
+    .proc_fd = -1, .root_fd = -1, .mask_fd = -1, .id_map_fd = -1, .proc_file_fd = -1, .hook_output = {-1, -1},
+    .notify_fd = -1, .agent_fd = -1, .files_uid = -1, .files_gid = -1,
 };
 
 static operation *const operations[OP_END] = {OPERATIONS};

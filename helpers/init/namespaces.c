@@ -50,8 +50,8 @@ static bool is_own(int fd, int type)
     return false;
 }
 
-/* Before the user namespace: with the caller's rights, which are lost there. The caller's own namespace needs none. What
- * cannot be entered yet is left to op_join, which reports what goes wrong. */
+/* Before the user namespace: with the caller's rights, which are lost there. The caller's own namespace needs none.
+ * What cannot be entered yet is left to op_join, which reports what goes wrong. */
 int op_join_early(const struct op *op)
 {
     int type = (int)op->n[JOIN_EARLY_NAMESPACE];
@@ -109,9 +109,9 @@ static int root_of(int pid)
     return steal_fd(&fd);
 }
 
-/* Numbers: the namespaces to join, all in one call, so that each is of the same process and the user namespace lends its
- * rights over the others, except the cgroup namespace, which join_cgroup() enters; the process whose root to take, where
- * that is not the root of its mount namespace, or 0. */
+/* Numbers: the namespaces to join, all in one call, so that each is of the same process and the user namespace lends
+ * its rights over the others, except the cgroup namespace, which join_cgroup() enters; the process whose root to take,
+ * where that is not the root of its mount namespace, or 0. */
 int op_join_process(const struct op *op)
 {
     cleanup_close int root = -1;
@@ -201,7 +201,7 @@ int op_unshare(const struct op *op)
     return unshare((int)op->n[UNSHARE_NAMESPACES]) < 0 ? failed("unshare") : 0;
 }
 
-/* The numbers of namespaces of this process. Later, nobody outside may look: it is not dumpable when it joins others. */
+/* The numbers of namespaces of this process. Later, nobody outside may look: it is hidden when it joins others. */
 int op_identify(const struct op *op)
 {
     enum { MOST = sizeof self.namespaces / sizeof *self.namespaces };
@@ -235,8 +235,8 @@ int op_become(const struct op *op)
     return 0;
 }
 
-/* Files of the caller's whose group the container does not have are out of reach for the container's root, where that is
- * somebody else: capabilities are over files with both ids mapped (user_namespaces(7)). IDS ends it. */
+/* Files of the caller's whose group the container does not have are out of reach for the container's root, where that
+ * is somebody else: capabilities are over files with both ids mapped (user_namespaces(7)). IDS ends it. */
 int op_files_as(const struct op *op)
 {
     self.files_uid = op->n[FILES_AS_UID];
@@ -244,8 +244,8 @@ int op_files_as(const struct op *op)
     return 0;
 }
 
-/* A process in a namespace that is joined must not reach this one by ptrace or /proc (CVE-2016-9962): the kernel then asks
- * for CAP_SYS_PTRACE over the user namespace that this program was executed in, the caller's. */
+/* A process in a namespace that is joined must not reach this one by ptrace or /proc (CVE-2016-9962): the kernel then
+ * asks for CAP_SYS_PTRACE over the user namespace that this program was executed in, the caller's. */
 int op_non_dumpable(const struct op *op)
 {
     (void)op;
@@ -271,8 +271,8 @@ void stay_hidden(void)
         prctl(PR_SET_DUMPABLE, 0);
 }
 
-/* A file of the caller's /proc, for writing. Directories may be mounted over: LXC and nspawn have /proc/sys/net so; they
- * are of the same file system. A file may not: it could be any other one of /proc (CVE-2025-52881). */
+/* A file of the caller's /proc, for writing. Directories may be mounted over: LXC and nspawn have /proc/sys/net so;
+ * they are of the same file system. A file may not: it could be any other one of /proc (CVE-2025-52881). */
 static int open_proc(const char *path)
 {
     struct open_how how = {
@@ -382,7 +382,9 @@ int op_hostname(const struct op *op)
 
 int op_domainname(const struct op *op)
 {
-    return syscall(SYS_setdomainname, text(op, DOMAINNAME_NAME), op->s[DOMAINNAME_NAME].length) < 0 ? failed("setdomainname") : 0;
+    const char *name = text(op, DOMAINNAME_NAME);
+
+    return syscall(SYS_setdomainname, name, op->s[DOMAINNAME_NAME].length) < 0 ? failed("setdomainname") : 0;
 }
 
 int op_link_up(const struct op *op)

@@ -33,8 +33,8 @@ int op_stdio_owner(const struct op *op)
     for (int fd = 0; fd < 3; fd++) {
         struct statfs fs;
 
-        if (fstatfs(fd, &fs) == 0 && fs.f_type == PIPEFS && fchown(fd, (uid_t)op->n[STDIO_OWNER_UID], (gid_t)-1) < 0 && errno != EPERM &&
-            errno != EINVAL)
+        if (fstatfs(fd, &fs) == 0 && fs.f_type == PIPEFS &&
+            fchown(fd, (uid_t)op->n[STDIO_OWNER_UID], (gid_t)-1) < 0 && errno != EPERM && errno != EINVAL)
             return failed("fchown");
     }
     return 0;
@@ -117,7 +117,10 @@ int op_ambient(const struct op *op)
 /* Strings: the list for people, the mask for the kernel. */
 int op_cpu_affinity(const struct op *op)
 {
-    return syscall(SYS_sched_setaffinity, 0, op->s[CPU_AFFINITY_MASK].length, text(op, CPU_AFFINITY_MASK)) < 0 ? failed("sched_setaffinity") : 0;
+    const char *mask = text(op, CPU_AFFINITY_MASK);
+
+    return syscall(SYS_sched_setaffinity, 0, op->s[CPU_AFFINITY_MASK].length, mask) < 0 ? failed("sched_setaffinity")
+                                                                                        : 0;
 }
 
 int op_umask(const struct op *op)
@@ -129,7 +132,8 @@ int op_umask(const struct op *op)
 int op_chdir(const struct op *op)
 {
     const int protocol[] = {
-        self.report_fd, self.reply_fd, self.start_fd, self.hook_output[0], self.hook_output[1], self.notify_fd, self.agent_fd,
+        self.report_fd,      self.reply_fd,  self.start_fd, self.hook_output[0],
+        self.hook_output[1], self.notify_fd, self.agent_fd,
     };
     char where[PATH_MAX];
     long length;
@@ -203,7 +207,8 @@ int op_command(const struct op *op)
 {
     int error = ENOENT;
 
-    for (const char *path = plan_next(&self.plan, op, COMMAND_CANDIDATES, NULL); path; path = plan_next(&self.plan, op, COMMAND_CANDIDATES, path)) {
+    for (const char *path = plan_next(&self.plan, op, COMMAND_CANDIDATES, NULL); path;
+         path = plan_next(&self.plan, op, COMMAND_CANDIDATES, path)) {
         struct stat st;
 
         if (stat(path, &st) < 0) {

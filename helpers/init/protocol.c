@@ -35,8 +35,8 @@ struct report {
     char detail[2048]; /* the name of the call, NUL, what else is known */
 };
 
-/* Where a seccomp filter refuses exit_group(2), exit(2) ends the only thread, and where it refuses that too, a trap does:
- * the C library would try the same two for ever. */
+/* Where a seccomp filter refuses exit_group(2), exit(2) ends the only thread, and where it refuses that too, a trap
+ * does: the C library would try the same two for ever. */
 void leave(int status)
 {
     syscall(SYS_exit_group, status);
@@ -86,7 +86,8 @@ static void report_to_any(const struct report *message)
 {
     size_t size = offsetof(struct report, detail) + message->length;
 
-    if (send(self.report_fd, message, size, MSG_NOSIGNAL) < 0 && errno == ENOTSOCK && write(self.report_fd, message, size) < 0)
+    if (send(self.report_fd, message, size, MSG_NOSIGNAL) < 0 && errno == ENOTSOCK &&
+        write(self.report_fd, message, size) < 0)
         leave(1);
 }
 

@@ -425,6 +425,9 @@ FAILURES = {
     "a mask before there is a root": (Op(ops.MASK, "/x"), "EBADF", "openat2"),
     "a pivot before there is a root": (Op(ops.PIVOT), "EBADF", "fchdir"),
     "a chroot before there is a root": (Op(ops.CHROOT, 1), "EBADF", "fchdir"),
+    "a hook that is not there": (Op(ops.HOOK, 0, 0, 0, "/no/such", ["x"], [], ["", "{"]), "ENOENT", "execve"),
+    "a hook without its directory": (Op(ops.HOOK, 0, 0, 0, "/bin/true", ["x"], [], ["/no", "{"]), "ENOENT", "chdir"),
+    "a hook without a state": (Op(ops.HOOK, 0, 0, 0, "/bin/true", ["x"], [], [""]), "EINVAL", "the plan"),
     "a limit that does not exist": (Op(ops.RLIMIT, 99, 1, 1), "EINVAL", "setrlimit"),
     "a soft limit above the hard one": (Op(ops.RLIMIT, 7, 9, 8), "EINVAL", "setrlimit"),
     "groups where they are denied": (Op(ops.GROUPS, "0"), "EPERM", "setgroups"),
@@ -451,6 +454,12 @@ def test_a_failure_names_its_operation_and_call(user, operation, number, call):
     ]
     plan = in_user_namespace(*before, Op(ops.UMASK, 0o22), operation, args=["/bin/true"])
     assert as_user(user, failure, plan) == (operation.kind.name, number, call)
+
+
+def test_a_hook_that_cannot_have_a_limit_of_the_program(user):
+    hook = Op(ops.HOOK, 0, 1, 0, "/bin/true", ["true"], [], ["", "{"])
+    plan = in_user_namespace(hook, Op(ops.RLIMIT, 99, 1, 1), args=["/bin/true"])
+    assert as_user(user, failure, plan) == ("hook", "EINVAL", "setrlimit")
 
 
 def test_a_program_that_is_not_there(user):
