@@ -129,6 +129,25 @@ def test_no_call_of_our_own_waits_for_an_answer_that_cannot_come(rootless, bundl
         assert agent.pids
 
 
+@pytest.mark.parametrize("number", ["ENOENT", "EINTR"])
+def test_a_notification_that_a_signal_takes_away_is_asked_for_again(rootless, bundle, user, need, number):
+    """It is the first ioctl(2) of the executor's second thread."""
+    inject = f"inject=ioctl:error={number}:when=1"
+    log = user.tmp / "trace"
+    traced = [need("strace"), "-f", "-o", log, "-e", "trace=ioctl", "-e", inject]
+    config = base_config()
+    # for others, newuidmap would need rights that nothing gets under strace
+    config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": user.uid, "size": 1}]
+    config["linux"]["gidMappings"] = [{"containerID": 0, "hostID": user.gid, "size": 1}]
+    config["linux"]["namespaces"].remove({"type": "network"})  # whose lo is brought up by ioctl(2)
+    with Agent(user) as agent:
+        configure(bundle, "echo well > /data/said", names=["mkdir"], config=config, listenerPath=str(agent.path))
+        user.run([*traced, *rootless.argv("run", "--bundle", bundle, "c1")], check=True, timeout=PATIENCE)
+    received = [line for line in log.read_text().splitlines() if "SECCOMP_IOCTL_NOTIF_RECV" in line]
+    assert f"= -1 {number}" in received[0], received
+    assert (bundle / "rootfs/data/said").read_text() == "well\n"
+
+
 def test_a_refused_execve_is_reported_by_its_errno(rootless, bundle, user):
     with Agent(user, refused(errno.ENOMEM)) as agent:
         configure(bundle, "true", names=["execve"], listenerPath=str(agent.path))
