@@ -36,7 +36,7 @@ IMPORTED = {
     "create": f"container.create {MADE}",
     "run": f"container.run container.terminal.relay container.operations.cgroup_cleanup {MADE}",
     "exec": "container.exec bundle.check container.terminal.relay container.operations.cgroup launch.spawn",
-    "start": "container.start launch.fd_messages",
+    "start": "container.start",
     "kill": "container.kill cgroup.group",
     "delete": "container.delete container.operations.cgroup_cleanup",
     "state": "cli.output container.listing jsontext cli.compat",
