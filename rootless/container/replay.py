@@ -83,11 +83,6 @@ def plan_from_data(data: dict[str, Any], container_id: str) -> Plan:
     return Plan([_op_from_data(each) for each in renamed["operations"]], notes)
 
 
-def misfit(path: str, error: Exception) -> RootlessError:
-    """Return the error for an edited Plan: an operation lacks what another one makes, or has a wrong operand."""
-    return _refused(path, f"its operations do not fit together ({type(error).__name__}: {error})")
-
-
 def _refused(path: str, cause: str) -> RootlessError:
     return RootlessError(
         f"--plan {path}",

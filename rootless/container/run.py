@@ -15,12 +15,10 @@ from rootless.plan import ops
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.cgroup.logout import ends_with_session
-    from rootless.container.replay import misfit
     from rootless.container.terminal.relay import catch_signals, prepare_terminal, wait_foreground
     from rootless.options import Options
 else:
     ends_with_session = lazy("rootless.cgroup.logout", "ends_with_session")
-    misfit = lazy("rootless.container.replay", "misfit")
     catch_signals = lazy("rootless.container.terminal.relay", "catch_signals")
     prepare_terminal = lazy("rootless.container.terminal.relay", "prepare_terminal")
     wait_foreground = lazy("rootless.container.terminal.relay", "wait_foreground")
@@ -30,12 +28,15 @@ def run(options: Options) -> int:
     """Create and start a container; unless detached, wait for its program, remove it, and return its exit status."""
     try:
         return _run(options)
-    except (RootlessError, OSError, MemoryError):
-        raise
     except Exception as error:
-        if options.plan:
-            raise misfit(options.plan, error) from error
-        raise
+        if not options.plan or isinstance(error, (RootlessError, OSError, MemoryError)):
+            raise
+        raise RootlessError(
+            f"--plan {options.plan}",
+            cause=f"its operations do not fit together ({type(error).__name__}: {error})",
+            fix="keep the order, and each operation that another one needs",
+            code="RL-PLAN",
+        ) from error
 
 
 def _run(options: Options) -> int:

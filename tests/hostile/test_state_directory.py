@@ -130,7 +130,7 @@ UNDO_PLANTED = (
     """mkdir /tmp/victim; printf '["resctrl","%s",{"directories":["/tmp/victim"]}]\\n' """
     "$(cat /proc/sys/kernel/random/boot_id) > /tmp/homes/c1/undo"
 )
-"""Shell commands that plant an undo note, by which whoever believes it removes a directory."""
+"""Shell commands that plant an undo note, which makes a process that believes it remove a directory."""
 
 VERBS = ("state c1", "list", "start c1", "kill c1", "delete c1", "delete --force c1", "exec c1 true", "ps c1")
 

@@ -458,7 +458,7 @@ def test_a_note_that_is_not_certain_kills_nobody(runs, user):
 
 
 def test_the_note_of_a_killed_create_keeps_its_cgroup_from_others(runs, user):
-    """The undo of that note ends whoever is in the cgroup by then."""
+    """The undo of that note ends every process that is in the cgroup by then."""
     bundle = bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath="mine"))
     runs.create("c1", bundle)
     notes = (runs.root / "c1/undo").read_text()

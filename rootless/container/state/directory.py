@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _OTHERS = 0o077
 NOT_AGED = stat.S_ISVTX
 """On a file: systemd-tmpfiles leaves it in /tmp, however old it is (XDG Base Directory Specification)."""
+_READ = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW | posix.O_CLOEXEC
+_WRITE = posix.O_WRONLY | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _STATE = "state.json"
 _CONFIG = "config.json"
 START_SOCKET = "start.sock"
@@ -77,7 +79,7 @@ class ContainerDir:
         """Return the state in state.json, or None if the file does not exist."""
         path = f"{self.path}/{_STATE}"
         try:
-            fd = posix.open(_STATE, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC, dir_fd=self.fd)
+            fd = posix.open(_STATE, _READ, dir_fd=self.fd)
             try:
                 text = posix.read(fd, posix.fstat(fd).st_size)  # write() replaces the file as a whole: it does not grow
             finally:
@@ -98,9 +100,7 @@ class ContainerDir:
         Raises:
             OSError: it cannot be read.
         """
-        with open(
-            posix.open(name, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC, dir_fd=self.fd), "rb", buffering=0
-        ) as file:
+        with open(posix.open(name, _READ, dir_fd=self.fd), "rb", buffering=0) as file:
             return file.read()
 
     def put(self, name: str, content: bytes, mode: int = 0o600) -> None:
@@ -110,9 +110,8 @@ class ContainerDir:
             RootlessError: `RL-STATE`: it cannot be written.
         """
         mode |= NOT_AGED
-        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
         try:
-            with open(posix.open(name, flags, mode, dir_fd=self.fd), "wb") as file:
+            with open(posix.open(name, _WRITE | posix.O_TRUNC, mode, dir_fd=self.fd), "wb") as file:
                 if mode & _OTHERS:
                     posix.fchmod(file.fileno(), mode)  # despite the umask
                 file.write(content)
@@ -125,9 +124,8 @@ class ContainerDir:
         Raises:
             RootlessError: `RL-STATE`: it cannot be written, or not as a whole.
         """
-        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC
         try:
-            fd = posix.open(name, flags, NOT_AGED | 0o600, dir_fd=self.fd)
+            fd = posix.open(name, _WRITE | posix.O_APPEND, NOT_AGED | 0o600, dir_fd=self.fd)
             try:
                 if posix.write(fd, line) < len(line):
                     raise OSError(ENOSPC, posix.strerror(ENOSPC))
