@@ -6,10 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-static int bpf(int command, union bpf_attr *attr)
-{
-    return (int)syscall(SYS_bpf, command, attr, sizeof *attr);
-}
+static int bpf(int command, union bpf_attr *attr) { return (int)syscall(SYS_bpf, command, attr, sizeof *attr); }
 
 /* Beside what others have attached: each program has to allow what is done. */
 int op_device_rules(const struct op *op)
@@ -22,7 +19,7 @@ int op_device_rules(const struct op *op)
     attr.expected_attach_type = BPF_CGROUP_DEVICE;
     attr.insns = (uintptr_t)text(op, DEVICE_RULES_PROGRAM); /* without alignment, and only the kernel reads it */
     attr.insn_cnt = op->s[DEVICE_RULES_PROGRAM].length / (uint32_t)sizeof(struct bpf_insn);
-    attr.license = (uintptr_t) "Apache-2.0";
+    attr.license = (uintptr_t)"Apache-2.0";
     memcpy(attr.prog_name, "rootless", sizeof "rootless");
     program = bpf(BPF_PROG_LOAD, &attr);
     if (program < 0)

@@ -27,10 +27,7 @@ static bool is_device(const struct stat *st, const struct op *op)
 }
 
 /* An empty file is a place to mount on, which an earlier container may have left. */
-static bool is_place(const struct stat *st)
-{
-    return S_ISREG(st->st_mode) && st->st_size == 0;
-}
+static bool is_place(const struct stat *st) { return S_ISREG(st->st_mode) && st->st_size == 0; }
 
 /* The host's node, where mknod is refused, and only if it is the device that was asked for; an exclusive one covers no
  * file that is something else. */

@@ -13,10 +13,7 @@ int failed_with(const char *call, int error)
     return -error;
 }
 
-int failed(const char *call)
-{
-    return failed_with(call, errno);
-}
+int failed(const char *call) { return failed_with(call, errno); }
 
 void explain_failure(const void *text, size_t length)
 {

@@ -47,15 +47,12 @@ int op_tree(const struct op *op)
 static int open_of(const char *pid, const char *name, int flags)
 {
     char path[64];
-    size_t length = strlen(pid);
 
-    if (length + strlen(name) + 2 > sizeof path) {
+    if (strlen(pid) + strlen(name) + 2 > sizeof path) {
         errno = ENAMETOOLONG;
         return -1;
     }
-    memcpy(path, pid, length);
-    path[length] = '/';
-    strcpy(path + length + 1, name);
+    strcat(strcat(strcpy(path, pid), "/"), name);
     return openat(self.proc_fd, path, flags | O_CLOEXEC);
 }
 

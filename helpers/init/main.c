@@ -18,8 +18,16 @@
 #include <time.h>
 
 struct init self = {
-    .proc_fd = -1, .root_fd = -1, .mask_fd = -1, .id_map_fd = -1, .proc_file_fd = -1, .hook_output = {-1, -1},
-    .notify_fd = -1, .agent_fd = -1, .files_uid = -1, .files_gid = -1,
+    .proc_fd = -1,
+    .root_fd = -1,
+    .mask_fd = -1,
+    .id_map_fd = -1,
+    .proc_file_fd = -1,
+    .hook_output = {-1, -1},
+    .notify_fd = -1,
+    .agent_fd = -1,
+    .files_uid = -1,
+    .files_gid = -1,
 };
 
 static operation *const operations[OP_END] = {OPERATIONS};
@@ -61,10 +69,7 @@ static const char *load(int plan_fd)
     return plan_decode(bytes, (size_t)st.st_size, &self.plan);
 }
 
-static bool absent(int error)
-{
-    return error == -ENOENT || error == -ENOTDIR;
-}
+static bool absent(int error) { return error == -ENOENT || error == -ENOTDIR; }
 
 static void access_files_as(uid_t uid, gid_t gid)
 {
@@ -123,7 +128,7 @@ int main(int argc, char **argv)
     if (argc != COUNT + 1)
         return 2;
     for (int i = 0; i < COUNT; i++)
-        given[i] = atoi(argv[i + 1]);
+        given[i] = (int)strtol(argv[i + 1], NULL, 10);
     self.report_fd = given[REPORT];
     self.reply_fd = given[REPLY];
     self.start_fd = given[START];

@@ -27,12 +27,13 @@ static int map_ids(int mount_fd, const struct op *op)
 {
     struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (unsigned)self.id_map_fd};
 
-    return sys_mount_setattr(mount_fd, "", AT_EMPTY_PATH | (op->n[MOUNT_FLAGS] & MAPPED_BELOW ? AT_RECURSIVE : 0), &attr);
+    return sys_mount_setattr(mount_fd, "", AT_EMPTY_PATH | (op->n[MOUNT_FLAGS] & MAPPED_BELOW ? AT_RECURSIVE : 0),
+                             &attr);
 }
 
 /* MOUNT, BIND, TREE, REMOUNT and ROOT_ATTRIBUTES have their numbers in the same places. */
 _Static_assert(MOUNT_CLEAR_BELOW == BIND_CLEAR_BELOW && MOUNT_CLEAR_BELOW == TREE_CLEAR_BELOW &&
-               MOUNT_CLEAR_BELOW == REMOUNT_CLEAR_BELOW && MOUNT_CLEAR_BELOW == ROOT_ATTRIBUTES_CLEAR_BELOW,
+                   MOUNT_CLEAR_BELOW == REMOUNT_CLEAR_BELOW && MOUNT_CLEAR_BELOW == ROOT_ATTRIBUTES_CLEAR_BELOW,
                "one layout of mount operations");
 
 int apply(int fd, const struct op *op)
@@ -41,8 +42,7 @@ int apply(int fd, const struct op *op)
         return failed("mount_setattr(MOUNT_ATTR_IDMAP)");
     if (set_attributes(fd, false, op->n[MOUNT_SET], op->n[MOUNT_CLEAR], 0) < 0 ||
         set_attributes(fd, true, op->n[MOUNT_SET_BELOW], op->n[MOUNT_CLEAR_BELOW], 0) < 0 ||
-        set_attributes(fd, op->n[MOUNT_FLAGS] & RECURSIVE_PROPAGATION, 0, 0,
-                       op->n[MOUNT_PROPAGATION]) < 0)
+        set_attributes(fd, op->n[MOUNT_FLAGS] & RECURSIVE_PROPAGATION, 0, 0, op->n[MOUNT_PROPAGATION]) < 0)
         return failed("mount_setattr");
     return 0;
 }
@@ -52,7 +52,8 @@ int attach(int mount_fd, int target_fd)
     struct stat mount, target;
 
     /* the kernel's EINVAL could mean anything */
-    if (fstat(mount_fd, &mount) == 0 && fstat(target_fd, &target) == 0 && S_ISDIR(mount.st_mode) != S_ISDIR(target.st_mode))
+    if (fstat(mount_fd, &mount) == 0 && fstat(target_fd, &target) == 0 &&
+        S_ISDIR(mount.st_mode) != S_ISDIR(target.st_mode))
         return failed_with("move_mount", ENOTDIR);
     if (sys_move_mount(mount_fd, "", target_fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
         return failed("move_mount");
@@ -75,8 +76,7 @@ static int apply_and_attach(const struct op *op, int path, int mount_fd, int tar
 {
     int result = apply(mount_fd, op);
 
-    return result < 0 ? result
-                      : attach_and_pin(text(op, path), op->n[MOUNT_FLAGS] & PLAIN_TARGET, mount_fd, target_fd);
+    return result < 0 ? result : attach_and_pin(text(op, path), op->n[MOUNT_FLAGS] & PLAIN_TARGET, mount_fd, target_fd);
 }
 
 int op_propagation(const struct op *op)
@@ -224,16 +224,14 @@ int op_mount(const struct op *op)
     fs = sys_fsopen(text(op, MOUNT_TYPE), FSOPEN_CLOEXEC);
     if (fs < 0)
         return failed("fsopen");
-    if (op->s[MOUNT_SOURCE].length &&
-        sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", text(op, MOUNT_SOURCE)) < 0)
+    if (op->s[MOUNT_SOURCE].length && sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", text(op, MOUNT_SOURCE)) < 0)
         return filesystem_failed(fs, "fsconfig");
     if (configure(fs, op, MOUNT_OPTIONS) < 0)
         return filesystem_failed(fs, "fsconfig");
     if (op->n[MOUNT_FLAGS] & KEEP_MODE && covers && fstat(target, &covered) == 0) {
         char mode[8];
 
-        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode",
-                         utoa(mode + sizeof mode, covered.st_mode & 07777, 8)) < 0)
+        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", utoa(mode + sizeof mode, covered.st_mode & 07777, 8)) < 0)
             return filesystem_failed(fs, "fsconfig");
     }
     if (sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
@@ -253,7 +251,8 @@ static unsigned copy_flags(const struct op *op)
 
 int copy_of(const char *path, const struct op *op)
 {
-    return sys_open_tree(AT_FDCWD, path, copy_flags(op) | (op->n[BIND_FLAGS] & (SOURCE_LINK | COPY_LINK) ? AT_SYMLINK_NOFOLLOW : 0));
+    return sys_open_tree(AT_FDCWD, path,
+                         copy_flags(op) | (op->n[BIND_FLAGS] & (SOURCE_LINK | COPY_LINK) ? AT_SYMLINK_NOFOLLOW : 0));
 }
 
 /* Makes the symlink `source` in the container, which may have the same one already. */
@@ -418,10 +417,7 @@ int op_readonly_path(const struct op *op)
     return attach_and_pin(text(op, READONLY_PATH_TARGET), false, tree, target);
 }
 
-int op_root_attributes(const struct op *op)
-{
-    return apply(self.root_fd, op);
-}
+int op_root_attributes(const struct op *op) { return apply(self.root_fd, op); }
 
 int op_pivot(const struct op *op)
 {
@@ -496,8 +492,9 @@ static int hide_state(char *line, const char *root)
     return result == -ENOENT || result == -EINVAL || result == -ENOTDIR ? 0 : result;
 }
 
-/* The old root stays in the namespace below the new one. As long as a whole proc or sysfs is mounted there, the kernel lets
- * a user namespace in the container mount one with nothing masked (mount_too_revealing(), CVE-2019-19921's family). */
+/* The old root stays in the namespace below the new one. As long as a whole proc or sysfs is mounted there, the kernel
+ * lets a user namespace in the container mount one with nothing masked (mount_too_revealing(), CVE-2019-19921's
+ * family). */
 static int hide_old_root(void)
 {
     static char text[1 << 20];

@@ -196,10 +196,7 @@ int op_fork(const struct op *op)
     return 0;
 }
 
-int op_unshare(const struct op *op)
-{
-    return unshare((int)op->n[UNSHARE_NAMESPACES]) < 0 ? failed("unshare") : 0;
-}
+int op_unshare(const struct op *op) { return unshare((int)op->n[UNSHARE_NAMESPACES]) < 0 ? failed("unshare") : 0; }
 
 /* The numbers of namespaces of this process. Later, nobody outside may look: it is hidden when it joins others. */
 int op_identify(const struct op *op)

@@ -33,8 +33,8 @@ int op_stdio_owner(const struct op *op)
     for (int fd = 0; fd < 3; fd++) {
         struct statfs fs;
 
-        if (fstatfs(fd, &fs) == 0 && fs.f_type == PIPEFS &&
-            fchown(fd, (uid_t)op->n[STDIO_OWNER_UID], (gid_t)-1) < 0 && errno != EPERM && errno != EINVAL)
+        if (fstatfs(fd, &fs) == 0 && fs.f_type == PIPEFS && fchown(fd, (uid_t)op->n[STDIO_OWNER_UID], (gid_t)-1) < 0 &&
+            errno != EPERM && errno != EINVAL)
             return failed("fchown");
     }
     return 0;
@@ -76,8 +76,9 @@ int op_groups(const struct op *op)
     for (const char *digits = text(op, GROUPS_GIDS); *digits; digits = *end ? end + 1 : end) {
         for (end = digits; *end && *end != ','; end++)
             ;
-        if (count == MAX_GROUPS || !read_id(digits, (size_t)(end - digits), &groups[count++]))
+        if (count == MAX_GROUPS || !read_id(digits, (size_t)(end - digits), &groups[count]))
             return failed_with("setgroups", EINVAL);
+        count++;
     }
     return syscall(SYS_setgroups, count, groups) < 0 ? failed("setgroups") : 0;
 }

@@ -1,22 +1,18 @@
 /* The child's side of the protocol; rootless/launch/protocol.py is the parent's, and draws the whole of it.
  *
- *     TURN pid numbers       the launcher's turn: FORK (with the container process's pid and the numbers of IDENTIFY) and
- *                            YIELD (with 0) send it  then waits for 'G': go
- *     READY                  everything but the program       then waits for the start: 'S' or 'T', over the reply
- *                            descriptor or a connection to the start socket; 'T' asks for PROGRESS from there on
- *     PROGRESS op errno time an operation took so many microseconds (64 bits); only when it is asked for, not after READY
- *                            before the start, and not after EXECUTING
- *     EXECUTING              only execve, perhaps with the seccomp filter before it, is left
- *     LISTENER               with the descriptor of the seccomp filter's notifications, and the connection to their agent;
- *                            then waits on the same socket for 'L': the agent has it
- *     NOTIFY                 with the socket on which the program will say that it is ready
- *     NETLINK                with a socket that speaks of the network namespace (netns holders only)
- *     NAMESPACES             with its user namespace and its network namespace
- *     FAILED op errno text   and exits
- *     SKIPPED op errno text  an operation with an alternative failed; goes on
+ *     TURN pid numbers       the launcher's turn: FORK (with the container process's pid and the numbers of IDENTIFY)
+ * and YIELD (with 0) send it  then waits for 'G': go READY                  everything but the program       then waits
+ * for the start: 'S' or 'T', over the reply descriptor or a connection to the start socket; 'T' asks for PROGRESS from
+ * there on PROGRESS op errno time an operation took so many microseconds (64 bits); only when it is asked for, not
+ * after READY before the start, and not after EXECUTING EXECUTING              only execve, perhaps with the seccomp
+ * filter before it, is left LISTENER               with the descriptor of the seccomp filter's notifications, and the
+ * connection to their agent; then waits on the same socket for 'L': the agent has it NOTIFY                 with the
+ * socket on which the program will say that it is ready NETLINK                with a socket that speaks of the network
+ * namespace (netns holders only) NAMESPACES             with its user namespace and its network namespace FAILED op
+ * errno text   and exits SKIPPED op errno text  an operation with an alternative failed; goes on
  *
- * End of file on the report descriptor after EXECUTING means that the program runs; before it, that somebody killed this
- * process. A parent that dies is seen as end of file on the reply descriptor, or as a broken pipe. */
+ * End of file on the report descriptor after EXECUTING means that the program runs; before it, that somebody killed
+ * this process. A parent that dies is seen as end of file on the reply descriptor, or as a broken pipe. */
 #include "init.h"
 #include "sys.h"
 
@@ -64,15 +60,9 @@ static void report(enum message type, int value, int error)
         leave(1);
 }
 
-void report_failed(uint32_t index, int error)
-{
-    report(MESSAGE_FAILED, (int)index, error);
-}
+void report_failed(uint32_t index, int error) { report(MESSAGE_FAILED, (int)index, error); }
 
-void report_skipped(uint32_t index, int error)
-{
-    report(MESSAGE_SKIPPED, (int)index, error);
-}
+void report_skipped(uint32_t index, int error) { report(MESSAGE_SKIPPED, (int)index, error); }
 
 void report_broken(const char *why)
 {
@@ -141,15 +131,9 @@ int report_listener(int fd)
     return report_descriptors(MESSAGE_LISTENER, fds, 2);
 }
 
-int report_notify(int fd)
-{
-    return report_descriptors(MESSAGE_NOTIFY, &fd, 1);
-}
+int report_notify(int fd) { return report_descriptors(MESSAGE_NOTIFY, &fd, 1); }
 
-int report_netlink(int fd)
-{
-    return report_descriptors(MESSAGE_NETLINK, &fd, 1);
-}
+int report_netlink(int fd) { return report_descriptors(MESSAGE_NETLINK, &fd, 1); }
 
 /* The parent cannot open those of a process that is not dumpable. */
 int op_pass_namespaces(const struct op *op)
@@ -185,10 +169,7 @@ void take_turn(int pid)
         leave(1);
 }
 
-static void end_by(int number)
-{
-    leave(128 + number);
-}
+static void end_by(int number) { leave(128 + number); }
 
 /* As PID 1 of its namespace this process would not feel a signal that it has no handler for; a created container can be
  * ended by any that would end a program. execve takes the handlers away. */

@@ -30,7 +30,10 @@ int op_memory_policy(const struct op *op)
 {
     size_t bits = (size_t)op->s[MEMORY_POLICY_NODES].length * 8; /* the kernel reads all but the last of them */
 
-    return syscall(SYS_set_mempolicy, (int)op->n[MEMORY_POLICY_MODE], bits ? text(op, MEMORY_POLICY_NODES) : NULL, bits) < 0 ? failed("set_mempolicy") : 0;
+    return syscall(SYS_set_mempolicy, (int)op->n[MEMORY_POLICY_MODE], bits ? text(op, MEMORY_POLICY_NODES) : NULL,
+                   bits) < 0
+               ? failed("set_mempolicy")
+               : 0;
 }
 
 int op_personality(const struct op *op)

@@ -50,10 +50,7 @@ static inline int sys_move_mount(int from, const char *from_path, int to, const 
     return (int)syscall(SYS_move_mount, from, from_path, to, to_path, flags);
 }
 
-static inline int sys_fsopen(const char *type, unsigned flags)
-{
-    return (int)syscall(SYS_fsopen, type, flags);
-}
+static inline int sys_fsopen(const char *type, unsigned flags) { return (int)syscall(SYS_fsopen, type, flags); }
 
 static inline int sys_fspick(int dir, const char *path, unsigned flags)
 {
@@ -75,15 +72,13 @@ static inline int sys_mount_setattr(int dir, const char *path, unsigned flags, s
     return (int)syscall(SYS_mount_setattr, dir, path, flags, attr, sizeof *attr);
 }
 
-static inline int sys_mount(const char *source, const char *target, const char *type, unsigned long flags, const void *data)
+static inline int sys_mount(const char *source, const char *target, const char *type, unsigned long flags,
+                            const void *data)
 {
     return (int)syscall(SYS_mount, source, target, type, flags, data);
 }
 
-static inline int sys_umount2(const char *target, int flags)
-{
-    return (int)syscall(SYS_umount2, target, flags);
-}
+static inline int sys_umount2(const char *target, int flags) { return (int)syscall(SYS_umount2, target, flags); }
 
 /* getdents64(2) writes these one after the other */
 struct directory_entry {

@@ -1,4 +1,5 @@
-/* What a shell cannot see from inside a container: system calls by name, and what becomes of the process that makes one.
+/* What a shell cannot see from inside a container: system calls by name, and what becomes of the process that makes
+ * one.
  *
  *     probe call NAME [NUMBER…]     makes the system call; prints its result, or the name of its errno
  *     probe thread NAME [NUMBER…]   the same in a second thread; prints whether the first one lives on

@@ -1,5 +1,5 @@
-/* Runs commands one after another and does something to them at an exact moment: a system call of one of their processes,
- * counted. What it starts is its own until it ends: it is the reaper of whatever they leave behind.
+/* Runs commands one after another and does something to them at an exact moment: a system call of one of their
+ * processes, counted. What it starts is its own until it ends: it is the reaper of whatever they leave behind.
  *
  *     tracer PATIENCE MOMENT ACTION [COMMAND… ;]…
  *
@@ -12,9 +12,10 @@
  * waited for before the one at the moment goes on, or =ERRNO: the call is left out, and fails so, or +SIGNAL: the one
  * at the moment gets that, and goes on.
  *
- * It tells on standard output: "call ROLE NUMBER", "operation CODE" of each Plan (see helpers/init/plan.h), "at" when the moment comes, "end STATUS" of each command (the wait
- * status; what follows a command that had its moment is left out). Then it waits for end of file on its input, and for
- * the end of every process: "left" and the beginning of /proc/PID/stat is said of those that do not end in PATIENCE seconds, and they are killed. */
+ * It tells on standard output: "call ROLE NUMBER", "operation CODE" of each Plan (see helpers/init/plan.h), "at" when
+ * the moment comes, "end STATUS" of each command (the wait status; what follows a command that had its moment is left
+ * out). Then it waits for end of file on its input, and for the end of every process: "left" and the beginning of
+ * /proc/PID/stat is said of those that do not end in PATIENCE seconds, and they are killed. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
@@ -34,7 +35,10 @@
 #include <unistd.h>
 
 enum { PROCESSES = 256, CALLS = 1024, ENTRY = 1, EXIT = 2 };
-enum { OPTIONS = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC };
+enum {
+    OPTIONS = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE |
+    PTRACE_O_TRACEEXEC
+};
 
 /* struct ptrace_syscall_info of linux/ptrace.h, which does not get along with sys/ptrace.h */
 struct call {
@@ -85,15 +89,13 @@ static struct process *find(pid_t pid)
     return free_one;
 }
 
-static bool is_counted(char role)
-{
-    return telling ? role != 'm' : !come && (role == moment.role || role == 's');
-}
+static bool is_counted(char role) { return telling ? role != 'm' : !come && (role == moment.role || role == 's'); }
 
 static void go_on(const struct process *process, int number)
 {
     /* ESRCH: it was killed meanwhile, and its end will be told */
-    if (ptrace(is_counted(process->role) || process->failing ? PTRACE_SYSCALL : PTRACE_CONT, process->pid, 0, number) < 0 &&
+    if (ptrace(is_counted(process->role) || process->failing ? PTRACE_SYSCALL : PTRACE_CONT, process->pid, 0, number) <
+            0 &&
         errno != ESRCH)
         die("go on");
 }
@@ -194,7 +196,8 @@ static void on_call(struct process *process)
         process->role = 'm';
     if (telling)
         printf("call %c %ld\n", process->role, (long)call.nr);
-    else if (!come && process->role == moment.role && (long)call.nr == moment.call && ++counts[call.nr] == moment.count) {
+    else if (!come && process->role == moment.role && (long)call.nr == moment.call &&
+             ++counts[call.nr] == moment.count) {
         act(process, process->role == 'm');
         return;
     }
@@ -226,7 +229,8 @@ static void on_child(const struct process *parent)
 static bool has_parent(void)
 {
     for (int i = 0; i < PROCESSES; i++)
-        if (processes[i].pid && (processes[i].role == 's' || processes[i].role == 'i' || (processes[i].role >= '0' && processes[i].role <= '9')))
+        if (processes[i].pid && (processes[i].role == 's' || processes[i].role == 'i' ||
+                                 (processes[i].role >= '0' && processes[i].role <= '9')))
             return true;
     return false;
 }

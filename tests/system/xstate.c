@@ -1,8 +1,8 @@
 /* Lets user-mode Linux run on a processor whose registers need more room than it has for them.
  *
- * linux.uml before 6.13 keeps 2,696 bytes of floating-point state, enough up to AVX-512. The kernel of the host takes back
- * only all that the processor has (11,008 bytes with AMX): PTRACE_SETREGSET ends with EFAULT, and the machine does not
- * boot. Loaded before libc, this fills in what is missing with what the process has at the moment. */
+ * linux.uml before 6.13 keeps 2,696 bytes of floating-point state, enough up to AVX-512. The kernel of the host takes
+ * back only all that the processor has (11,008 bytes with AMX): PTRACE_SETREGSET ends with EFAULT, and the machine does
+ * not boot. Loaded before libc, this fills in what is missing with what the process has at the moment. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <elf.h>

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from rootless.cli.commands import VERBS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE = CHECKOUT / "rootless"
+TOOLS = Path(sysconfig.get_path("scripts"))
 
 LAYERS = (
     ("errors", "paths", "lazy", "options"),
@@ -66,6 +68,20 @@ def test_the_c_compilers_have_nothing_to_say(compiler, need):
     if compiler == "gcc":
         need("gcc")
     run(sys.executable, "helpers/init/build.py", "--check", "--compiler", compiler)
+
+
+def test_the_c_code_is_formatted():
+    files = [path for top in ("helpers", "tests") for path in sorted((CHECKOUT / top).rglob("*.[ch]"))]
+    run(TOOLS / "clang-format", "--dry-run", "--Werror", *files)
+
+
+def test_the_c_analyzers_find_nothing(need, tmp_path):
+    run(sys.executable, "helpers/init/gen_ops.py", tmp_path)
+    language = ["-std=gnu11", "-D_GNU_SOURCE", f"-I{tmp_path}"]
+    sources = sorted((CHECKOUT / "helpers").rglob("*.c"))
+    for source in sources:
+        run(need("gcc"), *language, "-O2", "-fanalyzer", "-Werror", "-c", source, "-o", tmp_path / "object.o")
+    run(TOOLS / "clang-tidy", "--quiet", *sources, "--", *language)
 
 
 @pytest.mark.parametrize("script", ["install.sh", "tests/run", ".ci/run"])

@@ -1,6 +1,6 @@
-/* Reads Plans from standard input, each after its length in 32 bits, and answers each with a line: what plan_decode() has
- * against it, or "accepted" and how many list elements and bytes of text a reader finds. For sanitizers: everything that
- * an accepted Plan lets the executor read is read. */
+/* Reads Plans from standard input, each after its length in 32 bits, and answers each with a line: what plan_decode()
+ * has against it, or "accepted" and how many list elements and bytes of text a reader finds. For sanitizers: everything
+ * that an accepted Plan lets the executor read is read. */
 #include "plan.h"
 
 #include <stdio.h>
