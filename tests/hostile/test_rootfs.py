@@ -350,7 +350,7 @@ def test_a_root_that_is_a_link_out_of_the_bundle(box):
             config = base_config()
             config["root"]["path"] = path
             error = box.refused(config, SEARCH)
-            assert "a link (config.json: root.path); fix: " in error
+            assert "a symlink (config.json: root.path); fix: " in error
     box.rootfs.unlink()
     box.rootfs.with_name("real").rename(box.rootfs)
 
@@ -360,7 +360,7 @@ def test_a_root_below_a_link_out_of_the_bundle(box):
     config = base_config()
     for path in ("images/outside", "images/bundle-box/rootfs"):
         config["root"]["path"] = path
-        assert "a link (config.json: root.path); fix: " in box.refused(config, SEARCH)
+        assert "a symlink (config.json: root.path); fix: " in box.refused(config, SEARCH)
 
 
 def test_an_absolute_root_may_lead_through_links(box):
