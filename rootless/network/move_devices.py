@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 
-from rootless.errors import RootlessError
-from rootless.plan.network.net_devices import RIGHTS
+from rootless.plan.network.net_devices import RIGHTS, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from rootless.errors import RootlessError
     from rootless.plan.network.net_devices import Interface
 
 _PERMANENT = 0x80  # IFA_F_PERMANENT
@@ -45,7 +45,7 @@ def move(interfaces: Sequence[Interface], pid: int) -> None:
         from pyroute2 import IPRoute, netns
         from pyroute2.netlink.exceptions import NetlinkError
     except ImportError:
-        raise _refused(
+        raise refused(
             interfaces[0],
             "the Python package pyroute2 is not installed",
             "install it: pip install pyroute2 (Debian: apt install python3-pyroute2)",
@@ -112,14 +112,4 @@ def _settle(inside: Any, index: int, addresses: Sequence[Any]) -> None:  # noqa:
 
 
 def _error(interface: Interface, number: int, text: str = "") -> RootlessError:
-    return _refused(interface, text or os.strerror(number), _FIXES.get(number, ""))
-
-
-def _refused(interface: Interface, cause: str, fix: str) -> RootlessError:
-    return RootlessError(
-        f"cannot move the network interface {interface.name}",
-        cause=cause,
-        where=interface.where,
-        fix=fix,
-        code="RL-NET-DEVICE",
-    )
+    return refused(interface, text or os.strerror(number), _FIXES.get(number, ""))

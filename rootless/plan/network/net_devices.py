@@ -41,7 +41,7 @@ def moved(context: Context) -> list[Interface]:
         for name, device in (context.linux.get("netDevices") or {}).items()
     ]
     if "network" not in context.created and "network" not in context.joined:
-        raise _refused(
+        raise refused(
             found[0],
             "the container shares the host's network",
             'add {"type": "network"} to linux.namespaces, or remove netDevices',
@@ -49,10 +49,10 @@ def moved(context: Context) -> list[Interface]:
     names: set[str] = set()
     for each in found:
         if each.new_name in names and "%d" not in each.new_name:
-            raise _refused(each, f"another interface becomes {each.new_name} too", "give each a different name")
+            raise refused(each, f"another interface becomes {each.new_name} too", "give each a different name")
         names.add(each.new_name)
     if not context.facts.has(CAP_NET_ADMIN):
-        raise _refused(found[0], "only root of the network namespace that it is in may move it", RIGHTS)
+        raise refused(found[0], "only root of the network namespace that it is in may move it", RIGHTS)
     return found
 
 
@@ -63,7 +63,8 @@ RIGHTS = (
 """The fix for an interface that the caller has no rights over."""
 
 
-def _refused(interface: Interface, cause: str, fix: str) -> RootlessError:
+def refused(interface: Interface, cause: str, fix: str) -> RootlessError:
+    """Return the error for an interface that cannot be moved."""
     return RootlessError(
         f"cannot move the network interface {interface.name}",
         cause=cause,
