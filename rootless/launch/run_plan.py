@@ -233,10 +233,10 @@ class Run:
                 self._tell_skips(skipped, message)
                 if kind == FAILED:
                     self._complain(message)
-                reached, begin = kind, monotonic()
+                reached, last, begin = kind, begin, monotonic()
                 if kind == TURN and value:
                     self.pid, self.namespaces = value, detail
-                    self._trace_fork((monotonic() - begin) * 1e6)
+                    self._trace_fork((begin - last) * 1e6)
                     executor.wait_first()
         if not reached:
             raise executor_killed()

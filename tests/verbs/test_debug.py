@@ -161,6 +161,14 @@ def test_every_operation_of_a_run(user, rootless):
         assert any(line.split(maxsplit=1)[:1] == [str(number)] for line in explained.splitlines()), name
 
 
+def test_duration_of_the_fork(user, rootless):
+    """The launcher measures it; the executor reports the others."""
+    messages = debug(rootless, "run", "-b", make_bundle(user, base_config("true")), "c1")
+    durations = [float(message.split()[-2]) for message in messages if "fork the container process" in message]
+    assert len(durations) == 1
+    assert durations[0] > 0.05, "a process and the operations before it take longer"
+
+
 def test_operations_of_create_start_and_delete(user, rootless):
     bundle = make_bundle(user, base_config("true"))
     assert "listen on the start socket: done" in rootless.create("c1", bundle, "--debug").stderr
