@@ -6,7 +6,7 @@ A test compares every byte with pyroute2's. Source: netlink(7), linux/rtnetlink.
 from __future__ import annotations
 
 import _socket
-import os
+import posix
 from _struct import Struct
 from sys import byteorder
 
@@ -74,7 +74,7 @@ def ask(socket: int, kind: int, flags: int, description: bytes) -> None:
     Raises:
         OSError: the kernel refuses it.
     """
-    channel = _socket.socket(fileno=os.dup(socket))  # a second descriptor: `socket` stays open
+    channel = _socket.socket(fileno=posix.dup(socket))  # a second descriptor: `socket` stays open
     try:
         channel.sendto(message(kind, flags, description), _KERNEL)
         answer = channel.recv(65536)
@@ -82,4 +82,4 @@ def ask(socket: int, kind: int, flags: int, description: bytes) -> None:
         channel.close()
     code = -int.from_bytes(answer[_ERROR_AT : _ERROR_AT + 4], byteorder, signed=True)
     if code:
-        raise OSError(code, os.strerror(code))
+        raise OSError(code, posix.strerror(code))

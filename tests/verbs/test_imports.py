@@ -309,3 +309,19 @@ def test_imports_for_a_network(net_user, need, helper, flags):
     loaded = Loaded(net_user)
     loaded(" ".join(["run --network", helper, *flags[:1]]), "run", "--network", helper, *flags, bundle)
     loaded.check()
+
+
+def test_imports_for_a_shared_network(net_user, need):
+    """Its addresses are counted with `ipaddress`, which imports two of the forbidden modules."""
+    need("slirp4netns")
+    bundle = make_net_bundle(net_user, "sleep", "600")
+    loaded = Loaded(net_user)
+    loaded("", "network", "create", "backend")
+    try:
+        loaded("create", "create", "--network", "backend", "--bundle", bundle, "c1")
+        loaded("delete", "delete", "--force", "c1")
+    finally:
+        loaded("", "delete", "--force", "c1")
+        loaded("", "network", "rm", "backend")
+    assert loaded.found["create"] & FORBIDDEN == {"collections", "functools"}
+    assert loaded.found["delete"] & FORBIDDEN == set()

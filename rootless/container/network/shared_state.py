@@ -272,7 +272,7 @@ def _connect(
     live: SharedNetwork, network: Network, shared: Shared, holder: NetnsHolder, own_holder: NetnsHolder
 ) -> dict[str, Any]:
     """Connect a container to the bridge; set its addresses and publish its ports."""
-    from rootless.network import backlog, interfaces
+    from rootless.network import interfaces
 
     number = shared.free_number(live.linked())
     inside = (_INSIDE, shared.hardware(number))
@@ -281,6 +281,8 @@ def _connect(
     for address, prefix, gateway in addresses:
         interfaces.configure_inside(own_holder.netlink, address, prefix, gateway)
     if network.ports:
+        from rootless.network import backlog
+
         hostfwd.add(socket_in(live.fd), network.ports, addresses[0][0])
         backlog.lengthen(live.state["helper"][0])
     return {"number": number, "addresses": [address for address, _, _ in addresses]}
