@@ -7,14 +7,10 @@ the container (CVE-2016-9962), and it closes descriptors of the host before the 
 
 from __future__ import annotations
 
-from sys import byteorder
-
-from rootless.errors import RootlessError
 from rootless.lazy import lazy
 from rootless.linux import CLONE_FLAGS
 from rootless.plan import launcher_part, namespaces, ops, unsupported
 from rootless.plan.context import Context
-from rootless.plan.idmaps import id_number
 from rootless.plan.ops import Op
 from rootless.plan.plan import Plan
 from rootless.plan.process import identity
@@ -25,13 +21,11 @@ if TYPE_CHECKING:
     from rootless.host.facts import Facts
     from rootless.host.running import Running
     from rootless.plan.cgroup.resctrl import group
+    from rootless.plan.process.scheduling import cpu_mask
     from rootless.plan.request import Request
 else:
     group = lazy("rootless.plan.cgroup.resctrl", "group")
-
-_WORD = 8
-"""Bytes; the kernel's bit masks are made of longs."""
-_MOST_CPUS = 8192
+    cpu_mask = lazy("rootless.plan.process.scheduling", "cpu_mask")
 
 
 def compile_exec(bundle: Bundle, facts: Facts, request: Request, running: Running) -> Plan:
@@ -111,29 +105,3 @@ def _affinity(context: Context, moment: str) -> list[Op]:
         return []
     where = f"process.execCPUAffinity.{moment}"
     return [Op(ops.CPU_AFFINITY, cpus, cpu_mask(cpus, where), where=where)]
-
-
-def cpu_mask(cpus: str, where: str) -> bytes:
-    """Return a list of CPUs, such as ``0-3,7``, as longs of the machine, for sched_setaffinity(2).
-
-    Raises:
-        RootlessError: `RL-CONFIG`: the text is not a list of CPUs.
-    """
-    mask = 0
-    for part in cpus.replace(" ", "").split(","):
-        if part:
-            first, dash, last = part.partition("-")
-            low, high = id_number(first), id_number(last if dash else first)
-            if not 0 <= low <= high < _MOST_CPUS:
-                raise RootlessError(
-                    f"cannot run on CPUs {cpus}",
-                    cause=f"{part!r} is neither a number nor a range",
-                    where=where,
-                    fix="write a list such as 0-3,7",
-                    code="RL-CONFIG",
-                )
-            mask |= (1 << high + 1) - (1 << low)
-    little = mask.to_bytes(-(-max(mask.bit_length(), 1) // (8 * _WORD)) * _WORD, "little")
-    if byteorder == "little":
-        return little
-    return b"".join(little[start : start + _WORD][::-1] for start in range(0, len(little), _WORD))

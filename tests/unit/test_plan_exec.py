@@ -20,8 +20,9 @@ from rootless.linux import CLONE_FLAGS
 from rootless.options import Options
 from rootless.plan import ops
 from rootless.plan.encode import encode, executor_part
-from rootless.plan.exec_plan import compile_exec, cpu_mask
+from rootless.plan.exec_plan import compile_exec
 from rootless.plan.process.exec_object import flags_by_place, process_object
+from rootless.plan.process.scheduling import cpu_mask
 from rootless.plan.request import Request
 from tests.lib.bundles import base_config
 from tests.unit.planning import ROOT, chosen, the
@@ -245,7 +246,7 @@ def test_cpu_lists(ranges, blanks):
 
 def test_cpu_masks_are_longs_of_the_machine(monkeypatch):
     assert cpu_mask("0,64", "") == b"\1" + bytes(7) + b"\1" + bytes(7)
-    monkeypatch.setattr("rootless.plan.exec_plan.byteorder", "big")
+    monkeypatch.setattr("rootless.plan.process.scheduling.byteorder", "big")
     assert cpu_mask("0,64", "") == bytes(7) + b"\1" + bytes(7) + b"\1"
 
 

@@ -1,16 +1,18 @@
 """How the program is scheduled and where its memory comes from: config.md "Linux Process".
 
-Also config-linux.md "Memory policy" and "Personality"; sched(7), ioprio_set(2), set_mempolicy(2), personality(2). Few
-bundles ask for any of it: this module is imported for those that do.
+Also config-linux.md "Memory policy" and "Personality"; sched(7), sched_setaffinity(2), ioprio_set(2), set_mempolicy(2),
+personality(2). Few bundles ask for any of it: this module is imported for those that do.
 """
 
 from __future__ import annotations
 
 from _struct import Struct
+from sys import byteorder
 
 from rootless.errors import RootlessError
 from rootless.linux import CAP_SYS_NICE
 from rootless.plan import ops
+from rootless.plan.idmaps import id_number
 from rootless.plan.ops import Op
 
 TYPE_CHECKING = False
@@ -59,8 +61,9 @@ _MEMORY_MODES = {
 _MEMORY_FLAGS = {"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15}
 _MOST_NODES = 1024
 """More than any kernel is built for."""
-_MASK_WORD = 8
-"""Bytes: node masks are made of longs, and every architecture that a wheel is made for has this size."""
+_MOST_CPUS = 8192
+_LONG = 8
+"""Bytes, on every architecture that a wheel is made for; the kernel's bit masks are made of longs."""
 
 
 def operations(context: Context) -> list[Op]:
@@ -156,16 +159,15 @@ def _memory_policy(wanted: dict[str, Any]) -> Op:
 
 
 def _mask(nodes: set[int]) -> bytes:
-    """Return a node mask as set_mempolicy(2) takes it: whole words, of which the kernel reads all bits but one."""
-    if not nodes:
-        return b""
-    size = (max(nodes) + 2 + 8 * _MASK_WORD - 1) // (8 * _MASK_WORD) * _MASK_WORD
-    return _words(sum(1 << node for node in nodes), size)
+    """Return a node mask as set_mempolicy(2) takes it, of which the kernel reads all bits but one."""
+    return _longs(sum(1 << node for node in nodes), max(nodes) + 2) if nodes else b""
 
 
-def _words(bits: int, size: int) -> bytes:
-    words = [bits >> shift & (1 << 8 * _MASK_WORD) - 1 for shift in range(0, 8 * size, 8 * _MASK_WORD)]
-    return Struct(f"={len(words)}Q").pack(*words)
+def _longs(bits: int, count: int) -> bytes:
+    """Return a mask of at least `count` bits as longs of the machine."""
+    width = 8 * _LONG
+    words = (bits >> shift & (1 << width) - 1 for shift in range(0, count, width))
+    return b"".join([word.to_bytes(_LONG, byteorder) for word in words])
 
 
 def _nodes(text: str) -> set[int]:
@@ -189,3 +191,26 @@ def _nodes(text: str) -> set[int]:
 
 def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_NODES)) else -1
+
+
+def cpu_mask(cpus: str, where: str) -> bytes:
+    """Return a list of CPUs, such as ``0-3,7``, as longs of the machine, for sched_setaffinity(2).
+
+    Raises:
+        RootlessError: `RL-CONFIG`: the text is not a list of CPUs.
+    """
+    mask = 0
+    for part in cpus.replace(" ", "").split(","):
+        if part:
+            first, dash, last = part.partition("-")
+            low, high = id_number(first), id_number(last if dash else first)
+            if not 0 <= low <= high < _MOST_CPUS:
+                raise RootlessError(
+                    f"cannot run on CPUs {cpus}",
+                    cause=f"{part!r} is neither a number nor a range",
+                    where=where,
+                    fix="write a list such as 0-3,7",
+                    code="RL-CONFIG",
+                )
+            mask |= (1 << high + 1) - (1 << low)
+    return _longs(mask, max(mask.bit_length(), 1))
