@@ -74,6 +74,7 @@ def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
         note_service(context)
     last, seccomp_filter = identity.execute(context, limits) if "args" in context.process else ([], None)
     hooks = Hooks(context) if any((context.config.get("hooks") or {}).values()) else None
+    runtime_hooks = launcher_part.runtime_hooks(cgroup, hooks)
     interfaces = moved_interfaces(context) if context.linux.get("netDevices") else ()
     group = resctrl_group(context) if context.linux.get("intelRdt") is not None else None
     plan = [
@@ -94,7 +95,7 @@ def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
     plan += [
         *devices.console(context),
         *(make_socket() if request.notify else ()),
-        *(launcher_part.runtime_hooks(cgroup, hooks) if hooks else ()),
+        *runtime_hooks,
         *(hooks.mounted if hooks else ()),
         *identity.sysctls(context),
         *mounts.protect(context),
@@ -104,7 +105,7 @@ def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
         # the process keeps the connection to the agent
         *([Op(ops.NON_DUMPABLE)] if seccomp_filter and seccomp_filter.listener else ()),
         Op(ops.READY),
-        *launcher_part.when_ready(context, cgroup, hooks),
+        *launcher_part.when_ready(context, cgroup, runtime_hooks),
         Op(ops.WAIT_START),
         *launcher_part.when_started(seccomp_filter, "creating"),
         *([Op(ops.PASS_NOTIFY)] if request.notify and last else ()),

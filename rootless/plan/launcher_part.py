@@ -77,16 +77,16 @@ def with_process(
     return plan
 
 
-def runtime_hooks(cgroup: Cgroup | None, hooks: Hooks) -> list[Op]:
+def runtime_hooks(cgroup: Cgroup | None, hooks: Hooks | None) -> list[Op]:
     """Return the hooks that run after the mounts; the device rules come first, so that a hook can allow more."""
     run = [*_run(hooks, "prestart", "creating"), *_run(hooks, "createRuntime", "creating")]
     return [*_device_rules(cgroup), *run] if run else []
 
 
-def when_ready(context: Context, cgroup: Cgroup | None, hooks: Hooks | None) -> list[Op]:
-    """Return the operations that complete a created container."""
+def when_ready(context: Context, cgroup: Cgroup | None, hooked: Sequence[Op]) -> list[Op]:
+    """Return the operations that complete a created container; `hooked` is what runtime_hooks() returned."""
     request = context.request
-    plan = [] if hooks and runtime_hooks(cgroup, hooks) else _device_rules(cgroup)
+    plan = [] if hooked else _device_rules(cgroup)
     if context.network and context.network.is_served:
         plan.append(Op(ops.AWAIT_NETWORK))
     path, where = _pidfd_socket(context)
@@ -112,11 +112,11 @@ def when_started(seccomp_filter: SeccompFilter | None, status: str) -> list[Op]:
 def afterwards(context: Context, cgroup: Cgroup | None, hooks: Hooks | None) -> list[Op]:
     """Return the operations after the start of the program, and, from DELETE on, after its end."""
     plan = [Op(ops.FORWARD_REPORTS)] if context.request.notify else []
-    plan += _run(hooks, "poststart", "running") if hooks else []
+    plan += _run(hooks, "poststart", "running")
     if cgroup and cgroup.frozen and context.request.verb != "create":
         plan.append(Op(ops.FREEZE))
     plan.append(Op(ops.DELETE))
-    plan += _run(hooks, "poststop", "stopped") if hooks else []
+    plan += _run(hooks, "poststop", "stopped")
     return plan
 
 
@@ -160,10 +160,10 @@ def _about(context: Context) -> dict[str, Any]:
     return about
 
 
-def _run(hooks: Hooks, kind: str, status: str) -> list[Op]:
+def _run(hooks: Hooks | None, kind: str, status: str) -> list[Op]:
     return [
         Op(ops.RUN_HOOK, kind, hook, status, where=f"hooks.{kind}[{index}]")
-        for index, hook in enumerate(hooks.outside.get(kind, ()))
+        for index, hook in enumerate(hooks.outside.get(kind, ()) if hooks else ())
     ]
 
 
