@@ -86,6 +86,15 @@ def id_number(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS else -1
 
 
+def mappings(section: dict[str, Any]) -> tuple[tuple[IdMap, ...], tuple[IdMap, ...]]:
+    """Return uidMappings and gidMappings of a section of config.json as lines of uid_map and gid_map."""
+    uids, gids = (
+        tuple([(line["containerID"], line["hostID"], line["size"]) for line in section.get(name) or ()])
+        for name in ("uidMappings", "gidMappings")
+    )
+    return uids, gids
+
+
 def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps, str, str]:
     """Return the maps of the new user namespace, an adaptation and a shortcoming; the last two may be empty.
 
@@ -95,7 +104,7 @@ def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: 
         facts: the host and the caller.
         mode: --userns: ``keep-id``, ``root``, ``single`` or nothing.
     """
-    uids, gids = _written(linux, "uidMappings"), _written(linux, "gidMappings")
+    uids, gids = mappings(linux)
     adapted = ""
     if mode and (uids or gids):
         adapted = f"--userns {mode} replaces linux.uidMappings and gidMappings"
@@ -232,10 +241,6 @@ def _filled(own: int, ranges: Sequence[Range], place: int) -> tuple[IdMap, ...]:
     if own_line not in lines:
         lines.append(own_line)
     return tuple(lines)
-
-
-def _written(linux: dict[str, Any], key: str) -> tuple[IdMap, ...]:
-    return tuple((line["containerID"], line["hostID"], line["size"]) for line in linux.get(key) or ())
 
 
 def _may_map(lines: Sequence[IdMap], own: int, ranges: Sequence[Range], held: Sequence[IdMap]) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from rootless.errors import RootlessError
 from rootless.linux import CAP_SYS_ADMIN
 from rootless.plan import ops
-from rootless.plan.idmaps import split
+from rootless.plan.idmaps import mappings, split
 from rootless.plan.ops import Op
 from rootless.plan.rootfs.mount_options import SHARED, SLAVE
 
@@ -74,15 +74,15 @@ def bind(context: Context, mount: dict[str, Any], options: MountOptions, source:
             "subordinate ids: `unshare --map-root-user --map-auto chown` gives them files), or let root run it",
             code="RL-IDMAP-MOUNT",
         )
-    written = _written(mount)
+    maps: Maps = mappings(mount)
     path = ""
-    if written:
-        written = _cut(written, context.facts.uid_map, context.facts.gid_map)
+    if maps[0]:
+        maps = _cut(maps, context.facts.uid_map, context.facts.gid_map)
     elif "user" in context.joined:
         path = context.joined["user"]
     elif context.maps:
-        written = context.maps.uids, context.maps.gids
-    mapping = _id_map(written, path, where, new=False)
+        maps = context.maps.uids, context.maps.gids
+    mapping = _id_map(maps, path, where, new=False)
     return [mapping, copy(context, options, source, where, _mapping_flag(options))]
 
 
@@ -100,8 +100,8 @@ def copy(context: Context, options: MountOptions, source: str, where: str, flags
 
 def new(context: Context, mount: dict[str, Any], options: MountOptions, where: str) -> tuple[list[Op], int]:
     """Return what goes before the MOUNT of a new file system, and the flags that make it a mapped one."""
-    written = _written(mount)
-    if written and "user" in context.joined:
+    maps: Maps = mappings(mount)
+    if maps[0] and "user" in context.joined:
         raise RootlessError(
             f"cannot map the ids of the mount on {mount['destination']}",
             cause="the container joins a user namespace, whose own ids are not known here",
@@ -109,7 +109,7 @@ def new(context: Context, mount: dict[str, Any], options: MountOptions, where: s
             fix="leave the mapping out: the file system is new, and belongs to the container",
             code="RL-IDMAP-MOUNT",
         )
-    if not written:
+    if not maps[0]:
         # It belongs to the container's user namespace: what is stored as an id of the container's is that id there.
         context.adapted(where, "the mount has no map: the file system is new, and has the ids of the container")
         return [], 0
@@ -117,13 +117,13 @@ def new(context: Context, mount: dict[str, Any], options: MountOptions, where: s
     if context.maps:
         # the namespace of the map is made in the container's, and its lines end in ids of that
         own = _ids_of(context)
-        written = (
-            _translated(written[0], own[0], f"{where}.uidMappings"),
-            _translated(written[1], own[1], f"{where}.gidMappings"),
+        maps = (
+            _translated(maps[0], own[0], f"{where}.uidMappings"),
+            _translated(maps[1], own[1], f"{where}.gidMappings"),
         )
         # what is above is the container's own map, seen from inside
         above = context.maps.uids, context.maps.gids
-    return [_id_map(_cut(written, *above), "", where, new=bool(context.maps))], _mapping_flag(options)
+    return [_id_map(_cut(maps, *above), "", where, new=bool(context.maps))], _mapping_flag(options)
 
 
 def _mapping_flag(options: MountOptions) -> int:
@@ -134,22 +134,9 @@ def _cut(maps: Maps, uids: Sequence[IdMap], gids: Sequence[IdMap]) -> Maps:
     return split(maps[0], uids), split(maps[1], gids)
 
 
-def _written(mount: dict[str, Any]) -> Maps | tuple[()]:
-    if not mount.get("uidMappings"):
-        return ()
-    uids, gids = (
-        [(line["containerID"], line["hostID"], line["size"]) for line in mount[name]]
-        for name in ("uidMappings", "gidMappings")
-    )
-    return uids, gids
-
-
 def _ids_of(context: Context) -> Maps:
     """Return what the author of config.json took for the ids of the container, even where others are mapped."""
-    uids, gids = (
-        [(line["containerID"], line["hostID"], line["size"]) for line in context.linux.get(name) or ()]
-        for name in ("uidMappings", "gidMappings")
-    )
+    uids, gids = mappings(context.linux)
     if uids and gids:
         return uids, gids
     assert context.maps
@@ -184,8 +171,8 @@ def _translated(lines: Sequence[IdMap], own: Sequence[IdMap], where: str) -> lis
     return found
 
 
-def _id_map(maps: Maps | tuple[()], path: str, where: str, *, new: bool) -> Op:
-    uids, gids = (_text(lines) for lines in maps) if maps else ("", "")
+def _id_map(maps: Maps, path: str, where: str, *, new: bool) -> Op:
+    uids, gids = (_text(lines) for lines in maps)
     return Op(ops.ID_MAP, int(new), uids, gids, path, where=where)
 
 
