@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from rootless.plan.context import Context
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.network.mode import choose as choose_network
+    from rootless.plan.network.mode import settle as settle_network
 else:
     choose_network = lazy("rootless.plan.network.mode", "choose")
+    settle_network = lazy("rootless.plan.network.mode", "settle")
 
 _TIME_OFFSETS = "self/timens_offsets"
 _LATER = ("mount", "cgroup")
@@ -74,14 +76,7 @@ def decide(context: Context) -> None:
         if shortcoming:
             context.warn_ignored("", shortcoming)
     if context.network:
-        _settle_network(context)
-
-
-def _settle_network(context: Context) -> None:
-    from rootless.plan.network import mode
-
-    if context.network:
-        mode.settle(context, context.network)
+        settle_network(context, context.network)
 
 
 def enter(context: Context) -> list[Op]:
