@@ -21,7 +21,7 @@ import pytest
 
 from rootless import jsontext
 from rootless.cli import output
-from rootless.container.operations import undo
+from rootless.container.operations import teardown, undo
 from rootless.container.state import store
 from rootless.container.state.directory import ContainerDir
 from rootless.container.state.lifecycle import CREATED, CREATING, RUNNING, STOPPED, status
@@ -329,6 +329,24 @@ def test_a_state_of_any_shape_is_used_or_refused(root):
                     assert output.table([told]).encode("utf-8", "surrogateescape")
         undo.remove(entry)
     assert refused > 500
+
+
+def test_an_edited_poststop_hook_runs_or_the_state_is_refused_before_the_end(root):
+    """`delete` removes everything before the hooks run: an error then would come too late."""
+    whole = full_state(data()) | {"bundle": "/", "annotations": {}}
+    refused = 0
+    for path in (each for each in places(whole) if each[0] == "afterDelete"):
+        for value in VALUES:
+            with claim(root, "c1") as entry:
+                write_data(entry, edited(whole, path, value))
+                try:
+                    found = entry.read()
+                except RootlessError:
+                    refused += 1
+                    undo.remove(entry)
+                else:
+                    teardown.destroy(entry, found)
+    assert refused > 150
 
 
 def test_a_state_of_a_newer_release_says_so(root):

@@ -60,6 +60,15 @@ def _object(value: object) -> bool:
     return type(value) is dict
 
 
+def _run_hook(value: object) -> bool:
+    """Whether this is the name of ops.RUN_HOOK, the only operation after DELETE."""
+    return value == "run_hook"
+
+
+def _or_null(kind: Kind) -> Kind:
+    return lambda value: value is None or kind(value)
+
+
 def _list(kind: Kind) -> Kind:
     return lambda value: type(value) is list and all(map(kind, value))
 
@@ -90,6 +99,9 @@ def _record(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = 
     return fits
 
 
+_TEXTS = _or_null(_list(_text))
+_HOOK = _record({"path": _path}, {"args": _TEXTS, "env": _TEXTS, "timeout": _or_null(_integer)})
+_RUN_HOOK = _record({"op": _run_hook, "kind": _text, "hook": _HOOK, "status": _text}, {"where": _text})
 REQUIRED: dict[str, Kind] = {
     "ociVersion": _text,
     "id": _text,
@@ -124,7 +136,7 @@ OPTIONAL: dict[str, Kind] = {
             ),
         },
     ),
-    "afterDelete": _list(_object),
+    "afterDelete": _list(_RUN_HOOK),
 }
 _STATE = _record(REQUIRED, OPTIONAL)
 _TOGETHER = (("unit", "userManager"), ("unit", "cgroup"))
