@@ -178,7 +178,7 @@ class ContainerDir:
 
     def has_socket(self) -> bool:
         """Whether the start socket exists: then the container may still wait for its start."""
-        return posix.access(START_SOCKET, posix.F_OK, dir_fd=self.fd)
+        return self.has(START_SOCKET)
 
     def drop_socket(self) -> None:
         """Remove the start socket. If that fails, status() still sees the start by the name of the process."""
@@ -223,7 +223,7 @@ class ContainerDir:
         try:
             # state.json last: the next `delete` needs it after a failure
             for name in sorted(names, key=lambda each: each == _STATE):
-                _unlink(name, self.fd)
+                files.unlink(name, self.fd)
         except OSError as error:
             raise irremovable(f"{self.path}/{name}".rstrip("/"), error) from None
 
@@ -251,13 +251,6 @@ class ContainerDir:
     def __exit__(self, *_: object) -> None:
         """Unlock and close it."""
         self.close()
-
-
-def _unlink(name: str, directory: int) -> None:
-    try:
-        posix.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        return
 
 
 def unusable(path: str, error: OSError) -> RootlessError:
