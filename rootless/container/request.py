@@ -126,24 +126,34 @@ def resolve_network(request: Request, root: StateRoot) -> None:
 
 def _join_network_of(container_id: str, request: Request, root: StateRoot) -> None:
     from rootless.container.state.lifecycle import RUNNING, status
+    from rootless.container.state.processes import has_ended
     from rootless.host import running
     from rootless.plan.network.mode import NONE
 
     with store.find(root, container_id, lock=False) as entry:
         state = entry.read()
-        if state is None or status(entry, state) != RUNNING:
-            raise RootlessError(
-                f"--network {request.network}",
-                cause="container not running",
-                fix="start it first",
-                code="RL-NETWORK",
-            )
-        request.peer = running.read(state.pid)
+        if state is None or status(entry, state) != RUNNING or (first := state.open_process()) < 0:
+            raise _not_running(request)
+        try:
+            request.peer = running.read(state.pid)
+            if has_ended(first):  # then it seems to have no namespaces: the new one would get those of the caller
+                raise _not_running(request)
+        finally:
+            posix.close(first)
         its_network = state.network
         if its_network and its_network.files:
             request.network_files = entry.path
         elif its_network and its_network.mode == NONE:
             request.network_files = ""
+
+
+def _not_running(request: Request) -> RootlessError:
+    return RootlessError(
+        f"--network {request.network}",
+        cause="container not running",
+        fix="start it first",
+        code="RL-NETWORK",
+    )
 
 
 def adopt_systemd_env(request: Request) -> int:

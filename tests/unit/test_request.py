@@ -1,0 +1,67 @@
+"""From the command line to the Request of a Plan: what it looks up about other containers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from rootless.container.operations import undo
+from rootless.container.request import resolve_network
+from rootless.container.state import store
+from rootless.container.state.lifecycle import CREATED
+from rootless.container.state.root import StateRoot
+from rootless.container.state.state import State
+from rootless.errors import RootlessError
+from rootless.host import running
+from rootless.options import Options
+from rootless.plan.request import Request
+from rootless.procfs import Process, boot_id
+
+
+@pytest.fixture
+def program():
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def root(tmp_path, program):
+    """A state directory with the running container c1."""
+    made = StateRoot(str(tmp_path / "state"))
+    state = State("c1")
+    state.pid, state.start_time, state.boot_id = program.pid, Process.read(program.pid).start_time, boot_id()
+    state.status, state.bundle, state.rootfs = CREATED, "/bundle", "/bundle/rootfs"
+    with store.claim(made, "c1", undo.clear) as entry:
+        entry.write(state)
+    yield made
+    os.close(made.fd)
+
+
+def _resolved(root):
+    request = Request(Options(verb="run", container="c2", network="container:c1"))
+    resolve_network(request, root)
+    return request
+
+
+def test_network_of_a_running_container_is_joined(root, program):
+    descriptors = os.listdir("/proc/self/fd")
+    assert _resolved(root).peer.pid == program.pid
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
+def test_network_of_a_container_that_ends_meanwhile_is_refused(root, program, monkeypatch):
+    """A process that has ended seems to have no network namespace: the caller's would be used instead."""
+    look = running.read
+
+    def read(pid):
+        program.kill()
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return look(pid)
+
+    monkeypatch.setattr(running, "read", read)
+    with pytest.raises(RootlessError) as raised:
+        _resolved(root)
+    assert (raised.value.code, raised.value.cause) == ("RL-NETWORK", "container not running")
