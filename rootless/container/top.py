@@ -95,11 +95,12 @@ def _usage(entry: ContainerDir) -> Usage | None:
     if usage.status == STOPPED:
         return usage
     group = opened(state.cgroup) if state.cgroup else None
-    usage.processes = len(members(state))
+    pids = members(state)
+    usage.processes = len(pids)
     if log.is_debug():
         log.debug(f"usage of {entry.container_id} from {group.path if group else 'its processes: it has no cgroup'}")
     if not group:
-        _add_processes(usage, members(state))
+        _add_processes(usage, pids)
         return usage
     with group:
         known = stats(group)
@@ -109,7 +110,7 @@ def _usage(entry: ContainerDir) -> Usage | None:
             limit = known["memory"]["usage"]["limit"]
             usage.memory_limit = limit if limit < _NO_LIMIT else 0
         else:
-            _add_processes(usage, members(state), cpu=False)
+            _add_processes(usage, pids, cpu=False)
         if group.read("io.stat"):
             transferred = known["blkio"].get("ioServiceBytesRecursive", ())
             usage.read = sum(each["value"] for each in transferred if each["op"] == "Read")
