@@ -21,12 +21,12 @@ from rootless.doctor.problem import (
     become_ordinary,
     errno_in_child,
     install,
-    read,
     run_and_exit,
     set_sysctl,
     sysctl,
     unshare,
 )
+from rootless.files import text_of
 from rootless.host import facts as host_facts
 from rootless.host import subids
 from rootless.linux import CAP_SETGID, CAP_SETUID, CLONE_NEWNS, CLONE_NEWUSER
@@ -203,7 +203,7 @@ def _subordinate_ids(facts: Facts) -> Iterable[Problem]:
 
 def grant(user: str, kinds: Iterable[str], first: int) -> str:
     """Return the command that gives `user` 65536 subordinate IDs of the `kinds` ("uids", "gids") from `first` on."""
-    local = any(line.startswith(user + ":") for line in read("/etc/passwd").splitlines())
+    local = any(line.startswith(user + ":") for line in text_of("/etc/passwd").splitlines())
     if not local:  # usermod knows local users only
         files = " ".join(f"/etc/sub{kind[:-1]}" for kind in kinds)
         return f"echo {shlex.quote(f'{user}:{first}:{subids.RANGE}')} | sudo tee -a {files}"

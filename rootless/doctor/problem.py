@@ -9,6 +9,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from rootless.files import text_of
 from rootless.plan.network.helpers import PACKAGES
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def set_sysctl(name: str, value: int | str) -> str:
 
 def install(thing: str, words: str) -> str:
     """Return the command that installs the package with `thing`, or a hint on an unknown distribution."""
-    family = os_family(read("/etc/os-release"))
+    family = os_family(text_of("/etc/os-release"))
     if family not in _PACKAGES:
         return f"install the distribution's package of {words}"
     manager, packages = _PACKAGES[family]
@@ -83,18 +84,9 @@ def os_family(os_release: str) -> str:
 # --- Trying -------------------------------------------------------------------------------------------------
 
 
-def read(path: str) -> str:
-    """Return the content of a file; empty where it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
 def sysctl(name: str) -> str:
     """Return a sysctl; empty where the kernel does not have it."""
-    return read("/proc/sys/" + name.replace(".", "/")).strip()
+    return text_of("/proc/sys/" + name.replace(".", "/"))
 
 
 def become_ordinary(facts: Facts) -> None:
