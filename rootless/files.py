@@ -94,6 +94,17 @@ def open_own(path: str, dir_fd: int | None = None) -> int:
     return fd
 
 
+def content(name: str, dir_fd: int) -> bytes:
+    """Return the content of a file in the directory `dir_fd`; no symlink is followed, no named pipe waited for.
+
+    Raises:
+        OSError: it cannot be read, or is a symlink.
+    """
+    flags = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW | posix.O_CLOEXEC
+    with open(posix.open(name, flags, dir_fd=dir_fd), "rb", buffering=0) as file:
+        return file.read()
+
+
 def unlink(path: str, dir_fd: int | None = None) -> None:
     """Remove a file, if nobody else did."""
     try:

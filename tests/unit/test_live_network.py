@@ -43,6 +43,16 @@ def test_what_is_not_of_this_boot_or_no_state_is_not_believed(tmp_path):
             assert (live.members, live.linked()) == ({}, set())
 
 
+def test_state_is_not_read_through_a_symlink(tmp_path):
+    directory = tmp_path / "@networks/backend"
+    directory.mkdir(parents=True)
+    (tmp_path / "elsewhere").write_text("{}")
+    (directory / "state.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RootlessError) as caught:
+        shared_state.opened(StateRoot(str(tmp_path)), "backend")
+    assert (caught.value.what, caught.value.code) == ("cannot use the network backend", "RL-NETWORK")
+
+
 def test_a_container_is_deleted_even_where_its_network_cannot_be_left(tmp_path, capfd):
     (tmp_path / "@networks").mkdir()
     (tmp_path / "@networks/backend").write_text("no directory")

@@ -42,11 +42,10 @@ def find(name: str) -> Shared:
     try:
         directory = _opened()
         try:
-            fd = posix.open(f"{name}.json", posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=directory)
+            text = files.content(f"{name}.json", directory)
         finally:
             posix.close(directory)
-        with open(fd, "rb", buffering=0) as file:
-            found = jsontext.parse(file.read(), path)
+        found = jsontext.parse(text, path)
         subnet = found["subnet"] if isinstance(found, dict) else ""
         return Shared(name, str(subnet))
     except FileNotFoundError:

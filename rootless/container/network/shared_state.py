@@ -55,7 +55,7 @@ class SharedNetwork:
 
     Attributes:
         name: the network's.
-        path: the directory, for programs that need a name.
+        path: the directory, for messages and for _held.
         fd: its descriptor.
         state: `bootId`, `keeper` and `helper` as [process, start time], `members` by the container's id.
     """
@@ -87,17 +87,11 @@ class SharedNetwork:
         fcntl.flock(lock, fcntl.LOCK_EX)
         self.state: dict[str, Any] = {"members": {}}
         try:
-            with open(f"{self.place}/{_STATE}", "rb", buffering=0) as file:
-                found = jsontext.parse(file.read(), self.path)
+            found = jsontext.parse(files.content(_STATE, self.fd), self.path)
         except (FileNotFoundError, RootlessError):
             found = None
         if isinstance(found, dict) and found.get("bootId") == boot_id():
             self.state = found
-
-    @property
-    def place(self) -> str:
-        """The directory by its descriptor, until close(): a path for this process, and for children of its user."""
-        return f"/proc/{posix.getpid()}/fd/{self.fd}"
 
     @property
     def members(self) -> dict[str, Any]:
