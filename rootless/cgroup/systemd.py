@@ -12,7 +12,8 @@ from time import sleep
 from rootless import paths, procfs
 from rootless.cgroup.dbus import Connection, DBusError
 from rootless.errors import RootlessError
-from rootless.linux import CGROUP_HYBRID_MOUNT, CGROUP_MOUNT
+from rootless.host.delegation import directory_of
+from rootless.linux import CGROUP_MOUNT
 from rootless.plan.cgroup import unit_properties
 from rootless.plan.cgroup.unit_properties import Property
 
@@ -128,15 +129,16 @@ def _of_settings(settings: list[Setting]) -> list[Property]:
 
 def _cgroup_of(pid: int, unit: str) -> str:
     """Return the directory of the cgroup that a process is in: systemd has just put it there."""
+    directory = directory_of(pid)
+    if unit in directory.split("/"):
+        return directory
     path = procfs.cgroup(pid)
-    if unit not in path.split("/") or not procfs.is_shown(path):
-        raise RootlessError(
-            f"cannot find the cgroup of {unit}",
-            cause=f"its process is in {path!r}" if path else "its process has ended",
-            fix="call rootless in the cgroup namespace of systemd" if path else "",
-            code="RL-SYSTEMD",
-        )
-    return (CGROUP_MOUNT if paths.exists(CGROUP_MOUNT + path) else CGROUP_HYBRID_MOUNT) + path
+    raise RootlessError(
+        f"cannot find the cgroup of {unit}",
+        cause=f"its process is in {path!r}" if path else "its process has ended",
+        fix="call rootless in the cgroup namespace of systemd" if path else "",
+        code="RL-SYSTEMD",
+    )
 
 
 class _Manager:
