@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rootless import paths
+from rootless.host.subids import login_name
 
 LINGER = "/var/lib/systemd/linger"
 SYSTEM_BUS = "/run/dbus/system_bus_socket"
@@ -17,7 +18,8 @@ def ends_with_session(cgroup: str) -> tuple[str, str] | None:
     """
     for unit in cgroup.split("/"):
         if unit.startswith("user@") and unit.endswith(".service"):
-            if paths.exists(f"{LINGER}/{_login_name(unit[len('user@') : -len('.service')])}"):
+            uid = unit[len("user@") : -len(".service")]
+            if uid.isdecimal() and paths.exists(f"{LINGER}/{login_name(int(uid))}"):
                 return None
             return "the user's systemd ends with the last session, and the container with it", "loginctl enable-linger"
         if unit.startswith("session-") and unit.endswith(".scope"):
@@ -28,15 +30,6 @@ def ends_with_session(cgroup: str) -> tuple[str, str] | None:
                 "loginctl enable-linger, and run it with --systemd-cgroup",
             )
     return None
-
-
-def _login_name(uid: str) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(int(uid)).pw_name
-    except (KeyError, ValueError):
-        return uid
 
 
 def _sessions_are_killed() -> bool:
