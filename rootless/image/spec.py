@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from rootless import OCI_VERSION, jsontext, log
+from rootless import OCI_VERSION, files, jsontext, log
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -110,16 +110,8 @@ def write_config(path: str, config: dict[str, object]) -> None:
     if os.path.lexists(path):
         # This wording is runc's; its callers know it.
         raise RootlessError(f"File {os.path.basename(path)} exists. Remove it first", code="RL-EXISTS")
-    draft = f"{path}.{os.getpid()}.tmp"
     try:
-        try:
-            with open(draft, "x", encoding="utf-8") as file:
-                file.write(jsontext.render(config) + "\n")
-            os.rename(draft, path)
-        except BaseException:
-            if os.path.lexists(draft):
-                os.unlink(draft)
-            raise
+        files.put(path, jsontext.render(config).encode() + b"\n", 0o666)
     except OSError as error:
         raise RootlessError(f"writing {path}", cause=str(error.strerror), code="RL-BUNDLE") from error
 
