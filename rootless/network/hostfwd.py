@@ -19,7 +19,7 @@ _PATIENCE = 10
 
 
 def add(socket: str, ports: Sequence[Port], address: str) -> None:
-    """Lead ports of the host to a container.
+    """Publish container ports on the host.
 
     Args:
         socket: the path of the API socket.
@@ -49,7 +49,7 @@ def add(socket: str, ports: Sequence[Port], address: str) -> None:
 
 
 def keep_only(socket: str, addresses: Collection[str]) -> None:
-    """Take back the ports that lead to other addresses than these: to containers that have ended.
+    """Unpublish the ports of other addresses than these: of containers that have ended.
 
     Raises:
         OSError: slirp4netns refuses it.
