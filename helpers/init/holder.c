@@ -24,8 +24,8 @@ struct in6_ifreq {
     int index;
 };
 
-/* Strings: a link; its address; who routes for it. Numbers: the length of the prefix. Without that link it is another
- * program that serves, whose own has its addresses. */
+/* Strings: a network interface; its address; its gateway. Number: the length of the prefix. Without that interface
+ * another program serves the network, whose own interface has its addresses. */
 int op_address6(const struct op *op)
 {
     struct in6_ifreq address = {.prefix_length = (uint32_t)op->n[ADDRESS6_PREFIX]};
@@ -97,8 +97,8 @@ int op_await_end(const struct op *op)
     return 0;
 }
 
-/* Whether the namespace has a link whose name begins so; /proc/net/dev has a line for each, after its name a colon. */
-static bool has_link(int devices, const char *prefix)
+/* Whether the namespace has a network interface whose name begins so: each has a line in /proc/net/dev. */
+static bool has_interface(int devices, const char *prefix)
 {
     static char list[1 << 16];
     size_t length = 0;
@@ -117,10 +117,10 @@ static bool has_link(int devices, const char *prefix)
     return false;
 }
 
-/* While there are links whose names begin with the first string, or the parent is there, who is about to make one. A
- * link goes with the last process of the namespace that its other end is in. The process that makes one holds the lock
- * of the file that the second string names: so it is either seen here, or made when this process is known to have
- * ended. */
+/* Waits while there are network interfaces whose names begin with the first string, or while the parent lives, which is
+ * about to make one. An interface goes with the last process of the namespace that its other end is in. The process
+ * that makes one holds the lock of the file that the second string names: so this process either sees the interface, or
+ * has ended before the interface is made. */
 int op_await_links(const struct op *op)
 {
     enum { LINKS, PARENT };
@@ -141,7 +141,7 @@ int op_await_links(const struct op *op)
     if (result < 0)
         return result;
     for (;;) {
-        while (watched[PARENT].fd >= 0 || has_link(devices, text(op, AWAIT_LINKS_PREFIX))) {
+        while (watched[PARENT].fd >= 0 || has_interface(devices, text(op, AWAIT_LINKS_PREFIX))) {
             if (poll(watched, 2, -1) < 0 && errno != EINTR)
                 return failed("poll");
             if (watched[PARENT].revents)
@@ -153,7 +153,7 @@ int op_await_links(const struct op *op)
         while (flock(lock, LOCK_EX) < 0)
             if (errno != EINTR)
                 return failed("flock");
-        if (!has_link(devices, text(op, AWAIT_LINKS_PREFIX))) {
+        if (!has_interface(devices, text(op, AWAIT_LINKS_PREFIX))) {
             steal_fd(&lock); /* held until this process ends */
             return 0;
         }
