@@ -1,15 +1,19 @@
 /* The child's side of the protocol; rootless/launch/protocol.py is the parent's, and draws the whole of it.
  *
  *     TURN pid numbers       the launcher's turn: FORK (with the container process's pid and the numbers of IDENTIFY)
- * and YIELD (with 0) send it  then waits for 'G': go READY                  everything but the program       then waits
- * for the start: 'S' or 'T', over the reply descriptor or a connection to the start socket; 'T' asks for PROGRESS from
- * there on PROGRESS op errno time an operation took so many microseconds (64 bits); only when it is asked for, not
- * after READY before the start, and not after EXECUTING EXECUTING              only execve, perhaps with the seccomp
- * filter before it, is left LISTENER               with the descriptor of the seccomp filter's notifications, and the
- * connection to their agent; then waits on the same socket for 'L': the agent has it NOTIFY                 with the
- * socket on which the program will say that it is ready NETLINK                with a socket that speaks of the network
- * namespace (netns holders only) NAMESPACES             with its user namespace and its network namespace FAILED op
- * errno text   and exits SKIPPED op errno text  an operation with an alternative failed; goes on
+ *                            and YIELD (with 0) send it, and wait for 'G': go
+ *     READY                  everything but the program is done; then waits for the start: 'S' or 'T', over the reply
+ *                            descriptor or a connection to the start socket; 'T' asks for PROGRESS from there on
+ *     PROGRESS op errno time an operation took so many microseconds (64 bits); only when it is asked for, not after
+ *                            READY before the start, and not after EXECUTING
+ *     EXECUTING              only execve, perhaps with the seccomp filter before it, is left
+ *     LISTENER               with the descriptor of the seccomp filter's notifications, and the connection to their
+ *                            agent; then waits on the same socket for 'L': the agent has it
+ *     NOTIFY                 with the socket on which the program will say that it is ready
+ *     NETLINK                with a socket that speaks of the network namespace (netns holders only)
+ *     NAMESPACES             with its user namespace and its network namespace
+ *     FAILED op errno text   and exits
+ *     SKIPPED op errno text  an operation with an alternative failed; goes on
  *
  * End of file on the report descriptor after EXECUTING means that the program runs; before it, that somebody killed
  * this process. A parent that dies is seen as end of file on the reply descriptor, or as a broken pipe. */
