@@ -160,7 +160,7 @@ class Run:
             self.plan.load_environment(paths.environment())
         self.sent = executor_part(self.plan.ops)
         operations = [op for _, op in self.sent]
-        self._passing = any(op.kind in _PASSING for op in operations)
+        self._passing = bool(self.plan.first(*_PASSING))
         self.executor = Executor(operations, self.descriptors, passing=self._passing, trace=log.is_debug())
         self._close_given()
 
@@ -176,7 +176,7 @@ class Run:
             first: the number by which the executor knows the first of its operations in this Plan.
         """
         self.sent = [(-1, Op(ops.YIELD))] * first + executor_part(self.plan.ops)
-        self._passing = any(op.kind in _PASSING for op in self.plan.ops)
+        self._passing = bool(self.plan.first(*_PASSING))
         self._answer = START_AND_TRACE if log.is_debug() else START
         self.executor = Executor.connected(connection)
 
@@ -242,7 +242,7 @@ class Run:
             raise executor_killed()
         if reached == EXECUTING and log.is_debug():
             self._trace_program((monotonic() - begin) * 1e6)
-        if reached == EXECUTING and any(op.kind is ops.SECCOMP for op in self.plan.ops):
+        if reached == EXECUTING and self.plan.first(ops.SECCOMP):
             warn_of_filter(self.pid or executor.first)
 
     def _reader(self) -> Callable[[int], Message | None]:
