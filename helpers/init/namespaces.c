@@ -27,6 +27,9 @@ static struct {
 } early[MOST_EARLY];
 static int tried;
 
+_Static_assert((int)JOIN_EARLY_NAMESPACE == (int)JOIN_NAMESPACE && (int)JOIN_EARLY_PATH == (int)JOIN_PATH,
+               "open_namespace() reads both");
+
 static int open_namespace(const struct op *op)
 {
     return open(text(op, JOIN_PATH), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);

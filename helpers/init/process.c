@@ -83,6 +83,8 @@ int op_groups(const struct op *op)
     return syscall(SYS_setgroups, count, groups) < 0 ? failed("setgroups") : 0;
 }
 
+_Static_assert((int)IDS_UID == (int)BECOME_UID && (int)IDS_GID == (int)BECOME_GID, "op_become() reads both");
+
 int op_ids(const struct op *op)
 {
     self.files_uid = -1;
