@@ -5,12 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
-#include <termios.h>
 
 _Static_assert((int)DEVICE_NODE_MODE == (int)DEVICE_BIND_TYPE && (int)DEVICE_NODE_MINOR == (int)DEVICE_BIND_MINOR,
                "is_device() reads both");

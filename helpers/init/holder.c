@@ -11,7 +11,6 @@
 #include <net/if.h>
 #include <net/route.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
