@@ -9,7 +9,7 @@ connection, as in runc and crun.
 from __future__ import annotations
 
 import _socket
-import os
+import posix
 
 from rootless import OCI_VERSION
 from rootless.errors import RootlessError
@@ -69,7 +69,7 @@ class Listener:
         except OSError as error:
             raise _refused("sendmsg", self._path, error) from None
         finally:
-            os.close(notifications)
+            posix.close(notifications)
             connection.close()  # exactly one state goes over it
 
 
