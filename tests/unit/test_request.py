@@ -1,13 +1,14 @@
-"""From the command line to the Request of a Plan: what it looks up about other containers."""
+"""From the command line to the Request of a Plan: what it looks up, and what changes before the Plan runs."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
-from rootless.container.operations import undo
+from rootless.container.operations import record, undo
 from rootless.container.request import resolve_network
 from rootless.container.state import store
 from rootless.container.state.lifecycle import CREATED
@@ -16,6 +17,9 @@ from rootless.container.state.state import State
 from rootless.errors import RootlessError
 from rootless.host import running
 from rootless.options import Options
+from rootless.plan import ops
+from rootless.plan.ops import Op
+from rootless.plan.plan import Plan
 from rootless.plan.request import Request
 from rootless.procfs import Process, boot_id
 
@@ -65,3 +69,26 @@ def test_network_of_a_container_that_ends_meanwhile_is_refused(root, program, mo
     with pytest.raises(RootlessError) as raised:
         _resolved(root)
     assert (raised.value.code, raised.value.cause) == ("RL-NETWORK", "container not running")
+
+
+class _TakenRoot(StateRoot):
+    """A state directory whose name another user takes before it is made, so that another one is used."""
+
+    def make(self):
+        self.path += ".other"
+        super().make()
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_files_in_a_directory_that_another_user_has_taken_are_not_mounted(tmp_path, has_files):
+    """The Plan names the directory of resolv.conf and hosts before CLAIM makes it."""
+    claim = Op(ops.CLAIM, "c1")
+    plan = Plan([claim, *([Op(ops.WRITE_NAMES, "", "")] * has_files)], [])
+    run = SimpleNamespace(root=_TakenRoot(str(tmp_path / "state")), plan=plan, is_claimed=False)
+    if has_files:
+        with pytest.raises(RootlessError, match="another user has taken the name"):
+            record.claim(run, claim)
+    else:
+        record.claim(run, claim)
+    assert run.is_claimed
+    run.entry.close()

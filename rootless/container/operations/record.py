@@ -81,8 +81,16 @@ def claim(run: ContainerRun, op: Op) -> None:
     Raises:
         RootlessError: `RL-EXISTS`, `RL-STATE`: the id is taken, or the directory cannot be made.
     """
+    planned = run.root.path
     run.entry = store.claim(run.root, op.value("id"), undo.clear)
     run.is_claimed = True
+    if run.root.path != planned and run.plan.first(ops.WRITE_NAMES):
+        raise RootlessError(  # the Plan mounts resolv.conf and hosts from there
+            f"cannot keep state in {planned}",
+            cause="another user has taken the name meanwhile",
+            fix="run the command again: it uses another directory",
+            code="RL-STATE",
+        )
     report_differences(run.plan)
 
 
