@@ -12,16 +12,9 @@ from hypothesis import given, settings
 
 from tests.lib.bundles import make_bundle, own
 from tests.lib.configurations import QUICK
-from tests.lib.containers import Rootless
 from tests.lib.hostile_configs import HOSTILE, WITHOUT_PROFILES, changed
 
 REFUSED = [name for name, (_, valid) in HOSTILE.items() if valid is False]
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 @pytest.fixture

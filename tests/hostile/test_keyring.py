@@ -9,7 +9,7 @@ import pytest
 
 from tests.lib.boxes import as_real_root, set_namespaces
 from tests.lib.bundles import make_bundle, own, write_config
-from tests.lib.containers import PATIENCE, Reader, Rootless, until
+from tests.lib.containers import PATIENCE, Reader, until
 from tests.lib.intruders import add_program, intruding, results
 
 SWITCHED_OFF = {"search": ["EDQUOT"], "request": ["EDQUOT"], "read": ["EDQUOT"], "link": ["EDQUOT"]}
@@ -33,12 +33,6 @@ def keys_of(user):
     """Return how many keys count for a user (proc_key-users(5))."""
     lines = [line.split() for line in Path("/proc/key-users").read_text().splitlines()]
     return next((int(fields[3].partition("/")[0]) for fields in lines if fields[0] == f"{user.uid}:"), 0)
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 def with_a_secret(user, intruder, script, *words, **options):

@@ -10,16 +10,10 @@ import pytest
 
 from tests.lib.boxes import add_mount, set_namespaces
 from tests.lib.bundles import base_config, make_bundle
-from tests.lib.containers import Rootless, await_end, until
+from tests.lib.containers import await_end, until
 
 ENDS = ("delete --force {}", "kill --all {} KILL", "kill {} KILL")
 FILES = {"network": "net", "mount": "mnt"}
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 def start(rootless, name, config, *script):

@@ -10,16 +10,10 @@ import pytest
 
 from tests.lib.bundles import base_config, make_bundle, own, write_config
 from tests.lib.cgroup2 import InView, cgroup2
-from tests.lib.containers import Rootless, await_end, executors, until
+from tests.lib.containers import await_end, executors, until
 from tests.lib.states import VALUES, edited, full_state, places
 
 __all__ = ["cgroup2"]
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 @pytest.fixture(params=["pid namespace", "the host's processes"])

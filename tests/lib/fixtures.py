@@ -10,6 +10,13 @@ from tests.lib.containers import Rootless, until
 
 
 @pytest.fixture
+def rootless(user, rootless_command):
+    """The command of that user; its containers go in the end."""
+    with Rootless(user, rootless_command) as rootless:
+        yield rootless
+
+
+@pytest.fixture
 def box(user, rootless_command):
     """A bundle made for root, and rootless to run it."""
     box = Box(user, [rootless_command])

@@ -12,7 +12,7 @@ import pytest
 
 from tests.lib.boxes import config_with_maps
 from tests.lib.bundles import base_config, make_bundle, own, write_config
-from tests.lib.containers import PATIENCE, Rootless, await_end, executors, until
+from tests.lib.containers import PATIENCE, await_end, executors, until
 
 OUTSIDE = ("prestart", "createRuntime", "poststart", "poststop")
 BEFORE_START = ("prestart", "createRuntime", "createContainer")
@@ -81,12 +81,6 @@ class Records:
             name, _, rest = line.partition(" ")
             found.setdefault(name, []).append(rest)
         return found
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 @pytest.fixture

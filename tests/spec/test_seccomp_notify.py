@@ -10,7 +10,7 @@ import pytest
 
 from tests.lib.boxes import as_real_root, config_with_maps
 from tests.lib.bundles import base_config, make_bundle, write_config
-from tests.lib.containers import PATIENCE, Rootless, executors, until
+from tests.lib.containers import PATIENCE, executors, until
 from tests.lib.seccomp_agent import CONTINUE, Agent, notifying
 
 DONE = (0, 0, 0)
@@ -24,12 +24,6 @@ EVERYTHING = [
 def refused(number):
     """Return the answer that makes the call fail with this errno."""
     return (0, -number, 0)
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 @pytest.fixture

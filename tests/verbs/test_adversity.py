@@ -16,16 +16,10 @@ import pytest
 
 from tests.lib.boxes import make_volume
 from tests.lib.bundles import base_config, make_bundle, own, write_config
-from tests.lib.containers import Reader, Rootless, await_end, executors, until
+from tests.lib.containers import Reader, await_end, executors, until
 from tests.lib.traced import QUIET, Stopped, interrupted
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 @pytest.fixture

@@ -24,12 +24,6 @@ def debug(rootless, *words, status=0):
 
 
 @pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
-
-
-@pytest.fixture
 def created(user, rootless):
     """A container c1 without a cgroup, not started."""
     rootless.create("c1", make_bundle(user, base_config("true")), "--network", "none")

@@ -11,7 +11,6 @@ import subprocess
 import pytest
 
 from tests.lib.bundles import base_config, make_bundle
-from tests.lib.containers import Rootless
 
 PODMAN = (
     ("denied", re.compile(r"(?i).*permission denied.*|.*operation not permitted.*")),
@@ -35,12 +34,6 @@ def podman(message):
 def docker(message):
     found = [verdict for verdict, words in DOCKER if any(word in message.lower() for word in words)]
     return found[-1] if found else "other"
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 # --- how a case is made ----------------------------------------------------------------------------------------------

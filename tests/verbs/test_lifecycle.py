@@ -16,19 +16,13 @@ import pytest
 
 from tests.lib.boxes import CRUN, config_with_maps
 from tests.lib.bundles import base_config, make_bundle, write_config
-from tests.lib.containers import PATIENCE, Reader, Rootless, await_end, children_of, in_mount_namespace_of, until
+from tests.lib.containers import PATIENCE, Reader, await_end, children_of, in_mount_namespace_of, until
 
 CONTAINERD_KILL_GONE = ("container not running", "no such process", "does not exist")
 """What containerd's shim and CRI-O look for, case-sensitively, in the error of a kill."""
 RFC3339_NANO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 FOREVER = ("sleep", "1000")
 ECHO_LINES = 'echo ready; while read line; do echo "$line"; done; exit 3'
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 @pytest.fixture

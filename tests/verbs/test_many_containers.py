@@ -10,10 +10,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
 from tests.lib.bundles import base_config, make_bundle, write_config
-from tests.lib.containers import Rootless, executors, until
+from tests.lib.containers import executors, until
 
 RUNS = 1000
 AT_ONCE = 8
@@ -55,12 +53,6 @@ except ChildProcessError:
     pass
 print(json.dumps({"results": results, "same": before == after, "orphans": orphans}))
 """
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 def _processes(user) -> set[int]:

@@ -11,15 +11,9 @@ import time
 import pytest
 
 from tests.lib.bundles import base_config, make_bundle
-from tests.lib.containers import Rootless, await_end, in_mount_namespace_of, until
+from tests.lib.containers import await_end, in_mount_namespace_of, until
 
 TWO = "sleep 600 & sleep 601 & wait"
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 @pytest.fixture

@@ -9,15 +9,8 @@ import pytest
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.cgroup2 import cgroup2
 from tests.lib.cgroup_containers import bundle_for, runs
-from tests.lib.containers import Rootless
 
 __all__ = ["cgroup2", "runs"]  # fixtures
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 def plan_of(rootless, bundle, *flags):

@@ -14,15 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.lib.bundles import base_config, make_bundle, own, write_config
-from tests.lib.containers import Reader, Rootless, await_end, executors
+from tests.lib.containers import Reader, await_end, executors
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 @pytest.fixture

@@ -13,16 +13,10 @@ import pytest
 
 from tests.lib.boxes import config_with_maps
 from tests.lib.bundles import base_config, make_bundle, write_config
-from tests.lib.containers import PATIENCE, Reader, Rootless, await_end, executors, until
+from tests.lib.containers import PATIENCE, Reader, await_end, executors, until
 from tests.lib.reports import Manager, tell
 
 __all__ = ["tell"]  # fixture
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 @pytest.fixture

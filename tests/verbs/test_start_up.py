@@ -11,7 +11,7 @@ import pytest
 from tests.lib.boxes import config_with_maps
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.cgroup2 import cgroup2
-from tests.lib.containers import Reader, Rootless, executors, resident
+from tests.lib.containers import Reader, executors, resident
 from tests.lib.tracing import looked_at, opened
 
 __all__ = ["cgroup2"]
@@ -21,12 +21,6 @@ FEW = 4
 LOOKS = 8
 """Paths that are looked at, those files among them: the command is looked for, and the bundle's directory."""
 MODULES = "rootless/__pycache__/modules.archive"
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as rootless:
-        yield rootless
 
 
 @pytest.fixture

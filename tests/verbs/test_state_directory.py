@@ -20,12 +20,6 @@ QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
 
 
 @pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
-
-
-@pytest.fixture
 def bundle(user):
     """A bundle whose program does nothing for long."""
     return make_bundle(user, base_config("sleep", "1000"))

@@ -18,14 +18,8 @@ import pytest
 
 from tests.lib.boxes import config_with_maps
 from tests.lib.bundles import base_config, make_bundle, own, write_config
-from tests.lib.containers import PATIENCE, Reader, Rootless, await_end, until
+from tests.lib.containers import PATIENCE, Reader, await_end, until
 from tests.lib.terminals import Typewriter
-
-
-@pytest.fixture
-def rootless(user, rootless_command):
-    with Rootless(user, rootless_command) as command:
-        yield command
 
 
 def with_terminal(*args, **process):
