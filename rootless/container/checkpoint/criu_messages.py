@@ -28,7 +28,6 @@ _OPTIONS = 2
 _NOTIFY_SUCCESS = 3
 _SUCCESS = 2
 _RESTORED = 4
-_NOTIFIED = 5
 # of criu_opts
 IMAGES_FD = 1
 PID = 2
@@ -39,8 +38,7 @@ WORK_FD = 17
 _SIBLING = 26
 _ORPHAN_PTS_MASTER = 50
 _OPTIONS_FILE = 51
-# of criu_notify and criu_restore_resp
-_SCRIPT = 1
+# of criu_restore_resp
 _RESTORED_PID = 1
 
 _OUT_OF_THE_WAY = 16
