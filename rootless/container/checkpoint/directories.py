@@ -78,9 +78,7 @@ class Directories:
         """
         path = f"{self.images}/{_NOTE}"
         try:
-            fd = os.open(_NOTE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.images_fd)
-            with open(fd, "rb") as file:
-                found = jsontext.parse(file.read(), path)
+            found = jsontext.parse(files.content(_NOTE, self.images_fd), path)
         except OSError as error:
             cause = (error.strerror or "").lower()
             raise failed(f"cannot read {path}", cause, "name a directory that checkpoint wrote") from None

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _OTHERS = 0o077
 NOT_AGED = stat.S_ISVTX
 """On a file: systemd-tmpfiles leaves it in /tmp, however old it is (XDG Base Directory Specification)."""
-_READ = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _WRITE = posix.O_WRONLY | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _STATE = "state.json"
 _CONFIG = "config.json"
@@ -79,11 +78,7 @@ class ContainerDir:
         """Return the state in state.json, or None if the file does not exist."""
         path = f"{self.path}/{_STATE}"
         try:
-            fd = posix.open(_STATE, _READ, dir_fd=self.fd)
-            try:
-                text = posix.read(fd, posix.fstat(fd).st_size)  # write() replaces the file as a whole: it does not grow
-            finally:
-                posix.close(fd)
+            text = files.content(_STATE, self.fd)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -100,8 +95,7 @@ class ContainerDir:
         Raises:
             OSError: it cannot be read.
         """
-        with open(posix.open(name, _READ, dir_fd=self.fd), "rb", buffering=0) as file:
-            return file.read()
+        return files.content(name, self.fd)
 
     def put(self, name: str, content: bytes, mode: int = 0o600) -> None:
         """Write a file in the directory; overwrite an existing one in place.
