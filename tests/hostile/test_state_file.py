@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from tests.lib.boxes import make_volume
 from tests.lib.bundles import base_config, make_bundle, own, write_config
 from tests.lib.cgroup2 import InView, cgroup2
 from tests.lib.containers import await_end, executors, until
@@ -190,3 +191,29 @@ def test_a_limit_of_descriptors_leaves_nothing(rootless, user, verb):
         assert status == 0 or os.strerror(errno.EMFILE).lower() in text.lower(), (limit, text)
         refused += status != 0
     assert refused > 3
+
+
+@pytest.mark.parametrize(
+    ("name", "verb", "status"),
+    [("state.json", "kill c1 KILL", 1), ("config.json", "exec c1 true", 255), ("undo", "delete --force c1", 1)],
+)
+def test_symlink_instead_of_a_file_is_refused(rootless, user, name, verb, status):
+    """It points to the very file that the verb needs. Once the file is back, the verb works."""
+    rootless.create("c1", make_bundle(user, base_config("sleep", "1000")))
+    rootless.start("c1")
+    victim = make_volume(user, "victim")
+    file = rootless.root / "c1" / name
+    if name == "undo":
+        boot = json.loads((rootless.root / "c1/state.json").read_text())["bootId"]
+        file.write_text(f'["resctrl","{boot}",{{"directories":["{victim}"]}}]\n')
+    target = user.tmp / "target"
+    file.rename(target)
+    content = target.read_bytes()
+    file.symlink_to(target)
+    done = rootless(*verb.split())
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith(f"rootless: cannot keep state in {file}: {os.strerror(errno.ELOOP).lower()}; fix: ")
+    assert (target.read_bytes(), file.is_symlink(), victim.exists()) == (content, True, True)
+    target.rename(file)
+    assert rootless(*verb.split(), check=True).stderr == ""
+    assert victim.exists() == (name != "undo")

@@ -562,6 +562,28 @@ def test_a_file_for_others_is_for_others_whatever_the_umask(root):
     assert modes == [0o644, 0o600]
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("resolv.conf", lambda entry: entry.put("resolv.conf", b"text")),
+        ("undo", lambda entry: entry.append("undo", b"text")),
+        ("state.json.new", lambda entry: entry.write(state())),
+    ],
+)
+@pytest.mark.parametrize("exists", [True, False], ids=["a file", "nothing"])
+def test_nothing_is_written_through_a_symlink(root, tmp_path, name, change, exists):
+    target = tmp_path / "target"
+    if exists:
+        target.write_text("precious")
+    with claim(root, "c1") as entry:
+        os.symlink(target, f"{entry.path}/{name}")
+        with pytest.raises(RootlessError, match="too many levels of symbolic links") as caught:
+            change(entry)
+    assert caught.value.code == "RL-STATE"
+    assert target.exists() == exists
+    assert not exists or target.read_text() == "precious"
+
+
 def test_a_lock_goes_with_its_descriptor(root):
     with claim(root, "c1") as entry:
         path = entry.path
