@@ -11,22 +11,21 @@
 
 struct init {
     struct plan plan;
-    int report_fd;  /* to the parent: what happened; after a start, to the one who asked for it */
-    int reply_fd;   /* from the parent: go on */
-    int start_fd;   /* a listening socket, or -1: the parent itself says when to start */
-    int console_fd; /* where the master side of the terminal is sent, or -1 */
-    int cgroup_fd;  /* the container's cgroup directory, or -1 */
-    int process_fd; /* a pidfd of the container's first process, whose namespaces are joined or whose end is awaited, or
-                       -1 */
-    int agent_fd;   /* connected to who answers the seccomp filter's notifications, or -1 */
-    int keep;       /* how many descriptors from 3 on belong to the container */
-    int proc_fd;    /* the host's /proc, from before the root changed */
-    int root_fd;    /* the container's root, once it is a mount */
-    int mask_fd;    /* an empty read-only tmpfs that masks directories, or -1 */
-    int id_map_fd;  /* of ID_MAP: a user namespace whose maps the next mapped mount gets, or -1 */
-    int proc_file_fd;              /* of PROC_OPEN: the file that the next PROC_WRITE writes to, or -1 */
-    int hook_output[2];            /* files of HOOK_OUTPUT, or -1 */
-    int notify_fd;                 /* the socket of NOTIFY_SOCKET, or -1 */
+    int report_fd;      /* to the parent: what happened; after a start, to the one who asked for it */
+    int reply_fd;       /* from the parent: go on */
+    int start_fd;       /* a listening socket, or -1: the parent itself says when to start */
+    int console_fd;     /* where the master side of the terminal is sent, or -1 */
+    int cgroup_fd;      /* the container's cgroup directory, or -1 */
+    int process_fd;     /* a pidfd of the process whose namespaces are joined or whose end is awaited, or -1 */
+    int agent_fd;       /* connected to who answers the seccomp filter's notifications, or -1 */
+    int keep;           /* how many descriptors from 3 on belong to the container */
+    int proc_fd;        /* the host's /proc, from before the root changed */
+    int root_fd;        /* the container's root, once it is a mount */
+    int mask_fd;        /* an empty read-only tmpfs that masks directories, or -1 */
+    int id_map_fd;      /* of ID_MAP: a user namespace whose maps the next mapped mount gets, or -1 */
+    int proc_file_fd;   /* of PROC_OPEN: the file that the next PROC_WRITE writes to, or -1 */
+    int hook_output[2]; /* files of HOOK_OUTPUT, or -1 */
+    int notify_fd;      /* the socket of NOTIFY_SOCKET, or -1 */
     int64_t files_uid, files_gid;  /* of FILES_AS, or -1 */
     uint64_t namespaces[4];        /* of IDENTIFY, for the report with the container process */
     uint32_t identified;           /* how many */
@@ -96,8 +95,8 @@ int copy_up(int from_fd, int to_fd);
 
 /* process.c: makes ready what EXEC needs, while no seccomp filter can forbid it. */
 int prepare_exec(void);
-char **fill_argv(const struct op *op, int which,
-                 char **items); /* writes where the elements of a list are; returns the end */
+/* writes where the elements of a list are; returns the end */
+char **fill_argv(const struct op *op, int which, char **items);
 enum { FILTER_NEW_LISTENER = 8, FILTER_LISTENER_FLAGS = FILTER_NEW_LISTENER | 32 /* how its notifications wait */ };
 int load_filter(const struct op *op, unsigned flags);
 
