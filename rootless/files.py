@@ -11,6 +11,8 @@ from rootless.errors import EXHAUSTED
 
 _NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR)
 """What open(2) says where a file system does not have O_TMPFILE: NFS, for one."""
+_CHUNK = 1 << 16
+"""Bytes of a read; what a container's directory holds is mostly smaller."""
 
 
 def text_of(path: str) -> str:
@@ -100,9 +102,15 @@ def content(name: str, dir_fd: int) -> bytes:
     Raises:
         OSError: it cannot be read, or is a symlink.
     """
-    flags = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW | posix.O_CLOEXEC
-    with open(posix.open(name, flags, dir_fd=dir_fd), "rb", buffering=0) as file:
-        return file.read()
+    fd = posix.open(name, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        # not by a file object: `list` reads one for each container, and that asks for size and position first
+        chunks = []
+        while chunk := posix.read(fd, _CHUNK):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        posix.close(fd)
 
 
 def unlink(path: str, dir_fd: int | None = None) -> None:
