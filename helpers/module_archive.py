@@ -4,9 +4,9 @@
 read it.
 
 The file is the magic number of that interpreter's bytecode, the length of what comes next as four bytes, that (the
-code of rootless/module_archive.py, what to load for each verb, an index of modules; marshalled), for each verb the
-codes that it loads as one object, and the codes of all modules, one by one. Places are counted from where the first
-of these begins.
+code of rootless/module_archive.py, what to load for each verb, the name of the package, an index of its modules;
+marshalled), for each verb the codes that it loads together as one object, and the codes of all modules, one by one.
+Places are counted from where the first of these begins.
 """
 
 from __future__ import annotations
@@ -28,26 +28,28 @@ if TYPE_CHECKING:
 
 LOADER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "rootless", "module_archive.py")
 
-MADE = (
-    "bundle.check host.delegation container.operations.cgroup plan.cgroup.manager plan.cgroup.limits cgroup.make "
-    "launch.spawn launch.write_idmaps"
-)
+MADE = "bundle.check host.delegation container.operations.record launch.spawn launch.write_idmaps"
+GROUP_MADE = "container.operations.cgroup plan.cgroup.manager plan.cgroup.limits cgroup.make"
 IMPORTED = {
-    "create": f"container.create {MADE}",
-    "run": f"container.run container.terminal.relay container.operations.cgroup_cleanup {MADE}",
-    "exec": "container.exec bundle.check container.terminal.relay container.operations.cgroup launch.spawn",
-    "start": "container.start",
-    "kill": "container.kill cgroup.group",
-    "delete": "container.delete container.operations.cgroup_cleanup",
-    "state": "cli.output container.listing jsontext cli.compat",
-    "list": "cli.output container.listing jsontext",
-    "ps": "cli.output container.listing jsontext container.state.processes cgroup.group",
-    "pause": "container.pause",
-    "resume": "container.pause",
-    "update": "container.update cli.commands host.delegation cgroup.make",
+    "create": (f"container.create {MADE}", GROUP_MADE),
+    "run": (f"container.run container.terminal.relay {MADE}", f"{GROUP_MADE} container.operations.cgroup_cleanup"),
+    "exec": (
+        "container.exec bundle.check container.operations.record container.terminal.relay launch.spawn",
+        "container.operations.cgroup",
+    ),
+    "start": ("container.start", ""),
+    "kill": ("container.kill", "cgroup.group"),
+    "delete": ("container.delete", "container.operations.cgroup_cleanup"),
+    "state": ("cli.output container.listing jsontext cli.compat", ""),
+    "list": ("cli.output container.listing jsontext", ""),
+    "ps": ("cli.output container.listing jsontext container.state.processes", "cgroup.group"),
+    "pause": ("container.pause", ""),
+    "resume": ("container.pause", ""),
+    "update": ("container.update cli.commands host.delegation cgroup.make", ""),
 }
-"""What the verbs that engines call import when they do nothing unusual, for a container in a cgroup of its own, which
-with cgroup v2 each has, besides rootless.__main__. A module that is not listed is imported all the same."""
+"""What the verbs that engines call import when they do nothing unusual, besides rootless.__main__: what is loaded at
+once; and for a container in a cgroup of its own, what is loaded together when one of it is imported. A module that is
+not listed is imported alone."""
 
 
 def compiled(source: str) -> CodeType:
@@ -64,14 +66,14 @@ def compiled(source: str) -> CodeType:
     return code
 
 
-def sources(package: str) -> Iterator[tuple[str, str, bool]]:
-    """Yield the name of each module, its file, and whether it is a package."""
+def sources(package: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of each module, and its file."""
     for directory, _, files in os.walk(package):
         for file in sorted(files):
             if file.endswith(".py"):
                 source = os.path.join(directory, file)
                 name = os.path.relpath(source, os.path.dirname(package)).removesuffix(".py").replace("/", ".")
-                yield name.removesuffix(".__init__"), source, name.endswith(".__init__")
+                yield name.removesuffix(".__init__"), source
 
 
 class Recorder(PathFinder):
@@ -111,8 +113,7 @@ def loaded(package: str, names: Iterable[str]) -> list[str]:
 def archive(package: str) -> bytes:
     """Return the content of the file for a package that lies in the directory `package`."""
     own = os.path.basename(package)
-    files = {name: (source, is_package) for name, source, is_package in sources(package)}
-    codes = {name: compiled(source) for name, (source, _) in files.items()}
+    codes = {name: compiled(source) for name, source in sources(package)}
     content = bytearray()
 
     def put(thing: CodeType | tuple[CodeType, ...]) -> tuple[int, int]:
@@ -121,14 +122,23 @@ def archive(package: str) -> bytes:
         content.extend(marshal.dumps(thing))
         return begin, len(content) - begin
 
-    orders = {
-        verb: tuple(loaded(package, [name for name in ("__main__", *names.split()) if f"{own}.{name}" in files]))
-        for verb, names in IMPORTED.items()
-    }
-    places = {order: put(tuple([codes[name] for name in order])) for order in dict.fromkeys(orders.values())}
-    verbs = {verb: (order, *places[order]) for verb, order in orders.items()}
-    modules = {name: (*files[name], *put(code)) for name, code in codes.items()}
-    head = marshal.dumps((compiled(LOADER), verbs, modules))
+    places: dict[tuple[str, ...], tuple[int, int]] = {}
+
+    def together(order: Sequence[str]) -> tuple[tuple[str, ...], int, int]:
+        """Return the modules, and where their codes are."""
+        names = tuple(order)
+        if names not in places:
+            places[names] = put(tuple([codes[name] for name in names]))
+        return names, *places[names]
+
+    verbs = {}
+    for verb, (at_once, later) in IMPORTED.items():
+        wanted = [[name for name in names.split() if f"{own}.{name}" in codes] for names in (at_once, later)]
+        first = loaded(package, ["__main__", *wanted[0]])
+        both = loaded(package, ["__main__", *wanted[0], *wanted[1]])
+        verbs[verb] = (together(first), together(both[len(first) :]))
+    index = marshal.dumps({name: put(code) for name, code in codes.items()})
+    head = marshal.dumps((compiled(LOADER), verbs, own, index))
     return MAGIC_NUMBER + len(head).to_bytes(4, "little") + head + content
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _stat as stat
 import posix
-import stat
 
 from rootless import paths
 from rootless.errors import RootlessError

@@ -165,10 +165,10 @@ class Loaded:
 
 
 def foreseen(verb):
-    """Return the modules that the installed command loads at once for a verb; see helpers/module_archive.py."""
+    """Return what the installed command loads together for a verb in a cgroup; see helpers/module_archive.py."""
     image = (CHECKOUT / "rootless/__pycache__/modules.archive").read_bytes()
-    _, verbs, _ = marshal.loads(image[8 : 8 + int.from_bytes(image[4:8], "little")])
-    return set(verbs[verb][0])
+    _, verbs, *_ = marshal.loads(image[8 : 8 + int.from_bytes(image[4:8], "little")])
+    return {name for names, _, _ in verbs[verb] for name in names}
 
 
 def podmans_filter():

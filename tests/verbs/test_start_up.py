@@ -77,7 +77,8 @@ def test_what_engines_call_reads_its_modules_at_once(user, rootless_command, nee
         done = user.run([*traced, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **cgroup2.options)
         assert done.returncode == 0, verb
         reads[verb] = sum(f"{MODULES}" in line for line in trace.read_text().splitlines())
-    assert reads == dict.fromkeys(verbs, 1)
+    in_a_cgroup = {"create", "exec", "ps", "kill", "delete"}
+    assert reads == {verb: 1 + (verb in in_a_cgroup) for verb in verbs}
 
 
 @pytest.mark.parametrize("harm", ["missing", "of another Python", "empty"])

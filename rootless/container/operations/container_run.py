@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rootless.container.operations import record
 from rootless.launch import run_plan
 from rootless.lazy import lazy
 from rootless.plan import ops
@@ -25,32 +24,32 @@ if TYPE_CHECKING:
 
 HANDLERS: dict[Kind, Handler] = {
     **run_plan.HANDLERS,
-    ops.CONNECT_CONSOLE: record.connect_console,
-    ops.CLAIM: record.claim,
-    ops.COMPILE_FILTER: record.compile_filter,
-    ops.CONNECT_PIDFD: record.connect_pidfd,
-    ops.CONNECT_AGENT: record.connect_agent,
+    ops.CONNECT_CONSOLE: lazy("rootless.container.operations.record", "connect_console"),
+    ops.CLAIM: lazy("rootless.container.operations.record", "claim"),
+    ops.COMPILE_FILTER: lazy("rootless.container.operations.record", "compile_filter"),
+    ops.CONNECT_PIDFD: lazy("rootless.container.operations.record", "connect_pidfd"),
+    ops.CONNECT_AGENT: lazy("rootless.container.operations.record", "connect_agent"),
     ops.COVER: lazy("rootless.container.operations.root_mount", "cover"),
     ops.MAKE_CGROUP: lazy("rootless.container.operations.cgroup", "make"),
     ops.RESERVE_PORTS: lazy("rootless.container.operations.network", "reserve_ports"),
     ops.WRITE_NAMES: lazy("rootless.container.operations.network", "write_names"),
-    ops.LISTEN: record.listen,
-    ops.RECORD: record.record,
+    ops.LISTEN: lazy("rootless.container.operations.record", "listen"),
+    ops.RECORD: lazy("rootless.container.operations.record", "record"),
     ops.START_SCOPE: lazy("rootless.container.operations.cgroup", "start_scope"),
     ops.BEGIN_NETWORK: lazy("rootless.container.operations.network", "begin"),
     ops.MOVE_INTERFACES: lazy("rootless.container.operations.interfaces", "move_in"),
     ops.JOIN_RESCTRL: lazy("rootless.container.operations.resctrl", "join"),
     ops.ADD_TO_RESCTRL: lazy("rootless.container.operations.resctrl", "add"),
     ops.ATTACH_DEVICE_RULES: lazy("rootless.container.operations.cgroup", "attach_device_rules"),
-    ops.RUN_HOOK: record.run_hook,
+    ops.RUN_HOOK: lazy("rootless.container.operations.record", "run_hook"),
     ops.AWAIT_NETWORK: lazy("rootless.container.operations.network", "wait"),
-    ops.CHECK_RUNNING: record.check_running,
-    ops.SEND_PIDFD: record.send_pidfd,
-    ops.RECORD_CREATED: record.record_created,
-    ops.WRITE_PID_FILE: record.write_pid_file,
+    ops.CHECK_RUNNING: lazy("rootless.container.operations.record", "check_running"),
+    ops.SEND_PIDFD: lazy("rootless.container.operations.record", "send_pidfd"),
+    ops.RECORD_CREATED: lazy("rootless.container.operations.record", "record_created"),
+    ops.WRITE_PID_FILE: lazy("rootless.container.operations.record", "write_pid_file"),
     ops.FREEZE: lazy("rootless.container.operations.cgroup", "freeze"),
-    ops.FORWARD_NOTIFICATIONS: record.forward_notifications,
-    ops.FORWARD_REPORTS: record.forward_reports,
+    ops.FORWARD_NOTIFICATIONS: lazy("rootless.container.operations.record", "forward_notifications"),
+    ops.FORWARD_REPORTS: lazy("rootless.container.operations.record", "forward_reports"),
 }
 """Which function carries out each operation of the launcher; undo.py has their undos."""
 

@@ -14,7 +14,6 @@ from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, status
 from rootless.errors import RootlessError, refused
 from rootless.lazy import lazy
-from rootless.plan.ops import from_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,12 +24,14 @@ if TYPE_CHECKING:
     from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
     from rootless.launch.run_hooks import run_hook
+    from rootless.plan.ops import from_data
 else:
     blame_memory = lazy("rootless.container.operations.cgroup", "blame_memory")
     is_process_1 = lazy("rootless.container.state.processes", "is_process_1")
     kill_all = lazy("rootless.container.state.processes", "kill_all")
     send = lazy("rootless.container.state.processes", "send")
     run_hook = lazy("rootless.launch.run_hooks", "run_hook")
+    from_data = lazy("rootless.plan.ops", "from_data")
 
 _SIGKILL = 9
 

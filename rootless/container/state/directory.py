@@ -12,8 +12,8 @@ Everything in it is used through its descriptor.
 
 from __future__ import annotations
 
+import _stat as stat
 import posix
-import stat
 from errno import ENOSPC
 
 from rootless import files, jsontext

@@ -6,8 +6,8 @@ users can make a directory of the same name first.
 
 from __future__ import annotations
 
+import _stat as stat
 import posix
-import stat
 
 from rootless import files, log, paths, xdg
 from rootless.container.state.directory import unusable

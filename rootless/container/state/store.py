@@ -7,10 +7,10 @@ it.
 
 from __future__ import annotations
 
+import _stat as stat
 import errno
 import fcntl
 import posix
-import stat
 
 from rootless.container.state.directory import ContainerDir, unusable
 from rootless.errors import RootlessError

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _stat as stat
 import errno
 import posix
-import stat
 
 from rootless import paths
 from rootless.container.state.directory import unusable

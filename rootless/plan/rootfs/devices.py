@@ -5,7 +5,7 @@ mknod(2) is refused to everybody in a user namespace: the host's node is bound t
 
 from __future__ import annotations
 
-import stat
+import _stat as stat
 
 from rootless.paths import normal
 from rootless.plan import ops
