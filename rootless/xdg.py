@@ -18,15 +18,12 @@ def runtime() -> str:
 
 def config() -> str:
     """Return $XDG_CONFIG_HOME or its default; empty where the user has no home."""
-    given = _absolute("XDG_CONFIG_HOME")
-    if given and _is_callers(given):
-        return given
-    home = paths.variable("HOME")
-    if not _is_callers(home):
-        import pwd
+    return _below_home("XDG_CONFIG_HOME", ".config")
 
-        home = pwd.getpwuid(0).pw_dir
-    return f"{home}/.config" if home.startswith("/") else ""
+
+def data() -> str:
+    """Return $XDG_DATA_HOME or its default; empty where the user has no home."""
+    return _below_home("XDG_DATA_HOME", ".local/share")
 
 
 def state(home: str) -> str:
@@ -43,6 +40,18 @@ def homes(uid: int) -> tuple[str, str]:
     except KeyError:
         home = ""
     return home, paths.variable("HOME")
+
+
+def _below_home(variable: str, default: str) -> str:
+    given = _absolute(variable)
+    if given and _is_callers(given):
+        return given
+    home = paths.variable("HOME")
+    if not _is_callers(home):
+        import pwd
+
+        home = pwd.getpwuid(0).pw_dir
+    return f"{home}/{default}" if home.startswith("/") else ""
 
 
 def _absolute(name: str) -> str:

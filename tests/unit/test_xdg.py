@@ -16,7 +16,7 @@ def environ(monkeypatch, tmp_path):
     """Set variables to directories below one of the caller's; it returns that."""
 
     def put(**variables):
-        for name in ("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
+        for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delitem(xdg.paths.posix.environ, name.encode(), raising=False)
         for name, value in variables.items():
@@ -33,6 +33,7 @@ def environ(monkeypatch, tmp_path):
     [
         {"HOME": "TMP"},
         {"HOME": "TMP", "XDG_CONFIG_HOME": ""},
+        {"HOME": "TMP", "XDG_DATA_HOME": "TMP/data"},
         {"HOME": "TMP", "XDG_CONFIG_HOME": "TMP/other"},
         {"HOME": "TMP/not there", "XDG_CONFIG_HOME": "TMP/a/b/c"},
         {"HOME": "TMP", "XDG_RUNTIME_DIR": "TMP/run", "XDG_CONFIG_HOME": "TMP/ü"},
@@ -41,6 +42,7 @@ def environ(monkeypatch, tmp_path):
 def test_directories_equal_those_of_platformdirs(environ, variables):
     environ(**variables)
     assert xdg.config() == platformdirs.user_config_dir()
+    assert xdg.data() == platformdirs.user_data_dir()
     assert xdg.state(os.environ["HOME"]) == platformdirs.user_state_dir()
     if "XDG_RUNTIME_DIR" in variables:
         assert xdg.runtime() == platformdirs.user_runtime_dir()
