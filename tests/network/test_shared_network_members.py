@@ -113,7 +113,7 @@ def test_joining_a_network_without_its_helper_is_an_error(rootless, backend, sta
     bundle = make_net_bundle(rootless.user, *FETCH, f"http://first:{HTTP}/", name="second")
     done = rootless("run", "--network", "backend", bundle)
     assert (done.returncode, done.stdout) == (0, addresses(rootless, "first")[0].replace(".4", ".5"))
-    assert "warning: network backend has no way to the outside: slirp4netns has ended" in done.stderr
+    assert "warning: network backend has no connection to the outside: slirp4netns has ended" in done.stderr
 
 
 def test_ports_of_a_member_that_cannot_have_all_are_free_again(rootless, backend, start):

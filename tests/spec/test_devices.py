@@ -100,7 +100,7 @@ def test_devices_are_bound_where_mknod_is_refused(either, require_root):
     assert lines == ["fuse a:e5 666 65534", "net/tun a:c8 666 65534", "null 1:3 666 65534"]
     if not either.oracle:
         for index, path in enumerate(("/dev/fuse", "/dev/net/tun", "/dev/null")):
-            note = f"{path} of the host is bound, with the host's owner and mode: mknod is refused in a user namespace"
+            note = f"the host's {path} is bind-mounted, with its owner and mode: a user namespace does not permit mknod"
             assert f'msg="{note}" where="linux.devices[{index}]"' in log.read_text()
 
 

@@ -205,12 +205,15 @@ def mount(destination="/data", kind="tmpfs", source="tmpfs", *options, **more):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (mount("/"), "rootless: cannot mount on /: the root is root.path (config.json: mounts[4].destination); fix: "),
+        (
+            mount("/"),
+            "rootless: cannot mount on /: root.path is mounted there (config.json: mounts[4].destination); fix: ",
+        ),
         (mount("../.."), "rootless: cannot mount on /: "),
         (mount("/data", "none", "/etc"), "it has neither a type nor the option bind (config.json: mounts[4]); fix: "),
         (
             mount("/data", "bind", "", "bind"),
-            "cannot mount on /data: there is no source (config.json: mounts[4]); fix: ",
+            "cannot mount on /data: a bind mount needs a source (config.json: mounts[4]); fix: ",
         ),
         (
             mount("/data", "bind", "/nowhere", "bind"),

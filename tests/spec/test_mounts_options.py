@@ -286,7 +286,7 @@ def test_restrictions_of_the_source_that_are_not_named_are_noted(box, require_ro
     words = ["unshare", "--mount", "sh", "-c", script, "sh", *as_user, *box.command, "explain", "--json", box.path]
     plan = json.loads(box.user.run(words, user=0, group=0, check=True).stdout)
     told = {note["where"]: note["text"] for note in plan["notes"]}
-    assert told["mounts[4]"] == "the source's ro, noexec cannot be taken away in a user namespace"
+    assert told["mounts[4]"] == "the source's ro, noexec cannot be removed in a user namespace"
 
 
 def test_a_mount_below_cannot_be_left_out(box, require_root):

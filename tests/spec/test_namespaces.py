@@ -358,7 +358,7 @@ def test_file_systems_of_shared_namespaces_are_the_hosts(box, namespace, point, 
     table = mount_table(lines)
     assert table[point][2] == kind
     index = next(i for i, mount in enumerate(config["mounts"]) if mount["destination"] == point)
-    note = f"{point} of the host is bound on {point}: the container shares the host's {namespace} namespace"
+    note = f"the host's {point} is bind-mounted on {point}: the container shares the host's {namespace} namespace"
     assert f'msg="{note}" where="mounts[{index}]"' in log.read_text()
     asked = set(config["mounts"][index].get("options", ()))
     assert table[point][0] >= asked

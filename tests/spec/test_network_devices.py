@@ -170,8 +170,8 @@ def test_a_user_without_power_over_the_link(box):
     done = box.run(config, "echo ran")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
-        "rootless: cannot move the network interface lo: only root of the network namespace that it is in may "
-        "move it (config.json: linux.netDevices.lo); fix: let root run it, or create the interface in a network "
+        "rootless: cannot move the network interface lo: only root of its network namespace may move it "
+        "(config.json: linux.netDevices.lo); fix: let root run it, or create the interface in a network "
     )
 
 

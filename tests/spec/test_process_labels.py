@@ -39,7 +39,7 @@ def test_a_profile_without_apparmor(box):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "rootless: cannot run the program under the profile docker-default: this kernel has no AppArmor, or it is "
-        "switched off (config.json: process.apparmorProfile); fix: remove it, or boot a kernel with AppArmor\n"
+        "switched off (config.json: process.apparmorProfile); fix: remove it, or boot a kernel with AppArmor enabled\n"
     )
 
 

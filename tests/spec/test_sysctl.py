@@ -54,9 +54,9 @@ def test_sysctl_of_joined_namespaces(box):
 @pytest.mark.parametrize(
     ("name", "value", "missing", "words"),
     [
-        ("kernel.panic", "77", "", "cannot set kernel.panic: it is one setting for the whole host"),
-        ("vm.swappiness", "1", "", "cannot set vm.swappiness: it is one setting for the whole host"),
-        ("kernel/core_pattern", "x", "", "cannot set kernel/core_pattern: it is one setting for the whole host"),
+        ("kernel.panic", "77", "", "cannot set kernel.panic: it applies to the whole host"),
+        ("vm.swappiness", "1", "", "cannot set vm.swappiness: it applies to the whole host"),
+        ("kernel/core_pattern", "x", "", "cannot set kernel/core_pattern: it applies to the whole host"),
         (
             "net.ipv4.ip_forward",
             "1",
@@ -70,7 +70,7 @@ def test_sysctl_of_joined_namespaces(box):
             "ipc",
             "cannot set fs.mqueue.msg_max: the container shares the host's ipc namespace",
         ),
-        ("net/../kernel/panic", "1", "", "cannot set net/../kernel/panic: this is not the name of a setting"),
+        ("net/../kernel/panic", "1", "", "cannot set net/../kernel/panic: it is not the name of a sysctl"),
         ("net.ipv4.nonsense", "1", "", "write 1 to /proc/sys/net/ipv4/nonsense: open: No such file or directory"),
         ("net.ipv4.ip_forward", "many", "", "write many to /proc/sys/net/ipv4/ip_forward: write: Invalid argument"),
     ],

@@ -211,8 +211,8 @@ def test_a_user_without_a_manager(guest):
     place = guest("cut -d: -f3 /proc/self/cgroup", root=True).strip()
     for path in ("", "user.slice:rootless:told", "/docker/told"):
         assert told(guest, become, guest.bundle("echo ran", {"pids": {"limit": 9}}, path), root=True) == (
-            f"{WARNING}pids.limit: your cgroup {place} belongs to root: it is not delegated to you, and there is no "
-            "systemd manager of user 1003 to make another (config.json: linux.resources); fix: log in through PAM "
+            f"{WARNING}pids.limit: your cgroup {place} belongs to root: it is not delegated to you, and user 1003 "
+            "has no systemd manager to create another (config.json: linux.resources); fix: log in through PAM "
             "(machinectl shell, ssh), or have root run: loginctl enable-linger"
         )
 

@@ -49,7 +49,7 @@ def test_what_names_no_scope_is_refused(guest, path):
     bundle = guest.bundle("true", {"pids": {"limit": 9}}, path)
     error = guest.fails(f"rootless --systemd-cgroup run --bundle {bundle} form")
     assert error.count("\n") == 1
-    assert error.startswith("rootless: cannot let systemd make ")
+    assert error.startswith("rootless: cannot have systemd create ")
     assert "(config.json: linux.cgroupsPath); fix: " in error
     assert guest("rootless list --quiet") == ""
 

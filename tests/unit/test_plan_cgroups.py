@@ -115,7 +115,7 @@ def test_a_path_that_is_not_ones_own_becomes_a_scope():
     plan = plan_for(limited("/docker/abc"), nothing() | {"user_manager": MANAGER})
     assert (plan.cgroup.manager, plan.cgroup.unit) == ("systemd", "rootless-c1.scope")
     assert settings(plan) == ["memory.max=1048576"]
-    assert "systemd makes rootless-c1.scope instead" in notes(plan, ADAPTED)["linux.cgroupsPath"]
+    assert "systemd creates rootless-c1.scope instead" in notes(plan, ADAPTED)["linux.cgroupsPath"]
     assert plan_for(limited("/docker/abc"), nothing()).cgroup is None
 
 
@@ -126,7 +126,7 @@ def test_without_a_manager_the_scope_is_a_plain_cgroup():
     plan = plan_for(limited(), nothing(), systemd_cgroup=True)
     assert plan.cgroup is None
     assert notes(plan, UNSUPPORTED)["linux.resources"].endswith(
-        "memory.limit: it is root's, and there is no systemd manager of user 1000 to make another"
+        "memory.limit: it is root's, and user 1000 has no systemd manager to create another"
     )
 
 
@@ -153,7 +153,7 @@ def test_a_path_is_taken_as_it_is_or_below_the_own_cgroup(path, expected):
 def test_a_path_of_nothing_is_no_path():
     plan = plan_for(limited("/"), delegated())
     assert plan.cgroup.path == ""
-    assert "/ is not a cgroup for a container" in notes(plan, UNSUPPORTED)["linux.cgroupsPath"]
+    assert "/ cannot be a container's cgroup" in notes(plan, UNSUPPORTED)["linux.cgroupsPath"]
 
 
 def test_a_path_that_cannot_be_had_is_a_warning():
@@ -213,11 +213,11 @@ def test_the_reason_is_that_of_the_host():
     ("known", "facts", "options", "told", "fix"),
     [
         # each: what the host is like, what the caller asked for, the reason, what would help
-        ({}, {}, {}, "it is root's", "have root delegate one to you: cgroups(7)"),
-        ({"systemd": True}, {}, {}, "it is root's, and there is no systemd manager of user 1000", "log in through PAM"),
-        ({"systemd": True}, {"uid": 7}, {"systemd_cgroup": True}, "no systemd manager of user 7", "loginctl enable"),
-        ({}, {}, {"systemd_cgroup": True}, "it is root's, and there is no systemd manager", "have root delegate one"),
-        ({"systemd": True}, {}, {"cgroup_manager": "cgroupfs"}, "and there is no systemd manager", "log in through"),
+        ({}, {}, {}, "it is root's", "have root delegate one to you: see"),
+        ({"systemd": True}, {}, {}, "it is root's, and user 1000 has no systemd manager", "log in through PAM"),
+        ({"systemd": True}, {"uid": 7}, {"systemd_cgroup": True}, "user 7 has no systemd manager", "loginctl enable"),
+        ({}, {}, {"systemd_cgroup": True}, "and user 1000 has no systemd manager", "have root delegate one"),
+        ({"systemd": True}, {}, {"cgroup_manager": "cgroupfs"}, "user 1000 has no systemd manager", "log in"),
         (
             {"systemd": True}, {"user_manager": MANAGER}, {"cgroup_manager": "cgroupfs"},
             "it is root's", "leave out --cgroup-manager cgroupfs",

@@ -92,7 +92,7 @@ def test_options_of_a_cgroup_mount_are_passed_on():
     cgroup2["mounts"][-1] |= {"type": "cgroup", "options": ["ro", "nsdelegate", "name=systemd", "cpu"]}
     plan = plan_for(cgroup2, dict(unified_cgroup=True))
     assert mounts_of(plan, "mounts[4]")[0].string("options") == ["nsdelegate"]
-    assert any("left out: cgroup v2 does not have options of v1 (name=systemd,cpu)" in note.text for note in plan.notes)
+    assert any("left out: options of cgroup v1 (name=systemd,cpu)" in note.text for note in plan.notes)
 
 
 OF_ITS_OWN = ("/dev/ptmx", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr", "//dev/./ptmx")
@@ -214,10 +214,10 @@ def test_how_a_file_system_is_mounted(wanted, flags):
     [
         (mount("/data", "", "ro"), "RL-CONFIG", "neither a type nor the option bind"),
         (mount("/data", "none", "ro"), "RL-CONFIG", "neither a type nor the option bind"),
-        (mount("/data", "bind", source=""), "RL-CONFIG", "there is no source"),
-        (mount("/data", "none", "rbind", source=""), "RL-CONFIG", "there is no source"),
+        (mount("/data", "bind", source=""), "RL-CONFIG", "a bind mount needs a source"),
+        (mount("/data", "none", "rbind", source=""), "RL-CONFIG", "a bind mount needs a source"),
         (mount("/data", "bind", "bind", "idmap"), "RL-IDMAP-MOUNT", "only root of the host"),
-        (mount("/data", "bind", uidMappings=[{"containerID": 0, "hostID": 1, "size": 1}]), "RL-CONFIG", "missing"),
+        (mount("/data", "bind", uidMappings=[{"containerID": 0, "hostID": 1, "size": 1}]), "RL-CONFIG", "only one of"),
     ],
 )
 def test_impossible_mount_is_refused(wanted, code, words):
@@ -312,8 +312,8 @@ def test_attributes_of_the_host_s_state_reach_everything_below_but_access_times(
 @pytest.mark.parametrize(
     ("options", "note"),
     [
-        (["bind", "nosuid"], "the source's ro, noexec cannot be taken away in a user namespace"),
-        (["bind", "ro", "noexec"], "the source's nosuid cannot be taken away in a user namespace"),
+        (["bind", "nosuid"], "the source's ro, noexec cannot be removed in a user namespace"),
+        (["bind", "ro", "noexec"], "the source's nosuid cannot be removed in a user namespace"),
         (["bind", "ro", "nosuid", "noexec"], None),
         (["bind"], None),
     ],
@@ -381,7 +381,7 @@ def test_propagation_of_the_root(wanted, caller, cut, root):
 
 def test_a_shared_mount_does_not_reach_the_host_from_a_new_user_namespace():
     config = with_mounts(mount("/data", "bind", "rbind", "rshared"))
-    assert "do not reach the host" in notes(plan_for(config))["mounts[4]"]
+    assert "do not propagate to the host" in notes(plan_for(config))["mounts[4]"]
     for caller in (ROOT, NESTED):
         assert not notes(plan_for(config, caller))
 

@@ -85,7 +85,7 @@ def test_the_rule_of_auto(programs, publish, helpers, why):
 def test_auto_never_takes_slirp4netns_where_the_container_could_look_into_it(config):
     assert [each.name for each in network_of("auto", config=config).helpers] == ["pasta"]
     network = network_of("auto", config=config, on=host("slirp4netns"))
-    why = "pasta is not installed, and the container could look into slirp4netns"
+    why = "pasta is not installed, and the container could inspect slirp4netns"
     assert (network.mode, network.helpers, network.why) == ("none", [], why)
 
 
@@ -200,9 +200,9 @@ def test_the_network_of_another_container_is_joined_with_its_user_namespace():
     ("options", "said"),
     [
         ({"userns": "keep-id"}, "so --userns keep-id has no effect"),
-        ({"add_host": ("a:192.0.2.1",)}, "--add-host, --dns and --dns-search need a network of its own"),
-        ({"dns": ("192.0.2.1",)}, "this one belongs to container web"),
-        ({"dns_search": ("example.test",)}, "this one belongs to container web"),
+        ({"add_host": ("a:192.0.2.1",)}, "--add-host, --dns and --dns-search have no effect on the network of another"),
+        ({"dns": ("192.0.2.1",)}, "network of another container, web"),
+        ({"dns_search": ("example.test",)}, "network of another container, web"),
     ],
 )
 def test_joined_network_refuses_network_flags(options, said):
@@ -219,7 +219,7 @@ def test_root_may_have_ids_of_its_own_on_another_containers_network():
     ("mode", "options", "why"),
     [
         ("host", {}, "its ports are the host's"),
-        ("none", {}, "no network but its loopback"),
+        ("none", {}, "its loopback only"),
         ("container:web", {"peer": Running(42, ("user", "network"))}, "those of its container"),
         ("auto", {"on": host()}, "neither pasta nor slirp4netns is installed"),
         ("auto", {"config": without_namespace("network")}, "config.json asks for no network namespace"),
@@ -304,17 +304,17 @@ def test_slirp4netns_gets_the_arguments_of_podman(options, told):
     ("options", "fix"),
     [
         ("mtu", "each with =VALUE"),
-        ("speed=9", "use one of allow_host_loopback, cidr"),
+        ("speed=9", "write one of allow_host_loopback, cidr"),
         ("mtu=0", f"a number of bytes up to {MTU + 1}"),
         (f"mtu={MTU + 2}", f"up to {MTU + 1}"),
         ("mtu=1e3", "a number of bytes"),
         ("mtu=\u0663", "a number of bytes"),
         ("allow_host_loopback=yes", "write true or false"),
-        ("cidr=10.0.2.7/24", "write it as 10.0.2.0/24"),
-        ("cidr=fd00::/64", "write it as 10.0.2.0/24"),
+        ("cidr=10.0.2.7/24", "write a network such as 10.0.2.0/24"),
+        ("cidr=fd00::/64", "write a network such as 10.0.2.0/24"),
         ("cidr=10.0.2.0/26", "128 addresses or more"),
         ("cidr=0.0.0.0/0", "128 addresses or more"),
-        ("port_handler=rootlesskit", "slirp4netns forwards the ports itself"),
+        ("port_handler=rootlesskit", "only slirp4netns is supported"),
         ("mtu=1500,,", "each with =VALUE"),
     ],
 )
@@ -430,7 +430,7 @@ def test_auto_takes_no_slirp4netns_without_a_sandbox():
     alone = {"config": config, "facts": SINGLE}
     assert [each.name for each in network_of("auto", **alone).helpers] == ["pasta"]
     network = network_of("auto", on=host("slirp4netns"), **alone)
-    why = "pasta is not installed, and slirp4netns has no sandbox in a container without a root"
+    why = "pasta is not installed, and the sandbox of slirp4netns needs a container with uid and gid 0"
     assert (network.mode, network.helpers, network.why) == ("none", [], why)
     error = no("auto", on=host("slirp4netns"), publish=("8080:80",), **alone)
     assert (error.code, error.cause) == ("RL-PUBLISH", why)
@@ -551,10 +551,10 @@ def test_what_is_published(text, ports):
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("", "it names no container port"),
-        ("8080:", "it names no container port"),
-        ("1:2:3:4", "it names no container port"),
-        ("::1:8080:80", "it names no container port"),
+        ("", "the container port is missing"),
+        ("8080:", "the container port is missing"),
+        ("1:2:3:4", "the container port is missing"),
+        ("::1:8080:80", "the container port is missing"),
         ("http", "'http' is neither a port nor a range"),
         ("0", "'0' is neither a port"),
         ("8080:0", "'0' is neither a port"),
@@ -570,9 +570,9 @@ def test_what_is_published(text, ports):
         ("80/", "'' is not a protocol"),
         ("host:8080:80", "'host' is not an IP address"),
         ("256.0.0.1:8080:80", "'256.0.0.1' is not an IP address"),
-        ("[::1:8080:80", "not followed by ]:"),
-        ("[::1]8080:80", "not followed by ]:"),
-        ("[127.0.0.1]:1:2:3", "it names no container port"),
+        ("[::1:8080:80", "must be followed by ]:"),
+        ("[::1]8080:80", "must be followed by ]:"),
+        ("[127.0.0.1]:1:2:3", "the container port is missing"),
     ],
 )
 def test_what_cannot_be_published(text, cause):
@@ -749,7 +749,7 @@ def test_without_slirp4netns_a_member_gets_a_warning_and_publishes_nothing():
     shared = Shared("backend", "10.89.3.0/24")
     plan = plan_for(facts={"network": host("pasta")}, network="backend", shared=shared)
     (note,) = [note for note in plan.notes if "outside" in note.text]
-    assert note.text == "network backend has no way to the outside: slirp4netns is not installed"
+    assert note.text == "network backend has no connection to the outside: slirp4netns is not installed"
     error = no("backend", on=host("pasta"), shared=shared, publish=("80:80",))
     assert (error.code, error.fix) == ("RL-PUBLISH", "install slirp4netns")
 

@@ -210,14 +210,14 @@ def test_a_setting_that_is_a_name_is_set_by_its_own_call(name, kind):
 @pytest.mark.parametrize(
     ("name", "config", "code", "words"),
     [
-        ("vm.swappiness", None, "RL-SYSCTL-SHARED", "one setting for the whole host"),
-        ("kernel.core_pattern", None, "RL-SYSCTL-SHARED", "one setting for the whole host"),
+        ("vm.swappiness", None, "RL-SYSCTL-SHARED", "applies to the whole host"),
+        ("kernel.core_pattern", None, "RL-SYSCTL-SHARED", "applies to the whole host"),
         ("net.core.somaxconn", without_namespace("network"), "RL-SYSCTL-SHARED", "shares the host's network namespace"),
         ("kernel.msgmax", without_namespace("ipc"), "RL-SYSCTL-SHARED", "shares the host's ipc namespace"),
-        ("net/../kernel/core_pattern", None, "RL-CONFIG", "not the name of a setting"),
-        ("net..core", None, "RL-CONFIG", "not the name of a setting"),
-        ("net/./core", None, "RL-CONFIG", "not the name of a setting"),
-        (".net", None, "RL-CONFIG", "not the name of a setting"),
+        ("net/../kernel/core_pattern", None, "RL-CONFIG", "not the name of a sysctl"),
+        ("net..core", None, "RL-CONFIG", "not the name of a sysctl"),
+        ("net/./core", None, "RL-CONFIG", "not the name of a sysctl"),
+        (".net", None, "RL-CONFIG", "not the name of a sysctl"),
     ],
 )
 @pytest.mark.parametrize("caller", [{}, ROOT])

@@ -421,20 +421,20 @@ def test_mounts_of_the_host_reach_a_shared_bind_only_where_there_is_no_user_name
     [
         (mapped("bind", "bind", "idmap"), "mounts[4]", "the kernel lets only root of the host map"),
         (mount("/data", "bind", "bind", "ridmap"), "mounts[4]", "the kernel lets only root of the host map"),
-        (mount("/data", "tmpfs", "idmap", uidMappings=lines((0, 0, 1))), "mounts[4]", "one is missing"),
-        (mount("/data", "tmpfs", gidMappings=lines((0, 0, 1))), "mounts[4]", "one is missing"),
-        (mapped("", "remount", "idmap"), "mounts[4]", "a mount that is there already cannot be mapped"),
-        (mapped("proc"), "mounts[4]", "the kernel maps no mount of type proc"),
-        (mapped("cgroup2", "idmap"), "mounts[4]", "the kernel maps no mount of type cgroup2"),
+        (mount("/data", "tmpfs", "idmap", uidMappings=lines((0, 0, 1))), "mounts[4]", "only one of uidMappings"),
+        (mount("/data", "tmpfs", gidMappings=lines((0, 0, 1))), "mounts[4]", "only one of uidMappings"),
+        (mapped("", "remount", "idmap"), "mounts[4]", "an existing mount cannot be mapped"),
+        (mapped("proc"), "mounts[4]", "the kernel cannot map a mount of type proc"),
+        (mapped("cgroup2", "idmap"), "mounts[4]", "the kernel cannot map a mount of type cgroup2"),
         (
             mount("/data", "bind", "bind", "idmap=uids=0-1-10"),
             "mounts[4].options",
-            "idmap=uids=0-1-10 is another runtime's own option",
+            "idmap=uids=0-1-10 is an option of another runtime",
         ),
         (
             mapped("tmpfs", uids=((0, 1000, 2),)),
             "mounts[4].uidMappings",
-            "1001 of the host is no id of the container",
+            "the host's id 1001 is not mapped into the container",
         ),
     ],
 )
@@ -479,12 +479,12 @@ def test_links():
 @pytest.mark.parametrize(
     ("config", "caller", "where", "cause"),
     [
-        (with_linux(netDevices={"eth0": {}}), {}, "linux.netDevices.eth0", "only root of the network"),
+        (with_linux(netDevices={"eth0": {}}), {}, "linux.netDevices.eth0", "only root of its network"),
         (
             with_linux(netDevices={"a": {"name": "x"}, "b": {"name": "x"}}),
             ROOT,
             "linux.netDevices.b",
-            "another interface becomes x too",
+            "another interface gets the name x too",
         ),
     ],
 )

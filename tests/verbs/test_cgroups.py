@@ -590,7 +590,7 @@ def test_update_of_what_cgroup_v2_does_not_have_is_a_warning(running, words, giv
     [
         (["--memory", "lots"], "--memory lots: it is not a number"),
         (["--memory", "1m", "--memory-swap", "1k"], "--memory-swap: cannot limit resources"),
-        (["--cpu-rt-runtime", "5"], "--cpu-rt-runtime: cannot limit resources: cgroup v2 does not share out realtime"),
+        (["--cpu-rt-runtime", "5"], "--cpu-rt-runtime: cannot limit resources: cgroup v2 has no realtime limits"),
         (["--resources", "/nowhere"], "--resources: cannot read /nowhere: no such file"),
         (["--l3-cache-schema", "L3:0=f"], "settled when it is created"),
     ],

@@ -176,7 +176,7 @@ CASES = {
     "mount on the root": (
         mounting("/", "tmpfs", "tmpfs"),
         None,
-        "cannot mount on /: the root is root.path (config.json: mounts[4].destination); fix: name a directory below /",
+        "cannot mount on /: root.path is mounted there (config.json: mounts[4].destination); fix: name a path below /",
         "other",
         "other",
     ),
@@ -352,7 +352,7 @@ CASES = {
         setting("linux", sysctl={"kernel.panic": "1"}),
         None,
         (
-            "cannot set kernel.panic: it is one setting for the whole host "
+            "cannot set kernel.panic: it applies to the whole host "
             '(config.json: linux.sysctl["kernel.panic"]); '
             "fix: remove it, or ask the administrator to set it"
         ),

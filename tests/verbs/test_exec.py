@@ -498,4 +498,4 @@ def test_a_process_file_that_is_no_object(live):
 
 def test_command_is_given_exactly_once(live):
     assert "COMMAND is missing" in live.exec().stderr
-    assert "--process names one too" in live.exec("true", flags=["--process", live.process_file()]).stderr
+    assert "cannot be combined" in live.exec("true", flags=["--process", live.process_file()]).stderr

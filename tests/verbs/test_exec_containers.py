@@ -105,7 +105,7 @@ def test_a_user_without_subordinate_ids(single_user, rootless_command):
         assert done.returncode == NOT_EXECUTED
         assert done.stderr == (
             "rootless: --user: cannot run as uid 5: the container has no such id; it has 0 to 0; fix: choose one of "
-            "these, or make the container with more\n"
+            "these, or create the container with more\n"
         )
     finally:
         box.close()

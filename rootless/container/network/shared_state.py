@@ -213,7 +213,7 @@ def join(
         started = None if live.linked() else _start(live, network, shared)
         if shared.helper(network.host) and not live.alive("helper"):
             log.warning(
-                f"network {shared.name} has no way to the outside: slirp4netns has ended",
+                f"network {shared.name} has no connection to the outside: slirp4netns has ended",
                 fix="delete the containers on it: the next container starts it again",
             )
         holder = started or NetnsHolder(holder_plan.socket_in(live.state["keeper"][0]))

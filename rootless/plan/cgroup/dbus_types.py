@@ -11,7 +11,7 @@ def types(signature: str) -> list[str]:
     """Return the single complete types of a signature: ``sa(sv)u`` is ``s``, ``a(sv)`` and ``u``.
 
     Raises:
-        ValueError: it is not the signature of anything.
+        ValueError: the text is not a valid signature.
     """
     found = []
     at = 0
@@ -23,7 +23,7 @@ def types(signature: str) -> list[str]:
 
 
 def _end(signature: str, at: int, depth: int = 0) -> int:
-    """Return where the type ends that begins at `at`."""
+    """Return the index just after the single complete type that begins at index `at`."""
     letter = signature[at : at + 1]
     if letter and (letter in BASIC or letter == "v"):
         return at + 1

@@ -1,8 +1,9 @@
-"""linux.resources.devices as a program that the kernel asks: cgroup-v2.rst "Device controller", bpf(2).
+"""Compile linux.resources.devices into an eBPF program: cgroup-v2.rst "Device controller", bpf(2).
 
-The program is given a `struct bpf_cgroup_dev_ctx` (linux/bpf.h) for every device that is opened or made, and returns
-whether that is allowed. The last rule about a device wins, separately for each kind of access; so the program goes
-through the rules from the last to the first, and what it still looks for is a mask in a register.
+The kernel runs the program with a `struct bpf_cgroup_dev_ctx` (linux/bpf.h) whenever a process opens or creates a
+device node, and allows the access if the program returns 1. The last matching rule wins, separately for read, write and
+mknod. The program therefore checks the rules from the last to the first, and keeps the undecided kinds of access as a
+mask in a register.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ _ALWAYS: tuple[tuple[str, int | None, int | None, str], ...] = (
     *(("c", 5, minor, "rwm") for minor in (0, 1, 2)),
     ("c", 136, None, "rwm"),
 )
-"""Always allowed, as with runc and crun: the default devices, terminals, and mknod.
+"""Rules that are always added, as in runc and crun: the default devices, terminals, and mknod of any device.
 
-config-linux.md "Default Devices" has the runtime supply these, and engines write only what is to be allowed beyond. A
-node that is made cannot be opened unless its device is allowed; images with such nodes can be unpacked.
+The runtime must supply the default devices (config-linux.md "Default Devices"), and engines list only additional ones.
+mknod lets a container unpack images that contain device nodes; it cannot open a node unless a rule allows the device.
 """
 
 _INSTRUCTION = Struct("=BBhi")
@@ -49,7 +50,7 @@ _EXIT = 0x95  # BPF_JMP | BPF_EXIT
 
 
 class _Code:
-    """Instructions, and the places that jumps lead to, each after all of its jumps."""
+    """Instructions under construction. Jumps go forward only: a label is placed after every jump to it."""
 
     def __init__(self) -> None:
         self._written: list[list[int]] = []
@@ -65,7 +66,7 @@ class _Code:
         self.add(code, register, value)
 
     def label(self, name: str) -> bool:
-        """Let the jumps to `name` lead here; return whether there are any: what none leads to, the kernel refuses."""
+        """Place a label here; return whether any jump leads to it, because the kernel refuses unreachable code."""
         jumps = self._waiting.pop(name, [])
         for index in jumps:
             self._written[index][2] = len(self._written) - index - 1
@@ -80,7 +81,7 @@ class _Code:
 
 
 def program(rules: Sequence[Rule]) -> bytes:
-    """Return the eBPF program for linux.resources.devices, in this machine's byte order; none where all is allowed."""
+    """Return the eBPF program for linux.resources.devices, in native byte order; empty if it would allow everything."""
     code = _Code()
     code.add(_LOAD, _TYPE, source=_CONTEXT)
     code.add(_LOAD, _MAJOR, source=_CONTEXT, offset=4)
@@ -88,7 +89,7 @@ def program(rules: Sequence[Rule]) -> bytes:
     code.add(_COPY, _WANTED, source=_TYPE)
     code.add(_SHIFT, _WANTED, 16)
     code.add(_AND, _TYPE, 0xFFFF)
-    otherwise = 0  # the list is one of what is allowed
+    otherwise = 0  # a device that no rule names is forbidden
     for number, (allow, conditions, access) in enumerate(_from_the_last(rules)):
         if not conditions and access == _EVERY_ACCESS:
             if allow and number == len(_ALWAYS):
@@ -112,7 +113,7 @@ def program(rules: Sequence[Rule]) -> bytes:
 
 
 def _from_the_last(rules: Sequence[Rule]) -> Iterator[tuple[int, list[tuple[int, int]], int]]:
-    """Yield for each rule: whether it allows, the fields that must be equal and their values, a mask of the access."""
+    """Yield each rule from the last: 1 to allow or 0 to forbid, (register, value) pairs to compare, the access mask."""
     for always in _ALWAYS:
         yield _meaning(True, *always)  # noqa: FBT003
     for rule in reversed(rules):

@@ -1,4 +1,4 @@
-"""Values of D-Bus as text: GVariant text format, such as ``uint64 5`` or ``['a', 'b']``."""
+"""D-Bus values as text, in GVariant text format: ``uint64 5``, ``['a', 'b']``."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _DEEPEST = 16
 def parse(text: str) -> Typed:
     """Return the D-Bus signature and the value of a text.
 
-    An integer without a type is an int32, as in GVariant; the type of an array's elements is that of the first one.
+    As in GVariant, an integer without a type is an int32, and an array has the type of its first element.
 
     Raises:
-        ValueError: it is no value; the message has the reason.
+        ValueError: the text is not one value; the message gives the reason.
     """
     reader = _Reader(text)
     found = reader.value("")
     if reader.next():
-        raise ValueError(f"something follows the value: {reader.rest()}")
+        raise ValueError(f"unexpected text after the value: {reader.rest()}")
     return found
 
 
@@ -56,7 +56,7 @@ class _Reader:
         return repr(self._text[self._at :][:20])
 
     def next(self) -> str:
-        """Return the next character that is no blank, without taking it; nothing at the end."""
+        """Return the next character that is not white space, without consuming it; empty at the end."""
         while self._text[self._at : self._at + 1].isspace():
             self._at += 1
         return self._text[self._at : self._at + 1]
@@ -65,7 +65,7 @@ class _Reader:
         """Read a value; `wanted` is its signature, or empty when the text determines it."""
         character = self.next()
         if not character:
-            raise ValueError("the value is missing, or does not end")
+            raise ValueError("the value is missing or incomplete")
         if character in _BRACKETS:
             return self._nested(wanted)
         if character in "'\"":
@@ -82,7 +82,7 @@ class _Reader:
 
     def _take(self, expected: str) -> None:
         if self.next() != expected:
-            raise ValueError(f"{expected} is wanted before {self.rest()}" if self.next() else f"{expected} is wanted")
+            raise ValueError(f"expected {expected} " + (f"before {self.rest()}" if self.next() else "at the end"))
         self._at += 1
 
     def _word(self) -> str:
@@ -91,7 +91,7 @@ class _Reader:
             self._at += 1
         word = self._text[start : self._at]
         if not word:
-            raise ValueError(f"this is no value: {self.rest()}")
+            raise ValueError(f"expected a value, found {self.rest()}")
         return word
 
     def _signature(self) -> str:
@@ -100,18 +100,18 @@ class _Reader:
             self._at += 1
         signature = self._text[start : self._at]
         if types(signature) != [signature]:
-            raise ValueError(f"@{signature} is not the type of one value")
+            raise ValueError(f"@{signature} is not the signature of one type")
         return signature
 
     def _string(self, wanted: str) -> Typed:
         if wanted not in ("", "s", "o", "g"):
-            raise ValueError(f"a string, where the type is {wanted}")
+            raise ValueError(f"found a string, expected type {wanted}")
         quote = self._text[self._at]
         self._at += 1
         found = ""
         while (character := self._text[self._at : self._at + 1]) != quote:
             if not character:
-                raise ValueError("a string does not end")
+                raise ValueError("the closing quote of a string is missing")
             self._at += 1
             found += self._escape() if character == "\\" else character
         self._at += 1
@@ -128,7 +128,7 @@ class _Reader:
                     int(code, 16) if len(code) == _CODES[character] and code.isascii() and code.isalnum() else -1
                 )
             except (ValueError, OverflowError):
-                raise ValueError(f"\\{character}{code} is no character") from None
+                raise ValueError(f"\\{character}{code} is not a character") from None
         return _ESCAPES.get(character, character)
 
     def _nested(self, wanted: str) -> Typed:
@@ -136,7 +136,7 @@ class _Reader:
         self._at += 1
         self._depth += 1
         if self._depth > _DEEPEST:
-            raise ValueError("it is nested too deeply")
+            raise ValueError("the value is nested too deeply")
         read = {"[": self._array, "(": self._tuple, "{": self._dictionary, "<": self._variant}[opening]
         found = read(wanted)
         self._take(_BRACKETS[opening])
@@ -145,7 +145,7 @@ class _Reader:
 
     def _array(self, wanted: str) -> Typed:
         if wanted and not wanted.startswith("a"):
-            raise ValueError(f"an array, where the type is {wanted}")
+            raise ValueError(f"found an array, expected type {wanted}")
         element = wanted[1:]
         found: list[Any] = []
         while self.next() != "]":
@@ -154,12 +154,12 @@ class _Reader:
             element, each = self.value(element)
             found.append(each)
         if not element:
-            raise ValueError("an empty array has no element type: write @as []")
+            raise ValueError("an empty array needs a type, such as @as []")
         return "a" + element, found
 
     def _tuple(self, wanted: str) -> Typed:
         if wanted and not wanted.startswith("("):
-            raise ValueError(f"a tuple, where the type is {wanted}")
+            raise ValueError(f"found a tuple, expected type {wanted}")
         kinds = types(wanted[1:-1])
         signature = ""
         found: list[Any] = []
@@ -169,17 +169,17 @@ class _Reader:
                 if self.next() == ")":
                     break
             if wanted and len(found) == len(kinds):
-                raise ValueError(f"more values than {wanted} has")
+                raise ValueError(f"found more values than {wanted} has")
             kind, each = self.value(kinds[len(found)] if wanted else "")
             signature += kind
             found.append(each)
         if not found or (wanted and len(found) < len(kinds)):
-            raise ValueError(f"fewer values than {wanted} has" if wanted else "D-Bus has no empty tuples")
+            raise ValueError(f"found fewer values than {wanted} has" if wanted else "D-Bus has no empty tuples")
         return f"({signature})", tuple(found)
 
     def _dictionary(self, wanted: str) -> Typed:
         if wanted and not wanted.startswith("a{"):
-            raise ValueError(f"a dictionary, where the type is {wanted}")
+            raise ValueError(f"found a dictionary, expected type {wanted}")
         kinds = types(wanted[2:-1]) if wanted else ["", ""]
         found: dict[Any, Any] = {}
         while self.next() != "}":
@@ -187,11 +187,11 @@ class _Reader:
                 self._take(",")
             kinds[0], key = self.value(kinds[0])
             if len(kinds[0]) > 1 or kinds[0] == "v":
-                raise ValueError("the keys of a dictionary are strings or numbers")
+                raise ValueError("a dictionary key must be a string or a number")
             self._take(":")
             kinds[1], found[key] = self.value(kinds[1])
         if not kinds[0]:
-            raise ValueError("an empty dictionary has no element types: write @a{sv} {}")
+            raise ValueError("an empty dictionary needs a type, such as @a{sv} {}")
         return f"a{{{''.join(kinds)}}}", found
 
     def _variant(self, wanted: str) -> Typed:
@@ -200,7 +200,7 @@ class _Reader:
 
 def _agreed(wanted: str, found: Typed) -> Typed:
     if wanted and wanted != found[0]:
-        raise ValueError(f"the type {found[0]}, where it is to be {wanted}")
+        raise ValueError(f"found type {found[0]}, expected type {wanted}")
     return found
 
 
@@ -210,11 +210,11 @@ def _number(word: str, wanted: str) -> Typed:
             return "d", float(word)
         number = int(word, 8 if word.lstrip("+-").startswith("0") and word.lstrip("+-0").isdigit() else 0)
     except ValueError:
-        raise ValueError(f"{word[:40]} is neither a number nor a word of GVariant's; strings are in quotes") from None
+        raise ValueError(f"{word[:40]} is neither a number nor a keyword; write a string in quotes") from None
     kind = wanted or "i"
     if kind not in _INTEGERS:
-        raise ValueError(f"a number, where the type is {wanted}")
+        raise ValueError(f"found a number, expected type {wanted}")
     low, high = _INTEGERS[kind]
     if not low <= number <= high:
-        raise ValueError(f"{word[:40]} is out of the range of the type {kind}")
+        raise ValueError(f"{word[:40]} is out of range for type {kind}")
     return kind, number

@@ -1,7 +1,7 @@
-"""linux.resources as the content of files of cgroup v2: the kernel's cgroup-v2.rst, config-linux.md.
+"""Convert linux.resources to values for cgroup v2 files: cgroup-v2.rst, config-linux.md.
 
-Sections made for cgroup v1 are converted as the specification allows. A value without a counterpart in v2 is an error;
-a value that limits nothing is left out.
+Sections that were designed for cgroup v1 are converted as the specification allows. A value that v2 cannot express is
+an error; a value that limits nothing is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 UNLIMITED = -1
 DEFAULT_PERIOD = 100000
-"""Of cpu.max, in microseconds."""
+"""The default period of cpu.max, in microseconds."""
 
 
 _WITHOUT_COUNTERPART = (
@@ -29,13 +29,13 @@ _WITHOUT_COUNTERPART = (
 
 
 class Setting:
-    """A file of a cgroup and what is written to it.
+    """One value to write to a file of a cgroup.
 
     Attributes:
-        file: its name, which begins with that of the controller.
-        value: the text.
-        where: the place in config.json, or the flag, that asks for it.
-        otherwise: what is written instead where the kernel does not have the file.
+        file: the file's name; it begins with the controller's name.
+        value: the text to write.
+        where: the place in config.json, or the flag, that requests it.
+        otherwise: the setting to write instead if the kernel does not have the file.
     """
 
     __slots__ = ("file", "otherwise", "value", "where")
@@ -48,20 +48,20 @@ class Setting:
 
     @property
     def controller(self) -> str:
-        """Return the controller that has to be there, empty for the files that every cgroup has."""
+        """Return the required controller; empty for a file that every cgroup has."""
         controller = self.file.partition(".")[0]
         return "" if controller == "cgroup" else controller
 
     def __repr__(self) -> str:
-        """Return what a failing test shows."""
+        """Return a short form for test failures."""
         return f"<{self.file}={self.value!r}>"
 
 
 def settings(resources: dict[str, Any], place: str = "linux.resources") -> list[Setting]:
-    """Return the settings in an order that the kernel accepts; `unified` comes last and so wins.
+    """Return the settings in an order that the kernel accepts; `unified` comes last, so that it wins.
 
     Raises:
-        RootlessError: `RL-RESOURCES`: a value that makes no sense, or that cgroup v2 cannot hold.
+        RootlessError: `RL-RESOURCES`: a value is invalid, or cgroup v2 cannot express it.
     """
     return [
         *_memory(resources.get("memory") or {}, f"{place}.memory"),
@@ -86,16 +86,14 @@ def without_counterpart(resources: dict[str, Any]) -> list[str]:
 
 def _memory(memory: dict[str, Any], place: str) -> Iterator[Setting]:
     if memory.get("disableOOMKiller"):
-        raise _refused(f"{place}.disableOOMKiller", "cgroup v2 always has its OOM killer", "leave it out")
+        raise _refused(f"{place}.disableOOMKiller", "cgroup v2 cannot disable the OOM killer", "leave it out")
     limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
     for name in ("limit", "swap", "reservation"):
         if (memory.get(name) or 0) < UNLIMITED:
             raise _refused(f"{place}.{name}", f"{memory[name]} bytes", "write a number of bytes, or -1 for no limit")
     if swap > 0:
         if limit <= 0:
-            raise _refused(
-                f"{place}.swap", "it is the sum of memory and swap, and there is no memory limit", "set limit"
-            )
+            raise _refused(f"{place}.swap", "swap is the sum of memory and swap, and limit is not set", "set limit")
         if swap < limit:
             raise _refused(
                 f"{place}.swap", f"the sum of memory and swap, {swap}, is below limit", f"write at least {limit}"
@@ -112,8 +110,8 @@ def _memory(memory: dict[str, Any], place: str) -> Iterator[Setting]:
 def _cpu(cpu: dict[str, Any], place: str) -> Iterator[Setting]:
     for name in ("realtimeRuntime", "realtimePeriod"):
         if cpu.get(name):
-            raise _refused(f"{place}.{name}", "cgroup v2 does not share out realtime", "leave it out")
-    # the kernel accepts no weight for an idle cgroup, which gets only otherwise unused time
+            raise _refused(f"{place}.{name}", "cgroup v2 has no realtime limits", "leave it out")
+    # the kernel refuses a weight for an idle cgroup
     if (shares := cpu.get("shares")) and cpu.get("idle") != 1:
         yield Setting("cpu.weight", str(cpu_weight(shares)), f"{place}.shares")
     if cpu.get("idle") is not None:
@@ -139,11 +137,11 @@ def _cpu_time(cpu: dict[str, Any], place: str) -> Iterator[Setting]:
 
 
 def cpu_weight(shares: int) -> int:
-    """Return the cpu.weight (1…10000) of cgroup v1's shares (2…262144), such that both defaults, 1024 and 100, meet.
+    """Convert cgroup v1's cpu.shares (2…262144) to cpu.weight (1…10000), default to default (1024 to 100).
 
-    A quadratic function of the logarithm through (2, 1), (1024, 100) and (262144, 10000).
+    The function is quadratic in the logarithm of the shares, through (2, 1), (1024, 100) and (262144, 10000).
     """
-    if shares <= 2:  # noqa: PLR2004 - the least that v1 knows
+    if shares <= 2:  # noqa: PLR2004 - the minimum in cgroup v1
         return 1
     logarithm = math.log2(min(shares, 262144))
     return math.ceil(10 ** ((logarithm * logarithm + 125 * logarithm) / 612 - 7 / 34))
@@ -152,7 +150,7 @@ def cpu_weight(shares: int) -> int:
 def _pids(pids: dict[str, Any], place: str) -> Iterator[Setting]:
     limit = pids.get("limit")
     if limit is not None:
-        # 0 comes from Go programs that mean none: a cgroup without any task is of no use
+        # Go programs write 0 for no limit: a cgroup without processes would be of no use
         yield Setting("pids.max", str(limit) if limit > 0 else "max", f"{place}.limit")
 
 
@@ -177,7 +175,7 @@ def _block_io(block_io: dict[str, Any], place: str) -> Iterator[Setting]:
 
 
 def _io_weight(where: str, device: str, weight: int) -> Setting:
-    """Return the weight (10…1000) for the BFQ scheduler, which has the same range up to 1000, and for any other."""
+    """Return the setting for a v1 weight (10…1000): io.bfq.weight with the same value, or io.weight (1…10000)."""
     if not 10 <= weight <= 1000:  # noqa: PLR2004 - cgroup v1's range
         raise _refused(where, f"weight {weight}", "write a weight from 10 to 1000")
     other = Setting("io.weight", f"{device or 'default '}{1 + (weight - 10) * 9999 // 990}", where)
@@ -195,22 +193,22 @@ def _rdma(rdma: dict[str, Any], place: str) -> Iterator[Setting]:
         names = (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
         words = [f"{word}={each[name]}" for name, word in names if each.get(name) is not None]
         if not words:
-            raise _refused(f"{place}.{device}", "neither hcaHandles nor hcaObjects", "give one of them")
+            raise _refused(f"{place}.{device}", "neither hcaHandles nor hcaObjects is set", "set one of them")
         yield Setting("rdma.max", " ".join((device, *words)), f"{place}.{device}")
 
 
 def _network(network: dict[str, Any], place: str) -> Iterator[Setting]:
     for name in ("classID", "priorities"):
         if network.get(name):
-            raise _refused(f"{place}.{name}", "cgroup v2 does not tag packets", "leave it out")
+            raise _refused(f"{place}.{name}", "cgroup v2 cannot tag packets", "leave it out")
     return iter(())
 
 
 def _unified(unified: dict[str, str], place: str) -> Iterator[Setting]:
     for file, value in unified.items():
         if "/" in file or "." not in file:
-            raise _refused(f"{place}.{file}", "not the name of a file of a cgroup", "write a name such as memory.high")
-        # one write(2) for each line: the kernel takes no more
+            raise _refused(f"{place}.{file}", "not the name of a cgroup file", "write a name such as memory.high")
+        # the kernel accepts one line per write(2)
         for line in value.splitlines() or [""]:
             yield Setting(file, line, f"{place}.{file}")
 

@@ -1,6 +1,6 @@
-"""The container's cgroup: its manager, its place, and the limits that cannot be enforced (config-linux.md).
+"""Choose the container's cgroup, its manager, and the limits that cannot be enforced (config-linux.md).
 
-Imported for a config.json with limits, and where the caller has a delegated cgroup.
+Imported if config.json has limits or the caller has a delegated cgroup.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ _UNIFIED = f"{PLACE}.unified."
 _DEVICE_RULES = "devices"
 DEVICES_PLACE = f"{PLACE}.{_DEVICE_RULES}"
 _SECTIONS = ("memory", "cpu", "blockIO", "hugepageLimits", "network", "pids", "rdma", "unified")
-"""Of linux.resources, those that are limits."""
+"""The sections of linux.resources that are limits."""
 _UNIT_PARTS = 3
 _LONGEST_NAME = 240
-"""Of 255 bytes; the rest is for what makes the name unique."""
+"""Out of NAME_MAX, 255 bytes; the rest is for a suffix that makes the name unique."""
 _NOTHING_DELEGATED = "your cgroup is not delegated to you"
 
 
 class Cgroup:
-    """The cgroup to make.
+    """The cgroup to create.
 
     Attributes:
         manager: CGROUPFS or SYSTEMD.
         settings: values for its files, in this order.
-        frozen: it begins frozen, until `resume`.
-        device_rules: the program that the kernel asks about devices; empty where there are no rules.
-        resources: linux.resources, for a manager that has properties of its own for them.
-        base: of CGROUPFS: the directory below which it is made.
-        top: of CGROUPFS: the directory that controllers are handed on from, `base` or one above it.
-        path: of CGROUPFS: the whole directory, where cgroupsPath names it; else empty, and the name begins with `name`.
-        name: of CGROUPFS: the beginning of the name, below `base`.
-        managed: of CGROUPFS: the processes in `base` must stay there.
-        slice: of SYSTEMD: the unit that holds it; empty for the usual one.
-        unit: of SYSTEMD: its name.
-        user_manager: of SYSTEMD: the runtime directory of the user whose manager makes it.
-        properties: of SYSTEMD: what annotations add to the unit's own.
+        frozen: the container is frozen until `resume`.
+        device_rules: the eBPF program that decides about devices; empty without rules.
+        resources: linux.resources, for a manager that has properties for them.
+        base: CGROUPFS: the directory below which it is created.
+        top: CGROUPFS: the directory from which controllers are enabled downwards: `base` or one above it.
+        path: CGROUPFS: its directory, if cgroupsPath names it; otherwise empty, and its name begins with `name`.
+        name: CGROUPFS: the beginning of its name, below `base`.
+        managed: CGROUPFS: the processes in `base` must stay there.
+        slice: SYSTEMD: the slice that contains the scope; empty for the default one.
+        unit: SYSTEMD: the name of the scope.
+        user_manager: SYSTEMD: the runtime directory of the user whose manager creates it.
+        properties: SYSTEMD: properties from annotations.
         container: the container's id.
         required: a limit that cannot be enforced is an error.
-        spare: of CGROUPFS: controllers that no setting needs and that can be handed on all the same.
+        spare: CGROUPFS: controllers that no setting needs, to be enabled if possible.
     """
 
     __slots__ = (
@@ -89,17 +89,17 @@ class Cgroup:
         return {setting.controller for setting in self.settings} - {""}
 
     def __str__(self) -> str:
-        """Return what happens, in words."""
+        """Describe the operation for people."""
         if self.manager == SYSTEMD:
-            text = f"let systemd make {self.unit}" + (f" in {self.slice}" if self.slice else "")
+            text = f"have systemd create {self.unit}" + (f" in {self.slice}" if self.slice else "")
         else:
-            text = f"make the cgroup {self.path or f'{self.base}/{self.name}.…'}"
+            text = f"create the cgroup {self.path or f'{self.base}/{self.name}.…'}"
         written = ", ".join(f"{setting.file} = {setting.value}" for setting in self.settings)
         return text + (f" with {written}" if written else "")
 
 
 class Unenforced:
-    """Names of limits that are not enforced, with the reasons."""
+    """The limits that are not enforced, with the reasons."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, str], list[str]] = {}
@@ -109,14 +109,14 @@ class Unenforced:
         return bool(self._names)
 
     def add(self, name: str, reason: str, fix: str = "") -> None:
-        """Add a limit by its place in config.json or the name of its flag."""
+        """Add a limit; `name` is its place in config.json or its flag."""
         names = self._names.setdefault((reason, fix), [])
         short = name.removeprefix(f"{PLACE}.")
         if short not in names:
             names.append(short)
 
     def line(self) -> tuple[str, str]:
-        """Return one line with each limit and its reason, and the fix."""
+        """Return one line with all limits and reasons, and the fix."""
         text = "; ".join(f"{', '.join(names)}: {reason}" for (reason, _), names in self._names.items())
         fixes = list(dict.fromkeys(fix for _, fix in self._names if fix))
         return f"limits that are not enforced: {text}", "; ".join(fixes)
@@ -129,10 +129,11 @@ class Unenforced:
 
 
 def decide(context: Context) -> Cgroup | None:
-    """Return the cgroup to make, and note the limits that are not enforced.
+    """Return the cgroup to create, or None, and warn about the limits that are not enforced.
 
     Raises:
-        RootlessError: a limit makes no sense, or has to be enforced and cannot be.
+        RootlessError: `RL-RESOURCES`: a limit is invalid; `RL-LIMITS`: --require-limits is given and a limit cannot be
+            enforced; `RL-CGROUP`: cgroupsPath is invalid or a value of `unified` cannot be written; `RL-ANNOTATION`.
     """
     resources = context.linux.get("resources") or {}
     manager, reason, fix = _manager(context, resources)
@@ -147,9 +148,9 @@ def decide(context: Context) -> Cgroup | None:
             _choose_unit(context, made)
         else:
             _choose_directory(context, made)
-            _leave_out_what_is_not_there(context, made, unenforced)
+            _drop_missing_controllers(context, made, unenforced)
     else:
-        _miss_all(context, resources, unenforced, (reason, fix))
+        _report_all(context, resources, unenforced, (reason, fix))
     if resources.get(_DEVICE_RULES) and not _rule_devices(context, resources[_DEVICE_RULES], made):
         unenforced.add(DEVICES_PLACE, reason, fix)
     for name in _without_counterpart(resources):
@@ -159,7 +160,7 @@ def decide(context: Context) -> Cgroup | None:
     elif context.linux.get("cgroupsPath"):
         text = f"the container stays in its caller's cgroup: {reason}"
         if unenforced:
-            context.adapted("linux.cgroupsPath", text)  # the warning about limits says why
+            context.adapted("linux.cgroupsPath", text)  # the warning about limits gives the reason
         else:
             context.warn_ignored("linux.cgroupsPath", text, fix)
     if unenforced and context.request.require_limits:
@@ -170,7 +171,7 @@ def decide(context: Context) -> Cgroup | None:
 
 
 def _manager(context: Context, resources: dict[str, Any]) -> tuple[str, str, str]:
-    """Return the manager that makes the cgroup; or nothing, the reason, and the fix."""
+    """Return the cgroup manager, or an empty string, the reason and the fix."""
     request, facts = context.request, context.facts
     if request.cgroup_manager == DISABLED:
         return "", "--cgroup-manager disabled", ""
@@ -182,14 +183,14 @@ def _manager(context: Context, resources: dict[str, Any]) -> tuple[str, str, str
     if needs_systemd and facts.user_manager:
         return SYSTEMD, "", ""
     if asks_systemd and delegated:
-        context.adapted("linux.cgroupsPath", "there is no systemd user manager: the cgroup is made without it")
+        context.adapted("linux.cgroupsPath", "there is no systemd user manager: rootless creates the cgroup without it")
     if delegated or not (resources or context.linux.get("cgroupsPath")):
         return delegated, "", ""
     return "", *_why_none(context, asks_systemd=asks_systemd)
 
 
 def _misses_controllers(context: Context, resources: dict[str, Any], delegated: str) -> bool:
-    """Whether a controller for the limits is missing in the delegated cgroup; a cgroupsPath there is used anyway."""
+    """Whether the delegated cgroup has no controller for some limit; a cgroupsPath below it is used regardless."""
     if delegated and context.linux.get("cgroupsPath"):
         return False
     needed = {setting.controller for setting in _sensible(resources)} - {""}
@@ -197,18 +198,18 @@ def _misses_controllers(context: Context, resources: dict[str, Any], delegated: 
 
 
 def _why_none(context: Context, *, asks_systemd: bool) -> tuple[str, str]:
-    """Return why no cgroup can be made, and the fix."""
+    """Return why no cgroup can be created, and the fix."""
     facts = context.facts
     there = facts.cgroups
     if not there:
         return _NOTHING_DELEGATED, ""
     reason, fix = there.obstacle, there.fix
     if not facts.user_manager and (asks_systemd or (there.systemd and not fix)):
-        reason += f", and there is no systemd manager of user {facts.uid} to make another"
+        reason += f", and user {facts.uid} has no systemd manager to create another"
     if fix:
         return reason, fix
     if not there.systemd:
-        return reason, "have root delegate one to you: cgroups(7), Cgroup delegation"
+        return reason, 'have root delegate one to you: see "Cgroup delegation" in cgroups(7)'
     if facts.user_manager:
         return reason, "leave out --cgroup-manager cgroupfs"
     return reason, "log in through PAM (machinectl shell, ssh), or have root run: loginctl enable-linger"
@@ -234,20 +235,20 @@ def _sensible(resources: dict[str, Any]) -> Sequence[Setting]:
     try:
         return _settings(resources)
     except RootlessError:
-        return ()  # the writer of the settings reports the error
+        return ()  # decide() reports the error
 
 
 def _holds(context: Context, controllers: set[str]) -> bool:
-    """Whether these controllers can be had in the caller's own cgroup, by what is known of it."""
+    """Whether the caller's own cgroup has these controllers, except those that no cgroup of this host has."""
     there = context.facts.cgroups
     if not there or not there.base:
         return False
-    lacking = controllers - (there.enabled if there.managed else there.controllers)
-    return all(there.why_nowhere(controller) for controller in lacking)
+    missing = controllers - (there.enabled if there.managed else there.controllers)
+    return all(there.why_nowhere(controller) for controller in missing)
 
 
 def _unit_of(context: Context) -> tuple[str, str, str] | None:
-    """Return slice, prefix and name of a cgroupsPath that names a unit of systemd."""
+    """Return slice, prefix and name of a cgroupsPath of the form slice:prefix:name; None for any other."""
     path = context.linux.get("cgroupsPath") or ""
     parts = path.split(":")
     if path.startswith("/") or len(parts) != _UNIT_PARTS:
@@ -263,7 +264,7 @@ def _choose_unit(context: Context, made: Cgroup) -> None:
     request = context.request
     if path and unit is None and (request.systemd_cgroup or request.cgroup_manager == SYSTEMD):
         raise RootlessError(
-            f"cannot let systemd make the cgroup {path}",
+            f"cannot have systemd create the cgroup {path}",
             cause='expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups',
             where="linux.cgroupsPath",
             fix="write slice:prefix:name, or leave out --systemd-cgroup",
@@ -273,7 +274,7 @@ def _choose_unit(context: Context, made: Cgroup) -> None:
     in_slice, prefix, name = unit or ("", "rootless", context.request.container)
     made.slice, made.unit = unit_properties.slice_name(in_slice), unit_properties.scope_name(prefix, name)
     if path and unit is None:
-        context.adapted("linux.cgroupsPath", f"it is not delegated to you: systemd makes {made.unit} instead")
+        context.adapted("linux.cgroupsPath", f"it is not delegated to you: systemd creates {made.unit} instead")
     made.properties = unit_properties.of_annotations(context.config.get("annotations") or {})
 
 
@@ -283,10 +284,10 @@ def _choose_directory(context: Context, made: Cgroup) -> None:
         return
     path = context.linux.get("cgroupsPath") or ""
     made.base, made.top = there.base, there.top
-    # a cgroupsPath is obeyed: such a unit may be delegated to its processes (Delegate=), which only systemd knows
+    # with a cgroupsPath, `base` counts as delegated to its processes: whether it has Delegate=, only systemd knows
     made.managed = there.managed and not path and context.request.cgroup_manager != CGROUPFS
     if not there.managed or context.request.cgroup_manager == CGROUPFS:
-        # what the container does not need now, `update` may want, or the container itself for what it divides
+        # `update`, or cgroups inside the container, may need them later
         made.spare = there.controllers if path else there.controllers - there.enabled
     unit = _unit_of(context)
     if unit:
@@ -302,17 +303,17 @@ def _choose_directory(context: Context, made: Cgroup) -> None:
     elif inside != "/":
         made.path = there.base + inside
         if path.startswith("/"):
-            context.adapted("linux.cgroupsPath", f"it is taken as below your own cgroup: {there.path(made.path)}")
+            context.adapted("linux.cgroupsPath", f"it is created below your own cgroup: {there.path(made.path)}")
     else:
         context.warn_ignored(
-            "linux.cgroupsPath", f"{path} is not a cgroup for a container: the container gets one below yours"
+            "linux.cgroupsPath", f"{path} cannot be a container's cgroup: the container gets one below yours"
         )
 
 
-def _leave_out_what_is_not_there(context: Context, made: Cgroup, unenforced: Unenforced) -> None:
+def _drop_missing_controllers(context: Context, made: Cgroup, unenforced: Unenforced) -> None:
     there = context.facts.cgroups
     if not there or made.base != there.base:
-        return  # what the other places have, is seen when it is made
+        return  # the controllers of other directories are read when the cgroup is created
     for setting in list(made.settings):
         controller = setting.controller
         if not controller or controller in there.controllers:
@@ -325,8 +326,8 @@ def _leave_out_what_is_not_there(context: Context, made: Cgroup, unenforced: Une
         unenforced.add(setting.where, reason, fix)
 
 
-def _miss_all(context: Context, resources: dict[str, Any], unenforced: Unenforced, why: tuple[str, str]) -> None:
-    """Note every limit that is asked for: `why` there is no cgroup, unless none on this host could have it."""
+def _report_all(context: Context, resources: dict[str, Any], unenforced: Unenforced, why: tuple[str, str]) -> None:
+    """Report every requested limit: the reason is `why`, or that no cgroup of this host has its controller."""
     there = context.facts.cgroups if context.request.cgroup_manager != DISABLED else None
     nowhere: dict[str, tuple[str, str] | None] = {}
     for name, controller in _asked(resources):
@@ -336,7 +337,7 @@ def _miss_all(context: Context, resources: dict[str, Any], unenforced: Unenforce
 
 
 def check_unified(setting: Setting, reason: str, fix: str) -> None:
-    """Refuse a setting of `unified` that cannot be written: "MUST generate an error", config-linux.md."""
+    """Refuse a setting of `unified` that cannot be written: the runtime "MUST generate an error", config-linux.md."""
     if setting.where.startswith(_UNIFIED):
         raise RootlessError(
             f"cannot write {setting.file}", cause=reason, where=setting.where, fix=fix or "remove it", code="RL-CGROUP"
@@ -344,21 +345,21 @@ def check_unified(setting: Setting, reason: str, fix: str) -> None:
 
 
 def is_unlimited(setting: Setting) -> bool:
-    """Whether a setting changes nothing."""
+    """Whether a setting imposes no limit."""
     return setting.value == "max" or setting.value.startswith("max ")
 
 
 def _is_freeze(setting: Setting) -> bool:
-    """Whether a setting freezes the cgroup: a process that is not ready yet would never be."""
+    """Whether a setting freezes the cgroup. It cannot be written early: the container's set-up would never end."""
     return setting.file == "cgroup.freeze" and setting.value == "1"
 
 
 def _asked(resources: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the names of the limits in linux.resources, each with the controller that it takes."""
+    """Return the places of the requested limits, each with the controller that it needs."""
     try:
         return [(each.where, each.controller) for each in _settings(resources) if not is_unlimited(each)]
     except RootlessError:
-        # for another kind of cgroup, perhaps: named as they are
+        # perhaps valid for cgroup v1: reported by their names
         names = []
         for section, asked in resources.items():
             if section not in _SECTIONS or not asked:
@@ -373,12 +374,12 @@ def _asked(resources: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _rule_devices(context: Context, rules: list[dict[str, Any]], made: Cgroup | None) -> bool:
-    """Enforce device rules, which only root of the host can do; return whether they are enforced or noted."""
+    """Have device rules enforced, which needs root of the host; return whether they are enforced or reported."""
     if not context.facts.may(CAP_SYS_ADMIN):
         context.adapted(
             DEVICES_PLACE,
-            "device rules are not enforced, which only root of the host can do: the container can use the devices "
-            "that it is given, with the caller's rights, and cannot make others",
+            "device rules are not enforced, because only root of the host can do that: the container uses its devices "
+            "with the caller's rights and cannot create others",
         )
         return True
     if made:
@@ -386,15 +387,12 @@ def _rule_devices(context: Context, rules: list[dict[str, Any]], made: Cgroup | 
 
         made.device_rules = device_filter.program(rules)
         if made.device_rules:
-            context.adapted(
-                DEVICES_PLACE,
-                "default devices and mknod stay allowed, as in runc and crun",
-            )
+            context.adapted(DEVICES_PLACE, "default devices and mknod stay allowed, as in runc and crun")
     return bool(made)
 
 
 def owner(context: Context) -> list[Op]:
-    """Return the operation that gives the container its cgroup, config-linux.md "Cgroup ownership"."""
+    """Return the operation that makes the container own its cgroup: config-linux.md "Cgroup ownership"."""
     mounts = context.config.get("mounts") or ()
     writable = any(
         mount.get("source") == "cgroup"

@@ -1,6 +1,6 @@
-"""Shares of caches and memory bandwidth: config-linux.md "IntelRdt", Documentation/filesystems/resctrl.rst.
+"""Cache and memory bandwidth allocation: config-linux.md "IntelRdt", Documentation/filesystems/resctrl.rst.
 
-Imported for a config.json with linux.intelRdt.
+Imported only if config.json has linux.intelRdt.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_CLASS = "/"
 _OWN_NAMES = ("info", "mon_data", "mon_groups")
-"""Directories that resctrl has in each place where a group could be made."""
+"""Directories that the kernel creates, which are not groups."""
 
 _WHERE = "linux.intelRdt"
 _SHARE = "cannot give the container its share of the caches"
@@ -26,11 +26,11 @@ class Group:
 
     Attributes:
         path: its directory.
-        schemata: lines that are written to it, in this order.
-        compared: how many of the first of them a class that is there already must have.
-        own: the directory is named by the container, and if it is made for it, it is removed with it.
-        must_exist: another program has made the directory.
-        monitor: the directory of its monitoring group, or nothing.
+        schemata: lines to write to its file schemata, in this order.
+        compared: the number of leading lines that an existing group must already have.
+        own: the group is named after the container; if it is created for the container, delete removes it.
+        must_exist: the group must exist already; it is not created.
+        monitor: the directory of the monitoring group; empty without one.
     """
 
     __slots__ = ("compared", "monitor", "must_exist", "own", "path", "schemata")
@@ -46,13 +46,17 @@ class Group:
         self.monitor = monitor
 
     def __str__(self) -> str:
-        """Return what happens, in words."""
+        """Describe the operation for people."""
         lines = "; ".join(self.schemata)
         return f"join the resctrl group {self.path}" + (f" with {lines}" if lines else "")
 
 
 def group(context: Context) -> Group:
-    """Return the group that linux.intelRdt asks for."""
+    """Return the group that linux.intelRdt requests.
+
+    Raises:
+        RootlessError: `RL-RESCTRL`: no resctrl file system is mounted; `RL-CONFIG`: a name or a line is invalid.
+    """
     wanted = context.linux["intelRdt"]
     root = context.facts.resctrl
     if not root:
@@ -60,7 +64,7 @@ def group(context: Context) -> Group:
             _SHARE,
             cause="no resctrl file system is mounted",
             where=_WHERE,
-            fix="mount it, as root: mount -t resctrl resctrl /sys/fs/resctrl (it needs a CPU with RDT or QoS), "
+            fix="run, as root: mount -t resctrl resctrl /sys/fs/resctrl (it needs a CPU with RDT or QoS), "
             "or remove intelRdt",
             code="RL-RESCTRL",
         )
@@ -79,10 +83,10 @@ def group(context: Context) -> Group:
 
 
 def _checked_name(name: str) -> str:
-    """Return the name of a class, which is a directory.
+    """Return the name of a class, after checking that it can be the name of a group's directory.
 
     Raises:
-        RootlessError: `RL-CONFIG`: it is no such name.
+        RootlessError: `RL-CONFIG`: it cannot.
     """
     if name != _DEFAULT_CLASS and ("/" in name or name in (".", "..", *_OWN_NAMES)):
         raise RootlessError(
@@ -96,10 +100,10 @@ def _checked_name(name: str) -> str:
 
 
 def _schemata(wanted: dict[str, Any]) -> tuple[int, list[str]]:
-    """Return the lines for the file schemata, and how many of them an existing group must have already.
+    """Return the number of leading lines that an existing group must have, and all lines for the file schemata.
 
     Raises:
-        RootlessError: `RL-CONFIG`: an element has several lines.
+        RootlessError: `RL-CONFIG`: an element has more than one line.
     """
     lines = [line for line in (wanted.get("l3CacheSchema"), wanted.get("memBwSchema")) if line]
     compared = len(lines)

@@ -1,7 +1,7 @@
-"""Limits as properties of a unit of systemd (systemd.resource-control), and what annotations add to them.
+"""Limits and annotations as properties of a systemd unit: systemd.resource-control(5).
 
-A unit shows what it has been given as properties (``systemctl --user show``), and keeps it when systemd reads its units
-again. Imported only where systemd makes the cgroup.
+`systemctl --user show` shows properties, and a daemon-reload keeps them; neither is true of values that are written to
+the cgroup's files. Imported only if systemd creates the cgroup.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ INFINITY = (1 << 64) - 1
 """No limit."""
 _MICROSECONDS = 1_000_000
 _STEP = 10_000
-"""Of CPUQuotaPerSecUSec, in microseconds: systemd writes whole percents into its files."""
+"""The granularity of CPUQuotaPerSecUSec, in microseconds: systemd stores whole percents."""
 _SUFFIXES = "KMGTPE"
 BFQ_WEIGHT = "io.bfq.weight"
 _USUAL_WEIGHT = 100
-"""Of io.weight (1…10000) and io.bfq.weight (1…1000) likewise."""
+"""The default of io.weight (1…10000) and of io.bfq.weight (1…1000)."""
 
 _UNIT_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:-_.@\\")
 _LONGEST_UNIT = 255
 
 PREFIX = "org.systemd.property."
-"""Prefix of annotations; the value is GVariant text, as with runc."""
+"""Prefix of annotations; the value is GVariant text, as in runc."""
 _NOT_FROM_ANNOTATIONS = {
-    "PIDs": "the container's own process begins the scope",
-    "PIDFDs": "the container's own process begins the scope",
+    "PIDs": "rootless puts the container's process into the scope",
+    "PIDFDs": "rootless puts the container's process into the scope",
     "Slice": "cgroupsPath names the slice",
     "ControlGroup": "cgroupsPath names the slice",
 }
@@ -44,10 +44,10 @@ class Property:
 
     Attributes:
         name: its name on D-Bus.
-        signature: its type, as D-Bus writes it.
-        value: what it is set to.
-        where: the place in config.json, or the flag, that asks for it; empty for our own.
-        spare: an older systemd need not know it: a file of the cgroup has the same value.
+        signature: its D-Bus type.
+        value: its value.
+        where: the place in config.json, or the flag, that requests it; empty for a property that rootless adds.
+        spare: a systemd that does not know it is no error: the value is also written to a file of the cgroup.
     """
 
     __slots__ = ("name", "signature", "spare", "value", "where")
@@ -68,18 +68,18 @@ class Property:
         self.spare = spare
 
     def __repr__(self) -> str:
-        """Return what a failing test shows."""
+        """Return a short form for test failures."""
         return f"<{self.name}={self.value!r}>"
 
 
 def of_settings(settings: Iterable[Setting], *, bfq: bool = False) -> list[Property]:
-    """Return the properties for those settings that there are properties for.
+    """Return the properties that correspond to settings.
 
-    What has none, or has a value that only the kernel understands, is left to be written to the cgroup's files.
+    A setting without a property, or with a value that only the kernel understands, goes to the cgroup's file only.
 
     Args:
-        settings: what is written to the files.
-        bfq: the kernel has io.bfq.weight. systemd writes that as well, out of the property for io.weight.
+        settings: the values for the cgroup's files.
+        bfq: the kernel has io.bfq.weight, which systemd derives from the property for io.weight.
     """
     found: dict[str, Property] = {}
     for setting in settings:
@@ -114,7 +114,7 @@ def _bytes(name: str) -> Callable[[str], list[tuple[str, str, Any]]]:
 
 
 def _number(value: str) -> int:
-    """Return what the kernel's memparse takes: a number with a suffix, or `max`."""
+    """Return the number in a text that the kernel's memparse() reads: digits with a suffix such as M, or `max`."""
     text = value.strip()
     if text == "max":
         return INFINITY
@@ -126,7 +126,7 @@ def _number(value: str) -> int:
 
 
 def _integer(text: str) -> int:
-    """Return the number of ASCII digits: int() accepts others, which the kernel does not."""
+    """Parse ASCII digits; int() also accepts other digits and signs, which the kernel does not."""
     text = text.strip()
     if not (text.isascii() and text.isdecimal()):
         raise ValueError(text)
@@ -136,7 +136,7 @@ def _integer(text: str) -> int:
 def _quota(value: str) -> list[tuple[str, str, Any]]:
     quota, _, rest = value.partition(" ")
     period = _integer(rest or "100000")
-    # rounded up, as runc does: what systemd keeps in a file must not be less than what was asked
+    # rounded up, as in runc: the quota that systemd stores must not be less than the requested one
     each_second = INFINITY if quota == "max" else -(-_integer(quota) * _MICROSECONDS // (period * _STEP)) * _STEP
     return [("CPUQuotaPerSecUSec", "t", each_second), ("CPUQuotaPeriodUSec", "t", period)]
 
@@ -150,7 +150,7 @@ def _set_of(name: str) -> Callable[[str], list[tuple[str, str, Any]]]:
 
 
 def _bits(value: str) -> bytes:
-    """Return a list of numbers and ranges, such as ``0-3,8``, as a bit for each."""
+    """Return a list such as ``0-3,8`` as a bit mask, lowest byte first."""
     bits = 0
     for part in value.split(","):
         first, dash, last = part.strip().partition("-")
@@ -169,7 +169,7 @@ def _weight(value: str) -> list[tuple[str, str, Any]]:
 
 
 def _bfq_weight(value: str) -> list[tuple[str, str, Any]]:
-    """Return the weight of which systemd makes this one of BFQ's: what is above the usual is spread out (cgroup.c)."""
+    """Return the IOWeight that systemd converts to this BFQ weight; it scales those above 100 (systemd's cgroup.c)."""
     device, _, weight = value.rpartition(" ")
     number = _integer(weight)
     if number > _USUAL_WEIGHT:
@@ -216,17 +216,17 @@ _CONVERSIONS: dict[str, Callable[[str], list[tuple[str, str, Any]]]] = {
     "memory.zswap.max": _bytes("MemoryZSwapMax"),
     "pids.max": _bytes("TasksMax"),
 }
-"""File of a cgroup, and what makes properties (name, type, value) of what is written to it.
+"""For each file of a cgroup, the function that converts a value to properties (name, type, value).
 
-What cannot be made into any raises ValueError, KeyError or ZeroDivisionError.
+A value without a counterpart raises ValueError, KeyError or ZeroDivisionError.
 """
 
 
 def scope_name(prefix: str, name: str) -> str:
-    """Return the name of a scope; what cannot stand in one is written as systemd-escape(1) writes it.
+    """Return the name of a scope, with other characters escaped as by systemd-escape(1).
 
     Raises:
-        RootlessError: `RL-CGROUP`: it would be too long, or name a slice, which has no processes.
+        RootlessError: `RL-CGROUP`: the name is missing, is too long, or is that of a slice, which has no processes.
     """
     text = f"{prefix}-{name}"
     unit = "".join(each if each in _UNIT_CHARACTERS else _escaped(each) for each in text) + ".scope"
@@ -242,32 +242,32 @@ def _escaped(character: str) -> str:
 
 
 def slice_name(text: str) -> str:
-    """Return the name of a slice, empty for the usual one.
+    """Return a slice name after checking it; empty for the default slice.
 
     Raises:
-        RootlessError: `RL-CGROUP`: there is no slice of that name (systemd.slice(5)).
+        RootlessError: `RL-CGROUP`: it is not a valid slice name (systemd.slice(5)).
     """
     stem = text.removesuffix(".slice")
     parts = stem.split("-")
     is_valid = text.endswith(".slice") and _UNIT_CHARACTERS.issuperset(text) and len(text) <= _LONGEST_UNIT
     if text and stem != "-" and not (is_valid and all(parts)):
-        raise _unusable(text, "that is not the name of a slice", "write one such as user.slice or a-b.slice")
+        raise _unusable(text, "it is not the name of a slice", "write a name such as user.slice or a-b.slice")
     return text
 
 
 def _unusable(unit: str, cause: str, fix: str) -> RootlessError:
     return RootlessError(
-        f"cannot let systemd make {unit}", cause=cause, where="linux.cgroupsPath", fix=fix, code="RL-CGROUP"
+        f"cannot have systemd create {unit}", cause=cause, where="linux.cgroupsPath", fix=fix, code="RL-CGROUP"
     )
 
 
 def of_annotations(annotations: dict[str, str]) -> list[Property]:
-    """Return the properties that config.json's annotations ask for.
+    """Return the properties that the annotations of config.json request.
 
-    A name that ends in Sec is the one in microseconds that systemd has on D-Bus, given in seconds (runc).
+    As in runc, a name that ends in Sec has a value in seconds and sets the D-Bus property in microseconds (USec).
 
     Raises:
-        RootlessError: `RL-ANNOTATION`: a name that is no property's, or a value that is none.
+        RootlessError: `RL-ANNOTATION`: a name is not that of a property, rootless sets it, or the value is invalid.
     """
     return [
         _annotated(name.removeprefix(PREFIX), value, place("annotations", name))
@@ -280,12 +280,12 @@ def _annotated(name: str, text: str, where: str) -> Property:
     if name in _NOT_FROM_ANNOTATIONS:
         raise _refused(name, _NOT_FROM_ANNOTATIONS[name], where, "remove the annotation")
     if not (name.isascii() and name.isalpha()):
-        raise _refused(name, "that is not the name of a property", where, "see org.freedesktop.systemd1(5)")
+        raise _refused(name, "it is not the name of a property", where, "see org.freedesktop.systemd1(5)")
     try:
         signature, value = gvariant.parse(text)
         if name.endswith("Sec") and not name.endswith("USec"):
             if signature not in ("n", "q", "i", "u", "x", "t", "d") or not 0 <= value < INFINITY // _MICROSECONDS:
-                raise ValueError("a number of seconds is wanted")  # noqa: TRY301
+                raise ValueError("expected a number of seconds")  # noqa: TRY301
             name, signature, value = name.removesuffix("Sec") + "USec", "t", int(value * _MICROSECONDS)
     except ValueError as error:
         raise _refused(name, str(error), where, "write a value such as 'text', true, uint64 5 or ['a', 'b']") from None

@@ -1,4 +1,4 @@
-"""The helpers that serve a network, with their whole command lines: slirp4netns(1), pasta(1)."""
+"""The helpers that connect a network to the host, and their command lines: slirp4netns(1), pasta(1)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PASTA = "pasta"
 PACKAGES = {SLIRP: "slirp4netns", PASTA: "passt"}
 TUN_FIX = "run, as root: modprobe tun && chmod 666 /dev/net/tun"
 INTERFACE = "tap0"
-"""The network interface that slirp4netns makes."""
+"""The network interface that slirp4netns creates."""
 API_SOCKET = "network.sock"
 """In the working directory of slirp4netns."""
 MTU = 65520
-"""The largest that both helpers accept: the cost of a packet does not depend on its length."""
+"""Bytes: the largest MTU that both helpers accept. The cost of a packet does not depend on its size."""
 SLIRP_ADDRESS6, SLIRP_GATEWAY6 = "fd00::100", "fd00::2"
 _SLIRP_CIDR = "10.0.2.0/24"
 _SLIRP_LONGEST = 25
@@ -28,13 +28,13 @@ _LIBSLIRP_FIXED = (
     ((4, 9, 2), "CVE-2026-9539"),
     ((4, 9, 5), "CVE-2026-95507"),
     ((4, 9, 5), "CVE-2026-95508"),
-    ((4, 9, 6), "CVE-2026-120830"),  # 4.9.5 is the newest release, and has it
+    ((4, 9, 6), "CVE-2026-120830"),  # the newest release, 4.9.5, is affected
 )
-"""Attacks of a hostile container on slirp4netns, each with the first version of libslirp without it."""
+"""Vulnerabilities that let a hostile container attack slirp4netns, each with the first unaffected libslirp."""
 PASTA_SINCE = 20240821
-"""The first pasta with --map-host-loopback; it reports errors in the foreground since shortly before that."""
+"""The first pasta with --map-host-loopback. Slightly older ones already report errors with --foreground."""
 _PASTA_DNS = "169.254.1.1"
-"""podman's choice: link-local, so that it hides no other host."""
+"""As in podman: a link-local address hides no other host."""
 _SLIRP_DEFAULTS = {
     "allow_host_loopback": "false",
     "cidr": _SLIRP_CIDR,
@@ -44,9 +44,9 @@ _SLIRP_DEFAULTS = {
     "outbound_addr6": "",
     "port_handler": SLIRP,
 }
-"""In podman's spelling."""
+"""Options and defaults, named as in podman."""
 _PASTA_DEFAULTS = (
-    # spellings of an option, and the default without it: the host's loopback stays closed
+    # spellings of an option, and the arguments if none is given: they keep the host's loopback closed
     (("--map-gw", "--no-map-gw", "--map-host-loopback"), ("--no-map-gw",)),
     (("-T", "--tcp-ns"), ("-T", "none")),
     (("-U", "--udp-ns"), ("-U", "none")),
@@ -54,16 +54,16 @@ _PASTA_DEFAULTS = (
 
 
 class Helper:
-    """One helper, as it is started.
+    """A helper to start.
 
     Attributes:
         name: SLIRP or PASTA.
         program: its path.
-        arguments: options that depend on the flags of the caller only; command() has the whole command line.
-        addresses: the container's, where they are known in advance.
-        gateway: the address by which the container reaches the host's loopback; empty when it is closed.
-        dns: the address at which it forwards DNS queries; empty when it does not.
-        ipv6: the last of the addresses is an IPv6 address, which the helper does not set.
+        arguments: the options that follow from the caller's flags; command() returns the whole command line.
+        addresses: the container's addresses, if they are known in advance.
+        gateway: the address at which the container reaches the host's loopback; empty if that is closed.
+        dns: the address at which the helper forwards DNS queries; empty if it does not.
+        ipv6: the last address is an IPv6 address, which the netns holder sets instead of the helper.
     """
 
     __slots__ = ("addresses", "arguments", "dns", "gateway", "ipv6", "name", "program")
@@ -79,7 +79,7 @@ class Helper:
 
 
 def libslirp_flaws(version: str) -> str:
-    """Return the known flaws of a version of libslirp, in words; empty without any."""
+    """Describe the known vulnerabilities of a version of libslirp; empty if there are none."""
     numbers = tuple(int(number) for number in version.split(".") if number.isascii() and number.isdigit())
     if not numbers:
         return "the version of its libslirp is unknown"
@@ -88,7 +88,7 @@ def libslirp_flaws(version: str) -> str:
 
 
 def pasta_date(output: str) -> int:
-    """Return the date in the output of `pasta --version`, such as 20240821; 0 without one."""
+    """Return the date in the output of `pasta --version` as a number such as 20240821; 0 without one."""
     for word in output.replace("_", "").replace("~git", " ").replace("^", " ").split():
         digits = word.partition(".")[0]
         if len(digits) == len(str(PASTA_SINCE)) and digits.isascii() and digits.isdigit():
@@ -97,10 +97,10 @@ def pasta_date(output: str) -> int:
 
 
 def helper(name: str, options: str, host: HostNetwork) -> Helper:
-    """Return a helper that is installed, with the options behind its name in --network.
+    """Return an installed helper with the options that follow its name in --network.
 
     Raises:
-        RootlessError: `RL-NETWORK`: there is no such option.
+        RootlessError: `RL-NETWORK`: slirp4netns has no such option, or not this value.
     """
     return _slirp(options, host) if name == SLIRP else _pasta(options, host)
 
@@ -110,10 +110,10 @@ def _slirp(options: str, host: HostNetwork) -> Helper:
     for text in options.split(",") if options else ():
         key, _, value = text.partition("=")
         if key not in given or not value:
-            raise _refused(text, f"use one of {', '.join(given)}, each with =VALUE", "unknown option")
+            raise _refused(text, f"write one of {', '.join(given)}, each with =VALUE", "unknown option")
         given[key] = value
     if given["port_handler"] != SLIRP:
-        raise _refused(f"port_handler={given['port_handler']}", "leave it out: slirp4netns forwards the ports itself")
+        raise _refused(f"port_handler={given['port_handler']}", "leave it out: only slirp4netns is supported")
     if not (given["mtu"].isascii() and given["mtu"].isdigit() and 0 < int(given["mtu"][:6]) <= MTU + 1):
         raise _refused(f"mtu={given['mtu']}", f"write a number of bytes up to {MTU + 1}")
     made = Helper(SLIRP, host.programs[SLIRP], [f"--mtu={given['mtu']}"])
@@ -141,7 +141,7 @@ def _is_true(key: str, given: dict[str, str]) -> bool:
 
 
 def _addresses(cidr: str) -> tuple[str, str, str]:
-    """Return addresses in a network of slirp4netns: of its gateway, of its DNS server, of the container."""
+    """Return the addresses of the gateway, the DNS server and the container in a network of slirp4netns."""
     if cidr == _SLIRP_CIDR:
         return "10.0.2.2", "10.0.2.3", "10.0.2.100"
     from ipaddress import IPv4Network
@@ -149,7 +149,7 @@ def _addresses(cidr: str) -> tuple[str, str, str]:
     try:
         network = IPv4Network(cidr)
     except ValueError as error:
-        raise _refused(f"cidr={cidr}", f"write it as 10.0.2.0/24: {error}") from None
+        raise _refused(f"cidr={cidr}", f"write a network such as 10.0.2.0/24: {error}") from None
     if not 0 < network.prefixlen <= _SLIRP_LONGEST:
         raise _refused(f"cidr={cidr}", "use a network of 128 addresses or more")
     gateway, dns, own = (str(network[number]) for number in (2, 3, 100))
@@ -161,26 +161,26 @@ def _refused(text: str, fix: str, cause: str = "invalid value") -> RootlessError
 
 
 def _pasta(options: str, host: HostNetwork) -> Helper:
-    """Return pasta with the given options, and podman's defaults for the rest."""
+    """Return pasta with the given options, and with podman's defaults otherwise."""
     given = options.split(",") if options else []
     made = Helper(PASTA, host.programs[PASTA], given)
     for spellings, default in _PASTA_DEFAULTS:
         if not any(text.startswith(spellings) for text in given):
             made.arguments += default
     if "--map-gw" in made.arguments:
-        made.arguments.remove("--map-gw")  # podman's spelling of pasta's own default
+        made.arguments.remove("--map-gw")  # podman's name for pasta's default
     loopback = _value(given, "--map-host-loopback")
     made.gateway = "" if loopback == "none" else loopback
     made.dns = _value(given, "--dns-forward")
     if not made.dns and any("." in server for server in host.resolv_conf_entry("nameserver")[:1]):
-        # pasta forwards to the first server, if that is of the same address family
+        # pasta forwards to the host's first server only, and only within an address family
         made.dns = _PASTA_DNS
         made.arguments += ["--dns-forward", _PASTA_DNS]
     return made
 
 
 def _value(given: Sequence[str], option: str) -> str:
-    """Return the value of an option, after an equals sign or as the next word; empty without the option."""
+    """Return the value of an option, from `option=value` or the next argument; empty without the option."""
     for word, following in zip(given, [*given[1:], ""], strict=False):
         name, _, value = word.partition("=")
         if name == option:
@@ -194,9 +194,9 @@ def _value(given: Sequence[str], option: str) -> str:
 def command(helper: Helper, network: Network) -> list[str]:
     """Return the command line of a helper that serves a network.
 
-    Names in braces stand for numbers that exist only at run time: `{holder}` and `{launcher}` are the pids of the netns
-    holder and of the launcher. `{end}`, `{ready}` and `{user}` are descriptors: the pipe that hangs up when the holder
-    ends, the pipe by which the helper reports that it serves, the user namespace.
+    Names in braces stand for numbers that are known at run time. `{holder}` and `{launcher}` are the pids of the netns
+    holder and the launcher. The others are descriptors: `{end}` is a pipe that hangs up when the holder ends, `{ready}`
+    a pipe on which the helper reports that it is ready, `{user}` the user namespace.
     """
     words = _slirp_words(helper, network) if helper.name == SLIRP else _pasta_words(helper, network)
     return [helper.program, *words]
@@ -214,8 +214,8 @@ def _slirp_words(helper: Helper, network: Network) -> list[str]:
 
 
 def _pasta_words(helper: Helper, network: Network) -> list[str]:
-    # in the foreground it keeps its standard streams: the first is the network namespace, the second hangs up when the
-    # holder ends, the third takes its pid when it serves
+    # with --foreground pasta keeps its standard streams: 0 is the network namespace, 1 hangs up when the holder ends, 2
+    # receives pasta's pid when it is ready
     words = ["--foreground", "--no-netns-quit", "--config-net", "--quiet", *helper.arguments, "--pid=/proc/self/fd/2"]
     for protocol, flag in (("tcp", "-t"), ("udp", "-u")):
         specs = [
@@ -228,7 +228,7 @@ def _pasta_words(helper: Helper, network: Network) -> list[str]:
         for spec in specs:
             words += [flag, spec]
     words += ["--runas", "0:0"] if network.as_root else []
-    # as root it gives up most of its rights, and then cannot open the launcher's descriptors: ptrace(2)
+    # as root pasta drops most capabilities and then may not open the launcher's descriptors: ptrace(2)
     by_number = network.as_root or network.by_number
     user = "/proc/{holder}/ns/user" if by_number else "/proc/{launcher}/fd/{user}"
     words += [f"--userns={user}"] if network.owned else ["--netns-only"]

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 def container_holder(network: Network, helper: Helper | None, user: int, net: int) -> list[Op]:
-    """Return the operations of the process that holds a container's network: it is in its namespaces only.
+    """Return the operations of the netns holder of a container, which joins its user and network namespaces only.
 
-    It stays until the container's first process ends; the helper ends with it.
+    The holder ends after the container's first process, and the helper ends with the holder.
 
-    A container may see the processes of the host and have every right over the user namespace that the holder joins. It
-    must not reach the host's files through the holder (/proc/PID/root): the holder is not dumpable before it joins.
-    For a helper that finds the namespaces by its pid, it is dumpable until that helper is ready; no process of the
+    A container that sees the host's processes may have every capability over the user namespace that the holder joins.
+    It must not reach the host's files through the holder's /proc/PID/root, so the holder is not dumpable when it joins.
+    For a helper that finds the namespaces by pid, the holder is dumpable until the helper is ready; no process of the
     container runs meanwhile.
 
     Args:
-        network: the container's.
-        helper: the one that serves it; none for a shared network.
+        network: the container's network.
+        helper: the helper that serves it; None for a shared network.
         user: the holder's descriptor of the container's user namespace.
-        net: that of its network namespace.
+        net: the holder's descriptor of the container's network namespace.
     """
     plan = [Op(ops.SPAWN), Op(ops.NON_DUMPABLE)]
     plan += [Op(ops.JOIN, CLONE_NEWUSER, f"/proc/self/fd/{user}")] if network.owned else []
@@ -46,20 +46,20 @@ def container_holder(network: Network, helper: Helper | None, user: int, net: in
     plan += [Op(ops.READY), Op(ops.WAIT_START), Op(ops.NON_DUMPABLE)]
     if helper and helper.ipv6:
         plan.append(Op(ops.ADDRESS6, 64, INTERFACE, SLIRP_ADDRESS6, SLIRP_GATEWAY6, on_error=ops.ELSE))
-    if not helper or helper.name != PASTA:  # any message kills pasta
+    if not helper or helper.name != PASTA:  # pasta would end at this message
         plan.append(Op(ops.READY))
     return [*plan, Op(ops.AWAIT_END)]
 
 
 def shared_holder(prefix: str, lock: int, maps: IdMaps) -> list[Op]:
-    """Return the operations of the process that holds a shared network.
+    """Return the operations of the netns holder of a shared network.
 
-    No container has rights over its user namespace, where helpers and the netns holders of members look in.
+    Its user namespace is its own: no container has capabilities over it. Helpers and the holders of members enter it.
 
     Args:
-        prefix: it stays while there are network interfaces whose names begin so.
-        lock: its descriptor of a file that each process locks while it makes such an interface.
-        maps: those of its user namespace.
+        prefix: the holder stays while network interfaces have names that begin with this.
+        lock: the holder's descriptor of a file that a process locks while it creates such an interface.
+        maps: the ID maps of its user namespace.
     """
     return [
         Op(ops.SPAWN),
@@ -77,7 +77,7 @@ def shared_holder(prefix: str, lock: int, maps: IdMaps) -> list[Op]:
 
 
 def socket_in(pid: int) -> list[Op]:
-    """Return the operations of a process that sends a netlink socket of the network namespace of `pid`, and ends."""
+    """Return the operations of a process that sends back a netlink socket of the network namespace of `pid`."""
     return [
         Op(ops.SPAWN),
         Op(ops.NON_DUMPABLE),

@@ -1,11 +1,12 @@
-"""The network mode of a container: which network it has, which helper serves it, and its sysctls.
+"""Choose the network of a container: its mode, the helper that serves it, and its sysctls.
 
-Imported for --network, and for a bundle named on the command line: engines set up networks themselves.
+Imported for --network, and for a bundle that the command line names without an engine: engines set up networks
+themselves.
 
-`auto` gives a container with its own network namespace pasta, which hides from the container, has no host file in view,
-and publishes ports on IPv6 too. Where pasta is missing or fails, `auto` falls back to slirp4netns, unless its libslirp
-has known flaws or hostile processes can look into it. Without either the container has its loopback only.
-docs/network.md has the measurements.
+For a container with its own network namespace, `auto` chooses pasta, which hides from the container, sees no file of
+the host, and publishes ports on IPv6 too. If pasta is missing or fails, `auto` falls back to slirp4netns, unless its
+libslirp has known vulnerabilities or hostile processes could inspect it. Without a helper the container has its
+loopback only. docs/network.md has measurements.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ NONE = "none"
 HOST = "host"
 CONTAINER = "container"
 SHARED = "shared"
-"""A network that several containers of the caller share."""
+"""A network that several containers of one user share."""
 
 _FILES = ("/etc/resolv.conf", "/etc/hosts")
 _UNPUBLISHABLE = {
     HOST: "the container is on the host's network: its ports are the host's",
     CONTAINER: "the ports of a joined network are those of its container",
-    NONE: "the container has no network but its loopback",
+    NONE: "the container has its loopback only",
 }
 """Why a container of each mode cannot publish ports."""
-_EXPOSES = "slirp4netns would enter in reach of the processes there"
+_EXPOSES = "would expose slirp4netns to the processes in it"
 
 
 class Network:
@@ -51,21 +52,21 @@ class Network:
         mode: NONE, HOST, CONTAINER, SHARED, or the name of the first helper.
         why: the reason for that mode, for people.
         helpers: candidates, in the order in which they are tried.
-        required: it is an error when none of them works.
+        required: it is an error if none of them works.
         ports: published ports.
         names: --add-host, --dns and --dns-search.
         host: the host's own network.
-        directory: where resolv.conf and hosts are; empty when the container keeps the image's.
-        has_own_files: they are written for this container, not those of the one whose network is joined.
-        of: id of the container whose network is joined.
-        shared: the network that several containers share.
-        own_maps: maps of a user namespace with the caller's IDs only, for the helper of a shared network.
-        owned: the network namespace belongs to a user namespace of the container.
-        exposed: hostile processes may be in that user namespace already, or will see the helper in it.
-        as_root: the caller is root: pasta, which would become nobody, stays root.
-        by_number: pasta finds the user namespace by a pid, as it has to when it is started by root.
-        sandbox: the container has a root, which the sandbox of slirp4netns needs.
-        sysctls: values for /proc/sys/net of the namespace that config.json does not set.
+        directory: where resolv.conf and hosts are; empty if the container keeps those of the image.
+        has_own_files: resolv.conf and hosts belong to this container, not to the one whose network it joins.
+        of: id of the container whose network is joined; empty in other modes.
+        shared: the shared network; None in other modes.
+        own_maps: ID maps with the caller's IDs only, for the user namespace of a shared network's helper.
+        owned: the network namespace belongs to a user namespace that the container creates or joins.
+        exposed: hostile processes may be in that user namespace already, or may see the helper in it.
+        as_root: the caller is root: pasta must not become nobody.
+        by_number: pasta finds the user namespace by pid, as it must if root starts it.
+        sandbox: the container has uid and gid 0, which the sandbox of slirp4netns needs.
+        sysctls: names and values to write below /proc/sys, unless config.json sets them.
     """
 
     __slots__ = (
@@ -107,9 +108,9 @@ class Network:
         """Return the texts of resolv.conf and hosts.
 
         Args:
-            mode: how the network is served after all: NONE when no helper could be started.
-            helper: what serves it, or None.
-            own: the container's addresses, where the helper does not decide them.
+            mode: the final mode: NONE if no helper could be started.
+            helper: the helper that serves the network, or None.
+            own: the container's addresses, if the helper does not determine them.
         """
         forwarder = helper.dns if helper else self.shared.dns if self.shared else ""
         on_host = self.mode == HOST
@@ -120,7 +121,7 @@ class Network:
         return resolver, resolv_conf.hosts(self.names, addresses, helper.gateway if helper else "")
 
     def state(self) -> dict[str, object]:
-        """Return what state.json holds of it before it is served, as JSON data."""
+        """Return its entry in state.json before a helper serves it, as JSON data."""
         state: dict[str, object] = {"mode": self.mode, "reason": self.why}
         if self.of or self.shared:
             state["of"] = self.of or (self.shared and self.shared.name)
@@ -129,7 +130,7 @@ class Network:
         return state
 
     def details(self) -> list[str]:
-        """Return what `explain` says beyond one line: addresses, helpers and their flaws, published ports."""
+        """Return further lines for `explain`: addresses, helpers and their vulnerabilities, published ports."""
         lines = [f"{self.shared.subnet} and fd00::/64"] if self.shared else []
         for number, each in enumerate(self.served_by()):
             words = " ".join(command(each, self))
@@ -139,36 +140,37 @@ class Network:
         return lines + [f"publish {port}" for port in self.ports]
 
     def shows_holder(self, helper: Helper) -> bool:
-        """Whether a helper looks into the netns holder's namespaces before a process of the container runs."""
+        """Whether a helper finds the namespaces by the netns holder's pid, so that the holder must be dumpable."""
         return self.owned and (self.by_number or helper.name == SLIRP)
 
     def hides(self, helper: Helper) -> bool:
-        """Whether a helper has to hide from processes that have every right over the container's user namespace.
+        """Whether a helper must not be dumpable: processes may have every capability over its user namespace.
 
-        Such a process may come later: another container that joins the user namespace and sees the host's processes.
-        pasta hides itself once it serves. Publishing ports needs the sockets of slirp4netns (network/backlog.py).
+        Such a process may appear later: a container that joins the user namespace and sees the host's processes. pasta
+        makes itself non-dumpable. To publish ports, rootless needs access to slirp4netns (network/backlog.py).
         """
         if self.mode == SHARED:
-            return False  # it serves in a user namespace of its own, which no container has rights over
+            return False  # the user namespace is the helper's own: no container has capabilities over it
         return self.owned and (self.exposed or (helper.name == SLIRP and not self.ports))
 
     def flaws(self) -> str:
-        """Return the known flaws of the slirp4netns that serves it or would; empty without any."""
+        """Describe the known vulnerabilities of slirp4netns if it is a candidate; empty if there are none."""
         if any(each.name == SLIRP for each in self.served_by()):
             return libslirp_flaws(self.host.libslirp)
         return ""
 
     def served_by(self) -> list[Helper]:
-        """Return the helpers of the host in the order in which they are tried."""
+        """Return the candidates in the order in which they are tried."""
         shared = self.shared.helper(self.host) if self.shared else None
         return [shared] if shared else self.helpers
 
 
 def choose(context: Context) -> None:
-    """Choose the network of a container, and change its namespaces accordingly.
+    """Set context.network, and change the container's namespaces accordingly.
 
     Raises:
-        RootlessError: `RL-NETWORK`, `RL-PUBLISH`, `RL-NAMES`: the flags make no sense, or this host cannot do it.
+        RootlessError: `RL-NETWORK`, `RL-PUBLISH`, `RL-NAMES`: flags are invalid, contradict config.json, or need a
+            helper that this host does not have.
     """
     request = context.request
     host = context.facts.network
@@ -202,7 +204,7 @@ def choose(context: Context) -> None:
 
 
 def settle(context: Context, network: Network) -> None:
-    """Decide the rest of the network, which depends on the IDs that the container has."""
+    """Decide the rest, which depends on the container's ID maps."""
     network.owned = "user" in context.created or "user" in context.joined
     network.exposed = network.owned and (_sees_the_host(context) or "user" in context.joined)
     network.as_root = context.facts.uid == 0
@@ -219,16 +221,16 @@ def settle(context: Context, network: Network) -> None:
 
 def _automatic(context: Context, host: HostNetwork, names: Names) -> Network:
     if "network" in context.joined:
-        return Network(NONE, "config.json names the namespace: its creator sets it up", host, names)
+        return Network(NONE, "config.json names the namespace: its creator sets up the network", host, names)
     if "network" not in context.created:
         return Network(HOST, "config.json asks for no network namespace", host, names)
     found = [name for name in (PASTA, SLIRP) if name in host.programs]
     if SLIRP in found and (_sees_the_host(context) or "user" in context.joined):
-        found.remove(SLIRP)  # it lives in the user namespace of the container
+        found.remove(SLIRP)  # it runs in the user namespace of the container, which could ptrace it
     reason = "" if PASTA in found else "pasta is not installed"
     fix = "install passt"
     if not found and SLIRP in host.programs:
-        reason += ", and the container could look into slirp4netns"
+        reason += ", and the container could inspect slirp4netns"
     elif not found:
         reason = "neither pasta nor slirp4netns is installed"
     elif reason and (flaws := libslirp_flaws(host.libslirp)):
@@ -249,16 +251,16 @@ def _automatic(context: Context, host: HostNetwork, names: Names) -> Network:
 
 
 def _sees_the_host(context: Context) -> bool:
-    """Whether the container sees processes of the host: it has no new pid namespace."""
+    """Whether the container sees processes of the host, because it has no new pid namespace."""
     return "pid" not in context.created
 
 
 def _leave_slirp_out(context: Context, network: Network) -> None:
-    """Drop slirp4netns where its sandbox does not work: every file of the caller would be in its view."""
+    """Drop slirp4netns, whose sandbox does not work here: without it slirp4netns sees every file of the caller."""
     network.helpers = [each for each in network.helpers if each.name != SLIRP]
     if network.mode == SLIRP:
         network.mode = NONE
-        network.why = f"{network.why}, and slirp4netns has no sandbox in a container without a root"
+        network.why = f"{network.why}, and the sandbox of slirp4netns needs a container with uid and gid 0"
         if network.ports:
             raise RootlessError(
                 "cannot publish ports",
@@ -296,8 +298,8 @@ def _own_namespace(context: Context, network: Network) -> Network:
     if "network" in context.joined:
         raise _refused(
             context,
-            f"the container is to join {context.joined['network']} (config.json: {context.places['network']}.path)",
-            "leave --network out (the creator of that namespace sets it up), or remove the path",
+            f"the container joins {context.joined['network']} (config.json: {context.places['network']}.path)",
+            "leave --network out (the creator of that namespace sets up its network), or remove the path",
         )
     if "network" not in context.created:
         context.created.add("network")
@@ -312,14 +314,14 @@ def _joined(context: Context, host: HostNetwork, names: Names, container: str) -
     if context.request.userns and "user" in peer.namespaces:
         raise _refused(
             context,
-            f"its user namespace is that of container {container}, so --userns {context.request.userns} has no effect",
+            f"the container gets the user namespace of {container}, so --userns {context.request.userns} has no effect",
             "leave --userns out",
         )
     if names.hosts or names.servers or names.search:
         raise _refused(
             context,
-            f"--add-host, --dns and --dns-search need a network of its own; this one belongs to container {container}",
-            f"pass them when you create container {container}",
+            f"--add-host, --dns and --dns-search have no effect on the network of another container, {container}",
+            f"pass them to the command that creates {container}",
         )
     for namespace, file in (("user", "user"), ("network", "net")):
         context.created.discard(namespace)
@@ -334,7 +336,7 @@ def _joined(context: Context, host: HostNetwork, names: Names, container: str) -
 
 
 def _check(context: Context, network: Network) -> None:
-    """Refuse flags that do not go together."""
+    """Refuse flags that contradict each other or cannot work."""
     if network.ports and not (network.helpers or network.mode == SHARED):
         raise RootlessError(
             f"cannot publish ports with --network {context.request.network}",
@@ -357,22 +359,22 @@ def _check(context: Context, network: Network) -> None:
 
 
 def _check_shared(context: Context, network: Network, shared: Shared) -> None:
-    """Refuse ports of a shared network that nothing connects to the outside."""
+    """Refuse to publish ports of a shared network that has no helper; warn about such a network."""
     cause, fix = shared.problem(network.host)
     if not cause:
         return
-    what = f"network {shared.name} has no way to the outside"
+    what = f"network {shared.name} has no connection to the outside"
     if network.ports:
         raise RootlessError(f"cannot publish ports: {what}", cause=cause, fix=fix, code="RL-PUBLISH")
     context.warn_ignored("", f"{what}: {cause}", fix)
 
 
 def _check_ports_of_slirp(context: Context, network: Network) -> None:
-    """Refuse ports on addresses of IPv6, which slirp4netns cannot publish, unless another helper can."""
+    """Refuse ports on IPv6 addresses, which slirp4netns cannot publish, unless another helper can."""
     six = next((port for port in network.ports if ":" in port.address), None)
     if not six:
         if network.mode != PASTA and any(not port.address for port in network.ports):
-            context.adapted("", "ports are published on the host's IPv4 addresses only: slirp4netns supports no others")
+            context.adapted("", "ports are published on the host's IPv4 addresses only, because of slirp4netns")
         return
     network.helpers = [each for each in network.helpers if each.name != SLIRP]
     if not network.helpers:
@@ -390,7 +392,7 @@ def _refused(context: Context, cause: str, fix: str) -> RootlessError:
 
 
 def _sysctls(context: Context) -> dict[str, str]:
-    """Return sysctls for addresses that work at once, and for ping without privileges (icmp(7))."""
+    """Return sysctls that make IPv6 addresses usable immediately and permit unprivileged ping (icmp(7))."""
     written = context.linux.get("sysctl") or {}
     wanted = {
         "net.ipv6.conf.all.accept_dad": "0",
@@ -402,14 +404,14 @@ def _sysctls(context: Context) -> dict[str, str]:
 
 
 def _groups(context: Context) -> str:
-    """Return the first and the last of the container's groups; the kernel has them in the order of the host's ids."""
+    """Return a ping_group_range of all the container's gids; the kernel compares them as gids of the host."""
     lines = sorted((outside, inside, count) for inside, outside, count in context.gid_map) or [(0, 0, 1)]
     _, last, count = lines[-1]
     return f"{lines[0][1]} {min(last + count - 1, 2**31 - 1)}"
 
 
 def file_mounts(context: Context) -> list[dict[str, Any]]:
-    """Return mounts of resolv.conf and hosts over the image's, as elements of `mounts`, where config.json has none."""
+    """Return mounts of resolv.conf and hosts, as elements of `mounts`, unless config.json mounts something there."""
     network = context.network
     if not network or not network.directory:
         return []
@@ -422,7 +424,7 @@ def file_mounts(context: Context) -> list[dict[str, Any]]:
             "destination": path,
             "type": "bind",
             "source": f"{network.directory}/{path.rpartition('/')[2]}",
-            # as bind, with nothing to fall back on; they lie in the state directory, which a container must not fill
+            # rbind and not bind, which falls back to it; read-only, because a container must not fill the host's disk
             "options": ["rbind", "ro", "nosuid", "nodev", "noexec", "rprivate"],
         }
         for path in _FILES

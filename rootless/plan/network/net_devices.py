@@ -1,6 +1,6 @@
-"""Network interfaces of the host that move into the container: config-linux.md "Network Devices".
+"""Network interfaces of the host to move into the container: config-linux.md "Network Devices".
 
-Imported for a config.json with linux.netDevices.
+Imported only if config.json has linux.netDevices.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Interface:
-    """One network interface.
+    """A network interface to move.
 
     Attributes:
-        name: on the host.
-        new_name: in the container; the kernel replaces %d by a number.
+        name: its name on the host.
+        new_name: its name in the container; the kernel replaces %d by a number.
         where: its place in config.json.
     """
 
@@ -30,12 +30,16 @@ class Interface:
         self.where = place("linux", "netDevices", name)
 
     def __str__(self) -> str:
-        """Return its name, and the one that it gets."""
+        """Return its name, and its new name if that differs."""
         return self.name + (f" as {self.new_name}" if self.new_name != self.name else "")
 
 
 def moved(context: Context) -> list[Interface]:
-    """Return the interfaces to move."""
+    """Return the interfaces to move.
+
+    Raises:
+        RootlessError: `RL-NET-DEVICE`: the container has no network namespace, names collide, or the caller may not.
+    """
     found = [
         Interface(name, (device or {}).get("name") or name)
         for name, device in (context.linux.get("netDevices") or {}).items()
@@ -49,10 +53,10 @@ def moved(context: Context) -> list[Interface]:
     names: set[str] = set()
     for each in found:
         if each.new_name in names and "%d" not in each.new_name:
-            raise refused(each, f"another interface becomes {each.new_name} too", "give each a different name")
+            raise refused(each, f"another interface gets the name {each.new_name} too", "give each a different name")
         names.add(each.new_name)
     if not context.facts.has(CAP_NET_ADMIN):
-        raise refused(found[0], "only root of the network namespace that it is in may move it", RIGHTS)
+        raise refused(found[0], "only root of its network namespace may move it", RIGHTS)
     return found
 
 
@@ -60,7 +64,7 @@ RIGHTS = (
     "let root run it, or create the interface in a network namespace of your own and run rootless there "
     "(podman unshare --rootless-netns, rootlesskit, unshare --map-root-user --net)"
 )
-"""The fix for an interface that the caller has no rights over."""
+"""The fix if the caller has no CAP_NET_ADMIN over the interface."""
 
 
 def refused(interface: Interface, cause: str, fix: str) -> RootlessError:

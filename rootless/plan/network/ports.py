@@ -18,13 +18,13 @@ _FORM = (
 
 
 class Port:
-    """One published port.
+    """A published port.
 
     Attributes:
         protocol: TCP or UDP.
-        address: the host address that it is published on; empty for all, IPv4 and IPv6.
-        outside: its number on the host; 0 for any free one.
-        inside: its number in the container.
+        address: the host address to listen on; empty for all addresses, IPv4 and IPv6.
+        outside: the port number on the host; 0 for any free port.
+        inside: the port number in the container.
     """
 
     __slots__ = ("address", "inside", "outside", "protocol")
@@ -51,12 +51,12 @@ class Port:
 
 
 def from_data(data: dict[str, str | int]) -> Port:
-    """Return the port of Port.as_data()."""
+    """Return the Port that Port.as_data() has written."""
     return Port(str(data["protocol"]), str(data["hostIP"]), int(data["hostPort"]), int(data["containerPort"]))
 
 
 def published(texts: Sequence[str]) -> list[Port]:
-    """Return the ports of each --publish, a Port for each number of a range.
+    """Return the ports of all --publish flags, one Port for each number of a range.
 
     Raises:
         RootlessError: `RL-PUBLISH`: a text is malformed, or names a host port twice.
@@ -66,7 +66,7 @@ def published(texts: Sequence[str]) -> list[Port]:
     for port in ports:
         key = (port.protocol, port.address, port.outside)
         if port.outside and key in seen:
-            raise _wrong(str(port.outside), "this host port is named twice", "use another host port")
+            raise _wrong(str(port.outside), "this host port is published twice", "use another host port")
         seen.add(key)
     return ports
 
@@ -80,10 +80,10 @@ def _parse(text: str) -> list[Port]:
     if rest.startswith("["):
         address, bracket, rest = rest[1:].partition("]:")
         if not bracket:
-            raise _wrong(text, "the address is not followed by ]:")
+            raise _wrong(text, "an IPv6 address must be followed by ]:")
     *front, outside, inside = ["", "", *rest.split(":")][-3:] if rest.count(":") <= 2 - bool(address) else [""] * 3
     if not inside:
-        raise _wrong(text, "it names no container port")
+        raise _wrong(text, "the container port is missing")
     address = address or front[0]
     if address and not is_address(address):
         raise _wrong(text, f"{address!r} is not an IP address")
@@ -108,7 +108,7 @@ def _range(text: str, numbers: str) -> tuple[int, int]:
 
 
 def is_address(text: str) -> bool:
-    """Whether `text` is an address of IPv4 or IPv6."""
+    """Whether `text` is an IPv4 or IPv6 address."""
     from _socket import AF_INET, AF_INET6, inet_pton  # `ipaddress` would take 3 ms
 
     for family in (AF_INET, AF_INET6):

@@ -1,4 +1,4 @@
-"""The files by which a container finds names: resolv.conf(5), hosts(5)."""
+"""Name resolution in a container: the texts of resolv.conf(5) and hosts(5)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 _MOST_SERVERS = 3
 """MAXNS of resolv.conf(5)."""
 HOST_NAMES = "host.containers.internal host.docker.internal"
-"""Names of the host in containers of podman and docker."""
+"""Names that podman and docker give the host in containers."""
 _LOOPBACK = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 
 
 class Names:
-    """How the container finds names, by the flags.
+    """Flags and names that determine name resolution.
 
     Attributes:
-        servers, search: of --dns and --dns-search; empty for the host's own.
-        hosts: (address, name) of each --add-host; HOST_GATEWAY instead of an address is the host's.
-        own: the container's host name and id, by which it finds itself; words only, because config.json must not add
-            lines to a file that other containers read.
+        servers, search: values of --dns and --dns-search; empty for those of the host.
+        hosts: (address, name) of each --add-host; HOST_GATEWAY as address means the host.
+        own: the container's host name and id, which resolve to its own address. Only single words: config.json must not
+            add lines to a file that other containers read.
     """
 
     __slots__ = ("hosts", "own", "search", "servers")
@@ -41,18 +41,19 @@ class Names:
 
 HOST_GATEWAY = "host-gateway"
 _OTHERS = frozenset(["localhost", "ip6-localhost", "ip6-loopback", HOST_GATEWAY])
-"""Host names that already have a meaning."""
+"""Names that have a meaning already."""
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 def known_as(members: Mapping[str, str]) -> dict[str, str]:
-    """Return the names of each container for others on its network, separated by blanks.
+    """Return, by container id, the names under which other members of its network find it, separated by blanks.
 
-    They are its id, which the caller chose, and its host name, which the image chose: only without a dot, and only when
-    no other container has the name. Otherwise a container could receive requests for pypi.org or another container.
+    The names are the id, which the caller chooses, and the host name, which the image chooses. A host name counts only
+    without a dot, and only if no other member has it. Otherwise a container could receive requests for pypi.org or for
+    another container.
 
     Args:
-        members: id and host name of each container separated by blanks, by id, in the order in which they joined.
+        members: by id, the id and the host name separated by blanks, in the order in which the containers joined.
     """
     taken = {container_id.lower() for container_id in members} | _OTHERS
     known = {}
@@ -67,10 +68,10 @@ def known_as(members: Mapping[str, str]) -> dict[str, str]:
 
 
 def added(texts: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (address, name) for each --add-host, NAME:IP.
+    """Return (address, name) for each --add-host NAME:IP.
 
     Raises:
-        RootlessError: `RL-NAMES`: a text is not of that form.
+        RootlessError: `RL-NAMES`: a value does not have that form.
     """
     found = []
     for text in texts:
@@ -79,7 +80,7 @@ def added(texts: Sequence[str]) -> list[tuple[str, str]]:
         if not _is_name(name) or not (is_address(address) or address == HOST_GATEWAY):
             raise RootlessError(
                 f"--add-host {text!r}",
-                cause="it is not a name, a colon and an IP address",
+                cause="expected a name, a colon and an IP address",
                 fix=f"write it as NAME:IP, or NAME:{HOST_GATEWAY} for the host",
                 code="RL-NAMES",
             )
@@ -88,22 +89,22 @@ def added(texts: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _is_name(text: str) -> bool:
-    """Whether `text` is one word of hosts(5)."""
+    """Whether `text` can stand as one word in hosts(5)."""
     return bool(text) and text.isprintable() and " " not in text and "#" not in text
 
 
 def servers(texts: Sequence[str]) -> Sequence[str]:
-    """Check every --dns.
+    """Return the values of --dns after checking them.
 
     Raises:
-        RootlessError: `RL-NAMES`: one is not an address.
+        RootlessError: `RL-NAMES`: a value is not an IP address.
     """
     for text in texts:
         if not is_address(text):
             raise RootlessError(
                 f"--dns {text!r}",
                 cause="it is not an IP address",
-                fix="give the address of the server",
+                fix="write the IP address of the server",
                 code="RL-NAMES",
             )
     return texts
@@ -113,11 +114,11 @@ def resolver(names: Names, host: HostNetwork, forwarder: str, *, shared: bool = 
     """Return the text of resolv.conf.
 
     Args:
-        names: of the flags.
+        names: what the flags request.
         host: the host's network.
         forwarder: the address at which the helper forwards DNS queries to the host's first server; empty without one.
-        shared: the container is on the host's network, and reaches servers on the host's loopback.
-        alone: the container has its loopback only, and reaches no server.
+        shared: the container is on the host's network and reaches servers on the host's loopback.
+        alone: the container has its loopback only and reaches no server.
     """
     found, search, options = list(names.servers), [" ".join(names.search)] if names.search else [], []
     if not alone:
@@ -136,9 +137,9 @@ def hosts(names: Names, addresses: Sequence[str], gateway: str) -> str:
     """Return the text of hosts.
 
     Args:
-        names: of the flags.
-        addresses: the container's own; empty when it has its loopback only.
-        gateway: the address at which it reaches the host; empty when it cannot.
+        names: what the flags request.
+        addresses: the container's addresses; empty if it has its loopback only.
+        gateway: the address at which it reaches the host; empty if it cannot.
     """
     own = " ".join(dict.fromkeys(names.own))
     lines = [f"{address} {name}" for address, name in names.hosts if address != HOST_GATEWAY]
@@ -151,11 +152,11 @@ def hosts(names: Names, addresses: Sequence[str], gateway: str) -> str:
 
 
 def hosts_of_host(names: Names, text: str) -> str:
-    """Return the text of hosts for a container on the host's network, from the host's own text."""
+    """Return the text of hosts for a container on the host's network; `text` is that of the host."""
     lines = [f"{'127.0.0.1' if address == HOST_GATEWAY else address} {name}" for address, name in names.hosts]
     return "\n".join([*lines, text.strip() or _LOOPBACK.strip()]) + "\n"
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address is one that only the host itself can reach, such as systemd-resolved's 127.0.0.53."""
+    """Whether an address is a loopback address, such as systemd-resolved's 127.0.0.53."""
     return address.startswith("127.") or address == "::1"

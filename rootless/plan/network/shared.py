@@ -15,18 +15,18 @@ _FIRST_MEMBER = 4
 
 
 class Shared:
-    """A network that several containers share.
+    """A shared network: an IPv4 subnet and fd00::/64.
 
-    In its subnet and in fd00::/64, slirp4netns has host number 2 (the gateway) and 3 (the DNS server).
+    In both, host number 2 is the gateway and 3 the DNS server, which slirp4netns provides; members begin at 4.
     """
 
     __slots__ = ("_subnet", "name", "subnet")
 
     def __init__(self, name: str, subnet: str) -> None:
-        """Take a name and an IPv4 subnet, such as 10.89.0.0/24.
+        """Describe the network `name` with an IPv4 subnet such as 10.89.0.0/24.
 
         Raises:
-            ValueError: `subnet` is not one.
+            ValueError: `subnet` is not an IPv4 subnet.
         """
         from ipaddress import IPv4Network
 
@@ -36,16 +36,16 @@ class Shared:
 
     @property
     def gateway(self) -> str:
-        """The address of the default gateway."""
+        """The IPv4 address of the default gateway."""
         return str(self._subnet[2])
 
     @property
     def dns(self) -> str:
-        """The address at which DNS queries are forwarded to the host's server."""
+        """The IPv4 address at which slirp4netns forwards DNS queries to the host's server."""
         return str(self._subnet[3])
 
     def free_number(self, taken: Collection[int]) -> int:
-        """Return the lowest free host number.
+        """Return the lowest host number for a member that is not in `taken`.
 
         Raises:
             RootlessError: `RL-NETWORK`: all are in use.
@@ -61,28 +61,28 @@ class Shared:
         )
 
     def addresses(self, number: int) -> list[tuple[str, int, str]]:
-        """Return (address, length of the prefix, gateway) of a member, for IPv4 and for IPv6."""
+        """Return (address, prefix length, gateway) of a member, for IPv4 and for IPv6."""
         return [
             (str(self._subnet[number]), self._subnet.prefixlen, self.gateway),
             (f"fd00::{number:x}", 64, SLIRP_GATEWAY6),
         ]
 
     def hardware(self, number: int) -> str:
-        """Return the hardware address of a member: the same for each member with this number, as ARP caches expect."""
+        """Return the MAC address for a host number: always the same, so that ARP caches stay valid."""
         return "02:00:" + ":".join(f"{byte:02x}" for byte in self._subnet[number].packed)
 
     @staticmethod
     def problem(host: HostNetwork) -> tuple[str, str]:
-        """Return why it has no connection to the outside, and the fix; empty where slirp4netns serves it.
+        """Return why it has no connection to the outside, and the fix; empty strings if slirp4netns can serve it.
 
-        pasta serves a single address only.
+        pasta cannot: it serves a single address.
         """
         if SLIRP not in host.programs:
             return "slirp4netns is not installed", "install slirp4netns"
         return (host.tun, TUN_FIX) if host.tun else ("", "")
 
     def helper(self, host: HostNetwork) -> Helper | None:
-        """Return the helper that connects it to the outside, or None."""
+        """Return the helper that connects it to the outside; None if problem() has a reason."""
         if self.problem(host)[0]:
             return None
         words = [f"--mtu={MTU}", f"--cidr={self.subnet}", "--disable-host-loopback", "--enable-ipv6"]

@@ -1,4 +1,4 @@
-"""The process object of an `exec`: from --process or the container's own process, and the flags on top of that."""
+"""The process object of an `exec`: --process or the container's own process, changed by flags."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _INHERITED = (
 
 
 def process_object(container: dict[str, Any], given: dict[str, Any] | None, options: Options) -> dict[str, Any]:
-    """Return the process to run.
+    """Return the process object to run.
 
     Args:
-        container: process of the container's config.json.
-        given: the object in --process, or None.
+        container: the process object of the container's config.json.
+        given: the object that --process names, or None.
         options: the command line.
 
     Raises:
-        RootlessError: `RL-USAGE`: there is nothing to run, or two things, or --user is not a number.
+        RootlessError: `RL-USAGE`: there is no command, or both a command and --process; an id is not a number.
     """
     if given is None:
         process = {"cwd": "/"} | container
@@ -43,7 +43,7 @@ def process_object(container: dict[str, Any], given: dict[str, Any] | None, opti
         _inherit_umask(process, container)
     if bool(options.args) == (given is not None):
         raise _misuse(
-            "COMMAND is missing" if given is None else "there is a COMMAND, and --process names one too",
+            "COMMAND is missing" if given is None else "COMMAND and --process cannot be combined",
             "write rootless exec CONTAINER COMMAND, or rootless exec --process FILE CONTAINER",
         )
     given_flags = {
@@ -64,7 +64,7 @@ def process_object(container: dict[str, Any], given: dict[str, Any] | None, opti
 
 
 def flags_by_place(options: Options) -> dict[str, str]:
-    """Return flags by place: an error about such a place is about the flag, not about a file."""
+    """Return the flag that sets each place: an error at such a place names the flag, not config.json."""
     flags = {
         "process.args": ("", options.args),
         "process.cwd": ("--cwd", options.cwd),
@@ -109,7 +109,7 @@ def _id(flag: str, text: str) -> int:
 
 
 def _add_capabilities(process: dict[str, Any], names: tuple[str, ...]) -> None:
-    """Add to the sets that give them to the program; execve(2) looks at the ambient one too for who is not root."""
+    """Add capabilities to the sets that execve(2) consults, which include the ambient one for any user but root."""
     sets = dict(process.get("capabilities") or {})
     wanted = ["bounding", "permitted", "effective"]
     if process["user"].get("uid"):

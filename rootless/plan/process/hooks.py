@@ -1,7 +1,7 @@
-"""Hooks: config.md "POSIX-platform Hooks", runtime.md "Lifecycle". Planned only where config.json has any.
+"""Hooks: config.md "POSIX-platform Hooks", runtime.md "Lifecycle". Imported only if config.json has hooks.
 
-prestart, createRuntime, poststart and poststop run outside the container, where rootless/launch/run_hooks.py runs them;
-createContainer and startContainer inside its namespaces, where only helpers/init is.
+The launcher runs prestart, createRuntime, poststart and poststop on the host (rootless/launch/run_hooks.py). The
+executor runs createContainer and startContainer in the container's namespaces.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 OUTSIDE = ("prestart", "createRuntime", "poststart", "poststop")
 STDOUT = "run.oci.hooks.stdout"
 STDERR = "run.oci.hooks.stderr"
-"""Annotations: files that hooks append to, as in crun. A relative path counts from the bundle."""
+"""Annotations of crun: files to which the output of hooks is appended. A relative path is relative to the bundle."""
 
 
 class Hooks:
-    """What hooks add to a Plan.
+    """The operations that hooks add to a Plan.
 
     Attributes:
-        first: operations that it begins with.
-        mounted: those that belong after the mounts, while the paths are still the host's.
-        started: those that belong after the start, before the program.
-        outside: the hooks of OUTSIDE, by kind; a kind without any is not there.
+        first: operations at the beginning of the Plan.
+        mounted: createContainer hooks: after the mounts, before pivot_root(2).
+        started: startContainer hooks: after `start`, before the program.
+        outside: the hooks of OUTSIDE, by kind; only kinds that have hooks.
     """
 
     __slots__ = ("first", "mounted", "outside", "started")
@@ -47,10 +47,10 @@ class Hooks:
 
 
 def _inside(context: Context, kind: str, status: str, directory: str) -> list[Op]:
-    """Return the operations for hooks that run inside.
+    """Return the operations for the hooks that the executor runs.
 
-    What the program of a hook finds on its standard input ends in the process id as the container sees it. With an
-    empty `directory` it stays in that of the program.
+    The executor completes the state on a hook's standard input with the pid as seen in the container. The hook runs in
+    `directory`; empty means the program's working directory.
     """
     state = {
         "ociVersion": OCI_VERSION,
@@ -62,7 +62,7 @@ def _inside(context: Context, kind: str, status: str, directory: str) -> list[Op
     if annotations:
         state["annotations"] = annotations
     about = [directory, render(state, None)[:-1] + ',"pid":']
-    # after the pivot it is the image that says what the program of a hook is
+    # after pivot_root the hook's path resolves in the image, which is not trusted
     confined = int(kind == "startContainer")
     inherited = ops.PROGRAMS if confined else ops.CALLERS
     return [

@@ -1,4 +1,4 @@
-"""The program: config.md "Process", config-linux.md "Linux Process"; capabilities(7), credentials(7)."""
+"""The program and its credentials: config.md "Process" and "Linux Process"; capabilities(7), credentials(7)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNLIMITED = -1
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _SYSCTL_OWNERS = (
-    # below /proc/sys, and the namespace that has a setting of its own
+    # prefix below /proc/sys, and the namespace that owns the setting
     ("net/", "network"),
     ("kernel/msg", "ipc"),
     ("kernel/sem", "ipc"),
@@ -30,11 +30,15 @@ _SYSCTL_OWNERS = (
     ("user/", "user"),
 )
 _NAMES = {"kernel/hostname": ops.HOSTNAME, "kernel/domainname": ops.DOMAINNAME}
-"""Settings that have a system call of their own."""
+"""Settings that a system call sets."""
 
 
 def choose_user(context: Context) -> None:
-    """Decide who the program is, and refuse ids that the container does not have."""
+    """Choose the user and the group of the program.
+
+    Raises:
+        RootlessError: `RL-IDMAP-UNMAPPED`: the container does not have such an id.
+    """
     facts = context.facts
     if context.request.userns == "keep-id" and context.uid == 0:
         context.uid, context.gid = facts.uid, facts.gid
@@ -50,7 +54,7 @@ def choose_user(context: Context) -> None:
             where=f"process.user.{key}",
             fix="choose one of these, or "
             + (
-                "make the container with more"
+                "create the container with more"
                 if context.running
                 else f"have the administrator give {facts.user} more with usermod --add-sub{key}s"
             ),
@@ -61,7 +65,8 @@ def choose_user(context: Context) -> None:
 def oom_score(context: Context) -> list[Op]:
     """Return the operation for process.oomScoreAdj.
 
-    Lowering it needs CAP_SYS_RESOURCE over the host, except below a value that a process with it has raised, proc(5).
+    To lower it needs CAP_SYS_RESOURCE over the host, unless the value stays above the last one that a process with
+    CAP_SYS_RESOURCE has set (proc_pid_oom_score_adj(5)). So without CAP_SYS_RESOURCE a failure is no error.
     """
     wanted = context.process.get("oomScoreAdj")
     facts = context.facts
@@ -73,29 +78,33 @@ def oom_score(context: Context) -> list[Op]:
 
 
 def sysctls(context: Context) -> list[Op]:
-    """Return the operations for linux.sysctl; a setting that the container shares with the host is refused."""
+    """Return the operations for linux.sysctl.
+
+    Raises:
+        RootlessError: `RL-SYSCTL-SHARED`: the container shares a setting with the host; `RL-CONFIG`: invalid name.
+    """
     return [_sysctl(context, name, value) for name, value in (context.linux.get("sysctl") or {}).items()]
 
 
 def _sysctl(context: Context, name: str, value: str) -> Op:
     where = place("linux", "sysctl", name)
-    # sysctl(8): whichever of . and / comes first separates, the other is part of a name
+    # sysctl.d(5): the first . or / in the name is the separator, and the other character is part of a name
     path = name.replace(".", "/") if "." in name.partition("/")[0] else name
     owner = next((namespace for prefix, namespace in _SYSCTL_OWNERS if path.startswith(prefix)), "")
     cause = fix = ""
     code = "RL-SYSCTL-SHARED"
     if not all(part.strip(".") for part in path.split("/")):
         code = "RL-CONFIG"
-        cause, fix = "this is not the name of a setting", "write one such as net.ipv4.ip_forward"
+        cause, fix = "it is not the name of a sysctl", "write a name such as net.ipv4.ip_forward"
     elif not owner:
-        cause, fix = "it is one setting for the whole host", "remove it, or ask the administrator to set it"
+        cause, fix = "it applies to the whole host", "remove it, or have the administrator set it"
     elif owner not in context.created and owner not in context.joined:
         cause = f"the container shares the host's {owner} namespace"
         fix = f'add {{"type": "{owner}"}} to linux.namespaces'
     if cause:
         raise RootlessError(f"cannot set {name}", cause=cause, where=where, fix=fix, code=code)
     if path in _NAMES:
-        # whatever is mounted over /proc/sys or is read-only there
+        # by system call: a write fails if /proc/sys is read-only or covered
         return Op(_NAMES[path], value.partition("\n")[0], where=where)
     if path == "net/ipv4/ping_group_range":
         value = _existing_groups(context, value, where)
@@ -103,7 +112,7 @@ def _sysctl(context: Context, name: str, value: str) -> Op:
 
 
 def _existing_groups(context: Context, value: str, where: str) -> str:
-    """Return a range of groups whose ends exist in the container: the kernel refuses others."""
+    """Return a ping_group_range reduced to groups of the container: the kernel refuses ends that are not mapped."""
     low, high = (id_number(text) for text in " ".join(value.split()).partition(" ")[::2])
     if min(low, high) < 0 or (context.has_gid(low) and context.has_gid(high)):
         return value
@@ -112,23 +121,23 @@ def _existing_groups(context: Context, value: str, where: str) -> str:
     if not parts:
         return value
     existing = f"{min(first for first, _ in parts)} {max(last for _, last in parts)}"
-    context.adapted(where, f"{existing} is written: the container has no other groups")
+    context.adapted(where, f"set to {existing}: the container has no other groups")
     return existing
 
 
 def identity(context: Context) -> list[Op]:
-    """Return the operations that make the process what the program will be: ids, capabilities, its directory."""
+    """Return the operations that set the program's credentials and working directory."""
     process = context.process
     effective, permitted, inheritable, bounding, ambient = _capability_sets(context)
     if _needs_rights_for_seccomp(context):
-        # Loading a filter without no_new_privs needs CAP_SYS_ADMIN, seccomp(2). It may stay until execve, which
-        # computes the sets again from the bounding, inheritable and ambient ones (capabilities(7)); so the filter can
-        # come last, and need not allow what comes before it.
+        # Without no_new_privs, loading a filter needs CAP_SYS_ADMIN (seccomp(2)). execve(2) computes the sets from the
+        # bounding, inheritable and ambient ones (capabilities(7)), so the program does not inherit it. The filter
+        # can therefore come last and need not allow the system calls of earlier operations.
         effective |= 1 << CAP_SYS_ADMIN
         permitted |= 1 << CAP_SYS_ADMIN
     umask = (process.get("user") or {}).get("umask")
-    # what only the container's root may enter will do (/root, for another user), and so will what root may not enter
-    # and the program's user may (a volume on NFS), as in runc
+    # tried twice, as in runc: some directories only the container's root may enter (/root, for another user), others
+    # only the program's user (a volume on NFS)
     enter, enter_later = (Op(ops.CHDIR, early, process["cwd"], where="process.cwd") for early in (1, 0))
     return [
         *_rare(context),
@@ -145,7 +154,7 @@ def identity(context: Context) -> list[Op]:
 
 
 def _rare(context: Context) -> list[Op]:
-    """Return the operations for what few bundles ask for, and most of which needs the caller's rights."""
+    """Return operations that few bundles need, and most of which need the caller's privileges."""
     plan: list[Op] = []
     process, linux = context.process, context.linux
     if process.get("apparmorProfile") or process.get("selinuxLabel"):
@@ -160,7 +169,11 @@ def _rare(context: Context) -> list[Op]:
 
 
 def find(context: Context) -> list[Op]:
-    """Return the operations that look for the program as its user will, so that create can say that it is missing."""
+    """Return the operations that look up the program as its user, so that `create` can report that it is missing.
+
+    Raises:
+        RootlessError: `RL-EXEC-NOT-FOUND`: the name is empty, or PATH has no absolute directory.
+    """
     environment = _environment(context)
     program = context.process["args"][0]
     candidates = [program]
@@ -173,7 +186,7 @@ def find(context: Context) -> list[Op]:
             f'exec: "{program}"',
             cause="executable file not found in $PATH",
             where="process.args[0]",
-            fix="name a program, and an absolute directory in PATH of process.env",
+            fix="write the path of a program, or set PATH in process.env",
             code="RL-EXEC-NOT-FOUND",
         )
     plan = [Op(ops.COMMAND, candidates, program, where="process.args[0]")]
@@ -183,7 +196,7 @@ def find(context: Context) -> list[Op]:
 
 
 def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter | None]:
-    """Return what happens after the start: limits, seccomp, the program; the filter, compiled elsewhere."""
+    """Return the operations after `start` (limits, seccomp, program), and the filter for the launcher to compile."""
     process = context.process
     plan = list(limits)
     if process.get("noNewPrivileges"):
@@ -202,10 +215,10 @@ def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter
 
 
 def _environment(context: Context) -> dict[str, str]:
-    """Return the program's environment, the entries by their names: of several the last one counts, as with runc.
+    """Return the entries of the program's environment by name. Of several with one name the last counts, as in runc.
 
-    Programs disagree on which of several they take: getenv(3) finds the first, a shell passes on the last. An empty
-    HOME is none.
+    Programs disagree about duplicates: getenv(3) returns the first, a shell passes on the last. An empty HOME counts as
+    unset.
     """
     entries = (*(context.process.get("env") or ()), *context.request.environment)
     named = {entry.partition("=")[0]: entry for entry in entries}
@@ -225,21 +238,19 @@ def _groups(context: Context) -> list[Op]:
         return []
     if context.setgroups_denied:
         if any(gid != context.gid for gid in wanted):
-            context.warn_ignored(
-                where, "the caller's groups are kept: this user namespace may not set others (setgroups is denied)"
-            )
+            context.warn_ignored(where, "the caller's groups are kept: setgroups is denied in this user namespace")
         return []
     mapped = [gid for gid in wanted if context.has_gid(gid)]
     if len(mapped) < len(wanted):
         missing = ", ".join(str(gid) for gid in wanted if gid not in mapped)
         context.warn_ignored(where, f"left out: the container has no group id {missing}")
-    # whether setgroups(2) is denied in a user namespace that is joined, only trying can show
+    # whether a joined user namespace denies setgroups(2) is unknown until it is tried
     on_error = ops.ELSE if "user" in context.joined else ops.FAIL
     return [Op(ops.GROUPS, ",".join(str(gid) for gid in mapped), where=where, on_error=on_error)]
 
 
 def _capability_sets(context: Context) -> tuple[int, int, int, int, int]:
-    """Return effective, permitted, inheritable, bounding, ambient as masks, without what cannot be had here."""
+    """Return effective, permitted, inheritable, bounding, ambient as bit masks, without unavailable capabilities."""
     wanted = context.process.get("capabilities") or {}
     facts = context.facts
     available = (1 << facts.last_capability + 1) - 1
@@ -252,14 +263,14 @@ def _capability_sets(context: Context) -> tuple[int, int, int, int, int]:
             where = f"process.capabilities.{name}[{index}]"
             number = _capability_number(capability)
             if number < 0:
-                context.warn_ignored(where, f"{capability} is no capability that is known here")
+                context.warn_ignored(where, f"{capability} is not a known capability")
             elif not available >> number & 1:
-                context.warn_ignored(where, f"{capability} cannot be had: the caller or the kernel does not have it")
+                context.warn_ignored(where, f"{capability} is unavailable: the caller or the kernel does not have it")
             else:
                 mask |= 1 << number
         sets.append(mask)
     effective, permitted, inheritable, bounding, ambient = sets
-    # what cannot be granted is a warning and no failure (config.md); the kernel would refuse all of a set for it
+    # a capability that cannot be granted is a warning, not an error (config.md); the kernel would refuse the whole set
     effective = _granted(context, "effective", effective, permitted, "permitted")
     inheritable = _granted(context, "inheritable", inheritable, bounding, "bounding")
     ambient = _granted(context, "ambient", ambient, permitted & inheritable, "permitted and inheritable")
@@ -267,12 +278,12 @@ def _capability_sets(context: Context) -> tuple[int, int, int, int, int]:
 
 
 def _granted(context: Context, name: str, mask: int, most: int, sets: str) -> int:
-    """Return what of a set is in the sets that it must be in (capset(2); capabilities(7), "Ambient")."""
+    """Return `mask` without the capabilities that are not in `most` (capset(2); capabilities(7), "Ambient")."""
     if mask & ~most:
-        # root gets what its bounding set has at execve, whatever is ambient
+        # at execve, root gets its bounding set regardless of the ambient set
         note = context.adapted if name == "ambient" and context.uid == 0 else context.warn_ignored
         names = " ".join("CAP_" + word for number, word in enumerate(CAPABILITIES) if mask & ~most & 1 << number)
-        note(f"process.capabilities.{name}", f"{names} cannot be {name}: only what is {sets} too can")
+        note(f"process.capabilities.{name}", f"{names} cannot be {name} without being {sets}")
     return mask & most
 
 
@@ -282,9 +293,10 @@ def _capability_number(name: str) -> int:
 
 
 def rlimits(context: Context) -> tuple[list[Op], list[Op]]:
-    """Return the hard limits to raise, which only works with rights over the host, and what is set at the end.
+    """Return the operations that raise hard limits, and those that set limits just before the program.
 
-    A low RLIMIT_NOFILE or RLIMIT_FSIZE that came earlier would hit the set-up instead of the program.
+    Only a process with privileges over the host can raise a hard limit, so that comes first. A low RLIMIT_NOFILE or
+    RLIMIT_FSIZE comes last: earlier it would break the set-up.
     """
     facts = context.facts
     raised: list[Op] = []
@@ -310,7 +322,7 @@ def rlimits(context: Context) -> tuple[list[Op], list[Op]]:
 
 
 def _signed(limit: int) -> int:
-    """Return a 64-bit limit as the signed number that goes into a Plan; RLIM_INFINITY is -1."""
+    """Return an unsigned 64-bit limit as the signed number of a Plan; RLIM_INFINITY is -1."""
     return limit - (1 << 64) if limit >> 63 else limit
 
 

@@ -1,7 +1,7 @@
 """Labels of the security modules: config.md "apparmorProfile", "selinuxLabel"; config-linux.md "Mount Label".
 
-A label that the kernel cannot set is an error and no warning: the program would run with more rights than asked.
-Imported for a config.json that asks for one.
+A label that the kernel cannot set is an error, not a warning: the program would run with too many privileges. Imported
+only if config.json has a label.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ if TYPE_CHECKING:
     from rootless.plan.context import Context
 
 _UNCONFINED = "unconfined"
-"""The profile that is none: docker and podman write it for --security-opt apparmor=unconfined."""
+"""No profile: docker and podman write this for --security-opt apparmor=unconfined."""
 
 _WITHOUT_CONTEXT = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
-"""They show what the kernel labels itself, one file at a time."""
+"""File systems whose files the kernel labels one by one."""
 
 _CONTEXT_KINDS = ("context", "fscontext", "defcontext", "rootcontext")
 _CONTEXT_KIND = "run.oci.mount_context_type"
-"""The annotation that says which of them mountLabel is for (crun)."""
+"""The annotation of crun that chooses the option for mountLabel."""
 
 
 def of_program(context: Context) -> list[Op]:
-    """Return the operations that have execve(2) put the program under its profile or label."""
+    """Return the operations that make execve(2) apply the program's AppArmor profile or SELinux label.
+
+    Raises:
+        RootlessError: `RL-APPARMOR`, `RL-SELINUX`: the kernel has no such security module.
+    """
     profile: str = context.process.get("apparmorProfile") or ""
     label: str = context.process.get("selinuxLabel") or ""
     plan: list[Op] = []
@@ -34,7 +38,7 @@ def of_program(context: Context) -> list[Op]:
         where = "process.apparmorProfile"
         if not context.facts.apparmor:
             raise _absent("AppArmor", f"run the program under the profile {profile}", where)
-        # its own file since Linux 5.8, beside that of SELinux (Documentation/security/lsm.rst)
+        # AppArmor's own file, since Linux 5.8 (Documentation/admin-guide/LSM/index.rst)
         plan.append(Op(ops.PROC_WRITE, "self/attr/apparmor/exec", f"exec {profile}", where=where))
     if label:
         where = "process.selinuxLabel"
@@ -45,7 +49,11 @@ def of_program(context: Context) -> list[Op]:
 
 
 def mount_context(context: Context) -> tuple[str, str]:
-    """Return linux.mountLabel as an option of a mount: its name and its value."""
+    """Return linux.mountLabel as a mount option: its name and its value.
+
+    Raises:
+        RootlessError: `RL-SELINUX`: the kernel has no SELinux; `RL-CONFIG`: the annotation is invalid.
+    """
     label: str = context.linux["mountLabel"]
     if not context.facts.selinux:
         raise _absent("SELinux", f"label mounts {label}", "linux.mountLabel")
@@ -62,13 +70,13 @@ def mount_context(context: Context) -> tuple[str, str]:
 
 
 def add_context(option: tuple[str, str], kind: str, data: list[str], *, legacy: bool) -> None:
-    """Add what mount_context() returned to the options of a new file system, unless it takes none or has its own.
+    """Add the option of mount_context() to a new file system, unless it accepts none or has one already.
 
     Args:
         option: its name and its value.
         kind: the type of the file system.
-        data: its options.
-        legacy: they become one text, in which quotes hide the commas of a label.
+        data: the options of the file system, which are changed.
+        legacy: mount(2) gets the options as one text, in which quotes protect the commas of a label.
     """
     name, label = option
     if kind not in _WITHOUT_CONTEXT and not any(each.partition("=")[0] in _CONTEXT_KINDS for each in data):
@@ -80,6 +88,6 @@ def _absent(module: str, what: str, where: str) -> RootlessError:
         f"cannot {what}",
         cause=f"this kernel has no {module}, or it is switched off",
         where=where,
-        fix=f"remove it, or boot a kernel with {module}",
+        fix=f"remove it, or boot a kernel with {module} enabled",
         code=f"RL-{module.upper()}",
     )

@@ -1,7 +1,7 @@
-"""How the program is scheduled and where its memory comes from: config.md "Linux Process".
+"""Scheduler, I/O priority, memory policy and personality: config.md "Linux Process".
 
-Also config-linux.md "Memory policy" and "Personality"; sched(7), sched_setaffinity(2), ioprio_set(2), set_mempolicy(2),
-personality(2). Few bundles ask for any of it: this module is imported for those that do.
+Source: config-linux.md "Memory policy" and "Personality"; sched(7), sched_setaffinity(2), ioprio_set(2),
+set_mempolicy(2), personality(2). Imported only if config.json has one of them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _IO_CLASS_SHIFT = 13
 _DOMAINS = {"LINUX": 0, "LINUX32": 8}
 
 _MEMORY_MODES = {
-    # its number, and whether it wants nodes; None: both make sense
+    # number, and whether it needs nodes; None: nodes are optional
     "MPOL_DEFAULT": (0, False),
     "MPOL_PREFERRED": (1, None),
     "MPOL_BIND": (2, True),
@@ -60,14 +60,18 @@ _MEMORY_MODES = {
 }
 _MEMORY_FLAGS = {"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15}
 _MOST_NODES = 1024
-"""More than any kernel is built for."""
+"""At least the maximum of every kernel configuration."""
 _MOST_CPUS = 8192
 _LONG = 8
-"""Bytes, on every architecture that a wheel is made for; the kernel's bit masks are made of longs."""
+"""Size of a C long in bytes on every supported architecture; the kernel's bit masks are arrays of long."""
 
 
 def operations(context: Context) -> list[Op]:
-    """Return the operations, for a process that still has all the rights that its caller gave it."""
+    """Return the operations; they need the privileges that the caller has.
+
+    Raises:
+        RootlessError: `RL-SCHEDULER`, `RL-CONFIG`: a value is invalid.
+    """
     process, linux = context.process, context.linux
     plan: list[Op] = []
     if process.get("scheduler"):
@@ -85,8 +89,8 @@ def _scheduler(context: Context, wanted: dict[str, Any]) -> Op:
     policy: str = wanted["policy"]
     if policy == "SCHED_ISO":
         raise RootlessError(
-            "cannot schedule by SCHED_ISO",
-            cause="Linux reserves the name and has no such policy",
+            "cannot set the scheduling policy SCHED_ISO",
+            cause="Linux reserves the name but does not implement it",
             where="process.scheduler.policy",
             fix="choose SCHED_RR, or SCHED_OTHER with a negative nice",
             code="RL-SCHEDULER",
@@ -106,7 +110,7 @@ def _scheduler(context: Context, wanted: dict[str, Any]) -> Op:
 
 
 def _nice(context: Context, wanted: dict[str, Any]) -> int:
-    """Return the nice value of a scheduler: without one the caller's own, where only root may lower it to 0."""
+    """Return the nice value; if none is given, 0, or the caller's own if that is higher and only root may lower it."""
     policy, nice = wanted["policy"], wanted.get("nice")
     where = "process.scheduler.nice"
     if policy not in _NICE:
@@ -130,7 +134,7 @@ def _personality(wanted: dict[str, Any]) -> Op:
     if wanted.get("flags"):
         raise RootlessError(
             f"cannot set the personality flag {wanted['flags'][0]}",
-            cause="the specification has no flags yet",
+            cause="the specification defines no flags",
             where="linux.personality.flags[0]",
             fix="leave flags out",
             code="RL-CONFIG",
@@ -159,12 +163,12 @@ def _memory_policy(wanted: dict[str, Any]) -> Op:
 
 
 def _mask(nodes: set[int]) -> bytes:
-    """Return a node mask as set_mempolicy(2) takes it, of which the kernel reads all bits but one."""
+    """Return a node mask for set_mempolicy(2), one bit longer than needed: the kernel ignores the last bit."""
     return _longs(sum(1 << node for node in nodes), max(nodes) + 2) if nodes else b""
 
 
 def _longs(bits: int, count: int) -> bytes:
-    """Return a mask of at least `count` bits as longs of the machine."""
+    """Return a mask of at least `count` bits as an array of native longs."""
     width = 8 * _LONG
     words = (bits >> shift & (1 << width) - 1 for shift in range(0, count, width))
     return b"".join([word.to_bytes(_LONG, byteorder) for word in words])
@@ -180,9 +184,9 @@ def _nodes(text: str) -> set[int]:
         if not 0 <= low <= high < _MOST_NODES:
             raise RootlessError(
                 f"invalid memory policy: nodes {text!r}",
-                cause=f"{part.strip()!r} is neither a number below {_MOST_NODES} nor a range of them",
+                cause=f"{part.strip()!r} is neither a number below {_MOST_NODES} nor a range of such numbers",
                 where="linux.memoryPolicy.nodes",
-                fix="write numbers, ranges and commas, such as 0-3,7",
+                fix="write a list such as 0-3,7",
                 code="RL-CONFIG",
             )
         found.update(range(low, high + 1))
@@ -194,10 +198,10 @@ def _number(text: str) -> int:
 
 
 def cpu_mask(cpus: str, where: str) -> bytes:
-    """Return a list of CPUs, such as ``0-3,7``, as longs of the machine, for sched_setaffinity(2).
+    """Return a list of CPUs such as ``0-3,7`` as a bit mask for sched_setaffinity(2), an array of native longs.
 
     Raises:
-        RootlessError: `RL-CONFIG`: the text is not a list of CPUs.
+        RootlessError: `RL-CONFIG`: the text is not a list of CPUs below 8192.
     """
     mask = 0
     for part in cpus.replace(" ", "").split(","):

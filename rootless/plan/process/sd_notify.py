@@ -1,7 +1,7 @@
-"""What a service manager wants to hear: sd_notify(3). Planned only where the caller has a NOTIFY_SOCKET.
+"""Notifications to a service manager: sd_notify(3). Planned only if the caller has NOTIFY_SOCKET.
 
-The program gets a socket of the container's own, in a file system of the container's own: a directory of the host's
-would be one that the container's root could fill. The process that starts the program reads it.
+The program gets a socket in a small tmpfs of the container: the container's root could fill a directory of the host.
+The process that starts the program reads the socket and forwards the notifications.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ SOCKET = f"{_DIRECTORY}/{_NAME}"
 
 
 def note(context: Context) -> None:
-    """Note where sd_listen_fds(3) says that there are none: the program is 1 in a pid namespace of its own only."""
+    """Warn if sd_listen_fds(3) will not find the sockets: LISTEN_PID is 1, and the program has another pid."""
     if any(entry.startswith("LISTEN_PID=") for entry in context.request.environment) and "pid" not in context.created:
         context.warn_ignored(
-            "linux.namespaces", "LISTEN_PID is 1, which the program is not without a pid namespace of its own"
+            "linux.namespaces", "LISTEN_PID is 1, but the program has another pid without a pid namespace of its own"
         )
 
 
 def make_socket() -> list[Op]:
-    """Return the operations that belong after the mounts."""
+    """Return the operations that create the socket, after the mounts."""
     return [
         Op(
             ops.MOUNT, 0, 0, NOSUID | NODEV | NOEXEC, 0, 0, 0, "tmpfs", "tmpfs", _DIRECTORY, ("mode=0755", "size=64k"),

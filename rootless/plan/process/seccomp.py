@@ -1,17 +1,17 @@
-"""config.json's linux.seccomp as plain data: what to filter, decided without libseccomp and without the machine.
+"""Read linux.seccomp into plain data, without libseccomp and independently of the machine: config-linux.md "Seccomp".
 
-What is decided here, where the specification leaves room, is what users of runc and crun have come to expect:
+Where the specification leaves a choice, rootless does what users of runc and crun expect:
 
-* No `flags` at all means SECCOMP_FILTER_FLAG_SPEC_ALLOW; an empty list means none.
-* A rule that lists one argument several times matches when any of its conditions holds; otherwise all must hold.
-* A default of "refuse with an errno" answers ENOSYS for system calls newer than every one that the profile names
-  (`SeccompFilter.newer_are_unknown`), as runc does and crun does not: programs probe for a new system call and fall
-  back on ENOSYS only, so that a profile older than the image's C library would break them with EPERM. Docker's and
-  containerd's profiles refuse with EPERM; podman's says ENOSYS itself. A default that kills, traps or traces stays
-  what it says (runc answers ENOSYS there too).
+* Without `flags`, SECCOMP_FILTER_FLAG_SPEC_ALLOW is set; an empty list means no flag.
+* A rule that lists one argument several times matches if any of its conditions holds; otherwise all must hold.
+* If the default action returns an errno, system calls newer than every one that the profile names return ENOSYS
+  (`SeccompFilter.newer_are_unknown`), as in runc but not in crun. Programs probe for a new system call and fall back
+  only on ENOSYS, so EPERM from a profile older than the image's C library would break them. Docker's and containerd's
+  profiles return EPERM; podman's returns ENOSYS itself. A default action that kills, traps or traces applies to newer
+  system calls too (runc returns ENOSYS there as well).
 
-`SCMP_ACT_NOTIFY` needs somebody to answer: who listens at listenerPath, or else where the annotation
-run.oci.seccomp.receiver says (crun).
+`SCMP_ACT_NOTIFY` needs a seccomp agent that listens at listenerPath, or at the socket that the annotation
+run.oci.seccomp.receiver names (crun).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     Condition = tuple[int, int, int, int]
-    """Argument number, operator as libseccomp numbers them, first datum, second datum."""
+    """Argument index, libseccomp's number of the operator, first datum, second datum."""
 
-# What a filter returns to the kernel (seccomp(2)); the low 16 bits carry an errno or a message for the tracer.
+# Return values of a filter (seccomp(2)); the low 16 bits are an errno or a message for the tracer.
 ERRNO = 0x0005_0000
 TRACE = 0x7FF0_0000
 NOTIFY = 0x7FC0_0000
@@ -45,7 +45,7 @@ ACTIONS = {
     "SCMP_ACT_LOG": 0x7FFC_0000,
     "SCMP_ACT_ALLOW": ALLOW,
 }
-_LARGEST_DATA = {ERRNO: 4095, TRACE: _DATA}  # The kernel's MAX_ERRNO; libseccomp refuses more.
+_LARGEST_DATA = {ERRNO: 4095, TRACE: _DATA}  # The kernel's MAX_ERRNO; libseccomp refuses larger ones.
 
 OPERATORS = {
     "SCMP_CMP_NE": 1,
@@ -64,13 +64,13 @@ _FLAG_WAIT_KILLABLE = 32
 RECEIVER = "run.oci.seccomp.receiver"
 KNOWS_ALL = "run.oci.seccomp_fail_unknown_syscall"
 FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # One thread loads the filter: there is nothing to synchronise.
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # The executor has one thread: nothing to synchronise.
     "SECCOMP_FILTER_FLAG_LOG": 2,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": _FLAG_SPEC_ALLOW,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": _FLAG_WAIT_KILLABLE,
 }
 
-_NATIVE = {  # uname -m, where libseccomp's name is another
+_NATIVE = {  # uname -m, if libseccomp has another name
     "i386": "x86",
     "i486": "x86",
     "i586": "x86",
@@ -80,7 +80,7 @@ _NATIVE = {  # uname -m, where libseccomp's name is another
     "armv8l": "arm",
 }
 
-_DONE = {  # Completes "12 syscalls …".
+_DONE = {  # Completes "12 syscalls …" in summary().
     0: "kill the thread",
     0x8000_0000: "kill the process",
     0x0003_0000: "raise SIGSYS",
@@ -91,12 +91,12 @@ _DONE = {  # Completes "12 syscalls …".
 
 
 class Rule:
-    """Some system calls, when the rule applies to them, and what happens then.
+    """A rule: system calls, conditions and an action.
 
     Attributes:
         action: the kernel's 32-bit return value, errno included.
-        names: system calls by name; which of them exist is libseccomp's to say.
-        alternatives: the rule applies when every condition of any alternative holds; ``((),)`` is always.
+        names: names of system calls; libseccomp knows which of them exist.
+        alternatives: the rule applies if every condition of any alternative holds; ``((),)`` always applies.
         where: place in config.json.
     """
 
@@ -112,16 +112,16 @@ class Rule:
 
 
 class SeccompFilter:
-    """One whole filter.
+    """A whole filter.
 
     Attributes:
-        default: the kernel's 32-bit return value for what no rule matches, errno included.
-        native: the host's architecture as libseccomp names it; always part of the filter.
-        architectures: those that config.json lists, as libseccomp names them, in order, each once.
+        default: the kernel's 32-bit return value if no rule matches, errno included.
+        native: libseccomp's name of the host's architecture, which the filter always includes.
+        architectures: libseccomp's names of the architectures in config.json, in order, each once.
         flags: for seccomp(2), SECCOMP_SET_MODE_FILTER.
-        listener: where its notifications go, with a filter that has any: `path` of a socket, and `metadata`.
-        rules: in the order of config.json, those included that do what the default does.
-        knows_all: a name that libseccomp does not know is an error (the annotation KNOWS_ALL, of crun's).
+        listener: if a rule notifies, the `path` of the agent's socket and `metadata` for the agent; otherwise empty.
+        rules: in the order of config.json, including those with the same action as the default.
+        knows_all: a name that libseccomp does not know is an error (crun's annotation KNOWS_ALL).
     """
 
     __slots__ = ("architectures", "default", "flags", "knows_all", "listener", "native", "rules")
@@ -139,21 +139,21 @@ class SeccompFilter:
 
     @property
     def newer_are_unknown(self) -> bool:
-        """Whether system calls newer than every one that the rules name answer ENOSYS."""
+        """Whether system calls newer than every one that the rules name return ENOSYS."""
         return self.default & ~_DATA == ERRNO and self.default & _DATA != errno.ENOSYS
 
     def key(self) -> bytes:
-        """Return the same bytes for every filter that compiles to the same program on this host."""
+        """Return a cache key: filters with equal keys compile to the same program on this host."""
         rules = [(rule.action, rule.names, rule.alternatives) for rule in self.rules]
         return repr((self.default, self.native, self.architectures, rules)).encode()
 
     def __str__(self) -> str:
-        """Return it as one line for people."""
+        """Return summary()."""
         return self.summary()
 
     def summary(self) -> str:
         """Return one line for people, such as ``default: errno 38 (ENOSYS); 412 syscalls allowed; …``."""
-        # libseccomp: a rule without conditions goes before those with some, the first before its like.
+        # In libseccomp a rule without conditions overrides those with conditions, and the first of them wins.
         always: dict[str, int] = {}
         by_argument: set[str] = set()
         for rule in self.rules:
@@ -182,15 +182,15 @@ class SeccompFilter:
 
 
 def filter_of(seccomp: dict[str, Any], host_arch: str, receiver: str = "") -> SeccompFilter:
-    """Turn linux.seccomp into a filter.
+    """Return the filter for linux.seccomp.
 
     Args:
-        seccomp: the object, its types already checked.
-        host_arch: the machine as uname(2) names it.
-        receiver: who gets notifications where the object does not say.
+        seccomp: the object, whose types are already checked.
+        host_arch: uname(2)'s name of the machine.
+        receiver: the path of the agent's socket if the object has no listenerPath.
 
     Raises:
-        RootlessError: `RL-CONFIG` for what the specification does not allow.
+        RootlessError: `RL-CONFIG`: the object breaks the specification.
     """
     where = "linux.seccomp"
     if seccomp.get("listenerMetadata") and not seccomp.get("listenerPath"):
@@ -219,7 +219,7 @@ def _listen(wanted: SeccompFilter, path: str, metadata: str) -> None:
             "seccomp filter",
             cause="SCMP_ACT_NOTIFY needs the absolute path of a socket in linux.seccomp.listenerPath",
             where=f"{asking.where}.action",
-            fix="name the socket of the program that answers, or decide with another action",
+            fix="write the path of the seccomp agent's socket, or choose another action",
             code="RL-CONFIG",
         )
     wanted.flags |= _FLAG_NEW_LISTENER
@@ -243,7 +243,7 @@ def _rule(rule: dict[str, Any], where: str) -> Rule:
         if not 0 <= index < _ARGUMENTS:
             raise _wrong(f"argument {index}, expected 0 to {_ARGUMENTS - 1}", place + ".index")
         operator = _named(argument["op"], OPERATORS, "operator", place + ".op")
-        # SCMP_CMP_MASKED_EQ: `value` is the mask, `valueTwo` what the masked argument must be.
+        # SCMP_CMP_MASKED_EQ: `value` is the mask, `valueTwo` the expected value of the masked argument.
         conditions.append((index, operator, argument["value"], argument.get("valueTwo") or 0))
     alternatives: tuple[tuple[Condition, ...], ...] = (tuple(conditions),)
     if len({condition[0] for condition in conditions}) < len(conditions):

@@ -1,6 +1,6 @@
-"""Devices: config-linux.md "Devices", "Default Devices"; config.md "Mounts" for the links beside them.
+"""Devices: config-linux.md "Devices", "Default Devices"; "Dev symbolic links" in runtime-linux.md.
 
-mknod(2) is refused to everybody in a user namespace: the host's node is bound there instead.
+In a user namespace nobody may call mknod(2), so the host's device node is bind-mounted instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DEFAULT = {
     "/dev/urandom": (1, 9),
     "/dev/tty": (5, 0),
 }
-"""Major and minor number by path."""
+"""Major and minor number of each default device, by path."""
 _LINKS = {
     "/dev/fd": "/proc/self/fd",
     "/dev/stdin": "/proc/self/fd/0",
@@ -38,13 +38,13 @@ _DEFAULT_MODE = 0o666
 
 
 def devices(context: Context) -> list[Op]:
-    """Return the operations for linux.devices, the default devices and the default links."""
+    """Return the operations for linux.devices, the default devices and the symlinks in /dev."""
     own = {*_LINKS, *(["/dev/console"] if context.process.get("terminal") else [])}
     listed = {}
     for index, device in enumerate(context.linux.get("devices") or ()):
         path = normal("/" + device["path"].lstrip("/"))
         if path in own:
-            # podman and ctr list every device of the host; its /dev/ptmx would lead to the host's terminals
+            # podman and ctr list all devices of the host; the host's /dev/ptmx would open terminals of the host
             context.adapted(f"linux.devices[{index}]", f"left out: {path} is the container's own")
         else:
             listed[path] = (device, f"linux.devices[{index}]")
@@ -59,7 +59,7 @@ def devices(context: Context) -> list[Op]:
 
 
 def console(context: Context) -> list[Op]:
-    """Return the operation that gives the container its terminal, if it has one."""
+    """Return the operation that creates the container's terminal; empty without one."""
     if not context.process.get("terminal"):
         return []
     size = context.process.get("consoleSize") or {}
@@ -94,6 +94,6 @@ def _device(context: Context, device: dict[str, Any], where: str) -> list[Op]:
     if where:
         context.adapted(
             where,
-            f"{source} of the host is bound, with the host's owner and mode: mknod is refused in a user namespace",
+            f"the host's {source} is bind-mounted, with its owner and mode: a user namespace does not permit mknod",
         )
     return [bound]

@@ -1,9 +1,10 @@
-"""Id-mapped mounts: config.md "Linux mount options" and "POSIX-platform Mounts"; mount_setattr(2).
+"""ID-mapped mounts: config.md "Linux mount options" and "POSIX-platform Mounts"; mount_setattr(2).
 
-A mount shows an owner by a map of its own: what is stored as `containerID` belongs to `hostID`. The kernel takes that
-map from a user namespace made for it, and changes a mount only for who has CAP_SYS_ADMIN over the user namespace that
-owns the file system. So a directory of the host is mapped by a caller with rights, before any namespace is entered; a
-new file system is the container's own, and mapped there. Imported for a config.json with such a mount.
+An ID-mapped mount changes owners by a map: a file that is stored with the owner `containerID` has the owner `hostID`.
+The kernel takes the map from a user namespace that exists for this purpose, and requires CAP_SYS_ADMIN over the user
+namespace that owns the file system. So a privileged caller maps a directory of the host before it enters any namespace,
+and a new file system, which the container owns, is mapped in the container. Imported only if config.json has such a
+mount.
 """
 
 from __future__ import annotations
@@ -25,30 +26,34 @@ if TYPE_CHECKING:
     from rootless.procfs import IdMap
 
     Maps = tuple[Sequence[IdMap], Sequence[IdMap]]
-    """Lines for uids, lines for gids."""
+    """ID map lines for uids and for gids."""
 
 
 _UNMAPPABLE = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2", "devpts")
-"""File systems of the kernel's own that it maps for nobody."""
+"""File systems that do not support ID-mapped mounts."""
 
 
 def check(context: Context, mount: dict[str, Any], options: MountOptions, where: str) -> None:
-    """Refuse what nobody can map."""
+    """Refuse a mount that cannot be ID-mapped.
+
+    Raises:
+        RootlessError: `RL-CONFIG`.
+    """
     cause = fix = ""
     place = where
     kind = mount.get("type") or ""
     custom = next((each for each in mount.get("options") or () if each.startswith(("idmap=", "ridmap="))), "")
     if custom:
-        cause = f"{custom} is another runtime's own option"
+        cause = f"{custom} is an option of another runtime"
         place, fix = f"{where}.options", "write idmap, and the mappings in uidMappings and gidMappings of the mount"
     elif bool(mount.get("uidMappings")) != bool(mount.get("gidMappings")):
-        cause, fix = "uidMappings and gidMappings belong together, and one is missing", "write both, or none"
+        cause, fix = "only one of uidMappings and gidMappings is set", "set both, or neither"
     elif options.remount:
-        cause, fix = "a mount that is there already cannot be mapped", "map it where it is made"
+        cause, fix = "an existing mount cannot be mapped", "map it when it is created"
     elif not options.bind and kind in _UNMAPPABLE:
-        cause, fix = f"the kernel maps no mount of type {kind}", "leave the mapping out"
+        cause, fix = f"the kernel cannot map a mount of type {kind}", "leave the mapping out"
     elif not (mount.get("uidMappings") or context.maps or "user" in context.joined):
-        cause = "it has no mappings of its own, and the container has no user namespace to take them from"
+        cause = "it has no mappings, and the container has no user namespace to take them from"
         fix = "add uidMappings and gidMappings to the mount"
     if cause:
         raise RootlessError(
@@ -61,9 +66,12 @@ def check(context: Context, mount: dict[str, Any], options: MountOptions, where:
 
 
 def bind(context: Context, mount: dict[str, Any], options: MountOptions, source: str, where: str) -> list[Op]:
-    """Return the operations that make a mapped copy of a tree of the host; later a BIND with PREPARED attaches it.
+    """Return the operations that copy and map a mount tree of the host; later a BIND with PREPARED attaches the copy.
 
-    They are for a caller who may do it, in the caller's own namespaces.
+    They run in the caller's namespaces.
+
+    Raises:
+        RootlessError: `RL-IDMAP-MOUNT`: the caller has no CAP_SYS_ADMIN.
     """
     if not context.facts.has(CAP_SYS_ADMIN):
         raise RootlessError(
@@ -87,11 +95,11 @@ def bind(context: Context, mount: dict[str, Any], options: MountOptions, source:
 
 
 def copy(context: Context, options: MountOptions, source: str, where: str, flags: int = 0) -> Op:
-    """Return the operation that copies a tree of the host, in the caller's own namespaces, for a BIND with PREPARED."""
+    """Return the operation that copies a mount tree of the host in the caller's namespaces, for BIND with PREPARED."""
     flags |= (ops.RECURSIVE if options.recursive else 0) | options.link_flags
     propagation = 0
     if options.propagation != SHARED or context.gains_capabilities:
-        # what is mounted in the container must not reach the host
+        # mounts made in the container must not propagate to the host
         flags |= ops.RECURSIVE_PROPAGATION
         propagation = SLAVE
     numbers = (flags, propagation, options.set, options.clear, options.set_below, options.clear_below)
@@ -99,29 +107,33 @@ def copy(context: Context, options: MountOptions, source: str, where: str, flags
 
 
 def new(context: Context, mount: dict[str, Any], options: MountOptions, where: str) -> tuple[list[Op], int]:
-    """Return what goes before the MOUNT of a new file system, and the flags that make it a mapped one."""
+    """Return the operations before the MOUNT of a new file system, and the flag that makes MOUNT map it.
+
+    Raises:
+        RootlessError: `RL-IDMAP-MOUNT`, `RL-IDMAP-UNMAPPED`: the map cannot be expressed in ids of the container.
+    """
     maps: Maps = mappings(mount)
     if maps[0] and "user" in context.joined:
         raise RootlessError(
             f"cannot map the ids of the mount on {mount['destination']}",
-            cause="the container joins a user namespace, whose own ids are not known here",
+            cause="the container joins a user namespace, whose ids are unknown",
             where=where,
             fix="leave the mapping out: the file system is new, and belongs to the container",
             code="RL-IDMAP-MOUNT",
         )
     if not maps[0]:
-        # It belongs to the container's user namespace: what is stored as an id of the container's is that id there.
-        context.adapted(where, "the mount has no map: the file system is new, and has the ids of the container")
+        # the container's user namespace owns it: files are stored with ids of the container
+        context.adapted(where, "the mount is not mapped: the file system is new and uses the container's ids")
         return [], 0
     above: Maps = (context.facts.uid_map, context.facts.gid_map)
     if context.maps:
-        # the namespace of the map is made in the container's, and its lines end in ids of that
+        # the map's user namespace is a child of the container's, so its map ends in ids of the container
         own = _ids_of(context)
         maps = (
             _translated(maps[0], own[0], f"{where}.uidMappings"),
             _translated(maps[1], own[1], f"{where}.gidMappings"),
         )
-        # what is above is the container's own map, seen from inside
+        # the parent map is the container's map, seen from inside
         above = context.maps.uids, context.maps.gids
     return [_id_map(_cut(maps, *above), "", where, new=bool(context.maps))], _mapping_flag(options)
 
@@ -135,7 +147,7 @@ def _cut(maps: Maps, uids: Sequence[IdMap], gids: Sequence[IdMap]) -> Maps:
 
 
 def _ids_of(context: Context) -> Maps:
-    """Return what the author of config.json took for the ids of the container, even where others are mapped."""
+    """Return the container's ID maps as config.json states them, even if rootless has chosen others."""
     uids, gids = mappings(context.linux)
     if uids and gids:
         return uids, gids
@@ -144,7 +156,7 @@ def _ids_of(context: Context) -> Maps:
 
 
 def _translated(lines: Sequence[IdMap], own: Sequence[IdMap], where: str) -> list[IdMap]:
-    """Return map lines whose right side, ids of the host, is written in ids of the container."""
+    """Return map lines with the ids of the host translated to ids of the container by the map `own`."""
     found: list[IdMap] = []
     for stored, outside, count in lines:
         done = 0
@@ -161,7 +173,7 @@ def _translated(lines: Sequence[IdMap], own: Sequence[IdMap], where: str) -> lis
             if piece is None:
                 raise RootlessError(
                     "cannot map the ids of a mount",
-                    cause=f"{start} of the host is no id of the container",
+                    cause=f"the host's id {start} is not mapped into the container",
                     where=where,
                     fix="use host ids that linux.uidMappings and gidMappings give the container",
                     code="RL-IDMAP-UNMAPPED",

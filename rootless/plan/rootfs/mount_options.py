@@ -16,12 +16,12 @@ NOEXEC = 0x08
 NOATIME = 0x10
 STRICTATIME = 0x20
 ATIME = 0x70
-"""The field of access time modes; relatime is 0 in it. It is cleared as a whole before a mode is set."""
+"""The bits of the access time mode, where relatime is 0. They are cleared before a mode is set."""
 NODIRATIME = 0x80
 RESTRICTIONS = READONLY | NOSUID | NODEV | NOEXEC
-"""Attributes whose absence among the options of a bind means that they are off."""
+"""Attributes that a bind mount switches off unless its options set them."""
 ANY_ATIME = ATIME | NODIRATIME
-"""What a user namespace cannot change of a mount that it was given (mount_setattr(2), mount_namespaces(7))."""
+"""Attributes that a user namespace cannot change on inherited mounts (mount_setattr(2), mount_namespaces(7))."""
 NOSYMFOLLOW = 0x200000
 
 UNBINDABLE = 1 << 17
@@ -54,17 +54,17 @@ _ATTRIBUTES = {
 }
 _SYNONYMS = ("atime", "norelatime", "nostrictatime")
 _NOTHING = ("defaults", "iversion", "noiversion", "silent", "loud")
-"""The default, or without effect since the kernel has the new mount interface."""
+"""Options that are the default or have no effect."""
 _SWITCHES = {
     "remount": "remount",
     "tmpcopyup": "copy_up",
-    # crun's; podman's no-dereference is copy-symlink
+    # from crun; podman writes copy-symlink for its no-dereference
     "src-nofollow": "source_link",
     "dest-nofollow": "target_link",
     "copy-symlink": "copy_link",
 }
 _OPPOSITES = {"async": "sync", "nolazytime": "lazytime", "nomand": "mand"}
-"""Defaults that revoke an earlier option of the file system."""
+"""Options that revoke an earlier option of the file system."""
 
 
 class MountOptions:
@@ -72,15 +72,15 @@ class MountOptions:
 
     Attributes:
         set, clear: attributes of this mount, as bits of mount_setattr(2).
-        set_below, clear_below: the same for this mount and all below it (rro, rnosuid, …).
-        propagation: MS_PRIVATE, MS_SLAVE, …, or 0; `recursive_propagation` if for all below too.
-        bind, recursive: a bind mount; with what is mounted below its source.
-        remount: changes a mount that is there.
-        copy_up: a tmpfs that begins with what it covers.
-        source_link, target_link: a bind of a symbolic link itself, or over one.
-        copy_link: a symbolic link of the host is made in the container, instead of a bind.
-        idmap: an id-mapped mount is asked for; `idmap_below`: with what is mounted below.
-        data: everything else, for the file system; what belongs to a superblock (sync, lazytime, …) is among it.
+        set_below, clear_below: the same for this mount and all mounts below it (rro, rnosuid, …).
+        propagation: MS_PRIVATE, MS_SLAVE, …, or 0; `recursive_propagation`: also for all mounts below it.
+        bind, recursive: a bind mount; including the mounts below its source.
+        remount: changes an existing mount.
+        copy_up: a tmpfs that starts with the files that it covers.
+        source_link, target_link: the source, or the target, may be a symlink, which is not followed.
+        copy_link: if the source is a symlink, the container gets a copy of it instead of a bind mount.
+        idmap: an ID-mapped mount; `idmap_below`: including the mounts below it.
+        data: all other options, which go to the file system, including those of the superblock (sync, lazytime, …).
     """
 
     __slots__ = (
@@ -103,7 +103,7 @@ class MountOptions:
     )
 
     def __init__(self, options: Sequence[str]) -> None:
-        """Read options in order; a later one overrides an earlier one that contradicts it."""
+        """Parse options in order; a later one overrides a contradictory earlier one."""
         self.set = self.clear = self.set_below = self.clear_below = self.propagation = 0
         self.bind = self.recursive = self.recursive_propagation = self.remount = False
         self.copy_up = self.idmap = self.idmap_below = False
@@ -119,7 +119,7 @@ class MountOptions:
 
     @property
     def link_flags(self) -> int:
-        """The flags of BIND and TREE that say what becomes of symbolic links."""
+        """The flags of BIND and TREE for symlinks."""
         flags = ops.SOURCE_LINK if self.source_link else 0
         flags |= ops.TARGET_LINK if self.target_link else 0
         return flags | (ops.COPY_LINK if self.copy_link else 0)
@@ -154,11 +154,11 @@ def _take_back(made: MountOptions, word: str) -> None:
 
 
 def _ignore(made: MountOptions) -> None:
-    """Take an option without an effect."""
+    """Accept an option without effect."""
 
 
 _ID_MAPPED = ("idmap", "ridmap")
-"""Options that may have a value, for compatibility with crun."""
+"""Options that may have a value, as in crun."""
 _MEANINGS: dict[str, tuple[Any, ...]] = {
     **{"r" + word: (_change_below, *bits) for word, bits in _ATTRIBUTES.items()},
     **{word: (_change, *bits) for word, bits in _ATTRIBUTES.items()},
@@ -172,18 +172,18 @@ _MEANINGS: dict[str, tuple[Any, ...]] = {
     "idmap": (_map_ids, 0),
     "ridmap": (_map_ids, 1),
 }
-"""The function that reads each option, and its arguments after the MountOptions."""
+"""By option: the function that applies it, and its arguments after the MountOptions."""
 
 
 def known() -> list[str]:
-    """Return every option with a meaning of its own; what is not among them is for the file system alone."""
+    """Return every option that rootless interprets; it passes all others to the file system."""
     both = (*_ATTRIBUTES, *PROPAGATIONS, "bind", "idmap")
     singly = (*_SWITCHES, "dirsync", *_NOTHING, *_OPPOSITES, *_OPPOSITES.values())
     return sorted({*both, *(f"r{name}" for name in both), *singly})
 
 
 def words(on: int, off: int) -> str:
-    """Return attribute bits that are set and cleared as option words, for people."""
+    """Return the options that set the bits `on` and clear the bits `off`, separated by commas, for people."""
     found = [
         name
         for name, (sets, clears) in _ATTRIBUTES.items()

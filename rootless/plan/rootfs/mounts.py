@@ -1,9 +1,9 @@
-"""The root file system and the mounts in it: config.md "Root", "Mounts"; config-linux.md from "Default Filesystems" on.
+"""The root file system and its mounts: config.md "Root", "Mounts"; config-linux.md from "Default Filesystems" on.
 
-What a user namespace may not mount is decided here, before anything runs: sysfs belongs to the network namespace, proc
-to the pid namespace, mqueue to the ipc namespace, cgroup to the cgroup namespace. Where the container does not own that
-one, the host's is bound instead; where nobody can know (it was joined, or the caller is in a user namespace already), a
-new one is tried first.
+The kernel lets a user namespace mount sysfs only if it owns the network namespace, and likewise proc with the pid
+namespace, mqueue with the ipc namespace and cgroup with the cgroup namespace. If the container does not own the
+namespace, the host's file system is bind-mounted instead. If ownership is unknown (the namespace is joined, or the
+caller is in a user namespace already), the Plan tries a new mount first.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ if TYPE_CHECKING:
     from rootless.procfs import IdMap
 
 _LONGEST_PARAMETER = 255
-"""Of a value that fsconfig(2) takes."""
+"""Bytes of a value that fsconfig(2) accepts."""
 
 _OWNER = {"sysfs": ("network", "/sys"), "proc": ("pid", "/proc"), "mqueue": ("ipc", "/dev/mqueue")}
-"""The namespace that a file system shows, and where the host has it mounted."""
+"""By file system: the namespace that it shows, and its mount point on the host."""
 
 _CGROUP2_OPTIONS = (
     *("nsdelegate", "favordynmods", "nofavordynmods", "memory_localevents", "memory_recursiveprot"),
     *("memory_hugetlb_accounting", "pids_localevents"),
 )
-"""cgroup(7), Documentation/admin-guide/cgroup-v2.rst; those of v1 are names of controllers and of hierarchies."""
+"""Mount options of cgroup v2 (cgroup-v2.rst, "Mounting"). Those of v1 name controllers and hierarchies."""
 
 _NO_LINKS_TO = ("/proc", "/sys", "/dev")
-"""Targets that must be what they say: an image that makes one of them a link gets an error (CVE-2023-27561)."""
+"""Targets that must not be symlinks: an image in which one of them is a symlink gets an error (CVE-2023-27561)."""
 
 
 def root(context: Context) -> list[Op]:
-    """Return the operations that make the rootfs a mount of its own."""
+    """Return the operations that make the rootfs a mount, with the propagation that rootfsPropagation needs."""
     wanted = context.linux.get("rootfsPropagation") or ""
     bare = wanted if wanted in PROPAGATIONS else wanted[1:]
     propagation = SLAVE
     if bare in ("private", "unbindable"):
         propagation = PRIVATE
     elif bare == "shared" and not context.gains_capabilities:
-        # it is for mounts that reach the host: the host's peer groups are kept
+        # mounts must propagate to the host: the host's peer groups are kept
         propagation = SHARED
     own = SLAVE if bare == "slave" else PRIVATE
-    exact_modes = Op(ops.UMASK, 0)  # of what is made in the image; the program's own umask is set later
+    exact_modes = Op(ops.UMASK, 0)  # for files created in the image; the program's umask is set later
     if context.shares_mounts:
-        # no mount of the host is changed; what is mounted in the root must not reach what the root covers
+        # no mount of the host changes; mounts in the rootfs must not propagate to the directory that it covers
         return [
             exact_modes,
             Op(ops.ROOT, 0, context.bundle.rootfs, where="root.path"),
@@ -76,7 +76,7 @@ def root(context: Context) -> list[Op]:
 
 
 def mounts(context: Context) -> list[Op]:
-    """Return the operations for `mounts` of config.json, in its order."""
+    """Return the operations for `mounts` of config.json, in that order, and for resolv.conf and hosts."""
     plan: list[Op] = []
     label = _label(context)
     listed = context.config.get("mounts") or ()
@@ -91,7 +91,7 @@ def mounts(context: Context) -> list[Op]:
 
 
 def _network_files(context: Context) -> list[Op]:
-    """Return the operations for the files by which names are found; an image without room for them keeps its own."""
+    """Return the operations that mount resolv.conf and hosts; it is no error if the image has no place for them."""
     if not context.network:
         return []
     from rootless.plan.network.mode import file_mounts
@@ -105,7 +105,7 @@ def _network_files(context: Context) -> list[Op]:
 
 
 def _seal_later(context: Context, mount: _Mount, others: Sequence[dict[str, Any]]) -> None:
-    """Have a read-only tmpfs writable until what comes into it is there: devices, places for the mounts after it."""
+    """Keep a read-only tmpfs writable until devices and the mount points of later mounts are in it."""
     inside = mount.target + "/"
     if mount.target == "/dev" or any(_inside(other["destination"]).startswith(inside) for other in others):
         mount.options.set &= ~READONLY
@@ -113,7 +113,7 @@ def _seal_later(context: Context, mount: _Mount, others: Sequence[dict[str, Any]
 
 
 def _label(context: Context) -> Callable[[_Mount], None] | None:
-    """Return what adds linux.mountLabel to a mount."""
+    """Return a function that adds linux.mountLabel to a mount; None without a label."""
     if not context.linux.get("mountLabel"):
         return None
     from rootless.plan.process import labels
@@ -129,7 +129,7 @@ def _label(context: Context) -> Callable[[_Mount], None] | None:
 
 
 def protect(context: Context) -> list[Op]:
-    """Return the operations that hide and protect paths, and make the root read-only."""
+    """Return the operations for readonlyPaths, maskedPaths, process.cwd and root.readonly."""
     linux = context.linux
     plan = [
         Op(ops.READONLY_PATH, _inside(path), where=f"linux.readonlyPaths[{index}]", on_error=ops.SKIP_ABSENT)
@@ -149,15 +149,15 @@ def protect(context: Context) -> list[Op]:
 
 
 def change_root(context: Context) -> list[Op]:
-    """Return the operations that make the rootfs the root."""
+    """Return the operations that make the rootfs the root directory."""
     wanted = context.linux.get("rootfsPropagation") or ""
     if "mount" not in context.created:
-        # pivot_root(2) moves the root of every process in the namespace, and this one has others in it
+        # pivot_root(2) would change the root of the other processes in this mount namespace
         plan = [Op(ops.CHROOT, 0)]
     else:
         plan = [Op(ops.CHROOT, 1) if context.request.no_pivot else Op(ops.PIVOT)]
     propagation = PROPAGATIONS.get(wanted, 0) or PROPAGATIONS.get(wanted[1:], 0)
-    # private and slave are what the root is already
+    # the root is private or slave already
     if propagation and propagation not in (PRIVATE, SLAVE):
         flags = 0 if wanted in PROPAGATIONS else ops.RECURSIVE_PROPAGATION
         plan.append(Op(ops.ROOT_ATTRIBUTES, flags, propagation, 0, 0, 0, 0, where="linux.rootfsPropagation"))
@@ -165,10 +165,10 @@ def change_root(context: Context) -> list[Op]:
 
 
 def take_along(context: Context, plan: list[Op]) -> None:
-    """Put the copies of the host's mounts into the Plan, where they are made with the caller's own access to files.
+    """Insert the copies of the host's mounts into the Plan, at a point where the caller's access to files applies.
 
-    Root copies them from its own mount namespace. An ordinary user may not do that and copies them from the container's
-    own mount namespace, before the process takes on the container's ids.
+    Root copies them in its own mount namespace. An ordinary user may not, and copies them in the container's mount
+    namespace, before the process changes to the container's ids.
     """
     kinds = [op.kind for op in plan]
     place = kinds.index(ops.SPAWN) + 1 if context.facts.privileged else kinds.index(ops.FORK)
@@ -176,18 +176,18 @@ def take_along(context: Context, plan: list[Op]) -> None:
 
 
 def covers_dev(context: Context) -> bool:
-    """Whether /dev of the container is a directory of the caller's: then its contents are the caller's business."""
+    """Whether config.json bind-mounts /dev: then rootless adds no devices to it."""
     wanted = (_Mount(mount, "") for mount in context.config.get("mounts") or ())
     return any(mount.target == "/dev" and mount.is_bind for mount in wanted)
 
 
 def _inside(path: str) -> str:
-    """Return a path of the container as an absolute one; a relative destination counts from its root (config.md)."""
+    """Return a normalized absolute path in the container; a relative path is relative to / (config.md)."""
     return normal("/" + path.lstrip("/"))
 
 
 class _Mount:
-    """One element of `mounts`: `type`, `source` as written, `target` in the container, `options`, its place `where`."""
+    """An element of `mounts`: `type`, `source` as written, `target` in the container, `options`, its place `where`."""
 
     __slots__ = ("options", "source", "target", "type", "where", "written")
 
@@ -201,12 +201,12 @@ class _Mount:
 
     @property
     def has_id_maps(self) -> bool:
-        """Whether it shows other owners than its source has."""
+        """Whether it is an ID-mapped mount."""
         return bool(self.options.idmap or self.written.get("uidMappings") or self.written.get("gidMappings"))
 
     @property
     def is_bind(self) -> bool:
-        """Whether it shows a directory or a file that is there already."""
+        """Whether it is a bind mount."""
         return self.options.bind or self.type == "bind"
 
 
@@ -229,22 +229,22 @@ def _mount(context: Context, mount: _Mount) -> list[Op]:
 
 
 def _refuse(mount: _Mount) -> None:
-    """Refuse what cannot be mounted."""
+    """Refuse an invalid mount."""
     if mount.target == "/":
         raise RootlessError(
             "cannot mount on /",
-            cause="the root is root.path",
+            cause="root.path is mounted there",
             where=f"{mount.where}.destination",
-            fix="name a directory below /",
+            fix="name a path below /",
             code="RL-MOUNT-ROOT",
         )
     cause = fix = ""
     if mount.is_bind and not mount.options.remount and not mount.source:
-        cause = "there is no source"
+        cause = "a bind mount needs a source"
         fix = 'add "source" with a path of the host'
     elif not (mount.is_bind or mount.options.remount) and mount.type in ("", "none"):
         cause = "it has neither a type nor the option bind"
-        fix = 'write "type": "bind", or the name of a file system'
+        fix = 'set "type" to "bind" or to the name of a file system'
     if cause:
         raise RootlessError(
             f"cannot mount on {mount.target}", cause=cause, where=mount.where, fix=fix, code="RL-CONFIG"
@@ -252,7 +252,7 @@ def _refuse(mount: _Mount) -> None:
 
 
 def _mapped(context: Context, mount: _Mount) -> list[Op]:
-    """Return the operations for a mount with ids mapped."""
+    """Return the operations for an ID-mapped mount."""
     from rootless.plan.rootfs import idmapped
 
     options = mount.options
@@ -267,10 +267,10 @@ def _mapped(context: Context, mount: _Mount) -> list[Op]:
 
 
 def _out_of_reach(context: Context, source: str) -> bool:
-    """Whether the container's root may have no access to a source that its caller may bind.
+    """Whether the container's root may be unable to access a source that the caller can access.
 
-    A joined user namespace may have any ids; a new one that root makes may have fewer than its caller. What lies in the
-    rootfs is looked up there, where a mount before this one may have put it.
+    A joined user namespace may have any ids, and one that root creates may have fewer than the caller's. A source in
+    the rootfs does not count: it is looked up in the container, because it may come from an earlier mount.
     """
     if "mount" not in context.created or source.startswith(context.bundle.rootfs.rstrip("/") + "/"):
         return False
@@ -283,12 +283,12 @@ def _out_of_reach(context: Context, source: str) -> bool:
 
 
 def _count(lines: Sequence[IdMap]) -> int:
-    """Return how many ids the lines of a map give."""
+    """Return the number of ids in a map."""
     return sum(count for _, _, count in lines)
 
 
 def _taken_along(context: Context, mount: _Mount, bound: list[Op]) -> list[Op]:
-    """Return the BIND of what the caller takes along into the container's namespaces, in place of those of _bind()."""
+    """Replace the operations of _bind() by copies that the caller makes (context.sources) and a BIND of the copy."""
     from rootless.plan.rootfs import idmapped
 
     source = str(bound[0].string("source"))
@@ -303,7 +303,7 @@ def _taken_along(context: Context, mount: _Mount, bound: list[Op]) -> list[Op]:
 
 
 def _prepared(bound: Op) -> Op:
-    """Have a BIND take the next copy of the host's mounts; what they allow has been decided with the host's rights."""
+    """Make a BIND attach the next copy of the host's mounts, whose attributes were set when it was made."""
     bound.on_error = bound.alternatives = 0
     flags = bound.number("flags") | ops.PREPARED
     return bound.with_numbers(flags=flags, set=0, clear=0, set_below=0, clear_below=0)
@@ -333,7 +333,7 @@ def _new(mount: _Mount, kind: str) -> Op:
 
 
 def _needs_legacy(data: Sequence[str]) -> bool:
-    """Whether there is an option that only mount(2) takes."""
+    """Whether an option is too long for fsconfig(2), so that mount(2) is needed."""
     return any(len(option.partition("=")[2].encode()) > _LONGEST_PARAMETER for option in data)
 
 
@@ -344,17 +344,15 @@ def _bind(context: Context, mount: _Mount) -> list[Op]:
         source = normal(f"{context.bundle.directory}/{source}")
     if options.data:
         context.warn_ignored(
-            mount.where, f"left out: a bind has no options of a file system ({','.join(options.data)})"
+            mount.where, f"left out: a bind mount takes no file system options ({','.join(options.data)})"
         )
     if options.propagation == SHARED and context.gains_capabilities:
-        context.warn_ignored(
-            mount.where, "mounts made there do not reach the host: they are made in another user namespace"
-        )
+        context.warn_ignored(mount.where, "mounts made there do not propagate to the host from another user namespace")
     if source == "/sys" and options.recursive and options.set & ~options.set_below & READONLY:
         options.set_below |= READONLY
-        context.adapted(mount.where, "what is mounted below /sys is read-only too: the host's cgroups (CVE-2023-25809)")
+        context.adapted(mount.where, "mounts below /sys are read-only too, such as the host's cgroups (CVE-2023-25809)")
     if options.set and not context.in_user_namespace:
-        # as in mount(8): the options of a bind replace all attributes of its source
+        # as in mount(8), the options of a bind mount replace all attributes of its source
         options.clear |= RESTRICTIONS & ~options.set
     flags = (ops.RECURSIVE if options.recursive else 0) | options.link_flags
     if mount.target in _NO_LINKS_TO:
@@ -364,9 +362,9 @@ def _bind(context: Context, mount: _Mount) -> list[Op]:
         return [first]
     stays = context.facts.mount_flags(source) & ~options.set if options.set & RESTRICTIONS else 0
     if stays:
-        context.adapted(mount.where, f"the source's {words(stays, 0)} cannot be taken away in a user namespace")
-    # A user namespace may not take away what the host's mount has (nosuid, ro, …), nor change how access times are
-    # kept, nor show what a mount there covers (mount_namespaces(7)): then without the one, and with all that is below.
+        context.adapted(mount.where, f"the source's {words(stays, 0)} cannot be removed in a user namespace")
+    # A user namespace may not clear attributes of the host's mount (nosuid, ro, …), change its access time mode, or
+    # uncover a directory below a mount (mount_namespaces(7)). The second attempt avoids all three.
     kept, kept_below = options.set & ~ANY_ATIME, options.set_below & ~ANY_ATIME
     flags = first.number("flags") | ops.RECURSIVE
     second = first.with_numbers(flags=flags, set=kept, clear=0, set_below=kept_below, clear_below=0)
@@ -377,51 +375,51 @@ def _bind(context: Context, mount: _Mount) -> list[Op]:
 
 
 def _kernel_state(context: Context, mount: _Mount) -> list[Op]:
-    """Mount what shows a namespace, such as sysfs, or bind the host's."""
+    """Return the operations that mount a file system of _OWNER, or bind-mount the host's."""
     namespace, host_path = _OWNER[mount.type]
     fresh = _new(mount, mount.type)
     bound = _host_bind(host_path, mount, mount.options.set | mount.options.set_below)
     if mount.type == "mqueue":
-        bound.on_error = ops.ELSE  # not every host has it mounted
+        bound.on_error = ops.ELSE  # not every host mounts it
     if not context.may_mount(namespace):
         context.adapted(
             mount.where,
-            f"{host_path} of the host is bound on {mount.target}: "
+            f"the host's {host_path} is bind-mounted on {mount.target}: "
             f"the container shares the host's {namespace} namespace",
         )
         return [bound]
     if context.in_user_namespace:
-        # an engine may have covered parts of its own /proc or /sys; the kernel then refuses a fresh one
+        # the kernel refuses a new mount if parts of the caller's /proc or /sys are covered, as engines do
         fresh.on_error, fresh.alternatives = ops.ELSE, 1
         return [fresh, bound]
     return [fresh]
 
 
 def _host_bind(host_path: str, mount: _Mount, attributes: int) -> Op:
-    """Return the operation that binds a whole tree of the host, with the attributes on every mount in it."""
+    """Return the operation that bind-mounts a whole tree of the host, with `attributes` on every mount in it."""
     flags = ops.RECURSIVE | ops.PLAIN_TARGET
     if mount.options.recursive_propagation:
         flags |= ops.RECURSIVE_PROPAGATION
-    # how access times are kept is the host's matter, and means nothing for these file systems
+    # a user namespace cannot change the access time mode, and it means nothing for these file systems
     numbers = (flags, mount.options.propagation, 0, 0, attributes & ~ANY_ATIME, 0)
     return Op(ops.BIND, *numbers, host_path, mount.target, where=mount.where)
 
 
 def _cgroup(context: Context, mount: _Mount) -> list[Op]:
-    """Mount cgroup v2; where the host has v1 or the cgroup namespace is shared, the host's tree is shown, read-only."""
+    """Return the operations that mount cgroup v2, or the host's tree read-only with v1 or a shared cgroup namespace."""
     if context.facts.unified_cgroup and context.may_mount("cgroup"):
         data = mount.options.data
         left = [option for option in data if mount.type == "cgroup" and option not in _CGROUP2_OPTIONS]
         if left:
             mount.options.data = [option for option in data if option not in left]
-            context.adapted(mount.where, f"left out: cgroup v2 does not have options of v1 ({','.join(left)})")
+            context.adapted(mount.where, f"left out: options of cgroup v1 ({','.join(left)})")
         fresh = _new(mount, "cgroup2")
         fresh.on_error, fresh.alternatives = ops.ELSE, 1
         return [fresh, _host_bind("/sys/fs/cgroup", mount, mount.options.set)]
     reason = (
         "it is not pure cgroup v2" if not context.facts.unified_cgroup else "the container shares its cgroup namespace"
     )
-    context.adapted(mount.where, f"/sys/fs/cgroup of the host is bound read-only on {mount.target}: {reason}")
+    context.adapted(mount.where, f"the host's /sys/fs/cgroup is bind-mounted read-only on {mount.target}: {reason}")
     return [_host_bind("/sys/fs/cgroup", mount, mount.options.set | READONLY)]
 
 
