@@ -2,9 +2,9 @@
 
 ``python3 helpers/launcher.py ENV/bin/python3 OUT ENV/lib/python3.X/site-packages``
 
-The first directory holds the package; its modules go into one file that the command loads
-(helpers/module_archive.py). Where the package holds the program that starts Python (helpers/start), a copy of it is
-put beside the interpreter.
+The first directory contains the package, whose modules go into the module archive that the command loads
+(helpers/module_archive.py). If the package contains the program that starts Python (helpers/start), a copy goes beside
+the interpreter.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FLAGS = "-IS"
-"""Isolated from the environment and the current directory; no site-packages but those named in the script."""
+"""Ignore the environment and the working directory; import only from the standard library and the script's paths."""
 
 ARCHIVE_WRITER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "module_archive.py")
 ARCHIVE = "rootless/__pycache__/modules.archive"
 START = f"rootless/launch/bin/start-{platform.machine()}"
 STARTER = "rootless-start"
-"""The name of its copy beside the interpreter."""
+"""The name of the copy of START beside the interpreter."""
 
 SCRIPT = """\
 import sys
@@ -38,7 +38,7 @@ if "unblock" in sys._xoptions:
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT,))
 sys.path += {paths!r}
 import gc
-gc.set_threshold(100_000)  # hardly ever: verbs are short, and what they make has few cycles
+gc.set_threshold(100_000)  # hardly ever: verbs are short and create few cycles
 import posix
 try:
     archive = None if b"ROOTLESS_NO_ARCHIVE" in posix.environ else open({archive!r}, "rb", 0)
@@ -58,30 +58,35 @@ main_and_exit()
 """
 
 SHEBANG_LIMIT = 127
-"""Bytes that every kernel reads of a first line, its newline included (it is 255 since Linux 5.1)."""
+"""Bytes of a first line, with its newline, that every kernel reads (255 since Linux 5.1): execve(2)."""
 
 
 def script(python: str, paths: Sequence[str]) -> bytes:
-    """Return the text of a command that runs `rootless` from the directories `paths`; `python` interprets it.
+    """Return the text of the command, which `python` interprets and which imports from the directories `paths`.
 
-    sys.argv[0] will be the name that the command was called by.
+    In the command, sys.argv[0] is the name by which it was called.
 
     Raises:
-        ValueError: a path that the kernel, a shell and Python could not all read.
+        ValueError: a path is not absolute, or has a backslash or a character that is not printable.
     """
     for path in (python, *paths):
         if not os.path.isabs(path) or "\\" in path or not path.isprintable():
             raise ValueError(f"{path!r} is not an absolute path in plain characters")
     first = f"#!{python} {FLAGS}\n"
     if len(first.encode()) > SHEBANG_LIMIT or " " in python:
-        # Two languages in one file: an exec to the shell, a string that nobody uses to Python.
+        # Valid in two languages: for sh the line is an exec, for Python it is an unused string.
         first = f"#!/bin/sh\n'''exec' {shlex.quote(python)} {FLAGS} \"$0\" \"$@\"\n' '''\n"
     return (first + SCRIPT.format(paths=list(paths), archive=os.path.join(paths[0], ARCHIVE))).encode()
 
 
 def write(out: str, python: str, paths: Sequence[str]) -> None:
-    """Write the module archive, and the command to the file `out`, executable for everybody; see `script`."""
-    script(python, paths)  # refuses what cannot be, before anything is written
+    """Write the module archive, and the command to the executable file `out`.
+
+    Raises:
+        ValueError: see script().
+        CalledProcessError: the module archive could not be written.
+    """
+    script(python, paths)  # checks the paths before anything is written
     subprocess.run(
         [python, FLAGS, "-X", "no_debug_ranges", ARCHIVE_WRITER, os.path.join(paths[0], "rootless")], check=True
     )
@@ -90,7 +95,7 @@ def write(out: str, python: str, paths: Sequence[str]) -> None:
 
 
 def _starter(python: str, package: str) -> str:
-    """Put the program that starts `python` beside it and return its path; `python` itself where there is none."""
+    """Copy the program that starts `python` beside it and return its path; return `python` if there is no program."""
     try:
         with open(os.path.join(package, START), "rb") as file:
             program = file.read()
@@ -102,7 +107,7 @@ def _starter(python: str, package: str) -> str:
 
 
 def _write_program(path: str, content: bytes) -> None:
-    """Write an executable file, whole or not at all: commands may be running the one that it replaces."""
+    """Replace an executable file atomically: a process may be executing the old one."""
     temporary = f"{path}.{os.getpid()}"
     with open(temporary, "wb") as file:
         os.fchmod(file.fileno(), 0o755)
@@ -113,14 +118,14 @@ def _write_program(path: str, content: bytes) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(description="Write the installed `rootless` command.")
-    parser.add_argument("python", help="the interpreter that it starts")
+    parser.add_argument("python", help="the interpreter that the command starts")
     parser.add_argument("out", help="the file to write")
     parser.add_argument("path", nargs="+", help="a directory to import from, such as an environment's site-packages")
     options = parser.parse_args(argv)
     try:
         write(options.out, options.python, options.path)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        print(f"write the launcher {options.out}: {error}; fix: install to another directory", file=sys.stderr)
+        print(f"cannot write the command {options.out}: {error}; fix: install to another directory", file=sys.stderr)
         return 1
     return 0
 

@@ -1,12 +1,18 @@
-"""Write the module archive of an installed `rootless`, which its command loads; see rootless/module_archive.py.
+"""Write the module archive of an installed `rootless`, which rootless/module_archive.py loads.
 
-``ENV/bin/python3 helpers/module_archive.py ENV/lib/python3.X/site-packages/rootless``, by the interpreter that will
-read it.
+``ENV/bin/python3 helpers/module_archive.py ENV/lib/python3.X/site-packages/rootless``: the interpreter that will read
+the archive must write it.
 
-The file is the magic number of that interpreter's bytecode, the length of what comes next as four bytes, that (the
-code of rootless/module_archive.py, what to load for each verb, the name of the package, an index of its modules;
-marshalled), for each verb the codes that it loads together as one object, and the codes of all modules, one by one.
-Places are counted from where the first of these begins.
+The file consists of:
+
+1. the magic number of the interpreter's bytecode, 4 bytes;
+2. the length of the head in bytes, 4 bytes, little-endian;
+3. the head, marshalled: the code object of rootless/module_archive.py, the modules to load for each verb, the name of
+   the package, and the index of all modules, marshalled once more;
+4. for each verb, the code objects that it loads together, as a marshalled tuple;
+5. for each module, its marshalled code object.
+
+Offsets count from the end of the head.
 """
 
 from __future__ import annotations
@@ -47,15 +53,14 @@ IMPORTED = {
     "resume": ("container.pause", ""),
     "update": ("container.update cli.commands host.delegation cgroup.make", ""),
 }
-"""What the verbs that engines call import when they do nothing unusual, besides rootless.__main__: what is loaded at
-once; and for a container in a cgroup of its own, what is loaded together when one of it is imported. A module that is
-not listed is imported alone."""
+"""By verb that engines call: modules that it always imports, besides rootless.__main__, and modules that it imports for
+a container with its own cgroup. Their own imports follow from them; all other modules are imported one by one."""
 
 
 def compiled(source: str) -> CodeType:
-    """Return the code of a source file, without docstrings: they would be half of what is read.
+    """Return the code object of a source file, without docstrings, which would be half of the archive.
 
-    The compiler obeys ``from __future__`` by a flag, so that nothing is left to import.
+    ``from __future__ import annotations`` becomes a compiler flag, so that the command does not import __future__.
     """
     with open(source, "rb") as file:
         module = ast.parse(file.read())
@@ -67,7 +72,7 @@ def compiled(source: str) -> CodeType:
 
 
 def sources(package: str) -> Iterator[tuple[str, str]]:
-    """Yield the name of each module, and its file."""
+    """Yield the full name of each module and its source file."""
     for directory, _, files in os.walk(package):
         for file in sorted(files):
             if file.endswith(".py"):
@@ -77,7 +82,7 @@ def sources(package: str) -> Iterator[tuple[str, str]]:
 
 
 class Recorder(PathFinder):
-    """Notes the order in which modules have been imported completely."""
+    """A finder that records the order in which the imports of modules end."""
 
     order: ClassVar[list[str]] = []
 
@@ -85,21 +90,21 @@ class Recorder(PathFinder):
     def find_spec(
         cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the module's spec with a loader that notes when it is done."""
+        """Return the module's spec with a loader that records the end of its import."""
         spec = super().find_spec(name, path, target)
         if spec and isinstance(spec.loader, SourceFileLoader):
-            spec.loader = _Noting(spec.loader.name, spec.loader.path)
+            spec.loader = _Recording(spec.loader.name, spec.loader.path)
         return spec
 
 
-class _Noting(SourceFileLoader):
+class _Recording(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
         Recorder.order.append(module.__name__)
 
 
 def loaded(package: str, names: Iterable[str]) -> list[str]:
-    """Return what importing modules of the package imports of it, each module after those that it imports itself."""
+    """Import modules; return the modules of the package that this imports, each after those that it imports itself."""
     own = os.path.basename(package)
     for module in list(sys.modules):
         if module.partition(".")[0] == own:
@@ -111,13 +116,13 @@ def loaded(package: str, names: Iterable[str]) -> list[str]:
 
 
 def archive(package: str) -> bytes:
-    """Return the content of the file for a package that lies in the directory `package`."""
+    """Return the content of the archive for the package in the directory `package`."""
     own = os.path.basename(package)
     codes = {name: compiled(source) for name, source in sources(package)}
     content = bytearray()
 
     def put(thing: CodeType | tuple[CodeType, ...]) -> tuple[int, int]:
-        """Return where it lies and how long it is."""
+        """Append a code object or a tuple of them; return its offset and length."""
         begin = len(content)
         content.extend(marshal.dumps(thing))
         return begin, len(content) - begin
@@ -125,7 +130,7 @@ def archive(package: str) -> bytes:
     places: dict[tuple[str, ...], tuple[int, int]] = {}
 
     def together(order: Sequence[str]) -> tuple[tuple[str, ...], int, int]:
-        """Return the modules, and where their codes are."""
+        """Append the code objects of modules; return their names, the offset and the length."""
         names = tuple(order)
         if names not in places:
             places[names] = put(tuple([codes[name] for name in names]))
@@ -143,7 +148,7 @@ def archive(package: str) -> bytes:
 
 
 def main() -> None:
-    """Write it where an interpreter's own compiled files are, by a rename."""
+    """Write the archive into the package's __pycache__, atomically."""
     package = os.path.abspath(sys.argv[1])
     sys.path.insert(0, os.path.dirname(package))
     sys.dont_write_bytecode = True

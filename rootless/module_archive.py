@@ -1,10 +1,10 @@
-"""Imports every module of the package from one file, as the installed command does.
+"""Import the modules of the package from one file, the module archive, in the installed command.
 
-helpers/module_archive.py writes that file. A start opens it instead of some fifty files and searches no directory. On a
-network file system each of those is a round trip, and everywhere the search of the import system costs as much as the
-modules. The modules that a verb is known to import are read and loaded together, without any search, each after those
-that it imports: 2 µs instead of 25. Those that it needs for a container with a cgroup of its own follow together when
-one of them is imported.
+helpers/module_archive.py writes the archive. The command opens it instead of some fifty files and searches no
+directory: on a network file system each of those is a round trip, and on every system the import system's search costs
+as much as the modules. The modules that a verb always imports are read and loaded together without a search, in an
+order in which none imports a later one. That takes 2 µs per module instead of 25. The modules that a verb needs for a
+container with its own cgroup are loaded together when the first of them is imported.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from typing import Any
 
     Together = tuple[Sequence[str], int, int]
-    """Modules, where the marshalled sequence of their codes begins, and its length."""
+    """Names of modules, and the offset and length of the marshalled sequence of their code objects."""
     Verbs = dict[str, tuple[Together, Together]]
-    """By the word on the command line: what is loaded at once, and what follows when one of it is imported."""
+    """By verb: the modules to load at the start, and those to load together when the first of them is imported."""
     Places = dict[str, tuple[int, int]]
-    """By full name of a module: where its marshalled code begins, and its length."""
+    """By full name of a module: the offset and length of its marshalled code object."""
 else:
     ModuleType = type(sys)
 
 _PACKAGE = "/__init__.py"
-"""What the path of a package's source ends with."""
+"""The end of the path of a package's source."""
 
 
 class ModuleArchive:
-    """The modules of the archive; a finder and loader of the import system.
+    """The modules of an archive; a finder and loader for the import system.
 
     Attributes:
-        later: what is loaded together when the first of it is imported.
+        later: the modules to load together when the first of them is imported.
     """
 
     def __init__(self, file: FileIO, package: str, index: bytes) -> None:
-        """Use a file that is read up to where places are counted from; `index` has the Places, marshalled."""
+        """Use `file`, whose position is the one from which offsets count; `index` is the marshalled Places."""
         self._package = package
         self._index = index
         self._places: Places | None = None
@@ -54,12 +54,12 @@ class ModuleArchive:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return where a module is; None for what is not in the archive, or no longer: the package was upgraded."""
+        """Return a module's spec; None if it is not in the archive or an upgrade has replaced the file."""
         del path, target
         if name.partition(".")[0] != self._package:
             return None
         if self._places is None:
-            self._places = loads(self._index)  # noqa: S302 - the launcher vouches for it
+            self._places = loads(self._index)  # noqa: S302 - helpers/launcher.py wrote it
         if name not in self._places:
             return None
         code = None
@@ -76,10 +76,10 @@ class ModuleArchive:
                     source = code.co_filename
         except OSError:
             return None
-        return ModuleSpec(name, self, origin=source, loader_state=code, is_package=source.endswith(_PACKAGE))  # type: ignore[arg-type] # has all that is used
+        return ModuleSpec(name, self, origin=source, loader_state=code, is_package=source.endswith(_PACKAGE))  # type: ignore[arg-type] # has all methods that are used
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Return the module that has been loaded with others; otherwise leave making it to the import system."""
+        """Return the module if it was loaded with others, or None, so that the import system creates it."""
         return sys.modules.get(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
@@ -89,7 +89,7 @@ class ModuleArchive:
             _execute(code, module)
 
     def load(self, file: FileIO, together: Together) -> None:
-        """Import modules, of which none imports one that comes after it."""
+        """Import modules, none of which imports a later one."""
         names, begin, length = together
         for name, code in zip(names, self._read(file, begin, length), strict=True):
             module = sys.modules[name] = ModuleType(name)
@@ -99,16 +99,16 @@ class ModuleArchive:
             if parent:
                 setattr(sys.modules[parent], own, module)
 
-    def _read(self, file: FileIO, begin: int, length: int) -> Any:  # noqa: ANN401 - one code or a sequence of them
+    def _read(self, file: FileIO, begin: int, length: int) -> Any:  # noqa: ANN401 - a code object or a sequence of them
         file.seek(self._begin + begin)
-        return loads(file.read(length))  # noqa: S302 - the launcher vouches for it
+        return loads(file.read(length))  # noqa: S302 - helpers/launcher.py wrote it
 
 
 def _execute(code: CodeType, module: ModuleType) -> None:
     module.__file__ = code.co_filename
     if code.co_filename.endswith(_PACKAGE):
         module.__path__ = [code.co_filename.removesuffix(_PACKAGE)]
-    exec(code, module.__dict__)  # noqa: S102 - the launcher vouches for it
+    exec(code, module.__dict__)  # noqa: S102 - helpers/launcher.py wrote it
 
 
 def _identity(file: FileIO) -> tuple[int, int, int]:
@@ -117,7 +117,7 @@ def _identity(file: FileIO) -> tuple[int, int, int]:
 
 
 def use(file: FileIO, verbs: Verbs, package: str, index: bytes) -> None:
-    """Import what the archive has from there, and at once what the verb on the command line needs."""
+    """Import modules from the archive from now on, and immediately those of the verb on the command line."""
     archive = ModuleArchive(file, package, index)
     sys.meta_path.insert(0, archive)
     verb = next((word for word in sys.argv if word in verbs), None)

@@ -1,9 +1,9 @@
-/* The interpreter that the installed `rootless` names in its first line: starts the python3 beside itself with SIGINT
+/* The interpreter in the first line of the installed `rootless`: it executes the python3 beside itself with SIGINT
  * blocked.
  *
- * Python's own handler raises KeyboardInterrupt from an early moment of its start, long before a script can ask for
- * anything else, and Ctrl-C would show a traceback. Blocked, the signal waits; the script unblocks it as soon as it has
- * chosen what the signal does (helpers/launcher.py). -Xunblock says so, unless the caller had blocked it already. */
+ * Python installs a handler that raises KeyboardInterrupt early in its start, long before a script can change that, so
+ * Ctrl-C would print a traceback. A blocked signal stays pending until the script has set its own disposition and
+ * unblocks it (helpers/launcher.py). -Xunblock requests that, unless the caller had SIGINT blocked already. */
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
@@ -19,7 +19,7 @@ int main(int argc, char **argv, char **environment)
     sigset_t interrupt, before;
 
     if (!slash || snprintf(python, sizeof python, "%.*s/python3", (int)(slash - argv[0]), argv[0]) >= PATH_MAX) {
-        fprintf(stderr, "rootless: start Python: this is the interpreter of a script; fix: run the script\n");
+        fprintf(stderr, "rootless: cannot start Python: this program only interprets a script; fix: run rootless\n");
         return 1;
     }
     sigemptyset(&interrupt);
@@ -30,6 +30,6 @@ int main(int argc, char **argv, char **environment)
         *word++ = unblock;
     memcpy(word, argv + 1, (size_t)argc * sizeof *argv); /* with the NULL at the end */
     execve(python, words, environment);
-    fprintf(stderr, "rootless: start %s: %s; fix: install rootless again\n", python, strerror(errno));
+    fprintf(stderr, "rootless: cannot start %s: %s; fix: install rootless again\n", python, strerror(errno));
     return 1;
 }

@@ -1,1 +1,1 @@
-"""config.json: read, checked, adapted for running without root, made from images."""
+"""A bundle and its config.json: read and checked."""

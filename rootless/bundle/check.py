@@ -1,8 +1,8 @@
-"""config.json against the OCI runtime specification 1.3.0, before anything happens.
+"""Check config.json against the OCI runtime specification 1.3.0, before anything else happens.
 
-The tables here (config.md) and in check_linux.py (config-linux.md) read like the specification, section by section, and
-are the only place that knows the types of config.json. Where they differ from the specification's JSON schema, a
-comment says why. What one host supports, or what one section asks of another, is not decided here.
+The tables here (config.md) and in check_linux.py (config-linux.md) follow the specification section by section. They
+are the only declaration of the types of config.json. Where they differ from the specification's JSON schema, a comment
+gives the reason. Other modules check what this host supports and whether sections contradict each other.
 """
 
 from __future__ import annotations
@@ -42,31 +42,39 @@ MOST_HOSTNAME_BYTES = 64
 
 
 def check(config: object) -> None:
-    """Refuse a configuration that breaks the specification, at the first violation.
+    """Refuse a configuration at its first violation of the specification.
 
-    Unknown properties are ignored, at every level. An optional property may be null: readers of the
-    configuration treat that as absent.
+    Unknown properties are ignored at every level. An optional property may be null; readers of the configuration treat
+    null as absent.
 
     Args:
         config: the whole config.json as jsontext.parse returns it.
 
     Raises:
-        RootlessError: RL-CONFIG, with the place in config.json.
+        RootlessError: `RL-CONFIG`, with the place in config.json.
     """
-    _hold(config, CONFIG, "config.json is not valid")
+    _apply(config, CONFIG, "config.json is not valid")
 
 
 def check_process(process: object) -> None:
-    """Check a process object alone, as `exec` receives it; the place in the error begins with ``process``."""
-    _hold({"process": process}, record(required={"process": PROCESS}), "the process is not valid")
+    """Check the process object of `exec`; the place in an error begins with ``process``.
+
+    Raises:
+        RootlessError: `RL-CONFIG`.
+    """
+    _apply({"process": process}, record(required={"process": PROCESS}), "the process is not valid")
 
 
 def check_resources(resources: object) -> None:
-    """Check linux.resources alone, as `update` receives it; the place in the error begins with ``resources``."""
-    _hold({"resources": resources}, record(required={"resources": RESOURCES}), "the resources are not valid")
+    """Check the resources of `update`; the place in an error begins with ``resources``.
+
+    Raises:
+        RootlessError: `RL-CONFIG`.
+    """
+    _apply({"resources": resources}, record(required={"resources": RESOURCES}), "the resources are not valid")
 
 
-def _hold(value: object, rule: Rule, what: str) -> None:
+def _apply(value: object, rule: Rule, what: str) -> None:
     try:
         rule(value)
     except Invalid as invalid:
@@ -79,19 +87,19 @@ def _hold(value: object, rule: Rule, what: str) -> None:
         ) from None
 
 
-# -- Rules that a table cannot say -------------------------------------------------------------------------------------
+# -- Rules that a table cannot express ---------------------------------------------------------------------------------
 
 
 def _supported_version(value: object) -> None:
     SEMANTIC_VERSION(value)
     version = str(value)
     if not version.startswith("1."):
-        cause = f"unsupported ociVersion {quoted(version)}: this runtime knows 1.x"
-        raise Invalid(cause, "use a bundle made for version 1 of the specification")
+        cause = f"unsupported ociVersion {quoted(version)}: rootless supports 1.x"
+        raise Invalid(cause, "use a bundle for version 1 of the specification")
 
 
 def _is_semantic_version(text: str) -> bool:
-    """Hold `text` against semver.org 2.0.0: MAJOR.MINOR.PATCH[-PRE.RELEASE][+BUILD]."""
+    """Whether `text` is MAJOR.MINOR.PATCH[-PRE.RELEASE][+BUILD], as in semver.org 2.0.0."""
     text, plus, build = text.partition("+")
     text, minus, prerelease = text.partition("-")
     numbers = text.split(".")
@@ -114,7 +122,7 @@ def _has_no_leading_zero(part: str) -> bool:
 def _soft_within_hard(rlimit: dict[str, Any]) -> None:
     soft, hard = rlimit["soft"], rlimit["hard"]
     if soft > hard:
-        cause = f"found {soft}, expected at most {hard}, which is the hard limit"
+        cause = f"found {soft}, expected at most the hard limit, {hard}"
         raise Invalid(cause, "lower it, or raise the hard limit", ["soft"])
 
 
@@ -123,7 +131,7 @@ def _soft_within_hard(rlimit: dict[str, Any]) -> None:
 MOUNTS = array(
     record(
         required={
-            "destination": PATH,  # may be relative since 1.2.0, and is then taken from /
+            "destination": PATH,  # since 1.2.0 it may be relative to /
         },
         optional={
             "source": STRING,
@@ -137,7 +145,7 @@ MOUNTS = array(
 
 # -- Process -----------------------------------------------------------------------------------------------------------
 
-# An entry without = is passed on: execve(2) takes it. An empty one is a variable to nobody, only a template's mistake.
+# An entry without = is permitted, because execve(2) accepts it. An empty one is always a mistake.
 ENVIRONMENT = array(string("NAME=value", fix="write NAME=value, or remove it", accepts=len))
 
 USER = record(
@@ -150,7 +158,7 @@ USER = record(
     },
 )
 
-# Names are not looked at: one that the kernel does not know is worth a warning and no more (config.md).
+# Names are not checked: an unknown capability is a warning, not an error (config.md).
 CAPABILITIES = record(
     optional={
         "bounding": STRINGS,
@@ -214,7 +222,7 @@ PROCESS = record(
     },
     optional={
         "terminal": boolean,
-        # The schema has uint64, but a terminal has 16 bits for each (TIOCSWINSZ(2const)).
+        # The schema says uint64, but a terminal has 16 bits for each (TIOCSWINSZ(2const)).
         "consoleSize": record(required={"height": UINT16, "width": UINT16}),
         "env": ENVIRONMENT,
         "user": USER,
@@ -266,12 +274,12 @@ HOSTNAME = string(
 CONFIG = record(
     required={
         "ociVersion": _supported_version,
-        # The schema leaves it out for virtual machines; a Linux container has one.
+        # Optional in the schema, for virtual machines; a Linux container needs it.
         "root": record(required={"path": PATH}, optional={"readonly": boolean}),
     },
     optional={
         "mounts": MOUNTS,
-        # REQUIRED when start is called, not before (config.md): the verbs see to that.
+        # REQUIRED only when `start` is called (config.md): the verbs check that.
         "process": PROCESS,
         "hostname": HOSTNAME,
         "domainname": HOSTNAME,

@@ -32,30 +32,30 @@ if TYPE_CHECKING:
     from typing import Any
 
 MOST_MAPPINGS = 340
-"""Lines that the kernel takes in a uid_map or gid_map (user_namespaces(7))."""
+"""The maximum number of lines in uid_map or gid_map (user_namespaces(7))."""
 
 MOST_INTERFACE_BYTES = 15
-"""What fits into the name of a network interface (IFNAMSIZ, less its NUL)."""
+"""The maximum length of an interface name, without the NUL (IFNAMSIZ)."""
 
 
-# -- Rules that a table cannot say -------------------------------------------------------------------------------------
+# -- Rules that a table cannot express ---------------------------------------------------------------------------------
 
 
 def _as_the_kernel_maps(maps: list[dict[str, Any]]) -> None:
-    """Refuse what the kernel refuses with a bare EINVAL (user_namespaces(7))."""
+    """Refuse maps that the kernel refuses with EINVAL (user_namespaces(7))."""
     if len(maps) > MOST_MAPPINGS:
-        cause = f"found {len(maps)} mappings, expected at most {MOST_MAPPINGS}, which is all that the kernel takes"
-        raise Invalid(cause, "merge mappings that continue each other")
+        cause = f"found {len(maps)} mappings, expected at most {MOST_MAPPINGS}, the maximum of the kernel"
+        raise Invalid(cause, "merge adjacent mappings")
     for side in ("containerID", "hostID"):
         end_before = index_before = 0
         for start, size, index in sorted((each[side], each["size"], index) for index, each in enumerate(maps)):
             if start < end_before:
                 first, second = sorted((index_before, index))
-                cause = f"found ids that element {first} maps as well, expected each id at most once"
+                cause = f"found ids that element {first} also maps, expected each id at most once"
                 raise Invalid(cause, "make the ranges disjoint", [side, second])
             end_before, index_before = start + size, index
             if end_before > HIGHEST_ID + 1:
-                cause = f"found {size}, which makes ids up to {end_before - 1}, expected none above {HIGHEST_ID}"
+                cause = f"found {size}, which includes ids up to {end_before - 1}, expected none above {HIGHEST_ID}"
                 raise Invalid(cause, "lower it", ["size", index])
 
 
@@ -66,7 +66,7 @@ def _numbered_unless_fifo(device: dict[str, Any]) -> None:
 
 
 def _is_interface_name(name: str) -> bool:
-    """Ask what the kernel asks (dev_valid_name)."""
+    """Whether the kernel accepts a name (dev_valid_name() in net/core/dev.c)."""
     return (
         0 < len(name.encode()) <= MOST_INTERFACE_BYTES
         and name not in (".", "..")
@@ -87,7 +87,7 @@ NAMESPACES = array(
             "type": one_of("pid network mount ipc uts user cgroup time"),
         },
         optional={
-            # Go programs, runc among them, write an empty string for an absent one.
+            # Go programs such as runc write an empty string for an absent path.
             "path": string("an absolute path", fix="start it with /", accepts=lambda text: text[:1] in ("/", "")),
         },
     ),
@@ -115,7 +115,7 @@ TIME_OFFSETS = mapping(
     ),
 )
 
-# The schema has int64; the kernel cuts a larger number to these bits, and it would name another device (makedev(3)).
+# The schema says int64; the kernel truncates a larger number, which would name another device (makedev(3)).
 DEVICE_MAJOR = integer(0, 2**12 - 1)
 DEVICE_MINOR = integer(0, 2**20 - 1)
 
@@ -128,7 +128,7 @@ DEVICES = array(
         optional={
             "major": DEVICE_MAJOR,
             "minor": DEVICE_MINOR,
-            # The schema stops at 0777, but docker writes the bits of the type as well, as stat(2) returns them.
+            # The schema's maximum is 0777, but docker also writes the file type bits, as in stat(2).
             "fileMode": UINT32,
             "uid": ID,
             "gid": ID,
@@ -138,7 +138,7 @@ DEVICES = array(
 )
 
 INTERFACE_NAME = string(
-    f"the name of a network interface, of 1 to {MOST_INTERFACE_BYTES} bytes without / or : or blanks",
+    f"an interface name of 1 to {MOST_INTERFACE_BYTES} bytes without slash, colon or white space",
     fix="write a name such as eth0",
     accepts=_is_interface_name,
 )
@@ -154,7 +154,7 @@ ALLOWED_DEVICES = array(
             "type": one_of("a b c", or_empty=True),
             "major": INT64,
             "minor": INT64,
-            "access": string("letters among r, w and m", fix="write rwm", accepts=lambda text: not text.strip("rwm")),
+            "access": string("letters out of r, w and m", fix="write rwm", accepts=lambda text: not text.strip("rwm")),
         },
     ),
 )
@@ -224,7 +224,7 @@ HUGE_PAGE_LIMITS = array(
 
 UNIFIED = mapping(
     keys=string(
-        "the name of a file of cgroup v2 such as memory.high",
+        "the name of a cgroup v2 file such as memory.high",
         fix="write the name without a directory",
         accepts=lambda text: "/" not in text and text not in ("", ".", ".."),
     ),
@@ -273,7 +273,7 @@ SECCOMP_OPERATOR = one_of(
     "SCMP_CMP_NE SCMP_CMP_LT SCMP_CMP_LE SCMP_CMP_EQ SCMP_CMP_GE SCMP_CMP_GT SCMP_CMP_MASKED_EQ",
 )
 
-ERRNO = integer(0, 4095)  # seccomp(2) has 16 bits for it, and the kernel lowers what is above MAX_ERRNO
+ERRNO = integer(0, 4095)  # the kernel reduces a larger value to MAX_ERRNO (seccomp(2))
 
 SECCOMP_RULES = array(
     record(
@@ -345,7 +345,7 @@ MEMORY_POLICY = record(
     },
 )
 
-# The schema knows the first four; runc reads the recursive forms as well, and engines write them.
+# The schema lists the first four; runc also accepts the recursive forms, and engines write them.
 ROOTFS_PROPAGATION = one_of(
     "private shared slave unbindable rprivate rshared rslave runbindable",
     or_empty=True,

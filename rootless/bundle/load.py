@@ -1,4 +1,4 @@
-"""A bundle on disk: its directory, its config.json, its rootfs (bundle.md)."""
+"""Load a bundle: a directory with config.json and a rootfs (bundle.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Bundle:
-    """A bundle that was read and checked: absolute `directory` and `rootfs`, the `config` as data and as `text`."""
+    """A checked bundle: absolute paths `directory` and `rootfs`, config.json as data (`config`) and as `text`."""
 
     __slots__ = ("config", "directory", "rootfs", "text")
 
@@ -30,13 +30,13 @@ def load(directory: str, config_file: str = "") -> Bundle:
     """Read and check a bundle.
 
     Args:
-        directory: the bundle, relative to the caller's directory; empty is that directory.
-        config_file: another file instead of the bundle's config.json.
+        directory: the bundle's path, absolute or relative to the working directory; empty is the working directory.
+        config_file: the path of a file to read instead of the bundle's config.json.
 
     Raises:
-        RootlessError: `RL-BUNDLE` when something is missing, `RL-CONFIG…` when config.json is wrong.
+        RootlessError: `RL-BUNDLE`: config.json or the rootfs cannot be used; `RL-CONFIG…`: config.json is invalid.
     """
-    from rootless.bundle.check import check  # `exec` has a Bundle that was checked at create
+    from rootless.bundle.check import check  # `exec` makes a Bundle of a config.json that `create` has checked
 
     directory = paths.absolute(directory)
     path = paths.absolute(config_file) if config_file else f"{directory}/config.json"
@@ -47,19 +47,19 @@ def load(directory: str, config_file: str = "") -> Bundle:
         raise RootlessError(
             f"cannot read {path}",
             cause=(error.strerror or "").lower(),
-            fix="name a directory that holds config.json; `rootless new DIR` makes one",
+            fix="name a directory with a config.json; `rootless new DIR` creates one",
             code="RL-BUNDLE",
         ) from None
     config = parse(text, path)
     check(config)
     bundle = Bundle(directory, config, text)  # type: ignore[arg-type]
-    link = _link_on_the_way(directory, bundle.config["root"]["path"])
+    link = _first_symlink(directory, bundle.config["root"]["path"])
     if link:
         raise RootlessError(
             f"cannot use {bundle.rootfs}",
             cause=f"{link} is a symlink",
             where="root.path",
-            fix="write the path that it leads to: a symlink of a bundle could lead anywhere",
+            fix="write the path of its target: a symlink in a bundle could lead anywhere",
             code="RL-BUNDLE",
         )
     try:
@@ -77,8 +77,8 @@ def load(directory: str, config_file: str = "") -> Bundle:
     return bundle
 
 
-def _link_on_the_way(directory: str, path: str) -> str:
-    """Return what is a link on the way to a relative root.path, or nothing; an absolute one is the caller's word."""
+def _first_symlink(directory: str, path: str) -> str:
+    """Return the first symlink in a relative root.path, or nothing. An absolute path is the caller's decision."""
     if path.startswith("/"):
         return ""
     for component in paths.normal(path).split("/"):

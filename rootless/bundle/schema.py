@@ -1,10 +1,10 @@
-"""The vocabulary of the tables in check.py and check_linux.py.
+"""Rules from which the tables in check.py and check_linux.py are built.
 
-Each word makes a rule, and a rule is called with one value: it returns when the value is right and raises Invalid when
-it is not. A rule does not know where it stands. An Invalid collects the keys and indexes it passes on its way out, so
-that a valid configuration pays nothing for paths.
+Each function returns a rule. A rule is called with one value; it returns None if the value is valid and raises Invalid
+otherwise. A rule does not know its place in config.json: as an Invalid propagates, each enclosing rule adds its key or
+index, so that a valid configuration costs no time for places.
 
-Values are what jsontext.parse returns: exactly str, int, float, bool, None, list and dict.
+Values have the types that jsontext.parse returns: exactly str, int, float, bool, None, list and dict.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     Rule = Callable[[object], None]
 
 MISSING = object()
-"""The argument of a rule for a missing required property."""
+"""The value of a required property that is missing."""
 
 _WIDEST_NUMBER_SHOWN = 128
-"""Bits of a number that an error repeats."""
+"""Bits of the widest number that an error quotes."""
 
 HIGHEST_ID = 2**32 - 2
-"""The greatest user or group id; the one above it is (uid_t) -1, "leave as it is" (chown(2), setresuid(2))."""
+"""The highest user or group id: (uid_t) -1 means "unchanged" (chown(2), setresuid(2))."""
 
 
 class Invalid(Exception):  # noqa: N818 - it never leaves bundle/: check() turns it into a RootlessError
     """A value violates the specification.
 
     Attributes:
-        cause: the found and the expected value.
+        cause: the found and the expected value, in words.
         fix: an imperative sentence.
-        path: keys and indexes that lead to the value, innermost first.
+        path: the keys and indexes that lead to the value, innermost first.
     """
 
     def __init__(self, cause: str, fix: str, path: list[str | int] | None = None) -> None:
@@ -44,7 +44,7 @@ class Invalid(Exception):  # noqa: N818 - it never leaves bundle/: check() turns
         self.path = path or []
 
     def where(self) -> str:
-        """Return the path as `place` writes it."""
+        """Return the place in config.json, as errors.place writes it."""
         return place(*reversed(self.path))
 
 
@@ -54,7 +54,7 @@ def string(
     fix: str = "write a string",
     accepts: Callable[[str], object] | None = None,
 ) -> Rule:
-    """Make a rule for a string that a system call can carry and for which `accepts` returns something true."""
+    """Return a rule for a string without NUL or lone surrogates for which `accepts`, if given, returns a true value."""
 
     def rule(value: object) -> None:
         if type(value) is not str:
@@ -68,9 +68,9 @@ def string(
 
 
 def one_of(names: str, *, or_empty: bool = False) -> Rule:
-    """Make a rule for a string that is one of `names`, which stand in one string with blanks between them.
+    """Return a rule for a string that is one of `names`, separated by blanks.
 
-    `or_empty` is for where Go programs, runc among them, write an empty string for an absent one.
+    `or_empty` also accepts an empty string, which Go programs such as runc write for an absent one.
     """
     accepted = frozenset(names.split())
     expectation = "one of " + ", ".join(names.split())
@@ -85,7 +85,7 @@ def one_of(names: str, *, or_empty: bool = False) -> Rule:
 
 
 def integer(low: int, high: int) -> Rule:
-    """Make a rule for a whole number in a range, both ends included."""
+    """Return a rule for an integer from `low` to `high`, both included."""
 
     def rule(value: object) -> None:
         if type(value) is not int or not low <= value <= high:
@@ -95,13 +95,13 @@ def integer(low: int, high: int) -> Rule:
 
 
 def boolean(value: object) -> None:
-    """Accept true and false."""
+    """Check for true or false."""
     if type(value) is not bool:
         raise mismatch(value, "true or false", "write true or false")
 
 
 def strings(*, filled: bool = False) -> Rule:
-    """Make a rule for an array of strings; it looks at all of them at once when there is nothing to say."""
+    """Return a rule for an array of strings; it checks all of them at once if all are valid, for speed."""
     one_by_one = array(string(), filled=filled)
 
     def rule(value: object) -> None:
@@ -119,7 +119,7 @@ def strings(*, filled: bool = False) -> Rule:
 
 
 def array(element: Rule, *, filled: bool = False, also: Callable[[list[Any]], None] | None = None) -> Rule:
-    """Make a rule for an array, which is not empty if `filled`; `also` sees all of it once its elements are right."""
+    """Return a rule for an array, not empty if `filled`; `also` is called with the array if its elements are valid."""
     expectation = "an array that is not empty" if filled else "an array"
 
     def rule(value: object) -> None:
@@ -141,7 +141,7 @@ def array(element: Rule, *, filled: bool = False, also: Callable[[list[Any]], No
 
 
 def mapping(keys: Rule, values: Rule) -> Rule:
-    """Make a rule for an object whose keys are data, such as annotations."""
+    """Return a rule for an object whose keys are data, such as annotations."""
 
     def rule(value: object) -> None:
         if type(value) is not dict:
@@ -164,11 +164,11 @@ def record(
     optional: dict[str, Rule] | None = None,
     also: Callable[[dict[str, Any]], None] | None = None,
 ) -> Rule:
-    """Make a rule for an object with known properties.
+    """Return a rule for an object with known properties.
 
-    The required ones are looked at first, in the order of the table. Unknown properties are ignored (config.md,
-    Extensibility). An optional property may be null, which is how some writers say that it is absent. `also` sees the
-    whole object once its properties are right.
+    Required properties are checked first, in the order of the table. Unknown properties are ignored (config.md,
+    "Extensibility"). An optional property may be null, which some programs write for an absent one. `also` is called
+    with the object if its properties are valid.
     """
     needed = required or {}
     others = optional or {}
@@ -193,10 +193,10 @@ def record(
 
 
 def require(properties: dict[str, Any], key: str, rule: Rule) -> None:
-    """Apply `rule` to a property that must be there.
+    """Apply `rule` to a required property.
 
     Raises:
-        Invalid: it is not there, is null, or breaks the rule.
+        Invalid: the property is missing, is null, or breaks the rule.
     """
     try:
         rule(properties.get(key, MISSING))
@@ -208,7 +208,7 @@ def require(properties: dict[str, Any], key: str, rule: Rule) -> None:
 
 
 def distinct(key: str) -> Callable[[list[dict[str, Any]]], None]:
-    """Make an `also` for an array of objects that all differ in `key`."""
+    """Return an `also` that requires each object of an array to have a different value of `key`."""
 
     def also(elements: list[dict[str, Any]]) -> None:
         first: dict[object, int] = {}
@@ -222,12 +222,12 @@ def distinct(key: str) -> Callable[[list[dict[str, Any]]], None]:
 
 
 def mismatch(value: object, expectation: str, fix: str) -> Invalid:
-    """Return the error for a found value and an expectation."""
+    """Return the error for an unexpected value."""
     return Invalid(f"found {describe(value)}, expected {expectation}", fix)
 
 
 def describe(value: object) -> str:  # noqa: PLR0911 - one per kind of value
-    """Describe `value` in the words of JSON."""
+    """Describe `value` in terms of JSON."""
     if value is MISSING:
         return "nothing"
     if value is None:
@@ -256,7 +256,7 @@ def _integer_fix(value: object) -> str:
 
 def _refuse_unutterable(text: str) -> None:
     if "\0" in text:
-        cause = f"found a NUL character in the string {quoted(text)}, expected none: system calls end there"
+        cause = f"found a NUL character in the string {quoted(text)}, expected none: it would end the string"
         raise Invalid(cause, "remove it")
     try:
         text.encode()

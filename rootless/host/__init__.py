@@ -1,1 +1,1 @@
-"""Facts about this host, read once: what planning needs to know and may not look up itself."""
+"""Facts about this host and its caller. They are read once, because planning is pure and reads nothing."""

@@ -1,7 +1,7 @@
-"""The caller's own cgroup, and the part of the cgroup v2 hierarchy that is delegated to the caller.
+"""The caller's cgroup, and the part of the cgroup v2 hierarchy that is delegated to the caller.
 
-cgroup-v2.rst, "Delegation": a cgroup is delegated by making its directory, cgroup.procs and cgroup.subtree_control
-writable for somebody.
+A cgroup is delegated to a user who may write to its directory, cgroup.procs and cgroup.subtree_control (cgroup-v2.rst,
+"Delegation").
 """
 
 from __future__ import annotations
@@ -25,35 +25,36 @@ else:
     why_nowhere = lazy("rootless.host.controllers", "why_nowhere")
 
 LEAF = "rootless.caller"
-"""The cgroup for processes that would otherwise prevent controllers from being enabled."""
+"""The cgroup to which processes move that would prevent controllers from being enabled (no internal processes)."""
 _SLICE = ".slice"
 _UNITS = (".scope", ".service", _SLICE)
-_MOUNT_ANEW = f"in a cgroup namespace of your own (unshare --cgroup): mount -t cgroup2 cgroup2 {CGROUP_MOUNT}"
+_REMOUNT_FIX = f"run, in a new cgroup namespace (unshare --cgroup): mount -t cgroup2 cgroup2 {CGROUP_MOUNT}"
 
 
 class Cgroups:
     """The cgroups that a caller can use.
 
     Attributes:
-        mount: where the hierarchy is mounted; empty where it is not.
-        own: the directory of the caller's own cgroup; empty where it is unknown.
-        base: the directory below which cgroups of containers can be made; empty where nothing is delegated.
-        reach: the highest directory above `base` that is the caller's as well; processes can be moved within it.
-        top: the highest of those that systemd does not manage: controllers can be enabled from there down.
-        managed: the processes in `base` stay there: it is a unit of the user's systemd, which may not have left it to
-            them (Delegate=yes), or they are in a cgroup below it that is somebody else's.
-        controllers: those that there are in `top`.
-        enabled: those that cgroups below `base` have already.
+        mount: the mount point of cgroup v2; empty if it is not mounted.
+        own: the directory of the caller's cgroup; empty if it is unknown.
+        base: the directory below which cgroups for containers can be created; empty if nothing is delegated.
+        reach: the highest ancestor of `base`, or `base`, that is delegated too; processes can be moved within it.
+        top: the highest directory from `base` up to `reach` that systemd does not manage: controllers can be enabled
+            from there down.
+        managed: the processes in `base` must stay there. It is a unit of the user's systemd manager, perhaps without
+            Delegate=yes, or they are in a cgroup below it that belongs to somebody else.
+        controllers: the controllers of `top`.
+        enabled: the controllers that are enabled for cgroups below `base`.
         obstacle: why there is no `base`, in words.
-        fix: what can be done about that; empty where it only has to be delegated.
-        systemd: systemd is process 1 of this host.
-        why_missing: called with the name of a controller, returns why it is missing in `own`, in words, and the fix.
-        delegated_files: called, returns the names of the files of a cgroup that belong to its owner, cgroups(7).
-        why_nowhere: the same as `why_missing`, None unless no cgroup of this host can have it.
+        fix: the fix for that; empty if only delegation is missing.
+        systemd: systemd is process 1 of this host. It is known only if there is no `base`.
+        why_missing: a function of a controller's name; it returns why `own` does not have it, in words, and the fix.
+        why_nowhere: the same if no cgroup of this host can have it; otherwise it returns None.
+        delegated_files: a function that returns the names of a cgroup's files that belong to its owner (cgroups(7)).
     """
 
     def __init__(self, **known: object) -> None:
-        """Describe a host where nothing is delegated; `known` replaces what is different."""
+        """Describe a host where nothing is delegated, with the attributes `known` instead of the defaults."""
         self.mount = CGROUP_MOUNT
         self.own = ""
         self.base = ""
@@ -74,7 +75,7 @@ class Cgroups:
             setattr(self, name, value)
 
     def path(self, directory: str) -> str:
-        """Return a directory of the hierarchy as a path from its root, as /proc/PID/cgroup has it."""
+        """Return the path of a cgroup's directory as in /proc/PID/cgroup."""
         return directory.removeprefix(self.mount) or "/"
 
     def _why_missing(self, controller: str) -> tuple[str, str]:
@@ -93,7 +94,7 @@ def _delegated_files() -> list[str]:
 
 
 def read() -> Cgroups:
-    """Read the caller's cgroups. This changes nothing and never fails."""
+    """Return the caller's cgroups. It changes nothing and does not fail: unreadable files count as missing."""
     mount = _mount()
     found = Cgroups(mount=mount, delegated_files=_delegated_files)
     if not mount:
@@ -101,8 +102,8 @@ def read() -> Cgroups:
         return found
     found.own = directory_of("self")
     if not found.own:
-        found.obstacle = f"your cgroup lies outside what {mount} shows"
-        found.fix = _MOUNT_ANEW
+        found.obstacle = f"your cgroup is not visible below {mount}"
+        found.fix = _REMOUNT_FIX
         return found
     nearest = found.own
     while not _is_writable(nearest):
@@ -112,8 +113,8 @@ def read() -> Cgroups:
             found.systemd = paths.exists(SYSTEMD_BOOTED)
             return found
     if str(posix.getpid()) not in text_of(f"{found.own}/cgroup.procs").splitlines():
-        found.obstacle = f"{mount} shows other cgroups than your cgroup namespace"
-        found.fix = _MOUNT_ANEW
+        found.obstacle = f"{mount} does not show your cgroup namespace"
+        found.fix = _REMOUNT_FIX
         return found
     base = paths.parent(nearest) if paths.name(nearest) == LEAF else nearest
     found.base = found.reach = found.top = base
@@ -129,7 +130,7 @@ def read() -> Cgroups:
 
 
 def directory_of(process: int | str) -> str:
-    """Return the directory of a process's cgroup, by its pid or ``self``; empty where it is unknown."""
+    """Return the directory of a process's cgroup, by pid or ``self``; empty if it is unknown."""
     path = procfs.cgroup(process)
     mount = _mount()
     return mount + path.rstrip("/") if mount and procfs.is_shown(path) else ""
@@ -142,20 +143,20 @@ def _mount() -> str:
 
 
 def user_manager(uid: int, uid_map: tuple[IdMap, ...]) -> str:
-    """Return the runtime directory of the user whose systemd manager makes units for this caller, or nothing.
+    """Return the runtime directory of the user whose systemd manager serves the caller; empty without one.
 
-    The environment is not asked: after su or in a batch job it is silent, or about somebody else. In a user namespace
-    the manager is that of the user outside, whose directory is named by the number that it has there. Root of the
-    host has the manager of the host, whose sockets lie below /run as a user's lie there.
+    XDG_RUNTIME_DIR is not used: after su or in a batch job it is unset, or that of another user. In a user namespace
+    the manager is that of the user outside, whose directory has the outer uid as its name. Root of the host uses the
+    system manager, whose sockets are below /run.
 
     Args:
-        uid: the caller's.
-        uid_map: of the caller's user namespace.
+        uid: the caller's uid.
+        uid_map: the map of the caller's user namespace.
     """
     outside = next((out + uid - first for first, out, count in uid_map if first <= uid < first + count), -1)
     is_root = outside == 0 and uid_map == (ALL_IDS,)
     if outside == 0 and not is_root:
-        outside = _user_of_own_cgroup()  # a namespace in a namespace
+        outside = _user_of_own_cgroup()  # in nested namespaces the map does not show the uid on the host
     directory = "/run" if is_root else f"/run/user/{outside}"
     try:
         owner = posix.stat(directory).st_uid
@@ -166,14 +167,14 @@ def user_manager(uid: int, uid_map: tuple[IdMap, ...]) -> str:
 
 
 def _answers(path: str) -> bool:
-    """Whether a process listens at a socket; the socket of a dead manager remains."""
+    """Whether a process listens at a socket: a dead manager's sockets stay behind."""
     import _socket
 
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     try:
         connection.connect(path)
     except BlockingIOError:
-        return True  # it is busy
+        return True  # its backlog is full
     except OSError:
         return False
     finally:
@@ -182,7 +183,7 @@ def _answers(path: str) -> bool:
 
 
 def _user_of_own_cgroup() -> int:
-    """Return the user whose slice the caller is in, by its number on the host; -1 where it is unknown."""
+    """Return the uid in the name of the user slice that the caller is in, a uid of the host; -1 if unknown."""
     for _, path in procfs.cgroups("self"):
         for name in path.split("/"):
             number = name.removeprefix("user-").removesuffix(".slice")
@@ -196,18 +197,18 @@ def _is_writable(directory: str) -> bool:
 
 
 def _why_no_mount() -> tuple[str, str]:
-    """Return the reason why cgroup v2 is not visible, and the fix."""
+    """Return why cgroup v2 is not mounted, and the fix."""
     if has_v1():
         return f"this host has cgroup v1, and v2 is not mounted on {CGROUP_MOUNT}", pure_v2()
-    return f"cgroup v2 is not mounted on {CGROUP_MOUNT}", f"as root: mount -t cgroup2 cgroup2 {CGROUP_MOUNT}"
+    return f"cgroup v2 is not mounted on {CGROUP_MOUNT}", f"run, as root: mount -t cgroup2 cgroup2 {CGROUP_MOUNT}"
 
 
 def _why_not(own: str, path: str, mount: str) -> tuple[str, str]:
-    """Return the reason why the caller's cgroup is not delegated, and the fix if delegating is not enough."""
+    """Return why the caller's cgroup is not writable, and the fix unless delegation is enough."""
     try:
         if posix.statvfs(own).f_flag & posix.ST_RDONLY:
-            return f"{mount} is mounted read-only", f"have it mounted for writing: mount -o remount,rw {mount}"
+            return f"{mount} is mounted read-only", f"run, as root: mount -o remount,rw {mount}"
         owner = posix.stat(own).st_uid
     except OSError as error:
-        return f"{own} cannot be seen: {(error.strerror or '').lower()}", ""
+        return f"cannot look at {own}: {(error.strerror or '').lower()}", ""
     return f"your cgroup {path} belongs to {'root' if owner == 0 else f'user {owner}'}: it is not delegated to you", ""

@@ -1,4 +1,4 @@
-"""What planning needs to know about this host and this process."""
+"""Facts about this host and the calling process, for planning."""
 
 from __future__ import annotations
 
@@ -27,43 +27,43 @@ else:
     read_network = lazy("rootless.host.host_network", "read")
 
 _TYPE, _BLOCK = 0o170000, 0o060000
-"""Of st_mode, inode(7)."""
+"""S_IFMT and S_IFBLK of st_mode, inode(7)."""
 _RESTRICTIONS = posix.ST_RDONLY | posix.ST_NOSUID | posix.ST_NODEV | posix.ST_NOEXEC
 
 
 class Facts:
-    """One host, one caller.
+    """Facts about a host and a caller.
 
     Attributes:
         uid, gid: effective ids of the caller.
         user: the caller's login name, or the uid in decimal where the system has no name for it.
         kernel: (major, minor) of the running kernel.
-        machine: uname's machine, such as ``x86_64``.
-        uid_map, gid_map: the ids of the caller's own user namespace.
-        setgroups_denied: setgroups(2) is refused in the caller's own user namespace.
-        capabilities: effective set, as a bit mask.
-        bounding: bounding set, as a bit mask.
-        last_capability: highest capability number that the kernel knows.
-        subuids, subgids: subordinate ranges as (first, count); empty for a caller who needs none.
-        free_range: first of 65536 subordinate ids that nobody has; what a user without any is to be given.
-        id_programs: paths of newuidmap and newgidmap; empty where they are not installed.
+        machine: the machine as in uname(2), such as ``x86_64``.
+        uid_map, gid_map: the ID maps of the caller's user namespace.
+        setgroups_denied: setgroups(2) is denied in the caller's user namespace.
+        capabilities: the caller's effective set, as a bit mask.
+        bounding: the caller's bounding set, as a bit mask.
+        last_capability: the highest capability number that the kernel knows.
+        subuids, subgids: subordinate ranges as (first, count); empty if the caller has or needs none.
+        free_range: the first of 65536 free subordinate ids, which a fix suggests to a user without any.
+        id_programs: paths of newuidmap and newgidmap; empty unless both are installed.
         unified_cgroup: /sys/fs/cgroup is a pure cgroup v2 tree.
         hard_limits: hard resource limit by RLIMIT number; -1 is unlimited.
-        oom_score_adj: the caller's own.
-        nice: the caller's own.
-        apparmor, selinux: the kernel has the security module, and it is switched on.
-        resctrl: where the resctrl file system is mounted; empty where it is not.
-        cgroups: the caller's own cgroup, and what is delegated to it; None when nothing is.
-        user_manager: the runtime directory of the user whose systemd manager can be asked; empty where there is none.
-        network: what there is to give a container a network with; read when a caller asks for one.
-        device_path: a function of a path, a type, a major and a minor number; it returns where the host has the device:
-            that path, or the kernel's name in /dev.
-        mount_flags: a function of a path; it returns the ST_RDONLY, ST_NOSUID, ST_NODEV and ST_NOEXEC of the mount that
-            the path is on (statvfs(3)), whose numbers are also those of mount_setattr(2).
+        oom_score_adj: the caller's value.
+        nice: the caller's value.
+        apparmor, selinux: the kernel has the security module, and it is enabled.
+        resctrl: the mount point of the resctrl file system; empty if it is not mounted.
+        cgroups: the caller's cgroup and what is delegated to the caller; None for nothing.
+        user_manager: the runtime directory of the user whose systemd manager creates units; empty without one.
+        network: the helpers and settings of the host's network.
+        device_path: a function of a path, a type (S_IFCHR or S_IFBLK), a major and a minor number. It returns the path
+            of the device on the host: the given path if it is that device, or else the kernel's name in /dev.
+        mount_flags: a function of a path. It returns ST_RDONLY, ST_NOSUID, ST_NODEV and ST_NOEXEC of the path's mount
+            (statvfs(3)); mount_setattr(2) has the same bits.
     """
 
     def __init__(self, **known: object) -> None:
-        """Describe an ordinary user on an ordinary host; `known` replaces what is different."""
+        """Describe an ordinary user on an ordinary host, with the attributes `known` instead of the defaults."""
         self.uid = 1000
         self.gid = 1000
         self.user = "user"
@@ -97,7 +97,7 @@ class Facts:
             setattr(self, name, value)
 
     def __getattr__(self, name: str) -> object:
-        """Read a fact that few containers need, when one does: read() has left it out."""
+        """Read a rarely needed fact at its first use; read() leaves those out."""
         if name not in _RARE:
             raise AttributeError(name)
         fact = _RARE[name](self)
@@ -106,7 +106,7 @@ class Facts:
 
     @property
     def privileged(self) -> bool:
-        """Whether the caller may make namespaces and mounts as it is: real root, or root of its user namespace."""
+        """Whether the caller may create namespaces and mounts without a new user namespace (CAP_SYS_ADMIN)."""
         return self.has(CAP_SYS_ADMIN)
 
     @property
@@ -124,13 +124,13 @@ class Facts:
 
 
 def read(*, subordinate: bool = True) -> Facts:
-    """Read every fact. Nothing is changed; what may not be read is as if it were not there.
+    """Read the facts. It changes nothing, and a file that may not be read counts as missing.
 
     Args:
-        subordinate: also the caller's name and subordinate ids, which only a new user namespace asks for.
+        subordinate: read the caller's login name and subordinate ids too, which only a new user namespace needs.
 
     Raises:
-        OSError: descriptors or memory have run out, or the disk is broken: facts are unknown.
+        OSError: out of descriptors or memory, or an I/O error.
     """
     status = procfs.status("self")
     uid_map, gid_map = procfs.id_maps("self")

@@ -1,4 +1,4 @@
-"""What there is on this host to give a container a network without root, and what the host resolves names with."""
+"""The host's network as far as containers depend on it: helpers, /dev/net/tun, resolv.conf, hosts."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 _PROGRAMS = ("slirp4netns", "pasta")
 TUN = "/dev/net/tun"
 _PATIENCE = 1000
-"""Milliseconds after which a program that is asked for its version hangs."""
+"""Milliseconds after which a program that prints no version counts as hanging."""
 
 
 class HostNetwork:
-    """The host's own network, as far as a container's depends on it.
+    """The host's network, as far as containers depend on it.
 
     Attributes:
-        programs: the path of each helper that is installed, by its name.
-        libslirp: the version of the library that slirp4netns is made of; read when it matters, which takes 4 ms.
-        tun: why the caller cannot make a link with /dev/net/tun; empty when that is possible.
-        resolver: the lines of the host's resolv.conf(5), comments left out.
+        programs: the paths of installed helpers, by name.
+        libslirp: the version of slirp4netns's library; read at its first use, which takes 4 ms.
+        tun: why the caller cannot open /dev/net/tun; empty if it can.
+        resolver: the lines of the host's resolv.conf(5) without comments.
         hosts: the text of the host's hosts(5).
-        ipv6: it has IPv6.
-        first_port: the lowest port that an ordinary user may listen on, ip(7) ip_unprivileged_port_start.
+        ipv6: the host has IPv6.
+        first_port: the lowest port that an ordinary user may listen on (ip_unprivileged_port_start in ip(7)).
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class HostNetwork:
         self.first_port = first_port
 
     def ask_for_libslirp(self) -> None:
-        """Begin to read the version of libslirp: who does something else meanwhile does not wait for it."""
+        """Start slirp4netns to read the version of libslirp later, so that other work can happen meanwhile."""
         if self._libslirp is None and not self._asked:
             self._asked = Asked(self.programs["slirp4netns"])
 
     @property
     def libslirp(self) -> str:
-        """The version of libslirp; empty where slirp4netns does not say."""
+        """The version of libslirp; empty if slirp4netns does not print it."""
         if self._libslirp is None:
             self.ask_for_libslirp()
             lines = self._asked.answer().splitlines() if self._asked else ()
@@ -68,17 +68,17 @@ class HostNetwork:
         return self._libslirp
 
     def stop_asking(self) -> None:
-        """End a question whose answer does not matter any more."""
+        """End slirp4netns if it is still running and its version is not needed."""
         if self._asked:
             self._asked.end()
 
     def resolv_conf_entry(self, word: str) -> list[str]:
-        """Return what follows a keyword of resolv.conf(5), a line each: `nameserver`, `search`, `options`."""
+        """Return the values of all lines of resolv.conf(5) with a keyword: `nameserver`, `search` or `options`."""
         return [line.partition(" ")[2].strip() for line in self.resolver if line.partition(" ")[0] == word]
 
 
 class Asked:
-    """A program that has been asked for its version."""
+    """A program that runs with --version."""
 
     def __init__(self, program: str) -> None:
         """Start it."""
@@ -94,7 +94,7 @@ class Asked:
             posix.close(output)
 
     def answer(self) -> str:
-        """Return what it says, once; nothing where it cannot be executed, or hangs."""
+        """Return its output; what it has printed if it hangs, and nothing if it cannot be executed."""
         output = b""
         poll = select.poll()
         poll.register(self._output, select.POLLIN)
@@ -104,7 +104,7 @@ class Asked:
         return output.decode("utf-8", "replace")
 
     def end(self) -> None:
-        """End it, if it has not ended."""
+        """Kill it if it is still running, and reap it."""
         files.close_fds(self, "_output")
         pid, self._pid = self._pid, 0
         if pid:
@@ -113,7 +113,7 @@ class Asked:
 
 
 def read() -> HostNetwork:
-    """Look. What cannot be read is as if it were not there."""
+    """Return the host's network. A file that cannot be read counts as missing."""
     found = {name: find_program(name) for name in _PROGRAMS}
     lines = [" ".join(line.split()) for line in text_of("/etc/resolv.conf").splitlines()]
     first_port = text_of("/proc/sys/net/ipv4/ip_unprivileged_port_start")

@@ -1,4 +1,4 @@
-"""What a process that enters a running container needs to know about it: its namespaces and its ids, from /proc."""
+"""The namespaces and ID maps of a running container, from /proc, for a process that enters it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Running:
-    """One running container.
+    """A running container.
 
     Attributes:
-        pid: its first process.
-        namespaces: the types of those of its namespaces that are not the caller's own.
-        uid_map, gid_map: the ids of its user namespace.
-        setgroups_denied: setgroups(2) is refused in it.
+        pid: the pid of its first process.
+        namespaces: the types of its namespaces that differ from the caller's.
+        uid_map, gid_map: the ID maps of its user namespace.
+        setgroups_denied: setgroups(2) is denied in its user namespace.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Running:
 
 
 def read(pid: int) -> Running:
-    """Read about the container whose first process is `pid`; the caller then checks by its pidfd that it still runs.
+    """Return the container whose first process is `pid`. The caller must check by pidfd afterwards that it still runs.
 
     Raises:
-        RootlessError: `RL-NAMESPACES`: the caller may not look, ptrace(2) "Ptrace access mode checking".
+        RootlessError: `RL-NAMESPACES`: permission denied (ptrace(2), "Ptrace access mode checking").
     """
     return Running(
         pid,
@@ -59,12 +59,12 @@ def _differs(pid: int, name: str) -> bool:
     try:
         own, other = posix.stat(f"/proc/self/ns/{name}"), posix.stat(f"/proc/{pid}/ns/{name}")
     except FileNotFoundError:
-        return False  # this kernel has no such namespaces, or the process is gone
+        return False  # the kernel has no such namespace, or the process has ended
     except PermissionError:
         raise RootlessError(
             "cannot enter the container",
-            cause=f"permission denied to its namespaces (/proc/{pid}/ns/{name})",
-            fix="enter it as the user who made it; if it is only created, start it first",
+            cause=f"permission denied: /proc/{pid}/ns/{name}",
+            fix="enter it as the user who created it; if it is not started yet, run: rootless start",
             code="RL-NAMESPACES",
         ) from None
     return (own.st_dev, own.st_ino) != (other.st_dev, other.st_ino)

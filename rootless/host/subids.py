@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     Range = tuple[int, int]
-    """First id, how many."""
+    """First id, count."""
 
 RANGE = 65536
-"""How many ids one user is given as a rule."""
+"""The usual number of subordinate ids of a user."""
 FIRST_SUBORDINATE = 100000
-"""Where useradd(8) begins by default (SUB_UID_MIN of login.defs(5))."""
+"""The first id that useradd(8) allocates by default (SUB_UID_MIN in login.defs(5))."""
 
 _PROGRAM_DIRECTORIES = ("/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin")
 
 
 def login_name(uid: int) -> str:
-    """Return the name of `uid`, or the number in decimal where no name service knows it."""
+    """Return the login name of `uid`, or the uid in decimal if it has none."""
     for line in text_of("/etc/passwd").splitlines():
         name, _, number, *_ = (line + "::").split(":")
         if number == str(uid):
@@ -37,13 +37,13 @@ def login_name(uid: int) -> str:
 
 
 def programs() -> tuple[str, str] | tuple[()]:
-    """Return the paths of newuidmap and newgidmap, or nothing when one is missing."""
+    """Return the paths of newuidmap and newgidmap; empty unless both are installed."""
     uid_program, gid_program = find_program("newuidmap"), find_program("newgidmap")
     return (uid_program, gid_program) if uid_program and gid_program else ()
 
 
 def find_program(name: str) -> str:
-    """Return the path of a host program: the usual places first, then PATH; empty where it is not."""
+    """Return the path of a program of the host, from the usual directories or PATH; empty if it is not installed."""
     for directory in (*_PROGRAM_DIRECTORIES, *variable("PATH").split(":")):
         path = f"{directory}/{name}"
         if directory.startswith("/") and posix.access(path, posix.X_OK):
@@ -52,9 +52,9 @@ def find_program(name: str) -> str:
 
 
 def ranges(user: str, uid: int) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
-    """Return all subordinate ranges of a user: of uids, of gids.
+    """Return the subordinate ranges of a user: uids and gids.
 
-    The files are asked, as newuidmap does; getsubids only where nsswitch.conf says that another source knows them.
+    Like newuidmap, it reads /etc/subuid and /etc/subgid. It runs getsubids(1) if nsswitch.conf names another source.
     """
     if _name_service_has_subids() and (program := find_program("getsubids")):
         return _ask(program, user), _ask(program, "-g", user)
@@ -62,7 +62,7 @@ def ranges(user: str, uid: int) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
 
 
 def parse(text: str, user: str, uid: int) -> tuple[Range, ...]:
-    """Return the ranges of a user in the text of a subuid(5) file; lines that make no sense are passed over."""
+    """Return the ranges of a user in the text of a subuid(5) file; malformed lines are ignored."""
     found = []
     for line in text.splitlines():
         owner, _, numbers = line.strip().partition(":")
@@ -73,7 +73,7 @@ def parse(text: str, user: str, uid: int) -> tuple[Range, ...]:
 
 
 def offer() -> int:
-    """Return the first of RANGE ids that nobody has in /etc/subuid or /etc/subgid."""
+    """Return the first of RANGE consecutive ids that are free in both /etc/subuid and /etc/subgid."""
     return free_range(used_ranges(text_of("/etc/subuid"), text_of("/etc/subgid")))
 
 
@@ -83,7 +83,7 @@ def _name_service_has_subids() -> bool:
 
 
 def _ask(program: str, *arguments: str) -> tuple[Range, ...]:
-    """Run getsubids(1): a line for each range, ``0: name first count``."""
+    """Return the ranges that getsubids(1) prints, one per line: ``0: name first count``."""
     import subprocess
 
     answer = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
@@ -97,7 +97,7 @@ def _ask(program: str, *arguments: str) -> tuple[Range, ...]:
 
 
 def used_ranges(*texts: str) -> list[tuple[int, int]]:
-    """Return (first, count) of every line of subuid(5) files, for any owner."""
+    """Return (first, count) of every line in the texts of subuid(5) files, for all owners."""
     found = []
     for line in "\n".join(texts).splitlines():
         first, _, count = line.strip().partition(":")[2].partition(":")
@@ -107,7 +107,7 @@ def used_ranges(*texts: str) -> list[tuple[int, int]]:
 
 
 def free_range(used: Iterable[tuple[int, int]]) -> int:
-    """Return the first id of the lowest free range of RANGE ids."""
+    """Return the first id of the lowest free range of RANGE ids, from FIRST_SUBORDINATE on."""
     first = FIRST_SUBORDINATE
     for start, count in sorted(used):
         if start < first + RANGE:

@@ -52,5 +52,5 @@ def test_shares_without_resctrl(box):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
         "rootless: cannot give the container its share of the caches: no resctrl file system is mounted "
-        "(config.json: linux.intelRdt); fix: mount it, as root: "
+        "(config.json: linux.intelRdt); fix: run, as root: "
     )

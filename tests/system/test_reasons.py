@@ -49,7 +49,7 @@ def told(guest, script, bundle, *flags, root=False):
 
 def test_a_controller_that_the_kernel_does_not_have(guest):
     bundle = guest.bundle("echo ran", LIMITS)
-    expected = f"{WARNING}{NO_CPUSET} (config.json: linux.resources); fix: boot one with CONFIG_CPUSETS"
+    expected = f"{WARNING}{NO_CPUSET} (config.json: linux.resources); fix: boot a kernel with CONFIG_CPUSETS"
     for flags in ([], ["--systemd-cgroup"], ["--cgroup-manager", "cgroupfs"]):
         assert told(guest, "", bundle, *flags) == expected
     left = guest("systemctl --user list-units --all --plain --no-legend 'rootless-told*'; rootless list --quiet")
@@ -83,8 +83,8 @@ def test_a_controller_that_is_not_delegated_to_the_users_systemd(guest, second):
     assert "cpu" not in guest(f"cat {SECOND}/cgroup.controllers").split()
     expected = (
         f"{WARNING}cpu.shares: the controller cpu is not delegated to user@1002.service; {NO_CPUSET} "
-        "(config.json: linux.resources); fix: as root: systemctl edit user@.service with Delegate=cpu, "
-        "systemctl restart user@1002.service; boot one with CONFIG_CPUSETS"
+        "(config.json: linux.resources); fix: run, as root: systemctl edit user@.service with Delegate=cpu, "
+        "systemctl restart user@1002.service; boot a kernel with CONFIG_CPUSETS"
     )
     assert told(guest, second, bundle, root=True) == expected
     assert told(guest, second, bundle, "--systemd-cgroup", root=True) == expected
@@ -97,8 +97,8 @@ def test_update_has_the_same_reason(guest, second):
         update = f"{second} {ROOTLESS} update --cpu-share 512 --pids-limit 7"
         done = guest.machine.run(f"{update} told", root=True, check=True)
         assert done.stderr == (
-            f"{WARNING}--cpu-share: the controller cpu is not delegated to user@1002.service; fix: as root: "
-            "systemctl edit user@.service with Delegate=cpu, systemctl restart user@1002.service\n"
+            f"{WARNING}--cpu-share: the controller cpu is not delegated to user@1002.service; fix: run, as "
+            "root: systemctl edit user@.service with Delegate=cpu, systemctl restart user@1002.service\n"
         )
         scope = f"{SECOND}/app.slice/rootless-told.scope"
         assert guest(f"cat {scope}/pids.max") == "7\n"
@@ -152,8 +152,8 @@ def test_a_controller_that_a_slice_keeps_back(guest):
         guest("rm .config/systemd/user/crowded.slice; systemctl --user daemon-reload")
     place = "/user.slice/user-1000.slice/user@1000.service/crowded.slice"
     assert line == (
-        f"{WARNING}cpu.shares: the controller cpu ends at {place}, which does not hand it on (config.json: "
-        "linux.resources); fix: take cpu out of DisableControllers= of crowded.slice "
+        f"{WARNING}cpu.shares: the controller cpu is not enabled below {place} (config.json: "
+        "linux.resources); fix: remove cpu from DisableControllers= of crowded.slice "
         "(systemctl --user cat crowded.slice)"
     )
 
@@ -168,8 +168,8 @@ def test_a_controller_that_is_lost_half_way_down(guest):
     finally:
         guest("rmdir /sys/fs/cgroup/half/way /sys/fs/cgroup/half", root=True)
     assert line == (
-        f"{WARNING}pids.limit: the controller pids ends at /half, which does not hand it on (config.json: "
-        "linux.resources); fix: as root: echo +pids >/sys/fs/cgroup/half/cgroup.subtree_control"
+        f"{WARNING}pids.limit: the controller pids is not enabled below /half (config.json: "
+        "linux.resources); fix: run, as root: echo +pids >/sys/fs/cgroup/half/cgroup.subtree_control"
     )
 
 
@@ -191,7 +191,7 @@ def test_cgroups_that_are_mounted_read_only(guest):
     names = "memory.swap, memory.limit, cpu.quota, pids.limit"
     assert done.stderr == (
         f"{WARNING}{names}: /sys/fs/cgroup is mounted read-only (config.json: linux.resources); "
-        "fix: have it mounted for writing: mount -o remount,rw /sys/fs/cgroup\n"
+        "fix: run, as root: mount -o remount,rw /sys/fs/cgroup\n"
     )
     refused = guest.fails(command(1003, "--require-limits"), root=True)
     assert refused.startswith(f"{REFUSAL}{names}: /sys/fs/cgroup is mounted read-only")
@@ -262,10 +262,10 @@ def hybrid(machine, boot):
 def test_a_hybrid_of_cgroup_v1_and_v2(hybrid):
     assert hybrid("cat /sys/fs/cgroup/unified/cgroup.controllers") == "memory\n"
     resources = {"memory": {"limit": 64 * MIB}, **LIMITS}
-    fix = "fix: boot with systemd.unified_cgroup_hierarchy=1; boot one with CONFIG_CPUSETS"
+    fix = "fix: boot with systemd.unified_cgroup_hierarchy=1; boot a kernel with CONFIG_CPUSETS"
     for flags in ([], ["--systemd-cgroup"], ["--cgroup-manager", "cgroupfs"]):
         assert told(hybrid, "", hybrid.bundle("echo ran", resources), *flags) == (
-            f"{WARNING}memory.limit: systemd hands no controller of cgroup v2 on where there is cgroup v1 too; "
+            f"{WARNING}memory.limit: systemd delegates no controllers of cgroup v2 on a host that also has cgroup v1; "
             "cpu.shares, pids.limit: this host has the controllers for that in cgroup v1; "
             f"{NO_CPUSET} (config.json: linux.resources); {fix}"
         )

@@ -75,7 +75,7 @@ def test_a_hierarchy_of_v1_without_a_controller_is_none(host):
 @pytest.mark.parametrize(("name", "option"), [("cpuset", "CONFIG_CPUSETS"), ("rdma", "CONFIG_CGROUP_RDMA")])
 def test_the_kernel_has_none(host, name, option):
     path = host.down(f"{USER}/app.slice/run.scope", "memory pids")
-    assert host.why(name, path) == (f"this kernel has no controller {name}", f"boot one with {option}")
+    assert host.why(name, path) == (f"this kernel has no controller {name}", f"boot a kernel with {option}")
     assert host.why(name, path, ours=True)[0] == f"this kernel has no controller {name}"
     assert host.why("colour", path) == ("this kernel has no controller colour", "leave it out")
 
@@ -87,7 +87,7 @@ def test_the_kernel_has_none(host, name, option):
 def test_it_is_switched_off(host, name, word):
     path = host.down("a", "pids")
     host.proc["/proc/cmdline"] = f"root=/dev/vda {word} quiet"
-    reason = f"the controller {name} is switched off on the kernel's command line"
+    reason = f"the controller {name} is disabled on the kernel's command line"
     assert host.why(name, path) == (reason, f"boot without {word}")
     assert host.why("cpuset", path)[0] == "this kernel has no controller cpuset"
 
@@ -98,7 +98,7 @@ def test_it_is_not_delegated_to_the_users_systemd(host, steps, ours):
     path = host.down(f"{USER}/app.slice/run.scope", *steps)
     assert host.why("cpuset", path, ours=ours) == (
         "the controller cpuset is not delegated to user@1000.service",
-        "as root: systemctl edit user@.service with Delegate=cpuset, systemctl restart user@1000.service",
+        "run, as root: systemctl edit user@.service with Delegate=cpuset, systemctl restart user@1000.service",
     )
 
 
@@ -106,7 +106,7 @@ def test_it_is_not_delegated_to_a_service(host):
     path = host.down("system.slice/slurmd.service/job_1/step_0", "memory pids", "memory pids", "pids")
     assert host.why("memory", path) == (
         "the controller memory is not delegated to slurmd.service",
-        "as root: systemctl edit slurmd.service with Delegate=memory, systemctl restart slurmd.service",
+        "run, as root: systemctl edit slurmd.service with Delegate=memory, systemctl restart slurmd.service",
     )
 
 
@@ -114,33 +114,33 @@ def test_systemd_hands_nothing_on_in_a_hybrid(host, monkeypatch):
     path = host.down(f"{USER}/app.slice/run.scope", "memory", "")
     monkeypatch.setattr(controllers, "CGROUP_HYBRID_MOUNT", str(host.mount))
     reason, fix = host.why("memory", path)
-    assert reason == "systemd hands no controller of cgroup v2 on where there is cgroup v1 too"
+    assert reason == "systemd delegates no controllers of cgroup v2 on a host that also has cgroup v1"
     assert fix == "boot with systemd.unified_cgroup_hierarchy=1"
 
 
 def test_it_is_lost_below_the_users_systemd(host):
     path = host.down(f"{USER}/app.slice/run.scope", "cpu", "cpu", "cpu", "cpu", "")
-    reason = f"the controller cpu ends at /{USER}, which does not hand it on"
-    assert host.why("cpu", path) == (reason, "systemd-run --user --scope -p Delegate=yes rootless …")
+    reason = f"the controller cpu is not enabled below /{USER}"
+    assert host.why("cpu", path) == (reason, "run: systemd-run --user --scope -p Delegate=yes rootless …")
     # with that, it is the slice that disables it
-    fix = "take cpu out of DisableControllers= of user@1000.service (systemctl --user cat user@1000.service)"
+    fix = "remove cpu from DisableControllers= of user@1000.service (systemctl --user cat user@1000.service)"
     assert host.why("cpu", path, ours=True) == (reason, fix)
 
 
 def test_it_is_lost_half_way_down(host):
     path = host.down("jobs/of/user", "hugetlb", "hugetlb", "")
     place = f"{host.mount}/jobs/cgroup.subtree_control"
-    reason = "the controller hugetlb ends at /jobs, which does not hand it on"
+    reason = "the controller hugetlb is not enabled below /jobs"
     assert host.why("hugetlb", path) == (reason, f"echo +hugetlb >{place}")
     host.booted(is_so=False)
     assert host.why("hugetlb", path) == (reason, f"echo +hugetlb >{place}")
     (host.mount / "jobs/cgroup.subtree_control").unlink()
-    assert host.why("hugetlb", path) == (reason, f"as root: echo +hugetlb >{place}")
+    assert host.why("hugetlb", path) == (reason, f"run, as root: echo +hugetlb >{place}")
 
 
 def test_a_cgroup_namespace_shows_no_more(host):
     host.cgroup("", "pids")
     (host.mount / "cgroup.type").write_text("domain\n")
     reason, fix = host.why("memory", "")
-    assert reason == f"{host.mount} shows no cgroup with the controller memory"
-    assert "handed on to the container, or the cgroup namespace, that you are in" in fix
+    assert reason == f"no cgroup below {host.mount} has the controller memory"
+    assert "enable it outside the container or cgroup namespace that you are in" in fix

@@ -354,7 +354,7 @@ CASES = {
         (
             "cannot set kernel.panic: it applies to the whole host "
             '(config.json: linux.sysctl["kernel.panic"]); '
-            "fix: remove it, or ask the administrator to set it"
+            "fix: remove it, or have the administrator set it"
         ),
         "other",
         "other",
@@ -434,8 +434,8 @@ CASES = {
         config_with(lambda config: config.update(ociVersion="2.0.0")),
         None,
         (
-            'config.json is not valid: unsupported ociVersion "2.0.0": this runtime knows 1.x '
-            "(config.json: ociVersion); fix: use a bundle made for version 1 of the specification"
+            'config.json is not valid: unsupported ociVersion "2.0.0": rootless supports 1.x '
+            "(config.json: ociVersion); fix: use a bundle for version 1 of the specification"
         ),
         "other",
         "other",

@@ -53,7 +53,7 @@ def check(runs, bundle, told, fix, *, names):
     assert runs.view.cgroups() == before
 
 
-ROOTS = "have root delegate one to you: cgroups(7), Cgroup delegation"
+ROOTS = 'have root delegate one to you: see "Cgroup delegation" in cgroups(7)'
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ ROOTS = "have root delegate one to you: cgroups(7), Cgroup delegation"
         ("hybrid", False, "your cgroup {path} belongs to root: it is not delegated to you", ROOTS),
         (
             "read-only", True, "/sys/fs/cgroup is mounted read-only",
-            "have it mounted for writing: mount -o remount,rw /sys/fs/cgroup",
+            "run, as root: mount -o remount,rw /sys/fs/cgroup",
         ),
     ],
 )  # fmt: skip
@@ -82,7 +82,7 @@ def test_there_is_no_tree(stage):
         told, fix = "this host has cgroup v1, and v2 is not mounted on /sys/fs/cgroup", "boot with cgroup_no_v1=all"
     else:
         told = "cgroup v2 is not mounted on /sys/fs/cgroup"
-        fix = "as root: mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+        fix = "run, as root: mount -t cgroup2 cgroup2 /sys/fs/cgroup"
     told = f"{scene.limit.name}: {told}"
     check(scene.runs(how="unmounted"), scene.bundle(), told, fix, names=[scene.limit.name])
 
@@ -110,7 +110,7 @@ def test_each_limit_has_the_reason_that_is_its_own(stage):
         f"{scene.limit.name}: your cgroup {scene.view.path} belongs to root: it is not delegated to you; "
         "rdma.mlx5_1: this kernel has no controller rdma"
     )
-    fix = f"boot with cgroup_no_v1=all; {ROOTS}; boot one with CONFIG_CGROUP_RDMA"
+    fix = f"boot with cgroup_no_v1=all; {ROOTS}; boot a kernel with CONFIG_CGROUP_RDMA"
     check(scene.runs(), scene.bundle(resources=resources), told, fix, names=[])
 
 
@@ -118,8 +118,8 @@ def test_a_controller_that_is_lost_at_the_root(stage):
     scene = stage()
     if scene.limit.controller in (scene.root / "cgroup.subtree_control").read_text().split():
         pytest.skip(f"the root hands {scene.limit.controller} on already")
-    told = f"{scene.limit.name}: the controller {scene.limit.controller} ends at /, which does not hand it on"
-    fix = f"as root: echo +{scene.limit.controller} >/sys/fs/cgroup/cgroup.subtree_control"
+    told = f"{scene.limit.name}: the controller {scene.limit.controller} is not enabled below /"
+    fix = f"run, as root: echo +{scene.limit.controller} >/sys/fs/cgroup/cgroup.subtree_control"
     check(scene.runs(), scene.bundle(), told, fix, names=[])
 
 
@@ -127,20 +127,20 @@ def test_a_controller_that_is_lost_half_way_down(stage):
     scene = stage()
     scene.hand_on(scene.root)
     place = f"/{scene.view.top.name}"
-    told = f"{scene.limit.name}: the controller {scene.limit.controller} ends at {place}, which does not hand it on"
-    fix = f"as root: echo +{scene.limit.controller} >/sys/fs/cgroup{place}/cgroup.subtree_control"
+    told = f"{scene.limit.name}: the controller {scene.limit.controller} is not enabled below {place}"
+    fix = f"run, as root: echo +{scene.limit.controller} >/sys/fs/cgroup{place}/cgroup.subtree_control"
     check(scene.runs(), scene.bundle(), told, fix, names=[])
 
 
 def test_a_cgroup_namespace_hides_where_it_is_lost(stage):
     scene = stage()
     scene.hand_on(scene.root)
-    told = f"{scene.limit.name}: /sys/fs/cgroup shows no cgroup with the controller {scene.limit.controller}"
-    fix = "have it handed on to the container, or the cgroup namespace, that you are in"
+    told = f"{scene.limit.name}: no cgroup below /sys/fs/cgroup has the controller {scene.limit.controller}"
+    fix = "enable it outside the container or cgroup namespace that you are in"
     check(scene.runs(how="namespace"), scene.bundle(), told, fix, names=[])
 
 
-ANEW = "in a cgroup namespace of your own (unshare --cgroup): mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+REMOUNT = "run, in a new cgroup namespace (unshare --cgroup): mount -t cgroup2 cgroup2 /sys/fs/cgroup"
 
 
 def test_a_cgroup_that_is_shown_but_not_ones_own(stage):
@@ -150,8 +150,8 @@ def test_a_cgroup_that_is_shown_but_not_ones_own(stage):
     runs = scene.runs(how="namespace")
     enter = 'echo 0 >/sys/fs/cgroup/sub/cgroup.procs; exec unshare --user --map-root-user --cgroup "$@"'
     runs.before += ["sh", "-ec", enter, "sh"]
-    told = f"{scene.limit.name}: /sys/fs/cgroup shows other cgroups than your cgroup namespace"
-    check(runs, scene.bundle(), told, ANEW, names=[])
+    told = f"{scene.limit.name}: /sys/fs/cgroup does not show your cgroup namespace"
+    check(runs, scene.bundle(), told, REMOUNT, names=[])
 
 
 LEAVE = """
@@ -180,8 +180,8 @@ def test_a_cgroup_outside_of_what_is_shown(stage, user):
     scene.cgroup("caller")
     runs = scene.runs()
     runs.before = ["unshare", "--mount", "sh", "-ec", LEAVE, "enter", scene.view.path, str(user.uid), str(user.gid)]
-    told = f"{scene.limit.name}: your cgroup lies outside what /sys/fs/cgroup shows"
-    check(runs, scene.bundle(), told, ANEW, names=[])
+    told = f"{scene.limit.name}: your cgroup is not visible below /sys/fs/cgroup"
+    check(runs, scene.bundle(), told, REMOUNT, names=[])
 
 
 def test_processes_that_are_in_the_way(stage, user):
