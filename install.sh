@@ -6,19 +6,19 @@ usage() {
     cat <<'END'
 Usage: ./install.sh [--try | --uninstall | --help]
 
-An ordinary user gets rootless for themselves: an environment of its own in ~/.local/share/rootless
-(XDG_DATA_HOME is honoured) and the command in ~/.local/bin. Then it lists what is missing on this host, with
-the command for an administrator.
+As an ordinary user, install rootless for yourself: a Python environment in ~/.local/share/rootless (or below
+XDG_DATA_HOME) and the command in ~/.local/bin. Then list what is missing on this host, each with the command
+for the administrator.
 
-Root installs it for everybody: the distribution's packages that it uses (Debian, Ubuntu, Fedora and
-relatives), an environment in /usr/local/lib/rootless and the command in /usr/local/bin.
+As root, install rootless for all users: the distribution's packages that it needs (on Debian, Ubuntu, Fedora
+and their relatives), a Python environment in /usr/local/lib/rootless and the command in /usr/local/bin.
 
-Running it again upgrades; what runs meanwhile goes on.
+Run it again to upgrade. Running containers are not affected.
 
-  --try        then make a bundle out of this host's own programs and run it
-  --uninstall  remove what it made (not the distribution's packages)
+  --try        also make a bundle from programs of this host and run it
+  --uninstall  remove everything that this script has installed, except the distribution's packages
 
-PYTHON=/path/to/python3 chooses the interpreter, which must be 3.11 or newer.
+Set PYTHON=/path/to/python3 to choose the interpreter, Python 3.11 or newer.
 END
 }
 
@@ -28,19 +28,19 @@ fail() {
     exit 1
 }
 
-# --- Where things are ------------------------------------------------------------------------------------------------
+# --- Locations -------------------------------------------------------------------------------------------------------
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-# Independently of the caller's umask, no other user may write to the installed files.
+# No other user may write to the installed files, whatever the caller's umask.
 umask go-w
 if [ "$(id -u)" = 0 ]; then
     umask 022
-    # sudo may keep the HOME of another user, whose pip.conf and caches are not root's business.
+    # sudo may keep the HOME of another user, whose pip.conf and caches root must not use.
     if [ "$(stat -L -c %u -- "${HOME:-}" 2>/dev/null)" != 0 ]; then
         HOME=$(getent passwd 0 | cut -d : -f 6)
         export HOME
     fi
-    # Where sudo sets HOME, other variables of that user's may be kept.
+    # sudo may set HOME and still keep other variables of that user.
     for variable in XDG_CONFIG_HOME XDG_CONFIG_DIRS XDG_CACHE_HOME XDG_DATA_HOME PIP_CONFIG_FILE PIP_CACHE_DIR PIP_PYTHON \
         PIP_LOG PIP_TARGET PIP_PREFIX PIP_ROOT UV_CACHE_DIR UV_CONFIG_FILE; do
         eval "value=\${$variable-}"
@@ -54,11 +54,11 @@ else
     bin=$HOME/.local/bin
 fi
 link=$bin/rootless
-# In $base: the environments (env-*, of which the symlink names the one in use), a lock, and this list of the directories that
-# were made on the way.
+# $base contains the environments (env-*; the symlink $link leads to the current one), a lock, and this list of the
+# directories that the installation has created.
 made=$base/made
 lock=$base/install.lock
-# The future symlink; only the process that holds the lock creates it.
+# The new symlink before its renaming; only the process that holds the lock creates it.
 new_link=$bin/.rootless.new
 
 is_ours() { case $(readlink -- "$link") in "$base"/env-*) true ;; *) false ;; esac }
@@ -72,7 +72,7 @@ make_directory() {
     fi
 }
 
-# --- What this host has ----------------------------------------------------------------------------------------------
+# --- Packages and Python --------------------------------------------------------------------------------------------
 
 # shellcheck source=/dev/null
 family=$(
@@ -109,8 +109,8 @@ install_packages() {
     [ -n "$missing" ] || return 0
     say "Installing the distribution's packages:$missing"
     [ "$family" != debian ] || apt-get --quiet --quiet update ||
-        say "(Some package lists could not be had; going on with those that could.)"
-    # Older releases have slirp4netns or passt only, and one of the two is enough.
+        say "(Some package lists cannot be downloaded; continuing with the others.)"
+    # Older releases have only one of slirp4netns and passt, which is enough.
     wanted=
     for package in $missing; do ! is_available "$package" || wanted="$wanted $package"; done
     # shellcheck disable=SC2086 # a list of words
@@ -123,7 +123,7 @@ install_packages() {
     esac
 }
 
-# An interpreter for everybody must not lie in a directory of root's own, as pyenv's does.
+# An interpreter for all users must not be in a directory that only root can enter, such as pyenv's.
 probe='
 import os, sys
 if sys.version_info < (3, 11):
@@ -132,12 +132,12 @@ executable = sys._base_executable
 for path in (executable, os.__file__) if os.geteuid() == 0 else ():
     while (path := os.path.dirname(os.path.realpath(path))) != "/":
         if not os.stat(path).st_mode & 0o001:
-            sys.exit(f"{path} is closed to other users")
+            sys.exit(f"other users cannot enter {path}")
 print(executable)
 '
 
 find_python() {
-    # The distribution's own first: it does not depend on the settings of a shell, and it stays.
+    # The distribution's interpreter first: it does not depend on a shell's settings and does not disappear.
     set -- /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11
     [ -z "${PYTHON:-}" ] || set -- "$PYTHON"
     reasons=
@@ -154,14 +154,14 @@ find_python() {
         fedora) fix="dnf install python3.12" ;;
         *) fix="install Python 3.11 or newer" ;;
     esac
-    fail "no Python 3.11 or newer:${reasons:- none found;} fix: $fix, or name one: PYTHON=/path/to/python3 ./install.sh"
+    fail "no Python 3.11 or newer:${reasons:- none found;} fix: $fix, or choose one: PYTHON=/path/to/python3 ./install.sh"
 }
 
 # --- Installing ------------------------------------------------------------------------------------------------------
 
-# Installs what the checkout needs, then the checkout, into the environment $1; the words that follow are its pip. The
-# requirements are pinned and hashed (helpers/requirements/lock.sh), so that neither an index nor a mirror nor a pip.conf
-# that sudo kept can put other code there. On the two architectures with wheels of all of them nothing else is built.
+# Installs the requirements and then this checkout into the environment $1; the other arguments are the command of its
+# pip. The requirements are pinned and hashed (helpers/requirements/lock.sh), so that no index, mirror or pip.conf can
+# substitute other code. On the two architectures for which all of them have wheels, none is built from source.
 install_into() {
     into=$1
     shift
@@ -172,26 +172,26 @@ install_into() {
     # shellcheck disable=SC2086 # a list of words
     "$@" --require-hashes $only_wheels --requirement "$lists/run.txt" --requirement "$lists/build.txt"
     if ! "$into/bin/python3" -I "$here/helpers/init/build.py" --probe >/dev/null 2>&1; then
-        say "(There is no C compiler that makes static programs: zig from PyPI does it, in a minute or two, and goes again.)"
+        say "(No C compiler here links static programs. Building with zig from PyPI, which takes a minute or two.)"
         # shellcheck disable=SC2086 # a list of words
         "$@" --require-hashes $only_wheels --requirement "$lists/zig.txt"
     fi
     "$@" --no-deps --no-build-isolation "$here"
 }
 
-# Removes what only the build needed, with the words "$@".
+# Uninstalls the packages that only the build needs; "$@" is the uninstall command.
 remove_from() { "$@" --requirement "$here/helpers/requirements/build.txt" --requirement "$here/helpers/requirements/zig.txt"; }
 
-# Makes the environment $1 and installs this checkout into it. The static programs are built on the way, by the system's C
-# compiler or, where that one cannot, by zig from PyPI; helpers/init/hatch_build.py does it.
+# Creates the environment $1 and installs this checkout into it. helpers/init/hatch_build.py builds the static programs
+# with the system's C compiler, or with zig if that cannot link them.
 make_environment() {
     export ROOTLESS_BUILD_INIT=native PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-    # All of it is compiled below, once.
+    # Everything is compiled once, below.
     export PIP_COMPILE=0
-    # No cache that --uninstall would have to leave behind, unless there is one to use.
+    # Without a configured cache, create none: --uninstall would leave it behind.
     [ -n "${PIP_CACHE_DIR:-}" ] || export PIP_NO_CACHE_DIR=1
     [ -n "${UV_CACHE_DIR:-}" ] || export UV_NO_CACHE=1
-    # A pip that is there already saves making one for the environment, which takes longer than the rest.
+    # An existing pip saves installing one into the environment, which takes longer than everything else.
     if "$python" -I -m venv --without-pip "$1" >/dev/null 2>&1 &&
         "$python" -I -m pip --python "$1/bin/python3" --version >/dev/null 2>&1; then
         pip=outside
@@ -207,9 +207,9 @@ make_environment() {
             fedora) fix="sudo dnf install python3-pip" ;;
             *) fix="install Python's venv module or uv" ;;
         esac
-        fail "$python makes no environment: it has no venv module and there is no uv; fix: $fix"
+        fail "$python cannot create an environment: the venv module and uv are missing; fix: $fix"
     fi
-    # Here, so that one who is killed leaves nothing elsewhere.
+    # In the environment, so that a killed installation leaves nothing elsewhere.
     export TMPDIR="$1/tmp" ZIG_GLOBAL_CACHE_DIR="$1/tmp/zig-cache"
     mkdir -- "$TMPDIR"
     in_it=$1/bin/python3
@@ -230,18 +230,18 @@ make_environment() {
             ;;
     esac
     site=$("$in_it" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    # Now, because those who use it may not be able to write there.
+    # The users of the command may not be able to write there.
     "$in_it" -I -m compileall -q "$site"
     "$in_it" -I "$here/helpers/launcher.py" "$in_it" "$1/bin/rootless" "$site"
     rm -rf -- "$TMPDIR"
     "$1/bin/rootless" --version >/dev/null
 }
 
-# Whether a process was started from $1. The path comes by standard input, so that grep does not find itself.
+# Whether a process was started from $1. grep reads the path from standard input, so that it does not find itself.
 # shellcheck disable=SC2062 # the last words are files
 is_in_use() { printf '%s/' "$1" | grep -q -s -a -F -f - /proc/[0-9]*/cmdline; }
 
-# Whether other machines, whose processes are invisible here, may use $base too.
+# Whether $base may be on a file system that other machines share: their processes are invisible here.
 is_shared() {
     case $(stat -f -c %T -- "$base") in
         ext* | xfs | btrfs | zfs | tmpfs | overlayfs | f2fs | bcachefs | reiserfs | jfs | ramfs) false ;;
@@ -249,8 +249,8 @@ is_shared() {
     esac
 }
 
-# Removes the environments that are neither $1, which was just made, nor in use. Where other machines may use them, $2,
-# which the link named until now, stays as well, and older ones for a month after they were replaced.
+# Removes all environments except the new one, $1, and those in use. If other machines may use them, the previous one,
+# $2, stays too, and older ones stay for a month after their replacement.
 remove_unused_environments() {
     for old in "$base"/env-*; do
         if [ "$old" = "$1" ] || is_in_use "$old"; then continue; fi
@@ -263,10 +263,10 @@ remove_unused_environments() {
 }
 
 install() {
-    [ -f "$here/pyproject.toml" ] || fail "$here is not a checkout of rootless; fix: run install.sh where it was unpacked"
+    [ -f "$here/pyproject.toml" ] || fail "$here is not a checkout of rootless; fix: run install.sh in its checkout"
     before=
     if [ -e "$link" ] || [ -L "$link" ]; then
-        is_ours || fail "$link is there and not from this script; fix: move it away"
+        is_ours || fail "$link exists and does not belong to rootless; fix: move it away"
         before=$(dirname -- "$(dirname -- "$(readlink -- "$link")")")
     fi
     [ "$(id -u)" != 0 ] || install_packages
@@ -274,7 +274,7 @@ install() {
     make_directory "$base"
     make_directory "$bin"
     printf %s "${new_directories:-}" >>"$made"
-    # No other user may open it: a process that can open a file can lock it.
+    # No other user may open the lock: a process that can open a file can lock it.
     (umask 077 && : >>"$lock")
     exec 9>>"$lock"
     flock --nonblock 9 || {
@@ -293,14 +293,14 @@ install() {
     mv -fT -- "$new_link" "$link"
     trap - EXIT HUP INT TERM
     remove_unused_environments "$environment" "$before"
-    # Of an earlier version, which let anybody lock it and left this when it was killed.
+    # Files of an earlier version of this script, which any user could lock.
     rm -f -- "$base/lock" "$link".[0-9]*
     exec 9>&-
     say "Installed $("$link" --version | head -n 1) as $link"
     case :$PATH: in
         *:"$bin":*) ;;
         *)
-            say "It is not on your PATH. Add this line to ~/.profile and run it now:"
+            say "$bin is not on your PATH. Add this line to ~/.profile and run it now:"
             # shellcheck disable=SC2016 # for the reader's shell
             say "    export PATH=\"$bin:\$PATH\""
             ;;
@@ -323,7 +323,7 @@ uninstall() {
 
 # --- After installing ------------------------------------------------------------------------------------------------
 
-# The words "$@" as the person who asks: under sudo that is not root.
+# Runs "$@" as the user who called this script, also under sudo.
 as_caller() {
     if [ "$(id -u)" = 0 ] && [ "${SUDO_UID:-0}" != 0 ]; then
         runuser -u "$SUDO_USER" -- env HOME="$(getent passwd "$SUDO_UID" | cut -d: -f6)" USER="$SUDO_USER" \

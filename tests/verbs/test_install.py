@@ -77,7 +77,7 @@ def test_install_keeps_a_foreign_command(user, install):
     user.run(["cp", "/bin/true", install.command], check=True)
     done = install()
     assert done.returncode == 1
-    assert done.stderr == f"install.sh: {install.command} is there and not from this script; fix: move it away\n"
+    assert done.stderr == f"install.sh: {install.command} exists and does not belong to rootless; fix: move it away\n"
     assert install("--uninstall").returncode == 0
     assert install.command.exists()
 
@@ -98,7 +98,7 @@ def test_a_python_without_venv_and_without_uv_is_one_line(user, install):
     user.run(["sh", "-c", "cat >python3; chmod +x python3"], input=script, check=True)
     done = install(PYTHON=str(python), PATH="/usr/bin:/bin")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"install.sh: {python} makes no environment: it has no venv module and ")
+    assert done.stderr.startswith(f"install.sh: {python} cannot create an environment: the venv module and ")
     assert "; fix: " in done.stderr
     assert done.stderr.count("\n") == 1
     assert install.environments() == []
