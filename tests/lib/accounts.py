@@ -1,4 +1,4 @@
-"""The ordinary users of the tests, and the checkout and directory that a run uses."""
+"""The ordinary users of the tests, and the directories of a run."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROVIDED = "provided by CI"
-"""In the reason of a skip: tests/run installs it, so on CI its absence is a failure."""
+"""The reason of a skip that counts as a failure on CI, because tests/run installs the program."""
 RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
-"""Directory that tests/run made for this run: every component of its path is open to everybody."""
+"""The directory that tests/run created for this run; all users can reach it."""
 
 
 class User:
-    """An ordinary user: who runs the tests, or, when that is root, one whom tests/run made.
+    """An ordinary user: the caller of tests/run or, if that is root, one that tests/run created.
 
     Attributes:
-        name, uid, gid, home, runtime_dir: the account's own.
-        tmp: a directory of the user's own for this test, on a path whose components can all be searched by everybody.
-        env: the whole environment that the user's programs get.
+        name, uid, gid, home, runtime_dir: properties of the account.
+        tmp: a directory of the user for this test, which all users can reach.
+        env: the whole environment of the user's programs.
     """
 
     def __init__(self, name: str, tmp: Path) -> None:
@@ -45,14 +45,14 @@ class User:
         }
 
     def popen(self, argv, *, env=None, **options) -> subprocess.Popen:
-        """Start `argv` as this user, in `tmp` unless `cwd` says otherwise; `env` is added to the user's own."""
+        """Start `argv` as this user, in `tmp` unless `cwd` is given; `env` is added to the user's environment."""
         if os.geteuid() != self.uid:
             options = {"user": self.uid, "group": self.gid, "extra_groups": (), "umask": 0o022} | options
         options = {"cwd": self.tmp, "text": True} | options
         return subprocess.Popen([os.fspath(word) for word in argv], env=self.env | (env or {}), **options)
 
     def run(self, argv, *, timeout=120, check=False, **options) -> subprocess.CompletedProcess:
-        """Run `argv` as this user to its end, with empty input, and return its status and output."""
+        """Run `argv` as this user, with empty input; return its status and output."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         given = options.pop("input", None)
         options.setdefault("stdin", subprocess.DEVNULL if given is None else subprocess.PIPE)
@@ -71,7 +71,7 @@ class User:
 
 
 def account(number, request):
-    """Yield the test user of this number, with a directory for the node of `request` that is removed afterwards."""
+    """Yield the test user with this number, with a directory for the node of `request` that is removed afterwards."""
     names = os.environ.get("ROOTLESS_TEST_USERS", "").split()
     if os.geteuid() != 0:
         name = pwd.getpwuid(os.geteuid()).pw_name
@@ -88,13 +88,13 @@ def account(number, request):
 
 
 def _remove(directory, user):
-    """Remove a test's directory; a mount left in it would take what is mounted with it, so that is a failure."""
+    """Remove a test's directory. It fails if something is mounted there, whose files would be removed too."""
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     left = [mount for mount in mounts if mount.startswith(f"{directory}/")]
     for mount in reversed(left):
         subprocess.run(["umount", "--lazy", mount], check=True)
     remove = ["rm", "-rf", directory]
     if subprocess.run(remove, stderr=subprocess.DEVNULL, check=False).returncode:
-        # Some of it belongs to the user's subordinate ids.
+        # Some files belong to the user's subordinate ids.
         user.run(["unshare", "--map-root-user", "--map-auto", *remove], cwd="/", check=True)
     assert not left, f"mounts were left: {left}"

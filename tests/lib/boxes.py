@@ -1,6 +1,6 @@
-"""A box is a bundle and a runtime that runs it as the ordinary user: `rootless`, or runc or crun as the oracle.
+"""A box is a bundle and a runtime that runs it as the ordinary user: `rootless`, or runc or crun as an oracle.
 
-The tests of the specification set a property, run a command in the box and look at what it sees.
+The tests of the specification set a property, run a command in the box and check what the command sees.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ import pytest
 from tests.lib.bundles import base_config, make_bundle, own, write_config
 
 RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
-SHORT = 30  # seconds, for a container that hangs
+SHORT = 30  # seconds after which a container counts as hanging
 
 ORACLE = pytest.param("runc", marks=pytest.mark.oracle)
 CRUN = pytest.param("crun", marks=pytest.mark.oracle)
 BOTH = ("rootless", ORACLE)
 ALL = ("rootless", ORACLE, CRUN)
-"""With crun, which tests/lib/conformance.py leaves to the tests that are marked with the specification."""
+"""All runtimes. tests/lib/conformance.py runs crun only for tests that are marked with the specification."""
 
 RUNC_BUSY = "could not ensure we are a cloned binary: Device or resource busy"
-"""runc 1.1.15, seldom: it cannot seal the copy of itself that it has just written. It is asked again."""
+"""A rare failure of runc 1.1.15: it cannot seal the copy of itself that it has just written. The call is repeated."""
 ATTEMPTS = 5
 
 STATUS = "cat /proc/self/status"
 MOUNTINFO = "cat /proc/self/mountinfo"
-"""A command whose lines status_of() reads."""
+"""A command that prints the fields for status_of()."""
 
 
 class Box:
-    """One bundle of `user`, run by `command` (`rootless`, `runc` or `crun`, with its global flags).
+    """A bundle of `user`, run by `command` (`rootless`, `runc` or `crun`, with its global flags).
 
     Attributes:
         user: the account that runs it.
         path: the bundle.
         rootfs: its root file system.
         runtime: the name of the program.
-        oracle: it is not ours: a config made for root gets the user namespace that runc requires in it.
+        oracle: the runtime is not rootless: a config.json for root gets the user namespace that runc requires.
         name: the container's id.
-        options: for every `user.run`, such as another user's ids.
+        options: arguments for every `user.run`, such as another user's ids.
     """
 
     def __init__(self, user, command, *, name="box", options=None):
@@ -58,7 +58,7 @@ class Box:
         self._created = []
 
     def run(self, config, *script, flags=(), global_flags=(), check=False, **options):
-        """Run the container to its end; `script` replaces process.args with a shell that reads it."""
+        """Run the container to its end; `script`, if given, is run by a shell instead of process.args."""
         if script:
             config["process"]["args"] = ["sh", "-c", "\n".join(script)]
         write_config(self.path, config)
@@ -75,7 +75,7 @@ class Box:
         return self.run(config, *script, check=True, **options).stdout.splitlines()
 
     def create(self, config, *script, name="held", flags=()):
-        """Create a container that waits for its start; return its pid."""
+        """Create the container; return the pid of its init."""
         config["process"]["args"] = ["sh", "-c", "\n".join(script) or "true"]
         write_config(self.path, config)
         pid_file = self.user.tmp / f"{name}.pid"
@@ -91,13 +91,13 @@ class Box:
         return int(pid_file.read_text())
 
     def close(self):
-        """Remove what was created."""
+        """Delete the container."""
         for name in self._created:
             self.user.run([*self.command, "delete", "--force", name], timeout=SHORT, **self.options)
 
 
 def make_box(user, runtime, rootless_command, need, **options):
-    """Make a Box for a runtime by its name; skips where that is not installed."""
+    """Make a Box for a runtime by its name; skip the test if that is not installed."""
     if runtime == "rootless":
         return Box(user, [rootless_command], **options)
     command = [need(runtime), "--root", user.runtime_dir / runtime]
@@ -108,9 +108,9 @@ def make_box(user, runtime, rootless_command, need, **options):
 
 @contextlib.contextmanager
 def pure_cgroup2(runtime):
-    """Show cgroup v2 alone on /sys/fs/cgroup where crun needs it: crun 1.21 refuses a host that has v1 beside it.
+    """Mount cgroup v2 alone on /sys/fs/cgroup if crun needs it: crun 1.21 refuses a host that has cgroup v1 too.
 
-    The mount is made in the mount namespace of tests/run, never on the machine.
+    The mount is in the mount namespace of tests/run, never on the machine.
     """
     if runtime != "crun" or Path("/sys/fs/cgroup/cgroup.controllers").exists():
         yield
@@ -125,7 +125,7 @@ def pure_cgroup2(runtime):
 
 
 def as_real_root(box):
-    """Have root of the host call the box's runtime, with state in the test's own directory; return the box."""
+    """Make root of the host call the box's runtime, with its state in the test's directory; return the box."""
     box.options = {"user": 0, "group": 0, "env": {"HOME": str(box.user.tmp), "XDG_RUNTIME_DIR": ""}}
     box.command = [*box.command[:1], "--root", box.user.tmp / "root-state"]
     subprocess.run(["chown", "-R", "0:0", box.path], check=True)
@@ -133,7 +133,7 @@ def as_real_root(box):
 
 
 def own_mappings(user):
-    """Return linux.uidMappings and linux.gidMappings that give the user's root and all of its subordinate ids."""
+    """Return linux.uidMappings and linux.gidMappings that map root to the user, and all subordinate ids."""
     mappings = {}
     for key, file, own_id in (("uidMappings", "/etc/subuid", user.uid), ("gidMappings", "/etc/subgid", user.gid)):
         lines = [line.split(":") for line in Path(file).read_text().splitlines()]
@@ -149,13 +149,13 @@ def own_mappings(user):
 
 
 def subordinate(user, uid):
-    """Return the id on the host of `uid` in a container of the user's."""
+    """Return the host's uid for `uid` in a container of the user."""
     second = own_mappings(user)["uidMappings"][1]
     return second["hostID"] + uid - 1
 
 
 def config_with_maps(user, *args):
-    """Return base_config with the user namespace and the maps written out, as runc needs them."""
+    """Return base_config with a user namespace and ID maps, which runc needs."""
     config = base_config(*args)
     config["linux"]["namespaces"].append({"type": "user"})
     config["linux"] |= own_mappings(user)
@@ -169,13 +169,13 @@ def set_namespaces(config, *kinds, **paths):
 
 
 def add_mount(config, destination, kind="tmpfs", source="tmpfs", *options):
-    """Append to mounts."""
+    """Append an element to `mounts`."""
     mount = {"destination": str(destination), "type": kind, "source": str(source), "options": list(options)}
     config["mounts"].append(mount)
 
 
 def make_volume(user, name="volume", **files):
-    """Make a directory of the user's on the host, with files of this text."""
+    """Make a directory of the user on the host, with files of this text."""
     directory = user.tmp / name
     directory.mkdir()
     for file, text in files.items():
@@ -185,7 +185,7 @@ def make_volume(user, name="volume", **files):
 
 
 def add_probe(box, need):
-    """Put the program that probe.c makes into the box as /bin/probe."""
+    """Compile probe.c into the box as /bin/probe."""
     built = Path(RUN) / "probe"
     if not built.exists():
         source = Path(__file__).with_name("probe.c")
@@ -220,4 +220,4 @@ def status_of(lines, *names):
 
 
 BEGUN = "({}); true"
-"""A command in another process: of the last one of its script the shell makes none."""
+"""A command for the end of a script, so that the shell forks for the command before it."""

@@ -1,4 +1,4 @@
-"""Bundles for the tests: a small root file system of the user's own, and a config.json like that of `runc spec`."""
+"""Bundles for the tests: a small root file system that belongs to the user, and a config.json as from `runc spec`."""
 
 from __future__ import annotations
 
@@ -117,11 +117,11 @@ CONFIG = {
         "readonlyPaths": ["/proc/sys"],
     },
 }
-"""Made for root: no user namespace in it."""
+"""A config.json for root, without a user namespace."""
 
 
 def base_config(*args: str) -> dict:
-    """Return a config.json of one's own to change; `args` become process.args."""
+    """Return a copy of the config.json, for the caller to change; `args` become process.args."""
     config = copy.deepcopy(CONFIG)
     if args:
         config["process"]["args"] = list(args)
@@ -129,7 +129,7 @@ def base_config(*args: str) -> dict:
 
 
 def make_rootfs(directory: Path) -> Path:
-    """Make a root file system of busybox (static) in `directory`."""
+    """Make a root file system with static busybox in `directory`."""
     for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "root", "data"):
         (directory / name).mkdir(parents=True)
     (directory / "tmp").chmod(0o1777)
@@ -146,7 +146,7 @@ def make_rootfs(directory: Path) -> Path:
 
 
 def make_bundle(user, config: dict | None = None, *, name: str = "bundle") -> Path:
-    """Make a whole bundle that belongs to `user`, in the user's directory for this test."""
+    """Make a bundle that belongs to `user`, in the user's directory for this test."""
     bundle = user.tmp / name
     bundle.mkdir()
     make_rootfs(bundle / "rootfs")
@@ -156,11 +156,11 @@ def make_bundle(user, config: dict | None = None, *, name: str = "bundle") -> Pa
 
 
 def write_config(bundle: Path, config: dict) -> None:
-    """Write (or replace) the config.json of a bundle."""
+    """Write the config.json of a bundle."""
     (bundle / "config.json").write_text(json.dumps(config, indent=1))
 
 
 def own(user, path: Path) -> None:
-    """Give `path` and what is below to the user."""
+    """Make `user` the owner of `path` and everything below it."""
     if os.geteuid() == 0:
         subprocess.run(["chown", "-R", "--no-dereference", f"{user.uid}:{user.gid}", path], check=True)

@@ -1,7 +1,7 @@
-"""A pure cgroup v2 tree with a part of it delegated to an ordinary user, on a machine whose own is another.
+"""A pure cgroup v2 tree, part of which is delegated to an ordinary user, on a machine that may have cgroup v1.
 
-The tree is a mount in a mount namespace of each command; what is on the machine's own /sys/fs/cgroup stays as it is. No
-controller is there where the machine has them in v1 hierarchies: nothing can be limited, all else is as anywhere.
+Each command has the tree mounted in its own mount namespace; the machine's /sys/fs/cgroup does not change. If the
+machine has the controllers in v1 hierarchies, they are missing here: nothing can be limited, but everything else works.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.lib.accounts import User
 from tests.lib.containers import Rootless
 
 GIVEN = ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
-"""What is delegated with a cgroup, cgroups(7)."""
+"""Files of a cgroup that are delegated: cgroups(7)."""
 PATIENCE = 30
 
 ENTER = """
@@ -57,22 +57,22 @@ exec setpriv --reuid "$uid" --regid "$gid" --clear-groups -- "$@"
 
 
 class View:
-    """What a user sees whose commands begin in a cgroup of this test.
+    """A cgroup of this test in which a user's commands start.
 
     Attributes:
-        path: the cgroup that the commands begin in, as /proc/PID/cgroup has it.
-        directory: the same, where this process can look at it.
-        options: for `user.run` and `user.popen`: the prefix needs root to begin with.
+        path: the cgroup's path in /proc/PID/cgroup.
+        directory: the cgroup's directory for this process.
+        options: arguments for `user.run` and `user.popen`, which start the prefix as root.
     """
 
     options = {"user": 0, "group": 0}  # noqa: RUF012 - never changed
 
     def __init__(self, user, *, delegated=True) -> None:
-        """Make the cgroup; root's unless it is `delegated`."""
+        """Create the cgroup; it belongs to root unless it is `delegated`."""
         self._user = user
         self._mount = Path(tempfile.mkdtemp(prefix="cgroup2-"))
         subprocess.run(["mount", "-t", "cgroup2", "cgroup2", self._mount], check=True)
-        # process ids are those of a namespace, which other runs beside this one have too
+        # pids are not unique: concurrent runs have their own pid namespaces
         self.top = self._mount / f"rootless-test-{self._mount.name}"
         self.directory = self.top / "user"
         self.directory.mkdir(parents=True)
@@ -81,29 +81,29 @@ class View:
             self.delegate(self.directory)
 
     def delegate(self, directory) -> None:
-        """Give a cgroup to the user."""
+        """Delegate a cgroup to the user."""
         for name in GIVEN:
             os.chown(directory / name, self._user.uid, self._user.gid)
 
     def prefix(self, how="", path="") -> list[str]:
-        """Return what to put before a command that root starts and the user is to run.
+        """Return the words before a command that root starts and the user runs.
 
         Args:
-            how: "read-only": the tree is mounted so; "namespace": the cgroup is the root of a cgroup namespace;
-                "hybrid": it is mounted where hosts have it that have cgroup v1 too; "unmounted": not at all.
-            path: another cgroup to begin in.
+            how: "read-only": the tree is mounted read-only; "namespace": the cgroup is the root of a cgroup namespace;
+                "hybrid": the tree is mounted as on hosts that have cgroup v1 too; "unmounted": it is not mounted.
+            path: another cgroup to start in.
         """
         script = REMOUNT if "namespace" in how else ""
         words = ["unshare", "--mount", "sh", "-c", ENTER.replace('"$0"', "'" + script.replace("'", "") + "'")]
         return [*words, "enter", path or self.path, str(self._user.uid), str(self._user.gid), how or "-"]
 
     def cgroups(self) -> list[str]:
-        """Return the cgroups below the one that commands begin in."""
+        """Return the cgroups below the one in which commands start."""
         found = [path for path, *_ in os.walk(self.directory)]
         return sorted(os.path.relpath(path, self.directory) for path in found[1:])
 
     def close(self) -> None:
-        """Remove everything; whatever is left in it goes."""
+        """Kill the processes in the cgroup and remove it."""
         try:
             (self.top / "cgroup.kill").write_text("1")
             deadline = time.monotonic() + PATIENCE
@@ -121,7 +121,7 @@ class View:
 
 
 class InView(Rootless):
-    """The command, called in a View."""
+    """The command, which starts in a View."""
 
     def __init__(self, view: View, user, command: str, **prefix) -> None:
         super().__init__(user, command)
@@ -142,14 +142,14 @@ class InView(Rootless):
 
 
 class UserInView(User):
-    """A user whose commands begin in a View."""
+    """A user whose commands start in a View."""
 
     def __init__(self, view: View, user: User) -> None:
         self.__dict__.update(vars(user))
         self._before = view.prefix()
 
     def popen(self, argv, **options) -> subprocess.Popen:
-        """Start `argv` there."""
+        """Start `argv` in the View."""
         return super().popen([*self._before, *argv], **options | View.options)
 
 

@@ -1,4 +1,4 @@
-"""Containers with a cgroup of their own, in a delegated part of a cgroup v2 tree."""
+"""Containers with their own cgroups, in a delegated part of a cgroup v2 tree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def bundle_for(user, *script, name="bundle", change=None):
 
 
 def cgroup_of(view, pid):
-    """Return the cgroup of a process, seen from the one that commands begin in."""
+    """Return the cgroup of a process, relative to the one in which commands start."""
     lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     path = next(line[3:] for line in lines if line.startswith("0::"))
     return os.path.relpath(path, view.path)

@@ -1,4 +1,4 @@
-"""A container that root checkpoints and restores: it counts, and so shows where it goes on."""
+"""A container that root checkpoints and restores. It counts, so that the point at which it continues is visible."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ exit 7
 
 @contextmanager
 def root_with_criu(need):
-    """Give the superuser, as a user of the command, where criu works."""
+    """Yield root as a user of the command; skip the test if criu does not work."""
     check = subprocess.run([need("criu"), "check"], capture_output=True, text=True, check=False)
     if check.returncode:
         pytest.skip(f"needs a kernel that criu works on: {check.stdout}{check.stderr}")
@@ -38,9 +38,9 @@ def root_with_criu(need):
 
 @contextmanager
 def root_in_cgroup2(root, command):
-    """Give the command as root calls it in a cgroup v2 tree, where each container has a cgroup."""
+    """Yield the command as root calls it in a cgroup v2 tree, where each container has a cgroup."""
     view = View(root)
-    # where root's first container has moved it, so that the cgroup around it can be divided
+    # root's first container has moved it here, so that controllers can be enabled above
     (view.directory / LEAF).mkdir()
     try:
         with InView(view, root, command, path=f"{view.path}/{LEAF}") as rootless:
@@ -50,7 +50,7 @@ def root_in_cgroup2(root, command):
 
 
 def make_counting_bundle(root, volume):
-    """Make a bundle whose container counts in a volume until there is a file `stop`."""
+    """Make a bundle whose container counts, in a file of a volume, until the file `stop` exists."""
     config = base_config("sh", "-c", COUNTING)
     add_mount(config, "/volume", "bind", str(volume), "rbind", "rw")
     config["linux"]["maskedPaths"] = ["/proc/keys", "/proc/scsi"]
@@ -59,7 +59,7 @@ def make_counting_bundle(root, volume):
 
 
 def begin_counting(rootless, bundle, volume):
-    """Make the container c1, which counts; return its first process."""
+    """Start the container c1, which counts; return the pid of its first process."""
     rootless.create("c1", bundle)
     rootless.start("c1")
     await_count(volume, 3)
@@ -67,18 +67,18 @@ def begin_counting(rootless, bundle, volume):
 
 
 def numbers(volume):
-    """Return what has been counted."""
+    """Return the numbers that the container has written."""
     path = volume / "numbers"
     return path.read_text().split() if path.exists() else []
 
 
 def await_count(volume, number):
-    """Wait until so many have been counted."""
+    """Wait until the container has written this many numbers."""
     until(lambda: len(numbers(volume)) >= number, f"it counts to {number}")
 
 
 def restore(rootless, bundle, *words, status=0, **options):
-    """Restore what c1 was; its standard output and error are the same files again."""
+    """Restore c1; its standard output and error are the same files as before."""
     tmp = rootless.user.tmp
     with (tmp / "c1.out").open("ab") as out, (tmp / "c1.err").open("ab") as err:
         words = ("restore", "--bundle", bundle, "--image-path", "saved", *words)
@@ -87,7 +87,7 @@ def restore(rootless, bundle, *words, status=0, **options):
 
 
 class ConsoleSocket:
-    """Where an engine waits for the other side of a terminal."""
+    """The socket on which an engine receives the master side of a terminal."""
 
     def __init__(self, path) -> None:
         self.path = path
@@ -96,7 +96,7 @@ class ConsoleSocket:
         self._socket.listen()
 
     def receive(self) -> int:
-        """Return the descriptor that is sent."""
+        """Return the descriptor that the runtime sends."""
         connection, _ = self._socket.accept()
         with connection:
             _, (master,), _, _ = socket.recv_fds(connection, 100, 1)
@@ -111,7 +111,7 @@ class ConsoleSocket:
 
 @pytest.fixture
 def root(require_root, need):
-    """The superuser, as a user of the command, where criu works."""
+    """Root, as a user of the command; skipped if criu does not work."""
     with root_with_criu(need) as root:
         yield root
 
@@ -124,7 +124,7 @@ def rootless(root, rootless_command):
 
 @pytest.fixture
 def in_cgroup2(root, rootless_command):
-    """The command where each container has a cgroup."""
+    """The command in a cgroup v2 tree, where each container has a cgroup."""
     with root_in_cgroup2(root, rootless_command) as command:
         yield command
 

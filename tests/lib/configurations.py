@@ -1,4 +1,4 @@
-"""Configurations that real programs wrote, one with everything in it, and the callers that they are planned for."""
+"""Configurations that real programs wrote, one with every property, and the callers for whom they are planned."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rootless.host.facts import Facts
 
 DATA = Path(__file__).with_name("data")
 CONFIGS = DATA / "configs"
-"""Its README.md says where they come from."""
+"""Its README.md names their sources."""
 PODMAN_SECCOMP = json.loads((DATA / "podman_seccomp.json").read_text())
-"""linux.seccomp as podman writes it into a config.json."""
+"""linux.seccomp as podman writes it."""
 
 
 EVERY_CAPABILITY = (1 << 41) - 1
 
 
-HARD_LIMITS = {6: 63000, 7: 524288}  # of processes and of open files, as distributions set them
+HARD_LIMITS = {6: 63000, 7: 524288}  # RLIMIT_NPROC and RLIMIT_NOFILE as distributions set them
 
 
 CALLERS = {

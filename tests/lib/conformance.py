@@ -1,11 +1,11 @@
-"""A plugin for pytest: makes docs/conformance.md of what the tests found that are marked with the specification.
+"""A pytest plugin that makes docs/conformance.md from the results of tests that are marked with the specification.
 
-`@pytest.mark.spec(PROPERTY, …)` says which properties (tests/lib/specification.py) a test sets and observes, with
-`refused="why"` where what it observes is a clear error, and `untested="why"` where the machine of the tests has not
-what would show the effect. `@pytest.mark.differs(RUNTIME, "the sentence of the specification: what it does instead")`
-says that the test must fail on a runtime.
+`@pytest.mark.spec(PROPERTY, …)` names the properties (tests/lib/specification.py) that a test sets and observes, with
+`refused="why"` if the test observes a clear error, and `untested="why"` if the test machine cannot show the effect.
+`@pytest.mark.differs(RUNTIME, "the sentence of the specification: the actual behaviour")` means that the test must fail
+with that runtime.
 
-With ROOTLESS_WRITE_TABLE set the table is written; without, a run of all of the marked tests is compared with it.
+With ROOTLESS_WRITE_TABLE the plugin writes the table. Otherwise it compares the table with a run of all marked tests.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ fails if its results differ, and `{WRITE}` writes the file again.
 
 
 def files_with_marks() -> set[Path]:
-    """Return the test files in which something is marked."""
+    """Return the test files that have marked tests."""
     return {path for path in TESTS.rglob("test_*.py") if "pytest.mark.spec(" in path.read_text()}
 
 
 def rows(table: str) -> dict[str, list[str]]:
-    """Return the cells of each property in the text of a table."""
+    """Return the cells of each property from the text of a table."""
     lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
     return {name.strip("`"): cells for name, *cells in lines}
 
 
 def versions() -> dict[str, str]:
-    """Return the first line of each oracle's --version, without what a distribution adds."""
+    """Return the first line of each oracle's --version, without a distribution's suffix."""
     found = {}
     for name in RUNTIMES:
         program = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -61,27 +61,27 @@ def versions() -> dict[str, str]:
 
 
 def runtime_of(item) -> str:
-    """Return which runtime a test runs: by its parameter, or ours."""
+    """Return the runtime of a test: its parameter, or rootless."""
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     return next((value for value in parameters if isinstance(value, str) and value in RUNTIMES), "rootless")
 
 
 def properties_of(item) -> tuple[str, ...]:
-    """Return the properties that a test is marked with."""
+    """Return the properties with which a test is marked."""
     return tuple(dict.fromkeys(name for mark in item.iter_markers("spec") for name in mark.args))
 
 
 class Conformance:
-    """The plugin: what is asked of the items, what they came to, and the table of it."""
+    """The plugin: the marks of the tests, their results, and the table."""
 
     def __init__(self, config) -> None:
         self._config = config
         self._write = bool(os.environ.get("ROOTLESS_WRITE_TABLE"))
         self._whole = False
-        """Every marked test is in this run."""
+        """Whether this run includes all marked tests."""
         self._versions: dict[str, str] = {}
         self._results: dict[tuple[str, str], set[tuple[str, str]]] = {}
-        """By property and runtime: words of the table, each with its reason."""
+        """By property and runtime: the words of the table, each with its reason."""
         self._differences: list[str] = []
 
     @property
@@ -95,7 +95,7 @@ class Conformance:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items) -> None:
-        """Keep one case for crun of each thing that a marked test shows; let what differs be expected."""
+        """Keep one crun case of each marked test; mark tests of known differences as expected failures."""
         self._versions = versions()
         old = self._old
         seen = set()
@@ -110,7 +110,7 @@ class Conformance:
                 seen.add(what)
             for mark in item.iter_markers("differs"):
                 if mark.args[0] == runtime:
-                    # another version of an oracle may have learnt it
+                    # another version of an oracle may have fixed it
                     strict = runtime == "rootless" or self._write or self._versions.get(runtime, "?") in old
                     item.add_marker(pytest.mark.xfail(reason=mark.args[1], strict=strict))
             kept.append(item)
@@ -123,12 +123,12 @@ class Conformance:
             raise pytest.UsageError(f"no test is marked with {', '.join(missing)}")
 
     def pytest_deselected(self, items) -> None:
-        """A run of some of the tests says nothing about the others."""
+        """Note that a partial run says nothing about the other tests."""
         self._whole = self._whole and not any(map(properties_of, items))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item):
-        """Keep what each marked test came to."""
+        """Record the result of each marked test."""
         report = yield
         marks = list(item.iter_markers("spec"))
         if report.failed and marks:
@@ -177,7 +177,7 @@ class Conformance:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session, exitstatus) -> None:
-        """Write the table, or fail when it is not what the tests found."""
+        """Write the table, or fail if it differs from the results."""
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         if not self._whole or not ended or session.shouldstop or session.shouldfail or not self._results:
             return
@@ -190,9 +190,10 @@ class Conformance:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _compared(self, made) -> list[str]:
-        """Return how the table is other than the tests found.
+        """Return the differences between the table and the results.
 
-        Away from CI, what only one of the two machines has is not compared, nor other versions of the oracles.
+        Outside CI, properties that only one of the two machines can test are ignored, and so are other versions of the
+        oracles.
         """
         on_ci = os.environ.get("CI", "") not in ("", "false", "0")
         if made == self._old or (not on_ci and self._tested not in self._old):
@@ -211,6 +212,6 @@ class Conformance:
         return found or (["its text is another"] if on_ci else [])
 
     def pytest_terminal_summary(self, terminalreporter) -> None:
-        """Say how the table differs."""
+        """Print the differences."""
         for line in self._differences:
             terminalreporter.line(f"FAILED {TABLE}: {line}; fix: {WRITE}")

@@ -1,4 +1,4 @@
-"""The command as a user or an engine calls it, and what a test needs to wait for things without guessing how long."""
+"""The command as a user or an engine calls it, and functions that wait for events instead of sleeping."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Self
 import pytest
 
 PATIENCE = 30
-"""Seconds after which something that should happen at once is taken not to happen."""
+"""Seconds after which an immediate event counts as missing."""
 
 
 class Rootless:
-    """`rootless --root DIR …` as one user, DIR being the test's own; at the end everything in it is removed."""
+    """`rootless --root DIR …` as one user, with a DIR of the test; at the end all its containers are deleted."""
 
     def __init__(self, user, command: str) -> None:
         self.user = user
@@ -38,11 +38,11 @@ class Rootless:
         return [self.command, "--root", str(self.root), *map(str, words)]
 
     def __call__(self, *words, **options) -> subprocess.CompletedProcess:
-        """Run the command to its end; whatever it starts must not keep its output open."""
+        """Run the command to its end; no process that it leaves may keep its output open."""
         return self.user.run(self.argv(*words), **({"timeout": PATIENCE} | options))
 
     def make_root(self) -> None:
-        """Make the directory, if it is not there, as the user would."""
+        """Create DIR as the user, unless it exists."""
         self.root.mkdir(exist_ok=True)
         os.chown(self.root, self.user.uid, self.user.gid)
 
@@ -51,7 +51,7 @@ class Rootless:
         return self.user.popen(self.argv(*words), **options)
 
     def create(self, container: str, bundle, *flags, check: bool = True, **options) -> subprocess.CompletedProcess:
-        """Create a container whose streams are /dev/null and the files that output() and complaints() read."""
+        """Create a container with empty input; output() and complaints() read the files of its other streams."""
         with self._stream(container, "out") as out, self._stream(container, "err") as err:
             options = {"stdout": out, "stderr": err} | options
             done = self("create", "--bundle", bundle, *flags, container, **options)
@@ -81,11 +81,11 @@ class Rootless:
         return json.loads(self("list", "--format", "json", check=True).stdout) or []
 
     def output(self, container: str) -> str:
-        """Return what a container made by create() wrote to its standard output."""
+        """Return the standard output of a container from create()."""
         return (self.user.tmp / f"{container}.out").read_text()
 
     def complaints(self, container: str) -> str:
-        """Return what create(), and then its container, wrote to standard error."""
+        """Return the standard error of create() and then of its container."""
         return (self.user.tmp / f"{container}.err").read_text()
 
     def _stream(self, container: str, name: str):
@@ -96,21 +96,21 @@ class Rootless:
 
 
 class Reader:
-    """Lines from a pipe, each within PATIENCE seconds."""
+    """Read lines from a pipe, each within PATIENCE seconds."""
 
     def __init__(self, file) -> None:
         self._fd = file if isinstance(file, int) else file.fileno()
         self._rest = b""
 
     def until(self, end: bytes) -> bytes:
-        """Return what comes up to `end` and with it."""
+        """Return the output up to `end`, included."""
         deadline = time.monotonic() + PATIENCE
         while end not in self._rest:
             if not select.select([self._fd], [], [], max(0, deadline - time.monotonic()))[0]:
                 pytest.fail(f"{end!r} did not come; there is {self._rest!r}")
             try:
                 data = os.read(self._fd, 65536)
-            except OSError:  # a terminal whose other side is closed
+            except OSError:  # the other side of the terminal is closed
                 data = b""
             if not data:
                 pytest.fail(f"end of file instead of {end!r}; there is {self._rest!r}")
@@ -138,7 +138,7 @@ class Reader:
 
 
 def await_end(pid: int) -> None:
-    """Wait until a process is gone, or at least a zombie."""
+    """Wait until a process has ended; it may be a zombie."""
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -150,7 +150,7 @@ def await_end(pid: int) -> None:
 
 
 def until(condition, what: str) -> None:
-    """Look again and again until `condition()` holds."""
+    """Poll until `condition()` holds."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"does not happen: {what}"
@@ -158,7 +158,7 @@ def until(condition, what: str) -> None:
 
 
 def executors(user) -> set[int]:
-    """Return the processes of the user that are helpers/init, before a container's program takes its place."""
+    """Return the user's processes that run helpers/init and have not executed a container's program yet."""
     found = set()
     for entry in Path("/proc").iterdir():
         try:
@@ -172,7 +172,7 @@ def executors(user) -> set[int]:
 
 
 def resident(pid: int) -> int:
-    """Return how much memory a process has that is its own or shared, in KiB."""
+    """Return the resident memory of a process in KiB, shared memory included."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 

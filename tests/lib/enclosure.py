@@ -1,6 +1,6 @@
-"""Where root's engines run: namespaces of their own with nothing in them but cgroup v2, an empty /run and a loopback.
+"""Namespaces for root's engines, with only cgroup v2, an empty /run and a loopback interface.
 
-No process, mount, cgroup, socket or packet of theirs reaches the host, and all of it goes when the enclosure does.
+No process, mount, cgroup, socket or packet of an engine reaches the host, and all of them end with the enclosure.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _NAMESPACES = ("--mount", "--cgroup", "--pid", "--net")
 
 
 class Enclosure:
-    """The namespaces, held by a process 1 that reaps.
+    """The namespaces, with a process 1 that reaps orphans.
 
     Attributes:
-        cgroup: what it sees as the root of cgroups, as the host sees it.
+        cgroup: the host's directory of the cgroup that is the root inside.
     """
 
     def __init__(self) -> None:
@@ -57,11 +57,11 @@ class Enclosure:
         (self._first,) = children_of(self._holder.pid)
 
     def words(self, *argv) -> list[str]:
-        """Return the command line that runs `argv` inside, as root and in a cgroup below its own."""
+        """Return the command line that runs `argv` inside, as root, in a cgroup below the enclosure's."""
         return self._entering(["nsenter", f"--target={self._first}", *_NAMESPACES, "--", *argv])
 
     def close(self) -> None:
-        """End everything in it."""
+        """End all processes in it."""
         self._holder.kill()
         self._holder.wait()
         self._holder.stdout.close()
@@ -103,7 +103,7 @@ class Enclosed(User):
 
 
 def _cgroup2() -> Path:
-    """Return where the host has its cgroup v2 tree, beside those of version 1 or alone."""
+    """Return the mount point of the host's cgroup v2 tree, on a pure or a hybrid host."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         if " - cgroup2 " in line:
             return Path(line.split()[4])
@@ -111,9 +111,9 @@ def _cgroup2() -> Path:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a daemon, at once if it does not end when asked.
+    """End a daemon with SIGTERM, or with SIGKILL if it does not end.
 
-    nsenter(1) forks to enter a pid namespace, and passes no signal on.
+    nsenter(1) forks to enter a pid namespace, and forwards no signals.
     """
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in children_of(process.pid) or [process.pid]:

@@ -1,4 +1,4 @@
-"""The engines as their users call them, and the image that all of them load."""
+"""The engines as their users call them, and the image that they load."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 IMAGE = "localhost/box:latest"
 FOREVER = ("sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done")
-"""A container's command that runs until SIGTERM, and then exits with 9."""
+"""A command for a container that runs until SIGTERM and then exits with 9."""
 HELPERS = CHECKOUT / "helpers"
 _SETTINGS = """
 [containers]
@@ -38,7 +38,7 @@ events_logger = "file"
 
 
 def make_image(directory: Path, name: str = IMAGE, command: Sequence[str] = ("sh",)) -> Path:
-    """Return an archive of an image of busybox, as `docker save` writes it; `command` is what it runs if not told."""
+    """Return an archive of a busybox image, as from `docker save`, with `command` as its default command."""
     layer = subprocess.run(
         ["tar", "--owner=0", "--group=0", "--numeric-owner", "-C", make_rootfs(directory / "rootfs"), "-c", "."],
         check=True,
@@ -67,7 +67,7 @@ def make_image(directory: Path, name: str = IMAGE, command: Sequence[str] = ("sh
 
 
 class Recorder:
-    """`rootless`, for engines to call, with a record of every call.
+    """`rootless` for engines to call, with a record of every call.
 
     Attributes:
         command: its path.
@@ -83,22 +83,22 @@ class Recorder:
         self.command.chmod(0o755)
 
     def __len__(self) -> int:
-        """Return how many calls there were."""
+        """Return the number of calls."""
         return len(self._record.read_text().splitlines())
 
     def made(self, since: int = 0) -> list[str]:
-        """Return the calls that made a container, without the first `since` calls."""
+        """Return the calls of create and run, without the first `since` calls."""
         calls = self._record.read_text().splitlines()[since:]
         return [call for call in calls if {"create", "run"} & set(call.split())]
 
 
 class Engine:
-    """A command line client.
+    """A command line client of an engine.
 
     Attributes:
-        account: whose it is.
-        command: its first words.
-        env: what is added to the account's environment.
+        account: the account that calls it.
+        command: the first words of its command line.
+        env: variables that are added to the account's environment.
     """
 
     def __init__(self, account, command, env) -> None:
@@ -115,24 +115,24 @@ class Engine:
         return self.account.run(self.argv(*words), env=self.env, **options)
 
     def out(self, *words, **options) -> str:
-        """Run it to its good end; return its output without the last newline."""
+        """Run it, expect success, and return its output without the last newline."""
         return self(*words, check=True, **options).stdout.removesuffix("\n")
 
     def popen(self, argv, *, env=None, **options) -> subprocess.Popen:
-        """Start it by a whole command line, as a Typewriter does."""
+        """Start a whole command line, for a Typewriter."""
         return self.account.popen(argv, env=self.env | (env or {}), **options)
 
     @property
     def uid(self) -> int:
-        """Who calls it."""
+        """The uid of the account."""
         return self.account.uid
 
 
 class Podman(Engine):
-    """podman with a store of its own, and the configuration that helpers/ has for it.
+    """podman with a private store and the configuration in helpers/.
 
     Attributes:
-        directory: its stores and sockets, and rootless's own state.
+        directory: its stores and sockets, and the state of rootless.
     """
 
     def __init__(self, account, directory: Path, podman: str) -> None:
@@ -176,24 +176,24 @@ class Podman(Engine):
         return self("run", "--rm", *words, **options)
 
     def detach(self, name: str, *flags, command=FOREVER) -> str:
-        """Run a container in the background; return its name once it is up."""
+        """Run a container in the background; return its name when it is running."""
         self("run", "--detach", "--name", name, *flags, IMAGE, *command, check=True)
         if command is FOREVER:
             until(lambda: "up" in self.out("logs", name), f"{name} is up")
         return name
 
     def inspect(self, name: str, template: str) -> str:
-        """Return what podman knows about a container."""
+        """Return the output of `podman inspect` for a container."""
         return self.out("inspect", "--format", f"{{{{{template}}}}}", name)
 
     def left(self) -> list[str]:
-        """Return what should not be there when no container is: state of rootless, processes."""
+        """Return leftovers when no container exists: files in rootless's state directory, and processes."""
         state = self.account.run(["ls", "-A", self.directory / "rootless"]).stdout.split()
-        state = [name for name in state if not name.startswith("@")]  # what outlives containers, such as a cache
+        state = [name for name in state if not name.startswith("@")]  # files that outlive containers, such as a cache
         return state + [line for _, line in self.processes()]
 
     def processes(self) -> list[tuple[int, str]]:
-        """Return those that were started for its containers and are still there."""
+        """Return running processes that were started for its containers."""
         found = []
         for entry in Path("/proc").iterdir():
             try:
@@ -205,7 +205,7 @@ class Podman(Engine):
         return found
 
     def close(self) -> None:
-        """Remove all containers; nothing of them may be left."""
+        """Remove all containers and check that nothing is left."""
         self("pod", "rm", "--all", "--force", "--time=0", check=True)
         self("rm", "--all", "--force", "--time=0", check=True)
         until(lambda: not self.processes(), "conmon ends")
@@ -213,7 +213,7 @@ class Podman(Engine):
 
     def remove_stores(self) -> None:
         """Remove an ordinary user's stores."""
-        # the process that keeps podman's user namespace, and with it what is mounted there
+        # the process that keeps podman's user namespace and the mounts in it
         os.kill(int((self.directory / "libpod/tmp/pause.pid").read_text()), signal.SIGKILL)
         remove = ["rm", "-rf", self.directory]
         self.account.run(["unshare", "--map-root-user", "--map-auto", *remove], cwd="/", check=True)
@@ -221,9 +221,9 @@ class Podman(Engine):
 
 @contextmanager
 def opened_podman(account, image: Path, podman: str):
-    """Make a Podman that has the image; at the end nothing is left of its containers."""
+    """Yield a Podman that has the image; at the end nothing may be left of its containers."""
     made = account.run(["mktemp", "-d", f"{account.runtime_dir}/podman-XXXXXX"], check=True).stdout.strip()
-    # root of a user namespace that root gives a container has to come through, as through /run and /var/lib
+    # a container's root, in a user namespace that root creates, must be able to search it, as /run and /var/lib
     account.run(["chmod", "0711", made], check=True)
     opened = Podman(account, Path(made), podman)
     opened("load", "--quiet", "--input", image, check=True)
@@ -235,4 +235,4 @@ DOCKER_RUN = ["run", "--rm", "--pull=never", "--network=none"]
 
 
 OPEN = "mknod /made c 10 229; for how in '</made' '>/made'; do (eval : $how) && echo $how; done; echo made"
-"""A script: makes a device that containers do not have, and tries to open it in both ways."""
+"""A script that creates a device that containers do not have, and tries to read and write it."""

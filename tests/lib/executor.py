@@ -1,4 +1,4 @@
-"""The executor alone: Plans written by hand, and the launcher's side of its protocol one step at a time."""
+"""The executor alone: hand-written Plans, and the launcher's side of the protocol step by step."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from rootless.plan.rootfs.mount_options import SLAVE
 from tests.lib.bundles import own
 
 PATIENCE = 30
-"""Seconds after which something that should happen at once is taken not to happen."""
+"""Seconds after which an immediate event counts as missing."""
 PR_SET_DUMPABLE = 4
 MS_BIND = 0x1000
 NOTHING = (0,) * 6
-"""The numbers of a mount operation that changes no attribute."""
+"""The number operands of a mount operation that changes no attribute."""
 
 
 def as_user(user, function, *arguments):
-    """Call `function` in a process of `user` with its streams alone open; return what it returns, fail as it does."""
+    """Call `function` in a process of `user` with only the standard streams open; return its result or fail with it."""
     theirs, ours = os.pipe()
     process = os.fork()
     if process == 0:
@@ -77,11 +77,11 @@ def _become(user):
 
 
 def mount_here(*mounts) -> None:
-    """Give this process, which as_user() made, a mount namespace with `mounts` in it: (source, target, type, flags)."""
+    """Give this process, which as_user() made, a mount namespace with `mounts`: (source, target, type, flags)."""
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
     assert libc.unshare(CLONE_FLAGS["user"] | CLONE_FLAGS["mount"]) == 0, os.strerror(ctypes.get_errno())
-    # a process that changed its ids owns nothing below /proc/self
+    # a process that has changed its ids does not own /proc/self
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
         Path(f"/proc/self/{name}").write_text(text)
@@ -91,7 +91,7 @@ def mount_here(*mounts) -> None:
 
 
 class Message(NamedTuple):
-    """What the executor says: `call` and `text` are the two parts of the detail."""
+    """A message of the executor; `call` and `text` are the two parts of its detail."""
 
     kind: int
     value: int
@@ -101,17 +101,17 @@ class Message(NamedTuple):
 
 
 class Executor:
-    """One run of the executor, in the process that as_user() made.
+    """A run of the executor, in the process that as_user() made.
 
     Attributes:
-        first, pid: the first stage and, once there is one, the container's process; 0 when its status was taken.
+        first, pid: pids of the first stage and of the container's process if it exists; 0 once its status is collected.
         detail: the bytes of the last message's detail.
-        skipped: the SKIPPED messages that until() passed by.
-        statuses: of the processes that ended, by pid, as os.waitstatus_to_exitcode has them.
+        skipped: the SKIPPED messages that until() has passed over.
+        statuses: by pid, os.waitstatus_to_exitcode() of the processes that have ended.
     """
 
     def __init__(self, plan, *, keep=0, start=-1, console=-1, trace=False, all_ids=False, raw=b""):
-        """Spawn it with `plan`, a list of operations, or with the bytes `raw`; its output is read by output()."""
+        """Spawn the executor with `plan`, a list of operations, or with the bytes `raw`; output() reads its output."""
         self.all_ids = all_ids
         self.skipped = []
         self.statuses = {}
@@ -134,7 +134,7 @@ class Executor:
             os.close(reply)
 
     def until_executed(self, fd=None):
-        """Return the message after EXECUTING: None when the program runs, FAILED when it cannot."""
+        """Return the message after EXECUTING: None if the program runs, FAILED if it cannot."""
         message = self.message(fd)
         assert message == (EXECUTING, 0, 0, "", b""), message
         return self.message(fd)
@@ -155,7 +155,7 @@ class Executor:
         os.write(self.reply, word)
 
     def map_ids(self) -> None:
-        """Write the id maps: all that the user has, or root alone."""
+        """Write the ID maps: all ids of the user, or root alone."""
         if self.all_ids:
             write_idmaps.wait(write_idmaps.begin(self.first, run_in_userns.own_maps()[0]))
             return
@@ -164,7 +164,7 @@ class Executor:
                 file.write(text)
 
     def until_settled(self):
-        """Play the parent up to READY, FAILED or end of file, and return that (None)."""
+        """Act as the parent up to READY or FAILED, and return that message; None at end of file."""
         while message := self.message():
             if message.kind == TURN:
                 if message.value:
@@ -179,14 +179,14 @@ class Executor:
         return None
 
     def leave(self) -> None:
-        """Close the parent's ends of the pipes, as if it had died."""
+        """Close the parent's ends of the pipes, as if the parent had died."""
         for name in ("report", "reply"):
             if getattr(self, name) >= 0:
                 os.close(getattr(self, name))
                 setattr(self, name, -1)
 
     def wait(self) -> int:
-        """Wait for the end of the processes that are there and return the status of the last one."""
+        """Wait for the end of all processes; return the status of the last one."""
         status = 0
         for name in ("first", "pid"):
             pid = getattr(self, name)
@@ -198,7 +198,7 @@ class Executor:
         return status
 
     def output(self) -> str:
-        """Return what the program has written to its standard output and error."""
+        """Return the program's standard output and error."""
         return os.pread(self._output, 1 << 24, 0).decode("utf-8", "surrogateescape")
 
 
@@ -222,7 +222,7 @@ def run(plan, **options) -> Executor:
 
 
 def output(plan, **options) -> str:
-    """Return what the program of a Plan says."""
+    """Run a Plan and return its program's output."""
     return run(plan, **options).output()
 
 
@@ -238,16 +238,16 @@ def failure(plan, **options) -> tuple[str, int, str]:
 
 
 def in_user_namespace(*operations, args, env=()) -> list[Op]:
-    """Return a Plan for a program of the host as root of a new user namespace, after `operations`."""
+    """Return a Plan that executes `operations` and a program of the host as root of a new user namespace."""
     return [Op(ops.NEW_USER), Op(ops.YIELD), Op(ops.BECOME, 0, 0), *operations, Op(ops.EXEC, list(args), list(env))]
 
 
 ENTER = (Op(ops.CHDIR, 0, "/"),)
-"""How the program's directory is chosen where that does not matter."""
+"""The choice of a working directory in tests for which it does not matter."""
 
 
 def rooted(root, *operations, args=("/bin/busybox", "true"), env=(), enter=ENTER, last=()) -> list[Op]:
-    """Return a Plan for a program in `root`: `operations` come before the pivot, `enter` and `last` after it."""
+    """Return a Plan for a program in `root`: `operations` come before PIVOT, `enter` and `last` after it."""
     return [
         Op(ops.NEW_USER),
         Op(ops.YIELD),
@@ -268,7 +268,7 @@ def rooted(root, *operations, args=("/bin/busybox", "true"), env=(), enter=ENTER
 
 
 def make_root(user, name="root"):
-    """Make a root with nothing in it but busybox, and /proc to mount on."""
+    """Make a root file system with only busybox and a mount point /proc."""
     root = user.tmp / name
     for directory in ("bin", "proc"):
         (root / directory).mkdir(parents=True)
@@ -278,10 +278,10 @@ def make_root(user, name="root"):
 
 
 def mounts(root, *operations, enter=ENTER) -> dict[str, dict[str, str]]:
-    """Carry out `operations` in `root` and return what its program finds mounted: {target: the line of the top one}.
+    """Execute `operations` in `root`; return the mounts that the program sees: {target: properties of the top mount}.
 
-    A line has the mount's "source" in its file system, its "options", its peer "group", and "type", "device" and
-    "superblock" options of what is mounted.
+    The properties are the "source" in its file system, the mount's "options", the peer "group", and the file system's
+    "type", "device" and "superblock" options.
     """
     proc = Op(ops.BIND, ops.RECURSIVE, *NOTHING[1:], "/proc", "/proc")
     show = ("/bin/busybox", "cat", "/proc/self/mountinfo")

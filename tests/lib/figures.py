@@ -1,4 +1,4 @@
-"""The figures of the benchmarks, as a table and sentences at the end of the run."""
+"""The results of benchmarks, as a table and sentences at the end of the run."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 
 PEERS = ("runc", "crun")
 ROUNDS = int(os.environ.get("ROOTLESS_BENCH_ROUNDS", "7"))
-"""How many times each step is measured."""
+"""The number of times that each step is measured."""
 MEASURE = Path(__file__).with_name("measure.py")
-"""The program that measures; it is copied into machines, too."""
+"""The program that measures; it is also copied into virtual machines."""
 FIGURES = pytest.StashKey[list]()
 
 
 @pytest.fixture
 def figure(request):
-    """Return a function that records a comparison: its name, and by runtime (CPU, wall) in milliseconds."""
+    """Return a function that records a comparison: its name, and (CPU, wall) in milliseconds by runtime."""
 
     def record(name, found):
         cells = []

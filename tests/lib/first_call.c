@@ -1,5 +1,6 @@
-/* A program without a C library whose very first instruction makes a system call that a filter answers: getpid. With an
- * argument it executes itself without one first, with two in a child. Its exit status is the errno, or 1. */
+/* A program without a C library whose first instruction makes a system call that a seccomp filter answers: getpid. With
+ * one argument it first executes itself without arguments, with two it does so in a child. Its exit status is the
+ * errno, or 1. */
 #include <sys/syscall.h>
 
 #if defined __x86_64__
@@ -11,7 +12,7 @@ static long call(long number, long a, long b, long c, long d)
     __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
     return result;
 }
-/* the call comes before anything touches memory; what is on the stack is kept for after it */
+/* the call comes before any access to memory; the stack pointer is kept for the code after it */
 __asm__(".globl _start\n_start: mov $39, %eax\nsyscall\nmov %rax, %rdi\nmov %rsp, %rsi\nand $-16, %rsp\ncall after\n");
 #elif defined __aarch64__
 static long call(long number, long a, long b, long c, long d)

@@ -1,4 +1,4 @@
-"""The fixtures that several folders of tests share: a bundle to run, runtimes to compare, a host with a network."""
+"""Fixtures that several folders of tests share: a bundle to run, runtimes to compare, a host with a network."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.lib.containers import Rootless, until
 
 @pytest.fixture
 def rootless(user, rootless_command):
-    """The command of that user; its containers go in the end."""
+    """The command of the user; its containers are deleted at the end."""
     with Rootless(user, rootless_command) as rootless:
         yield rootless
 
 
 @pytest.fixture
 def box(user, rootless_command):
-    """A bundle made for root, and rootless to run it."""
+    """A bundle for root, run by rootless."""
     box = Box(user, [rootless_command])
     yield box
     box.close()
@@ -26,7 +26,7 @@ def box(user, rootless_command):
 
 @pytest.fixture(params=ALL)
 def either(request, user, rootless_command, need):
-    """The same, then with runc and crun, which say whether the test is right."""
+    """A bundle for root, run by each runtime: runc and crun show whether the test is right."""
     with pure_cgroup2(request.param):
         box = make_box(user, request.param, rootless_command, need)
         yield box
@@ -35,7 +35,7 @@ def either(request, user, rootless_command, need):
 
 @pytest.fixture(scope="module", params=ALL)
 def every(request, module_user, rootless_command, need):
-    """A bundle that many tests share, with each runtime."""
+    """A bundle that many tests share, run by each runtime."""
     with pure_cgroup2(request.param):
         box = make_box(module_user, request.param, rootless_command, need, name=request.param)
         yield box
@@ -44,19 +44,19 @@ def every(request, module_user, rootless_command, need):
 
 @pytest.fixture(scope="module")
 def netbox(tmp_path_factory):
-    """A host with a network, and the machine on its other side."""
+    """A host with a network, and another machine in that network."""
     yield from host.opened(tmp_path_factory.mktemp("netbox"))
 
 
 @pytest.fixture
 def net_user(netbox, user):
-    """The user, on that host."""
+    """The user on that host."""
     return netbox.user(user)
 
 
 @pytest.fixture
 def net_rootless(net_user, rootless_command):
-    """The command of that user; what serves networks has to be gone in the end, unless it was there before."""
+    """The command of that user; processes that serve networks must have ended at the end, unless they ran before."""
     before = host.helpers().keys()
     with Rootless(net_user, rootless_command) as rootless:
         yield rootless

@@ -1,4 +1,4 @@
-"""An image that means harm, the directory of the host that it is after, and a program that races the runtime."""
+"""A hostile image, the directory of the host that it attacks, and a program that races the runtime."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tests.lib.boxes import Box
 RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
 SECRET = "known to the host alone"
 SEARCH = "find / -path /proc -prune -o -path /sys -prune -o -type f -name canary -exec cat {} +"
-"""A command of the image that shows what it can find of the host."""
+"""A command in the image that prints the files of the host that it can find."""
 CALLERS = ("user", "root")
-"""Who runs the image: the ordinary user, or the machine's root."""
+"""The callers that run the image: the ordinary user, and the machine's root."""
 
 
 class Victim(Box):
-    """A bundle of an image that means harm, and `outside`, a directory of the host of the same owner.
+    """A bundle with a hostile image, and `outside`, a directory of the host with the same owner.
 
     Attributes:
-        outside: what nobody may read, change or add to.
-        owner: uid and gid of the one who runs it.
+        outside: a directory that the image must not read or change.
+        owner: uid and gid of the caller.
     """
 
     def __init__(self, user, command, *, as_root, name="box"):
@@ -47,25 +47,25 @@ class Victim(Box):
             self.own(self.outside)
 
     def own(self, *paths):
-        """Give these and all below to the one who runs the image."""
+        """Make the caller the owner of these paths and everything below them."""
         if os.geteuid() == 0:
             for path in paths:
                 for each in (path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ())):
                     os.chown(each, *self.owner, follow_symlinks=False)
 
     def place(self, target, make):
-        """Replace `target`, a path of the image, by what `make` creates at the path it is called with."""
+        """Replace `target`, a path in the image: `make` is called with its path on the host and creates it."""
         path = self.clear(target)
         make(path)
         self.own(path)
         return path
 
     def link(self, target, text):
-        """Make `target`, a path of the image, a link."""
+        """Replace `target`, a path in the image, by a symlink."""
         return self.place(target, lambda path: os.symlink(text, path))
 
     def clear(self, target):
-        """Remove what is at `target`, a path of the image, and make its parents."""
+        """Remove `target`, a path in the image, and create its parent directories."""
         path = self.rootfs / target.lstrip("/")
         if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
@@ -77,7 +77,7 @@ class Victim(Box):
         return path
 
     def attack(self, config, *script, **options):
-        """Run the image, which must not show anything of the host; an error must be one line. Return its end."""
+        """Run the image, which must not print anything of the host; an error must be one line. Return the result."""
         done = self.run(config, *script, **options)
         assert SECRET not in done.stdout + done.stderr
         if done.returncode:
@@ -85,13 +85,13 @@ class Victim(Box):
         return done
 
     def refused(self, config, *script, **options):
-        """Run the image, which must not start; return the line that says why."""
+        """Run the image, which must not start; return the line with the error."""
         done = self.attack(config, *script, **options)
         assert (done.returncode, done.stdout) == (1, ""), done
         return done.stderr
 
     def contained(self, config, *script, **options):
-        """Run the image, which does no harm; return the lines of its output."""
+        """Run the image, which must start and stay confined; return the lines of its output."""
         done = self.attack(config, *script, **options)
         assert done.returncode == 0, done
         return done.stdout.splitlines()
@@ -99,14 +99,14 @@ class Victim(Box):
 
 @contextmanager
 def unharmed(*directories):
-    """Let something happen that must not change anything in these directories of the host, not even a time."""
+    """Check that the block changes nothing in these directories of the host, not even a time stamp."""
     before = [snapshot(directory) for directory in directories]
     yield
     assert [snapshot(directory) for directory in directories] == before
 
 
 def snapshot(directory):
-    """Return everything about a directory and what is below, but when it was read."""
+    """Return all metadata and content of a directory and everything below it, except access times."""
     found = {}
     for path in (directory, *sorted(directory.rglob("*"))):
         status = path.lstat()
@@ -118,7 +118,7 @@ def snapshot(directory):
 
 @contextmanager
 def victim(user, command, caller):
-    """Give the box of a caller of CALLERS; at the end the host must be as it was."""
+    """Yield a Victim for a caller of CALLERS; at the end the host must be unchanged."""
     if caller == "root" and os.geteuid() != 0:
         pytest.skip("needs root")
     box = Victim(user, command, as_root=caller == "root")
@@ -132,7 +132,7 @@ def victim(user, command, caller):
 
 
 def program(need, name):
-    """Build the program of NAME.c beside this file, statically; return where it is."""
+    """Build a static program from NAME.c beside this file; return its path."""
     built = Path(RUN) / name
     if not built.exists():
         words = [need("cc"), "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", built.with_suffix(".new")]

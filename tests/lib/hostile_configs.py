@@ -1,4 +1,4 @@
-"""Configurations that are changed at random, or made to do harm."""
+"""Configurations with random changes, and hostile ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXTS = {name: json.dumps(config) for name, config in BASES.items()}
 
 
 NAMES = sorted(TEXTS, key=lambda name: len(TEXTS[name]))
-"""The smallest first, which is what hypothesis shrinks to."""
+"""The smallest first, because hypothesis shrinks to it."""
 
 
 INTEGERS = (
@@ -54,11 +54,11 @@ VALUES = st.one_of(
     st.lists(st.sampled_from(WRONG), max_size=3),
     st.dictionaries(KEYS, st.sampled_from(WRONG), max_size=3),
 ).map(copy.deepcopy)
-"""Copies, since a later change may be made in one: the same list in itself is no JSON."""
+"""Copies, because a later change may modify one: a list that contains itself is not JSON."""
 
 
 def paths_of(value, path=()):
-    """Return the path of everything in a document, itself first."""
+    """Return the paths of all values in a document; the first is that of the document."""
     paths = [path]
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
@@ -70,10 +70,10 @@ PATHS = {name: paths_of(config) for name, config in BASES.items()}
 
 
 def value_at(config, path):
-    """Return what is at a path, which the parent of its last step must have.
+    """Return the value at a path.
 
     Raises:
-        LookupError: it is not there.
+        LookupError: there is none.
     """
     for step in path:
         if not isinstance(config, (dict, list)):
@@ -83,7 +83,7 @@ def value_at(config, path):
 
 
 def write(config):
-    """Return the text of a document; json.dumps has no limit for the digits of a number, Python has."""
+    """Return the text of a document; Python limits the digits of a number in text, json.dumps does not."""
     limit = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(0)
     try:
@@ -93,7 +93,7 @@ def write(config):
 
 
 def change(draw, config, path):
-    """Change a document at a path: replace its value, remove it, or add something beside it."""
+    """Change a document at a path: replace the value, remove it, or add another beside it."""
     if not path:
         config[draw(KEYS)] = draw(VALUES)
         return
@@ -113,7 +113,7 @@ def change(draw, config, path):
 
 @st.composite
 def changed(draw, bases=tuple(NAMES), within=()):
-    """A document: a real one with up to four changes, below the path `within`."""
+    """Draw a real document with up to four changes below the path `within`."""
     name = draw(st.sampled_from(bases))
     config = json.loads(TEXTS[name])
     candidates = [path for path in PATHS[name] if path[: len(within)] == within]
@@ -121,7 +121,7 @@ def changed(draw, bases=tuple(NAMES), within=()):
         path = draw(st.sampled_from(candidates))
         try:
             value_at(config, path)
-        except (LookupError, TypeError):  # an earlier change took it away
+        except (LookupError, TypeError):  # an earlier change has removed it
             continue
         change(draw, config, path)
     return write(config)
@@ -131,9 +131,9 @@ WITHOUT_PROFILES = tuple(name for name in NAMES if len(TEXTS[name]) < 20000)
 
 
 def small(**more):
-    """Return the text of a small configuration with more in it, or other values, as JSON text each."""
+    """Return the text of a small configuration with additional or other properties, each given as JSON text."""
     base = {key: COMPLETE[key] for key in ("ociVersion", "root")} | {"process": {"args": ["a"], "cwd": "/"}}
-    base["linux"] = {"namespaces": [{"type": "mount"}]}  # without it there is a warning
+    base["linux"] = {"namespaces": [{"type": "mount"}]}  # prevents a warning
     texts = {key: json.dumps(value) for key, value in base.items()} | more
     return ("{" + ", ".join([f'"{key}": {value}' for key, value in texts.items()]) + "}").encode()
 
@@ -146,7 +146,7 @@ MANY = 10_000
 
 
 HOSTILE = {
-    # name: (text, whether it is a configuration all the same)
+    # name: (text, whether it is nevertheless a valid configuration)
     "10 MB of annotations": (small(annotations=json.dumps({f"key{i}": "x" * 90 for i in range(100_000)})), True),
     "10 MB in one string": (small(annotations=json.dumps({"key": "x" * 10_000_000})), True),
     "10 MB of blanks": (small() + b" " * 10_000_000, True),

@@ -12,14 +12,14 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def pip_environment(user):
-    """What lets pip work for the test user as it does here, with a cache that outlasts the test."""
+    """The settings that pip has here, for the test user, with a cache that outlasts the test."""
     passed = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name == "SSL_CERT_FILE"}
     return passed | {"PIP_CACHE_DIR": str(user.home / ".cache" / "pip")}
 
 
 @pytest.fixture
 def install(user, pip_environment, need):
-    """A function that runs install.sh with a home directory of its own, whose name has a blank."""
+    """A function that runs install.sh with a new home directory whose name contains a blank."""
     need("gcc")
     home = user.tmp / "my home"
     user.run(["mkdir", "-m", "700", home], check=True)

@@ -1,17 +1,17 @@
-/* What a hostile program in a container would try, and what it has been given. Each line of its output is a name and a
- * result: a value, or the name of an errno.
+/* A hostile program in a container: it prints what it has inherited and the results of attacks. Each line of output is
+ * a name and a result: a value, or the name of an errno.
  *
  *     intruder given             descriptors, signals, parent, session, terminal, limits of this process
- *     intruder escape MARKER     whether MARKER, a path of the host, or anything above the root can be reached
- *     intruder type              whether input can be put into the terminal on standard input, or that be taken over
- *     intruder attack PID        every way into another process
- *     intruder end PID           every way to end another process
+ *     intruder escape MARKER     tries to reach MARKER, a path of the host, or anything above the root
+ *     intruder type              tries to insert input into the terminal on standard input, and to take it over
+ *     intruder attack PID        tries every way into another process
+ *     intruder end PID           tries every way to end another process
  *     intruder hunt FILE SECRET  tries to enter every process whose program is the executor, and to read SECRET, a path
  *                                of the host, through it, until FILE exists
- *     intruder lock COMMAND…     runs COMMAND in a session keyring with a secret in it, whose number comes last
+ *     intruder lock COMMAND…     runs COMMAND in a session keyring with a secret, whose number is added to COMMAND
  *     intruder unlock NUMBER     looks for that secret
- *     intruder fill              uses up the quota of keys, and stays
- *     intruder plant NAME        makes a session keyring that everybody may use, and stays
+ *     intruder fill              uses up the quota of keys, and keeps running
+ *     intruder plant NAME        creates a session keyring that all users may use, and keeps running
  *     intruder session           the number of its session keyring
  */
 #define _GNU_SOURCE
@@ -93,7 +93,7 @@ static bool is_root(int dir)
     return fstat(dir, &here) == 0 && stat("/", &root) == 0 && here.st_dev == root.st_dev && here.st_ino == root.st_ino;
 }
 
-/* Where a walk upwards from `dir` ends: prints whether that is the root, and whether the marker is below it. */
+/* Walks upwards from `dir`; prints whether the walk ends at the root, and whether the marker is below its end. */
 static void upwards(const char *name, int dir, const char *marker)
 {
     char said[64];
@@ -122,7 +122,7 @@ static void escape(const char *marker)
     fd = (int)syscall(SYS_open_tree, AT_FDCWD, "/..", OPEN_TREE_CLONE | AT_RECURSIVE);
     if (fd >= 0)
         upwards("tree", fd, marker);
-    /* the way out of chroot(2) for who may call it */
+    /* the escape from chroot(2) with CAP_SYS_CHROOT */
     if (mkdir("/tmp/below", 0700) == 0 && chroot("/tmp/below") == 0) {
         fchdir(root);
         fd = root;
@@ -133,7 +133,7 @@ static void escape(const char *marker)
         chroot(".");
     }
     printf("chroot-is-root %d\n", is_root(root));
-    /* what lies under the root, if anything does */
+    /* a mount below the root, if there is one */
     say("umount", umount2("/", MNT_DETACH));
     say("umount-marker", access(marker, F_OK));
     say("setns", (fd = open("/proc/1/ns/mnt", O_RDONLY)) < 0 ? -1 : setns(fd, CLONE_NEWNS));
@@ -160,7 +160,7 @@ static long open_below(const char *pid, const char *name, int flags)
     return open(path, flags);
 }
 
-/* Some are refused when they are opened, others when they are read. */
+/* Some files cannot be opened, others can be opened but not read. */
 static long read_below(const char *pid, const char *name)
 {
     static char content[64];
@@ -207,7 +207,7 @@ static void attack(const char *which)
     say("attach", ptrace(PTRACE_ATTACH, pid, NULL, NULL));
 }
 
-/* The kernel lets every process do so to those of its user that it has a number for, kill(2). */
+/* kill(2) permits this for every process of the same user that has a pid in this namespace. */
 static void end(const char *which)
 {
     pid_t pid = atoi(which);
@@ -217,7 +217,7 @@ static void end(const char *which)
     say("pidfd_open", syscall(SYS_pidfd_open, pid, 0));
 }
 
-/* Is /proc/PID/comm that of the executor? */
+/* Whether /proc/PID/comm is that of the executor. */
 static bool is_executor(const char *pid)
 {
     char name[32] = {0};
@@ -229,7 +229,7 @@ static bool is_executor(const char *pid)
     return is;
 }
 
-/* Is the file there, and may it be read, from the root of that process? */
+/* Whether the file can be read through the root of that process. */
 static bool shows(const char *pid, const char *secret)
 {
     char path[4400], byte;
@@ -244,7 +244,7 @@ static bool shows(const char *pid, const char *secret)
     return shown;
 }
 
-/* Can the executor be stopped as a debugger does, before it has become the program? */
+/* Whether ptrace(2) can attach to the executor before it executes the program. */
 static bool traced(const char *which)
 {
     pid_t pid = atoi(which);
@@ -285,7 +285,7 @@ static void hunt(const char *end, const char *secret)
                 snprintf(path, sizeof path, "/proc/%s/%s", entry->d_name, ways[i]);
                 if (readlink(path, target, sizeof target - 1) <= 0)
                     continue;
-                /* its file is a memfd; what its other links show counts while it has not become the program */
+                /* the executor's file is a memfd; its other symlinks count only until it executes the program */
                 caught += strstr(target, "memfd") || is_executor(entry->d_name);
             }
             mem = open_below(entry->d_name, "mem", O_RDWR);

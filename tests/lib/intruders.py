@@ -1,4 +1,4 @@
-"""The program of intruder.c, and others that play a hostile process: built, put into a bundle, run and understood."""
+"""Hostile programs such as intruder.c: build them, add them to a bundle, run them, parse their output."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.lib.containers import PATIENCE, Reader
 
 EVERYTHING = ["CAP_" + name for name in CAPABILITIES]
 TRIES = 40
-"""How often the namespaces are joined; the hunter needed four at most while it could win."""
+"""How often a process joins the namespaces; while the attack was possible, the hunter needed at most four."""
 
 
 def add_program(box, need, name, *flags):
-    """Put the program that NAME.c makes into the box as /bin/NAME; return its path."""
+    """Compile NAME.c into the box as /bin/NAME; return its path."""
     built = Path(RUN) / name
     if not built.exists():
         source = Path(__file__).with_name(f"{name}.c")
@@ -36,7 +36,7 @@ def add_program(box, need, name, *flags):
 
 
 def intruding(*words, capabilities=EVERYTHING):
-    """Return a config.json in which the intruder runs, as root with every capability."""
+    """Return a config.json that runs the intruder as root with every capability."""
     config = base_config("intruder", *words)
     config["process"]["capabilities"] = {
         name: list(capabilities) for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
@@ -46,7 +46,7 @@ def intruding(*words, capabilities=EVERYTHING):
 
 
 def results(text):
-    """Return the lines of the intruder: {name: [result, …]}."""
+    """Return the intruder's output: {name: [result, …]}."""
     found = {}
     for line in text.splitlines():
         name, _, result = line.partition(" ")
@@ -56,9 +56,9 @@ def results(text):
 
 @contextmanager
 def hunter(box, *secret, shares_pids=True, tries=TRIES):
-    """Run a container that hunts for processes that join it, and for a secret of the host; it must catch nothing.
+    """Run a container that attacks processes that join it, to read a secret of the host; it must not succeed.
 
-    Yields the pid of its first process. With `shares_pids`, its pid namespace is the host's. It has to look more than
+    Yields the pid of its first process. With `shares_pids`, its pid namespace is the host's. It must try more than
     `tries` times.
     """
     config = intruding("hunt", "/volume/end", *map(str, secret))
@@ -85,6 +85,6 @@ def hunter(box, *secret, shares_pids=True, tries=TRIES):
 
 
 def namespace_paths(pid, *kinds):
-    """Return where the namespaces of a process are, by kind."""
+    """Return the paths of a process's namespaces, by kind."""
     files = {"network": "net", "mount": "mnt"}
     return {kind: f"/proc/{pid}/ns/{files.get(kind, kind)}" for kind in kinds}

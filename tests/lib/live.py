@@ -1,4 +1,4 @@
-"""A container that runs, for the tests of the verb exec."""
+"""A running container, for tests of `exec`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tests.lib.bundles import own
 
 FOREVER = "exec sleep 1000"
 NOT_EXECUTED = 255
-"""The exit status of an exec that did not come to run its command."""
+"""The exit status of an `exec` that could not run its command."""
 
 
 class Live:
-    """A container that runs, and commands in it.
+    """A running container, and commands in it.
 
     Attributes:
-        box: what it is made of.
+        box: its bundle and runtime.
         name: its id.
         pid: its first process.
     """
@@ -54,7 +54,7 @@ class Live:
         return self.user.popen(self.argv(*words, flags=flags), **self.box.options | options)
 
     def detach(self, *words, flags=()):
-        """Start a command that nobody waits for; return its process id."""
+        """Start a command with --detach; return its pid."""
         pid_file = self.user.tmp / "exec.pid"
         quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
         done = self.exec(*words, flags=["--detach", "--pid-file", pid_file, *flags], **quiet)

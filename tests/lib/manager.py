@@ -1,4 +1,4 @@
-"""A stand-in for a systemd manager that gives the answers of a test; a library encodes its messages."""
+"""A systemd manager that gives the answers of a test; jeepney encodes its messages."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ JOB = "/org/freedesktop/systemd1/job/1"
 
 
 class Manager(threading.Thread):
-    """What listens where the manager of a runtime directory does, until one has talked to it.
+    """A listener on the manager's socket in a runtime directory, for one connection.
 
     Attributes:
-        heard: the calls that have come: (method, arguments).
+        heard: the received calls: (method, arguments).
     """
 
     def __init__(self, directory: Path, answers, *, owner: int | None = None) -> None:
-        """Listen.
+        """Listen in a thread.
 
         Args:
             directory: the runtime directory.
             answers: functions that return the messages to send after each call, given its serial number.
-            owner: who the manager is; by default who runs the tests.
+            owner: the uid of the manager; by default that of the tests.
         """
         super().__init__(daemon=True)
         self._path = directory / "systemd/private"
@@ -44,14 +44,14 @@ class Manager(threading.Thread):
 
     def run(self) -> None:
         heard = b""
-        while not heard:  # who says nothing has looked whether there is somebody
+        while not heard:  # a connection without a call only checks that the manager runs
             try:
                 connection, _ = self._socket.accept()
-            except OSError:  # nobody has come
+            except OSError:  # no connection
                 return
             with connection:
                 if heard := connection.recv(4096):
-                    self._socket.shutdown(socket.SHUT_RDWR)  # nobody else waits for an answer
+                    self._socket.shutdown(socket.SHUT_RDWR)  # the client has closed the connection
                     self._talk(connection, heard)
 
     def _talk(self, connection: socket.socket, heard: bytes) -> None:
@@ -71,7 +71,7 @@ class Manager(threading.Thread):
                 connection.sendall(each)
 
     def close(self) -> None:
-        """End, and leave nothing."""
+        """Stop, and remove the socket."""
         self._socket.shutdown(socket.SHUT_RDWR)
         self.join(10)
         self._socket.close()

@@ -1,12 +1,12 @@
-"""Carry out steps again and again and print, as JSON, what each took: CPU and wall time, in milliseconds.
+"""Run steps repeatedly and print, as JSON, the CPU and wall time of each in milliseconds.
 
 Standard input: ``{"rounds": 9, "steps": [{"name": …, "argv": […], "status": 0}, {"await_end": "FILE with a pid"}]}``.
-The steps are taken in their order in every round, those of the programs that are compared side by side; a step without
-a name is not measured. ``await_program`` waits for a container's program, which crun's `start` does not.
+Each round runs all steps in order, so that the compared programs alternate. A step without a name is not measured.
+``await_program`` waits for a container's program, which crun's `start` does not.
 
-CPU time is that of the program and of all that it waited for; with ``"orphans": true`` also that of what it left
-running, which is waited for, too: conmon calls the runtime, and outlives podman. With ``"speaks": true`` the wall time
-until it has written something comes as a third figure.
+CPU time includes the program and all processes that it has waited for. With ``"orphans": true`` it also includes
+processes that the program leaves running, and the step waits for them: conmon calls the runtime and outlives podman.
+With ``"speaks": true`` a third figure is the wall time until the program's first output.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def carry_out(step: dict) -> tuple[float, ...]:
-    """Run one program to its end, with no input and nobody to read its output; return CPU and wall milliseconds."""
+    """Run one program to its end without input and output; return CPU and wall time in milliseconds."""
     streams = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(2)]
     complaints = os.memfd_create("stderr")
     streams.append((os.POSIX_SPAWN_DUP2, complaints, 2))
@@ -46,7 +46,7 @@ def carry_out(step: dict) -> tuple[float, ...]:
 
 
 def await_orphans() -> float:
-    """Wait for everything that has become a child of this process; return its CPU time in seconds."""
+    """Wait for all orphans that this process has adopted; return their CPU time in seconds."""
     cpu = 0.0
     while True:
         try:
@@ -57,7 +57,7 @@ def await_orphans() -> float:
 
 
 def await_end(pid_file: str) -> None:
-    """Wait for the end of the process that a file names."""
+    """Wait for the end of the process whose pid is in a file."""
     with open(pid_file) as file:
         pid = int(file.read())
     try:
@@ -69,7 +69,7 @@ def await_end(pid_file: str) -> None:
 
 
 def await_program(pid_file: str) -> None:
-    """Wait until the process that a file names has become the container's program, and can be looked at."""
+    """Wait until the process whose pid is in a file has executed the container's program."""
     with open(pid_file) as file:
         pid = int(file.read())
     while True:
@@ -82,7 +82,7 @@ def await_program(pid_file: str) -> None:
 
 
 def main() -> None:
-    """Read the task, do it, print what was measured: ``{name: [[CPU, wall, …], …]}``."""
+    """Read the steps, run them, and print the figures: ``{name: [[CPU, wall, …], …]}``."""
     task = json.load(sys.stdin)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     figures: dict[str, list[tuple[float, ...]]] = {}

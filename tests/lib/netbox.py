@@ -1,10 +1,10 @@
-"""A host for the tests of networks, joined to one more machine: two network namespaces, and nothing else is reached.
+"""A host for network tests, connected to one other machine: two network namespaces with no other connection.
 
     container ── helper ── the host: lo, uplink 198.51.100.2, 2001:db8::2 ──── the outside: 198.51.100.1, 2001:db8::1
 
-The user's commands run on that host, which has /etc/resolv.conf and /etc/hosts of its own: its resolver is a stub on
-127.0.0.53, as systemd-resolved's is. Its libslirp says that it is a version without known flaws: what rootless does
-with another one is a test of its own. Servers of tests/lib/netservers.py are on both sides.
+The user's commands run on that host, which has its own /etc/resolv.conf and /etc/hosts: its resolver is a stub on
+127.0.0.53, like systemd-resolved. Its libslirp reports a version without known vulnerabilities; a separate test covers
+other versions. Servers of tests/lib/netservers.py run on both machines.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ECHO = 7000
 HTTP = 8000
 FETCH = "curl --silent --show-error --max-time 20"
 IMAGE = "# the image's own\n"
-"""What is in /etc/resolv.conf and /etc/hosts of its bundles."""
+"""The content of /etc/resolv.conf and /etc/hosts in its bundles."""
 SERVERS = Path(__file__).with_name("netservers.py")
 
 _NEW_NETWORK = 0x40000000
@@ -72,7 +72,7 @@ exec cat
 
 
 class _Namespaces:
-    """Namespaces that a process holds, which ends when this one does."""
+    """Namespaces that a child process keeps until this process ends."""
 
     def __init__(self, script: str, *words: object) -> None:
         argv = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-euc", script, "sh", *map(str, words)]
@@ -89,7 +89,7 @@ class _Namespaces:
         self._process.stdin.flush()
 
     def enter(self, *words: str) -> list[str]:
-        """Return the words before a command that runs in them; its process id stays what Popen says."""
+        """Return the words before a command that runs in them; its pid stays that of the Popen object."""
         return ["nsenter", f"--net=/proc/{self.pid}/ns/net", f"--mount=/proc/{self.pid}/ns/mnt", *words, "--"]
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class _Namespaces:
 
 
 class NetUser(User):
-    """An ordinary user on the host of a NetBox, without any networks yet; what User does is done there."""
+    """An ordinary user on the host of a NetBox, without networks of its own yet."""
 
     def __init__(self, user: User, host: _Namespaces) -> None:
         self.__dict__.update(vars(user))
@@ -114,13 +114,13 @@ class NetUser(User):
 
 
 class NetBox:
-    """The host and the outside, while it is open; needs root.
+    """The host and the outside machine, until it is closed; needs root.
 
     Attributes:
-        libslirp: the path of the library on that host, or nothing where slirp4netns is not installed.
+        libslirp: the path of the library on that host; empty if slirp4netns is not installed.
 
-    Servers are there from the beginning: on both addresses of the outside ECHO and HTTP, on 127.0.0.1 and ::1 of the
-    host HTTP, on 127.0.0.53 of the host names, and on 198.51.100.1 names as well.
+    These servers run: ECHO and HTTP on both addresses of the outside machine, HTTP on 127.0.0.1 and ::1 of the host,
+    and DNS on 127.0.0.53 of the host and 198.51.100.1.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -151,14 +151,14 @@ class NetBox:
             self._ends = ends.pop_all()
 
     def _reaches_outside(self) -> bool:
-        """Whether the link is there at both ends, which takes IPv6 a moment."""
+        """Whether the connection works; IPv6 takes a moment."""
         try:
             return bool(self.ask(OUTSIDE6, ECHO, inside=True) and self.ask(OUTSIDE, ECHO, inside=True))
         except OSError:
             return False
 
     def write_libslirp(self, major: bytes) -> Path:
-        """Write a copy of libslirp that says it has this major version, a digit; return its path."""
+        """Write a copy of libslirp that reports this major version, a digit; return its path."""
         path = self._directory / f"libslirp-{major.decode()}"
         _write_libslirp(path, major)
         return path
@@ -168,7 +168,7 @@ class NetBox:
         return NetUser(user, self._host)
 
     def outside(self, *words: object, **options) -> subprocess.Popen:
-        """Start a command as root on the other machine."""
+        """Start a command as root on the outside machine."""
         return subprocess.Popen([*self._outside.enter(), *map(str, words)], **{"text": True} | options)
 
     def on_host(self, *words: object, **options) -> subprocess.Popen:
@@ -176,14 +176,14 @@ class NetBox:
         return subprocess.Popen([*self._host.enter(), *map(str, words)], **{"text": True} | options)
 
     def open_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, *, inside: bool = False):
-        """Return a socket of the other machine, or of the host (`inside`); it stays in that network."""
+        """Return a socket in the network namespace of the outside machine, or of the host (`inside`)."""
         made = []
         where = self._host if inside else self._outside
 
         def make() -> None:
             fd = os.open(f"/proc/{where.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                if ctypes.CDLL(None, use_errno=True).setns(fd, _NEW_NETWORK) == 0:  # of this thread alone
+                if ctypes.CDLL(None, use_errno=True).setns(fd, _NEW_NETWORK) == 0:  # setns(2) changes this thread only
                     made.append(socket.socket(family, kind))
             finally:
                 os.close(fd)
@@ -196,7 +196,7 @@ class NetBox:
         return found
 
     def ask(self, address: str, port: int, text: str = "hello", kind: int = socket.SOCK_STREAM, *, inside=False) -> str:
-        """Return what an echo server answers to the outside, or to the host (`inside`): ADDRESS TEXT."""
+        """Return the echo server's answer to the outside machine, or to the host (`inside`): ADDRESS TEXT."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with self.open_socket(family, kind, inside=inside) as asking:
             asking.connect((address, port))
@@ -211,7 +211,7 @@ class NetBox:
 
 
 def _write_libslirp(path: Path, major: bytes) -> str:
-    """Write a copy of the machine's libslirp that says it has another major version; return where that one is."""
+    """Write a copy of the machine's libslirp that reports another major version; return the path of the original."""
     program = shutil.which("slirp4netns")
     if not program:
         return ""
@@ -233,9 +233,9 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def make_net_bundle(user: User, *args: str, name: str = "bundle", **linux) -> Path:
-    """Make a bundle with the programs of this host in it: curl, ping, iperf3, python3; /servers.py is netservers.py.
+    """Make a bundle with programs of this host: curl, ping, iperf3, python3; /servers.py is netservers.py.
 
-    One of that name that is there already gets another config.json.
+    An existing bundle of that name gets a new config.json.
     """
     bundle = user.tmp / name
     if not bundle.exists():
@@ -262,13 +262,13 @@ def _make_rootfs(rootfs: Path) -> None:
 
 
 def helpers() -> dict[int, str]:
-    """Return the processes that serve networks, name by pid: helpers of the host, and netns holders."""
+    """Return {pid: name} of the processes that serve networks: helpers of the host and netns holders."""
     found = {}
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdecimal():
                 name, _, state = (entry / "stat").read_text().partition("(")[2].rpartition(")")
-                if name.isdecimal():  # of the descriptor that it was executed from
+                if name.isdecimal():  # a process that was executed from a descriptor has its number as name
                     name = (entry / "cmdline").read_text().partition("\0")[0]
                 if name.startswith(("slirp4netns", "pasta", "passt", "rootless:init")) and state.split()[0] not in "ZX":
                     found[int(entry.name)] = name
@@ -279,7 +279,7 @@ def helpers() -> dict[int, str]:
 
 @contextlib.contextmanager
 def running(rootless, *flags, name="served", echo=(ECHO,)):
-    """Run a container with servers on every address, as long as the block runs; its id is `name`."""
+    """Run a container with servers on every address during the block; its id is `name`."""
     ports = [f"echo:{port}" for port in echo]
     bundle = make_net_bundle(rootless.user, "python3", "/servers.py", "::", f"http:{HTTP}", *ports, name=name)
     with rootless.popen("run", *flags, bundle, stdout=subprocess.PIPE) as process:
@@ -292,7 +292,7 @@ def running(rootless, *flags, name="served", echo=(ECHO,)):
 
 
 def opened(directory: Path):
-    """Yield a NetBox, for a fixture; skips where there can be none."""
+    """Yield a NetBox; skip the test if it cannot be created."""
     if os.geteuid() != 0:
         pytest.skip("needs root: makes a host and its network")
     if not Path("/dev/net/tun").exists():

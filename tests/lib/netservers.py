@@ -1,12 +1,12 @@
-"""Servers of the tests' own, each on an address and a port; nothing but the standard library, for containers too.
+"""Servers for tests, each on an address and a port; standard library only, because they run in containers too.
 
     netservers.py ADDRESS SERVICE:PORT...
 
-It prints `ready` when all of them listen.
+It prints `ready` when all servers listen.
 
-    echo   TCP and UDP: the client's address, a blank and the line that came
-    http   GET /anything: the client's address; GET /bytes/N: so many bytes
-    dns    UDP: the addresses of NAMES, and of no other name
+    echo   TCP and UDP: the client's address, a blank and the received line
+    http   GET /anything: the client's address; GET /bytes/N: N bytes
+    dns    UDP: the addresses of NAMES, and no other names
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 NAMES = {"outside.test": ("198.51.100.1", "2001:db8::1"), "other.test": ("192.0.2.7",)}
-"""The addresses of each name, of IPv4 and IPv6."""
+"""The IPv4 and IPv6 address of each name."""
 _TYPES = {1: 4, 28: 6}
-"""A and AAAA, and the versions of IP that they are of."""
+"""DNS record types, A and AAAA, with their IP versions."""
 _NO_SUCH_NAME = 3
 
 
 def plain(address: str) -> str:
-    """Return an address without the form that one of IPv4 has on a socket of IPv6."""
+    """Return an address, converted to IPv4 if it is IPv4-mapped IPv6."""
     return address.removeprefix("::ffff:")
 
 
@@ -87,7 +87,7 @@ def _make(kind: type, family: int, address: tuple[str, int], handler: type) -> s
 
         def server_bind(self):
             if family == socket.AF_INET6:
-                # :: is for IPv4 as well, any other address for itself
+                # :: also accepts IPv4
                 self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address[0] != "::"))
             socketserver.TCPServer.server_bind(self)
 

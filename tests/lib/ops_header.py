@@ -1,4 +1,4 @@
-"""The header that gen_ops.py makes for the executor, for tests that compile its sources."""
+"""The executor's header from gen_ops.py, for tests that compile the executor's sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that every runtime runs: which of them a runtime fails, and what a refusal is."""
+"""Helpers for tests that run with every runtime: known failures, and refusals."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ IGNORED = "it is not known, and is ignored"
 
 
 def differs(runtime, sentence):
-    """Mark a test, or one of its cases, as one that a runtime fails, and say by which sentence of the specification."""
+    """Mark a test or a case as one that a runtime fails, with the sentence of the specification that it breaks."""
     return pytest.mark.differs(runtime, sentence)
 
 
 def assert_refused(box, config, *words):
-    """The container is refused, in words one of which names what was asked for."""
+    """Check that the container is refused, with an error that contains one of these words."""
     done = box.run(config, "echo ran")
     assert (done.returncode != 0, done.stdout) == (True, ""), done
     assert any(word in done.stderr.lower() for word in words), done.stderr

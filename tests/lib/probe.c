@@ -1,9 +1,9 @@
-/* What a shell cannot see from inside a container: system calls by name, and what becomes of the process that makes
- * one.
+/* Observations in a container that a shell cannot make: system calls by name, and their effect on the process that
+ * makes them.
  *
  *     probe call NAME [NUMBER…]     makes the system call; prints its result, or the name of its errno
- *     probe thread NAME [NUMBER…]   the same in a second thread; prints whether the first one lives on
- *     probe catch NAME [NUMBER…]    with a handler for SIGSYS; prints what the handler is told
+ *     probe thread NAME [NUMBER…]   the same in a second thread; prints whether the first one survives
+ *     probe catch NAME [NUMBER…]    with a handler for SIGSYS; prints what the handler receives
  *     probe trace NAME [NUMBER…]    under a tracer; prints the message of the seccomp event
  *     probe ids                     real, effective and saved ids
  *     probe clocks                  seconds of CLOCK_MONOTONIC and CLOCK_BOOTTIME

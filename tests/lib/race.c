@@ -1,6 +1,6 @@
-/* Exchanges what two names stand for, over and over until it is killed: race ONE OTHER
+/* Exchanges two names with RENAME_EXCHANGE, again and again, until it is killed: race ONE OTHER
  *
- * It says "racing" once it has done so. */
+ * It prints "racing" after the first exchange. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-"""The commands of README.md, as a reader would type them."""
+"""The commands in README.md, as a reader would type them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SECTION = re.compile(r"^## (.*)$")
 
 
 def blocks():
-    """Return the blocks of code, each a pair: the heading of its section, and its lines."""
+    """Return the blocks of code as pairs: the heading of the section, and the lines."""
     found: list[tuple[str, list[str]]] = []
     heading, within = "", False
     for line in (CHECKOUT / "README.md").read_text().splitlines():
@@ -27,9 +27,10 @@ def blocks():
 
 
 def commands(heading=None):
-    """Return the commands in their order, those of one section or all.
+    """Return the commands of one section, or all, in order.
 
-    In a block that shows a dialogue they follow a dollar; otherwise each line is one, up to a comment.
+    In a block with a dollar sign, the lines after a dollar sign are commands. Otherwise each line is a command, up to a
+    comment.
     """
     found = []
     for section, lines in blocks():

@@ -1,4 +1,4 @@
-"""A service manager that is reported to (sd_notify(3)), and a program that reports."""
+"""A service manager that receives notifications (sd_notify(3)), and a program that sends them."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Manager:
 
     @property
     def env(self):
-        """What it calls programs with."""
+        """The environment that it gives programs."""
         return {"NOTIFY_SOCKET": self.address}
 
     def report(self):
-        """Return the lines of the next report."""
+        """Return the lines of the next notification."""
         return self._socket.recv(4096).decode().splitlines()
 
     def silent(self):
-        """Whether nothing waits to be read."""
+        """Whether no notification is pending."""
         return not select.select([self._socket], [], [], 0)[0]
 
 
@@ -78,7 +78,7 @@ int main(int argc, char **argv)
 
 @pytest.fixture(scope="module")
 def tell(need, tmp_path_factory):
-    """Return a program that reports its arguments, a line each."""
+    """Return a program that sends its arguments as a notification, one per line."""
     directory = tmp_path_factory.mktemp("tell")
     source = directory / "tell.c"
     source.write_text(TELL)

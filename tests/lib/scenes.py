@@ -1,6 +1,6 @@
-"""A part of a cgroup v2 tree in which a limit can be had, or is to be missed, with a controller that is really there.
+"""A part of a cgroup v2 tree in which a limit can be enforced or not, with a controller that really exists.
 
-A machine that has its controllers in cgroup v1 has some in v2 all the same: those that v1 has not taken.
+Even a machine with cgroup v1 has some controllers in v2: those that v1 does not use.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 
 class Limit:
-    """A limit: what config.json has as resources, how messages name it, the file and what is to be in it."""
+    """A limit: linux.resources, its name in messages, the file of the cgroup and its expected content."""
 
     def __init__(self, controller, resources, name, file, value):
         self.controller = controller
@@ -33,11 +33,11 @@ LIMITS = (
 
 
 class Scene:
-    """A part of the tree, the command in it, and the limit that is asked for.
+    """A part of the tree, the command in it, and the requested limit.
 
     Attributes:
-        root: of the tree.
-        limit: one whose controller is in cgroup v2 here.
+        root: the root of the tree.
+        limit: a limit whose controller is in cgroup v2 on this machine.
     """
 
     def __init__(self, view, user, command):
@@ -50,7 +50,7 @@ class Scene:
         self.limit = next((each for each in LIMITS if each.controller in there), None)
 
     def hand_on(self, *directories):
-        """Let cgroups have the limit's controller in those below them."""
+        """Enable the limit's controller for the children of these cgroups."""
         for directory in directories:
             file = directory / "cgroup.subtree_control"
             if self.limit.controller not in file.read_text().split():
@@ -58,7 +58,7 @@ class Scene:
                 self._given.append(file)
 
     def cgroup(self, path, *, delegated=True):
-        """Make a cgroup below the one that commands begin in, and return it."""
+        """Create a cgroup below the one in which commands start, and return it."""
         directory = self.view.directory / path
         for each in reversed([directory, *directory.parents]):
             if self.view.directory in each.parents and not each.exists():
@@ -72,7 +72,7 @@ class Scene:
         return InView(self.view, self.user, self._command, **prefix)
 
     def bundle(self, *script, resources=None, change=None):
-        """Return a bundle with the limit, or with other resources; `change` gets its config."""
+        """Return a bundle with the limit, or with other resources; `change` is called with its config.json."""
         config = base_config("sh", "-c", "\n".join(script) or "echo ran")
         config["linux"]["resources"] = self.limit.resources if resources is None else resources
         if change:
@@ -80,7 +80,7 @@ class Scene:
         return make_bundle(self.user, config, name=f"bundle{len(list(self.user.tmp.iterdir()))}")
 
     def showing(self, file):
-        """Return a bundle that shows a file of its cgroup."""
+        """Return a bundle that prints a file of its cgroup."""
 
         def change(config):
             config["linux"]["namespaces"].append({"type": "cgroup"})

@@ -1,4 +1,4 @@
-"""An agent that decides about the system calls of a container (SCMP_ACT_NOTIFY)."""
+"""A seccomp agent, which answers the notifications of a container's filter (SCMP_ACT_NOTIFY)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ ANSWER = struct.Struct("=QqiI")
 
 
 CONTINUE = (0, 0, 1)
-"""Value, error and flags of an answer: SECCOMP_USER_NOTIF_FLAG_CONTINUE."""
+"""Value, error and flags of an answer that continues the call: SECCOMP_USER_NOTIF_FLAG_CONTINUE."""
 
 
 def whole(data):
-    """Whether this is JSON to its end."""
+    """Whether the text is complete JSON."""
     try:
         json.loads(data)
     except ValueError:
@@ -35,13 +35,13 @@ def whole(data):
 
 
 class Agent:
-    """A program that answers: `answers` one after the other, then CONTINUE for all; with None it leaves at once.
+    """A seccomp agent that gives `answers` in order, and then CONTINUE; with None it ends immediately.
 
     Attributes:
-        path: its socket.
-        states: what came with each connection.
-        connections: how many there were.
-        pids: of the processes that have asked.
+        path: the path of its socket.
+        states: the state that each connection has sent.
+        connections: the number of connections.
+        pids: the pids of the processes that have made a system call.
     """
 
     def __init__(self, user, *answers, leave=False):
@@ -113,7 +113,7 @@ class Agent:
             self.pids.append(pid)
             fcntl.ioctl(listener, SEND, ANSWER.pack(number, *(self._answers.pop(0) if self._answers else CONTINUE)))
         except OSError as error:
-            # the one who asked was killed, or nobody is left to ask
+            # the calling process was killed, or no process has the filter any more
             return error.errno == errno.ENOENT and not self._hung_up(listener)
         return True
 
@@ -125,7 +125,7 @@ class Agent:
 
 
 def notifying(config, *names, **more):
-    """Let the agent decide about these system calls."""
+    """Add a filter that notifies the agent of these system calls; return the config."""
     rules = [{"names": list(names), "action": "SCMP_ACT_NOTIFY"}]
     config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules} | more
     return config

@@ -1,7 +1,7 @@
-"""Every property of the runtime specification 1.3.0, each of which has a test that is marked with it.
+"""The properties of the runtime specification 1.3.0; each has a test that is marked with it.
 
-A property is named by its path in config.json, or by the document and what that says. The tests are marked with
-`@pytest.mark.spec(PROPERTY, …)`; tests/lib/conformance.py makes the table of docs/conformance.md of what they found.
+The name of a property is its path in config.json, or the document and its requirement. Tests are marked with
+`@pytest.mark.spec(PROPERTY, …)`; tests/lib/conformance.py makes the table in docs/conformance.md from their results.
 """
 
 from __future__ import annotations

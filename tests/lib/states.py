@@ -1,15 +1,15 @@
-"""What a container's directory holds: undo notes, and what a hand may have written into a state.json."""
+"""The content of a container's directory: undo notes, and state.json as somebody may have edited it."""
 
 from __future__ import annotations
 
 import json
 
 VALUES = (None, True, -1, 0, 2**70, 1.5, "", "\0", "\ud800", "/", "no", [], [1], [2**40, 1], [None], {}, {"a": None})
-"""What a hand may write at any place."""
+"""Values that somebody may write at any place of state.json."""
 
 
 def edited(state, path, value):
-    """Return the state with another value at a place; `path` names properties and indices."""
+    """Return the state with another value at `path`, a sequence of properties and indices."""
     copy = json.loads(json.dumps(state))
     inside = copy
     for step in path[:-1]:
@@ -19,7 +19,7 @@ def edited(state, path, value):
 
 
 def places(value, path=()):
-    """Yield the places of a value and of what is in it."""
+    """Yield the paths of a value and of all values in it."""
     if path:
         yield path
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
@@ -27,7 +27,7 @@ def places(value, path=()):
 
 
 def full_state(state):
-    """Return the state with all that a container may have."""
+    """Return a state with every property that it may have."""
     hook = {"path": "/bin/true", "args": ["true"], "env": ["A=b"], "timeout": 5}
     port = {"protocol": "tcp", "hostIP": "", "hostPort": 8080, "containerPort": 80}
     return state | {
@@ -50,6 +50,6 @@ def full_state(state):
 
 
 def undo_notes(directory):
-    """Return the undo notes in a container's directory: the data that hold, by kind."""
+    """Return the valid undo notes in a container's directory: their data, by kind."""
     lines = (directory / "undo").read_text().splitlines()
     return {kind: noted for kind, _, noted in map(json.loads, lines)}

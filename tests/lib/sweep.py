@@ -1,4 +1,4 @@
-"""One command after another, disturbed at an exact system call, and what is to be found on the host afterwards."""
+"""Sequences of commands, disturbed at an exact system call, and a check of the host afterwards."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from tests.lib.containers import PATIENCE, Reader
 
 RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
 WHOLE = os.environ.get("ROOTLESS_TEST_SWEEP", "") == "full"
-"""Every system call of every process instead of a choice."""
+"""Whether to disturb every system call of every process instead of a selection."""
 
 FIRST_STAGE, CONTAINER, SPAWNED, PROGRAM = "icsm"
-"""Roles of processes, as tracer.c has them; the first, second, … command is "0", "1", …."""
+"""Roles of processes in tracer.c; the first, second, … command is "0", "1", …."""
 OPERATION = "operation"
-"""Stands for the role in the tracer's lines about a Plan."""
+"""The pseudo-role of the tracer's lines about a Plan."""
 ENDED_WELL = 7
-"""What the program of the second container exits with."""
+"""The exit status of the second container's program."""
 OWN_MEMORY = {"mmap", "munmap", "mprotect", "mremap", "brk", "madvise"}
-"""Calls that nobody but the process itself can see."""
+"""Calls without effect outside the process."""
 WITHOUT_EFFECT = {
     *("access", "capget", "clock_gettime", "faccessat2", "fcntl", "fstat", "fstatfs", "getcwd", "getdents64"),
     *("getegid", "geteuid", "getpid", "getrandom", "gettid", "ioctl", "lseek", "lstat", "newfstatat", "poll"),
     *("pread64", "read", "readlink", "readlinkat", "rt_sigaction", "rt_sigprocmask", "stat", "statx", "uname"),
 }
-"""To be killed before one of these is to be killed before the next call that changes something."""
+"""Calls that change nothing: a kill before one of them equals a kill before the next call that changes something."""
 HARMLESS = {
     "accept4": "the executor ends, and a container that was created has stopped",
     "close": "what stays open is closed by close_range, or by execve",
@@ -55,16 +55,16 @@ HARMLESS = {
     "stat": "of one candidate for the program; there are others",
     "umask": "cannot fail",
 }
-"""Calls of the executor that may fail silently, and why."""
+"""Calls of the executor that may fail silently, with the reasons."""
 ONCE_MORE = {
     "openat2": "what cannot be opened is opened by the way that makes what is missing",
     "keyctl": "the second one lets exec find the keyring",
 }
-"""The same for calls that an operation may also be about."""
+"""The same, for calls that operations make too."""
 
 
 EXPLAINED = ("--bundle", "--network", "--publish", "--userns")
-"""Flags of `run` and `create`, with a value, that change what `explain` plans."""
+"""Flags of `run` and `create` that take a value and change the Plan."""
 ASKED = {
     "create": ["listen"],
     "exec": ["check_running"],
@@ -72,11 +72,11 @@ ASKED = {
     "--pid-file": ["write_pid_file"],
     "--pidfd-socket": ["connect_pidfd", "send_pidfd"],
 }
-"""Operations of the launcher that `explain` does not plan, by the word that asks for them."""
+"""Operations of the launcher that `explain` does not plan, by the word that requests them."""
 KEYRINGS_IN_USE = "keyctl: Disk quota exceeded"
-"""In a warning: the kernel takes its time until the keyrings of so many containers are gone."""
+"""Text of an expected warning: the kernel has not removed the keyrings of many containers yet."""
 TO_BE_DELETED = "; fix: rootless delete --force "
-"""In a warning of what has ended, and cannot be removed."""
+"""Text of an expected warning about a process that has ended but cannot be removed."""
 NOT_COME = "the moment did not come"
 
 
@@ -94,8 +94,8 @@ class Moment(NamedTuple):
 class Case(NamedTuple):
     """A disturbance at a moment.
 
-    The process of `victim` is killed; if that is empty, the one at the moment gets `signal`; without one the call fails
-    with `error`.
+    The process with the role `victim` is killed. Without a victim, the process at the moment gets `signal`; without a
+    signal, its call fails with `error`.
     """
 
     moment: Moment
@@ -114,13 +114,13 @@ class Case(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a disturbed sequence of commands.
+    """The result of a disturbed sequence of commands.
 
     Attributes:
         case: the disturbance.
-        came: the moment came.
-        statuses: of the commands that ran: exit statuses, or negative numbers of signals.
-        complaint: all that they wrote to standard error.
+        came: whether the moment came.
+        statuses: the exit statuses of the commands that ran; a negative number is a signal.
+        complaint: the standard error of all commands.
         log: the records of --log.
     """
 
@@ -132,17 +132,17 @@ class Outcome(NamedTuple):
 
     @property
     def last(self) -> int:
-        """The status of the command that was disturbed, or of the last one."""
+        """The status of the disturbed command, or of the last one."""
         return self.statuses[-1]
 
 
 class World:
-    """Directories of one user's for one sequence of commands: everything that it may leave on disk is below `path`.
+    """Directories of a user for one sequence of commands: all files that it may leave are below `path`.
 
     Attributes:
-        container: the id that the commands use; `ID` in them stands for it.
-        home: shared with other worlds, with a copy of the cache of compiled filters, unless it is the world's own.
-        env: what is added to the user's environment; with `notify` there is a service manager that is reported to.
+        container: the id in the commands, which write `ID`.
+        home: the home directory, with the cache of compiled filters; worlds share one unless a world needs its own.
+        env: variables that are added to the user's environment; `notify` adds a service manager's socket.
     """
 
     _numbers = itertools.count()
@@ -179,7 +179,7 @@ class World:
             self.env["NOTIFY_SOCKET"] = str(self.path / "notify")
 
     def words(self, command) -> list[str]:
-        """Return a command with what only this world knows in it."""
+        """Return a command with the placeholders replaced."""
         files = {"PID-FILE": "tmp/pid", "CONSOLE": "console", "LOG": "log"}
         names = {word: self.path / name for word, name in files.items()} | {"ID": self.container}
         return [str(names.get(word, word)) for word in command]
@@ -189,7 +189,7 @@ class World:
         return self.user.run(self.words(command), env=self.env, timeout=PATIENCE)
 
     def files(self) -> set[str]:
-        """Return all leftovers: what was not there at the beginning, without caches and what the caller asked for."""
+        """Return all leftover files: new ones, except caches and files that the caller requested."""
         found = {str(path.relative_to(self.path)) for path in self.path.rglob("*")}
         cache = "run/rootless/@seccomp"
         programs = {name for name in found if name.startswith(f"{cache}/") and name.endswith(".bpf")}
@@ -198,7 +198,7 @@ class World:
         return found - asked - roots - programs
 
     def close(self) -> None:
-        """Remove all of it."""
+        """Remove all directories."""
         self._console.close()
         self._manager.close()
         if self._shared_cache and self._cache.exists() and not self._shared_cache.exists():
@@ -207,7 +207,7 @@ class World:
 
 
 def shared_home(user) -> Path:
-    """Return the home directory of all worlds that have none of their own."""
+    """Return the home directory that worlds share."""
     home = user.tmp / "shared-home"
     home.mkdir(exist_ok=True)
     own(user, home)
@@ -215,16 +215,16 @@ def shared_home(user) -> Path:
 
 
 class Sweep:
-    """Sequences of commands of one user, each disturbed in one place.
+    """Run a sequence of commands of one user again and again, each time disturbed at one moment.
 
     Attributes:
         rootless: the command.
-        commands: the sequence; each is a list of its words, as World.words takes them.
-        second: the command that proves that the id can be used again; it exits with ENDED_WELL.
-        cgroups: the directory that all cgroups are in.
-        workers: how many cases run at once.
+        commands: the sequence; each command is a list of words for World.words.
+        second: a command that shows that the id can be used again; it exits with ENDED_WELL.
+        cgroups: the directory of all cgroups.
+        workers: the number of concurrent cases.
         usual: the lines that undisturbed commands write to standard error.
-        operations: the names of the operations in the Plans that are carried out.
+        operations: the names of the operations in the executed Plans.
     """
 
     def __init__(
@@ -248,7 +248,7 @@ class Sweep:
 
     def _trace(self) -> list[tuple[str, str]]:
         """Return the system calls (role, name) of the undisturbed sequence."""
-        for _ in range(2):  # the first one may fill the cache
+        for _ in range(2):  # the first run fills the cache
             world = World(self.user, self._home, notify=self._notify)
             with self._begin(world, "-", "-") as running:
                 *told, statuses = self._until_done(running)
@@ -266,9 +266,9 @@ class Sweep:
         return calls
 
     def moments(self, roles: str, *, since: str = "", without=frozenset()) -> list[Moment]:
-        """Return the system calls of `roles` in order, from the first one called `since` on, without some names.
+        """Return the system calls of `roles` in order, from the first one named `since` on, without some names.
 
-        Of calls of the same name in a row there are only the first and the last, unless all are wanted.
+        Of successive calls with one name, only the first and the last count, unless WHOLE is set.
         """
         counts: Counter[tuple[str, str]] = Counter()
         rows: list[list[Moment]] = []
@@ -289,7 +289,7 @@ class Sweep:
         return [moment for row in rows for moment in (row if WHOLE else [row[0], row[-1]][: len(row)])]
 
     def kinds(self, roles: str, **options) -> list[Moment]:
-        """Return the first and the last system call of each name, or all."""
+        """Return the first and the last system call of each name, or all if WHOLE is set."""
         moments = self.moments(roles, **options)
         firsts = {moment[:2]: moment for moment in reversed(moments)}
         lasts = {moment[:2]: moment for moment in moments}
@@ -297,7 +297,7 @@ class Sweep:
         return [moment for moment in moments if WHOLE or moment in ends]
 
     def run(self, case: Case, check) -> list[str]:
-        """Disturb one sequence; return what is wrong, `check(outcome, world)` being asked about what it said."""
+        """Run the sequence with one disturbance; return the problems, including those of `check(outcome, world)`."""
         world = World(self.user, self._home, notify=self._notify)
         mounts = _mounts()
         moment = case.moment
@@ -310,7 +310,7 @@ class Sweep:
             wrong = [*check(outcome), *_unclear(lines)]
             if outcome.last in (0, -signal.SIGKILL) or len(statuses) > 1 or TO_BE_DELETED in outcome.complaint:
                 wrong += self._delete(world)
-            # else: what fails to make a container, or runs all of its life, cleans up itself
+            # otherwise a command that fails to create a container, or runs until its end, must clean up itself
             wrong += self._end(running)
         wrong += [f"left on disk: {name}" for name in sorted(world.files())]
         done = world.run(*self.second)
@@ -323,7 +323,7 @@ class Sweep:
         return [f"{case}: {line} [{outcome.statuses} {outcome.complaint}]" for line in wrong]
 
     def plan(self) -> list[dict]:
-        """Return the operations of the Plan of the first command, as `explain` takes its flags."""
+        """Return the operations of the first command's Plan, from `explain` with the same flags."""
         words = self.commands[0]
         flags = [word for at, flag in enumerate(words) if flag in EXPLAINED for word in words[at : at + 2]]
         env = {"HOME": str(self._home)} if self._home else {}
@@ -339,10 +339,10 @@ class Sweep:
         return planned | asked | ({"forward_reports"} if self._notify else set())
 
     def run_all(self, cases, check, *, least: int, missed: int = 20) -> list[str]:
-        """Run all cases, as many at once as there are processors; return what is wrong.
+        """Run all cases, one per worker at a time; return a list of problems.
 
-        One of `missed` moments may not come: how often something is read is not quite the same each time. That there
-        are at least so many cases shows that the commands did what they are to be disturbed at.
+        One in `missed` moments may not come: the number of reads varies between runs. There must be at least `least`
+        cases, which shows that the commands make the calls that are to be disturbed.
         """
         assert len(cases) >= least, f"the commands made too few system calls: {len(cases)}"
         with ThreadPoolExecutor(self.workers) as pool:
@@ -366,7 +366,7 @@ class Sweep:
             )
 
     def _until_done(self, running: subprocess.Popen) -> list:
-        """Return the events that tracer.c tells, and last the list of the statuses."""
+        """Return the events that tracer.c prints, and then the list of statuses."""
         told = Reader(running.stdout).until(b"done\n").decode().split("\n")
         events: list = [("at",) for line in told if line == "at"]
         events += [(line.split()[1], name_of(int(line.split()[2]))) for line in told if line.startswith("call ")]
@@ -381,7 +381,7 @@ class Sweep:
         return [] if told == (0, "", "") else [f"delete --force: {told}"]
 
     def _end(self, running: subprocess.Popen) -> list[str]:
-        """Wait for the end of every process; return those that do not end."""
+        """Wait for the end of all processes; return those that do not end."""
         running.stdin.close()
         lines = [line for line in running.stdout.read().splitlines() if not line.startswith("call ")]
         left = [f"left a process: {line}" for line in lines]
@@ -390,7 +390,7 @@ class Sweep:
 
 
 def cgroups(word: str, top: Path) -> list[Path]:
-    """Return the cgroups that have `word` in their names."""
+    """Return the cgroups whose names contain `word`."""
     return [path for path in top.rglob(f"*{word}*") if path.is_dir()]
 
 
@@ -399,7 +399,7 @@ def _mounts() -> set[str]:
 
 
 def _unclear(lines: list[str]) -> list[str]:
-    """Return what is wrong with what a command says, if anything: it may say nothing, or one line, or one object."""
+    """Return the problems of a command's errors and log: the command may print nothing, or one line, or one object."""
     text = "\n".join(lines)
     if text.startswith('{"level": "error", '):
         text = f"rootless: {json.loads(text)['msg']}"
@@ -420,13 +420,13 @@ def _names():
 
 
 def name_of(number: int) -> str:
-    """Return the name of a system call of this machine."""
+    """Return the name of a system call, by its number on this machine."""
     native = _names().seccomp_arch_native()
     return _names().seccomp_syscall_resolve_num_arch(native, number).decode()
 
 
 def number_of(name: str) -> int:
-    """Return the number of a system call of this machine."""
+    """Return the number of a system call on this machine."""
     return _names().seccomp_syscall_resolve_name(name.encode())
 
 
@@ -442,9 +442,9 @@ def build_tracer(need) -> Path:
 
 
 SUPPORTED = ("x86_64", "aarch64")
-"""Machines whose registers tracer.c knows."""
+"""Machines that tracer.c supports."""
 
 
 def is_supported() -> bool:
-    """Whether tracer.c knows this machine."""
+    """Whether tracer.c supports this machine."""
     return platform.machine() in SUPPORTED

@@ -1,4 +1,4 @@
-"""The lives that are swept: sequences of commands, and bundles that ask for nearly all that there is."""
+"""The container lives that are swept: sequences of commands, and bundles with nearly every property."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.lib.sweep import ENDED_WELL, NOT_COME, Sweep, build_tracer, is_suppor
 
 
 def rich_config(*args: str) -> dict:
-    """Return a config.json that asks for nearly all that there is."""
+    """Return a config.json with nearly every property."""
     config = base_config(*args)
     cpu = min(os.sched_getaffinity(0))
     config["process"] |= {
@@ -57,11 +57,11 @@ def rich_config(*args: str) -> dict:
 
 KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 OWN = "umask"
-"""What a command calls first when Python has begun."""
+"""The first system call of a command after Python's start."""
 
 
 def rare_config(user, agent: Path, *args: str) -> dict:
-    """Return a config.json that asks for what few do; `agent` answers the notifications of its seccomp filter."""
+    """Return a config.json with rare properties; `agent` answers the notifications of its seccomp filter."""
     config = base_config(*args)
     true = {"path": "/bin/true"}
     config["process"] |= {
@@ -99,7 +99,7 @@ def rare_config(user, agent: Path, *args: str) -> dict:
 
 
 def nested_config(user) -> dict:
-    """Return a config.json that maps the ids of a mount of the caller's own, who is root of a user namespace."""
+    """Return a config.json with an ID-mapped mount of a caller who is root of a user namespace."""
     config = base_config("sh", "-c", f"exit {ENDED_WELL}")
     lines = [{"containerID": 5, "hostID": 1005, "size": 2}]
     config["mounts"].append(
@@ -110,7 +110,7 @@ def nested_config(user) -> dict:
 
 
 def nested_command(user, rootless_command: str) -> Path:
-    """Return a command that calls `rootless` as under `podman unshare`, with that mount there."""
+    """Return a command that calls `rootless` as under `podman unshare`, with that mount."""
     volume = user.tmp / "volume"
     volume.mkdir(exist_ok=True)
     own(user, volume)
@@ -123,7 +123,7 @@ def nested_command(user, rootless_command: str) -> Path:
 
 
 def bundles(user) -> tuple[Path, Path, Path]:
-    """Return a rich bundle whose program does nothing for long, one whose program ends at once, and a simple one."""
+    """Return a rich bundle whose program runs for long, one whose program ends immediately, and a simple bundle."""
     exits = ("sh", "-c", f"exit {ENDED_WELL}")
     rich = make_bundle(user, rich_config("sleep", "1000"), name="rich")
     (rich / "rootfs/tmp/hostname").touch()
@@ -139,23 +139,23 @@ def bundles(user) -> tuple[Path, Path, Path]:
 def tracer(need):
     """The path of the tracer."""
     if not is_supported():
-        pytest.skip("tracer.c does not know the registers of this machine")
+        pytest.skip("tracer.c does not support this machine")
     return build_tracer(need)
 
 
 @pytest.fixture
 def rare_sweep(user, rootless_command, tracer, need):
-    """Return a function that makes a Sweep of a life that few containers have."""
+    """Return a function that makes a Sweep of a life with rare properties."""
     need("slirp4netns")
     if not Path("/dev/net/tun").exists():
         pytest.skip("needs /dev/net/tun")
     if KERNEL < (6, 3):
-        pytest.skip("this kernel maps no tmpfs")
+        pytest.skip("this kernel has no ID-mapped tmpfs")
     with socket.socket(socket.AF_UNIX) as agent:
         path = user.tmp / "agent"
         agent.bind(str(path))
         path.chmod(0o777)
-        agent.listen(4096)  # no sender needs an answer
+        agent.listen(4096)  # no sender waits for an answer
         rare = make_bundle(user, rare_config(user, path, "sh", "-c", f"exit {ENDED_WELL}"), name="rare")
         idle = make_bundle(user, base_config("sleep", "1000"), name="idle")
         simple = make_bundle(user, base_config("sh", "-c", f"exit {ENDED_WELL}"), name="second")
@@ -206,31 +206,31 @@ def sweep(user, rootless_command, tracer):
 
 
 def all_right(wrong):
-    """Fail, and list what is wrong."""
+    """Fail if there are problems, and list them."""
     assert not wrong, f"{len(wrong)} wrong:\n" + "\n".join(wrong)
 
 
 def came(outcome):
-    """Return what is wrong with an outcome of which nothing but a moment is expected."""
+    """Return the problems of an outcome in which only the moment is expected."""
     return [] if outcome.came else [NOT_COME]
 
 
 def rootless_was_killed(outcome):
-    """Return what is wrong with an outcome."""
+    """Return the problems of an outcome."""
     if not outcome.came or (outcome.last, outcome.complaint) == (-signal.SIGKILL, ""):
         return came(outcome)
     return ["it was not killed, or said something"]
 
 
 def executor_was_killed(outcome):
-    """Return what is wrong: there is an error, or the container had begun (its end is no error)."""
+    """Return the problems: there must be an error, unless the container had started (its end is no error)."""
     if bool(outcome.last) == bool(outcome.complaint) or outcome.last in (128 + signal.SIGKILL, ENDED_WELL):
         return came(outcome)
     return ["status and message do not fit"]
 
 
 def is_clear(outcome):
-    """Return what is wrong: an error has its line, and what seems to have no effect has none on the status."""
+    """Return the problems: a failure has its line, and a failed call without a line does not change the status."""
     if outcome.last in (0, ENDED_WELL) or (outcome.last in (1, 255) and outcome.complaint):
         return came(outcome)
     return ["that is neither an error nor the usual result"]

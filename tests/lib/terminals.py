@@ -1,4 +1,4 @@
-"""Terminals with a command in them, as a person has them."""
+"""Terminals that run a command, as for a person."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.lib.containers import PATIENCE, Reader
 
 
 class Typewriter:
-    """A terminal, with a command in it that has it as its controlling terminal."""
+    """A terminal that is the controlling terminal of a command."""
 
     def __init__(self, user, argv, size=(24, 80)) -> None:
         self.master, self.slave = pty.openpty()
         os.fchown(self.slave, user.uid, -1)
         mode = termios.tcgetattr(self.slave)
-        mode[6][termios.VERASE] = b"\x08"  # something to recognise it by
+        mode[6][termios.VERASE] = b"\x08"  # an unusual setting by which a test recognises the terminal
         termios.tcsetattr(self.slave, termios.TCSANOW, mode)
         self.original = termios.tcgetattr(self.slave)
         self.resize(*size)
@@ -56,4 +56,4 @@ class Typewriter:
 
     def ends(self, status):
         assert self.process.wait(timeout=PATIENCE) == status
-        assert self.mode == self.original, "the terminal is as it was"
+        assert self.mode == self.original, "the terminal's settings are restored"

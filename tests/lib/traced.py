@@ -1,4 +1,4 @@
-"""Commands under strace(1), which chooses the instant at which something happens to them."""
+"""Commands under strace(1), which injects an event at a chosen system call."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.lib.containers import Reader
 QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
 
 Moment = tuple[str, int]
-"""A system call, and which of its calls."""
+"""The name of a system call, and the number of the call."""
 
 
 def moments(user, strace, words, *, count: int, since: str, names=frozenset()) -> list[Moment]:
-    """Run a command and return `count` of its system calls, evenly spread from the first that mentions `since` on.
+    """Run a command and return `count` of its system calls, evenly spread from the first whose line contains `since`.
 
-    Those of `names`, or of any name.
+    `names` selects the system calls; without it, all count.
     """
     log = user.tmp / "trace"
     user.run([strace, "-o", log, *words], **QUIET, stderr=subprocess.DEVNULL)
@@ -37,7 +37,7 @@ def moments(user, strace, words, *, count: int, since: str, names=frozenset()) -
 
 
 def interrupted(user, strace, words, number: int, moment: Moment) -> tuple[int, str]:
-    """Run a command that gets a signal as it begins a system call; return its status and what it wrote to stderr."""
+    """Run a command that receives a signal at a system call; return its status and standard error."""
     call, count = moment
     inject = f"inject={call}:signal={number}:when={count}"
     with (user.tmp / "interrupted.err").open("w+") as complaints:
@@ -48,13 +48,13 @@ def interrupted(user, strace, words, number: int, moment: Moment) -> tuple[int, 
 
 
 class Stopped:
-    """A command that is stopped as it begins a system call, until go_on()."""
+    """A command that is stopped at a system call until go_on()."""
 
     def __init__(self, user, strace, words, moment: Moment) -> None:
         call, count = moment
         reader, writer = os.pipe()
         if os.geteuid() == 0:
-            os.fchown(writer, user.uid, -1)  # strace opens it once more
+            os.fchown(writer, user.uid, -1)  # strace opens the log again
         inject = f"inject={call}:signal=STOP:when={count}"
         log = ["-o", f"/proc/self/fd/{writer}", "-e", f"trace={call}", "-e", inject]
         self._complaints = (user.tmp / "stopped.err").open("w+")
@@ -66,7 +66,7 @@ class Stopped:
         (self.pid,) = map(int, children.split())
 
     def go_on(self) -> tuple[int, str]:
-        """Let it go on to its end; return its status and what it wrote to stderr."""
+        """Let the command continue to its end; return its status and standard error."""
         os.kill(self.pid, signal.SIGCONT)
         status = self.process.wait(timeout=30)
         os.close(self._reader)

@@ -1,21 +1,21 @@
-/* Runs commands one after another and does something to them at an exact moment: a system call of one of their
- * processes, counted. What it starts is its own until it ends: it is the reaper of whatever they leave behind.
+/* Runs commands one after another and disturbs them at an exact moment: the nth system call of a kind in one of their
+ * processes. As a subreaper it adopts all processes that they leave.
  *
  *     tracer PATIENCE MOMENT ACTION [COMMAND… ;]…
  *
  * MOMENT is ROLE:CALL:COUNT, where CALL is the number of a system call and ROLE
  *     0, 1, …   the first, second, … command
  *     s         a process that a command spawns, up to its execve
- *     m         a program that it spawned, other than the executor: only its execve can be a moment; it is not traced
+ *     m         a program that it spawned, other than the executor: only its execve is a moment, it is not traced
  *     i, c      the executor's first stage, and the container's process up to its execve
- * or "-": nothing happens, and every system call is told instead. ACTION is the ROLE whose process gets SIGKILL, and is
- * waited for before the one at the moment goes on, or =ERRNO: the call is left out, and fails so, or +SIGNAL: the one
- * at the moment gets that, and goes on.
+ * or "-": there is no disturbance, and every system call is printed instead. ACTION is a ROLE: its process gets SIGKILL
+ * and must end before the process at the moment continues; or =ERRNO: the call is skipped and fails with this errno; or
+ * +SIGNAL: the process at the moment gets this signal and continues.
  *
- * It tells on standard output: "call ROLE NUMBER", "operation CODE" of each Plan (see helpers/init/plan.h), "at" when
- * the moment comes, "end STATUS" of each command (the wait status; what follows a command that had its moment is left
- * out). Then it waits for end of file on its input, and for the end of every process: "left" and the beginning of
- * /proc/PID/stat is said of those that do not end in PATIENCE seconds, and they are killed. */
+ * It prints "call ROLE NUMBER", "operation CODE" for each Plan (see helpers/init/plan.h), "at" when the moment comes,
+ * and "end STATUS", the wait status, for each command; commands after a disturbed one do not run. Then it waits for end
+ * of file on its input and for the end of all processes. For those that do not end within PATIENCE seconds it prints
+ * "left" and the beginning of /proc/PID/stat, and kills them. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
@@ -40,7 +40,7 @@ enum {
     PTRACE_O_TRACEEXEC
 };
 
-/* struct ptrace_syscall_info of linux/ptrace.h, which does not get along with sys/ptrace.h */
+/* struct ptrace_syscall_info of linux/ptrace.h, which conflicts with sys/ptrace.h */
 struct call {
     uint8_t op, pad[3];
     uint32_t arch;
@@ -49,8 +49,8 @@ struct call {
 
 struct process {
     pid_t pid;
-    char role;    /* 0: its parent has not told yet */
-    bool stopped; /* and waits for its parent to tell */
+    char role;    /* 0 until its parent's event names it */
+    bool stopped; /* waiting for that event */
     bool failing; /* this call */
 };
 
@@ -93,7 +93,7 @@ static bool is_counted(char role) { return telling ? role != 'm' : !come && (rol
 
 static void go_on(const struct process *process, int number)
 {
-    /* ESRCH: it was killed meanwhile, and its end will be told */
+    /* ESRCH: it was killed meanwhile, and wait() will report its end */
     if (ptrace(is_counted(process->role) || process->failing ? PTRACE_SYSCALL : PTRACE_CONT, process->pid, 0, number) <
             0 &&
         errno != ESRCH)
@@ -147,7 +147,7 @@ static bool is_executor(pid_t pid, uint64_t arguments)
     return strncmp(name, executor, sizeof name) == 0;
 }
 
-/* The moment is there: `leaves` says that the process is not traced any further. */
+/* The moment has come; `leaves`: the process is not traced any further. */
 static void act(struct process *process, bool leaves)
 {
     come = true;
@@ -224,8 +224,8 @@ static void on_child(const struct process *parent)
         begin_child(find((pid_t)pid), parent->role);
 }
 
-/* Let children go on of which a process that has ended has not told: it was killed meanwhile. */
-/* Whether there is a process left that can tell of a child, by its stop or by its end. */
+/* Continue children whose parent was killed before its event named them. */
+/* Whether a process is left whose event could still name a child. */
 static bool has_parent(void)
 {
     for (int i = 0; i < PROCESSES; i++)
@@ -242,7 +242,7 @@ static void begin_untold(char parent)
             begin_child(&processes[i], parent);
 }
 
-/* Tell the operations of the Plan that the executor `pid` has been given: its last argument names the descriptor. */
+/* Print the operations of the Plan of the executor `pid`, whose last argument is the number of the descriptor. */
 static void tell_plan(pid_t pid)
 {
     struct {

@@ -1,10 +1,10 @@
-"""What a program asks the kernel for, as strace tells it."""
+"""System calls of a program, from strace."""
 
 from __future__ import annotations
 
 
 def looked_at(user, need, *words):
-    """Return the calls that a program itself makes with paths, in order, each with its path and whether it found it."""
+    """Return a program's own calls that take paths, in order: each with the path and whether it exists."""
     trace = user.tmp / "trace"
     user.run([need("strace"), "-o", trace, "-e", "trace=%file", *words], check=True)
     lines = [line for line in trace.read_text().splitlines() if '"' in line]
@@ -12,5 +12,5 @@ def looked_at(user, need, *words):
 
 
 def opened(calls):
-    """Return the files that were opened among the calls."""
+    """Return the files that the calls opened."""
     return [path for call, path, found in calls if found and call in {"open", "openat"}]

@@ -13,7 +13,7 @@ from tests.lib.bundles import base_config
 from tests.lib.oracles import assert_refused, differs
 
 KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
-TMPFS = pytest.mark.skipif(KERNEL < (6, 3), reason="this kernel maps no tmpfs")
+TMPFS = pytest.mark.skipif(KERNEL < (6, 3), reason="this kernel has no ID-mapped tmpfs")
 MAPPED = ("mounts.uidMappings", "mounts.gidMappings", "mounts.options.idmap", "mounts.options.ridmap")
 REFUSED = "the kernel lets only root of the host map ids of the host's file systems"
 OWNERS = "stat -c '%n %u %g'"
