@@ -122,7 +122,7 @@ def _has_no_leading_zero(part: str) -> bool:
 def _soft_within_hard(rlimit: dict[str, Any]) -> None:
     soft, hard = rlimit["soft"], rlimit["hard"]
     if soft > hard:
-        cause = f"found {soft}, expected at most the hard limit, {hard}"
+        cause = f"found {soft}, expected at most {hard}, the hard limit"
         raise Invalid(cause, "lower it, or raise the hard limit", ["soft"])
 
 

@@ -48,8 +48,8 @@ STATUS = "cat /proc/self/status"
 
 
 @pytest.mark.parametrize(("asked", "value"), [(None, "1"), ([33], ""), ([33], "1")])
-def test_the_callers_groups_are_kept_where_the_annotation_says_so(box, require_root, asked, value):
-    """Any value except 0, as with crun. A directory of a group that is not in the container stays open to members."""
+def test_annotation_keeps_the_callers_groups(box, require_root, asked, value):
+    """Any value except 0, as in crun: members of a group that is not mapped keep access to its directories."""
     shared = make_volume(box.user, "shared", file="text")
     os.chown(shared, 0, GROUPS[0])
     shared.chmod(0o750)
@@ -68,7 +68,7 @@ def test_the_callers_groups_are_kept_where_the_annotation_says_so(box, require_r
     assert lines[-1] == "text"
 
 
-def test_an_annotation_that_would_make_another_container(box):
+def test_annotation_that_changes_the_container_is_refused(box):
     config = base_config() | {"annotations": {"run.oci.handler": "krun", "somebody.else": "anything"}}
     done = box.run(config, "echo ran")
     assert (done.returncode, done.stdout) == (1, "")

@@ -66,7 +66,7 @@ WITH = {
     "memory.checkBeforeUpdate": ("limit", 2**30),
     "cpu.period": ("quota", 10000),
 }
-"""What says something only of another property, which is named then."""
+"""Properties that only qualify another one, which the warning names instead."""
 
 
 GONE = "cgroup v2 has no such limit"
@@ -106,8 +106,8 @@ def test_a_limit_that_cannot_be_enforced_is_named(box, name):
 @pytest.mark.spec(
     "linux.resources.devices", untested="it takes an eBPF program, which root of the host alone may attach"
 )
-def test_rules_for_devices(box):
-    """An ordinary user's container can make none, and has no other than those that it was given."""
+def test_device_rules_of_an_ordinary_user(box):
+    """An ordinary user's container cannot create devices and has only those that it was given."""
     config = base_config()
     config["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
     config["process"]["capabilities"] = {name: ["CAP_MKNOD"] for name in ("bounding", "effective", "permitted")}
@@ -140,7 +140,7 @@ def test_every_limit_that_is_not_enforced_is_named(box):
             assert f"{section}{name}" in line or f"{section}.{name}" in line
 
 
-def test_a_cgroup_that_is_not_made_is_logged(box):
+def test_missing_cgroup_is_logged(box):
     config = base_config()
     config["linux"]["cgroupsPath"] = "user.slice:libpod:some"
     log = box.user.tmp / "log"
@@ -165,7 +165,7 @@ def viewed(request, user, rootless_command, need, cgroup2):
 
 
 def config_in(view, box):
-    """Return a config whose cgroup is one below that of the view."""
+    """Return a config with a cgroup below that of the view."""
     config = config_with_maps(box.user)
     config["linux"]["cgroupsPath"] = f"{view.path}/deep/box"
     config["linux"]["namespaces"].append({"type": "cgroup"})

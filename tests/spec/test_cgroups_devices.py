@@ -1,6 +1,6 @@
-"""linux.resources.devices where root of the host calls: the kernel asks a program about every device.
+"""linux.resources.devices for root of the host: an eBPF program decides about every device.
 
-No controller is needed for that; the tree of cgroups is one of cgroup v2 that only these tests see.
+That needs no controller; the cgroup v2 tree is visible in these tests only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ try() { # NAME MAJOR MINOR
 
 
 def root_of_the_host(view, box):
-    """Have root of the host call the box's runtime in a View."""
+    """Make root of the host call the box's runtime in a View."""
     box = as_real_root(box)
     words = view.prefix()
     words[-3:-1] = ["0", "0"]
@@ -83,7 +83,7 @@ def our_box(user, rootless_command, cgroup2):
     ],
 )
 def test_forbidden_device_is_refused(root_box, cgroup2, rules, expected):
-    """Seen from inside, by the error of open(2); runc and crun agree."""
+    """The error of open(2) inside; runc and crun return the same."""
     lines = root_box.lines(ruled(cgroup2, *rules), TRY, "try null 1 3", "try kmsg 1 11", "try full 1 7")
     assert lines[: len(expected)] == expected
 
@@ -93,7 +93,7 @@ def test_without_rules_nothing_is_refused(our_box, cgroup2):
     assert our_box.lines(config, TRY, "try kmsg 1 11") == ["kmsg mrw 0"]
 
 
-def test_a_further_process_is_bound_by_them_too(our_box, cgroup2):
+def test_rules_apply_to_processes_of_exec(our_box, cgroup2):
     our_box.create(ruled(cgroup2, FORBID), "sleep 1000")
     command = [*our_box.command]
     assert our_box.user.run([*command, "start", "held"], **our_box.options).returncode == 0
@@ -102,16 +102,16 @@ def test_a_further_process_is_bound_by_them_too(our_box, cgroup2):
     assert done.stdout.splitlines() == ["null mrw 0", "kmsg m-- 2"]
 
 
-def test_devices_that_are_listed_are_made_and_closed(our_box, cgroup2):
-    """Rules are about what the container does, not about what is made for it."""
+def test_listed_devices_exist_and_are_forbidden_by_rules(our_box, cgroup2):
+    """Rules apply to the container's processes, not to the runtime's set-up."""
     config = ruled(cgroup2, FORBID)
     config["linux"]["devices"] = [{"path": "/dev/listed"} | KMSG]
     lines = our_box.lines(config, "(: </dev/listed) 2>&1", "ls /dev/listed")
     assert lines == ["sh: can't open /dev/listed: Operation not permitted", "/dev/listed"]
 
 
-def test_an_update_leaves_them(our_box, cgroup2):
-    """As with runc: who updates other limits sends the rules along, and hooks may have allowed more meanwhile."""
+def test_update_keeps_the_rules(our_box, cgroup2):
+    """As in runc: engines send the rules with an update of other limits, and hooks may have allowed more meanwhile."""
     our_box.create(ruled(cgroup2, FORBID), "sleep 1000")
     for rules, said in (([FORBID], ""), ([ALLOW_ALL], "rules for devices stay as they were")):
         resources = json.dumps({"devices": rules, "unified": {"cgroup.max.depth": "5"}})
@@ -123,7 +123,7 @@ def test_an_update_leaves_them(our_box, cgroup2):
         assert bool(said) == bool(done.stderr)
 
 
-def test_on_a_hybrid_host_they_hold_in_its_cgroup_v2(user, rootless_command, require_root):
+def test_rules_apply_on_a_hybrid_host(user, rootless_command, require_root):
     if not os.path.ismount("/sys/fs/cgroup/unified"):
         pytest.skip("this host has no hybrid layout of cgroups")
     box = as_real_root(Box(user, [rootless_command]))

@@ -14,7 +14,7 @@ from tests.lib.oracles import assert_refused
 
 
 @pytest.mark.spec("linux.devices[].path")
-def test_a_device_where_another_file_is(either):
+def test_device_on_an_existing_file_is_refused(either):
     """ "If a file already exists at path that does not match …, the runtime MUST generate an error"."""
     (either.rootfs / "data/null").write_text("a file")
     config = config_with_maps(either.user)
@@ -24,9 +24,9 @@ def test_a_device_where_another_file_is(either):
 
 @pytest.fixture
 def block_device(require_root):
-    """A block device in the /dev that tests/run makes, which nobody opens."""
+    """A block device in the /dev of tests/run, which no process opens."""
     if " - tmpfs rootless-test-dev " not in Path("/proc/self/mountinfo").read_text():
-        pytest.skip("needs a /dev of the tests' own: start them with tests/run")
+        pytest.skip("needs a private /dev: start the tests with tests/run")
     path = Path("/dev/rootless-test-block")
     os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(7, 0))
     yield path
@@ -61,7 +61,7 @@ def test_default_devices(either):
     assert lines[9:] == ["/proc/self/fd", "/proc/self/fd/0", "/proc/self/fd/1", "/proc/self/fd/2", "pts/ptmx"]
 
 
-def test_the_terminals_are_the_containers_own(either):
+def test_terminals_belong_to_the_container(either):
     config = config_with_maps(either.user)
     lines = either.lines(config, "ls /dev/pts; exec 3<>/dev/ptmx; ls /dev/pts", MOUNTINFO)
     assert lines[:3] == ["ptmx", "0", "ptmx"]
@@ -69,7 +69,7 @@ def test_the_terminals_are_the_containers_own(either):
 
 
 def test_devices_without_a_file_system_on_dev(either):
-    """They are made in the image, which keeps the places they were bound on."""
+    """They are created in the image, which keeps the files on which they were bound."""
     config = config_with_maps(either.user)
     config["mounts"] = [mount for mount in config["mounts"] if not mount["destination"].startswith("/dev")]
     lines = either.lines(config, "stat -c '%n %t:%T' /dev/null /dev/urandom; echo x > /dev/null; readlink /dev/fd")
@@ -85,7 +85,7 @@ def device(path, major, minor, kind="c", **more):
 
 
 @pytest.mark.spec("linux.devices[].path", "linux.devices[].type c", "linux.devices[].type u")
-def test_devices_are_bound_where_mknod_is_refused(either, require_root):
+def test_devices_are_bound_if_mknod_is_not_permitted(either, require_root):
     if not Path("/dev/fuse").exists() or not Path("/dev/net/tun").exists():
         pytest.skip("needs /dev/fuse and /dev/net/tun")
     config = config_with_maps(either.user)
@@ -96,7 +96,7 @@ def test_devices_are_bound_where_mknod_is_refused(either, require_root):
     ]
     log = either.user.tmp / "log"
     lines = either.lines(config, "cd /dev; stat -c '%n %t:%T %a %u' fuse net/tun null", global_flags=["--log", log])
-    # of the host: its mode, and an owner that is nobody here
+    # of the host: its mode, and an owner that is not mapped
     assert lines == ["fuse a:e5 666 65534", "net/tun a:c8 666 65534", "null 1:3 666 65534"]
     if not either.oracle:
         for index, path in enumerate(("/dev/fuse", "/dev/net/tun", "/dev/null")):
@@ -130,7 +130,7 @@ def test_every_device_of_the_host_leaves_the_terminals_to_the_container(box, cal
 
 
 def test_masks_and_devices_have_no_peers_on_a_host_whose_root_is_shared(box):
-    """systemd shares it; criu restores no mount whose peers are outside the container."""
+    """systemd makes the root shared; criu cannot restore a mount with peers outside the container."""
     config = base_config("cat", "/proc/self/mountinfo")
     config["linux"]["maskedPaths"] = ["/proc/keys", "/proc/interrupts", "/sys/firmware"]
     share = 'mount --make-rshared / && exec "$@"'
@@ -173,7 +173,7 @@ def test_the_mode_of_a_fifo_does_not_depend_on_the_callers_umask(box):
         ),
     ],
 )
-def test_a_device_that_cannot_be_had(box, asked, words):
+def test_impossible_device_is_refused(box, asked, words):
     config = base_config()
     config["linux"]["devices"] = [asked]
     done = box.run(config, "true")
@@ -182,8 +182,8 @@ def test_a_device_that_cannot_be_had(box, asked, words):
     assert "(config.json: linux.devices[0]); fix: " in done.stderr
 
 
-def test_a_dev_of_the_callers_is_left_alone(box):
-    """runc 1.1.15 does the same, and then misses /dev/null."""
+def test_bind_mounted_dev_is_unchanged(box):
+    """runc 1.1.15 does the same, and then fails without /dev/null."""
     directory = box.user.tmp / "dev"
     directory.mkdir()
     (directory / "mine").write_text("mine")

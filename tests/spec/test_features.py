@@ -1,4 +1,4 @@
-"""features.md: what each runtime says of itself."""
+"""features.md: what each runtime reports about itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LISTED = {
 
 
 @pytest.mark.parametrize("place", [pytest.param(place, marks=pytest.mark.spec(place)) for place in LISTED])
-def test_what_is_listed(features, place):
+def test_listed_features(features, place):
     found = features
     for name in place.split(".")[1:]:
         found = found[name]
@@ -37,7 +37,7 @@ ABSENT = '"All properties in the features document … MAY either be absent": it
 
 
 SUPPORTED = {
-    # what is to be true there, and in whose document it is not
+    # properties that must be true, and the runtimes in whose document they are not
     "features.linux.seccomp": ("enabled", ()),
     "features.linux.apparmor": ("enabled", ()),
     "features.linux.selinux": ("enabled", ()),
@@ -55,8 +55,8 @@ SUPPORTED = {
         for place, (_, absent) in SUPPORTED.items()
     ],
 )
-def test_what_is_supported(features, place):
-    """Whatever the host has: "irrelevant to the actual availability of the features in the host operating system"."""
+def test_supported_features(features, place):
+    """Independent of the host: "irrelevant to the actual availability of the features in the host operating system"."""
     assert features["linux"][place.rpartition(".")[2]][SUPPORTED[place][0]]
 
 
@@ -81,5 +81,5 @@ def test_annotations_of_features(features):
 
 @differs("runc", ABSENT)
 @pytest.mark.spec("features.potentiallyUnsafeConfigAnnotations")
-def test_annotations_that_may_be_unsafe(features):
+def test_potentially_unsafe_annotations(features):
     assert all(isinstance(name, str) for name in features["potentiallyUnsafeConfigAnnotations"])

@@ -1,4 +1,4 @@
-"""Hooks: which run when, where, with what, and what becomes of the container when one fails."""
+"""Hooks: when, where and with which input each runs, and the effect of a failure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIFFERENT = [
 ANNOTATIONS = {"a": "b", 'c\n"é': "😀"}
 FIND_PID = "state=$(cat); pid=${state#*pid?:}; pid=${pid%%[!0-9]*}"
 LARGE = 300_000
-"""More than a pipe holds."""
+"""More bytes than a pipe holds."""
 
 RECORD = """#!/bin/sh
 exec >> {directory}/$1
@@ -43,7 +43,7 @@ env
 
 
 class Records:
-    """What hooks have written: `hook` is a script of the host's that records a kind."""
+    """The records of hooks: `hook` is a script of the host that records a kind."""
 
     def __init__(self, user, rootfs):
         self.directory = user.tmp / "records"
@@ -63,7 +63,7 @@ class Records:
         return {"path": path, "args": ["recorder", kind]} | more
 
     def order(self):
-        """Return the kinds of the host's hooks that have run, in order."""
+        """Return the kinds of the hooks that have run on the host, in order."""
         file = self.directory / "order"
         return file.read_text().split() if file.exists() else []
 
@@ -71,11 +71,11 @@ class Records:
         return (self.inside if name.startswith("startContainer") else self.directory) / name
 
     def state(self, kind):
-        """Return what the hook was given."""
+        """Return the state that the hook received."""
         return json.loads(self._file(kind).read_text())
 
     def facts(self, kind):
-        """Return what the hook found: lists of words by the first one."""
+        """Return the hook's observations: lists of words, by the first word."""
         found = {}
         for line in self._file(f"{kind}.facts").read_text().splitlines():
             name, _, rest = line.partition(" ")
@@ -94,7 +94,7 @@ def records(user, bundle):
 
 
 def shell(*script):
-    """Return a hook of the host's shell."""
+    """Return a hook that runs the host's shell."""
     return {"path": "/bin/sh", "args": ["sh", "-c", "\n".join(script)]}
 
 
@@ -110,7 +110,7 @@ def configure(bundle, hooks, *script, annotations=None, **process):
 
 
 def memory_of(pid):
-    """Return all that a process can read of its own memory."""
+    """Return all memory of a process that it can read itself."""
     found = b""
     with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for line in maps:
@@ -123,11 +123,11 @@ def memory_of(pid):
 
 
 def gone(rootless, user):
-    """Whether nothing is left of any container."""
+    """Whether no container is left."""
     return rootless.list() == [] and not executors(user)
 
 
-# What they are given.
+# Input.
 
 
 def test_each_has_the_state_on_its_standard_input(rootless, bundle, records):
@@ -168,7 +168,7 @@ def test_states_agree_with_runc(either, user):
         state = records.state(kind)
         assert (state["id"], state["bundle"]) == ("box", str(either.path))
         facts = records.facts(kind)
-        if kind != "poststart":  # runc 1.1 calls it before the program, as created
+        if kind != "poststart":  # runc 1.1 calls it before the program, with the status created
             expected = "creating" if kind in BEFORE_START else "created" if kind == "startContainer" else "stopped"
             assert state["status"] == expected
         assert facts["args"] == [f"{records.one(kind)['path']} {kind}"]
@@ -192,7 +192,7 @@ def test_where_each_runs(rootless, bundle, records):
 
 
 @pytest.mark.parametrize("given", ["3</dev/null 4</dev/null", "4</dev/null"])
-def test_nothing_but_its_own_environment_and_streams(rootless, bundle, records, user, given):
+def test_hook_has_only_its_environment_and_streams(rootless, bundle, records, user, given):
     hooks = {kind: [records.one(kind, env=["ONE=1", "TWO=2=3", "PATH=/usr/bin:/bin"])] for kind in KINDS}
     configure(bundle, hooks)
     words = rootless.argv("run", "--preserve-fds", "2", "--bundle", bundle, "c1")
@@ -200,7 +200,7 @@ def test_nothing_but_its_own_environment_and_streams(rootless, bundle, records, 
     user.run(opened, env={"SECRET": "1"}, check=True)
     for kind in KINDS:
         facts = records.facts(kind)
-        # a line for the number of files, three streams, and the directory that is read
+        # one line for the count, three streams, and the directory that is being read
         assert len(facts["fd"]) == 1 + 3 + 1, kind
         assert "/dev/null" not in facts["fd"], kind
         named = {name for name in facts if "=" in name and not name.startswith(("PWD=", "_=", "SHLVL=", "OLDPWD="))}
@@ -210,7 +210,7 @@ def test_nothing_but_its_own_environment_and_streams(rootless, bundle, records, 
 @pytest.mark.crun
 @pytest.mark.parametrize("given", [{}, {"env": []}], ids=["no environment", "an empty environment"])
 def test_only_a_hook_without_an_environment_inherits_one(either, user, given):
-    """From the caller, or for startContainer from process.env, whose last value of a name counts."""
+    """It inherits the caller's, or for startContainer process.env, in which the last value of a name counts."""
     records = Records(user, either.rootfs)
     config = config_with_maps(user)
     config["process"]["env"] += ["ONE=0", "ONE=1"]
@@ -236,21 +236,21 @@ def test_poststop_has_the_environment_of_the_caller_that_deletes(either, user):
 
 
 def test_the_environment_that_a_hook_inherits_is_not_left_in_the_containers_process(rootless, bundle, records):
-    """A program of the image may read that process's memory between create and start, through exec."""
+    """Between create and start, a program of the image may read that process's memory, through exec."""
     secret = "secret-of-the-caller" * 3
     configure(bundle, {"createContainer": [records.one("createContainer")]})
     rootless.create("c1", bundle, env={"SECRET": secret})
     assert f"SECRET={secret}" in records.facts("createContainer")
     pid = rootless.pid("c1")
     assert secret.encode() not in memory_of(pid)
-    # of a private mapping, madvise(MADV_DONTNEED) brings back what the file has
+    # madvise(MADV_DONTNEED) would restore the file's content in a private mapping
     plans = [line.split()[1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "rootless-plan" in line]
     assert plans
     assert {flags[3] for flags in plans} == {"s"}
 
 
 @pytest.mark.parametrize("kind", ["createRuntime", "createContainer"])
-def test_without_arguments_it_has_its_name(rootless, bundle, user, kind):
+def test_hook_without_args_has_its_path_as_name(rootless, bundle, user, kind):
     script = user.tmp / "named"
     script.write_text(f'#!/bin/sh\necho "$# $0" > {user.tmp}/said\n')
     script.chmod(0o755)
@@ -260,7 +260,7 @@ def test_without_arguments_it_has_its_name(rootless, bundle, user, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_large_state_and_nobody_who_reads_it(rootless, bundle, records, kind):
+def test_large_state_that_no_hook_reads(rootless, bundle, records, kind):
     ignoring = {"path": "/bin/sh", "args": ["sh", "-c", ":"]}
     configure(bundle, {kind: [ignoring, records.one(kind)]}, annotations={"large": "x" * LARGE})
     rootless("run", "--bundle", bundle, "c1", check=True)
@@ -268,7 +268,7 @@ def test_a_large_state_and_nobody_who_reads_it(rootless, bundle, records, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_several_run_in_their_order(rootless, bundle, records, kind):
+def test_hooks_run_in_order(rootless, bundle, records, kind):
     file = "/data/several" if kind == "startContainer" else f"{records.directory}/several"
     configure(bundle, {kind: [shell(f"echo {number} >> {file}") for number in range(5)]})
     rootless("run", "--bundle", bundle, "c1", check=True)
@@ -281,10 +281,10 @@ def test_empty_lists_are_no_hooks(rootless, bundle):
     assert rootless("run", "--bundle", bundle, "c1", check=True).stdout == "well\n"
 
 
-# When they run.
+# Order.
 
 
-def test_the_program_begins_after_the_hooks_before_it(rootless, bundle, records):
+def test_program_starts_after_start_container_hooks(rootless, bundle, records):
     hooks = {kind: [records.one(kind)] for kind in KINDS}
     configure(bundle, hooks, "echo program >> /data/order")
     rootless.create("c1", bundle)
@@ -312,8 +312,8 @@ def test_poststart_finds_the_program(rootless, bundle, user):
 
 
 @pytest.mark.parametrize("kind", ["createRuntime", "prestart"])
-def test_the_mounts_are_there_and_may_be_added_to_from_outside(rootless, bundle, user, need, kind):
-    """As the hooks of graphics drivers do it."""
+def test_create_runtime_hooks_see_and_add_mounts(rootless, bundle, user, need, kind):
+    """As the hooks of graphics drivers do."""
     (user.tmp / "library").write_text("driver\n")
     target = bundle / "rootfs/data/library"
     target.write_text("")
@@ -345,7 +345,7 @@ def test_create_container_may_mount_and_write_into_a_read_only_root(rootless, bu
 
 
 def test_start_container_runs_as_the_program_will(rootless, bundle):
-    """A program of the image must not run before the filter is in force that is to bind all of them."""
+    """No program of the image may run before the seccomp filter is in force."""
     hook = shell("id -u", "cat /proc/self/status", "mkdir /tmp/denied && echo made") | {"path": "/bin/sh"}
     hook["args"][-1] = "{ " + hook["args"][-1] + "; } > /data/said 2>&1; true"
     config = configure(bundle, {"startContainer": [hook]}, user={"uid": 1000, "gid": 1000})
@@ -367,7 +367,7 @@ def test_start_container_runs_as_the_program_will(rootless, bundle):
 
 
 def test_startcontainer_orphans_cannot_ptrace_init(rootless, bundle):
-    """It could make that one do what the seccomp filter forbids."""
+    """An orphan could make init do what the seccomp filter forbids."""
     script = "{ ls /proc/1/fd/ || ls /proc/1/cwd/ || cat /proc/1/environ; echo $?; } > /data/said 2>&1"
     configure(bundle, {"startContainer": [shell(script)]}, "ls /proc/self/fd/ > /data/self; ls /proc/1/fd/ > /data/one")
     rootless("run", "--bundle", bundle, "c1", check=True)
@@ -377,7 +377,7 @@ def test_startcontainer_orphans_cannot_ptrace_init(rootless, bundle):
     assert (bundle / "rootfs/data/one").read_text()
 
 
-# What becomes of one that fails.
+# Failures.
 
 
 @pytest.mark.parametrize("verb", ["create", "run"])
@@ -426,7 +426,7 @@ def test_hook_that_fails_at_start_ends_the_container(rootless, bundle, records, 
     assert gone(rootless, rootless.user)
 
 
-def test_poststop_hooks_run_all_whatever_they_do(rootless, bundle, records):
+def test_all_poststop_hooks_run_despite_failures(rootless, bundle, records):
     failing = [shell("echo went wrong; exit 3"), {"path": "/nowhere"}]
     configure(bundle, {"poststop": [*failing, records.one("poststop")]}, "exit 7")
     done = rootless("run", "--bundle", bundle, "c1")
@@ -492,8 +492,8 @@ def test_hook_that_cannot_be_executed_is_an_error(rootless, bundle, user, kind):
         )
 
 
-def test_an_environment_that_cannot_be_made_after_hooks_have_run(rootless, bundle, records):
-    """What the hooks before have made, the ones at the end can clear away."""
+def test_poststop_hooks_run_after_a_failed_set_up(rootless, bundle, records):
+    """Hooks at the end can remove what earlier hooks have created."""
     config = configure(bundle, {kind: [records.one(kind)] for kind in KINDS})
     config["process"]["cwd"] = "/bin/busybox"
     write_config(bundle, config)
@@ -516,7 +516,7 @@ def test_a_create_that_is_killed_while_a_hook_runs(rootless, bundle, records, us
 
 
 @pytest.mark.parametrize("verb", ["create", "run"])
-def test_an_interrupted_create_ends_the_hook_and_clears_away(rootless, bundle, records, user, verb):
+def test_interrupted_create_ends_the_hook_and_cleans_up(rootless, bundle, records, user, verb):
     waiting = shell(f"echo $$ > {user.tmp}/waiting.new; mv {user.tmp}/waiting.new {user.tmp}/waiting; exec sleep 600")
     configure(bundle, {"createRuntime": [waiting], "poststop": [records.one("poststop")]})
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -530,7 +530,7 @@ def test_an_interrupted_create_ends_the_hook_and_clears_away(rootless, bundle, r
 
 
 def test_hooks_may_ask_about_the_container(rootless, bundle, user):
-    """As those do that find out its network."""
+    """As hooks do that look up its network."""
     ask = f"{' '.join(rootless.argv('state', 'c1'))} > {user.tmp}"
     hooks = {kind: [shell(f"{ask}/{kind}")] for kind in ("createRuntime", "poststart")}
     configure(bundle, hooks, "sleep 600")
@@ -544,7 +544,7 @@ def test_hooks_may_ask_about_the_container(rootless, bundle, user):
     assert {state["pid"] for state in found.values()} == {rootless.pid("c1")}
 
 
-def test_a_failed_start_leaves_the_hooks_of_the_end_to_delete(rootless, bundle, records):
+def test_failed_start_leaves_poststop_hooks_to_delete(rootless, bundle, records):
     config = configure(bundle, {"poststop": [records.one("poststop")]})
     config["process"]["args"] = ["/data/garbage"]
     write_config(bundle, config)
@@ -558,7 +558,7 @@ def test_a_failed_start_leaves_the_hooks_of_the_end_to_delete(rootless, bundle, 
     assert records.order() == ["poststop"]
 
 
-# What they write.
+# Output.
 
 
 def test_output_of_a_hook_is_not_the_containers(rootless, bundle):
@@ -580,7 +580,7 @@ def test_output_goes_to_the_files_of_the_annotations(rootless, bundle, user):
 
 
 @pytest.mark.parametrize("kind", ["createRuntime", "startContainer"])
-def test_an_annotation_that_names_no_file(rootless, bundle, kind):
+def test_unusable_output_file_of_hooks_is_refused(rootless, bundle, kind):
     configure(bundle, {kind: [shell("true")]}, annotations={"run.oci.hooks.stdout": "/nowhere/out"})
     done = rootless("run", "--bundle", bundle, "c1")
     assert done.returncode == 1
@@ -589,7 +589,7 @@ def test_an_annotation_that_names_no_file(rootless, bundle, kind):
 
 
 @pytest.mark.parametrize("kind", OUTSIDE)
-def test_a_daemon_that_a_hook_leaves_behind_holds_nothing_up(rootless, bundle, user, kind):
+def test_daemon_of_a_hook_does_not_block(rootless, bundle, user, kind):
     hook = shell(f"sleep 600 & echo $! > {user.tmp}/daemon")
     configure(bundle, {kind: [hook]}, "echo well")
     done = rootless("run", "--bundle", bundle, "c1")
@@ -598,10 +598,10 @@ def test_a_daemon_that_a_hook_leaves_behind_holds_nothing_up(rootless, bundle, u
     assert (done.returncode, done.stdout, done.stderr) == (0, "well\n", "")
 
 
-# What explain says.
+# explain.
 
 
-def test_explain_shows_them(rootless, bundle, records):
+def test_explain_shows_hooks(rootless, bundle, records):
     configure(bundle, {kind: [records.one(kind)] for kind in KINDS})
     said = rootless("explain", bundle, check=True).stdout
     assert "hooks.createContainer[0]" in said

@@ -1,4 +1,4 @@
-"""config.md "Hooks", runtime.md "Lifecycle": when each hook runs, what it gets, and what its failure does."""
+"""config.md "Hooks", runtime.md "Lifecycle": when each hook runs, its input, and the effect of its failure."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ STATUS = {
     "poststart": "running",
     "poststop": "stopped",
 }
-"""When each is called, by the state that it is given."""
+"""The status in the state that each kind of hook receives."""
 
 
 class Hooks:
-    """Programs that write down what they find: on the host, and in the image for startContainer."""
+    """Programs that record what they find: on the host, or in the image for startContainer."""
 
     def __init__(self, box):
         self.place = box.user.tmp / "hooks"
@@ -54,16 +54,16 @@ class Hooks:
         return {"path": path, "args": ["hook", kind], "env": ["PATH=/usr/bin:/bin"]} | more
 
     def read(self, kind, what):
-        """Return what a hook has written."""
+        """Return the record of a hook."""
         return ((self.inside if kind == "startContainer" else self.place) / f"{kind}.{what}").read_text()
 
     def has_ended(self, kind):
-        """Whether a hook has written the last that it writes."""
+        """Whether a hook has completed its record."""
         path = (self.inside if kind == "startContainer" else self.place) / f"{kind}.env"
         return path.exists() and path.read_text().endswith("\n")
 
     def order(self):
-        """Return the kinds of those on the host that have been called."""
+        """Return the kinds of the hooks that have run on the host, in order."""
         path = self.place / "order"
         return path.read_text().split() if path.exists() else []
 
@@ -103,7 +103,7 @@ def kinds(**differences):
 
 
 def called(box, kind):
-    """Bring a container as far as this kind of hook is called; return the hooks, and the container's namespaces."""
+    """Run a container until this kind of hook has run; return the hooks and the container's namespaces."""
     hooks = Hooks(box)
     config = config_with_maps(box.user) | {"hooks": {kind: [hooks.one(kind)]}}
     pid = box.create(config, SLEEP)
@@ -121,7 +121,7 @@ def called(box, kind):
 
 @kinds(runc=[(BEFORE_PROGRAM, "poststart")])
 def test_hook(either, kind):
-    """At its moment, in its namespaces, with the state on its standard input."""
+    """Each runs at its moment, in its namespaces, with the state on standard input."""
     hooks, inside = called(either, kind)
     assert json.loads(hooks.read(kind, "state"))["id"] == "held"
     outside = {name: os.readlink(f"/proc/self/ns/{name}") for name in inside}
@@ -134,13 +134,13 @@ def test_hook(either, kind):
     runc=[(BEFORE_PROGRAM, "poststart")],
     crun=[(CREATED, "prestart createRuntime createContainer"), (STARTING, "startContainer")],
 )
-def test_the_status_that_a_hook_is_given(either, kind):
+def test_status_in_a_hooks_state(either, kind):
     hooks, _ = called(either, kind)
     assert json.loads(hooks.read(kind, "state"))["status"] == STATUS[kind]
 
 
 @kinds(runc=[(BEFORE_PROGRAM, "poststart")], crun=[(ROOT_AS_BUNDLE, "startContainer")])
-def test_the_bundle_that_a_hook_is_given(either, kind):
+def test_bundle_in_a_hooks_state(either, kind):
     hooks, _ = called(either, kind)
     assert json.loads(hooks.read(kind, "state"))["bundle"] == str(either.path)
 
@@ -156,7 +156,7 @@ def test_hooks_in_their_order(either):
 
 
 def failing(*script):
-    """Return a hook that runs a script; it reads its state first: crun would end by SIGPIPE."""
+    """Return a hook that runs a script after reading its state: otherwise crun would end by SIGPIPE."""
     return {"path": "/bin/sh", "args": ["sh", "-c", "\n".join(["cat >/dev/null", *script])]}
 
 

@@ -31,7 +31,7 @@ def test_hostname_and_domainname(either):
     script = "hostname; cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname"
     lines = either.lines(config, script)
     if either.oracle:
-        lines[2] = "example.test"  # runc 1.1.15 does not know domainname
+        lines[2] = "example.test"  # runc 1.1.15 ignores domainname
     assert lines == [config["hostname"], config["hostname"], "example.test"]
     assert socket.gethostname() != config["hostname"]
 
@@ -43,7 +43,7 @@ def test_the_hosts_name_without_a_hostname(either):
 
 @pytest.mark.parametrize("key", ["hostname", "domainname"])
 def test_a_name_without_a_uts_namespace_is_refused(box, key):
-    """The name of the host itself would change, were it root who runs it."""
+    """If root called rootless, the name of the host would change."""
     config = base_config()
     set_namespaces(config, "pid", "network", "ipc", "mount")
     config[key] = "inside"

@@ -14,7 +14,7 @@ def test_the_maps_of_config_json(either):
     config = config_with_maps(either.user)
     first = own_mappings(either.user)["uidMappings"][1]["hostID"]
     uids = [(0, first + 5, 10), (10, either.user.uid, 1), (100, first + 50, 1000)]
-    if either.oracle:  # runc 1.1.15 wants the root inside to be its caller
+    if either.oracle:  # runc 1.1.15 requires that root in the container is its caller
         uids = [(0, either.user.uid, 1), (1, first + 5, 10), (100, first + 50, 1000)]
     gids = [(0, either.user.gid, 1), (5, first, 3)]
     for key, lines in (("uidMappings", uids), ("gidMappings", gids)):
@@ -28,7 +28,7 @@ def test_the_maps_of_config_json(either):
 
 
 def test_maps_of_foreign_ids_are_refused(box):
-    """A bundle that somebody else's `spec --rootless` made: the user's own are mapped, and the log tells it."""
+    """A bundle from another user's `spec --rootless`: the caller's ids are mapped instead, and the log reports that."""
     config = base_config()
     config["linux"]["namespaces"].append({"type": "user"})
     for key in ("uidMappings", "gidMappings"):

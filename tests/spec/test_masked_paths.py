@@ -53,8 +53,8 @@ def test_masked_paths(either):
     assert not (either.rootfs / "data/missing").exists()
 
 
-def test_a_link_does_not_show_what_is_masked(box):
-    """The link is followed, inside the container; runc 1.1.15 refuses it."""
+def test_symlink_does_not_reveal_a_masked_path(box):
+    """The symlink is followed in the container; runc 1.1.15 refuses it."""
     prepare_paths(box)
     config = base_config()
     config["linux"]["maskedPaths"] = ["/data/link"]
@@ -78,7 +78,7 @@ def test_readonly_paths(either):
         "secret",
         "touch: /data/directory/new: Read-only file system",
     ]
-    if not either.oracle:  # runc 1.1.15 leaves what is mounted below as it is
+    if not either.oracle:  # runc 1.1.15 does not change mounts below the path
         assert lines.pop(3) == "touch: /data/directory/mount/new: Read-only file system"
     assert lines[3:8] == [
         "sh: can't create /proc/sys/kernel/msgmax: Read-only file system",
@@ -102,11 +102,11 @@ def test_a_path_that_is_masked_below_a_read_only_one(either):
 
 
 def test_masked_paths_stay_masked_in_a_namespace_below(either):
-    """Nobody in the container can take away what covers them, nor mount a /proc that shows them."""
+    """No process in the container can unmount the masks or mount a /proc without them."""
     prepare_paths(either)
     config = config_with_maps(either.user)
     config["linux"]["maskedPaths"] = ["/data/directory", "/proc/version"]
-    # user_namespaces(7): who maps root to root must be able to set file capabilities
+    # user_namespaces(7): mapping root to root needs CAP_SETFCAP
     config["process"]["capabilities"] = {name: ["CAP_SETFCAP"] for name in ("bounding", "effective", "permitted")}
     script = (
         "below() { busybox unshare --user --map-root-user --mount --pid --fork \"$@\" 2>&1 | sed 's/.*: //'; }",

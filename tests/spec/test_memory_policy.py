@@ -48,7 +48,7 @@ def test_memory_policy(box, policy, shown):
 
 
 @pytest.mark.usefixtures("numa")
-def test_a_node_that_is_not_there(box):
+def test_missing_memory_node_is_refused(box):
     done = box.run(with_policy(mode="MPOL_BIND", nodes="1000"), "echo ran")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(

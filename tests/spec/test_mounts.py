@@ -39,7 +39,7 @@ def test_every_kind_of_file_system(either):
     count = lines.index("texttext")
     assert lines[0].startswith("QSIZE:0")
     assert lines[count : count + 3] == ["texttext", "1777", "700"]
-    # no process of the host, no network but the loopback, no terminal but the multiplexer
+    # no process of the host, no interface but the loopback, no terminal but the multiplexer
     assert lines[count + 3 : count + 6] == ["/proc/1", "lo", "ptmx"]
     table = mount_table(lines[count + 6 :])
     kinds = {point: table[point][2:4] for point in ("/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")}
@@ -56,7 +56,7 @@ def test_every_kind_of_file_system(either):
 
 @pytest.mark.parametrize("count", [1, 40])
 def test_overlay(either, count):
-    """Forty layers make an option longer than fsconfig(2) takes."""
+    """Forty layers make an option that is too long for fsconfig(2)."""
     lower = [make_volume(either.user, f"lower{number}", **{f"file{number}": "x"}) for number in range(count)]
     upper, work = make_volume(either.user, "upper"), make_volume(either.user, "work")
     config = config_with_maps(either.user)
@@ -70,7 +70,7 @@ def test_overlay(either, count):
 
 
 def test_overlay_as_the_root_of_layers(box):
-    """An engine's own overlay: the bundle's root file system is a directory that a mount covers later on."""
+    """An overlay of an engine: a mount later covers the directory of the bundle's root file system."""
     lower = make_volume(box.user, "lower", file="text")
     config = base_config()
     add_mount(config, "/data", "overlay", "overlay", f"lowerdir={lower}:{box.rootfs}/etc", "userxattr")
@@ -139,7 +139,7 @@ def test_mounts_are_made_in_order(either):
     ],
 )
 def test_destinations(either, destination, place):
-    """What is missing is made; links in the image lead to places in the image."""
+    """Missing directories are created; symlinks of the image resolve in the image."""
     (either.rootfs / "data/target").mkdir()
     (either.rootfs / "absolute").symlink_to("/data/target")
     (either.rootfs / "relative").symlink_to("data/target")
@@ -154,15 +154,15 @@ def test_destinations(either, destination, place):
 
 @pytest.mark.spec("mounts.destination")
 def test_a_relative_destination(either):
-    """Allowed since 1.2.0, and taken from the root."""
+    """Allowed since 1.2.0; it is relative to the root."""
     config = config_with_maps(either.user)
     add_mount(config, "data/relative", "tmpfs", "marker")
     table = mount_table(either.lines(config, MOUNTINFO))
     assert table["/data/relative"][3] == "marker"
 
 
-def test_a_dangling_link_to_a_file_is_made_good_inside(either):
-    """/etc/resolv.conf of many images is a link to where nothing is."""
+def test_target_of_a_dangling_symlink_is_created_inside(either):
+    """In many images /etc/resolv.conf is a dangling symlink."""
     (either.rootfs / "etc/resolv.conf").symlink_to("/run/stub/resolv.conf")
     volume = make_volume(either.user, file="nameserver\n")
     config = config_with_maps(either.user)
@@ -174,7 +174,7 @@ def test_a_dangling_link_to_a_file_is_made_good_inside(either):
 # --- tmpfs ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_tmpfs_has_the_mode_of_what_it_covers(either):
+def test_tmpfs_has_the_mode_of_the_covered_directory(either):
     for name, mode in (("plain", 0o755), ("private", 0o700), ("sticky", 0o1777)):
         (either.rootfs / "data" / name).mkdir()
         (either.rootfs / "data" / name).chmod(mode)
@@ -253,11 +253,11 @@ def test_impossible_mount_is_named_with_its_reason(box, asked, words):
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-# --- Links ------------------------------------------------------------------------------------------------------------
+# --- Symlinks ---------------------------------------------------------------------------------------------------------
 
 
 def linked(box):
-    """Return a directory of the host with a file and links, and give the image a link as a target."""
+    """Return a directory of the host with a file and symlinks, and give the image a symlink as a target."""
     volume = make_volume(box.user, file="text\n")
     for name, text in (("link", "file"), ("dangling", "/nowhere")):
         (volume / name).symlink_to(text)
@@ -270,15 +270,15 @@ def linked(box):
 
 
 @pytest.mark.parametrize(("name", "said"), [("link", "file"), ("dangling", "/nowhere")])
-def test_copy_symlink_makes_the_link_in_the_container(box, name, said):
+def test_copy_symlink_creates_the_symlink_in_the_container(box, name, said):
     volume = linked(box)
     config = base_config()
     add_mount(config, "/data/new", "bind", volume / name, "rbind", "copy-symlink")
     assert box.lines(config, "readlink /data/new; grep -c ' /data/new ' /proc/self/mountinfo || true") == [said, "0"]
-    assert box.lines(config, "readlink /data/new") == [said], "it is there already"
+    assert box.lines(config, "readlink /data/new") == [said], "the target exists already"
 
 
-def test_copy_symlink_of_what_is_no_link_is_a_bind(box):
+def test_copy_symlink_of_another_file_is_a_bind_mount(box):
     volume = linked(box)
     config = base_config()
     add_mount(config, "/data/new", "bind", volume / "file", "rbind", "copy-symlink")
@@ -294,24 +294,24 @@ def test_copy_symlink_replaces_nothing_of_the_image(box):
     assert "symlink: File exists (config.json: mounts[" in done.stderr
 
 
-def test_src_nofollow_binds_the_link_itself(box):
+def test_src_nofollow_binds_the_symlink_itself(box):
     volume = linked(box)
     config = base_config()
     add_mount(config, "/data/new", "bind", volume / "dangling", "bind", "src-nofollow")
     assert box.lines(config, "readlink /data/new") == ["/nowhere"]
 
 
-def test_dest_nofollow_mounts_over_the_link_itself(box):
+def test_dest_nofollow_mounts_over_the_symlink_itself(box):
     volume = linked(box)
     config = base_config()
     add_mount(config, "/data/target", "bind", volume / "file", "bind", "dest-nofollow")
     assert box.lines(config, "cat /data/target /data/other") == ["text", "other"]
     config["mounts"][-1]["options"] = ["bind"]
-    assert box.lines(config, "cat /data/target /data/other") == ["text", "text"], "it is followed otherwise"
+    assert box.lines(config, "cat /data/target /data/other") == ["text", "text"], "otherwise it is followed"
 
 
-def test_a_source_below_an_earlier_mount_works_with_a_user_namespace_of_roots(box, require_root):
-    """What an earlier mount has put into the rootfs is found there by its path on the host."""
+def test_source_in_an_earlier_mount_works_in_a_user_namespace_of_root(box, require_root):
+    """A path on the host below the rootfs leads to files of an earlier mount."""
     volume = make_volume(box.user, file="text\n")
     as_real_root(box)
     config = base_config("cat", "/data/file")

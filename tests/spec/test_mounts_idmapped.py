@@ -1,4 +1,4 @@
-"""config.md "Mounts": idmap and ridmap, and mappings of a mount's own."""
+"""config.md "Mounts": idmap, ridmap, uidMappings and gidMappings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lines(*triples):
 
 
 def add_mapped(config, kind, source, options, *triples):
-    """Append a mount on /data whose uids and gids are mapped alike; without triples it has no maps of its own."""
+    """Append a mount on /data with the same map for uids and gids; without triples it has no maps."""
     mount = {"destination": "/data", "type": kind, "source": str(source), "options": list(options)}
     if triples:
         mount |= {"uidMappings": lines(*triples), "gidMappings": lines(*triples)}
@@ -39,7 +39,7 @@ def add_mapped(config, kind, source, options, *triples):
 @TMPFS
 @pytest.mark.parametrize("userns", ["", "keep-id"])
 def test_a_new_file_system(box, userns):
-    """The file system's own root, as which it is mounted, is 5 for the program, and the program's user is its 7."""
+    """For the program, the file system's root has uid 5, and the program's user is the file system's 7."""
     config = base_config()
     fifth = 4 if userns else 5
     triples = [(7, box.user.uid, 1), (0, subordinate(box.user, 5), 1)]
@@ -48,7 +48,7 @@ def test_a_new_file_system(box, userns):
     mine = box.user.uid if userns else 0
     found = box.lines(config, f"touch /data/own; {OWNERS} /data /data/own", flags=flags)
     assert found == [f"/data {fifth} {fifth}", f"/data/own {mine} {mine}"]
-    # who is nobody there can make nothing
+    # a user who is not mapped cannot create files
     config["process"]["user"] = {"uid": 33, "gid": 33}
     done = box.run(config, "touch /data/other", flags=flags)
     assert (done.returncode, done.stderr) == (1, "touch: /data/other: Value too large for defined data type\n")
@@ -77,14 +77,14 @@ def test_the_hosts_files_are_not_mapped_for_an_ordinary_user(box, options, own_m
 
 
 def nested(box, script):
-    """Have the box's command run in a user namespace of the caller's own, after a shell script."""
+    """Run the box's command in a new user namespace of the caller, after a shell script."""
     words = ["unshare", "--user", "--map-root-user", "--map-auto", "--mount"]
     box.command = [*words, "sh", "-euc", f'{script}; exec "$@"', "sh", *box.command]
     return box
 
 
 @TMPFS
-def test_a_caller_in_a_user_namespace_maps_what_it_has_mounted_itself(box):
+def test_caller_in_a_user_namespace_maps_its_own_mounts(box):
     """As under `podman unshare`: the caller is root of the user namespace that owns this tmpfs."""
     volume = make_volume(box.user)
     nested(box, f"mount -t tmpfs -o mode=0755 tmpfs {volume}; touch {volume}/file; chown 5:6 {volume}/file")
@@ -117,7 +117,7 @@ def root_box(user, rootless_command, require_root):
 
 @pytest.fixture
 def volume(user):
-    """A directory with one mounted below it, and files of several owners in both."""
+    """A directory with a mount below it, and files of several owners in both."""
     top = make_volume(user, file="", other="")
     if os.statvfs(top).f_fsid == 0:
         pytest.skip("not on a file system of the host's own")
@@ -149,7 +149,7 @@ def test_a_volume_without_a_user_namespace(root_box, volume):
     config = add_mapped(base_config(), "none", volume, ["bind", "idmap"], (0, 0, 1), (5, 1005, 2))
     os.chown(volume / "other", 9, 9)
     assert owners(root_box, config, "file", "other") == {"file": (1005, 1006), "other": (65534, 65534)}
-    # and back: what is made by 1006 belongs to 6
+    # and back: a file that 1006 creates belongs to 6
     config["process"]["user"] = {"uid": 1006, "gid": 1005}
     volume.chmod(0o777)
     root_box.lines(config, "touch /data/new")
@@ -172,7 +172,7 @@ def test_a_volume_with_maps_of_its_own(root_box, volume):
 def test_a_volume_of_a_container_that_joins_a_user_namespace(root_box, volume):
     holder = subprocess.Popen(["unshare", "--user", "sleep", "60"])
     try:
-        # unshare(1) has made it when the namespace is another one
+        # unshare(1) has created the namespace when it differs
         while os.readlink(f"/proc/{holder.pid}/ns/user") == os.readlink("/proc/self/ns/user"):
             assert holder.poll() is None
         for name in ("uid_map", "gid_map"):
@@ -188,7 +188,7 @@ def test_a_volume_of_a_container_that_joins_a_user_namespace(root_box, volume):
 
 @TMPFS
 @pytest.mark.parametrize(("option", "below"), [("idmap", (5, 6)), ("ridmap", (1005, 1006))])
-def test_what_is_mounted_below(root_box, volume, option, below):
+def test_mounts_below_a_mapped_mount(root_box, volume, option, below):
     config = add_mapped(base_config(), "none", volume, ["rbind", option], (5, 1005, 2))
     assert owners(root_box, config, "file", "below/file") == {"file": (1005, 1006), "below/file": below}
 
@@ -205,7 +205,7 @@ def test_other_options_count_too(root_box, volume):
 
 
 def test_inside_mounts_stay_inside(root_box, volume, user):
-    """The copy is made in the host's mount namespace, of a mount that may be shared with it."""
+    """The copy is made in the host's mount namespace, from a mount that may be shared."""
     subprocess.run(["mount", "--make-shared", volume / "below"], check=True)
     config = add_mapped(base_config(), "none", volume / "below", ["bind", "idmap"], (0, 0, 9))
     config["process"]["capabilities"] = {name: ["CAP_SYS_ADMIN"] for name in ("bounding", "effective", "permitted")}
@@ -214,7 +214,7 @@ def test_inside_mounts_stay_inside(root_box, volume, user):
 
 
 @TMPFS
-def test_a_new_file_system_of_roots(root_box):
+def test_new_file_system_of_root(root_box):
     config = add_mapped(base_config(), "tmpfs", "tmpfs", ["idmap", "mode=0777"], (7, 0, 1), (0, 1, 1))
     assert root_box.lines(config, f"touch /data/own; {OWNERS} /data/own") == ["/data/own 0 0"]
 
@@ -233,7 +233,7 @@ def test_a_file_system_that_the_kernel_does_not_map(root_box):
     )
 
 
-def test_maps_that_are_none(root_box, volume):
+def test_invalid_maps_are_refused(root_box, volume):
     config = add_mapped(base_config(), "none", volume, ["bind", "idmap"], (0, 2**32 - 4, 2))
     config["mounts"][-1]["gidMappings"] = lines((0, 0, 1))
     assert root_box.run(config, "true").returncode == 0

@@ -1,4 +1,4 @@
-"""config.md "Mounts", "Linux mount options": every option set, and looked at from inside."""
+"""config.md "Mounts", "Linux mount options": every option set, and observed from inside."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ NEW = {
     "silent": (["silent", "loud"], {"rw", "relatime"}, set()),
     "data": (["size=1m", "nr_inodes=20", "mode=0711"], {"rw", "relatime"}, {"size=1024k", "nr_inodes=20", "mode=711"}),
 }
-"""Options of a new tmpfs: what the mount, and the file system, have then."""
+"""By option of a new tmpfs: the resulting options of the mount and of the file system."""
 
 NEWER = {
-    # runc 1.1.15 passes them to the file system, which does not know them
+    # runc 1.1.15 passes them to the file system, which refuses them
     "defaults": (["defaults"], {"rw", "relatime"}, set()),
     "nosymfollow": (["nosymfollow"], {"rw", "relatime", "nosymfollow"}, set()),
     "symfollow": (["nosymfollow", "symfollow"], {"rw", "relatime"}, set()),
     "lazytime": (["lazytime"], {"rw", "relatime"}, {"lazytime"}),
     "nolazytime": (["lazytime", "nolazytime"], {"rw", "relatime"}, set()),
-    # runc 1.1.15 adds MS_RELATIME to MS_NOATIME, and the kernel goes by the latter
+    # runc 1.1.15 adds MS_RELATIME to MS_NOATIME, and the kernel uses the latter
     "relatime": (["noatime", "relatime"], {"rw", "relatime"}, set()),
-    # runc 1.1.15 takes MS_RELATIME away, which is then the kernel's default
+    # runc 1.1.15 clears MS_RELATIME, which is the kernel's default then
     "norelatime": (["norelatime"], {"rw"}, set()),
-    # and mand warns in the kernel's log, where it has any effect at all
+    # and mand has no effect but a warning in the kernel's log
     "mand": (["mand", "nomand"], {"rw", "relatime"}, set()),
 }
 OF_SUPERBLOCK = {"sync", "dirsync", "lazytime"}
@@ -86,7 +86,7 @@ BIND = {
     "noexec": (["bind", "noexec"], {"rw", "noexec"}),
     "all": (["rbind", "ro", "nosuid", "nodev", "noexec"], {"ro", "nosuid", "nodev", "noexec"}),
 }
-"""Options of a bind mount of the host's, besides its mode of access times, which a user namespace cannot change."""
+"""Options of a bind mount of the host, except the access time mode, which a user namespace cannot change."""
 
 
 @pytest.mark.parametrize("recursive", [False, True])
@@ -96,7 +96,7 @@ def test_options_of_a_bind_mount(either, recursive):
     wanted = dict(BIND)
     if not either.oracle:
         wanted["nosymfollow"] = (["bind", "nosymfollow"], {"rw", "nosymfollow"})
-        wanted["rw"] = (["bind", "ro", "rw"], {"rw"})  # runc 1.1.15 stays with rro when rrw follows
+        wanted["rw"] = (["bind", "ro", "rw"], {"rw"})  # runc 1.1.15 keeps rro when rrw follows
     for number, (options, _) in enumerate(wanted.values()):
         chosen = ["r" + word if recursive and "bind" not in word else word for word in options]
         add_mount(config, f"/data/{number}", "bind", volume, *chosen)
@@ -107,7 +107,7 @@ def test_options_of_a_bind_mount(either, recursive):
 
 
 RECURSIVE = {
-    # options: (the mount itself, what is mounted below it)
+    # options: (the mount itself, the mount below it)
     "ro": ({"ro", "relatime"}, {"rw", "relatime"}),
     "rro": ({"ro", "relatime"}, {"ro", "relatime"}),
     "rnosuid": ({"rw", "relatime", "nosuid"},) * 2,
@@ -122,7 +122,7 @@ TAKEN_BACK = ("rrw", "rsuid", "rdev", "rexec", "ratime", "rrelatime", "rdiratime
 
 
 def tree(either, config, *options):
-    """Mount a tree of two file systems, whose own mounts the user namespace may change, on /tree and /tree/below."""
+    """Mount a tree of two file systems, which the user namespace owns, on /tree and /tree/below."""
     add_mount(config, "/tree", "tmpfs", "tmpfs", *options)
     add_mount(config, "/tree/below", "tmpfs", "tmpfs", *options)
     return either.rootfs / "tree"
@@ -138,9 +138,9 @@ def test_recursive_options_reach_what_is_mounted_below(either):
     assert shown == RECURSIVE
 
 
-def test_recursive_options_take_back(either):
+def test_recursive_options_revoke_earlier_ones(either):
     config = config_with_maps(either.user)
-    # runc 1.1.15 mounts on the inside of the first mount: a read-only one could not get a second below it
+    # runc 1.1.15 creates the second mount point in the first mount, which therefore must not be read-only
     source = tree(either, config, "nosuid", "nodev", "noexec", "nodiratime")
     add_mount(config, "/data", "bind", source, "rbind", *(word for word in TAKEN_BACK if word != "rsymfollow"))
     table = mount_table(either.lines(config, MOUNTINFO))
@@ -161,7 +161,7 @@ def test_a_bind_mount_without_what_is_below(either):
 
 @pytest.mark.spec("mounts.options.ro", "mounts.options.noexec")
 def test_the_effect_of_options(either):
-    """What the words in mountinfo stand for is the kernel's; that each mount has them where it is used, is ours."""
+    """Each option works, and is not only listed in mountinfo."""
     volume = make_volume(either.user, script="#!/bin/sh\necho ran\n", target="text\n")
     (volume / "script").chmod(0o755)
     (volume / "link").symlink_to("target")
@@ -210,7 +210,7 @@ def test_propagation(either):
     assert {name: fields(f"/data/{name}") for name in PROPAGATION} == PROPAGATION
     recursive = {name: words for name, words in PROPAGATION.items() if name[1:] in PROPAGATION}
     assert {name: fields(f"/data/{name}/below") for name in recursive} == recursive
-    # the others leave what is below in the peer group that it came from
+    # the others leave the mounts below in their peer group
     assert {fields(f"/data/{name}/below")[0] for name in PROPAGATION.keys() - recursive} == {"shared"}
 
 
@@ -236,7 +236,7 @@ def test_remount(either):
     add_mount(config, "/two", "tmpfs", "tmpfs", "size=2m")
     add_mount(config, "/two", "bind", "/two" if either.oracle else "", "remount", "bind", "ro", "nosuid")
     if either.oracle:
-        config["mounts"].pop()  # runc 1.1.15 knows no remount of a bind mount
+        config["mounts"].pop()  # runc 1.1.15 does not support a remount of a bind mount
     table = mount_table(either.lines(config, MOUNTINFO))
     assert table["/one"][4] >= {"size=1024k"}
     if not either.oracle:
@@ -244,12 +244,12 @@ def test_remount(either):
         assert table["/two"][4] >= {"rw", "size=2048k"}
 
 
-# --- What a user namespace cannot do, done otherwise ------------------------------------------------------------------
+# --- Fallbacks in a user namespace ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("option", ["noatime", "strictatime", "nodiratime", "rnoatime"])
 def test_the_mode_of_access_times_stays_the_hosts(box, option):
-    """It is locked in a user namespace (mount_namespaces(7)): runc gives up."""
+    """It is locked in a user namespace (mount_namespaces(7)); runc fails."""
     volume = make_volume(box.user, file="text")
     config = base_config()
     add_mount(config, "/data", "bind", volume, "bind", option, "ro")
@@ -261,7 +261,7 @@ def test_the_mode_of_access_times_stays_the_hosts(box, option):
 
 @pytest.mark.parametrize("given", [["suid"], ["dev"], ["exec"], ["rsuid", "rexec"], ["rw"]])
 def test_flags_of_the_hosts_mount_stay(box, given, require_root):
-    """The program runs, with a warning that says what it does not get."""
+    """The program runs, with a warning about the flags."""
     option = "ro" if given == ["rw"] else "nosuid,nodev,noexec"
     config = base_config()
     add_mount(config, "/data", "bind", "/mnt", "rbind", *given)
@@ -277,7 +277,7 @@ def test_flags_of_the_hosts_mount_stay(box, given, require_root):
     assert "bound with the options of the host's mount, and recursively (config.json: mounts[4])" in done.stderr
 
 
-def test_restrictions_of_the_source_that_are_not_named_are_noted(box, require_root):
+def test_unrequested_restrictions_of_the_source_are_noted(box, require_root):
     config = base_config()
     add_mount(config, "/data", "bind", "/mnt", "bind", "nosuid")
     write_config(box.path, config)
@@ -289,8 +289,8 @@ def test_restrictions_of_the_source_that_are_not_named_are_noted(box, require_ro
     assert told["mounts[4]"] == "the source's ro, noexec cannot be removed in a user namespace"
 
 
-def test_a_mount_below_cannot_be_left_out(box, require_root):
-    """What it covers might be secret (mount_namespaces(7)): it is bound too, with a warning."""
+def test_mounts_below_a_source_are_included(box, require_root):
+    """The directory below may be secret (mount_namespaces(7)): the mount is bound too, with a warning."""
     config = base_config()
     add_mount(config, "/data", "bind", "/dev", "bind")
     done = box.run(config, MOUNTINFO)
@@ -300,7 +300,7 @@ def test_a_mount_below_cannot_be_left_out(box, require_root):
 
 
 @pytest.mark.parametrize("kind", ["cgroup", "cgroup2"])
-def test_the_hosts_cgroups_are_shown_read_only_where_they_are_not_pure_v2(box, kind):
+def test_hosts_cgroups_are_read_only_unless_pure_v2(box, kind):
     if Path("/sys/fs/cgroup/cgroup.controllers").exists():
         pytest.skip("this host has pure cgroup v2")
     config = base_config()
@@ -330,7 +330,7 @@ def test_cgroup_v2_is_mounted_in_a_cgroup_namespace_of_its_own(box, require_root
     assert {"nosuid", "ro" if not own_namespace else options[0]} <= shown
 
 
-def test_the_group_of_terminals_is_dropped_where_it_is_not_mapped(single_user, rootless_command):
+def test_unmapped_group_of_terminals_is_dropped(single_user, rootless_command):
     box = Box(single_user, [rootless_command])
     config = base_config()
     assert "gid=5" in config["mounts"][2]["options"]
@@ -338,13 +338,13 @@ def test_the_group_of_terminals_is_dropped_where_it_is_not_mapped(single_user, r
     assert table["/dev/pts"][4] == {"rw", "mode=620", "ptmxmode=666"}
 
 
-def test_the_group_of_terminals_stays_where_it_is_mapped(either):
+def test_mapped_group_of_terminals_stays(either):
     table = mount_table(either.lines(config_with_maps(either.user), MOUNTINFO))
     assert f"gid={own_mappings(either.user)['gidMappings'][1]['hostID'] + 4}" in table["/dev/pts"][4]
 
 
 PAIRS = {"iversion": ("iversion", "noiversion"), "silent": ("silent", "loud"), "mand": ("mand", "nomand")}
-"""Those without an effect to be seen are taken, and taken back."""
+"""Options without a visible effect are accepted, and so are their opposites."""
 
 
 MUST = '"Runtimes MUST … implement the following option strings"'
@@ -382,7 +382,7 @@ ALONE = {
     | each(f"{MUST}: {NOTHING}", "norelatime")
     | each(f"{SHOULD}: {TO_FILE_SYSTEM}", "nosymfollow symfollow"),
 }
-"""What the others make of a single option."""
+"""The effect of an option in the other runtimes."""
 
 
 AFTER_OPPOSITE = {
@@ -406,7 +406,7 @@ WITHOUT_ROOT_PROPAGATION = {
 
 
 def options(table, differences):
-    """Return a parameter for each option, marked with what it shows and who differs."""
+    """Return a parameter for each option, marked with its property and the runtimes that differ."""
     return [
         pytest.param(
             name,
@@ -429,7 +429,7 @@ OPPOSITE = {name: case for name, case in FRESH.items() if len(case[0]) > 1 and n
 
 
 def shown(box, *words):
-    """Return the options of the mount, and of the file system, that these words make."""
+    """Return the resulting options of the mount and of the file system."""
     config = config_with_maps(box.user)
     add_mount(config, "/data", "tmpfs", "tmpfs", *words)
     mount = mount_table(box.lines(config, MOUNTINFO))["/data"]
@@ -443,13 +443,13 @@ def test_a_new_file_system(every, option):
 
 
 @pytest.mark.parametrize("option", options(OPPOSITE, AFTER_OPPOSITE))
-def test_the_last_of_two_that_are_opposite(every, option):
+def test_last_of_two_opposite_options_wins(every, option):
     words, *wanted = OPPOSITE[option]
     assert shown(every, *words) == tuple(wanted)
 
 
 TREE = {
-    # what the tree has already, what is asked for: what every mount of it has then
+    # (options of the tree, requested options): options of every mount afterwards
     **{name: ([], both[1]) for name, both in RECURSIVE.items() if name[0] == "r" and name != "ro"},
     "rrw": (["ro"], {"rw", "relatime"}),
     "rsuid": (["nosuid"], {"rw", "relatime"}),
@@ -465,13 +465,13 @@ TREE = {
 
 
 def owned_tree(box, config, *options):
-    """Mount a tree of two file systems on /tree and /tree/below; return where a bind mount finds it."""
+    """Mount a tree of two file systems on /tree and /tree/below; return the source for a bind mount."""
     (box.rootfs / "tree/below").mkdir(parents=True, exist_ok=True)
     own(box.user, box.rootfs / "tree")
     add_mount(config, "/tree", "tmpfs", "tmpfs")
     add_mount(config, "/tree/below", "tmpfs", "tmpfs", *options)
     if options:
-        # the upper one last: a read-only one would not get another below it
+        # the upper one last: a read-only mount could not get another below it
         add_mount(config, "/tree", "bind", box.rootfs / "tree", "rbind", *options)
     return box.rootfs / "tree"
 
@@ -486,10 +486,10 @@ def test_a_tree(every, option):
 
 
 def propagation(box, option, **linux):
-    """Return what mountinfo says of the propagation of a bind mount, and of what is mounted below it."""
+    """Return the propagation of a bind mount and of the mount below it, from mountinfo."""
     config = config_with_maps(box.user)
     config["linux"] |= linux
-    # a mount is a slave of one that is shared
+    # only a shared mount can have a slave
     source = owned_tree(box, config)
     for mount in config["mounts"][-2:]:
         mount["options"].append("shared")
@@ -508,12 +508,12 @@ def test_propagation_of_the_mount(every, option):
 
 
 @pytest.mark.parametrize("option", options(PROPAGATION, {"crun": each(BELOW, "private slave unbindable")}))
-def test_propagation_of_what_is_mounted_below(every, option):
+def test_propagation_of_mounts_below(every, option):
     assert propagation(every, option, rootfsPropagation="private") == propagated(option)
 
 
 @pytest.mark.parametrize("option", options(PROPAGATION, WITHOUT_ROOT_PROPAGATION))
-def test_propagation_where_that_of_the_root_is_not_said(every, option):
+def test_propagation_without_rootfs_propagation(every, option):
     assert propagation(every, option) == propagated(option)
 
 

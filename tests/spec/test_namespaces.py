@@ -22,12 +22,12 @@ from tests.lib.oracles import assert_refused, differs
 from tests.lib.specification import NAMESPACES
 
 NEWER = {"time"}
-"""What runc 1.1.15 does not know."""
+"""Namespaces that runc 1.1.15 does not support."""
 
 
 @pytest.fixture
 def holder(user):
-    """Start a shell of the user's in new namespaces, which waits; returns its pid."""
+    """Start a waiting shell of the user in new namespaces; return its pid."""
     started = []
 
     def start(*flags, script="true", root=True):
@@ -46,7 +46,7 @@ def holder(user):
 # --- New, or shared ---------------------------------------------------------------------------------------------------
 
 
-def test_every_namespace_is_new_when_it_is_asked_for(either):
+def test_requested_namespaces_are_new(either):
     kinds = [kind for kind in FILES if not (either.oracle and kind in NEWER)]
     config = config_with_maps(either.user)
     set_namespaces(config, *kinds)
@@ -55,8 +55,8 @@ def test_every_namespace_is_new_when_it_is_asked_for(either):
 
 
 @pytest.mark.spec("linux.namespaces: inherited")
-def test_namespaces_that_are_not_requested_are_shared(either):
-    """Except the user and the mount namespace, without which an ordinary user runs nothing."""
+def test_unrequested_namespaces_are_shared_with_the_host(either):
+    """Except the user and mount namespaces, which an ordinary user needs."""
     config = config_with_maps(either.user)
     set_namespaces(config, *(["user", "mount"] if either.oracle else []))
     if either.oracle:
@@ -157,11 +157,11 @@ def joining(pid, *kinds):
 
 @pytest.mark.parametrize("kind", [*JOINABLE, "all"])
 def test_a_namespace_of_another_container(either, kind):
-    """Each with the user namespace that owns it."""
+    """Each is joined with the user namespace that owns it."""
     kinds = [each for each in JOINABLE if not (either.oracle and each in NEWER)]
     if kind != "all":
         if kind not in kinds:
-            pytest.skip("runc 1.1.15 knows no time namespace")
+            pytest.skip("runc 1.1.15 has no time namespaces")
         kinds = [kind]
     config = config_with_maps(either.user)
     config["hostname"] = "the-other"
@@ -209,7 +209,7 @@ def test_a_message_queue_between_two(either):
 @pytest.mark.spec("linux.namespaces[].path")
 @pytest.mark.parametrize("kind", ["network", "uts", "ipc", "cgroup"])
 def test_a_namespace_of_any_process(either, holder, kind):
-    """One that `unshare` made, where setgroups(2) is denied."""
+    """A namespace of `unshare`, where setgroups(2) is denied."""
     flag = {"network": "net"}.get(kind, kind)
     pid = holder(f"--{flag}")
     config = base_config()
@@ -229,7 +229,7 @@ def test_a_namespace_of_any_process(either, holder, kind):
 
 
 def test_a_user_namespace_without_root(box, holder):
-    """As --userns keep-id makes it for a user with a single id."""
+    """As with --userns keep-id for a user with a single id."""
     pid = holder("--map-user", str(box.user.uid), "--map-group", str(box.user.gid), "--net", root=False)
     config = base_config()
     config["mounts"][2]["options"].remove("gid=5")
@@ -244,7 +244,7 @@ def test_a_user_namespace_without_root(box, holder):
 
 
 def test_a_mount_namespace(either, holder):
-    """Sources are looked up there; a process that is in it already keeps its own root."""
+    """Sources are looked up in it; processes in it keep their root."""
     pid = holder("--mount", script="mount -t tmpfs none /mnt; echo text > /mnt/file")
     config = base_config()
     config["mounts"][2]["options"].remove("gid=5")
@@ -252,12 +252,12 @@ def test_a_mount_namespace(either, holder):
     add_mount(config, "/data", "bind", "/mnt", "bind")
     lines = either.lines(config, "cat /data/file; readlink /proc/self/ns/mnt; ls -d /mnt || true")
     assert lines == ["text", os.readlink(f"/proc/{pid}/ns/mnt")]
-    if not either.oracle:  # runc 1.1.15 moves the root of everybody there
+    if not either.oracle:  # runc 1.1.15 changes the root of all processes there
         assert Path(f"/proc/{pid}/root/mnt/file").read_text() == "text\n"
 
 
-def test_the_network_of_an_engine_that_is_in_a_user_namespace_itself(box):
-    """podman makes the network namespace, and gives its path: no user namespace is added, /sys shows this network."""
+def test_network_of_an_engine_in_a_user_namespace(box):
+    """podman creates the network namespace and passes its path: no user namespace is added, /sys shows this network."""
     config = base_config()
     set_namespaces(config, "pid", "ipc", "uts", "mount", network=box.user.tmp / "netns")
     config["process"]["args"] = ["sh", "-c", f"{LINKS}; ls /sys/class/net; cat /proc/self/uid_map"]
@@ -277,7 +277,7 @@ def test_the_network_of_an_engine_that_is_in_a_user_namespace_itself(box):
 
 @pytest.mark.parametrize("kind", ["network", "ipc", "uts", "pid", "time"])
 def test_a_namespace_that_is_the_callers_own_is_shared(box, kind):
-    """No rights over it are needed to stay in it."""
+    """A container needs no privileges over it to stay in it."""
     config = base_config()
     new = [each for each in ("pid", "network", "ipc", "uts", "mount") if each != kind]
     set_namespaces(config, *new, **{kind: f"/proc/self/ns/{FILES[kind]}"})
@@ -289,7 +289,7 @@ def test_a_namespace_that_is_the_callers_own_is_shared(box, kind):
 
 
 def test_a_namespace_that_the_joined_user_namespace_does_not_own(box):
-    """Root of a user namespace joins one that it has made in there, and a network of its own."""
+    """Root of a user namespace joins a user namespace that it has created there, and its own network namespace."""
     config = base_config()
     (namespaces := box.user.tmp / "ns").mkdir()
     own_ids(box.user, namespaces)
@@ -329,7 +329,7 @@ def test_a_namespace_that_cannot_be_joined(box, kind, path, words):
     assert done.stderr.count("\n") == 1
 
 
-def test_an_id_that_a_joined_user_namespace_does_not_have(box, holder):
+def test_id_missing_in_a_joined_user_namespace_is_refused(box, holder):
     pid = holder("--net")
     config = base_config()
     config["process"]["user"] = {"uid": 33, "gid": 0}
@@ -365,7 +365,7 @@ def test_file_systems_of_shared_namespaces_are_the_hosts(box, namespace, point, 
 
 
 def test_a_host_without_message_queues(box):
-    """The one of these file systems that a host may do without: it is left out, with a warning."""
+    """mqueue is the only one of these file systems that a host may not have: it is left out, with a warning."""
     config = base_config()
     config["mounts"][2]["options"].remove("gid=5")
     set_namespaces(config, "pid", "network", "uts", "mount")

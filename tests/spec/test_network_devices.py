@@ -1,7 +1,7 @@
-"""config-linux.md "Network Devices": links that move into the container.
+"""config-linux.md "Network Devices": network interfaces that move into the container.
 
-An ordinary user has power over links in a network namespace that the user's own user namespace owns, as under
-rootlesskit or `podman unshare --rootless-netns`; here unshare(1) makes one for each test.
+An ordinary user may move interfaces of a network namespace that a user namespace of that user owns, as under
+rootlesskit or `podman unshare --rootless-netns`; here unshare(1) creates one for each test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ip address add 10.96.0.1/24 valid_lft 600 preferred_lft 600 dev out0
 
 
 class Nest:
-    """The command of a box, called in user and network namespaces of the caller's own, between two shell scripts."""
+    """The command of a box, called in new user and network namespaces, between two shell scripts."""
 
     def __init__(self, box, before, after="", *, user=True):
         words = ["unshare", "--user", "--map-root-user", "--map-auto", "--net"] if user else ["unshare", "--net"]
@@ -46,7 +46,7 @@ class Nest:
 
 @pytest.fixture
 def links(need):
-    """Programs that the tests make and look at links with."""
+    """Programs with which the tests create and list interfaces."""
     need("ip")
     need("unshare")
 
@@ -60,7 +60,7 @@ for link in *; do echo link $link $(cat $link/address $link/mtu) $(($(cat $link/
 
 
 def seen(done):
-    """Return {name: (hardware address, MTU, up)} of the links inside."""
+    """Return {name: (MAC address, MTU, up)} of the interfaces in the container."""
     assert done.returncode == 0, done.stderr
     found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("link ")]
     return {name: (address, int(mtu), up == "1") for name, address, mtu, up in found}
@@ -68,19 +68,19 @@ def seen(done):
 
 @pytest.mark.spec("linux.netDevices", "linux.netDevices.name")
 @pytest.mark.parametrize(("asked", "name"), [({}, "out0"), ({"name": "inside"}, "inside"), ({"name": "eth%d"}, "eth0")])
-def test_a_link_moves(box, asked, name):
-    """It keeps what it is, is up, and is not outside any more."""
+def test_interface_moves(box, asked, name):
+    """It keeps its properties, is up, and has left the host."""
     done = Nest(box, PAIR, "ip -json link").run({"out0": asked}, INSIDE)
     inside = seen(done)
     assert inside.keys() == {"lo", name}
     assert inside[name] == ("02:00:00:00:00:07", 1400, True)
     outside = json.loads(done.stdout.splitlines()[-1])
-    # a virtual link goes with the container's namespace, and takes its peer with it
+    # a veth interface ends with the container's namespace, and its peer too
     assert "out0" not in {link["ifname"] for link in outside}
 
 
 def test_addresses_are_kept(box):
-    """The permanent ones of global scope, of either family: not what was for the link alone, or for a while."""
+    """Permanent addresses of global scope are kept, of both families; link-local and temporary ones are not."""
     script = (
         "awk '/32 host LOCAL/ { print last } { last = $2 }' /proc/net/fib_trie",
         "awk '{ print $1, $3, $6 }' /proc/net/if_inet6",
@@ -93,7 +93,7 @@ def test_addresses_are_kept(box):
 
 
 def test_the_network_works(box):
-    """A server outside is reached from inside, by the address that moved."""
+    """The container reaches a server outside from the address that moved."""
     before = (
         PAIR + "ip address add 10.99.0.1/24 dev out0; ip address add 10.99.0.2/24 dev other0; ip link set other0 up\n"
     )
@@ -104,7 +104,7 @@ def test_the_network_works(box):
     assert done.stdout == "answered\n", done.stderr
 
 
-def test_several_links(box):
+def test_several_interfaces(box):
     before = PAIR + "ip link add out1 type veth peer name other1\n"
     inside = seen(Nest(box, before).run({"out0": {"name": "out1"}, "out1": {"name": "out0"}}, INSIDE))
     assert inside.keys() == {"lo", "out0", "out1"}
@@ -120,7 +120,7 @@ def test_a_container_with_a_user_namespace_of_its_own(box):
 
 
 def test_a_network_that_is_joined(box):
-    """Its other links stay as they are."""
+    """Its other interfaces do not change."""
     before = (
         PAIR
         + """
@@ -154,7 +154,7 @@ def test_a_network_that_is_joined(box):
     ],
 )
 def test_immovable_interface_is_refused(box, devices, name, cause):
-    """Nothing of the container is left, and the other links are where they were."""
+    """Nothing of the container is left, and the other interfaces have not moved."""
     done = Nest(box, PAIR, "ip -json link").run(devices, "echo ran")
     assert done.returncode == 1
     found = {link["ifname"] for link in json.loads(done.stdout)}
@@ -164,7 +164,7 @@ def test_immovable_interface_is_refused(box, devices, name, cause):
     assert not list((box.user.runtime_dir / "rootless").glob(box.name))
 
 
-def test_a_user_without_power_over_the_link(box):
+def test_user_without_privileges_over_the_interface(box):
     config = base_config()
     config["linux"]["netDevices"] = {"lo": {}}
     done = box.run(config, "echo ran")
@@ -175,11 +175,11 @@ def test_a_user_without_power_over_the_link(box):
     )
 
 
-def test_a_user_namespace_alone_gives_no_power_over_the_hosts_links(box, require_root):
-    """What `podman unshare` gives: root, but not of the network."""
+def test_user_namespace_gives_no_privileges_over_host_interfaces(box, require_root):
+    """As under `podman unshare`: root, but not of the network namespace."""
     nest = Nest(box, "")
     words = box.command
-    # the link is made by root, in a namespace that the user comes into without owning it
+    # root creates the interface, in a network namespace that the user enters but does not own
     user = ["setpriv", f"--reuid={box.user.uid}", f"--regid={box.user.gid}", "--clear-groups", *words]
     user.remove("--net")
     box.command = ["unshare", "--net", "sh", "-euc", PAIR + 'exec "$@"', "sh", *user]
@@ -217,7 +217,7 @@ LINK_NAMES = '"A set of network devices that MUST be made available in the conta
         pytest.param({"name": "new"}, marks=pytest.mark.spec("linux.netDevices.name", refused=LINK_OF_THE_HOST)),
     ],
 )
-def test_a_link_of_the_host(either, asked):
+def test_interface_of_the_host(either, asked):
     config = config_with_maps(either.user)
     config["linux"]["netDevices"] = {"lo": asked}
     assert_refused(either, config, "lo")

@@ -26,7 +26,7 @@ def test_every_version_of_the_first_specification(box, version):
 
 
 @pytest.mark.parametrize("version", ["2.0.0", "0.9.0", "1", "", "latest", None, 1])
-def test_versions_that_are_not_known(box, version):
+def test_unknown_versions_are_refused(box, version):
     config = base_config()
     config["ociVersion"] = version
     done = box.run(config, "echo ran")

@@ -11,7 +11,7 @@ from tests.lib.bundles import base_config
 from tests.lib.oracles import IGNORED, assert_refused, differs
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="what LINUX32 says is known here of x86_64 alone")
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the test knows the effect of LINUX32 on x86_64 only")
 @differs("runc", '"sets the execution domain": ' + IGNORED)
 @pytest.mark.spec("linux.personality.domain")
 def test_personality_domain(either):
@@ -27,7 +27,7 @@ NO_FLAGS = '"Additional flags to apply. Currently no flag values are supported":
 @differs("runc", NO_FLAGS)
 @differs("crun", NO_FLAGS)
 def test_personality_flags(either):
-    """There are none: what is asked for cannot be had."""
+    """The specification defines no flags: every flag is refused."""
     config = config_with_maps(either.user)
     config["linux"]["personality"] = {"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]}
     assert_refused(either, config, "personality")
@@ -39,6 +39,6 @@ def test_personality(box):
     config["linux"]["personality"] = {"domain": "LINUX"}
     assert box.lines(config, "uname -m") == [native]
     if native != "x86_64":
-        pytest.skip("what LINUX32 says is known here of x86_64 alone")
+        pytest.skip("the test knows the effect of LINUX32 on x86_64 only")
     config["linux"]["personality"] = {"domain": "LINUX32", "flags": []}
     assert box.lines(config, "uname -m", BEGUN.format("uname -m")) == ["i686"] * 2

@@ -1,4 +1,4 @@
-"""config.md "Process": args, env and cwd; notes of what is adapted."""
+"""config.md "Process": args, env and cwd; notes about adaptations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_args_reach_the_program_as_they_are(either):
 
 
 @pytest.mark.parametrize("path", ["PATH=/nowhere:/opt/tools:/bin", None])
-def test_the_program_is_looked_for_in_the_path_of_the_container(either, path):
+def test_program_is_found_in_the_containers_path(either, path):
     (either.rootfs / "opt/tools").mkdir(parents=True)
     for directory in ("opt/tools", "bin"):
         tool = either.rootfs / directory / "tool"
@@ -34,13 +34,13 @@ def test_the_program_is_looked_for_in_the_path_of_the_container(either, path):
     config = config_with_maps(either.user, "tool")
     config["process"]["env"] = [path] if path else []
     if path is None and either.oracle:
-        pytest.skip("runc 1.1.15 looks nowhere without PATH")
-    # without PATH the usual directories, as execvp(3) has it
+        pytest.skip("runc 1.1.15 finds nothing without PATH")
+    # without PATH the default directories, as in execvp(3)
     assert either.lines(config) == ["/opt/tools" if path else "/bin"]
 
 
 @pytest.mark.spec("process.env")
-def test_the_environment_is_what_config_json_says(either):
+def test_environment_is_that_of_config_json(either):
     env = ["PATH=/bin", "HOME=/home", "EMPTY=", "EQUALS=a=b", "UNICODE=ä€😀", "BLANK=two words", "lower.case-1=x"]
     config = config_with_maps(either.user, "env")
     config["process"]["env"] = env
@@ -57,7 +57,7 @@ def test_the_environment_is_what_config_json_says(either):
         (33, ["HOME="], "/var/www"),
     ],
 )
-def test_home_comes_from_the_image_where_it_is_missing(either, uid, given, home):
+def test_missing_home_comes_from_the_image(either, uid, given, home):
     config = config_with_maps(either.user)
     config["process"]["user"] = {"uid": uid, "gid": uid}
     config["process"]["env"] += given
@@ -70,7 +70,7 @@ def test_home_comes_from_the_image_where_it_is_missing(either, uid, given, home)
     [("/", "/"), ("/data", "/data"), ("/new/deep", "/new/deep"), ("/link", "/data"), ("/data/../etc/.", "/etc")],
 )
 def test_cwd(either, cwd, inside):
-    """A missing one is made, as engines expect."""
+    """A missing directory is created, as engines expect."""
     (either.rootfs / "link").symlink_to("/data")
     config = config_with_maps(either.user)
     config["process"]["cwd"] = cwd
@@ -87,7 +87,7 @@ def test_cwd_on_a_mount(either):
 
 
 def test_a_cwd_that_only_root_may_enter(either):
-    """podman run --user 1000 in an image whose WORKDIR is /root: runc enters it before it gives up its rights."""
+    """podman run --user 1000 in an image whose WORKDIR is /root: runc enters it before it drops privileges."""
     config = config_with_maps(either.user)
     config["process"]["cwd"] = "/root"
     config["process"]["user"] = {"uid": 1000, "gid": 1000}

@@ -1,4 +1,4 @@
-"""config.md "Process": capabilities and noNewPrivileges, looked at from inside; capabilities(7), credentials(7)."""
+"""config.md "Process": capabilities and noNewPrivileges, observed from inside; capabilities(7), credentials(7)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def mask(*numbers):
 
 
 CAPABILITIES = {
-    # process.capabilities, uid: the sets of the program, by capabilities(7) "Transformation of capabilities"
+    # process.capabilities, uid: the program's sets by capabilities(7), "Transformation of capabilities"
     "none": ({}, 0, ([], [], [], [], [])),
     "of root": (
         {"bounding": [CHOWN, KILL], "effective": [KILL], "permitted": [KILL]},
@@ -86,7 +86,7 @@ CAPABILITIES = {
 def test_capability_sets(either, case, no_new_privileges):
     sets, uid, (inheritable, gained, effective, bounding, ambient) = CAPABILITIES[case]
     if no_new_privileges:
-        # then nothing is gained by being root: the program has at most what was permitted
+        # then root gains nothing: the program has at most the permitted set
         gained, effective = ([number for number in each if number in sets["permitted"]] for each in (gained, effective))
     config = config_with_maps(either.user)
     config["process"]["capabilities"] = capabilities(**sets)
@@ -145,7 +145,7 @@ def test_an_unknown_capability_is_a_warning(box):
     ],
 )
 def test_a_capability_that_cannot_be_granted_is_a_warning(box, sets, place):
-    """The same sentence of config.md; capset(2) and prctl(2) refuse what the other sets do not have."""
+    """The same sentence of config.md: capset(2) and prctl(2) refuse capabilities that are missing in other sets."""
     config = base_config()
     config["process"]["capabilities"] = capabilities(**sets)
     config["process"]["user"] = {"uid": 1000, "gid": 1000}
@@ -161,7 +161,7 @@ def test_a_capability_that_cannot_be_granted_is_a_warning(box, sets, place):
 @pytest.mark.spec("process.noNewPrivileges")
 @pytest.mark.parametrize("no_new_privileges", [False, True])
 def test_a_setuid_program(either, need, no_new_privileges):
-    """Its owner's rights are gained unless noNewPrivileges forbids it, in a user namespace too."""
+    """It gains its owner's privileges unless noNewPrivileges is set, in a user namespace too."""
     add_probe(either, need)
     config = config_with_maps(either.user)
     config["process"]["noNewPrivileges"] = no_new_privileges
@@ -182,7 +182,7 @@ def test_a_setuid_program(either, need, no_new_privileges):
 @pytest.mark.parametrize("no_new_privileges", [False, True])
 def test_a_program_with_capabilities(either, need, no_new_privileges):
     """File capabilities that belong to the container's root (capabilities(7), "Namespaced file capabilities")."""
-    program = either.rootfs / "cat"  # busybox goes by its name
+    program = either.rootfs / "cat"  # busybox chooses the applet by its name
     program.write_bytes((either.rootfs / "bin/busybox").read_bytes())
     program.chmod(0o755)
     own(either.user, program)
@@ -194,7 +194,7 @@ def test_a_program_with_capabilities(either, need, no_new_privileges):
     assert status_of(lines, "CapEff") == mask(*([] if no_new_privileges else [KILL]))
 
 
-def test_a_container_cannot_gain_what_is_not_in_its_bounding_set(either, need):
+def test_capabilities_outside_the_bounding_set_cannot_be_gained(either, need):
     add_probe(either, need)
     config = config_with_maps(either.user)
     config["process"]["noNewPrivileges"] = False

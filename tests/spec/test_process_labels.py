@@ -1,7 +1,7 @@
 """config.md "Linux Process": apparmorProfile and selinuxLabel; config-linux.md mountLabel.
 
-Only a host with the security module can show what the kernel makes of a label; these tests show what happens without
-it. tests/unit/test_plan_rare.py tests what is planned for a host that has it.
+Only a host with the security module can show the effect of a label; these tests cover hosts without it.
+tests/unit/test_plan_rare.py tests the Plan for a host that has it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def test_a_profile_that_is_not_loaded(box):
     assert "(config.json: process.apparmorProfile)" in done.stderr
 
 
-def test_the_profile_that_is_none(box):
+def test_unconfined_profile(box):
     assert box.lines(put("process.apparmorProfile", "unconfined"), "echo ran") == ["ran"]
 
 
@@ -62,7 +62,7 @@ def test_a_label_without_selinux(box, place):
     assert f"{LABEL}: this kernel has no SELinux, or it is switched off (config.json: {place}); fix: " in done.stderr
 
 
-# --- Shares of caches -------------------------------------------------------------------------------------------------
+# --- The specification ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(os.path.exists("/sys/kernel/security/apparmor"), reason="this host has AppArmor")
@@ -93,5 +93,5 @@ def test_selinux_label(either, place):
     config = config_with_maps(either.user)
     section, name = place.split(".")
     config[section][name] = "system_u:system_r:container_t:s0:c1,c2"
-    # runc and crun name what they did with the label
+    # runc and crun name the operation that failed
     assert_refused(either, config, "selinux", "data: mode=0755,mode=755,size=65536k,context=", "keycreate")

@@ -23,7 +23,7 @@ def test_oom_score_adj(either, more):
 
 
 def test_an_oom_score_below_the_callers_own_stays(box):
-    """Lowering it takes CAP_SYS_RESOURCE over the host: runc fails (podman lowers its wish before it asks)."""
+    """To lower it needs CAP_SYS_RESOURCE over the host: runc fails (podman adjusts the value before)."""
     config = base_config()
     config["process"]["oomScoreAdj"] = -500
     box.command[:0] = ["choom", "--adjust", "200", "--"]
@@ -36,7 +36,7 @@ def test_an_oom_score_below_the_callers_own_stays(box):
 
 
 def test_an_oom_score_that_the_caller_has_raised_is_lowered(either):
-    """As containerd's shims raise theirs: the kernel allows a process without rights what it had before, proc(5)."""
+    """As containerd's shims do: the kernel lets an unprivileged process return to its previous value, proc(5)."""
     config = config_with_maps(either.user)
     config["process"]["oomScoreAdj"] = 100
     either.command[:0] = ["choom", "--adjust", "200", "--"]

@@ -59,7 +59,7 @@ def test_every_limit(either):
     assert limits(either.lines(config, "cat /proc/self/limits")) == wanted
 
 
-def test_a_limit_that_is_none(either):
+def test_unlimited_limit(either):
     names = [name for name in SHOWN if hard_limit(name) == UNLIMITED]
     assert names
     config = config_with_maps(either.user)

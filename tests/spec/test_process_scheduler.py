@@ -14,7 +14,7 @@ from tests.lib.oracles import IGNORED, assert_refused, differs
 
 STAT = "read line < /proc/self/stat; echo ${line##*) }"
 NICE, PRIORITY, POLICY = 16, 37, 38
-"""Of /proc/PID/stat, counted from the field after the name; proc(5)."""
+"""Indexes of fields of /proc/PID/stat after the name; proc(5)."""
 
 NUMBERS = {"SCHED_OTHER": 0, "SCHED_BATCH": 3}
 
@@ -26,7 +26,7 @@ def scheduled(**scheduler):
 
 
 def seen(box, config, **options):
-    """Return policy, nice and static priority of the program, as it sees them."""
+    """Return the program's policy, nice value and static priority, as seen inside."""
     fields = box.lines(config, STAT, **options)[0].split()
     return int(fields[POLICY]), int(fields[NICE]), int(fields[PRIORITY])
 
@@ -39,7 +39,7 @@ def test_ordinary_policies(box, policy, nice):
     assert seen(box, scheduled(policy=policy, nice=nice)) == (NUMBERS[policy], nice, 0)
 
 
-def test_idle_knows_no_nice(box):
+def test_idle_ignores_nice(box):
     assert seen(box, scheduled(policy="SCHED_IDLE")) == (5, 0, 0)
     done = box.run(scheduled(policy="SCHED_IDLE", nice=7), "echo ran", check=True)
     assert done.stderr == (
@@ -59,8 +59,8 @@ def test_children_inherit_the_scheduler(box):
     assert (lines[0].split()[POLICY], lines[0].split()[NICE]) == ("3", "2")
 
 
-def test_a_caller_who_is_nice_stays_it_unless_asked(box):
-    """Neither the nice that nobody wrote nor its want is a reason not to run."""
+def test_callers_nice_value_stays_unless_config_sets_it(box):
+    """A nice value of the caller is no reason to fail, with or without a scheduler."""
     command = box.command
     box.command = ["nice", "-n", "7", *command]
     assert seen(box, scheduled(policy="SCHED_BATCH")) == (3, 7, 0)
@@ -104,15 +104,15 @@ def test_contradictory_scheduler_is_refused(box):
         ({"policy": "SCHED_OTHER", "nice": -5}, (0, -5, 0)),
     ],
 )
-def test_root_may(box, require_root, scheduler, expected):
-    """The right is used before it is given up: the program has no CAP_SYS_NICE."""
+def test_root_may_set_real_time_policies(box, require_root, scheduler, expected):
+    """The executor uses CAP_SYS_NICE before it drops it: the program does not have it."""
     if scheduler["policy"] != "SCHED_OTHER" and subprocess.run(["chrt", "-f", "1", "true"], check=False).returncode:
         pytest.skip("root may not use real-time policies here")
     assert seen(as_real_root(box), scheduled(**scheduler)) == expected
 
 
-def test_a_flag(box, require_root):
-    """SCHED_FLAG_RESET_ON_FORK: what the program begins does not inherit that it is favoured."""
+def test_reset_on_fork_flag(box, require_root):
+    """SCHED_FLAG_RESET_ON_FORK: children of the program do not inherit its priority."""
     config = scheduled(policy="SCHED_OTHER", nice=-5, flags=["SCHED_FLAG_RESET_ON_FORK"])
     lines = as_real_root(box).lines(config, STAT, BEGUN.format(STAT))
     assert [line.split()[NICE] for line in lines] == ["-5", "0"]
@@ -137,7 +137,7 @@ def test_io_priority(box, need, asked, value):
     assert box.lines(config, "probe call ioprio_get 1 0", BEGUN.format("probe call ioprio_get 1 0")) == [str(value)] * 2
 
 
-def test_realtime_io_needs_rights(box, need, require_root):
+def test_realtime_io_needs_privileges(box, need, require_root):
     add_probe(box, need)
     config = base_config()
     config["process"]["ioPriority"] = {"class": "IOPRIO_CLASS_RT", "priority": 2}
@@ -153,7 +153,7 @@ def test_realtime_io_needs_rights(box, need, require_root):
 # --- Memory policy ----------------------------------------------------------------------------------------------------
 
 
-# --- All of it --------------------------------------------------------------------------------------------------------
+# --- Together ---------------------------------------------------------------------------------------------------------
 
 
 def everything():
@@ -163,7 +163,7 @@ def everything():
     return config
 
 
-def test_a_seccomp_filter_does_not_stand_in_the_way(box):
+def test_seccomp_filter_does_not_block_scheduling_calls(box):
     config = everything()
     config["linux"]["seccomp"] = {
         "defaultAction": "SCMP_ACT_ALLOW",
@@ -177,7 +177,7 @@ def test_a_seccomp_filter_does_not_stand_in_the_way(box):
     assert seen(box, config) == (3, 4, 0)
 
 
-def test_a_command_of_exec_is_scheduled_as_its_process_says(box):
+def test_exec_uses_the_scheduler_of_its_process(box):
     config = everything()
     box.create(config, "sleep 60", name="live")
     box.user.run([*box.command, "start", "live"], timeout=SHORT, check=True)
@@ -186,7 +186,7 @@ def test_a_command_of_exec_is_scheduled_as_its_process_says(box):
     assert fields[POLICY] == "3"
 
 
-def test_none_of_it_may_be_empty_and_means_nothing(box):
+def test_empty_scheduling_objects(box):
     config = base_config()
     config["process"] |= {"scheduler": None, "ioPriority": None, "apparmorProfile": "", "selinuxLabel": ""}
     config["linux"] |= {"memoryPolicy": None, "personality": None, "intelRdt": None, "netDevices": {}}
@@ -243,7 +243,7 @@ def test_scheduler(either, scheduler, wanted):
         ),
     ],
 )
-def test_scheduler_that_needs_rights(either, scheduler):
+def test_scheduler_that_needs_privileges(either, scheduler):
     assert_refused(either, policy_and_nice(either, **scheduler), "sched_setattr", "sched_setscheduler")
 
 

@@ -13,7 +13,7 @@ from tests.lib.bundles import base_config
 
 
 def terminal(box, config):
-    """Run a container with a terminal over a socket, and return what it writes there."""
+    """Run a container with a terminal over a console socket; return its output."""
     path = box.user.tmp / "console"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.settimeout(SHORT)
@@ -29,7 +29,7 @@ def terminal(box, config):
         while select.select([master], [], [], SHORT)[0] and (data := os.read(master, 1000)):
             written += data
     except OSError:
-        pass  # EIO: nobody has the terminal any more
+        pass  # EIO: no process has the terminal open any more
     finally:
         os.close(master)
     return written.decode().splitlines()

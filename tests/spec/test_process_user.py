@@ -47,7 +47,7 @@ def test_user_and_group(either, need, ids):
 @pytest.mark.spec("process.user.additionalGids")
 @pytest.mark.parametrize("groups", [None, [], [5], [0, 33, 65536], list(range(100, 400))])
 def test_additional_gids(box, groups):
-    """runc 1.1.15 sets none where it is not run by root: it keeps the caller's, and refuses any other."""
+    """runc 1.1.15 sets no groups unless root runs it: it keeps the caller's and refuses others."""
     config = base_config()
     config["process"]["user"] = {"uid": 1000, "gid": 1000}
     if groups is not None:
@@ -63,7 +63,7 @@ def test_umask(either, umask, shown):
     if umask is not None:
         config["process"]["user"]["umask"] = umask
     wanted = f"{0o666 & ~int(shown, 8):o}"
-    # where it is not said, runc's and crun's, whatever the caller's own is
+    # the default is that of runc and crun, independent of the caller's umask
     lines = either.lines(config, "umask; touch /tmp/file; stat -c %a /tmp/file", umask=0o057)
     assert lines == [shown, wanted]
 

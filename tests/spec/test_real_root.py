@@ -1,6 +1,6 @@
-"""Called by real root, as dockerd and containerd call a runtime: no user namespace is added, nothing needs a way round.
+"""Real root as the caller, such as dockerd or containerd: no user namespace is added, no fallback is needed.
 
-The tests of propagation run in a mount namespace of their own, which stands for the host.
+The tests of propagation run in a new mount namespace, which represents the host.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def box(user, rootless_command):
 
 
 def on_a_host(box, before, after="true"):
-    """Let `box` run between two scripts in a mount namespace of its own, whose mounts propagate like a real host's."""
+    """Run `box` between two scripts in a new mount namespace, whose mounts propagate like a real host's."""
     script = f'mount --make-rshared /; {before}\n"$@"\nstatus=$?; {after}\nexit $status'
     box.command[:0] = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
 
@@ -43,7 +43,7 @@ def test_no_user_namespace_is_added(box):
     assert maps(seen[-1:]) == [(0, 0, 4294967295)]
 
 
-def test_namespaces_that_are_not_asked_for_are_shared(box):
+def test_unrequested_namespaces_are_shared(box):
     config = base_config()
     set_namespaces(config, "mount")
     namespaces = inside(box.lines(config, LINKS))
@@ -52,7 +52,7 @@ def test_namespaces_that_are_not_asked_for_are_shared(box):
 
 @pytest.fixture
 def shared_bundle(box):
-    """The bundle on a mount of the host that propagates."""
+    """The bundle, on a shared mount of the host."""
     subprocess.run(["mount", "--bind", box.path, box.path], check=True)
     subprocess.run(["mount", "--make-shared", box.path], check=True)
     yield box.path
@@ -68,7 +68,7 @@ def sharing_mounts(*script):
 
 @pytest.mark.usefixtures("shared_bundle")
 def test_without_a_mount_namespace_the_callers_is_inherited(box):
-    """config-linux.md: "MUST inherit". With the container goes all that it has mounted, and nothing else changes."""
+    """config-linux.md: "MUST inherit". All mounts of the container end with it, and nothing else changes."""
     before = Path("/proc/self/mountinfo").read_text()
     config = sharing_mounts()
     add_mount(config, "/data")
@@ -85,7 +85,7 @@ def test_mounts_in_an_inherited_namespace_are_the_containers_own_root(box):
     before = Path("/proc/self/mountinfo").read_text()
     box.create(sharing_mounts("sleep 600"), "sleep 600")
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    assert points.count(f"{box.rootfs}/proc") == 1, "they are in sight, and not twice"
+    assert points.count(f"{box.rootfs}/proc") == 1, "they are visible, and not twice"
     words = [*box.command, "exec", "held", "cat", "/etc/passwd"]
     assert "www-data:x:33:33::/var/www" in box.user.run(words, check=True, **box.options).stdout
     box.user.run([*box.command, "delete", "--force", "held"], check=True, **box.options)
@@ -112,8 +112,8 @@ def test_foreign_mount_over_the_root_stays(box):
             subprocess.run(["umount", "--lazy", box.rootfs], check=True)
 
 
-def test_another_mount_that_the_path_of_the_root_leads_to_by_then_stays(box):
-    """The owner of the directory that the bundle is in may rename the bundle while the container runs."""
+def test_mount_of_a_renamed_bundle_stays(box):
+    """The owner of the bundle's parent directory may rename the bundle while the container runs."""
     box.create(sharing_mounts("sleep 600"), "sleep 600")
     other = box.user.tmp / "other"
     other.mkdir()
@@ -137,7 +137,7 @@ def test_the_mounts_of_the_host_are_never_changed(box):
     assert Path("/proc/self/mountinfo").read_text() == before
 
 
-def test_nothing_of_the_host_is_left_in_sight(box):
+def test_nothing_of_the_host_is_visible(box):
     table = mount_table(box.lines(base_config(), "cat /proc/self/mountinfo"))
     assert set(table) <= {"/", "/proc", "/dev", "/dev/pts", "/sys", "/proc/kcore", "/sys/firmware", "/proc/sys"}
     assert table["/sys"][2] == "sysfs"
@@ -251,7 +251,7 @@ VOLUME = "mount -t tmpfs -o mode=755 volume /mnt; mkdir /mnt/sub"
     ],
 )
 def test_mounts_made_inside_reach_the_host(box, root, option, reaches):
-    """They do when both the root and the mount are shared."""
+    """They do if both the root and the mount are shared."""
     config = base_config()
     config["process"]["capabilities"] = ADMIN
     config["linux"]["rootfsPropagation"] = root
@@ -262,7 +262,7 @@ def test_mounts_made_inside_reach_the_host(box, root, option, reaches):
 
 
 def mount_later(box, place):
-    """Let the host mount something on `place` while the container runs, which says ready and waits for done."""
+    """Mount something on `place` on the host while the container, which prints ready, waits for done."""
     ready, done = box.rootfs / "tmp/ready", box.rootfs / "tmp/done"
     script = f"(while [ ! -e {ready} ]; do :; done; mount -t tmpfs later {place}; touch {place}/file; touch {done}) &"
     on_a_host(box, f"{VOLUME}; {script}", "wait")
@@ -292,7 +292,7 @@ def test_mounts_made_on_the_host_arrive_inside(box, root, option, arrives):
     [("slave", True), ("rslave", True), ("private", False), ("", False), ("shared", False), ("unbindable", False)],
 )
 def test_mounts_made_on_the_root_by_the_host(box, root, arrives):
-    """ "slave: the rootfs mount receives propagation events from the host" (config-linux.md), and no other does."""
+    """ "slave: the rootfs mount receives propagation events from the host" (config-linux.md); other modes do not."""
     config = base_config()
     config["linux"]["rootfsPropagation"] = root
     assert box.lines(config, mount_later(box, box.rootfs / "data"), "ls /data") == (["file"] if arrives else [])

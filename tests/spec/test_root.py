@@ -33,12 +33,12 @@ def test_root_path_absolute_or_relative(either):
         assert either.lines(config, "echo /bin/busybox") == ["/bin/busybox"]
 
 
-def test_a_root_that_cannot_be_written_to_says_so(box):
+def test_read_only_root_is_reported(box):
     box.rootfs.chmod(0o555)
     own(box.user, box.rootfs)
     config = base_config()
     add_mount(config, "/new", "tmpfs")
-    assert box.run(config, "true").returncode == 0, "the container's root may write to what is its own"
+    assert box.run(config, "true").returncode == 0, "the container's root may write to its own files"
     stranger = box.user.tmp / "stranger"
     if os.geteuid() == 0:
         box.rootfs.rename(stranger)

@@ -41,7 +41,7 @@ def test_state(either):
 
 
 @pytest.mark.spec("state: of a container that does not exist")
-def test_state_of_nothing(either):
+def test_state_of_an_unknown_id(either):
     done = call(either, "state", "nothing")
     assert done.returncode != 0
     assert done.stderr
@@ -69,7 +69,7 @@ def test_an_id_that_is_in_use(either):
 
 
 @pytest.mark.spec("start: a container that is not created")
-def test_start_of_what_is_not_created(either):
+def test_start_unless_created_is_refused(either):
     pid = started(either)
     for name in ("held", "nothing"):
         assert call(either, "start", name).returncode != 0
@@ -86,7 +86,7 @@ def test_kill(either):
 
 
 @pytest.mark.spec("kill: a container that is not there or has stopped")
-def test_kill_of_what_does_not_run(either):
+def test_kill_unless_running_is_refused(either):
     started(either)
     stop(either)
     for name in ("held", "nothing"):
@@ -105,7 +105,7 @@ def test_delete(either):
 
 
 @pytest.mark.spec("delete: a container that has not stopped")
-def test_delete_of_what_runs(either):
+def test_delete_of_a_running_container_is_refused(either):
     started(either)
     for name in ("held", "nothing"):
         assert call(either, "delete", name).returncode != 0

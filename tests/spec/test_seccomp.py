@@ -1,4 +1,4 @@
-"""config-linux.md "Seccomp": what a filter does to the programs of a container."""
+"""config-linux.md "Seccomp": the effect of a filter on the programs of a container."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.lib.configurations import PODMAN_SECCOMP
 from tests.lib.oracles import differs
 
 SIX = "process_vm_readv"
-"""A system call with six arguments of 64 bits, which nothing else here makes."""
+"""A system call with six 64-bit arguments that no program here makes."""
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def argument(index, value, op, **more):
 @pytest.mark.parametrize("uid", [0, 1000])
 @pytest.mark.parametrize("capabilities", [[], ["CAP_KILL"], ["CAP_SYS_ADMIN", "CAP_KILL"]])
 def test_the_filter_is_in_force(either, uid, no_new_privileges, capabilities):
-    """For the program and all of its children, for every user, and without giving it rights that it should not have."""
+    """It applies to the program and all its children, for every user, and the program gains no privileges."""
     config = with_filter(config_with_maps(either.user), rule("ERRNO", "getpriority", errnoRet=38))
     config["process"]["noNewPrivileges"] = no_new_privileges
     config["process"]["user"] = {"uid": uid, "gid": uid}
@@ -85,7 +85,7 @@ def test_an_empty_object_is_no_filter(box, seccomp):
 
 
 def test_filter_need_not_allow_the_calls_of_the_set_up(box):
-    """The filter comes last: a program gets along with what it needs itself."""
+    """The filter is loaded last: it needs to allow only the calls of the program."""
     needed = (
         "execve brk mmap mprotect munmap arch_prctl set_tid_address set_robust_list rseq prlimit64 readlinkat readlink "
         "getrandom write exit_group fstat newfstatat getpriority rt_sigaction rt_sigprocmask"
@@ -100,7 +100,7 @@ def test_filter_need_not_allow_the_calls_of_the_set_up(box):
 
 
 def test_the_filter_of_a_container_that_is_created_first(box):
-    """It is loaded after the start; the same filter is not compiled twice."""
+    """It is loaded after `start`; the same filter is not compiled twice."""
     config = with_filter(base_config(), rule("ERRNO", "getpriority", errnoRet=38))
     output = box.user.tmp / "output"
     config["mounts"].append({"destination": "/out", "type": "bind", "source": str(box.user.tmp), "options": ["bind"]})
@@ -142,7 +142,7 @@ def test_actions(either, case):
     wanted, how, status, output = ACTIONS[case]
     default = "LOG" if case == "ALLOW" else "ALLOW"
     config = with_filter(config_with_maps(either.user), wanted, default=default)
-    # not as process 1, which does not feel the signal that TRAP sends
+    # not as process 1, which ignores the signal of TRAP
     done = either.run(config, f"probe {how} getpriority; exit $?")
     assert (done.returncode, done.stdout) == (status, output), done.stderr
 
@@ -169,8 +169,8 @@ def test_the_default_action(either, default, data, output):
     assert either.lines(config, "probe call getpriority") == [output]
 
 
-def test_a_call_that_the_profile_is_too_old_for(either):
-    """ENOSYS, whatever errno the default has: programs then fall back to an older call."""
+def test_call_newer_than_the_profile(either):
+    """It returns ENOSYS, whatever errno the default has, so that programs fall back to an older call."""
     config = with_filter(
         config_with_maps(either.user), everything_but("kexec_load"), default="ERRNO", defaultErrnoRet=1
     )
@@ -181,7 +181,7 @@ def test_a_call_that_the_profile_is_too_old_for(either):
 
 BIG = 0x1_0000_0005
 OPERATORS = {
-    # operator: does it hold for an argument one below, the same, one above the value
+    # operator: whether it holds for an argument one below, equal to, one above the value
     "NE": (True, False, True),
     "LT": (True, False, False),
     "LE": (True, True, False),
@@ -194,14 +194,14 @@ OPERATORS = {
 @pytest.mark.spec("linux.seccomp.syscalls[].args")
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_comparisons(either, operator):
-    """Each of the six arguments, with all of its 64 bits."""
+    """All 64 bits of each of the six arguments are compared."""
     rules = [
         rule("ERRNO", SIX, errnoRet=errno, args=[argument(index, BIG, operator)])
         for index, errno in enumerate(range(90, 96))
     ]
     names = ["EMSGSIZE", "EPROTOTYPE", "ENOPROTOOPT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "EOPNOTSUPP"]
     config = config_with_maps(either.user)
-    # a value for which no condition holds, in the other five
+    # the other five have a value for which no condition holds
     neutral = {"NE": BIG, "LT": BIG, "LE": BIG + 1, "EQ": 0, "GE": 0, "GT": 0}[operator]
     lines = []
     for index in range(6):
@@ -261,9 +261,9 @@ FLAGS = ("TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV")
 
 @pytest.mark.parametrize("flags", [[], *([flag] for flag in FLAGS), FLAGS], ids=str)
 def test_flags(either, flags):
-    """What SPEC_ALLOW does is shown where the machine has such a thing; LOG goes to the kernel's log."""
+    """The effect of SPEC_ALLOW is checked if the CPU has the mitigation; LOG writes to the kernel's log."""
     if either.oracle and flags:
-        pytest.skip("runc 1.1.15 knows no flags")
+        pytest.skip("runc 1.1.15 supports no flags")
     config = with_filter(
         config_with_maps(either.user),
         rule("ERRNO", "getpriority"),
@@ -303,7 +303,7 @@ def test_the_default_profile_of_podman(either, uid, no_new_privileges):
         "probe call kexec_load; probe call bpf; probe call mount; probe call add_key; probe call getpriority",
         "probe call none; probe call socket 16 3 9; probe call clone3 0 0; id -u; ls / | wc -l; echo a | cat",
     )
-    # refused with the profile's errno; allowed; newer than the profile; netlink audit, which asks for CAP_AUDIT_WRITE
+    # refused with the profile's errno; allowed; newer than the profile; netlink audit, which needs CAP_AUDIT_WRITE
     assert lines[0] == lines[1] == "EPERM"
     assert lines[4] == "20"
     assert lines[5] == "ENOSYS"
@@ -345,7 +345,7 @@ def test_a_filter_is_kept_for_the_next_container(box):
         ({"listenerMetadata": "x"}, "listenerMetadata", "listenerMetadata without listenerPath"),
     ],
 )
-def test_a_filter_that_is_refused_says_why(box, seccomp, place, words):
+def test_refused_filter_has_a_reason(box, seccomp, place, words):
     config = base_config()
     config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"} | seccomp
     done = box.run(config, "echo ran")
@@ -357,19 +357,19 @@ def test_a_filter_that_is_refused_says_why(box, seccomp, place, words):
 
 @pytest.mark.spec("linux.seccomp.syscalls[].names")
 def test_names_that_no_architecture_has_are_ignored(either):
-    """A profile may know more system calls than this library."""
+    """A profile may name system calls that this libseccomp does not know."""
     config = with_filter(config_with_maps(either.user), rule("ERRNO", "no_such_call", "getpriority", "not a name"))
     assert either.lines(config, "probe call getpriority") == ["EPERM"]
 
 
-def test_a_rule_that_does_what_the_default_does_is_no_error(either):
+def test_rule_with_the_default_action_is_no_error(either):
     config = with_filter(config_with_maps(either.user), rule("ALLOW", "read"), rule("ERRNO", "getpriority"))
     assert either.lines(config, "probe call getpriority") == ["EPERM"]
 
 
 @pytest.mark.crun
-def test_a_name_that_nobody_knows_is_an_error_where_the_annotation_says_so(either):
-    """An annotation of crun's, which runc does not read."""
+def test_annotation_makes_an_unknown_name_an_error(either):
+    """The annotation is crun's; runc ignores it."""
     config = with_filter(config_with_maps(either.user), rule("ERRNO", "mkdir", "of_tomorrow"))
     assert either.lines(config, "echo ran") == ["ran"]
     config["annotations"] = {"run.oci.seccomp_fail_unknown_syscall": "1"}

@@ -1,4 +1,4 @@
-"""SCMP_ACT_NOTIFY: the agent gets the descriptor and the state before the program begins; what it answers counts."""
+"""SCMP_ACT_NOTIFY: the agent receives the descriptor and the state before the program starts, and decides calls."""
 
 from __future__ import annotations
 
@@ -104,13 +104,13 @@ def test_state_that_the_agent_receives(rootless, bundle, user):
                 1,
             )
         ]
-        # neither the descriptor nor a thread of the executor is in the program
+        # the program has neither the descriptor nor a thread of the executor
         assert len(os.listdir(f"/proc/{pid}/task")) == 1
         assert not any("seccomp" in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
 
 
 @pytest.mark.parametrize("verb", ["run", "create"])
-def test_no_call_of_our_own_waits_for_an_answer_that_cannot_come(rootless, bundle, user, verb):
+def test_no_call_of_the_runtime_waits_for_an_impossible_answer(rootless, bundle, user, verb):
     with Agent(user) as agent:
         configure(bundle, "echo well > /data/said", names=EVERYTHING, listenerPath=str(agent.path))
         if verb == "run":
@@ -124,16 +124,16 @@ def test_no_call_of_our_own_waits_for_an_answer_that_cannot_come(rootless, bundl
 
 
 @pytest.mark.parametrize("number", ["ENOENT", "EINTR"])
-def test_a_notification_that_a_signal_takes_away_is_asked_for_again(rootless, bundle, user, need, number):
-    """It is the first ioctl(2) of the executor's second thread."""
+def test_notification_lost_to_a_signal_is_received_again(rootless, bundle, user, need, number):
+    """The first ioctl(2) of the executor's second thread receives the notification."""
     inject = f"inject=ioctl:error={number}:when=1"
     log = user.tmp / "trace"
     traced = [need("strace"), "-f", "-o", log, "-e", "trace=ioctl", "-e", inject]
     config = base_config()
-    # for others, newuidmap would need rights that nothing gets under strace
+    # others need newuidmap, which gains no privileges under strace
     config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": user.uid, "size": 1}]
     config["linux"]["gidMappings"] = [{"containerID": 0, "hostID": user.gid, "size": 1}]
-    config["linux"]["namespaces"].remove({"type": "network"})  # whose lo is brought up by ioctl(2)
+    config["linux"]["namespaces"].remove({"type": "network"})  # because ioctl(2) brings up its lo
     with Agent(user) as agent:
         configure(bundle, "echo well > /data/said", names=["mkdir"], config=config, listenerPath=str(agent.path))
         user.run([*traced, *rootless.argv("run", "--bundle", bundle, "c1")], check=True, timeout=PATIENCE)
@@ -152,7 +152,7 @@ def test_a_refused_execve_is_reported_by_its_errno(rootless, bundle, user):
 
 
 def test_an_agent_that_leaves(rootless, bundle, user):
-    """The kernel answers ENOSYS then; nobody waits for ever."""
+    """Then the kernel returns ENOSYS; no process waits forever."""
     with Agent(user, leave=True) as agent:
         configure(bundle, "mkdir /tmp/a 2>&1", "echo went on", listenerPath=str(agent.path))
         done = rootless("run", "--bundle", bundle, "c1")
@@ -184,7 +184,7 @@ def test_the_state_that_the_agent_gets_says_creating(either, user):
     assert (told["pid"], told["state"]["pid"], told["state"]["status"]) == (pid, pid, "creating")
 
 
-def test_an_agent_that_is_gone_at_start_ends_the_container(rootless, bundle, user):
+def test_missing_agent_at_start_ends_the_container(rootless, bundle, user):
     with Agent(user) as agent:
         configure(bundle, "touch /data/program", listenerPath=str(agent.path))
         rootless.create("c1", bundle)
@@ -197,13 +197,13 @@ def test_an_agent_that_is_gone_at_start_ends_the_container(rootless, bundle, use
 
 
 def test_programs_of_the_image_cannot_take_the_connection_to_the_agent(rootless, bundle, user):
-    """It is in the waiting process, which a process of exec shares ids and capabilities with."""
+    """The waiting process has it open; a process of exec has the same ids and capabilities."""
     with Agent(user) as agent:
         configure(bundle, "sleep 600", listenerPath=str(agent.path))
         rootless.create("c1", bundle)
         pid = rootless.pid("c1")
         links = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if int(fd) > 2}
-        assert len([link for link in links if link.startswith("socket:")]) == 2, "of its start, and the agent's"
+        assert len([link for link in links if link.startswith("socket:")]) == 2, "start pipe, agent's connection"
         assert rootless("exec", "c1", "ls", "/proc/1/fd/").returncode != 0
         assert user.run(["ls", f"/proc/{pid}/fd"]).returncode != 0
         rootless.start("c1")
@@ -241,7 +241,7 @@ def test_the_annotation_names_the_agent(rootless, bundle, user):
 
 
 def test_the_callers_environment_names_the_agent(rootless, bundle, user):
-    """As crun(1) has it; config.json wins."""
+    """As in crun(1); config.json takes precedence."""
     with Agent(user, refused(errno.EXDEV), refused(errno.EXDEV)) as agent:
         env = {"RUN_OCI_SECCOMP_RECEIVER": str(agent.path)}
         configure(bundle, "mkdir /tmp/a 2>&1; sleep 600")
@@ -255,14 +255,14 @@ def test_the_callers_environment_names_the_agent(rootless, bundle, user):
     assert "/nowhere" in rootless("run", "--bundle", bundle, "c2", env=env).stderr
 
 
-def test_a_listener_that_nothing_asks(rootless, bundle):
+def test_listener_without_a_notifying_rule(rootless, bundle):
     config = base_config("echo", "well")
     config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/nowhere"}
     write_config(bundle, config)
     assert rootless("run", "--bundle", bundle, "c1", check=True).stdout == "well\n"
 
 
-def test_another_process_has_a_listener_of_its_own(rootless, bundle, user):
+def test_exec_has_its_own_listener(rootless, bundle, user):
     with Agent(user, refused(errno.EXDEV)) as agent:
         configure(bundle, "sleep 600", listenerPath=str(agent.path), listenerMetadata="m")
         rootless.create("c1", bundle)
@@ -278,7 +278,7 @@ def test_another_process_has_a_listener_of_its_own(rootless, bundle, user):
         assert (second["state"]["pid"], second["state"]["status"]) == (first["pid"], "running")
 
 
-def test_hooks_have_nobody_to_ask(rootless, bundle, user):
+def test_hooks_cannot_notify_the_agent(rootless, bundle, user):
     config = base_config()
     script = "mkdir /data/made 2> /data/said; true"
     config["hooks"] = {"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
@@ -292,7 +292,7 @@ def test_hooks_have_nobody_to_ask(rootless, bundle, user):
 
 @pytest.mark.spec("linux.seccomp.listenerPath", "linux.seccomp.listenerMetadata")
 def test_state_and_metadata_reach_the_agent(either, user):
-    """ "The container process state": the agent's message, with the descriptor."""
+    """The agent receives "the container process state" with the descriptor."""
     with Agent(user) as agent:
         config = notifying(
             config_with_maps(user), "mkdir", "mkdirat", listenerPath=str(agent.path), listenerMetadata="for you"
@@ -304,14 +304,14 @@ def test_state_and_metadata_reach_the_agent(either, user):
 
 
 def test_a_real_time_program_on_one_cpu(box, require_root):
-    """The executor gives up the only CPU while its second thread, of the same policy, sends the descriptor."""
+    """The executor yields the only CPU while its second thread, with the same policy, sends the descriptor."""
     begin = ["timeout", "-s", "KILL", str(PATIENCE), "taskset", "-c", "0"]
     probe = subprocess.run([*begin, "chrt", "-f", "1", "true"], check=False, capture_output=True, text=True)
     if probe.returncode:
         pytest.skip(f"root may not use SCHED_FIFO here: {probe.stderr.strip()}")
     config = base_config()
     config["process"]["scheduler"] = {"policy": "SCHED_FIFO", "priority": 10}
-    # real time in microseconds without a sleep: the kernel throttles a loop only where sched_rt_runtime_us is not -1
+    # microseconds of real time without a sleep: the kernel may throttle only if sched_rt_runtime_us is not -1
     config["process"]["rlimits"] = [{"type": "RLIMIT_RTTIME", "soft": 10_000, "hard": 10_000}]
     as_real_root(box)
     box.command = [*begin, *box.command]

@@ -40,7 +40,7 @@ def test_each_clock_has_its_offset(either, clock):
     ],
 )
 def test_time_offsets(box, need, offsets):
-    """runc 1.1.15 knows no time namespace."""
+    """runc 1.1.15 has no time namespaces."""
     probe = add_probe(box, need)
     config = base_config()
     config["linux"]["namespaces"].append({"type": "time"})

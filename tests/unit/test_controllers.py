@@ -131,9 +131,9 @@ def test_it_is_lost_half_way_down(host):
     path = host.down("jobs/of/user", "hugetlb", "hugetlb", "")
     place = f"{host.mount}/jobs/cgroup.subtree_control"
     reason = "the controller hugetlb is not enabled below /jobs"
-    assert host.why("hugetlb", path) == (reason, f"echo +hugetlb >{place}")
+    assert host.why("hugetlb", path) == (reason, f"run: echo +hugetlb >{place}")
     host.booted(is_so=False)
-    assert host.why("hugetlb", path) == (reason, f"echo +hugetlb >{place}")
+    assert host.why("hugetlb", path) == (reason, f"run: echo +hugetlb >{place}")
     (host.mount / "jobs/cgroup.subtree_control").unlink()
     assert host.why("hugetlb", path) == (reason, f"run, as root: echo +hugetlb >{place}")
 

@@ -521,7 +521,7 @@ def _created_and_started(rootless, bundle):
 
 FILES = {
     # what config.json holds: the line from the file's name on
-    "missing": (None, "no such file or directory; fix: name a directory that holds config.json; "),
+    "missing": (None, "no such file or directory; fix: name a directory with a config.json; "),
     "directory": (os.mkdir, "is a directory; fix: "),
     "unreadable": (lambda path: path.touch(mode=0), "permission denied; fix: "),
 }
