@@ -73,6 +73,10 @@ class Options:
     """create, ls, inspect or rm, of networks."""
     detach: bool = False
     keep: bool = False
+    init: bool = False
+    """Process 1 is a reaper, and the program its child."""
+    timeout: int = 0
+    """Seconds that the container may run, or 0."""
 
     signal: int = 15
     all: bool = False
@@ -134,6 +138,13 @@ class Options:
     empty_ns: str = ""
     lsm_profile: str = ""
     lsm_mount_context: str = ""
+
+    tail: str = ""
+    """The number of lines that `logs` prints, or all."""
+    since: str = ""
+    """A time, or a duration before now."""
+    follow: bool = False
+    timestamps: bool = False
 
     once: bool = False
     interval: str = ""

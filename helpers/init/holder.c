@@ -69,13 +69,13 @@ int op_netlink(const struct op *op)
 }
 
 /* A process that reads the caller's output to its end, or unmounts its directory, must not wait for this one. */
-static int let_go(void)
+int let_go(void)
 {
     if (sys_close_range(0, 2, 0) < 0)
         return failed("close_range");
     if (chdir("/") < 0)
         return failed("chdir");
-    return close(steal_fd(&self.proc_fd)) < 0 ? failed("close") : 0;
+    return self.proc_fd >= 0 && close(steal_fd(&self.proc_fd)) < 0 ? failed("close") : 0;
 }
 
 /* Until the process that was given is no more. */

@@ -11,12 +11,15 @@
 
 struct init {
     struct plan plan;
+    void *plan_bytes;
+    size_t plan_size;
     int report_fd;      /* to the parent: what happened; after a start, to the one who asked for it */
     int reply_fd;       /* from the parent: go on */
     int start_fd;       /* a listening socket, or -1: the parent itself says when to start */
     int console_fd;     /* where the master side of the terminal is sent, or -1 */
     int cgroup_fd;      /* the container's cgroup directory, or -1 */
     int process_fd;     /* a pidfd of the process whose namespaces are joined or whose end is awaited, or -1 */
+    int directory_fd;   /* of MONITOR: the container's directory, or -1 */
     int agent_fd;       /* connected to who answers the seccomp filter's notifications, or -1 */
     int keep;           /* how many descriptors from 3 on belong to the container */
     int proc_fd;        /* the host's /proc, from before the root changed */
@@ -25,6 +28,7 @@ struct init {
     int id_map_fd;      /* of ID_MAP: a user namespace whose maps the next mapped mount gets, or -1 */
     int proc_file_fd;   /* of PROC_OPEN: the file that the next PROC_WRITE writes to, or -1 */
     int hook_output[2]; /* files of HOOK_OUTPUT, or -1 */
+    int *forked;        /* the container's process, where the processes before it can read it, or NULL */
     int notify_fd;      /* the socket of NOTIFY_SOCKET, or -1 */
     int64_t files_uid, files_gid;  /* of FILES_AS, or -1 */
     uint64_t namespaces[4];        /* of IDENTIFY, for the report with the container process */
@@ -60,7 +64,8 @@ int close_all_but(const int *ours, int count);
 
 /* namespaces.c: the cgroup namespace that op_join_process has left, if it has. */
 int join_cgroup(void);
-void stay_hidden(void); /* after every change of credentials */
+int make_fork_number(void); /* self.forked */
+void stay_hidden(void);     /* after every change of credentials */
 
 /* protocol.c */
 void take_turn(int pid); /* tells the launcher, and waits until it is done */
@@ -73,6 +78,7 @@ _Noreturn void leave(int status);
 int send_fds(int channel, const void *data, size_t size, const int *fds, size_t count); /* at most 2 */
 int report_listener(int fd);
 int report_notify(int fd);
+void report_monitored(int pid);
 int report_netlink(int fd);
 
 /* paths.c: paths inside the container's root, resolved by the kernel so that no link leads out of it. */
@@ -92,6 +98,9 @@ int next_tree(const struct op *op);
 
 /* copyup.c */
 int copy_up(int from_fd, int to_fd);
+
+/* holder.c: lets go of the caller's streams and directory */
+int let_go(void);
 
 /* process.c: makes ready what EXEC needs, while no seccomp filter can forbid it. */
 int prepare_exec(void);

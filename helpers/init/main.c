@@ -1,6 +1,6 @@
 /* The executor: reads a Plan, runs its operations in order, becomes the container's program.
  *
- *     init REPORT REPLY START CONSOLE CGROUP PROCESS AGENT KEEP TRACE PLAN
+ *     init REPORT REPLY START CONSOLE CGROUP PROCESS AGENT DIRECTORY KEEP TRACE PLAN
  *
  * Every argument but KEEP and TRACE (0 or 1) is a descriptor number, -1 where there is none. It is started by
  * rootless/launch/spawn.py from a sealed memfd, so that nobody in the container can write to what /proc/self/exe names
@@ -66,7 +66,9 @@ static const char *load(int plan_fd)
     if (fcntl(plan_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
         return "it cannot be sealed";
     close(plan_fd);
-    return plan_decode(bytes, (size_t)st.st_size, &self.plan);
+    self.plan_bytes = bytes;
+    self.plan_size = (size_t)st.st_size;
+    return plan_decode(bytes, self.plan_size, &self.plan);
 }
 
 static bool absent(int error) { return error == -ENOENT || error == -ENOTDIR; }
@@ -121,7 +123,7 @@ static int run_traced(uint32_t index)
 
 int main(int argc, char **argv)
 {
-    enum { REPORT, REPLY, START, CONSOLE, CGROUP, PROCESS, AGENT, KEEP, TRACE, PLAN, COUNT };
+    enum { REPORT, REPLY, START, CONSOLE, CGROUP, PROCESS, AGENT, DIRECTORY, KEEP, TRACE, PLAN, COUNT };
     int given[COUNT];
     const char *broken;
 
@@ -136,6 +138,7 @@ int main(int argc, char **argv)
     self.cgroup_fd = given[CGROUP];
     self.process_fd = given[PROCESS];
     self.agent_fd = given[AGENT];
+    self.directory_fd = given[DIRECTORY];
     self.keep = given[KEEP];
     self.trace = given[TRACE] == 1;
     given[KEEP] = given[TRACE] = -1;

@@ -173,16 +173,24 @@ int op_yield(const struct op *op)
  *
  * It tells its number itself. Only this process, outside its pid namespace, can know that number, and the kernel stores
  * it before the new process runs: if this one told it, and were killed just before, both others would wait for ever. */
+int make_fork_number(void)
+{
+    if (self.forked)
+        return 0;
+    self.forked = mmap(NULL, sizeof *self.forked, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return self.forked == MAP_FAILED ? failed("mmap") : 0;
+}
+
 int op_fork(const struct op *op)
 {
-    int *number = mmap(NULL, sizeof *number, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    struct clone_args args = {.flags = CLONE_PARENT | CLONE_PARENT_SETTID, .parent_tid = (uintptr_t)number};
+    struct clone_args args = {.flags = CLONE_PARENT | CLONE_PARENT_SETTID};
     long pid;
-    int result;
+    int result = make_fork_number();
 
     (void)op;
-    if (number == MAP_FAILED)
-        return failed("mmap");
+    if (result < 0)
+        return result;
+    args.parent_tid = (uintptr_t)self.forked;
     if (self.cgroup_fd >= 0) {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = (unsigned)self.cgroup_fd;
@@ -195,7 +203,7 @@ int op_fork(const struct op *op)
     result = join_cgroup();
     if (result < 0)
         return result;
-    take_turn(*number);
+    take_turn(*self.forked);
     return 0;
 }
 

@@ -11,6 +11,7 @@
  *                            agent; then waits on the same socket for 'L': the agent has it
  *     NOTIFY                 with the socket on which the program will say that it is ready
  *     NETLINK                with a socket that speaks of the network namespace (netns holders only)
+ *     MONITORED pid          from here on this is the first stage, and its parent the monitor
  *     NAMESPACES             with its user namespace and its network namespace
  *     FAILED op errno text   and exits
  *     SKIPPED op errno text  an operation with an alternative failed; goes on
@@ -66,6 +67,8 @@ static void report(enum message type, int value, int error)
 void report_failed(uint32_t index, int error) { report(MESSAGE_FAILED, (int)index, error); }
 
 void report_skipped(uint32_t index, int error) { report(MESSAGE_SKIPPED, (int)index, error); }
+
+void report_monitored(int pid) { report(MESSAGE_MONITORED, pid, 0); }
 
 void report_broken(const char *why)
 {

@@ -221,6 +221,9 @@ _EXEC_FLAGS = (
     NO_SUBREAPER,
 )
 
+INIT = Flag("--init", SWITCH, "", "run an init as process 1: it reaps orphans and forwards signals to the program")
+TIMEOUT = Flag("--timeout", INTEGER, "SECONDS", "end the container after so long: SIGTERM, and SIGKILL 10 s later")
+
 CONTAINER = Word("CONTAINER", "container")
 _REGEX = Flag("-r --regex", SWITCH, "", "treat CONTAINER as a regular expression; act on every matching id")
 _PAUSED = "The freezer of the container's cgroup holds all processes of a paused container until resume."
@@ -236,6 +239,8 @@ ENGINE_VERBS = {
         (
             *_CREATE_FLAGS,
             DETACH,
+            INIT,
+            TIMEOUT,
             Flag("--keep", SWITCH, "", "keep the stopped container; rootless delete removes it"),
             Flag("--plan", VALUE, "FILE", "run the plan that explain --json wrote (for debugging)"),
         ),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rootless.cli.compat import empty_list
     from rootless.container.events import events as all_events
+    from rootless.container.everyday.logs import records as log_records
     from rootless.container.explain import explain as explanation
     from rootless.container.features import features as feature_document
     from rootless.container.listing import list_containers as all_states
@@ -35,6 +36,7 @@ else:
     process_table = lazy("rootless.container.ps", "table")
     all_events = lazy("rootless.container.events", "events")
     explanation = lazy("rootless.container.explain", "explain")
+    log_records = lazy("rootless.container.everyday.logs", "records")
     feature_document = lazy("rootless.container.features", "features")
     check_host = lazy("rootless.doctor.host_checks", "report")
     create_bundle = lazy("rootless.image.new", "new")
@@ -58,10 +60,14 @@ def put(text: str) -> None:
         RootlessError: it cannot be written (disk full).
         SystemExit: its reader has gone; the status is that of a program ended by SIGPIPE.
     """
-    data = memoryview(text.encode("utf-8", "surrogateescape"))
+    _write(text.encode("utf-8", "surrogateescape"), STDOUT)
+
+
+def _write(text: bytes, stream: int) -> None:
+    data = memoryview(text)
     try:
         while data:
-            data = data[posix.write(STDOUT, data) :]
+            data = data[posix.write(stream, data) :]
     except BrokenPipeError:
         sys.exit(EXIT_SIGPIPE)
     except OSError as error:
@@ -104,6 +110,27 @@ def events(options: Options) -> None:
 def explain(options: Options) -> None:
     """Print what run would do."""
     put(explanation(options).rstrip("\n") + "\n")
+
+
+def logs(options: Options) -> None:
+    """Print the output of a container, each stream on its own."""
+    at_line_start = [True, True, True]
+    shown = [posix.isatty(stream) for stream in range(3)]
+    for time, stream, full, text in log_records(options):
+        stamp = time + b" " if options.timestamps and at_line_start[stream] else b""
+        at_line_start[stream] = full
+        _write(stamp + (_harmless(text) if shown[stream] else text) + b"\n" * full, stream)
+
+
+def _harmless(text: bytes) -> bytes:
+    """Return output for a terminal: colours stay, and other control characters are shown, not obeyed."""
+    import re
+
+    def shown(found: re.Match[str]) -> str:
+        return found[0] if found[1] else found[0].encode("unicode_escape").decode()
+
+    control = r"(\x1b\[[0-9;]*[mK])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\udc80-\udc9f]"
+    return re.sub(control, shown, text.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 def features(options: Options) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _EXPLAINED = "CONTAINER-ID"
 """The id in a Plan that is shown; `run --plan` replaces it by its own."""
+_LOG_SIZE = 10_000_000
+"""Bytes of output that are kept of a container that runs detached."""
 _TOKEN = 8
 """Bytes that nobody guesses."""
 
@@ -31,11 +33,16 @@ def request_for(options: Options) -> Request:
         RootlessError: a value is wrong.
     """
     request = Request(options)
-    if request.verb == "run" and not options.plan:
-        choose_bundle(request)
-    elif request.verb == "explain":
+    by_person = request.verb == "explain"
+    if by_person:
         request.container = request.container or _EXPLAINED
         request.network = request.network or AUTO
+    elif request.verb == "run" and not options.plan:
+        by_person = choose_bundle(request)
+    if by_person:
+        request.asked = dict(vars(options))
+    request.monitored = request.detach and (by_person or request.timeout > 0)
+    request.log_size = _LOG_SIZE if by_person and request.detach and not request.console_socket else 0
     if request.publish or request.add_host or request.dns or request.dns_search:
         request.network = request.network or AUTO
     store.check_id(request.container)
@@ -74,22 +81,24 @@ def exec_request(options: Options, state: State, preserve_fds: int) -> Request:
     return request
 
 
-def choose_bundle(request: Request) -> None:
+def choose_bundle(request: Request) -> bool:
     """Decide whether the word of `run` names a bundle or a container, and set `bundle` and `container` accordingly.
 
     It is the container's id, as for runc, with --bundle or --config or a config.json in the current directory;
     otherwise it is a directory that holds config.json, and the container is named after it. A word that cannot be an
     id is always a directory. A caller who names a directory gets a network that works; an engine makes that itself.
 
+    Returns whether it is a directory: a person calls, and a detached container's output is kept.
+
     Raises:
         RootlessError: it is neither.
     """
     word = request.container
     if request.bundle or request.config:
-        return
+        return False
     if "/" not in word and word not in ("", ".", ".."):
         if paths.exists("config.json"):
-            return
+            return False
         if not paths.exists(paths.join(word, "config.json")):
             raise RootlessError(
                 "run " + word,
@@ -101,6 +110,7 @@ def choose_bundle(request: Request) -> None:
     request.network = request.network or AUTO
     name = paths.name(paths.resolved(word))
     request.container = "".join(c if c.isascii() and (c.isalnum() or c in "_+-.") else "_" for c in name) or "_"
+    return True
 
 
 def resolve_network(request: Request, root: StateRoot) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 from rootless import log, procfs, signals
 from rootless.container.create import plan_for
 from rootless.container.operations.container_run import ContainerRun
@@ -62,6 +64,8 @@ def _run(options: Options) -> int:
                 made.reports.await_ready(made.pid)
             _warn_of_logout(made.pid)
             signals.commit()
+            if request.log_size:
+                _print_id(request.container)
             return 0
         return wait_foreground(made.pid, console, wakeup, made.reports)
     except BaseException:
@@ -73,6 +77,14 @@ def _run(options: Options) -> int:
         console.close()
         if not (request.keep or request.detach):
             remove_ended(root, request.container)
+
+
+def _print_id(container_id: str) -> None:
+    """Print the id of a detached container, as podman does; an unread one is no error."""
+    try:
+        posix.write(1, f"{container_id}\n".encode())
+    except OSError:
+        return
 
 
 def _warn_of_logout(pid: int) -> None:

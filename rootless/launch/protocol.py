@@ -17,6 +17,7 @@
     LISTENER, with two descriptors ──────▶ the second leads to the seccomp agent, which gets the first
                   ◀─────────────────────── L   (over the same connection)
     NETLINK, with a descriptor ──────────▶ configures a network namespace (only from netns holders, rootless/network)
+    MONITORED pid ───────────────────────▶ a process between the launcher and the first stage keeps the output
     NAMESPACES, with two descriptors ────▶ joined by the container's netns holder before the container has a process
     FAILED op errno | end of file ───────▶ an error, or the program runs
 
@@ -59,6 +60,7 @@ LISTENER = 7
 NOTIFY = 8
 NETLINK = 9
 NAMESPACES = 10
+MONITORED = 11
 MESSAGES_WITH_DESCRIPTORS = (LISTENER, NOTIFY, NETLINK, NAMESPACES)
 START, START_AND_TRACE = b"S", b"T"
 
@@ -80,19 +82,29 @@ class Descriptors:
         cgroup: the directory of the container's cgroup.
         process: a pidfd of the process whose namespaces are joined, or whose end is awaited.
         agent: a socket connected to the program that answers the seccomp filter's notifications.
+        directory: the container's directory, in which the monitor keeps the output.
         keep: how many descriptors from 3 on belong to the container.
     """
 
-    __slots__ = ("agent", "cgroup", "console", "keep", "process", "start")
+    __slots__ = ("agent", "cgroup", "console", "directory", "keep", "process", "start")
 
     def __init__(
-        self, *, start: int = -1, console: int = -1, cgroup: int = -1, process: int = -1, agent: int = -1, keep: int = 0
+        self,
+        *,
+        start: int = -1,
+        console: int = -1,
+        cgroup: int = -1,
+        process: int = -1,
+        agent: int = -1,
+        directory: int = -1,
+        keep: int = 0,
     ) -> None:
         self.start = start
         self.console = console
         self.cgroup = cgroup
         self.process = process
         self.agent = agent
+        self.directory = directory
         self.keep = keep
 
 
@@ -101,10 +113,11 @@ class Executor:
 
     Attributes:
         first: the process of its first stage, the only stage of a Plan without FORK; 0 after wait_first().
+        monitor: the process between this one and the first stage (MONITOR), or 0.
         report: the descriptor that receives its messages.
     """
 
-    __slots__ = ("_reply", "first", "report")
+    __slots__ = ("_reply", "first", "monitor", "report")
 
     def __init__(self, operations: Sequence[Op], descriptors: Descriptors, *, passing: bool, trace: bool) -> None:
         """Start it with operations.
@@ -118,7 +131,7 @@ class Executor:
         Raises:
             RootlessError: `RL-INIT`: the executor cannot be started.
         """
-        self.first = 0
+        self.first = self.monitor = 0
         self._reply = child_reply = -1
         self.report, child_report = _socket_pair() if passing else posix.pipe()
         try:
@@ -136,7 +149,7 @@ class Executor:
     def connected(cls, connection: int) -> Executor:
         """Return the executor that waits behind a connection to its start socket, and take over the connection."""
         executor = object.__new__(cls)
-        executor.first = 0
+        executor.first = executor.monitor = 0
         executor.report = connection
         executor._reply = posix.dup(connection)
         return executor
@@ -163,9 +176,9 @@ class Executor:
             raise RootlessError("the executor cannot continue", cause="it hangs", code="RL-INIT")
 
     def kill(self) -> None:
-        """Kill and reap the first stage."""
+        """Kill and reap the first stage; that of a monitor ends at the end of file."""
         self.close()
-        if self.first:
+        if self.first and not self.monitor:
             end_child(self.first)
         self.first = 0
 
@@ -173,9 +186,13 @@ class Executor:
         """Close the launcher's ends of the pipes."""
         files.close_fds(self, "report", "_reply")
 
+    def interpose(self, first: int) -> None:
+        """Note that the process that was started has become the monitor, and another one the first stage."""
+        self.monitor, self.first = self.first, first
+
     def wait_first(self) -> int:
         """Return the wait status of the first stage; without FORK it is the program's."""
-        status = posix.waitpid(self.first, 0)[1]
+        status = posix.waitpid(self.first, 0)[1] if not self.monitor else 0
         self.first = 0
         return status
 
@@ -254,6 +271,20 @@ def end_child(pid: int) -> None:
         posix.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
         return
+
+
+def end_process(process: int) -> None:
+    """Kill the process of a pidfd, which is no child of this one, and return when it has ended."""
+    import _signal  # type: ignore[import-not-found] # the C half of signal, which typeshed leaves out
+    import select
+
+    try:
+        _signal.pidfd_send_signal(process, 9)
+    except ProcessLookupError:
+        return
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    poll.poll()
 
 
 def _socket_pair() -> tuple[int, int]:

@@ -13,11 +13,12 @@ import posix
 from sys import byteorder
 from time import monotonic
 
-from rootless import log, paths
+from rootless import files, log, paths
 from rootless.launch.protocol import (
     EXECUTING,
     FAILED,
     MESSAGES_WITH_DESCRIPTORS,
+    MONITORED,
     PROGRESS,
     READY,
     SKIPPED,
@@ -27,6 +28,7 @@ from rootless.launch.protocol import (
     Executor,
     complain,
     end_child,
+    end_process,
     executor_killed,
     read_message,
     warn_of_filter,
@@ -68,6 +70,7 @@ class Run:
         descriptors: those that the executor inherits; handlers of operations before SPAWN fill it in.
         executor: the executor, from SPAWN on.
         pid: the container's process in the caller's process tree, from FORK on; before that 0.
+        process: from then on, a pidfd of it if a monitor is its parent, or -1; open until kill() or close().
         namespaces: from then on, the numbers of the namespaces that IDENTIFY names, 64 bits each.
         takers: by kind of message, the function that gets its descriptors; without one they go into `passed`.
         passed: by kind of message, the descriptors that came with it.
@@ -83,6 +86,7 @@ class Run:
         self.descriptors = descriptors
         self.executor: Executor | None = None
         self.pid = 0
+        self.process = -1
         self.namespaces = b""
         self.takers: dict[int, Callable[..., None]] = {}
         self.passed: dict[int, tuple[int, ...]] = {}
@@ -132,9 +136,14 @@ class Run:
         """End the container's process and those of the executor, children of this one, and close the connection."""
         if self.executor:
             self.executor.kill()
-        if self.pid:
+        if self.process >= 0:
+            end_process(self.process)
+        elif self.pid:
             end_child(self.pid)
         self.pid = 0
+        if self.executor and self.executor.monitor:
+            end_child(self.executor.monitor)
+        files.close_fds(self, "process")
         self._close_given()
         self.close_passed()
 
@@ -142,6 +151,7 @@ class Run:
         """Leave the container's process alone."""
         if self.executor:
             self.executor.close()
+        files.close_fds(self, "process")
 
     def close_passed(self) -> None:
         """Close received descriptors that no handler has taken."""
@@ -229,21 +239,28 @@ class Run:
                 self._trace_progress(value, number, detail)
             elif kind == SKIPPED:
                 skipped.append(message)
+            elif kind == MONITORED:
+                executor.interpose(value)
             else:
                 self._tell_skips(skipped, message)
                 if kind == FAILED:
                     self._complain(message)
                 reached, last, begin = kind, begin, monotonic()
                 if kind == TURN and value:
-                    self.pid, self.namespaces = value, detail
+                    self._take_process(executor, value, detail)
                     self._trace_fork((begin - last) * 1e6)
-                    executor.wait_first()
         if not reached:
             raise executor_killed()
         if reached == EXECUTING and log.is_debug():
             self._trace_program((monotonic() - begin) * 1e6)
         if reached == EXECUTING and self.plan.first(ops.SECCOMP):
             warn_of_filter(self.pid or executor.first)
+
+    def _take_process(self, executor: Executor, pid: int, namespaces: bytes) -> None:
+        self.pid, self.namespaces = pid, namespaces
+        if executor.monitor:  # which may reap the process, so that its number is reused
+            self.process = posix.pidfd_open(pid)
+        executor.wait_first()
 
     def _reader(self) -> Callable[[int], Message | None]:
         """Return the function that reads messages, some of which carry descriptors."""

@@ -38,8 +38,9 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
     plan_fd = posix.memfd_create("rootless-plan", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
     try:
         _write_all(plan_fd, plan)
-        passed = [report, reply, given.start, given.console, given.cgroup, given.process, given.agent, plan_fd]
-        numbers = [str(number) for number in (*passed[:-1], given.keep, int(trace), plan_fd)]
+        others = (given.start, given.console, given.cgroup, given.process, given.agent, given.directory)
+        passed = [report, reply, *others, plan_fd]
+        numbers = [str(number) for number in (report, reply, *others, given.keep, int(trace), plan_fd)]
         return posix.posix_spawn(
             f"/proc/self/fd/{program}",
             ["rootless-init", *numbers],

@@ -31,6 +31,8 @@ def before_executor(context: Context, cgroup: Cgroup | None, seccomp_filter: Sec
     request, network = context.request, context.network
     plan = console(context)
     plan.append(Op(ops.CLAIM, request.container))
+    if request.asked:
+        plan.append(Op(ops.NOTE_REQUEST, request.asked))
     plan += connections(context, seccomp_filter)
     if context.shares_mounts:
         plan.append(Op(ops.COVER, context.bundle.rootfs, where="root.path"))
@@ -44,8 +46,10 @@ def before_executor(context: Context, cgroup: Cgroup | None, seccomp_filter: Sec
         plan.append(Op(ops.WRITE_NAMES, *network.files(network.mode, helper)))
     if request.verb == "create":
         plan.append(Op(ops.LISTEN))
-    plan.append(Op(ops.SPAWN))
-    return plan
+    if not request.monitored:
+        return [*plan, Op(ops.SPAWN)]
+    monitor = Op(ops.MONITOR, request.timeout, request.log_size)
+    return [*plan, Op(ops.SHOW_DIRECTORY), Op(ops.SPAWN), Op(ops.NOTE_MONITOR), monitor]
 
 
 def connections(context: Context, seccomp_filter: SeccompFilter | None) -> list[Op]:

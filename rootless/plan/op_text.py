@@ -344,6 +344,8 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.ADDRESS6: ("give {link} the address {address}/{prefix}, routed by {gateway}", {}, ""),
     ops.NETLINK: ("send a netlink socket of the network namespace to the launcher", {}, ""),
     ops.PASS_NAMESPACES: ("send the user and network namespaces to the launcher", {}, ""),
+    ops.MONITOR: ("keep the output and the exit status: start the monitor{lifetime}{log_size}", {}, ""),
+    ops.INIT: ("stay as the process that reaps orphans and forwards signals to the program", {}, ""),
     ops.AWAIT_END: ("wait until the container ends", {}, ""),
     ops.AWAIT_LINKS: ("wait until no interface {prefix}… is left and no process has locked {lock}", {}, ""),
     ops.LISTENER: ("prepare to hand over the seccomp filter's notifications", {}, ""),
@@ -357,7 +359,10 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.RESERVE_PORTS: ("find free ports on the host: {ports}", {}, ""),
     ops.WRITE_NAMES: ("write resolv.conf and hosts", {}, ""),
     ops.LISTEN: ("listen on the start socket", {}, ""),
+    ops.NOTE_REQUEST: ("write request.json, which restart and inspect read", {}, ""),
+    ops.SHOW_DIRECTORY: ("open the container's directory for the monitor", {}, ""),
     ops.SPAWN: ("start the executor", {}, ""),
+    ops.NOTE_MONITOR: ("note the process of the monitor", {}, ""),
     ops.BEGIN_ID_MAPS: ("begin to write the ID maps: {maps}", {}, ""),
     ops.AWAIT_ID_MAPS: ("wait until the ID maps are written", {}, ""),
     ops.RECORD: ("write config.json and state.json: creating", {}, ""),
@@ -468,6 +473,8 @@ _IN_WORDS: dict[str, Callable[[int], str]] = {
     "raise": capabilities,
     "mask": lambda mask: _octal(mask) + ("" if mask else ", which removes no permissions"),
     "mode": _octal,
+    "lifetime": lambda seconds: f", which ends the container after {seconds} s" if seconds else "",
+    "log_size": lambda size: f", whose log has at most {size} bytes" if size else "",
     "early": lambda early: "" if early else ", if not yet there",
 }
 """The text of a number, by its name; other numbers are printed as such."""

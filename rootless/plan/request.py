@@ -4,6 +4,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rootless.host.running import Running
     from rootless.options import Options
     from rootless.plan.network.shared import Shared
@@ -41,13 +43,18 @@ class Request:
         detach: whether the command returns as soon as the program runs.
         cgroup: the cgroup below the container's own that `exec` uses.
         keep: whether a container that has ended is kept.
+        asked: the command line and its options, which `restart` and `inspect` read; empty if an engine calls.
+        monitored: whether a monitor is the parent of the container's process: it notes the exit status.
+        log_size: bytes of output that the monitor keeps; 0: the streams are the caller's.
+        timeout: seconds that the container may run, or 0.
+        init: whether process 1 is a reaper, whose child the program is.
     """
 
     __slots__ = (
-        "add_host", "bundle", "cgroup", "cgroup_manager", "config", "console_socket", "container", "detach", "dns",
-        "dns_search", "environment", "keep", "keyring", "network", "network_files", "no_new_keyring", "no_pivot",
-        "notify", "peer", "pid_file", "pidfd_socket", "preserve_fds", "publish", "require_limits", "seccomp_receiver",
-        "shared", "systemd_cgroup", "userns", "verb",
+        "add_host", "asked", "bundle", "cgroup", "cgroup_manager", "config", "console_socket", "container", "detach",
+        "dns", "dns_search", "environment", "init", "keep", "keyring", "log_size", "monitored", "network",
+        "network_files", "no_new_keyring", "no_pivot", "notify", "peer", "pid_file", "pidfd_socket", "preserve_fds",
+        "publish", "require_limits", "seccomp_receiver", "shared", "systemd_cgroup", "timeout", "userns", "verb",
     )  # fmt: skip
 
     def __init__(self, options: Options) -> None:
@@ -81,3 +88,8 @@ class Request:
         self.detach = options.detach
         self.keep = options.keep
         self.cgroup = options.cgroup
+        self.asked: dict[str, Any] = {}
+        self.monitored = False
+        self.log_size = 0
+        self.timeout = options.timeout
+        self.init = options.init

@@ -69,6 +69,7 @@ ASKED = {
     "create": ["listen"],
     "exec": ["check_running"],
     "--console-socket": ["connect_console"],
+    "--timeout": ["show_directory", "note_monitor"],
     "--pid-file": ["write_pid_file"],
     "--pidfd-socket": ["connect_pidfd", "send_pidfd"],
 }

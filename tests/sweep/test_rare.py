@@ -18,7 +18,7 @@ from tests.lib.sweep_lives import (
 
 __all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
 
-RARE = ["rare", "nested", "network", "shared network"]
+RARE = ["rare", "nested", "network", "shared network", "monitored"]
 ELSEWHERE = {
     "cgroup_owner": "needs a delegated cgroup: tests/sweep/test_cgroups.py",
     "proc_open": "only for clock offsets where a namespace is joined: tests/hostile/test_joining.py",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import posix
 from _struct import Struct
 
-from rootless import files, log
+from rootless import files, jsontext, log
 from rootless.container.operations import undo
 from rootless.container.state import store
+from rootless.container.state.directory import REQUEST
 from rootless.container.state.lifecycle import READY, STOPPED, advance, allow
 from rootless.container.state.root import state_root
 from rootless.container.state.state import AfterStart, NetworkState, State
@@ -101,6 +103,21 @@ def report_differences(plan: Plan) -> None:
     for note in plan.notes:
         report = log.warning if note.kind == UNSUPPORTED else log.info
         report(note.text, where=note.where, **({"fix": note.fix} if note.fix else {}))
+
+
+def note_request(run: ContainerRun, op: Op) -> None:
+    """Write down the options of a person's command.
+
+    Raises:
+        RootlessError: `RL-STATE`: they cannot be written.
+    """
+    run.entry.put(REQUEST, jsontext.render(op.value("request"), None).encode("utf-8", "surrogateescape"))
+
+
+def show_directory(run: ContainerRun, _op: Op) -> None:
+    """Open the container's directory for the monitor: the descriptor that is there would keep its lock."""
+    run.descriptors.directory = posix.open(".", posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=run.entry.fd)
+    run.to_close.append(run.descriptors.directory)
 
 
 def listen(run: ContainerRun, _op: Op) -> None:

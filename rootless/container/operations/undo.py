@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 UNDO: dict[str, Callable[[ContainerDir, Data], None]] = {
     "cgroup": lazy("rootless.container.operations.cgroup_cleanup", "undo"),
+    "monitor": lazy("rootless.container.operations.monitor", "undo"),
     "network": lazy("rootless.container.operations.network_cleanup", "undo"),
     "resctrl": lazy("rootless.container.operations.resctrl", "undo"),
     "root mount": lazy("rootless.container.operations.root_mount", "undo"),

@@ -5,6 +5,9 @@
     ROOT/ID/state.json    written when the first process exists, and again when the container is created
     ROOT/ID/start.sock    the socket on which the created container waits for `start`
     ROOT/ID/undo          notes of its resources on the host, which are removed with it
+    ROOT/ID/request.json  the options of a person's `run`
+    ROOT/ID/log           the output of a detached container, written by its monitor; log.1 is the older half
+    ROOT/ID/exit          its exit status; locked by the process that will write it
     ROOT/ID/resolv.conf   mounted over the image's, like `hosts`, if rootless makes its network
 
 Everything in it is used through its descriptor.
@@ -33,6 +36,10 @@ _WRITE = posix.O_WRONLY | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _STATE = "state.json"
 _CONFIG = "config.json"
 START_SOCKET = "start.sock"
+REQUEST = "request.json"
+LOG = "log"
+OLD_LOG = "log.1"
+EXIT = "exit"
 UNDO = "undo"
 """Undo notes (rootless/container/operations/undo.py)."""
 _NEW = ".new"
@@ -42,6 +49,10 @@ _WITHOUT_STATE = frozenset(
         _STATE + _NEW,
         _CONFIG,
         START_SOCKET,
+        REQUEST,
+        LOG,
+        OLD_LOG,
+        EXIT,
         "resolv.conf",
         "hosts",
         "network.sock",

@@ -210,6 +210,8 @@ def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter
         if wanted.listener:
             plan.insert(0, Op(ops.LISTENER, where="linux.seccomp.listenerPath"))
         plan.append(Op(ops.SECCOMP, wanted.flags, b"", where="linux.seccomp"))
+    if context.request.init:
+        plan.append(Op(ops.INIT))
     plan.append(Op(ops.EXEC, process["args"], list(_environment(context).values()), where="process.args"))
     return plan, wanted
 

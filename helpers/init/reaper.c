@@ -1,0 +1,52 @@
+/* Process 1 of a container that was asked for with --init: a reaper, whose child is the program (as catatonit(1)). */
+#include "init.h"
+#include "sys.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+/* Reaps orphans and forwards signals until the program ends; ends with its status. */
+static _Noreturn void stay(pid_t program, const sigset_t *signals)
+{
+    siginfo_t info;
+    int status;
+    pid_t pid;
+
+    prctl(PR_SET_NAME, "init");
+    prctl(PR_SET_DUMPABLE, 1); /* its namespaces can be joined (exec), as those of a program can */
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    sys_close_range(0, ~0U, 0); /* and nothing of the host is left in it */
+    munmap(self.plan_bytes, self.plan_size);
+    for (;;) {
+        int number = sigwaitinfo(signals, &info);
+
+        while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+            if (pid == program)
+                leave(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+        if (number > 0 && number != SIGCHLD)
+            kill(program, number);
+    }
+}
+
+/* After the seccomp filter: the reaper must not be able to do more than the program, which may trace it. */
+int op_init(const struct op *op)
+{
+    sigset_t all, before;
+    pid_t pid;
+
+    (void)op;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &before);
+    pid = fork();
+    if (pid < 0)
+        return failed("fork");
+    if (pid > 0)
+        stay(pid, &all);
+    /* the keys of a terminal are for the program alone; it may have none */
+    setpgid(0, 0);
+    tcsetpgrp(0, getpid());
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return 0;
+}
