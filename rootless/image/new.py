@@ -15,10 +15,11 @@ from rootless import log
 from rootless.errors import RootlessError
 from rootless.host import facts as host_facts
 from rootless.host.subids import find_program
-from rootless.image.archive import ALL_IDS, Contents, Ids, SinkError, extract_command, rewrite
+from rootless.image.archive import ALL_IDS, Contents, Ids, extract_command, rewrite
 from rootless.image.decompress import Source, decompressed
 from rootless.image.from_host import make_rootfs
 from rootless.image.spec import capability_sets, default_config, write_config
+from rootless.image.tar_write import SinkError
 from rootless.launch.run_in_userns import own_maps, run_in_userns
 
 TYPE_CHECKING = False

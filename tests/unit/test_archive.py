@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
 from rootless.image import archive as archive_module
-from rootless.image.archive import ALL_IDS, Ids, SinkError, extract_command, rewrite
+from rootless.image.archive import ALL_IDS, Ids, extract_command, rewrite
 from rootless.image.decompress import Source, decompressed
+from rootless.image.tar_write import SinkError
 
 FILE, HARD, LINK, DIRECTORY, CHARACTER, FIFO = (
     tarfile.REGTYPE,
