@@ -78,7 +78,7 @@ class ImageFile:
         self.digest = ""
         self.reference = ""
         self.config: dict[str, Any] = {}
-        self._files: dict[str, bytes] | None = None
+        self._files: dict[str, bytes | None] | None = None
 
     def read(self, path: str) -> bytes:
         """Return the content of a file in the image, by its absolute path.
@@ -90,9 +90,12 @@ class ImageFile:
             RootlessError: `RL-IMAGE`: it is larger than LARGEST_FILE, or cannot be read.
         """
         if self._files is not None and path in KEPT_FILES:
-            if path in self._files:
-                return self._files[path]
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            if path not in self._files:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            content = self._files[path]
+            if content is None:
+                raise _too_large(self.path, path)
+            return content
         return _cat(self, path)
 
     def take(self, trailer: dict[str, Any]) -> None:
@@ -106,7 +109,7 @@ class ImageFile:
         self._files = {}
         for path, text in files.items() if isinstance(files, dict) else ():
             try:
-                self._files[path] = a2b_base64(text)[:LARGEST_FILE]
+                self._files[path] = None if text is None else a2b_base64(text)[:LARGEST_FILE]
             except (Base64Error, TypeError, ValueError):
                 continue
 
@@ -138,7 +141,9 @@ def open_image(path: str) -> ImageFile:
     return image
 
 
-def write_trailer(fd: int, *, config: dict[str, Any], digest: str, reference: str, files: dict[str, bytes]) -> None:
+def write_trailer(
+    fd: int, *, config: dict[str, Any], digest: str, reference: str, files: dict[str, bytes | None]
+) -> None:
     """Write a trailer behind the squashfs that begins at byte 0 of `fd`, and cut off what follows it.
 
     Args:
@@ -146,13 +151,16 @@ def write_trailer(fd: int, *, config: dict[str, Any], digest: str, reference: st
         config: the image's configuration.
         digest: of its manifest.
         reference: the name that it was pulled by.
-        files: the content of KEPT_FILES, those that the image has.
+        files: the content of KEPT_FILES, those that the image has; None for one that is larger than LARGEST_FILE.
 
     Raises:
         OSError: writing failed.
         RootlessError: the file holds no squashfs.
     """
-    kept = {path: b2a_base64(content, newline=False).decode() for path, content in files.items() if path in KEPT_FILES}
+    kept = {
+        path: None if content is None else b2a_base64(content, newline=False).decode()
+        for path, content in files.items()
+    }
     trailer = {"reference": reference, "digest": digest, "config": config, "files": kept}
     text = jsontext.render(trailer, None).encode() + b"\n"
     end = _padded(_squashfs_size(fd, 0, os.fstat(fd).st_size, "the new image"))
@@ -246,7 +254,7 @@ def _cat(image: ImageFile, path: str) -> bytes:
         if len(content) > LARGEST_FILE:
             run.kill()
     if len(content) > LARGEST_FILE:
-        raise _bad(image.path, f"{path} in it has more than {LARGEST_FILE >> 20} MB")
+        raise _too_large(image.path, path)
     if run.returncode == _NO_MATCH:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if run.returncode:
@@ -256,6 +264,10 @@ def _cat(image: ImageFile, path: str) -> bytes:
 
 def _padded(size: int) -> int:
     return size + -size % _BLOCK
+
+
+def _too_large(image: str, path: str) -> RootlessError:
+    return _bad(image, f"{path} in it has more than {LARGEST_FILE >> 20} MB")
 
 
 def _bad(path: str, cause: str, fix: str = "") -> RootlessError:

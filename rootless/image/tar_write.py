@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
+_LATE = 8**11
+"""Seconds: the header of POSIX has eleven octal digits."""
+
 END = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -63,12 +66,16 @@ def describe_holes(
     """
     numbers = [len(segments) + 1, *(number for pair in segments for number in pair), entry.size, 0]
     table = padded("".join(f"{number}\n" for number in numbers).encode())
-    records |= {"uid": str(entry.uid), "gid": str(entry.gid), "mtime": str(int(entry.mtime))}
+    records |= {"uid": str(entry.uid), "gid": str(entry.gid)}
     records |= {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
     records |= {"GNU.sparse.name": entry.name, "GNU.sparse.realsize": str(entry.size)}
     records["size"] = str(len(table) + sum(length for _, length in segments))
     clean = tarfile.TarInfo("sparse")
     clean.mode = entry.mode
+    if 0 <= entry.mtime < _LATE:
+        clean.mtime = entry.mtime
+    else:
+        records["mtime"] = str(int(entry.mtime))  # sqfstar, which reads none without a fraction, gets no such time
     return clean, table
 
 
