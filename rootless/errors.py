@@ -36,7 +36,8 @@ class RootlessError(Exception):
     Attributes:
         what: the operation that failed, with its syscall and path where there is one.
         cause: the reason, in the kernel's words if the kernel refused.
-        where: the place in config.json, such as ``mounts[3].destination``; empty when it is not about the bundle.
+        where: the place in config.json, such as ``mounts[3].destination``, or the flag that edited it, such as
+            ``--volume .:/src``; empty when it is not about the bundle.
         fix: an imperative sentence; empty if there is no known fix.
         code: stable identifier, such as ``RL-CONFIG``; scripts may rely on it.
         status: the exit status of the command.
@@ -71,7 +72,7 @@ class RootlessError(Exception):
         if self.cause:
             line += ": " + self.cause
         if self.where:
-            line += f" ({self.document}: {self.where})"
+            line += f" ({self.where})" if self.where.startswith("--") else f" ({self.document}: {self.where})"
         if self.fix:
             line += "; fix: " + self.fix
         return one_line(line)

@@ -91,18 +91,19 @@ class Options:
     from_file: str = ""
     """The root filesystem archive that `new` unpacks."""
     args: tuple[str, ...] = ()
-    """The command that `new` writes into process.args or that `exec` runs; options of the ps program for `ps`."""
+    """The command of `run`, `new` or `exec`; options of the ps program for `ps`."""
     rootless_spec: bool = False
     """`spec` writes the user's own id mappings."""
     file: str = "config.json"
     """The name of the file that `spec` writes."""
     json: bool = False
 
-    # The process of `exec`.
+    # The process of `exec` and `run`.
     env: tuple[str, ...] = ()
+    env_file: tuple[str, ...] = ()
     cwd: str = ""
     user: str = ""
-    """UID or UID:GID."""
+    """USER or USER:GROUP, each a name or an id."""
     additional_gids: tuple[str, ...] = ()
     tty: bool = False
     cap: tuple[str, ...] = ()
@@ -146,6 +147,36 @@ class Options:
     follow: bool = False
     timestamps: bool = False
 
+    # What `run` changes in config.json, besides the above, the limits of `update` and `args`.
+    env_file0: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    """The last one counts; an empty one stands for none."""
+    interactive: bool = False
+    group_add: tuple[str, ...] = ()
+    ulimit: tuple[str, ...] = ()
+    hostname: str = ""
+    label: tuple[str, ...] = ()
+    annotation: tuple[str, ...] = ()
+    volume: tuple[str, ...] = ()
+    mount: tuple[str, ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    read_only: bool = False
+    read_only_tmpfs: bool = True
+    shm_size: str = ""
+    device: tuple[str, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    cpus: str = ""
+    blkio_weight_device: tuple[str, ...] = ()
+    device_read_bps: tuple[str, ...] = ()
+    device_write_bps: tuple[str, ...] = ()
+    device_read_iops: tuple[str, ...] = ()
+    device_write_iops: tuple[str, ...] = ()
+
+    name: str = ""
+    """The id of the container that `run` makes."""
+
     once: bool = False
     interval: str = ""
     """The interval of `events` and `top`, with its unit: 500ms, 5s, 1m."""
@@ -172,3 +203,18 @@ class Options:
     pids_limit: str = ""
     l3_cache_schema: str = ""
     mem_bw_schema: str = ""
+
+
+EDITS = frozenset((
+    "annotation", "args", "blkio_weight", "blkio_weight_device", "cap_add", "cap_drop", "cpu_period", "cpu_quota",
+    "cpu_share", "cpus", "cpuset_cpus", "cpuset_mems", "cwd", "device", "device_read_bps", "device_read_iops",
+    "device_write_bps", "device_write_iops", "entrypoint", "env", "env_file", "env_file0", "group_add", "hostname",
+    "interactive", "label", "memory", "memory_reservation", "memory_swap", "mount", "pids_limit", "read_only",
+    "read_only_tmpfs", "security_opt", "shm_size", "tmpfs", "tty", "ulimit", "user", "volume",
+))  # fmt: skip
+"""The attributes that, asked of `run`, edit config.json."""
+
+
+def has_edits(options: Options) -> bool:
+    """Whether the caller asks `run` or `explain` for any edit of config.json."""
+    return not EDITS.isdisjoint([name for name, value in vars(options).items() if value != ()])

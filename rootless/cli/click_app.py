@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +19,7 @@ from rootless.cli.flags import (
     NOT_YET,
     REPEATED,
     SWITCH,
+    USERNS,
     Flag,
     Verb,
     Word,
@@ -26,7 +28,7 @@ from rootless.errors import RootlessError
 from rootless.options import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ABOUT = """Run containers as an ordinary user, without root.
 
@@ -66,6 +68,8 @@ class _Kind(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
         metavar = self.declared.metavar
         if self.declared.kind == CHOICE:
             return [CompletionItem(choice) for choice in metavar.split("|") if choice.startswith(incomplete)]
+        if self.declared is USERNS:
+            return [CompletionItem(mode) for mode in ("keep-id", "root", "single") if mode.startswith(incomplete)]
         if metavar == "CONTAINER":
             return [CompletionItem(name) for name in _container_ids(ctx) if name.startswith(incomplete)]
         if metavar == "NETWORK":
@@ -79,7 +83,7 @@ class _Kind(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
 class _Command(click.Command):
     """A command whose help lists flags, ignored flags and examples."""
 
-    flags: Sequence[Flag] = ()
+    sections: Mapping[str, Sequence[Flag]] = MappingProxyType({})
     examples: Sequence[str] = ()
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
@@ -89,10 +93,17 @@ class _Command(click.Command):
         return option
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        records = (each.get_help_record(ctx) for each in self.get_params(ctx) if isinstance(each, click.Option))
-        with formatter.section("Flags"):
-            formatter.write_dl([record for record in records if record])
-        ignored = [(", ".join(flag.names), f"{flag.help}: {flag.ignored}") for flag in self.flags if flag.ignored]
+        titles = {flag.names[-1]: title for title, flags in self.sections.items() for flag in flags}
+        records: dict[str, list[tuple[str, str]]] = {title: [] for title in self.sections}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if record:  # --help itself is in none
+                records[titles.get(option.opts[-1], next(reversed(records)))].append(record)
+        for title, found in records.items():
+            with formatter.section(title):
+                formatter.write_dl(found)
+        every = (flag for flags in self.sections.values() for flag in flags)
+        ignored = [(", ".join(flag.names), f"{flag.help}: {flag.ignored}") for flag in every if flag.ignored]
         if ignored:
             with formatter.section("Accepted for compatibility, without effect"):
                 formatter.write_dl(ignored)
@@ -108,7 +119,7 @@ class _Command(click.Command):
 class _Program(_Command, click.Group):
     """The global flags and all verbs."""
 
-    flags = GLOBAL_FLAGS
+    sections = MappingProxyType({"Flags": GLOBAL_FLAGS})
     examples = EXAMPLES
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -141,8 +152,11 @@ def _program() -> _Program:
 
 
 def _command(name: str, verb: Verb) -> _Command:
-    own = {each for flag in verb.flags for each in flag.names}
-    flags = [flag for flag in verb.flags if flag.kind != NOT_YET]
+    sections = {
+        title: [flag for flag in flags if flag.kind != NOT_YET] for title, flags in verb.every_section().items()
+    }
+    flags = [flag for each in sections.values() for flag in each]
+    own = {each for flag in verb.every_flag() for each in flag.names}
     parameters: list[click.Parameter] = [_option(flag) for flag in flags]
     parameters += [_option(flag, hidden=True) for flag in AFTER_VERB if own.isdisjoint(flag.names)]
     parameters += [_argument(word) for word in verb.words]
@@ -156,7 +170,7 @@ def _command(name: str, verb: Verb) -> _Command:
         options_metavar="[FLAGS]",
         context_settings={"help_option_names": list(HELP.names)},
     )
-    command.flags, command.examples = flags, verb.examples
+    command.sections, command.examples = sections, verb.examples
     return command
 
 

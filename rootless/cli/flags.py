@@ -81,6 +81,8 @@ class Verb:
             the exit status, or None for 0.
         summary: one line for the list of verbs.
         flags: its own flags; global ones (AFTER_VERB) are accepted as well.
+        sections: where all of its flags are, by the title that help has for them, if `flags` are only those of engines:
+            ``module:NAME`` below rootless. The file is not read for a command line that engines write.
         words: its positional words; flags may stand between them and after them.
         rest: the name of all words after `words`, or None. Flags end where they begin; with LITERAL they begin right
             after `words`.
@@ -88,7 +90,7 @@ class Verb:
         examples: command lines for the same.
     """
 
-    __slots__ = ("about", "examples", "flags", "rest", "run", "summary", "words")
+    __slots__ = ("about", "examples", "flags", "rest", "run", "sections", "summary", "words")
 
     def __init__(
         self,
@@ -98,16 +100,30 @@ class Verb:
         words: Sequence[Word] = (),
         *,
         rest: Word | None = None,
+        sections: str = "",
         about: str = "",
         examples: Sequence[str] = (),
     ) -> None:
         self.run = run
         self.summary = summary
         self.flags = flags
+        self.sections = sections
         self.words = words
         self.rest = rest
         self.about = about
         self.examples = examples
+
+    def every_section(self) -> dict[str, Sequence[Flag]]:
+        """Return all flags by the titles of their sections; without sections they have one title."""
+        if not self.sections:
+            return {"Flags": self.flags}
+        module, _, name = self.sections.partition(":")
+        found: dict[str, Sequence[Flag]] = getattr(__import__(f"rootless.{module}", None, None, (name,)), name)
+        return found
+
+    def every_flag(self) -> list[Flag]:
+        """Return all flags, those of the sections too."""
+        return [flag for flags in self.every_section().values() for flag in flags]
 
 
 HELP = Flag("-h --help", SWITCH, "", "show this help")
@@ -147,13 +163,16 @@ BUNDLE = Flag("-b --bundle", VALUE, "DIR", "directory that holds config.json (de
 CONFIG = Flag("-f --config", VALUE, "FILE", "read FILE instead of the bundle's config.json")
 USERNS = Flag(
     "--userns",
-    CHOICE,
-    "keep-id|root|single",
-    "user namespace: keep-id keeps your own ids inside, root makes you root inside, single maps only your own id",
+    VALUE,
+    "keep-id[:uid=N,gid=N]|root|single",
+    "user namespace: keep-id keeps your own ids inside or makes you N, root makes you root inside, single maps only "
+    "your own id",
 )
 REQUIRE_LIMITS = Flag("--require-limits", SWITCH, "", "fail if a resource limit cannot be enforced")
 PID_FILE = Flag("--pid-file", VALUE, "FILE", "write the process id of the container's first process to FILE")
 CONSOLE_SOCKET = Flag("--console-socket", VALUE, "SOCKET", "send the terminal's file descriptor to this Unix socket")
+KEEP = Flag("--keep", SWITCH, "", "keep the stopped container; rootless delete removes it")
+PLAN = Flag("--plan", VALUE, "FILE", "run the plan that explain --json wrote (for debugging)")
 DETACH = Flag("-d --detach", SWITCH, "", "return as soon as the program runs")
 NO_SUBREAPER = Flag(
     "--no-subreaper", SWITCH, "", "do not become a subreaper", ignored="rootless never acts as a subreaper"
@@ -185,7 +204,7 @@ NETWORK_FLAGS = (
     Flag("--dns-search", REPEATED, "DOMAIN", "use this DNS search domain instead of the host's"),
 )
 
-_CREATE_FLAGS = (
+CREATE_FLAGS = (
     BUNDLE,
     CONFIG,
     USERNS,
@@ -201,9 +220,11 @@ _CREATE_FLAGS = (
 )
 
 _EXEC_FLAGS = (
-    Flag("-e --env", REPEATED, "NAME=VALUE", "set an environment variable, in addition to the container's"),
-    Flag("--cwd", VALUE, "DIR", "working directory (default: that of the container's own process)"),
-    Flag("-u --user", VALUE, "UID[:GID]", "run the command as these ids"),
+    Flag("-e --env", REPEATED, "NAME[=VALUE]", "set an environment variable, or pass on your own"),
+    Flag("--env-file", REPEATED, "FILE", "set the environment variables in FILE, one a line"),
+    Flag("-w --workdir --cwd", VALUE, "DIR", "working directory (default: that of the container's own process)"),
+    Flag("-u --user", VALUE, "USER[:GROUP]", "run the command as this user, by name or by id"),
+    Flag("-i --interactive", SWITCH, "", "keep standard input open", ignored="it always is"),
     Flag("-g --additional-gids", REPEATED, "GID", "add a supplementary group"),
     Flag("-t --tty", SWITCH, "", "allocate a terminal"),
     Flag("-d --detach", SWITCH, "", "return as soon as the command runs"),
@@ -221,8 +242,6 @@ _EXEC_FLAGS = (
     NO_SUBREAPER,
 )
 
-INIT = Flag("--init", SWITCH, "", "run an init as process 1: it reaps orphans and forwards signals to the program")
-TIMEOUT = Flag("--timeout", INTEGER, "SECONDS", "end the container after so long: SIGTERM, and SIGKILL 10 s later")
 
 CONTAINER = Word("CONTAINER", "container")
 _REGEX = Flag("-r --regex", SWITCH, "", "treat CONTAINER as a regular expression; act on every matching id")
@@ -237,19 +256,22 @@ ENGINE_VERBS = {
         "container.run:run",
         "run a bundle in the foreground",
         (
-            *_CREATE_FLAGS,
+            *CREATE_FLAGS,
             DETACH,
-            INIT,
-            TIMEOUT,
-            Flag("--keep", SWITCH, "", "keep the stopped container; rootless delete removes it"),
-            Flag("--plan", VALUE, "FILE", "run the plan that explain --json wrote (for debugging)"),
+            KEEP,
+            PLAN,
         ),
         (Word("BUNDLE|CONTAINER", "container"),),
+        rest=Word("COMMAND", "args", optional=True),
+        sections="cli.run_flags:RUN",
         about="BUNDLE is a directory that holds config.json; the container is named after it. With --bundle, or if the "
         "current directory holds a config.json, the argument is the name of the container instead.\n\n"
+        "COMMAND and its arguments replace those of config.json. Flags end where it begins, or at --. The program then "
+        "has a terminal with -t and your standard input with -i only; without COMMAND, config.json decides.\n\n"
         "The exit status is that of the program, or 128 plus the number of the signal that killed it.",
         examples=(
             "rootless run mybundle",
+            "rootless run -it -v .:/src -w /src -e CI=1 -m 512M mybundle make",
             "rootless run -d --bundle mybundle web1",
             "rootless run -d -p 8080:80 mybundle",
             "rootless run --network slirp4netns:allow_host_loopback=true mybundle",
@@ -270,7 +292,7 @@ ENGINE_VERBS = {
     "create": Verb(
         "container.create:create",
         "create a container and stop before its program",
-        _CREATE_FLAGS,
+        CREATE_FLAGS,
         (CONTAINER,),
         about=_LIFECYCLE,
         examples=("rootless create --bundle mybundle web1 && rootless start web1",),

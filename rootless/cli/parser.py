@@ -94,6 +94,7 @@ def _read_verb(name: str, verb: Verb, arguments: Sequence[str], asked: dict[str,
         (*AFTER_VERB, *verb.flags),
         words_before_rest=len(verb.words) if verb.rest else None,
         literal=bool(verb.rest and verb.rest.kind == LITERAL),
+        more=verb.every_flag if verb.sections else None,
     )
     words = _assign(name, parts, asked)
     if asked.get("help"):
@@ -117,6 +118,7 @@ def split(
     *,
     words_before_rest: int | None,
     literal: bool = False,
+    more: Callable[[], Iterable[Flag]] | None = None,
 ) -> Iterator[tuple[Flag | None, str]]:
     """Yield the parts of `arguments`, in order: ``(flag, its value)``, or ``(None, positional word)``.
 
@@ -129,6 +131,7 @@ def split(
         flags: the accepted flags, besides --help; of two with one name the later one counts.
         words_before_rest: after so many words flags end and the rest are words; None: flags end at ``--`` only.
         literal: whether they end there even if the next argument looks like a flag.
+        more: returns further flags; it is called for an argument that is not the plain name of one of `flags`.
 
     Raises:
         RootlessError: `RL-USAGE`: a flag is not among `flags`, or has no value.
@@ -149,18 +152,24 @@ def split(
             words += 1
             yield None, argument
             continue
+        if more and not _is_plain(argument, named):
+            named |= {name.lstrip("-"): flag for flag in more() for name in flag.names}
+            more = None
         for flag, value in _spelled(verb, argument, named):
-            if value is not None:
-                yield flag, value
-            elif flag.kind in (SWITCH, NOT_YET):
-                yield flag, "true"
-            elif position < len(arguments):
+            if value is None and flag.kind not in (SWITCH, NOT_YET):
+                if position == len(arguments):
+                    raise needs_argument(verb, argument)
                 yield flag, arguments[position]
                 position += 1
             else:
-                raise needs_argument(verb, argument)
+                yield flag, "true" if value is None else value
     for argument in arguments[position:]:
         yield None, argument
+
+
+def _is_plain(argument: str, named: dict[str, Flag]) -> bool:
+    """Whether an argument has no reading but that of a declared name: letters in one word could be another flag's."""
+    return argument[2 if argument[1] == "-" else 1 :].partition("=")[0] in named
 
 
 def _spelled(verb: str, argument: str, named: dict[str, Flag]) -> list[tuple[Flag, str | None]]:

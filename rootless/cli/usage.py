@@ -48,9 +48,9 @@ def unknown_flag(verb: str, flag: str) -> RootlessError:
     """Return the error for a flag that `verb` does not have; `flag` is its spelling."""
     name = flag.partition("=")[0].lstrip("-")
     fix = ""
-    if not verb and any(name in _names(each.flags) for each in VERBS.values()):
+    if not verb and any(name in _names(each.every_flag()) for each in VERBS.values()):
         fix = f"it goes after the verb: {PROGRAM} VERB --{name} …"
-    elif alike := get_close_matches(name, _names(VERBS[verb].flags if verb else GLOBAL_FLAGS), 1):
+    elif alike := get_close_matches(name, _names(VERBS[verb].every_flag() if verb else GLOBAL_FLAGS), 1):
         fix = f"did you mean --{alike[0]}?"
     return usage_error(verb, f"unknown flag: {flag}", fix, bad_flag_status())
 

@@ -7,14 +7,17 @@ from rootless.bundle.load import load
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.request import request_for, resolve_network
 from rootless.container.state.root import state_root
+from rootless.errors import RootlessError
 from rootless.host import facts
 from rootless.launch.protocol import Descriptors
 from rootless.lazy import lazy
+from rootless.options import has_edits
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.container.edits.apply import edit, name_flag, name_flags
     from rootless.container.operations.teardown import give_up
     from rootless.container.replay import read_plan
     from rootless.container.state.root import StateRoot
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from rootless.plan.plan import Plan
     from rootless.plan.request import Request
 else:
+    edit = lazy("rootless.container.edits.apply", "edit")
+    name_flag = lazy("rootless.container.edits.apply", "name_flag")
+    name_flags = lazy("rootless.container.edits.apply", "name_flags")
     give_up = lazy("rootless.container.operations.teardown", "give_up")
     read_plan = lazy("rootless.container.replay", "read_plan")
 
@@ -36,9 +42,17 @@ def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
     if options.plan:
         return request, read_plan(options.plan, request.container), state_root(options.root)
     bundle = load(request.bundle, request.config)
+    edited = has_edits(options)
+    if edited:
+        bundle = edit(bundle, request, options)
     root = state_root(options.root)
     resolve_network(request, root)
-    return request, compile_plan(bundle, facts.read(), request), root
+    if not edited:
+        return request, compile_plan(bundle, facts.read(), request), root
+    try:
+        return request, name_flags(compile_plan(bundle, facts.read(), request), request.places), root
+    except RootlessError as error:
+        raise name_flag(error, request.places) from None
 
 
 def create(options: Options) -> None:

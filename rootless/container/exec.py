@@ -20,13 +20,14 @@ from rootless.lazy import lazy
 from rootless.plan import ops
 from rootless.plan.context import UNSUPPORTED
 from rootless.plan.exec_plan import compile_exec
-from rootless.plan.process.exec_object import flags_by_place, process_object
+from rootless.plan.process.exec_object import flags_by_place, names_something, process_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from rootless.bundle.check import check_process
+    from rootless.container.edits.names import look_up
     from rootless.container.operations.cgroup import join as join_cgroup
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.state import State
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from rootless.plan.request import Request
 else:
     check_process = lazy("rootless.bundle.check", "check_process")
+    look_up = lazy("rootless.container.edits.names", "look_up")
     join_cgroup = lazy("rootless.container.operations.cgroup", "join")
     catch_signals = lazy("rootless.container.terminal.relay", "catch_signals")
     prepare_terminal = lazy("rootless.container.terminal.relay", "prepare_terminal")
@@ -73,7 +75,8 @@ def _plan(options: Options, request: Request, state: State, config: dict[str, An
     own = config.get("process") or {}
     uid, gid = state.user
     own["user"] = (own.get("user") or {}) | {"uid": uid, "gid": gid}  # --userns may have chosen them
-    config["process"] = process_object(own, _read(options.process) if options.process else None, options)
+    found = look_up(options, f"/proc/{state.pid}/root") if names_something(options) else None
+    config["process"] = process_object(own, _read(options.process) if options.process else None, options, found)
     given = flags_by_place(options)
     if given:
         check_process(config["process"])

@@ -20,6 +20,8 @@ _EXPLAINED = "CONTAINER-ID"
 """The id in a Plan that is shown; `run --plan` replaces it by its own."""
 _LOG_SIZE = 10_000_000
 """Bytes of output that are kept of a container that runs detached."""
+_HIGHEST_ID = 2**32 - 2
+_USERNS = ("", "keep-id", "root", "single")
 _TOKEN = 8
 """Bytes that nobody guesses."""
 
@@ -39,10 +41,14 @@ def request_for(options: Options) -> Request:
         request.network = request.network or AUTO
     elif request.verb == "run" and not options.plan:
         by_person = choose_bundle(request)
+        if options.name:
+            _choose_name(request, options, is_id=not by_person)
     if by_person:
         request.asked = dict(vars(options))
     request.monitored = request.detach and (by_person or request.timeout > 0)
     request.log_size = _LOG_SIZE if by_person and request.detach and not request.console_socket else 0
+    if ":" in request.userns or request.userns not in _USERNS:
+        _choose_kept_ids(request)
     if request.publish or request.add_host or request.dns or request.dns_search:
         request.network = request.network or AUTO
     store.check_id(request.container)
@@ -111,6 +117,47 @@ def choose_bundle(request: Request) -> bool:
     name = paths.name(paths.resolved(word))
     request.container = "".join(c if c.isascii() and (c.isalnum() or c in "_+-.") else "_" for c in name) or "_"
     return True
+
+
+def _choose_name(request: Request, options: Options, *, is_id: bool) -> None:
+    """Take the container's id from --name, unless the word of the command line is one already (`is_id`).
+
+    Raises:
+        RootlessError: `RL-USAGE`: both name the container.
+    """
+    if is_id and request.container != options.name:
+        raise RootlessError(
+            f"--name {options.name}",
+            cause=f"the container is already named {request.container}: the bundle is another word or this directory",
+            fix="leave out --name, or name the bundle instead of the container",
+            code="RL-USAGE",
+        )
+    request.container = options.name
+
+
+def _choose_kept_ids(request: Request) -> None:
+    """Split --userns keep-id:uid=N,gid=N.
+
+    Raises:
+        RootlessError: `RL-USAGE`: it is something else.
+    """
+    from rootless.plan.idmaps import id_number
+
+    mode, _, rest = request.userns.partition(":")
+    ids = {"uid": -1, "gid": -1}
+    for word in rest.split(","):
+        name, _, text = word.partition("=")
+        number = id_number(text)
+        if mode != "keep-id" or name not in ids or not 0 <= number <= _HIGHEST_ID:
+            cause = f"{word!r} is neither uid=N nor gid=N" if mode == "keep-id" else "there is no such user namespace"
+            raise RootlessError(
+                f"--userns {request.userns}",
+                cause=cause,
+                fix="write keep-id, keep-id:uid=N,gid=N, root or single",
+                code="RL-USAGE",
+            )
+        ids[name] = number
+    request.userns, request.kept_ids = mode, (ids["uid"], ids["gid"])
 
 
 def resolve_network(request: Request, root: StateRoot) -> None:

@@ -95,7 +95,9 @@ def mappings(section: dict[str, Any]) -> tuple[tuple[IdMap, ...], tuple[IdMap, .
     return uids, gids
 
 
-def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps, str, str]:
+def id_maps(
+    linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: str, kept: tuple[int, int] = (-1, -1)
+) -> tuple[IdMaps, str, str]:
     """Return the maps of the new user namespace, an adaptation and a shortcoming; the last two may be empty.
 
     Args:
@@ -103,6 +105,7 @@ def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: 
         process: the section of config.json; its user is the one that a single ID becomes.
         facts: the host and the caller.
         mode: --userns: ``keep-id``, ``root``, ``single`` or nothing.
+        kept: the uid and gid that keep-id maps the caller's own to; -1 for the same number.
     """
     uids, gids = mappings(linux)
     adapted = ""
@@ -120,7 +123,7 @@ def id_maps(linux: dict[str, Any], process: dict[str, Any], facts: Facts, mode: 
             return IdMaps(split(uids, facts.uid_map), split(gids, facts.gid_map), "config.json", facts), "", ""
         else:
             adapted = "linux.uidMappings and gidMappings name IDs that are not yours: your own are mapped instead"
-    maps, own_adapted, shortcoming = _own_maps(process, facts, mode)
+    maps, own_adapted, shortcoming = _own_maps(process, facts, mode, kept_ids(facts, kept))
     if adapted:
         adapted += f": uids {_text(maps.uids)} (not {_text(uids)}); gids {_text(maps.gids)} (not {_text(gids)})"
     return maps, adapted or own_adapted, shortcoming
@@ -182,10 +185,15 @@ def _without(start: int, end: int, taken: Iterable[tuple[int, int]]) -> list[tup
     return pieces
 
 
-def _own_maps(process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps, str, str]:
+def kept_ids(facts: Facts, kept: tuple[int, int]) -> tuple[int, int]:
+    """Return the uid and gid that keep-id maps the caller's own to."""
+    return (kept[0] if kept[0] >= 0 else facts.uid, kept[1] if kept[1] >= 0 else facts.gid)
+
+
+def _own_maps(process: dict[str, Any], facts: Facts, mode: str, kept: tuple[int, int]) -> tuple[IdMaps, str, str]:
     """Return maps of all the caller's IDs, an adaptation, and a shortcoming."""
     if mode == "single":
-        return _single_map(process, facts, mode), "", ""
+        return _single_map(process, facts, mode, kept), "", ""
     if facts.privileged and facts.has(CAP_SETUID) and facts.has(CAP_SETGID):
         # root needs no entry in subuid(5): it maps its own IDs onto themselves
         uids = tuple((inside, inside, count) for inside, _, count in facts.uid_map)
@@ -195,18 +203,18 @@ def _own_maps(process: dict[str, Any], facts: Facts, mode: str) -> tuple[IdMaps,
     subgids = usable(facts.subgids, facts.gid, facts.gid_map)
     if not (subuids and subgids and facts.id_programs):
         shortcoming = f"only your own id exists in the container: {_why_single(facts)}"
-        return _single_map(process, facts, mode), "", shortcoming
+        return _single_map(process, facts, mode, kept), "", shortcoming
     keep = mode == "keep-id"
-    uids = _filled(facts.uid, subuids, facts.uid if keep else 0)
-    gids = _filled(facts.gid, subgids, facts.gid if keep else 0)
+    uids = _filled(facts.uid, subuids, kept[0] if keep else 0)
+    gids = _filled(facts.gid, subgids, kept[1] if keep else 0)
     counts = f"{sum(count for _, _, count in uids)} uids and {sum(count for _, _, count in gids)} gids"
     return IdMaps(uids, gids, f"your own id and your subordinate ids, {counts}", facts), "", ""
 
 
-def _single_map(process: dict[str, Any], facts: Facts, mode: str) -> IdMaps:
+def _single_map(process: dict[str, Any], facts: Facts, mode: str, kept: tuple[int, int]) -> IdMaps:
     """Return maps of the caller's own ids: onto themselves, root, or the user of config.json."""
     user = process.get("user") or {}
-    inside = {"keep-id": (facts.uid, facts.gid), "": (user.get("uid") or 0, user.get("gid") or 0)}
+    inside = {"keep-id": kept, "": (user.get("uid") or 0, user.get("gid") or 0)}
     uid, gid = inside.get(mode, (0, 0))
     return IdMaps(((uid, facts.uid, 1),), ((gid, facts.gid, 1),), "your own id only", facts)
 

@@ -33,6 +33,8 @@ def before_executor(context: Context, cgroup: Cgroup | None, seccomp_filter: Sec
     plan.append(Op(ops.CLAIM, request.container))
     if request.asked:
         plan.append(Op(ops.NOTE_REQUEST, request.asked))
+    if request.no_input:
+        plan.append(Op(ops.NO_INPUT))
     plan += connections(context, seccomp_filter)
     if context.shares_mounts:
         plan.append(Op(ops.COVER, context.bundle.rootfs, where="root.path"))

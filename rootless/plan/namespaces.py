@@ -70,7 +70,7 @@ def decide(context: Context) -> None:
             "linux.namespaces", "a mount namespace is added: only root of the host may mount in the caller's"
         )
     if "user" in context.created:
-        context.maps, adapted, shortcoming = id_maps(linux, context.process, facts, mode)
+        context.maps, adapted, shortcoming = id_maps(linux, context.process, facts, mode, context.request.kept_ids)
         if adapted:
             context.adapted("linux.uidMappings", adapted)
         if shortcoming:

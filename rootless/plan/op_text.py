@@ -351,6 +351,7 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.LISTENER: ("prepare to hand over the seccomp filter's notifications", {}, ""),
     ops.CONNECT_CONSOLE: ("connect to {path}, which gets the terminal", {}, ""),
     ops.CLAIM: ("claim the directory of container {id}", {}, ""),
+    ops.NO_INPUT: ("give the program /dev/null as its standard input: there is no --interactive", {}, ""),
     ops.COMPILE_FILTER: ("compile the seccomp filter: {filter}", {}, ""),
     ops.CONNECT_PIDFD: ("connect to {path}, which gets a pidfd", {}, ""),
     ops.CONNECT_AGENT: ("connect to {path}, which answers the seccomp filter's notifications", {}, ""),

@@ -165,6 +165,7 @@ INIT = Kind(74, "init")
 
 CONNECT_CONSOLE = launcher("connect_console", "path")
 CLAIM = launcher("claim", "id")
+NO_INPUT = launcher("no_input")
 COMPILE_FILTER = launcher("compile_filter", "filter")
 CONNECT_PIDFD = launcher("connect_pidfd", "path")
 CONNECT_AGENT = launcher("connect_agent", "path")

@@ -27,6 +27,10 @@ class Request:
         systemd_cgroup, cgroup_manager: the manager of its cgroup.
         require_limits: whether a limit that cannot be enforced is an error.
         userns: keep-id, root or single.
+        kept_ids: the uid and gid that keep-id maps the caller's own to; -1 for the same number.
+        has_user: whether the command line names the program's user.
+        no_input: whether the program's standard input is /dev/null.
+        places: flags by the places in config.json that they have edited; errors name the flag.
         no_pivot: whether the root is changed by chroot(2).
         no_new_keyring: whether the caller's session keyring is kept.
         keyring: the name of the session keyring; empty for the usual one, `_ses.ID`.
@@ -52,9 +56,10 @@ class Request:
 
     __slots__ = (
         "add_host", "asked", "bundle", "cgroup", "cgroup_manager", "config", "console_socket", "container", "detach",
-        "dns", "dns_search", "environment", "init", "keep", "keyring", "log_size", "monitored", "network",
-        "network_files", "no_new_keyring", "no_pivot", "notify", "peer", "pid_file", "pidfd_socket", "preserve_fds",
-        "publish", "require_limits", "seccomp_receiver", "shared", "systemd_cgroup", "timeout", "userns", "verb",
+        "dns", "dns_search", "environment", "has_user", "init", "keep", "kept_ids", "keyring", "log_size", "monitored",
+        "network", "network_files", "no_input", "no_new_keyring", "no_pivot", "notify", "peer", "pid_file",
+        "pidfd_socket", "places", "preserve_fds", "publish", "require_limits", "seccomp_receiver", "shared",
+        "systemd_cgroup", "timeout", "userns", "verb",
     )  # fmt: skip
 
     def __init__(self, options: Options) -> None:
@@ -67,6 +72,10 @@ class Request:
         self.cgroup_manager = options.cgroup_manager
         self.require_limits = options.require_limits
         self.userns = options.userns
+        self.kept_ids = (-1, -1)
+        self.has_user = False
+        self.no_input = False
+        self.places: dict[str, str] = {}
         self.no_pivot = options.no_pivot
         self.no_new_keyring = options.no_new_keyring
         self.keyring = ""

@@ -74,7 +74,7 @@ def declared():
     for flag in GLOBAL_FLAGS:
         yield "", flag
     for name, verb in VERBS.items():
-        for flag in verb.flags:
+        for flag in verb.every_flag():
             yield name, flag
 
 
@@ -86,7 +86,8 @@ def test_every_stored_flag_is_an_option_of_its_type(flag):
         assert type(getattr(Options, flag.dest)) is expected
     if flag.kind == SWITCH:
         assert not flag.metavar
-        assert getattr(Options, flag.dest, False) is False, "a switch can only be switched on"
+        is_on = flag.dest == "read_only_tmpfs"
+        assert getattr(Options, flag.dest, is_on) is is_on, "any other switch can only be switched on"
 
 
 def test_options_do_not_change_after_parsing():
@@ -97,9 +98,14 @@ def test_options_do_not_change_after_parsing():
 
 @pytest.mark.parametrize("name", VERBS)
 def test_no_name_is_declared_twice(name):
-    names = [spelling for flag in (*VERBS[name].flags, HELP) for spelling in flag.names]
+    names = [spelling for flag in (*VERBS[name].every_flag(), HELP) for spelling in flag.names]
     assert len(names) == len(set(names))
     assert all(word.optional for word in VERBS[name].words[1:]), "an optional word comes last"
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_the_flags_of_engines_are_among_those_of_the_sections(name):
+    assert set(VERBS[name].flags) <= set(VERBS[name].every_flag())
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -356,7 +362,7 @@ def command_lines(draw):
     argv += draw(st.sampled_from([[name], ["--", name]]))
 
     groups = []
-    for arguments, value, flag in draw(spelled_flags(verb.flags)):
+    for arguments, value, flag in draw(spelled_flags(verb.every_flag())):
         groups.append(arguments)
         if flag.kind == REPEATED:
             meant[flag.dest] = (*meant.get(flag.dest, ()), value)
@@ -369,7 +375,7 @@ def command_lines(draw):
         text, value = draw(values(word.kind, word.metavar))
         words.append(text)
         meant[word.dest] = value
-    rest = draw(st.lists(TEXT, max_size=3)) if verb.rest else []
+    rest = draw(st.lists(TEXT, max_size=3)) if verb.rest and len(words) == len(verb.words) else []
     if verb.rest:
         meant[verb.rest.dest] = tuple(rest)
 
@@ -395,8 +401,30 @@ def is_like_a_flag(text=""):
 
 
 @given(command_lines())
-@example((["run", "x", "-b", "d"], {"verb": "run", "container": "x", "bundle": "d"}))
-@example((["explain", "here", "-b", "there"], {"verb": "explain", "bundle": "here"}))
+@example((["run", "x", "-b", "d"], {"verb": "run", "container": "x", "bundle": "d", "args": ()}))
+@example((["explain", "here", "-b", "there"], {"verb": "explain", "bundle": "here", "args": ()}))
+@example(
+    (
+        ["run", "-itv", ".:/src", "-m512M", "-eA=B=c", "-v=a:/b:ro", "x", "make", "-j2", "--", "-t"],
+        dict(
+            verb="run",
+            interactive=True,
+            tty=True,
+            volume=(".:/src", "a:/b:ro"),
+            memory="512M",
+            env=("A=B=c",),
+            container="x",
+            args=("make", "-j2", "--", "-t"),
+        ),
+    )
+)
+@example((["run", "x", "-t=false", "--", "-t"], dict(verb="run", tty=False, container="x", args=("-t",))))
+@example(
+    (
+        ["run", "-pids-limit=3", "-blkio-weight", "10", "x"],
+        dict(verb="run", pids_limit="3", blkio_weight="10", container="x", args=()),
+    )
+)
 @example((["new", "d", "ls", "--from"], {"verb": "new", "directory": "d", "args": ("ls", "--from")}))
 @example((["ps", "c", "-f", "json", "--"], {"verb": "ps", "container": "c", "args": ("-f", "json", "--")}))
 @example(

