@@ -44,7 +44,7 @@ ELSEWHERE = {
     "rootless events --stats web1": LIMITS,
     "rootless pause web1; rootless resume web1": LIMITS,
 }
-"""Commands that need an engine, systemd, root or a terminal, and the test that runs them, or the same with its own image."""
+"""Commands that need an engine, systemd, root or a terminal, and the test that runs them, if with its own image."""
 
 SHELL = "rootless new box && rootless run box"
 FIRST = [NEW, "rootless run hello", "rootless explain hello"]
