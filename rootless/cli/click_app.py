@@ -25,6 +25,7 @@ from rootless.cli.flags import (
     Word,
 )
 from rootless.errors import RootlessError
+from rootless.linux import CAPABILITIES, RLIMITS
 from rootless.options import Options
 
 if TYPE_CHECKING:
@@ -51,6 +52,19 @@ EXIT_STATUSES = (
 )
 
 
+_WORDS = {
+    # by metavar: what such a value may be, or begin with
+    USERNS.metavar: ("keep-id", "keep-id:uid=", "root", "single"),
+    "CAPABILITY": ("ALL", *sorted(CAPABILITIES)),
+    "NAME=SOFT[:HARD]": ("host", *(f"{name.lower()}=" for name in sorted(RLIMITS))),
+    "type=TYPE,…": tuple(f"type={kind}," for kind in ("bind", "devpts", "ramfs", "tmpfs")),
+    "OPTION": (
+        *("apparmor=", "label=disable", "mask=", "no-new-privileges", "proc-opts=", "seccomp=", "seccomp=unconfined"),
+        *("systempaths=unconfined", "unmask="),
+    ),
+}
+
+
 def show_help(verb: str) -> None:
     """Print the help of a verb, or of the program if `verb` is empty; answer a shell that asks for completion."""
     _program().main([verb, "--help"] if verb else ["--help"], prog_name=PROGRAM, standalone_mode=False)
@@ -68,8 +82,9 @@ class _Kind(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
         metavar = self.declared.metavar
         if self.declared.kind == CHOICE:
             return [CompletionItem(choice) for choice in metavar.split("|") if choice.startswith(incomplete)]
-        if self.declared is USERNS:
-            return [CompletionItem(mode) for mode in ("keep-id", "root", "single") if mode.startswith(incomplete)]
+        if metavar in _WORDS:
+            typed = incomplete.upper() if metavar == "CAPABILITY" else incomplete
+            return [CompletionItem(word) for word in _WORDS[metavar] if word.startswith(typed)]
         if metavar == "CONTAINER":
             return [CompletionItem(name) for name in _container_ids(ctx) if name.startswith(incomplete)]
         if metavar == "NETWORK":

@@ -718,7 +718,9 @@ def test_help_of_a_verb(name, asked, capsys):
     assert options.help
     click_app.show_help(options.verb)
     shown = capsys.readouterr().out
-    for flag in VERBS[name].flags:
+    for title in VERBS[name].every_section():
+        assert f"\n{title}:\n" in shown
+    for flag in VERBS[name].every_flag():
         assert (flag.names[-1] in shown) is (flag.kind != NOT_YET)
     for sample in VERBS[name].examples:
         assert sample in shown
@@ -735,6 +737,13 @@ def test_help_of_a_verb(name, asked, capsys):
         ("network rm ", ["backend", "nightly"]),
         ("run --network n", ["none", "nightly"]),
         ("explain --net s", ["slirp4netns"]),
+        ("run --cap-add net_", ["NET_ADMIN", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_RAW"]),
+        ("run --ulimit no", ["nofile="]),
+        ("run --mount type=b", ["type=bind,"]),
+        ("run --userns k", ["keep-id", "keep-id:uid="]),
+        ("run --security-opt sec", ["seccomp=", "seccomp=unconfined"]),
+        ("run --env-f", ["--env-file", "--env-file0"]),
+        ("explain -it --vol", ["--volume"]),
     ],
 )
 def test_completion(line, expected, tmp_path):

@@ -24,6 +24,7 @@ def outcome(function, *arguments):
 # A seccomp profile
 
 
+SYS_ADMIN = {"caps": ["CAP_SYS_ADMIN"]}
 PROFILE = {
     "defaultAction": "SCMP_ACT_ERRNO",
     "defaultErrnoRet": 38,
@@ -35,7 +36,13 @@ PROFILE = {
         {"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [], "comment": "", "includes": {}, "excludes": {}},
         {"name": "chown", "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_CHOWN"]}},
         {"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_CHOWN", "CAP_SYS_ADMIN"]}},
-        {"names": ["umount"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+        {
+            "names": ["umount"],
+            "action": "SCMP_ACT_ERRNO",
+            "errno": "EPERM",
+            "errnoRet": 9,
+            "excludes": {"caps": ["CAP_SYS_ADMIN"]},
+        },
         {"names": ["reboot"], "action": "SCMP_ACT_ERRNO", "excludes": {"caps": ["CAP_CHOWN"]}},
         {"names": ["arm"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["arm64"]}},
         {"names": ["new"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "6.10"}},
@@ -65,8 +72,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = ("defaultAction", "archMap", "architectures", "syscalls", "defaultErrnoRet", "flags")
-RULES = ("name", "names", "action", "args", "includes", "excludes", "errnoRet")
+KEYS = ("defaultAction", "archMap", "architectures", "syscalls", "defaultErrnoRet", "defaultErrno", "flags")
+RULES = ("name", "names", "action", "args", "includes", "excludes", "errnoRet", "errno")
 CONDITIONS = ("arches", "caps", "minKernel")
 
 

@@ -93,7 +93,16 @@ def test_entrypoint_goes_before_the_command(edited, flags, args):
 def test_an_image_has_its_entrypoint_before_the_command(tmp_path):
     options = Options(verb="run", args=("--version",))
     bundle = Bundle(str(tmp_path), base_config())
-    assert edit(bundle, Request(options), options, ["python"]).config["process"]["args"] == ["python", "--version"]
+    assert edit(bundle, Request(options), options, entrypoint=["python"]).config["process"]["args"] == [
+        "python",
+        "--version",
+    ]
+
+
+def test_the_users_of_an_image_are_read_by_a_function(tmp_path):
+    options = Options(verb="run", user="web")
+    found = edit(Bundle(str(tmp_path), base_config()), Request(options), options, read=read)
+    assert found.config["process"]["user"]["uid"] == 33
 
 
 def test_nothing_to_run_is_refused(tmp_path):

@@ -310,6 +310,17 @@ def set_proc_options(config: Config, options: Sequence[str]) -> Config:
     return config | {"mounts": mounts}
 
 
+def set_cgroup_writable(config: Config) -> Config:
+    """Return the configuration in which the container may write to its own cgroup."""
+    mounts = [
+        mount | {"options": [*(word for word in mount.get("options") or () if word != "ro"), "rw"]}
+        if mount.get("type") in ("cgroup", "cgroup2")
+        else mount
+        for mount in config.get("mounts") or ()
+    ]
+    return config | {"mounts": mounts}
+
+
 def _place(mount: Config) -> str:
     """Return where a mount is, as an absolute path."""
     return normal("/" + mount["destination"].lstrip("/"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from rootless.bundle.edit.values import is_digits, misused
 
 TYPE_CHECKING = False
@@ -42,8 +44,9 @@ def linux_seccomp(
         raise _wrong(path, "it has both architectures and archMap")
     name, native = _MACHINES.get(machine, ("", ""))
     found = {key: profile[key] for key in _KEPT if profile.get(key)}
-    if profile.get("defaultErrnoRet") is not None:
-        found["defaultErrnoRet"] = profile["defaultErrnoRet"]
+    number = _number(profile.get("defaultErrno"), profile.get("defaultErrnoRet"), path)
+    if number is not None:
+        found["defaultErrnoRet"] = number
     architectures = list(profile.get("architectures") or ())
     for each in _objects(profile, "archMap", path):
         if each.get("architecture") == native:
@@ -71,11 +74,24 @@ def _rule(rule: Config, path: str) -> Config:
         raise _wrong(path, "a rule has both name and names")
     names = rule.get("names") or [rule.get("name")]
     made = {"names": names, "action": rule.get("action")}
-    if rule.get("errnoRet") is not None:
-        made["errnoRet"] = rule["errnoRet"]
+    number = _number(rule.get("errno"), rule.get("errnoRet"), path)
+    if number is not None:
+        made["errnoRet"] = number
     if rule.get("args"):
         made["args"] = rule["args"]
     return made
+
+
+def _number(name: object, number: object, path: str) -> object:
+    """Return the number of an error, which its name or number overrides: ``EPERM`` or ``1``."""
+    if not name:
+        return number
+    found = getattr(errno, name, None) if isinstance(name, str) and name.isupper() else None
+    if found is None and isinstance(name, str) and is_digits(name):
+        found = int(name)
+    if not isinstance(found, int):
+        raise _wrong(path, f"there is no error {name!r}")
+    return found
 
 
 def _objects(profile: Config, key: str, path: str) -> list[Config]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless.bundle.edit.mounts import set_proc_options
+from rootless.bundle.edit.mounts import set_cgroup_writable, set_proc_options
 from rootless.bundle.edit.values import absolute, changed, misused, truth
 from rootless.linux import CAPABILITIES
 
@@ -17,6 +17,7 @@ _ROOTS_SETS = ("bounding", "effective", "permitted")
 _OTHERS_SETS = ("effective", "permitted", "inheritable", "ambient")
 """What gives capabilities to a program whose user is not root: execve(2) takes them from the ambient set."""
 _UNCONFINED = "unconfined"
+_CGROUPS = "/sys/fs/cgroup"
 
 
 def set_capabilities(config: Config, add: Sequence[str], drop: Sequence[str]) -> Config:
@@ -125,15 +126,15 @@ def _mask(config: Config, text: str, value: str) -> Config:
 
 
 def _unmask(config: Config, text: str, value: str) -> Config:
-    paths = value.split(":")
-    if value != _ALL:
-        paths = [absolute("--security-opt", text, path) for path in paths]
+    every = value.upper() == _ALL
+    paths = [] if every else [absolute("--security-opt", text, path) for path in value.split(":")]
     linux = config.get("linux") or {}
     kept = {
-        name: [path for path in linux.get(name) or () if value != _ALL and not _covers(paths, path)]
+        name: [path for path in linux.get(name) or () if not every and not _covers(paths, path)]
         for name in ("maskedPaths", "readonlyPaths")
     }
-    return config | {"linux": linux | kept}
+    config = config | {"linux": linux | kept}
+    return set_cgroup_writable(config) if every or any(path.startswith(_CGROUPS) for path in paths) else config
 
 
 def _covers(patterns: Sequence[str], path: str) -> bool:

@@ -32,19 +32,22 @@ _STEERING = ("run.oci.", "org.systemd.property.", "org.criu.", "module.wasm.")
 _MOST_BYTES = 4 << 20
 
 
-def edit(bundle: Bundle, request: Request, options: Options, entrypoint: Sequence[str] = ()) -> Bundle:
+def edit(
+    bundle: Bundle, request: Request, options: Options, *, read: Read | None = None, entrypoint: Sequence[str] = ()
+) -> Bundle:
     """Return the bundle that the caller asks for; set what of `request` depends on the same flags.
 
     Args:
         bundle: what was loaded.
         request: the caller's.
         options: the command line.
+        read: returns a file of the root file system, by its path in the container; for a root that is no directory.
         entrypoint: the words that go before a COMMAND, of an image that has such; none for a bundle.
 
     Raises:
         RootlessError: `RL-USAGE`, `RL-USER`, `RL-CONFIG`: a flag is wrong; the error names it.
     """
-    edits = _Edits(bundle, options, entrypoint)
+    edits = _Edits(bundle.config, options, read or reader(bundle.rootfs), entrypoint)
     edits.run()
     # an error is about the innermost edited place
     request.places = dict(sorted(edits.places.items(), key=lambda entry: -len(entry[0])))
@@ -109,12 +112,12 @@ class _Edits:
         decides_streams: whether the flags decide about the terminal and standard input, not config.json.
     """
 
-    def __init__(self, bundle: Bundle, options: Options, entrypoint: Sequence[str]) -> None:
-        self.config: Config = bundle.config
+    def __init__(self, config: Config, options: Options, read: Read, entrypoint: Sequence[str]) -> None:
+        self.config = config
         self.places: dict[str, str] = {}
         self._options = options
         self._entrypoint = entrypoint
-        self._read: Read = reader(bundle.rootfs)
+        self._read = read
         self._asked = {name for name, value in vars(options).items() if value != ()}
         self.decides_streams = not self._asked.isdisjoint(("args", "entrypoint", "interactive", "tty"))
 
