@@ -77,6 +77,8 @@ class Options:
     """Process 1 is a reaper, and the program its child."""
     timeout: int = 0
     """Seconds that the container may run, or 0."""
+    overlay: str = ""
+    """memory, or the directory that keeps what the container changes in its root file system."""
 
     signal: int = 15
     all: bool = False

@@ -80,6 +80,7 @@ int report_listener(int fd);
 int report_notify(int fd);
 void report_monitored(int pid);
 int report_netlink(int fd);
+int report_fuse(int fd);
 
 /* paths.c: paths inside the container's root, resolved by the kernel so that no link leads out of it. */
 int open_inside(const char *path, uint64_t flags, uint64_t resolve);
@@ -90,8 +91,18 @@ int open_parent(const char *path, const char **name);
 /* mounts.c */
 int apply(int mount_fd, const struct op *op);
 int attach(int mount_fd, int target_fd);
+int make_parent_private(int directory);
 int copy_of(const char *path, const struct op *op);
 int private_copy(const char *path, struct stat *st); /* returns as failed() does, or a descriptor */
+/* A new file system as a detached mount: with options of its own, then those of the string `options`, unless it is -1.
+ * Returns as failed() does, or a descriptor. */
+struct option {
+    const char *name, *value;
+};
+#define OPTIONS(...)                                                                                                   \
+    (const struct option[]){__VA_ARGS__}, sizeof((const struct option[]){__VA_ARGS__}) / sizeof(struct option)
+int new_mount(const char *type, const struct option *own, size_t count, const struct op *op, int options,
+              unsigned attributes);
 
 /* idmap.c */
 int next_tree(const struct op *op);

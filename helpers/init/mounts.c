@@ -89,7 +89,7 @@ int op_propagation(const struct op *op)
 
 /* pivot_root(2) refuses a new root whose parent mount is shared. Only the top of a mount can be
  * changed, and the parent of `directory` is somewhere above it. */
-static int make_parent_private(int directory)
+int make_parent_private(int directory)
 {
     struct stat here, above;
     cleanup_close int fd = openat(directory, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -113,15 +113,20 @@ static int make_parent_private(int directory)
     return 0;
 }
 
-/* Number: how it propagates; pivot_root(2) takes no shared one. 0: as the mount that it covers. */
+/* Number: how it propagates; pivot_root(2) takes no shared one. 0: as the mount that it covers.
+ *
+ * A file system that FUSE has mounted goes on the root of this mount namespace, where the host's paths, which are
+ * looked up from below it, still lead where they did. */
 int op_root(const struct op *op)
 {
     int result;
-    cleanup_close int tree = -1, target = open(text(op, ROOT_PATH), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    cleanup_close int tree = steal_fd(&self.root_fd);
+    cleanup_close int target = open(tree >= 0 ? "/" : text(op, ROOT_PATH), O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (target < 0)
         return failed("open");
-    tree = sys_open_tree(target, "", COPY_OF_FD | AT_RECURSIVE);
+    if (tree < 0)
+        tree = sys_open_tree(target, "", COPY_OF_FD | AT_RECURSIVE);
     if (tree < 0)
         return failed("open_tree");
     if (op->n[ROOT_PROPAGATION]) {
@@ -171,6 +176,25 @@ static int configure(int fs, const struct op *op, int options)
             return -1;
     }
     return 0;
+}
+
+int new_mount(const char *type, const struct option *own, size_t count, const struct op *op, int options,
+              unsigned attributes)
+{
+    int mount_fd;
+    cleanup_close int fs = sys_fsopen(type, FSOPEN_CLOEXEC);
+
+    if (fs < 0)
+        return failed("fsopen");
+    for (size_t i = 0; i < count; i++)
+        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, own[i].name, own[i].value) < 0)
+            return filesystem_failed(fs, "fsconfig");
+    if (options >= 0 && configure(fs, op, options) < 0)
+        return filesystem_failed(fs, "fsconfig");
+    if (sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
+        return filesystem_failed(fs, "mount");
+    mount_fd = sys_fsmount(fs, FSMOUNT_CLOEXEC, attributes);
+    return mount_fd < 0 ? filesystem_failed(fs, "fsmount") : mount_fd;
 }
 
 static int mount_legacy(const struct op *op, int target)
@@ -332,19 +356,8 @@ int op_remount(const struct op *op)
 /* An empty file system that nobody can write to, as a detached mount. */
 static int empty_filesystem(void)
 {
-    static const char *const options[][2] = {{"source", "tmpfs"}, {"size", "0k"}, {"nr_inodes", "2"}};
-    int mount_fd;
-    cleanup_close int fs = sys_fsopen("tmpfs", FSOPEN_CLOEXEC);
-
-    if (fs < 0)
-        return failed("fsopen");
-    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
-        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, options[i][0], options[i][1]) < 0)
-            return failed("fsconfig");
-    if (sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
-        return failed("fsconfig");
-    mount_fd = sys_fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
-    return mount_fd < 0 ? failed("fsmount") : mount_fd;
+    return new_mount("tmpfs", OPTIONS({"source", "tmpfs"}, {"size", "0k"}, {"nr_inodes", "2"}), NULL, -1,
+                     MOUNT_ATTR_RDONLY);
 }
 
 /* A mount for a directory that is masked. One file system serves for all of them: the first mount is

@@ -13,6 +13,7 @@
  *     NETLINK                with a socket that speaks of the network namespace (netns holders only)
  *     MONITORED pid          from here on this is the first stage, and its parent the monitor
  *     NAMESPACES             with its user namespace and its network namespace
+ *     FUSE                   with a connection to the kernel, which a server of the launcher's answers
  *     FAILED op errno text   and exits
  *     SKIPPED op errno text  an operation with an alternative failed; goes on
  *
@@ -140,6 +141,8 @@ int report_listener(int fd)
 int report_notify(int fd) { return report_descriptors(MESSAGE_NOTIFY, &fd, 1); }
 
 int report_netlink(int fd) { return report_descriptors(MESSAGE_NETLINK, &fd, 1); }
+
+int report_fuse(int fd) { return report_descriptors(MESSAGE_FUSE, &fd, 1); }
 
 /* The parent cannot open those of a process that is not dumpable. */
 int op_pass_namespaces(const struct op *op)

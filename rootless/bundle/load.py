@@ -15,15 +15,19 @@ if TYPE_CHECKING:
 
 
 class Bundle:
-    """A checked bundle: absolute paths `directory` and `rootfs`, config.json as data (`config`) and as `text`."""
+    """A checked bundle: absolute paths `directory` and `rootfs`, config.json as data (`config`) and as `text`.
 
-    __slots__ = ("config", "directory", "rootfs", "text")
+    `is_image` says that `rootfs` is a file that holds a squashfs, not a directory.
+    """
+
+    __slots__ = ("config", "directory", "is_image", "rootfs", "text")
 
     def __init__(self, directory: str, config: dict[str, Any], text: bytes = b"") -> None:
         self.directory = directory
         self.config = config
         self.text = text
         self.rootfs = paths.normal(paths.join(directory, config["root"]["path"]))
+        self.is_image = False
 
 
 def load(directory: str, config_file: str = "") -> Bundle:
@@ -63,7 +67,9 @@ def load(directory: str, config_file: str = "") -> Bundle:
             code="RL-BUNDLE",
         )
     try:
-        cause = "" if stat.S_ISDIR(posix.stat(bundle.rootfs).st_mode) else "not a directory"
+        mode = posix.stat(bundle.rootfs).st_mode
+        bundle.is_image = stat.S_ISREG(mode)
+        cause = "" if stat.S_ISDIR(mode) or bundle.is_image else "neither a directory nor an image"
     except OSError as error:
         cause = (error.strerror or "").lower()
     if cause:

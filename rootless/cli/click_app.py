@@ -17,6 +17,7 @@ from rootless.cli.flags import (
     HELP,
     NETWORK_MODES,
     NOT_YET,
+    OPTIONAL,
     REPEATED,
     SWITCH,
     USERNS,
@@ -195,7 +196,7 @@ def _option(flag: Flag, *, hidden: bool = False) -> click.Option:
         is_flag=True if flag.kind == SWITCH else None,  # False would make the value optional, in click 8.5
         multiple=flag.kind == REPEATED,
         type=None if flag.kind == SWITCH else _Kind(flag),
-        metavar=flag.metavar or None,
+        metavar=f"[={flag.metavar}]" if flag.kind == OPTIONAL else flag.metavar or None,
         help=flag.help,
         hidden=hidden or bool(flag.ignored),
     )

@@ -17,6 +17,8 @@ CHOICE = "choice"
 SIGNAL = "signal"
 REPEATED = "repeated"
 """A value each time that the flag is given."""
+OPTIONAL = "optional"
+"""A value behind `=`; without one the first word of the metavar is meant."""
 NOT_YET = "not yet"
 """A flag of runc or crun that is refused, because its feature does not exist and ignoring it would do harm."""
 LITERAL = "literal"
@@ -34,7 +36,7 @@ class Flag:
 
     Attributes:
         names: all spellings, the long one last: ``("-b", "--bundle")``.
-        kind: SWITCH, VALUE, INTEGER, CHOICE, REPEATED or NOT_YET.
+        kind: SWITCH, VALUE, INTEGER, CHOICE, REPEATED, OPTIONAL or NOT_YET.
         metavar: what help shows for the value; for CHOICE the choices themselves, as in ``table|json``.
         help: one line for people.
         dest: the attribute of Options; unless given, the long name.
@@ -353,7 +355,7 @@ def convert(declared: Flag | Word, text: str) -> bool | int | str:
         ValueError: `text` is not such a value; the message says what is expected.
     """
     kind = declared.kind
-    if kind in (VALUE, REPEATED, LITERAL):
+    if kind in (VALUE, REPEATED, OPTIONAL, LITERAL):
         return text
     if kind == SWITCH:
         if text in TRUE_WORDS:

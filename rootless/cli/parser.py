@@ -9,6 +9,7 @@ from rootless.cli.flags import (
     HELP,
     LITERAL,
     NOT_YET,
+    OPTIONAL,
     REPEATED,
     SWITCH,
     convert,
@@ -156,13 +157,14 @@ def split(
             named |= {name.lstrip("-"): flag for flag in more() for name in flag.names}
             more = None
         for flag, value in _spelled(verb, argument, named):
-            if value is None and flag.kind not in (SWITCH, NOT_YET):
+            alone = _alone(flag)
+            if value is None and not alone:
                 if position == len(arguments):
                     raise needs_argument(verb, argument)
                 yield flag, arguments[position]
                 position += 1
             else:
-                yield flag, "true" if value is None else value
+                yield flag, alone if value is None else value
     for argument in arguments[position:]:
         yield None, argument
 
@@ -170,6 +172,13 @@ def split(
 def _is_plain(argument: str, named: dict[str, Flag]) -> bool:
     """Whether an argument has no reading but that of a declared name: letters in one word could be another flag's."""
     return argument[2 if argument[1] == "-" else 1 :].partition("=")[0] in named
+
+
+def _alone(flag: Flag) -> str:
+    """Return the value of a flag that has none attached; empty if the next argument is its value."""
+    if flag.kind == OPTIONAL:
+        return flag.metavar.partition("|")[0]
+    return "true" if flag.kind in (SWITCH, NOT_YET) else ""
 
 
 def _spelled(verb: str, argument: str, named: dict[str, Flag]) -> list[tuple[Flag, str | None]]:

@@ -14,6 +14,7 @@ from rootless.cli.flags import (
     INTEGER,
     KEEP,
     NETWORK_FLAGS,
+    OPTIONAL,
     PLAN,
     REPEATED,
     REQUIRE_LIMITS,
@@ -52,6 +53,12 @@ _FILES = (
     Flag("--shm-size", VALUE, "SIZE", "size of /dev/shm"),
     Flag("--read-only", SWITCH, "", "make the root file system read-only; /run, /tmp and /var/tmp stay writable"),
     Flag("--read-only-tmpfs", SWITCH, "", "whether they do (default: true)"),
+    Flag(
+        "--overlay",
+        OPTIONAL,
+        "memory|DIR",
+        "leave the root file system as it is: what the container changes there goes to memory, or to DIR and stays",
+    ),
     Flag("--device", REPEATED, "SRC[:DST][:rwm]", "add a device of this host, or all devices in a directory"),
 )
 _LIMITS = (

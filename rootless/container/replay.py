@@ -27,6 +27,7 @@ _CLASSES = {
     "Helper": "plan.network.helpers",
     "HostNetwork": "host.host_network",
     "IdMaps": "plan.idmaps",
+    "Image": "plan.rootfs.image",
     "Interface": "plan.network.net_devices",
     "Names": "plan.network.resolv_conf",
     "Network": "plan.network.mode",

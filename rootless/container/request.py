@@ -51,6 +51,8 @@ def request_for(options: Options) -> Request:
         _choose_kept_ids(request)
     if request.publish or request.add_host or request.dns or request.dns_search:
         request.network = request.network or AUTO
+    if request.overlay and request.overlay != "memory":
+        request.overlay = paths.absolute(request.overlay)
     store.check_id(request.container)
     from_manager = 0
     if paths.variable("LISTEN_FDS") or paths.variable("NOTIFY_SOCKET"):

@@ -56,6 +56,7 @@ class Facts:
         cgroups: the caller's cgroup and what is delegated to the caller; None for nothing.
         user_manager: the runtime directory of the user whose systemd manager creates units; empty without one.
         network: the helpers and settings of the host's network.
+        squashfuse: path of the program that serves images by FUSE; empty without one or without access to FUSE.
         device_path: a function of a path, a type (S_IFCHR or S_IFBLK), a major and a minor number. It returns the path
             of the device on the host: the given path if it is that device, or else the kernel's name in /dev.
         mount_flags: a function of a path. It returns ST_RDONLY, ST_NOSUID, ST_NODEV and ST_NOEXEC of the path's mount
@@ -89,6 +90,7 @@ class Facts:
         self.cgroups: Cgroups | None = None
         self.user_manager = ""
         self.network: HostNetwork | None = None
+        self.squashfuse = "/usr/bin/squashfuse_ll"
         self.device_path: Callable[[str, int, int, int], str] = lambda path, *_: path
         self.mount_flags: Callable[[str], int] = lambda _: 0
         for name, value in known.items():
@@ -216,6 +218,10 @@ def _network(_: Facts) -> HostNetwork:
     return read_network()
 
 
+def _squashfuse(_: Facts) -> str:
+    return subids.find_program("squashfuse_ll") if posix.access("/dev/fuse", posix.R_OK | posix.W_OK) else ""
+
+
 def _mount_flags(_: Facts) -> Callable[[str], int]:
     def read_flags(path: str) -> int:
         try:
@@ -234,5 +240,6 @@ _RARE: dict[str, Callable[[Facts], object]] = {
     "user_manager": _user_manager,
     "network": _network,
     "device_path": _device_path,
+    "squashfuse": _squashfuse,
     "mount_flags": _mount_flags,
 }

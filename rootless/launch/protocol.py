@@ -19,6 +19,7 @@
     NETLINK, with a descriptor ──────────▶ configures a network namespace (only from netns holders, rootless/network)
     MONITORED pid ───────────────────────▶ a process between the launcher and the first stage keeps the output
     NAMESPACES, with two descriptors ────▶ joined by the container's netns holder before the container has a process
+    FUSE, with a descriptor ─────────────▶ given to the server of the container's image
     FAILED op errno | end of file ───────▶ an error, or the program runs
 
 End of file without EXECUTING means that a signal killed the executor. An executor that is killed after EXECUTING looks
@@ -61,7 +62,8 @@ NOTIFY = 8
 NETLINK = 9
 NAMESPACES = 10
 MONITORED = 11
-MESSAGES_WITH_DESCRIPTORS = (LISTENER, NOTIFY, NETLINK, NAMESPACES)
+FUSE = 12
+MESSAGES_WITH_DESCRIPTORS = (LISTENER, NOTIFY, NETLINK, NAMESPACES, FUSE)
 START, START_AND_TRACE = b"S", b"T"
 
 _PATIENCE = 10_000
@@ -84,9 +86,10 @@ class Descriptors:
         agent: a socket connected to the program that answers the seccomp filter's notifications.
         directory: the container's directory, in which the monitor keeps the output.
         keep: how many descriptors from 3 on belong to the container.
+        placed: those that get the numbers 0, 1, 2 …; without any, the executor has the launcher's standard streams.
     """
 
-    __slots__ = ("agent", "cgroup", "console", "directory", "keep", "process", "start")
+    __slots__ = ("agent", "cgroup", "console", "directory", "keep", "placed", "process", "start")
 
     def __init__(
         self,
@@ -98,6 +101,7 @@ class Descriptors:
         agent: int = -1,
         directory: int = -1,
         keep: int = 0,
+        placed: Sequence[int] = (),
     ) -> None:
         self.start = start
         self.console = console
@@ -106,6 +110,7 @@ class Descriptors:
         self.agent = agent
         self.directory = directory
         self.keep = keep
+        self.placed = placed
 
 
 class Executor:

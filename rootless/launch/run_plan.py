@@ -57,7 +57,7 @@ else:
     await_id_maps = lazy("rootless.launch.write_idmaps", "wait")
     Received = lazy("rootless.launch.fd_messages", "Received")
 
-_PASSING = (ops.PASS_NAMESPACES, ops.LISTENER, ops.PASS_NOTIFY, ops.NETLINK)
+_PASSING = (ops.PASS_NAMESPACES, ops.LISTENER, ops.PASS_NOTIFY, ops.NETLINK, ops.FUSE)
 """Operations whose messages carry descriptors."""
 
 

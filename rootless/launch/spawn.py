@@ -34,18 +34,29 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
     Raises:
         RootlessError: `RL-INIT`: the executor cannot be started.
     """
-    program = sealed_copy(_program(), "rootless-init")
-    plan_fd = posix.memfd_create("rootless-plan", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
+    first = len(given.placed)
+    own = [sealed_copy(_program(), "rootless-init")]
     try:
-        _write_all(plan_fd, plan)
+        own.append(posix.memfd_create("rootless-plan", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING))
+        _write_all(own[1], plan)
         others = (given.start, given.console, given.cgroup, given.process, given.agent, given.directory)
-        passed = [report, reply, *others, plan_fd]
-        numbers = [str(number) for number in (report, reply, *others, given.keep, int(trace), plan_fd)]
+        passed = [report, reply, *others, own[1]]
+        program, placed = own[0], list(given.placed)
+        if first:  # no other descriptor may have one of the numbers that those get
+            own += [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, first) for fd in (program, *passed, *placed) if fd >= 0]
+            above = iter(own[2:])
+            program = next(above)
+            passed = [next(above) if fd >= 0 else fd for fd in passed]
+            placed = list(above)
+        numbers = [str(number) for number in (*passed[:-1], given.keep, int(trace), passed[-1])]
         return posix.posix_spawn(
             f"/proc/self/fd/{program}",
             ["rootless-init", *numbers],
             {},
-            file_actions=[(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in passed if fd >= 0],
+            file_actions=[
+                *[(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in passed if fd >= 0],
+                *[(posix.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(placed)],
+            ],
             setsigmask=(),
             setsigdef=SIGNALS,
         )
@@ -59,8 +70,8 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
             code="RL-INIT",
         ) from None
     finally:
-        posix.close(program)
-        posix.close(plan_fd)
+        for fd in own:
+            posix.close(fd)
 
 
 def _program() -> str:
@@ -91,6 +102,14 @@ def sealed_copy(path: str, name: str) -> int:
         copy, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
     )
     return copy
+
+
+def bounded_file(name: str, size: int) -> int:
+    """Return a file in memory that does not grow beyond `size` bytes: for the messages of a program."""
+    fd = posix.memfd_create(name, posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
+    posix.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    return fd
 
 
 def _write_all(fd: int, data: bytes) -> None:

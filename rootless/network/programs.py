@@ -15,7 +15,7 @@ from errno import EPERM
 
 from rootless import files, signals
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.launch.spawn import SIGNALS, sealed_copy
+from rootless.launch.spawn import SIGNALS, bounded_file, sealed_copy
 from rootless.plan.network.helpers import API_SOCKET, PASTA, SLIRP, command
 
 TYPE_CHECKING = False
@@ -70,7 +70,7 @@ class Program:
         self._directory = directory
         self._text = b""
         self._ready, ready = posix.pipe()
-        self._words = _bounded_file() if helper.name == SLIRP else -1
+        self._words = bounded_file("rootless-network-log", _MOST_WORDS) if helper.name == SLIRP else -1
         null = posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
         hide = network.hides(helper)
         at_run_time = {
@@ -270,14 +270,6 @@ def _filled(word: str, values: dict[str, int]) -> str:
     for name, value in values.items():
         word = word.replace(name, str(value))
     return word
-
-
-def _bounded_file() -> int:
-    """Return a file in memory that does not grow beyond _MOST_WORDS."""
-    fd = posix.memfd_create("rootless-network-log", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
-    posix.ftruncate(fd, _MOST_WORDS)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    return fd
 
 
 def _failed(helper: Helper, cause: str, fix: str = "") -> RootlessError:

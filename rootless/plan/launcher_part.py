@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rootless.errors import RootlessError, place
+from rootless.lazy import lazy
 from rootless.plan import ops
 from rootless.plan.ops import Op
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from rootless.plan.network.net_devices import Interface
     from rootless.plan.process.hooks import Hooks
     from rootless.plan.process.seccomp import SeccompFilter
+    from rootless.plan.rootfs.image import image_of
+else:
+    image_of = lazy("rootless.plan.rootfs.image", "image_of")
 
 _PIDFD_RECEIVER = "run.oci.pidfd_receiver"
 """Annotation: a socket path, like that of --pidfd-socket (crun)."""
@@ -38,6 +42,8 @@ def before_executor(context: Context, cgroup: Cgroup | None, seccomp_filter: Sec
     plan += connections(context, seccomp_filter)
     if context.shares_mounts:
         plan.append(Op(ops.COVER, context.bundle.rootfs, where="root.path"))
+    if request.overlay not in ("", "memory"):
+        plan.append(Op(ops.OPEN_UPPER, request.overlay))
     if cgroup and not cgroup.unit:
         plan.append(Op(ops.MAKE_CGROUP, cgroup))
     if network and network.ports:
@@ -74,6 +80,8 @@ def with_process(
     plan = [Op(ops.RECORD, _about(context), context.bundle.text.decode("utf-8", "surrogateescape"))]
     if cgroup and cgroup.unit:
         plan.append(Op(ops.START_SCOPE, cgroup))
+    if context.bundle.is_image:
+        plan.append(Op(ops.BEGIN_IMAGE, image_of(context), where="root.path"))
     if context.network:
         plan.append(Op(ops.BEGIN_NETWORK, context.network))
     if interfaces:

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.network.mode import choose as choose_network
     from rootless.plan.network.mode import settle as settle_network
+    from rootless.plan.rootfs.image import connect as connect_image
 else:
     choose_network = lazy("rootless.plan.network.mode", "choose")
     settle_network = lazy("rootless.plan.network.mode", "settle")
+    connect_image = lazy("rootless.plan.rootfs.image", "connect")
 
 _TIME_OFFSETS = "self/timens_offsets"
 _LATER = ("mount", "cgroup")
@@ -100,6 +102,10 @@ def enter(context: Context) -> list[Op]:
         # it joins nothing early, it only compares namespaces: it can hide after its maps are written
         plan = [*early, *own, *_hide(context), *others]
 
+    image = connect_image(context) if context.bundle.is_image else []
+    if image and image[0].kind is ops.ID_MAP:  # its process would be the first of the pid namespace
+        plan += image
+        image = []
     created = sum(CLONE_FLAGS[kind] for kind in context.created if kind not in ("user", "cgroup"))
     if created:
         plan.append(Op(ops.UNSHARE, created, where="linux.namespaces"))
@@ -109,6 +115,7 @@ def enter(context: Context) -> list[Op]:
     plan += _time_offsets(context)
     if context.network and context.network.is_served:
         plan.append(Op(ops.PASS_NAMESPACES, where=context.places["network"]))
+    plan += image
     plan.append(Op(ops.FORK))
     return plan
 

@@ -67,6 +67,7 @@ EXPLAINED = ("--bundle", "--network", "--publish", "--userns")
 """Flags of `run` and `create` that take a value and change the Plan."""
 ASKED = {
     "create": ["listen"],
+    "--overlay=DIR": ["open_upper"],
     "exec": ["check_running"],
     "--console-socket": ["connect_console"],
     "--timeout": ["show_directory", "note_monitor"],
@@ -183,6 +184,7 @@ class World:
         """Return a command with the placeholders replaced."""
         files = {"PID-FILE": "tmp/pid", "CONSOLE": "console", "LOG": "log"}
         names = {word: self.path / name for word, name in files.items()} | {"ID": self.container}
+        names["--overlay=DIR"] = f"--overlay={self.path}/overlay"
         return [str(names.get(word, word)) for word in command]
 
     def run(self, *command) -> subprocess.CompletedProcess:
@@ -194,6 +196,7 @@ class World:
         found = {str(path.relative_to(self.path)) for path in self.path.rglob("*")}
         cache = "run/rootless/@seccomp"
         programs = {name for name in found if name.startswith(f"{cache}/") and name.endswith(".bpf")}
+        found -= {name for name in found if name.startswith("overlay")}  # what the container changed stays
         asked = {"run", "tmp", "home", "console", "notify", "complaints", "log", "tmp/pid"}
         roots = {"run/rootless", "run/rootless/@networks", cache}
         return found - asked - roots - programs

@@ -12,6 +12,7 @@ import pytest
 
 from tests.lib.boxes import subordinate
 from tests.lib.bundles import base_config, make_bundle, own
+from tests.lib.squashfs import image_config, make_image_bundle
 from tests.lib.sweep import ENDED_WELL, NOT_COME, Sweep, build_tracer, is_supported, shared_home
 
 
@@ -168,6 +169,8 @@ def rare_sweep(user, rootless_command, tracer, need):
             "pasta": [[*joined, "pasta", "--bundle", idle, "ID"], end],
             "shared network": [[*joined, "shared", "--bundle", idle, "ID"], end],
         }
+        image = make_image_bundle(user, image_config("sleep", "1000"), name="image")
+        lives["image"] = [["run", "-d", "--network", "none", "--overlay=DIR", "--bundle", image, "ID"], end]
         lives["nested"] = [["run", "--bundle", make_bundle(user, nested_config(user), name="nested"), "ID"]]
         second = ["run", "--bundle", simple, "ID"]
 

@@ -18,7 +18,7 @@ from tests.lib.sweep_lives import (
 
 __all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
 
-RARE = ["rare", "nested", "network", "shared network", "monitored"]
+RARE = ["rare", "nested", "network", "shared network", "monitored", "image"]
 ELSEWHERE = {
     "cgroup_owner": "needs a delegated cgroup: tests/sweep/test_cgroups.py",
     "proc_open": "only for clock offsets where a namespace is joined: tests/hostile/test_joining.py",
@@ -67,6 +67,7 @@ EXECUTORS = [
     ("nested", FIRST_STAGE),
     ("network", FIRST_STAGE),
     ("shared network", FIRST_STAGE),
+    ("image", FIRST_STAGE + CONTAINER),
 ]
 """Here a first stage is a keeper as well; the container's own process does in a network what it does elsewhere."""
 MISSED = 8

@@ -101,7 +101,9 @@ def plan_for(config=None, facts=None, **options):
     for name, value in options.items():
         assert hasattr(asked, name)
         setattr(asked, name, value)
-    return Decided(compile_plan(Bundle("/home/user/bundle", config), Facts(**(facts or {})), asked))
+    bundle = Bundle("/home/user/bundle", config)
+    bundle.is_image = bundle.rootfs.endswith(".sqsh")
+    return Decided(compile_plan(bundle, Facts(**(facts or {})), asked))
 
 
 def refused(config=None, facts=None, **options):

@@ -27,6 +27,7 @@ from rootless.cli.flags import (
     INTEGER,
     LITERAL,
     NOT_YET,
+    OPTIONAL,
     REPEATED,
     SIGNAL,
     SWITCH,
@@ -326,6 +327,10 @@ def spelled_flag(draw, flag, known):
     name = draw(st.sampled_from(flag.names))
     bare = name.lstrip("-")
     dashes = draw(st.sampled_from(["-", "--"]))
+    if flag.kind == OPTIONAL:
+        text = draw(st.none() | TEXT)
+        word = flag.metavar.partition("|")[0] if text is None else text
+        return [f"{dashes}{bare}" + ("" if text is None else f"={text}")], word
     if flag.kind == SWITCH:
         text = draw(st.sampled_from([None, *TRUTHS]))
         return [f"{dashes}{bare}" + (f"={text}" if text else "")], TRUTHS[text] if text else True

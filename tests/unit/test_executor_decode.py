@@ -28,7 +28,7 @@ LISTS = {
     (kind.code, which)
     for kind, places in (
         (ops.MOUNT, (3,)), (ops.REMOUNT, (1,)), (ops.COMMAND, (0,)), (ops.EXEC, (0, 1)), (ops.HOOK, (1, 2, 3)),
-        (ops.IDENTIFY, (0,)), (ops.CGROUP_OWNER, (1,)),
+        (ops.IDENTIFY, (0,)), (ops.CGROUP_OWNER, (1,)), (ops.FUSE, (0,)), (ops.OVERLAY, (1,)), (ops.LANDLOCK, (0,)),
     )
     for which in places
 }  # fmt: skip

@@ -97,8 +97,8 @@ def test_the_fix_is_that_of_the_call(op, call, number, fix):
 
 IMPERATIVES = {
     "add", "allow", "ask", "bind", "choose", "close", "correct", "create", "end", "enter", "free", "give", "join",
-    "leave", "let", "list", "make", "map", "move", "name", "raise", "remove", "replace", "run", "set", "shorten",
-    "start", "try", "unmount", "use", "write",
+    "leave", "let", "list", "load", "make", "map", "move", "name", "raise", "remove", "replace", "run", "set",
+    "shorten", "start", "try", "unmount", "use", "write",
 }  # fmt: skip
 
 

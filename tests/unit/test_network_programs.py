@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from rootless.errors import RootlessError
+from rootless.launch import spawn
 from rootless.network import backlog, hostfwd, hostports, programs
 from rootless.plan.network.helpers import Helper
 from rootless.plan.network.ports import Port
@@ -68,7 +69,7 @@ def test_output_of_a_helper_is_bounded(start, monkeypatch):
     with pytest.raises(RootlessError) as caught:
         program.await_ready()
     assert caught.value.cause.endswith("x" * 100)
-    words = programs._bounded_file()
+    words = spawn.bounded_file("log", programs._MOST_WORDS)
     assert os.write(words, b"x" * 65536) == 65536
     with pytest.raises(PermissionError):
         os.write(words, b"x")

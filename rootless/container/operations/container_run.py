@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
     from rootless.container.terminal.service import Reports
+    from rootless.image.server import ImageServer
     from rootless.launch.protocol import Descriptors
     from rootless.launch.run_plan import Handler
     from rootless.launch.scm_rights import PidfdReceiver
@@ -40,6 +41,9 @@ HANDLERS: dict[Kind, Handler] = {
     ops.LISTEN: lazy("rootless.container.operations.record", "listen"),
     ops.RECORD: lazy("rootless.container.operations.record", "record"),
     ops.START_SCOPE: lazy("rootless.container.operations.cgroup", "start_scope"),
+    ops.OPEN_UPPER: lazy("rootless.container.operations.overlay", "open_upper"),
+    ops.BEGIN_IMAGE: lazy("rootless.container.operations.image", "begin"),
+    ops.AWAIT_IMAGE: lazy("rootless.container.operations.image", "wait"),
     ops.BEGIN_NETWORK: lazy("rootless.container.operations.network", "begin"),
     ops.MOVE_INTERFACES: lazy("rootless.container.operations.interfaces", "move_in"),
     ops.JOIN_RESCTRL: lazy("rootless.container.operations.resctrl", "join"),
@@ -66,6 +70,7 @@ class ContainerRun(run_plan.Run):
         entry: the container's directory, once CLAIM is done: `is_claimed`.
         state: what state.json holds, once RECORD is done: `is_recorded`.
         cgroup: its cgroup, if it is open.
+        image: the server of its image, from BEGIN_IMAGE on.
         network: its network, from BEGIN_NETWORK on.
         ports: the published ports, once RESERVE_PORTS has found free ones.
         pidfd_receiver: the program that gets a pidfd, or None.
@@ -83,13 +88,17 @@ class ContainerRun(run_plan.Run):
         self.is_recorded = False
         self.pidfd_receiver: PidfdReceiver | None = None
         self.cgroup: Group | None = None
+        self.image: ImageServer | None = None
         self.network: Attachment | None = None
         self.ports: list[Port] = []
         self.reports: Reports | None = None
 
     def kill(self) -> None:
-        """End the executor, and the processes that serve the network."""
+        """End the executor, and the processes that serve the image and the network."""
         super().kill()
+        if self.image:
+            self.image.kill()
+            self.image = None
         if self.network:
             self.network.abort()
             self.network = None

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 UNDO: dict[str, Callable[[ContainerDir, Data], None]] = {
     "cgroup": lazy("rootless.container.operations.cgroup_cleanup", "undo"),
     "monitor": lazy("rootless.container.operations.monitor", "undo"),
+    "image": lazy("rootless.container.operations.image", "undo"),
     "network": lazy("rootless.container.operations.network_cleanup", "undo"),
     "resctrl": lazy("rootless.container.operations.resctrl", "undo"),
+    "overlay": lazy("rootless.container.operations.overlay", "undo"),
     "root mount": lazy("rootless.container.operations.root_mount", "undo"),
 }
 """By the name that an operation declares."""

@@ -9,6 +9,7 @@ caller is in a user namespace already), the Plan tries a new mount first.
 from __future__ import annotations
 
 from rootless.errors import RootlessError
+from rootless.lazy import lazy
 from rootless.paths import normal
 from rootless.plan import ops
 from rootless.plan.idmaps import id_number
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.plan.context import Context
+    from rootless.plan.rootfs.image import overlay, refuse
     from rootless.procfs import IdMap
+else:
+    overlay = lazy("rootless.plan.rootfs.image", "overlay")
+    refuse = lazy("rootless.plan.rootfs.image", "refuse")
 
 _LONGEST_PARAMETER = 255
 """Bytes of a value that fsconfig(2) accepts."""
@@ -61,6 +66,9 @@ def root(context: Context) -> list[Op]:
         propagation = SHARED
     own = SLAVE if bare == "slave" else PRIVATE
     exact_modes = Op(ops.UMASK, 0)  # for files created in the image; the program's umask is set later
+    is_image, covered = context.bundle.is_image, context.bundle.is_image or context.request.overlay
+    if covered:
+        refuse(context)
     if context.shares_mounts:
         # no mount of the host changes; mounts in the rootfs must not propagate to the directory that it covers
         return [
@@ -71,7 +79,9 @@ def root(context: Context) -> list[Op]:
     return [
         Op(ops.PROPAGATION, ops.RECURSIVE_PROPAGATION, propagation, where="linux.rootfsPropagation" if wanted else ""),
         exact_modes,
+        *([Op(ops.AWAIT_IMAGE)] if is_image else ()),
         Op(ops.ROOT, own, context.bundle.rootfs, where="root.path"),
+        *(overlay(context) if covered else ()),
     ]
 
 
