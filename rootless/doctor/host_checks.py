@@ -15,7 +15,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from rootless import log, procfs
-from rootless.doctor import network_checks
+from rootless.doctor import image_checks, network_checks
 from rootless.doctor.problem import (
     Problem,
     become_ordinary,
@@ -63,6 +63,7 @@ def problems(command: str = "") -> list[Problem]:
     found += _checked("libseccomp", _libseccomp())
     try_them = not any(problem.essential for problem in found)
     found += _checked("network", network_checks.problems(facts, try_them=try_them))
+    found += _checked("images", image_checks.problems(facts, try_them=try_them))
     return sorted(found, key=lambda problem: (not problem.essential, problem.optional))
 
 

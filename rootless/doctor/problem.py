@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 NOBODY = 65534
 
+_FOR_IMAGES = {"squashfuse_ll": "squashfuse", "sqfstar": "squashfs-tools", "skopeo": "skopeo"}
 _PACKAGES = {
-    "debian": ("apt-get install", {"newuidmap": "uidmap", "libseccomp": "libseccomp2"} | PACKAGES),
-    "fedora": ("dnf install", {"newuidmap": "shadow-utils", "libseccomp": "libseccomp"} | PACKAGES),
+    "debian": ("apt-get install", {"newuidmap": "uidmap", "libseccomp": "libseccomp2"} | PACKAGES | _FOR_IMAGES),
+    "fedora": ("dnf install", {"newuidmap": "shadow-utils", "libseccomp": "libseccomp"} | PACKAGES | _FOR_IMAGES),
 }
 
 

@@ -244,7 +244,8 @@ def test_a_server_that_is_taken_over_reaches_no_file_of_the_caller(image, user, 
 def test_ctrl_c_does_not_end_the_server(image, user, rootless_command):
     before = servers()
     write_config(
-        image, image_config("sh", "-c", "trap 'cat /data/of-user && echo alive; exit' INT; echo up; sleep 1000 & wait")
+        image,
+        image_config("sh", "-c", "trap 'cat /data/of-user && echo alive; exit 0' INT; echo up; sleep 1000 & wait"),
     )
     words = [rootless_command, "run", "--network", "none", image]
     with user.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as running:
@@ -254,6 +255,14 @@ def test_ctrl_c_does_not_end_the_server(image, user, rootless_command):
         assert reader.line() == "alive"
         assert running.wait() == 0, running.stderr.read()
     until(lambda: servers() <= before, "the end of the server")
+
+
+def test_the_flags_of_run_work_and_names_are_those_of_the_image(image, user, rootless_command):
+    write_config(image, image_config("true"))
+    words = ["--network", "none", "-u", "www-data", "-e", "A=b", "-v", f"{user.tmp}:/mnt", "-w", "/tmp"]
+    script = "id -u; id -g; echo $A; pwd; ls /mnt | grep -c bundle"
+    done = user.run([rootless_command, "run", *words, image, "sh", "-c", script])
+    assert (done.stdout.split(), done.stderr) == (["33", "33", "b", "/tmp", "2"], ""), done
 
 
 def test_many_containers_share_one_file(image, user, rootless_command):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -24,10 +25,12 @@ WHOLE = "Nothing is missing on this host.\n"
 @pytest.fixture
 def whole(need):
     """A host that has what it should."""
-    for program in ("newuidmap", "slirp4netns", "pasta"):
+    for program in ("newuidmap", "slirp4netns", "pasta", "squashfuse_ll", "sqfstar", "skopeo"):
         need(program)
     if not Path("/dev/net/tun").exists():
         pytest.skip("needs /dev/net/tun")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("needs /dev/fuse")
 
 
 def missing(done):
@@ -109,7 +112,7 @@ def test_a_host_without_the_programs_names_their_packages(user, checkout, need):
     need("newuidmap")
     hide = """
         mount -t tmpfs tmpfs /mnt
-        for name in newuidmap newgidmap pasta slirp4netns; do
+        for name in newuidmap newgidmap pasta slirp4netns squashfuse_ll sqfstar skopeo; do
             : >/mnt/$name
             for directory in /usr/bin /usr/sbin /usr/local/bin; do
                 [ ! -e $directory/$name ] || mount --bind /mnt/$name $directory/$name
@@ -119,13 +122,17 @@ def test_a_host_without_the_programs_names_their_packages(user, checkout, need):
     """
     # In a user namespace that has every id, nothing tells it from the host's own.
     ask = """
-from rootless.doctor import host_checks, network_checks
+from rootless.doctor import host_checks, image_checks, network_checks
 from rootless.host import facts
-print(*host_checks._id_programs(), *network_checks.problems(facts.read(), try_them=False), sep="\\n")
+found = [*host_checks._id_programs(), *network_checks.problems(facts.read(), try_them=False)]
+print(*found, *image_checks.problems(facts.read(), try_them=False), sep="\\n")
 """
     done = in_mounts(user, checkout, hide, "-c", ask)
     assert "missing: newuidmap and newgidmap\n" in done.stdout, done.stderr
     assert "missing: pasta or slirp4netns\n" in done.stdout
+    assert "missing: squashfuse_ll\n" in done.stdout
+    assert "missing: sqfstar\n" in done.stdout
+    assert "optional: skopeo\n" in done.stdout
     for line in done.stdout.split("optional: ")[0].splitlines():
         if "fix:" in line:
             assert line.startswith(("    fix: sudo ", "    fix: install the distribution's package"))
@@ -144,6 +151,36 @@ def test_a_helper_that_does_not_work_is_found(user, checkout, broken):
     done = in_mounts(user, checkout, script.replace("BROKEN", broken), "-m", "rootless", "doctor")
     assert done.stdout.count("missing: ") == 1, done
     assert re.search(rf"missing: a working /\S*/{broken} \(it is broken\)\n", done.stdout)
+
+
+@pytest.mark.usefixtures("whole")
+def test_a_host_without_fuse_gets_the_command(user, checkout):
+    script = """
+        mount -t tmpfs tmpfs /mnt
+        mkdir /mnt/net
+        touch /mnt/null
+        mount --bind /dev/null /mnt/null
+        mount --rbind /dev/net /mnt/net
+        mount --rbind /mnt /dev
+        exec "$@"
+    """
+    done = in_mounts(user, checkout, script, "-m", "rootless", "doctor")
+    assert "missing: access to /dev/fuse (No such file or directory)\n" in done.stdout, done
+    assert "sudo modprobe fuse" in done.stdout
+    assert done.stdout.count("missing: ") == 1
+
+
+@pytest.mark.usefixtures("whole")
+def test_an_old_server_of_images_is_found(user, checkout):
+    script = """
+        mount -t tmpfs -o mode=755 tmpfs /mnt
+        printf '#!/bin/sh\necho "squashfuse 0.1.105 (c) 2012" >&2; exit 254' >/mnt/old
+        chmod 755 /mnt/old
+        mount --bind /mnt/old "$(command -v squashfuse_ll)"
+        exec "$@"
+    """
+    done = in_mounts(user, checkout, script, "-m", "rootless", "doctor")
+    assert "missing: squashfuse_ll 0.5.2 or later (this is 0.1.105)\n" in done.stdout, done
 
 
 @pytest.mark.usefixtures("whole")

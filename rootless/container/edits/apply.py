@@ -12,7 +12,7 @@ from rootless.bundle.edit.accounts import group_id, identity
 from rootless.bundle.edit.values import changed, misused, pair
 from rootless.bundle.load import Bundle
 from rootless.container.edits.devices import devices, numbers_of
-from rootless.container.edits.inside_root import reader
+from rootless.container.edits.inside_root import image_reader, reader
 from rootless.errors import RootlessError
 from rootless.jsontext import parse, render
 
@@ -41,13 +41,14 @@ def edit(
         bundle: what was loaded.
         request: the caller's.
         options: the command line.
-        read: returns a file of the root file system, by its path in the container; for a root that is no directory.
+        read: returns a file of the root file system, by its path in the container; for an image that is open already.
         entrypoint: the words that go before a COMMAND, of an image that has such; none for a bundle.
 
     Raises:
         RootlessError: `RL-USAGE`, `RL-USER`, `RL-CONFIG`: a flag is wrong; the error names it.
     """
-    edits = _Edits(bundle.config, options, read or reader(bundle.rootfs), entrypoint)
+    read = read or (image_reader if bundle.is_image else reader)(bundle.rootfs)
+    edits = _Edits(bundle.config, options, read, entrypoint)
     edits.run()
     # an error is about the innermost edited place
     request.places = dict(sorted(edits.places.items(), key=lambda entry: -len(entry[0])))
@@ -59,7 +60,7 @@ def edit(
         raise name_flag(error, request.places) from None
     text = render(edits.config).encode("utf-8", "surrogateescape")
     edited = Bundle(bundle.directory, edits.config, text)
-    edited.rootfs = bundle.rootfs
+    edited.rootfs, edited.is_image = bundle.rootfs, bundle.is_image
     return edited
 
 

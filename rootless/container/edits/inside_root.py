@@ -54,6 +54,20 @@ def reader(root: str) -> Callable[[str], bytes]:
     return read
 
 
+def image_reader(image: str) -> Callable[[str], bytes]:
+    """Return the same for the files in an image, by the path of its file."""
+
+    def read(path: str) -> bytes:
+        from rootless.image.image_file import open_image
+
+        try:
+            return open_image(image).read(path)
+        except FileNotFoundError:
+            return b""
+
+    return read
+
+
 def _open_inside(top: int, path: str) -> int:
     """Return an O_PATH descriptor of a path: to open a device or a named pipe of an image would have effects."""
     library = ctypes.CDLL(None, use_errno=True)
