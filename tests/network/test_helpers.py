@@ -122,7 +122,7 @@ def flawed(netbox):
 @pytest.mark.usefixtures("flawed")
 @pytest.mark.parametrize("flags", [(), ("-p", "7001:80")])
 @pytest.mark.parametrize("script", ["", DIES])
-def test_auto_takes_no_slirp4netns_with_known_flaws(replace, look, script, flags):
+def test_auto_avoids_slirp4netns_with_known_vulnerabilities(replace, look, script, flags):
     replace("pasta", script=script)
     status, seen, said = look(*flags)
     assert (status, seen != "") == ((1, False) if flags else (0, True))

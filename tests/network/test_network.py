@@ -471,7 +471,7 @@ def test_a_port_for_root_only(net_rootless, net_user):
     assert "use port 8080, or let root run: sysctl -w net.ipv4.ip_unprivileged_port_start=80" in error
 
 
-def test_an_address_that_the_host_does_not_have(net_rootless, net_user):
+def test_address_missing_on_the_host_is_reported(net_rootless, net_user):
     assert "the host has no address 192.0.2.77" in refused(net_rootless, net_user, "-p", "192.0.2.77:8080:80")
     assert "the host has no address 2001:db8::77" in refused(net_rootless, net_user, "-p", "[2001:db8::77]:8080:80")
 

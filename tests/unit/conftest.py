@@ -1,4 +1,4 @@
-"""What several of the unit tests ask for."""
+"""Fixtures that several unit tests share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from tests.lib.ops_header import SOURCES, includes
 
-# how long an example takes is the machine's business, which may have other things to do
+# no deadline: the machine may be busy
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
@@ -21,7 +21,7 @@ SANITIZERS = "-fsanitize=address,undefined"
 
 @pytest.fixture(scope="session")
 def decoder(tmp_path_factory, need):
-    """Return a function that has the executor's decoder, built with sanitizers, judge a Plan."""
+    """Return a function that passes a Plan to the executor's decoder, built with sanitizers."""
     program = tmp_path_factory.mktemp("decode") / "decode"
     words = [need("gcc"), "-std=gnu11", "-g", "-O1", SANITIZERS, "-fno-sanitize-recover=all", *includes(program.parent)]
     subprocess.run([*words, HERE / "data/decode.c", SOURCES / "plan.c", "-o", program], check=True)

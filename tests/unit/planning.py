@@ -1,4 +1,4 @@
-"""Plans for the tests of planning: a bundle, a host and options become one, without the machine."""
+"""Plans for tests of planning: from a bundle, facts and options, independent of the machine."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tests.lib.bundles import base_config
 EVERY_CAPABILITY = (1 << 41) - 1
 
 SINGLE = dict(subuids=(), subgids=())
-"""What differs for a user without subordinate ids."""
+"""Facts that differ for a user without subordinate ids."""
 
 ROOT = dict(uid=0, gid=0, user="root", capabilities=EVERY_CAPABILITY, subuids=(), subgids=(), id_programs=())
-"""What differs for root of the host."""
+"""Facts that differ for root of the host."""
 
 NESTED = ROOT | dict(uid_map=((0, 1000, 1), (1, 100000, 65536)), gid_map=((0, 1000, 1), (1, 100000, 65536)))
-"""What differs for root of the user namespace that rootless podman made."""
+"""Facts that differ for root of the user namespace of rootless podman."""
 
 
 class Decided:
-    """A Plan, and what the operands of its launcher operations say about each subject."""
+    """A Plan, and the operands of its launcher operations by subject."""
 
     def __init__(self, plan):
         self._plan = plan
@@ -94,7 +94,7 @@ class Decided:
 
 
 def plan_for(config=None, facts=None, **options):
-    """Return the Plan for a config.json, by default a small one, for a caller who differs from the usual in `facts`."""
+    """Return the Plan for a config.json, by default a small one, with `facts` that differ from the defaults."""
     config = base_config() if config is None else config
     check(config)
     asked = Request(Options(container="c1"))
@@ -107,14 +107,14 @@ def plan_for(config=None, facts=None, **options):
 
 
 def refused(config=None, facts=None, **options):
-    """Return the error that planning ends with."""
+    """Return the error with which planning fails."""
     with pytest.raises(RootlessError) as caught:
         plan_for(config, facts, **options)
     return caught.value
 
 
 def executor_ops(plan):
-    """Return the operations that the executor gets."""
+    """Return the operations of the executor."""
     return [op for _, op in executor_part(plan.ops)]
 
 
@@ -142,7 +142,7 @@ def with_mounts(*mounts):
 
 
 def without_namespace(*kinds):
-    """Return a config.json that shares these namespaces with its caller."""
+    """Return a config.json that shares these namespaces with the caller."""
     config = base_config()
     config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] not in kinds]
     return config
@@ -156,7 +156,7 @@ def joining(**paths):
 
 
 def mounts_of(plan, place):
-    """Return the operations that stand for this element of `mounts`."""
+    """Return the operations for this element of `mounts`."""
     return [op for op in plan.ops if op.where == place]
 
 

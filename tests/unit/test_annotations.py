@@ -1,4 +1,4 @@
-"""Annotations of runc's and crun's: what docs/annotations.md says of each, and what the planner makes of it."""
+"""Annotations of runc and crun: docs/annotations.md agrees with the planner."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def annotated(**annotations):
 
 
 @pytest.mark.parametrize(("name", "told"), [(name, told) for name, _, told, _ in ROWS])
-def test_what_the_table_says(name, told):
+def test_table_agrees_with_the_planner(name, told):
     where = f'annotations["{name}"]'
     if told == "refused":
         error = refused(annotated(**{name: "x"}))
@@ -39,13 +39,13 @@ def test_what_the_table_says(name, told):
         assert f'"{name.removesuffix("*")}"' in sources
 
 
-def test_the_table_is_whole():
+def test_table_is_complete():
     assert {name for name, _, told, _ in ROWS if told == "refused"} == set(unsupported.REFUSED)
     assert {name for name, _, told, _ in ROWS if told == "noted"} == set(unsupported.NOTED)
 
 
-def test_an_empty_one_asks_for_nothing():
-    """Such as run.oci.systemd.subgroup, which crun takes as there being none."""
+def test_empty_annotation_is_ignored():
+    """For example run.oci.systemd.subgroup, for which crun then uses no subgroup."""
     assert (
         notes(plan_for(annotated(**dict.fromkeys((*unsupported.REFUSED, *unsupported.NOTED), ""))), UNSUPPORTED) == {}
     )

@@ -129,7 +129,7 @@ def test_the_memory_for_names_has_a_limit(monkeypatch, kind):
     assert "the names in the archive take more than" in refused(entry("d/" * 700 + "f"))
 
 
-def test_hard_links_that_wait_for_their_target_count_as_well(monkeypatch):
+def test_pending_hard_links_count_towards_the_limit(monkeypatch):
     monkeypatch.setattr(archive_module, "_MOST_NAMES", 100_000)
     links = [entry("same", HARD, "file") for _ in range(100)]
     rewritten(packed(entry("file"), *links))
@@ -165,7 +165,7 @@ def test_a_hard_link_that_goes_up_is_refused(target):
 
 
 @pytest.mark.parametrize("target", ["etc/passwd", "/etc/passwd", "link/passwd"])
-def test_a_hard_link_to_what_is_not_in_the_archive_is_refused(target):
+def test_hard_link_to_a_file_outside_the_archive_is_refused(target):
     assert "not in the archive" in refused(entry("link", LINK, "/etc"), entry("x", HARD, target))
 
 
@@ -186,12 +186,12 @@ def test_hard_links_before_their_target(tmp_path):
 
 @pytest.mark.parametrize("target", ["/tmp", "..", "dir", "nowhere"])
 @pytest.mark.parametrize("kind", [FILE, DIRECTORY, LINK, FIFO])
-def test_nothing_is_written_through_a_link(target, kind):
+def test_nothing_is_written_through_a_symlink_in_an_archive(target, kind):
     message = refused(entry("dir", DIRECTORY), entry("link", LINK, target), entry("link/x", kind, "y"))
     assert "unpack the entry link/x: it would be written through link, which is a symbolic link" in message
 
 
-def test_nothing_is_written_through_a_hard_link_to_a_link():
+def test_nothing_is_written_through_a_hard_link_to_a_symlink():
     assert "through hard" in refused(entry("link", LINK, "/"), entry("hard", HARD, "link"), entry("hard/etc/passwd"))
 
 
@@ -215,7 +215,7 @@ def test_the_last_entry_of_a_name_counts(tmp_path):
     assert os.readlink(tmp_path / "l") == "b"
 
 
-def test_device_nodes_are_left_out_with_what_hangs_on_them():
+def test_device_nodes_and_their_hard_links_are_left_out():
     archive = packed(
         entry("dev/null", CHARACTER),
         entry("dev/hard", HARD, "dev/null"),
@@ -321,17 +321,17 @@ def test_headers_upon_headers_are_refused():
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"hello" * 1000, bytes(10240), os.urandom(4096)])
-def test_from_refuses_a_file_that_is_no_archive(data):
+def test_from_refuses_other_files_than_archives(data):
     assert damaged(data).startswith("read test.tar: ")
 
 
-def test_an_image_archive_is_refused_with_the_way_out():
+def test_image_archive_is_refused_with_a_fix():
     message = refused(entry("blobs/sha256/abc"), entry("oci-layout"), entry("manifest.json"))
     assert "an image with its layers" in message
     assert "podman export" in message
 
 
-def test_whether_there_is_a_shell():
+def test_archive_with_or_without_a_shell():
     assert rewritten(packed(entry("bin/sh")))[0].has_file("/bin/sh")
     usr_merged = (entry("bin", LINK, "usr/bin"), entry("usr/bin/dash"), entry("usr/bin/sh", LINK, "/bin/../bin/dash"))
     assert rewritten(packed(*usr_merged))[0].has_file("/bin/sh")
@@ -345,7 +345,7 @@ class Closed(io.RawIOBase):
         raise BrokenPipeError
 
 
-def test_a_reader_that_goes_away_is_not_the_fault_of_the_archive():
+def test_broken_pipe_is_not_reported_as_a_bad_archive():
     with pytest.raises(SinkError):
         rewrite(io.BufferedReader(io.BytesIO(packed(entry("a")))), Closed(), name="test.tar", ids=ALL_IDS)
 
@@ -399,7 +399,7 @@ def test_damaged_zstd_is_refused(tmp_path):
     assert caught.value.code == "RL-ARCHIVE"
 
 
-def test_zstd_frames_that_follow_each_other_are_one(tmp_path):
+def test_consecutive_zstd_frames_are_one_archive(tmp_path):
     one, two = compressed(b"one" * 1000, "zstd"), compressed(b"two", "zstd")
     (tmp_path / "file").write_bytes(one + two)
     with Source(str(tmp_path / "file")) as source:
@@ -430,7 +430,7 @@ def with_dictionary(data, size_code):
     return data[:start] + block + data[start + length :]
 
 
-def test_xz_streams_that_follow_each_other_are_one(tmp_path):
+def test_consecutive_xz_streams_are_one_archive(tmp_path):
     one, two = lzma.compress(b"one" * 1000), lzma.compress(b"two")
     for data in (one + two, one + bytes(8) + two + bytes(4), with_dictionary(one, 28) + two):  # 28: 64 MB, as xz -9
         assert read_xz(tmp_path, data) == b"one" * 1000 + b"two"
@@ -442,7 +442,7 @@ def test_xz_that_takes_gigabytes_to_decompress_is_refused(tmp_path):
     assert caught.value.code == "RL-ARCHIVE"
 
 
-def test_a_wrong_checksum_at_the_very_end_is_seen(tmp_path):
+def test_wrong_checksum_at_the_end_is_refused(tmp_path):
     whole = bytearray(gzip.compress(packed(entry("a", data=b"a"))))
     whole[-8] ^= 1
     path = tmp_path / "wrong"
@@ -456,13 +456,13 @@ def test_a_wrong_checksum_at_the_very_end_is_seen(tmp_path):
 
 
 @pytest.mark.parametrize(("path", "reason"), [("missing", "No such file or directory"), (".", "Is a directory")])
-def test_an_archive_that_cannot_be_opened(tmp_path, path, reason):
+def test_unreadable_archive_is_refused(tmp_path, path, reason):
     with pytest.raises(RootlessError) as caught:
         Source(str(tmp_path / path))
     assert str(caught.value) == f"open {tmp_path / path}: {reason}"
 
 
-# Few different parts, so that entries meet; "out" is what lies beside the root filesystem.
+# Few different parts, so that entries collide; "out" is a directory beside the root file system.
 parts = st.sampled_from(["a", "b", "..", ".", "", "out", "\udcff", "c\nd"])
 paths = st.lists(parts, min_size=1, max_size=4).map("/".join).filter(bool)
 entries = st.builds(
@@ -476,7 +476,7 @@ entries = st.builds(
 
 @settings(max_examples=1000, deadline=None)
 @given(st.lists(entries, min_size=1, max_size=8))
-def test_whatever_is_passed_on_stays_inside(generated):
+def test_filtered_entries_stay_inside(generated):
     try:
         _, result = rewritten(packed(*generated))
     except RootlessError:

@@ -1,4 +1,4 @@
-"""config.json against the specification: bundle/check.py, check_linux.py and schema.py."""
+"""Checks of config.json against the specification: bundle/check.py, check_linux.py and schema.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tokens(where):
 
 
 def changed(where, value):
-    """Return the complete configuration with another value in one place, or without that place."""
+    """Return the complete configuration with one value changed or removed."""
     config = copy.deepcopy(COMPLETE)
     *outer, last = tokens(where)
     parent = config
@@ -54,15 +54,15 @@ def test_a_complete_configuration_passes():
     check(COMPLETE)
 
 
-def test_the_least_configuration_passes():
+def test_minimal_configuration_passes():
     check({"ociVersion": "1.0.0", "root": {"path": "rootfs"}})
 
 
-def test_the_version_is_looked_at_first():
+def test_version_is_checked_first():
     assert refused({"linux": 5, "ociVersion": "2.0.0"}).where == "ociVersion"
 
 
-def test_the_whole_line():
+def test_error_is_one_line():
     assert str(refused(changed("process.user.uid", "abc"))) == (
         'config.json is not valid: found the string "abc", expected an integer from 0 to 4294967294 '
         "(config.json: process.user.uid); fix: write a number"
@@ -301,7 +301,7 @@ def test_refused(where, value, cause):
         ("process.rlimits[0].hard", 1023, "process.rlimits[0].soft", "found 1024, expected at most 1023"),
     ],
 )
-def test_refused_elsewhere_than_changed(where, value, culprit, cause):
+def test_error_at_another_place_than_the_change(where, value, culprit, cause):
     error = refused(changed(where, value))
     assert cause in error.cause
     assert error.where == culprit
@@ -361,7 +361,7 @@ def test_required(where):
 
 
 def places(value=COMPLETE, where=""):
-    """Yield every place in the complete configuration, with what stands there."""
+    """Yield every place in the complete configuration, with its value."""
     yield where, value
     if isinstance(value, dict):
         for key, item in value.items():
@@ -384,13 +384,13 @@ MAPPED = (
 
 
 def is_property(where):
-    """Tell a property that the specification names from an element and from a key that is data."""
+    """Whether a step is a property of the specification: not an element, and not a key that is data."""
     parent = where.rpartition(".")[0]
     return not where.endswith("]") and parent not in MAPPED
 
 
 def alike(where):
-    """Give one name to all places where the specification has the same structure."""
+    """Return one name for all places with the same structure in the specification."""
     where = re.sub(r"\[\d+\]", "[0]", where)
     where = re.sub(r"^hooks\.\w+", "hooks.prestart", where)
     where = re.sub(r"^.*[ug]idMappings", "linux.uidMappings", where)
@@ -406,7 +406,7 @@ def test_a_property_is_required_or_may_be_null(where):
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_nothing_is_left_unchecked(where):
+def test_every_property_is_checked(where):
     for wrong in (1.5, 2**64, "\0", "\ud800", [None], [[]], [1.5]):
         assert refused(changed(where, wrong)).where.startswith(where)
 
@@ -425,12 +425,12 @@ def test_the_fix_for_a_number(value, fix):
     assert refused(changed("process.user.uid", value)).fix == fix
 
 
-def test_the_fix_for_a_number_where_a_string_is_due():
+def test_fix_for_a_number_instead_of_a_string():
     assert refused(changed('linux.sysctl["net.core.somaxconn"]', 256)).fix == "put it in quotes"
 
 
 @pytest.mark.parametrize("config", [None, [], "text", 5, 1.5, True])
-def test_a_configuration_that_is_no_object(config):
+def test_configuration_must_be_an_object(config):
     error = refused(config)
     assert error.where == ""
     assert error.cause.endswith("expected an object")
@@ -459,8 +459,8 @@ JSON = st.recursive(
     max_leaves=10,
 )
 
-# Some rules compare the elements of an array, or the properties of one: they may put the blame on another than the one
-# that changed.
+# Some rules compare elements of an array or properties of an object: the error may name another one than the changed
+# one.
 COMPARED = re.compile(r"(.*?(?:namespaces|rlimits|[ug]idMappings|linux\.devices)\b).*")
 
 

@@ -1,4 +1,4 @@
-"""The command line: what every spelling means, what is refused in which words, help, and how the process ends."""
+"""The command line: the meaning of every spelling, the words of refusals, help, and exit statuses."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_every_stored_flag_is_an_option_of_its_type(flag):
     if flag.kind == SWITCH:
         assert not flag.metavar
         is_on = flag.dest == "read_only_tmpfs"
-        assert getattr(Options, flag.dest, is_on) is is_on, "any other switch can only be switched on"
+        assert getattr(Options, flag.dest, is_on) is is_on, "no other switch is on by default"
 
 
 def test_options_do_not_change_after_parsing():
@@ -121,7 +121,7 @@ def test_every_verb_is_listed_once():
     assert not set(_NOT_YET) & set(VERBS)
 
 
-# What the callers of runc and crun send (as seen with a wrapper in between)
+# Command lines of callers of runc and crun, as recorded by a wrapper
 
 FROM_CALLERS = [
     # podman with conmon
@@ -158,7 +158,7 @@ FROM_CALLERS = [
     "--rootless=true --root=/run/user/1000/ run n1.root.5.4294967291.0 -b /spool/oci-job5-batch/task-0",
     "--rootless=true --root=/run/user/1000/ create n1.root.5.4294967291.0 -b /spool/oci-job5-batch/task-0",
     "--rootless=true --root=/run/user/1000/ start n1.root.5.4294967291.0",
-    # crun's own
+    # flags of crun
     "--cgroup-manager=systemd --debug --log=file:/l --log-level=debug --rootless=auto create -f /c.json -b /b c1",
     "kill -r web.* KILL",
     "delete -fr web.*",
@@ -171,7 +171,7 @@ FROM_CALLERS = [
     "--log-format=json --log /l exec --pid-file /p --process /f --console-socket /s c1",
     "--root /r --log /l --log-format json exec --process /f --console-socket /s --detach --pid-file /p c1",
     "--root=/r exec --process /f c1",
-    # the rest of podman, containerd and CRI-O
+    # other command lines of podman, containerd and CRI-O
     "pause c1",
     "resume c1",
     "--root /r --log /l --log-format json ps --format json c1",
@@ -273,7 +273,7 @@ UNION = {
     "spec": "-b --bundle --rootless -f --file",
     "features": "",
 }
-"""Every flag that runc (up to 1.3) or crun (up to 1.21) takes, by verb; the global ones are those of the verb ""."""
+"""Every flag of runc (up to 1.3) and crun (up to 1.21), by verb; the verb "" has the global ones."""
 
 
 @pytest.mark.parametrize(("verb", "name"), [(verb, name) for verb, names in UNION.items() for name in names.split()])
@@ -300,7 +300,7 @@ def test_no_verb_of_runc_and_crun_is_missing():
     assert UNION.keys() - {""} <= VERBS.keys()
 
 
-# Any command line
+# Generated command lines
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=[]), max_size=6) | st.sampled_from(
     ["--", "-", "-b", "--bundle", "=", "", "-1", "true", "run", "--help"]
@@ -310,7 +310,7 @@ SIGNALS = {"TERM": 15, "SIGKILL": 9, "sigint": 2, "0": 0, "64": 64, "RTMIN+3": 3
 
 
 def values(kind, metavar):
-    """Texts for one value, with what they mean."""
+    """Texts for one value, with their meanings."""
     if kind == INTEGER:
         return st.integers(0, 10**8).map(lambda number: (str(number), number))
     if kind == CHOICE:
@@ -323,7 +323,7 @@ def values(kind, metavar):
 
 @st.composite
 def spelled_flag(draw, flag, known):
-    """Arguments that spell `flag`, and the value it then has."""
+    """Arguments that spell `flag`, and its resulting value."""
     name = draw(st.sampled_from(flag.names))
     bare = name.lstrip("-")
     dashes = draw(st.sampled_from(["-", "--"]))
@@ -344,7 +344,7 @@ def spelled_flag(draw, flag, known):
 
 @st.composite
 def spelled_flags(draw, flags):
-    """A list of ``(arguments, dest or None, value)``."""
+    """Draw a list of ``(arguments, dest or None, value)``."""
     known = {name.lstrip("-") for flag in (*flags, HELP) for name in flag.names}
     usable = [flag for flag in flags if flag.kind != NOT_YET and flag.dest != "version"]
     if not usable:
@@ -355,7 +355,7 @@ def spelled_flags(draw, flags):
 
 @st.composite
 def command_lines(draw):
-    """A well-formed command line, and the attributes of the Options that it means."""
+    """Draw a well-formed command line and the attributes of its Options."""
     name = draw(st.sampled_from(sorted(VERBS)))
     verb = VERBS[name]
     meant = {"verb": name}
@@ -390,7 +390,7 @@ def command_lines(draw):
 
 @st.composite
 def arranged(draw, verb, groups, words, rest):
-    """A list of the groups of arguments that spell flags, the words and the rest, in any order that means the same."""
+    """Draw an order of the groups of arguments (flags, words and the rest) that does not change the meaning."""
     if any(is_like_a_flag(word) for word in words) or draw(st.booleans()):
         return [*groups, ["--", *words, *rest]]
     if verb.rest and verb.rest.kind == LITERAL:
@@ -500,7 +500,7 @@ def test_signals(text, number):
     assert signal_number(text) == number
 
 
-# What is refused, and the words
+# Refusals and their words
 
 
 @pytest.mark.parametrize(
@@ -547,7 +547,7 @@ def test_wrong_flags_and_words(line, text):
         ("restore --lazy-pages c1", "--lazy-pages: not supported yet; fix: call restore without it", 1),
     ],
 )
-def test_what_comes_later(line, text, status):
+def test_flags_that_are_not_supported_yet(line, text, status):
     error = refusal(line.split())
     assert str(error) == text
     assert (error.status, error.code) == (status, "RL-NOT-YET")
@@ -580,7 +580,7 @@ OF_OTHER_PROGRAMS = (
 
 
 @pytest.mark.parametrize("name", sorted(OF_OTHER_PROGRAMS.split()))
-def test_a_verb_of_another_program_leads_to_no_verb_that_does_something_else(name):
+def test_verb_of_another_program_suggests_no_unrelated_verb(name):
     same = {
         "rm": "delete", "ls": "list", "unpause": "resume", "stats": "events --stats", "stop": "kill",
     }  # fmt: skip
@@ -617,7 +617,7 @@ def test_global_flags_may_follow_the_verb(line, expected):
     assert {name: getattr(found, name) for name in expected} == expected
 
 
-def test_a_flag_of_the_verbs_own_wins():
+def test_flag_of_the_verb_takes_precedence():
     own = [(name, each) for name, verb in VERBS.items() for flag in verb.flags for each in flag.names]
     common = {each for flag in AFTER_VERB for each in flag.names}
     assert [(name, each) for name, each in own if each in common] == [("spec", "--rootless")]
@@ -639,7 +639,7 @@ def test_a_bundle_instead_of_a_verb(tmp_path, monkeypatch):
     assert refusal(["mybundle"]).fix == "rootless run mybundle"
 
 
-# What the word of run is
+# The argument of run
 
 
 @pytest.fixture
@@ -680,14 +680,14 @@ def test_neither_bundle_nor_id():
     with pytest.raises(RootlessError, match="no such file or directory") as caught:
         chosen(container="nope")
     assert caught.value.fix
-    # The place that reads config.json tells what is wrong with a directory.
+    # bundle/load.py reports what is wrong with a directory.
     assert chosen(container="./nope") == ("./nope", "nope")
 
 
 # Output
 
 
-def test_the_table_is_laid_out_as_runc_does():
+def test_table_has_the_layout_of_runc():
     state = {"id": "a", "pid": 7, "status": "running", "bundle": "/very/long/bundle", "created": "now", "owner": "root"}
     assert output.table([]) == "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
     assert output.table([state]).splitlines() == [
@@ -785,7 +785,7 @@ def test_a_full_disk_is_an_error():
     assert done.stderr == "rootless: write standard output: No space left on device\n"
 
 
-def test_a_reader_that_has_gone_is_no_error():
+def test_closed_pipe_is_no_error():
     reader, writer = os.pipe()
     os.close(reader)
     done = rootless("--version", stdout=writer)

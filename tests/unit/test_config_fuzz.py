@@ -1,8 +1,7 @@
-"""Whatever config.json is, it becomes a Plan that the executor reads, or one clear line; and nothing is touched.
+"""Any config.json becomes a Plan that the executor can read, or an error of one clear line, without side effects.
 
-In one process, through the functions that the command goes through: parse, check, compile_plan, encode. Real
-configurations are changed at random; what the tests of bundle/check.py call complete has each of its values replaced by
-each of a list of others.
+The tests call the functions of the command in one process: parse, check, compile_plan, encode. They change real
+configurations at random, and replace each value of the complete configuration by each of a list of others.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ watching = False
 
 
 def note_what_is_touched(event, arguments):
-    """Keep what changes something outside of this process, while somebody watches."""
+    """Record audit events with effects outside this process, while watch() is active."""
     if watching and (
         event in WRITES
         or event in STARTS
@@ -75,11 +74,11 @@ def note_what_is_touched(event, arguments):
 
 @functools.cache
 def watch():
-    """Install the hook, which cannot be taken away again, once somebody wants it."""
+    """Install the audit hook at first use: it cannot be removed again."""
     sys.addaudithook(note_what_is_touched)
 
 
-# --- What an error says -----------------------------------------------------------------------------------------------
+# --- Errors -----------------------------------------------------------------------------------------------------------
 
 
 def steps_of(where):
@@ -121,7 +120,7 @@ def found_in(config, where):
 
 
 def assert_clear(error, config):
-    """An error is one line of moderate length that says what to do, and its place is in the document."""
+    """Check that an error is one line of moderate length with a fix, and that its place is in the document."""
     line = str(error)
     assert line.isprintable()
     assert line.encode()
@@ -131,7 +130,7 @@ def assert_clear(error, config):
     assert found_in(config, error.where), line
 
 
-# --- The way of a configuration ---------------------------------------------------------------------------------------
+# --- Planning ---------------------------------------------------------------------------------------------------------
 
 
 def plan_of(text, facts):
@@ -162,7 +161,7 @@ def plan_of(text, facts):
 
 
 def judged(text, facts, decoder):
-    """Hold a config.json against all of it; return whether it became a Plan."""
+    """Plan a config.json and check the result; return whether it became a Plan."""
     plan = plan_of(text, facts)
     if plan is None:
         return False
@@ -175,7 +174,7 @@ def judged(text, facts, decoder):
 WITH_PROFILES = tuple(name for name in NAMES if "seccomp" in BASES[name].get("linux", {}))
 
 
-def test_there_is_something_to_change():
+def test_configurations_have_places_to_change():
     assert len(WITHOUT_PROFILES) > 5
     assert len(WITH_PROFILES) > 5
 
@@ -204,12 +203,12 @@ def test_a_changed_seccomp_profile(text, facts):
 
 
 def section_of(path):
-    """Return the path of the smallest part of a complete configuration that can stand alone."""
+    """Return the path of the smallest part of a complete configuration that is valid alone."""
     return path[: 2 if path[0] in ("linux", "process", "hooks") else 1]
 
 
 def standing_alone(section):
-    """Return a configuration with one section of the complete one, and what is required."""
+    """Return a configuration with one section of the complete one, and the required properties."""
     config = {key: copy.deepcopy(COMPLETE[key]) for key in ("ociVersion", "root")}
     config["process"] = {key: copy.deepcopy(COMPLETE["process"][key]) for key in ("args", "cwd")}
     if len(section) > 1:
@@ -262,7 +261,7 @@ def test_hostile_configuration_is_judged(decoder, name):
 
 
 def deepest():
-    """Return how deep a document may be nested for this interpreter, less what the rest needs."""
+    """Return the depth to which documents may be nested in this interpreter, minus what the test itself uses."""
     depth = 100
     while True:
         try:

@@ -1,4 +1,4 @@
-"""docs/conformance.md and the marks that it is made of."""
+"""docs/conformance.md and the marks from which it is made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_table_has_every_property_in_order():
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == list(DOCUMENTS)
 
 
-def test_every_note_of_the_table_is_referred_to_and_there():
+def test_notes_and_references_of_the_table_match():
     text = (TESTS.parent / TABLE).read_text()
     used = {word.rstrip("]") for cells in rows(text).values() for cell in cells for word in cell.split("[^")[1:]}
     made = {line[2:].partition("]")[0] for line in text.splitlines() if line.startswith("[^")}
@@ -50,7 +50,7 @@ WHY = "there is none here"
         ({(UNTESTED, WHY)}, f"{UNTESTED} [^1]"),
     ],
 )
-def test_what_a_cell_says(results, cell):
+def test_words_of_a_cell(results, cell):
     plugin = Conformance(None)
     plugin._results["hostname", "rootless"] = results
     assert plugin._cell("hostname", "rootless", {}) == cell
@@ -66,7 +66,7 @@ def test_a_runtime_without_a_test_has_the_reason_of_the_others():
 
 @pytest.fixture
 def found(monkeypatch):
-    """The plugin after a run in which every property of every runtime was `yes`, and was written."""
+    """The plugin after a run in which every property of every runtime was `yes`, with the table written."""
     plugin = Conformance(None)
     plugin._versions = {"runc": "runc version 1.1.15", "crun": "crun version 1.21"}
     plugin._results = {(name, runtime): {("yes", "")} for name in PROPERTIES for runtime in RUNTIMES}
@@ -80,7 +80,7 @@ def found(monkeypatch):
     ("result", "everywhere"), [(("no", WHY), True), (("refused", WHY), True), ((UNTESTED, WHY), False)]
 )
 def test_another_result_is_a_difference(found, monkeypatch, on_ci, result, everywhere):
-    """Away from CI a machine may not have what the table was made with."""
+    """Outside CI, a machine may be unable to test some properties of the table."""
     monkeypatch.setenv("CI", on_ci)
     assert found._compared(found._made()) == []
     found._results["hostname", "runc"] = {result}

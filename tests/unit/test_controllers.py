@@ -1,4 +1,4 @@
-"""Why a cgroup does not have a controller: the reason, and what helps, for every way in which it can be missing."""
+"""Why a cgroup does not have a controller: the reason and the fix, for every way in which it can be missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ USER = "user.slice/user-1000.slice/user@1000.service"
 
 
 class Host:
-    """A host whose cgroups are directories, with a /proc of its own."""
+    """A host whose cgroups are ordinary directories, with its own /proc."""
 
     def __init__(self, mount, monkeypatch):
         self.mount = mount
@@ -36,7 +36,7 @@ class Host:
         return directory
 
     def down(self, path, *steps):
-        """Make the cgroups on the way to a path; each step names the controllers there, the last ones go on."""
+        """Create the cgroups along a path; each step names its controllers, and the last step repeats."""
         place = ""
         for number, name in enumerate(("", *path.split("/"))):
             place = f"{place}/{name}".strip("/")
@@ -56,7 +56,7 @@ def host(tmp_path, monkeypatch):
     ("name", "line"),
     [("memory", "4:memory:/x"), ("io", "7:blkio:/"), ("cpu", "2:cpu,cpuacct:/"), ("cpu", "9:net_cls,cpu:/a:b")],
 )
-def test_it_is_in_cgroup_v1(host, name, line):
+def test_controller_in_cgroup_v1(host, name, line):
     path = host.down("a", "pids")
     host.proc["/proc/self/cgroup"] = f"12:name=systemd:/\n{line}\n0::/\n"
     reason = "this host has the controllers for that in cgroup v1"
@@ -67,13 +67,13 @@ def test_it_is_in_cgroup_v1(host, name, line):
     assert controllers.has_v1()
 
 
-def test_a_hierarchy_of_v1_without_a_controller_is_none(host):
+def test_v1_hierarchy_without_controllers_does_not_count(host):
     host.proc["/proc/self/cgroup"] = "1:name=memory:/\n0::/\n"
     assert not controllers.has_v1()
 
 
 @pytest.mark.parametrize(("name", "option"), [("cpuset", "CONFIG_CPUSETS"), ("rdma", "CONFIG_CGROUP_RDMA")])
-def test_the_kernel_has_none(host, name, option):
+def test_kernel_without_the_controller(host, name, option):
     path = host.down(f"{USER}/app.slice/run.scope", "memory pids")
     assert host.why(name, path) == (f"this kernel has no controller {name}", f"boot a kernel with {option}")
     assert host.why(name, path, ours=True)[0] == f"this kernel has no controller {name}"
@@ -84,7 +84,7 @@ def test_the_kernel_has_none(host, name, option):
     ("name", "word"),
     [("memory", "cgroup_disable=memory"), ("io", "cgroup_disable=cpu,blkio"), ("io", "cgroup_disable=io")],
 )
-def test_it_is_switched_off(host, name, word):
+def test_controller_disabled_on_the_command_line(host, name, word):
     path = host.down("a", "pids")
     host.proc["/proc/cmdline"] = f"root=/dev/vda {word} quiet"
     reason = f"the controller {name} is disabled on the kernel's command line"
@@ -94,7 +94,7 @@ def test_it_is_switched_off(host, name, word):
 
 @pytest.mark.parametrize("ours", [False, True])
 @pytest.mark.parametrize("steps", [("cpuset", "cpuset", "cpuset", ""), ("cpuset", "cpuset", ""), ("cpuset", "")])
-def test_it_is_not_delegated_to_the_users_systemd(host, steps, ours):
+def test_controller_not_delegated_to_the_users_systemd(host, steps, ours):
     path = host.down(f"{USER}/app.slice/run.scope", *steps)
     assert host.why("cpuset", path, ours=ours) == (
         "the controller cpuset is not delegated to user@1000.service",
@@ -102,7 +102,7 @@ def test_it_is_not_delegated_to_the_users_systemd(host, steps, ours):
     )
 
 
-def test_it_is_not_delegated_to_a_service(host):
+def test_controller_not_delegated_to_a_service(host):
     path = host.down("system.slice/slurmd.service/job_1/step_0", "memory pids", "memory pids", "pids")
     assert host.why("memory", path) == (
         "the controller memory is not delegated to slurmd.service",
@@ -110,7 +110,7 @@ def test_it_is_not_delegated_to_a_service(host):
     )
 
 
-def test_systemd_hands_nothing_on_in_a_hybrid(host, monkeypatch):
+def test_systemd_delegates_no_controllers_on_a_hybrid_host(host, monkeypatch):
     path = host.down(f"{USER}/app.slice/run.scope", "memory", "")
     monkeypatch.setattr(controllers, "CGROUP_HYBRID_MOUNT", str(host.mount))
     reason, fix = host.why("memory", path)
@@ -118,16 +118,16 @@ def test_systemd_hands_nothing_on_in_a_hybrid(host, monkeypatch):
     assert fix == "boot with systemd.unified_cgroup_hierarchy=1"
 
 
-def test_it_is_lost_below_the_users_systemd(host):
+def test_controller_not_enabled_below_the_users_systemd(host):
     path = host.down(f"{USER}/app.slice/run.scope", "cpu", "cpu", "cpu", "cpu", "")
     reason = f"the controller cpu is not enabled below /{USER}"
     assert host.why("cpu", path) == (reason, "run: systemd-run --user --scope -p Delegate=yes rootless …")
-    # with that, it is the slice that disables it
+    # then the slice disables it
     fix = "remove cpu from DisableControllers= of user@1000.service (systemctl --user cat user@1000.service)"
     assert host.why("cpu", path, ours=True) == (reason, fix)
 
 
-def test_it_is_lost_half_way_down(host):
+def test_controller_not_enabled_below_a_cgroup(host):
     path = host.down("jobs/of/user", "hugetlb", "hugetlb", "")
     place = f"{host.mount}/jobs/cgroup.subtree_control"
     reason = "the controller hugetlb is not enabled below /jobs"
@@ -138,7 +138,7 @@ def test_it_is_lost_half_way_down(host):
     assert host.why("hugetlb", path) == (reason, f"run, as root: echo +hugetlb >{place}")
 
 
-def test_a_cgroup_namespace_shows_no_more(host):
+def test_controller_missing_in_a_cgroup_namespace(host):
     host.cgroup("", "pids")
     (host.mount / "cgroup.type").write_text("domain\n")
     reason, fix = host.why("memory", "")

@@ -1,4 +1,4 @@
-"""What is said to criu over a socket, against the encoding of protocol buffers, and files of its options."""
+"""Messages to criu: the encoding of protocol buffers, and files with criu's options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rootless.container.checkpoint.criu_messages import decoded, encoded, option
 
 
 def test_encoding_of_protocol_buffers():
-    """The examples are those of protobuf.dev, "Encoding"."""
+    """The examples are from protobuf.dev, "Encoding"."""
     assert encoded({1: 150}) == bytes.fromhex("089601")
     assert encoded({2: b"testing"}) == bytes.fromhex("120774657374696e67")
 

@@ -1,4 +1,4 @@
-"""Rules for devices as an eBPF program, which is interpreted here instruction by instruction."""
+"""Device rules as an eBPF program, which these tests interpret."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ OWN = {"cgroups": Cgroups(own="/sys/fs/cgroup/own", base="/sys/fs/cgroup/own", r
 
 
 def instructions(code):
-    """Yield code, the two registers, offset and immediate of each instruction."""
+    """Yield the opcode, the two registers, the offset and the immediate of each instruction."""
     for opcode, registers, offset, value in struct.iter_unpack("=BBhi", code):
         low, high = registers & 15, registers >> 4
         yield opcode, *((low, high) if sys.byteorder == "little" else (high, low)), offset, value
 
 
 def run(code, kind, major, minor, access):
-    """Return what the program says; each instruction as bpf(2) and the kernel's instruction-set.rst have it."""
+    """Return the result of the program, interpreted as in bpf(2) and the kernel's instruction-set.rst."""
     words = [TYPES[kind] | sum(BITS[letter] for letter in access) << 16, major, minor]
     registers = [None] * 11
     registers[1] = "context"
@@ -69,7 +69,7 @@ def allowed(rules, kind, major, minor, access):
 
 
 def by_the_book(rules, kind, major, minor, letter):
-    """Return what the last of the rules about a device says; nothing is allowed that none is about."""
+    """Return the decision of the last rule for a device; without a rule it is forbidden."""
     verdict = False
     for rule in rules:
         if (
@@ -108,7 +108,7 @@ def test_the_last_rule_about_a_device_wins(rules, kind, major, minor, access):
 
 @given(RULES)
 def test_the_kernel_takes_every_program(rules):
-    """It refuses what no way leads to, and jumps that leave the program; these lead forward only."""
+    """The kernel refuses unreachable instructions and jumps out of the program; these jumps only go forward."""
     listed = list(instructions(program(rules)))
     reached = {0}
     for index, (opcode, _, _, offset, _) in enumerate(listed):
@@ -138,11 +138,11 @@ def test_the_kernel_takes_every_program(rules):
     ],
 )
 def test_the_default_devices_and_making_nodes_stay_allowed(rules, device, expected):
-    """As with runc and crun. docker's own rules forbid 10:229, and images are unpacked in its containers even so."""
+    """As in runc and crun: docker's rules forbid 10:229, but containers may unpack images with such a node."""
     assert allowed(rules, *device) == expected
 
 
-def test_where_everything_is_allowed_there_is_nothing_to_ask():
+def test_rules_that_allow_everything_need_no_program():
     assert program([DENY_ALL, ALLOW_ALL]) == b""
     assert plan_for(ruled(ALLOW_ALL), ROOT | OWN).cgroup.device_rules == b""
 

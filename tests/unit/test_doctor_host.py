@@ -1,4 +1,4 @@
-"""What the doctor makes of what it finds; finding it is tested in tests/verbs/test_doctor.py."""
+"""The doctor's conclusions from facts; tests/verbs/test_doctor.py tests how it finds them."""
 
 from __future__ import annotations
 
@@ -65,20 +65,20 @@ def test_the_apparmor_profile_names_the_command_and_its_next_versions():
     assert install == "sudo tee /etc/apparmor.d/rootless && sudo apparmor_parser -r /etc/apparmor.d/rootless"
 
 
-def test_a_profile_for_a_command_elsewhere_names_just_that():
+def test_profile_for_a_command_elsewhere_names_only_that_command():
     problem = refusal(errno.EACCES, "/usr/bin/rootless", kernel__apparmor_restrict_unprivileged_userns="1")
     assert '"/usr/bin/rootless"' in problem.fix
 
 
 @given(st.lists(st.tuples(st.integers(0, 600_000), st.integers(1, 200_000))))
-def test_the_range_that_is_offered_is_free(used):
+def test_suggested_range_is_free(used):
     first = subids.free_range(used)
     assert first >= subids.FIRST_SUBORDINATE
     assert all(start + count <= first or start >= first + subids.RANGE for start, count in used)
 
 
 @given(st.lists(st.integers(0, 20), unique=True))
-def test_the_range_that_is_offered_is_the_lowest(blocks):
+def test_suggested_range_is_the_lowest(blocks):
     used = [(subids.FIRST_SUBORDINATE + block * subids.RANGE, subids.RANGE) for block in blocks]
     lowest = next(block for block in range(22) if block not in blocks)
     assert subids.free_range(used) == subids.FIRST_SUBORDINATE + lowest * subids.RANGE
@@ -147,7 +147,7 @@ def test_an_optional_problem_leaves_the_host_whole(monkeypatch):
     assert host_checks.report() == ("missing: a kernel\n    why: a reason\n    fix: boot one\n", 1)
 
 
-def test_a_setting_is_added_to_those_that_are_there(tmp_path):
+def test_setting_is_added_to_existing_ones(tmp_path):
     for name, value in (("a.b", 1), ("c.d", "0 2")):
         command = set_sysctl(name, value).replace("sudo ", "").replace("sysctl --system", ":")
         subprocess.run(["sh", "-c", command.replace("/etc/sysctl.d", str(tmp_path))], check=True)
@@ -162,7 +162,7 @@ def test_a_setting_is_added_to_those_that_are_there(tmp_path):
         (errno.ENODEV, "sudo modprobe tun"),
     ],
 )
-def test_the_link_of_a_network_comes_with_its_command(error, command):
+def test_network_problem_comes_with_its_command(error, command):
     assert network_checks.tun_fix(error).endswith(command)
 
 

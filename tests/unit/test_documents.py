@@ -1,4 +1,4 @@
-"""What the documents at the top of the checkout claim about the tests is true."""
+"""The claims of the top-level documents about tests are true."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NAMED = r"`(tests/\S+\.py)(?:::(\w+))?`"
-"""A test in SECURITY.md; a file alone stands for all its tests."""
+"""A test in SECURITY.md; a file without a test name means all its tests."""
 
 
 def rows():
@@ -30,7 +30,7 @@ def functions(file):
 def test_each_attack_names_tests_that_exist(cells):
     assert len(cells) == 4, cells
     named = re.findall(NAMED, cells[3])
-    assert named, "it names no test"
+    assert named, "the row names no test"
     for file, test in named:
         assert not test or test in functions(CHECKOUT / file), f"{file} has no {test}"
 

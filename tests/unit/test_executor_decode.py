@@ -1,4 +1,4 @@
-"""A Plan is the executor's only input that is not the kernel's; any bytes are refused or read within their bounds."""
+"""The executor's decoder refuses malformed Plans and never reads beyond their bounds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 
 def plan_of(*changes: tuple[int, bytes]) -> bytes:
-    """Return a small valid Plan with `changes` (offset, bytes) made to it."""
+    """Return a small valid Plan with `changes`, (offset, bytes)."""
     plan = bytearray(encode([Op(ops.UMASK, 0o22), Op(ops.HOSTNAME, "name"), Op(ops.COMMAND, ["/a", "/b"], "a")]))
     for offset, data in changes:
         plan[offset : offset + len(data)] = data
@@ -52,7 +52,7 @@ def header(count: int, size: int) -> bytes:
 
 
 def record(index: int, field: int = 0) -> int:
-    """Return the offset of an operation in a Plan, and of a field at `field` in it."""
+    """Return the offset of an operation in a Plan, or of its field at offset `field`."""
     return HEADER.size + index * RECORD.size + field
 
 
@@ -63,7 +63,7 @@ def numbers(*values: int) -> bytes:
 PLAN = plan_of()
 STRINGS = len(PLAN) - record(3)
 TEXT, LIST = 56, 56
-"""Where the place of the first string is in a record."""
+"""The offset of the first string's reference in a record."""
 HUGE = 0xFFFFFFFF
 
 MALFORMED = {
@@ -104,7 +104,7 @@ MALFORMED = {
 
 
 def refused_here(plan: bytes) -> bool:
-    """Whether the format, as helpers/init/plan.h draws it, forbids a Plan: the same rules in another language."""
+    """Whether the format in helpers/init/plan.h forbids a Plan: the same rules in Python."""
     magic, count, size = HEADER.unpack_from(plan) if len(plan) >= HEADER.size else (b"", 0, 0)
     if magic != b"RLPLAN01" or not count or not size or len(plan) != record(count) + size:
         return True
@@ -218,7 +218,7 @@ def test_the_executor_refuses_malformed_plans(executor, plan):
 @given(plan=st.one_of(damaged_plans(), st.binary(max_size=300)).filter(refused_here))
 @settings(QUICK, max_examples=60)
 def test_the_executor_refuses_damaged_plans(executor, plan):
-    # none that the rules above accept: it would be carried out
+    # no Plan that the rules above accept: the executor would execute it
     assert is_a_refusal(*executor(plan))
 
 
@@ -227,7 +227,7 @@ def test_a_plan_is_carried_out_to_its_end(executor):
 
 
 def test_a_plan_is_sealed_before_it_is_read(executor):
-    """The checks of plan_decode() would be worth nothing if somebody could write to it afterwards."""
+    """Otherwise somebody could change it after the checks of plan_decode()."""
     plan = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(plan, encode([Op(ops.UMASK, 0o22)]))
     words = ["1", "-1", "-1", "-1", "-1", "-1", "-1", "-1", "0", "0", str(plan)]

@@ -1,4 +1,4 @@
-"""An operation that failed becomes one sentence: what, the call, the reason, the place and the fix."""
+"""A failed operation becomes one sentence: what, the call, the reason, the place and the fix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rootless.plan.ops import Op
 
 MOUNT = Op(ops.MOUNT, 0, 0, 0, 0, 0, 0, "tmpfs", "tmpfs", "/data", ["size=x"], where="mounts[4]")
 
-# What podman (libpod, oci_util.go) and dockerd (errors.go) look for in the words of a runtime.
+# The texts that podman (libpod, oci_util.go) and dockerd (errors.go) look for in a runtime's error.
 PODMAN_PERMISSION = re.compile(r"(?i).*permission denied.*|.*operation not permitted.*")
 PODMAN_NOT_FOUND = re.compile(r"(?i).*executable file not found in.*|.*no such file or directory.*|.*open executable.*")
 DOCKER_126 = ("permission denied", "is a directory")
@@ -52,7 +52,7 @@ def test_the_sentence_has_everything_in_its_order():
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES])
-def test_a_missing_right_is_known_by_its_words(number):
+def test_permission_errors_have_the_words_that_engines_match(number):
     assert PODMAN_PERMISSION.match(str(explained(MOUNT, "mount", number, b"")))
 
 
@@ -113,7 +113,7 @@ def test_every_fix_begins_with_what_to_do():
     assert not words - IMPERATIVES
 
 
-def test_the_limit_of_trees_is_the_one_that_the_executor_has():
+def test_limit_of_trees_equals_the_executors():
     assert f"at most {ops.MOST_TREES} " in WORDS[ops.TREE][1][errno.E2BIG]
 
 
@@ -123,7 +123,7 @@ def test_a_failure_without_a_known_fix_names_the_call():
     assert error.code == "RL-SESSION"
 
 
-def test_a_plan_that_cannot_be_carried_out():
+def test_malformed_plan_is_reported():
     error = explained(None, "the plan", errno.EINVAL, b"it is empty")
     assert str(error) == "the executor cannot continue: the plan: it is empty"
     assert str(explained(None, "fork", errno.EAGAIN, b"")).endswith("fork: Resource temporarily unavailable")
@@ -137,12 +137,12 @@ def test_hostile_words_stay_on_one_line(more, name, number):
         assert str(error).isprintable()
 
 
-# --- Alternatives that were taken -------------------------------------------------------------------------------------
+# --- Alternatives -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def told(monkeypatch, tmp_path):
-    """Return a function that gives what was logged, and how grave it is."""
+    """Return a function that returns the log message and its level."""
     monkeypatch.setattr(log, "_log", log._Log())
     log.configure(str(tmp_path / "log"), as_json=False, level="debug")
     return (tmp_path / "log").read_text
@@ -174,11 +174,11 @@ def test_an_alternative_is_logged(told, op, level, words):
     assert f": mount: Operation not permitted: {words}" in told()
 
 
-# --- The program is not there -----------------------------------------------------------------------------------------
+# --- Missing programs -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("directories", [("/bin",), ("/bin", "/usr/bin")])
-def test_a_name_that_is_in_no_directory(directories):
+def test_missing_name_is_reported(directories):
     error = explained(command("nope", *directories), "stat", errno.ENOENT, b"")
     assert str(error).startswith(
         'exec: "nope": executable file not found in $PATH (config.json: process.args[0]); fix: '
@@ -187,7 +187,7 @@ def test_a_name_that_is_in_no_directory(directories):
     assert PODMAN_NOT_FOUND.match(str(error))
 
 
-def test_a_path_that_is_not_there():
+def test_missing_path_is_reported():
     error = explained(command("/nope"), "stat", errno.ENOENT, b"")
     assert str(error).startswith('exec: "/nope": stat /nope: no such file or directory (config.json: process.args[0])')
     assert PODMAN_NOT_FOUND.match(str(error))
@@ -202,7 +202,7 @@ def test_a_path_that_is_not_there():
         (errno.ELOOP, "too many levels of symbolic links"),
     ],
 )
-def test_a_program_that_cannot_be_one(number, words):
+def test_impossible_program_is_reported(number, words):
     line = str(explained(command("/x"), "stat", number, b""))
     assert line.startswith(f'exec: "/x": {words} (config.json: process.args[0])')
 
@@ -295,7 +295,7 @@ def test_a_damaged_program_of_this_architecture():
         (b"", errno.E2BIG, "argument list too long ("),
     ],
 )
-def test_why_a_file_is_no_program(head, number, words):
+def test_reasons_why_a_file_cannot_be_executed(head, number, words):
     assert words in str(refusal(number, head))
 
 

@@ -1,4 +1,4 @@
-"""Files appear whole, replace existing ones, and leave nothing beside them."""
+"""Files are created and replaced atomically, without leftovers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_failed_replacement_leaves_the_old_file_only(tmp_path, way):
     assert os.listdir(tmp_path) == ["directory"]
 
 
-def test_a_link_is_replaced_and_what_it_names_stays(tmp_path):
+def test_symlink_is_replaced_and_its_target_stays(tmp_path):
     (tmp_path / "target").write_text("kept")
     (tmp_path / "link").symlink_to("target")
     files.put(str(tmp_path / "link"), b"new", 0o600)

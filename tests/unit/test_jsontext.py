@@ -1,4 +1,4 @@
-"""JSON in and out: jsontext.py."""
+"""JSON parsing and rendering: jsontext.py."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_parse_refuses(text, cause):
         (b"{1: 2}", "line 1 column 2: "),
     ],
 )
-def test_parse_places_what_each_python_words_differently(text, cause):
+def test_parse_has_the_same_words_with_every_python(text, cause):
     assert refused(text).cause.startswith(cause)
 
 
@@ -191,13 +191,13 @@ def test_render_writes(value, text):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_render_refuses_what_json_has_no_number_for(value):
+def test_render_refuses_numbers_outside_json(value):
     with pytest.raises(ValueError, match="no counterpart"):
         render([value])
 
 
 @pytest.mark.parametrize("value", [b"bytes", {1, 2}, object()])
-def test_render_refuses_what_json_has_no_type_for(value):
+def test_render_refuses_types_outside_json(value):
     with pytest.raises(TypeError, match="no counterpart"):
         render([value])
 
@@ -208,7 +208,7 @@ def test_render_refuses_keys_that_are_not_strings():
 
 
 def run_alone(program):
-    """Run lines of Python in an interpreter that has imported nothing yet, unlike the one that runs the tests."""
+    """Run lines of Python in a new interpreter, which unlike this one has imported nothing yet."""
     found = f"import sys; sys.path.insert(0, {str(Path(rootless.__file__).parents[1])!r})\n"
     command = [sys.executable, "-I", "-S", "-c", found + program]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -228,7 +228,7 @@ def test_a_fresh_interpreter_refuses_alike(text):
 
 
 def test_importing_costs_little():
-    """Reading and checking are on the way of every create: they must not pull in what costs as much as Python does."""
+    """Every create reads and checks JSON: this must not import modules that cost as much as Python's start."""
     program = (
         "import rootless.bundle.check\n"
         "from rootless.jsontext import parse, render\n"

@@ -1,4 +1,4 @@
-"""linux.resources as what cgroup v2 wants written."""
+"""linux.resources as values for cgroup v2 files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rootless.plan.cgroup.limits import cpu_weight, settings
 MIB = 1 << 20
 
 CASES = {
-    # what config.json says: what is written
+    # linux.resources: the written values
     "memory limit": ({"memory": {"limit": 64 * MIB}}, ["memory.max=67108864"]),
     "memory and as much swap": (
         {"memory": {"limit": MIB, "swap": 2 * MIB}},
@@ -94,7 +94,7 @@ def shown(setting):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_written(case):
+def test_values_of_cgroup_files(case):
     resources, expected = CASES[case]
     assert [shown(setting) for setting in settings(resources)] == expected
 

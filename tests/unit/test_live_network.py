@@ -1,4 +1,4 @@
-"""What there is of a shared network: its directory, and slirp4netns behind its socket."""
+"""A live shared network: its directory, and slirp4netns behind its socket."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_directory_removed_meanwhile_is_made_again(tmp_path, monkeypatch):
     assert len(made) == 2
 
 
-def test_what_is_not_of_this_boot_or_no_state_is_not_believed(tmp_path):
+def test_state_of_another_boot_or_shape_is_not_used(tmp_path):
     directory = tmp_path / "@networks/backend"
     directory.mkdir(parents=True)
     for text in ("", "[]", "{", '{"bootId": "another", "members": {"c1": {"number": 4}}}'):
@@ -53,7 +53,7 @@ def test_state_is_not_read_through_a_symlink(tmp_path):
     assert (caught.value.what, caught.value.code) == ("cannot use the network backend", "RL-NETWORK")
 
 
-def test_a_container_is_deleted_even_where_its_network_cannot_be_left(tmp_path, capfd):
+def test_container_is_deleted_even_if_its_network_cannot_be_left(tmp_path, capfd):
     (tmp_path / "@networks").mkdir()
     (tmp_path / "@networks/backend").write_text("no directory")
     with store.claim(StateRoot(str(tmp_path)), "c1", undo.clear) as entry:
@@ -62,7 +62,7 @@ def test_a_container_is_deleted_even_where_its_network_cannot_be_left(tmp_path, 
     assert "cannot use the network backend" in capfd.readouterr().err
 
 
-def test_a_helper_that_does_not_answer_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+def test_wait_for_a_helper_has_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(hostfwd, "_PATIENCE", 0.1)
     path = str(tmp_path / "network.sock")
     with socket.socket(socket.AF_UNIX) as listening:

@@ -1,4 +1,4 @@
-"""The log: what podman and containerd read back, and what people see."""
+"""The log: the format that podman and containerd read, and the output for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The host's own programs as a root filesystem: what the loader will want, and where it all goes."""
+"""Root file systems from programs of the host: their libraries, and the places of the files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_runpath_is_for_direct_libraries_and_rpath_for_all(tmp_path, need, flag,
         assert {f"{tmp_path}/lib/libone.so", f"{tmp_path}/lib/libtwo.so"} < set(closure)
 
 
-def test_file_that_is_no_program_has_no_libraries(tmp_path):
+def test_other_files_than_programs_have_no_libraries(tmp_path):
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     assert Libraries().closure(str(script)) is None
@@ -70,7 +70,7 @@ def test_file_that_is_no_program_has_no_libraries(tmp_path):
 
 
 @pytest.mark.parametrize("length", [4, 5, 20, 57, 64, 100])
-def test_the_beginning_of_a_program_is_no_program(tmp_path, length):
+def test_truncated_program_is_no_program(tmp_path, length):
     (tmp_path / "program").write_bytes(IMAGE[:length])
     assert read_elf(str(tmp_path / "program")) is None
 
@@ -93,7 +93,7 @@ def test_a_damaged_program_is_no_program(tmp_path_factory, data):
 
 @pytest.fixture
 def host(tmp_path):
-    """A piece of host with a merged /usr and alternatives, links of both kinds; its path is the same in the copy."""
+    """A part of a host with a merged /usr, alternatives and both kinds of symlink; its path is the same in the copy."""
     host = tmp_path / "host"
     for directory in ("usr/bin", "etc/alternatives", "opt"):
         (host / directory).mkdir(parents=True)
@@ -114,7 +114,7 @@ def root(tmp_path):
     return root
 
 
-def test_every_link_on_the_way_is_made_again(host, root):
+def test_symlinks_on_the_path_are_copied(host, root):
     copy = _Copy(str(root))
     copy.add(f"{host}/bin/awk")
     inside = root / str(host).lstrip("/")
@@ -142,12 +142,12 @@ def test_hard_links_stay_one_file(host, root):
     assert copy.size == 4
 
 
-def test_a_loop_of_links_ends(host, root):
+def test_symlink_loop_ends(host, root):
     with pytest.raises(RootlessError, match="too many symlinks"):
         _Copy(str(root)).add(f"{host}/loop")
 
 
-def test_an_absolute_link_in_the_copy_does_not_lead_out_of_it(tmp_path, root):
+def test_absolute_symlink_does_not_lead_out_of_the_copy(tmp_path, root):
     outside = tmp_path / "outside"
     outside.mkdir()
     (root / "etc").symlink_to(outside)
@@ -160,8 +160,8 @@ def test_an_absolute_link_in_the_copy_does_not_lead_out_of_it(tmp_path, root):
     assert sorted(path.name for path in inside.iterdir()) == ["passwd", "x", "y", "z"]
 
 
-def test_a_tool_in_an_unusual_place_gets_a_link(tmp_path, root, monkeypatch, need):
-    """As on hosts whose programs are in a store; a tool that no directory of PATH has is left out."""
+def test_tool_in_an_unusual_place_gets_a_symlink(tmp_path, root, monkeypatch, need):
+    """As on hosts whose programs are in a store; a tool that is in no directory of PATH is left out."""
     store = tmp_path / "store"
     store.mkdir()
     shutil.copy(os.path.realpath(need("true")), store / "in-a-store")

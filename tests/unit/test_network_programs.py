@@ -1,4 +1,4 @@
-"""Helpers of the host that do not do what they should: programs of the test's own in their place."""
+"""Network helpers that misbehave: programs of the tests play them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_helper_that_does_not_serve_is_ended_and_its_last_words_are_reported(s
 
 
 def test_output_of_a_helper_is_bounded(start, monkeypatch):
-    """A container can make slirp4netns say a line for each packet, by taking its link down."""
+    """A container can make slirp4netns print a line for each packet, by setting its interface down."""
     monkeypatch.setattr(programs, "_PATIENCE", 20_000)
     program = start("slirp4netns", "echo first; head -c 1000000 /dev/zero | tr '\\0' x; echo last; exit 1")
     with pytest.raises(RootlessError) as caught:
@@ -87,7 +87,7 @@ def test_a_helper_that_cannot_be_executed(tmp_path):
 
 @pytest.fixture
 def slirp(tmp_path):
-    """Return a function that makes a socket which answers requests with these texts; it returns the requests."""
+    """Return a function that makes a socket that answers requests with these texts; it returns the requests."""
 
     def listen(*answers):
         def serve():
@@ -145,14 +145,14 @@ def test_a_port_that_slirp4netns_refuses(slirp, tmp_path, answer, cause):
     }  # fmt: skip
 
 
-def test_the_ports_of_a_slirp4netns_that_has_ended_are_nobodys(tmp_path):
+def test_ended_slirp4netns_has_no_ports(tmp_path):
     hostfwd.keep_only(str(tmp_path / "socket"), ())
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(tmp_path / "socket"))
         hostfwd.keep_only(str(tmp_path / "socket"), ())
 
 
-def test_more_connections_wait_for_a_process_that_lets_two(need):
+def test_backlog_of_another_process_is_raised(need):
     """libslirp calls listen(2) with 1."""
     source = """
 import socket
@@ -167,11 +167,11 @@ input()
         backlog.lengthen(process.pid)
         assert waiting(need, port) >= 128
         process.communicate("\n")
-    backlog.lengthen(process.pid)  # it is gone, and nothing happens
+    backlog.lengthen(process.pid)  # the process has ended, and nothing happens
 
 
 def waiting(need, port):
-    """Return how many connections may wait on a port."""
+    """Return the number of connections that may wait on a port."""
     shown = subprocess.run([need("ss"), "-Hltn", f"sport = :{port}"], check=True, capture_output=True, text=True)
     return int(shown.stdout.split()[2])
 
@@ -184,7 +184,7 @@ def reserve(*ports, first_port=1024):
 
 
 @pytest.mark.parametrize("number", [0, 8080])
-def test_an_address_that_the_host_does_not_have(number):
+def test_address_missing_on_the_host_is_reported(number):
     error = reserve(Port("tcp", "192.0.2.77", number, 80))
     assert error.cause == "the host has no address 192.0.2.77"
 
@@ -192,7 +192,7 @@ def test_an_address_that_the_host_does_not_have(number):
 @pytest.mark.parametrize(
     ("outside", "first_port", "free"), [(80, 1024, 8080), (80, 10_000, 10_000), (60_000, 61_000, 61_000)]
 )
-def test_a_port_for_root_comes_with_one_that_everybody_may_have(monkeypatch, outside, first_port, free):
+def test_privileged_port_comes_with_an_unprivileged_alternative(monkeypatch, outside, first_port, free):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 

@@ -1,4 +1,4 @@
-"""The rules of the house, each held by the tool that knows it."""
+"""The conventions of the code, each checked by a tool."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ LAYERS = (
     ("cli",),
     ("__main__", "module_archive"),
 )
-"""From the bottom up: a room imports from those below it and from itself. The package's own version is lowest."""
+"""From the bottom up: a room imports from itself and from rooms below. The package's version is lowest."""
 
 PURE = {
     "__future__", "_socket.AF_INET", "_socket.AF_INET6", "_socket.inet_pton", "_stat", "_struct", "errno", "ipaddress",
     "math", "rootless.OCI_VERSION", "rootless.jsontext.render", "rootless.lazy.lazy", "rootless.paths.normal", "struct",
     "sys.byteorder",
 }  # fmt: skip
-"""Modules and functions that plan/ may import besides its own and the errors: none of it can touch the machine."""
+"""Modules and functions that plan/ may import besides its own and the errors; none has side effects."""
 
 
 def run(*words):
@@ -64,7 +64,7 @@ def test_the_types_are_strict_and_right():
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "zig"])
-def test_the_c_compilers_have_nothing_to_say(compiler, need):
+def test_c_compilers_warn_of_nothing(compiler, need):
     if compiler == "gcc":
         need("gcc")
     run(sys.executable, "helpers/init/build.py", "--check", "--compiler", compiler)
@@ -89,11 +89,11 @@ def test_shellcheck_finds_nothing(script, need):
     run(need("shellcheck"), script)
 
 
-# --- The plan of the house --------------------------------------------------------------------------------------------
+# --- Structure --------------------------------------------------------------------------------------------------------
 
 
 def imports(path):
-    """Yield the full name of everything that a file of the package imports when it runs: not what is for types only."""
+    """Yield the full names that a file of the package imports at run time, without imports for types only."""
     todo = [ast.parse(path.read_bytes())]
     while todo:
         node = todo.pop()
@@ -127,7 +127,7 @@ def assert_none(violations):
         pytest.fail(found, pytrace=False)
 
 
-def test_imports_go_down_only():
+def test_imports_only_go_down():
     level = {name: number for number, names in enumerate(LAYERS) for name in names} | {"": -1}
     assert_none(
         f"{module} imports {name}"
@@ -139,13 +139,13 @@ def test_imports_go_down_only():
 
 
 def test_no_files_import_each_other():
-    """Imports inside functions and by lazy() count; only those for types may go in a circle."""
+    """Imports inside functions and by lazy() count; only imports for types may form a cycle."""
     files = dict(modules())
     graph = {
         module: {name if name in files else name.rpartition(".")[0] for name in imports(path)} & files.keys()
         for module, path in files.items()
     }
-    undo = "rootless.container.operations.undo"  # its table names the functions that undo, which read the notes
+    undo = "rootless.container.operations.undo"  # its table names the undo functions, which read the notes
     graph[undo] = {name for name in graph[undo] if not name.startswith("rootless.container.operations.")}
     try:
         tuple(graphlib.TopologicalSorter(graph).static_order())
@@ -153,7 +153,7 @@ def test_no_files_import_each_other():
         pytest.fail(" -> ".join(reversed(error.args[1])), pytrace=False)
 
 
-def test_the_rooms_of_container_import_downwards_by_few_ways():
+def test_rooms_of_container_have_few_imports_downwards():
     folder = PACKAGE / "container"
     ways = {}
     for path in folder.rglob("*.py"):
@@ -178,23 +178,23 @@ def test_plan_imports_nothing_that_touches_the_machine():
 
 
 def calls(path):
-    """Yield the name of every function and class that a file of the package calls by name."""
+    """Yield the names of all functions and classes that a file of the package calls by name."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield node.func.id
 
 
-def test_requests_are_made_and_defaults_filled_in_by_one_file():
+def test_one_file_makes_requests_and_fills_in_defaults():
     makers = {module for module, path in modules() if "Request" in calls(path)}
     assert makers == {"rootless.container.request"}
 
 
-def test_options_are_made_by_the_command_line_only():
+def test_only_the_command_line_makes_options():
     makers = {module for module, path in modules() if "Options" in calls(path)}
     assert {room(module) for module in makers} == {"cli"}
 
 
-def test_every_room_of_the_plan_of_the_house_is_a_package():
+def test_every_room_is_a_package():
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert all((PACKAGE / name / "__init__.py").exists() for name in rooms)
 
@@ -219,18 +219,18 @@ def test_modules_that_an_installed_verb_loads_at_once_exist():
         assert at_once.split()[0] == VERBS[verb].run.partition(":")[0]
 
 
-def test_the_top_level_of_the_checkout_holds_nothing_else():
+def test_top_level_of_the_checkout_has_no_other_files():
     expected = {"rootless", "helpers", "tests", "docs", "pyproject.toml", "README.md", "install.sh"}
     expected |= {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md"}
     names = {path.name for path in CHECKOUT.iterdir() if not path.name.startswith(".")}
-    assert names <= expected | {"build", "dist"}, "a new thing at the top needs a good reason"
+    assert names <= expected | {"build", "dist"}, "a new file at the top level needs a good reason"
 
 
 # --- The launcher -----------------------------------------------------------------------------------------------------
 
 
 def launcher(directory):
-    """Write a launcher for this interpreter under a name in `directory`, and a stand-in for the package beside it."""
+    """Write a command for this interpreter in `directory`, and a stand-in for the package beside it."""
     (directory / "rootless").mkdir(parents=True)
     body = "    print(sys.argv, sys.flags.isolated, sys.flags.no_site)\n    sys.exit(7)\n"
     main = f"import sys\ndef main_and_exit():\n{body}"
@@ -243,7 +243,7 @@ def launcher(directory):
 
 
 @pytest.mark.parametrize("name", ["plain", "with blanks", 'quote\'s "and" $dollar `tick` ünd', "long" * 40])
-def test_the_launcher_starts_python_isolated_wherever_it_lies(tmp_path, name):
+def test_command_starts_python_isolated_in_every_directory(tmp_path, name):
     command, _ = launcher(tmp_path / name)
     link = tmp_path / "runc"
     link.symlink_to(command)
@@ -252,7 +252,7 @@ def test_the_launcher_starts_python_isolated_wherever_it_lies(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["back\\slash", "new\nline"])
-def test_the_launcher_refuses_a_path_that_nobody_could_read_back(tmp_path, name):
+def test_command_with_an_unreadable_path_is_refused(tmp_path, name):
     command, done = launcher(tmp_path / name)
     assert done.returncode == 1
     assert not command.exists()

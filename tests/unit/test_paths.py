@@ -1,4 +1,4 @@
-"""The paths of the start-up path are those of os.path."""
+"""rootless.paths, which is used at start-up, agrees with os.path."""
 
 from __future__ import annotations
 

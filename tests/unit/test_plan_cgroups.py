@@ -1,4 +1,4 @@
-"""The container's cgroup: who makes it, where, and which limits are reported as missing."""
+"""The container's cgroup: its manager, its place, and the limits that are reported as not enforced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALL = frozenset({"cpu", "io", "memory", "pids"})
 
 
 def delegated(**more):
-    """Return the facts of a caller in a cgroup of its own."""
+    """Return the facts of a caller in a delegated cgroup."""
     known = {
         "own": SCOPE, "base": SCOPE, "top": SCOPE, "reach": SCOPE.removesuffix("/app.slice/run-1.scope"),
         "controllers": ALL, "why_missing": lambda name: (f"{name} went astray", f"find {name}"),
@@ -27,7 +27,7 @@ def delegated(**more):
 
 
 def nothing(*nowhere, **more):
-    """Return the facts of a caller to whom nothing is delegated, on a host that has not got some controllers."""
+    """Return the facts of a caller without a delegated cgroup, on a host without some controllers."""
     known = {
         "obstacle": "it is root's",
         "why_nowhere": lambda name: (f"no {name} at all", f"buy {name}") if name in nowhere else None,
@@ -48,12 +48,12 @@ def settings(plan):
     return [f"{each.file}={each.value}" for each in plan.cgroup.settings]
 
 
-def test_nothing_is_made_where_nothing_is_asked_for_and_nothing_delegated():
+def test_no_cgroup_without_limits_or_delegation():
     assert plan_for().cgroup is None
     assert notes(plan_for(), UNSUPPORTED) == {}
 
 
-def test_a_delegated_cgroup_costs_nothing_and_is_used():
+def test_delegated_cgroup_is_used():
     cgroup = plan_for(facts=delegated()).cgroup
     assert (cgroup.manager, cgroup.base, cgroup.path, cgroup.name) == ("cgroupfs", SCOPE, "", "rootless-c1")
     assert cgroup.settings == []
@@ -61,7 +61,7 @@ def test_a_delegated_cgroup_costs_nothing_and_is_used():
 
 
 @pytest.mark.parametrize("asked", [{"cgroup_manager": "systemd"}, {"systemd_cgroup": True}])
-def test_a_systemd_scope_is_made_when_it_is_asked_for(asked):
+def test_requested_systemd_scope_is_created(asked):
     cgroup = plan_for(facts=delegated() | {"user_manager": MANAGER}, **asked).cgroup
     assert (cgroup.manager, cgroup.slice, cgroup.unit) == ("systemd", "", "rootless-c1.scope")
     assert cgroup.user_manager == MANAGER
@@ -72,7 +72,7 @@ def test_a_systemd_scope_is_made_when_it_is_asked_for(asked):
     [
         ("user.slice:libpod:abc", ("user.slice", "libpod-abc.scope")),
         (":docker:abc", ("", "docker-abc.scope")),
-        # as runc and crun have it
+        # as in runc and crun
         ("machine.slice::abc", ("machine.slice", "-abc.scope")),
     ],
 )
@@ -82,18 +82,18 @@ def test_a_path_names_a_unit(path, expected):
     assert settings(plan_for(limited(path), {"user_manager": MANAGER})) == ["memory.max=1048576"]
 
 
-def test_a_path_that_is_no_unit_is_refused_when_systemd_is_to_make_it():
+def test_path_without_a_unit_is_refused_for_systemd():
     error = refused(limited("/docker/abc"), {"user_manager": MANAGER}, systemd_cgroup=True)
     assert (error.code, error.where) == ("RL-CGROUP", "linux.cgroupsPath")
     assert "slice:prefix:name" in error.cause
 
 
-def test_limits_make_a_scope_where_the_own_cgroup_cannot_hold_them():
+def test_limits_need_a_scope_if_the_own_cgroup_cannot_enforce_them():
     manager = {"user_manager": MANAGER}
     assert plan_for(facts=manager).cgroup is None
     assert plan_for(limited(), manager).cgroup.manager == "systemd"
     assert plan_for(limited(), delegated() | manager).cgroup.manager == "cgroupfs"
-    # one that systemd made for itself: it is used, not rearranged
+    # a unit of systemd is used, but its processes are not moved
     assert plan_for(limited(), delegated(managed=True) | manager).cgroup.manager == "systemd"
     enabled = delegated(managed=True, enabled=ALL)
     assert plan_for(limited(), enabled | manager).cgroup.manager == "cgroupfs"
@@ -104,14 +104,14 @@ def test_limits_make_a_scope_where_the_own_cgroup_cannot_hold_them():
     assert (asked.manager, asked.managed) == ("cgroupfs", False)
     assert plan_for(limited(), delegated(managed=True)).cgroup.managed
     assert plan_for(limited(), manager, cgroup_manager="cgroupfs").cgroup is None
-    # systemd cannot have either what nobody has
+    # systemd cannot provide a controller that the host does not have
     nowhere = delegated(why_nowhere=lambda name: ("no such", "buy one") if name == "cpuset" else None)
     both = limited(memory={"limit": 1 << 20}, cpu={"cpus": "0"})
     assert plan_for(both, delegated() | manager).cgroup.manager == "systemd"
     assert plan_for(both, nowhere | manager).cgroup.manager == "cgroupfs"
 
 
-def test_a_path_that_is_not_ones_own_becomes_a_scope():
+def test_path_outside_the_own_cgroup_becomes_a_scope():
     plan = plan_for(limited("/docker/abc"), nothing() | {"user_manager": MANAGER})
     assert (plan.cgroup.manager, plan.cgroup.unit) == ("systemd", "rootless-c1.scope")
     assert settings(plan) == ["memory.max=1048576"]
@@ -133,10 +133,10 @@ def test_without_a_manager_the_scope_is_a_plain_cgroup():
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        # below what the caller may write to: there
+        # below the caller's reach: the path itself
         ("/user.slice/user-1000.slice/user@1000.service/pods/p1", f"{SCOPE.rpartition('/app.slice')[0]}/pods/p1"),
         (f"{SCOPE.removeprefix(MOUNT)}/sub/c", f"{SCOPE}/sub/c"),
-        # elsewhere: below the caller's own
+        # elsewhere: below the caller's cgroup
         ("/docker/abc", f"{SCOPE}/docker/abc"),
         ("/user.slice/user-1000.slice/user@1000.service", f"{SCOPE}/user.slice/user-1000.slice/user@1000.service"),
         ("relative/c", f"{SCOPE}/relative/c"),
@@ -144,26 +144,26 @@ def test_without_a_manager_the_scope_is_a_plain_cgroup():
         ("/../docker/./abc", f"{SCOPE}/docker/abc"),
     ],
 )
-def test_a_path_is_taken_as_it_is_or_below_the_own_cgroup(path, expected):
+def test_path_is_used_as_it_is_or_below_the_own_cgroup(path, expected):
     plan = plan_for(limited(path), delegated())
     assert plan.cgroup.path == expected
     assert ("linux.cgroupsPath" in notes(plan, ADAPTED)) == ("docker" in path or expected.endswith("@1000.service"))
 
 
-def test_a_path_of_nothing_is_no_path():
+def test_root_cgroup_is_no_path_for_a_container():
     plan = plan_for(limited("/"), delegated())
     assert plan.cgroup.path == ""
     assert "/ cannot be a container's cgroup" in notes(plan, UNSUPPORTED)["linux.cgroupsPath"]
 
 
-def test_a_path_that_cannot_be_had_is_a_warning():
+def test_unusable_path_is_a_warning():
     config = base_config()
     config["linux"]["cgroupsPath"] = "/docker/abc"
     plan = plan_for(config, nothing())
     assert "stays in its caller's cgroup: " in notes(plan, UNSUPPORTED)["linux.cgroupsPath"]
 
 
-def test_all_controllers_are_handed_on_where_the_cgroup_is_the_callers_to_divide():
+def test_all_controllers_are_enabled_in_a_delegated_cgroup():
     config = base_config()
     there = delegated(enabled=frozenset({"pids"}))
     available = there["cgroups"].controllers
@@ -172,10 +172,10 @@ def test_all_controllers_are_handed_on_where_the_cgroup_is_the_callers_to_divide
     assert plan_for(config, delegated(managed=True)).cgroup.spare == frozenset()
     assert plan_for(config, delegated(managed=True), cgroup_manager="cgroupfs").cgroup.spare == available
     config["linux"]["cgroupsPath"] = "a/b"
-    assert plan_for(config, delegated(enabled=available)).cgroup.spare == available, "what a has, nobody knows yet"
+    assert plan_for(config, delegated(enabled=available)).cgroup.spare == available, "the controllers of a are unknown"
 
 
-def test_a_path_above_is_not_rearranged():
+def test_cgroup_above_is_not_changed():
     plan = plan_for(limited("/user.slice/user-1000.slice/user@1000.service/pods/p1"), delegated())
     assert plan.cgroup.managed
     assert plan.cgroup.base == SCOPE.removesuffix("/app.slice/run-1.scope")
@@ -197,7 +197,7 @@ def test_one_line_names_every_limit_and_the_reason():
     assert notes(disabled, UNSUPPORTED)["linux.resources"].endswith(": --cgroup-manager disabled")
 
 
-def test_what_is_no_limit_is_not_missed():
+def test_values_without_a_limit_are_not_reported():
     config = limited(memory={"limit": -1}, pids={"limit": -1}, cpu={"quota": -1, "period": 1000}, devices=[])
     assert notes(plan_for(config), UNSUPPORTED) == {}
     assert notes(plan_for(limited(devices=[{"allow": False}])), UNSUPPORTED) == {}
@@ -212,7 +212,7 @@ def test_the_reason_is_that_of_the_host():
 @pytest.mark.parametrize(
     ("known", "facts", "options", "told", "fix"),
     [
-        # each: what the host is like, what the caller asked for, the reason, what would help
+        # each: cgroups, other facts, options, the reason, the fix
         ({}, {}, {}, "it is root's", "have root delegate one to you: see"),
         ({"systemd": True}, {}, {}, "it is root's, and user 1000 has no systemd manager", "log in through PAM"),
         ({"systemd": True}, {"uid": 7}, {"systemd_cgroup": True}, "user 7 has no systemd manager", "loginctl enable"),
@@ -226,7 +226,7 @@ def test_the_reason_is_that_of_the_host():
         ({"systemd": True}, {}, {"cgroup_manager": "disabled"}, "--cgroup-manager disabled", ""),
     ],
 )  # fmt: skip
-def test_the_fix_is_one_for_this_host(known, facts, options, told, fix):
+def test_fix_depends_on_the_host(known, facts, options, told, fix):
     (note,) = [
         each for each in plan_for(limited(), nothing(**known) | facts, **options).notes if each.kind == UNSUPPORTED
     ]
@@ -245,14 +245,14 @@ def test_limits_that_no_host_of_this_kind_has_are_distinguished():
     assert "buy cpuset" in note.fix
 
 
-def test_limits_that_v2_does_not_have_are_named_too_where_there_is_none():
+def test_limits_without_counterpart_are_reported_without_a_cgroup():
     config = limited(network={"classID": 1}, hugepageLimits=[{"pageSize": "2MB", "limit": 1}], memory={"limit": 0})
     assert "network.classID, hugepageLimits[0]: " in notes(plan_for(config), UNSUPPORTED)["linux.resources"]
     error = refused(config, delegated())
     assert (error.code, error.where) == ("RL-RESOURCES", "linux.resources.network.classID")
 
 
-def test_a_missing_controller_takes_its_limits_with_it():
+def test_limits_of_a_missing_controller_are_dropped():
     config = limited(memory={"limit": 1 << 20}, cpu={"cpus": "0", "shares": 5}, pids={"limit": 3})
     plan = plan_for(config, delegated(controllers=frozenset({"memory", "pids"})))
     assert settings(plan) == ["memory.max=1048576", "pids.max=3"]
@@ -260,8 +260,8 @@ def test_a_missing_controller_takes_its_limits_with_it():
     assert told == "limits that are not enforced: cpu.shares: cpu went astray; cpu.cpus: cpuset went astray"
 
 
-def test_a_container_that_starts_frozen_is_frozen_when_it_is_ready():
-    """One that has not been made ready would never be."""
+def test_container_is_frozen_after_its_set_up():
+    """A container that froze during its set-up would never be ready."""
     config = limited(unified={"cgroup.freeze": "1", "cgroup.max.depth": "3"})
     kinds = [op.kind for op in plan_for(config, delegated(), verb="create").ops]
     assert kinds.index(ops.READY) < kinds.index(ops.FREEZE) < kinds.index(ops.WAIT_START)
@@ -307,7 +307,7 @@ def owners(config, facts=None, **options):
     return [op.number("uid") for op in plan.ops if op.kind is ops.CGROUP_OWNER]
 
 
-def test_the_cgroup_is_given_to_the_programs_user():
+def test_programs_user_owns_the_cgroup():
     plan = plan_for(inside("rw"), delegated())
     kinds = [op.kind for op in plan.ops]
     assert kinds.count(ops.CGROUP_OWNER) == 1
@@ -322,11 +322,11 @@ def test_owner_gets_the_files_that_the_kernel_delegates():
     assert the(plan, ops.CGROUP_OWNER).string("files") == files
 
 
-def test_the_cgroup_is_given_to_nobody_else():
+def test_no_other_user_owns_the_cgroup():
     assert owners(inside("ro")) == []
     assert owners(inside("rw", namespace=False)) == []
     assert owners(inside("rw"), {}) == []
-    # root of the container is who made it
+    # the container's root is the caller, who creates the cgroup
     assert owners(inside("rw", uid=0)) == []
     assert owners(inside("rw"), userns="keep-id") == []
     config = inside("rw")

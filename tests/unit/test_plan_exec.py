@@ -1,4 +1,4 @@
-"""What exec plans: which process, which namespaces, in which order."""
+"""Plans of exec: the process, its namespaces, and the order."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_command_runs_like_the_containers_own_process():
     assert CONTAINER["args"] == ["first"]
 
 
-def test_flags_change_it():
+def test_flags_change_the_process():
     options = asked(
         "ls",
         env=("A=2", "B=3"),
@@ -96,13 +96,13 @@ def test_flags_change_it():
         ("1", {"bounding", "effective", "permitted", "inheritable", "ambient"}),
     ],
 )
-def test_added_capabilities_are_in_the_sets_that_execve_looks_at(user, sets):
+def test_added_capabilities_are_in_the_sets_that_execve_consults(user, sets):
     found = process_object(CONTAINER, None, asked("ls", user=user, cap=("CAP_CHOWN",)))["capabilities"]
     assert {name for name, names in found.items() if "CAP_CHOWN" in names} == sets
     assert found["bounding"] == ["CAP_KILL", "CAP_CHOWN"]
 
 
-def test_a_process_object_has_its_rights_from_the_container():
+def test_process_object_inherits_from_the_container():
     given = {"args": ["x"], "cwd": "/", "env": None}
     assert process_object(CONTAINER, given, asked(process="file")) == {
         "args": ["x"],
@@ -113,7 +113,7 @@ def test_a_process_object_has_its_rights_from_the_container():
     }
 
 
-def test_a_process_object_says_it_itself():
+def test_process_object_overrides_the_container():
     given = {"args": ["x"], "cwd": "/", "user": {"umask": 1}, "capabilities": {}, "oomScoreAdj": 0, "terminal": True}
     assert process_object(CONTAINER, given, asked(process="file")) == given
 
@@ -130,7 +130,7 @@ def test_a_process_object_says_it_itself():
         (None, asked("ls", additional_gids=("1,2",))),
     ],
 )
-def test_misuse(given, options):
+def test_wrong_arguments_of_exec_are_refused(given, options):
     with pytest.raises(RootlessError) as caught:
         process_object(CONTAINER, given, options)
     assert caught.value.code == "RL-USAGE"
@@ -173,7 +173,7 @@ def test_the_namespaces_that_differ_are_joined(kinds):
     assert join.numbers == (sum(CLONE_FLAGS[kind] for kind in kinds), 0)
 
 
-def test_a_root_of_its_own_in_a_mount_namespace_of_others():
+def test_own_root_in_a_shared_mount_namespace():
     config = base_config("true")
     config["linux"]["namespaces"] = [{"type": "mount", "path": "/proc/1/ns/mnt"}]
     assert the(exec_plan(config), ops.JOIN_PROCESS).number("root_of") == 77
@@ -189,12 +189,12 @@ def test_root_of_the_user_namespace_or_the_first_id(ids, root):
     assert [op.numbers for op in chosen(plan, ops.BECOME)] == root
 
 
-def test_the_callers_own_user_namespace_is_not_entered():
+def test_callers_user_namespace_is_not_joined():
     plan = exec_plan(known=ROOT, container=Running(77, ["mount", "pid"]))
     assert chosen(plan, ops.BECOME) == []
 
 
-def test_ids_that_the_container_has_not():
+def test_ids_missing_in_the_container_are_refused():
     config = base_config("true")
     config["process"]["user"] = {"uid": 70_000, "gid": 0}
     with pytest.raises(RootlessError) as caught:
@@ -204,7 +204,7 @@ def test_ids_that_the_container_has_not():
 
 
 @pytest.mark.parametrize(("denied", "told"), [(False, False), (True, True)])
-def test_groups_where_they_cannot_be_set(denied, told):
+def test_groups_without_setgroups(denied, told):
     config = base_config("true")
     config["process"]["user"]["additionalGids"] = [5]
     plan = exec_plan(config, container=Running(77, ["user"], IDS, IDS, setgroups_denied=denied))
@@ -257,7 +257,7 @@ def test_malformed_cpu_list_is_refused(text):
     assert (caught.value.code, caught.value.where) == ("RL-CONFIG", "process.execCPUAffinity.final")
 
 
-# What it is planned from, and what is done with it
+# Facts about the container, and resctrl
 
 
 def test_the_namespaces_of_this_process_are_its_own():
@@ -277,7 +277,7 @@ def test_a_process_in_namespaces_of_its_own(need):
     assert found.setgroups_denied
 
 
-def test_the_share_of_the_caches_is_the_containers(tmp_path):
+def test_exec_joins_the_containers_resctrl_group(tmp_path):
     config = base_config("true")
     config["linux"]["intelRdt"] = {"closID": "class", "enableMonitoring": True}
     group = exec_plan(config, dict(resctrl=str(tmp_path))).first(ops.ADD_TO_RESCTRL).value("group")

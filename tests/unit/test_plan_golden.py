@@ -1,8 +1,8 @@
-"""Whole Plans for configurations that real programs wrote, for four callers, as text that a person can judge.
+"""Whole Plans for configurations that real programs wrote, for four callers, as readable text.
 
-tests/lib/data/configs has the configurations and their sources; golden/NAME.txt has the Plan for an ordinary user,
-then what differs for the other callers. After a change that is meant to change Plans, write the files again and look at
-every line that git shows, in a checkout and with the test extras installed:
+tests/lib/data/configs contains the configurations and their sources; golden/NAME.txt contains the Plan for an ordinary
+user and the differences for the other callers. After an intended change of Plans, write the files again, in a checkout
+with the test extras installed, and review every line that git shows:
 
     ROOTLESS_WRITE_GOLDEN=1 python3 -m pytest tests/unit/test_plan_golden.py
 """
@@ -39,7 +39,7 @@ FLAGS = {
 
 
 def lines_of(config, facts):
-    """Return everything that was decided, a line each."""
+    """Return all decisions, one per line."""
     check(config)
     request = Request(Options(container="c1"))
     try:
@@ -54,7 +54,7 @@ def lines_of(config, facts):
 
 
 def line_of(op):
-    """Return the operation with every argument in it; what the launcher's work with are objects that say it."""
+    """Return an operation with all operands; objects of launcher operations describe themselves."""
     if op.kind.by == ops.LAUNCHER:
         return f"* {sentence(op)}" + (f" [{op.where}]" if op.where else "")
     told = {field for _, field, _, _ in string.Formatter().parse(WORDS[op.kind][0]) if field}
@@ -95,7 +95,7 @@ def test_plan(name):
     text = golden_of(CONFIGURATIONS[name])
     if WRITE:
         path.write_text(text)
-    assert text.splitlines() == path.read_text().splitlines(), "the module's docstring says how to write it again"
+    assert text.splitlines() == path.read_text().splitlines(), "see the module's docstring for how to write it again"
 
 
 def test_every_golden_file_has_its_configuration():

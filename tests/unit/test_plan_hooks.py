@@ -1,4 +1,4 @@
-"""Where hooks, a listener and a service manager's socket stand in a Plan, and what is not there without them."""
+"""The places of hooks, a seccomp listener and a notify socket in a Plan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def with_hooks(*kinds, **hook):
 
 
 def places(plan):
-    """Return where each kind of operation stands first."""
+    """Return the first index of each kind of operation."""
     found = {}
     for index, op in enumerate(plan.ops):
         found.setdefault(op.kind, index)
@@ -53,7 +53,7 @@ def test_hooks_stand_between_the_mounts_and_the_new_root_and_before_the_program(
 
 
 @pytest.mark.parametrize(("kind", "due"), [("prestart", True), ("createRuntime", True), ("poststop", False)])
-def test_the_child_waits_only_for_hooks_that_run_then(kind, due):
+def test_executor_waits_only_for_hooks_of_the_host(kind, due):
     assert (ops.YIELD in [op.kind for _, op in executor_part(plan_for(with_hooks(kind)).ops)][4:]) == due
 
 

@@ -1,4 +1,4 @@
-"""Whose ids a container has: id maps, subordinate ids, and the facts that they come from."""
+"""The ids of a container: ID maps, subordinate ids, and the facts from which they are computed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_all_ranges_are_mapped_in_their_order():
         (0, ((100000, 2),), ((0, 0, 1), (1, 100000, 2))),
     ],
 )
-def test_keep_id_leaves_the_own_id_what_it_is(own, ranges, lines):
+def test_keep_id_keeps_the_callers_id(own, ranges, lines):
     maps, _, _ = maps_for("keep-id", uid=own, subuids=ranges)
     assert maps.uids == lines
 
@@ -78,7 +78,7 @@ def test_mappable_part_of_subordinate_ranges(ranges, own, held, left):
     assert usable(ranges, own, held) == left
 
 
-def test_the_kernel_takes_340_lines():
+def test_id_maps_have_at_most_340_lines():
     ranges = tuple((100000 + 2 * number, 1) for number in range(400))
     for mode in ("", "keep-id"):
         maps, _, _ = maps_for(mode, subuids=ranges, uid=100)
@@ -173,7 +173,7 @@ def test_mappings_that_the_flag_replaces_are_noted():
     assert adapted.startswith("--userns keep-id replaces linux.uidMappings and gidMappings: uids 0-999 is ")
 
 
-def test_mappings_that_need_a_program_which_is_not_there():
+def test_mappings_without_newuidmap_are_refused():
     lines = [{"containerID": 0, "hostID": 100000, "size": 1}]
     with pytest.raises(RootlessError, match="newuidmap and newgidmap are not installed") as caught:
         maps_for(linux={"uidMappings": lines, "gidMappings": lines}, id_programs=())
@@ -181,13 +181,13 @@ def test_mappings_that_need_a_program_which_is_not_there():
 
 
 @pytest.mark.parametrize(("caller", "lines"), [(ROOT, ((0, 0, 4294967295),)), (NESTED, ((0, 0, 1), (1, 1, 65536)))])
-def test_root_maps_what_it_has_onto_itself(caller, lines):
+def test_root_maps_its_ids_onto_themselves(caller, lines):
     maps, adapted, _ = maps_for(**caller)
     assert maps.uids == lines
     assert "onto themselves" in adapted
 
 
-def test_a_user_that_is_not_mapped_is_refused_with_what_is():
+def test_unmapped_user_is_refused_with_the_mapped_ids():
     config = base_config()
     config["process"]["user"] = {"uid": 70000, "gid": 0}
     error = refused(config)
@@ -240,7 +240,7 @@ def test_getsubids_is_read(tmp_path):
     assert subids._ask(str(program), "-g", "user") == ((300000, 10),)
 
 
-def test_getsubids_that_fails_knows_nothing(tmp_path):
+def test_failing_getsubids_yields_no_ranges(tmp_path):
     program = tmp_path / "getsubids"
     program.write_text("#!/bin/sh\necho 'Error fetching ranges' >&2\nexit 1\n")
     program.chmod(0o755)
@@ -285,6 +285,6 @@ def test_facts_of_this_process():
     assert facts.user
 
 
-def test_a_fact_that_does_not_exist_is_a_mistake():
+def test_unknown_fact_is_an_error():
     with pytest.raises(AttributeError):
         Facts(uidd=5)

@@ -1,4 +1,4 @@
-"""Options of mounts, mounts, paths and devices, each decision alone."""
+"""Mount options, mounts, paths and devices, each decision alone."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_attributes(options, on, off):
 
 
 @pytest.mark.parametrize("options", [["bind", "rbind"], ["rbind", "bind"], ["rbind", "ro", "bind"]])
-def test_a_bind_is_recursive_when_one_of_its_options_says_so(options):
+def test_any_recursive_option_makes_a_bind_recursive(options):
     assert MountOptions(options).recursive
 
 
@@ -75,13 +75,13 @@ RESTRICTIVE = mo.READONLY | mo.NOSUID | mo.NODEV | mo.NOEXEC
         (["bind", "rw"], 0, mo.READONLY),
     ],
 )
-def test_root_clears_what_the_options_of_a_bind_do_not_name(options, on, off):
-    """As runc and crun: all are said when one is."""
+def test_root_clears_attributes_that_a_bind_does_not_set(options, on, off):
+    """As in runc and crun: the options set all attributes if they set one."""
     config = with_mounts(mount("/data", "bind", *options, source="/srv"))
     (bound,) = mounts_of(plan_for(config, ROOT), "mounts[4]")
     assert (bound.number("set"), bound.number("clear")) == (on, off)
     (bound, *_) = mounts_of(plan_for(config), "mounts[4]")
-    assert bound.number("clear") & ~mo.READONLY == 0, "the host's mount has what a user namespace may not take away"
+    assert bound.number("clear") & ~mo.READONLY == 0, "a user namespace may not clear attributes of the host's mount"
 
 
 def test_options_of_a_cgroup_mount_are_passed_on():
@@ -99,7 +99,7 @@ OF_ITS_OWN = ("/dev/ptmx", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"
 
 
 @pytest.mark.parametrize("path", OF_ITS_OWN)
-def test_listed_devices_do_not_replace_the_containers_own_links(path):
+def test_listed_devices_do_not_replace_default_symlinks(path):
     config = base_config()
     config["linux"]["devices"] = [{"path": path, "type": "c", "major": 5, "minor": 2}]
     for caller in ({}, ROOT):
@@ -108,14 +108,14 @@ def test_listed_devices_do_not_replace_the_containers_own_links(path):
         assert "is the container's own" in notes(plan, ADAPTED)["linux.devices[0]"]
 
 
-def test_a_listed_console_is_the_containers_terminal_where_it_has_one():
+def test_listed_console_is_the_containers_terminal():
     config = base_config()
     config["linux"]["devices"] = [{"path": "/dev/console", "type": "c", "major": 5, "minor": 1}]
     config["process"]["terminal"] = True
     assert not [op for op in plan_for(config).ops if op.where == "linux.devices[0]"]
 
 
-def test_a_device_is_bound_from_where_the_host_has_it():
+def test_device_is_bound_from_its_path_on_the_host():
     config = base_config()
     config["linux"]["devices"] = [
         {"path": "/dev/other", "type": "c", "major": 10, "minor": 229},
@@ -136,7 +136,7 @@ def test_propagation(word):
 
 
 def test_bits_are_the_kernels():
-    """linux/mount.h: a wrong one is a wrong attribute, silently."""
+    """Compared with linux/mount.h: a wrong bit would silently set another attribute."""
     assert [mo.READONLY, mo.NOSUID, mo.NODEV, mo.NOEXEC, mo.NOATIME, mo.STRICTATIME] == [1, 2, 4, 8, 0x10, 0x20]
     assert [mo.ATIME, mo.NODIRATIME, mo.NOSYMFOLLOW] == [0x70, 0x80, 0x200000]
     assert [mo.UNBINDABLE, mo.PRIVATE, mo.SLAVE, mo.SHARED] == [1 << 17, 1 << 18, 1 << 19, 1 << 20]
@@ -168,7 +168,7 @@ def test_unknown_mount_options_go_to_the_file_system():
         ("../etc", "/etc"),
     ],
 )
-def test_destinations_count_from_the_root_of_the_container(destination, target):
+def test_destinations_are_relative_to_the_containers_root(destination, target):
     (op,) = mounts_of(plan_for(with_mounts(mount(destination))), "mounts[4]")
     assert op.string("target") == target
 
@@ -231,7 +231,7 @@ def test_a_source_is_relative_to_the_bundle():
     assert op.string("source") == "/home/user/shared"
 
 
-def test_options_that_a_bind_cannot_have_are_reported():
+def test_file_system_options_of_a_bind_are_reported():
     plan = plan_for(with_mounts(mount("/data", "bind", "rbind", "mode=755", source="/srv")))
     assert "mode=755" in notes(plan, UNSUPPORTED)["mounts[4]"]
 
@@ -250,7 +250,7 @@ def test_options_that_a_bind_cannot_have_are_reported():
     ],
 )
 def test_user_namespace_restrictions_have_fallbacks(options, second):
-    """It may neither take an attribute from a mount of the host nor change access times nor uncover what is below."""
+    """It may not clear attributes of a host mount, change its access time mode, or uncover a directory below it."""
     wanted = with_mounts(mount("/data", "bind", *options, source="/srv"))
     made = mounts_of(plan_for(wanted), "mounts[4]")
     assert (made[0].on_error, made[0].alternatives) == ((ops.ELSE, 1) if second else (ops.FAIL, 0))
@@ -281,7 +281,7 @@ def test_file_systems_of_a_new_namespace_are_mounted_again(kind):
 
 
 @pytest.mark.parametrize("kind", STATE)
-def test_state_that_is_shared_with_the_host_is_bound(kind):
+def test_file_systems_of_shared_namespaces_are_bound(kind):
     namespace, target, index = STATE[kind]
     plan = plan_for(without_namespace(namespace))
     (bound,) = mounts_of(plan, f"mounts[{index}]")
@@ -293,13 +293,13 @@ def test_state_that_is_shared_with_the_host_is_bound(kind):
 
 @pytest.mark.parametrize("kind", STATE)
 @pytest.mark.parametrize("caller", [{}, NESTED])
-def test_whether_state_that_is_joined_can_be_mounted_is_tried(kind, caller):
+def test_mounts_of_joined_namespaces_are_tried(kind, caller):
     namespace, _, index = STATE[kind]
     fresh, bound = mounts_of(plan_for(joining(**{namespace: "/proc/5/ns/x"}), caller), f"mounts[{index - 0}]")
     assert (fresh.kind, bound.kind, fresh.alternatives) == (ops.MOUNT, ops.BIND, 1)
 
 
-def test_attributes_of_the_host_s_state_reach_everything_below_but_access_times():
+def test_attributes_of_a_bound_host_tree_are_recursive():
     config = without_namespace("network")
     config["mounts"][3]["options"] = ["ro", "nosuid", "noatime", "rnoexec", "rprivate"]
     (bound,) = mounts_of(plan_for(config), "mounts[3]")
@@ -318,14 +318,14 @@ def test_attributes_of_the_host_s_state_reach_everything_below_but_access_times(
         (["bind"], None),
     ],
 )
-def test_what_a_bind_keeps_of_its_source_is_noted(options, note):
+def test_attributes_kept_from_a_source_are_noted(options, note):
     flags = mo.READONLY | mo.NOEXEC if "noexec" not in options else mo.READONLY | mo.NOSUID
     plan = plan_for(with_mounts(mount("/data", "bind", *options, source="/srv")), {"mount_flags": lambda _: flags})
     assert notes(plan).get("mounts[4]") == note
 
 
 @pytest.mark.parametrize("options", [["ro", "nosuid"], ["rw"]])
-def test_cgroup_is_shown_read_only_where_it_cannot_be_mounted(options):
+def test_hosts_cgroups_are_read_only_if_cgroup2_cannot_be_mounted(options):
     wanted = with_mounts(mount("/sys/fs/cgroup", "cgroup", *options))
     plan = plan_for(wanted)
     (bound,) = mounts_of(plan, "mounts[4]")
@@ -346,7 +346,7 @@ def test_cgroup_v2_is_mounted_in_a_cgroup_namespace_of_its_own():
     assert (fresh.on_error, bound.kind) == (ops.ELSE, ops.BIND)
 
 
-def test_the_group_of_terminals_is_left_out_where_it_does_not_exist():
+def test_missing_group_of_terminals_is_left_out():
     plan = plan_for(facts=SINGLE)
     (op,) = mounts_of(plan, "mounts[2]")
     assert op.string("options") == ["newinstance", "ptmxmode=0666", "mode=0620"]
@@ -445,7 +445,7 @@ def test_devices_of_config_json():
 @pytest.mark.parametrize(
     "wanted", [mount("/dev", "bind", source="/dev"), mount("/dev/", "none", "rbind", source="/dev")]
 )
-def test_a_directory_of_the_host_on_dev_is_left_as_it_is(wanted):
+def test_bind_mount_on_dev_is_unchanged(wanted):
     config = base_config()
     config["mounts"][1] = wanted
     assert not chosen(plan_for(config), ops.DEVICE_BIND, ops.DEVICE_NODE, ops.SYMLINK)
@@ -460,7 +460,7 @@ def test_console():
     assert not chosen(plan_for(), ops.CONSOLE)
 
 
-# --- Read-only file systems with something in them, sources that the container's root cannot reach --------------------
+# --- Read-only file systems, sources that the container's root cannot reach -------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ BIND_X = {"destination": "/x", "type": "bind", "source": "/srv/x", "options": ["
         ([(0, 1, 1000), (1000, 0, 1), (1001, 1001, 64536)], NESTED, False),
     ],
 )
-def test_sources_out_of_reach_are_taken_along(lines, caller, taken):
+def test_unreachable_sources_are_copied_by_the_caller(lines, caller, taken):
     """podman as root with --uidmap binds files of directories that only root may search."""
     config = with_mounts(BIND_X)
     config["linux"]["namespaces"].append({"type": "user"})
@@ -525,7 +525,7 @@ def test_a_source_in_a_joined_mount_namespace_is_looked_up_there():
     assert not chosen(plan_for(config, ROOT), ops.TREE)
 
 
-def test_a_source_that_an_earlier_mount_puts_into_the_rootfs_is_found_there():
+def test_source_from_an_earlier_mount_is_looked_up_inside():
     config = joining(user="/proc/7/ns/user")
     config["mounts"].append(BIND_X | {"source": "rootfs/tmp/x"})
     assert not chosen(plan_for(config, ROOT), ops.TREE)

@@ -1,4 +1,4 @@
-"""Networks: which one a container gets, the arguments of its helper, ports, names and shared networks."""
+"""Networks: the mode, the command line of the helper, ports, names and shared networks."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ ANY = host("slirp4netns", "pasta")
 
 
 def network_of(network, *, config=None, on=ANY, facts=None, **options):
-    """Return what is decided for --network `network`."""
+    """Return the Network for --network `network`."""
     return plan_for(config, (facts or {}) | {"network": on}, network=network, **options).network
 
 
 def no(network, *, config=None, on=ANY, facts=None, **options):
-    """Return the error for it."""
+    """Return the error for --network `network`."""
     return refused(config, (facts or {}) | {"network": on}, network=network, **options)
 
 
 def arguments(network, **options):
-    """Return the arguments of its only helper."""
+    """Return the arguments of the Network's only helper."""
     (helper,) = network_of(network, **options).helpers
     return helper.arguments
 
 
-# --- Which one --------------------------------------------------------------------------------------------------------
+# --- The mode ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_caller_who_asks_for_none_has_config_json_alone():
+def test_without_network_flag_config_json_decides():
     plan = plan_for()
     assert plan.network is None
     assert not [op for op in chosen(plan, ops.BIND) if op.string("target") in ("/etc/resolv.conf", "/etc/hosts")]
@@ -82,7 +82,7 @@ def test_the_rule_of_auto(programs, publish, helpers, why):
 @pytest.mark.parametrize(
     "config", [without_namespace("pid"), joining(pid="/proc/1/ns/pid"), joining(user="/proc/1/ns/user")]
 )
-def test_auto_never_takes_slirp4netns_where_the_container_could_look_into_it(config):
+def test_auto_avoids_slirp4netns_that_the_container_could_inspect(config):
     assert [each.name for each in network_of("auto", config=config).helpers] == ["pasta"]
     network = network_of("auto", config=config, on=host("slirp4netns"))
     why = "pasta is not installed, and the container could inspect slirp4netns"
@@ -103,14 +103,14 @@ FLAWED = "libslirp {} is open to {}, unless your distribution has patched it"
         ("", "the version of its libslirp is unknown"),
     ],
 )
-def test_auto_takes_no_slirp4netns_with_known_flaws(version, flaws):
+def test_auto_avoids_slirp4netns_with_known_vulnerabilities(version, flaws):
     assert libslirp_flaws(version) == flaws
     network = network_of("auto", on=host("slirp4netns", libslirp=version))
     assert network.mode == ("none" if flaws else "slirp4netns")
     assert network.why == "pasta is not installed" + (f", and {flaws}" if flaws else "")
 
 
-def test_slirp4netns_with_known_flaws_is_had_on_request_and_its_flaws_are_shown():
+def test_requested_slirp4netns_shows_its_vulnerabilities():
     network = network_of("slirp4netns", on=host("slirp4netns", libslirp="4.8.0"))
     assert network.mode == "slirp4netns"
     assert any("CVE-2026-9539" in line for line in network.details())
@@ -132,7 +132,7 @@ def test_the_date_of_a_pasta(said, date):
     assert pasta_date(said) == date
 
 
-def test_slirp4netns_does_not_enter_a_user_namespace_that_others_are_in():
+def test_slirp4netns_does_not_enter_a_joined_user_namespace():
     error = no("slirp4netns", config=joining(user="/proc/1/ns/user"))
     assert (error.code, error.fix) == ("RL-NETWORK", "use pasta")
 
@@ -154,13 +154,13 @@ def test_auto_without_a_helper_is_loopback_and_a_note(on, missing, fix):
 @pytest.mark.parametrize(
     ("config", "mode"), [(joining(network="/run/netns/x"), "none"), (without_namespace("network"), "host")]
 )
-def test_auto_leaves_to_config_json_what_it_says(config, mode):
+def test_auto_respects_the_namespaces_of_config_json(config, mode):
     network = network_of("auto", config=config)
     assert (network.mode, network.helpers) == (mode, [])
 
 
 @pytest.mark.parametrize("name", ["slirp4netns", "pasta"])
-def test_a_helper_that_is_asked_for_has_to_work(name):
+def test_requested_helper_is_required(name):
     network = network_of(name)
     assert (network.mode, [each.name for each in network.helpers], network.required) == (name, [name], True)
     error = no(name, on=host())
@@ -180,7 +180,7 @@ def test_a_namespace_is_added_where_config_json_shares_the_hosts(mode):
 
 
 @pytest.mark.parametrize("config", [base_config(), joining(network="/run/netns/x")])
-def test_the_hosts_network_leaves_the_namespace_out(config):
+def test_host_network_has_no_new_namespace(config):
     plan = plan_for(config, {"network": ANY}, network="host")
     assert plan.network.mode == "host"
     assert "no network namespace is created: --network host" in [note.text for note in plan.notes]
@@ -211,7 +211,7 @@ def test_joined_network_refuses_network_flags(options, said):
     assert said in error.cause
 
 
-def test_root_may_have_ids_of_its_own_on_another_containers_network():
+def test_root_may_map_ids_on_another_containers_network():
     assert network_of("container:web", peer=Running(42, ("network",)), userns="keep-id").mode == "container"
 
 
@@ -225,7 +225,7 @@ def test_root_may_have_ids_of_its_own_on_another_containers_network():
         ("auto", {"config": without_namespace("network")}, "config.json asks for no network namespace"),
     ],
 )
-def test_ports_that_nothing_can_publish(mode, options, why):
+def test_ports_without_a_helper_are_refused(mode, options, why):
     error = no(mode, publish=("8080:80",), **options)
     assert error.code == "RL-PUBLISH"
     assert why in error.cause
@@ -255,7 +255,7 @@ def test_addresses_where_slirp4netns_publishes_are_reported(mode, publish, told)
     assert any("IPv4 addresses only" in note.text for note in plan.notes) == told
 
 
-def test_the_hosts_gateway_has_to_be_open():
+def test_host_gateway_needs_the_hosts_loopback():
     error = no("slirp4netns", add_host=("db:host-gateway",))
     assert error.code == "RL-NAMES"
     assert "allow_host_loopback=true" in error.fix
@@ -265,7 +265,7 @@ def test_the_hosts_gateway_has_to_be_open():
     assert no("pasta:--map-host-loopback=none", add_host=("db:host-gateway",)).code == "RL-NAMES"
 
 
-def test_what_explain_says_about_a_network():
+def test_explain_describes_the_network():
     network = network_of("auto", publish=("127.0.0.1:8080:80/udp",))
     assert network.state() == {"mode": "pasta", "reason": "it shields the host best"}
     first, second, port = network.details()
@@ -364,7 +364,7 @@ DNS_FORWARD = ["--dns-forward", "169.254.1.1"]
         ),
     ],
 )
-def test_pasta_gets_what_is_given_and_podmans_defaults(options, told):
+def test_pasta_gets_the_given_options_and_podmans_defaults(options, told):
     assert arguments(f"pasta:{options}") == told
 
 
@@ -414,7 +414,7 @@ def test_pasta_forwards_to_a_server_of_its_own_family_only():
         assert "--dns-forward" not in arguments("pasta", on=host("pasta", resolver=resolver_lines))
 
 
-# --- What depends on ids ----------------------------------------------------------------------------------------------
+# --- Dependence on ids ------------------------------------------------------------------------------------------------
 
 
 def test_the_namespace_belongs_to_the_containers_user_namespace():
@@ -437,7 +437,7 @@ def test_auto_takes_no_slirp4netns_without_a_sandbox():
     assert [each.name for each in network_of("slirp4netns", **alone).helpers] == ["slirp4netns"]
 
 
-def test_the_sandbox_of_slirp4netns_needs_a_root_in_the_container():
+def test_sandbox_of_slirp4netns_needs_uid_and_gid_0():
     config = base_config()
     config["process"]["user"] = {"uid": 1000, "gid": 1000}
     assert not network_of("slirp4netns", config=config, facts=SINGLE).sandbox
@@ -458,7 +458,7 @@ def test_every_group_may_ping(facts, userns, groups):
     assert network_of("pasta", facts=facts, userns=userns).sysctls["net.ipv4.ping_group_range"] == groups
 
 
-def test_config_json_has_the_last_word_on_sysctls():
+def test_sysctls_of_config_json_take_precedence():
     config = base_config()
     config["linux"]["sysctl"] = {"net.ipv4.ping_group_range": "1 0"}
     sysctls = network_of("pasta", config=config).sysctls
@@ -467,7 +467,7 @@ def test_config_json_has_the_last_word_on_sysctls():
 
 
 @pytest.mark.parametrize("mode", ["none", "host"])
-def test_nothing_is_set_in_a_network_that_nobody_serves(mode):
+def test_no_sysctls_without_a_helper(mode):
     assert not network_of(mode).sysctls
 
 
@@ -475,14 +475,14 @@ def test_nothing_is_set_in_a_network_that_nobody_serves(mode):
 
 
 def bound(mode, config=None, *, files="/state/c1", **options):
-    """Return the targets of what is bound from the container's own directory, with what happens when that fails."""
+    """Return the targets of bind mounts from the container's network directory, with their on_error."""
     plan = plan_for(config, {"network": ANY}, network=mode, network_files=files, **options)
     sources = [op for op in chosen(plan, ops.BIND) if op.string("source").startswith("/state/")]
     return {op.string("target"): op for op in sources}
 
 
 @pytest.mark.parametrize("mode", ["auto", "host", "slirp4netns", "pasta", "backend", "container:web"])
-def test_the_files_of_names_are_bound_over_the_images(mode):
+def test_resolv_conf_and_hosts_cover_the_images(mode):
     binds = bound(mode, shared=Shared("backend", "10.89.0.0/24"), peer=Running(42, ("user", "network")))
     assert {target: op.string("source") for target, op in binds.items()} == {
         "/etc/resolv.conf": "/state/c1/resolv.conf",
@@ -491,7 +491,7 @@ def test_the_files_of_names_are_bound_over_the_images(mode):
 
 
 @pytest.mark.parametrize("mode", ["auto", "host", "container:web"])
-def test_the_files_in_the_containers_own_directory_are_written_and_no_others(mode):
+def test_only_files_in_the_containers_directory_are_written(mode):
     for directory, written in (("/state/c1", True), ("/state/web", False), ("", False)):
         plan = plan_for(
             None, {"network": ANY}, network=mode, network_files=directory, peer=Running(42, ("user", "network"))
@@ -500,12 +500,12 @@ def test_the_files_in_the_containers_own_directory_are_written_and_no_others(mod
         assert ("files" in plan.first(ops.RECORD).value("about")["network"]) == written
 
 
-def test_an_image_without_room_for_them_keeps_its_own():
+def test_image_without_place_for_the_files_keeps_its_own():
     for op in bound("auto").values():
         assert (op.on_error, op.alternatives) == (ops.ELSE, 0)
 
 
-def test_a_loopback_alone_keeps_the_images_names_unless_some_are_given():
+def test_loopback_only_keeps_the_images_files_without_flags():
     assert not bound("none")
     assert bound("none", add_host=("db:192.0.2.1",))
     assert bound("none", dns=("192.0.2.1",))
@@ -544,7 +544,7 @@ def ports_of(*texts):
         ("65535:65535", [("tcp", "", 65535, 65535)]),
     ],
 )
-def test_what_is_published(text, ports):
+def test_published_ports(text, ports):
     assert ports_of(text) == ports
 
 
@@ -575,7 +575,7 @@ def test_what_is_published(text, ports):
         ("[127.0.0.1]:1:2:3", "the container port is missing"),
     ],
 )
-def test_what_cannot_be_published(text, cause):
+def test_invalid_ports_are_refused(text, cause):
     with pytest.raises(RootlessError) as caught:
         published([text])
     assert caught.value.code == "RL-PUBLISH"
@@ -583,7 +583,7 @@ def test_what_cannot_be_published(text, cause):
     assert "[IP:]HOST:CONTAINER" in caught.value.fix
 
 
-def test_a_port_of_the_host_leads_to_one_place():
+def test_host_port_is_published_once():
     assert ports_of("8080:80", "8080:80/udp", "127.0.0.1:8081:80", "127.0.0.2:8081:81", "80", "80")
     for texts in (["8080:80", "8080:81"], ["8080-8082:80-82", "8082:90"], ["127.0.0.1:1:1", "127.0.0.1:1:2"]):
         with pytest.raises(RootlessError, match="publish"):
@@ -601,7 +601,7 @@ PORTS = st.builds(
 
 
 @given(port=PORTS)
-def test_a_port_is_read_as_it_is_written(port):
+def test_port_survives_as_data(port):
     address = f"[{port.address}]:" if ":" in port.address else f"{port.address}:" if port.address else ""
     text = f"{address}{port.outside or ''}:{port.inside}/{port.protocol}"
     assert [each.as_data() for each in published([text])] == [port.as_data()]
@@ -681,14 +681,14 @@ def test_hosts_names_the_other_members_last():
     assert hosts(said(), ["10.89.0.4"], "").endswith("10.89.0.4 box c1\n")
 
 
-def test_on_the_hosts_network_the_hosts_names_are_kept():
+def test_host_network_keeps_the_hosts_names():
     added_hosts = (("192.0.2.1", "db"), (resolv_conf.HOST_GATEWAY, "dev"))
     text = hosts_of_host(said(hosts=added_hosts), "127.0.0.1 localhost\n192.0.2.99 known\n")
     assert text == "192.0.2.1 db\n127.0.0.1 dev\n127.0.0.1 localhost\n192.0.2.99 known\n"
     assert hosts_of_host(said(), "") == LOOPBACK
 
 
-def test_names_that_are_added():
+def test_added_names():
     texts = ["db:192.0.2.1", "six:2001:db8::1", "six:[2001:db8::1]", "dev:host-gateway"]
     assert added(texts) == [
         ("192.0.2.1", "db"),
@@ -699,7 +699,7 @@ def test_names_that_are_added():
 
 
 @pytest.mark.parametrize("text", ["", "db", "db:", ":192.0.2.1", "db:db2", "a b:192.0.2.1", "a\nb:192.0.2.1", "#:::1"])
-def test_names_that_cannot_be_added(text):
+def test_invalid_names_are_refused(text):
     with pytest.raises(RootlessError) as caught:
         added([text])
     assert caught.value.code == "RL-NAMES"
@@ -737,7 +737,7 @@ def test_no_two_members_have_an_address(taken):
     assert not own & {shared.gateway, shared.dns, "10.89.3.0", "10.89.3.127"}
 
 
-def test_a_shared_network_without_slirp4netns_has_no_way_outside():
+def test_shared_network_without_slirp4netns_has_no_connection_outside():
     shared = Shared("backend", "10.89.3.0/24")
     assert shared.helper(host("pasta")) is None
     assert shared.helper(host("slirp4netns", tun=NO_TUN)) is None
@@ -758,7 +758,7 @@ def test_a_member_keeps_its_hardware_address():
     assert Shared("backend", "10.89.3.0/24").hardware(4) == "02:00:0a:59:03:04"
 
 
-def test_a_member_is_served_by_nobody_of_its_own():
+def test_member_has_no_helper_of_its_own():
     network = network_of("backend", shared=Shared("backend", "10.89.3.0/24"))
     assert (network.mode, network.helpers, str(network)) == ("shared", [], "shared backend: asked for")
     subnet, served = network.details()
@@ -767,7 +767,7 @@ def test_a_member_is_served_by_nobody_of_its_own():
     assert network.own_maps.uids == ((0, 1000, 1),)
 
 
-# --- Keepers ----------------------------------------------------------------------------------------------------------
+# --- Netns holders ----------------------------------------------------------------------------------------------------
 
 
 def kinds(operations):
@@ -775,7 +775,7 @@ def kinds(operations):
 
 
 def kept(mode, **options):
-    """Return the Plan of the holder of a container's network, whose namespaces are its descriptors 7 and 8."""
+    """Return the Plan of a container's netns holder; descriptors 7 and 8 are the namespaces."""
     network = network_of(mode, **options)
     return container_holder(network, network.helpers[0] if network.helpers else None, 7, 8)
 
@@ -806,7 +806,7 @@ JOINS_USER = joining(user="/proc/1/ns/user")
         ("backend", {"config": JOINS_USER}),
     ],
 )
-def test_a_holder_hides_before_it_joins(mode, options):
+def test_holder_is_not_dumpable_before_it_joins(mode, options):
     plan = kinds(kept(mode, shared=Shared("backend", "10.89.0.0/24"), **options))
     assert plan.index(ops.NON_DUMPABLE) < plan.index(ops.JOIN)
     assert (ops.DUMPABLE in plan) == (mode == "slirp4netns")
@@ -818,7 +818,7 @@ def test_root_of_the_host_needs_no_user_namespace_to_be_joined():
     assert [op.string("path") for op in plan if op.kind is ops.JOIN] == ["/proc/self/fd/8"]
 
 
-def test_the_holder_of_a_shared_network_ends_with_its_last_link():
+def test_holder_of_a_shared_network_ends_with_the_last_interface():
     plan = shared_holder("m", 7, network_of("backend", shared=Shared("backend", "10.89.3.0/24")).own_maps)
     assert kinds(plan)[:2] == [ops.SPAWN, ops.NEW_USER]
     assert plan[-1].kind is ops.AWAIT_LINKS

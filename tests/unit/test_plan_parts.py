@@ -1,4 +1,4 @@
-"""Namespaces, what comes later, operations as words and bytes, the lifecycle: each decision alone."""
+"""Namespaces, unsupported properties, operations as words and bytes, the lifecycle: each decision alone."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def kinds_of(plan):
     return [op.kind.name for op in executor_ops(plan)]
 
 
-def test_a_user_namespace_is_added_for_who_is_not_root():
+def test_user_namespace_is_added_for_ordinary_users():
     plan = plan_for()
     assert kinds_of(plan)[:7] == ["new_user_namespace", "yield", "unshare", "fork", "become", "session", "keyring"]
     assert "a user namespace is added: you are not root" in notes(plan, ADAPTED)["linux.namespaces"]
@@ -59,7 +59,7 @@ def test_a_user_namespace_is_added_for_who_is_not_root():
 
 
 @pytest.mark.parametrize("caller", [ROOT, NESTED])
-def test_none_is_added_for_root(caller):
+def test_no_user_namespace_is_added_for_root(caller):
     plan = plan_for(facts=caller)
     assert kinds_of(plan)[:3] == ["unshare", "fork", "session"]
     assert plan.maps is None
@@ -67,7 +67,7 @@ def test_none_is_added_for_root(caller):
 
 @pytest.mark.parametrize("mode", ["root", "keep-id", "single"])
 @pytest.mark.parametrize("caller", [ROOT, NESTED])
-def test_userns_asks_for_one_even_as_root(caller, mode):
+def test_userns_flag_adds_a_user_namespace_for_root(caller, mode):
     plan = plan_for(facts=caller, userns=mode)
     assert kinds_of(plan)[0] == "new_user_namespace"
     assert f"--userns {mode}" in notes(plan)["linux.namespaces"]
@@ -125,7 +125,7 @@ def test_root_joins_before_it_makes_a_user_namespace_and_others_after():
 
 
 def test_a_user_namespace_is_joined_before_all_others():
-    """Those that the caller may enter itself are entered before: the joined one need not own them."""
+    """Namespaces that the caller may join itself come first: the joined user namespace need not own them."""
     plan = plan_for(joining(network="/proc/5/ns/net", user="/proc/5/ns/user", pid="/proc/5/ns/pid"))
     joins = chosen(plan, ops.JOIN)
     assert [op.number("namespace") for op in joins] == [CLONE_FLAGS["user"], CLONE_FLAGS["network"], CLONE_FLAGS["pid"]]
@@ -139,7 +139,7 @@ def test_a_user_namespace_is_joined_before_all_others():
     assert the(plan, ops.BECOME).numbers == (0, 0)
 
 
-def test_clock_offsets_are_opened_before_the_process_hides_to_join():
+def test_clock_offsets_are_opened_while_the_process_is_dumpable():
     config = joining(user="/proc/5/ns/user")
     config["linux"]["namespaces"].append({"type": "time"})
     config["linux"]["timeOffsets"] = {"monotonic": {"secs": 5}}
@@ -168,7 +168,7 @@ def test_mount_and_cgroup_namespaces_are_joined_by_the_container_process():
 
 
 @pytest.mark.parametrize(("key", "kind"), [("hostname", ops.HOSTNAME), ("domainname", ops.DOMAINNAME)])
-def test_names_of_the_host_stay_the_hosts(key, kind):
+def test_host_names_of_a_shared_uts_namespace_are_unchanged(key, kind):
     config = base_config()
     config[key] = "box"
     assert the(plan_for(config), kind).strings == ("box",)
@@ -187,7 +187,7 @@ def test_loopback_comes_up_in_a_new_network_namespace_only():
     assert not chosen(plan_for(joining(network="/proc/5/ns/net")), ops.LINK_UP)
 
 
-def test_without_a_keyring_keys_are_refused_unless_the_callers_is_wanted():
+def test_keys_are_refused_without_a_keyring_unless_the_callers_is_kept():
     plan = plan_for()
     named, unnamed, refusing = (the(plan, kind) for kind in (ops.KEYRING, ops.UNNAMED_KEYRING, ops.NO_KEYS))
     assert (named.strings, named.on_error, named.alternatives) == (("_ses.c1",), ops.ELSE, 2)
@@ -206,7 +206,7 @@ def test_the_keyring_of_the_caller_is_kept_on_demand():
     assert not chosen(plan_for(no_new_keyring=True), ops.KEYRING)
 
 
-# --- What is empty, and what is too old -------------------------------------------------------------------------------
+# --- Empty values and old kernels -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_limits_that_are_not_enforced_are_reported():
     assert "not enforced: cpu.shares, devices: " in notes(plan_for(config, ROOT), UNSUPPORTED)["linux.resources"]
 
 
-def test_limits_that_say_nothing_are_not_told():
+def test_empty_limits_are_not_reported():
     """Docker writes such objects."""
     config = base_config()
     config["linux"]["resources"] = {
@@ -248,7 +248,7 @@ def test_an_old_kernel_is_refused():
     plan_for(facts={"kernel": (5, 12)})
 
 
-def test_a_bundle_without_a_process_has_nothing_to_run():
+def test_bundle_without_a_process_is_refused():
     config = base_config()
     del config["process"]
     assert refused(config).where == "process"
@@ -319,8 +319,8 @@ def test_strings_are_bytes_as_the_system_has_them():
         ("delete", STOPPED, ""),
     ],
 )
-def test_which_verb_may_meet_a_container_when(verb, status, words):
-    """runtime.md "Operations"; the words are those that engines look for."""
+def test_verbs_in_each_status(verb, status, words):
+    """runtime.md "Operations"; engines match the words of the errors."""
     if not words:
         allow(verb, "c1", status)
         return
@@ -346,7 +346,7 @@ def test_every_verb_is_allowed_or_refused_in_every_state(verb, status):
     assert caught.value.code == "RL-STATUS"
 
 
-def test_the_tables_know_no_other_event_and_no_other_state():
+def test_tables_have_no_other_events_or_states():
     kernel = {(READY, CREATING), (EXECUTED, CREATED), (FROZEN, CREATED), (FROZEN, RUNNING)}
     kernel |= {(EXITED, status) for status in (CREATING, CREATED, RUNNING, PAUSED)}
     pairs = {(verb, status) for verb in VERBS for status in STATES if status != ABSENT}

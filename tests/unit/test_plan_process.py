@@ -1,4 +1,4 @@
-"""What the program is and may: its user, rights, limits and settings, each decision alone."""
+"""The program: its user, capabilities, limits and settings, each decision alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mask(*names):
 
 
 def test_capabilities_by_number():
-    """linux/capability.h."""
+    """The numbers are those of linux/capability.h."""
     for name, number in {
         "CHOWN": 0,
         "SETGID": 6,
@@ -96,7 +96,7 @@ def test_ambient_capabilities_are_permitted_and_inheritable_too():
 
 @pytest.mark.parametrize("forbid", [True, False])
 @pytest.mark.parametrize("filtered", [True, False])
-def test_the_right_to_load_a_filter_is_kept_until_the_program(forbid, filtered):
+def test_capability_to_load_a_filter_is_kept_until_the_program(forbid, filtered):
     config = process(noNewPrivileges=forbid)
     if filtered:
         config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
@@ -123,7 +123,7 @@ def test_the_right_to_load_a_filter_is_kept_until_the_program(forbid, filtered):
     ],
 )
 def test_limits_above_the_callers_own(limits, caller, early, late, told):
-    """Raising needs rights over the host and comes before they go; a low one would hit the set-up and comes last."""
+    """To raise a limit needs privileges and comes before they are dropped; a low limit would break the set-up."""
     kind, soft, hard = limits
     config = process(rlimits=[{"type": f"RLIMIT_{kind}", "soft": soft, "hard": hard}])
     plan = plan_for(config, {"hard_limits": {7: 50, 4: -1}} | caller)
@@ -201,7 +201,7 @@ def test_sysctl(name, path):
 
 
 @pytest.mark.parametrize(("name", "kind"), [("kernel.domainname", ops.DOMAINNAME), ("kernel/hostname", ops.HOSTNAME)])
-def test_a_setting_that_is_a_name_is_set_by_its_own_call(name, kind):
+def test_host_name_sysctls_use_their_system_calls(name, kind):
     plan = plan_for(sysctl(name, "mine\n"))
     op = next(op for op in plan.ops if op.where == f'linux.sysctl["{name}"]')
     assert (op.kind, op.strings) == (kind, ("mine",))
@@ -242,7 +242,7 @@ def test_sysctl_that_reaches_the_host_is_refused(name, config, code, words, call
     ],
 )
 def test_ping_is_allowed_to_the_groups_that_exist(value, caller, written):
-    """Docker writes 0 2147483647, and the kernel refuses a range whose ends are not mapped."""
+    """Docker writes 0 2147483647, but the kernel refuses a range whose ends are not mapped."""
     plan = plan_for(sysctl("net.ipv4.ping_group_range", value), caller)
     assert [op.string("value") for op in plan.ops if op.where.startswith("linux.sysctl")] == [written]
     assert any(where.startswith("linux.sysctl") for where in notes(plan, ADAPTED)) == (written != value)
@@ -258,12 +258,12 @@ def test_ping_is_allowed_to_the_groups_that_exist(value, caller, written):
         (["sh"], ["PATH=/a", "PATH=/b"], ["/b/sh"]),
     ],
 )
-def test_where_the_program_is_looked_for(args, env, candidates):
+def test_directories_for_the_program(args, env, candidates):
     op = the(plan_for(process(args=args, env=env)), ops.COMMAND)
     assert op.strings == (candidates, args[0])
 
 
-def test_a_program_without_path_is_looked_for_where_programs_are():
+def test_program_without_path_is_in_the_default_directories():
     assert "/usr/bin/sh" in the(plan_for(process(env=[])), ops.COMMAND).string("candidates")
 
 
@@ -279,7 +279,7 @@ def test_a_path_without_directories_finds_nothing(path):
 
 
 @pytest.mark.parametrize(("env", "asked"), [(["A=b"], True), (["HOME="], True), (["HOME=/x"], False)])
-def test_home_is_looked_up_where_nobody_says_it(env, asked):
+def test_missing_home_is_looked_up(env, asked):
     plan = plan_for(process(env=[*env, "PATH=/bin"], user={"uid": 7, "gid": 0}))
     assert [op.numbers for op in chosen(plan, ops.HOME)] == ([(7,)] if asked else [])
     assert "HOME=" not in the(plan, ops.EXEC).string("env")
@@ -289,7 +289,7 @@ def umasks(plan):
     return [op.number("mask") for op in chosen(plan, ops.UMASK)]
 
 
-def test_what_the_program_is_started_with():
+def test_environment_of_the_program():
     plan = plan_for(
         process(args=["a b", "", "ü"], env=["X=1", "Y"], cwd="/tmp", user={"uid": 7, "gid": 8, "umask": 0o77})
     )

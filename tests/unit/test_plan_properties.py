@@ -1,4 +1,4 @@
-"""What holds for every Plan, whatever the configuration and the host: asked of generated ones."""
+"""Invariants of every Plan, tested with generated configurations and hosts."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ OUTER_MAPPINGS = st.lists(
 
 
 def disjoint(pairs):
-    """Return mappings as check() wants them: each id at most once on either side."""
+    """Return mappings that check() accepts: each id at most once on either side."""
     mappings, inside, used = [], 0, []
     for outside, size in pairs:
         if outside + size <= HIGHEST_ID + 1 and all(outside + size <= low or high <= outside for low, high in used):
@@ -275,7 +275,7 @@ USERNS = st.sampled_from(["", "", "keep-id", "root", "single"])
 
 
 def plan_or_none(config, facts, **asked):
-    """Return the Plan, or None where the bundle cannot be run; any other outcome is a failure of the test."""
+    """Return the Plan, or None if the bundle is refused; any other result fails the test."""
     check(copy.deepcopy(config))
     request = Request(Options(container="c1"))
     for name, value in asked.items():
@@ -293,7 +293,7 @@ def plan_or_none(config, facts, **asked):
 
 MANY = settings(deadline=None, max_examples=300)
 
-# --- What holds -------------------------------------------------------------------------------------------------------
+# --- Invariants -------------------------------------------------------------------------------------------------------
 
 
 def arguments_can_be_carried(plan):
@@ -317,7 +317,7 @@ def the_order_of_things(plan, asked):
     kinds = [op.kind for op in plan.ops]
     (root_change,) = (kind for kind in kinds if kind in (ops.CHROOT, ops.PIVOT))
     assert root_change is ops.CHROOT or not asked.get("no_pivot")
-    assert (ops.PROPAGATION in kinds) != bool(plan.covered), "no mount of the caller's is changed"
+    assert (ops.PROPAGATION in kinds) != bool(plan.covered), "no mount of the caller is changed"
     once = [ops.FORK, *([] if plan.covered else [ops.PROPAGATION]), ops.ROOT, root_change]
     once += [ops.BOUNDING, ops.IDS, ops.CAPABILITIES, ops.AMBIENT, ops.COMMAND, ops.READY, ops.WAIT_START, ops.EXEC]
     places = [kinds.index(kind) for kind in once]
@@ -336,7 +336,7 @@ def the_order_of_things(plan, asked):
         assert between(kind, ops.WAIT_START, ops.EXEC)
     assert not kinds.count(ops.GROUPS) or kinds.index(ops.GROUPS) < kinds.index(ops.IDS)
     if ops.JOIN in kinds:
-        assert kinds.index(ops.NON_DUMPABLE) < kinds.index(ops.JOIN), "nobody can enter a process that joins"
+        assert kinds.index(ops.NON_DUMPABLE) < kinds.index(ops.JOIN), "no process can enter a process that joins"
     if ops.NEW_USER in kinds:
         assert kinds.index(ops.NEW_USER) < kinds.index(ops.FORK) < kinds.index(ops.BECOME)
         assert all(kinds.index(ops.NEW_USER) < place for place, kind in enumerate(kinds) if kind is ops.UNSHARE)
@@ -424,7 +424,7 @@ class _Plan(ctypes.Structure):
 
 @pytest.fixture(scope="session")
 def decode(tmp_path_factory, need):
-    """Return a function that has the executor's own decoder read a Plan, and returns its result as Python objects."""
+    """Return a function that decodes a Plan with the executor's decoder and returns Python objects."""
     directory = tmp_path_factory.mktemp("decode")
     library = directory / "plan.so"
     words = [need("cc"), "-shared", "-fPIC", "-std=gnu11", *includes(directory), SOURCES / "plan.c", "-o", library]
@@ -548,7 +548,7 @@ def test_no_subordinate_id_is_lost(own, ranges, mode):
         if low == own or any(first <= low < first + count for first, count in ranges)
     )
     assert mapped == expected
-    # from 0 on, without a gap except for one's own id where it is kept
+    # from 0 on, without a gap except for the caller's id with keep-id
     kept = mode == "keep-id"
     position = 0
     for inside, _, count in sorted(line for line in maps.uids if not (kept and line == (own, own, 1))):
@@ -574,7 +574,7 @@ def test_codes_are_the_executors():
     assert sorted(codes.values()) == list(range(1, len(codes) + 1))
 
 
-def test_ways_to_fail_are_the_executors():
+def test_on_error_codes_are_the_executors():
     assert enumerators(header_text(), "on_error") == {
         "ON_ERROR_FAIL": ops.FAIL,
         "ON_ERROR_SKIP_ABSENT": ops.SKIP_ABSENT,

@@ -1,4 +1,4 @@
-"""What few bundles ask for, planned: scheduling, labels, id-mapped mounts, network links, shares of caches."""
+"""Plans for rare properties: scheduling, labels, ID-mapped mounts, network interfaces, shares of caches."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def with_linux(**properties):
             (6, 6, 0, 0, 10, 20, 30),
             "SCHED_DEADLINE, runtime 10, deadline 20, period 30, SCHED_FLAG_RECLAIM, SCHED_FLAG_DL_OVERRUN",
         ),
-        # a slice of its own, since Linux 6.12
+        # a custom slice, since Linux 6.12
         (
             {"policy": "SCHED_OTHER", "runtime": 10**7},
             (0, 0, 0, 0, 10**7, 0, 0),
             "SCHED_OTHER, nice 0, runtime 10000000",
         ),
-        # the kernel says no to this
+        # the kernel refuses this
         ({"policy": "SCHED_OTHER", "priority": 4}, (0, 0, 0, 4, 0, 0, 0), "SCHED_OTHER, nice 0, priority 4"),
     ],
 )
@@ -100,7 +100,7 @@ def test_options_that_the_kernel_ignores_are_reported():
     assert notes(plan, UNSUPPORTED) == {"process.scheduler": "deadline and period have no effect under SCHED_BATCH"}
 
 
-def test_a_policy_that_linux_does_not_have():
+def test_sched_iso_is_refused():
     error = refused(with_process(scheduler={"policy": "SCHED_ISO"}))
     assert (error.code, error.where) == ("RL-SCHEDULER", "process.scheduler.policy")
 
@@ -115,7 +115,7 @@ def test_a_policy_that_linux_does_not_have():
         ({}, NESTED | dict(nice=10), 10),
     ],
 )
-def test_nice_that_nobody_asked_for_is_not_below_the_callers_own(asked, caller, nice):
+def test_default_nice_is_not_below_the_callers(asked, caller, nice):
     plan = plan_for(with_process(scheduler={"policy": "SCHED_OTHER"} | asked), caller)
     assert SCHED_ATTR.unpack(the(plan, ops.SCHEDULER).string("attributes"))[3] == nice
     assert ("process.scheduler.nice" in notes(plan, ADAPTED)) == (nice == 10)
@@ -147,7 +147,7 @@ def test_io_priority(io_priority, value):
         ({"mode": "MPOL_BIND", "nodes": "0-3,7"}, 2, (0x8F,)),
         ({"mode": "MPOL_INTERLEAVE", "nodes": "2-3", "flags": ["MPOL_F_STATIC_NODES"]}, 3 | 1 << 15, (0xC,)),
         ({"mode": "MPOL_PREFERRED_MANY", "nodes": "62", "flags": ["MPOL_F_RELATIVE_NODES"]}, 5 | 1 << 14, (1 << 62,)),
-        # the kernel leaves the last bit out, so it has to be one that is not used
+        # the kernel ignores the last bit, so it must be an unused one
         ({"mode": "MPOL_WEIGHTED_INTERLEAVE", "nodes": "63"}, 6, (1 << 63, 0)),
         ({"mode": "MPOL_BIND", "nodes": "64", "flags": ["MPOL_F_NUMA_BALANCING"]}, 2 | 1 << 13, (0, 1)),
         ({"mode": "MPOL_BIND", "nodes": "1023"}, 2, (0,) * 15 + (1 << 63, 0)),
@@ -160,7 +160,7 @@ def test_memory_policy(policy, mode, mask):
 
 
 @pytest.mark.parametrize("nodes", ["x", "-1", "3-1", "1,,2", "1-2-3", "0x1", "1024", "0-99999999999999", "²"])
-def test_nodes_that_are_none(nodes):
+def test_invalid_nodes_are_refused(nodes):
     error = refused(with_linux(memoryPolicy={"mode": "MPOL_BIND", "nodes": nodes}))
     assert (error.code, error.where) == ("RL-CONFIG", "linux.memoryPolicy.nodes")
 
@@ -187,7 +187,7 @@ def test_personality():
     assert error.where == "linux.personality.flags[0]"
 
 
-def test_all_of_it_comes_before_rights_are_given_up():
+def test_scheduling_comes_before_privileges_are_dropped():
     config = with_linux(memoryPolicy={"mode": "MPOL_LOCAL"}, personality={"domain": "LINUX"})
     config["process"] |= {"scheduler": {"policy": "SCHED_FIFO"}, "ioPriority": {"class": "IOPRIO_CLASS_RT"}}
     config["process"]["rlimits"] = [{"type": "RLIMIT_RTPRIO", "soft": 9, "hard": 9}]
@@ -196,12 +196,12 @@ def test_all_of_it_comes_before_rights_are_given_up():
     rare = [ops.SCHEDULER, ops.IO_PRIORITY, ops.MEMORY_POLICY, ops.PERSONALITY]
     first = kinds.index(ops.SCHEDULER)
     assert kinds[first : first + 4] == rare
-    # a raised limit may be what lets a real-time policy be chosen
+    # a raised limit may permit a real-time policy
     assert kinds.index(ops.RLIMIT) < first < kinds.index(ops.BOUNDING) < kinds.index(ops.EXEC)
 
 
 @pytest.mark.parametrize("empty", [None, {}])
-def test_none_of_it(empty):
+def test_no_scheduling_operations_without_properties(empty):
     config = base_config()
     config["process"] |= {"scheduler": None, "ioPriority": None, "apparmorProfile": "", "selinuxLabel": ""}
     config["linux"] |= {"memoryPolicy": None, "personality": None, "netDevices": empty, "mountLabel": ""}
@@ -251,7 +251,7 @@ def test_a_label_without_its_module_is_refused(config, where, code):
     assert error.fix
 
 
-def test_unconfined_is_what_a_kernel_without_apparmor_does():
+def test_unconfined_needs_no_apparmor():
     assert writes(plan_for(with_process(apparmorProfile="unconfined"))) == []
     plan = plan_for(with_process(apparmorProfile="unconfined"), dict(apparmor=True))
     assert writes(plan) == [("self/attr/apparmor/exec", "exec unconfined", "process.apparmorProfile")]
@@ -288,19 +288,19 @@ def test_mounts_of_new_file_systems_are_labelled():
     assert options_of(plan, "mounts[5]") == ["context=other"]
     assert notes(plan, UNSUPPORTED) == {}
     assert options_of(plan, "mounts[7]") == []
-    # mount(2) gets all options as one text with commas
+    # mount(2) takes all options as one text with commas
     assert options_of(plan, "mounts[8]")[-1] == f'context="{MOUNT_LABEL}"'
     assert the(plan, ops.REMOUNT).string("options") == []
 
 
-def test_another_kind_of_context():
+def test_mount_context_type_of_an_annotation():
     plan = plan_for(labelled(mount("/a"), mount_context_type="rootcontext"), dict(selinux=True))
     assert options_of(plan, "mounts[4]") == [f"rootcontext={MOUNT_LABEL}"]
     error = refused(labelled(mount_context_type="nonsense"), dict(selinux=True))
     assert error.where == 'annotations["run.oci.mount_context_type"]'
 
 
-def test_what_this_host_has_is_read_when_it_is_asked_for():
+def test_rare_facts_are_read_at_their_first_use():
     here = facts.read()
     rare = {"apparmor", "selinux", "resctrl"}
     assert not rare & vars(here).keys()
@@ -338,37 +338,37 @@ def test_a_new_file_system_is_mapped_in_the_containers_user_namespace():
     assert mounted.number("flags") & (ops.MAPPED | ops.MAPPED_BELOW) == ops.MAPPED
 
 
-def test_a_range_of_the_host_that_is_in_pieces_in_the_container():
+def test_host_range_that_is_split_in_the_container():
     caller = dict(subuids=((100000, 10), (100010, 10)), subgids=((100000, 20),))
     plan = plan_for(with_mounts(mapped("tmpfs", uids=((0, 100005, 10),), gids=((0, 100005, 10),))), caller)
     made, _ = mounts_of(plan, "mounts[4]")
     assert (made.string("uids"), made.string("gids")) == ("0 6 5\n5 11 5\n", "0 6 10\n")
 
 
-def test_the_host_ids_of_a_mount_are_those_of_the_bundle_even_where_others_are_mapped():
+def test_host_ids_of_a_mount_refer_to_the_bundles_maps():
     config = with_mounts(mapped("tmpfs", uids=((0, 500000, 100),), gids=((0, 600000, 100),)))
     config["linux"]["namespaces"].append({"type": "user"})
     config["linux"] |= {"uidMappings": lines((0, 500000, 65536)), "gidMappings": lines((0, 600000, 65536))}
     made, _ = mounts_of(plan_for(config), "mounts[4]")
-    # cut where the container's own map goes from the caller to the subordinate ids
+    # split where the container's map changes from the caller's id to the subordinate ids
     assert (made.string("uids"), made.string("gids")) == ("0 0 1\n1 1 99\n",) * 2
 
 
-def test_a_new_file_system_has_the_ids_of_the_container_anyway():
+def test_new_file_system_needs_no_map():
     plan = plan_for(with_mounts(mount("/data", "tmpfs", "idmap")))
     (mounted,) = mounts_of(plan, "mounts[4]")
     assert not mounted.number("flags") & (ops.MAPPED | ops.MAPPED_BELOW)
     assert "mounts[4]" in notes(plan, ADAPTED)
 
 
-def test_without_a_user_namespace_the_lines_are_as_written():
+def test_maps_are_unchanged_without_a_user_namespace():
     made, mounted = mounts_of(plan_for(with_mounts(mapped("tmpfs", "ridmap")), ROOT), "mounts[4]")
     assert (made.number("new"), made.string("uids")) == (0, "5 1000 1\n")
     assert mounted.number("flags") & (ops.MAPPED | ops.MAPPED_BELOW) == ops.MAPPED_BELOW
 
 
 def sources(plan):
-    """Return the operations before any namespace is entered."""
+    """Return the operations before any namespace is joined."""
     operations = executor_ops(plan)
     kinds = [op.kind for op in operations]
     return operations[: kinds.index(ops.UNSHARE if ops.NEW_USER not in kinds else ops.NEW_USER)]
@@ -395,7 +395,7 @@ def the_bind(plan):
     return op
 
 
-def test_a_mapped_bind_without_maps_of_its_own_has_the_containers():
+def test_mapped_bind_without_maps_uses_the_containers():
     config = with_mounts(mount("/data", "bind", "bind", "idmap"))
     config["linux"]["namespaces"].append({"type": "user"})
     config["linux"] |= {"uidMappings": lines((0, 500000, 9)), "gidMappings": lines((0, 600000, 9))}
@@ -408,7 +408,7 @@ def test_a_mapped_bind_without_maps_of_its_own_has_the_containers():
     assert (made.kind, made.string("uids"), made.string("path")) == (ops.ID_MAP, "", "/proc/7/ns/user")
 
 
-def test_mounts_of_the_host_reach_a_shared_bind_only_where_there_is_no_user_namespace():
+def test_host_mounts_propagate_to_a_shared_bind_only_without_a_user_namespace():
     for caller, userns, propagation in ((ROOT, "", 0), (ROOT, "root", SLAVE)):
         plan = plan_for(with_mounts(mapped("bind", "bind", "rshared")), caller, userns=userns)
         tree = next(op for op in plan.ops if op.kind is ops.TREE)
@@ -451,7 +451,7 @@ def test_no_maps_and_no_user_namespace():
     assert "has no user namespace to take them from" in error.cause
 
 
-def test_the_ids_of_a_user_namespace_that_is_joined_are_not_known():
+def test_ids_of_a_joined_user_namespace_are_unknown():
     config = joining(user="/proc/7/ns/user")
     config["mounts"].append(mapped("tmpfs"))
     assert "joins a user namespace" in refused(config).cause
@@ -459,10 +459,10 @@ def test_the_ids_of_a_user_namespace_that_is_joined_are_not_known():
     plan_for(config)
 
 
-# --- Network links ----------------------------------------------------------------------------------------------------
+# --- Network interfaces -----------------------------------------------------------------------------------------------
 
 
-def test_links():
+def test_interfaces():
     plan = plan_for(with_linux(netDevices={"eth0": {"name": "inside"}, "eth1": {}, "eth2": {"name": None}}), ROOT)
     assert [(link.name, link.new_name, link.where) for link in plan.links] == [
         ("eth0", "inside", "linux.netDevices.eth0"),
@@ -488,14 +488,14 @@ def test_links():
         ),
     ],
 )
-def test_links_that_cannot_move(config, caller, where, cause):
+def test_immovable_interfaces_are_refused(config, caller, where, cause):
     error = refused(config, caller)
     assert (error.where, error.code) == (where, "RL-NET-DEVICE")
     assert cause in error.cause
     assert error.fix
 
 
-def test_links_need_a_network_of_the_containers_own():
+def test_interfaces_need_a_network_namespace_of_the_container():
     config = without_namespace("network")
     config["linux"]["netDevices"] = {"eth0": {}}
     assert "shares the host's network" in refused(config, ROOT).cause
@@ -539,11 +539,11 @@ def test_shares_without_resctrl():
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "info", "mon_groups"])
-def test_a_class_that_is_none(name):
+def test_invalid_class_is_refused(name):
     assert refused(with_linux(intelRdt={"closID": name}), RESCTRL).where == "linux.intelRdt.closID"
 
 
-def test_one_line_each():
+def test_schemata_have_one_line_each():
     error = refused(with_linux(intelRdt={"schemata": ["L3:0=f\nMB:0=1"]}), RESCTRL)
     assert "is more than one line" in error.cause
 
@@ -553,21 +553,21 @@ def group_in(directory, **asked):
 
 
 def make_group(directory, schemata=""):
-    """Make what the resctrl file system shows in a group."""
+    """Create the files that a resctrl group contains."""
     directory.mkdir(exist_ok=True)
     (directory / "schemata").write_text(schemata)
     (directory / "tasks").write_text("")
     (directory / "mon_groups").mkdir(exist_ok=True)
 
 
-def test_a_class_that_is_there_is_joined(tmp_path):
+def test_existing_class_is_joined(tmp_path):
     make_group(tmp_path / "gold", "    L3:0=00f;1=fff\n    MB:0= 20;1=100\n")
     group = group_in(tmp_path, closID="gold")
     assert join_resctrl.made_for_it(group) == []
     join_resctrl.enter(group, 17)
     assert (tmp_path / "gold/tasks").read_text() == "17\n"
     assert (tmp_path / "gold/schemata").read_text().startswith("    L3")
-    # the same shares, written in another way
+    # the same shares, written differently
     join_resctrl.enter(group_in(tmp_path, closID="gold", l3CacheSchema="L3:0=F", memBwSchema="MB:1=100;0=20"), 17)
 
 
@@ -578,17 +578,17 @@ def test_a_class_with_other_shares_is_refused(tmp_path):
     assert (caught.value.where, (tmp_path / "gold/tasks").read_text()) == ("linux.intelRdt", "")
 
 
-def test_a_class_that_has_to_be_there(tmp_path):
+def test_missing_class_is_refused(tmp_path):
     with pytest.raises(RootlessError, match="there is no resctrl group") as caught:
         join_resctrl.enter(group_in(tmp_path, closID="gold"), 17)
     assert caught.value.where == "linux.intelRdt.closID"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_group_of_the_containers_own_goes_with_it(tmp_path):
+def test_group_of_the_container_is_removed_with_it(tmp_path):
     group = group_in(tmp_path)
     assert join_resctrl.made_for_it(group) == [str(tmp_path / "c1")]
-    with pytest.raises(RootlessError, match="tasks: No such file"):  # this is no resctrl: its files do not appear
+    with pytest.raises(RootlessError, match="tasks: No such file"):  # not a real resctrl: its files do not appear
         join_resctrl.enter(group, 17)
     join_resctrl.leave([str(tmp_path / "c1"), str(tmp_path / "gone")])
     assert list(tmp_path.iterdir()) == []
@@ -601,7 +601,7 @@ def test_resctrl_group_is_removed_with_the_container(tmp_path):
     root = StateRoot(str(tmp_path / "state"))
     with store.claim(root, "c1", undo.clear) as entry:
         undo.note(entry, "resctrl", {"directories": [str(directory) for directory in made]})
-    # the launcher was killed: the next container with its id clears away what it left
+    # the launcher was killed: the next container with its id removes the leftovers
     with store.claim(root, "c1", undo.clear) as entry:
         assert not any(directory.exists() for directory in made)
         made[1].mkdir()
@@ -610,7 +610,7 @@ def test_resctrl_group_is_removed_with_the_container(tmp_path):
     assert not made[1].exists()
 
 
-def test_a_group_that_was_there_stays(tmp_path):
+def test_existing_group_stays(tmp_path):
     make_group(tmp_path / "c1")
     group = group_in(tmp_path, schemata=["L3:0=f"])
     assert join_resctrl.made_for_it(group) == []
@@ -627,7 +627,7 @@ def test_a_monitoring_group(tmp_path):
     assert (tmp_path / "tasks").read_text() == "17\n"
 
 
-def test_what_resctrl_says_is_in_the_error(tmp_path):
+def test_error_includes_the_message_of_resctrl(tmp_path):
     make_group(tmp_path)
     (tmp_path / "info").mkdir()
     (tmp_path / "info/last_cmd_status").write_text("mask f00 has non-consecutive 1-bits\n")
@@ -636,7 +636,7 @@ def test_what_resctrl_says_is_in_the_error(tmp_path):
         join_resctrl.enter(group_in(tmp_path, closID="/", schemata=["L3:0=f00"]), 17)
 
 
-# --- Not for this runtime ---------------------------------------------------------------------------------------------
+# --- Other platforms --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("section", ["vm", "windows", "solaris", "freebsd", "zos"])

@@ -1,4 +1,4 @@
-"""What is read from /proc: each line of proc(5), cgroups(7) and user_namespaces(7) that a decision rests on."""
+"""Parsing of /proc: the lines of proc(5), cgroups(7) and user_namespaces(7) on which decisions depend."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_own_status_ids_and_limits():
     assert limits[resource.RLIMIT_NOFILE] == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
-def test_a_process_that_is_gone_has_nothing():
+def test_ended_process_has_no_properties():
     assert procfs.status(0) == {}
     assert procfs.cgroup(0) == ""
     assert procfs.hard_limits(0) == {}

@@ -1,4 +1,4 @@
-"""From the command line to the Request of a Plan: what it looks up, and what changes before the Plan runs."""
+"""From the command line to the Request of a Plan: look-ups, and changes before the Plan runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_network_of_a_running_container_is_joined(root, program):
 
 
 def test_network_of_a_container_that_ends_meanwhile_is_refused(root, program, monkeypatch):
-    """A process that has ended seems to have no network namespace: the caller's would be used instead."""
+    """A process that has ended seems to have no network namespace: the container would use the caller's."""
     look = running.read
 
     def read(pid):
@@ -72,7 +72,7 @@ def test_network_of_a_container_that_ends_meanwhile_is_refused(root, program, mo
 
 
 class _TakenRoot(StateRoot):
-    """A state directory whose name another user takes before it is made, so that another one is used."""
+    """A state directory whose name another user takes before it is created, so that a different one is used."""
 
     def make(self):
         self.path += ".other"

@@ -1,4 +1,4 @@
-"""What install.sh installs is pinned and hashed, and is what pyproject.toml asks for."""
+"""The packages of install.sh are pinned, hashed and satisfy pyproject.toml."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_requirement_has_one_version_and_hashes(name):
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_the_versions_are_such_as_pyproject_asks_for(name):
+def test_versions_satisfy_pyproject(name):
     found = {pin.name: pin for pin in map(Requirement, pinned(name))}
     for asked in map(Requirement, ASKED[name]):
         [version] = [each.version for each in found[canonicalize_name(asked.name)].specifier]

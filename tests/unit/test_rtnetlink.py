@@ -1,4 +1,4 @@
-"""Messages of rtnetlink(7): each byte is what pyroute2 writes, and the kernel's answer is understood."""
+"""Messages of rtnetlink(7): the bytes are those of pyroute2, and the kernel's answers are parsed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("make", "expected"), CASES.values(), ids=CASES)
-def test_every_byte_is_as_pyroute2_writes_it(monkeypatch, make, expected):
+def test_messages_have_the_bytes_of_pyroute2(monkeypatch, make, expected):
     sent = []
     monkeypatch.setattr(rtnetlink, "ask", lambda _, *words: sent.append(rtnetlink.message(*words)))
     make(-1)

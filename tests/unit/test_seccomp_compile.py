@@ -1,4 +1,4 @@
-"""Compiled filters do what they say: loaded into a child for real. And what the cache may and may not give back."""
+"""Compiled filters, loaded into a child process, and the cache of compiled filters."""
 
 import ctypes
 import errno
@@ -29,10 +29,10 @@ LIBSECCOMP = ctypes.CDLL("libseccomp.so.2")
 MACHINE = os.uname().machine
 ON_X86_64 = pytest.mark.skipif(MACHINE != "x86_64", reason="about the three ABIs of x86_64")
 
-LONGEST_TEST = 30  # seconds, for a child that hangs
+LONGEST_TEST = 30  # seconds after which a child counts as hanging
 X32 = 0x40000000
 
-# What a child needs to report and to end, for filters that refuse by default.
+# Calls that a child needs to report its result, for filters that refuse by default.
 SURVIVAL = ["write", "exit_group", "brk", "mmap", "munmap", "mremap", "madvise", "futex", "rt_sigreturn", "gettid"]
 
 
@@ -194,7 +194,7 @@ ANY_HOLDS = st.lists(conditions(EQUALITIES, VALUES) | conditions(list(OPERATORS)
 
 @settings(max_examples=80, deadline=None)
 @given(ALL_HOLD | ANY_HOLDS, st.lists(st.tuples(VALUES, VALUES, VALUES), max_size=6))
-def test_argument_lists_mean_what_they_mean_to_runc_and_crun(conditions, vectors):
+def test_argument_lists_mean_the_same_as_in_runc_and_crun(conditions, vectors):
     near = [tuple(c["value"] if c["index"] == i else 0 for i in range(3)) for c in conditions]
     vectors = [*vectors, *near, *[tuple(value + 1 & 2**64 - 1 for value in vector) for vector in near]]
 
@@ -256,7 +256,7 @@ def test_a_system_call_that_a_rule_names_is_not_newer_than_the_profile():
 def int_0x80(number):
     """Make a system call as a 32-bit program does; return its result."""
     code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    code.write(b"\x53\x31\xdb\xb8" + struct.pack("<I", number) + b"\xcd\x80\x5b\xc3")  # keeps rbx, and passes 0 in it
+    code.write(b"\x53\x31\xdb\xb8" + struct.pack("<I", number) + b"\xcd\x80\x5b\xc3")  # saves rbx and passes 0 in it
     function = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
     return function()
 
@@ -290,7 +290,7 @@ def test_x32_is_an_architecture_of_its_own():
     assert under(native_only, lambda: call(X32 | 9999)) == signal.SIGSYS
 
 
-def test_a_rule_that_does_what_the_default_does_is_skipped():
+def test_rule_with_the_default_action_is_skipped():
     rules = [rule("SCMP_ACT_ERRNO", "getppid"), rule("SCMP_ACT_ALLOW", "getuid", *SURVIVAL)]
     program = program_of(*rules, default="SCMP_ACT_ERRNO")
     assert under(program, lambda: [call("getppid"), call("getuid")]) == [errno.EPERM, 0]
@@ -305,7 +305,7 @@ def test_a_rule_that_does_what_the_default_does_is_skipped():
         (rule("SCMP_ACT_ERRNO", errnoRet=9), rule("SCMP_ACT_ERRNO", args=[argument(0, 3)]), [9, 9]),
     ],
 )
-def test_the_order_of_precedence_that_the_summary_counts_by(first, second, answers):
+def test_summary_counts_by_libseccomps_precedence(first, second, answers):
     assert under(program_of(first, second), lambda: [call("getppid", 3), call("getppid", 4)]) == answers
 
 
@@ -343,7 +343,7 @@ def test_a_system_call_of_another_architecture_is_known():
         ),
     ],
 )
-def test_what_libseccomp_or_the_kernel_would_refuse(wanted, where, words):
+def test_filters_that_libseccomp_or_the_kernel_refuses(wanted, where, words):
     with pytest.raises(RootlessError) as caught:
         seccomp_compile.compiled(wanted, "")
     assert (caught.value.code, caught.value.where) == ("RL-SECCOMP", where)
@@ -459,7 +459,7 @@ def test_another_users_entry_is_not_used(cache):
     assert entry.stat().st_uid == 0
 
 
-def test_a_cache_that_cannot_be_written_is_none(tmp_path):
+def test_unwritable_cache_is_not_used(tmp_path):
     wanted = profile(rule("SCMP_ACT_ERRNO"))
     file = tmp_path / "file"
     file.touch()
@@ -468,7 +468,7 @@ def test_a_cache_that_cannot_be_written_is_none(tmp_path):
 
 
 def test_a_full_disk_leaves_nothing_behind(cache):
-    """RLIMIT_FSIZE stands for the disk: the write comes to an early end."""
+    """RLIMIT_FSIZE simulates the full disk: the write ends early."""
     limited = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"sys.path.insert(0, {str(Path(rootless.__file__).parent.parent)!r});"
@@ -498,7 +498,7 @@ def test_many_compile_at_once(cache):
     assert entry.read_bytes()[:-16] == expected
 
 
-def test_the_cache_does_not_grow_for_ever(cache):
+def test_cache_has_a_limit(cache):
     seccomp_compile.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
     [used] = entries(cache)
     for i in range(200):
@@ -515,7 +515,7 @@ def test_the_cache_does_not_grow_for_ever(cache):
 @pytest.mark.parametrize(
     "name", ["notes", "x.bpf", f"{1:040x}", f"{1:039x}.bpf", f"{1:040X}g.bpf", f".{1:040x}.bpf.x", f".{1:040x}.bpf.²"]
 )
-def test_the_clean_up_deletes_only_what_the_cache_names(cache, name):
+def test_clean_up_deletes_only_cache_entries(cache, name):
     seccomp_compile.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))
     kept = [cache / "@seccomp" / f"{name}{more}" for more in ("", "~")]
     for path in kept:
@@ -539,11 +539,11 @@ def behind_a_link(directory):
 
 @pytest.mark.parametrize("change", [opened_for_others, behind_a_link])
 @pytest.mark.parametrize("where", [".", "@seccomp"])
-def test_a_directory_that_others_can_change_is_no_cache(cache, change, where):
+def test_directory_that_others_can_write_is_no_cache(cache, change, where):
     wanted = profile(rule("SCMP_ACT_ERRNO"))
     seccomp_compile.compiled(wanted, str(cache))
     [entry] = entries(cache)
-    entry.write_bytes(another_entry(entry))  # would be refused; it must not be replaced either
+    entry.write_bytes(another_entry(entry))  # the entry would be refused; it must not be replaced either
     content = entry.read_bytes()
     change(cache / where)
     assert seccomp_compile.compiled(wanted, str(cache)) == seccomp_compile.compiled(wanted, "")
@@ -555,7 +555,7 @@ def test_a_directory_that_others_can_change_is_no_cache(cache, change, where):
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
-    """A libseccomp of the test's own, found before any other."""
+    """A libseccomp of the test, found before any other."""
     path = tmp_path / "lib" / "libseccomp.so.2"
     path.parent.mkdir()
     shutil.copy(seccomp_compile._library()[0], path)
@@ -577,13 +577,13 @@ def test_upgrade_of_libseccomp_compiles_again(cache, library):
     assert len(entries(cache)) == 3
 
 
-def test_a_libseccomp_elsewhere_is_left_to_the_loader(library):
+def test_libseccomp_elsewhere_is_found_by_the_loader(library):
     library.unlink()
     wanted = profile(rule("SCMP_ACT_ERRNO"))
     assert under(seccomp_compile.compiled(wanted, ""), lambda: call("getppid")) == errno.EPERM
 
 
-def test_without_libseccomp_the_error_says_what_to_install(library, cache):
+def test_missing_libseccomp_is_reported_with_its_package(library, cache):
     library.write_bytes(b"no library")
     with pytest.raises(RootlessError) as caught:
         seccomp_compile.compiled(profile(rule("SCMP_ACT_ERRNO")), str(cache))

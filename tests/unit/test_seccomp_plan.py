@@ -1,4 +1,4 @@
-"""linux.seccomp as data: defaults, refusals, and when two filters are the same one."""
+"""linux.seccomp as data: defaults, refusals, and cache keys."""
 
 import pytest
 from hypothesis import given
@@ -55,7 +55,7 @@ def test_a_default_errno_is_not_that_of_the_rules():
         ({"architectures": ["SCMP_ARCH_X86", "amd64"]}, "linux.seccomp.architectures[1]", '"amd64"'),
     ],
 )
-def test_what_the_filter_as_a_whole_may_not_say(config, where, word):
+def test_invalid_filters_are_refused(config, where, word):
     error = refusal(**config)
     assert (error.code, error.where) == ("RL-CONFIG", where)
     assert word in str(error)
@@ -72,13 +72,13 @@ def test_what_the_filter_as_a_whole_may_not_say(config, where, word):
         (rule("SCMP_ACT_KILL", args=[argument(0, 0, "SCMP_CMP_IS")]), ".args[0].op", "SCMP_CMP_IS"),
     ],
 )
-def test_what_a_rule_may_not_say(wrong, where, word):
+def test_invalid_rules_are_refused(wrong, where, word):
     error = refusal([rule("SCMP_ACT_LOG"), wrong])
     assert (error.code, error.where) == ("RL-CONFIG", "linux.seccomp.syscalls[1]" + where)
     assert word in str(error)
 
 
-def test_who_is_notified():
+def test_agent_of_notifications():
     wanted = planned([rule("SCMP_ACT_NOTIFY")], listenerPath="/run/agent", listenerMetadata="x", flags=[])
     assert wanted.listener == {"path": "/run/agent", "metadata": "x"}
     assert wanted.flags == NEW_LISTENER
@@ -93,7 +93,7 @@ def test_notify_needs_an_agent(path):
     assert (error.code, error.where) == ("RL-CONFIG", "linux.seccomp.syscalls[1].action")
 
 
-def test_a_listener_that_nobody_notifies_is_ignored():
+def test_listener_without_notifications_is_ignored():
     wanted = planned(listenerPath="/run/agent", listenerMetadata="x", flags=[])
     assert wanted.key() == planned(flags=[]).key()
     assert (wanted.listener, wanted.flags) == ({}, 0)
@@ -169,7 +169,7 @@ def test_any_name_has_a_key(name):
         ({"defaultAction": "SCMP_ACT_TRACE"}, False),
     ],
 )
-def test_only_a_default_that_refuses_hides_newer_system_calls(default, newer):
+def test_newer_calls_are_unknown_only_with_an_errno_default(default, newer):
     assert planned(**default).newer_are_unknown is newer
 
 

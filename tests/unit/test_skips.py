@@ -1,4 +1,4 @@
-"""What may be skipped on CI, by a run of pytest with the hooks of tests/conftest.py over tests that skip."""
+"""Skips on CI: pytest runs skipping tests with the hooks of tests/conftest.py."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_skip(tmp_path, room, reason, ci, outcome):
     assert reason in done.stdout
 
 
-def test_every_exception_is_a_test_that_there_is():
+def test_every_exception_is_an_existing_test():
     for test in conftest.EXCEPTIONS:
         file, _, name = test.partition("::")
         assert f"def {name.partition('[')[0]}(" in (CHECKOUT / file).read_text()

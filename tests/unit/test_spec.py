@@ -26,7 +26,7 @@ def test_spec_equals_that_of_runc(tmp_path, rootless, need):
     assert [list(ours), list(ours["linux"])] == [list(theirs), list(theirs["linux"])]
 
 
-def test_the_ids_are_those_of_the_user():
+def test_rootless_spec_maps_the_ids_of_the_user():
     linux = default_config(rootless=True, uid=1234, gid=56)["linux"]
     assert linux["uidMappings"] == [{"containerID": 0, "hostID": 1234, "size": 1}]
     assert linux["gidMappings"] == [{"containerID": 0, "hostID": 56, "size": 1}]
@@ -75,13 +75,13 @@ def test_another_name_and_the_mode_of_an_ordinary_file(tmp_path):
     assert (tmp_path / "other.json").stat().st_mode & 0o777 == 0o640
 
 
-def test_a_directory_that_is_not_there(tmp_path):
+def test_missing_directory_is_reported(tmp_path):
     with pytest.raises(RootlessError) as caught:
         write_spec(str(tmp_path / "missing"), rootless=False)
     assert str(caught.value) == f"writing {tmp_path}/missing/config.json: No such file or directory"
 
 
-def test_nothing_stays_when_it_cannot_be_written(tmp_path):
+def test_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(TypeError):
         write_config(str(tmp_path / "config.json"), {"x": object()})
     assert list(tmp_path.iterdir()) == []

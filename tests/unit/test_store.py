@@ -1,4 +1,4 @@
-"""Containers on disk: who gets an id, what a killed command leaves, and the state as real processes tell it."""
+"""Containers on disk: claims of ids, leftovers of killed commands, and the status of real processes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 
 def data(pid=1, now=CREATED, **changes):
-    """Return what state.json holds for a process that is there."""
+    """Return the content of state.json for an existing process."""
     process = Process.read(pid)
     return {
         "ociVersion": "1.2.0",
@@ -86,14 +86,14 @@ def find(root, container_id, **options):
 
 
 @pytest.mark.parametrize("name", ["a", "n1.root.5.4294967291.0", "A_b-c+d.e", "...", "-x", "1", "x" * 255])
-def test_ids_that_are_names(root, name):
+def test_valid_ids(root, name):
     store.check_id(name)
     with claim(root, name):
         assert store.ids(StateRoot(root)) == [name]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/", "a b", "ü", "a\n", "a\0b", "x" * 256, "a:b", "*"])
-def test_ids_that_are_none(root, name):
+def test_invalid_ids_are_refused(root, name):
     for function in (claim, find):
         assert code_of(function, root, name) == "RL-ID"
     assert not os.path.exists(root)
@@ -118,14 +118,14 @@ def test_an_id_is_free_again_once_removed(root):
         assert store.ids(StateRoot(root)) == ["c1"]
 
 
-def test_the_directories_are_the_users_alone(root):
+def test_directories_are_private(root):
     with claim(root, "c1") as entry:
         entry.write(state())
         assert [os.stat(path).st_mode & 0o777 for path in (root, entry.path)] == [0o700, 0o700]
         assert os.stat(f"{entry.path}/state.json").st_mode & 0o777 == 0o600
 
 
-def test_a_claim_that_is_held_is_taken_even_before_it_says_anything(root):
+def test_claimed_id_is_taken_before_its_state_exists(root):
     with claim(root, "c1"):
         assert code_of(claim, root, "c1") == "RL-EXISTS"
 
@@ -148,7 +148,7 @@ def test_next_use_clears_up_after_a_killed_create(root, left):
 
 
 def test_a_command_that_is_killed_lets_go_of_its_claim(root):
-    """The lock is the process's: whatever ends it, the id is free."""
+    """The lock belongs to the process: however it ends, the id is free."""
     script = (
         "import sys; from rootless.container.state import root, store\n"
         "held = store.claim(root.StateRoot(sys.argv[1]), sys.argv[2], lambda _: None)\n"
@@ -189,7 +189,7 @@ def test_of_many_claims_at_once_exactly_one_wins(root, leftover):
 
 
 def waits_for_a_lock(path):
-    """Wait until somebody waits for the lock of a directory, proc_locks(5)."""
+    """Wait until a process waits for the lock of a directory, proc_locks(5)."""
     inode = f":{os.stat(path).st_ino} "
     deadline = time.monotonic() + 20
     while not any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines()):
@@ -219,7 +219,7 @@ def test_waiting_for_a_removed_container_finds_none(root):
             other.result(timeout=20)
 
 
-def test_a_container_that_is_renamed_while_one_waits_for_it_is_not_taken_for_another(root):
+def test_container_renamed_during_a_wait_is_not_mistaken(root):
     entry = claim(root, "c1")
     entry.write(state())
     with ThreadPoolExecutor(1) as pool:
@@ -230,10 +230,10 @@ def test_a_container_that_is_renamed_while_one_waits_for_it_is_not_taken_for_ano
         with pytest.raises(RootlessError, match="container does not exist"):
             other.result(timeout=20)
     with find(root, "c2") as renamed:
-        assert code_of(renamed.read) == "RL-STATE", "it says that it is c1"
+        assert code_of(renamed.read) == "RL-STATE", "the state says that it is c1"
 
 
-def test_looking_does_not_wait(root):
+def test_reading_does_not_wait_for_locks(root):
     with claim(root, "c1") as entry:
         entry.write(state())
         with find(root, "c1", lock=False) as other:
@@ -248,10 +248,10 @@ def test_an_unknown_container(root):
     assert code_of(find, root, "c1") == "RL-NOT-FOUND"
 
 
-# --- What is written --------------------------------------------------------------------------------------------------
+# --- state.json -------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_read(root):
+def test_state_survives_writing_and_reading(root):
     with claim(root, "c1") as entry:
         assert entry.read() is None
         for number in range(3):
@@ -298,7 +298,7 @@ def test_a_full_disk_leaves_the_state_as_it_was(root):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"pid": "5"}'])
-def test_a_broken_state_says_so_and_how_to_get_rid_of_it(root, text):
+def test_broken_state_is_reported_with_a_fix(root, text):
     with claim(root, "c1") as entry:
         Path(f"{entry.path}/state.json").write_text(text)
     with find(root, "c1") as entry, pytest.raises(RootlessError) as caught:
@@ -307,7 +307,7 @@ def test_a_broken_state_says_so_and_how_to_get_rid_of_it(root, text):
 
 
 def test_a_state_of_any_shape_is_used_or_refused(root):
-    """What read() returns is fit to be shown, and to be looked up."""
+    """A state that read() returns can be shown and looked up."""
     whole = full_state(data()) | {"format": 1}
     refused = 0
     with claim(root, "c1") as entry:
@@ -332,7 +332,7 @@ def test_a_state_of_any_shape_is_used_or_refused(root):
 
 
 def test_an_edited_poststop_hook_runs_or_the_state_is_refused_before_the_end(root):
-    """`delete` removes everything before the hooks run: an error then would come too late."""
+    """`delete` removes everything before the hooks run: a later error would come too late."""
     whole = full_state(data()) | {"bundle": "/", "annotations": {}}
     refused = 0
     for path in (each for each in places(whole) if each[0] == "afterDelete"):
@@ -349,7 +349,7 @@ def test_an_edited_poststop_hook_runs_or_the_state_is_refused_before_the_end(roo
     assert refused > 150
 
 
-def test_a_state_of_a_newer_release_says_so(root):
+def test_state_of_a_newer_release_is_reported(root):
     with claim(root, "c1") as entry:
         write_data(entry, data(format=1000))
         with pytest.raises(RootlessError, match="a newer release has written it; fix: use that release, or"):
@@ -359,8 +359,8 @@ def test_a_state_of_a_newer_release_says_so(root):
 
 
 @pytest.mark.parametrize("depth", [1, 8])
-def test_the_start_socket_is_reached_however_deep_it_lies(root, depth):
-    """A sockaddr_un holds 107 bytes of a path."""
+def test_start_socket_is_reachable_at_any_depth(root, depth):
+    """A sockaddr_un has 107 bytes for a path."""
     root += f"/{'d' * 60}" * depth
     with claim(root, "c1") as entry:
         assert not entry.has_socket()
@@ -376,10 +376,10 @@ def test_the_start_socket_is_reached_however_deep_it_lies(root, depth):
         assert not entry.has_socket()
 
 
-# --- Where ------------------------------------------------------------------------------------------------------------
+# --- Directories ------------------------------------------------------------------------------------------------------
 
 
-def test_the_directory_that_was_asked_for(monkeypatch, tmp_path):
+def test_requested_root_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert state_root("here/../there").path == f"{tmp_path}/there"
 
@@ -390,7 +390,7 @@ def test_the_runtime_directory_of_the_user(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["relative", "missing", "file"])
-def test_a_runtime_directory_that_is_none_is_not_used(monkeypatch, tmp_path, kind):
+def test_missing_runtime_directory_is_not_used(monkeypatch, tmp_path, kind):
     (tmp_path / "file").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "." if kind == "relative" else str(tmp_path / kind))
@@ -406,7 +406,7 @@ def test_a_runtime_directory_of_somebody_else_is_not_used(monkeypatch, tmp_path)
 
 
 def test_state_is_not_kept_in_a_directory_of_somebody_else(user, require_root):
-    """Everybody can make /tmp/rootless-UID, or a link there."""
+    """Every user can create /tmp/rootless-UID, or a symlink there."""
     theirs, link = user.tmp / "theirs", user.tmp / "link"
     theirs.mkdir(mode=0o777)
     theirs.chmod(0o777)
@@ -433,31 +433,31 @@ def test_state_is_not_kept_in_a_directory_of_somebody_else(user, require_root):
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])
-def test_a_directory_that_cannot_be_made(tmp_path, name):
+def test_impossible_directory_is_reported(tmp_path, name):
     (tmp_path / "file").write_text("")
     assert code_of(claim, str(tmp_path / name), "c1") == "RL-STATE"
 
 
-def test_an_id_whose_place_is_taken_by_something_else(tmp_path):
+def test_id_whose_path_is_another_file_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("file", "link"):
         assert code_of(claim, str(tmp_path), name) == "RL-STATE"
 
 
-# --- The state as processes tell it -----------------------------------------------------------------------------------
+# --- The status of processes ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def process(tmp_path):
-    """Return a function that starts a process with the name that the kernel shows, and returns its Popen."""
+    """Return a function that starts a process with a given name in /proc, and returns its Popen."""
     started = []
 
     def start(name):
         program = tmp_path / name
         shutil.copy(shutil.which("sleep"), program)
         started.append(subprocess.Popen([program, "600"]))
-        # /proc has the name of the program once execve is done, which Popen waits for
+        # Popen waits for execve, after which /proc has the program's name
         return started[-1]
 
     yield start
@@ -483,14 +483,14 @@ def entry(root):
         ("program", CREATED, False, RUNNING),
     ],
 )
-def test_status_of_a_process_that_is_there(process, entry, name, written, waits, now):  # noqa: PLR0917 - a table
+def test_status_of_an_existing_process(process, entry, name, written, waits, now):  # noqa: PLR0917 - a table
     if waits:
         os.close(entry.listen())
     assert status(entry, state(process(name).pid, written)) == now
 
 
 @pytest.mark.parametrize("name", ["a) R 1 1 (b", "x) Z 1", "a b", ")"])
-def test_a_name_does_not_disturb_what_is_read(process, entry, name):
+def test_process_name_does_not_confuse_the_reader(process, entry, name):
     child = process(name)
     found = Process.read(child.pid)
     assert (found.name, found.parent, found.alive, found.pid) == (name[:15], os.getpid(), True, child.pid)
@@ -511,8 +511,8 @@ def test_a_zombie_is_stopped(process, entry):
 
 
 @pytest.mark.parametrize("change", [{"startTime": 1}, {"bootId": "another"}])
-def test_another_process_with_the_number_is_not_the_container(process, entry, change):
-    """Numbers are given again; a killed one must not be somebody else's process."""
+def test_reused_pid_is_not_the_container(process, entry, change):
+    """The kernel reuses pids: `kill` must not reach another process."""
     found = state(process("rootless:init").pid, **change)
     assert status(entry, found) == STOPPED
     assert found.open_process() == -1
@@ -526,7 +526,7 @@ def test_the_process_is_held_by_a_descriptor(process):
     os.close(fd)
 
 
-def test_what_is_shown():
+def test_shown_state():
     found = state(os.getpid(), annotations={"a": "b"})
     names = ["ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "annotations", "owner"]
     assert list(found.report(RUNNING)) == names
@@ -550,7 +550,7 @@ def test_a_state_with_a_broken_network_is_broken(root, network):
         assert code_of(entry.read) == "RL-STATE"
 
 
-def test_a_file_for_others_is_for_others_whatever_the_umask(root):
+def test_mode_of_shared_files_ignores_the_umask(root):
     before = os.umask(0o077)
     try:
         with claim(root, "c1") as entry:
@@ -584,7 +584,7 @@ def test_nothing_is_written_through_a_symlink(root, tmp_path, name, change, exis
     assert not exists or target.read_text() == "precious"
 
 
-def test_a_lock_goes_with_its_descriptor(root):
+def test_lock_ends_with_its_descriptor(root):
     with claim(root, "c1") as entry:
         path = entry.path
         assert fcntl.fcntl(entry.fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC

@@ -1,4 +1,4 @@
-"""What systemd is asked for: names and properties of a scope, and D-Bus as far as it is spoken, against a library."""
+"""Requests to systemd: names and properties of a scope, and D-Bus messages, compared with jeepney."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def test_the_properties_of_limits():
     ("resources", "expected"),
     [
         ({"cpu": {"quota": -1, "period": 20000}}, {"CPUQuotaPerSecUSec": INFINITY, "CPUQuotaPeriodUSec": 20000}),
-        # whole percents: a thousandth of a processor more, and never less
+        # rounded up to whole percents
         ({"cpu": {"quota": 33333, "period": 100000}}, {"CPUQuotaPerSecUSec": 340000, "CPUQuotaPeriodUSec": 100000}),
         ({"cpu": {"idle": 1, "shares": 1024}}, {"CPUWeight": 0}),
         ({"cpu": {"idle": 0}}, {}),
         ({"pids": {"limit": -1}}, {"TasksMax": INFINITY}),
         # the last one counts, as in the file
         ({"pids": {"limit": 5}, "unified": {"pids.max": "6"}}, {"TasksMax": 6}),
-        # what Python takes for a number and the kernel does not
+        # numbers for Python but not for the kernel
         ({"unified": {"pids.max": "\u0666", "cpu.weight": "1_0", "cpu.max": "\u00b2 100000"}}, {}),
         ({"unified": {"io.weight": "default 50", "io.max": "8:0 rbps=1M wbps=max"}},
          {"IOWeight": 50, "IOReadBandwidthMax": [("/dev/block/8:0", 1 << 20)],
@@ -80,7 +80,7 @@ def test_limits_with_a_twist(resources, expected):
 
 
 @pytest.mark.parametrize(("asked", "kept"), [(10, 10), (100, 100), (101, 111), (300, 2300), (1000, 10000)])
-def test_the_property_of_which_systemd_makes_the_weight_of_bfq(asked, kept):
+def test_weight_property_from_which_systemd_derives_bfqs(asked, kept):
     block_io = {"weight": asked, "weightDevice": [{"major": 8, "minor": 0, "weight": asked}]}
     made = {each.name: each.value for each in of_settings(settings({"blockIO": block_io}), bfq=True)}
     assert made == {"IOWeight": kept, "IODeviceWeight": [("/dev/block/8:0", kept)]}
@@ -123,7 +123,7 @@ def test_the_name_of_a_scope(prefix, name, unit):
 
 
 @pytest.mark.parametrize(("prefix", "name"), [("p", ""), ("p", "x.slice"), ("p", "x" * 250)])
-def test_what_names_no_scope(prefix, name):
+def test_invalid_scope_names_are_refused(prefix, name):
     with pytest.raises(RootlessError) as caught:
         unit_properties.scope_name(prefix, name)
     assert caught.value.where == "linux.cgroupsPath"
@@ -137,7 +137,7 @@ def test_the_name_of_a_slice(name):
 @pytest.mark.parametrize(
     "name", ["user", "a--b.slice", "-a.slice", "a-.slice", "a/b.slice", ".slice", "a b.slice", "../x.slice"]
 )
-def test_what_names_no_slice(name):
+def test_invalid_slice_names_are_refused(name):
     with pytest.raises(RootlessError) as caught:
         unit_properties.slice_name(name)
     assert caught.value.where == "linux.cgroupsPath"
@@ -186,7 +186,7 @@ def test_values_as_people_write_them(text, expected):
         "\u0661", "@d \u0661.\u0665", "'\\u\u0660\u0660\u0664\u0661'", "'\\u+041'",
     ],
 )  # fmt: skip
-def test_what_is_no_value(text):
+def test_invalid_values_are_refused(text):
     with pytest.raises(ValueError, match=r"."):
         gvariant.parse(text)
 
@@ -255,7 +255,7 @@ def as_jeepney(signature, body):
 
 
 @pytest.mark.parametrize(("signature", "body"), BODIES)
-def test_a_call_is_what_a_library_makes_of_it(signature, body):
+def test_call_equals_jeepneys(signature, body):
     fields = {
         dbus.PATH: "/a/path", dbus.INTERFACE: "org.example.Interface", dbus.MEMBER: "Member",
         dbus.DESTINATION: "org.example.service",
@@ -288,7 +288,7 @@ VARIANTS = ("au", "b", "s", "a(st)", "ay", "i", "as")
 
 
 @given(st.binary(max_size=80), st.sampled_from(BODIES[1:]), st.integers(0, 200), st.integers(0, 255))
-def test_what_is_not_dbus_is_refused_and_nothing_else(noise, example, place, byte):
+def test_only_malformed_dbus_is_refused(noise, example, place, byte):
     broken = bytearray(as_jeepney(*example))
     broken[place % len(broken)] = byte
     for data in (noise, bytes(broken), bytes(broken[: place % len(broken)])):
@@ -299,7 +299,7 @@ def test_what_is_not_dbus_is_refused_and_nothing_else(noise, example, place, byt
 
 
 class Wanted:
-    """As much of a plan's Cgroup as it takes."""
+    """The part of a plan's Cgroup that a scope needs."""
 
     def __init__(self, directory, asked=()):
         self.unit = "rootless-x.scope"
@@ -327,7 +327,7 @@ def manager(tmp_path):
 
 @pytest.fixture
 def answering(tmp_path, manager):
-    """Return a function that starts a manager with some answers, and has it asked for a scope; returns the error."""
+    """Return a function that starts a manager with some answers and requests a scope from it; it returns the error."""
 
     def start(*answers, asked=()):
         started = manager(*answers)
@@ -374,7 +374,7 @@ def test_a_job_that_fails(answering, outcome, cause):
     assert "journalctl --user --unit rootless-x.scope" in error.fix
 
 
-def test_the_manager_of_the_host_is_not_a_users(answering, tmp_path, monkeypatch):
+def test_system_manager_is_not_a_users(answering, tmp_path, monkeypatch):
     monkeypatch.setattr(systemd, "SYSTEM", str(tmp_path))
     error, _ = answering(lambda serial: [removed(JOB, "failed"), reply(serial, "o", (JOB,))])
     assert error.fix == "read the log: journalctl --unit rootless-x.scope"
@@ -387,7 +387,7 @@ def test_a_scope_whose_process_has_ended_has_no_fix(monkeypatch):
     assert (caught.value.cause, caught.value.fix) == ("its process has ended", "")
 
 
-def test_a_property_that_is_refused_tells_its_place(answering):
+def test_refused_property_is_reported_with_its_place(answering):
     text = "Value specified in CPUWeight is out of range"
     asked = [
         Setting("cpu.weight", "20000", "linux.resources.unified.cpu.weight"),
@@ -398,7 +398,7 @@ def test_a_property_that_is_refused_tells_its_place(answering):
     assert error.where == "linux.resources.unified.cpu.weight"
 
 
-def test_a_manager_that_does_not_know_a_property_yet_does_without(answering):
+def test_unknown_spare_property_is_left_out(answering):
     def refuse(serial):
         text = "Cannot set property AllowedCPUs, or unknown property."
         return [failure(serial, "org.freedesktop.DBus.Error.PropertyReadOnly", text)]
@@ -415,7 +415,7 @@ def test_no_manager_at_all(tmp_path):
         systemd.start_scope(Wanted(tmp_path), os.getpid())
     assert caught.value.code == "RL-SYSTEMD-GONE"
     assert f"{tmp_path}/systemd/private: no such file or directory; {tmp_path}/bus: no such" in caught.value.cause
-    # what it had made has gone with it
+    # its units have ended with it
     systemd.stop_scope("rootless-x.scope", str(tmp_path))
 
 
@@ -427,7 +427,7 @@ def test_a_manager_of_somebody_else(tmp_path, manager, monkeypatch):
     assert "it belongs to user" in caught.value.cause
 
 
-def test_the_own_properties_can_be_replaced_by_annotations(tmp_path, manager):
+def test_annotations_override_default_properties(tmp_path, manager):
     started = manager(lambda _serial: ())
     wanted = Wanted(tmp_path)
     wanted.properties = [Property("CollectMode", "s", "inactive", "annotations")]

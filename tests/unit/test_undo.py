@@ -1,4 +1,4 @@
-"""Undo notes: what the launcher has made is undone, whatever a kill, a full disk or a hand has left of the notes."""
+"""Undo notes: the launcher's work is undone even if a kill, a full disk or an editor has damaged notes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.unit.planning import plan_for
 
 def test_every_operation_of_the_launcher_has_a_handler():
     launchers = {kind for kind in ops.KINDS if kind.by == ops.LAUNCHER}
-    assert HANDLERS.keys() == launchers - {ops.DELETE}, "DELETE is what the verb `delete` does"
+    assert HANDLERS.keys() == launchers - {ops.DELETE}, "`delete` itself performs DELETE"
 
 
 def test_every_undo_that_is_declared_is_known():
@@ -45,7 +45,7 @@ def entry(tmp_path):
 
 @pytest.fixture
 def undone(monkeypatch):
-    """A list that gets what is undone."""
+    """A list that receives what is undone."""
     calls = []
     for kind in undo.UNDO:
         monkeypatch.setitem(undo.UNDO, kind, lambda _, data, kind=kind: calls.append((kind, data)))
@@ -60,7 +60,7 @@ def test_notes_are_walked_backwards_and_the_last_of_a_kind_holds(entry, undone):
     assert undone == [("network", {"wait": False}), ("cgroup", {"path": "2"})]
 
 
-def test_a_note_that_was_cut_off_announces_nothing(entry, undone):
+def test_truncated_note_is_ignored(entry, undone):
     undo.note(entry, "cgroup", {"path": "1"})
     undo.note(entry, "network", {"wait": False})
     file = Path(entry.path) / "undo"
@@ -73,7 +73,7 @@ def test_a_note_that_was_cut_off_announces_nothing(entry, undone):
         assert undone == [("cgroup", {"path": "1"})], whole[:length]
 
 
-def test_notes_of_another_boot_and_of_nothing_known_are_left_out(entry, undone):
+def test_notes_of_another_boot_or_unknown_kind_are_ignored(entry, undone):
     lines = [["cgroup", "another", {}], ["unknown", boot_id(), {}], [["cgroup"], boot_id(), {}], {}, 5, ["cgroup"]]
     (Path(entry.path) / "undo").write_text("".join(json.dumps(line) + "\n" for line in lines))
     undo.walk(entry)
@@ -81,7 +81,7 @@ def test_notes_of_another_boot_and_of_nothing_known_are_left_out(entry, undone):
 
 
 def test_a_note_that_does_not_fit_on_the_disk_is_refused(entry):
-    """The thing that it announces would never be undone, and the next note would continue its line."""
+    """Its object would never be undone, and the next note would continue its line."""
     undo.note(entry, "cgroup", {"path": "1"})
     size = (Path(entry.path) / "undo").stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -112,7 +112,7 @@ HARMLESS = [value for value in VALUES if value not in ("/", "no") and not isinst
 
 
 @pytest.mark.parametrize("kind", NOTES)
-def test_whatever_a_hand_writes_into_a_note_the_others_are_undone(entry, kind, monkeypatch, capfd):
+def test_edited_note_does_not_prevent_other_undos(entry, kind, monkeypatch, capfd):
     walked = []
     first = next(each for each in undo.UNDO if each != kind)
     monkeypatch.setitem(undo.UNDO, first, lambda *_: walked.append(first))
@@ -130,7 +130,7 @@ def test_whatever_a_hand_writes_into_a_note_the_others_are_undone(entry, kind, m
     assert "is damaged; fix: " in capfd.readouterr().err
 
 
-# --- The launcher ends between a note and what it announces -----------------------------------------------------------
+# --- The launcher ends between a note and its operation ---------------------------------------------------------------
 
 
 def _first(kind, facts, **properties):
@@ -145,7 +145,7 @@ def _die(*_):
 
 
 def launcher_ends(tmp_path, monkeypatch, op, place):
-    """Carry out a launcher's operation, by a launcher that is killed when it calls `place`."""
+    """Execute a launcher's operation in a launcher that is killed when it calls `place`."""
     root = StateRoot(str(tmp_path / "state"))
     process = os.fork()
     if process == 0:
@@ -162,7 +162,7 @@ def launcher_ends(tmp_path, monkeypatch, op, place):
 
 
 def test_the_launcher_ends_before_systemd_has_made_the_scope(tmp_path, monkeypatch):
-    """What may be another's, or ends with the process that it was made around, stays."""
+    """A unit that may belong to another program, or that ends with its process, stays."""
     wanted = _first(ops.START_SCOPE, {"user_manager": "/run/user/1000"}, cgroupsPath="user.slice:rootless:c1")
     stopped = []
     monkeypatch.setattr(cgroup_cleanup, "stop_scope", lambda *words: stopped.append(words))
@@ -196,7 +196,7 @@ def test_the_launcher_ends_while_it_makes_a_resctrl_group(tmp_path, monkeypatch,
 
 
 def test_a_process_that_another_program_made_is_ended_with_the_run(tmp_path):
-    """As `restore` has it, whose processes criu makes."""
+    """As with `restore`, whose processes criu creates."""
     run = ContainerRun(Plan([]), StateRoot(str(tmp_path)), Descriptors())
     run.pid = child = os.fork()
     if child == 0:

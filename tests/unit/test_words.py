@@ -1,4 +1,4 @@
-"""The project's prose: plain English, without the phrases that its readers stumbled over, and without typing errors."""
+"""The project's prose: plain English, without phrases that readers stumble over and without spelling mistakes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PHRASES = {
     r"(lead|leads|led) a port": "publish a port",
     r"the word is": "the argument is",
 }
-"""What is avoided, as regular expressions of whole words, and what to write instead."""
+"""Phrases to avoid, as regular expressions of whole words, and what to write instead."""
 
 DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "RELEASING.md", "docs/**/*.md")
 CODE = ("rootless/**/*.py", "helpers/**/*.py", "tests/**/*.py")
@@ -51,7 +51,7 @@ def files(*patterns):
 
 
 def prose_of_python(text):
-    """Yield what a reader of a module reads: pairs of a line number and a string, block of comments, or test's name."""
+    """Yield the prose of a module: pairs of a line number and a string, a block of comments, or a test's name."""
     nodes = list(ast.walk(ast.parse(text)))
     inside = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in nodes:

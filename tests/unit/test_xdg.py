@@ -1,4 +1,4 @@
-"""Directories of the user: as platformdirs has them, unless a variable is relative or, for root, somebody else's."""
+"""The user's directories: those of platformdirs, unless a variable is relative or, for root, of another user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rootless import xdg
 
 @pytest.fixture
 def environ(monkeypatch, tmp_path):
-    """Set variables to directories below one of the caller's; it returns that."""
+    """Set variables to directories below a new directory of the caller; return that."""
 
     def put(**variables):
         for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"):

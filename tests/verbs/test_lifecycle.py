@@ -605,7 +605,7 @@ subprocess.run([*command, "delete", "c1"], check=True)
 @pytest.mark.parametrize(
     "name", ["a", "0", "n1.root.5.4294967291.0", "a_b+c-d.e", "-1", ".-1", "...", "A" * 255, "_", "+"]
 )
-def test_ids_that_are_names(rootless, bundle, name):
+def test_valid_ids(rootless, bundle, name):
     words = ["--", name] if name.startswith("-") else [name]
     done = rootless("create", "--bundle", bundle, *words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert done.returncode == 0
@@ -621,7 +621,7 @@ BAD_IDS = ("", ".", "..", "a/b", "../a", "/tmp/a", "a b", "a\nb", "a\x1b[31m", "
 
 
 @pytest.mark.parametrize("verb", ["create", "state", "delete --force"])
-def test_ids_that_are_none(rootless, bundle, verb):
+def test_invalid_ids_are_refused(rootless, bundle, verb):
     flags = ["--bundle", bundle] if verb == "create" else []
     for name in BAD_IDS:
         done = rootless(*verb.split(), *flags, name)
