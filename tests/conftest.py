@@ -1,4 +1,4 @@
-"""What the tests share: the two ordinary users, the command as installed, and an account of what was skipped."""
+"""Fixtures for all tests: the two ordinary users and the installed command; and rules for skips."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["box", "either", "every", "net_rootless", "net_user", "netbox", "root
 
 ON_CI = os.environ.get("CI", "") not in ("", "false", "0")
 NONE_SKIPPED = ("cluster", "engines", "system")
-"""Directories of tests none of which is skipped on CI: what they show is what is claimed of each engine by its name."""
+"""Directories of tests that must not be skipped on CI: the documents name each engine as tested."""
 EXCEPTIONS: dict[str, str] = {}
-"""Tests of those that may be, by their ids, with the reason why the machine of CI cannot run them."""
+"""Exceptions by test id, with the reason why the CI machine cannot run them."""
 
 
 def pytest_configure(config):
-    """Let the programs under test begin with every signal at its default: nohup or a shell's `&` ignores some."""
+    """Reset ignored signals, because nohup or a shell's `&` ignores some and programs would inherit that."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -53,7 +53,7 @@ def single_user(request):
 
 @pytest.fixture(scope="session")
 def rootless_command():
-    """The path of the `rootless` command, installed as install.sh does it."""
+    """The path of the `rootless` command, installed as by install.sh."""
     if not RUN:
         pytest.skip("needs the installed command: start the tests with tests/run")
     return f"{RUN}/bin/rootless"
@@ -61,14 +61,14 @@ def rootless_command():
 
 @pytest.fixture
 def require_root():
-    """Skip where the tests are not run by root."""
+    """Skip the test unless root runs the tests."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
 
 
 @pytest.fixture(scope="session")
 def need():
-    """Return a function that gives the path of a program and skips the test where it is missing."""
+    """Return a function that returns the path of a program, or skips the test if it is not installed."""
 
     def find(program: str) -> str:
         return shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin") or pytest.skip(
@@ -80,7 +80,7 @@ def need():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """On CI, fail what is skipped and should not be."""
+    """On CI, make a forbidden skip a failure."""
     report = yield
     if ON_CI and report.skipped and not hasattr(report, "wasxfail") and is_wanted(item.nodeid, _reason(report)):
         report.outcome = "failed"
@@ -89,7 +89,7 @@ def pytest_runtest_makereport(item, call):
 
 
 def is_wanted(test: str, reason: str) -> bool:
-    """Whether a test has to run on CI: what is missing is something that tests/run provides, or where it is says so."""
+    """Whether a test must run on CI: it is in one of these directories, or tests/run provides what is missing."""
     return PROVIDED in reason or (
         test.removeprefix("tests/").partition("/")[0] in NONE_SKIPPED and test not in EXCEPTIONS
     )
@@ -101,7 +101,7 @@ def _reason(report):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Name every test that was skipped, and why."""
+    """Print every skipped test with the reason."""
     skipped = terminalreporter.stats.get("skipped", [])
     if skipped:
         terminalreporter.section("skipped")

@@ -158,7 +158,7 @@ def test_a_controller_that_a_slice_keeps_back(guest):
     )
 
 
-def test_a_controller_that_is_lost_half_way_down(guest):
+def test_controller_not_enabled_half_way_down(guest):
     """A tree of cgroups that nobody has systemd look after."""
     bundle = guest.bundle("echo ran", {"pids": {"limit": 9}})
     own = "own=/sys/fs/cgroup/half; mkdir -p $own/way; chown -R tester $own/way; echo $$ >$own/way/cgroup.procs"

@@ -1,4 +1,4 @@
-"""A bundle made for root just runs: what is done otherwise is logged, and `rootless explain` says the same before."""
+"""A bundle for root just runs: adaptations are logged, and `rootless explain` reports the same before."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def explain(box, config, *flags, check=True, **options):
 
 
 def logged(box, config, *flags):
-    """Run the bundle; return what was logged, as the notes of `explain --json` are written."""
+    """Run the bundle; return the log messages in the form of the notes in `explain --json`."""
     log = box.user.tmp / "log.json"
     box.run(config, flags=flags, check=True, global_flags=["--log", log, "--log-format", "json"])
     kinds = {"info": "adapted", "warning": "not honoured"}
@@ -43,7 +43,7 @@ def bare(record):
     return record["msg"].removesuffix(f"; fix: {record.get('fix')}").removesuffix(f" (config.json: {where})")
 
 
-# --- The same bundle, adapted more and more ---------------------------------------------------------------------------
+# --- One bundle with more and more adaptations ------------------------------------------------------------------------
 
 
 def plain(config):
@@ -247,7 +247,7 @@ def test_explain_for_people(box):
 
 
 def test_explain_of_a_joined_user_namespace(box, require_root):
-    """Its ids are not the caller's; sources that root binds are copied before any namespace is joined."""
+    """Its ids may not be the caller's: root copies the sources of bind mounts before it joins any namespace."""
     config = base_config("true")
     config["mounts"].append({"destination": "/data", "type": "bind", "source": "/srv", "options": ["bind"]})
     new = ("pid", "network", "ipc", "uts", "mount")
@@ -288,7 +288,7 @@ def test_explain_fails_as_run_would(box, change):
 
 
 def tree(*directories):
-    """Return everything about every file below directories but when it was read last."""
+    """Return all metadata and content of every file below directories, except access times."""
     seen = {}
     for directory in directories:
         for parent, _, names in os.walk(directory):
@@ -308,7 +308,7 @@ CHANGING = re.compile(
 
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])
 def test_explain_touches_nothing(box, need, json_flag):
-    """One process, which opens files to read them, and starts, makes, mounts and changes nothing."""
+    """`explain` is one process that only reads files: it starts, creates, mounts and changes nothing."""
     config = base_config("true")
     everything(config)
     config["linux"]["seccomp"] = PODMAN_SECCOMP
@@ -338,11 +338,11 @@ def test_explain_touches_nothing(box, need, json_flag):
     assert tree(box.path, cache, runtime) == before
 
 
-# --- What only trying can tell ----------------------------------------------------------------------------------------
+# --- Fallbacks at run time --------------------------------------------------------------------------------------------
 
 
 def test_a_proc_that_an_engine_has_covered_is_bound(box):
-    """A fresh one would show what is covered (mount_namespaces(7)), so the kernel refuses it below a user namespace."""
+    """A new /proc would uncover files (mount_namespaces(7)), so the kernel refuses it in a user namespace."""
     config = base_config("sh", "-c", "wc -c < /proc/version; cat /proc/self/mountinfo")
     config["mounts"][2]["options"].remove("gid=5")
     inner = 'exec unshare --user --map-root-user --mount "$@"'
@@ -356,7 +356,7 @@ def test_a_proc_that_an_engine_has_covered_is_bound(box):
     assert f'msg="{note}" where="mounts[0]"' in log.read_text()
 
 
-def test_a_device_keeps_its_owner_and_mode(box):
+def test_bound_device_keeps_its_owner_and_mode(box):
     config = base_config("stat", "-c", "%a %u:%g", "/dev/full")
     device(config)
     host = os.stat("/dev/full")

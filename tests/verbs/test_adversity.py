@@ -1,4 +1,4 @@
-"""What the host does to a command: no space, no permission, directories that go, another boot, signals, no streams."""
+"""A hostile environment: full disks, missing permissions, removed directories, a reboot, signals, closed streams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @pytest.fixture
 def bundle(user):
-    """A bundle whose program does nothing for long."""
+    """A bundle whose program sleeps."""
     return make_bundle(user, base_config("sleep", "1000"))
 
 
@@ -36,7 +36,7 @@ def strace(need):
 
 @pytest.fixture
 def disk(user, require_root):
-    """Return a function that gives the user a small disk with so many inodes, and so many pages free."""
+    """Return a function that gives the user a small disk with this many inodes and free pages."""
     place = user.tmp / "disk"
     place.mkdir()
 
@@ -51,13 +51,13 @@ def disk(user, require_root):
 
 
 def is_one_clear_line(text: str) -> bool:
-    """Whether people read one thing, and no accident of the program."""
+    """Whether an error is one clear line, and no traceback."""
     told = text.startswith("rootless: ") and text.count("\n") == 1
     return told and not any(word in text for word in ("Traceback", "internal error", "Errno"))
 
 
 def _told(user, words) -> tuple[int, str]:
-    """Run a command; return its status and what it wrote to stderr, which is a file: a container may keep it open."""
+    """Run a command; return its status and standard error, which is a file because a container may keep it open."""
     path = user.tmp / "told"
     with path.open("w") as complaints:
         status = user.run(words, **QUIET, stderr=complaints).returncode
@@ -75,7 +75,7 @@ def nothing_is_left(rootless):
 @pytest.mark.parametrize("pages", [0, 1])
 @pytest.mark.parametrize("verb", ["create", "run", "run --detach"])
 def test_state_on_a_full_disk_is_an_error_and_leaves_nothing(rootless, bundle, disk, verb, pages):
-    """state.json takes a page when there is a process, and another one for a moment when it is created."""
+    """state.json needs a page once there is a process, and another one while it is replaced."""
     place = disk(pages=pages)
     rootless.root = place
     status, complaint = _told(rootless.user, rootless.argv(*verb.split(), "--bundle", bundle, "c1"))
@@ -124,7 +124,7 @@ def test_a_log_on_a_full_disk_hides_neither_status_nor_error(rootless, user, dis
     assert warning == f"rootless: warning: --log: write {place}/log: No space left on device"
 
 
-def test_a_log_that_gets_a_part_of_a_line_says_so(rootless, disk):
+def test_partly_written_log_line_is_reported(rootless, disk):
     place = disk(pages=1)
     (place / "log").write_bytes(b"." * (PAGE - 10))
     os.chown(place / "log", rootless.user.uid, rootless.user.gid)
@@ -145,7 +145,7 @@ def test_a_log_without_free_inodes(rootless, bundle, disk):
 
 
 @pytest.mark.parametrize("pages", [0, 1])
-def test_a_cache_on_a_full_disk_is_done_without(rootless, user, disk, pages):
+def test_full_disk_prevents_only_the_cache(rootless, user, disk, pages):
     place = disk(pages=pages)
     config = base_config("sh", "-c", "exit 7")
     rules = [{"names": [f"{name}"], "action": "SCMP_ACT_ERRNO"} for name in ("kexec_load", "reboot", "swapon")]
@@ -167,7 +167,7 @@ def test_output_to_a_full_disk(rootless, bundle, verb):
 
 @pytest.mark.parametrize("resource", ["pages", "inodes"])
 def test_a_full_root_file_system(rootless, user, require_root, resource):
-    """What needs no space is done; what does is one clear line."""
+    """Verbs that need no space work; others fail with one clear line."""
     config = base_config("sh", "-c", "exit 7")
     config["process"]["cwd"] = "/made/for/this"
     config["mounts"].append({"destination": "/made/dir", "type": "tmpfs", "source": "tmpfs"})
@@ -225,7 +225,7 @@ def _modes_below(place: Path, *, on: bool) -> None:
 )
 @pytest.mark.usefixtures("require_root")
 def test_an_unwritable_state_directory(rootless, user, bundle, close, cause):
-    """What need not write works; the rest says why not, and works when it can be written to again."""
+    """Verbs that write nothing work; others report the reason, and work when the directory is writable again."""
     rootless.root.mkdir()
     options = f"size=1m,uid={user.uid},gid={user.gid},mode=0700"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", rootless.root], check=True)
@@ -300,7 +300,7 @@ def _remove(path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["created", "running"])
 @pytest.mark.parametrize("what", ["root", "directory", "state.json", "start.sock"])
-def test_state_that_vanishes(rootless, bundle, status, what):
+def test_removed_state_directory(rootless, bundle, status, what):
     rootless.create("c1", bundle)
     pid = rootless.pid("c1")
     if status == "running":
@@ -317,7 +317,7 @@ def test_state_that_vanishes(rootless, bundle, status, what):
             assert (expected[words[0]] if known else "container does not exist") in done.stderr
     assert rootless("delete", "--force", "c1").returncode == 0
     assert not rootless.root.exists() or list(rootless.root.iterdir()) == []
-    if not known:  # nothing says any more which process it was: its caller knows, from the pid file
+    if not known:  # the caller still knows the process from the pid file
         os.kill(pid, signal.SIGKILL)
     await_end(pid)
     rootless.create("c1", bundle)
@@ -326,7 +326,7 @@ def test_state_that_vanishes(rootless, bundle, status, what):
 
 @pytest.mark.parametrize("moment", [("bind", 1), ("memfd_create", 2), ("renameat", 1)], ids=str)
 @pytest.mark.parametrize("what", ["root", "directory"])
-def test_a_state_directory_that_vanishes_under_create(rootless, bundle, strace, what, moment):
+def test_state_directory_removed_during_create(rootless, bundle, strace, what, moment):
     words = rootless.argv("create", "--bundle", bundle, "c1")
     create = Stopped(rootless.user, strace, words, moment)
     try:
@@ -359,7 +359,7 @@ def _replace_by_file(rootless) -> None:
     ],
     ids=["no root", "no directory", "no state", "a file", "0500", "0000", "0500 below", "broken"],
 )
-def test_a_foreground_run_returns_the_status_whatever_becomes_of_its_state(rootless, user, harm, tells):
+def test_foreground_run_returns_the_status_despite_lost_state(rootless, user, harm, tells):
     bundle = make_bundle(user, base_config("sh", "-c", "echo ready; read line; exit 7"))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with rootless.popen("run", "--bundle", bundle, "c1", **pipes) as run:
@@ -374,7 +374,7 @@ def test_a_foreground_run_returns_the_status_whatever_becomes_of_its_state(rootl
     else:
         rootless.root.unlink(missing_ok=True)
     if (rootless.root / "c1/state.json").exists() and (rootless.root / "c1/state.json").read_text() == "{":
-        done = rootless("delete", "--force", "c1")  # which cannot know what `run` has waited for
+        done = rootless("delete", "--force", "c1")  # `delete` cannot know the status that `run` has collected
         assert (done.returncode, done.stderr.endswith(f"then rm -r {rootless.root}/c1\n")) == (1, True)
         rootless.user.run(["rm", "-r", rootless.root / "c1"], check=True)
     assert rootless("delete", "--force", "c1").returncode == 0
@@ -385,7 +385,7 @@ def test_a_foreground_run_returns_the_status_whatever_becomes_of_its_state(rootl
 
 
 def test_after_a_reboot_every_container_has_stopped(rootless, bundle):
-    """The processes here have the number and even the start time of those of the other boot, and are left alone."""
+    """Processes with the pids and even the start times from the other boot are not touched."""
     for container in ("c1", "c2"):
         rootless.create(container, bundle)
     rootless.start("c2")
@@ -432,14 +432,14 @@ def test_signals_that_the_caller_ignores_interrupt_nothing(rootless, bundle, str
         assert rootless("delete", "--force", "c1").returncode == 0
 
 
-# --- callers without streams, and callers that die -------------------------------------------------------------------
+# --- callers without streams, and callers that end -------------------------------------------------------------------
 
 CLOSED = [streams for count in (1, 2, 3) for streams in itertools.combinations(range(3), count)]
 
 
 @pytest.mark.parametrize("streams", CLOSED, ids=str)
 def test_streams_that_the_caller_closed(rootless, user, streams):
-    """Their numbers must not become those of the runtime's files: of the state, of the bundle, of a socket."""
+    """The runtime's files (state, bundle, sockets) must not get the numbers of the closed streams."""
     config = base_config("sh", "-c", "ls /proc/self/fd >/data/fds; echo lost; echo lost >&2; cat; exec sleep 1000")
     config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 1 << 40, "hard": 1 << 40}]  # is worth a warning
     bundle = make_bundle(user, config)
@@ -476,8 +476,8 @@ def test_streams_that_the_caller_closed(rootless, user, streams):
     nothing_is_left(rootless)
 
 
-def test_nobody_reads_the_output(rootless, bundle):
-    """As a program that SIGPIPE ends; what has nothing to say is done all the same."""
+def test_closed_output_ends_the_command_like_sigpipe(rootless, bundle):
+    """The command ends like a program that SIGPIPE kills; verbs without output succeed."""
     reader, writer = os.pipe()
     os.close(reader)
     unread = {"stdout": writer, "stderr": writer}
@@ -530,7 +530,7 @@ def test_a_terminal_that_has_hung_up(rootless, user, bundle):
     nothing_is_left(rootless)
 
 
-def test_a_caller_that_dies_does_not_take_create_with_it(rootless, user, bundle):
+def test_create_survives_its_caller(rootless, user, bundle):
     words = shlex.join(rootless.argv("create", "--bundle", str(bundle), "c1"))
     done = user.run(["sh", "-c", f"{words} & kill -KILL $$"], **QUIET, stderr=subprocess.DEVNULL)
     assert done.returncode == -signal.SIGKILL
@@ -540,8 +540,8 @@ def test_a_caller_that_dies_does_not_take_create_with_it(rootless, user, bundle)
 
 
 @pytest.mark.parametrize("verb", ["run", "exec"])
-def test_a_caller_that_dies_does_not_take_the_program_with_it(rootless, user, verb):
-    """As from nohup: `rootless` waits for the program, and clears away."""
+def test_program_survives_its_caller(rootless, user, verb):
+    """As under nohup: `rootless` waits for the program and cleans up."""
     volume = make_volume(user)
     os.mkfifo(volume / "end")
     own(user, volume)
@@ -557,7 +557,7 @@ def test_a_caller_that_dies_does_not_take_the_program_with_it(rootless, user, ve
     script = f"({shlex.join(map(str, argv))}; echo $? >{status}) & kill -KILL $$"
     done = user.run(["sh", "-c", script], **QUIET, stderr=subprocess.DEVNULL)
     assert done.returncode == -signal.SIGKILL
-    with (volume / "end").open("w") as fifo:  # waits until the program reads
+    with (volume / "end").open("w") as fifo:  # opening it waits until the program reads
         assert _left(rootless) == ["running"]
         fifo.write("\n")
     until(lambda: status.exists() and status.read_text() == "7\n", "it ends, and its status is reported")
@@ -570,7 +570,7 @@ def test_a_caller_that_dies_does_not_take_the_program_with_it(rootless, user, ve
 @pytest.mark.usefixtures("require_root")  # the user must have no other processes
 @pytest.mark.parametrize("verb", ["create", "run"])
 def test_too_few_processes(rootless, user, bundle, need, verb):
-    """Each limit lets the command come a step further."""
+    """Each limit lets the command get one step further."""
     write_config(bundle, base_config("true"))
     complaints = []
     for limit in (*range(1, 12), 1000):
@@ -590,7 +590,7 @@ def test_too_few_processes(rootless, user, bundle, need, verb):
 
 @pytest.mark.parametrize("verb", ["create", "run", "list"])
 def test_too_few_descriptors(rootless, user, bundle, need, verb):
-    """Each limit lets the command come a step further."""
+    """Each limit lets the command get one step further."""
     write_config(bundle, base_config("true"))
     rest = [] if verb == "list" else ["--bundle", bundle, "c1"]
     complaints = []
@@ -613,7 +613,7 @@ def test_too_few_descriptors(rootless, user, bundle, need, verb):
 
 
 def _runs(*words: str) -> bool:
-    """Whether there is a process with this command line."""
+    """Whether a process with this command line exists."""
     wanted = "".join(f"{word}\0" for word in words).encode()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -625,13 +625,13 @@ def _runs(*words: str) -> bool:
 
 
 WAITS = [("pidfd_open", "EMFILE", False), ("poll", "ENOMEM", False), ("poll", "EIO", True)]
-"""How waiting fails: the call, with what, and whether there is a terminal."""
+"""Failures of waiting: the call, its errno, and whether the container has a terminal."""
 
 
 @pytest.mark.parametrize(("call", "error", "terminal"), WAITS, ids=str)
 @pytest.mark.parametrize("verb", ["run", "exec"])
 def test_process_that_cannot_be_waited_for_is_killed(rootless, user, strace, verb, call, error, terminal):  # noqa: PLR0917 - a table
-    """The caller would take it for ended, and nobody would end it."""
+    """Otherwise the caller would think that it has ended, and no process would end it."""
     program = ["sleep", "31415.9"]
     config = base_config(*program)
     config["process"]["terminal"] = terminal
@@ -641,7 +641,7 @@ def test_process_that_cannot_be_waited_for_is_killed(rootless, user, strace, ver
         write_config(words[1], config)
         rootless("run", "--detach", *words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
         words = [*["--tty"] * terminal, "c1", *program]
-    # exec has opened the container's process before, and looked whether it has ended
+    # exec has opened the container's process and checked that it runs
     when = 2 if verb == "exec" else 1
     inject = [strace, "-o", "/dev/null", "-e", f"inject={call}:error={error}:when={when}"]
     status, complaint = _told(user, [*inject, *rootless.argv(verb, *words)])
@@ -654,19 +654,19 @@ def test_process_that_cannot_be_waited_for_is_killed(rootless, user, strace, ver
         nothing_is_left(rootless)
 
 
-def test_too_few_descriptors_hide_no_container(rootless, bundle, need):
+def test_list_with_too_few_descriptors_hides_no_container(rootless, bundle, need):
     rootless.create("c1", bundle)
     outcomes = set()
     for limit in range(4, 12):
         done = rootless.user.run([need("prlimit"), f"--nofile={limit}", *rootless.argv("list", "--quiet")])
         assert done.stdout == "c1\n" or is_one_clear_line(done.stderr), f"{limit}: {done}"
         outcomes.add((done.returncode, bool(done.stdout)))
-    assert {(0, True), (0, False)} <= outcomes, "some fail to look into it, and some see it"
+    assert {(0, True), (0, False)} <= outcomes, "with some limits the state cannot be read, with others it can"
 
 
 @pytest.mark.parametrize("kind", ["user", "mnt", "net", "pid", "uts", "ipc"])
 def test_too_few_namespaces(rootless, user, need, kind):
-    """The limits are those of a user namespace, and its creator may lower them."""
+    """The limits belong to a user namespace, whose creator may lower them."""
     bundle = make_bundle(user, base_config("true"))
     if kind == "user":
         config = base_config("true")

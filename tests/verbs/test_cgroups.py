@@ -1,4 +1,4 @@
-"""Containers with a cgroup of their own, in a delegated part of a cgroup v2 tree; and without one."""
+"""Containers with their own cgroups, in a delegated part of a cgroup v2 tree, and without."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERY_NAMESPACE = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 
 
 def with_cgroups(config, *options, namespaces=EVERY_NAMESPACE):
-    """Give the container a cgroup namespace, and a mount that shows it."""
+    """Add a cgroup namespace and a cgroup mount to a config."""
     set_namespaces(config, *namespaces)
     add_mount(config, "/sys/fs/cgroup", "cgroup", "cgroup", *options)
 
@@ -44,7 +44,7 @@ def events_of(directory):
     return dict(line.split() for line in (directory / "cgroup.events").read_text().splitlines())
 
 
-# --- Where it is ------------------------------------------------------------------------------------------------------
+# --- Its path ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_container_is_alone_in_a_cgroup_of_its_own(running, user):
@@ -61,7 +61,7 @@ def test_the_container_is_alone_in_a_cgroup_of_its_own(running, user):
 
 
 def test_container_begins_in_its_cgroup(runs, user, need):
-    """CLONE_INTO_CGROUP: no process is ever moved."""
+    """CLONE_INTO_CGROUP: no process is moved."""
     bundle = bundle_for(user, "cat /proc/self/cgroup")
     trace = user.tmp / "trace"
     strace = [need("strace"), "-f", "-e", "trace=clone3,openat", "-o", trace]
@@ -70,7 +70,7 @@ def test_container_begins_in_its_cgroup(runs, user, need):
     lines = trace.read_text().splitlines()
     assert [line for line in lines if "clone3" in line and "CLONE_INTO_CGROUP" in line and "= -1" not in line]
     (moved,) = [line for line in lines if "cgroup.procs" in line and "O_WRONLY" in line]
-    assert f"{cgroup2_path(runs)}/cgroup.procs" in moved, "by the prefix of this test"
+    assert f"{cgroup2_path(runs)}/cgroup.procs" in moved, "by the prefix of the View"
 
 
 @pytest.mark.parametrize("how", ["", "namespace"])
@@ -84,7 +84,7 @@ def test_container_begins_in_its_cgroup(runs, user, need):
         ("user.slice:libpod:c1", "libpod-c1.scope"),
     ],
 )
-def test_the_path_of_config_json(cgroup2, user, rootless_command, how, path, expected):  # noqa: PLR0917 - fixtures
+def test_cgroups_path_of_config_json(cgroup2, user, rootless_command, how, path, expected):  # noqa: PLR0917 - fixtures
     runs = InView(cgroup2, user, rootless_command, how=how)
     path = path.replace("OWN", "" if how else cgroup2.path)
     bundle = bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath=path))
@@ -94,7 +94,7 @@ def test_the_path_of_config_json(cgroup2, user, rootless_command, how, path, exp
     assert cgroup2.cgroups() == []
 
 
-def test_a_path_above_its_own_that_is_the_users(cgroup2, user, rootless_command):
+def test_delegated_path_above_the_own_cgroup(cgroup2, user, rootless_command):
     own_cgroup = cgroup2.directory / "caller"
     own_cgroup.mkdir()
     cgroup2.delegate(own_cgroup)
@@ -148,7 +148,7 @@ def test_cgroup_of_a_stopped_container_is_refused_until_its_deletion(runs, user)
 
 
 @pytest.mark.parametrize("path", ["cgroup.procs", "new/cgroup.procs/c1", "a\nb/c"])
-def test_a_path_that_no_cgroup_can_have(runs, user, path):
+def test_impossible_cgroup_path_is_refused(runs, user, path):
     bundle = bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath=path))
     done = runs("run", "--bundle", bundle, "c1")
     assert done.returncode == 1
@@ -178,17 +178,17 @@ def test_the_same_id_in_two_roots(runs, user, rootless_command):
 
 
 @pytest.mark.parametrize("name", ["cgroup.procs", "x" * 255, "+.-_"])
-def test_any_id_can_be_a_name(runs, user, name):
+def test_every_id_can_name_a_cgroup(runs, user, name):
     bundle = bundle_for(user, "cat /proc/self/cgroup")
     assert "/rootless-" in runs("run", "--bundle", bundle, name, check=True).stdout
 
 
-# --- What it sees -----------------------------------------------------------------------------------------------------
+# --- Inside -----------------------------------------------------------------------------------------------------------
 
 LOOK = "cat /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs; mkdir /sys/fs/cgroup/x 2>&1"
 
 
-def test_its_cgroup_is_the_root_of_what_it_sees(runs, user):
+def test_own_cgroup_is_the_root_inside(runs, user):
     bundle = bundle_for(user, LOOK, change=lambda config: with_cgroups(config, "ro"))
     done = runs("run", "--bundle", bundle, "c1")
     lines = done.stdout.splitlines()
@@ -197,7 +197,7 @@ def test_its_cgroup_is_the_root_of_what_it_sees(runs, user):
     assert lines[-1].endswith("Read-only file system")
 
 
-def test_container_makes_cgroups_below_its_own(runs, user):
+def test_container_creates_cgroups_below_its_own(runs, user):
     script = "cd /sys/fs/cgroup; mkdir -p a/b c; for i in a/b c; do sleep 1000 & echo $! >$i/cgroup.procs; done"
     bundle = bundle_for(user, script, "echo up", "wait", change=lambda config: with_cgroups(config, "rw"))
     runs.create("c1", bundle)
@@ -213,7 +213,7 @@ def test_container_makes_cgroups_below_its_own(runs, user):
     assert runs.view.cgroups() == []
 
 
-def test_its_user_owns_what_the_kernel_delegates(runs, user):
+def test_containers_user_owns_the_delegated_files(runs, user):
     def change(config):
         with_cgroups(config, "rw")
         config["process"]["user"] = {"uid": 33, "gid": 33}
@@ -229,7 +229,7 @@ def test_its_user_owns_what_the_kernel_delegates(runs, user):
     assert {name for name, uid in owners.items() if uid == "33"} == {name for name in given if name in owners}
     assert runs("kill", "--all", "c1", "KILL").returncode == 0
     assert runs("delete", "--force", "c1").returncode == 0
-    assert runs.view.cgroups() == [], "those of another user's are removed too"
+    assert runs.view.cgroups() == [], "cgroups of another user are removed too"
 
 
 def test_container_cannot_reach_cgroups_above_its_own(runs, user):
@@ -242,7 +242,7 @@ def test_container_cannot_reach_cgroups_above_its_own(runs, user):
 # --- pause, resume ----------------------------------------------------------------------------------------------------
 
 
-def test_paused_is_a_state_of_its_own(running):
+def test_paused_is_a_separate_status(running):
     assert running("pause", "c1").returncode == 0
     assert events_of(directory_of(running))["frozen"] == "1"
     assert running.status("c1") == "paused"
@@ -263,7 +263,7 @@ def test_paused_is_a_state_of_its_own(running):
     assert (done.returncode, done.stderr) == (1, "rootless: container c1: container not paused\n")
 
 
-def test_its_processes_are_frozen(runs, user):
+def test_pause_freezes_all_processes(runs, user):
     runs.create("c1", bundle_for(user, "while :; do echo x; sleep 0.01; done"))
     runs.start("c1")
     until(lambda: len(runs.output("c1")) > 20, "it counts")
@@ -276,7 +276,7 @@ def test_its_processes_are_frozen(runs, user):
     until(lambda: len(runs.output("c1")) > len(count) + 20, "it counts on")
 
 
-def test_a_created_one_is_paused_and_started_later(runs, user):
+def test_created_container_is_paused_and_started_later(runs, user):
     runs.create("c1", bundle_for(user, "echo up; " + FOREVER))
     assert runs("pause", "c1").returncode == 0
     assert runs.status("c1") == "paused"
@@ -287,7 +287,7 @@ def test_a_created_one_is_paused_and_started_later(runs, user):
 
 
 def test_container_in_a_frozen_cgroup_is_paused_until_resumed(runs, user):
-    """`cgroup.freeze` of unified: it is made ready, and is frozen until somebody resumes it."""
+    """With `cgroup.freeze` in unified, it is set up and then frozen until `resume`."""
 
     def change(config):
         config["linux"]["resources"] = {"unified": {"cgroup.freeze": "1"}}
@@ -302,7 +302,7 @@ def test_container_in_a_frozen_cgroup_is_paused_until_resumed(runs, user):
 
 
 @pytest.mark.parametrize("line", ["kill c1 KILL", "kill --all c1 KILL", "delete --force c1"])
-def test_a_paused_one_can_be_killed(running, line):
+def test_paused_container_can_be_killed(running, line):
     words = line.split()
     pid = running.pid("c1")
     found = procs(directory_of(running))
@@ -315,7 +315,7 @@ def test_a_paused_one_can_be_killed(running, line):
         assert running("delete", "c1").returncode == 0
 
 
-def test_a_gentle_signal_waits_for_resume(runs, user):
+def test_catchable_signal_waits_for_resume(runs, user):
     runs.create("c1", bundle_for(user, "trap 'echo told; exit' TERM; echo up; while :; do sleep 0.01; done"))
     runs.start("c1")
     until(lambda: runs.output("c1") == "up\n", "it runs")
@@ -333,7 +333,7 @@ def sharing_pids(config):
     set_namespaces(config, *[each for each in EVERY_NAMESPACE if each != "pid"])
 
 
-def test_all_are_killed_where_pids_are_the_hosts(runs, user):
+def test_kill_reaches_all_processes_with_the_hosts_pids(runs, user):
     script = "setsid sleep 1000 & setsid sleep 1000 & echo up; wait"
     runs.create("c1", bundle_for(user, script, change=sharing_pids))
     runs.start("c1")
@@ -344,7 +344,7 @@ def test_all_are_killed_where_pids_are_the_hosts(runs, user):
         await_end(pid)
 
 
-def test_orphans_of_one_that_has_ended_go_with_it(runs, user):
+def test_orphans_of_an_ended_container_are_killed(runs, user):
     runs.create("c1", bundle_for(user, "setsid sleep 1000 & echo up", change=sharing_pids))
     pid = runs.pid("c1")
     directory = directory_of(runs)
@@ -392,7 +392,7 @@ def test_a_foreground_container_leaves_no_cgroup(runs, user):
     assert runs("delete", "c2").returncode == 0
 
 
-def test_a_container_that_cannot_be_made_leaves_no_cgroup(runs, user):
+def test_failed_create_leaves_no_cgroup(runs, user):
     def change(config):
         config["process"]["args"] = ["/nope"]
         config["linux"]["cgroupsPath"] = "deep/er/c1"
@@ -412,7 +412,7 @@ def test_foreign_process_in_the_cgroup_ends_with_the_container(runs, user):
     assert stranger.wait(PATIENCE) == -signal.SIGKILL
 
 
-def test_a_cgroup_that_has_gone_already(runs, user):
+def test_cgroup_that_is_already_removed(runs, user):
     runs.create("c1", bundle_for(user))
     directory, pid = directory_of(runs), runs.pid("c1")
     os.kill(pid, signal.SIGKILL)
@@ -424,7 +424,7 @@ def test_a_cgroup_that_has_gone_already(runs, user):
     assert runs("delete", "c1").returncode == 0
 
 
-# --- Killed at any moment ---------------------------------------------------------------------------------------------
+# --- Kills at any moment ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["", "one/two"])
@@ -440,12 +440,12 @@ def test_cgroup_is_removed_after_a_kill_at_any_moment(runs, user, need, path):
         seen.update(runs.view.cgroups())
         assert runs("delete", "--force", "c1").returncode == 0
         assert runs.view.cgroups() == [], (name, count)
-    assert seen, "none of the moments came after the cgroup was made"
+    assert seen, "no moment came after the creation of the cgroup"
     assert runs("run", "--bundle", bundle, "c1").returncode == 0
 
 
-def test_a_note_that_is_not_certain_kills_nobody(runs, user):
-    """It was killed before it knew whose the cgroup is: only an empty one goes."""
+def test_unconfirmed_note_kills_no_process(runs, user):
+    """The command was killed before it knew whose the cgroup is: only an empty one is removed."""
     runs.create("c1", bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath="mine")))
     (runs.root / "c2").mkdir(mode=0o700)
     note = (runs.root / "c1/undo").read_text().splitlines()[-1]
@@ -458,7 +458,7 @@ def test_a_note_that_is_not_certain_kills_nobody(runs, user):
 
 
 def test_the_note_of_a_killed_create_keeps_its_cgroup_from_others(runs, user):
-    """The undo of that note ends every process that is in the cgroup by then."""
+    """The undo of that note kills every process in the cgroup."""
     bundle = bundle_for(user, change=lambda config: config["linux"].update(cgroupsPath="mine"))
     runs.create("c1", bundle)
     notes = (runs.root / "c1/undo").read_text()
@@ -480,7 +480,7 @@ NOTE = '["cgroup","BOOT",{"path":"PATH","parents":[],"certainty":"own","unit":""
 @pytest.mark.parametrize(
     "note", ["", "x\n", "[]\n", '["cgroup"]\n', '["cgroup","BOOT",7]\n', NOTE, NOTE.replace("BOOT", "before") + "]\n"]
 )
-def test_a_note_of_another_boot_or_none_kills_nobody(runs, user, note):
+def test_note_of_another_boot_kills_no_process(runs, user, note):
     runs.create("c1", bundle_for(user))
     (runs.root / "c2").mkdir(mode=0o700)
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -493,7 +493,7 @@ def test_a_note_of_another_boot_or_none_kills_nobody(runs, user, note):
 # --- exec -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_command_is_in_the_cgroup_from_its_beginning(running, user, need):
+def test_exec_starts_in_the_containers_cgroup(running, user, need):
     trace = user.tmp / "trace"
     strace = [need("strace"), "-f", "-e", "trace=clone3", "-o", trace]
     done = user.run([*strace, *running.argv("exec", "c1", "cat", "/proc/self/cgroup")], **View.options)
@@ -501,7 +501,7 @@ def test_a_command_is_in_the_cgroup_from_its_beginning(running, user, need):
     assert "CLONE_INTO_CGROUP" in trace.read_text()
 
 
-def test_a_command_in_a_paused_container_waits(running, user):
+def test_exec_in_a_paused_container_waits(running, user):
     assert running("pause", "c1").returncode == 0
     with running.popen("exec", "--ignore-paused", "c1", "echo", "said", stdout=subprocess.PIPE) as process:
         until(lambda: len(procs(directory_of(running))) == 4, "it is in the cgroup")
@@ -512,7 +512,7 @@ def test_a_command_in_a_paused_container_waits(running, user):
 
 @pytest.fixture
 def dividing(runs, user):
-    """A container that has made a cgroup a/b for its sleep, and shows its own."""
+    """A container that has moved its sleep into a cgroup a/b, and prints its own."""
     script = "mkdir -p /sys/fs/cgroup/a/b; sleep 1000 & echo $! >/sys/fs/cgroup/a/b/cgroup.procs; echo up; wait"
     runs.create("c1", bundle_for(user, script, change=lambda config: with_cgroups(config, "rw")))
     runs.start("c1")
@@ -520,7 +520,7 @@ def dividing(runs, user):
     return runs
 
 
-def test_a_command_can_be_in_a_cgroup_below(dividing):
+def test_exec_can_be_in_a_cgroup_below(dividing):
     for path, expected in (("a/b", "0::/a/b"), ("/a", "0::/a"), ("/", "0::/")):
         done = dividing("exec", "--cgroup", path, "c1", "tail", "-n", "1", "/proc/self/cgroup", check=True)
         assert done.stdout.strip() == expected
@@ -551,13 +551,13 @@ def test_events_come_until_the_container_ends(running):
 
 
 @pytest.mark.parametrize("interval", ["x", "5", "-1s", "0s", "5y", "s"])
-def test_an_interval_that_is_none_is_refused(running, interval):
+def test_invalid_interval_is_refused(running, interval):
     done = running("events", f"--interval={interval}", "c1")
     assert done.returncode == 1
     assert f"--interval {interval}: it is not a time" in done.stderr
 
 
-def test_update_without_controllers_says_so(running):
+def test_update_without_controllers_is_reported(running):
     done = running("update", "--memory", "64m", "--pids-limit", "5", "c1")
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
@@ -575,7 +575,7 @@ def test_update_without_controllers_says_so(running):
         (["--resources", "-"], '{"memory": {"kernel": 1048576}}', "memory.kernel"),
     ],
 )
-def test_update_of_what_cgroup_v2_does_not_have_is_a_warning(running, words, given, named):
+def test_update_without_counterpart_in_v2_is_a_warning(running, words, given, named):
     done = running("update", *words, "c1", input=given)
     assert done.returncode == 0
     assert done.stderr == (
@@ -595,7 +595,7 @@ def test_update_of_what_cgroup_v2_does_not_have_is_a_warning(running, words, giv
         (["--l3-cache-schema", "L3:0=f"], "settled when it is created"),
     ],
 )
-def test_an_update_that_makes_no_sense_is_refused(running, words, cause):
+def test_invalid_update_is_refused(running, words, cause):
     done = running("update", *words, "c1")
     assert done.returncode == 1
     assert cause in done.stderr
@@ -616,7 +616,7 @@ def test_resources_on_standard_input_are_checked(running, text, cause):
     assert running("update", "-r", "-", "c1", input='{"cpu": {}, "devices": null}').returncode == 0
 
 
-def test_a_file_of_unified_is_written(running):
+def test_update_writes_a_file_of_unified(running):
     resources = '{"unified": {"cgroup.max.descendants": "7"}}'
     assert running("update", "--resources", "-", "c1", input=resources).returncode == 0
     assert (directory_of(running) / "cgroup.max.descendants").read_text() == "7\n"
@@ -625,7 +625,7 @@ def test_a_file_of_unified_is_written(running):
     assert "write 'x' to cgroup.max.descendants: the kernel does not take this value" in done.stderr
 
 
-def test_an_update_that_is_refused_in_part_changes_nothing(running):
+def test_partly_refused_update_changes_nothing(running):
     resources = '{"unified": {"cgroup.max.depth": "3", "cgroup.max.descendants": "x"}}'
     done = running("update", "--resources", "-", "c1", input=resources)
     assert done.returncode == 1
@@ -643,7 +643,7 @@ def test_unified_is_written_before_the_program_runs(runs, user):
     assert (done.stdout, done.stderr) == ("3\n", "")
 
 
-# --- Without ----------------------------------------------------------------------------------------------------------
+# --- Without a cgroup -------------------------------------------------------------------------------------------------
 
 
 def limits(config):
@@ -661,7 +661,7 @@ def test_container_runs_without_a_cgroup(runs, user):
     assert done.stderr.startswith(NAMED + "--cgroup-manager disabled")
 
 
-def test_real_root_has_cgroups_without_asking(user, rootless_command, cgroup2):
+def test_real_root_needs_no_delegation(user, rootless_command, cgroup2):
     box = as_real_root(Box(user, [rootless_command]))
     words = [*cgroup2.prefix()]
     words[-3:-1] = ["0", "0"]
@@ -671,14 +671,14 @@ def test_real_root_has_cgroups_without_asking(user, rootless_command, cgroup2):
     assert set(cgroup2.cgroups()) <= {"rootless.caller"}
 
 
-# --- The same with crun and runc --------------------------------------------------------------------------------------
+# --- Comparison with crun and runc ------------------------------------------------------------------------------------
 
 
 @pytest.mark.oracle
 @pytest.mark.crun
 @pytest.mark.parametrize("oracle", ["crun", "runc"])
 def test_cgroup_files_equal_those_of_other_runtimes(runs, user, need, oracle):
-    """In the same place, with the same config.json, the same is written."""
+    """At the same path, the same config.json leads to the same values."""
 
     def change(config):
         set_namespaces(config, *EVERY_NAMESPACE, "user")
@@ -718,7 +718,7 @@ def test_cgroup_files_equal_those_of_other_runtimes(runs, user, need, oracle):
     assert found[0] == found[1]
 
 
-# --- Somebody else's --------------------------------------------------------------------------------------------------
+# --- Foreign cgroups --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["cold", "cold/below/c1"])
@@ -739,7 +739,7 @@ def test_a_frozen_cgroup_is_refused(runs, user, verb, path):
 
 
 @pytest.mark.parametrize("uid", [0, 33], ids=["the caller", "another owner"])
-def test_a_cgroup_that_was_there_before_stays(runs, user, uid):
+def test_existing_cgroup_stays(runs, user, uid):
     mine = runs.view.directory / "mine"
     mine.mkdir()
     runs.view.delegate(mine)
@@ -755,10 +755,10 @@ def test_a_cgroup_that_was_there_before_stays(runs, user, uid):
     assert (mine / "a/b").is_dir()
     runs("delete", "--force", "c1", check=True)
     assert procs(mine) == []
-    mine.rmdir()  # nothing of the container is in it
+    mine.rmdir()  # no process of the container is in it
 
 
-def test_exec_follows_processes_that_somebody_has_moved(running):
+def test_exec_follows_moved_processes(running):
     directory = directory_of(running)
     elsewhere = running.view.directory / "elsewhere"
     elsewhere.mkdir()
@@ -773,8 +773,8 @@ def test_exec_follows_processes_that_somebody_has_moved(running):
     elsewhere.rmdir()
 
 
-def test_exec_from_another_session_stays_in_its_cgroup_and_says_so(running, user, rootless_command):
-    """Nobody but root moves a process from there (cgroup-v2.rst, "Delegation Containment"); runc does the same."""
+def test_exec_from_another_session_stays_in_its_cgroup_with_a_warning(running, user, rootless_command):
+    """Only root may move a process from there (cgroup-v2.rst, "Delegation Containment"); runc does the same."""
     login = running.view.top / "login"
     login.mkdir()
     other = InView(running.view, user, rootless_command, path=f"/{login.relative_to(running.view.top.parent)}")
@@ -790,7 +790,7 @@ def test_exec_into_a_cgroup_above_is_refused(running, path):
     assert (done.returncode, done.stderr.startswith(f"rootless: --cgroup {path}: it may lead out of ")) == (255, True)
 
 
-def test_kill_ends_all_in_the_cgroup_of_one_without_a_pid_namespace(runs, user):
+def test_kill_ends_all_processes_in_the_cgroup_without_a_pid_namespace(runs, user):
     bundle = bundle_for(
         user,
         "(setsid sleep 1000 &)\nsleep 1001 & echo up; wait",

@@ -1,4 +1,4 @@
-"""`checkpoint` and `restore`, by root: criu needs it."""
+"""`checkpoint` and `restore`, as root, which criu needs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def counting(rootless, bundle, volume):
     return begin_counting(rootless, bundle, volume)
 
 
-def test_a_container_goes_on_where_it_was(rootless, root, bundle, volume, counting):
+def test_restored_container_continues(rootless, root, bundle, volume, counting):
     done = rootless("checkpoint", "--image-path", "saved", "--work-path", "logs", "c1")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     await_end(counting)
@@ -50,16 +50,16 @@ def test_a_container_goes_on_where_it_was(rootless, root, bundle, volume, counti
     (volume / "stop").touch()
     await_end(restored)
     found = numbers(volume)
-    assert found == [str(number) for number in range(1, len(found) + 1)], "it did not begin again"
+    assert found == [str(number) for number in range(1, len(found) + 1)], "it did not start again"
     assert rootless.output("c1") == f"last {len(found)}\n"
     assert rootless("delete", "c2").returncode == 0
 
 
-def test_a_restored_container_in_the_foreground(rootless, bundle, volume, counting):
+def test_restore_in_the_foreground(rootless, bundle, volume, counting):
     assert rootless("checkpoint", "--image-path", "saved", "c1").returncode == 0
     (volume / "stop").touch()
     done = rootless("restore", "--bundle", bundle, "--image-path", "saved", "c1", stdout=subprocess.DEVNULL)
-    # standard output was a file, and has to be the same file again
+    # standard output was a file and must be the same file again
     assert done.returncode == 1
     assert "criu restore: " in done.stderr
     restore(rootless, bundle, "c1", status=7)
@@ -67,7 +67,7 @@ def test_a_restored_container_in_the_foreground(rootless, bundle, volume, counti
 
 
 def test_pipes_are_those_of_the_caller(rootless, bundle, volume):
-    """As conmon does it."""
+    """As with conmon."""
 
     def begin(*words):
         reader, writer = os.pipe()
@@ -85,7 +85,7 @@ def test_pipes_are_those_of_the_caller(rootless, bundle, volume):
     os.close(reader)
 
 
-def test_a_container_in_a_network_of_somebody_else(rootless, volume, bundle):
+def test_container_in_a_foreign_network_namespace(rootless, volume, bundle):
     config = json.loads((bundle / "config.json").read_text())
     with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; exec sleep 600"], stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
@@ -120,7 +120,7 @@ def test_a_container_in_a_user_namespace(rootless, volume, bundle):
     await_count(volume, before + 3)
 
 
-def test_a_container_that_runs_on(rootless, volume, counting):
+def test_leave_running(rootless, volume, counting):
     done = rootless("checkpoint", "--leave-running", "--image-path", "saved", "c1")
     assert (done.returncode, done.stderr) == (0, "")
     assert rootless.pid("c1") == counting
@@ -130,7 +130,7 @@ def test_a_container_that_runs_on(rootless, volume, counting):
 
 @pytest.mark.parametrize("flags", [(), ("--leave-running",)], ids=["to its end", "running on"])
 def test_a_paused_container_can_be_checkpointed(in_cgroup2, bundle, volume, flags):
-    """containerd pauses a container before it asks for a checkpoint, and resumes it afterwards."""
+    """containerd pauses a container before a checkpoint and resumes it afterwards."""
     first = begin_counting(in_cgroup2, bundle, volume)
     assert in_cgroup2("pause", "c1").returncode == 0
     done = in_cgroup2("checkpoint", *flags, "--image-path", "saved", "c1")
@@ -148,7 +148,7 @@ def test_a_paused_container_can_be_checkpointed(in_cgroup2, bundle, volume, flag
         await_count(volume, before + 3)
 
 
-def test_a_dump_after_a_dump_of_the_memory(rootless, root, need, counting):
+def test_checkpoint_after_a_pre_dump(rootless, root, need, counting):
     done = rootless("checkpoint", "--pre-dump", "--image-path", "first", "c1")
     assert rootless.pid("c1") == counting
     can_track = subprocess.run(
@@ -164,7 +164,7 @@ def test_a_dump_after_a_dump_of_the_memory(rootless, root, need, counting):
     assert (root.tmp / "second/parent").resolve() == root.tmp / "first"
 
 
-def test_what_is_refused(rootless, root, bundle, counting):
+def test_refused_checkpoints(rootless, root, bundle, counting):
     rootless.create("c2", bundle)
     assert "container not running: it waits for its start" in rootless("checkpoint", "c2").stderr
     done = rootless("--criu", "/bin/false", "checkpoint", "c1")
@@ -240,7 +240,7 @@ def test_a_restored_terminal_is_relayed_in_the_foreground(rootless, root, talkin
     assert rootless.list() == []
 
 
-def test_a_terminal_needs_a_console_socket_when_nobody_waits(rootless, talking):
+def test_detached_restore_of_a_terminal_needs_a_console_socket(rootless, talking):
     done = rootless("restore", "--detach", "--bundle", talking, "c1")
     assert done.returncode == 1
     assert "cannot allocate tty if the caller will detach without setting console socket" in done.stderr
@@ -256,7 +256,7 @@ def test_a_container_that_waits_for_its_start_is_not_checkpointed_when_it_is_pau
 
 @pytest.fixture
 def noting(root):
-    """A configuration of criu's that notes in a file what criu does."""
+    """A configuration of criu that makes criu write a log file."""
     script = root.tmp / "script"
     script.write_text(f"#!/bin/sh\necho $CRTOOLS_SCRIPT_ACTION >>{root.tmp}/noted\n")
     script.chmod(0o755)
@@ -325,7 +325,7 @@ class WithEtcCriu(Rootless):
 
 
 def test_criu_reads_the_file_of_the_annotation(rootless, root, bundle, volume, noting):
-    """As runc and crun have it: org.criu.config."""
+    """As in runc and crun: org.criu.config."""
     annotate(bundle, "/etc/criu/site.conf")
     begin_counting(rootless, bundle, volume)
     there = WithEtcCriu(root, rootless.command, "site.conf")
@@ -339,7 +339,7 @@ def test_criu_reads_the_file_of_the_annotation(rootless, root, bundle, volume, n
 @pytest.mark.parametrize(
     "case",
     [
-        # what there is, the annotation, whether it is read
+        # the files, the annotation, whether criu reads them
         ("default.conf", None, True),
         ("runc.conf", None, True),
         ("crun.conf", None, True),
@@ -348,7 +348,7 @@ def test_criu_reads_the_file_of_the_annotation(rootless, root, bundle, volume, n
     ],
 )
 def test_criu_reads_the_administrators_files(rootless, bundle, volume, noting, case):
-    """An empty annotation leaves out the file for runtimes, as with runc and crun."""
+    """An empty annotation suppresses the file for runtimes, as in runc and crun."""
     files, annotation, read = case
     if annotation is not None:
         annotate(bundle, annotation)
@@ -372,7 +372,7 @@ def test_memory_that_goes_to_a_page_server(rootless, root, volume, bundle, count
     serve = ["criu", "page-server", "--address", "127.0.0.1", "--port", str(port), "--images-dir", server]
     with subprocess.Popen([*serve, "--status-fd", str(writer)], pass_fds=(writer,)) as serving:
         os.close(writer)
-        assert os.read(reader, 1) == b"\0", "it serves"
+        assert os.read(reader, 1) == b"\0", "it listens"
         os.close(reader)
         words = ("--image-path", "saved", "--page-server", f"127.0.0.1:{port}")
         done = rootless("checkpoint", *words, "c1")
@@ -387,7 +387,7 @@ def test_memory_that_goes_to_a_page_server(rootless, root, volume, bundle, count
 
 
 @pytest.mark.parametrize("place", ["nowhere", "host:", ":80", "host:port"])
-def test_a_page_server_that_is_nowhere(rootless, place, counting):
+def test_missing_page_server_is_reported(rootless, place, counting):
     done = rootless("checkpoint", "--page-server", place, "c1")
     assert done.returncode == 1
     assert done.stderr == (

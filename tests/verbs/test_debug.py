@@ -1,4 +1,4 @@
-"""`--debug`: each verb tells what it read and decided, on standard error."""
+"""`--debug`: each verb reports on standard error what it has read and decided."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["cgroup2", "runs"]  # fixtures
 
 
 def debug(rootless, *words, status=0):
-    """Return the messages of a verb, of level debug."""
+    """Return the debug messages of a verb."""
     done = rootless("--debug", *words)
     assert done.returncode == status, done
     return re.findall(r'level=debug msg="(.*?)"(?: |$)', done.stderr, re.MULTILINE)
@@ -32,14 +32,14 @@ def created(user, rootless):
 
 @pytest.fixture
 def running(runs, user):
-    """A container c1 that sleeps, in a cgroup of its own, and that cgroup."""
+    """A container c1 that sleeps in its own cgroup, and that cgroup."""
     runs.create("c1", bundle_for(user, "exec sleep 1000"))
     runs.start("c1")
     return runs, f"/sys/fs/cgroup{runs.view.path}/{cgroup_of(runs.view, runs.pid('c1'))}"
 
 
 @pytest.mark.parametrize("words", [("state", "c1"), ("list",), ("ps", "--format", "json", "c1"), ("port", "c1")])
-def test_state_that_was_read(created, words):
+def test_debug_reports_the_state(created, words):
     messages = debug(created, *words)
     assert f"opened the state directory {created.root}" in messages
     assert f"read {created.root}/c1/state.json: created, pid {created.pid('c1')}" in messages
@@ -156,11 +156,11 @@ def test_every_operation_of_a_run(user, rootless):
 
 
 def test_duration_of_the_fork(user, rootless):
-    """The launcher measures it; the executor reports the others."""
+    """The launcher measures it; the executor reports the other durations."""
     messages = debug(rootless, "run", "-b", make_bundle(user, base_config("true")), "c1")
     durations = [float(message.split()[-2]) for message in messages if "fork the container process" in message]
     assert len(durations) == 1
-    assert durations[0] > 0.05, "a process and the operations before it take longer"
+    assert durations[0] > 0.05, "the fork and the earlier operations take longer"
 
 
 def test_operations_of_create_start_and_delete(user, rootless):

@@ -1,4 +1,4 @@
-"""What the doctor finds on hosts where something is missing: the test removes it for one process."""
+"""Problems that `doctor` finds on hosts without some feature: the test removes it for one process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WHOLE = "Nothing is missing on this host.\n"
 
 @pytest.fixture
 def whole(need):
-    """A host that has what it should."""
+    """A host with all features."""
     for program in ("newuidmap", "slirp4netns", "pasta", "squashfuse_ll", "sqfstar", "skopeo"):
         need(program)
     if not Path("/dev/net/tun").exists():
@@ -34,7 +34,7 @@ def whole(need):
 
 
 def missing(done):
-    """Return what is printed without what is optional."""
+    """Return the output without optional problems."""
     return "".join(each for each in re.split(r"(?m)^(?=\w)", done.stdout) if not each.startswith("optional: "))
 
 
@@ -52,7 +52,7 @@ def test_a_user_without_subordinate_ids_gets_the_command(single_user, checkout):
     assert done.stdout.count("missing: ") == 1
 
 
-def test_the_verb_says_the_same(user, rootless_command, checkout):
+def test_doctor_verb_prints_the_same(user, rootless_command, checkout):
     done = user.run([rootless_command, "doctor"])
     assert (done.returncode, done.stdout) == (0, user.run(DOCTOR, **checkout).stdout)
 
@@ -63,7 +63,7 @@ def test_root_of_a_user_namespace_has_no_problem(user, checkout):
     assert (done.returncode, missing(done)) == (0, WHOLE)
 
 
-def test_user_namespaces_that_are_switched_off_are_essential(user, checkout):
+def test_disabled_user_namespaces_are_an_essential_problem(user, checkout):
     switch_off = 'echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --securebits +noroot --inh-caps=-all "$@"'
     done = user.run(["unshare", "-Ur", "sh", "-c", switch_off, "sh", *DOCTOR], **checkout)
     assert done.returncode == 1, done.stderr
@@ -120,7 +120,7 @@ def test_a_host_without_the_programs_names_their_packages(user, checkout, need):
         done
         exec "$@"
     """
-    # In a user namespace that has every id, nothing tells it from the host's own.
+    # A user namespace with every id cannot be distinguished from the host's.
     ask = """
 from rootless.doctor import host_checks, image_checks, network_checks
 from rootless.host import facts
@@ -140,7 +140,7 @@ print(*found, *image_checks.problems(facts.read(), try_them=False), sep="\\n")
 
 @pytest.mark.parametrize("broken", ["slirp4netns", "pasta"])
 @pytest.mark.usefixtures("whole")
-def test_a_helper_that_does_not_work_is_found(user, checkout, broken):
+def test_broken_helper_is_found(user, checkout, broken):
     script = """
         mount -t tmpfs -o mode=755 tmpfs /mnt
         printf '#!/bin/sh\necho it is broken >&2; exit 1' >/mnt/broken
@@ -198,8 +198,8 @@ def test_a_host_without_dev_net_tun_gets_the_command(user, checkout):
         ("ping_group_range", "0 0", "users to ping"),
     ],
 )
-def test_what_a_setting_allows_is_not_offered(user, checkout, name, value, what):
-    """In a network namespace of one's own, where it can be set."""
+def test_allowed_settings_are_not_suggested(user, checkout, name, value, what):
+    """The test sets it in its own network namespace."""
     change = f'[ "$1" = no ] || echo "{value}" >/proc/sys/net/ipv4/{name}; shift; exec "$@"'
     for wanted in ("no", "yes"):
         words = ["unshare", "-Urn", "sh", "-euc", change, "sh", wanted, "setpriv", "--bounding-set=-all", *DOCTOR]

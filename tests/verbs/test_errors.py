@@ -1,4 +1,4 @@
-"""What is said when something fails: one line with the place, the cause and the fix, in words that engines know."""
+"""Errors: one line with the place, the cause and the fix, in words that engines recognize."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PODMAN = (
         re.compile(r"(?i).*executable file not found in.*|.*no such file or directory.*|.*open executable.*"),
     ),
 )
-"""How podman reads an error (libpod, oci_util.go), first match first; the line that matches is all that it shows."""
+"""How podman classifies an error (libpod, oci_util.go): the first match counts, and podman shows only that line."""
 DOCKER = (
     ("not found", ("executable file not found", "no such file or directory", "not a directory")),
     ("denied", ("permission denied", "is a directory")),
 )
-"""How dockerd does, in lower case (daemon/errors.go): exit status 127 or 126, the later one wins."""
+"""How dockerd classifies an error, in lower case (daemon/errors.go): exit status 127 or 126, the later one wins."""
 
 
 def podman(message):
@@ -36,11 +36,11 @@ def docker(message):
     return found[-1] if found else "other"
 
 
-# --- how a case is made ----------------------------------------------------------------------------------------------
+# --- building cases --------------------------------------------------------------------------------------------------
 
 
 def config_with(change=None, **process):
-    """Return a config.json whose process has these properties, after `change` was applied to it."""
+    """Return a config.json whose process has these properties, changed by `change`."""
     config = base_config("true")
     config["process"] |= process
     if change:
@@ -76,7 +76,7 @@ def script(text, mode=0o755):
 
 
 def elf(machine, interpreter=b""):
-    """Write a program of 64 bits, little-endian, with an interpreter."""
+    """Write a 64-bit, little-endian ELF program with an interpreter."""
     header = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     size = len(interpreter) + 1
     return script(header + struct.pack("<IIQQQQQQ", 3, 4, 120, 0, 0, size, size, 1) + interpreter + b"\0")
@@ -89,7 +89,7 @@ def link_instead_of_proc(root):
 
 def directory_of_nobody(root):
     if os.geteuid() != 0:
-        pytest.skip("needs root: makes a directory of a user whom the container does not have")
+        pytest.skip("needs root: makes a directory of a user that the container does not have")
     (root / "data").chmod(0o700)
     os.chown(root / "data", 0, 0)
 
@@ -101,7 +101,7 @@ IMAGE = "name a program that is in the image"
 NO_LINK = "replace the symlink in the image with a directory: a symlink could lead anywhere"
 
 CASES = {
-    # name: (config.json, what is done to the root file system, the line, what podman and dockerd take it for)
+    # name: (config.json, change of the root file system, the line, podman's and dockerd's classification)
     "bind source missing": (
         mounting("/data", "bind", "/nonexistent/x", "rbind"),
         None,
@@ -454,7 +454,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_failure_names_itself_on_one_line(rootless, user, name):
+def test_failure_is_one_line_with_cause_and_fix(rootless, user, name):
     config, prepare, expected, by_podman, by_docker = CASES[name]
     bundle = make_bundle(user, config)
     if prepare:
@@ -472,12 +472,12 @@ def test_a_failure_names_itself_on_one_line(rootless, user, name):
     (record,) = map(json.loads, log.read_text().splitlines())
     assert record["msg"] == expected
     assert record["code"].startswith("RL-")
-    assert record.get("warnings") != [], "there are some, or the key is not there"
+    assert record.get("warnings") != [], "the list is not empty, or the key is missing"
     parts = (record["what"], record.get("cause"), record.get("fix"))
     assert all(part in expected for part in parts if part)
     assert (podman(expected), docker(expected)) == (by_podman, by_docker)
 
-    assert _created_and_started(rootless, bundle) == f"rootless: {expected}\n", "an engine reads the same"
+    assert _created_and_started(rootless, bundle) == f"rootless: {expected}\n", "engines read the same text"
     assert rootless.list() == []
 
 
@@ -490,7 +490,7 @@ def test_without_a_process_a_container_is_created_and_only_its_start_refused(roo
     )
     done = rootless("run", "--bundle", bundle, "c1")
     assert (done.returncode, done.stderr) == (1, expected)
-    assert not rootless.root.exists(), "nothing was begun"
+    assert not rootless.root.exists(), "no operation has run"
     assert rootless.create("c1", bundle).stderr == ""
     for _ in range(2):
         done = rootless("start", "c1")
@@ -498,17 +498,17 @@ def test_without_a_process_a_container_is_created_and_only_its_start_refused(roo
         assert rootless.status("c1") == "created"
     done = rootless("exec", "c1", "grep", "CapEff", "/proc/1/status", check=True)
     assert done.stdout == "CapEff:\t0000000000000000\n"
-    assert not any(link.startswith("/") for link in links_of(rootless.pid("c1"))), "nothing of the host is open"
+    assert not any(link.startswith("/") for link in links_of(rootless.pid("c1"))), "no file of the host is open"
     rootless("delete", "--force", "c1", check=True)
 
 
 def links_of(pid):
-    """Return what the descriptors of a process refer to."""
+    """Return the files of a process's descriptors."""
     return [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd") if int(number) > 2]
 
 
 def _created_and_started(rootless, bundle):
-    """Create and start the container; return the error of the one that failed."""
+    """Create and start the container; return the error of the verb that failed."""
     created = rootless.create("c1", bundle, check=False)
     if created.returncode:
         return created.stderr
@@ -520,7 +520,7 @@ def _created_and_started(rootless, bundle):
 
 
 FILES = {
-    # what config.json holds: the line from the file's name on
+    # content of config.json: the line from the file's name on
     "missing": (None, "no such file or directory; fix: name a directory with a config.json; "),
     "directory": (os.mkdir, "is a directory; fix: "),
     "unreadable": (lambda path: path.touch(mode=0), "permission denied; fix: "),
@@ -529,7 +529,7 @@ TEXTS = (b"", b"{", b"nonsense", b"[]", b"null", b'{"ociVersion": "1.0.2"', b"\x
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_config_that_cannot_be_read(rootless, user, name):
+def test_unreadable_config_is_reported(rootless, user, name):
     make, expected = FILES[name]
     bundle = make_bundle(user)
     path = bundle / "config.json"
@@ -541,11 +541,11 @@ def test_a_config_that_cannot_be_read(rootless, user, name):
         assert done.returncode == 1
         assert done.stderr.startswith(f"rootless: cannot read {path}: {expected}")
         assert done.stderr.count("\n") == 1
-    assert not rootless.root.exists(), "nothing was begun"
+    assert not rootless.root.exists(), "no operation has run"
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=repr)
-def test_a_config_that_is_no_config(rootless, user, text):
+def test_malformed_config_is_reported(rootless, user, text):
     bundle = make_bundle(user)
     (bundle / "config.json").write_bytes(text)
     for verb in ("run", "create"):
@@ -556,7 +556,7 @@ def test_a_config_that_is_no_config(rootless, user, text):
         assert "; fix: " in done.stderr
         assert "internal error" not in done.stderr
         assert done.stderr.count("\n") == 1
-    assert not rootless.root.exists(), "nothing was begun"
+    assert not rootless.root.exists(), "no operation has run"
 
 
 def test_config_error_is_one_printable_line(rootless, user):
@@ -580,14 +580,14 @@ def test_config_error_is_one_printable_line(rootless, user):
         assert "internal error" not in done.stderr
 
 
-def test_debug_tells_more_and_the_same_error(rootless, user):
+def test_debug_adds_details_to_the_same_error(rootless, user):
     bundle = make_bundle(user, config_with(args=["/nope"]))
     plain = rootless("run", "--bundle", bundle, "c1").stderr
     done = rootless("--debug", "run", "--bundle", bundle, "c1")
     assert done.stderr.splitlines(keepends=True)[-1] == plain
 
 
-def test_nobody_reads_standard_error(rootless, user):
+def test_closed_standard_error_changes_no_status(rootless, user):
     bundle = make_bundle(user, config_with(args=["/nope"]))
     with rootless.popen("run", "--bundle", bundle, "c1", stderr=subprocess.PIPE) as run:
         run.stderr.close()

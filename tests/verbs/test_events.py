@@ -1,4 +1,4 @@
-"""What `events --stats` reports about huge pages and waiting (PSI), which tests/system does not have."""
+"""`events --stats`: huge pages and pressure (PSI), which tests/system does not cover."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("require_root")
 
 @pytest.fixture
 def scene(stage):
-    """A scene whose limit can be enforced; the caller is in a cgroup of its own below."""
+    """A scene whose limit can be enforced; the caller is in a cgroup below."""
     scene = stage()
     scene.hand_on(scene.root, scene.view.top, scene.view.directory)
     scene.cgroup("caller")
@@ -26,7 +26,7 @@ def scene(stage):
 
 
 def stats_of(scene, user, command):
-    """Return what a runtime reports about a container, and what its cgroup's files say."""
+    """Return a runtime's report about a container, and the values in its cgroup's files."""
     config = config_with_maps(user, "sleep", "1000")
     config["linux"]["cgroupsPath"] = f"{scene.view.path}/box"
     config["linux"]["resources"] = scene.limit.resources
@@ -50,13 +50,13 @@ def stats_of(scene, user, command):
         verb("delete", "--force", "box")
 
 
-def test_the_keys_are_those_of_runc_where_there_are_few_controllers(scene, need, user, rootless_command):
+def test_keys_equal_runcs_with_few_controllers(scene, need, user, rootless_command):
     theirs, _ = stats_of(scene, user, [need("runc"), "--root", user.tmp / "runc"])
     ours, _ = stats_of(scene, user, [rootless_command, "--root", user.tmp / "rootless"])
     assert theirs.keys() == ours.keys()
     for key, value in theirs.items():
         assert type(value) is type(ours[key])
-        # theirs leave out a number that is nought, and know no PSI yet
+        # the others leave out zeros, and have no PSI yet
         assert not isinstance(value, dict) or value.keys() <= ours[key].keys()
     assert theirs["pids"]["current"] == ours["pids"]["current"] == 1
     assert theirs["cpuset"] == ours["cpuset"]
@@ -81,7 +81,7 @@ def test_waiting_is_reported_as_the_kernel_counts_it(scene, user, rootless_comma
     ours, files = stats_of(scene, user, [rootless_command, "--root", user.tmp / "rootless"])
     kinds = {"cpu": "cpu", "memory": "memory", "blkio": "io"}
     if not all(f"{file}.pressure" in files for file in kinds.values()):
-        pytest.skip("this kernel does not count who waits (PSI)")
+        pytest.skip("this kernel has no PSI")
     for key, file in kinds.items():
         for line in files[f"{file}.pressure"].splitlines():
             whose, *pairs = line.split()
@@ -89,5 +89,5 @@ def test_waiting_is_reported_as_the_kernel_counts_it(scene, user, rootless_comma
             told = ours[key]["psi"][whose]
             assert told.keys() == names.keys() == {"avg10", "avg60", "avg300", "total"}
             assert {name: type(value) for name, value in told.items()} == dict.fromkeys(names, float) | {"total": int}
-            assert told["total"] <= int(names["total"]), "it was counted before"
+            assert told["total"] <= int(names["total"]), "it is included in the first value"
     assert {"some", "full"} <= ours["memory"]["psi"].keys()

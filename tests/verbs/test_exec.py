@@ -1,4 +1,4 @@
-"""The verb exec: another process in a container, seen from inside it and from its caller, with runc as the oracle."""
+"""`exec`: another process in a container, observed from inside and by its caller, with runc as an oracle."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OWN = ("Uid", "Gid", "Groups", "Umask", "NoNewPrivs", "Seccomp", "CapInh", "CapP
 
 @pytest.fixture(scope="module", params=BOTH)
 def both(request, module_user, rootless_command, need):
-    """A container that many tests share, and then another one of runc's."""
+    """A container that many tests share, then one of runc."""
     box = make_box(module_user, request.param, rootless_command, need, name=request.param)
     yield Live(box, name="both")
     box.close()
@@ -51,7 +51,7 @@ def named(config, **process):
     return config
 
 
-# --- what the command is ----------------------------------------------------------------------------------------------
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 def test_exec_is_in_every_namespace_of_the_container(both):
@@ -86,13 +86,13 @@ def test_exec_has_the_identity_of_the_first_process(either):
         "env": ["PATH=/bin", "A=1", "HOME=/data"],
         "oomScoreAdj": 500,
     }
-    if not either.oracle:  # runc 1.1.15 sets none for a caller who is not root
+    if not either.oracle:  # runc 1.1.15 sets no groups unless root calls it
         config["process"]["user"]["additionalGids"] = [5, 33]
     config["linux"]["seccomp"] = DENY_MKDIR
     live = Live(either, config)
     lines = live.lines("cat /proc/self/status; echo --; cat /proc/1/status; echo --; mkdir /tmp/x 2>&1 || true")
     first, second, said = "\n".join(lines).split("--\n")
-    # the shell in the container may have any umask; runc 1.1.15 leaves that of exec at 0022
+    # the container's shell may have any umask; runc 1.1.15 gives exec 0022
     names = [name for name in OWN if name != "Umask"]
     assert status_of(first.splitlines(), *names) == status_of(second.splitlines(), *names)
     assert status_of(first.splitlines(), "Seccomp", "NoNewPrivs") == ("2", "1")
@@ -135,7 +135,7 @@ def test_exec_keeps_the_callers_keyring_where_the_container_does(box):
     assert live.lines("grep -c _ses.held /proc/keys || true") == ["0"]
 
 
-def test_the_bundle_may_be_gone(box):
+def test_exec_needs_no_bundle(box):
     live = Live(box)
     shutil.rmtree(live.box.path / "rootfs/data")
     (live.box.path / "config.json").unlink()
@@ -164,7 +164,7 @@ def test_flags_of_the_user(both):
 
 
 def test_the_flag_of_supplementary_groups(live):
-    """runc 1.1.15 sets none for a caller who is not root."""
+    """runc 1.1.15 sets no groups unless root calls it."""
     flags = ["--additional-gids", "5", "-g", "7"]
     assert status_of(live.lines("cat /proc/self/status", flags=flags), "Groups").split() == ["5", "7"]
 
@@ -176,7 +176,7 @@ def test_the_capability_flag(both):
     assert not int(bounding, 16) >> 13 & 1
 
 
-def test_a_capability_for_who_is_not_root(live):
+def test_added_capability_for_an_ordinary_user(live):
     seen = status_of(live.lines("cat /proc/self/status", flags=["-c", "CAP_NET_RAW", "-u", "1000"]), "CapEff", "CapPrm")
     assert [int(mask, 16) for mask in seen] == [1 << 13, 1 << 13]
 
@@ -210,8 +210,8 @@ def test_a_process_object(either):
         assert lines[7] == "0077"
 
 
-def test_what_a_process_object_leaves_out(either):
-    """Rights and the OOM score are the container's then, limits and the environment are nobody's."""
+def test_properties_missing_in_a_process_object(either):
+    """Capabilities and the OOM score come from the container; limits and environment are empty."""
     rlimits = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]
     live = Live(either, named(config_with_maps(either.user), rlimits=rlimits, oomScoreAdj=700))
     script = "cat /proc/self/oom_score_adj; grep Cap /proc/self/status"
@@ -251,10 +251,10 @@ def test_a_command_that_a_signal_ends(both, number):
     assert both.exec("sh", "-c", f"kill -{int(number)} $$").returncode == 128 + number
 
 
-def test_a_program_that_is_its_own_users_can_open_its_streams_again(both):
+def test_program_can_reopen_its_streams(both):
     script = "read line < /dev/stdin; echo $line > /dev/stdout; echo $line > /dev/stderr"
     words = both.argv("sh", "-c", script, flags=["--user", "1000"])
-    piped = 'echo text | "$@" 2>&1 | cat'  # the pipes are the caller's
+    piped = 'echo text | "$@" 2>&1 | cat'  # the pipes belong to the caller
     assert both.user.run(["sh", "-c", piped, "sh", *words]).stdout == "text\ntext\n"
 
 
@@ -269,11 +269,11 @@ def test_signals_are_forwarded(both):
         assert process.wait(SHORT) == 3
 
 
-def test_no_descriptor_of_the_caller_gets_in(both):
+def test_exec_inherits_no_descriptors(both):
     held = [os.dup2(os.open("/", os.O_RDONLY | os.O_DIRECTORY), number) for number in (40, 41)]
     try:
         done = both.exec("sh", "-c", "ls /proc/self/fd", pass_fds=held)
-        assert done.stdout.split() == ["0", "1", "2", "3"], "3 is the directory that ls reads"
+        assert done.stdout.split() == ["0", "1", "2", "3"], "3 is the directory that ls is reading"
     finally:
         for fd in held:
             os.close(fd)
@@ -289,7 +289,7 @@ def test_preserved_descriptors(both):
         assert (done.stdout.split(), file.read()) == (["0", "1", "2", "3", "4"], b"text\n")
 
 
-def test_preserved_descriptors_have_to_be_open(live):
+def test_preserved_descriptors_must_be_open(live):
     done = live.exec("true", flags=["--preserve-fds", "40"])
     assert done.returncode == NOT_EXECUTED
     assert "--preserve-fds 40: descriptor" in done.stderr
@@ -346,7 +346,7 @@ def test_a_terminal_over_a_socket(both):
     await_end(pid)
 
 
-def test_a_terminal_that_nobody_takes_is_refused(both):
+def test_terminal_without_console_socket_is_refused(both):
     done = both.exec("true", flags=["--tty", "--detach"])
     assert done.returncode == NOT_EXECUTED
     assert "cannot allocate tty if" in done.stderr
@@ -377,7 +377,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def test_a_detached_command_becomes_a_child_of_the_callers_reaper(both):
-    """As conmon and containerd's shim wait for it."""
+    """conmon and containerd's shim wait for it that way."""
     pid_file = both.user.tmp / "pid"
     words = both.argv("sh", "-c", "exit 9", flags=["--detach", "--pid-file", pid_file])
     words[0] = shutil.which(words[0])
@@ -396,15 +396,15 @@ def test_a_detached_command_becomes_a_child_of_the_callers_reaper(both):
         ("/etc/passwd", 'exec: "/etc/passwd": permission denied'),
     ],
 )
-def test_a_command_that_is_not_there(both, command, text):
-    """In the words that podman and docker map to their exit statuses."""
+def test_missing_command_is_reported(both, command, text):
+    """The error has the words that podman and docker map to exit statuses."""
     done = both.exec(command)
     assert done.returncode == NOT_EXECUTED
     assert text in done.stderr.replace('\\"', '"')
     assert "config.json" not in done.stderr
 
 
-def test_a_container_that_is_not_there(both):
+def test_unknown_container_is_reported(both):
     done = both.user.run([*both.box.command, "exec", "nobody", "true"])
     assert done.returncode == NOT_EXECUTED
     assert "container does not exist" in done.stderr
@@ -425,7 +425,7 @@ def test_a_created_container(either):
 
 
 REFUSED = {
-    # flags: what standard error says
+    # flags: standard error
     "--cwd relative": '--cwd: the process is not valid: found the string "relative", expected an absolute path',
     "--cwd /nope": "--cwd: change the directory to /nope: chdir: No such file or directory",
     "--cwd /etc/passwd": "--cwd: change the directory to /etc/passwd: chdir: Not a directory",
@@ -443,7 +443,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("flags", REFUSED)
-def test_flags_that_are_wrong(live, flags):
+def test_wrong_flags_are_refused(live, flags):
     words = [] if "--process" in flags else ["true"]
     done = live.exec(*words, flags=flags.split())
     assert done.returncode == NOT_EXECUTED
@@ -471,7 +471,7 @@ def test_labels_that_this_kernel_cannot_set(live, flag):
         ({"execCPUAffinity": {"initial": "3-1"}}, "(FILE: execCPUAffinity.initial)"),
     ],
 )
-def test_a_process_object_that_is_wrong(live, process, text):
+def test_wrong_process_object_is_refused(live, process, text):
     file = live.process_file(**process)
     done = live.exec(flags=["--process", file])
     assert done.returncode == NOT_EXECUTED
@@ -479,16 +479,16 @@ def test_a_process_object_that_is_wrong(live, process, text):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_pid_file_that_cannot_be_written(live):
+def test_unwritable_pid_file_is_reported(live):
     before = executors(live.user)
     done = live.exec("sleep", "1000", flags=["--detach", "--pid-file", "/nope/pid"])
     assert done.returncode == NOT_EXECUTED
     assert done.stderr.startswith("rootless: --pid-file: cannot write /nope/pid: no such file or directory; fix: ")
     assert executors(live.user) == before
-    assert live.lines("ps -o args | grep -c '[s]leep 1000'") == ["1"], "the container's own"
+    assert live.lines("ps -o args | grep -c '[s]leep 1000'") == ["1"], "the container's processes"
 
 
-def test_a_process_file_that_is_no_object(live):
+def test_process_file_must_be_an_object(live):
     file = live.process_file()
     for text in ("[]", "{", ""):
         file.write_text(text)

@@ -1,4 +1,4 @@
-"""The verb exec in containers of every shape, in hostile ones, and in such as end at any moment."""
+"""`exec` in unusual and hostile containers, and in containers that end at any moment."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def both(either):
 
 
 def same_namespaces(live):
-    """Return the kinds in which the command is where the first process is, and those in which it is with the host."""
+    """Return the kinds of namespaces that the command shares with the first process, and those with the host."""
     seen = dict(zip(FILES, live.lines(*(f"readlink /proc/self/ns/{file}" for file in FILES.values())), strict=True))
     first = {kind for kind, file in FILES.items() if seen[kind] == os.readlink(f"/proc/{live.pid}/ns/{file}")}
     return first, {kind for kind, file in FILES.items() if seen[kind] == os.readlink(f"/proc/self/ns/{file}")}
@@ -59,8 +59,8 @@ def test_a_container_that_shares_namespaces_with_the_host(either, shared):
     assert host == {"pid", "network", "ipc", "uts", "cgroup", "time"} - new
 
 
-def test_a_container_whose_namespaces_are_another_ones(either):
-    """As in a pod."""
+def test_container_with_joined_namespaces(either):
+    """The container joins those of another one, as in a pod."""
     other = config_with_maps(either.user)
     pid = either.create(other, name="other")
     config = base_config()
@@ -71,8 +71,8 @@ def test_a_container_whose_namespaces_are_another_ones(either):
     assert os.readlink(f"/proc/{live.pid}/ns/user") == os.readlink(f"/proc/{pid}/ns/user")
 
 
-def test_a_container_in_a_mount_namespace_of_others(box):
-    """Its root is its own there, and so is that of the command."""
+def test_container_in_a_joined_mount_namespace(box):
+    """The container and the command have the container's root there."""
     words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", "echo ready; read line"]
     holder = box.user.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == "ready\n"
@@ -155,7 +155,7 @@ def test_called_by_real_root(user, rootless_command, need, runtime, with_user_na
 
 
 def test_a_directory_of_the_caller_cannot_be_the_working_directory(both):
-    """CVE-2024-21626: /proc/self/fd/N of what the runtime has open."""
+    """CVE-2024-21626: /proc/self/fd/N of a directory that the runtime has open."""
     for number in range(3, 16):
         done = both.exec("pwd", flags=["--cwd", f"/proc/self/fd/{number}"])
         assert done.returncode == NOT_EXECUTED, f"{number}: {done.stdout}"
@@ -167,15 +167,15 @@ def test_a_directory_of_the_caller_cannot_be_the_working_directory(both):
         os.close(stray)
 
 
-def test_links_lead_nowhere_outside(live):
+def test_symlinks_do_not_lead_outside(live):
     (live.user.tmp / "secret").write_text("secret\n")
     (live.box.rootfs / "data/up").symlink_to("../../../../../../../../../.." + str(live.user.tmp))
     assert "No such file" in live.exec("cat", "secret", flags=["--cwd", "/data/up"]).stderr
     assert "no such file" in live.exec("/data/up/secret").stderr
 
 
-def test_an_image_whose_programs_are_the_executor_itself(live):
-    """CVE-2019-5736: /proc/self/exe as the interpreter runs what is entered by, inside, and cannot be written to."""
+def test_programs_that_are_the_executor_itself(live):
+    """CVE-2019-5736: an interpreter /proc/self/exe runs the executor inside, which cannot be written to."""
     evil = live.box.rootfs / "bin/evil"
     evil.write_text("#!/proc/self/exe\n")
     evil.chmod(0o755)
@@ -195,7 +195,7 @@ cat /proc/$0/comm
 
 
 def inside_id(pid):
-    """Return the id of a process in its own pid namespace, if that is another one."""
+    """Return the pid of a process in its own pid namespace, if that is not the host's."""
     try:
         ids = status_of(Path(f"/proc/{pid}/status").read_text().splitlines(), "NSpid").split()
     except OSError:
@@ -204,12 +204,12 @@ def inside_id(pid):
 
 
 def test_entering_process_cannot_be_inspected(box, need):
-    """CVE-2016-9962: root of the container, with the right to look into others, and one that waits for its caller."""
+    """CVE-2016-9962: root of the container has CAP_SYS_PTRACE, and the entering process waits for its caller."""
     config = config_with_maps(box.user)
     config["process"]["capabilities"] = {name: ["CAP_SYS_PTRACE"] for name in ("bounding", "effective", "permitted")}
     live = Live(box, config)
     strace, words = need("strace"), live.argv("true")
-    # a signal comes when the call is over: the executor is in the container, and waits for the second answer
+    # the signal arrives at the end of the call: the executor is in the container and waits for the second answer
     first_answer, _ = moments(live.user, strace, words, count=2, since="clone3", names={"write"})
     before = executors(live.user)
     held = Stopped(live.user, strace, words, first_answer)
@@ -224,8 +224,8 @@ def test_entering_process_cannot_be_inspected(box, need):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_exec_that_is_ended_early_leaves_nothing(live, need, number):
-    """Ended at system calls from one end of its life to the other."""
+def test_early_end_of_exec_leaves_nothing(live, need, number):
+    """It is ended at system calls throughout its life."""
     before = executors(live.user)
     strace, words = need("strace"), live.argv("true")
     for moment in moments(live.user, strace, words, count=12, since="state.json"):
@@ -233,7 +233,7 @@ def test_an_exec_that_is_ended_early_leaves_nothing(live, need, number):
         assert status in (0, -number, 128 + number), moment
         until(lambda: executors(live.user) == before, f"the executor ends with its parent: {moment}")
     assert live.lines("ps -o args | grep -c '[s]leep 1000'; ls /proc | grep -c '^[0-9]*$'") == ["1", "4"], (
-        "its own, and sh, ls, grep"
+        "its first process, and sh, ls, grep"
     )
 
 
@@ -244,8 +244,8 @@ def test_a_container_that_is_killed_ends_its_commands(both):
     assert process.wait(SHORT) in (128 + signal.SIGKILL, NOT_EXECUTED)
 
 
-def test_a_container_that_ends_meanwhile(live):
-    """Whatever the instant, the command runs or one line says why it does not."""
+def test_exec_in_a_container_that_ends_meanwhile(live):
+    """At any moment, the command runs or one line gives the reason."""
     os.kill(live.pid, signal.SIGKILL)
     await_end(live.pid)
     done = live.exec("true")
@@ -253,6 +253,6 @@ def test_a_container_that_ends_meanwhile(live):
     assert "container not running" in done.stderr
 
 
-def test_twenty_at_once(live):
+def test_twenty_execs_at_once(live):
     processes = [live.popen("sh", "-c", f"exit {number}", stdout=subprocess.DEVNULL) for number in range(20)]
     assert [process.wait(SHORT) for process in processes] == list(range(20))

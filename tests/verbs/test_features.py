@@ -1,4 +1,4 @@
-"""`features`: the document that engines read, and that it is true."""
+"""`features`: the document that engines read is valid and true."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def assert_names(names, prefix=""):
 
 
 def asking(path, value):
-    """A config.json that asks for one thing more."""
+    """A config.json with one additional property."""
     config = base_config()
     *parents, last = path.split(".")
     place = config
@@ -101,14 +101,14 @@ ASKED = {
 
 @pytest.mark.parametrize("section", ASKED)
 def test_listed_features_can_be_requested(user, rootless_command, features, section):
-    """Done, or refused because of this host or of what the caller may: never because nobody knows it."""
+    """It works, or is refused because of the host or the caller's privileges, but never as unknown."""
     assert False not in features["linux"][section].values()
     done = user.run([rootless_command, "explain", make_bundle(user, asking(*ASKED[section]))])
     assert done.returncode == 0 or f"(config.json: {ASKED[section][0]}" in done.stderr, done.stderr
     assert "not supported yet" not in done.stdout + done.stderr
 
 
-def test_every_hook_and_namespace_in_it_can_be_asked_for(user, rootless_command, features):
+def test_listed_hooks_and_namespaces_can_be_requested(user, rootless_command, features):
     bundle = make_bundle(user, base_config())
     hooks = dict.fromkeys(features["hooks"], HOOK)
     assert len(hooks) in (0, 6)
@@ -124,8 +124,8 @@ def test_every_hook_and_namespace_in_it_can_be_asked_for(user, rootless_command,
         assert done.returncode == 0, done.stderr
 
 
-def test_every_mount_option_in_it_is_known(user, rootless_command, features):
-    """What is not known is handed to the file system as it is."""
+def test_listed_mount_options_are_known(user, rootless_command, features):
+    """Unknown options would go to the file system."""
     to_the_file_system = {"dirsync", "lazytime", "mand", "sync"}
     options = sorted({*features["mountOptions"]} - to_the_file_system - {"remount", "bind", "rbind", "idmap", "ridmap"})
     bundle = make_bundle(user, asking("mounts", [mount("/one", [option]) for option in options]))
@@ -140,9 +140,9 @@ def mount(destination, options):
 
 
 @pytest.mark.oracle
-def test_runc_knows_no_more(user, need, features):
+def test_runc_lists_no_other_features(user, need, features):
     theirs = json.loads(user.run([need("runc"), "features"], check=True).stdout)
-    # left out of the specification, and ignored by the kernel where runc sets them
+    # not in the specification, and ignored by the kernel where runc sets them
     assert {*theirs["mountOptions"]} - {*features["mountOptions"]} <= {"acl", "noacl"}
     assert {*theirs["hooks"]} == {*features["hooks"]}
     linux, ours = theirs["linux"], features["linux"]
@@ -161,7 +161,7 @@ def test_the_kernel_has_the_actions(features):
     assert available - {"kill"} <= named | {"kill"}
 
 
-def test_it_needs_nothing(user, rootless_command):
+def test_features_needs_no_state_or_home(user, rootless_command):
     done = user.run([rootless_command, "features"], env={"HOME": "/nonexistent", "XDG_RUNTIME_DIR": ""}, cwd="/")
     assert (done.returncode, done.stderr) == (0, "")
     assert not os.path.exists("/nonexistent")

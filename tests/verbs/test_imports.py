@@ -1,4 +1,4 @@
-"""What the verbs that engines call import: Python's start-up is most of what they cost."""
+"""Imports of the verbs that engines call: Python's start is most of their cost."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ FORBIDDEN = {
     "tempfile",
     "typing",
 }
-"""Each costs between one and two hundred milliseconds. What `os` has is in `posix` and in rootless/paths.py."""
+"""Each costs between one and two hundred milliseconds. `posix` and rootless/paths.py replace `os`."""
 
 MOST = {
     "create": 60,
@@ -82,12 +82,12 @@ MOST = {
     "run --network pasta": 79,
     "run --network pasta --publish": 81,
 }
-"""How many modules a verb may load beyond those of an empty program and the faces of packages."""
+"""The number of modules that a verb may load besides those of an empty program and packages' __init__."""
 
 LIMITS = {"rootless.plan.cgroup.limits", "rootless.cgroup.make"}
-"""What a container with limits needs, as engines ask for it, and others do not."""
+"""Modules that only a container with limits needs."""
 UNFORESEEN = {"rootless.host.controllers"}
-"""It says why a limit is not enforced."""
+"""The module that finds out why a limit is not enforced."""
 
 SCRIPT = """
 import sys
@@ -105,7 +105,7 @@ with open(report, "w") as file:
 
 
 def interpreter():
-    """Return the interpreter that the launcher would take, which the users of the tests can execute too."""
+    """Return the interpreter of the installed command, which the test users can execute too."""
     system = "/usr/bin/python3"
     recent = [system, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
     if os.access(system, os.X_OK) and not subprocess.run(recent, check=False).returncode:
@@ -114,15 +114,15 @@ def interpreter():
 
 
 def is_package(name):
-    """Whether a module is only the face of a folder: those of rootless hold nothing but a docstring."""
+    """Whether a module is a package's __init__, which in rootless contains only a docstring."""
     return (CHECKOUT / name.replace(".", "/") / "__init__.py").exists()
 
 
 class Loaded:
-    """Carries out commands of a user, and notes what modules each has loaded.
+    """Run commands of a user, and record the modules that each loads.
 
     Attributes:
-        found: by what was carried out, the modules beyond those of an empty program.
+        found: by command, the modules besides those of an empty program.
     """
 
     def __init__(self, user, cgroup2=None):
@@ -137,7 +137,7 @@ class Loaded:
         self._empty = self._load()
 
     def __call__(self, what, *words, status=0, **options):
-        """Carry out a command, with the container's directories in the test's; note it as `what`, unless empty."""
+        """Run a command, with the containers' directories in the test's; record it as `what`, unless that is empty."""
         modules = self._load("--root", self.user.tmp / "state", *words, status=status, **options)
         if what:
             self.found[what] = modules - self._empty
@@ -146,7 +146,7 @@ class Loaded:
         report = self.user.tmp / "modules"
         report.unlink(missing_ok=True)
         command = [*self._prefix, interpreter(), "-I", "-S", "-B", self._script, CHECKOUT, report, *words]
-        # no pipe: a created container keeps what it is given, and would keep the other end waiting
+        # no pipe: a created container would keep it open
         with open(self.user.tmp / "said", "w+b") as said:
             process = self.user.popen(command, stdin=stdin, stdout=said, stderr=said, **self._options)
             process.wait(timeout=60)
@@ -157,7 +157,7 @@ class Loaded:
         return set(modules)
 
     def check(self):
-        """Nothing was loaded that is forbidden, and nothing but what there is a number for."""
+        """Check that no forbidden module and not too many modules were loaded."""
         forbidden = {what: modules & FORBIDDEN for what, modules in self.found.items()}
         assert {what: modules for what, modules in forbidden.items() if modules} == {}
         counts = {what: sum(not is_package(name) for name in modules) for what, modules in self.found.items()}
@@ -165,14 +165,14 @@ class Loaded:
 
 
 def foreseen(verb):
-    """Return what the installed command loads together for a verb in a cgroup; see helpers/module_archive.py."""
+    """Return the modules that the command loads together for a verb in a cgroup (helpers/module_archive.py)."""
     image = (CHECKOUT / "rootless/__pycache__/modules.archive").read_bytes()
     _, verbs, *_ = marshal.loads(image[8 : 8 + int.from_bytes(image[4:8], "little")])
     return {name for names, _, _ in verbs[verb] for name in names}
 
 
 def podmans_filter():
-    """Return the seccomp filter as engines write it; its compiled form is in the cache from the second time on."""
+    """Return a seccomp filter as engines write it; from the second use on, its compiled form is in the cache."""
     return PODMAN_SECCOMP
 
 
@@ -236,7 +236,7 @@ def test_imports_for_a_container_in_a_cgroup(user, cgroup2):
 
 @contextlib.contextmanager
 def manager(user, cgroup2):
-    """Have something make one scope where the user's systemd would: make the cgroup, and put the process there."""
+    """Listen in place of the user's systemd manager for one scope: create the cgroup and move the process into it."""
 
     def answer(serial):
         unit, _, properties, _ = systemd.heard[-1][1]
@@ -303,7 +303,7 @@ def test_imports_for_a_terminal(user):
     ("helper", "flags"), [("slirp4netns", []), ("pasta", []), ("pasta", ["--publish", "127.0.0.1::8080"])]
 )
 def test_imports_for_a_network(net_user, need, helper, flags):
-    """Ports of slirp4netns are left out: their system call is not in Python, so `ctypes`; auto has pasta."""
+    """Without ports of slirp4netns, which need `ctypes` for a system call that Python does not have."""
     need(helper)
     bundle = make_net_bundle(net_user, "true")
     loaded = Loaded(net_user)
@@ -312,7 +312,7 @@ def test_imports_for_a_network(net_user, need, helper, flags):
 
 
 def test_imports_for_a_shared_network(net_user, need):
-    """Its addresses are counted with `ipaddress`, which imports two of the forbidden modules."""
+    """Its addresses need `ipaddress`, which imports two of the forbidden modules."""
     need("slirp4netns")
     bundle = make_net_bundle(net_user, "sleep", "600")
     loaded = Loaded(net_user)

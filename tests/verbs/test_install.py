@@ -1,4 +1,4 @@
-"""install.sh and the wheel, as a user meets them."""
+"""install.sh and the wheel, as a user calls them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_an_ordinary_user_installs_runs_upgrades_and_removes(user, install):
     assert "uid=0(root)" in first.stdout.partition("$ rootless run hello")[2]
     [environment] = install.environments()
 
-    # What runs goes on through an upgrade and has its modules to the end; then the next one clears them away.
+    # A running container survives an upgrade and has its modules to the end; the next upgrade removes them.
     user.run([install.command, "new", "waits", "--", "sh", "-c", "read line; exit $line"], check=True)
     with user.popen([install.command, "run", "waits"], stdin=subprocess.PIPE) as running:
         again = install(PATH=f"{user.env['PATH']}:{install.command.parent}")
@@ -66,7 +66,7 @@ def test_the_installed_command_starts_python_isolated_and_imports_little(user, i
     names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "rootless.__main__" in names
     assert not names & {"site", "typing", "re", "json", "click", "pathlib", "subprocess"}
-    # Root, which installs for others, leaves nothing to compile for those who cannot write there.
+    # Root installs for users who cannot write there: nothing is left to compile.
     sources = list((install.environments()[0] / "lib").rglob("rootless/**/*.py"))
     assert sources
     assert all(list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")) for path in sources)
@@ -82,7 +82,7 @@ def test_install_keeps_a_foreign_command(user, install):
     assert install.command.exists()
 
 
-def test_a_python_that_is_too_old_is_named_with_the_fix(user, install):
+def test_python_that_is_too_old_is_reported_with_a_fix(user, install):
     old = user.tmp / "python3"
     user.run(["sh", "-c", "echo 'echo Python 3.9.2 is too old; exit 1' >python3; chmod +x python3"], check=True)
     done = install(PYTHON=str(old))
@@ -105,13 +105,13 @@ def test_a_python_without_venv_and_without_uv_is_one_line(user, install):
 
 
 @pytest.mark.parametrize("words", [["--nonsense"], ["--try", "more"]])
-def test_words_that_it_does_not_know_are_refused(install, words):
+def test_unknown_arguments_are_refused(install, words):
     done = install(*words)
     assert done.returncode == 2
     assert done.stderr.startswith("Usage: ")
 
 
-def test_help_makes_nothing(install):
+def test_help_creates_nothing(install):
     done = install("--help")
     assert done.stdout.startswith("Usage: ")
     assert tree(install.home) == []
@@ -122,9 +122,9 @@ def test_help_makes_nothing(install):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built from the sdist and from nothing else."""
+    """The wheel, built from the sdist alone."""
     out = tmp_path_factory.mktemp("dist")
-    # Without isolation: this environment has the requirements already, zig among them.
+    # Without isolation: this environment has the requirements, including zig.
     words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, CHECKOUT]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -135,7 +135,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture
 def environment(user, wheel, pip_environment):
-    """An empty environment of the user's with the wheel installed, where PATH names no compiler."""
+    """A new environment of the user with the wheel installed, without a compiler in PATH."""
     path = user.tmp / "bin"
     user.run(["mkdir", path], check=True)
     shutil.copy(wheel, user.tmp)
@@ -169,7 +169,7 @@ def test_the_wheel_runs_a_bundle_without_a_compiler(user, environment):
     assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
 
 
-def test_the_sdist_is_the_checkout_without_what_was_built(wheel):
+def test_sdist_is_the_checkout_without_built_files(wheel):
     import tarfile
 
     [sdist] = wheel.parent.glob("*.tar.gz")

@@ -19,7 +19,7 @@ from tests.lib.bundles import base_config, make_bundle, write_config
 from tests.lib.containers import PATIENCE, Reader, await_end, children_of, in_mount_namespace_of, until
 
 CONTAINERD_KILL_GONE = ("container not running", "no such process", "does not exist")
-"""What containerd's shim and CRI-O look for, case-sensitively, in the error of a kill."""
+"""The texts that containerd's shim and CRI-O look for, case-sensitively, in an error of `kill`."""
 RFC3339_NANO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 FOREVER = ("sleep", "1000")
 ECHO_LINES = 'echo ready; while read line; do echo "$line"; done; exit 3'
@@ -27,7 +27,7 @@ ECHO_LINES = 'echo ready; while read line; do echo "$line"; done; exit 3'
 
 @pytest.fixture
 def bundle(user):
-    """A bundle whose program does nothing for long."""
+    """A bundle whose program sleeps."""
     return make_bundle(user, base_config(*FOREVER))
 
 
@@ -48,7 +48,7 @@ def is_one_line(text):
 # --- the states ------------------------------------------------------------------------------------------------------
 
 
-def test_a_container_is_created_runs_stops_and_is_deleted(rootless, user):
+def test_life_of_a_container(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", ECHO_LINES))
     with rootless.popen("create", "--bundle", bundle, "c1", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as create:
         assert create.wait() == 0
@@ -59,9 +59,9 @@ def test_a_container_is_created_runs_stops_and_is_deleted(rootless, user):
         assert Path(f"/proc/{pid}").exists()
 
         assert rootless("start", "c1").returncode == 0
-        assert container.line() == "ready", "the program's first line comes after start, so nothing ran before"
+        assert container.line() == "ready", "the program's first line comes after start, so it did not run before"
         assert rootless.state("c1") == created | {"status": "running"}
-        assert "sh" in Path(f"/proc/{pid}/cmdline").read_text(), "the process that was created became the program"
+        assert "sh" in Path(f"/proc/{pid}/cmdline").read_text(), "the created process became the program"
 
         create.stdin.close()
         assert container.rest() == b""
@@ -74,7 +74,7 @@ def test_a_container_is_created_runs_stops_and_is_deleted(rootless, user):
     assert list(rootless.root.iterdir()) == []
 
 
-def test_nothing_of_the_program_happens_before_start(rootless, user):
+def test_program_does_not_run_before_start(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "echo > /data/started"))
     rootless.create("c1", bundle)
     pid = rootless.pid("c1")
@@ -136,8 +136,8 @@ def test_a_created_container_can_be_ended_before_its_start(rootless, bundle, sig
 
 
 @pytest.mark.parametrize("changed", ["bootId", "startTime"])
-def test_a_process_that_merely_has_the_number_is_not_the_container(rootless, user, changed):
-    """After a reboot, or when the number came round again; then its own processes are nobody's business."""
+def test_process_with_the_same_pid_is_not_the_container(rootless, user, changed):
+    """After a reboot, or when the kernel has reused the pid, rootless must not touch that process."""
     bundle = make_bundle(user, base_config("sh", "-c", FAMILY))
     first, others = _family(rootless, bundle, "c1")
     path = rootless.root / "c1/state.json"
@@ -178,19 +178,19 @@ other.kill()
 """
 
 
-def test_a_number_that_another_process_has_got_is_not_the_container(rootless, user, need, require_root):
-    """The kernel is made to give it out again, in a pid namespace of its own."""
+def test_pid_reused_by_another_process_is_not_the_container(rootless, user, need, require_root):
+    """The test makes the kernel reuse the pid, in a new pid namespace."""
     bundle = make_bundle(user, base_config("sleep", "1000"))
     words = [need("unshare"), "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c", REUSE]
     argv = [*words, str(user.uid), str(user.gid), *rootless.argv(), bundle]
-    # what the container is given stays open with it: no pipe
+    # no pipe: the container would keep it open
     with (user.tmp / "told").open("w+") as told, (user.tmp / "complaints").open("w+") as complaints:
         done = user.run(argv, user=0, group=0, stdout=told, stderr=complaints)
         told.seek(0)
         complaints.seek(0)
         assert done.returncode == 0, complaints.read()
         *found, said = json.loads(told.read())
-    assert found == [found[0], found[0], None], "the number came again, and its process lives"
+    assert found == [found[0], found[0], None], "the pid was reused, and its process runs"
     assert json.loads(said["state c1"][1])["status"] == "stopped"
     assert "container not running" in said["kill c1 KILL"][2]
     assert said["kill --all c1 KILL"][0] == 0
@@ -200,10 +200,10 @@ def test_a_number_that_another_process_has_got_is_not_the_container(rootless, us
     assert said["delete --force c1"] == [0, "", ""]
 
 
-# --- what they print -------------------------------------------------------------------------------------------------
+# --- output ----------------------------------------------------------------------------------------------------------
 
 
-def test_state_tells_what_callers_read(rootless, user):
+def test_state_has_the_properties_that_callers_read(rootless, user):
     before = datetime.now(UTC)
     config = base_config(*FOREVER)
     config["annotations"] = {"org.example.key": "a value", "org.example.empty": "", "run.oci.é": "ü"}
@@ -251,7 +251,7 @@ def test_list_is_a_table_for_people_and_json_for_engines(rootless, bundle, stopp
     columns = ("id", "pid", "status", "bundle", "created", "owner")
     assert table[1:] == [[str(state[name]) for name in columns] for state in states]
     lines = rootless("list", "--format=table").stdout.splitlines()
-    assert len({line.rindex(states[0]["owner"]) for line in lines[1:]}) == 1, "columns stand below each other"
+    assert len({line.rindex(states[0]["owner"]) for line in lines[1:]}) == 1, "columns are aligned"
     assert lines[0].index("OWNER") == lines[1].rindex(states[0]["owner"])
 
     assert rootless("list", "-q").stdout == f"a\nb\n{stopped}\n"
@@ -259,7 +259,7 @@ def test_list_is_a_table_for_people_and_json_for_engines(rootless, bundle, stopp
 
 
 def test_the_list_as_json_is_one_line_for_a_program(either, user):
-    """The bytes of runc; people at a terminal get it indented."""
+    """The same bytes as runc; at a terminal it is indented."""
     config = config_with_maps(user) | {"annotations": {"com.example.key": "é value"}}
     for name in ("one", "two"):
         either.create(config, "true", name=name)
@@ -293,14 +293,14 @@ def test_an_empty_list_is_a_heading_nothing_or_null(rootless):
     assert printed("--format", "json") == "null\n"
 
 
-def test_the_pid_file_is_digits_and_there_when_create_returns(rootless, user, bundle):
+def test_pid_file_contains_digits_when_create_returns(rootless, user, bundle):
     pid_file = user.tmp / "the pid"
     rootless.create("c1", bundle, "--pid-file", pid_file)
     assert pid_file.read_bytes() == str(rootless.pid("c1")).encode()
     assert (pid_file.stat().st_uid, pid_file.stat().st_mode & 0o777) == (user.uid, 0o644)
 
     rootless.create("c2", bundle, "--pid-file", "the pid", cwd=user.tmp)
-    assert pid_file.read_bytes() == str(rootless.pid("c2")).encode(), "an older one is replaced"
+    assert pid_file.read_bytes() == str(rootless.pid("c2")).encode(), "an existing file is replaced"
     assert sorted(path.name for path in user.tmp.iterdir() if "pid" in path.name) == ["the pid"]
 
 
@@ -335,7 +335,7 @@ def test_delete_force_of_an_unknown_container_is_silent(rootless):
         rootless.make_root()
 
 
-def test_an_id_is_given_once(rootless, bundle):
+def test_id_in_use_is_refused(rootless, bundle):
     rootless.create("c1", bundle)
     before = rootless.state("c1")
     done = rootless.create("c1", bundle, check=False)
@@ -388,7 +388,7 @@ def test_kill_of_a_stopped_container(rootless, stopped):
 
 
 @pytest.mark.parametrize("name", ["NOPE", "SIGNOPE", "-1", "65", "1000", "RTMIN+64", "", "TERM ", "٩"])
-def test_a_signal_that_there_is_not(rootless, bundle, name):
+def test_unknown_signal_is_refused(rootless, bundle, name):
     rootless.create("c1", bundle)
     done = rootless("kill", "c1", name)
     assert done.returncode == 1
@@ -448,7 +448,7 @@ def test_kill_takes_names_and_numbers(rootless, user):
 
 
 def _family(rootless, bundle, name):
-    """Start a container of a shell, a child and an orphan; return the process ids of the first and of the others."""
+    """Start a container with a shell, a child and an orphan; return the pid of the first and those of the others."""
     with rootless.popen("create", "--bundle", bundle, name, stdout=subprocess.PIPE) as create:
         assert create.wait() == 0
         first = rootless.pid(name)
@@ -492,7 +492,7 @@ def test_delete_force_ends_every_process(rootless, user, shared):
 
 @pytest.mark.parametrize("verb", ["run", "start"])
 def test_a_failed_poststart_hook_ends_every_process(rootless, user, verb):
-    """Without a pid namespace of its own, the kernel does not end the others with the first process."""
+    """Without a new pid namespace, the kernel does not end the others with the first process."""
     mark = user.tmp / "family"
     config = base_config("sh", "-c", FAMILY)
     config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
@@ -511,7 +511,7 @@ def test_a_failed_poststart_hook_ends_every_process(rootless, user, verb):
 
 
 @pytest.mark.parametrize("words", ["kill --all b KILL", "delete --force b"])
-def test_a_container_in_the_pid_namespace_of_another_is_ended_alone(rootless, user, words):
+def test_container_in_a_joined_pid_namespace_ends_alone(rootless, user, words):
     bundle = make_bundle(user, base_config("sh", "-c", FAMILY))
     first, _ = _family(rootless, bundle, "a")
     config = base_config("sh", "-c", FAMILY)
@@ -526,10 +526,10 @@ def test_a_container_in_the_pid_namespace_of_another_is_ended_alone(rootless, us
     for pid in (second, *children):
         await_end(pid)
     assert rootless.status("a") == "running"
-    assert len(in_mount_namespace_of(first)) == 2, "and so do its other processes"
+    assert len(in_mount_namespace_of(first)) == 2, "and its other processes run too"
 
 
-def test_kill_without_all_is_for_the_first_process(rootless, user):
+def test_kill_without_all_signals_the_first_process(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "sleep 1000 & trap 'echo told; wait' TERM; echo ready; wait"))
     with rootless.popen("create", "--bundle", bundle, "c1", stdout=subprocess.PIPE) as create:
         assert create.wait() == 0
@@ -543,7 +543,7 @@ def test_kill_without_all_is_for_the_first_process(rootless, user):
         rootless("kill", "c1", "KILL")
 
 
-def test_a_regular_expression_is_for_every_id_that_it_matches(rootless, bundle):
+def test_regular_expression_selects_all_matching_ids(rootless, bundle):
     names = ["web1", "web2", "db"]
     for name in names:
         rootless.create(name, bundle)
@@ -569,8 +569,8 @@ def test_a_regular_expression_is_for_every_id_that_it_matches(rootless, bundle):
     ("pattern", "left"),
     [("b1", ["db", "web2"]), ("^b", ["db", "web1", "web2"]), ("^web|b$", []), ("1$|^d", ["web2"]), ("e.[0-9]", ["db"])],
 )
-def test_where_a_regular_expression_is_found(either, pattern, left):
-    """Anywhere, unless it says where: as with crun."""
+def test_regular_expression_matches_anywhere(either, pattern, left):
+    """Anywhere in the id, unless the expression is anchored, as in crun."""
     for name in ("web1", "web2", "db"):
         either.create(config_with_maps(either.user), name=name)
     words = [*either.command, "delete", "--force", "--regex", pattern]
@@ -632,7 +632,7 @@ def test_invalid_ids_are_refused(rootless, bundle, verb):
     assert not rootless.root.exists() or list(rootless.root.iterdir()) == []
 
 
-def test_the_ids_that_slurm_makes_and_asks_for(rootless, bundle):
+def test_ids_of_slurm(rootless, bundle):
     name = "n1.root.5.4294967291.0"
     rootless.create(name, bundle)
     assert rootless.state(name)["id"] == name
@@ -644,7 +644,7 @@ def test_the_ids_that_slurm_makes_and_asks_for(rootless, bundle):
     assert rootless("delete", "--force", name).returncode == 0
 
 
-# --- what the container inherits -------------------------------------------------------------------------------------
+# --- inheritance -----------------------------------------------------------------------------------------------------
 
 
 def test_the_streams_of_create_are_those_of_the_container(rootless, user):
@@ -663,7 +663,7 @@ def test_the_streams_of_create_are_those_of_the_container(rootless, user):
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_only_the_descriptors_that_were_asked_for_are_inherited(rootless, user, count):
+def test_only_preserved_descriptors_are_inherited(rootless, user, count):
     script = "exec 2>/dev/null; for n in 3 4 5 6 7 8 9; do (cat <&$n) 2>/dev/null; done; ls /proc/self/fd"
     bundle = make_bundle(user, base_config("sh", "-c", script))
     files = []
@@ -685,12 +685,12 @@ def test_only_the_descriptors_that_were_asked_for_are_inherited(rootless, user, 
     await_end(pid)
     lines = out.read_text().splitlines()
     assert lines[:count] == [f"file {number}" for number in range(3, 3 + count)]
-    # the last one is the directory that ls itself reads
+    # the last one is the directory that ls is reading
     assert lines[count:] == [str(number) for number in range(3 + count + 1)]
 
 
 @pytest.mark.parametrize(("count", "cause"), [(1, "descriptor 3 is"), (3, "descriptors 3 to 5 are")])
-def test_descriptors_of_which_none_is_open_cannot_be_preserved(rootless, user, bundle, count, cause):
+def test_closed_descriptors_cannot_be_preserved(rootless, user, bundle, count, cause):
     words = " ".join(rootless.argv())
     done = user.run(["sh", "-c", f"exec 6</dev/null; {words} create --preserve-fds {count} --bundle {bundle} c1"])
     assert done.returncode == 1
@@ -702,7 +702,7 @@ def test_descriptors_of_which_none_is_open_cannot_be_preserved(rootless, user, b
 
 @pytest.mark.parametrize(("opened", "seen"), [("5", "0 1 2 3 5"), ("4", "0 1 2 3 4"), ("3 5 6", "0 1 2 3 4 5")])
 def test_a_gap_among_preserved_descriptors_is_a_gap_in_the_container(rootless, user, opened, seen):
-    """Nothing of the runtime's own takes its number; podman run --preserve-fd 5 says --preserve-fds 3."""
+    """No descriptor of the runtime gets its number; podman run --preserve-fd 5 passes --preserve-fds 3."""
     script = "exec 2>/dev/null; ls /proc/self/fd | tr '\\n' ' '; for n in 3 4 5 6; do cat <&$n; done; true"
     files = {number: user.tmp / f"file{number}" for number in opened.split()}
     for number, path in files.items():
@@ -714,7 +714,7 @@ def test_a_gap_among_preserved_descriptors_is_a_gap_in_the_container(rootless, u
 
     ran = user.run(["sh", "-c", f"{words} run --preserve-fds 3 --bundle {bundle} c1 {redirect}"], check=True)
 
-    # the last one of `ls` is the directory that it reads
+    # the last one is the directory that ls is reading
     assert ran.stdout.split() == [*seen.split(), *passed]
     rootless.create("c2", make_bundle(user, base_config("sleep", "1000"), name="other"))
     rootless.start("c2")
@@ -723,7 +723,7 @@ def test_a_gap_among_preserved_descriptors_is_a_gap_in_the_container(rootless, u
     assert entered.stdout.split() == [*seen.split(), *passed]
 
 
-def test_the_environment_of_the_caller_stays_outside(rootless, user):
+def test_callers_environment_stays_outside(rootless, user):
     config = base_config("sh", "-c", "tr '\\0' '\\n' </proc/self/environ; echo --; env")
     config["process"]["env"] = ["PATH=/bin", "A=b", "A=c", "EMPTY=", "BLANK= x y "]
     bundle = make_bundle(user, config)
@@ -741,7 +741,7 @@ def test_the_environment_of_the_caller_stays_outside(rootless, user):
 
 @pytest.mark.crun
 @pytest.mark.parametrize("given", [["HOME=/first", "HOME=/last"], ["HOME=/first", "HOME="], ["HOME=", "HOME=/last"]])
-def test_of_a_variable_that_is_set_twice_the_last_value_counts(either, user, given):
+def test_last_value_of_a_duplicate_variable_counts(either, user, given):
     config = config_with_maps(user, "cat", "/proc/self/environ")
     config["process"]["env"] = ["PATH=/nowhere", "ONE=1", *given, "ONE=2", "PATH=/bin"]
     home = given[-1] if given[-1] != "HOME=" else "HOME=/root"
@@ -760,7 +760,7 @@ def test_exec_passes_a_variable_once(rootless, user):
     assert sorted(seen.strip("\0").split("\0")) == ["HOME=/root", "ONE=2", "PATH=/bin"]
 
 
-def test_umask_and_signal_dispositions_are_not_the_callers(rootless, user):
+def test_umask_and_signal_dispositions_are_reset(rootless, user):
     bundle = make_bundle(user, base_config("grep", "-E", "^(Sig...|Umask|ShdPnd):", "/proc/self/status"))
     ignoring = "import os, signal, sys; [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 3, 10, 13, 15)]; "
     ignoring += "signal.pthread_sigmask(signal.SIG_BLOCK, [12]); os.umask(0o077); os.execv(sys.argv[1], sys.argv[1:])"

@@ -1,4 +1,4 @@
-"""Limits where nothing, or not enough, is delegated: the container runs, and one line names what is not enforced.
+"""Limits without sufficient delegation: the container runs, and one line names the limits that are not enforced.
 
 With --require-limits it does not run, and nothing is left.
 """
@@ -33,7 +33,7 @@ def v1():
 
 
 def check(runs, bundle, told, fix, *, names):
-    """Check that a bundle runs with one warning, and is refused when its limits are required, with nothing left."""
+    """Check that a bundle runs with one warning, and with --require-limits is refused with nothing left."""
     before = runs.view.cgroups()
     with runs:
         done = runs("run", "--bundle", bundle, "c1")
@@ -68,7 +68,7 @@ ROOTS = 'have root delegate one to you: see "Cgroup delegation" in cgroups(7)'
         ),
     ],
 )  # fmt: skip
-def test_nothing_is_delegated(stage, how, delegated, told, fix):
+def test_limits_without_delegation(stage, how, delegated, told, fix):
     if Path("/run/systemd/system").exists():
         fix = "log in through PAM (machinectl shell, ssh), or have root run: loginctl enable-linger"
     scene = stage(delegated=delegated)
@@ -76,7 +76,7 @@ def test_nothing_is_delegated(stage, how, delegated, told, fix):
     check(scene.runs(how=how), scene.bundle(), told, fix, names=[scene.limit.name])
 
 
-def test_there_is_no_tree(stage):
+def test_limits_without_a_cgroup2_mount(stage):
     scene = stage()
     if v1():
         told, fix = "this host has cgroup v1, and v2 is not mounted on /sys/fs/cgroup", "boot with cgroup_no_v1=all"
@@ -89,7 +89,7 @@ def test_there_is_no_tree(stage):
 
 @pytest.mark.parametrize("delegated", [True, False])
 @pytest.mark.parametrize("how", ["", "hybrid", "unmounted"])
-def test_the_controllers_are_in_cgroup_v1(stage, how, delegated):
+def test_limits_with_controllers_in_cgroup_v1(stage, how, delegated):
     asked = [each for each in LIMITS if each.controller in v1()]
     if not asked:
         pytest.skip("this machine has pure cgroup v2")
@@ -99,7 +99,7 @@ def test_the_controllers_are_in_cgroup_v1(stage, how, delegated):
     check(scene.runs(how=how), bundle, told, "boot with cgroup_no_v1=all", names=[each.name for each in asked])
 
 
-def test_each_limit_has_the_reason_that_is_its_own(stage):
+def test_each_limit_has_its_own_reason(stage):
     there = {*v1(), *(Path(line.split()[0]).name for line in Path("/proc/cgroups").read_text().splitlines())}
     if "rdma" in there or not v1() & {"memory", "pids"}:
         pytest.skip("this kernel has the controller rdma, or no cgroup v1")
@@ -114,7 +114,7 @@ def test_each_limit_has_the_reason_that_is_its_own(stage):
     check(scene.runs(), scene.bundle(resources=resources), told, fix, names=[])
 
 
-def test_a_controller_that_is_lost_at_the_root(stage):
+def test_controller_not_enabled_at_the_root(stage):
     scene = stage()
     if scene.limit.controller in (scene.root / "cgroup.subtree_control").read_text().split():
         pytest.skip(f"the root hands {scene.limit.controller} on already")
@@ -123,7 +123,7 @@ def test_a_controller_that_is_lost_at_the_root(stage):
     check(scene.runs(), scene.bundle(), told, fix, names=[])
 
 
-def test_a_controller_that_is_lost_half_way_down(stage):
+def test_controller_not_enabled_half_way_down(stage):
     scene = stage()
     scene.hand_on(scene.root)
     place = f"/{scene.view.top.name}"
@@ -132,7 +132,7 @@ def test_a_controller_that_is_lost_half_way_down(stage):
     check(scene.runs(), scene.bundle(), told, fix, names=[])
 
 
-def test_a_cgroup_namespace_hides_where_it_is_lost(stage):
+def test_cgroup_namespace_hides_the_missing_controller(stage):
     scene = stage()
     scene.hand_on(scene.root)
     told = f"{scene.limit.name}: no cgroup below /sys/fs/cgroup has the controller {scene.limit.controller}"
@@ -143,8 +143,8 @@ def test_a_cgroup_namespace_hides_where_it_is_lost(stage):
 REMOUNT = "run, in a new cgroup namespace (unshare --cgroup): mount -t cgroup2 cgroup2 /sys/fs/cgroup"
 
 
-def test_a_cgroup_that_is_shown_but_not_ones_own(stage):
-    """A cgroup namespace without a mount of its own: what can be written to there is somebody else's."""
+def test_cgroups_of_another_namespace_are_not_used(stage):
+    """A cgroup namespace without a new mount: the writable cgroups in view are not those of the namespace."""
     scene = stage()
     scene.cgroup("sub")
     runs = scene.runs(how="namespace")
@@ -173,8 +173,8 @@ exec unshare --cgroup sh -ec '
 """
 
 
-def test_a_cgroup_outside_of_what_is_shown(stage, user):
-    """The process has been moved out of what its cgroup namespace can name."""
+def test_cgroup_outside_the_mount(stage, user):
+    """The process was moved out of its cgroup namespace's root."""
     scene = stage()
     scene.cgroup("beside")
     scene.cgroup("caller")
@@ -184,12 +184,12 @@ def test_a_cgroup_outside_of_what_is_shown(stage, user):
     check(runs, scene.bundle(), told, REMOUNT, names=[])
 
 
-def test_processes_that_are_in_the_way(stage, user):
+def test_processes_that_block_controllers(stage, user):
     scene = stage()
     scene.hand_on(scene.root, scene.view.top)
     own = scene.cgroup("job/step")
     job = own.parent
-    # they are the user's, yet not in the cgroup of the caller: nobody knows what they are there for
+    # they belong to the user but are not in the caller's cgroup: their purpose is unknown
     process = user.popen(["sleep", "1000"])
     (job / "cgroup.procs").write_text(str(process.pid))
     place = f"/sys/fs/cgroup{scene.view.path}/job"
@@ -202,8 +202,8 @@ def test_processes_that_are_in_the_way(stage, user):
 
 
 @pytest.mark.parametrize("path", ["", "job/step/task"])
-def test_controllers_are_handed_on_from_the_top(stage, path):
-    """What is the caller's is handed on from the highest cgroup that is the caller's."""
+def test_controllers_are_enabled_from_the_top(stage, path):
+    """Controllers are enabled from the highest cgroup that belongs to the caller."""
     scene = stage()
     scene.hand_on(scene.root, scene.view.top)
     if path:
@@ -215,7 +215,7 @@ def test_controllers_are_handed_on_from_the_top(stage, path):
 
 
 def test_foreign_cgroup_below_the_callers(stage):
-    """The caller is in a cgroup of root's; above it there is one of the caller's, and that is enough."""
+    """The caller is in a cgroup of root, below one of the caller, which is enough."""
     scene = stage()
     scene.hand_on(scene.root, scene.view.top)
     scene.cgroup("roots", delegated=False)
@@ -225,7 +225,7 @@ def test_foreign_cgroup_below_the_callers(stage):
     assert scene.view.cgroups() == ["roots"]
 
 
-def test_a_limit_is_changed(stage):
+def test_update_changes_a_limit(stage):
     scene = stage()
     scene.hand_on(scene.root, scene.view.top)
     scene.cgroup("roots", delegated=False)
@@ -255,8 +255,8 @@ def test_without_systemd_on_the_path_it_just_runs(user, rootless_command, how, p
         view.close()
 
 
-def test_on_this_machine_as_it_is(user, rootless_command):
-    """Whatever this machine is like: it runs, and what is not enforced is reported."""
+def test_container_with_limits_runs_on_this_machine(user, rootless_command):
+    """On any machine it runs, and limits that are not enforced are reported."""
     with Rootless(user, rootless_command) as runs:
         config = base_config("sh", "-c", "echo ran")
         config["linux"]["resources"] = {"memory": {"limit": 256 * MIB}, "pids": {"limit": 77}}

@@ -1,4 +1,4 @@
-"""Many containers: one after the other for long, and more at once than the kernel's quota of session keyrings."""
+"""Many containers: a thousand in a row, and more at once than the kernel's quota of session keyrings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AT_ONCE = 8
 CONTAINERS = 300
 """crun and runc stop at 200: kernel.keys.maxkeys session keyrings per user."""
 MOST_CALLS = 12
-"""System calls of `list` for one more container: its directory, its state, the line of its process in /proc."""
+"""System calls of `list` per container: its directory, its state, its process in /proc."""
 
 CALLER = """
 import ctypes, json, os, sys
@@ -56,7 +56,7 @@ print(json.dumps({"results": results, "same": before == after, "orphans": orphan
 
 
 def _processes(user) -> set[int]:
-    """Return the processes of the user; root of a container is the user too."""
+    """Return the processes of the user, including root of containers."""
     found = set()
     for entry in Path("/proc").iterdir():
         try:
@@ -68,12 +68,12 @@ def _processes(user) -> set[int]:
 
 
 def _keys(user) -> int:
-    """Return how many keys the user has in the kernel, proc_key-users(5)."""
+    """Return the number of the user's keys in the kernel, proc_key-users(5)."""
     found = re.search(rf"^ *{user.uid}: +\d+ (\d+)/", Path("/proc/key-users").read_text(), re.MULTILINE)
     return int(found[1]) if found else 0
 
 
-def test_a_thousand_runs_leave_what_they_found(rootless, user):
+def test_thousand_runs_leave_nothing(rootless, user):
     bundle = make_bundle(user, base_config("true"))
     script = user.tmp / "caller.py"
     script.write_text(CALLER)
@@ -96,12 +96,12 @@ def test_a_thousand_runs_leave_what_they_found(rootless, user):
 
 
 def _files_of(user) -> list[str]:
-    """Return what is in the directories of the test and of the user's session."""
+    """Return the files in the directories of the test and of the user's session."""
     return sorted(str(path) for place in (user.tmp, user.runtime_dir) for path in place.rglob("*"))
 
 
 def _is_about_keyring(complaint: str) -> bool:
-    """Whether it is the one warning that is right: the kernel collects keyrings late, and their number is limited."""
+    """Whether a warning is the expected one: the kernel limits keyrings and collects them late."""
     told = complaint.startswith("rootless: warning: join a new session keyring without a name: ")
     return told and "Disk quota exceeded" in complaint and complaint.count("\n") == 1
 
@@ -136,7 +136,7 @@ def test_three_hundred_containers_at_once(rootless, user, need):
 
 
 def _make(rootless, bundle, name: str) -> tuple[int, str]:
-    """Make a container that runs, every third with `create` and `start`; return the status and what was complained."""
+    """Start a container, every third one with `create` and `start`; return the status and standard error."""
     if int(name[1:]) % 3:
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
         path = rootless.user.tmp / f"{name}.err"
@@ -150,7 +150,7 @@ def _make(rootless, bundle, name: str) -> tuple[int, str]:
 
 
 def _calls(rootless, strace) -> int:
-    """Return how many system calls `list` does."""
+    """Return the number of system calls of `list`."""
     log = rootless.user.tmp / "calls"
     rootless.user.run([strace, "-o", log, *rootless.argv("list")], check=True)
     return len(log.read_text(errors="replace").splitlines())

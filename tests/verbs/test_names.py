@@ -1,4 +1,4 @@
-"""The outputs that follow the name of the command: a link to `rootless` that is called runc or crun."""
+"""Outputs that depend on the command's name: a symlink to `rootless` with the name runc or crun."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KNOWS = {
 
 @pytest.fixture
 def called(user, rootless_command):
-    """A function that returns the command under a name, and then through the PATH."""
+    """A function that returns the command under a name, by path and then through PATH."""
 
     def link(name):
         (user.tmp / name).symlink_to(rootless_command)
@@ -29,7 +29,7 @@ def called(user, rootless_command):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_it_says_about_itself(user, called, name):
+def test_version_and_help_follow_the_name(user, called, name):
     lines = called(name)("--version", check=True).stdout.splitlines()
     program, number = lines[0].split(" version ")
     assert program == name
@@ -40,11 +40,11 @@ def test_what_it_says_about_itself(user, called, name):
         assert set(lines.pop().split()) >= {"+CAP", "+SECCOMP"}
         expected["rundir"] = str(user.tmp / "state")
     assert dict(line.split(": ") for line in lines[1:]) == expected
-    # dockerd takes the last line with this word
+    # dockerd uses the last line with this word
     assert [line for line in lines if "version" in line] == lines[:1]
 
 
-def test_the_name_is_that_in_the_path_too(user, called):
+def test_name_in_the_path_counts(user, called):
     called("crun")
     done = user.run(["sh", "-c", "crun --version"], env={"PATH": f"{user.tmp}:{user.env['PATH']}"}, check=True)
     assert done.stdout.startswith("crun version ")
@@ -52,7 +52,7 @@ def test_the_name_is_that_in_the_path_too(user, called):
 
 @pytest.mark.parametrize("verb", ["run", "exec"])
 def test_debug_prints_the_lines_of_logrus(user, called, verb):
-    """What runc's callers grep for; each line is one operation."""
+    """Callers of runc search these lines; each is one operation."""
     bundle = make_bundle(user, base_config("echo", "well"))
     with called("runc") as command:
         words = ["run", "--bundle", bundle, "c1"]
@@ -106,7 +106,7 @@ def test_the_status_of_an_exec_that_fails(user, called, name, status):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_everything_else_is_the_same(user, called, name):
+def test_other_outputs_do_not_depend_on_the_name(user, called, name):
     with called(name) as command:
         command.create("c1", make_bundle(user, base_config("sleep", "600")))
         command.start("c1")

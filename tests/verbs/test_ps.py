@@ -1,4 +1,4 @@
-"""`ps`, and the other verbs that are about all processes of a container."""
+"""`ps`, and other verbs that act on all processes of a container."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TWO = "sleep 600 & sleep 601 & wait"
 
 @pytest.fixture
 def running(user, rootless):
-    """A container of a shell with two children."""
+    """A container with a shell and two children."""
     rootless.create("c1", make_bundle(user, base_config("sh", "-c", TWO)))
     rootless.start("c1")
     await_members(rootless, "c1", 3)
@@ -35,14 +35,14 @@ def await_members(rootless, container, count):
     until(lambda: len(pids(rootless, container)) == count, f"{count} processes")
 
 
-def test_the_processes_are_numbers_of_the_host(running):
+def test_ps_prints_pids_of_the_host(running):
     first = running.pid("c1")
     found = pids(running, "c1")
     assert found == sorted(found)
     assert set(found) == {first} | in_mount_namespace_of(first)
 
 
-def test_without_a_pid_namespace_those_of_the_mount_namespace(user, rootless):
+def test_without_a_pid_namespace_the_mount_namespace_counts(user, rootless):
     config = base_config("sh", "-c", TWO)
     config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
     rootless.create("c1", make_bundle(user, config))
@@ -109,7 +109,7 @@ def test_an_unknown_container(rootless):
     assert "container does not exist" in done.stderr
 
 
-def test_an_executed_process_is_one_of_them(running):
+def test_ps_includes_processes_of_exec(running):
     before = pids(running, "c1")
     running("exec", "--detach", "c1", "sleep", "602", check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     await_members(running, "c1", 4)
@@ -135,7 +135,7 @@ def test_kill_all_reaches_every_process(user, rootless):
 
 
 def caught(members, number):
-    """Return how many of the processes catch a signal."""
+    """Return the number of processes that catch a signal."""
     count = 0
     for pid in members:
         try:
@@ -147,14 +147,14 @@ def caught(members, number):
     return count
 
 
-def test_a_running_container_is_deleted_by_force_only_and_at_once(running):
+def test_running_container_is_deleted_only_by_force(running):
     done = running("delete", "c1")
     assert done.returncode == 1
     assert "cannot delete container c1 that is not stopped: running" in done.stderr
     members = pids(running, "c1")
     begin = time.monotonic()
     assert running("delete", "--force", "c1").returncode == 0
-    assert time.monotonic() - begin < 5, "it waits for the very process, and nobody else"
+    assert time.monotonic() - begin < 5, "it waits for exactly that process"
     assert not [pid for pid in members if os.path.exists(f"/proc/{pid}/ns/mnt") and alive(pid)]
     assert running("state", "c1").returncode == 1
 

@@ -1,4 +1,4 @@
-"""Every command of README.md does what it says there: here, or in the test that is named for it."""
+"""Every command in README.md works as documented: here, or in the test that is named for it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ELSEWHERE = {
     "rootless events --stats web1": LIMITS,
     "rootless pause web1; rootless resume web1": LIMITS,
 }
-"""Commands that need an engine, systemd, root or a terminal, and the test that runs them, if with its own image."""
+"""Commands that need an engine, systemd, root or a terminal, with the test that runs them or their equivalent."""
 
 SHELL = "rootless new box && rootless run box"
 FIRST = [NEW, "rootless run hello", "rootless explain hello"]
@@ -72,7 +72,7 @@ NETWORK = [
 
 @pytest.fixture
 def shell(user, rootless_command):
-    """A function that runs a command line as the user types it, in the user's directory, at a terminal or not."""
+    """A function that runs a command line as a user types it, in the user's directory, with or without a terminal."""
     home = user.tmp / "home"
     home.mkdir()
     own(user, home)
@@ -90,7 +90,7 @@ def shell(user, rootless_command):
         try:
             while piece := os.read(master, 4096):
                 shown += piece
-        except OSError:  # EIO: nobody has the other end any more
+        except OSError:  # EIO: no process has the other end open any more
             pass
         os.close(master)
         return subprocess.CompletedProcess(words, process.wait(PATIENCE), shown.decode().replace("\r\n", "\n"), "")
@@ -111,7 +111,7 @@ def test_every_command_runs_in_a_test():
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("rootless ")])
-def test_every_command_line_of_rootless_is_understood(line):
+def test_every_command_line_in_readme_parses(line):
     for part in re.split("(?:;|&&) rootless ", line):
         words = shlex.split(part.removeprefix("rootless "))
         assert parse(words, lambda _: None).verb == words[0]
@@ -137,7 +137,7 @@ def test_the_first_commands(user, shell):
 
 
 def test_explain_prints_the_lines_that_are_shown(shell):
-    """Numbers are those of a host: positions, IDs and counts."""
+    """Numbers such as positions, IDs and counts depend on the host."""
 
     def lines_of(text):
         return {re.sub(r"\d+", "N", line.strip()) for line in text.splitlines()} - {"…"}
@@ -174,7 +174,7 @@ def test_a_bundle_from_an_archive(user, shell):
     explained = shell(explain, check=True).stdout
     assert "a user namespace is added: you are not root" in explained
 
-    # the error that is shown
+    # the error in README.md
     config = json.loads((user.tmp / "box/config.json").read_text())
     config["process"] |= {"args": ["bahs"], "terminal": False}
     (user.tmp / "box/config.json").write_text(json.dumps(config))
@@ -187,7 +187,7 @@ def test_a_bundle_from_an_archive(user, shell):
     assert not (user.tmp / "box").exists()
 
 
-def test_the_file_for_podman(shell):
+def test_podmans_configuration_file_in_readme(shell):
     for line in PODMANS_FILE:
         shell(line, cwd=CHECKOUT, check=True)
     copied = shell.home / ".config/containers/containers.conf.d/rootless.conf"
@@ -205,7 +205,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"it works\\n")
 Server(("::", 80), Handler).serve_forever()
 """
-"""It listens on both families: `localhost` is ::1 first."""
+"""A server that listens on both address families: `localhost` is ::1 first."""
 
 
 def test_the_commands_about_networks(netbox, net_user, net_rootless, need):

@@ -32,7 +32,7 @@ def test_plan_runs_again(user, rootless, flags):
     assert rootless("list", "-q").stdout == ""
 
 
-def test_edited_plan_does_what_it_says(user, rootless):
+def test_edited_plan_runs_as_edited(user, rootless):
     path, data = plan_of(rootless, make_bundle(user, base_config("echo", "one")))
     (program,) = [each for each in data["operations"] if each["op"] == "exec"]
     program["args"][1] = "two"
@@ -80,7 +80,7 @@ def test_plan_with_a_network(user, rootless, need):
         ('{"format": 1, "id": "x", "notes": [], "operations": [{"op": "claim"}]}', "does not hold a Plan"),
     ],
 )
-def test_file_that_is_no_plan(user, rootless, text, cause):
+def test_malformed_plan_file_is_refused(user, rootless, text, cause):
     path = user.tmp / "plan.json"
     path.write_text(text)
     done = rootless("run", "--plan", path, "c1")
@@ -91,8 +91,8 @@ def test_file_that_is_no_plan(user, rootless, text, cause):
 
 
 @pytest.mark.parametrize("kind", ["claim", "spawn", "begin_id_maps", "record", "begin_network", "wait_start", ""])
-def test_plan_whose_operations_do_not_fit_together(user, rootless, kind):
-    """One that another needs is removed, or all are; what has been made by then is undone."""
+def test_inconsistent_plan_is_undone(user, rootless, kind):
+    """An operation that another one needs is removed, or all are; earlier operations are undone."""
     path, data = plan_of(rootless, make_bundle(user, base_config("true")))
     data["operations"] = [each for each in data["operations"] if kind and each["op"] != kind]
     path.write_text(json.dumps(data))

@@ -1,4 +1,4 @@
-"""`rootless run`: the program in the foreground as if it were the caller's own, and nothing left of it afterwards."""
+"""`rootless run`: the program behaves like a child of the caller, and nothing is left afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\
 
 @pytest.fixture
 def runs(rootless, user):
-    """Return a function that runs a command in a container of the name c1."""
+    """Return a function that runs a command in a container c1."""
     bundle = make_bundle(user)
 
     def run(*args, flags=(), **options) -> subprocess.CompletedProcess:
@@ -48,9 +48,9 @@ def test_the_exit_status_is_the_programs(runs, rootless, status):
 
 
 @pytest.mark.parametrize("sign", ["KILL", "TERM", "SEGV", "ABRT", "RTMIN+5"])
-def test_a_program_that_a_signal_ended_is_128_more(rootless, user, sign):
+def test_status_of_a_signalled_program_is_128_more(rootless, user, sign):
     number = int(signal.SIGRTMIN) + 5 if "RT" in sign else int(getattr(signal, f"SIG{sign}"))
-    # process 1 of a pid namespace does not die of a signal that it sends to itself
+    # process 1 of a pid namespace ignores signals that it sends to itself
     config = base_config("sh", "-c", f"kill -{number} $$")
     config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
     done = rootless("run", "--bundle", make_bundle(user, config), "c1")
@@ -58,14 +58,14 @@ def test_a_program_that_a_signal_ended_is_128_more(rootless, user, sign):
     nothing_is_left(rootless)
 
 
-def test_a_program_that_the_host_killed_is_128_more(rootless, user):
+def test_status_of_a_killed_program_is_128_more(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "echo ready; sleep 1000 & wait"))
     with rootless.popen("run", "--bundle", bundle, "c1", stdout=subprocess.PIPE) as run:
         container = Reader(run.stdout)
         assert container.line() == "ready"
         os.kill(rootless.pid("c1"), signal.SIGKILL)
         assert run.wait(timeout=30) == 137
-        assert container.rest() == b"", "the end of process 1 ended the rest of its namespace"
+        assert container.rest() == b"", "the end of process 1 has ended the rest of its namespace"
     nothing_is_left(rootless)
 
 
@@ -83,7 +83,7 @@ def test_the_streams_are_the_callers(runs):
     assert (done.returncode, done.stdout, done.stderr) == (0, "over a pipe\n", "to stderr\n")
 
 
-def test_streams_that_are_files_are_the_same_files(runs, user):
+def test_streams_that_are_files_stay_the_same_files(runs, user):
     given, taken = user.tmp / "in", user.tmp / "out"
     given.write_bytes(bytes(range(256)) * 10)
     taken.write_bytes(b"before\n")
@@ -110,20 +110,20 @@ def test_reopened_stream_is_the_same_stream(rootless, user):
     assert sorted(done.stdout.splitlines()) == ["2:1:stdin", "2:1:to stdout", "2:to stderr"]
 
 
-def test_much_output_is_all_there(runs):
+def test_large_output_is_complete(runs):
     size = 64 << 20
     done = runs("sh", "-c", f"head -c {size} /dev/zero; echo end", text=False)
     assert len(done.stdout) == size + 4
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(bytes(size) + b"end\n").digest()
 
 
-def test_much_input_goes_through(runs):
+def test_large_input_is_complete(runs):
     data = os.urandom(1 << 20) * 16
     done = runs("sh", "-c", "cat", input=data, text=False)
     assert done.stdout == data
 
 
-def test_a_reader_that_goes_ends_the_program(rootless, user):
+def test_closed_output_ends_the_program(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "while echo line; do :; done; exit 9"))
     with rootless.popen("run", "--bundle", bundle, "c1", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
         assert Reader(run.stdout).line() == "line"
@@ -132,14 +132,14 @@ def test_a_reader_that_goes_ends_the_program(rootless, user):
     nothing_is_left(rootless)
 
 
-def test_input_that_the_program_does_not_read_is_left_for_others(rootless, user):
+def test_unread_input_is_left_for_other_programs(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", 'read line; echo "<$line>"'))
     words = " ".join(rootless.argv("run", "-b", bundle, "c1"))
     done = user.run(["sh", "-c", f"{words}; {words}; cat"], input="one\ntwo\nthree\nfour\n")
     assert done.stdout == "<one>\n<two>\nthree\nfour\n"
 
 
-def test_output_is_the_programs_alone(runs):
+def test_output_is_only_the_programs(runs):
     done = runs("true")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -164,8 +164,8 @@ def test_signals_are_forwarded(rootless, user, sign):
 
 
 @pytest.mark.parametrize("call", ["pidfd_open", "poll|ppoll"])
-def test_a_signal_that_comes_early_ends_nothing_but_the_program(rootless, user, need, call):
-    """Between the moment when the program may run and the moment when everything is ready for it to end."""
+def test_early_signal_ends_only_the_program(rootless, user, need, call):
+    """It arrives after the program may run and before everything is ready for its end."""
     bundle = make_bundle(user, base_config("sh", "-c", "exit 7"))
     calls = ",".join(f"?{name}" for name in call.split("|"))
     inject = ["-e", f"trace={calls}", "-e", f"inject={calls}:signal=TERM:when=1"]
@@ -195,14 +195,14 @@ def test_ignored_signals_stay_ignored(rootless, user):
     with user.popen(words, stdout=subprocess.PIPE) as run:
         container = Reader(run.stdout)
         assert container.line() == "ready"
-        run.send_signal(signal.SIGHUP)  # as nohup(1) wants it
+        run.send_signal(signal.SIGHUP)  # as under nohup(1)
         run.send_signal(signal.SIGUSR1)
         assert container.line() == "usr1"
         assert run.wait(timeout=30) == 0
 
 
 def test_control_c_goes_to_the_program_once(rootless, user):
-    """The caller's terminal interrupts its foreground processes; the container is not one of them."""
+    """The caller's terminal interrupts its foreground process group, which does not include the container."""
     driver = """
 import os, pty, signal, sys
 child, master = pty.fork()
@@ -237,7 +237,7 @@ def test_remains_of_a_killed_run_can_be_deleted(rootless, user):
         run.kill()
         assert run.wait(timeout=30) == -signal.SIGKILL
     state = rootless.state("c1")
-    assert state["status"] == "running", "the program goes on"
+    assert state["status"] == "running", "the program continues"
     assert rootless("delete", "--force", "c1").returncode == 0
     assert not Path(f"/proc/{state['pid']}/root/bin").exists()
     nothing_is_left(rootless)
@@ -245,7 +245,7 @@ def test_remains_of_a_killed_run_can_be_deleted(rootless, user):
     assert rootless("run", "-b", make_bundle(user, name="again"), "c1").returncode == 0
 
 
-def test_a_run_whose_container_somebody_deletes(rootless, user):
+def test_run_of_a_container_that_another_command_deletes(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "echo ready; sleep 1000 & wait"))
     with rootless.popen("run", "-b", bundle, "c1", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         assert Reader(run.stdout).line() == "ready"
@@ -255,10 +255,10 @@ def test_a_run_whose_container_somebody_deletes(rootless, user):
     nothing_is_left(rootless)
 
 
-# --- what is kept ----------------------------------------------------------------------------------------------------
+# --- cleaning up -----------------------------------------------------------------------------------------------------
 
 
-def test_a_container_that_runs_is_listed(rootless, user):
+def test_running_container_is_listed(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "echo ready; read line"))
     with rootless.popen("run", "-b", bundle, "c1", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
         assert Reader(run.stdout).line() == "ready"
@@ -281,7 +281,7 @@ def test_keep_keeps_the_stopped_container(runs, rootless):
     nothing_is_left(rootless)
 
 
-def test_a_run_that_fails_leaves_nothing(runs, rootless):
+def test_failed_run_leaves_nothing(runs, rootless):
     for flags in ([], ["--keep"], ["--detach"]):
         done = runs("/nope", flags=flags, stdout=subprocess.DEVNULL)
         assert done.returncode == 1
@@ -304,13 +304,13 @@ def test_detach_returns_while_the_program_runs(rootless, user):
         assert parent != run.pid
         run.stdin.write("over the pipe\n")
         run.stdin.close()
-        assert container.rest() == b"over the pipe\n", "the streams stay those of the caller"
+        assert container.rest() == b"over the pipe\n", "the streams are still those of the caller"
         await_end(state["pid"])
-    assert rootless.status("c1") == "stopped", "nobody is there to remove it"
+    assert rootless.status("c1") == "stopped", "no process is left to remove it"
     assert rootless("delete", "c1").returncode == 0
 
 
-def test_the_pid_file_is_there_before_the_program(rootless, user):
+def test_pid_file_exists_before_the_program_runs(rootless, user):
     config = base_config("sh", "-c", "cat /pid/file")
     bundle = make_bundle(user, config)
     directory = user.tmp / "pid"
@@ -372,7 +372,7 @@ def test_the_argument_names_the_bundle_otherwise(rootless, user, word, where, na
     assert (os.path.isabs(path), os.path.realpath(path)) == (True, str(bundle))
 
 
-def test_a_word_that_is_neither(rootless, user):
+def test_argument_that_is_neither_bundle_nor_id(rootless, user):
     done = rootless("run", "nowhere")
     assert done.returncode == 1
     assert done.stderr == (
@@ -381,7 +381,7 @@ def test_a_word_that_is_neither(rootless, user):
     )
 
 
-def test_another_file_can_be_the_config(rootless, user):
+def test_config_flag_names_another_file(rootless, user):
     bundle = make_bundle(user, base_config("echo", "of the bundle"))
     other = user.tmp / "other.json"
     other.write_text(json.dumps(base_config("echo", "of the other file")))
@@ -395,8 +395,8 @@ def test_another_file_can_be_the_config(rootless, user):
 # --- options ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_container_has_a_session_keyring_of_its_own_unless_told_not_to(rootless, user):
-    """session-keyring(7): engines give --no-new-keyring, because a user may have 200 keys only."""
+def test_container_has_its_own_session_keyring_by_default(rootless, user):
+    """session-keyring(7): engines pass --no-new-keyring, because a user may have only 200 keys."""
     bundle = make_bundle(user, base_config("grep", "-o", " _ses[.][^:]*", "/proc/keys"))
     done = rootless("run", "-b", bundle, "with-its-own")
     assert " _ses.with-its-own" in done.stdout.splitlines()
@@ -404,7 +404,7 @@ def test_the_container_has_a_session_keyring_of_its_own_unless_told_not_to(rootl
     assert " _ses.without-its-own" not in done.stdout.splitlines()
 
 
-def test_without_pivot_root_the_root_is_the_containers_all_the_same(runs):
+def test_no_pivot_changes_the_root_too(runs):
     script = "ls / | tr '\\n' ' '; ls /..; awk '$5 == \"/\"' /proc/self/mountinfo | wc -l; umount -l / 2>&1; ls /bin/sh"
     for flags in ([], ["--no-pivot"]):
         done = runs("sh", "-c", script, flags=flags)
@@ -439,7 +439,7 @@ def test_preserved_descriptors_have_the_same_numbers(rootless, user):
 
 @pytest.fixture
 def warned(user):
-    """A bundle of which something cannot be honoured, and whose program is missing."""
+    """A bundle with an unsupported property and a missing program."""
     config = base_config("/nope")
     config["linux"]["resources"] = {"memory": {"limit": 1 << 30}}
     return make_bundle(user, config, name="warned")
@@ -500,7 +500,7 @@ def test_the_log_by_another_name(rootless, user, warned):
     assert "journald:c1" in done.stderr
 
 
-def test_without_a_log_people_read_standard_error(rootless, warned):
+def test_errors_go_to_standard_error_without_a_log(rootless, warned):
     done = rootless("run", "-b", warned, "c1")
     warning, error = done.stderr.splitlines()
     assert warning.startswith("rootless: warning: ")
@@ -523,7 +523,7 @@ def test_levels(rootless, user, warned):
 
     assert levels("--log-level=error") == set()
     assert levels("--log-level=warning") == {"warning"}
-    assert levels("--log-level=info") == levels() == {"warning", "info"}, "a log tells what was adapted"
+    assert levels("--log-level=info") == levels() == {"warning", "info"}, "the log includes adaptations"
     assert levels("--debug") >= {"warning", "info"}
 
 

@@ -1,4 +1,4 @@
-"""Descriptors and sockets between the caller, the container and who listens: pidfd, LISTEN_FDS, NOTIFY_SOCKET."""
+"""Descriptors and sockets between the caller, the container and listeners: pidfd, LISTEN_FDS, NOTIFY_SOCKET."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def configure(bundle, *script, config=None):
 
 
 class Taker:
-    """A socket that takes one descriptor."""
+    """A socket that receives one descriptor."""
 
     def __init__(self, path):
         self.path = path
@@ -55,7 +55,7 @@ class Taker:
         self._socket.close()
 
     def take(self):
-        """Return the descriptor and what came with it."""
+        """Return the descriptor and the data that came with it."""
         connection, _ = self._socket.accept()
         with connection:
             data, (fd,), _, _ = socket.recv_fds(connection, 4096, 4)
@@ -102,7 +102,7 @@ def test_the_pidfd_of_another_process(rootless, bundle, user):
     os.close(pidfd)
 
 
-def test_a_foreground_run_sends_it_before_the_end(rootless, bundle, user):
+def test_foreground_run_sends_the_pidfd(rootless, bundle, user):
     configure(bundle, "exit 5")
     with Taker(user.tmp / "taker") as taker:
         assert rootless("run", "--bundle", bundle, "--pidfd-socket", taker.path, "c1").returncode == 5
@@ -110,7 +110,7 @@ def test_a_foreground_run_sends_it_before_the_end(rootless, bundle, user):
         os.close(pidfd)
 
 
-def test_the_annotation_names_the_taker_of_the_pidfd(rootless, bundle, user):
+def test_annotation_names_the_receiver_of_the_pidfd(rootless, bundle, user):
     deep = user.tmp / ("d" * 100)
     deep.mkdir()
     with Taker(deep / "taker") as taker:
@@ -122,7 +122,7 @@ def test_the_annotation_names_the_taker_of_the_pidfd(rootless, bundle, user):
 
 
 @pytest.mark.parametrize("verb", ["create", "run"])
-def test_pidfd_without_a_taker_is_an_error(rootless, bundle, user, verb):
+def test_pidfd_without_a_receiver_is_an_error(rootless, bundle, user, verb):
     configure(bundle, "touch /data/program")
     done = rootless(verb, "--bundle", bundle, "--pidfd-socket", "nowhere", "c1")
     assert done.returncode == 1
@@ -135,7 +135,7 @@ def test_pidfd_without_a_taker_is_an_error(rootless, bundle, user, verb):
     assert not executors(user)
 
 
-def test_an_annotation_that_nobody_listens_to_is_named_rather_than_the_flag(rootless, bundle):
+def test_error_names_the_annotation_without_a_listener(rootless, bundle):
     configure(bundle, "true", config=base_config() | {"annotations": {"run.oci.pidfd_receiver": "/nowhere"}})
     done = rootless("run", "--bundle", bundle, "c1")
     assert "--pidfd-socket" not in done.stderr
@@ -150,7 +150,7 @@ SHOW = ('echo "${LISTEN_FDS-none} ${LISTEN_PID-none} ${LISTEN_FDNAMES-none}"', "
 
 
 def listening(user, *words, own_pid=True, **env):
-    """Run a command with three files open from 3 on, and LISTEN_PID its own."""
+    """Run a command with three open files from 3 on, and its own pid in LISTEN_PID."""
     for name in ("three", "four", "five"):
         (user.tmp / name).write_text(f"{name}\n")
     script = OPEN + ("export LISTEN_PID=$$; " if own_pid else "") + 'exec "$@"'
@@ -184,7 +184,7 @@ def test_listen_fds_of_another_process_are_not_passed(rootless, bundle, user):
 
 
 def test_listen_fds_without_a_pid_are_not_passed(either, user):
-    """sd_listen_fds(3): LISTEN_PID is required; whatever else is in LISTEN_FDS is none of the runtime's business."""
+    """sd_listen_fds(3): without LISTEN_PID, LISTEN_FDS is not addressed to the runtime."""
     config = config_with_maps(user)
     config["process"]["args"] = ["sh", "-c", "\n".join((SHOW[0], "ls /proc/self/fd"))]
     write_config(either.path, config)
@@ -194,7 +194,7 @@ def test_listen_fds_without_a_pid_are_not_passed(either, user):
         assert done.stdout.split() == ["none", "none", "none", *"0123"], done.stderr
 
 
-def test_a_program_that_is_not_process_1_is_warned_about(rootless, bundle, user):
+def test_listen_pid_without_a_pid_namespace_is_a_warning(rootless, bundle, user):
     config = base_config("true")
     config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
     configure(bundle, "true", config=config)
@@ -206,7 +206,7 @@ def test_a_program_that_is_not_process_1_is_warned_about(rootless, bundle, user)
 @pytest.mark.parametrize(
     ("count", "said"), [("x", "LISTEN_FDS=x: it is not a number"), ("9", "LISTEN_FDS=9: descriptor 6 is not open")]
 )
-def test_a_count_that_is_wrong_is_named_where_it_was_given(rootless, bundle, user, count, said):
+def test_wrong_count_of_descriptors_is_reported_with_its_source(rootless, bundle, user, count, said):
     configure(bundle, "true")
     done = listening(user, *rootless.argv("run", "--bundle", bundle, "c1"), LISTEN_FDS=count)
     assert done.returncode == 1
@@ -218,7 +218,7 @@ def test_a_count_that_is_wrong_is_named_where_it_was_given(rootless, bundle, use
 
 @pytest.fixture
 def reporting(bundle, tell):
-    """Put that program into the image."""
+    """Put the reporting program into the image."""
     target = bundle / "rootfs/bin/tell"
     shutil.copy(tell, target)
     target.chmod(0o755)
@@ -226,7 +226,7 @@ def reporting(bundle, tell):
 
 @pytest.mark.usefixtures("reporting")
 @pytest.mark.parametrize("abstract", [False, True])
-def test_reports_of_a_foreground_run(rootless, bundle, user, abstract):
+def test_notifications_of_a_foreground_run(rootless, bundle, user, abstract):
     script = ("tell STATUS=begun MAINPID=1", "tell READY=1", "tell WATCHDOG=1", "tell STOPPING=1; echo $?")
     configure(bundle, *script)
     with Manager(user, abstract=abstract) as manager:
@@ -253,7 +253,7 @@ def test_start_waits_until_the_program_is_ready(rootless, bundle, user, verb):
         process = rootless.popen(*words, env=manager.env, stdout=subprocess.DEVNULL)
         assert manager.report() == ["STATUS=begun"]
         assert process.poll() is None
-        # meanwhile others may use it
+        # meanwhile other commands may use the container
         assert rootless.status("c1") == "running"
         assert manager.silent()
         with open(bundle / "rootfs/data/fifo", "w") as fifo:
@@ -278,7 +278,7 @@ def test_program_that_ends_before_it_is_ready_is_reported(rootless, bundle, user
 
 
 @pytest.mark.usefixtures("reporting")
-def test_a_start_without_a_manager_does_not_wait(rootless, bundle, user):
+def test_start_without_a_manager_does_not_wait(rootless, bundle, user):
     configure(bundle, "exec sleep 600")
     with Manager(user) as manager:
         rootless.create("c1", bundle, env=manager.env)
@@ -286,8 +286,8 @@ def test_a_start_without_a_manager_does_not_wait(rootless, bundle, user):
     assert rootless.status("c1") == "running"
 
 
-def test_the_socket_is_the_containers_own(rootless, bundle, user):
-    """Nothing that its root could write to lies on the host, and any user of it can report."""
+def test_notify_socket_belongs_to_the_container(rootless, bundle, user):
+    """It is not in a directory of the host, and every user of the container can use it."""
     config = base_config()
     config["root"]["readonly"] = True
     config["process"]["env"].append("NOTIFY_SOCKET=/elsewhere")
@@ -302,7 +302,7 @@ def test_the_socket_is_the_containers_own(rootless, bundle, user):
     assert " - tmpfs " in mount
 
 
-def test_a_manager_that_has_gone(rootless, bundle, user):
+def test_ended_manager_is_no_error(rootless, bundle, user):
     configure(bundle, "echo well")
     done = rootless("run", "--bundle", bundle, "c1", env={"NOTIFY_SOCKET": str(user.tmp / "nowhere")})
     assert (done.returncode, done.stdout) == (0, "well\n")

@@ -1,4 +1,4 @@
-"""`rootless spec`: what it writes runs, and nothing in it is left undone."""
+"""`rootless spec`: its config.json runs without a warning."""
 
 from __future__ import annotations
 

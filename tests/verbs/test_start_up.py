@@ -1,4 +1,4 @@
-"""What the installed command costs before it does anything, and while it waits."""
+"""The cost of the installed command's start, and of waiting."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.lib.tracing import looked_at, opened
 __all__ = ["cgroup2"]
 
 FEW = 4
-"""Files: the command (twice), the image of its modules; one more for a Python that has built-in modules in files."""
+"""Opened files: the command (twice) and the module archive; one more if Python has some built-in modules in files."""
 LOOKS = 8
-"""Paths that are looked at, those files among them: the command is looked for, and the bundle's directory."""
+"""Looked-up paths, including those files: the command's search, and the bundle's directory."""
 MODULES = "rootless/__pycache__/modules.archive"
 
 
 @pytest.fixture
 def installed(user, rootless_command):
-    """A copy of the command whose image of modules the test may change: (command, image)."""
+    """A copy of the command whose module archive the test may change: (command, archive)."""
     script = Path(rootless_command).read_text()
     image = next(word for word in script.split("'") if word.endswith(MODULES))
     own_image = user.tmp / "modules.archive"
@@ -57,7 +57,7 @@ def test_without_the_archive_modules_come_from_their_files(user, rootless_comman
     assert any("/rootless/" in file and file.endswith((".py", ".pyc")) for file in files)
 
 
-def test_what_engines_call_reads_its_modules_at_once(user, rootless_command, need, cgroup2):
+def test_engine_verbs_read_their_modules_together(user, rootless_command, need, cgroup2):
     bundle = make_bundle(user, base_config("sleep", "600"))
     verbs = ["create", "state", "start", "list", "exec", "ps", "pause", "resume", "update", "kill", "delete"]
     words = {
@@ -73,7 +73,7 @@ def test_what_engines_call_reads_its_modules_at_once(user, rootless_command, nee
     reads = {}
     for verb in verbs:
         argv = [rootless_command, "--root", user.tmp / "state", verb, *words.get(verb, ["c"])]
-        # no pipe: the container keeps what it is given
+        # no pipe: the container would keep it open
         done = user.run([*traced, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **cgroup2.options)
         assert done.returncode == 0, verb
         reads[verb] = sum(f"{MODULES}" in line for line in trace.read_text().splitlines())
@@ -82,7 +82,7 @@ def test_what_engines_call_reads_its_modules_at_once(user, rootless_command, nee
 
 
 @pytest.mark.parametrize("harm", ["missing", "of another Python", "empty"])
-def test_without_its_image_the_command_works_as_before(user, installed, harm):
+def test_command_works_without_a_valid_archive(user, installed, harm):
     command, image = installed
     if harm == "missing":
         image.unlink()
@@ -95,10 +95,10 @@ def test_without_its_image_the_command_works_as_before(user, installed, harm):
     assert "container does not exist" in done.stderr
 
 
-def test_an_upgrade_while_a_container_runs_harms_nothing(user, installed):
+def test_upgrade_during_a_run_is_harmless(user, installed):
     command, image = installed
     config = base_config("cat")
-    config["hooks"] = {"poststop": [{"path": "/bin/true"}]}  # what runs them is loaded last
+    config["hooks"] = {"poststop": [{"path": "/bin/true"}]}  # the module that runs them is loaded last
     words = [command, "--root", user.tmp / "state", "run", "--bundle", make_bundle(user, config), "c"]
     with user.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         running.stdin.write("up\n")
@@ -125,14 +125,14 @@ def test_modules_are_imported_from_the_archive(user, installed, words):
     assert user.run([command, *words], check=True).stdout == ("{'NoneType'}\n" if words else "{'ModuleArchive'}\n")
 
 
-def test_a_result_that_nobody_can_take_is_no_traceback(user, rootless_command):
+def test_closed_output_causes_no_traceback(user, rootless_command):
     with open("/dev/full", "wb") as full:
         done = user.run([rootless_command, "--help"], stdout=full, check=False)
     assert done.returncode
     assert "Traceback" not in done.stderr
 
 
-def test_a_waiting_foreground_run_holds_no_more_memory_than_runc(user, rootless, need):
+def test_waiting_foreground_run_has_no_more_memory_than_runc(user, rootless, need):
     held = {}
     for name, command in (("rootless", rootless.argv()), ("runc", [need("runc"), "--root", user.tmp / "runc"])):
         bundle = make_bundle(user, config_with_maps(user, "sh", "-c", "echo up; exec cat"), name=name)
@@ -145,7 +145,7 @@ def test_a_waiting_foreground_run_holds_no_more_memory_than_runc(user, rootless,
     assert held["rootless"] <= held["runc"], held
 
 
-def test_a_created_container_holds_at_most_a_megabyte(user, rootless):
+def test_created_container_has_at_most_a_megabyte(user, rootless):
     bundle = make_bundle(user, base_config("true"))
     rootless.create("held", bundle)
     assert resident(rootless.pid("held")) <= 1024

@@ -1,4 +1,4 @@
-"""Where containers are kept, who comes second, and what is left of a command that is killed halfway."""
+"""The state directory, concurrent commands, and leftovers of killed commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
 
 @pytest.fixture
 def bundle(user):
-    """A bundle whose program does nothing for long."""
+    """A bundle whose program sleeps."""
     return make_bundle(user, base_config("sleep", "1000"))
 
 
@@ -47,7 +47,7 @@ def test_any_directory_can_be_the_root(rootless, user, bundle, root):
 
 @pytest.mark.parametrize("file", ["thesis", "config.json"])
 @pytest.mark.parametrize("words", [["run"], ["create"], ["delete", "--force"]])
-def test_a_directory_of_the_users_is_not_emptied(rootless, user, bundle, words, file):
+def test_existing_directory_is_not_emptied(rootless, user, bundle, words, file):
     documents = user.tmp / "Documents"
     documents.mkdir()
     (documents / file).write_text("years of work")
@@ -60,7 +60,7 @@ def test_a_directory_of_the_users_is_not_emptied(rootless, user, bundle, words, 
     assert (documents / file).read_text() == "years of work"
 
 
-def test_roots_have_containers_of_their_own(rootless, user, bundle):
+def test_roots_have_separate_containers(rootless, user, bundle):
     rootless.create("c1", bundle)
     with Rootless(user, rootless.command) as other:
         other.root = user.tmp / "other"
@@ -72,7 +72,7 @@ def test_roots_have_containers_of_their_own(rootless, user, bundle):
 
 
 def _default_root(user, rootless, bundle, where: Path, **env):
-    """Check that without --root containers are kept in `where`."""
+    """Check that without --root the state is in `where`."""
     pid_file = user.tmp / "pid"
     create = [rootless.command, "create", "-b", bundle, "--pid-file", pid_file, "of-a-test"]
     user.run(create, env=env, check=True, **QUIET, stderr=subprocess.DEVNULL)
@@ -94,7 +94,7 @@ def test_the_runtime_directory_is_used_if_it_is_the_users_own(rootless, user, bu
 
 
 @pytest.mark.parametrize("given", ["", "relative", "/nonexistent/directory", "/etc", "/proc/self/environ"])
-def test_a_runtime_directory_that_is_none_is_passed_over(rootless, user, bundle, given):
+def test_invalid_runtime_directory_is_ignored(rootless, user, bundle, given):
     if not user.runtime_dir.is_dir():
         pytest.skip(f"needs {user.runtime_dir}")
     _default_root(user, rootless, bundle, user.runtime_dir, XDG_RUNTIME_DIR=given)
@@ -114,7 +114,7 @@ def test_the_state_is_found_without_the_runtime_directory_in_the_environment(roo
 
 @pytest.fixture
 def without_run_user(user, require_root):
-    """Return a function that runs a script as the user where /run, /tmp and the home have only what root prepares."""
+    """Return a function that runs a script as the user with only root's preparations in /run, /tmp and the home."""
 
     def run(prepare: str, script: str) -> subprocess.CompletedProcess:
         host = BareHost(user)
@@ -132,7 +132,7 @@ def test_without_a_runtime_directory_there_is_one_in_tmp(rootless, user, bundle,
 
 
 @pytest.mark.parametrize("made", ["directory", "link", "file"])
-def test_where_somebody_else_has_the_directory_in_tmp_there_is_one_below_the_home(
+def test_state_is_below_the_home_if_another_user_has_the_directory_in_tmp(
     rootless, user, bundle, without_run_user, made
 ):
     path = f"/tmp/rootless-{user.uid}"
@@ -153,7 +153,7 @@ def test_where_somebody_else_has_the_directory_in_tmp_there_is_one_below_the_hom
     assert where == f"{user.home}/.local/state/rootless/{node}.{boot} 700 {user.uid}"
 
 
-def test_nodes_that_share_a_home_have_directories_of_their_own(rootless, user, bundle):
+def test_nodes_that_share_a_home_have_separate_directories(rootless, user, bundle):
     write_config(bundle, base_config("true"))
     command = rootless.command
     host = BareHost(user)
@@ -188,7 +188,7 @@ def test_without_a_home_the_directory_of_somebody_else_is_refused(rootless, user
         ("closed", "permission denied"),
     ],
 )
-def test_a_directory_that_cannot_be_used(rootless, user, bundle, root, cause):
+def test_unusable_state_directory_is_reported(rootless, user, bundle, root, cause):
     (user.tmp / "file").touch()
     closed = user.tmp / "closed"
     closed.mkdir(mode=0o500)
@@ -251,11 +251,11 @@ def test_a_broken_state_is_an_error_and_does_not_hide_the_processes(rootless, bu
     assert rootless("delete", "--force", "bad").returncode == 0
 
 
-# --- two at once -----------------------------------------------------------------------------------------------------
+# --- concurrency -----------------------------------------------------------------------------------------------------
 
 
 def _at_once(rootless, *commands):
-    """Run several commands at once; return their statuses and what they wrote to standard error."""
+    """Run several commands at once; return their statuses and standard errors."""
     running = []
     for words in commands:
         with tempfile.NamedTemporaryFile("w", delete=False, dir=rootless.user.tmp) as file:
@@ -299,7 +299,7 @@ def test_of_two_deletes_exactly_one_wins(rootless, user):
         assert not (rootless.root / name).exists()
 
 
-def test_an_id_that_is_created_and_deleted_by_many_is_never_half_there(rootless, bundle):
+def test_concurrent_creates_and_deletes_never_leave_half_a_container(rootless, bundle):
     commands = [("create", "--bundle", bundle, "c1"), ("delete", "--force", "c1"), ("state", "c1"), ("list",)] * 4
     for status, complaint in _at_once(rootless, *commands):
         assert (status, complaint.count("\n")) in ((0, 0), (1, 1)), complaint
@@ -329,7 +329,7 @@ def test_fifty_containers_at_once(rootless, user):
     assert list(rootless.root.iterdir()) == []
 
 
-# --- at every instant ------------------------------------------------------------------------------------------------
+# --- kills at any moment ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +340,7 @@ def strace(need):
 
 @pytest.fixture
 def killed(rootless, user, strace):
-    """Return a function that runs a command which gets a signal when it is about to do a system call the nth time."""
+    """Return a function that runs a command that receives a signal at the nth call of a system call."""
 
     def run(sign: str, moment: tuple[str, int], *words) -> tuple[int, str]:
         call, count = moment
@@ -425,7 +425,7 @@ def test_a_killed_run_can_be_deleted_and_run_again(rootless, bundle, killed, mom
     _nothing_is_left(rootless, mounts)
 
 
-def test_a_killed_start_has_started_or_not(rootless, bundle, killed):
+def test_killed_start_has_started_or_not(rootless, bundle, killed):
     rootless.create("c1", bundle)
     assert killed("KILL", ("connect", 1), "start", "c1")[0] == -signal.SIGKILL
     assert rootless.status("c1") == "created"
@@ -446,13 +446,13 @@ def test_a_killed_delete_can_be_repeated(rootless, bundle, killed, call):
 
 
 class _Stopped:
-    """A command that is stopped when it is about to do a system call."""
+    """A command that is stopped at a system call."""
 
     def __init__(self, rootless, strace, call, count, *words) -> None:
         reader, writer = os.pipe()
-        os.fchown(writer, rootless.user.uid, -1)  # strace opens it once more
+        os.fchown(writer, rootless.user.uid, -1)  # strace opens the log again
         inject = f"inject={call}:signal=STOP:when={count}"
-        # strace appends to what -o names, and tells there that its child was stopped
+        # strace appends to the log, and reports there that its child was stopped
         log = ["-o", f"/proc/self/fd/{writer}", "-e", f"trace={call}", "-e", inject]
         self.process = rootless.user.popen(
             [strace, *log, *rootless.argv(*words)], **QUIET, stderr=subprocess.DEVNULL, pass_fds=[writer]
@@ -463,7 +463,7 @@ class _Stopped:
         (self.pid,) = map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split())
 
     def go_on(self) -> int:
-        """Let it go on to its end and return its status."""
+        """Let the command continue to its end; return its status."""
         os.kill(self.pid, signal.SIGCONT)
         status = self.process.wait(timeout=30)
         os.close(self._reader)
@@ -471,11 +471,11 @@ class _Stopped:
 
 
 UNDER_WAY = {("bind", 1): None, ("memfd_create", 2): None, ("renameat", 1): "creating", ("renameat", 2): "created"}
-"""System calls of `create`, and the status that the container has after each."""
+"""System calls of `create`, and the status of the container after each."""
 
 
 @pytest.mark.parametrize("moment", UNDER_WAY, ids=str)
-def test_a_container_that_is_being_created_can_wait(rootless, bundle, strace, moment):
+def test_verbs_wait_for_a_create_in_progress(rootless, bundle, strace, moment):
     create = _Stopped(rootless, strace, *moment, "create", "--bundle", bundle, "c1")
     try:
         status = UNDER_WAY[moment]
@@ -505,7 +505,7 @@ def _waits_for_lock(pid):
 
 
 @pytest.mark.parametrize("moment", UNDER_WAY, ids=str)
-def test_delete_force_ends_a_create_that_is_under_way(rootless, bundle, strace, moment):
+def test_delete_force_ends_a_create_in_progress(rootless, bundle, strace, moment):
     mounts = Path("/proc/self/mountinfo").read_text()
     create = _Stopped(rootless, strace, *moment, "create", "--bundle", bundle, "c1")
     try:

@@ -1,4 +1,4 @@
-"""process.terminal: a terminal of the container's own, relayed by a foreground `run` or handed over a socket."""
+"""process.terminal: the container's terminal, relayed by a foreground `run` or sent over a socket."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def with_terminal(*args, **process):
 
 @pytest.fixture
 def typewriter(rootless, user):
-    """Return a function that runs a command in a container with a terminal, in a terminal."""
+    """Return a function that runs a command in a container with a terminal, from a terminal."""
     made = []
 
     def run(*args, flags=(), config=None, **options) -> Typewriter:
@@ -72,7 +72,7 @@ def test_the_terminal_belongs_to_the_user_of_the_program(typewriter):
 
 
 def is_in_foreground(command):
-    """Whether a program with this command line has the terminal that it is on: /proc/PID/stat, pgrp and tpgid."""
+    """Whether a program with this command line is in its terminal's foreground: /proc/PID/stat, pgrp and tpgid."""
     for directory in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             fields = (directory / "stat").read_text().rpartition(")")[2].split()
@@ -96,7 +96,7 @@ def test_a_shell_has_job_control(typewriter):
     terminal.ends(3)
 
 
-def test_the_size_is_the_callers_and_follows_it(typewriter):
+def test_terminal_size_follows_the_callers(typewriter):
     config = with_terminal("sh", "-c", "trap 'stty size' WINCH; stty size; while read x; do stty size; done")
     config["process"]["consoleSize"] = {"height": 11, "width": 22}
     terminal = typewriter(config=config, size=(40, 132))
@@ -105,17 +105,17 @@ def test_the_size_is_the_callers_and_follows_it(typewriter):
     assert terminal.until(b"\r\n") == b"\r\n"
     assert terminal.until(b"\r\n") == b"40 132\r\n"
     terminal.resize(50, 100)
-    assert terminal.until(b"\r\n") == b"50 100\r\n", "SIGWINCH came to the program"
+    assert terminal.until(b"\r\n") == b"50 100\r\n", "the program received SIGWINCH"
     terminal.type(b"\x04")
     terminal.ends(0)
 
 
-def test_the_callers_terminal_is_raw_meanwhile(typewriter):
+def test_callers_terminal_is_raw_during_run(typewriter):
     terminal = typewriter("sh", "-c", 'echo ready; read line; echo "<$line>"')
     terminal.until(b"ready\r\n")
     assert is_raw(terminal.mode)
     terminal.type(b"abc\x7f\r")
-    assert terminal.until(b">\r\n") == b"abc\x08 \x08\r\n<ab>\r\n", "the container's terminal echoes and edits"
+    assert terminal.until(b">\r\n") == b"abc\x08 \x08\r\n<ab>\r\n", "the container's terminal echoes and edits lines"
     terminal.ends(0)
 
 
@@ -136,7 +136,7 @@ def test_the_callers_terminal_is_restored(typewriter, rootless, how, status):
     assert rootless.list() == []
 
 
-def test_the_callers_terminal_is_left_alone_when_nothing_runs(typewriter):
+def test_callers_terminal_is_unchanged_if_run_fails(typewriter):
     terminal = typewriter("/nope")
     terminal.ends(1)
     assert b"no such file or directory" in terminal.until(b"\r\n")
@@ -151,7 +151,7 @@ def test_keys_that_are_signals_go_to_the_program(typewriter, key, name):
     terminal.ends(42)
 
 
-def test_end_of_input_is_a_key_too(typewriter):
+def test_end_of_input_key_reaches_the_program(typewriter):
     terminal = typewriter("sh", "-c", "stty -echo; echo ready; cat; echo end")
     terminal.until(b"ready\r\n")
     terminal.type(b"line\r")
@@ -170,7 +170,7 @@ def test_typed_ahead_input_reaches_the_container(rootless, user):
         terminal.ends(0)
 
 
-def test_a_terminal_that_goes_away_ends_the_program(rootless, user):
+def test_hangup_of_the_terminal_ends_the_program(rootless, user):
     bundle = make_bundle(user, with_terminal("sh", "-c", "trap 'exit 5' HUP; echo ready; sleep 1000 & wait; wait"))
     terminal = Typewriter(user, rootless.argv("run", "-b", bundle, "c1"))
     terminal.until(b"ready\r\n")
@@ -193,7 +193,7 @@ def test_a_program_that_closes_its_terminal_can_open_it_again(typewriter):
 
 
 def _exchange(terminal, data, end):
-    """Type `data` as fast as it is taken and return what comes back up to `end`."""
+    """Type `data` as fast as the terminal accepts it; return the output up to `end`."""
     os.set_blocking(terminal.master, False)
     deadline = time.monotonic() + PATIENCE
     received = b""
@@ -216,7 +216,7 @@ def test_a_big_paste_arrives(typewriter):
     terminal.ends(0)
 
 
-def test_much_goes_both_ways_at_once(typewriter):
+def test_large_data_in_both_directions(typewriter):
     data = os.urandom(100_000).translate(bytes(33 + byte % 90 for byte in range(256)))
     terminal = typewriter("sh", "-c", f"stty raw -echo; echo ready; head -c {len(data)}; echo; echo end")
     terminal.until(b"ready\n")
@@ -249,7 +249,7 @@ def test_input_over_a_pipe_ends_as_if_typed(rootless, user, text):
     bundle = make_bundle(user, with_terminal("sh", "-c", "stty -echo; cat; echo '<end>'"))
     done = rootless("run", "-b", bundle, "c1", input=text)
     assert done.returncode == 0
-    # what came before `stty -echo` was echoed
+    # input before `stty -echo` was echoed
     assert done.stdout.replace("\r", "").endswith(text + "<end>\n")
     assert done.stderr == ""
 
@@ -260,17 +260,17 @@ def test_null_input_ends_a_shell(rootless, user):
     assert rootless("run", "-b", bundle, "c1", input="exit 9\n").returncode == 9
 
 
-def test_the_size_without_a_terminal_is_the_one_in_the_config(rootless, user):
+def test_console_size_counts_without_a_callers_terminal(rootless, user):
     config = with_terminal("stty", "size", consoleSize={"height": 33, "width": 99})
     assert rootless("run", "-b", make_bundle(user, config), "c1").stdout == "33 99\n"
 
 
-def test_much_output_to_a_slow_reader(rootless, user):
+def test_large_output_to_a_slow_reader(rootless, user):
     bundle = make_bundle(user, with_terminal("sh", "-c", "seq 1 100000; exit 6"))
     with rootless.popen("run", "-b", bundle, "c1", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
         reader = Reader(run.stdout)
         assert reader.line() == "1"
-        # it waits for us, and still answers to signals meanwhile
+        # it waits for this reader, and still reacts to signals
         run.send_signal(signal.SIGWINCH)
         assert rootless.status("c1") == "running"
         numbers = reader.rest().split()
@@ -278,7 +278,7 @@ def test_much_output_to_a_slow_reader(rootless, user):
         assert run.wait(timeout=PATIENCE) == 6
 
 
-def test_a_relay_whose_reader_waits_can_be_ended(rootless, user):
+def test_blocked_relay_can_be_ended(rootless, user):
     script = "trap 'kill $!; exit 42' TERM; while echo y; do :; done & wait"
     bundle = make_bundle(user, with_terminal("sh", "-c", script))
     ours, theirs = os.pipe()
@@ -299,7 +299,7 @@ def test_a_relay_whose_reader_waits_can_be_ended(rootless, user):
 
 
 class Listener:
-    """What conmon and containerd's shim do: a socket that takes one descriptor."""
+    """A console socket as in conmon and containerd's shim: it receives one descriptor."""
 
     def __init__(self, user, path) -> None:
         self.path = Path(path)
@@ -311,15 +311,15 @@ class Listener:
         own(user, self.path)
 
     def receive(self):
-        """Return the terminal; what comes with it must be that alone."""
+        """Return the terminal, which must be the only descriptor."""
         self.socket.settimeout(PATIENCE)
         connection, _ = self.socket.accept()
         with connection:
             connection.settimeout(PATIENCE)
             data, descriptors, _, _ = socket.recv_fds(connection, 4096, 10)
-            assert data, "a descriptor goes with at least one byte"
+            assert data, "a descriptor needs at least one byte of data"
             assert len(descriptors) == 1
-            assert connection.recv(100) == b"", "nobody keeps the socket"
+            assert connection.recv(100) == b"", "no process keeps the socket open"
         self.socket.close()
         return descriptors[0]
 
@@ -350,7 +350,7 @@ def test_the_terminal_is_sent_over_the_socket(rootless, user, verb):
     assert rootless("delete", "c1").returncode == 0
 
 
-def test_a_foreground_run_can_hand_its_terminal_over_too(rootless, user):
+def test_foreground_run_can_send_its_terminal(rootless, user):
     bundle = make_bundle(user, with_terminal("sh", "-c", "tty; exit 4"))
     listener = Listener(user, user.tmp / "socket")
     with rootless.popen("run", "-b", bundle, "--console-socket", listener.path, "c1", stdout=subprocess.PIPE) as run:
@@ -384,7 +384,7 @@ def test_the_path_of_the_socket(rootless, user, where):
         ("", ""),
     ],
 )
-def test_a_socket_that_nobody_listens_on(rootless, user, path, cause):
+def test_console_socket_without_a_listener_is_reported(rootless, user, path, cause):
     (user.tmp / "file").touch()
     own(user, user.tmp / "file")
     Listener(user, user.tmp / "nobody").socket.close()
@@ -432,7 +432,7 @@ def test_a_terminal_without_devpts(rootless, user):
 
 
 @pytest.mark.parametrize("verb", ["run", "exec"])
-def test_line_ends_are_not_changed_where_the_output_goes_to_no_terminal(either, user, verb):
+def test_line_ends_are_unchanged_without_a_callers_terminal(either, user, verb):
     config = config_with_maps(user, "echo", "hello")
     words = [*either.command, "run", "--bundle", either.path, "box"]
     if verb == "run":
@@ -441,7 +441,7 @@ def test_line_ends_are_not_changed_where_the_output_goes_to_no_terminal(either, 
     else:
         either.create(config, "sleep 600")
         words = [*either.command, "exec", "--tty", "held", "echo", "hello"]
-    master, slave = pty.openpty()  # runc wants one on some stream
+    master, slave = pty.openpty()  # runc needs a terminal on some stream
     try:
         done = user.run(words, stdin=slave, stderr=slave, text=False)
     finally:

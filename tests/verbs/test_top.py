@@ -1,4 +1,4 @@
-"""`top`: the containers and what they use, once or as a table that changes."""
+"""`top`: the containers and their resource usage, once or as an updated table."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def test_top_shows_every_container(runs, user):
     assert [row.split()[:3] for row in rows] == [["busy", "running", "1"]]
 
 
-def test_top_is_a_table_that_changes_until_it_is_interrupted(user, rootless_command):
+def test_top_updates_its_table_until_interrupted(user, rootless_command):
     with Rootless(user, rootless_command) as runs:
         runs.create("busy", bundle_for(user, "while :; do :; done"))
         runs.start("busy")
         with Typewriter(user, runs.argv("top", "--interval", "100ms"), size=(24, 120)) as terminal:
             for word in (b"STATUS", b"busy"):
                 terminal.until(word)
-            # drawn again, with the container that has come meanwhile, and without it when it has gone
+            # drawn again, with a new container, and without it when it has ended
             runs.create("later", bundle_for(user, name="later"))
             terminal.until(b"later")
             assert runs("delete", "--force", "later").returncode == 0

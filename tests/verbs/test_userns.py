@@ -1,4 +1,4 @@
-"""Who files belong to, inside and on the host; and the ways to choose it, `--userns`."""
+"""Owners of files inside and on the host, and the modes of `--userns`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_owners_in_a_volume(either):
     }
 
 
-def test_files_of_strangers_belong_to_nobody(either, require_root):
+def test_files_of_unmapped_users_belong_to_nobody(either, require_root):
     shared = volume(either.user)
     (shared / "strange").write_text("secret")
     (shared / "strange").chmod(0o600)
@@ -67,7 +67,7 @@ def test_files_of_strangers_belong_to_nobody(either, require_root):
 
 
 def test_keep_id(box):
-    """--userns keep-id: the user's own number inside and outside, and what it writes is its own."""
+    """The user has the same uid inside and outside, and owns the files that it writes."""
     shared = volume(box.user)
     config = base_config()
     add_mount(config, "/data", "bind", shared, "bind")
@@ -87,8 +87,8 @@ def test_keep_id(box):
     assert ((shared / "new").stat().st_uid, (shared / "new").stat().st_gid) == (uid, gid)
 
 
-def test_keep_id_where_directories_have_a_group_that_is_not_mapped(box, require_root):
-    """A project's directories, on a cluster: the user may enter them, and root of the container is somebody else."""
+def test_keep_id_with_directories_of_an_unmapped_group(box, require_root):
+    """Directories of a project on a cluster: the user may enter them, but the container's root is another user."""
     shared = volume(box.user)
     project = 100
     for path in (box.user.tmp, box.path, box.rootfs, shared):
@@ -105,14 +105,14 @@ def test_keep_id_where_directories_have_a_group_that_is_not_mapped(box, require_
         (shared / "new").unlink()
 
 
-def test_keep_id_keeps_a_user_that_is_asked_for(box):
+def test_keep_id_respects_a_requested_user(box):
     config = base_config()
     config["process"]["user"] = {"uid": 33, "gid": 34}
     assert box.lines(config, "id -u; id -g", flags=["--userns=keep-id"]) == ["33", "34"]
 
 
 def test_userns_root(box):
-    """Root inside is the user outside, whatever maps the bundle brings along."""
+    """Root inside is the user outside, whatever maps the bundle has."""
     shared = volume(box.user)
     config = config_with_maps(box.user)
     for key in ("uidMappings", "gidMappings"):
@@ -140,8 +140,8 @@ def test_userns_single(box):
     assert (shared / "new").stat().st_uid == box.user.uid
 
 
-def test_a_user_with_a_single_id_runs_as_whom_the_bundle_says(single_user, rootless_command):
-    """The one id that there is becomes the program's."""
+def test_single_id_becomes_the_programs_user(single_user, rootless_command):
+    """The only mapped id becomes the program's."""
     box = Box(single_user, [rootless_command])
     shared = volume(single_user)
     config = base_config()
