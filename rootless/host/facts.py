@@ -203,8 +203,8 @@ def _user_manager(facts: Facts) -> str:
 def _device_path(_: Facts) -> Callable[[str, int, int, int], str]:
     def find(path: str, kind: int, major: int, minor: int) -> str:
         try:
-            there = posix.stat(path)
-            if there.st_rdev == posix.makedev(major, minor) and there.st_mode & _TYPE == kind:
+            status = posix.stat(path)
+            if status.st_rdev == posix.makedev(major, minor) and status.st_mode & _TYPE == kind:
                 return path
         except (OSError, OverflowError):
             pass

@@ -117,7 +117,7 @@ def test_each_limit_has_its_own_reason(stage):
 def test_controller_not_enabled_at_the_root(stage):
     scene = stage()
     if scene.limit.controller in (scene.root / "cgroup.subtree_control").read_text().split():
-        pytest.skip(f"the root hands {scene.limit.controller} on already")
+        pytest.skip(f"the root enables {scene.limit.controller} already")
     told = f"{scene.limit.name}: the controller {scene.limit.controller} is not enabled below /"
     fix = f"run, as root: echo +{scene.limit.controller} >/sys/fs/cgroup/cgroup.subtree_control"
     check(scene.runs(), scene.bundle(), told, fix, names=[])

@@ -29,7 +29,7 @@ def called(user, rootless_command):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_version_and_help_follow_the_name(user, called, name):
+def test_self_description_follows_the_name(user, called, name):
     lines = called(name)("--version", check=True).stdout.splitlines()
     program, number = lines[0].split(" version ")
     assert program == name

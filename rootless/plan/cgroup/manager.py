@@ -200,15 +200,15 @@ def _misses_controllers(context: Context, resources: dict[str, Any], delegated: 
 def _why_none(context: Context, *, asks_systemd: bool) -> tuple[str, str]:
     """Return why no cgroup can be created, and the fix."""
     facts = context.facts
-    there = facts.cgroups
-    if not there:
+    cgroups = facts.cgroups
+    if not cgroups:
         return _NOTHING_DELEGATED, ""
-    reason, fix = there.obstacle, there.fix
-    if not facts.user_manager and (asks_systemd or (there.systemd and not fix)):
+    reason, fix = cgroups.obstacle, cgroups.fix
+    if not facts.user_manager and (asks_systemd or (cgroups.systemd and not fix)):
         reason += f", and user {facts.uid} has no systemd manager to create another"
     if fix:
         return reason, fix
-    if not there.systemd:
+    if not cgroups.systemd:
         return reason, 'have root delegate one to you: see "Cgroup delegation" in cgroups(7)'
     if facts.user_manager:
         return reason, "leave out --cgroup-manager cgroupfs"
@@ -240,11 +240,11 @@ def _sensible(resources: dict[str, Any]) -> Sequence[Setting]:
 
 def _holds(context: Context, controllers: set[str]) -> bool:
     """Whether the caller's own cgroup has these controllers, except those that no cgroup of this host has."""
-    there = context.facts.cgroups
-    if not there or not there.base:
+    cgroups = context.facts.cgroups
+    if not cgroups or not cgroups.base:
         return False
-    missing = controllers - (there.enabled if there.managed else there.controllers)
-    return all(there.why_nowhere(controller) for controller in missing)
+    missing = controllers - (cgroups.enabled if cgroups.managed else cgroups.controllers)
+    return all(cgroups.why_nowhere(controller) for controller in missing)
 
 
 def _unit_of(context: Context) -> tuple[str, str, str] | None:
@@ -279,31 +279,31 @@ def _choose_unit(context: Context, made: Cgroup) -> None:
 
 
 def _choose_directory(context: Context, made: Cgroup) -> None:
-    there = context.facts.cgroups
-    if not there:
+    cgroups = context.facts.cgroups
+    if not cgroups:
         return
     path = context.linux.get("cgroupsPath") or ""
-    made.base, made.top = there.base, there.top
+    made.base, made.top = cgroups.base, cgroups.top
     # with a cgroupsPath, `base` counts as delegated to its processes: whether it has Delegate=, only systemd knows
-    made.managed = there.managed and not path and context.request.cgroup_manager != CGROUPFS
-    if not there.managed or context.request.cgroup_manager == CGROUPFS:
+    made.managed = cgroups.managed and not path and context.request.cgroup_manager != CGROUPFS
+    if not cgroups.managed or context.request.cgroup_manager == CGROUPFS:
         # `update`, or cgroups inside the container, may need them later
-        made.spare = there.controllers if path else there.controllers - there.enabled
+        made.spare = cgroups.controllers if path else cgroups.controllers - cgroups.enabled
     unit = _unit_of(context)
     if unit:
         path = "-".join(unit[1:]) + ".scope"
     if not path:
         return
     inside = normal("/" + path.lstrip("/"))
-    absolute = there.mount + inside
-    if path.startswith("/") and f"{absolute}/".startswith(f"{there.reach}/") and absolute != there.reach:
+    absolute = cgroups.mount + inside
+    if path.startswith("/") and f"{absolute}/".startswith(f"{cgroups.reach}/") and absolute != cgroups.reach:
         made.path = absolute
-        if not absolute.startswith(f"{there.base}/"):
-            made.base, made.top, made.managed = there.reach, there.reach, True
+        if not absolute.startswith(f"{cgroups.base}/"):
+            made.base, made.top, made.managed = cgroups.reach, cgroups.reach, True
     elif inside != "/":
-        made.path = there.base + inside
+        made.path = cgroups.base + inside
         if path.startswith("/"):
-            context.adapted("linux.cgroupsPath", f"it is created below your own cgroup: {there.path(made.path)}")
+            context.adapted("linux.cgroupsPath", f"it is created below your own cgroup: {cgroups.path(made.path)}")
     else:
         context.warn_ignored(
             "linux.cgroupsPath", f"{path} cannot be a container's cgroup: the container gets one below yours"
@@ -311,28 +311,28 @@ def _choose_directory(context: Context, made: Cgroup) -> None:
 
 
 def _drop_missing_controllers(context: Context, made: Cgroup, unenforced: Unenforced) -> None:
-    there = context.facts.cgroups
-    if not there or made.base != there.base:
+    cgroups = context.facts.cgroups
+    if not cgroups or made.base != cgroups.base:
         return  # the controllers of other directories are read when the cgroup is created
     for setting in list(made.settings):
         controller = setting.controller
-        if not controller or controller in there.controllers:
+        if not controller or controller in cgroups.controllers:
             continue
         made.settings.remove(setting)
         if is_unlimited(setting):
             continue
-        reason, fix = there.why_missing(controller)
+        reason, fix = cgroups.why_missing(controller)
         check_unified(setting, reason, fix)
         unenforced.add(setting.where, reason, fix)
 
 
 def _report_all(context: Context, resources: dict[str, Any], unenforced: Unenforced, why: tuple[str, str]) -> None:
     """Report every requested limit: the reason is `why`, or that no cgroup of this host has its controller."""
-    there = context.facts.cgroups if context.request.cgroup_manager != DISABLED else None
+    cgroups = context.facts.cgroups if context.request.cgroup_manager != DISABLED else None
     nowhere: dict[str, tuple[str, str] | None] = {}
     for name, controller in _asked(resources):
-        if there and controller and controller not in nowhere:
-            nowhere[controller] = there.why_nowhere(controller)
+        if cgroups and controller and controller not in nowhere:
+            nowhere[controller] = cgroups.why_nowhere(controller)
         unenforced.add(name, *(nowhere.get(controller) or why))
 
 
@@ -400,13 +400,13 @@ def owner(context: Context) -> list[Op]:
         and "ro" not in (mount.get("options") or ())
         for mount in mounts
     )
-    there = context.facts.cgroups
+    cgroups = context.facts.cgroups
     maps = context.maps.uids if context.maps else ()
     is_caller = any(
         first <= context.uid < first + count and outside + context.uid - first == context.facts.uid
         for first, outside, count in maps
     )
-    if not there or not writable or is_caller or "cgroup" not in context.created:
+    if not cgroups or not writable or is_caller or "cgroup" not in context.created:
         return []
-    files = there.delegated_files()
-    return [Op(ops.CGROUP_OWNER, context.uid, there.mount, files, where="linux.cgroupsPath", on_error=ops.ELSE)]
+    files = cgroups.delegated_files()
+    return [Op(ops.CGROUP_OWNER, context.uid, cgroups.mount, files, where="linux.cgroupsPath", on_error=ops.ELSE)]

@@ -89,7 +89,7 @@ def sysctls(context: Context) -> list[Op]:
 
 def _sysctl(context: Context, name: str, value: str) -> Op:
     where = place("linux", "sysctl", name)
-    # sysctl.d(5): the first . or / in the name is the separator, and the other character is part of a name
+    # sysctl(8): if the first separator is /, a . is part of a name, such as that of the interface eth0.1
     path = name.replace(".", "/") if "." in name.partition("/")[0] else name
     owner = next((namespace for prefix, namespace in _SYSCTL_OWNERS if path.startswith(prefix)), "")
     cause = fix = ""
