@@ -132,8 +132,8 @@ class Tree:
         for entry in entries:
             self._charge(_NODE_COST + len(entry.name) + len(entry.linkname))
             directory, _, name = entry.name.rpartition("/")
-            if len(name) > _LONGEST_NAME // 4 and len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME:
-                refuse(entry, f"its name has more than {_LONGEST_NAME} bytes")
+            if len(entry.name) > _LONGEST_NAME // 4 and _has_long_part(entry.name):
+                refuse(entry, f"a part of its name has more than {_LONGEST_NAME} bytes")
             if directory and WHITEOUT in directory and self._below_whiteout(entry, directory):
                 continue
             if name.startswith(WHITEOUT):
@@ -278,6 +278,10 @@ class Tree:
                 cause=f"the names of its files take more than {_MOST_MEMORY >> 30} GiB of memory",
                 code="RL-IMAGE",
             )
+
+
+def _has_long_part(name: str) -> bool:
+    return any(len(part.encode("utf-8", "surrogateescape")) > _LONGEST_NAME for part in name.split("/"))
 
 
 def _walk(root: Node, path: str, *, layer: int = 0, make: Callable[[], Node] | None = None) -> Node | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import lzma
 import tarfile
 import zlib
-from typing import cast
+from typing import ClassVar, cast
 
 from rootless.errors import RootlessError
 
@@ -60,7 +60,8 @@ class Reader:
         Args:
             source: the archive, decompressed.
             name: of the archive, for messages.
-            seekable: pass over the content of files instead of reading it.
+            seekable: pass over the content of files instead of reading it. The archive may then end without the blocks
+                that mark its end, because its length is known.
 
         Raises:
             tarfile.TarError, OSError, …: one of BROKEN.
@@ -70,7 +71,7 @@ class Reader:
         self.archive = tarfile.open(  # noqa: SIM115 - closing a stream that is only read does nothing
             fileobj=cast("BinaryIO", self._metered),
             mode="r:" if seekable else "r|",
-            tarinfo=_Header,
+            tarinfo=_LayerHeader if seekable else _Header,
             encoding="utf-8",
             errors="surrogateescape",
             bufsize=CHUNK,
@@ -220,6 +221,10 @@ class _Header(tarfile.TarInfo):
     make tarfile go back, and read the same headers for ever (CVE-2025-8194, fixed in Python 3.13.6).
     """
 
+    _ENDS: ClassVar[tuple[type[Exception], ...]] = (
+        tarfile.EOFHeaderError,  # type: ignore[attr-defined]  # typeshed has only its parent
+    )
+
     def _block(self, count: int) -> int:
         if count < 0:
             raise tarfile.ReadError(f"the size {count} is negative")
@@ -229,7 +234,13 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed has only its parent
+        except cls._ENDS:
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
+
+
+class _LayerHeader(_Header):
+    """A header in an archive that may just end."""
+
+    _ENDS = (*_Header._ENDS, tarfile.EmptyHeaderError)  # type: ignore[attr-defined]  # noqa: SLF001
