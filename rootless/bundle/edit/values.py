@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     Config = dict[str, Any]
     """config.json as data, or a section of it."""
 
+STEERING_ANNOTATIONS = ("run.oci.", "org.systemd.property.", "org.criu.", "module.wasm.", "org.opencontainers.runc.")
+"""What the names of annotations begin with that runtimes act upon (docs/annotations.md). No label becomes one."""
+
 _UNITS = "kmgtp"
 _MOST_BYTES = 2**63 - 1
 _TRUE = ("", "1", "t", "T", "true", "TRUE", "True")

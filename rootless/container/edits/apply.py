@@ -9,7 +9,7 @@ from rootless import log, paths
 from rootless.bundle.check import check
 from rootless.bundle.edit import environment, mounts, process, resources, security
 from rootless.bundle.edit.accounts import group_id, identity
-from rootless.bundle.edit.values import changed, misused, pair
+from rootless.bundle.edit.values import STEERING_ANNOTATIONS, changed, misused, pair
 from rootless.bundle.load import Bundle
 from rootless.container.edits.devices import devices, numbers_of
 from rootless.container.edits.inside_root import image_reader, reader
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from rootless.plan.request import Request
 
 _KEEP_GROUPS = "keep-groups"
-_STEERING = ("run.oci.", "org.systemd.property.", "org.criu.", "module.wasm.")
-"""Annotations that runtimes act upon (docs/annotations.md)."""
 _MOST_BYTES = 4 << 20
 
 
@@ -255,7 +253,7 @@ def _label(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     if not name:
         raise misused("--label", text, "there is no name", "write NAME=VALUE")
-    if name.startswith(_STEERING):
+    if name.startswith(STEERING_ANNOTATIONS):
         raise misused(
             "--label", text, "runtimes act upon annotations of this name", "write --annotation if you mean it"
         )
