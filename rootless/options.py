@@ -91,7 +91,9 @@ class Options:
     directory: str = ""
     """Where `new` makes its bundle."""
     from_file: str = ""
-    """The root filesystem archive that `new` unpacks."""
+    """The root filesystem archive or image that `new` unpacks."""
+    squashfs: bool = False
+    """`new` puts the image into the bundle as it is."""
     args: tuple[str, ...] = ()
     """The command of `run`, `new` or `exec`; options of the ps program for `ps`."""
     rootless_spec: bool = False

@@ -40,19 +40,20 @@ EVERYDAY_VERBS = {
     "run": ENGINE_VERBS["run"],
     "new": Verb(
         "cli.output:new",
-        "create a bundle from this host's programs or from an image archive",
+        "create a bundle from this host's programs, an archive or an image",
         (
             Flag(
                 "--from",
                 VALUE,
                 "FILE",
-                "root filesystem archive (.tar, .tar.gz, .tar.zst); - reads standard input",
+                "image (.sqsh, .sif) or root filesystem archive (.tar, .tar.gz, .tar.zst); - reads standard input",
                 dest="from_file",
             ),
+            Flag("--squashfs", SWITCH, "", "keep the image as one file instead of unpacking it"),
         ),
         (Word("DIR", "directory"),),
         rest=Word("COMMAND", "args", optional=True),
-        about="The bundle runs COMMAND with its arguments (default: a shell).",
+        about="The bundle runs COMMAND with its arguments (default: that of the image, or a shell).",
         examples=(
             "rootless new mybundle",
             "rootless new mybundle -- ls -l /",

@@ -114,6 +114,21 @@ class ImageFile:
                 continue
 
 
+def is_image(path: str) -> bool:
+    """Return whether a regular file begins as a squashfs or a SIF file does; False if it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        head = os.pread(fd, _SIF_LAUNCHER + len(_SIF_MAGIC), 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return head.startswith(_SQUASHFS_MAGIC.to_bytes(4, "little")) or head[_SIF_LAUNCHER:] == _SIF_MAGIC
+
+
 def open_image(path: str) -> ImageFile:
     """Read what a file says of itself: where its squashfs is, and its trailer.
 

@@ -10,7 +10,7 @@ from rootless import log
 from rootless.bundle.edit.accounts import identity
 from rootless.bundle.edit.values import STEERING_ANNOTATIONS
 from rootless.errors import RootlessError
-from rootless.image.new import bundle_config
+from rootless.image.bundle_config import bundle_config
 from rootless.image.spec import PATH
 
 TYPE_CHECKING = False

@@ -1,0 +1,152 @@
+"""`rootless new --from IMAGE`: a bundle that runs what the image says, or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from rootless.image.build import build_image
+from rootless.image.image_file import open_image
+from rootless.image.layers import LayerFile
+from rootless.image.squashfs_tar import SquashfsTar
+from tests.lib.bundles import own
+from tests.lib.layers import DIRECTORY, HARD, LINK, entry, layout, packed
+
+CONFIG = {
+    "Cmd": ["id", "-u"],
+    "Env": ["PATH=/bin", "NAME=value"],
+    "User": "web",
+    "WorkingDir": "/srv",
+    "Labels": {"run.oci.hooks.stdout": "/tmp/out", "a": "b"},
+}
+
+
+@pytest.fixture
+def image(user, need):
+    """An image with busybox, files of several owners, and a configuration."""
+    with open(need("busybox"), "rb") as file:
+        busybox = file.read()
+    names = ("sh", "id", "cat", "stat", "pwd", "env", "ls")
+    layer = packed(
+        entry("bin/busybox", data=busybox, mode=0o755),
+        *(entry(f"bin/{name}", LINK, "busybox") for name in names),
+        entry("etc/passwd", data=b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n"),
+        entry("etc/group", data=b"web:x:34:\n"),
+        entry("srv", DIRECTORY, uid=33, gid=34, mode=0o2750),
+        entry('srv/a file\twith \\ and "', data=b"content\n", uid=33, gid=34, mode=0o640),
+        entry("srv/hard", HARD, 'srv/a file\twith \\ and "'),
+        entry("srv/empty", uid=12, gid=13),
+        entry("tmp", DIRECTORY, mode=0o1777),
+    )
+    paths, config, digest = layout(user.tmp / "oci", layer, config=CONFIG)
+    path = user.tmp / "image.sqsh"
+    layers = [LayerFile(path) for path in paths]
+    build_image(layers, config=config, manifest_digest=digest, reference="test", output=str(path))
+    own(user, path)
+    return path
+
+
+@pytest.fixture
+def new(user, rootless_command):
+    def run(*words, **options):
+        return user.run([rootless_command, "new", *words], **options)
+
+    return run
+
+
+def config_of(bundle):
+    return json.loads((bundle / "config.json").read_text())
+
+
+def run(user, rootless_command, bundle, *words):
+    done = user.run([rootless_command, "run", bundle, *words])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_bundle_runs_what_the_image_says(user, rootless_command, new, image):
+    bundle = user.tmp / "box"
+    done = new(bundle, "--from", image)
+    assert (done.returncode, done.stderr) == (0, "")
+    config = config_of(bundle)
+    assert config["process"]["args"] == ["id", "-u"]
+    assert config["process"]["env"] == ["PATH=/bin", "NAME=value"]
+    assert (config["process"]["cwd"], config["process"]["terminal"]) == ("/srv", False)
+    assert config["annotations"]["a"] == "b"
+    assert not any(name.startswith("run.oci.") for name in config["annotations"])
+    assert run(user, rootless_command, bundle) == "33\n"
+
+
+def test_the_files_are_those_of_the_image(user, rootless_command, new, image):
+    bundle = user.tmp / "box"
+    assert (
+        new(bundle, "--from", image, "--", "stat", "-c", "%n %u %g %a %s %h", "/srv", "/tmp", "/srv/empty").returncode
+        == 0
+    )
+    assert run(user, rootless_command, bundle).splitlines() == [
+        "/srv 33 34 2750 " + run(user, rootless_command, bundle).split()[4] + " 2",
+        "/tmp 0 0 1777 " + run(user, rootless_command, bundle).splitlines()[1].split()[4] + " 2",
+        "/srv/empty 12 13 644 0 1",
+    ]
+    config = config_of(bundle)
+    config["process"]["args"] = ["cat", "/srv/hard", '/srv/a file\twith \\ and "']
+    (bundle / "config.json").write_text(json.dumps(config))
+    assert run(user, rootless_command, bundle) == "content\ncontent\n"
+
+
+def test_a_command_takes_the_place_of_the_images(user, rootless_command, new, image):
+    assert new(user.tmp / "box", "--from", image, "--", "pwd").returncode == 0
+    assert run(user, rootless_command, user.tmp / "box") == "/srv\n"
+
+
+def test_an_image_of_another_tool_runs_a_shell(user, rootless_command, new, image, need):
+    plain = user.tmp / "plain.sqsh"
+    tree = user.tmp / "tree"
+    subprocess.run([need("unsquashfs"), "-quiet", "-no-progress", "-d", tree, image], check=True)
+    subprocess.run([need("mksquashfs"), tree, plain, "-quiet", "-no-progress", "-comp", "gzip"], check=True)
+    own(user, plain)
+    assert new(user.tmp / "box", "--from", plain).returncode == 0
+    assert config_of(user.tmp / "box")["process"]["args"] == ["sh"]
+    assert new(user.tmp / "other", "--from", plain, "--", "cat", "/etc/group").returncode == 0
+    assert run(user, rootless_command, user.tmp / "other") == "web:x:34:\n"
+
+
+@pytest.mark.parametrize("damage", ["cut", "overwritten", "trailer"])
+def test_a_damaged_image_leaves_nothing(user, new, image, damage):
+    data = bytearray(image.read_bytes())
+    size = open_image(str(image)).size
+    if damage == "cut":
+        data = data[: size // 2]
+    elif damage == "overwritten":
+        data[2000 : size - 2000] = os.urandom(size - 4000)
+    else:
+        data[size:] = data[size:].replace(b'{"reference"', b'"reference"')
+    image.write_bytes(data)
+    done = new(user.tmp / "box", "--from", image)
+    assert done.returncode == 1
+    assert done.stderr.startswith(("rootless: open the image", "rootless: unpack the image"))
+    assert len(done.stderr.splitlines()) == 1
+    assert sorted(path.name for path in user.tmp.iterdir()) == ["image.sqsh", "oci"]
+
+
+def test_squashfs_needs_an_image(user, new):
+    done = new(user.tmp / "box", "--squashfs")
+    assert done.returncode == 1
+    assert "it is no image; fix: name an image after --from" in done.stderr
+    assert not (user.tmp / "box").exists()
+
+
+def test_a_description_that_makes_no_sense_is_refused(image, tmp_path):
+    """As of a symlink whose target has a line break, which unsquashfs does not escape."""
+    paths, config, _ = layout(tmp_path / "oci", packed(entry("l", LINK, "a\nb")))
+    path = str(tmp_path / "x.sqsh")
+    build_image([LayerFile(paths[0])], config=config, manifest_digest="", reference="", output=path)
+    with (
+        pytest.raises(Exception, match="unsquashfs describes a file in an unknown way"),
+        SquashfsTar(open_image(path)) as tar,
+        open(tar.path, "rb") as file,
+    ):
+        file.read()
