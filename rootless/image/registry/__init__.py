@@ -1,0 +1,1 @@
+"""Registries: which one serves a name, with which credentials and certificates; the client that downloads from it."""
