@@ -70,7 +70,7 @@ class Options:
     subnet: str = ""
     """The subnet of a network that `network create` makes."""
     action: str = ""
-    """create, ls, inspect or rm, of networks."""
+    """create, ls, inspect or rm, of networks; rm, prune or inspect, of images."""
     detach: bool = False
     keep: bool = False
     init: bool = False
@@ -119,6 +119,20 @@ class Options:
     ignore_paused: bool = False
     cgroup: str = ""
     """A cgroup below the container's own."""
+
+    # Images and registries.
+    image: str = ""
+    """A reference to an image."""
+    platform: str = ""
+    """os/architecture[/variant] of an image."""
+    store: str = ""
+    """Directory of the images."""
+    output: str = ""
+    """The file that an image is written to."""
+    registry: str = ""
+    """The registry to log in to."""
+    username: str = ""
+    password_stdin: bool = False
 
     image_path: str = ""
     """Directory of a checkpoint."""

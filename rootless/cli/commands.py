@@ -19,6 +19,7 @@ from rootless.cli.flags import (
     Verb,
     Word,
 )
+from rootless.cli.image_verbs import IMAGE_VERBS
 
 _CHECKPOINT_FLAGS = (
     Flag("--image-path", VALUE, "DIR", "directory of the checkpoint (default: checkpoint)"),
@@ -38,6 +39,7 @@ _CRIU = "This verb uses criu (https://criu.org), which needs root."
 
 EVERYDAY_VERBS = {
     "run": ENGINE_VERBS["run"],
+    **IMAGE_VERBS,
     "new": Verb(
         "cli.output:new",
         "create a bundle from this host's programs, an archive or an image",

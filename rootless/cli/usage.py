@@ -22,6 +22,7 @@ _COUNTERPARTS = {
     "unpause": "resume",
     "stats": "events --stats",
     "stop": "kill",
+    "rmi": "image rm",
     "cp": "",
 }
 """Verbs of engines that one slip would take for another verb of rootless; empty: there is no such verb."""

@@ -571,8 +571,8 @@ def test_unknown_verbs(line, text):
 
 OF_OTHER_PROGRAMS = (
     "attach auto-update build builder commit compose container context cp diff export farm generate "
-    "healthcheck history image images import info init inspect kube load login logout logs manifest mount "
-    "play plugin pod prune pull push rename restart rm rmi save search secret service shell sign stack "
+    "healthcheck history import info init inspect kube load logs manifest mount "
+    "play plugin pod prune push rename restart rm rmi save search secret service shell sign stack "
     "stats stop swarm system tag test trust umount unmount unpause unshare untag version volume wait "
     "apply cache capability delegate instance key oci overlay plugins remote sif mounts reset ls cat edit "
     "show status shutdown poweroff copy move clone destroy snapshot monitor "
@@ -583,6 +583,7 @@ OF_OTHER_PROGRAMS = (
 def test_verb_of_another_program_suggests_no_unrelated_verb(name):
     same = {
         "rm": "delete", "ls": "list", "unpause": "resume", "stats": "events --stats", "stop": "kill",
+        "rmi": "image rm",
     }  # fmt: skip
     fix = refusal([name]).fix
     assert fix.removeprefix("did you mean rootless ").removesuffix("?") == same.get(name, fix)

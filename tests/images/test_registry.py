@@ -1,0 +1,326 @@
+"""Pulling from a real registry: TLS, passwords, tokens, platforms, mirrors, and the verbs of images."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.lib.engines import make_image
+from tests.lib.registry import ARCHITECTURE, PASSWORD, USER, Front, Image, Puller, busybox_image, layer, opened
+
+CONTENT = b"what a layer holds\n"
+DEBUG = ("--debug", "pull")
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory, need):
+    """A registry with TLS and without passwords, and the image `box`."""
+    for program in ("docker-registry", "skopeo", "sqfstar", "unsquashfs", "htpasswd", "zstd"):
+        need(program)
+    with opened(tmp_path_factory.mktemp("registry")) as registry:
+        registry.put("box", busybox_image(layer({"etc/note": CONTENT})))
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, registry):
+    """A registry that speaks plain HTTP."""
+    with opened(tmp_path_factory.mktemp("plain"), tls=False) as plain:
+        plain.put("box", busybox_image(layer({"etc/note": CONTENT})))
+        yield plain
+
+
+@pytest.fixture
+def puller(user, rootless_command, registry):
+    puller = Puller(user, rootless_command)
+    puller.trust(registry.host, registry.certificate)
+    return puller
+
+
+def test_an_image_is_pulled_listed_inspected_and_removed(puller, registry):
+    name = f"{registry.host}/box:latest"
+    printed = puller.pull(f"docker://{registry.host}/box")
+    assert printed.startswith(f"{name}@sha256:")
+    digest = printed.rpartition("@")[2]
+    [listed] = puller.listed()
+    assert (listed["reference"], listed["platform"], listed["digest"]) == (name, f"linux/{ARCHITECTURE}", digest)
+    assert listed["path"] == f"{puller.images}/{digest.replace(':', '-')}.sqsh"
+    assert listed["size"] == os.stat(listed["path"]).st_size
+    assert puller("images", "-q").stdout == f"{digest}\n"
+    assert name in puller("images").stdout
+    assert puller.content("etc/note") == CONTENT
+    [inspected] = json.loads(puller("image", "inspect", digest[:15]).stdout)
+    assert inspected["config"]["config"]["Cmd"] == ["sh"]
+    removed = puller("image", "rm", name)
+    assert removed.stdout.split() == [name, digest]
+    assert puller.files() == []
+    assert "not in the store" in puller.refused("image", "rm", name)
+
+
+def test_a_second_pull_downloads_nothing_that_is_there(puller, registry):
+    printed = puller.pull(f"{registry.host}/box")
+    again = puller(*DEBUG, f"{registry.host}/box")
+    assert again.stdout.strip() == printed
+    assert "/manifests/" in again.stderr
+    assert "/blobs/" not in again.stderr
+
+
+def test_the_certificate_of_a_registry_is_checked(puller, registry):
+    words = puller.refused("pull", f"{registry.host.replace('127.0.0.1', 'localhost')}/box")
+    assert "certificate verify failed" in words
+    assert "certs.d" in words
+    assert puller.files() == []
+
+
+def test_what_a_registry_does_not_have_is_named(puller, registry):
+    words = puller.refused("pull", f"{registry.host}/box:missing")
+    assert f"pull {registry.host}/box:missing: the registry has no such image (manifest unknown)" in words
+    assert "no such image" in puller.refused("pull", f"{registry.host}/other")
+    assert "Connection refused" in puller.refused("pull", "127.0.0.1:1/box", env={"ROOTLESS_REGISTRY_TIMEOUT": "1"})
+
+
+def test_an_image_is_written_to_a_file(puller, registry, user):
+    assert puller.pull("--output", "box.sqsh", f"{registry.host}/box") == "box.sqsh"
+    assert puller.content("etc/note", user.tmp / "box.sqsh") == CONTENT
+    assert puller.listed() == []
+    assert "it exists" in puller.refused("pull", "--output", "box.sqsh", f"{registry.host}/box")
+    assert "image file already" in puller.refused("pull", "box.sqsh")
+
+
+def test_a_pinned_image_is_pulled_by_its_digest(puller, registry):
+    printed = puller.pull(f"{registry.host}/box")
+    puller("image", "rm", printed.rpartition("@")[2])
+    assert puller.pull(printed).rpartition("@")[2] == printed.rpartition("@")[2]
+    assert len(puller.listed()) == 1
+    other = f"{registry.host}/box@sha256:{'0' * 64}"
+    assert "no such image" in puller.refused("pull", other)
+
+
+def test_layers_in_each_compression(puller, registry):
+    image = Image()
+    layers = [layer({f"{kind or 'plain'}": kind.encode()}) for kind in ("gzip", "zstd", "")]
+    image.manifest(layers, kinds=["gzip", "zstd", ""])
+    registry.put("compressions", image)
+    puller.pull(f"{registry.host}/compressions")
+    assert [puller.content(name) for name in ("gzip", "zstd", "plain")] == [b"gzip", b"zstd", b""]
+
+
+def test_the_image_for_the_platform_is_chosen(puller, registry):
+    image = Image()
+    entries = [
+        image.manifest([layer({"arch": (name + variant).encode()})], architecture=name, variant=variant)
+        for name, variant in (("arm", "v6"), ("arm", "v7"), ("amd64", ""), ("arm64", "v8"))
+    ]
+    image.index(entries)
+    registry.put("many", image)
+    name = f"{registry.host}/many:latest"
+    puller.pull(name)
+    for platform, expected in (("linux/arm/v7", b"armv7"), ("arm/v6", b"armv6"), ("linux/arm64", b"arm64v8")):
+        puller.pull("--platform", platform if "linux" in platform else f"linux/{platform}", name)
+        [found] = [each for each in puller.listed() if each["platform"] == f"linux/{platform.removeprefix('linux/')}"]
+        assert puller.content("arch", found["path"]) == expected
+    assert len(puller.listed()) == 4
+    words = puller.refused("pull", "--platform", "linux/s390x", name)
+    assert "it has no image for linux/s390x, only for linux/amd64, linux/arm/v6" in words
+    assert puller("image", "rm", "--platform", "linux/arm64", name).returncode == 0
+    assert len(puller.listed()) == 3
+    puller("image", "rm", name)
+    assert puller.files() == []
+
+
+def test_an_image_for_another_platform_is_a_warning_or_what_was_asked(puller, registry):
+    image = Image()
+    image.manifest([layer({"x": b""})], architecture="s390x")
+    registry.put("foreign", image)
+    done = puller("pull", f"{registry.host}/foreign")
+    assert done.returncode == 0
+    assert "it is for linux/s390x, not for linux/" in done.stderr
+    words = puller.refused("pull", "--platform", "linux/riscv64", f"{registry.host}/foreign")
+    assert "it is for linux/s390x, not for linux/riscv64" in words
+
+
+# --- passwords
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return make_image(tmp_path_factory.mktemp("archive"))
+
+
+def test_basic_authentication(puller, tmp_path, archive, user):
+    with opened(tmp_path / "basic", auth="basic") as registry:
+        puller.trust(registry.host, registry.certificate)
+        registry.push(archive, "me/box:1")
+        name = f"{registry.host}/me/box:1"
+        words = puller.refused("pull", name)
+        assert f"fix: log in: rootless login {registry.host}" in words
+        words = puller.refused("login", "-u", USER, "--password-stdin", registry.host, input="wrong")
+        assert "refuses the user name or the password" in words
+        assert not puller.auth.exists()
+        assert "there is no terminal" in puller.refused("login", "-u", USER, registry.host)
+        done = puller("login", "-u", USER, "--password-stdin", registry.host, input=f"{PASSWORD}\n")
+        assert (done.returncode, done.stdout) == (
+            0,
+            f"{registry.host}: logged in; the password is in {puller.auth}\n",
+        )
+        puller.pull(name)
+        # skopeo reads what was written, and rootless what skopeo writes
+        inspect = ["skopeo", "inspect", "--tls-verify=false", "--authfile", puller.auth, f"docker://{name}"]
+        assert user.run(inspect).returncode == 0
+        assert puller("logout", registry.host).returncode == 0
+        assert user.run(inspect).returncode != 0
+        assert "you are not logged in" in puller.refused("logout", registry.host)
+        login = ["skopeo", "login", "--tls-verify=false", "--authfile", user.tmp / "other.json", "-u", USER]
+        user.run([*login, "--password-stdin", registry.host], input=PASSWORD, check=True)
+        puller.pull(name, env={"REGISTRY_AUTH_FILE": f"{user.tmp}/other.json"})
+
+
+def test_token_authentication(puller, tmp_path, archive):
+    with opened(tmp_path / "token", auth="token") as registry:
+        puller.trust(registry.host, registry.certificate)
+        puller.trust(registry.tokens.host, registry.certificate)
+        for name in ("public/box:1", "me/box:1"):
+            registry.push(archive, name)
+        registry.tokens.asked.clear()
+        puller.pull(f"{registry.host}/public/box:1")
+        assert registry.tokens.asked == [{"x": "1", "service": "tests", "scope": "repository:public/box:pull"}]
+        words = puller.refused("pull", f"{registry.host}/me/box:1")
+        assert "asks for a user name and a password, or there is no such image" in words
+        words = puller.refused("login", "-u", USER, "--password-stdin", registry.host, input="wrong")
+        assert "refuses the user name or the password" in words
+        puller("login", "-u", USER, "--password-stdin", registry.host, input=PASSWORD, check=True)
+        puller.pull(f"{registry.host}/me/box:1")
+        assert registry.tokens.asked[-1]["account"] == USER
+        assert registry.tokens.asked[-1]["scope"] == "repository:me/box:pull"
+
+
+# --- registries.conf
+
+
+def test_plain_http_needs_a_registry_that_is_declared_insecure(puller, plain):
+    words = puller.refused("pull", f"{plain.host}/box")
+    assert f"set insecure = true for {plain.host} in registries.conf" in words
+    puller.configure(f'[[registry]]\nlocation = "{plain.host}"\ninsecure = true')
+    puller.pull(f"{plain.host}/box")
+
+
+def test_a_mirror_is_asked_first_and_its_failure_is_no_error(puller, registry, plain):
+    text = '[[registry]]\nprefix = "docker.io"\nlocation = "127.0.0.1:1"\n'
+    text += '[[registry.mirror]]\nlocation = "127.0.0.1:1"\n'
+    text += f'[[registry.mirror]]\nlocation = "{plain.host}"\ninsecure = true\n'
+    puller.configure(text + '[aliases]\nbox = "docker.io/box"\nother = "docker.io/other"')
+    plain.put("library/box", busybox_image(layer({"etc/note": CONTENT})))
+    fast = {"ROOTLESS_REGISTRY_TIMEOUT": "1"}
+    printed = puller.pull("docker://box", env=fast)
+    assert printed.startswith("docker.io/library/box:latest@sha256:")
+    [listed] = puller.listed()
+    assert listed["reference"] == "docker.io/library/box:latest"
+    assert "Connection refused" in puller.refused("pull", "docker://other", env=fast)
+
+
+def test_short_names_and_blocked_registries(puller, registry):
+    text = f'unqualified-search-registries = ["127.0.0.1:1", "{registry.host}"]\n'
+    text += '[[registry]]\nlocation = "blocked.test"\nblocked = true\n'
+    puller.configure(text + f'[aliases]\nmine = "{registry.host}/box"')
+    fast = {"ROOTLESS_REGISTRY_TIMEOUT": "1"}
+    assert puller.pull("mine", env=fast).startswith(f"{registry.host}/box:latest@")
+    assert puller.pull("box", env=fast).startswith(f"{registry.host}/box:latest@")
+    assert puller("image", "rm", "box").returncode == 0
+    assert puller.files() == []
+    words = puller.refused("pull", "missing", env=fast)
+    assert "no registry of registries.conf has it" in words
+    assert "blocked.test is blocked in registries.conf" in puller.refused("pull", "blocked.test/x")
+
+
+# --- the store
+
+
+def test_prune_keeps_images_and_removes_what_they_do_not_need(puller, registry, user):
+    printed = puller.pull(f"{registry.host}/box")
+    layout = busybox_image(layer({"etc/other": b""})).write_layout(user.tmp / "layout")
+    path = puller.pull(f"oci:{layout}")
+    assert len(puller.listed()) == 2
+    pruned = puller("image", "prune")
+    assert pruned.returncode == 0
+    assert "MB freed" in pruned.stdout
+    [kept] = puller.listed()
+    assert kept["digest"] == printed.rpartition("@")[2]
+    assert not os.path.exists(path)
+    assert len(puller.files()) == 3  # image, reference, manifest
+    puller.pull(f"{registry.host}/box")
+    assert "it takes no image" in puller.refused("image", "prune", "x")
+    assert "it needs an image" in puller.refused("image", "rm")
+
+
+def test_a_shared_store_is_listed_and_never_changed(puller, registry, user):
+    site = user.tmp / "site"
+    puller.pull("--store", site, f"{registry.host}/box")
+    site.chmod(0o555)
+    env = {"ROOTLESS_ADDITIONAL_IMAGES": f"/missing:{site}"}
+    [listed] = json.loads(puller("images", "--format", "json", env=env).stdout)
+    assert listed["shared"]
+    assert listed["path"].startswith(f"{site}/")
+    assert "shared store" in puller.refused("image", "rm", f"{registry.host}/box", env=env)
+    assert "No such" not in puller("image", "inspect", f"{registry.host}/box", env=env).stderr
+    site.chmod(0o777)
+    words = puller.refused("images", env=env)
+    assert "does not belong to you or root alone" in words
+
+
+# --- credentials go to nobody else
+
+
+def test_a_redirect_gets_no_credentials(puller, tmp_path, plain, user):
+    """The header Authorization, and a challenge of the host that a registry redirects to, stay without effect."""
+    elsewhere, front = Front(plain.host), Front(plain.host)
+    puller.configure(f'[[registry]]\nlocation = "{front.host}"\ninsecure = true')
+
+    def demand(request):
+        if "Authorization" in request.headers:
+            if "/blobs/" in request.path:
+                request.answer(307, headers={"Location": f"http://{elsewhere.host}{request.path}"})
+                return True
+            return False
+        request.answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        return True
+
+    front.rule = demand
+    puller("login", "-u", USER, "--password-stdin", front.host, input=PASSWORD, check=True)
+    puller.pull(f"{front.host}/box")
+    assert any("Authorization" in headers for _, headers in front.requests)
+    assert elsewhere.requests
+    assert not any("Authorization" in headers for _, headers in elsewhere.requests)
+
+    def phish(request):
+        challenge = f'Bearer realm="http://{elsewhere.host}/token",service="x"'
+        request.answer(401, headers={"WWW-Authenticate": challenge})
+        return True
+
+    puller("image", "rm", f"{front.host}/box", check=True)
+    elsewhere.requests.clear()
+    elsewhere.rule = phish
+    assert "answers 401" in puller.refused("pull", f"{front.host}/box")
+    assert not [path for path, headers in elsewhere.requests if "/token" in path or "Authorization" in headers]
+    front.close()
+    elsewhere.close()
+
+
+def test_credentials_and_blobs_do_not_leave_tls(puller, registry, plain):
+    front = Front(plain.host, registry.certificate)
+    puller.trust(front.host, registry.certificate)
+
+    def to_plain(request):
+        request.answer(307, headers={"Location": f"http://{plain.host}{request.path}"})
+        return True
+
+    def to_plain_realm(request):
+        request.answer(401, headers={"WWW-Authenticate": f'Bearer realm="http://{plain.host}/token"'})
+        return True
+
+    front.rule = to_plain
+    assert "which is not encrypted" in puller.refused("pull", f"{front.host}/box")
+    front.rule = to_plain_realm
+    assert "which is not encrypted" in puller.refused("pull", f"{front.host}/box")
+    front.close()
