@@ -39,10 +39,14 @@ def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
         RootlessError: the bundle is wrong, or cannot be run here.
     """
     request = request_for(options)
+    edited = has_edits(options)
     if options.plan:
+        if edited:
+            cause = "the plan is complete: COMMAND and flags that edit config.json would change nothing"
+            fix = "give them to explain --json, which writes the plan"
+            raise RootlessError(f"--plan {options.plan}", cause=cause, fix=fix, code="RL-USAGE")
         return request, read_plan(options.plan, request.container), state_root(options.root)
     bundle = load(request.bundle, request.config)
-    edited = has_edits(options)
     if edited:
         bundle = edit(bundle, request, options)
     root = state_root(options.root)

@@ -135,6 +135,19 @@ def test_a_value_that_the_kernel_refuses_names_its_place(guest):
     assert guest("rootless list -q") == ""
 
 
+def test_flags_of_run_are_read_back(guest):
+    bundle = guest.bundle("true")
+    flags = "-m 64m --memory-reservation 16m --cpus 0.5 -c 512 --pids-limit 20"
+    told = guest(
+        DIRECTORY
+        + f"rootless --cgroup-manager cgroupfs run --detach {flags} --bundle {bundle} c1 sleep 1000\n"
+        + "cd $(dir c1); for f in memory.max memory.swap.max memory.low cpu.max cpu.weight pids.max; do cat $f; done\n"
+        + "rootless delete --force c1"
+    )
+    limits = [str(64 * MIB), str(64 * MIB), str(16 * MIB), "50000 100000", "59", "20"]
+    assert told.splitlines() == limits
+
+
 def test_check_before_update(guest):
     bundle = guest.bundle(
         "dd if=/dev/zero of=/dev/shm/x bs=1M count=33 2>/dev/null; sleep 1000", {"memory": {"limit": 64 * MIB}}

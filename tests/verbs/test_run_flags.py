@@ -65,7 +65,9 @@ def test_the_example_of_the_documents(rootless, bundle, user):
             complaint = process.stderr.read()
         assert process.returncode == 0
         assert lines == ["/src", "1", "all:", "/dev/pts/0", "0"]
-        assert all("limits that are not enforced: memory" in line for line in complaint.splitlines())
+        for line in complaint.splitlines():
+            assert "limits that are not enforced: memory" in line
+            assert "(--memory); fix: " in line
     finally:
         os.close(master)
     assert (source / "made").stat().st_uid == user.uid
@@ -306,3 +308,5 @@ def test_a_plan_with_edits_is_run_again(rootless, bundle, user):
     )
     (user.tmp / "plan.json").write_text(plan.stdout)
     assert rootless("run", "--plan", "plan.json", "again", input="x\n", check=True).stdout == "1\n"
+    done = rootless("run", "--plan", "plan.json", "-e", "A=2", "again")
+    assert done.stderr.startswith("rootless: --plan plan.json: the plan is complete: ")

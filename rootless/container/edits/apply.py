@@ -206,6 +206,7 @@ class _Edits:
 
     def _limits(self) -> None:
         options = self._options
+        had_none = not (self.config.get("linux") or {}).get("resources")
         if options.memory or options.memory_swap or options.memory_reservation:
             self.config = resources.set_memory(
                 self.config,
@@ -223,9 +224,10 @@ class _Edits:
         for flag in resources.IO_LIMITS:
             if texts := getattr(options, flag[2:].replace("-", "_")):
                 self.config = resources.add_io_limits(self.config, flag, texts, numbers_of(flag))
-        for attribute, (place, flag) in resources.places().items():
-            if attribute in self._asked:
-                self.places[f"linux.resources.{place}"] = flag
+        asked = [pair for attribute, pair in resources.places().items() if attribute in self._asked]
+        self.places |= {f"linux.resources.{place}": flag for place, flag in asked}
+        if asked and had_none:  # a warning is about all limits together
+            self.places["linux.resources"] = ", ".join(flag for _, flag in asked)
 
     def _rights(self) -> None:
         options = self._options
