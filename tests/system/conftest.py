@@ -15,7 +15,15 @@ from tests.lib.accounts import CHECKOUT
 from tests.system.machine import Machine, Qemu, UserModeLinux, disk
 
 RUNNING = pytest.StashKey[dict[str, Machine]]()
-WHEELS = ("hatchling>=1.24", "backports.zstd>=1", "click>=8.1", "psutil>=5.9", "pyroute2>=0.7", "rich>=13")
+WHEELS = (
+    "hatchling>=1.24",
+    "backports.zstd>=1",
+    "click>=8.1",
+    "psutil>=5.9",
+    "pyroute2>=0.7",
+    "rich>=13",
+    "urllib3>=2.2",
+)
 
 
 @pytest.fixture(scope="session")

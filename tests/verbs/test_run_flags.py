@@ -209,6 +209,43 @@ def test_exec_has_the_edits_of_run(rootless, bundle):
     assert done.stdout.split() == ["1", "/data", "33"]
 
 
+@pytest.fixture
+def running(rootless, bundle):
+    """A running container named box, and a function that executes a script in it."""
+    words = ["run", "-d", "--network", "none", "-u", "0", "--group-add", "7", bundle, "sleep", "600"]
+    rootless(*words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def execute(*flags, script, **options):
+        return rootless("exec", *flags, "box", "sh", "-c", script, **options)
+
+    return execute
+
+
+def test_exec_takes_names_and_variables_as_run_does(running, user):
+    (user.tmp / "env").write_text("# comment\nA=file\nMINE\n")
+    flags = ["--env-file", "env", "-e", "B=flag", "-e", "MINE", "-e", "NOT_MINE", "--workdir", "/data"]
+    done = running(*flags, script="echo $A $B $MINE ${NOT_MINE-none}; pwd", env={"MINE": "m"}, check=True)
+    assert done.stdout.splitlines() == ["file flag m none", "/data"]
+    assert running("-u", "www-data", script="id -u; id -G", check=True).stdout.splitlines() == ["33", "33 29"]
+    assert running("-u", "www-data:user", script="id -u; id -G", check=True).stdout.splitlines() == ["33", "1000"]
+    assert running("-u", "33", script="id -u; id -G", check=True).stdout.splitlines() == ["33", "0 7"], "as runc does"
+    assert running("-i", script="cat", input="input", check=True).stdout == "input"
+
+
+def test_a_container_gives_exec_no_file_of_the_host(running, bundle):
+    """The container's root can change the files while they are looked up."""
+    assert running(script="rm /etc/passwd && ln -s /../../../../../../../etc/passwd /etc/passwd").returncode == 0
+    done = running("-u", "root", script="true")
+    assert (done.returncode, "too many levels of symbolic links" in done.stderr) == (255, True)
+    assert running(script="rm /etc/passwd && ln -s /proc/self/root/etc/passwd /etc/passwd").returncode == 0
+    assert running("-u", "root", script="true").returncode == 255, "a magic link is not followed"
+    assert running(script="rm /etc/passwd && mkfifo /etc/passwd").returncode == 0
+    assert "it is not a regular file" in running("-u", "root", script="true").stderr
+    assert running(script="rm /etc/passwd && mkdir /etc/passwd").returncode == 0
+    assert "it is not a regular file" in running("-u", "root", script="true").stderr
+    assert running("-u", "0:0", script="id -u").stdout == "0\n", "ids need no file"
+
+
 def test_resource_limits_of_the_process(run):
     flags = ["--ulimit", "nofile=100:200", "--ulimit", "core=0"]
     assert run(*flags, run.box, "sh", "-c", "ulimit -n; ulimit -Hn; ulimit -c") == ["100", "200", "0"]

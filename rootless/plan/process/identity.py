@@ -52,7 +52,7 @@ def choose_user(context: Context) -> None:
         raise RootlessError(
             f"cannot run as {key} {number}",
             cause=f"the container has no such id; it has {mapped or 'those of the caller'}",
-            where=f"process.user.{key}",
+            where=f"process.user.{key}" if context.process.get("user") else "process.user",
             fix="choose one of these, or "
             + (
                 "create the container with more"
