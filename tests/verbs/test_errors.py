@@ -404,11 +404,11 @@ CASES = {
         setting("root", path="config.json"),
         None,
         (
-            "cannot use {bundle}/config.json: not a directory (config.json: root.path); "
-            "fix: unpack a root file system there; `rootless new DIR --from FILE.tar` does"
+            "cannot mount {bundle}/config.json: it holds no squashfs file system (config.json: root.path); "
+            "fix: name a directory, or an image that mksquashfs made"
         ),
         "other",
-        "not found",
+        "other",
     ),
     "wrong type": (
         config_with(args="sh"),
