@@ -94,6 +94,8 @@ class Options:
     """The root filesystem archive or image that `new` unpacks."""
     squashfs: bool = False
     """`new` puts the image into the bundle as it is."""
+    output: str = ""
+    """The file that `save` writes: a squashfs, or an archive after ``oci-archive:``."""
     args: tuple[str, ...] = ()
     """The command of `run`, `new` or `exec`; options of the ps program for `ps`."""
     rootless_spec: bool = False

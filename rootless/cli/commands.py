@@ -62,6 +62,20 @@ EVERYDAY_VERBS = {
             "docker export $(docker create debian) | rootless new mybundle --from -",
         ),
     ),
+    "save": Verb(
+        "image.save:save",
+        "save a bundle, with the changes of an overlay, as an image",
+        (
+            Flag("-o --output", VALUE, "FILE.sqsh|oci-archive:FILE", "image file, or archive for other engines"),
+            Flag("--overlay", VALUE, "DIR", "include the changes that run --overlay=DIR kept"),
+        ),
+        (Word("BUNDLE|IMAGE", "bundle", optional=True),),
+        about="Owners are those that a container sees. The image runs the command of the bundle.",
+        examples=(
+            "rootless save --output box.sqsh mybundle",
+            "rootless save --overlay changes --output oci-archive:box.tar mybundle && podman load --input box.tar",
+        ),
+    ),
     "explain": Verb(
         "cli.output:explain",
         "show what run would do with a bundle, and why",

@@ -17,7 +17,7 @@ from rootless.errors import EXHAUSTED, RootlessError
 from rootless.host.subids import find_program
 from rootless.image.image_file import KEPT_FILES, LARGEST_CONFIG, LARGEST_FILE, ImageFile, open_image, write_trailer
 from rootless.image.layers import TEMPORARY, decompressed_layers, disk_error
-from rootless.image.merge import Tree
+from rootless.image.merge import Tree, from_overlay
 from rootless.image.merged_tar import content_of, write_tar
 from rootless.image.tar_read import BROKEN, Reader, shown
 from rootless.image.tar_write import SinkError
@@ -60,7 +60,7 @@ def build_image(
         with ExitStack() as stack:
             fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             stack.callback(os.close, fd)
-            tree, files = _merge(layers, directory, _diff_ids(settings), stack)
+            tree, files = merge(layers, directory, _diff_ids(settings), stack)
             _write_squashfs(program, tree, files, fd)
             kept = _kept_files(tree, files)
             write_trailer(fd, config=settings, digest=manifest_digest, reference=reference, files=kept)
@@ -108,10 +108,20 @@ def _sqfstar() -> str:
     return program
 
 
-def _merge(
+def merge(
     layers: Sequence[LayerFile], directory: str, diff_ids: list[object] | None, stack: ExitStack
 ) -> tuple[Tree, list[BinaryIO]]:
-    """Return the merged layers and their archives, which `stack` closes."""
+    """Return the merged layers and their archives, which `stack` closes.
+
+    Args:
+        layers: the lowest first.
+        directory: for temporary files.
+        diff_ids: digests of the decompressed layers, which are checked; None for no check.
+        stack: see above.
+
+    Raises:
+        RootlessError: `RL-IMAGE`, `RL-ARCHIVE`, `RL-ARCHIVE-ENTRY`, `RL-LIMIT`.
+    """
     if diff_ids is not None and len(diff_ids) != len(layers):
         cause = f"its configuration has the digests of {len(diff_ids)} layers, its manifest has {len(layers)} layers"
         raise RootlessError("make the image", cause=cause, code="RL-IMAGE")
@@ -123,15 +133,16 @@ def _merge(
         if diff_ids is not None and diff_ids[number - 1] != layer.diff_id:
             cause = f"its content has the digest {layer.diff_id}, not {shown(str(diff_ids[number - 1]))}"
             raise RootlessError(f"read {layer.name}", cause=cause, fix="pull the image again", code="RL-IMAGE")
-        _apply(tree, layer, number)
+        _apply(tree, layer, number, overlay=layers[number - 1].overlay)
     return tree, files
 
 
-def _apply(tree: Tree, layer: Layer, number: int) -> None:
+def _apply(tree: Tree, layer: Layer, number: int, *, overlay: bool = False) -> None:
     if not layer.size:
         return
     try:
-        tree.apply(Reader(layer.file, layer.name, seekable=True), number)  # type: ignore[arg-type]
+        reader = Reader(layer.file, layer.name, seekable=True)  # type: ignore[arg-type]
+        tree.apply(from_overlay(reader) if overlay else reader, number)
     except BROKEN as error:
         cause = f"damaged, cut short, or no tar archive: {shown(str(error)) or type(error).__name__}"
         raise RootlessError(f"read {layer.name}", cause=cause, code="RL-ARCHIVE") from error

@@ -38,13 +38,15 @@ class LayerFile:
     Attributes:
         path: of the file; ``/proc/self/fd/N`` for a descriptor.
         media_type: as in the image's manifest. The compression is recognized by the first bytes; this is for messages.
+        overlay: it is the upper directory of an overlay, where whiteouts are device nodes and attributes.
     """
 
-    __slots__ = ("media_type", "path")
+    __slots__ = ("media_type", "overlay", "path")
 
-    def __init__(self, path: str, media_type: str = "") -> None:
+    def __init__(self, path: str, media_type: str = "", *, overlay: bool = False) -> None:
         self.path = path
         self.media_type = media_type
+        self.overlay = overlay
 
 
 class Layer:

@@ -27,12 +27,13 @@ from rootless.image.tar_read import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import tarfile
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 WHITEOUT = ".wh."
 _AUFS = WHITEOUT + WHITEOUT
 _OPAQUE = _AUFS + ".opq"
+_OPAQUE_KEYS = ("user.overlay.opaque", "trusted.overlay.opaque")
 
 _MAX_LINKS = 40  # as in the kernel, path_resolution(7)
 _MOST_MEMORY = 1 << 30
@@ -278,6 +279,27 @@ class Tree:
                 cause=f"the names of its files take more than {_MOST_MEMORY >> 30} GiB of memory",
                 code="RL-IMAGE",
             )
+
+
+def from_overlay(entries: Iterable[tarfile.TarInfo]) -> Iterator[tarfile.TarInfo]:
+    """Yield the entries of an overlay's upper directory as those of a layer.
+
+    Source: Documentation/filesystems/overlayfs.rst, "Whiteouts and opaque directories".
+    """
+    for entry in entries:
+        directory, slash, name = entry.name.rpartition("/")
+        if entry.ischr() and entry.devmajor == entry.devminor == 0:
+            yield _whiteout(entry, f"{directory}{slash}{WHITEOUT}{name}")
+            continue
+        yield entry
+        if entry.isdir() and any(entry.pax_headers.get(XATTR + key) == "y" for key in _OPAQUE_KEYS):
+            yield _whiteout(entry, f"{entry.name}/{_OPAQUE}".lstrip("/"))
+
+
+def _whiteout(entry: tarfile.TarInfo, name: str) -> tarfile.TarInfo:
+    whiteout = type(entry)(name)
+    whiteout.mode = 0
+    return whiteout
 
 
 def _has_long_part(name: str) -> bool:

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 _TYPES = {DIRECTORY: tarfile.DIRTYPE, LINK: tarfile.SYMTYPE, FILE: tarfile.REGTYPE, PIPE: tarfile.FIFOTYPE}
 
 
-def write_tar(tree: Tree, layers: Sequence[BinaryIO], sink: BinaryIO) -> None:
-    """Write the files of `tree`, sorted by name, without the root and without device nodes.
+def write_tar(tree: Tree, layers: Sequence[BinaryIO], sink: BinaryIO, *, root: bool = False) -> None:
+    """Write the files of `tree`, sorted by name, without device nodes.
 
     Args:
         tree: the merged layers.
         layers: their archives, the lowest first.
         sink: a stream.
+        root: write an entry for the root directory.
 
     Raises:
         RootlessError: `RL-ARCHIVE`: a layer is shorter than it was.
@@ -34,9 +35,9 @@ def write_tar(tree: Tree, layers: Sequence[BinaryIO], sink: BinaryIO) -> None:
     """
     first: dict[int, str] = {}
     for path, node in _sorted(tree.root):
-        if node.kind == DEVICE:
+        if node.kind == DEVICE or not (path or root):
             continue
-        entry = tarfile.TarInfo(path)
+        entry = tarfile.TarInfo(path or ".")
         entry.mode, entry.uid, entry.gid, entry.mtime = node.mode, node.uid, node.gid, node.mtime
         if node.inode and first.setdefault(node.inode, path) != path:
             entry.type, entry.linkname = tarfile.LNKTYPE, first[node.inode]
@@ -72,8 +73,7 @@ def _sorted(root: Node) -> Iterator[tuple[str, Node]]:
     todo = [("", root)]
     while todo:
         path, node = todo.pop()
-        if path:
-            yield path, node
+        yield path, node
         prefix = path + "/" if path else ""
         todo.extend((prefix + name, node.children[name]) for name in sorted(node.children, reverse=True))
 

@@ -106,19 +106,20 @@ class SquashfsTar:
 
     def _convert(self) -> None:
         assert self._run.stdout
-        try:
-            with self._run.stdout as source, suppress(BrokenPipeError), os.fdopen(self._write_end, "wb", CHUNK) as sink:
+        with suppress(BrokenPipeError), self._run.stdout as source, os.fdopen(self._write_end, "wb", CHUNK) as sink:
+            # An error is known before the reader sees the end of the pipe.
+            try:
                 write_tar(source, sink)  # type: ignore[arg-type]  # Popen's streams are IO, not BinaryIO
                 if self._run.wait():
                     self._fail(_failed(self._image, "unsquashfs cannot read all of it"))
                 else:
                     put(sink, END)
-        except SinkError:
-            pass  # the reader has enough, and knows why
-        except (OSError, ValueError) as error:
-            self._fail(_failed(self._image, str(error)))
-        except BaseException as error:  # noqa: BLE001 - raised in the other thread
-            self._fail(error)
+            except SinkError:
+                pass  # the reader has enough, and knows why
+            except (OSError, ValueError) as error:
+                self._fail(_failed(self._image, str(error)))
+            except BaseException as error:  # noqa: BLE001 - raised in the other thread
+                self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         if not self._stopped:

@@ -19,7 +19,7 @@ from rootless.launch.run_in_userns import own_maps, run_in_userns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from rootless.plan.idmaps import IdMaps
@@ -47,7 +47,7 @@ def unpack(path: str, rootfs: str, *, name: str = "") -> Contents:
         pump = _Pump(source, ALL_IDS if single else ids)
         try:
             with _progress_bar(source), _signals_stop(source):
-                status = run_in_userns(["/bin/sh", "-c", _SHELL, complaints.name, *tar], maps, stdin=pump.read_end)
+                status = run_in_userns(tar_words(complaints.name, tar), maps, stdin=pump.read_end)
             if status == 0:
                 pump.wait()
         finally:
@@ -60,6 +60,11 @@ def unpack(path: str, rootfs: str, *, name: str = "") -> Contents:
     if single and contents.owners != {0}:
         log.warning(f"every file is now owned by root of the container: {shortcoming or 'no other id exists here'}")
     return contents
+
+
+def tar_words(complaints: str, words: Sequence[str]) -> list[str]:
+    """Return the command `words` of tar with its messages, in English, in the file `complaints`."""
+    return ["/bin/sh", "-c", _SHELL, complaints, *words]
 
 
 def _ids(maps: IdMaps) -> Ids:

@@ -13,40 +13,7 @@ from rootless.image.image_file import open_image
 from rootless.image.layers import LayerFile
 from rootless.image.squashfs_tar import SquashfsTar
 from tests.lib.bundles import own
-from tests.lib.layers import DIRECTORY, HARD, LINK, entry, layout, packed
-
-CONFIG = {
-    "Cmd": ["id", "-u"],
-    "Env": ["PATH=/bin", "NAME=value"],
-    "User": "web",
-    "WorkingDir": "/srv",
-    "Labels": {"run.oci.hooks.stdout": "/tmp/out", "a": "b"},
-}
-
-
-@pytest.fixture
-def image(user, need):
-    """An image with busybox, files of several owners, and a configuration."""
-    with open(need("busybox"), "rb") as file:
-        busybox = file.read()
-    names = ("sh", "id", "cat", "stat", "pwd", "env", "ls")
-    layer = packed(
-        entry("bin/busybox", data=busybox, mode=0o755),
-        *(entry(f"bin/{name}", LINK, "busybox") for name in names),
-        entry("etc/passwd", data=b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n"),
-        entry("etc/group", data=b"web:x:34:\n"),
-        entry("srv", DIRECTORY, uid=33, gid=34, mode=0o2750),
-        entry('srv/a file\twith \\ and "', data=b"content\n", uid=33, gid=34, mode=0o640),
-        entry("srv/hard", HARD, 'srv/a file\twith \\ and "'),
-        entry("srv/empty", uid=12, gid=13),
-        entry("tmp", DIRECTORY, mode=0o1777),
-    )
-    paths, config, digest = layout(user.tmp / "oci", layer, config=CONFIG)
-    path = user.tmp / "image.sqsh"
-    layers = [LayerFile(path) for path in paths]
-    build_image(layers, config=config, manifest_digest=digest, reference="test", output=str(path))
-    own(user, path)
-    return path
+from tests.lib.layers import LINK, entry, layout, packed
 
 
 @pytest.fixture
@@ -130,6 +97,15 @@ def test_a_damaged_image_leaves_nothing(user, new, image, damage):
     assert done.stderr.startswith(("rootless: open the image", "rootless: unpack the image"))
     assert len(done.stderr.splitlines()) == 1
     assert sorted(path.name for path in user.tmp.iterdir()) == ["image.sqsh", "oci"]
+
+
+def test_the_image_stays_one_file_and_runs(user, rootless_command, new, image):
+    bundle = user.tmp / "box"
+    assert new(bundle, "--from", image, "--squashfs").returncode == 0
+    assert sorted(path.name for path in bundle.iterdir()) == ["config.json", "image.sqsh"]
+    assert (bundle / "image.sqsh").read_bytes() == image.read_bytes()
+    image.unlink()
+    assert run(user, rootless_command, bundle) == "33\n"
 
 
 def test_squashfs_needs_an_image(user, new):

@@ -1,0 +1,124 @@
+"""An image as one archive that other engines load: an OCI image layout in a tar archive."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import tarfile
+import tempfile
+from contextlib import ExitStack
+from typing import cast
+
+from rootless import files, jsontext
+from rootless.image.build import merge
+from rootless.image.layers import TEMPORARY
+from rootless.image.merged_tar import write_tar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
+
+    from rootless.image.layers import LayerFile
+
+
+def write_archive(layers: list[LayerFile], config: dict[str, Any], output: str) -> None:
+    """Merge layers and write an archive of an OCI image layout with one layer (image specification, image-layout.md).
+
+    Args:
+        layers: the lowest first.
+        config: the image's configuration; its `rootfs` is filled in.
+        output: path of the file, which appears whole or not at all.
+
+    Raises:
+        RootlessError: as build_image().
+        OSError: writing failed.
+    """
+    directory = os.path.dirname(os.path.abspath(output))
+    with (
+        ExitStack() as stack,
+        tempfile.TemporaryFile(dir=directory, prefix=TEMPORARY) as layer,
+        tempfile.NamedTemporaryFile(dir=directory, prefix=TEMPORARY, delete=False) as target,
+    ):
+        stack.callback(files.unlink, target.name)
+        tree, archives = merge(layers, directory, None, stack)
+        digested = _Digest(layer)
+        with gzip.GzipFile("", "wb", 3, cast("BinaryIO", digested), mtime=0) as compressed:
+            plain = _Digest(compressed)
+            write_tar(tree, archives, cast("BinaryIO", plain), root=True)
+        config["rootfs"] = {"type": "layers", "diff_ids": [plain.name()]}
+        with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for name in ("blobs", "blobs/sha256"):  # skopeo cannot make those that are missing
+                archive.addfile(_directory(name))
+            described = _describe("layer.v1.tar+gzip", digested.name(), digested.size)
+            layer.seek(0)
+            _add(archive, _path(digested.name()), layer, digested.size)
+            settings = _add_blob(archive, config, "config.v1+json")
+            manifest = {"schemaVersion": 2, "mediaType": _type("manifest.v1+json"), "config": settings}
+            top = _add_blob(archive, manifest | {"layers": [described]}, "manifest.v1+json")
+            index = {"schemaVersion": 2, "mediaType": _type("index.v1+json"), "manifests": [top]}
+            for name, value in (("index.json", index), ("oci-layout", {"imageLayoutVersion": "1.0.0"})):
+                _add_text(archive, name, jsontext.render(value, None).encode())
+        target.flush()
+        os.fsync(target.fileno())
+        os.chmod(target.name, 0o644)
+        os.replace(target.name, output)
+
+
+class _Digest:
+    """A stream that passes on what is written, counted and digested."""
+
+    def __init__(self, sink: Any) -> None:  # noqa: ANN401 - GzipFile and a file have only write() in common
+        self._sink = sink
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self._sink.write(data)
+        self._sha256.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._sink.flush()
+
+    def name(self) -> str:
+        return "sha256:" + self._sha256.hexdigest()
+
+
+def _type(kind: str) -> str:
+    return "application/vnd.oci.image." + kind
+
+
+def _path(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/")
+
+
+def _describe(kind: str, digest: str, size: int) -> dict[str, Any]:
+    return {"mediaType": _type(kind), "digest": digest, "size": size}
+
+
+def _add_blob(archive: tarfile.TarFile, value: dict[str, Any], kind: str) -> dict[str, Any]:
+    text = jsontext.render(value, None).encode()
+    digest = "sha256:" + hashlib.sha256(text).hexdigest()
+    _add_text(archive, _path(digest), text)
+    return _describe(kind, digest, len(text))
+
+
+def _directory(name: str) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+    return entry
+
+
+def _add_text(archive: tarfile.TarFile, name: str, text: bytes) -> None:
+    with tempfile.SpooledTemporaryFile(len(text) + 1) as file:
+        file.write(text)
+        file.seek(0)
+        _add(archive, name, cast("BinaryIO", file), len(text))
+
+
+def _add(archive: tarfile.TarFile, name: str, file: Any, size: int) -> None:  # noqa: ANN401 - any readable file
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = size, 0o644
+    archive.addfile(entry, file)
