@@ -94,8 +94,6 @@ class Options:
     """The root filesystem archive or image that `new` unpacks."""
     squashfs: bool = False
     """`new` puts the image into the bundle as it is."""
-    output: str = ""
-    """The file that `save` writes: a squashfs, or an archive after ``oci-archive:``."""
     args: tuple[str, ...] = ()
     """The command of `run`, `new` or `exec`; options of the ps program for `ps`."""
     rootless_spec: bool = False
@@ -127,10 +125,12 @@ class Options:
     """A reference to an image."""
     platform: str = ""
     """os/architecture[/variant] of an image."""
+    pull: str = ""
+    """missing, always or never: when a registry is asked for an image."""
     store: str = ""
     """Directory of the images."""
     output: str = ""
-    """The file that an image is written to."""
+    """The file that an image is written to; after ``oci-archive:``, an archive for other engines."""
     registry: str = ""
     """The registry to log in to."""
     username: str = ""

@@ -19,7 +19,7 @@ from rootless.cli.flags import (
     Verb,
     Word,
 )
-from rootless.cli.image_verbs import IMAGE_VERBS
+from rootless.cli.image_verbs import IMAGE_VERBS, PLATFORM, PULL, STORE
 
 _CHECKPOINT_FLAGS = (
     Flag("--image-path", VALUE, "DIR", "directory of the checkpoint (default: checkpoint)"),
@@ -47,11 +47,14 @@ EVERYDAY_VERBS = {
             Flag(
                 "--from",
                 VALUE,
-                "FILE",
-                "image (.sqsh, .sif) or root filesystem archive (.tar, .tar.gz, .tar.zst); - reads standard input",
+                "IMAGE|FILE",
+                "image, or root filesystem archive (.tar, .tar.gz, .tar.zst); - reads standard input",
                 dest="from_file",
             ),
             Flag("--squashfs", SWITCH, "", "keep the image as one file instead of unpacking it"),
+            PULL,
+            PLATFORM,
+            STORE,
         ),
         (Word("DIR", "directory"),),
         rest=Word("COMMAND", "args", optional=True),
@@ -59,6 +62,7 @@ EVERYDAY_VERBS = {
         examples=(
             "rootless new mybundle",
             "rootless new mybundle -- ls -l /",
+            "rootless new mybundle --from docker://debian:13",
             "docker export $(docker create debian) | rootless new mybundle --from -",
         ),
     ),

@@ -16,7 +16,7 @@ from rootless import jsontext, log
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.host.subids import find_program
 from rootless.image.image_file import KEPT_FILES, LARGEST_CONFIG, LARGEST_FILE, ImageFile, open_image, write_trailer
-from rootless.image.layers import TEMPORARY, decompressed_layers, disk_error
+from rootless.image.layers import decompressed_layers, disk_error, temporary_file
 from rootless.image.merge import Tree, from_overlay
 from rootless.image.merged_tar import content_of, write_tar
 from rootless.image.tar_read import BROKEN, Reader, shown
@@ -39,8 +39,8 @@ def build_image(
 ) -> ImageFile:
     """Merge layers into the image file `output`, which appears whole or not at all; an older one is replaced.
 
-    The same layers and configuration give the same file. A process that is killed leaves at most a file whose name
-    begins with layers.TEMPORARY, in the directory of `output`.
+    The same layers and configuration give the same file. A process that is killed leaves at most a temporary file in
+    the directory of `output`: see layers.temporary_file().
 
     Args:
         layers: as downloaded and checked, the lowest first.
@@ -55,23 +55,16 @@ def build_image(
     settings = _parse(config)
     program = _sqfstar()
     directory, name = os.path.split(os.path.abspath(output))
-    temporary = os.path.join(directory, f"{TEMPORARY}{os.urandom(8).hex()}-{name[:100]}")
     try:
         with ExitStack() as stack:
-            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            stack.callback(os.close, fd)
+            file = stack.enter_context(temporary_file(directory))
             tree, files = merge(layers, directory, _diff_ids(settings), stack)
-            _write_squashfs(program, tree, files, fd)
+            _write_squashfs(program, tree, files, file.fd)
             kept = _kept_files(tree, files)
-            write_trailer(fd, config=settings, digest=manifest_digest, reference=reference, files=kept)
-            os.fsync(fd)
-            os.replace(temporary, output)
-    except BaseException as error:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise disk_error(error) from error
-        raise
+            write_trailer(file.fd, config=settings, digest=manifest_digest, reference=reference, files=kept)
+            file.publish(name)
+    except OSError as error:
+        raise disk_error(error) from error
     _report(tree)
     return open_image(output)
 

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
+from contextlib import contextmanager
 
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.image.decompress import Source, decompressed
+from rootless.image.store.temporary import Temporary
 from rootless.image.tar_read import BROKEN, CHUNK, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from io import BufferedIOBase
     from typing import IO, BinaryIO
-
-TEMPORARY = ".rootless-tmp-"
-"""What the names of temporary files begin with. Those of a killed process can be removed."""
 
 LARGEST_IMAGE = 256 << 30
 """Bytes of all layers, decompressed; and of all files in an image with their holes."""
@@ -82,6 +79,36 @@ class _Budget:
             raise too_large("its layers")
 
 
+@contextmanager
+def temporary_file(directory: str) -> Iterator[Temporary]:
+    """Give a file with a temporary name, which is removed at the end unless it was published.
+
+    What a killed process leaves is known to `rootless image prune`, in a store.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with Temporary(fd, f"image-{os.urandom(8).hex()}") as file:
+            yield file
+    finally:
+        os.close(fd)
+
+
+def nameless_file(directory: str) -> BinaryIO:
+    """Return a file that is gone when it is closed, or this process ends; open for reading and writing.
+
+    Raises:
+        RootlessError: `RL-LIMIT`, `RL-IMAGE`: it cannot be created.
+    """
+    try:
+        with temporary_file(directory) as file:
+            return open(os.dup(file.fd), "w+b")
+    except OSError as error:
+        raise disk_error(error) from error
+
+
 def decompressed_layers(files: Sequence[LayerFile], directory: str) -> Generator[Layer]:
     """Decompress layers, several at a time, and yield them in their order.
 
@@ -117,13 +144,13 @@ def _decompress(file: LayerFile, number: int, directory: str, budget: _Budget) -
     digest = hashlib.sha256()
     with Source(file.path) as source, decompressed(source) as stream:
         plain = getattr(stream, "raw", None) is source
-        target = open(file.path, "rb") if plain else tempfile.TemporaryFile(dir=directory, prefix=TEMPORARY)  # noqa: SIM115
+        target = open(file.path, "rb") if plain else nameless_file(directory)  # noqa: SIM115
         try:
             size = _copy(stream, None if plain else target, name, digest.update, budget)
         except BaseException:
             target.close()
             raise
-    return Layer(cast("BinaryIO", target), name, "sha256:" + digest.hexdigest(), size)
+    return Layer(target, name, "sha256:" + digest.hexdigest(), size)
 
 
 def _copy(

@@ -13,7 +13,8 @@ from rootless import log
 from rootless.errors import RootlessError
 from rootless.image.bundle_config import bundle_config
 from rootless.image.from_host import make_rootfs
-from rootless.image.image_file import is_image, open_image
+from rootless.image.image_file import is_image
+from rootless.image.obtain import MISSING, obtain
 from rootless.image.runtime_config import bundle_config_of
 from rootless.image.spec import write_config
 from rootless.image.squashfs_tar import SquashfsTar
@@ -42,7 +43,7 @@ def new(options: Options) -> str:
         RootlessError: nothing was made.
     """
     with _bundle_directory(options.directory) as work:
-        image = open_image(options.from_file) if options.from_file != "-" and is_image(options.from_file) else None
+        image = _image(options)
         if log.is_debug():
             log.debug(f"make {work} from {options.from_file or 'programs of this host'}")
         if image:
@@ -60,6 +61,18 @@ def new(options: Options) -> str:
             log.debug(f"{what}; process.args is {' '.join(config['process']['args'])}")
         write_config(os.path.join(work, "config.json"), config)
     return what
+
+
+def _image(options: Options) -> ImageFile | None:
+    """Return the image that --from names; None for an archive, or none at all.
+
+    Raises:
+        RootlessError: there is no such image.
+    """
+    word = options.from_file
+    if not word or word == "-" or (os.path.lexists(word) and not is_image(word)):
+        return None
+    return obtain(word, pull=options.pull or MISSING, platform=options.platform, store=options.store)
 
 
 def _from_image(image: ImageFile, work: str, options: Options) -> tuple[str, dict[str, Any]]:

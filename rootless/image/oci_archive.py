@@ -10,9 +10,9 @@ import tempfile
 from contextlib import ExitStack
 from typing import cast
 
-from rootless import files, jsontext
+from rootless import jsontext
 from rootless.image.build import merge
-from rootless.image.layers import TEMPORARY
+from rootless.image.layers import nameless_file, temporary_file
 from rootless.image.merged_tar import write_tar
 
 TYPE_CHECKING = False
@@ -34,22 +34,19 @@ def write_archive(layers: list[LayerFile], config: dict[str, Any], output: str) 
         RootlessError: as build_image().
         OSError: writing failed.
     """
-    directory = os.path.dirname(os.path.abspath(output))
-    with (
-        ExitStack() as stack,
-        tempfile.TemporaryFile(dir=directory, prefix=TEMPORARY) as layer,
-        tempfile.NamedTemporaryFile(dir=directory, prefix=TEMPORARY, delete=False) as target,
-    ):
-        stack.callback(files.unlink, target.name)
+    directory, name = os.path.split(os.path.abspath(output))
+    with ExitStack() as stack:
+        layer = stack.enter_context(nameless_file(directory))
+        target = stack.enter_context(temporary_file(directory))
         tree, archives = merge(layers, directory, None, stack)
         digested = _Digest(layer)
         with gzip.GzipFile("", "wb", 3, cast("BinaryIO", digested), mtime=0) as compressed:
             plain = _Digest(compressed)
             write_tar(tree, archives, cast("BinaryIO", plain), root=True)
         config["rootfs"] = {"type": "layers", "diff_ids": [plain.name()]}
-        with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for name in ("blobs", "blobs/sha256"):  # skopeo cannot make those that are missing
-                archive.addfile(_directory(name))
+        with open(os.dup(target.fd), "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+            for parent in ("blobs", "blobs/sha256"):  # skopeo cannot make those that are missing
+                archive.addfile(_directory(parent))
             described = _describe("layer.v1.tar+gzip", digested.name(), digested.size)
             layer.seek(0)
             _add(archive, _path(digested.name()), layer, digested.size)
@@ -57,12 +54,9 @@ def write_archive(layers: list[LayerFile], config: dict[str, Any], output: str) 
             manifest = {"schemaVersion": 2, "mediaType": _type("manifest.v1+json"), "config": settings}
             top = _add_blob(archive, manifest | {"layers": [described]}, "manifest.v1+json")
             index = {"schemaVersion": 2, "mediaType": _type("index.v1+json"), "manifests": [top]}
-            for name, value in (("index.json", index), ("oci-layout", {"imageLayoutVersion": "1.0.0"})):
-                _add_text(archive, name, jsontext.render(value, None).encode())
-        target.flush()
-        os.fsync(target.fileno())
-        os.chmod(target.name, 0o644)
-        os.replace(target.name, output)
+            for member, value in (("index.json", index), ("oci-layout", {"imageLayoutVersion": "1.0.0"})):
+                _add_text(archive, member, jsontext.render(value, None).encode())
+        target.publish(name)
 
 
 class _Digest:

@@ -12,7 +12,7 @@ from rootless.bundle.load import load
 from rootless.errors import RootlessError
 from rootless.image.build import build_image
 from rootless.image.image_file import ImageFile, is_image, open_image
-from rootless.image.layers import TEMPORARY, LayerFile, disk_error
+from rootless.image.layers import LayerFile, disk_error, temporary_file
 from rootless.image.oci_archive import write_archive
 from rootless.image.squashfs_tar import SquashfsTar
 from rootless.image.unpack import program_of_host, tar_words
@@ -107,14 +107,14 @@ def _upper(overlay: str) -> str:
 
 def _layer(stack: ExitStack, directory: str, source: ImageFile | str, *, overlay: bool = False) -> LayerFile:
     """Return a tar archive of an image or a directory, in a temporary file."""
-    file = stack.enter_context(tempfile.NamedTemporaryFile(dir=directory, prefix=TEMPORARY))  # noqa: SIM115
+    file = stack.enter_context(temporary_file(directory))
+    path = os.path.join(directory, file.name)
     if isinstance(source, str):
-        _pack(source, file.name)
+        _pack(source, path)
     else:
-        with SquashfsTar(source) as archive, open(archive.path, "rb") as stream:
-            shutil.copyfileobj(stream, file, 1 << 20)
-        file.flush()
-    return LayerFile(file.name, overlay=overlay)
+        with SquashfsTar(source) as archive, open(archive.path, "rb") as stream, open(path, "wb") as target:
+            shutil.copyfileobj(stream, target, 1 << 20)
+    return LayerFile(path, overlay=overlay)
 
 
 def _pack(directory: str, target: str) -> None:

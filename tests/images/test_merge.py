@@ -16,7 +16,8 @@ from rootless.errors import RootlessError
 from rootless.image import build
 from rootless.image.build import build_image
 from rootless.image.image_file import open_image
-from rootless.image.layers import TEMPORARY, LayerFile
+from rootless.image.layers import LayerFile
+from rootless.image.store.temporary import left_behind
 from tests.lib.layers import DIRECTORY, FIFO, HARD, LINK, entry, layout, packed
 
 CAPABILITY = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0".decode()
@@ -274,7 +275,9 @@ def test_a_killed_process_leaves_no_image_and_only_a_temporary_file(tmp_path, mo
     time.sleep(moment * 0.03)
     process.kill()
     process.wait()
-    assert all(name.startswith(TEMPORARY) or name == "image.sqsh" for name in os.listdir(output))
+    fd = os.open(output, os.O_RDONLY)
+    assert sorted(set(os.listdir(output)) - {"image.sqsh"}) == sorted(left_behind(fd))
+    os.close(fd)
     if (output / "image.sqsh").exists():
         assert open_image(str(output / "image.sqsh")).read("/0")
 

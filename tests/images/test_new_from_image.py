@@ -47,6 +47,20 @@ def test_a_bundle_runs_what_the_image_says(user, rootless_command, new, image):
     assert run(user, rootless_command, bundle) == "33\n"
 
 
+def test_a_reference_names_an_image_too(user, rootless_command, new, image):
+    done = new(user.tmp / "box", "--from", f"oci:{user.tmp}/oci:test", "--store", user.tmp / "store")
+    assert done.returncode == 0, done.stderr
+    assert run(user, rootless_command, user.tmp / "box") == "33\n"
+    assert not [path for path in (user.tmp / "store").iterdir() if path.name.startswith(".")]
+
+
+def test_a_reference_to_nothing_leaves_nothing(user, new):
+    done = new(user.tmp / "box", "--from", f"oci:{user.tmp}/nothing")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert not (user.tmp / "box").exists()
+
+
 def test_the_files_are_those_of_the_image(user, rootless_command, new, image):
     bundle = user.tmp / "box"
     assert (

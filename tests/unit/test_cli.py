@@ -572,7 +572,7 @@ def test_unknown_verbs(line, text):
 OF_OTHER_PROGRAMS = (
     "attach auto-update build builder commit compose container context cp diff export farm generate "
     "healthcheck history import info init inspect kube load logs manifest mount "
-    "play plugin pod prune push rename restart rm rmi save search secret service shell sign stack "
+    "play plugin pod prune push rename restart rm rmi search secret service shell sign stack "
     "stats stop swarm system tag test trust umount unmount unpause unshare untag version volume wait "
     "apply cache capability delegate instance key oci overlay plugins remote sif mounts reset ls cat edit "
     "show status shutdown poweroff copy move clone destroy snapshot monitor "
