@@ -44,7 +44,7 @@ def request_for(options: Options) -> Request:
         if options.name:
             _choose_name(request, options, is_id=not by_person)
     if by_person:
-        request.asked = dict(vars(options))
+        request.asked = {"options": dict(vars(options)), "directory": posix.getcwd()}
     request.monitored = request.detach and (by_person or request.timeout > 0)
     request.log_size = _LOG_SIZE if by_person and request.detach and not request.console_socket else 0
     if ":" in request.userns or request.userns not in _USERNS:
@@ -87,6 +87,11 @@ def exec_request(options: Options, state: State, preserve_fds: int) -> Request:
     request.keyring = state.keyring_name
     request.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
     return request
+
+
+def copy_request(options: Options) -> Request:
+    """Return the Request of `cp`: of a process that executes no program."""
+    return Request(options)
 
 
 def choose_bundle(request: Request) -> bool:

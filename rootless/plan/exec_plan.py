@@ -55,7 +55,7 @@ def compile_exec(bundle: Bundle, facts: Facts, request: Request, running: Runnin
         *identity.oom_score(context),
         *raised,
         Op(ops.NON_DUMPABLE),
-        _join(context, running),
+        join(context, running),
         Op(ops.FORK),
         *_resctrl(context),
         *_affinity(context, "final"),
@@ -76,7 +76,8 @@ def compile_exec(bundle: Bundle, facts: Facts, request: Request, running: Runnin
     return Plan(plan, context.notes)
 
 
-def _join(context: Context, running: Running) -> Op:
+def join(context: Context, running: Running) -> Op:
+    """Return the operation that joins the namespaces of a running container."""
     flags = sum(CLONE_FLAGS[kind] for kind in running.namespaces)
     # only in a shared mount namespace does the container have a root of its own; elsewhere the container may have
     # changed its root since, and that root is of no interest

@@ -19,6 +19,7 @@ _OTHER_FILE = "remove the file that the image has there, or name another path"
 _NO_LINK = "replace the symlink in the image with a directory: a symlink could lead anywhere"
 _LOOSENED = "remove the options that undo ro, nosuid, nodev or noexec of the host's mount (rw, suid, dev, exec)"
 _NOT_ITS_OWNER = "remove the setting: only root of the host may change it"
+_CP_PATH = "name a path that exists in the container"
 _NO_TERMINALS = 'add a mount of type devpts on /dev/pts, or set "terminal" to false'
 
 WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
@@ -368,6 +369,19 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
         "",
     ),
     ops.LANDLOCK: ("forbid access to files except below {paths}", {}, "the kernel has no Landlock"),
+    ops.SEND_TREE: ("send {path} of the container {deep}", {errno.ENOENT: _CP_PATH, errno.ENOTDIR: _CP_PATH}, ""),
+    ops.RECEIVE_TREE: (
+        "write files into {path} of the container",
+        {
+            errno.ENOENT: _CP_PATH,
+            errno.ENOTDIR: _CP_PATH,
+            errno.EEXIST: "remove the directory that has the name of the file, or name another target",
+            errno.ELOOP: "name a target that no symlink of the container leads away from",
+            errno.EROFS: "name a directory that the container may write to",
+            errno.ENOSPC: "free disk space, or enlarge the tmpfs in the container",
+        },
+        "",
+    ),
     ops.AWAIT_END: ("wait until the container ends", {}, ""),
     ops.AWAIT_LINKS: ("wait until no interface {prefix}… is left and no process has locked {lock}", {}, ""),
     ops.LISTENER: ("prepare to hand over the seccomp filter's notifications", {}, ""),
@@ -501,6 +515,7 @@ _IN_WORDS: dict[str, Callable[[int], str]] = {
     "mode": _octal,
     "lifetime": lambda seconds: f", which ends the container after {seconds} s" if seconds else "",
     "log_size": lambda size: f", whose log has at most {size} bytes" if size else "",
+    "deep": lambda deep: "with everything below" if deep else "",
     "early": lambda early: "" if early else ", if not yet there",
 }
 """The text of a number, by its name; other numbers are printed as such."""

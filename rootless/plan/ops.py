@@ -163,6 +163,8 @@ INIT = Kind(74, "init")
 FUSE = Kind(75, "fuse", "attributes", "options*")
 OVERLAY = Kind(76, "overlay", "attributes device inode", "upper options*")
 LANDLOCK = Kind(77, "landlock", "handled allowed", "paths*")
+SEND_TREE = Kind(78, "send_tree", "deep", "path")
+RECEIVE_TREE = Kind(79, "receive_tree", "", "path")
 
 # --- Operations of the launcher, in the order in which they run ---
 

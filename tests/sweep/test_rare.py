@@ -25,6 +25,8 @@ ELSEWHERE = {
     "join_early": "only where config.json names a namespace by its path: tests/spec/test_namespaces.py",
     "identify": "only for containers without a pid namespace of their own: tests/hostile/test_processes.py",
     "device_rules": "only for real root, whose cgroup is in a hierarchy of its own",
+    "send_tree": "only for cp, which leaves no process and nothing on the host: tests/verbs/test_cp.py",
+    "receive_tree": "only for cp, likewise",
 }
 """Operations that are in no Plan of these lives, and why."""
 
@@ -40,6 +42,7 @@ def test_every_kind_of_operation_is_swept(sweep, rare_sweep):
 
 
 LAUNCHERS_ELSEWHERE = {
+    "no_input": "only for a COMMAND without --interactive, and leaves nothing behind: tests/verbs/test_run_flags.py",
     "cover": "only for real root, whose container shares the host's mounts: tests/sweep/test_root.py",
     "make_cgroup": "needs a delegated cgroup: tests/sweep/test_cgroups.py",
     "freeze": "needs a delegated cgroup, and is undone with it",
