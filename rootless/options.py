@@ -160,6 +160,12 @@ class Options:
     lsm_profile: str = ""
     lsm_mount_context: str = ""
 
+    dry_run: bool = False
+    source: str = ""
+    target: str = ""
+    """Words of `cp`: CONTAINER:PATH, a path of the host, or - for a tar stream."""
+    time: int = 10
+    """Seconds from the signal of `stop` to SIGKILL."""
     tail: str = ""
     """The number of lines that `logs` prints, or all."""
     since: str = ""

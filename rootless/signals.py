@@ -11,6 +11,8 @@ else:
     import _signal
 
 _NUMBERS = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM)
+TERM = 15
+_MAX_DIGITS = 9
 _received: list[int] = []
 
 
@@ -74,3 +76,26 @@ def _interrupt(number: int, _frame: object) -> None:
     if not _received:
         _received.append(number)
         raise Interrupted(number)
+
+
+def signal_number(text: str) -> int:
+    """Return the number of the signal that `text` names, or -1: ``9``, ``KILL``, ``sigkill``, ``RTMIN+3``, ``RTMAX-1``.
+
+    0 is a signal here: it asks whether the process is there, kill(2).
+    """
+    if text.isascii() and text.isdigit():
+        number = int(text) if len(text) <= _MAX_DIGITS else -1
+        return number if number < _signal.NSIG else -1
+    name = text.upper().removeprefix("SIG")
+    base, sign, offset = name.partition("+" if name.startswith("RTMIN") else "-")
+    found = getattr(_signal, "SIG" + base, None) if base.isalnum() else None
+    if found is None:
+        return -1
+    number = int(found)
+    if sign:
+        if base not in ("RTMIN", "RTMAX") or not (offset.isascii() and offset.isdigit()) or len(offset) > _MAX_DIGITS:
+            return -1
+        number += int(offset) if sign == "+" else -int(offset)
+        if not _signal.SIGRTMIN <= number <= _signal.SIGRTMAX:
+            return -1
+    return number

@@ -9,6 +9,7 @@ from rootless.cli.flags import (
     CONTAINER,
     DETACH,
     ENGINE_VERBS,
+    INTEGER,
     NO_SUBREAPER,
     NOT_YET,
     PID_FILE,
@@ -35,6 +36,7 @@ _CHECKPOINT_FLAGS = (
     Flag("--lazy-pages", NOT_YET),
 )
 
+STOP_TIME = Flag("-t --time", INTEGER, "SECONDS", "time from the signal to SIGKILL (default: 10)")
 _CRIU = "This verb uses criu (https://criu.org), which needs root."
 
 EVERYDAY_VERBS = {
@@ -117,6 +119,66 @@ EVERYDAY_VERBS = {
         "What the program wrote to standard error goes to standard error. On a terminal, control characters other than "
         "colours are shown as escapes.",
         examples=("rootless logs --tail 20 -f web1", "rootless logs --since 10m -t web1"),
+    ),
+    "restart": Verb(
+        "cli.output:restart",
+        "stop containers and run them again as they were asked for",
+        (STOP_TIME,),
+        (CONTAINER,),
+        rest=Word("CONTAINER", "args", optional=True),
+        about="The bundle is read again, with the options of its `rootless run` and from the same directory. The new "
+        "container runs detached, whether the old one did or not, and keeps the newer half of its log.",
+        examples=("rootless restart -t 2 web1",),
+    ),
+    "stop": Verb(
+        "cli.output:stop",
+        "stop containers: ask first, kill after a time",
+        (STOP_TIME,),
+        (CONTAINER,),
+        rest=Word("CONTAINER", "args", optional=True),
+        about="The signal is that of the annotation org.opencontainers.image.stopSignal, or else SIGTERM. A stopped "
+        "container stays until `rootless delete`; a foreground run removes its own.",
+        examples=("rootless stop web1", "rootless stop -t 2 web1 web2"),
+    ),
+    "wait": Verb(
+        "cli.output:wait",
+        "wait until containers end, and print their exit statuses",
+        (),
+        (CONTAINER,),
+        rest=Word("CONTAINER", "args", optional=True),
+        about="Each line is the status of a program, or 128 plus the number of the signal that ended it, in the order "
+        "of the arguments. If `create` or `run -d --bundle` made the container, only the parent of its process "
+        "knows the status.",
+        examples=("rootless run -d mybundle && rootless wait mybundle",),
+    ),
+    "clean": Verb(
+        "cli.output:clean",
+        "remove what killed commands and earlier boots have left",
+        (Flag("--dry-run", SWITCH, "", "print what would be removed, and remove nothing"),),
+        about="Containers whose create or foreground run was killed, containers of earlier boots, and the state of "
+        "shared networks without containers. Containers that run, wait for their start, or are kept stay.",
+        examples=("rootless clean --dry-run",),
+    ),
+    "cp": Verb(
+        "container.everyday.cp:cp",
+        "copy files into a running container or out of it",
+        (),
+        (Word("SOURCE", "source"), Word("TARGET", "target")),
+        about="One of the two is CONTAINER:PATH, the other one a path of the host, or - for a tar archive on standard "
+        "input or output. A directory is copied with everything below it: into TARGET if that is a directory, or else "
+        "under that name. SOURCE/. stands for the contents of SOURCE. Copied files belong to you, or in the container "
+        "to the user of its program.",
+        examples=("rootless cp web:/etc/hosts .", "rootless cp site/. web:/srv", "rootless cp web:/srv - | tar -t"),
+    ),
+    "inspect": Verb(
+        "cli.output:inspect",
+        "print what is known of containers, as JSON",
+        (),
+        (CONTAINER,),
+        rest=Word("CONTAINER", "args", optional=True),
+        about="The properties of `rootless state`, the exit status, the options of `rootless run`, and process, mounts "
+        "and resources of config.json; an array with an object for each container.",
+        examples=("rootless inspect web1 | jq '.[0].process.env'",),
     ),
     "network": Verb(
         "cli.output:network",

@@ -6,6 +6,8 @@ default in rootless/options.py.
 
 from __future__ import annotations
 
+from rootless.signals import signal_number
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -378,28 +380,3 @@ def convert(declared: Flag | Word, text: str) -> bool | int | str:
             return number
         message = f"unknown signal {text!r}: name one such as TERM, SIGKILL, 9 or RTMIN+3"
     raise ValueError(message)
-
-
-def signal_number(text: str) -> int:
-    """Return the number of the signal that `text` names, or -1: ``9``, ``KILL``, ``sigkill``, ``RTMIN+3``, ``RTMAX-1``.
-
-    0 is a signal here: it asks whether the process is there, kill(2).
-    """
-    import _signal  # type: ignore[import-not-found] # the C half of signal, which typeshed leaves out
-
-    if text.isascii() and text.isdigit():
-        number = int(text) if len(text) <= MAX_DIGITS else -1
-        return number if number < _signal.NSIG else -1
-    name = text.upper().removeprefix("SIG")
-    base, sign, offset = name.partition("+" if name.startswith("RTMIN") else "-")
-    found = getattr(_signal, "SIG" + base, None) if base.isalnum() else None
-    if found is None:
-        return -1
-    number = int(found)
-    if sign:
-        if base not in ("RTMIN", "RTMAX") or not (offset.isascii() and offset.isdigit()) or len(offset) > MAX_DIGITS:
-            return -1
-        number += int(offset) if sign == "+" else -int(offset)
-        if not _signal.SIGRTMIN <= number <= _signal.SIGRTMAX:
-            return -1
-    return number

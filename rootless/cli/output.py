@@ -8,14 +8,22 @@ import sys
 from rootless import log
 from rootless.errors import RootlessError
 from rootless.lazy import lazy
+from rootless.options import Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.cli.compat import empty_list
+    from rootless.container.create import plan_for
     from rootless.container.events import events as all_events
+    from rootless.container.everyday.clean import clean as cleaned
+    from rootless.container.everyday.inspect import inspect as inspect_containers
     from rootless.container.everyday.logs import records as log_records
+    from rootless.container.everyday.restart import again as options_again
+    from rootless.container.everyday.restart import keep_log, take_down
+    from rootless.container.everyday.stop import stop as stop_containers
+    from rootless.container.everyday.wait import wait as exit_statuses
     from rootless.container.explain import explain as explanation
     from rootless.container.features import features as feature_document
     from rootless.container.listing import list_containers as all_states
@@ -25,10 +33,10 @@ if TYPE_CHECKING:
     from rootless.container.network.registry import listed as listed_networks
     from rootless.container.network.registry import remove as remove_network
     from rootless.container.ps import table as process_table
+    from rootless.container.run import run as run_again
     from rootless.doctor.host_checks import report as check_host
     from rootless.image.new import new as create_bundle
     from rootless.jsontext import render
-    from rootless.options import Options
 else:
     container_state = lazy("rootless.container.listing", "state")
     all_states = lazy("rootless.container.listing", "list_containers")
@@ -36,6 +44,15 @@ else:
     process_table = lazy("rootless.container.ps", "table")
     all_events = lazy("rootless.container.events", "events")
     explanation = lazy("rootless.container.explain", "explain")
+    cleaned = lazy("rootless.container.everyday.clean", "clean")
+    inspect_containers = lazy("rootless.container.everyday.inspect", "inspect")
+    stop_containers = lazy("rootless.container.everyday.stop", "stop")
+    plan_for = lazy("rootless.container.create", "plan_for")
+    options_again = lazy("rootless.container.everyday.restart", "again")
+    take_down = lazy("rootless.container.everyday.restart", "take_down")
+    keep_log = lazy("rootless.container.everyday.restart", "keep_log")
+    run_again = lazy("rootless.container.run", "run")
+    exit_statuses = lazy("rootless.container.everyday.wait", "wait")
     log_records = lazy("rootless.container.everyday.logs", "records")
     feature_document = lazy("rootless.container.features", "features")
     check_host = lazy("rootless.doctor.host_checks", "report")
@@ -110,6 +127,42 @@ def events(options: Options) -> None:
 def explain(options: Options) -> None:
     """Print what run would do."""
     put(explanation(options).rstrip("\n") + "\n")
+
+
+def clean(options: Options) -> None:
+    """Remove what killed commands have left, and print what it was."""
+    for line in cleaned(options):
+        put(f"{line}\n")
+
+
+def inspect(options: Options) -> None:
+    """Print what is known of containers."""
+    put(render(inspect_containers(options), 2) + "\n")
+
+
+def stop(options: Options) -> None:
+    """Stop containers, and print the ids of those that have stopped."""
+    for container_id in stop_containers(options):
+        put(f"{container_id}\n")
+
+
+def restart(options: Options) -> None:
+    """Stop containers and run them again, detached; each prints its id."""
+    for container_id in (options.container, *options.args):
+        asked = options_again(options, container_id)
+        again = Options(**asked)
+        plan_for(again)  # a container that could not run again stays as it is
+        only = Options(root=asked["root"], container=container_id, time=options.time)
+        tuple(stop_containers(only))
+        log_before = take_down(only, container_id)
+        run_again(again)
+        keep_log(only, container_id, log_before)
+
+
+def wait(options: Options) -> None:
+    """Wait for the end of containers, and print their exit statuses."""
+    for status in exit_statuses(options):
+        put(f"{status}\n")
 
 
 def logs(options: Options) -> None:

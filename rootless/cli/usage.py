@@ -21,9 +21,7 @@ _COUNTERPARTS = {
     "ls": "list",
     "unpause": "resume",
     "stats": "events --stats",
-    "stop": "kill",
     "rmi": "image rm",
-    "cp": "",
 }
 """Verbs of engines that one slip would take for another verb of rootless; empty: there is no such verb."""
 _NOT_YET = ("mounts",)

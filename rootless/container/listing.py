@@ -24,7 +24,7 @@ def state(options: Options) -> dict[str, object]:
     """Return the state of a container (runtime.md, "State")."""
     with store.find(state_root(options.root), options.container, lock=False) as entry:
         found = store.existing_state(entry)
-        return _report(entry, found)
+        return report(entry, found)
 
 
 def list_containers(options: Options) -> list[dict[str, object]]:
@@ -36,7 +36,7 @@ def list_containers(options: Options) -> list[dict[str, object]]:
             with store.find(root, container_id, lock=False) as entry:
                 found = entry.read()
                 if found:
-                    states.append(_report(entry, found))
+                    states.append(report(entry, found))
         except RootlessError as error:
             if (
                 error.code != "RL-NOT-FOUND"
@@ -45,7 +45,7 @@ def list_containers(options: Options) -> list[dict[str, object]]:
     return states
 
 
-def _report(entry: ContainerDir, found: State) -> dict[str, object]:
+def report(entry: ContainerDir, found: State) -> dict[str, object]:
     """Return the state of a container as callers see it."""
     now, is_served = status(entry, found), True
     if found.network and found.network.addresses and now != STOPPED:

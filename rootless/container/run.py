@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import posix
 
-from rootless import log, procfs, signals
+from rootless import files, log, procfs, signals
 from rootless.container.create import plan_for
 from rootless.container.operations.container_run import ContainerRun
-from rootless.container.operations.teardown import end_quietly, give_up, remove_ended
+from rootless.container.operations.teardown import end, end_quietly, give_up, remove_ended
 from rootless.container.terminal.console import Console
 from rootless.errors import RootlessError
 from rootless.launch.protocol import Descriptors
@@ -17,10 +17,11 @@ from rootless.plan import ops
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.cgroup.logout import ends_with_session
-    from rootless.container.terminal.relay import catch_signals, prepare_terminal, wait_foreground
+    from rootless.container.terminal.relay import Deadline, catch_signals, prepare_terminal, wait_foreground
     from rootless.options import Options
 else:
     ends_with_session = lazy("rootless.cgroup.logout", "ends_with_session")
+    Deadline = lazy("rootless.container.terminal.relay", "Deadline")
     catch_signals = lazy("rootless.container.terminal.relay", "catch_signals")
     prepare_terminal = lazy("rootless.container.terminal.relay", "prepare_terminal")
     wait_foreground = lazy("rootless.container.terminal.relay", "wait_foreground")
@@ -67,7 +68,7 @@ def _run(options: Options) -> int:
             if request.log_size:
                 _print_id(request.container)
             return 0
-        return wait_foreground(made.pid, console, wakeup, made.reports)
+        return _wait(made, console, wakeup, request.timeout)
     except BaseException:
         end_quietly(made.state)
         made.kill()
@@ -75,8 +76,18 @@ def _run(options: Options) -> int:
         raise
     finally:
         console.close()
+        files.close_fds(made, "exit_fd")
         if not (request.keep or request.detach):
             remove_ended(root, request.container)
+
+
+def _wait(made: ContainerRun, console: Console, wakeup: int, timeout: int) -> int:
+    """Wait for the program in the foreground, and note its exit status for `wait`."""
+    deadline = Deadline(timeout, lambda: end(made.state)) if timeout else None
+    status = wait_foreground(made.pid, console, wakeup, made.reports, deadline)
+    if made.exit_fd >= 0:
+        posix.write(made.exit_fd, f"{status} {log.timestamp()}\n".encode())
+    return status
 
 
 def _print_id(container_id: str) -> None:

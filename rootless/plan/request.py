@@ -47,7 +47,7 @@ class Request:
         detach: whether the command returns as soon as the program runs.
         cgroup: the cgroup below the container's own that `exec` uses.
         keep: whether a container that has ended is kept.
-        asked: the command line and its options, which `restart` and `inspect` read; empty if an engine calls.
+        asked: the options and the current directory, for `restart` and `inspect`; empty if an engine calls.
         monitored: whether a monitor is the parent of the container's process: it notes the exit status.
         log_size: bytes of output that the monitor keeps; 0: the streams are the caller's.
         timeout: seconds that the container may run, or 0.

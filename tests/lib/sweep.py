@@ -70,7 +70,7 @@ ASKED = {
     "--overlay=DIR": ["open_upper"],
     "exec": ["check_running"],
     "--console-socket": ["connect_console"],
-    "--timeout": ["show_directory", "note_monitor"],
+    "--timeout": ["note_request", "show_directory", "note_monitor"],
     "--pid-file": ["write_pid_file"],
     "--pidfd-socket": ["connect_pidfd", "send_pidfd"],
 }
@@ -330,6 +330,7 @@ class Sweep:
         """Return the operations of the first command's Plan, from `explain` with the same flags."""
         words = self.commands[0]
         flags = [word for at, flag in enumerate(words) if flag in EXPLAINED for word in words[at : at + 2]]
+        flags += words[-1:] if "--bundle" not in words else []
         env = {"HOME": str(self._home)} if self._home else {}
         done = self.user.run([self.rootless, "explain", "--json", *flags], check=True, env=env)
         return json.loads(done.stdout)["operations"]

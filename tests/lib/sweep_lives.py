@@ -165,7 +165,7 @@ def rare_sweep(user, rootless_command, tracer, need):
         lives = {
             "rare": [["run", "--no-pivot", "--userns", "keep-id", "--bundle", rare, "ID"]],
             "network": [[*joined, "slirp4netns", "--publish", "127.0.0.1::80", "--bundle", idle, "ID"], end],
-            "monitored": [["run", "-d", "--init", "--timeout", "1000", "--bundle", idle, "ID"], end],
+            "monitored": [["run", "-d", "--init", "--timeout", "1000", "--network", "none", "--name", "ID", idle], end],
             "pasta": [[*joined, "pasta", "--bundle", idle, "ID"], end],
             "shared network": [[*joined, "shared", "--bundle", idle, "ID"], end],
         }

@@ -101,7 +101,8 @@ def test_options_do_not_change_after_parsing():
 def test_no_name_is_declared_twice(name):
     names = [spelling for flag in (*VERBS[name].every_flag(), HELP) for spelling in flag.names]
     assert len(names) == len(set(names))
-    assert all(word.optional for word in VERBS[name].words[1:]), "an optional word comes last"
+    optional = [word.optional for word in VERBS[name].words]
+    assert optional == sorted(optional), "an optional word comes last"
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -570,10 +571,10 @@ def test_unknown_verbs(line, text):
 
 
 OF_OTHER_PROGRAMS = (
-    "attach auto-update build builder commit compose container context cp diff export farm generate "
-    "healthcheck history import info init inspect kube load logs manifest mount "
-    "play plugin pod prune push rename restart rm rmi search secret service shell sign stack "
-    "stats stop swarm system tag test trust umount unmount unpause unshare untag version volume wait "
+    "attach auto-update build builder commit compose container context diff export farm generate "
+    "healthcheck history import info init kube load manifest mount "
+    "play plugin pod prune push rename rm rmi search secret service shell sign stack "
+    "stats swarm system tag test trust umount unmount unpause unshare untag version volume "
     "apply cache capability delegate instance key oci overlay plugins remote sif mounts reset ls cat edit "
     "show status shutdown poweroff copy move clone destroy snapshot monitor "
 )
@@ -582,8 +583,7 @@ OF_OTHER_PROGRAMS = (
 @pytest.mark.parametrize("name", sorted(OF_OTHER_PROGRAMS.split()))
 def test_verb_of_another_program_suggests_no_unrelated_verb(name):
     same = {
-        "rm": "delete", "ls": "list", "unpause": "resume", "stats": "events --stats", "stop": "kill",
-        "rmi": "image rm",
+        "rm": "delete", "ls": "list", "unpause": "resume", "stats": "events --stats", "rmi": "image rm",
     }  # fmt: skip
     fix = refusal([name]).fix
     assert fix.removeprefix("did you mean rootless ").removesuffix("?") == same.get(name, fix)

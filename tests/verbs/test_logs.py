@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -11,33 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.lib.bundles import base_config, make_bundle, write_config
-from tests.lib.containers import Reader, await_end, resident, until
+from tests.lib.bundles import base_config, make_bundle
+from tests.lib.containers import Reader, await_end, executors, resident, until
+from tests.lib.detached import detached
+
+__all__ = ["detached"]
 
 RECORD = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) [FP] .*")
 MOST = 10_000_000
-
-
-@pytest.fixture
-def detached(rootless, user):
-    """Return a function that runs a shell script detached, in the container `bundle`, and waits for its end."""
-    bundle = make_bundle(user)
-
-    def run(script, *flags, end=True):
-        write_config(bundle, base_config("sh", "-c", script))
-        done = rootless("run", "-d", *flags, bundle)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "bundle\n", "")
-        pid = rootless.pid("bundle")
-        if end:
-            until((rootless.root / "bundle/exit").read_bytes, "the note of the exit status")
-        return pid
-
-    return run
-
-
-def monitor_of(rootless, container="bundle"):
-    lines = (rootless.root / container / "undo").read_text().splitlines()
-    return next(json.loads(line)[2]["process"][0] for line in lines if json.loads(line)[0] == "monitor")
 
 
 def printed(rootless, *flags):
@@ -92,16 +72,12 @@ def test_timestamps_begin_each_line_once(detached, rootless):
     assert re.fullmatch(r"\S+Z ab\n", out)
 
 
-def test_follow_prints_what_comes_and_ends_with_the_container(detached, rootless, user):
-    fifo = user.tmp / "bundle/rootfs/fifo"
-    script = "echo begin; read word </fifo; echo $word; printf last"
-    os.mkfifo(fifo)
-    os.chmod(fifo, 0o666)
-    detached(script, end=False)
+def test_follow_prints_what_comes_and_ends_with_the_container(detached, rootless):
+    detached("echo begin; read word </fifo; echo $word; printf last", end=False)
     with rootless.popen("logs", "-f", "bundle", stdout=subprocess.PIPE) as logs:
         reader = Reader(logs.stdout)
         assert reader.line() == "begin"
-        fifo.write_text("word\n")
+        detached.fifo.write_text("word\n")
         assert reader.line() == "word"
         assert reader.rest() == b"last"
         assert logs.wait(timeout=30) == 0
@@ -112,7 +88,7 @@ def test_follow_ends_when_the_monitor_is_killed(detached, rootless):
     with rootless.popen("logs", "-f", "bundle", stdout=subprocess.PIPE) as logs:
         reader = Reader(logs.stdout)
         assert reader.line() == "begin"
-        os.kill(monitor_of(rootless), signal.SIGKILL)
+        os.kill(detached.monitor, signal.SIGKILL)
         assert logs.wait(timeout=30) == 0
 
 
@@ -152,7 +128,7 @@ def test_a_terminal_is_not_commanded_by_the_output(detached, rootless, user):
 
 def test_the_monitor_is_small_and_no_python_waits(detached, rootless, user):
     pid = detached("sleep 1000", end=False)
-    monitor = monitor_of(rootless)
+    monitor = detached.monitor
     assert int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == monitor
     assert resident(monitor) < 1000
     running = [path.read_text() for path in Path("/proc").glob("[0-9]*/comm") if path.stat().st_uid == user.uid]
@@ -221,7 +197,7 @@ def test_the_caller_can_go_and_its_pipe_is_not_held(detached, rootless):
 
 def test_signals_do_not_end_the_monitor(detached, rootless):
     detached("trap 'echo bye; exit 3' TERM; echo begin; while :; do sleep 0.05; done", end=False)
-    monitor = monitor_of(rootless)
+    monitor = detached.monitor
     until(lambda: printed(rootless)[0] == "begin\n", "the first line")
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
         os.kill(monitor, number)
@@ -235,3 +211,18 @@ def test_explain_shows_the_monitor(rootless, user):
     assert "start the monitor" not in rootless("explain", bundle).stdout
     shown = rootless("explain", "-d", bundle).stdout
     assert f"start the monitor, whose log has at most {MOST} bytes" in shown
+
+
+def test_a_container_that_cannot_start_leaves_nothing(rootless, user):
+    for number, args in enumerate((["nope"], ["/etc/passwd"])):
+        bundle = make_bundle(user, base_config(*args), name=f"b{number}")
+        done = rootless("run", "-d", bundle)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.count("\n") == 1
+    assert list(rootless.root.iterdir()) == []
+    until(lambda: not executors(user) and not monitors(user), "the end of the processes")
+
+
+def monitors(user):
+    found = Path("/proc").glob("[0-9]*/comm")
+    return [path for path in found if path.stat().st_uid == user.uid and path.read_text() == "rootless:mon\n"]

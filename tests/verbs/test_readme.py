@@ -23,8 +23,14 @@ from tests.lib.readme import commands
 
 NEW = "rootless new hello -- sh -c 'id; cat /proc/self/uid_map; ls -ld /root; ps'"
 PODMAN = "tests/engines/test_podman.py"
+VERBS = "tests/verbs/test_"
 LIMITS = "tests/system/test_systemd.py::test_the_commands_of_the_readme"
 ELSEWHERE = {
+    "rootless logs -f web": f"{VERBS}logs.py::test_follow_prints_what_comes_and_ends_with_the_container",
+    "rootless cp web:/etc/hosts .": f"{VERBS}cp.py::test_a_file_out_and_in",
+    "rootless restart web": f"{VERBS}restart.py::test_a_running_container",
+    "rootless stop web": f"{VERBS}stop.py::test_the_program_gets_sigterm",
+    "rootless wait web": f"{VERBS}wait.py::test_the_status_of_a_container_that_has_ended",
     "./install.sh": "tests/verbs/test_install.py::test_an_ordinary_user_installs_runs_upgrades_and_removes",
     "podman --runtime rootless run -it debian": f"{PODMAN}::test_run_with_a_terminal",
     "podman --runtime rootless run --rm debian echo hello": f"{PODMAN}::test_run",

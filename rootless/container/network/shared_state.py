@@ -329,6 +329,20 @@ def exists(root: StateRoot, name: str) -> bool:
     return True
 
 
+def names(root: StateRoot) -> list[str]:
+    """Return the names of the networks that may be in use, sorted."""
+    try:
+        directory = posix.open(_RUNNING, _DIRECTORY, dir_fd=root.fd) if root.fd >= 0 else -1
+    except FileNotFoundError:
+        return []
+    if directory < 0:
+        return []
+    try:
+        return sorted(posix.listdir(directory))
+    finally:
+        posix.close(directory)
+
+
 def opened(root: StateRoot, name: str) -> SharedNetwork:
     """Return a network, locked.
 

@@ -74,6 +74,7 @@ class ContainerRun(run_plan.Run):
         network: its network, from BEGIN_NETWORK on.
         ports: the published ports, once RESERVE_PORTS has found free ones.
         pidfd_receiver: the program that gets a pidfd, or None.
+        exit_fd: the file for the exit status if this process notes it, or -1.
         reports: the program's reports to the caller's service manager, or None.
     """
 
@@ -91,6 +92,7 @@ class ContainerRun(run_plan.Run):
         self.image: ImageServer | None = None
         self.network: Attachment | None = None
         self.ports: list[Port] = []
+        self.exit_fd = -1
         self.reports: Reports | None = None
 
     def kill(self) -> None:

@@ -114,11 +114,13 @@ def report_differences(plan: Plan) -> None:
 
 
 def note_request(run: ContainerRun, op: Op) -> None:
-    """Write down the options of a person's command.
+    """Write down the options of a person's command; without a monitor, this process will note the exit status.
 
     Raises:
         RootlessError: `RL-STATE`: they cannot be written.
     """
+    if not run.plan.first(ops.MONITOR):
+        run.exit_fd = run.entry.hold_exit()
     run.entry.put(REQUEST, jsontext.render(op.value("request"), None).encode("utf-8", "surrogateescape"))
 
 

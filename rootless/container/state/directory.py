@@ -164,6 +164,17 @@ class ContainerDir:
             raise unusable(path, error) from None
         return config if isinstance(config, dict) else {}
 
+    def hold_exit(self) -> int:
+        """Return a descriptor of the file for the exit status, locked until it is closed: who waits, waits for that."""
+        import fcntl
+
+        try:
+            fd = posix.open(EXIT, _WRITE | posix.O_TRUNC, NOT_AGED | 0o600, dir_fd=self.fd)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError as error:
+            raise unusable(self.path, error) from None
+        return fd
+
     def listen(self) -> int:
         """Return the start socket, on which the container waits; the caller closes it."""
         import _socket

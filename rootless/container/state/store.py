@@ -103,6 +103,18 @@ def find(root: StateRoot, container_id: str, *, lock: bool = True) -> ContainerD
     return entry
 
 
+def unused(root: StateRoot, container_id: str) -> ContainerDir | None:
+    """Open and lock the directory of a container that no command works on; None for another one.
+
+    Raises:
+        RootlessError: `RL-STATE`: another user can write to it.
+    """
+    try:
+        return _open(root, container_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+
+
 def ids(root: StateRoot) -> list[str]:
     """Return the ids in `root`, sorted; empty if the directory does not exist."""
     if root.fd < 0:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import posix
 import select
+from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
     from typing import Any
 
     from rootless.container.terminal.console import Console
@@ -17,6 +19,8 @@ else:
     import _signal
 
 _CHUNK = 65536
+_GRACE = 10
+"""Seconds from SIGTERM to SIGKILL when the container's time is over."""
 _TIOCGPTPEER = 0x5441
 """ioctl_tty(2); the termios module has no name for it yet."""
 _NOT_FORWARDED = (
@@ -35,7 +39,9 @@ _NOT_FORWARDED = (
 )
 
 
-def wait_foreground(pid: int, console: Console, signals: int, reports: Reports | None = None) -> int:
+def wait_foreground(
+    pid: int, console: Console, signals: int, reports: Reports | None = None, deadline: Deadline | None = None
+) -> int:
     """Stay until the process `pid` ends and return its exit status, or 128 plus the signal that ended it.
 
     Args:
@@ -43,10 +49,11 @@ def wait_foreground(pid: int, console: Console, signals: int, reports: Reports |
         console: the terminal to relay, if it has one.
         signals: the descriptor from catch_signals().
         reports: the program's reports to a service manager, or None.
+        deadline: the end of its time, or None.
     """
     relay = Relay(console.master) if console.master >= 0 else None
     try:
-        _stay(pid, relay, signals, reports)
+        _stay(pid, relay, signals, reports, deadline)
         if relay:
             relay.drain()
     finally:
@@ -56,7 +63,31 @@ def wait_foreground(pid: int, console: Console, signals: int, reports: Reports |
     return status if status >= 0 else 128 - status
 
 
-def _stay(pid: int, relay: Relay | None, signals: int, reports: Reports | None) -> None:
+class Deadline:
+    """The end of a container's time: SIGTERM, and `kill` some time later."""
+
+    def __init__(self, seconds: int, kill: Callable[[], None]) -> None:
+        self._at = monotonic() + seconds
+        self._kill = kill
+        self._is_over = False
+
+    def left(self) -> float:
+        """Return the milliseconds that are left, rounded up."""
+        return max(0.0, (self._at - monotonic()) * 1000 + 1)
+
+    def act(self, process: int) -> None:
+        """Signal the process of a pidfd if the time is over."""
+        if monotonic() < self._at:
+            return
+        if self._is_over:
+            self._kill()
+        else:
+            _forward(process, _signal.SIGTERM)
+        self._is_over = True
+        self._at += _GRACE
+
+
+def _stay(pid: int, relay: Relay | None, signals: int, reports: Reports | None, deadline: Deadline | None) -> None:
     """Forward signals and relay the terminal until the process ends."""
     process = posix.pidfd_open(pid)
     poll = select.poll()
@@ -68,7 +99,9 @@ def _stay(pid: int, relay: Relay | None, signals: int, reports: Reports | None) 
     while process not in ready:
         if relay:
             relay.register(poll)
-        ready = dict(poll.poll())
+        ready = dict(poll.poll(deadline.left() if deadline else None))
+        if deadline:
+            deadline.act(process)
         if signals in ready:
             for number in posix.read(signals, _CHUNK):
                 if number == _signal.SIGWINCH and relay:

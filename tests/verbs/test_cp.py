@@ -1,0 +1,314 @@
+"""`rootless cp` copies files into a running container and out of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import subprocess
+import tarfile
+
+import pytest
+
+from tests.lib.bundles import base_config, make_bundle, own
+from tests.lib.containers import until
+
+
+@pytest.fixture
+def box(rootless, user):
+    """A running container c1 and the user's directory, from which paths of the host begin."""
+    config = base_config("sleep", "1000")
+    config["root"] = {"path": "rootfs", "readonly": False}
+    bundle = make_bundle(user, config)
+    rootless.create("c1", bundle)
+    rootless.start("c1")
+    here = user.tmp / "here"
+    here.mkdir()
+    own(user, here)
+
+    def cp(*words, **options) -> subprocess.CompletedProcess:
+        return rootless("cp", *words, cwd=here, **options)
+
+    def inside(script) -> str:
+        done = rootless("exec", "c1", "sh", "-c", script)
+        assert done.returncode == 0, done
+        return done.stdout
+
+    cp.here, cp.inside = here, inside
+    return cp
+
+
+def ok(done):
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def refused(done, cause):
+    assert done.returncode == 1, done
+    assert cause in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "fix:" in done.stderr
+
+
+def test_a_file_out_and_in(box, user):
+    box.inside("printf hello >/tmp/a; chmod 4751 /tmp/a; touch -d @1000000000 /tmp/a")
+    ok(box("c1:/tmp/a", "."))
+    status = (box.here / "a").stat()
+    assert (box.here / "a").read_text() == "hello"
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (user.uid, user.gid, 0o751), "no setuid"
+    assert status.st_mtime == 1000000000
+    ok(box("a", "c1:/tmp/b"))
+    assert box.inside("cat /tmp/b; stat -c ' %a %u %g %Y' /tmp/b") == "hello 751 0 0 1000000000\n"
+
+
+def test_files_in_belong_to_the_user_of_the_program(rootless, user):
+    config = base_config("sleep", "1000")
+    config["process"]["user"] = {"uid": 33, "gid": 34}
+    rootless.create("c1", make_bundle(user, config))
+    rootless.start("c1")
+    ok(rootless("cp", "/etc/hostname", "c1:/tmp/h"))
+    assert rootless("exec", "c1", "stat", "-c", "%u %g", "/tmp/h").stdout == "33 34\n"
+
+
+def test_directories_as_podman_names_them(box):
+    box.inside("mkdir -p /tmp/d/sub; echo 1 >/tmp/d/one; echo 2 >/tmp/d/sub/two; ln -s /nowhere /tmp/d/link")
+    (box.here / "there").mkdir()
+    os.chown(box.here / "there", *(os.stat(box.here).st_uid, os.stat(box.here).st_gid))
+    for source, target, place in (
+        ("c1:/tmp/d", "there", "there/d"),
+        ("c1:/tmp/d", "there/", "there/d"),
+        ("c1:/tmp/d", "new", "new"),
+        ("c1:/tmp/d/", "new2/", "new2"),
+        ("c1:/tmp/d/.", "there", "there"),
+        ("c1:/tmp/d/.", "new3", "new3"),
+    ):
+        ok(box(source, target))
+        assert (box.here / place / "one").read_text() == "1\n"
+        assert (box.here / place / "sub/two").read_text() == "2\n"
+        assert os.readlink(box.here / place / "link") == "/nowhere"
+    for source, target, place in (
+        ("new", "c1:/tmp", "/tmp/new"),
+        ("new", "c1:/tmp/other", "/tmp/other"),
+        ("new/.", "c1:/tmp/other", "/tmp/other"),
+        ("new/", "c1:/srv2/", "/srv2"),
+        ("./new/.", "c1:srv3", "/srv3"),
+    ):
+        ok(box(source, target))
+        assert box.inside(f"cat {place}/one {place}/sub/two; readlink {place}/link; ls -A {place}") == (
+            "1\n2\n/nowhere\nlink\none\nsub\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (["c1:/none", "."], "no such file or directory"),
+        (["none", "c1:/tmp"], "no such file or directory"),
+        (["c1:/etc/passwd", "none/"], "no such directory"),
+        (["c1:/etc/passwd", "none/x"], "no such file or directory"),
+        (["file", "c1:/none/"], "no such directory"),
+        (["file", "c1:/none/x"], "No such file or directory"),
+        (["c1:/etc", "file"], "it is a file, and the source a directory"),
+        (["/etc/ld.so.conf.d", "c1:/etc/passwd"], "it is a file, and the source a directory"),
+        (["file", "other"], "one of the two has to be CONTAINER:PATH"),
+        (["c1:/etc/passwd", "c1:/tmp"], "one of the two has to be CONTAINER:PATH"),
+        (["./c1:x", "other"], "one of the two has to be CONTAINER:PATH"),
+        (["c2:/etc/passwd", "."], "container does not exist"),
+        (["c.:/etc/passwd", "."], "container does not exist"),
+        ([".*:/etc/passwd", "."], "invalid id format"),
+        (["file", "c1:/proc/self"], ""),
+    ],
+)
+def test_what_does_not_fit_is_one_line(box, words, cause):
+    (box.here / "file").write_text("x")
+    refused(box(*words), cause)
+    assert {path.name for path in box.here.iterdir()} == {"file"}
+
+
+def test_an_image_needs_no_tar_and_no_shell(box):
+    box.inside("rm -rf /usr/bin/tar /bin/tar")
+    ok(box("c1:/etc/passwd", "."))
+    ok(box("passwd", "c1:/tmp"))
+
+
+def test_a_tar_archive_out(box):
+    box.inside("mkdir /tmp/d; echo 1 >/tmp/d/one; chown 3:4 /tmp/d/one; ln -s one /tmp/d/link; mkfifo /tmp/d/pipe")
+    long = "x" * 200
+    box.inside(f"touch /tmp/d/{long}")
+    done = box("c1:/tmp/d", "-", text=False)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        found = {member.name: member for member in archive}
+        assert found.keys() == {"d", "d/one", "d/link", "d/pipe", f"d/{long}"}
+        assert (found["d/one"].uid, found["d/one"].gid) == (3, 4)
+        assert found["d/link"].linkname == "one"
+        assert found["d/pipe"].isfifo()
+        assert archive.extractfile("d/one").read() == b"1\n"
+
+
+def archive_of(*members) -> bytes:
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w:gz") as archive:
+        for name, type_, content in members:
+            member = tarfile.TarInfo(name)
+            member.type = type_
+            member.mode = 0o4755
+            if type_ == tarfile.REGTYPE:
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+            else:
+                member.linkname = content
+                archive.addfile(member)
+    return output.getvalue()
+
+
+def test_a_tar_archive_in(box):
+    archive = archive_of(
+        ("d", tarfile.DIRTYPE, ""),
+        ("./d/one", tarfile.REGTYPE, b"1\n"),
+        ("/d/hard", tarfile.LNKTYPE, "d/one"),
+        ("d/link", tarfile.SYMTYPE, "one"),
+        ("d/device", tarfile.CHRTYPE, ""),
+    )
+    done = box("-", "c1:/tmp", input=archive, text=False)
+    assert (done.returncode, done.stderr.count(b"\n")) == (0, 1)
+    assert b"d/device is left out" in done.stderr
+    shown = box.inside("cat /tmp/d/link; stat -c '%a %h' /tmp/d/one; [ /tmp/d/one -ef /tmp/d/hard ] && echo same")
+    assert shown == "1\n4755 2\nsame\n"
+
+
+def test_another_stream_is_refused(box):
+    done = box("-", "c1:/tmp", input=b"no tar archive at all" * 100, text=False)
+    assert done.returncode == 1
+    assert b"fix: write a tar archive" in done.stderr
+    cut = archive_of(("big", tarfile.REGTYPE, os.urandom(100_000)))[:50_000]
+    assert box("-", "c1:/tmp", input=cut, text=False).returncode == 1
+
+
+def test_archives_and_terminals(box, rootless, user):
+    words = " ".join(rootless.argv("cp", "c1:/etc/passwd", "-"))
+    done = user.run(["script", "-qec", words, "/dev/null"])
+    assert "standard output is a terminal" in done.stdout
+
+
+def test_large_files_and_many(box):
+    box.inside(
+        "mkdir /tmp/many; head -c 30000000 /dev/zero >/tmp/many/big; i=0; "
+        "while [ $i -lt 500 ]; do echo $i >/tmp/many/$i; i=$((i+1)); done"
+    )
+    ok(box("c1:/tmp/many", "."))
+    assert (box.here / "many/big").stat().st_size == 30_000_000
+    assert {path.name for path in (box.here / "many").iterdir()} == {"big", *map(str, range(500))}
+    ok(box("many", "c1:/tmp/back"))
+    assert box.inside("ls /tmp/back | wc -l; cmp /tmp/many/big /tmp/back/big && echo same") == "501\nsame\n"
+
+
+def test_a_stopped_container_cannot_be_entered(box, rootless):
+    rootless("kill", "c1", "KILL", check=True)
+    until(lambda: rootless.status("c1") == "stopped", "the end")
+    refused(box("c1:/etc/passwd", "."), "container not running")
+
+
+def test_nothing_stays_of_the_process(box, rootless):
+    before = box.inside("echo /proc/[0-9]*")
+    ok(box("c1:/etc/passwd", "."))
+    ok(box("passwd", "c1:/tmp"))
+    assert len(box.inside("echo /proc/[0-9]*").split()) == len(before.split())
+
+
+# --- attacks ----------------------------------------------------------------------------------------------------------
+
+
+def test_symlinks_of_the_container_lead_nowhere_on_the_host(box, user):
+    secret = user.tmp / "secret"
+    secret.write_text("secret of the host")
+    own(user, secret)
+    up = "../" * 20
+    box.inside(f"ln -s {secret} /tmp/link; ln -s {user.tmp} /tmp/dir; ln -s {up}{secret} /tmp/up")
+    for path in ("/tmp/link", f"/tmp/dir/{secret.name}", "/tmp/up", f"/proc/1/root/{secret}", f"/{up}{secret}"):
+        assert box(f"c1:{path}", "out").returncode == 1
+        assert not (box.here / "out").exists()
+    box.inside("mkdir /tmp/tree; ln -s /etc/shadow /tmp/tree/shadow")
+    ok(box("c1:/tmp/tree", "."))
+    assert os.readlink(box.here / "tree/shadow") == "/etc/shadow"
+    (box.here / "file").write_text("x")
+    assert box("file", "c1:/tmp/dir/planted").returncode == 1
+    assert not (user.tmp / "planted").exists()
+
+
+def test_a_destination_with_symlinks_is_not_left(box, user):
+    """Files of the host that an earlier copy, or another program, made symlinks."""
+    outside = user.tmp / "outside"
+    outside.mkdir()
+    own(user, outside)
+    (box.here / "d").mkdir()
+    os.symlink(outside, box.here / "d/sub")
+    os.symlink(outside / "file", box.here / "d/file")
+    own(user, box.here)
+    box.inside("mkdir -p /tmp/d/sub; echo evil >/tmp/d/sub/planted; echo evil >/tmp/d/file")
+    box("c1:/tmp/d/.", "d")
+    assert list(outside.iterdir()) == []
+    box.inside("rm -r /tmp/d/sub")
+    ok(box("c1:/tmp/d/.", "d"))
+    assert (box.here / "d/file").read_text() == "evil\n"
+    assert not (box.here / "d/file").is_symlink()
+
+
+def test_a_tree_that_changes_all_the_time_stays_inside(box, user):
+    secret = user.tmp / "secret"
+    secret.mkdir()
+    (secret / "file").write_text("secret of the host")
+    own(user, secret)
+    box.inside(
+        f"mkdir -p /tmp/t/a /tmp/swap; echo ok >/tmp/t/a/file; ln -s {secret} /tmp/swap/a; (while :; do "
+        "mv /tmp/t/a /tmp/b; mv /tmp/swap/a /tmp/t/a; mv /tmp/t/a /tmp/swap/a; mv /tmp/b /tmp/t/a; done) "
+        ">/dev/null 2>&1 &"
+    )
+    for number in range(30):
+        box("c1:/tmp/t", f"out{number}")
+        box("/etc/hostname", "c1:/tmp/t/a/planted")
+    assert not (secret / "planted").exists()
+    for path in box.here.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            assert "secret" not in path.read_text()
+
+
+def test_another_user_of_the_container_cannot_redirect_what_comes_in(box):
+    box.inside("mkdir -p /tmp/d/sub /safe; chmod 777 /tmp/d; rm -r /tmp/d/sub; ln -s /safe /tmp/d/sub")
+    source = box.here / "d"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub/file").write_text("x")
+    done = box("d/.", "c1:/tmp/d")
+    assert done.returncode == 1
+    assert box.inside("ls -A /safe") == ""
+
+
+def test_archives_with_hostile_names_are_refused(box):
+    for name in ("../x", "a/../../x", "/../x"):
+        done = box("-", "c1:/tmp", input=archive_of((name, tarfile.REGTYPE, b"x")), text=False)
+        assert done.returncode == 1
+        assert b"leads out of the archive" in done.stderr
+    archive = archive_of(("link", tarfile.SYMTYPE, "/etc"), ("link/planted", tarfile.REGTYPE, b"x"))
+    assert box("-", "c1:/tmp", input=archive, text=False).returncode == 1
+    assert box.inside("test -e /etc/planted || echo no") == "no\n"
+
+
+def test_devices_and_pipes_of_the_container_do_not_block(box):
+    box.inside("mkdir /tmp/d; mkfifo /tmp/d/pipe; echo x >/tmp/d/file")
+    done = box("c1:/tmp/d", ".")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert "a named pipe" in done.stderr
+    assert {path.name for path in (box.here / "d").iterdir()} == {"file"}
+
+
+def test_a_whole_root_comes_without_proc_and_sys(box):
+    ok_or_warned = box("c1:/", "root", timeout=120)
+    assert ok_or_warned.returncode == 0, ok_or_warned
+    assert (box.here / "root/etc/passwd").is_file()
+    assert list((box.here / "root/proc").iterdir()) == []
+
+
+def test_a_file_that_is_a_mount_is_written_and_a_directory_is_not_replaced(box):
+    box.inside("mkdir -p /tmp/d/x; echo old >/tmp/o")
+    (box.here / "d").mkdir()
+    (box.here / "d/x").write_text("new\n")
+    refused(box("d/.", "c1:/tmp/d"), "File exists")
+    assert box.inside("test -d /tmp/d/x && echo still") == "still\n"
