@@ -100,8 +100,8 @@ is_available() {
 
 install_packages() {
     case $family in
-        debian) set -- python3 python3-venv uidmap libseccomp2 slirp4netns passt ;;
-        fedora) set -- python3 shadow-utils libseccomp slirp4netns passt ;;
+        debian) set -- python3 python3-venv uidmap libseccomp2 slirp4netns passt squashfs-tools squashfuse ;;
+        fedora) set -- python3 shadow-utils libseccomp slirp4netns passt squashfs-tools squashfuse ;;
         *) set -- ;;
     esac
     missing=

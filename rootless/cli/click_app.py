@@ -86,14 +86,21 @@ class _Kind(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
         if metavar in _WORDS:
             typed = incomplete.upper() if metavar == "CAPABILITY" else incomplete
             return [CompletionItem(word) for word in _WORDS[metavar] if word.startswith(typed)]
-        if metavar == "CONTAINER":
-            return [CompletionItem(name) for name in _container_ids(ctx) if name.startswith(incomplete)]
-        if metavar == "NETWORK":
-            known = _networks() if isinstance(self.declared, Word) else [*NETWORK_MODES, *_networks()]
+        known = self._known(ctx)
+        if known is not None:
             return [CompletionItem(name) for name in known if name.startswith(incomplete)]
         if metavar.startswith(("DIR", "BUNDLE")):
             return [CompletionItem(incomplete, type="dir")]
         return [CompletionItem(incomplete, type="file")]
+
+    def _known(self, ctx: click.Context) -> Sequence[str] | None:
+        """Return the names of the user's containers, networks or images; None if the value is none of these."""
+        metavar = self.declared.metavar
+        if metavar == "CONTAINER":
+            return _container_ids(ctx)
+        if metavar == "NETWORK":
+            return _networks() if isinstance(self.declared, Word) else [*NETWORK_MODES, *_networks()]
+        return _images(ctx) if metavar == "IMAGE" else None
 
 
 class _Command(click.Command):
@@ -228,5 +235,14 @@ def _networks() -> list[str]:
 
     try:
         return registry.names()
+    except RootlessError:
+        return []
+
+
+def _images(ctx: click.Context) -> list[str]:
+    from rootless.image.store.contents import list_images
+
+    try:
+        return [each.reference for each in list_images(ctx.params.get("flag_store") or "") if each.is_name]
     except RootlessError:
         return []

@@ -37,6 +37,7 @@ from rootless.cli.flags import (
 from rootless.cli.usage import _COUNTERPARTS, _NOT_YET
 from rootless.container.request import choose_bundle
 from rootless.errors import RootlessError
+from rootless.image.store.store import open_store
 from rootless.options import Options
 from rootless.plan.request import Request
 
@@ -750,6 +751,8 @@ def test_help_of_a_verb(name, asked, capsys):
         ("run --security-opt sec", ["seccomp=", "seccomp=unconfined"]),
         ("run --env-f", ["--env-file", "--env-file0"]),
         ("explain -it --vol", ["--volume"]),
+        ("image rm box.t", ["box.test/a:1"]),
+        ("pull ", ["box.test/a:1"]),
     ],
 )
 def test_completion(line, expected, tmp_path):
@@ -757,9 +760,13 @@ def test_completion(line, expected, tmp_path):
     networks.mkdir(parents=True)
     for name in ("backend", "nightly"):
         (networks / f"{name}.json").touch()
+    with open_store(str(tmp_path / "images"), create=True) as store:
+        store.note("box.test/a:1", "box.test/a:1", "linux/amd64", f"sha256:{'0' * 64}")
+        Path(store.image_path(f"sha256:{'0' * 64}")).touch()
     words = ["rootless", *line.split(" ")]
     asked = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
-    done = rootless(_ROOTLESS_COMPLETE="bash_complete", XDG_CONFIG_HOME=str(tmp_path), **asked)
+    places = {"XDG_CONFIG_HOME": str(tmp_path), "ROOTLESS_IMAGES": str(tmp_path / "images")}
+    done = rootless(_ROOTLESS_COMPLETE="bash_complete", **places, **asked)
     assert [each.partition(",")[2] for each in done.stdout.splitlines()] == expected
 
 

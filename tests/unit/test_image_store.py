@@ -310,3 +310,25 @@ def test_blobs_of_one_digest_in_two_threads_do_not_meet(own):
     with Blob(own, DIGEST, len(CONTENT)), pytest.raises(RootlessError, match="exists"):
         Blob(own, DIGEST, len(CONTENT))
     assert blobs.BLOBS == BLOBS
+
+
+def test_an_image_that_is_there_is_found_without_costly_modules(tmp_path):
+    """`run IMAGE` pays for each module; a short name was resolved when it was pulled."""
+    with open_store(str(tmp_path / "store"), create=True) as own:
+        own.note("a.test/b:latest", "a.test/b:latest", "linux/amd64", DIGEST)
+        own.note("b:latest", "a.test/b:latest", "linux/amd64", OTHER)
+        with open(own.image_path(DIGEST), "wb") as file:
+            file.write(CONTENT)
+    code = (
+        "import sys\nsys.path.insert(0, sys.argv[1])\nbefore = set(sys.modules)\n"
+        "from rootless.image.obtain import find\nfrom rootless.image.platform import Platform\n"
+        "from rootless.image.reference import parse\n"
+        "found = find(parse('b'), Platform('linux', 'amd64'), sys.argv[2])\n"
+        "print(found.reference, found.digest)\nprint(*set(sys.modules) - before)"
+    )
+    words = [sys.executable, "-IS", "-c", code, os.getcwd(), str(tmp_path / "store")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    found, modules = done.stdout.splitlines()
+    assert found == f"a.test/b:latest {DIGEST}"
+    costly = {"re", "json", "hashlib", "subprocess", "tomllib", "urllib3", "tempfile", "threading", "rich", "typing"}
+    assert not costly & set(modules.split())
