@@ -77,6 +77,8 @@ class Options:
     """Process 1 is a reaper, and the program its child."""
     timeout: int = 0
     """Seconds that the container may run, or 0."""
+    publish_all: bool = False
+    """Publish the ports that the image exposes."""
     overlay: str = ""
     """memory, or the directory that keeps what the container changes in its root file system."""
 

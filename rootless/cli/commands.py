@@ -84,11 +84,12 @@ EVERYDAY_VERBS = {
     ),
     "explain": Verb(
         "cli.output:explain",
-        "show what run would do with a bundle, and why",
-        words=(Word("BUNDLE", "bundle", optional=True),),
+        "show what run would do with a bundle or an image, and why",
+        words=(Word("BUNDLE|IMAGE", "bundle", optional=True),),
         rest=Word("COMMAND", "args", optional=True),
         sections="cli.run_flags:EXPLAIN",
-        about="Nothing is changed. COMMAND and the flags are those of run.",
+        about="Nothing is changed, but an image that is missing is pulled, unless --pull is never. COMMAND and the "
+        "flags are those of run.",
         examples=("rootless explain mybundle", "rootless explain --json -v .:/src mybundle make | jq ."),
     ),
     "top": Verb(

@@ -258,23 +258,25 @@ _LIFECYCLE = (
 ENGINE_VERBS = {
     "run": Verb(
         "container.run:run",
-        "run a bundle in the foreground",
+        "run a bundle or an image in the foreground",
         (
             *CREATE_FLAGS,
             DETACH,
             KEEP,
             PLAN,
         ),
-        (Word("BUNDLE|CONTAINER", "container"),),
+        (Word("BUNDLE|IMAGE|CONTAINER", "container"),),
         rest=Word("COMMAND", "args", optional=True),
         sections="cli.run_flags:RUN",
-        about="BUNDLE is a directory that holds config.json; the container is named after it. With --bundle, or if the "
-        "current directory holds a config.json, the argument is the name of the container instead.\n\n"
+        about="BUNDLE is a directory that holds config.json; the container is named after it. IMAGE is a reference "
+        "such as docker://debian:13, or an image file; the container is named after it, with random digits. With "
+        "--bundle, or if the current directory holds a config.json, the argument is the name of the container.\n\n"
         "COMMAND and its arguments replace those of config.json. Flags end where it begins, or at --. The program then "
         "has a terminal with -t and your standard input with -i only; without COMMAND, config.json decides.\n\n"
         "The exit status is that of the program, or 128 plus the number of the signal that killed it.",
         examples=(
             "rootless run mybundle",
+            "rootless run docker://debian:13 cat /etc/os-release",
             "rootless run -it -v .:/src -w /src -e CI=1 -m 512M mybundle make",
             "rootless run -d --bundle mybundle web1",
             "rootless run -d -p 8080:80 mybundle",

@@ -23,6 +23,7 @@ from rootless.cli.flags import (
     VALUE,
     Flag,
 )
+from rootless.cli.image_verbs import PLATFORM, PULL, STORE
 
 _PROCESS = (
     Flag("-i --interactive", SWITCH, "", "pass standard input on to COMMAND; otherwise it is empty"),
@@ -61,6 +62,7 @@ _FILES = (
     ),
     Flag("--device", REPEATED, "SRC[:DST][:rwm]", "add a device of this host, or all devices in a directory"),
 )
+_IMAGE = (PULL, PLATFORM, STORE)
 _LIMITS = (
     Flag("-m --memory", VALUE, "SIZE", "memory limit, such as 512m or 2g"),
     Flag("--memory-swap", VALUE, "SIZE", "limit of memory and swap together, or -1 (default: twice --memory)"),
@@ -113,8 +115,12 @@ _ENGINES = (
 RUN = {
     "Process": _PROCESS,
     "Files": _FILES,
+    "Image": _IMAGE,
     "Limits": _LIMITS,
-    "Network": NETWORK_FLAGS,
+    "Network": (
+        *NETWORK_FLAGS,
+        Flag("-P --publish-all", SWITCH, "", "publish all ports that IMAGE exposes, on free ports of the host"),
+    ),
     "Security": _SECURITY,
     "Container": _CONTAINER,
     "For engines and scripts": _ENGINES,

@@ -17,7 +17,9 @@ from rootless.plan.compile import compile_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.bundle.load import Bundle
     from rootless.container.edits.apply import edit, name_flag, name_flags
+    from rootless.container.edits.from_image import image_bundle, use_directory
     from rootless.container.operations.teardown import give_up
     from rootless.container.replay import read_plan
     from rootless.container.state.root import StateRoot
@@ -28,6 +30,8 @@ else:
     edit = lazy("rootless.container.edits.apply", "edit")
     name_flag = lazy("rootless.container.edits.apply", "name_flag")
     name_flags = lazy("rootless.container.edits.apply", "name_flags")
+    image_bundle = lazy("rootless.container.edits.from_image", "image_bundle")
+    use_directory = lazy("rootless.container.edits.from_image", "use_directory")
     give_up = lazy("rootless.container.operations.teardown", "give_up")
     read_plan = lazy("rootless.container.replay", "read_plan")
 
@@ -39,24 +43,34 @@ def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
         RootlessError: the bundle is wrong, or cannot be run here.
     """
     request = request_for(options)
-    edited = has_edits(options)
+    edited = bool(request.image) or has_edits(options)
     if options.plan:
         if edited:
             cause = "the plan is complete: COMMAND and flags that edit config.json would change nothing"
             fix = "give them to explain --json, which writes the plan"
             raise RootlessError(f"--plan {options.plan}", cause=cause, fix=fix, code="RL-USAGE")
         return request, read_plan(options.plan, request.container), state_root(options.root)
-    bundle = load(request.bundle, request.config)
-    if edited:
-        bundle = edit(bundle, request, options)
-    root = state_root(options.root)
+    root = state_root(options.root) if request.image else None
+    bundle = _bundle(request, options, root)
+    root = root or state_root(options.root)  # after the errors of a bundle
+    found = facts.read()
+    if bundle.is_image and not found.squashfuse:
+        use_directory(bundle, request, options.store)
     resolve_network(request, root)
     if not edited:
-        return request, compile_plan(bundle, facts.read(), request), root
+        return request, compile_plan(bundle, found, request), root
     try:
-        return request, name_flags(compile_plan(bundle, facts.read(), request), request.places), root
+        return request, name_flags(compile_plan(bundle, found, request), request.places), root
     except RootlessError as error:
         raise name_flag(error, request.places) from None
+
+
+def _bundle(request: Request, options: Options, root: StateRoot | None) -> Bundle:
+    """Return the bundle, or one made from the image, with the caller's edits."""
+    if root:
+        return image_bundle(request, options, f"{root.path}/{request.container}")
+    bundle = load(request.bundle, request.config)
+    return edit(bundle, request, options) if has_edits(options) else bundle
 
 
 def create(options: Options) -> None:

@@ -8,13 +8,19 @@ import posix
 from rootless import paths
 from rootless.container.state import store
 from rootless.errors import RootlessError
+from rootless.lazy import lazy
 from rootless.plan.request import AUTO, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
+    from rootless.image.named import name_for as image_name
+    from rootless.image.named import names_image
     from rootless.options import Options
+else:
+    image_name = lazy("rootless.image.named", "name_for")
+    names_image = lazy("rootless.image.named", "names_image")
 
 _EXPLAINED = "CONTAINER-ID"
 """The id in a Plan that is shown; `run --plan` replaces it by its own."""
@@ -37,10 +43,12 @@ def request_for(options: Options) -> Request:
     request = Request(options)
     by_person = request.verb == "explain"
     if by_person:
+        if request.bundle and not request.config and _is_image(request.bundle, options):
+            request.bundle, request.image = "", request.bundle
         request.container = request.container or _EXPLAINED
         request.network = request.network or AUTO
     elif request.verb == "run" and not options.plan:
-        by_person = choose_bundle(request)
+        by_person = choose_bundle(request, options)
         if options.name:
             _choose_name(request, options, is_id=not by_person)
     if by_person:
@@ -94,14 +102,14 @@ def copy_request(options: Options) -> Request:
     return Request(options)
 
 
-def choose_bundle(request: Request) -> bool:
-    """Decide whether the word of `run` names a bundle or a container, and set `bundle` and `container` accordingly.
+def choose_bundle(request: Request, options: Options) -> bool:
+    """Decide whether the word of `run` names a bundle, an image or a container, and set these attributes accordingly.
 
     It is the container's id, as for runc, with --bundle or --config or a config.json in the current directory;
     otherwise it is a directory that holds config.json, and the container is named after it. A word that cannot be an
-    id is always a directory. A caller who names a directory gets a network that works; an engine makes that itself.
+    id is always a directory or an image. A caller who names one gets a network that works; an engine makes that itself.
 
-    Returns whether it is a directory: a person calls, and a detached container's output is kept.
+    Returns whether it is one: a person calls, and a detached container's output is kept.
 
     Raises:
         RootlessError: it is neither.
@@ -109,21 +117,33 @@ def choose_bundle(request: Request) -> bool:
     word = request.container
     if request.bundle or request.config:
         return False
-    if "/" not in word and word not in ("", ".", ".."):
-        if paths.exists("config.json"):
-            return False
-        if not paths.exists(paths.join(word, "config.json")):
-            raise RootlessError(
-                "run " + word,
-                cause=f"no such file or directory: {word}/config.json, and there is no config.json here",
-                fix=f"rootless new {word} makes a bundle; --bundle DIR says where the bundle of container {word} is",
-                code="RL-BUNDLE",
-            )
-    request.bundle = word
+    is_name = "/" not in word and word not in ("", ".", "..")
+    if is_name and not {":", "@"}.intersection(word) and paths.exists("config.json"):
+        return False
     request.network = request.network or AUTO
+    if _is_image(word, options):
+        request.image = word
+        request.container = image_name(word)
+        return True
+    if is_name and not paths.exists(paths.join(word, "config.json")):
+        raise RootlessError(
+            "run " + word,
+            cause=f"no such file or directory: {word}/config.json, and there is no config.json here",
+            fix=f"rootless new {word} makes a bundle; rootless run docker://{word} runs an image; "
+            f"--bundle DIR says where the bundle of container {word} is",
+            code="RL-BUNDLE",
+        )
+    request.bundle = word
     name = paths.name(paths.resolved(word))
     request.container = "".join(c if c.isascii() and (c.isalnum() or c in "_+-.") else "_" for c in name) or "_"
     return True
+
+
+def _is_image(word: str, options: Options) -> bool:
+    """Whether a word that may name a bundle names an image."""
+    return not paths.exists(paths.join(word, "config.json")) and names_image(
+        word, platform=options.platform, store=options.store
+    )
 
 
 def _choose_name(request: Request, options: Options, *, is_id: bool) -> None:

@@ -42,7 +42,7 @@ def new(options: Options) -> str:
     Raises:
         RootlessError: nothing was made.
     """
-    with _bundle_directory(options.directory) as work:
+    with bundle_directory(options.directory) as work:
         image = _image(options)
         if log.is_debug():
             log.debug(f"make {work} from {options.from_file or 'programs of this host'}")
@@ -125,7 +125,7 @@ def _copy(path: str, target: str) -> int:
 
 
 @contextmanager
-def _bundle_directory(directory: str) -> Iterator[str]:
+def bundle_directory(directory: str) -> Iterator[str]:
     """Give a directory to make the bundle in: `directory` itself if it exists and is empty, else one beside it.
 
     At the end it is, or becomes, `directory`; after any error, and most signals, nothing of it is left.

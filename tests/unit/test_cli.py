@@ -654,9 +654,10 @@ def here(tmp_path, monkeypatch):
 
 
 def chosen(**asked):
-    request = Request(Options(**asked))
-    choose_bundle(request)
-    return request.bundle, request.container
+    options = Options(**asked)
+    request = Request(options)
+    choose_bundle(request, options)
+    return request.bundle or request.image, request.container
 
 
 def test_a_directory_with_a_config_is_a_bundle(here):
@@ -681,9 +682,34 @@ def test_with_a_bundle_flag_the_argument_names_the_container():
 def test_neither_bundle_nor_id():
     with pytest.raises(RootlessError, match="no such file or directory") as caught:
         chosen(container="nope")
-    assert caught.value.fix
+    assert "rootless run docker://nope runs an image" in caught.value.fix
     # bundle/load.py reports what is wrong with a directory.
     assert chosen(container="./nope") == ("./nope", "nope")
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("debian:13", "debian"),
+        ("docker://registry.test:5000/a/my.image:1", "my.image"),
+        ("quay.test/x/y@sha256:" + "0" * 64, "y"),
+        ("oci:layout/dir:tag", "dir"),
+        ("docker-archive:some/box.tar", "box"),
+        ("./my image.v1.sqsh", "my_image"),
+    ],
+)
+def test_what_is_no_bundle_is_an_image_with_a_name_of_its_own(here, word, name):
+    (here / "my image.v1.sqsh").touch()
+    image, container = chosen(container=word)
+    assert image == word
+    assert re.fullmatch(re.escape(name) + "-[0-9a-f]{8}", container)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_wrong_reference_is_no_misspelled_bundle():
+    with pytest.raises(RootlessError) as caught:
+        chosen(container="http://example.test/image")
+    assert caught.value.code == "RL-IMAGE-REFERENCE"
 
 
 # Output

@@ -529,8 +529,8 @@ def test_every_flag_that_edits_is_known_to_edit():
     """A flag that is not would be ignored if it is the only one."""
     others = {
         "add_host", "bundle", "config", "console_socket", "detach", "dns", "dns_search", "init", "json", "keep", "name",
-        "network", "no_new_keyring", "no_pivot", "overlay", "pid_file", "pidfd_socket", "plan", "preserve_fds",
-        "publish", "require_limits", "timeout", "userns",
+        "network", "no_new_keyring", "no_pivot", "overlay", "pid_file", "pidfd_socket", "plan",
+        "platform", "preserve_fds", "publish", "publish_all", "pull", "store", "require_limits", "timeout", "userns",
     }  # fmt: skip
     declared = {flag.dest for table in (RUN, EXPLAIN) for flags in table.values() for flag in flags if not flag.ignored}
     assert declared == others | EDITS - {"args"}

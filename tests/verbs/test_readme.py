@@ -25,12 +25,18 @@ NEW = "rootless new hello -- sh -c 'id; cat /proc/self/uid_map; ls -ld /root; ps
 PODMAN = "tests/engines/test_podman.py"
 VERBS = "tests/verbs/test_"
 LIMITS = "tests/system/test_systemd.py::test_the_commands_of_the_readme"
+IMAGES = "tests/images/test_run_image.py"
 ELSEWHERE = {
     "rootless logs -f web": f"{VERBS}logs.py::test_follow_prints_what_comes_and_ends_with_the_container",
     "rootless cp web:/etc/hosts .": f"{VERBS}cp.py::test_a_file_out_and_in",
     "rootless restart web": f"{VERBS}restart.py::test_a_running_container",
     "rootless stop web": f"{VERBS}stop.py::test_the_program_gets_sigterm",
     "rootless wait web": f"{VERBS}wait.py::test_the_status_of_a_container_that_has_ended",
+    "rootless run docker://debian:13 cat /etc/os-release": f"{IMAGES}::test_explain_shows_what_would_run",
+    "rootless run -it -v .:/src -w /src torch.sqsh bash": f"{IMAGES}::test_a_file_of_the_store_is_a_whole_image",
+    "rootless run --overlay=changes docker://debian:13 bash": (
+        "tests/verbs/test_overlay.py::test_a_relative_directory_is_the_callers"
+    ),
     "./install.sh": "tests/verbs/test_install.py::test_an_ordinary_user_installs_runs_upgrades_and_removes",
     "podman --runtime rootless run -it debian": f"{PODMAN}::test_run_with_a_terminal",
     "podman --runtime rootless run --rm debian echo hello": f"{PODMAN}::test_run",

@@ -377,7 +377,8 @@ def test_argument_that_is_neither_bundle_nor_id(rootless, user):
     assert done.returncode == 1
     assert done.stderr == (
         "rootless: run nowhere: no such file or directory: nowhere/config.json, and there is no config.json here; "
-        "fix: rootless new nowhere makes a bundle; --bundle DIR says where the bundle of container nowhere is\n"
+        "fix: rootless new nowhere makes a bundle; rootless run docker://nowhere runs an image; "
+        "--bundle DIR says where the bundle of container nowhere is\n"
     )
 
 

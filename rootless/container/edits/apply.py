@@ -12,9 +12,9 @@ from rootless.bundle.edit.accounts import group_id, identity
 from rootless.bundle.edit.values import STEERING_ANNOTATIONS, changed, misused, pair
 from rootless.bundle.load import Bundle
 from rootless.container.edits.devices import devices, numbers_of
-from rootless.container.edits.inside_root import image_reader, reader
 from rootless.errors import RootlessError
 from rootless.jsontext import parse, render
+from rootless.lazy import lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
     from rootless.bundle.edit.accounts import Read
     from rootless.bundle.edit.values import Config
+    from rootless.container.edits.inside_root import image_reader, reader
     from rootless.options import Options
     from rootless.plan.plan import Plan
     from rootless.plan.request import Request
+else:
+    image_reader = lazy("rootless.container.edits.inside_root", "image_reader")
+    reader = lazy("rootless.container.edits.inside_root", "reader")
 
 _KEEP_GROUPS = "keep-groups"
 _MOST_BYTES = 4 << 20

@@ -1,0 +1,54 @@
+"""An image as a directory, for a host that cannot serve it by FUSE: unpacked once, and covered by an overlay each time.
+
+STORE/unpacked/KEY/rootfs    KEY names the file by its device, inode, size and time of change
+"""
+
+from __future__ import annotations
+
+import os
+
+from rootless import log
+from rootless.errors import RootlessError
+from rootless.image.image_file import open_image
+from rootless.image.new import bundle_directory
+from rootless.image.squashfs_tar import SquashfsTar
+from rootless.image.store.store import open_store
+from rootless.image.unpack import unpack
+from rootless.plan.rootfs.image import DEVICE, PACKAGE, PROGRAM
+
+_DIRECTORY = "unpacked"
+
+
+def unpacked(path: str, store: str, *, has_device: bool) -> str:
+    """Return the directory of an image, which is unpacked if it is not there yet.
+
+    Args:
+        path: of the image's file.
+        store: as `--store` has it; empty for the default.
+        has_device: whether the caller may open /dev/fuse: the fix of the warning.
+
+    Raises:
+        RootlessError: `RL-STORE`, `RL-IMAGE`, `RL-UNPACK`: it cannot be unpacked.
+    """
+    found = os.stat(path)
+    own = open_store(store, create=True)
+    assert own
+    with own:
+        parent = os.path.join(own.path, _DIRECTORY)
+    target = os.path.join(parent, f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}")
+    rootfs = os.path.join(target, "rootfs")
+    if os.path.isdir(rootfs):
+        return rootfs
+    cause = f"{PROGRAM} is not installed" if has_device else f"{DEVICE} cannot be opened"
+    fix = f"install the package {PACKAGE}" if has_device else "run `rootless doctor`"
+    log.warning(f"{path} is unpacked into {target}: {cause}", fix=fix)
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    try:
+        with bundle_directory(target) as work:
+            os.mkdir(os.path.join(work, "rootfs"))
+            with SquashfsTar(open_image(path)) as archive:
+                unpack(archive.path, os.path.join(work, "rootfs"), name=path)
+    except RootlessError:
+        if not os.path.isdir(rootfs):  # else another process has unpacked it meanwhile
+            raise
+    return rootfs
