@@ -3,32 +3,25 @@
 #include "sys.h"
 
 #include <linux/bpf.h>
-#include <stdint.h>
-#include <string.h>
-
-static int bpf(int command, union bpf_attr *attr) { return (int)syscall(SYS_bpf, command, attr, sizeof *attr); }
 
 /* Beside what others have attached: each program has to allow what is done. */
-int op_device_rules(const struct op *op)
+int op_device_rules(struct bytes instructions)
 {
-    union bpf_attr attr;
-    cleanup_close int program = -1;
+    union bpf_attr load = {
+        .prog_type = BPF_PROG_TYPE_CGROUP_DEVICE,
+        .expected_attach_type = BPF_CGROUP_DEVICE,
+        .insns = (uintptr_t)instructions.at, /* without alignment, and only the kernel reads it */
+        .insn_cnt = (uint32_t)(instructions.length / sizeof(struct bpf_insn)),
+        .license = (uintptr_t)"Apache-2.0",
+        .prog_name = "rootless",
+    };
+    cleanup_close int program = (int)SYS_AS("bpf(BPF_PROG_LOAD)", syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load));
+    union bpf_attr attach = {
+        .target_fd = (uint32_t)self.cgroup_fd,
+        .attach_bpf_fd = (uint32_t)program,
+        .attach_type = BPF_CGROUP_DEVICE,
+        .attach_flags = BPF_F_ALLOW_MULTI,
+    };
 
-    memset(&attr, 0, sizeof attr);
-    attr.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
-    attr.expected_attach_type = BPF_CGROUP_DEVICE;
-    attr.insns = (uintptr_t)text(op, DEVICE_RULES_PROGRAM); /* without alignment, and only the kernel reads it */
-    attr.insn_cnt = op->s[DEVICE_RULES_PROGRAM].length / (uint32_t)sizeof(struct bpf_insn);
-    attr.license = (uintptr_t)"Apache-2.0";
-    memcpy(attr.prog_name, "rootless", sizeof "rootless");
-    program = bpf(BPF_PROG_LOAD, &attr);
-    if (program < 0)
-        return failed("bpf(BPF_PROG_LOAD)");
-
-    memset(&attr, 0, sizeof attr);
-    attr.target_fd = (uint32_t)self.cgroup_fd;
-    attr.attach_bpf_fd = (uint32_t)program;
-    attr.attach_type = BPF_CGROUP_DEVICE;
-    attr.attach_flags = BPF_F_ALLOW_MULTI;
-    return bpf(BPF_PROG_ATTACH, &attr) < 0 ? failed("bpf(BPF_PROG_ATTACH)") : 0;
+    return (int)SYS_AS("bpf(BPF_PROG_ATTACH)", syscall(SYS_bpf, BPF_PROG_ATTACH, &attach, sizeof attach));
 }

@@ -4,19 +4,32 @@
 #include <errno.h>
 #include <string.h>
 
-struct failure failure;
+struct shared *shared;
 
-int failed_with(const char *call, int error)
+static int fail(const char *call, size_t named, int error)
 {
-    failure.call = call;
-    failure.length = 0;
+    memcpy(shared->detail, call, named);
+    shared->detail[named] = '\0';
+    shared->length = (uint32_t)named + 1;
+    shared->error = error; /* last: a hook's process may be killed before */
     return -error;
 }
 
+int failed_with(const char *call, int error) { return fail(call, strlen(call), error); }
+
 int failed(const char *call) { return failed_with(call, errno); }
+
+int failed_in(const char *expression)
+{
+    expression += strncmp(expression, "sys_", 4) == 0 ? 4 : 0;
+    return fail(expression, strcspn(expression, "("), errno);
+}
 
 void explain_failure(const void *text, size_t length)
 {
-    failure.length = length < sizeof failure.text ? length : sizeof failure.text;
-    memcpy(failure.text, text, failure.length);
+    size_t room = sizeof shared->detail - shared->length;
+
+    length = length < room ? length : room;
+    memcpy(shared->detail + shared->length, text, length);
+    shared->length += (uint32_t)length;
 }

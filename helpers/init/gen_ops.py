@@ -10,15 +10,26 @@ import ast
 import runpy
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent / "rootless"
 NUMBERS = 6
 STRINGS = 4
 ON_ERROR = ("FAIL", "SKIP_ABSENT", "ELSE")
+TYPES = {
+    **dict.fromkeys(("columns", "rows"), "unsigned short"),
+    **dict.fromkeys(("deep", "early", "exclusive", "move", "new"), "bool"),
+    **dict.fromkeys(("flags", "hook_flags", "major", "minor", "prefix"), "unsigned"),
+    **dict.fromkeys(("mask", "mode", "type"), "mode_t"),
+    **dict.fromkeys(("namespace", "namespaces", "resource", "root_of", "value"), "int"),
+    **dict.fromkeys(("effective", "permitted", "inheritable", "keep", "raise"), "uint64_t"),
+    **dict.fromkeys(("allowed", "attributes", "handled", "hard", "propagation", "soft"), "uint64_t"),
+    **dict.fromkeys(("device", "inode", "tree"), "uint64_t"),
+    "domain": "unsigned long",
+    "gid": "gid_t",
+    "uid": "uid_t",
+}
+"""The C type of a number, by its name; another one is an int64_t, as in the Plan."""
 
 
 def header() -> str:
@@ -36,10 +47,16 @@ def header() -> str:
     constants = {name: value for name, value in declared.items() if name.isupper() and type(value) is int}
     ways = {f"ON_ERROR_{name}": constants.pop(name) for name in ON_ERROR}
     messages = _constants(PACKAGE / "launch" / "protocol.py")
-    functions = {f"op_{name.lower()}": kind for name, kind in kinds.items()}
+    change = tuple(declared["CHANGE"].split())
+    parameters = {name: _parameters(name, kind, change) for name, kind in kinds.items()}
     parts = [
         "/* Made by gen_ops.py: what rootless/plan/ops.py and rootless/launch/protocol.py declare. */",
         "#pragma once",
+        "",
+        "#include <stdbool.h>",
+        "#include <stddef.h>",
+        "#include <stdint.h>",
+        "#include <sys/types.h>",
         "",
         f"enum {{ PLAN_NUMBERS = {NUMBERS}, PLAN_STRINGS = {STRINGS} }};",
         "",
@@ -47,15 +64,34 @@ def header() -> str:
         _enum("on_error", ways),
         _enum("message", {f"MESSAGE_{name}": value for name, value in messages.items()}),
         _enum("flag", constants),
-        "/* Where an operation has its operands: in `n` and, as text, in `s`. */",
-        _enum("operand", dict(_operands(kinds))),
-        "struct op;",
-        "typedef int operation(const struct op *op);",
+        "/* A string of bytes, or a list of strings, with a NUL after each. */",
+        "struct bytes {",
+        "    const char *at;",
+        "    size_t length;",
+        "};",
         "",
-        *[f"operation {function};" for function in functions],
+        "/* How a mount is changed. */",
+        "struct change {",
+        *[f"    uint64_t {name};" for name in change],
+        "};",
         "",
-        "/* By code: the function; whether it may be repeated after EACCES; a bit for each string that is a list. */",
-        _table("OPERATIONS", {kind.code: function for function, kind in functions.items()}),
+        *[
+            f"int op_{name.lower()}({', '.join(what for what, _ in found) or 'void'});"
+            for name, found in parameters.items()
+        ],
+        "",
+        "/* By code: the call of the function; whether it may be repeated after EACCES; a bit for each string that is",
+        " * a list. */",
+        " \\\n".join(
+            [
+                "#define CALLS(op)",
+                *[
+                    f"    case OP_{name}: return op_{name.lower()}({', '.join(value for _, value in found)});"
+                    for name, found in parameters.items()
+                ],
+            ]
+        )
+        + "\n",
         _table("MAY_RETRY", {kind.code: 1 for kind in kinds.values() if kind.retry}),
         _table(
             "LISTS",
@@ -76,14 +112,25 @@ def write(directory: Path) -> Path:
     return path
 
 
-def _operands(kinds: dict[str, Any]) -> Iterable[tuple[str, int]]:
-    for name, kind in kinds.items():
-        for operands, most in ((kind.numbers, NUMBERS), (kind.strings, STRINGS)):
-            if len(operands) > most:
-                message = f"ops.py: {name} has more operands of one sort than a record has room for: {most}"
-                raise SystemExit(message)
-            for index, operand in enumerate(operands):
-                yield f"{name}_{operand.upper()}", index
+def _parameters(name: str, kind: Any, change: tuple[str, ...]) -> list[tuple[str, str]]:  # noqa: ANN401
+    """Return the type of each parameter of an operation's function, and the argument for it."""
+    for operands, most in ((kind.numbers, NUMBERS), (kind.strings, STRINGS)):
+        if len(operands) > most:
+            message = f"ops.py: {name} has more operands of one sort than a record has room for: {most}"
+            raise SystemExit(message)
+    found = []
+    if kind.numbers == change:
+        found.append(("const struct change *", "&(op)->change"))
+    else:
+        for index, number in enumerate(kind.numbers):
+            what = TYPES.get(number, "int64_t")
+            found.append((what, f"({what})(op)->n[{index}]"))
+    for index, string in enumerate(kind.strings):
+        if string in kind.lists or string in kind.raw:
+            found.append(("struct bytes", f"bytes(op, {index})"))
+        elif string not in kind.words:
+            found.append(("const char *", f"text(op, {index})"))
+    return found
 
 
 def _constants(path: Path) -> dict[str, int]:

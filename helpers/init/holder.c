@@ -23,124 +23,81 @@ struct in6_ifreq {
     int index;
 };
 
-/* Strings: a network interface; its address; its gateway. Number: the length of the prefix. Without that interface
- * another program serves the network, whose own interface has its addresses. */
-int op_address6(const struct op *op)
+/* Without that interface another program serves the network, whose own interface has its addresses. */
+int op_address6(unsigned prefix, const char *interface, const char *address, const char *gateway)
 {
-    struct in6_ifreq address = {.prefix_length = (uint32_t)op->n[ADDRESS6_PREFIX]};
-    struct in6_rtmsg route = {.rtmsg_metric = 1024, .rtmsg_flags = RTF_UP | RTF_GATEWAY};
-    cleanup_close int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct in6_ifreq request = {.prefix_length = prefix, .index = (int)if_nametoindex(interface)};
+    struct in6_rtmsg route = {
+        .rtmsg_metric = 1024, .rtmsg_flags = RTF_UP | RTF_GATEWAY, .rtmsg_ifindex = request.index};
+    cleanup_close int fd = -1;
 
-    if (fd < 0)
-        return failed("socket");
-    address.index = route.rtmsg_ifindex = (int)if_nametoindex(text(op, ADDRESS6_LINK));
-    if (address.index == 0)
+    if (request.index == 0)
         return errno == ENODEV ? 0 : failed("if_nametoindex");
-    if (inet_pton(AF_INET6, text(op, ADDRESS6_ADDRESS), &address.address) != 1 ||
-        inet_pton(AF_INET6, text(op, ADDRESS6_GATEWAY), &route.rtmsg_gateway) != 1)
+    if (inet_pton(AF_INET6, address, &request.address) != 1 || inet_pton(AF_INET6, gateway, &route.rtmsg_gateway) != 1)
         return failed_with("inet_pton", EINVAL);
-    if (ioctl(fd, SIOCSIFADDR, &address) < 0)
-        return failed("ioctl(SIOCSIFADDR)");
-    return ioctl(fd, SIOCADDRT, &route) < 0 ? failed("ioctl(SIOCADDRT)") : 0;
-}
-
-/* Returns as failed() does, or a descriptor. */
-static int route_socket(unsigned groups)
-{
-    struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = groups};
-    cleanup_close int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-
-    if (fd < 0)
-        return failed("socket");
-    if (groups && bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
-        return failed("bind");
-    return steal_fd(&fd);
+    fd = SYS(socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    SYS_AS("ioctl(SIOCSIFADDR)", ioctl(fd, SIOCSIFADDR, &request));
+    return SYS_AS("ioctl(SIOCADDRT)", ioctl(fd, SIOCADDRT, &route));
 }
 
 /* A socket belongs to the network namespace that it was made in: the parent speaks of this one through it. */
-int op_netlink(const struct op *op)
+int op_netlink(void)
 {
-    cleanup_close int fd = route_socket(0);
+    cleanup_close int fd = SYS(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
 
-    (void)op;
-    if (fd < 0)
-        return fd;
-    return report_netlink(fd) < 0 ? failed("sendmsg") : 0;
+    return report_fds(MESSAGE_NETLINK, 0, fd, -1);
 }
 
 /* A process that reads the caller's output to its end, or unmounts its directory, must not wait for this one. */
 int let_go(void)
 {
-    if (sys_close_range(0, 2, 0) < 0)
-        return failed("close_range");
-    if (chdir("/") < 0)
-        return failed("chdir");
-    return self.proc_fd >= 0 && close(steal_fd(&self.proc_fd)) < 0 ? failed("close") : 0;
+    SYS(sys_close_range(0, 2, 0));
+    SYS(chdir("/"));
+    close_now(&self.proc_fd);
+    return 0;
 }
 
 /* Until the process that was given is no more. */
-int op_await_end(const struct op *op)
+int op_await_end(void)
 {
     struct pollfd process = {.fd = self.process_fd, .events = POLLIN};
-    int result = let_go();
 
-    (void)op;
-    if (result < 0)
-        return result;
-    /* the launcher knows by this that the holder hides: a message would kill pasta */
-    close(self.reply_fd);
-    self.reply_fd = -1;
+    TRY(let_go());
+    close_now(&self.reply_fd); /* the launcher knows by this that the holder hides: a message would kill pasta */
     while (poll(&process, 1, -1) < 0)
         if (errno != EINTR)
             return failed("poll");
     return 0;
 }
 
-/* Whether the namespace has a network interface whose name begins so: each has a line in /proc/net/dev. */
-static bool has_interface(int devices, const char *prefix)
+/* Whether the namespace has a network interface whose name begins so. */
+static bool has_interface(const char *prefix)
 {
-    static char list[1 << 16];
-    size_t length = 0;
-    ssize_t n = 0;
+    struct if_nameindex *all = if_nameindex();
+    bool found = !all; /* nobody knows: it stays */
 
-    if (lseek(devices, 0, SEEK_SET) < 0)
-        return true; /* nobody knows: it stays */
-    while (length < sizeof list - 1 && (n = read(devices, list + length, sizeof list - 1 - length)) > 0)
-        length += (size_t)n;
-    list[length] = '\0';
-    for (const char *line = list; line; line = strchr(line, '\n')) {
-        line += strspn(line, "\n ");
-        if (strncmp(line, prefix, strlen(prefix)) == 0)
-            return true;
-    }
-    return false;
+    for (const struct if_nameindex *each = all; each && each->if_index; each++)
+        found |= strncmp(each->if_name, prefix, strlen(prefix)) == 0;
+    if_freenameindex(all);
+    return found;
 }
 
-/* Waits while there are network interfaces whose names begin with the first string, or while the parent lives, which is
- * about to make one. An interface goes with the last process of the namespace that its other end is in. The process
- * that makes one holds the lock of the file that the second string names: so this process either sees the interface, or
- * has ended before the interface is made. */
-int op_await_links(const struct op *op)
+/* Waits while there are network interfaces whose names begin so, or while the parent lives, which is about to make one.
+ * An interface goes with the last process of the namespace that its other end is in. The process that makes one holds
+ * the lock of the file: so this process either sees the interface, or has ended before the interface is made. */
+int op_await_links(const char *prefix, const char *path)
 {
     enum { LINKS, PARENT };
-    cleanup_close int links = route_socket(RTMGRP_LINK), lock = -1, devices = -1;
+    struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
+    cleanup_close int links = SYS(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    cleanup_close int lock = SYS(open(path, O_RDONLY | O_CLOEXEC));
     struct pollfd watched[] = {{.fd = links, .events = POLLIN}, {.fd = self.reply_fd, .events = POLLIN}};
     char message[8192];
-    int result;
 
-    if (links < 0)
-        return links;
-    lock = open(text(op, AWAIT_LINKS_LOCK), O_RDONLY | O_CLOEXEC);
-    if (lock < 0)
-        return failed("open");
-    devices = openat(self.proc_fd, "self/net/dev", O_RDONLY | O_CLOEXEC);
-    if (devices < 0)
-        return failed("openat");
-    result = let_go();
-    if (result < 0)
-        return result;
+    SYS(bind(links, (struct sockaddr *)&address, sizeof address));
+    TRY(let_go());
     for (;;) {
-        while (watched[PARENT].fd >= 0 || has_interface(devices, text(op, AWAIT_LINKS_PREFIX))) {
+        while (watched[PARENT].fd >= 0 || has_interface(prefix)) {
             if (poll(watched, 2, -1) < 0 && errno != EINTR)
                 return failed("poll");
             if (watched[PARENT].revents)
@@ -152,7 +109,7 @@ int op_await_links(const struct op *op)
         while (flock(lock, LOCK_EX) < 0)
             if (errno != EINTR)
                 return failed("flock");
-        if (!has_interface(devices, text(op, AWAIT_LINKS_PREFIX))) {
+        if (!has_interface(prefix)) {
             steal_fd(&lock); /* held until this process ends */
             return 0;
         }

@@ -10,84 +10,74 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-struct fuse {
-    int device, mount, result;
-};
+enum { DEVICE, MOUNT };
 
 /* The device is opened in the user namespace that the mount then belongs to. */
-static struct fuse mount_fuse(const struct op *op)
+static int mount_fuse(uint64_t attributes, struct bytes options)
 {
     char number[12];
-    struct fuse made = {.device = open("/dev/fuse", O_RDWR | O_CLOEXEC)};
 
-    if (made.device < 0) {
-        made.result = failed("open");
-        return made;
-    }
-    made.mount = made.result =
-        new_mount("fuse", OPTIONS({"fd", utoa(number + sizeof number, (unsigned)made.device, 10)}), op, FUSE_OPTIONS,
-                  (unsigned)op->n[FUSE_ATTRIBUTES]);
-    return made;
+    shared->fuse[DEVICE] = SYS(open("/dev/fuse", O_RDWR | O_CLOEXEC));
+    snprintf(number, sizeof number, "%d", shared->fuse[DEVICE]);
+    shared->fuse[MOUNT] = TRY(new_mount("fuse", OPTIONS({"fd", number}), options, attributes));
+    return 0;
+}
+
+static int enter_below(void)
+{
+    SYS(setns(self.id_map_fd, CLONE_NEWUSER));
+    return SYS(unshare(CLONE_NEWNS));
 }
 
 /* In the user namespace of ID_MAP, below the container's: its IDs are not those of the container, and the server can
  * have all files belong to one that is not 0. */
-static struct fuse mount_fuse_below(const struct op *op)
+static int mount_fuse_below(uint64_t attributes, struct bytes options)
 {
     struct clone_args args = {.flags = CLONE_FILES, .exit_signal = SIGCHLD};
-    struct fuse result = {.device = -1, .result = -ENOMEM},
-                *made = mmap(NULL, sizeof *made, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    long child = made == MAP_FAILED ? -1 : syscall(SYS_clone3, &args, sizeof args);
+    int status = 0;
+    long child = SYS_AS("clone3", syscall(SYS_clone3, &args, sizeof args));
 
-    if (child == 0) {
-        *made = result;
-        if (setns(self.id_map_fd, CLONE_NEWUSER) == 0 && unshare(CLONE_NEWNS) == 0)
-            *made = mount_fuse(op);
-        else
-            made->result = -errno;
-        _exit(0);
-    }
-    if (child > 0 && waitpid((pid_t)child, NULL, 0) == child)
-        result = *made;
-    if (result.result < 0)
-        failed_with("mount", -result.result);
-    return result;
+    if (child == 0)
+        _exit(enter_below() < 0 || mount_fuse(attributes, options) < 0);
+    waitpid((pid_t)child, &status, 0);
+    if (status && !shared->error)
+        failed_with("mount", ECHILD);
+    return status ? -shared->error : 0;
 }
 
 /* ROOT attaches the mount. */
-int op_fuse(const struct op *op)
+int op_fuse(uint64_t attributes, struct bytes options)
 {
-    struct fuse made = self.id_map_fd < 0 ? mount_fuse(op) : mount_fuse_below(op);
-    cleanup_close int device = made.device;
+    cleanup_close int device = -1, below = steal_fd(&self.id_map_fd);
+    int result;
 
-    close_if_open(&self.id_map_fd);
+    shared->fuse[DEVICE] = shared->fuse[MOUNT] = -1;
+    shared->error = 0;
+    self.id_map_fd = below;
+    result = below < 0 ? mount_fuse(attributes, options) : mount_fuse_below(attributes, options);
     self.id_map_fd = -1;
-    if (made.result < 0)
-        return made.result;
-    self.root_fd = made.mount;
-    return report_fuse(device) < 0 ? failed("sendmsg") : 0;
+    device = shared->fuse[DEVICE];
+    TRY(result);
+    self.root_fd = shared->fuse[MOUNT];
+    return report_fds(MESSAGE_FUSE, 0, device, -1);
 }
 
-/* The mount that holds the changes: a new tmpfs, or the next of the trees if it is the directory that was checked. */
-static int open_changes(const struct op *op)
+/* The mount that holds the changes: a new tmpfs, or a tree if it is the directory that was checked. */
+static int open_changes(uint64_t device, uint64_t inode, uint64_t number)
 {
     struct stat st;
-    int tree;
+    cleanup_close int tree = -1;
 
-    if (!op->n[OVERLAY_INODE])
-        return new_mount("tmpfs", OPTIONS({"mode", "0700"}), op, -1, MOUNT_ATTR_NODEV);
-    tree = next_tree(op);
-    if (tree < 0)
-        return failed("open_tree");
-    if (fstat(tree, &st) < 0)
-        return failed("fstat");
-    if (st.st_dev != (dev_t)op->n[OVERLAY_DEVICE] || st.st_ino != (ino_t)op->n[OVERLAY_INODE])
+    if (!inode)
+        return new_mount("tmpfs", OPTIONS({"mode", "0700"}), (struct bytes){NULL, 0}, MOUNT_ATTR_NODEV);
+    tree = TRY(tree_of(number));
+    SYS(fstat(tree, &st));
+    if (st.st_dev != (dev_t)device || st.st_ino != (ino_t)inode)
         return failed_with("open_tree", ESTALE);
-    return tree;
+    return steal_fd(&tree);
 }
 
 /* The directory of the changes shows its own owner and mode as those of the root: it begins with the image's. */
@@ -99,63 +89,51 @@ static int make_upper(int changes)
         return failed("mkdirat");
     if (mkdirat(changes, "upper", 0700) < 0)
         return errno == EEXIST ? 0 : failed("mkdirat");
-    if (fstat(self.root_fd, &st) < 0)
-        return failed("fstat");
-    if (fchownat(changes, "upper", st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) < 0)
-        return failed("fchownat");
-    return fchmodat(changes, "upper", st.st_mode & 07777, 0) < 0 ? failed("fchmodat") : 0;
+    SYS(fstat(self.root_fd, &st));
+    SYS(fchownat(changes, "upper", st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW));
+    return SYS(fchmodat(changes, "upper", st.st_mode & 07777, 0));
 }
 
 /* The layers have to be mounted in this namespace while the overlay is made, which then has copies of its own. On "/"
  * they hide none of the host's paths, which are looked up from below. They are gone before PIVOT, which unmounts the
  * topmost mount that is there. */
-int op_overlay(const struct op *op)
+int op_overlay(uint64_t attributes, uint64_t device, uint64_t inode, uint64_t tree, struct bytes options)
 {
     char lower[32], upper[40], work[40];
-    cleanup_close int changes = open_changes(op), overlay = -1, top = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int result = changes < 0 ? changes : make_parent_private(top);
+    cleanup_close int changes = TRY(open_changes(device, inode, tree)), overlay = -1;
+    cleanup_close int top = SYS(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
 
-    if (result == 0)
-        result = attach(changes, top);
-    if (result == 0)
-        result = make_upper(changes);
-    if (result < 0)
-        return result;
+    TRY(make_private(top));
+    TRY(attach("", false, changes, top));
+    TRY(make_upper(changes));
     snprintf(lower, sizeof lower, "/proc/self/fd/%d", self.root_fd);
     snprintf(upper, sizeof upper, "/proc/self/fd/%d/upper", changes);
     snprintf(work, sizeof work, "/proc/self/fd/%d/work", changes);
-    overlay = new_mount("overlay",
-                        OPTIONS({"source", "overlay"}, {"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}), op,
-                        OVERLAY_OPTIONS, (unsigned)op->n[OVERLAY_ATTRIBUTES]);
-    if (overlay < 0)
-        return overlay;
+    overlay = TRY(new_mount("overlay",
+                            OPTIONS({"source", "overlay"}, {"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}),
+                            options, attributes));
     *strrchr(upper, '/') = '\0';
-    if (sys_umount2(upper, MNT_DETACH) < 0 || sys_umount2(lower, MNT_DETACH) < 0)
-        return failed("umount2");
-    result = attach(overlay, top);
-    if (result == 0) {
-        close(self.root_fd);
-        self.root_fd = steal_fd(&overlay);
-    }
-    return result;
+    SYS_AS("umount2", syscall(SYS_umount2, upper, MNT_DETACH));
+    SYS_AS("umount2", syscall(SYS_umount2, lower, MNT_DETACH));
+    TRY(attach("", false, overlay, top));
+    close_now(&self.root_fd);
+    self.root_fd = steal_fd(&overlay);
+    return 0;
 }
 
 /* Whatever is executed from here on has those rights to files that are handled only below the paths that are there. */
-int op_landlock(const struct op *op)
+int op_landlock(uint64_t handled, uint64_t allowed, struct bytes paths)
 {
-    struct landlock_ruleset_attr handled = {.handled_access_fs = (uint64_t)op->n[LANDLOCK_HANDLED]};
-    cleanup_close int rules = (int)syscall(SYS_landlock_create_ruleset, &handled, sizeof handled.handled_access_fs, 0);
+    struct landlock_ruleset_attr attr = {.handled_access_fs = handled};
+    cleanup_close int rules = (int)SYS_AS(
+        "landlock_create_ruleset", syscall(SYS_landlock_create_ruleset, &attr, sizeof attr.handled_access_fs, 0));
 
-    if (rules < 0)
-        return failed("landlock_create_ruleset");
-    for (const char *path = plan_next(&self.plan, op, LANDLOCK_PATHS, NULL); path;
-         path = plan_next(&self.plan, op, LANDLOCK_PATHS, path)) {
+    for (const char *path = next_item(paths, NULL); path; path = next_item(paths, path)) {
         cleanup_close int fd = open(path, O_PATH | O_CLOEXEC);
-        struct landlock_path_beneath_attr below = {.allowed_access = (uint64_t)op->n[LANDLOCK_ALLOWED],
-                                                   .parent_fd = fd};
+        struct landlock_path_beneath_attr below = {.allowed_access = allowed, .parent_fd = fd};
 
-        if (fd >= 0 && syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &below, 0) < 0)
-            return failed("landlock_add_rule");
+        if (fd >= 0)
+            SYS_AS("landlock_add_rule", syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &below, 0));
     }
-    return syscall(SYS_landlock_restrict_self, rules, 0) < 0 ? failed("landlock_restrict_self") : 0;
+    return (int)SYS_AS("landlock_restrict_self", syscall(SYS_landlock_restrict_self, rules, 0));
 }

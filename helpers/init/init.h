@@ -7,11 +7,15 @@
 #include "plan.h"
 
 #include <sys/stat.h>
-#include <sys/types.h>
+
+/* What execve(2) takes; at the end of the environment is room for HOME. */
+struct arguments {
+    char **args, **env, **env_end;
+};
 
 struct init {
     struct plan plan;
-    void *plan_bytes;
+    void *plan_start;
     size_t plan_size;
     int report_fd;      /* to the parent: what happened; after a start, to the one who asked for it */
     int reply_fd;       /* from the parent: go on */
@@ -19,8 +23,8 @@ struct init {
     int console_fd;     /* where the master side of the terminal is sent, or -1 */
     int cgroup_fd;      /* the container's cgroup directory, or -1 */
     int process_fd;     /* a pidfd of the process whose namespaces are joined or whose end is awaited, or -1 */
-    int directory_fd;   /* of MONITOR: the container's directory, or -1 */
     int agent_fd;       /* connected to who answers the seccomp filter's notifications, or -1 */
+    int directory_fd;   /* of MONITOR: the container's directory, or -1 */
     int keep;           /* how many descriptors from 3 on belong to the container */
     int proc_fd;        /* the host's /proc, from before the root changed */
     int root_fd;        /* the container's root, once it is a mount */
@@ -28,98 +32,107 @@ struct init {
     int id_map_fd;      /* of ID_MAP: a user namespace whose maps the next mapped mount gets, or -1 */
     int proc_file_fd;   /* of PROC_OPEN: the file that the next PROC_WRITE writes to, or -1 */
     int hook_output[2]; /* files of HOOK_OUTPUT, or -1 */
-    int *forked;        /* the container's process, where the processes before it can read it, or NULL */
     int notify_fd;      /* the socket of NOTIFY_SOCKET, or -1 */
-    int64_t files_uid, files_gid;  /* of FILES_AS, or -1 */
-    uint64_t namespaces[4];        /* of IDENTIFY, for the report with the container process */
-    uint32_t identified;           /* how many */
-    char **args, **env, **env_end; /* of EXEC; at the end is room for HOME */
-    bool in_directory;             /* CHDIR has succeeded */
-    bool hidden;                   /* NON_DUMPABLE */
-    bool trace;                    /* PROGRESS is reported */
+    int wake_fd;        /* of LISTENER: its process waits here for the seccomp filter, or -1 */
+    int stage_fd;       /* by which it sees the first stage end, or -1 */
+    int64_t files_uid, files_gid; /* of FILES_AS, or -1 */
+    uint64_t namespaces[4];       /* of IDENTIFY, for the report with the container process */
+    uint32_t identified;          /* how many */
+    uint32_t position;            /* of the operation that runs */
+    struct arguments exec;        /* of EXEC */
+    bool in_directory;            /* CHDIR has succeeded */
+    bool in_hook;                 /* this is the process of a hook */
+    bool hidden;                  /* NON_DUMPABLE */
+    bool trace;                   /* PROGRESS is reported */
     const char *command;
     char *home;
 };
 
 extern struct init self;
 
-/* error.c: -errno, remembering which call it was; then, where there is one, what else explains it, such as the kernel's
- * own words. */
-struct failure {
-    const char *call;
-    char text[1800];
-    size_t length;
+/* What this process and those that it starts tell each other in memory: a seccomp filter may leave no other way. */
+struct shared {
+    int pid;              /* of FORK */
+    int pidfd;            /* the same process, for LISTENER; or 0 */
+    int report_fd;        /* as in struct init, for LISTENER */
+    _Atomic int listener; /* the filter's descriptor, once there is one */
+    int fuse[2];          /* of FUSE: the device, the mount */
+    int error;            /* the last failure: its errno, */
+    uint32_t length;      /* and the name of the call, NUL, what else explains it, such as the kernel's own words */
+    char detail[2048];
 };
 
-extern struct failure failure; /* the last one, for the report */
+extern struct shared *shared;
 
+/* error.c: -errno, remembering which call it was */
 int failed(const char *call);
 int failed_with(const char *call, int error);
+int failed_in(const char *expression); /* a call as written in C, whose name is the call's */
 void explain_failure(const void *text, size_t length);
 
-static inline const char *text(const struct op *op, int which) { return plan_text(&self.plan, op, which); }
+/* The result of a call; if it is negative, the function that makes the call returns `failure`. */
+#define CHECKED(call, failure)                                                                                         \
+    ({                                                                                                                 \
+        __auto_type result_ = (call);                                                                                  \
+        if (result_ < 0)                                                                                               \
+            return failure;                                                                                            \
+        result_;                                                                                                       \
+    })
 
-/* main.c: leaves open what belongs to the container, and `ours` (-1: none) until execve. */
-int close_all_but(const int *ours, int count);
+/* Of a call that sets errno, whose name is in the code; of one with another name; of one that returns as failed(). */
+#define SYS(call) CHECKED(call, failed_in(#call))
+#define SYS_AS(name, call) CHECKED(call, failed(name))
+#define TRY(call) CHECKED(call, result_)
 
-/* namespaces.c: the cgroup namespace that op_join_process has left, if it has. */
-int join_cgroup(void);
-int make_fork_number(void); /* self.forked */
-void stay_hidden(void);     /* after every change of credentials */
+static inline struct bytes bytes(const struct op *op, int which) { return plan_bytes(&self.plan, op, which); }
+
+static inline const char *text(const struct op *op, int which) { return bytes(op, which).at; }
+
+/* main.c */
+int run(const struct op *op);
+int close_all_but(const int *ours, int count); /* leaves open what belongs to the container, and `ours` until execve */
+
+/* namespaces.c */
+void stay_hidden(void); /* after every change of credentials */
 
 /* protocol.c */
 void take_turn(int pid); /* tells the launcher, and waits until it is done */
-void report_failed(uint32_t index, int error);
-void report_skipped(uint32_t index, int error);
-void report_broken(const char *why);
+void report(enum message type, int value, int error, const void *detail, uint32_t length, bool must_arrive);
+void report_failure(enum message type, int index, int error);
 void report_executing(void);
-void report_progress(uint32_t index, int error, uint64_t microseconds);
 _Noreturn void leave(int status);
-int send_fds(int channel, const void *data, size_t size, const int *fds, size_t count); /* at most 2 */
-int report_listener(int fd);
-int report_notify(int fd);
-void report_monitored(int pid);
-int report_netlink(int fd);
-int report_fuse(int fd);
+int send_fds(int channel, const void *data, size_t size, const int *fds, size_t count);
+int report_fds(enum message type, int value, int first, int second); /* -1: no second */
 
-/* paths.c: paths inside the container's root, resolved by the kernel so that no link leads out of it. */
+/* paths.c: paths inside the container's root, resolved by the kernel so that no link leads out of it. Each returns as
+ * failed() does, or a descriptor. */
 int open_inside(const char *path, uint64_t flags, uint64_t resolve);
-int pin_mount(const char *path, int mount_fd, bool keep);
 int open_or_create(const char *path, bool directory, uint64_t resolve);
 int open_parent(const char *path, const char **name);
+int pin_mount(const char *path, int mount_fd, bool keep);
 
 /* mounts.c */
-int apply(int mount_fd, const struct op *op);
-int attach(int mount_fd, int target_fd);
-int make_parent_private(int directory);
-int copy_of(const char *path, const struct op *op);
-int private_copy(const char *path, struct stat *st); /* returns as failed() does, or a descriptor */
-/* A new file system as a detached mount: with options of its own, then those of the string `options`, unless it is -1.
- * Returns as failed() does, or a descriptor. */
+int make_private(int fd);
+/* A new file system as a detached mount: with options of its own, then the others. Returns as failed() does, or a
+ * descriptor. */
 struct option {
     const char *name, *value;
 };
 #define OPTIONS(...)                                                                                                   \
     (const struct option[]){__VA_ARGS__}, sizeof((const struct option[]){__VA_ARGS__}) / sizeof(struct option)
-int new_mount(const char *type, const struct option *own, size_t count, const struct op *op, int options,
-              unsigned attributes);
-
-/* idmap.c */
-int next_tree(const struct op *op);
-
-/* copyup.c */
-int copy_up(int from_fd, int to_fd);
+int new_mount(const char *type, const struct option *own, size_t count, struct bytes options, uint64_t set);
+int tree_of(uint64_t number);
+int attach(const char *path, bool keep, int mount_fd, int target_fd);
+int private_copy(const char *path, struct stat *st); /* returns as failed() does, or a descriptor */
 
 /* holder.c: lets go of the caller's streams and directory */
 int let_go(void);
 
-/* process.c: makes ready what EXEC needs, while no seccomp filter can forbid it. */
-int prepare_exec(void);
-/* writes where the elements of a list are; returns the end */
-char **fill_argv(const struct op *op, int which, char **items);
-enum { FILTER_NEW_LISTENER = 8, FILTER_LISTENER_FLAGS = FILTER_NEW_LISTENER | 32 /* how its notifications wait */ };
-int load_filter(const struct op *op, unsigned flags);
+/* copyup.c */
+int copy_up(int from_fd, int to_fd);
 
-/* notify.c */
-enum { MARK = 0x6e6f7465 }; /* twice, the argument of the getppid(2) that load_filter() has notified */
+/* process.c: where the elements of the lists are, in memory of its own */
+int lay_out(struct bytes args, struct bytes env, struct arguments *to);
+
+/* notify.c: what loading the filter has returned */
 void pass_listener(int fd);

@@ -1,6 +1,6 @@
 /* The executor: reads a Plan, runs its operations in order, becomes the container's program.
  *
- *     init REPORT REPLY START CONSOLE CGROUP PROCESS AGENT DIRECTORY KEEP TRACE PLAN
+ *     init REPORT REPLY START CONSOLE CGROUP PROCESS AGENT DIRECTORY PLAN KEEP TRACE
  *
  * Every argument but KEEP and TRACE (0 or 1) is a descriptor number, -1 where there is none. It is started by
  * rootless/launch/spawn.py from a sealed memfd, so that nobody in the container can write to what /proc/self/exe names
@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -25,13 +26,20 @@ struct init self = {
     .proc_file_fd = -1,
     .hook_output = {-1, -1},
     .notify_fd = -1,
-    .agent_fd = -1,
+    .wake_fd = -1,
+    .stage_fd = -1,
     .files_uid = -1,
     .files_gid = -1,
 };
 
-static operation *const operations[OP_END] = {OPERATIONS};
-static const bool may_retry[OP_END] = {MAY_RETRY};
+int run(const struct op *op)
+{
+    switch (op->code) {
+        CALLS(op)
+    default:
+        return failed_with("the plan", EINVAL);
+    }
+}
 
 int close_all_but(const int *ours, int count)
 {
@@ -66,7 +74,7 @@ static const char *load(int plan_fd)
     if (fcntl(plan_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
         return "it cannot be sealed";
     close(plan_fd);
-    self.plan_bytes = bytes;
+    self.plan_start = bytes;
     self.plan_size = (size_t)st.st_size;
     return plan_decode(bytes, self.plan_size, &self.plan);
 }
@@ -89,19 +97,6 @@ static void access_files_as(uid_t uid, gid_t gid)
     stay_hidden();
 }
 
-/* FILES_AS: what is refused is tried once more as the one whom it names. */
-static int run_op(const struct op *op)
-{
-    int error = operations[op->code](op);
-
-    if (error == -EACCES && self.files_uid >= 0 && may_retry[op->code]) {
-        access_files_as((uid_t)self.files_uid, (gid_t)self.files_gid);
-        error = operations[op->code](op);
-        access_files_as(geteuid(), getegid());
-    }
-    return error;
-}
-
 static uint64_t now(void)
 {
     struct timespec time;
@@ -110,67 +105,83 @@ static uint64_t now(void)
     return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
 }
 
-/* With a report of how it went; an operation may end the reports. */
-static int run_traced(uint32_t index)
+/* FILES_AS: what is refused is tried once more as the one whom it names. An operation may begin or end the trace. */
+static int run_next(const struct op *op)
 {
-    uint64_t start = now();
-    int error = run_op(&self.plan.ops[index]);
+    static const bool may_retry[OP_END] = {MAY_RETRY};
+    uint64_t start = self.trace ? now() : 0, taken;
+    int error = run(op);
 
-    if (self.trace)
-        report_progress(index, -error, now() - start);
+    if (error == -EACCES && self.files_uid >= 0 && may_retry[op->code]) {
+        access_files_as((uid_t)self.files_uid, (gid_t)self.files_gid);
+        error = run(op);
+        access_files_as(geteuid(), getegid());
+    }
+    taken = self.trace && start ? now() - start : 0;
+    if (self.trace && start)
+        report(MESSAGE_PROGRESS, (int)self.position, -error, &taken, sizeof taken, false);
     return error;
+}
+
+static const char *begin(char **argv)
+{
+    enum { PLAN = 8, DESCRIPTORS, KEEP = DESCRIPTORS, TRACE };
+    int *const places[] = {&self.report_fd, &self.reply_fd,   &self.start_fd, &self.console_fd,
+                           &self.cgroup_fd, &self.process_fd, &self.agent_fd, &self.directory_fd};
+    int given[DESCRIPTORS];
+    const char *broken;
+    const struct op *last;
+
+    self.keep = (int)strtol(argv[KEEP], NULL, 10);
+    self.trace = argv[TRACE][0] == '1';
+    for (int i = 0; i < DESCRIPTORS; i++) {
+        given[i] = (int)strtol(argv[i], NULL, 10);
+        if (i != PLAN)
+            *places[i] = given[i];
+    }
+    shared->report_fd = self.report_fd;
+    broken = load(given[PLAN]);
+    given[PLAN] = -1;
+    for (int i = 0; i < DESCRIPTORS; i++)
+        if (given[i] >= 0 && (unsigned)given[i] < 3 + (unsigned)self.keep)
+            broken = "a descriptor is meant both for the container and for the protocol";
+    /* engines leave descriptors open by accident */
+    if (!broken && close_all_but(given, DESCRIPTORS) < 0)
+        broken = "close_range failed";
+    /* now, while no seccomp filter can forbid it */
+    last = broken ? NULL : &self.plan.ops[self.plan.count - 1];
+    if (last && last->code == OP_EXEC && lay_out(bytes(last, 0), bytes(last, 1), &self.exec) < 0)
+        broken = "there is no memory for its arguments";
+    self.proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return broken;
 }
 
 int main(int argc, char **argv)
 {
-    enum { REPORT, REPLY, START, CONSOLE, CGROUP, PROCESS, AGENT, DIRECTORY, KEEP, TRACE, PLAN, COUNT };
-    int given[COUNT];
     const char *broken;
 
-    if (argc != COUNT + 1)
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (argc != 12 || shared == MAP_FAILED)
         return 2;
-    for (int i = 0; i < COUNT; i++)
-        given[i] = (int)strtol(argv[i + 1], NULL, 10);
-    self.report_fd = given[REPORT];
-    self.reply_fd = given[REPLY];
-    self.start_fd = given[START];
-    self.console_fd = given[CONSOLE];
-    self.cgroup_fd = given[CGROUP];
-    self.process_fd = given[PROCESS];
-    self.agent_fd = given[AGENT];
-    self.directory_fd = given[DIRECTORY];
-    self.keep = given[KEEP];
-    self.trace = given[TRACE] == 1;
-    given[KEEP] = given[TRACE] = -1;
-
     prctl(PR_SET_NAME, "rootless:init");
-    broken = load(given[PLAN]);
-    given[PLAN] = -1;
-    for (int i = 0; i < COUNT; i++)
-        if (given[i] >= 0 && (unsigned)given[i] < 3 + (unsigned)self.keep)
-            broken = "a descriptor is meant both for the container and for the protocol";
-    /* engines leave descriptors open by accident */
-    if (!broken && close_all_but(given, COUNT) < 0)
-        broken = "close_range failed";
-    if (!broken && prepare_exec() < 0)
-        broken = "there is no memory for its arguments";
+    broken = begin(argv + 1);
     if (broken) {
-        report_broken(broken);
+        failed_with("the plan", EINVAL);
+        explain_failure(broken, strlen(broken));
+        report_failure(MESSAGE_FAILED, -1, EINVAL);
         return 1;
     }
-    self.proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-
-    for (uint32_t i = 0; i < self.plan.count; i++) {
-        const struct op *op = &self.plan.ops[i];
-        int error = self.trace ? run_traced(i) : run_op(op);
+    for (; self.position < self.plan.count; self.position++) {
+        const struct op *op = &self.plan.ops[self.position];
+        int error = run_next(op);
 
         if (error == 0) {
             if (op->on_error == ON_ERROR_ELSE)
-                i += op->alternatives;
+                self.position += op->alternatives;
         } else if (op->on_error == ON_ERROR_ELSE) {
-            report_skipped(i, -error);
+            report_failure(MESSAGE_SKIPPED, (int)self.position, -error);
         } else if (op->on_error == ON_ERROR_FAIL || !absent(error)) {
-            report_failed(i, -error);
+            report_failure(MESSAGE_FAILED, (int)self.position, -error);
             leave(1);
         }
     }

@@ -21,7 +21,6 @@ static const char *const stream_names[] = {"stdout", "stderr"};
 
 static struct {
     struct pollfd watched[WATCHED];
-    pid_t first_stage;
     int status_fd; /* locked until it has the exit status */
     int log_fd;
     int64_t size, most; /* bytes of the log, and of each of its two files */
@@ -98,8 +97,7 @@ static bool keep_output(int stream)
 
     if (n <= 0) {
         if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-            close(monitor.watched[stream].fd);
-            monitor.watched[stream].fd = -1;
+            close_now(&monitor.watched[stream].fd);
         }
         return false;
     }
@@ -136,14 +134,15 @@ static void note_status(int status)
     close(monitor.status_fd);
 }
 
+/* Others than the container's process are the first stage, and one that LISTENER has started. */
 static void reap(void)
 {
     int status;
     pid_t pid;
 
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-        if (pid != monitor.first_stage) {
-            *self.forked = 0;
+        if (pid == shared->pid) {
+            shared->pid = 0;
             note_status(status);
         }
     /* processes outside the container's pid namespace may still write */
@@ -180,8 +179,8 @@ static _Noreturn void watch(unsigned seconds)
             if (monitor.watched[stream].revents)
                 keep_output(stream);
         while (read(monitor.watched[SIGNALS].fd, &info, sizeof info) == sizeof info)
-            if (info.ssi_signo == SIGALRM && *self.forked > 0) {
-                kill(*self.forked, number);
+            if (info.ssi_signo == SIGALRM && shared->pid > 0) {
+                kill(shared->pid, number);
                 number = SIGKILL;
                 alarm(GRACE);
             }
@@ -191,57 +190,45 @@ static _Noreturn void watch(unsigned seconds)
 /* Makes a standard stream of this process and its child a pipe to the monitor, which closes its own. */
 static int redirect(int stream)
 {
+    cleanup_close int end = -1;
     int ends[2];
 
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return failed("pipe2");
+    SYS(pipe2(ends, O_CLOEXEC));
+    end = ends[1];
     monitor.watched[stream] = (struct pollfd){.fd = ends[0], .events = POLLIN};
-    if (fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0)
-        return failed("fcntl");
-    return dup2(ends[1], stream + 1) < 0 || close(ends[1]) < 0 ? failed("dup2") : 0;
+    SYS(fcntl(ends[0], F_SETFL, O_NONBLOCK));
+    SYS(dup2(end, stream + 1));
+    return 0;
 }
 
 static int keep_streams(void)
 {
-    cleanup_close int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    int result = null < 0 || dup2(null, 0) < 0 ? failed("open") : redirect(OUT);
+    cleanup_close int null = SYS(open("/dev/null", O_RDONLY | O_CLOEXEC));
 
-    monitor.log_fd = make_file("log");
-    if (monitor.log_fd < 0)
-        return failed("openat");
-    return result < 0 ? result : redirect(ERR);
+    SYS(dup2(null, 0));
+    TRY(redirect(OUT));
+    TRY(redirect(ERR));
+    monitor.log_fd = SYS_AS("openat", make_file("log"));
+    return 0;
 }
 
-/* Numbers: the seconds that the container may run, or 0; the bytes of its log, or 0: its streams are the caller's. */
-int op_monitor(const struct op *op)
+/* `lifetime`: the seconds that the container may run, or 0. `log_size`: the bytes of its log, or 0: its streams are the
+ * caller's. */
+int op_monitor(int64_t lifetime, int64_t log_size)
 {
-    pid_t pid;
-    int result = make_fork_number();
-
-    monitor.most = op->n[MONITOR_LOG_SIZE] / 2;
+    monitor.most = log_size / 2;
     monitor.watched[SIGNALS].events = POLLIN;
-    monitor.status_fd = make_file("exit");
-    if (monitor.status_fd < 0)
-        return failed("openat");
-    if (flock(monitor.status_fd, LOCK_EX) < 0)
-        return failed("flock");
-    if (result == 0 && monitor.most > 0)
-        result = keep_streams();
-    if (result < 0)
-        return result;
-    pid = fork();
-    if (pid < 0)
-        return failed("fork");
-    if (pid > 0) {
-        monitor.first_stage = pid;
-        watch((unsigned)op->n[MONITOR_LIFETIME]);
-    }
-    report_monitored(getpid());
+    monitor.status_fd = SYS_AS("openat", make_file("exit"));
+    SYS(flock(monitor.status_fd, LOCK_EX));
+    if (monitor.most > 0)
+        TRY(keep_streams());
+    if (SYS(fork()) > 0)
+        watch((unsigned)lifetime);
+    report(MESSAGE_MONITORED, getpid(), 0, "", 0, true);
     for (int stream = OUT; stream <= ERR; stream++)
-        close_if_open(&monitor.watched[stream].fd);
-    close_if_open(&monitor.log_fd);
-    close(monitor.status_fd);
-    close(self.directory_fd);
-    self.directory_fd = -1;
+        close_now(&monitor.watched[stream].fd);
+    close_now(&monitor.log_fd);
+    close_now(&monitor.status_fd);
+    close_now(&self.directory_fd);
     return 0;
 }

@@ -1,74 +1,61 @@
 /* The descriptor of a seccomp filter with notifications (seccomp_unotify(2)) goes to the parent, who passes it on.
  *
- * Once the filter is in force, it may refuse any call of this thread, or hold it for an agent that does not have the
- * descriptor yet. A second thread, from before the filter and not bound by it, therefore finds the number of the
- * descriptor in memory and sends it. execve ends that thread.
- *
- * Meanwhile the first thread sleeps in the one call that it can rely on: load_filter() puts in front of the filter that
- * getppid(2) with the argument MARK is notified. The second thread takes that notification before the agent can see it,
- * and answers when the agent has the descriptor. (A program that makes the same call asks its agent.) A loop would keep
- * the only CPU from the second thread for ever where both are scheduled by SCHED_FIFO. */
+ * Once the filter is in force, it may refuse any call of the container process, or hold it for an agent that does not
+ * have the descriptor yet. Another process, outside of the container and not bound by the filter, shares the table of
+ * descriptors, finds the number in memory and sends what it stands for. execve leaves it this table: so the program
+ * begins at once, and what is held waits for the agent. Rejected: a thread, which execve ends; it made the container
+ * process wait in a call that a few instructions before the filter had notified, which the agent could see. */
 #include "init.h"
 #include "sys.h"
 
-#include <errno.h>
-#include <linux/seccomp.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <time.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 
-enum { WAITING = -2 };
+enum { WAITING = -2, NONE = -1 };
 
-static atomic_int listener = WAITING;
-
-static void *send_listener(void *unused)
+static int send_listener(int stage)
 {
-    const struct timespec moment = {.tv_nsec = 20000};
-    /* the kernel's own may be longer than those of the headers */
-    union {
-        struct seccomp_notif it;
-        char space[1024];
-    } asked;
-    union {
-        struct seccomp_notif_resp it;
-        char space[1024];
-    } answer = {.space = {0}};
-    char taken;
-    int fd, received;
+    struct pollfd watched[] = {{.fd = self.wake_fd, .events = POLLIN}, {.fd = stage, .events = POLLIN}};
+    int patience = -1;
 
-    while ((fd = listener) == WAITING)
-        nanosleep(&moment, NULL);
-    if (fd < 0)
-        return unused;
-    /* ENOENT: a signal interrupted the call before it was read; the kernel starts it again, with a new notification */
-    do {
-        memset(&asked, 0, sizeof asked);
-        received = (int)syscall(SYS_ioctl, fd, SECCOMP_IOCTL_NOTIF_RECV, &asked);
-    } while (received < 0 && (errno == EINTR || errno == ENOENT));
-    /* the agent must have it before the program begins; if it does not get it, nobody would ever answer the program */
-    if (received < 0 || report_listener(fd) < 0 || read(self.report_fd, &taken, 1) != 1)
-        _exit(1);
-    close(self.agent_fd);
-    answer.it.id = asked.it.id;
-    syscall(SYS_ioctl, fd, SECCOMP_IOCTL_NOTIF_SEND, &answer);
-    close(fd); /* a copy in here would keep the program waiting for an agent that is gone */
-    return unused;
+    while (shared->listener == WAITING) {
+        poll(watched, 2, patience);
+        if (watched[0].revents) { /* the filter is next */
+            watched[0].fd = -1;
+            patience = 1;
+        }
+        if (!watched[1].revents)
+            continue;
+        if (watched[1].fd == shared->pidfd || !shared->pidfd)
+            break; /* the container process has ended, or there will be none */
+        watched[1].fd = shared->pidfd;
+    }
+    self.report_fd = shared->report_fd;
+    return shared->listener < 0 || report_fds(MESSAGE_LISTENER, getpid(), shared->listener, self.agent_fd) < 0;
 }
 
-int op_listener(const struct op *op)
+int op_listener(void)
 {
-    pthread_t thread;
-    int error = pthread_create(&thread, NULL, send_listener, NULL);
+    struct clone_args args = {.flags = CLONE_FILES | CLONE_PARENT};
+    cleanup_close int stage = (int)SYS_AS("pidfd_open", syscall(SYS_pidfd_open, getpid(), 0));
+    long pid;
 
-    (void)op;
-    return error ? failed_with("pthread_create", error) : 0;
+    shared->listener = WAITING;
+    self.wake_fd = SYS(eventfd(0, EFD_CLOEXEC));
+    pid = SYS_AS("clone3", syscall(SYS_clone3, &args, sizeof args));
+    if (pid == 0) {
+        setsid();
+        _exit(send_listener(stage));
+    }
+    self.stage_fd = steal_fd(&stage);
+    return 0;
 }
 
-void pass_listener(int fd)
+void pass_listener(int fd) { shared->listener = fd < 0 ? NONE : fd; }
+
+int op_check_agent(void)
 {
-    listener = fd < 0 ? -1 : fd;
-    if (fd >= 0)
-        syscall(SYS_getppid, (unsigned long)MARK << 32 | MARK);
+    struct pollfd agent = {.fd = self.agent_fd, .events = POLLRDHUP};
+
+    return poll(&agent, 1, 0) > 0 ? failed_with("poll", EPIPE) : 0;
 }

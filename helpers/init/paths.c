@@ -31,9 +31,7 @@ int pin_mount(const char *path, int mount_fd, bool keep)
         return 0;
     if (i == MAX_KEPT)
         return failed_with("pin a mount", E2BIG);
-    copy = fcntl(mount_fd, F_DUPFD_CLOEXEC, 0);
-    if (copy < 0)
-        return failed("fcntl");
+    copy = SYS(fcntl(mount_fd, F_DUPFD_CLOEXEC, 0));
     if (kept[i].path)
         close(kept[i].fd);
     kept[i].path = path;
@@ -47,13 +45,11 @@ static int open_below(int directory, const char *path, uint64_t flags, uint64_t 
     int fd = -1;
 
     path += strspn(path, "/");
+    errno = EAGAIN;
     /* EAGAIN: something on the way was renamed or mounted while the kernel looked */
-    for (int i = 0; i < MAX_RACES; i++) {
+    for (int i = 0; fd < 0 && errno == EAGAIN && i < MAX_RACES; i++)
         fd = sys_openat2(directory, *path ? path : ".", &how);
-        if (fd >= 0 || errno != EAGAIN)
-            break;
-    }
-    return fd;
+    return fd < 0 ? failed("openat2") : fd;
 }
 
 int open_inside(const char *path, uint64_t flags, uint64_t resolve)
@@ -64,97 +60,78 @@ int open_inside(const char *path, uint64_t flags, uint64_t resolve)
         if (strncmp(path, kept[i].path, length) == 0 && (path[length] == '/' || path[length] == '\0')) {
             int fd = open_below(kept[i].fd, path + length, flags, RESOLVE_BENEATH | resolve);
 
-            if (fd >= 0 || errno != EXDEV) /* a link, or dots, lead out of it: then from the root */
+            if (fd != -EXDEV) /* a link, or dots, lead out of it: then from the root */
                 return fd;
         }
     }
     return open_below(self.root_fd, path, flags, RESOLVE_IN_ROOT | resolve);
 }
 
-/* `path` with the link at its component [start, end) replaced by what the link says. */
-static int follow(char *path, size_t start, size_t end, int parent, const char *name)
+/* `path` with its component [start, end), a link, replaced by what the link says. */
+static int replace(char *path, size_t start, size_t end, const char *target, size_t length)
 {
-    char target[PATH_MAX];
-    ssize_t length = readlinkat(parent, name, target, sizeof target);
     size_t rest = strlen(path + end) + 1;
 
-    if (length < 0)
-        return -1;
     if (target[0] == '/')
         start = 0;
-    if (start + (size_t)length + rest > PATH_MAX) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
+    if (start + length + rest > PATH_MAX)
+        return failed_with("openat2", ENAMETOOLONG);
     memmove(path + start + length, path + end, rest);
-    memcpy(path + start, target, (size_t)length);
+    memcpy(path + start, target, length);
     return 0;
 }
 
+/* Somebody else may have made it meanwhile. */
 static int create(int parent, const char *name, bool directory)
 {
-    int fd;
+    int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    cleanup_close int fd = directory ? -1 : openat(parent, name, flags, 0644);
 
-    if (directory)
-        return mkdirat(parent, name, 0755);
-    fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-    if (fd < 0)
-        return -1;
-    return close(fd);
+    if (directory ? mkdirat(parent, name, 0755) == 0 : fd >= 0)
+        return 0;
+    return errno == EEXIST ? 0 : failed(directory ? "mkdir" : "open");
 }
 
 /* Opens (O_PATH) a directory or a file, making what is missing of it. A dangling link, such as /etc/resolv.conf of many
  * images, is followed inside the root and its target made. */
 int open_or_create(const char *wanted, bool directory, uint64_t resolve)
 {
-    char path[PATH_MAX], prefix[PATH_MAX], name[NAME_MAX + 1];
+    char path[PATH_MAX], target[PATH_MAX];
     cleanup_close int parent = -1;
-    int links = 0, found = open_inside(wanted, O_PATH, resolve);
+    int links = resolve & RESOLVE_NO_SYMLINKS ? MAX_LINKS : 0, fd = open_inside(wanted, O_PATH, resolve);
 
-    if (found >= 0 || errno != ENOENT)
-        return found;
-    if (strlen(wanted) >= sizeof path) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
+    if (fd != -ENOENT)
+        return fd;
+    if (strlen(wanted) >= sizeof path)
+        return failed_with("openat2", ENAMETOOLONG);
     strcpy(path, wanted);
-
-again:
-    close_if_open(&parent);
-    parent = open_inside(".", O_PATH | O_DIRECTORY, resolve);
-    if (parent < 0)
-        return -1;
+    parent = TRY(open_inside(".", O_PATH | O_DIRECTORY, resolve));
     for (size_t start = strspn(path, "/"), end; path[start]; start = end + strspn(path + end, "/")) {
-        int fd;
         bool last;
+        char after;
+        ssize_t length;
 
         end = start + strcspn(path + start, "/");
         last = path[end + strspn(path + end, "/")] == '\0';
-        if (end - start > NAME_MAX) {
-            errno = ENAMETOOLONG;
-            return -1;
+        after = path[end];
+        path[end] = '\0';
+        fd = open_inside(path, O_PATH, resolve);
+        length = fd == -ENOENT && links < MAX_LINKS ? readlinkat(parent, path + start, target, sizeof target) : -1;
+        if (length >= 0) {
+            links++;
+            path[end] = after;
+            TRY(replace(path, start, end, target, (size_t)length));
+            end = 0; /* from the beginning of the new path */
+            fd = open_inside(".", O_PATH | O_DIRECTORY, resolve);
+        } else if (fd == -ENOENT) {
+            TRY(create(parent, path + start, directory || !last));
+            fd = open_inside(path, O_PATH, resolve);
+            path[end] = after;
+        } else {
+            path[end] = after;
         }
-        memcpy(name, path + start, end - start);
-        name[end - start] = '\0';
-        memcpy(prefix, path, end);
-        prefix[end] = '\0';
-
-        fd = open_inside(prefix, O_PATH, resolve);
-        if (fd < 0 && errno == ENOENT) {
-            if (!(resolve & RESOLVE_NO_SYMLINKS) && links < MAX_LINKS && follow(path, start, end, parent, name) == 0) {
-                links++;
-                goto again;
-            }
-            if (errno == ENAMETOOLONG)
-                return -1;
-            if (create(parent, name, directory || !last) < 0 && errno != EEXIST)
-                return -1;
-            fd = open_inside(prefix, O_PATH, resolve);
-        }
-        if (fd < 0)
-            return -1;
-        close(parent);
-        parent = fd;
+        close_now(&parent);
+        parent = TRY(fd);
     }
     return steal_fd(&parent);
 }
@@ -167,10 +144,8 @@ int open_parent(const char *path, const char **name)
     size_t length = slash ? (size_t)(slash - path) : 0;
 
     *name = slash ? slash + 1 : path;
-    if (length >= sizeof directory) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
+    if (length >= sizeof directory)
+        return failed_with("openat2", ENAMETOOLONG);
     memcpy(directory, path, length);
     directory[length] = '\0';
     return open_or_create(directory, true, 0);

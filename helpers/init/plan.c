@@ -46,10 +46,9 @@ const char *plan_decode(const void *bytes, size_t length, struct plan *plan)
     return NULL;
 }
 
-const char *plan_next(const struct plan *plan, const struct op *op, int which, const char *item)
+const char *next_item(struct bytes list, const char *item)
 {
-    const char *list = plan_text(plan, op, which);
-    const char *next = item ? item + strlen(item) + 1 : list;
+    const char *next = item ? item + strlen(item) + 1 : list.at;
 
-    return next < list + op->s[which].length ? next : NULL;
+    return next < list.at + list.length ? next : NULL;
 }

@@ -8,11 +8,7 @@
 
 #include "ops.h"
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-struct text {
+struct place {
     uint32_t offset, length;
 };
 
@@ -21,8 +17,11 @@ struct op {
     uint8_t on_error;
     uint8_t alternatives;
     uint32_t reserved;
-    int64_t n[PLAN_NUMBERS];
-    struct text s[PLAN_STRINGS];
+    union {
+        int64_t n[PLAN_NUMBERS];
+        struct change change;
+    };
+    struct place s[PLAN_STRINGS];
 };
 _Static_assert(sizeof(struct op) == 88, "rootless/plan/encode.py packs 88 bytes");
 
@@ -46,10 +45,10 @@ const char *plan_decode(const void *bytes, size_t length, struct plan *plan);
 
 bool plan_is_list(const struct op *op, int which);
 
-static inline const char *plan_text(const struct plan *plan, const struct op *op, int which)
+static inline struct bytes plan_bytes(const struct plan *plan, const struct op *op, int which)
 {
-    return plan->strings + op->s[which].offset;
+    return (struct bytes){plan->strings + op->s[which].offset, op->s[which].length};
 }
 
-/* The element after `item` in the list that is string `which`; the first one for NULL; NULL after the last. */
-const char *plan_next(const struct plan *plan, const struct op *op, int which, const char *item);
+/* The element after `item` in a list; the first one for NULL; NULL after the last. */
+const char *next_item(struct bytes list, const char *item);

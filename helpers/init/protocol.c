@@ -8,7 +8,7 @@
  *                            READY before the start, and not after EXECUTING
  *     EXECUTING              only execve, perhaps with the seccomp filter before it, is left
  *     LISTENER               with the descriptor of the seccomp filter's notifications, and the connection to their
- *                            agent; then waits on the same socket for 'L': the agent has it
+ *                            agent; from a process of its own, whose pid it names, some time after EXECUTING
  *     NOTIFY                 with the socket on which the program will say that it is ready
  *     NETLINK                with a socket that speaks of the network namespace (netns holders only)
  *     MONITORED pid          from here on this is the first stage, and its parent the monitor
@@ -33,7 +33,7 @@ struct report {
     int32_t value; /* a pid, or the index of an operation; -1: no operation */
     int32_t error; /* errno */
     uint32_t length;
-    char detail[2048]; /* the name of the call, NUL, what else is known */
+    char detail[sizeof shared->detail];
 };
 
 /* Where a seccomp filter refuses exit_group(2), exit(2) ends the only thread, and where it refuses that too, a trap
@@ -45,67 +45,34 @@ void leave(int status)
     __builtin_trap();
 }
 
-/* One write of less than PIPE_BUF bytes, so that reports of two processes never mix. */
-static void report(enum message type, int value, int error)
+/* One write of less than PIPE_BUF bytes, so that reports of two processes never mix. Where it need not arrive, the
+ * reader may be gone: the one who asked for the start over its socket. */
+void report(enum message type, int value, int error, const void *detail, uint32_t length, bool must_arrive)
 {
-    struct report message = {.type = type, .value = value, .error = error};
+    struct report message = {.type = type, .value = value, .error = error, .length = length};
+    size_t size = offsetof(struct report, detail) + length;
 
-    if (type == MESSAGE_FAILED || type == MESSAGE_SKIPPED) {
-        size_t named = strlen(failure.call) + 1;
-
-        memcpy(message.detail, failure.call, named);
-        memcpy(message.detail + named, failure.text, failure.length);
-        message.length = (uint32_t)(named + failure.length);
-    } else if (type == MESSAGE_TURN && value) {
-        message.length = self.identified * (uint32_t)sizeof *self.namespaces;
-        memcpy(message.detail, self.namespaces, message.length);
-    }
+    memcpy(message.detail, detail, length);
+    if (!must_arrive && (send(self.report_fd, &message, size, MSG_NOSIGNAL) >= 0 || errno != ENOTSOCK))
+        return;
     /* a socket or a pipe whose reader is gone: this process has no reason to go on (SIGPIPE has its default action) */
-    if (write(self.report_fd, &message, offsetof(struct report, detail) + message.length) < 0)
+    if (write(self.report_fd, &message, size) < 0)
         leave(1);
 }
 
-void report_failed(uint32_t index, int error) { report(MESSAGE_FAILED, (int)index, error); }
-
-void report_skipped(uint32_t index, int error) { report(MESSAGE_SKIPPED, (int)index, error); }
-
-void report_monitored(int pid) { report(MESSAGE_MONITORED, pid, 0); }
-
-void report_broken(const char *why)
+void report_failure(enum message type, int index, int error)
 {
-    failed_with("the plan", EINVAL);
-    explain_failure(why, strlen(why));
-    report(MESSAGE_FAILED, -1, EINVAL);
-}
-
-/* For messages that the reader may miss: the one who asked for the start over its socket may be gone by now. */
-static void report_to_any(const struct report *message)
-{
-    size_t size = offsetof(struct report, detail) + message->length;
-
-    if (send(self.report_fd, message, size, MSG_NOSIGNAL) < 0 && errno == ENOTSOCK &&
-        write(self.report_fd, message, size) < 0)
-        leave(1);
+    report(type, index, error, shared->detail, shared->length, true);
 }
 
 void report_executing(void)
 {
-    struct report message = {.type = MESSAGE_EXECUTING};
     static bool sent;
 
     if (!sent)
-        report_to_any(&message);
+        report(MESSAGE_EXECUTING, 0, 0, "", 0, false);
     sent = true;
     self.trace = false; /* a seccomp filter may come next, and forbid it */
-}
-
-void report_progress(uint32_t index, int error, uint64_t microseconds)
-{
-    struct report message = {
-        .type = MESSAGE_PROGRESS, .value = (int)index, .error = error, .length = sizeof microseconds};
-
-    memcpy(message.detail, &microseconds, sizeof microseconds);
-    report_to_any(&message);
 }
 
 int send_fds(int channel, const void *data, size_t size, const int *fds, size_t count)
@@ -121,40 +88,24 @@ int send_fds(int channel, const void *data, size_t size, const int *fds, size_t 
     control.header.cmsg_len = (socklen_t)CMSG_LEN(count * sizeof *fds);
     message.msg_controllen = (socklen_t)CMSG_SPACE(count * sizeof *fds);
     memcpy(CMSG_DATA(&control.header), fds, count * sizeof *fds);
-    return sendmsg(channel, &message, MSG_NOSIGNAL) < 0 ? -1 : 0;
+    return sendmsg(channel, &message, MSG_NOSIGNAL) < 0 ? failed("sendmsg") : 0;
 }
 
-static int report_descriptors(enum message type, const int *fds, size_t count)
+int report_fds(enum message type, int value, int first, int second)
 {
-    struct report message = {.type = type};
+    struct report message = {.type = type, .value = value};
+    const int fds[] = {first, second};
 
-    return send_fds(self.report_fd, &message, offsetof(struct report, detail), fds, count);
+    return send_fds(self.report_fd, &message, offsetof(struct report, detail), fds, second < 0 ? 1 : 2);
 }
-
-int report_listener(int fd)
-{
-    const int fds[] = {fd, self.agent_fd};
-
-    return report_descriptors(MESSAGE_LISTENER, fds, 2);
-}
-
-int report_notify(int fd) { return report_descriptors(MESSAGE_NOTIFY, &fd, 1); }
-
-int report_netlink(int fd) { return report_descriptors(MESSAGE_NETLINK, &fd, 1); }
-
-int report_fuse(int fd) { return report_descriptors(MESSAGE_FUSE, &fd, 1); }
 
 /* The parent cannot open those of a process that is not dumpable. */
-int op_pass_namespaces(const struct op *op)
+int op_pass_namespaces(void)
 {
-    cleanup_close int user = openat(self.proc_fd, "self/ns/user", O_RDONLY | O_CLOEXEC);
-    cleanup_close int network = user < 0 ? -1 : openat(self.proc_fd, "self/ns/net", O_RDONLY | O_CLOEXEC);
-    const int fds[] = {user, network};
+    cleanup_close int user = SYS(openat(self.proc_fd, "self/ns/user", O_RDONLY | O_CLOEXEC));
+    cleanup_close int network = SYS(openat(self.proc_fd, "self/ns/net", O_RDONLY | O_CLOEXEC));
 
-    (void)op;
-    if (network < 0)
-        return failed("openat");
-    return report_descriptors(MESSAGE_NAMESPACES, fds, 2) < 0 ? failed("sendmsg") : 0;
+    return report_fds(MESSAGE_NAMESPACES, 0, user, network);
 }
 
 /* Returns the answer; 0 at end of file, which a peer that is killed may also leave as ECONNRESET. */
@@ -173,7 +124,9 @@ static char next_answer(int fd)
 
 void take_turn(int pid)
 {
-    report(MESSAGE_TURN, pid, 0);
+    uint32_t length = pid ? self.identified * (uint32_t)sizeof *self.namespaces : 0;
+
+    report(MESSAGE_TURN, pid, 0, self.namespaces, length, true);
     if (next_answer(self.reply_fd) != 'G')
         leave(1);
 }
@@ -184,34 +137,26 @@ static void end_by(int number) { leave(128 + number); }
  * ended by any that would end a program. execve takes the handlers away. */
 static void obey_signals(void)
 {
-    static const int harmless[] = {SIGKILL, SIGSTOP, SIGCHLD, SIGCONT, SIGURG, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU};
+    static const char harmless[] = {SIGKILL, SIGSTOP, SIGCHLD, SIGCONT, SIGURG, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU};
     struct sigaction action = {.sa_handler = end_by};
 
-    for (int number = 1; number < NSIG; number++) {
-        bool leave = false;
-
-        for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
-            leave |= number == harmless[i];
-        if (!leave)
+    for (int number = 1; number < NSIG; number++)
+        if (!memchr(harmless, number, sizeof harmless))
             sigaction(number, &action, NULL);
-    }
 }
 
-int op_ready(const struct op *op)
+int op_ready(void)
 {
-    (void)op;
     obey_signals(); /* before the parent can know of a container to kill */
-    report(MESSAGE_READY, 0, 0);
+    report(MESSAGE_READY, 0, 0, "", 0, true);
     self.trace = false; /* nobody may be left to read of it */
     return 0;
 }
 
-int op_wait_start(const struct op *op)
+int op_wait_start(void)
 {
-    int caller;
     char answer;
 
-    (void)op;
     if (self.start_fd < 0) {
         answer = next_answer(self.reply_fd);
         if (answer != 'S' && answer != 'T')
@@ -220,16 +165,15 @@ int op_wait_start(const struct op *op)
         return 0;
     }
     /* the creator may go; from here on reports go to the process that starts the container */
-    close(self.report_fd);
-    close(self.reply_fd);
-    self.report_fd = self.reply_fd = -1;
+    close_now(&self.report_fd);
+    close_now(&self.reply_fd);
     do
-        caller = accept4(self.start_fd, NULL, NULL, SOCK_CLOEXEC);
-    while (caller < 0 && (errno == EINTR || errno == ECONNABORTED));
-    if (caller < 0)
+        self.report_fd = accept4(self.start_fd, NULL, NULL, SOCK_CLOEXEC);
+    while (self.report_fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+    if (self.report_fd < 0)
         leave(1);
-    close(self.start_fd);
-    self.report_fd = caller;
-    self.trace = next_answer(caller) == 'T'; /* at end of file the starter was killed: it had asked */
+    close_now(&self.start_fd);
+    shared->report_fd = self.report_fd;
+    self.trace = next_answer(self.report_fd) == 'T'; /* at end of file the starter was killed: it had asked */
     return 0;
 }

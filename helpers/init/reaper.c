@@ -17,8 +17,8 @@ static _Noreturn void stay(pid_t program, const sigset_t *signals)
     prctl(PR_SET_NAME, "init");
     prctl(PR_SET_DUMPABLE, 1); /* its namespaces can be joined (exec), as those of a program can */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    sys_close_range(0, ~0U, 0); /* and nothing of the host is left in it */
-    munmap(self.plan_bytes, self.plan_size);
+    sys_close_range(0, ~0U, CLOSE_RANGE_UNSHARE); /* and nothing of the host is left in it */
+    munmap(self.plan_start, self.plan_size);
     for (;;) {
         int number = sigwaitinfo(signals, &info);
 
@@ -31,17 +31,14 @@ static _Noreturn void stay(pid_t program, const sigset_t *signals)
 }
 
 /* After the seccomp filter: the reaper must not be able to do more than the program, which may trace it. */
-int op_init(const struct op *op)
+int op_init(void)
 {
     sigset_t all, before;
     pid_t pid;
 
-    (void)op;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
-    pid = fork();
-    if (pid < 0)
-        return failed("fork");
+    pid = SYS(fork());
     if (pid > 0)
         stay(pid, &all);
     /* the keys of a terminal are for the program alone; it may have none */

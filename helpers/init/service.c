@@ -3,45 +3,28 @@
 #include "init.h"
 #include "sys.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
-/* Strings: a directory of the container; the name of the socket in it. */
-int op_notify_socket(const struct op *op)
+int op_notify_socket(const char *path, const char *name)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    cleanup_close int directory = open_inside(text(op, NOTIFY_SOCKET_DIRECTORY), O_RDONLY | O_DIRECTORY, 0);
-    int error = errno;
-    cleanup_close int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int result = 0;
+    cleanup_close int directory = TRY(open_inside(path, O_PATH | O_DIRECTORY, 0));
+    cleanup_close int fd = SYS(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 
-    if (here < 0)
-        return failed("open");
-    if (directory < 0)
-        return failed_with("openat2", error);
-    strncpy(address.sun_path, text(op, NOTIFY_SOCKET_NAME), sizeof address.sun_path - 1);
-    self.notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (self.notify_fd < 0)
-        return failed("socket");
-    if (fchdir(directory) < 0)
-        return failed("fchdir");
-    if (bind(self.notify_fd, (struct sockaddr *)&address, sizeof address) < 0)
-        result = failed("bind");
-    if (fchdir(here) < 0 && result == 0)
-        result = failed("fchdir");
-    return result;
+    strncpy(address.sun_path, name, sizeof address.sun_path - 1);
+    SYS(fchdir(directory)); /* an address has no room for a long path */
+    SYS(bind(fd, (struct sockaddr *)&address, sizeof address));
+    self.notify_fd = steal_fd(&fd);
+    return 0;
 }
 
 /* To who reads it: the program must not. */
-int op_pass_notify(const struct op *op)
+int op_pass_notify(void)
 {
-    (void)op;
-    if (report_notify(self.notify_fd) < 0)
-        return failed("sendmsg");
-    close(self.notify_fd);
-    self.notify_fd = -1;
-    return 0;
+    cleanup_close int fd = steal_fd(&self.notify_fd);
+
+    return report_fds(MESSAGE_NOTIFY, 0, fd, -1);
 }

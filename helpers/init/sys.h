@@ -45,62 +45,21 @@ static inline int sys_open_tree(int dir, const char *path, unsigned flags)
     return (int)syscall(SYS_open_tree, dir, path, flags);
 }
 
-static inline int sys_move_mount(int from, const char *from_path, int to, const char *to_path, unsigned flags)
+static inline int sys_move_mount(int from, int to, const char *path, unsigned flags)
 {
-    return (int)syscall(SYS_move_mount, from, from_path, to, to_path, flags);
+    return (int)syscall(SYS_move_mount, from, "", to, path, flags | MOVE_MOUNT_F_EMPTY_PATH);
 }
 
 static inline int sys_fsopen(const char *type, unsigned flags) { return (int)syscall(SYS_fsopen, type, flags); }
-
-static inline int sys_fspick(int dir, const char *path, unsigned flags)
-{
-    return (int)syscall(SYS_fspick, dir, path, flags);
-}
 
 static inline int sys_fsconfig(int fs, unsigned command, const char *key, const void *value)
 {
     return (int)syscall(SYS_fsconfig, fs, command, key, value, 0);
 }
 
-static inline int sys_fsmount(int fs, unsigned flags, unsigned attributes)
-{
-    return (int)syscall(SYS_fsmount, fs, flags, attributes);
-}
-
 static inline int sys_mount_setattr(int dir, const char *path, unsigned flags, struct mount_attr *attr)
 {
     return (int)syscall(SYS_mount_setattr, dir, path, flags, attr, sizeof *attr);
-}
-
-static inline int sys_mount(const char *source, const char *target, const char *type, unsigned long flags,
-                            const void *data)
-{
-    return (int)syscall(SYS_mount, source, target, type, flags, data);
-}
-
-static inline int sys_umount2(const char *target, int flags) { return (int)syscall(SYS_umount2, target, flags); }
-
-/* getdents64(2) writes these one after the other */
-struct directory_entry {
-    uint64_t inode, offset;
-    uint16_t length;
-    uint8_t type;
-    char name[];
-};
-
-static inline long sys_getdents64(int dir, void *entries, size_t size)
-{
-    return syscall(SYS_getdents64, dir, entries, size);
-}
-
-static inline int sys_faccessat2(int dir, const char *path, int mode, int flags)
-{
-    return (int)syscall(SYS_faccessat2, dir, path, mode, flags);
-}
-
-static inline int sys_pivot_root(const char *new_root, const char *put_old)
-{
-    return (int)syscall(SYS_pivot_root, new_root, put_old);
 }
 
 static inline void close_if_open(const int *fd)
@@ -124,12 +83,8 @@ static inline int steal_fd(int *fd)
     return taken;
 }
 
-/* Writes `value` so that it ends before `end`; returns where it begins. */
-static inline char *utoa(char *end, unsigned value, unsigned base)
+static inline void close_now(int *fd)
 {
-    *--end = '\0';
-    do
-        *--end = (char)('0' + value % base);
-    while (value /= base);
-    return end;
+    close_if_open(fd);
+    *fd = -1;
 }

@@ -13,7 +13,7 @@ from rootless.procfs import ALL_IDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rootless.host.delegation import Cgroups, user_manager
     from rootless.host.delegation import read as read_cgroups
@@ -28,6 +28,8 @@ else:
 
 _TYPE, _BLOCK = 0o170000, 0o060000
 """S_IFMT and S_IFBLK of st_mode, inode(7)."""
+_ESCAPED = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\043": "#", "\\134": "\\"}
+"""In the names of mount points, proc_pid_mounts(5); the backslash comes last."""
 _RESTRICTIONS = posix.ST_RDONLY | posix.ST_NOSUID | posix.ST_NODEV | posix.ST_NOEXEC
 
 
@@ -61,6 +63,7 @@ class Facts:
             of the device on the host: the given path if it is that device, or else the kernel's name in /dev.
         mount_flags: a function of a path. It returns ST_RDONLY, ST_NOSUID, ST_NODEV and ST_NOEXEC of the path's mount
             (statvfs(3)); mount_setattr(2) has the same bits.
+        state_mounts: a function of a directory. It returns the mount points of proc and sysfs outside the directory.
     """
 
     def __init__(self, **known: object) -> None:
@@ -93,6 +96,7 @@ class Facts:
         self.squashfuse = "/usr/bin/squashfuse_ll"
         self.device_path: Callable[[str, int, int, int], str] = lambda path, *_: path
         self.mount_flags: Callable[[str], int] = lambda _: 0
+        self.state_mounts: Callable[[str], Sequence[str]] = lambda _: ("/proc", "/sys")
         for name, value in known.items():
             if not hasattr(self, name):
                 raise AttributeError(name)
@@ -232,6 +236,22 @@ def _mount_flags(_: Facts) -> Callable[[str], int]:
     return read_flags
 
 
+def _state_mounts(_: Facts) -> Callable[[str], Sequence[str]]:
+    def find(directory: str) -> list[str]:
+        root = paths.resolved(directory).rstrip("/")
+        found: dict[str, None] = {}
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                _, point, kind, *_ = line.split(" ")
+                for code, character in _ESCAPED.items():
+                    point = point.replace(code, character)
+                if kind in ("proc", "sysfs") and not (point + "/").startswith(root + "/"):
+                    found[point] = None
+        return list(found)
+
+    return find
+
+
 _RARE: dict[str, Callable[[Facts], object]] = {
     "apparmor": _apparmor,
     "selinux": _selinux,
@@ -242,4 +262,5 @@ _RARE: dict[str, Callable[[Facts], object]] = {
     "device_path": _device_path,
     "squashfuse": _squashfuse,
     "mount_flags": _mount_flags,
+    "state_mounts": _state_mounts,
 }

@@ -26,9 +26,19 @@ _MACHINES = {
 }
 
 
-def not_found(op: Op, number: int) -> RootlessError:
-    """Return the error for a program that is not in the image, or cannot be executed by its user."""
+def not_found(op: Op, refusals: bytes) -> RootlessError:
+    """Return the error for a program that is not in the image, or cannot be executed by its user.
+
+    Args:
+        op: the COMMAND operation.
+        refusals: an errno for each of its candidates; as with execvp(3), the last one that says more than that the
+            candidate is absent counts.
+    """
     name = str(op.string("name"))
+    number = errno.ENOENT
+    for each in refusals:
+        if each != errno.ENOENT and (each != errno.ENOTDIR or number == errno.ENOENT):
+            number = each
     fix = "name a program that is in the image"
     if number in (errno.ENOENT, errno.ENOTDIR) and "/" not in name:
         cause = "executable file not found in $PATH"

@@ -52,7 +52,7 @@ _CALL_FIXES: dict[str, dict[int, str]] = {
 
 _MOUNTED_AT = {"/proc": "proc", "/sys": "sysfs"}
 _OOM_SCORE = "process.oomScoreAdj"
-_SAME_EFFECT = (ops.BECOME, ops.MOUNT, ops.DEVICE_NODE, ops.KEYRING)
+_SAME_EFFECT = (ops.BECOME, ops.MOUNT, ops.DEVICE_NODE, ops.KEYRING, ops.STDIO_OWNER)
 
 
 def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessError:
@@ -62,14 +62,15 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
         op: the operation, or None for an error about the Plan itself.
         call: the system call that failed.
         number: its errno.
-        more: the kernel's own message about a file system, or the first bytes of a program that execve refused.
+        more: the kernel's own message about a file system, the first bytes of a program that execve refused, or an
+            errno for each candidate of COMMAND.
     """
     reason = os.strerror(number)
     if op is None:
         text = more.decode("utf-8", "replace")
         return RootlessError("the executor cannot continue", cause=f"{call}: {text or reason}", code="RL-INIT")
     if op.kind is ops.COMMAND:
-        return exec_failure.not_found(op, number)
+        return exec_failure.not_found(op, more)
     if op.kind is ops.HOOK:
         from rootless.launch import run_hooks
 

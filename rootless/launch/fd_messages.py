@@ -28,7 +28,10 @@ class Received:
         self._takers = takers
 
     def read(self, fd: int) -> Message | None:
-        """Return the next message from a socket whose descriptors no function takes, as read_message() does."""
+        """Return the next message from a socket, as read_message() does.
+
+        Of those whose descriptors a function takes, it is LISTENER alone: what else it says is of interest.
+        """
         channel = _socket.socket(
             fileno=posix.dup(fd)
         )  # a copy of its own, so that an interruption closes nothing twice
@@ -47,7 +50,7 @@ class Received:
                     raise refused(OSError(EMFILE, posix.strerror(EMFILE)))
                 taker(*descriptors)
                 if message and message[0] == LISTENER:
-                    channel.send(b"L", _socket.MSG_NOSIGNAL)
+                    return message
         except (ConnectionResetError, BrokenPipeError):
             return None
         finally:

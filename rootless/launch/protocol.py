@@ -14,8 +14,8 @@
     PROGRESS op errno microseconds ──────▶ after each operation, if the launcher requested it
     EXECUTING ───────────────────────────▶ execve is next, perhaps after the seccomp filter
     NOTIFY, with a descriptor ───────────▶ given to the process that forwards the program's sd_notify reports
-    LISTENER, with two descriptors ──────▶ the second leads to the seccomp agent, which gets the first
-                  ◀─────────────────────── L   (over the same connection)
+    LISTENER pid, with two descriptors ──▶ the second leads to the seccomp agent, which gets the first; from another
+                                           process, at any time after EXECUTING
     NETLINK, with a descriptor ──────────▶ configures a network namespace (only from netns holders, rootless/network)
     MONITORED pid ───────────────────────▶ a process between the launcher and the first stage keeps the output
     NAMESPACES, with two descriptors ────▶ joined by the container's netns holder before the container has a process
@@ -229,6 +229,17 @@ def executor_killed() -> RootlessError:
     )
 
 
+def listener_lost() -> RootlessError:
+    """Return the error for a program whose seccomp filter's notifications reach nobody."""
+    return RootlessError(
+        "cannot hand over the seccomp filter's notifications",
+        cause="the executor's process that does it was killed",
+        where="linux.seccomp.listenerPath",
+        fix="find the program that kills processes here, and start the container again",
+        code="RL-SECCOMP-LISTENER",
+    )
+
+
 def _stays_init(pid: int) -> bool:
     """Whether a process ends as the executor; end of file precedes the program's own name by a moment."""
     for _ in range(_LOOKS):
@@ -290,6 +301,14 @@ def end_process(process: int) -> None:
     poll = select.poll()
     poll.register(process, select.POLLIN)
     poll.poll()
+
+
+def reap(pid: int) -> None:
+    """Take the status of a process that has ended, if it is a child of this one."""
+    try:
+        posix.waitpid(pid, 0)
+    except ChildProcessError:
+        return
 
 
 def _socket_pair() -> tuple[int, int]:

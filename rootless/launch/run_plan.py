@@ -17,6 +17,7 @@ from rootless import files, log, paths
 from rootless.launch.protocol import (
     EXECUTING,
     FAILED,
+    LISTENER,
     MESSAGES_WITH_DESCRIPTORS,
     MONITORED,
     PROGRESS,
@@ -30,7 +31,9 @@ from rootless.launch.protocol import (
     end_child,
     end_process,
     executor_killed,
+    listener_lost,
     read_message,
+    reap,
     warn_of_filter,
 )
 from rootless.lazy import lazy
@@ -57,8 +60,8 @@ else:
     await_id_maps = lazy("rootless.launch.write_idmaps", "wait")
     Received = lazy("rootless.launch.fd_messages", "Received")
 
-_PASSING = (ops.PASS_NAMESPACES, ops.LISTENER, ops.PASS_NOTIFY, ops.NETLINK, ops.FUSE)
-"""Operations whose messages carry descriptors."""
+_PASSING = (ops.PASS_NAMESPACES, ops.FORWARD_NOTIFICATIONS, ops.PASS_NOTIFY, ops.NETLINK, ops.FUSE)
+"""Operations because of which messages carry descriptors."""
 
 
 class Run:
@@ -231,7 +234,7 @@ class Run:
         """
         read = self._reader() if self._passing else read_message
         skipped: list[Message] = []
-        reached = 0
+        reached = listener = 0
         begin = monotonic()
         while reached not in (TURN, READY) and (message := read(executor.report)):
             kind, value, number, detail = message
@@ -241,6 +244,8 @@ class Run:
                 skipped.append(message)
             elif kind == MONITORED:
                 executor.interpose(value)
+            elif kind == LISTENER:
+                listener = value
             else:
                 self._tell_skips(skipped, message)
                 if kind == FAILED:
@@ -251,9 +256,22 @@ class Run:
                     self._trace_fork((begin - last) * 1e6)
         if not reached:
             raise executor_killed()
-        if reached == EXECUTING and log.is_debug():
-            self._trace_program((monotonic() - begin) * 1e6)
-        if reached == EXECUTING and self.plan.first(ops.SECCOMP):
+        if reached == EXECUTING:
+            self._finish(executor, listener, (monotonic() - begin) * 1e6)
+
+    def _finish(self, executor: Executor, listener: int, microseconds: float) -> None:
+        """Complete the start of the program: `listener` is the process that has sent the filter's notifications, or 0.
+
+        Raises:
+            RootlessError: `RL-SECCOMP-LISTENER`: nobody has sent them.
+        """
+        if log.is_debug():
+            self._trace_program(microseconds)
+        if self.plan.first(ops.FORWARD_NOTIFICATIONS):
+            if not listener:
+                raise listener_lost()
+            reap(listener)
+        if self.plan.first(ops.SECCOMP):
             warn_of_filter(self.pid or executor.first)
 
     def _take_process(self, executor: Executor, pid: int, namespaces: bytes) -> None:

@@ -48,7 +48,7 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
             program = next(above)
             passed = [next(above) if fd >= 0 else fd for fd in passed]
             placed = list(above)
-        numbers = [str(number) for number in (*passed[:-1], given.keep, int(trace), passed[-1])]
+        numbers = [str(number) for number in (*passed, given.keep, int(trace))]
         return posix.posix_spawn(
             f"/proc/self/fd/{program}",
             ["rootless-init", *numbers],

@@ -100,16 +100,14 @@ def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
         *identity.sysctls(context),
         *mounts.protect(context),
         *mounts.change_root(context),
-        *identity.identity(context),
+        *identity.identity(context, seccomp_filter),
         *(identity.find(context) if last else ()),
-        # the process keeps the connection to the agent
-        *([Op(ops.NON_DUMPABLE)] if seccomp_filter and seccomp_filter.listener else ()),
         Op(ops.READY),
         *launcher_part.when_ready(context, cgroup, runtime_hooks),
         Op(ops.WAIT_START),
         *launcher_part.when_started(seccomp_filter, "creating"),
         *([Op(ops.PASS_NOTIFY)] if request.notify and last else ()),
-        *(hooks.started if hooks and last else ()),
+        *(hooks.bind(last) if hooks and last else ()),
         *last,
         *launcher_part.afterwards(context, cgroup, hooks),
     ]

@@ -33,6 +33,7 @@ def compile_copy(bundle: Bundle, facts: Facts, request: Request, running: Runnin
             Op(ops.FORK),
             *[op for op in namespaces.become(context) if op.kind is ops.BECOME],
             Op(ops.SESSION),
+            Op(ops.CLOSE_FDS),
             Op(ops.CHDIR, 0, "/"),
             Op(ops.UMASK, 0),
             Op(ops.READY),

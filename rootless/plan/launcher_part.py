@@ -6,6 +6,7 @@ from rootless.errors import RootlessError, place
 from rootless.lazy import lazy
 from rootless.plan import ops
 from rootless.plan.ops import Op
+from rootless.plan.process.seccomp import LISTENER_PLACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,9 +56,9 @@ def before_executor(context: Context, cgroup: Cgroup | None, seccomp_filter: Sec
     if request.verb == "create":
         plan.append(Op(ops.LISTEN))
     if not request.monitored:
-        return [*plan, Op(ops.SPAWN)]
+        return [*plan, Op(ops.SPAWN), *listener(seccomp_filter)]
     monitor = Op(ops.MONITOR, request.timeout, request.log_size)
-    return [*plan, Op(ops.SHOW_DIRECTORY), Op(ops.SPAWN), Op(ops.NOTE_MONITOR), monitor]
+    return [*plan, Op(ops.SHOW_DIRECTORY), Op(ops.SPAWN), Op(ops.NOTE_MONITOR), monitor, *listener(seccomp_filter)]
 
 
 def connections(context: Context, seccomp_filter: SeccompFilter | None) -> list[Op]:
@@ -66,11 +67,22 @@ def connections(context: Context, seccomp_filter: SeccompFilter | None) -> list[
     if seccomp_filter:
         plan.append(Op(ops.COMPILE_FILTER, seccomp_filter, where="linux.seccomp"))
         if seccomp_filter.listener:
-            plan.append(Op(ops.CONNECT_AGENT, seccomp_filter.listener["path"], where="linux.seccomp.listenerPath"))
+            plan.append(Op(ops.CONNECT_AGENT, seccomp_filter.listener["path"], where=LISTENER_PLACE))
     path, where = _pidfd_socket(context)
     if path:
         plan.append(Op(ops.CONNECT_PIDFD, path, where=where))
     return plan
+
+
+def listener(seccomp_filter: SeccompFilter | None) -> list[Op]:
+    """Return the operation that has a process wait for the filter's notifications, outside of the container.
+
+    It starts as the caller: not in the container's cgroup, and before what SCHED_DEADLINE schedules, which cannot start
+    another one.
+    """
+    if not (seccomp_filter and seccomp_filter.listener):
+        return []
+    return [Op(ops.LISTENER, where=LISTENER_PLACE)]
 
 
 def with_process(
@@ -119,8 +131,10 @@ def when_started(seccomp_filter: SeccompFilter | None, status: str) -> list[Op]:
     if not (seccomp_filter and seccomp_filter.listener):
         return []
     listener = seccomp_filter.listener
-    where = "linux.seccomp.listenerPath"
-    return [Op(ops.FORWARD_NOTIFICATIONS, listener["path"], listener["metadata"], status, where=where)]
+    return [
+        Op(ops.FORWARD_NOTIFICATIONS, listener["path"], listener["metadata"], status, where=LISTENER_PLACE),
+        Op(ops.CHECK_AGENT, where=LISTENER_PLACE),
+    ]
 
 
 def afterwards(context: Context, cgroup: Cgroup | None, hooks: Hooks | None) -> list[Op]:

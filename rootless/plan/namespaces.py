@@ -93,7 +93,10 @@ def enter(context: Context) -> list[Op]:
     # joined user namespace gives
     user = joins.pop("user", None)
     others = list(joins.values())
-    early = [Op(ops.JOIN_EARLY, *op.numbers, *op.strings, where=op.where) for op in others]
+    early = [
+        Op(ops.JOIN_EARLY, *op.numbers, *op.strings, f"self/ns/{NAMESPACE_FILES[kind]}", where=op.where)
+        for kind, op in joins.items()
+    ]
     if user:
         plan = [*_hide(context), *early, user, *others]
     elif context.facts.privileged:

@@ -37,12 +37,13 @@ class Kind:
         strings: the names of its strings, and of all operands of an operation of the launcher.
         lists: which strings are lists of strings.
         raw: which strings are bytes.
+        words: which strings are only for people: the executor's function does not get them.
         by: EXECUTOR or LAUNCHER.
         retry: whether the executor may repeat it as the user of FILES_AS after EACCES, which comes before any change.
         undo: the name of the function that undoes an operation of the launcher; empty if nothing remains.
     """
 
-    __slots__ = ("by", "code", "lists", "name", "numbers", "raw", "retry", "strings", "undo")
+    __slots__ = ("by", "code", "lists", "name", "numbers", "raw", "retry", "strings", "undo", "words")
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class Kind:
         retry: bool = False,
         undo: str = "",
     ) -> None:
-        """Take the names of the operands, separated by spaces: `name*` is a list of strings, `name=` is bytes."""
+        """Take the names of the operands: `name*` is a list, `name=` is bytes, `name-` is words."""
         words = tuple(strings.split())
         self.code = code
         self.name = name
@@ -63,10 +64,13 @@ class Kind:
         self.strings = words
         self.lists: tuple[str, ...] = ()
         self.raw: tuple[str, ...] = ()
-        if "*" in strings or "=" in strings:  # few have any, and this is on the way of every command
-            self.strings = tuple([word.rstrip("*=") for word in words])
+        self.words: tuple[str, ...] = ()
+        # few have any, and this is on the way of every command
+        if "*" in strings or "=" in strings or "-" in strings:
+            self.strings = tuple([word.rstrip("*=-") for word in words])
             self.lists = tuple([word[:-1] for word in words if word[-1] == "*"])
             self.raw = tuple([word[:-1] for word in words if word[-1] == "="])
+            self.words = tuple([word[:-1] for word in words if word[-1] == "-"])
         self.by = by
         self.retry = retry
         self.undo = undo
@@ -84,7 +88,8 @@ def launcher(name: str, operands: str = "", *, undo: str = "") -> Kind:
     return Kind(0, name, "", operands, by=LAUNCHER, undo=undo)
 
 
-_MOUNT_NUMBERS = "flags propagation set clear set_below clear_below"
+CHANGE = "flags propagation set clear set_below clear_below"
+"""How a mount is changed: the numbers of several kinds, which the executor's functions get as one structure."""
 
 JOIN = Kind(1, "join", "namespace", "path")
 NEW_USER = Kind(2, "new_user_namespace")
@@ -100,49 +105,49 @@ DOMAINNAME = Kind(11, "domainname", "", "name")
 LINK_UP = Kind(12, "link_up", "", "name")
 PROPAGATION = Kind(13, "propagation", "flags propagation")
 ROOT = Kind(14, "root", "propagation", "path", retry=True)
-MOUNT = Kind(15, "mount", _MOUNT_NUMBERS, "type source target options*", retry=True)
-BIND = Kind(16, "bind", _MOUNT_NUMBERS, "source target", retry=True)
-REMOUNT = Kind(17, "remount", _MOUNT_NUMBERS, "target options*", retry=True)
+MOUNT = Kind(15, "mount", CHANGE, "type source target options*", retry=True)
+BIND = Kind(16, "bind", CHANGE, "source target", retry=True)
+REMOUNT = Kind(17, "remount", CHANGE, "target options*", retry=True)
 DEVICE_BIND = Kind(18, "device_bind", "type major minor exclusive", "source target", retry=True)
 DEVICE_NODE = Kind(19, "device_node", "mode major minor uid gid", "target", retry=True)
 SYMLINK = Kind(20, "symlink", "", "link target", retry=True)
-CONSOLE = Kind(21, "console", "columns rows uid", retry=True)
+CLOSE_FDS = Kind(21, "close_fds")
 MASK = Kind(22, "mask", "", "target", retry=True)
 READONLY_PATH = Kind(23, "readonly_path", "", "target", retry=True)
 MKDIR = Kind(24, "mkdir", "", "target", retry=True)
-ROOT_ATTRIBUTES = Kind(25, "root_attributes", _MOUNT_NUMBERS)
+ROOT_ATTRIBUTES = Kind(25, "root_attributes", CHANGE)
 PIVOT = Kind(26, "pivot_root", retry=True)
 CHROOT = Kind(27, "chroot", "move", retry=True)
 RLIMIT = Kind(28, "rlimit", "resource soft hard")
 STDIO_OWNER = Kind(29, "stdio_owner", "uid")
 BOUNDING = Kind(30, "bounding", "keep")
-GROUPS = Kind(31, "groups", "", "gids")
+GROUPS = Kind(31, "groups", "", "gids- ids=")
 IDS = Kind(32, "ids", "uid gid")
 CAPABILITIES = Kind(33, "capabilities", "effective permitted inheritable")
 AMBIENT = Kind(34, "ambient", "raise")
 UMASK = Kind(35, "umask", "mask")
 CHDIR = Kind(36, "chdir", "early", "path")
-HOME = Kind(37, "home", "uid")
-COMMAND = Kind(38, "command", "", "candidates* name")
+HOME = Kind(37, "home", "uid", "file otherwise")
+COMMAND = Kind(38, "command", "", "candidates* name-")
 READY = Kind(39, "ready")
 WAIT_START = Kind(40, "wait_start")
 NO_NEW_PRIVS = Kind(41, "no_new_privs")
-SECCOMP = Kind(42, "seccomp", "flags", "filter=")
+SECCOMP = Kind(42, "seccomp", "flags hook_flags", "filter=")
 EXEC = Kind(43, "exec", "", "args* env*")
 FILES_AS = Kind(44, "files_as", "uid gid")
 YIELD = Kind(45, "yield")
 HOOK_OUTPUT = Kind(46, "hook_output", "", "stdout stderr", retry=True)
-HOOK = Kind(47, "hook", "timeout confined environment", "path args* env* about*")
+HOOK = Kind(47, "hook", "timeout environment first bound", "path args* env* about*")
 LISTENER = Kind(48, "listener")
 JOIN_PROCESS = Kind(49, "join_process", "namespaces root_of")
-CPU_AFFINITY = Kind(50, "cpu_affinity", "", "cpus mask=")
-TERMINAL = Kind(51, "terminal", "columns rows uid")
-SCHEDULER = Kind(52, "scheduler", "", "wanted attributes=")
-IO_PRIORITY = Kind(53, "io_priority", "value", "wanted")
-MEMORY_POLICY = Kind(54, "memory_policy", "mode", "wanted nodes=")
-PERSONALITY = Kind(55, "personality", "domain", "wanted")
+CPU_AFFINITY = Kind(50, "cpu_affinity", "", "cpus- mask=")
+TERMINAL = Kind(51, "terminal", "columns rows uid", retry=True)
+SCHEDULER = Kind(52, "scheduler", "", "wanted- attributes=")
+IO_PRIORITY = Kind(53, "io_priority", "value", "wanted-")
+MEMORY_POLICY = Kind(54, "memory_policy", "mode", "wanted- nodes=")
+PERSONALITY = Kind(55, "personality", "domain", "wanted-")
 ID_MAP = Kind(56, "id_map", "new", "uids gids path")
-TREE = Kind(57, "tree", _MOUNT_NUMBERS, "source")
+TREE = Kind(57, "tree", CHANGE, "source")
 NOTIFY_SOCKET = Kind(58, "notify_socket", "", "directory name", retry=True)
 PASS_NOTIFY = Kind(59, "pass_notify")
 CGROUP_OWNER = Kind(60, "cgroup_owner", "uid", "mount files*")
@@ -152,7 +157,7 @@ AWAIT_END = Kind(63, "await_end")
 AWAIT_LINKS = Kind(64, "await_links", "", "prefix lock")
 DEVICE_RULES = Kind(65, "device_rules", "", "program=")
 PROC_OPEN = Kind(66, "proc_open", "", "path")
-JOIN_EARLY = Kind(67, "join_early", "namespace", "path")
+JOIN_EARLY = Kind(67, "join_early", "namespace", "path own")
 IDENTIFY = Kind(68, "identify", "", "kinds*")
 UNNAMED_KEYRING = Kind(69, "unnamed_keyring")
 NO_KEYS = Kind(70, "no_keys", "", "filter=")
@@ -161,10 +166,12 @@ PASS_NAMESPACES = Kind(72, "pass_namespaces")
 MONITOR = Kind(73, "monitor", "lifetime log_size")
 INIT = Kind(74, "init")
 FUSE = Kind(75, "fuse", "attributes", "options*")
-OVERLAY = Kind(76, "overlay", "attributes device inode", "upper options*")
+OVERLAY = Kind(76, "overlay", "attributes device inode tree", "upper- options*")
 LANDLOCK = Kind(77, "landlock", "handled allowed", "paths*")
 SEND_TREE = Kind(78, "send_tree", "deep", "path")
 RECEIVE_TREE = Kind(79, "receive_tree", "", "path")
+HIDE_MOUNT = Kind(80, "hide_mount", "", "path")
+CHECK_AGENT = Kind(81, "check_agent")
 
 # --- Operations of the launcher, in the order in which they run ---
 
@@ -226,7 +233,7 @@ MAPPED = 64
 MAPPED_BELOW = 128
 """The same, for the mounts below too."""
 PREPARED = 256
-"""BIND: the source is the next of the trees."""
+"""BIND: the source is a tree; from the bit TREE_SHIFT on, the flags have its number."""
 SOURCE_LINK = 512
 """BIND, TREE: a source that is a symlink is not followed."""
 TARGET_LINK = 1024
@@ -239,6 +246,7 @@ GIVEN = 0
 CALLERS = 1
 PROGRAMS = 2
 
+TREE_SHIFT = 16
 MOST_TREES = 512
 """How many TREE operations the executor has room for."""
 

@@ -33,7 +33,7 @@ class Plan:
     @property
     def has_terminal(self) -> bool:
         """Whether the container has a terminal, whose master side the executor sends."""
-        return bool(self.first(ops.CONSOLE, ops.TERMINAL))
+        return bool(self.first(ops.TERMINAL))
 
     def load_environment(self, entries: Sequence[str]) -> None:
         """Give the caller's environment to the hooks that inherit it; `explain` does not show it."""

@@ -19,7 +19,7 @@ from rootless.launch.protocol import FAILED, PROGRESS, READY, TURN
 from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.ops import Op
-from tests.lib.executor import PATIENCE, Executor, as_user, failure, in_user_namespace, output, rooted
+from tests.lib.executor import PATIENCE, Executor, as_user, failure, in_user_namespace, output, refusals, rooted
 
 PR_SET_CHILD_SUBREAPER = 36
 SLEEP = (shutil.which("busybox", path="/usr/bin:/bin") or "busybox", "sleep", "1000")
@@ -425,23 +425,20 @@ FAILURES = {
     "a mask before there is a root": (Op(ops.MASK, "/x"), "EBADF", "openat2"),
     "a pivot before there is a root": (Op(ops.PIVOT), "EBADF", "fchdir"),
     "a chroot before there is a root": (Op(ops.CHROOT, 1), "EBADF", "fchdir"),
-    "a hook that is not there": (Op(ops.HOOK, 0, 0, 0, "/no/such", ["x"], [], ["", "{"]), "ENOENT", "execve"),
-    "a hook without its directory": (Op(ops.HOOK, 0, 0, 0, "/bin/true", ["x"], [], ["/no", "{"]), "ENOENT", "chdir"),
-    "a hook without a state": (Op(ops.HOOK, 0, 0, 0, "/bin/true", ["x"], [], [""]), "EINVAL", "the plan"),
+    "a hook that is not there": (Op(ops.HOOK, 0, 0, 0, 0, "/no/such", ["x"], [], ["", "{"]), "ENOENT", "execve"),
+    "a hook without its directory": (Op(ops.HOOK, 0, 0, 0, 0, "/bin/true", ["x"], [], ["/no", "{"]), "ENOENT", "chdir"),
+    "a hook without a state": (Op(ops.HOOK, 0, 0, 0, 0, "/bin/true", ["x"], [], [""]), "EINVAL", "the plan"),
     "a limit that does not exist": (Op(ops.RLIMIT, 99, 1, 1), "EINVAL", "setrlimit"),
     "a soft limit above the hard one": (Op(ops.RLIMIT, 7, 9, 8), "EINVAL", "setrlimit"),
-    "groups where they are denied": (Op(ops.GROUPS, "0"), "EPERM", "setgroups"),
-    "a group that is no number": (Op(ops.GROUPS, "0,x"), "EINVAL", "setgroups"),
-    "a group of 33 bits": (Op(ops.GROUPS, "4294967296"), "EINVAL", "setgroups"),
-    "a negative group": (Op(ops.GROUPS, "-1"), "EINVAL", "setgroups"),
-    "a group without digits": (Op(ops.GROUPS, "0,,1"), "EINVAL", "setgroups"),
-    "65537 groups": (Op(ops.GROUPS, ",".join("0" * 65537)), "EINVAL", "setgroups"),
+    "a hook bound by more than there is": (Op(ops.HOOK, 0, 0, 0, 9, "/", ["x"], [], ["", "{"]), "EINVAL", "the plan"),
+    "a hook bound by what was before": (Op(ops.HOOK, 0, 0, -9, 9, "/", ["x"], [], ["", "{"]), "EINVAL", "the plan"),
+    "groups where they are denied": (Op(ops.GROUPS, "0", bytes(4)), "EPERM", "setgroups"),
     "effective beyond permitted": (Op(ops.CAPABILITIES, 3, 1, 0), "EPERM", "capset"),
     "ambient beyond inheritable": (Op(ops.AMBIENT, 1), "EPERM", "prctl(PR_CAP_AMBIENT)"),
     "a directory that is not there": (Op(ops.CHDIR, 0, "/no/such/directory"), "ENOENT", "chdir"),
-    "no filter": (Op(ops.SECCOMP, 0, b""), "EINVAL", "seccomp"),
-    "a filter of 65537 instructions": (Op(ops.SECCOMP, 0, b"\x06\0\0\0\0\0\xff\x7f" * 65537), "EINVAL", "seccomp"),
-    "no terminal": (Op(ops.CONSOLE, 0, 0, 0), "EBADF", "openat2"),
+    "no filter": (Op(ops.SECCOMP, 0, 0, b""), "EINVAL", "seccomp"),
+    "a filter of 65537 instructions": (Op(ops.SECCOMP, 0, 0, b"\x06\0\0\0\0\0\xff\x7f" * 65537), "EINVAL", "seccomp"),
+    "no terminal": (Op(ops.TERMINAL, 0, 0, 0), "EBADF", "openat2"),
 }
 
 
@@ -457,7 +454,7 @@ def test_a_failure_names_its_operation_and_call(user, operation, number, call):
 
 
 def test_a_hook_that_cannot_have_a_limit_of_the_program(user):
-    hook = Op(ops.HOOK, 0, 1, 0, "/bin/true", ["true"], [], ["", "{"])
+    hook = Op(ops.HOOK, 0, 0, 0, 1, "/bin/true", ["true"], [], ["", "{"])
     plan = in_user_namespace(hook, Op(ops.RLIMIT, 99, 1, 1), args=["/bin/true"])
     assert as_user(user, failure, plan) == ("hook", "EINVAL", "setrlimit")
 
@@ -471,7 +468,7 @@ def test_a_program_that_is_a_fifo_is_refused_without_waiting_for_a_writer(user):
     os.mkfifo(path)
     path.chmod(0o777)
     found = in_user_namespace(Op(ops.COMMAND, [str(path)], ""), args=["fifo"])
-    assert as_user(user, failure, found) == ("command", "EACCES", "stat")
+    assert as_user(user, refusals, found) == [errno.EACCES]
     assert as_user(user, failure, in_user_namespace(args=[str(path)])) == ("exec", "EACCES", "execve")
 
 

@@ -32,7 +32,7 @@ static size_t read_list(const struct op *op, int which)
 
     for (const char *at = start; at < end; at++)
         ends += *at == '\0';
-    for (const char *item = NULL; (item = plan_next(&self.plan, op, which, item)); count++) {
+    for (const char *item = NULL; (item = next_item(bytes(op, which), item)); count++) {
         expect(item >= start && item < end, "an element lies in its list");
         sink += strlen(item);
     }
@@ -57,7 +57,7 @@ static void read_operations(void)
     }
 }
 
-/* prepare_exec() gets its memory here: mmap() would round the size up, and hide what is written behind it. */
+/* lay_out() gets its memory here: mmap() would round the size up, and hide what is written behind it. */
 void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
 {
     bool memory = flags == (MAP_PRIVATE | MAP_ANONYMOUS) && fd == -1 && offset == 0;
@@ -72,18 +72,19 @@ static void read_arguments(void)
     const struct op *op = &self.plan.ops[self.plan.count - 1];
     size_t args = 0, env = 0;
 
-    self.args = self.env = self.env_end = NULL;
-    expect(prepare_exec() == 0, "there is memory for the arguments");
+    struct arguments laid;
+
     if (op->code != OP_EXEC)
         return;
-    *self.env_end = (char *)"HOME=/"; /* as op_exec() does */
-    for (; self.args[args]; args++)
-        sink += strlen(self.args[args]);
-    for (; self.env[env]; env++)
-        sink += strlen(self.env[env]);
-    expect(args == read_list(op, EXEC_ARGS), "all arguments are there");
-    expect(env == read_list(op, EXEC_ENV) + 1, "the whole environment is there");
-    free(self.args);
+    expect(lay_out(bytes(op, 0), bytes(op, 1), &laid) == 0, "there is memory for the arguments");
+    *laid.env_end = (char *)"HOME=/"; /* as op_exec() does */
+    for (; laid.args[args]; args++)
+        sink += strlen(laid.args[args]);
+    for (; laid.env[env]; env++)
+        sink += strlen(laid.env[env]);
+    expect(args == read_list(op, 0), "all arguments are there");
+    expect(env == read_list(op, 1) + 1, "the whole environment is there");
+    free(laid.args);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -122,7 +123,7 @@ static size_t mend(uint8_t *data, size_t size, unsigned seed)
         ops[i].on_error %= ON_ERROR_ELSE + 1;
         ops[i].alternatives = (uint8_t)(ops[i].alternatives % left);
         for (int which = 0; which < PLAN_STRINGS; which++) {
-            struct text *place = &ops[i].s[which];
+            struct place *place = &ops[i].s[which];
             const char *strings = (const char *)data + size - string_bytes;
 
             if (place->offset >= string_bytes)

@@ -43,6 +43,7 @@ ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
 REFUSE = struct.pack("=HBBI", 0x06, 0, 0, 0x50000 | errno.EPERM)
 LOAD_NUMBER = struct.pack("=HBBI", 0x20, 0, 0, 0)
 NEW_LISTENER = 8
+SLEEP = ("/bin/busybox", "sleep", "1000")
 SYSCALLS = {"x86_64": {"execve": 59, "exit_group": 231}, "aarch64": {"execve": 221, "exit_group": 94}}
 TRAPS = {-signal.SIGILL, -signal.SIGTRAP}
 
@@ -85,32 +86,99 @@ def real_time(cpu: int):
         os.sched_setaffinity(0, before)
 
 
-def test_a_listener_is_passed_on_by_a_real_time_process_with_one_cpu(require_root):
-    """The thread that waited in a loop never let the one run that it waited for."""
-    plan = [
-        Op(ops.NO_NEW_PRIVS),
-        Op(ops.LISTENER),
-        Op(ops.SECCOMP, NEW_LISTENER, ALLOW),
-        Op(ops.EXEC, ["/bin/true"], []),
-    ]
+def notified(plan, watch) -> int | None:
+    """Run a Plan whose filter has notifications, and return its status; `watch` gets its pid and the descriptor."""
     ours, report = socket.socketpair()
     reply, answers = os.pipe()
     with ours, report:
-        with real_time(min(os.sched_getaffinity(0))):
-            given = Descriptors(agent=reply)
-            pid = spawn.spawn(encode(plan), given, report=report.fileno(), reply=reply, trace=False)
+        pid = spawn.spawn(encode(plan), Descriptors(agent=reply), report=report.fileno(), reply=reply, trace=False)
         report.close()
+        received = b""
         descriptors = []
-        in_time = True
-        while not descriptors and in_time:
-            in_time = bool(select.select([ours], [], [], PATIENCE)[0])
-            descriptors += socket.recv_fds(ours, 4096, 2)[1] if in_time else []
-        if in_time:
-            ours.send(b"L")
-        assert ended(pid) == 0
+        while not descriptors and select.select([ours], [], [], PATIENCE)[0]:
+            data, descriptors, *_ = socket.recv_fds(ours, 4096, 2)
+            received += data
+            if not data:
+                break
+        assert len(descriptors) == 2, f"the listener's, and the connection to its agent: {received}"
+        watch(pid, descriptors[0], ours)
+        status = ended(pid)
+        sender = struct.unpack("=IiiI", received[-16:])[1]
+        assert ended(sender) == 0
     for fd in (reply, answers, *descriptors):
         os.close(fd)
-    assert len(descriptors) == 2, "the listener's, and the connection to its agent"
+    return status
+
+
+def do_nothing(*_):
+    """Watch nothing."""
+
+
+def with_filter(program=ALLOW, *operations, args=("/bin/true",)) -> list[Op]:
+    """Return a Plan for a program with a filter that has notifications."""
+    return [
+        Op(ops.LISTENER),
+        *operations,
+        Op(ops.NO_NEW_PRIVS),
+        Op(ops.SECCOMP, NEW_LISTENER, 0, program),
+        Op(ops.EXEC, args, []),
+    ]
+
+
+def test_a_listener_is_passed_on_by_a_real_time_process_with_one_cpu(require_root):
+    """What waits for another process in a loop never lets it run there."""
+    with real_time(min(os.sched_getaffinity(0))):
+        assert notified(with_filter(), do_nothing) == 0
+
+
+def test_a_listener_is_passed_on_by_a_program_with_a_deadline(require_root):
+    """A process that SCHED_DEADLINE schedules cannot start another one, nor a thread."""
+    deadline = struct.pack("=IIQiIQQQII", 56, 6, 0, 0, 0, 10_000_000, 30_000_000, 30_000_000, 0, 0)
+    plan = with_filter(ALLOW, Op(ops.SCHEDULER, "", deadline), args=["/bin/sh", "-c", "exit 7"])
+    assert notified(plan, do_nothing) == 7
+
+
+def test_an_agent_sees_no_call_of_the_executor(require_root):
+    """Not even where the container process is stopped and goes on before its program begins."""
+
+    def watch(pid, listener, report):
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        os.kill(pid, signal.SIGCONT)
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        poll.register(report, select.POLLIN)  # end of file: the program has begun
+        seen = poll.poll(PATIENCE * 1000)
+        os.kill(pid, signal.SIGKILL)
+        assert [fd for fd, _ in seen] == [report.fileno()]
+
+    assert notified(with_filter(args=SLEEP), watch) == -signal.SIGKILL
+
+
+def test_a_filter_of_the_greatest_length_has_notifications(require_root):
+    assert notified(with_filter(ALLOW * 4096), do_nothing) == 0
+
+
+def test_a_sender_of_the_listener_ends_with_the_executor(user):
+    """Both where the container process has begun, and where it has not."""
+
+    def steps(*before):
+        ours, report = socket.socketpair()
+        reply, answers = os.pipe()
+        plan = [Op(ops.LISTENER), *before, Op(ops.READY), Op(ops.WAIT_START), Op(ops.EXEC, ["/bin/true"], [])]
+        with ours, report:
+            pid = spawn.spawn(encode(plan), Descriptors(), report=report.fileno(), reply=reply, trace=False)
+            report.close()
+            os.close(reply)
+            _, value, *_ = struct.unpack("=IiiI", ours.recv(16))
+            os.kill(value or pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            assert select.select([ours], [], [], PATIENCE)[0]
+            assert ours.recv(16) == b""  # nobody has the other end any more
+        os.close(answers)
+
+    as_user(user, steps)
+    as_user(user, steps, Op(ops.FORK))
 
 
 # --- Filters that forbid to end ---------------------------------------------------------------------------------------
@@ -123,7 +191,7 @@ def test_a_filter_that_forbids_everything_ends_the_executor(user, waiting):
 
     def steps():
         running = Executor(
-            in_user_namespace(*wait, Op(ops.NO_NEW_PRIVS), Op(ops.SECCOMP, 0, REFUSE), args=["/bin/true"])
+            in_user_namespace(*wait, Op(ops.NO_NEW_PRIVS), Op(ops.SECCOMP, 0, 0, REFUSE), args=["/bin/true"])
         )
         last = running.until_settled()
         if waiting:
@@ -139,7 +207,7 @@ def test_a_filter_that_forbids_everything_ends_the_executor(user, waiting):
 def test_a_filter_that_forbids_execve_and_exit_group_is_a_failure(user):
     def steps():
         plan = in_user_namespace(
-            Op(ops.NO_NEW_PRIVS), Op(ops.SECCOMP, 0, refusing("execve", "exit_group")), args=["/bin/true"]
+            Op(ops.NO_NEW_PRIVS), Op(ops.SECCOMP, 0, 0, refusing("execve", "exit_group")), args=["/bin/true"]
         )
         running = Executor(plan)
         last = running.until_settled()
@@ -230,7 +298,7 @@ def test_a_passwd_that_shrinks_while_it_is_read_is_no_crash(user):
 
     racer = threading.Thread(target=shrink)
     racer.start()
-    plan = rooted(root, args=["/bin/busybox", "sh", "-c", 'echo "$HOME"'], last=[Op(ops.HOME, 0)])
+    plan = rooted(root, args=["/bin/busybox", "sh", "-c", 'echo "$HOME"'], last=[Op(ops.HOME, 0, "/etc/passwd", "/")])
     try:
         for _ in range(30):
             assert as_user(user, output, plan) == "/\n"

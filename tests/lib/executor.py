@@ -237,12 +237,23 @@ def failure(plan, **options) -> tuple[str, int, str]:
     return plan[last.value].kind.name, errno.errorcode[last.error], last.call
 
 
+def refusals(plan) -> list[int]:
+    """Run a Plan that fails at COMMAND, and return an errno for each of its candidates."""
+    running = Executor(plan)
+    last = running.until_settled()
+    assert last, f"it did not fail; {running.output()}"
+    assert (last.kind, plan[last.value].kind, last.call) == (FAILED, ops.COMMAND, "stat")
+    running.leave()
+    assert running.wait() == 1
+    return list(last.text)
+
+
 def in_user_namespace(*operations, args, env=()) -> list[Op]:
     """Return a Plan that executes `operations` and a program of the host as root of a new user namespace."""
     return [Op(ops.NEW_USER), Op(ops.YIELD), Op(ops.BECOME, 0, 0), *operations, Op(ops.EXEC, list(args), list(env))]
 
 
-ENTER = (Op(ops.CHDIR, 0, "/"),)
+ENTER = (Op(ops.CLOSE_FDS), Op(ops.CHDIR, 0, "/"))
 """The choice of a working directory in tests for which it does not matter."""
 
 

@@ -123,25 +123,6 @@ def test_no_call_of_the_runtime_waits_for_an_impossible_answer(rootless, bundle,
         assert agent.pids
 
 
-@pytest.mark.parametrize("number", ["ENOENT", "EINTR"])
-def test_notification_lost_to_a_signal_is_received_again(rootless, bundle, user, need, number):
-    """The first ioctl(2) of the executor's second thread receives the notification."""
-    inject = f"inject=ioctl:error={number}:when=1"
-    log = user.tmp / "trace"
-    traced = [need("strace"), "-f", "-o", log, "-e", "trace=ioctl", "-e", inject]
-    config = base_config()
-    # others need newuidmap, which gains no privileges under strace
-    config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": user.uid, "size": 1}]
-    config["linux"]["gidMappings"] = [{"containerID": 0, "hostID": user.gid, "size": 1}]
-    config["linux"]["namespaces"].remove({"type": "network"})  # because ioctl(2) brings up its lo
-    with Agent(user) as agent:
-        configure(bundle, "echo well > /data/said", names=["mkdir"], config=config, listenerPath=str(agent.path))
-        user.run([*traced, *rootless.argv("run", "--bundle", bundle, "c1")], check=True, timeout=PATIENCE)
-    received = [line for line in log.read_text().splitlines() if "SECCOMP_IOCTL_NOTIF_RECV" in line]
-    assert f"= -1 {number}" in received[0], received
-    assert (bundle / "rootfs/data/said").read_text() == "well\n"
-
-
 def test_a_refused_execve_is_reported_by_its_errno(rootless, bundle, user):
     with Agent(user, refused(errno.ENOMEM)) as agent:
         configure(bundle, "true", names=["execve"], listenerPath=str(agent.path))

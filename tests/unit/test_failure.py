@@ -81,8 +81,8 @@ def test_every_fix_reaches_its_reader(kind, number):
         (MOUNT, "copy", errno.EACCES, "make the directory readable"),
         (MOUNT, "copy", errno.EPERM, "leave tmpcopyup out"),
         (MOUNT, "copy", errno.EINVAL, "leave tmpcopyup out"),
-        (Op(ops.CONSOLE, 0, 0, 0), "openat", errno.ENOSPC, "sysctl -w kernel.pty.max="),
-        (Op(ops.CONSOLE, 0, 0, 0), "openat2", errno.ENOSPC, "free some space"),
+        (Op(ops.TERMINAL, 0, 0, 0), "openat", errno.ENOSPC, "sysctl -w kernel.pty.max="),
+        (Op(ops.TERMINAL, 0, 0, 0), "openat2", errno.ENOSPC, "free some space"),
         (Op(ops.TERMINAL, 0, 0, 0), "openat2", errno.ENOENT, "add a mount of type devpts"),
         (Op(ops.BIND, 0, 0, 0, 0, 0, 0, "/a", "/b"), "symlink", errno.EEXIST, "remove the file that the image has"),
         (Op(ops.DEVICE_NODE, 0, 0, 0, 0, 0, "/p"), "mknod", errno.EEXIST, "remove the file that the image has"),
@@ -159,8 +159,8 @@ def told(monkeypatch, tmp_path):
             "bound with the options of the host's mount, and recursively",
         ),
         (Op(ops.BIND, 0, 0, 0, 0, 0, 0, "/a", "/b"), "warning", "left out"),
-        (Op(ops.GROUPS, "5,6"), "warning", "the caller's groups are kept"),
-        (Op(ops.GROUPS, ""), "info", "the caller's groups are kept"),
+        (Op(ops.GROUPS, "5,6", b""), "warning", "the caller's groups are kept"),
+        (Op(ops.GROUPS, "", b""), "info", "the caller's groups are kept"),
         (Op(ops.BECOME, 0, 0), "info", "the namespace has no root, so the caller owns what is set up"),
         (Op(ops.KEYRING, "_ses.c1"), "info", "an unnamed one is joined instead"),
         (Op(ops.UNNAMED_KEYRING), "warning", "the container cannot use keyctl, add_key and request_key"),
@@ -179,7 +179,7 @@ def test_an_alternative_is_logged(told, op, level, words):
 
 @pytest.mark.parametrize("directories", [("/bin",), ("/bin", "/usr/bin")])
 def test_missing_name_is_reported(directories):
-    error = explained(command("nope", *directories), "stat", errno.ENOENT, b"")
+    error = explained(command("nope", *directories), "stat", errno.ENOENT, bytes([errno.ENOENT]))
     assert str(error).startswith(
         'exec: "nope": executable file not found in $PATH (config.json: process.args[0]); fix: '
     )
@@ -188,7 +188,7 @@ def test_missing_name_is_reported(directories):
 
 
 def test_missing_path_is_reported():
-    error = explained(command("/nope"), "stat", errno.ENOENT, b"")
+    error = explained(command("/nope"), "stat", errno.ENOENT, bytes([errno.ENOENT]))
     assert str(error).startswith('exec: "/nope": stat /nope: no such file or directory (config.json: process.args[0])')
     assert PODMAN_NOT_FOUND.match(str(error))
 
@@ -203,7 +203,7 @@ def test_missing_path_is_reported():
     ],
 )
 def test_impossible_program_is_reported(number, words):
-    line = str(explained(command("/x"), "stat", number, b""))
+    line = str(explained(command("/x"), "stat", errno.ENOENT, bytes([number])))
     assert line.startswith(f'exec: "/x": {words} (config.json: process.args[0])')
 
 
@@ -218,10 +218,10 @@ def test_dockers_exit_status_follows_from_the_words():
             else 0
         )
 
-    assert status(str(explained(command("nope", "/bin"), "stat", errno.ENOENT, b""))) == 127
-    assert status(str(explained(command("/nope"), "stat", errno.ENOENT, b""))) == 127
-    assert status(str(explained(command("/etc"), "stat", errno.EISDIR, b""))) == 126
-    assert status(str(explained(command("/etc/passwd"), "stat", errno.EACCES, b""))) == 126
+    assert status(str(explained(command("nope", "/bin"), "stat", errno.ENOENT, bytes([errno.ENOENT])))) == 127
+    assert status(str(explained(command("/nope"), "stat", errno.ENOENT, bytes([errno.ENOENT])))) == 127
+    assert status(str(explained(command("/etc"), "stat", errno.ENOENT, bytes([errno.EISDIR])))) == 126
+    assert status(str(explained(command("/etc/passwd"), "stat", errno.ENOENT, bytes([errno.EACCES])))) == 126
     assert status(str(explained(execute("/x"), "execve", errno.ENOENT, b"#!/nope\n"))) == 127
 
 

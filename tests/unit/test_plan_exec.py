@@ -19,8 +19,10 @@ from rootless.launch import join_resctrl
 from rootless.linux import CLONE_FLAGS
 from rootless.options import Options
 from rootless.plan import ops
+from rootless.plan.copy_plan import compile_copy
 from rootless.plan.encode import encode, executor_part
 from rootless.plan.exec_plan import compile_exec
+from rootless.plan.ops import Op
 from rootless.plan.process.exec_object import flags_by_place, process_object
 from rootless.plan.process.scheduling import cpu_mask
 from rootless.plan.request import Request
@@ -163,7 +165,7 @@ def test_the_order():
     initial, final = (index for index, kind in enumerate(kinds) if kind is ops.CPU_AFFINITY)
     assert initial < kinds.index(ops.JOIN_PROCESS) < kinds.index(ops.FORK) < final < kinds.index(ops.BECOME)
     assert plan.has_terminal
-    assert not set(kinds) & {ops.MOUNT, ops.BIND, ops.ROOT, ops.PIVOT, ops.CONSOLE, ops.NEW_USER, ops.UNSHARE, ops.JOIN}
+    assert not set(kinds) & {ops.MOUNT, ops.BIND, ops.ROOT, ops.PIVOT, ops.NEW_USER, ops.UNSHARE, ops.JOIN}
     assert encode([op for _, op in executor_part(plan.ops)])
 
 
@@ -291,3 +293,12 @@ def test_exec_joins_the_containers_resctrl_group(tmp_path):
     with pytest.raises(RootlessError) as caught:
         join_resctrl.enter_existing(group, 77)
     assert caught.value.code == "RL-RESCTRL"
+
+
+def test_no_plan_enters_a_directory_of_the_image_with_descriptors_of_the_host():
+    """One of them could lead out of the container (CVE-2024-21626)."""
+    bundle, container = Bundle("/b", base_config("true")), Running(77, ["user", "mount", "pid"], IDS, IDS)
+    copy = compile_copy(bundle, Facts(), Request(asked("true")), container, Op(ops.RECEIVE_TREE, "/"))
+    for plan in (exec_plan(), copy):
+        kinds = [op.kind for op in plan.ops]
+        assert kinds.index(ops.FORK) < kinds.index(ops.CLOSE_FDS) < kinds.index(ops.CHDIR)

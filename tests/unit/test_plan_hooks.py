@@ -45,7 +45,14 @@ def test_hooks_stand_between_the_mounts_and_the_new_root_and_before_the_program(
     assert outside[1][1] < at[ops.HOOK] < at[ops.EXEC] < outside[2][1] < at[ops.DELETE] < outside[3][1]
     inside = [(index, op) for index, op in enumerate(plan.ops) if op.kind is ops.HOOK]
     assert [op.where for _, op in inside] == ["hooks.createContainer[0]", "hooks.startContainer[0]"]
-    assert [op.number("confined") for _, op in inside] == [0, 1]
+    (_, on_host), (place, in_image) = inside
+    assert on_host.number("bound") == 0
+    first, bound = place + 1 + in_image.number("first"), in_image.number("bound")
+    assert [op.kind for op in plan.ops[first : first + bound + 1]] == [ops.NO_NEW_PRIVS, ops.EXEC]
+    # the umask of what is made in the image is not for hooks
+    assert plan.ops[inside[0][0] - 1].kind is ops.UMASK
+    assert plan.ops[inside[0][0] - 1].number("mask") == 0o022
+    assert plan.ops[place - 1].kind is ops.NON_DUMPABLE
     assert at[ops.WAIT_START] < inside[1][0] < at[ops.NO_NEW_PRIVS] < at[ops.EXEC]
     assert plan.hooks == {
         kind: [{"path": f"/{kind}"}] for kind in ("prestart", "createRuntime", "poststart", "poststop")
@@ -97,14 +104,28 @@ def test_hook_data_for_start_is_small():
     assert len(json.dumps(after_start(plan_for(config), ()).operations)) < 3000
 
 
-def test_the_thread_that_passes_the_listener_comes_before_limits_and_filter():
+def test_each_hook_of_the_image_is_bound_by_what_binds_its_program():
+    config = with_hooks("startContainer")
+    config["hooks"]["startContainer"] *= 3
+    config["process"]["rlimits"] = [{"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}]
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+    plan = plan_for(config, init=True)
+    for place, op in enumerate(plan.ops):
+        if op.kind is ops.HOOK:
+            first = place + 1 + op.number("first")
+            kinds = [op.kind for op in plan.ops[first : first + op.number("bound") + 1]]
+            assert kinds == [ops.RLIMIT, ops.NO_NEW_PRIVS, ops.SECCOMP, ops.INIT]
+
+
+def test_the_process_that_passes_the_listener_starts_before_limits_scheduler_and_filter():
     config = base_config("true")
+    config["process"]["scheduler"] = {"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 2}
     config["process"]["rlimits"] = [{"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}]
     rules = [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]
     config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, "listenerPath": "/agent"}
     plan = plan_for(config)
     at = places(plan)
-    assert at[ops.WAIT_START] < at[ops.LISTENER] < at[ops.RLIMIT] < at[ops.SECCOMP]
+    assert at[ops.SPAWN] + 1 == at[ops.LISTENER] < at[ops.FORK] < at[ops.SCHEDULER] < at[ops.RLIMIT] < at[ops.SECCOMP]
     assert plan.listener == {"path": "/agent", "metadata": ""}
 
 

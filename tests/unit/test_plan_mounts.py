@@ -455,9 +455,9 @@ def test_console():
     config = base_config()
     config["process"] |= {"terminal": True, "consoleSize": {"width": 80, "height": 24}, "user": {"uid": 7, "gid": 8}}
     plan = plan_for(config)
-    assert the(plan, ops.CONSOLE).numbers == (80, 24, 7)
+    assert the(plan, ops.TERMINAL).numbers == (80, 24, 7)
     assert plan.terminal
-    assert not chosen(plan_for(), ops.CONSOLE)
+    assert not chosen(plan_for(), ops.TERMINAL)
 
 
 # --- Read-only file systems, sources that the container's root cannot reach -------------------------------------------

@@ -132,7 +132,8 @@ def test_a_user_namespace_is_joined_before_all_others():
     assert [op.where for op in joins] == [f"linux.namespaces[{i}].path" for i in (4, 3, 5)]
     early = chosen(plan, ops.JOIN_EARLY)
     assert [(op.numbers, op.strings, op.where) for op in early] == [
-        (op.numbers, op.strings, op.where) for op in joins[1:]
+        (op.numbers, (*op.strings, own), op.where)
+        for op, own in zip(joins[1:], ("self/ns/net", "self/ns/pid"), strict=True)
     ]
     assert executor_ops(plan)[: 1 + len(early) + len(joins)] == [the(plan, ops.NON_DUMPABLE), *early, *joins]
     assert not chosen(plan, ops.NEW_USER)

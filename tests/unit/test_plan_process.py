@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from rootless.linux import CAPABILITIES, RLIMITS
@@ -137,10 +139,10 @@ def test_limits_above_the_callers_own(limits, caller, early, late, told):
 def test_supplementary_groups():
     config = process(user={"uid": 0, "gid": 0, "additionalGids": [5, 70000, 10]})
     plan = plan_for(config)
-    assert the(plan, ops.GROUPS).strings == ("5,10",)
+    assert the(plan, ops.GROUPS).strings == ("5,10", struct.pack("=2I", 5, 10))
     assert "70000" in notes(plan, UNSUPPORTED)["process.user.additionalGids"]
-    assert the(plan_for(config, ROOT), ops.GROUPS).strings == ("5,70000,10",)
-    assert the(plan_for(), ops.GROUPS).strings == ("",)
+    assert the(plan_for(config, ROOT), ops.GROUPS).strings == ("5,70000,10", struct.pack("=3I", 5, 70000, 10))
+    assert the(plan_for(), ops.GROUPS).strings == ("", b"")
 
 
 @pytest.mark.parametrize("caller", [SINGLE, NESTED | {"setgroups_denied": True}])

@@ -302,7 +302,7 @@ def arguments_can_be_carried(plan):
         assert all(type(number) is int and -(2**63) <= number < 2**63 for number in op.numbers)
         for value in op.strings:
             if isinstance(value, bytes):
-                assert op.kind in (ops.SECCOMP, ops.NO_KEYS)
+                assert op.kind in (ops.SECCOMP, ops.NO_KEYS, ops.GROUPS)
             else:
                 texts = [value] if isinstance(value, str) else value
                 assert all(isinstance(text, str) and "\0" not in text for text in texts)
@@ -328,12 +328,13 @@ def the_order_of_things(plan, asked):
     def between(kind, first, last):
         return all(kinds.index(first) < place < kinds.index(last) for place, found in enumerate(kinds) if found is kind)
 
-    for kind in (ops.MOUNT, ops.BIND, ops.REMOUNT, ops.DEVICE_BIND, ops.DEVICE_NODE, ops.SYMLINK, ops.CONSOLE):
+    for kind in (ops.MOUNT, ops.BIND, ops.REMOUNT, ops.DEVICE_BIND, ops.DEVICE_NODE, ops.SYMLINK, ops.TERMINAL):
         assert between(kind, ops.ROOT, root_change)
     for kind in (ops.MASK, ops.READONLY_PATH, ops.MKDIR):
         assert between(kind, ops.ROOT, root_change)
     for kind in (ops.NO_NEW_PRIVS, ops.SECCOMP):
         assert between(kind, ops.WAIT_START, ops.EXEC)
+    assert kinds.index(root_change) < kinds.index(ops.CLOSE_FDS) < kinds.index(ops.CHDIR), "CVE-2024-21626"
     assert not kinds.count(ops.GROUPS) or kinds.index(ops.GROUPS) < kinds.index(ops.IDS)
     if ops.JOIN in kinds:
         assert kinds.index(ops.NON_DUMPABLE) < kinds.index(ops.JOIN), "no process can enter a process that joins"
@@ -341,7 +342,7 @@ def the_order_of_things(plan, asked):
         assert kinds.index(ops.NEW_USER) < kinds.index(ops.FORK) < kinds.index(ops.BECOME)
         assert all(kinds.index(ops.NEW_USER) < place for place, kind in enumerate(kinds) if kind is ops.UNSHARE)
     assert (ops.NEW_USER in kinds) == (plan.maps is not None)
-    assert (ops.CONSOLE in kinds) == plan.terminal
+    assert (ops.TERMINAL in kinds) == plan.terminal
     assert (ops.SECCOMP in kinds) == (plan.filter is not None)
 
 
@@ -403,6 +404,10 @@ def everything_can_be_told(plan, config):
     assert "\n".join(explain.lines(plan))
 
 
+class _Bytes(ctypes.Structure):
+    _fields_ = [("at", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+
 class _Text(ctypes.Structure):
     _fields_ = [("offset", ctypes.c_uint32), ("length", ctypes.c_uint32)]
 
@@ -432,8 +437,8 @@ def decode(tmp_path_factory, need):
     loaded = ctypes.CDLL(str(library))
     loaded.plan_decode.restype = ctypes.c_char_p
     loaded.plan_decode.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(_Plan)]
-    loaded.plan_next.restype = ctypes.c_void_p
-    loaded.plan_next.argtypes = [ctypes.POINTER(_Plan), ctypes.POINTER(_Op), ctypes.c_int, ctypes.c_void_p]
+    loaded.next_item.restype = ctypes.c_void_p
+    loaded.next_item.argtypes = [_Bytes, ctypes.c_void_p]
     kinds = {kind.code: kind for kind in ops.KINDS}
 
     def string(plan, op, which, wanted):
@@ -445,7 +450,7 @@ def decode(tmp_path_factory, need):
             assert ctypes.string_at(plan.strings + place.offset) == raw
             return raw.decode("utf-8", "surrogateescape")
         items, item = [], None
-        while item := loaded.plan_next(plan, op, which, item):
+        while item := loaded.next_item(_Bytes(plan.strings + place.offset, place.length), item):
             items.append(ctypes.string_at(item).decode("utf-8", "surrogateescape"))
         return items
 
@@ -592,12 +597,18 @@ def test_flags_are_the_executors():
     assert set(flags) <= set(named.values())
 
 
-def test_operands_are_the_executors():
-    places = enumerators(header_text(), "operand")
+def test_functions_have_the_operands_of_their_kind():
+    text = header_text()
     for name, kind in vars(ops).items():
-        if isinstance(kind, ops.Kind) and kind.by == ops.EXECUTOR:
-            for operands in (kind.numbers, kind.strings):
-                assert [places[f"{name}_{operand.upper()}"] for operand in operands] == list(range(len(operands)))
+        if not isinstance(kind, ops.Kind) or kind.by != ops.EXECUTOR:
+            continue
+        types = re.search(rf"^int op_{name.lower()}\((.*)\);$", text, re.MULTILINE)[1]
+        call = re.search(rf"case OP_{name}: return op_{name.lower()}\((.*)\);", text)[1]
+        numbers = 1 if kind.numbers == tuple(ops.CHANGE.split()) else len(kind.numbers)
+        strings = [index for index, string in enumerate(kind.strings) if string not in kind.words]
+        assert len(types.split(", ")) == max(numbers + len(strings), 1), types
+        assert [int(index) for index in re.findall(r"(?:text|bytes)\(op, (\d)\)", call)] == strings
+        assert re.findall(r"n\[(\d)\]", call) == ([] if "change" in call else [str(each) for each in range(numbers)])
 
 
 def test_messages_are_the_executors():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sys import byteorder
+
 from rootless.errors import RootlessError, place
 from rootless.linux import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAPABILITIES, RLIMITS
 from rootless.plan import ops
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from rootless.plan.process.seccomp import SeccompFilter
 
 _UNLIMITED = -1
+_GID_SIZE = 4
+"""Bytes, as setgroups(2) takes them."""
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _SYSCTL_OWNERS = (
@@ -126,7 +130,7 @@ def _existing_groups(context: Context, value: str, where: str) -> str:
     return existing
 
 
-def identity(context: Context) -> list[Op]:
+def identity(context: Context, seccomp_filter: SeccompFilter | None) -> list[Op]:
     """Return the operations that set the program's credentials and working directory."""
     process = context.process
     effective, permitted, inheritable, bounding, ambient = _capability_sets(context)
@@ -141,8 +145,10 @@ def identity(context: Context) -> list[Op]:
     # only the program's user (a volume on NFS)
     enter, enter_later = (Op(ops.CHDIR, early, process["cwd"], where="process.cwd") for early in (1, 0))
     return [
-        *_rare(context),
-        Op(ops.STDIO_OWNER, context.uid, where="process.user"),
+        *_rare(context, seccomp_filter),
+        # pipes of a user whom the container does not have keep their owner
+        Op(ops.STDIO_OWNER, context.uid, where="process.user", on_error=ops.ELSE),
+        Op(ops.CLOSE_FDS),
         enter,
         Op(ops.BOUNDING, bounding, where="process.capabilities.bounding"),
         *_groups(context),
@@ -154,7 +160,7 @@ def identity(context: Context) -> list[Op]:
     ]
 
 
-def _rare(context: Context) -> list[Op]:
+def _rare(context: Context, seccomp_filter: SeccompFilter | None) -> list[Op]:
     """Return operations that few bundles need, and most of which need the caller's privileges."""
     plan: list[Op] = []
     process, linux = context.process, context.linux
@@ -162,6 +168,8 @@ def _rare(context: Context) -> list[Op]:
         from rootless.plan.process import labels
 
         plan += labels.of_program(context)
+    if seccomp_filter and seccomp_filter.listener:
+        plan.append(Op(ops.NON_DUMPABLE))  # the process keeps the connection to the agent
     if process.get("scheduler") or process.get("ioPriority") or linux.get("memoryPolicy") or linux.get("personality"):
         from rootless.plan.process import scheduling
 
@@ -192,7 +200,7 @@ def find(context: Context) -> list[Op]:
         )
     plan = [Op(ops.COMMAND, candidates, program, where="process.args[0]")]
     if "HOME" not in environment:
-        plan.insert(0, Op(ops.HOME, context.uid, where="process.env"))
+        plan.insert(0, Op(ops.HOME, context.uid, "/etc/passwd", "/", where="process.env"))
     return plan
 
 
@@ -208,9 +216,7 @@ def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter
         receiver = annotations.get(seccomp.RECEIVER) or context.request.seccomp_receiver
         wanted = seccomp.filter_of(context.linux["seccomp"], context.facts.machine, receiver)
         wanted.knows_all = seccomp.KNOWS_ALL in annotations
-        if wanted.listener:
-            plan.insert(0, Op(ops.LISTENER, where="linux.seccomp.listenerPath"))
-        plan.append(Op(ops.SECCOMP, wanted.flags, b"", where="linux.seccomp"))
+        plan.append(Op(ops.SECCOMP, wanted.flags, wanted.hook_flags, b"", where="linux.seccomp"))
     if context.request.init:
         plan.append(Op(ops.INIT))
     plan.append(Op(ops.EXEC, process["args"], list(_environment(context).values()), where="process.args"))
@@ -249,7 +255,8 @@ def _groups(context: Context) -> list[Op]:
         context.warn_ignored(where, f"left out: the container has no group id {missing}")
     # whether a joined user namespace denies setgroups(2) is unknown until it is tried
     on_error = ops.ELSE if "user" in context.joined else ops.FAIL
-    return [Op(ops.GROUPS, ",".join(str(gid) for gid in mapped), where=where, on_error=on_error)]
+    ids = b"".join([gid.to_bytes(_GID_SIZE, byteorder) for gid in mapped])
+    return [Op(ops.GROUPS, ",".join(str(gid) for gid in mapped), ids, where=where, on_error=on_error)]
 
 
 def _capability_sets(context: Context) -> tuple[int, int, int, int, int]:

@@ -58,6 +58,7 @@ OPERATORS = {
 }
 _ARGUMENTS = 6
 
+LISTENER_PLACE = "linux.seccomp.listenerPath"
 _FLAG_SPEC_ALLOW = 4
 _FLAG_NEW_LISTENER = 8
 _FLAG_WAIT_KILLABLE = 32
@@ -136,6 +137,11 @@ class SeccompFilter:
         self.rules = rules
         self.listener: dict[str, str] = {}
         self.knows_all = False
+
+    @property
+    def hook_flags(self) -> int:
+        """The flags where nobody answers notifications yet: what would wait for an answer gets ENOSYS."""
+        return self.flags & ~(_FLAG_NEW_LISTENER | _FLAG_WAIT_KILLABLE)
 
     @property
     def newer_are_unknown(self) -> bool:

@@ -59,11 +59,15 @@ def devices(context: Context) -> list[Op]:
 
 
 def console(context: Context) -> list[Op]:
-    """Return the operation that creates the container's terminal; empty without one."""
+    """Return the operations that create the container's terminal; empty without one."""
     if not context.process.get("terminal"):
         return []
     size = context.process.get("consoleSize") or {}
-    return [Op(ops.CONSOLE, size.get("width") or 0, size.get("height") or 0, context.uid, where="process.terminal")]
+    where = "process.terminal"
+    return [
+        Op(ops.TERMINAL, size.get("width") or 0, size.get("height") or 0, context.uid, where=where),
+        Op(ops.BIND, ops.PLAIN_TARGET, 0, 0, 0, 0, 0, "/proc/self/fd/0", "/dev/console", where=where),
+    ]
 
 
 def _device(context: Context, device: dict[str, Any], where: str) -> list[Op]:

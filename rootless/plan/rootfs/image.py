@@ -135,7 +135,8 @@ def overlay(context: Context) -> list[Op]:
     # trusted.* attributes take CAP_SYS_ADMIN over the host
     options = ["userxattr"] if context.in_user_namespace else []
     nodev = NODEV if context.bundle.is_image else 0
-    return [Op(ops.OVERLAY, nodev, 0, 0, upper or MEMORY, options, where="root.path")]
+    # the launcher fills in the directory; its tree is the first one
+    return [Op(ops.OVERLAY, nodev, 0, 0, 0, upper or MEMORY, options, where="root.path")]
 
 
 def refuse(context: Context) -> None:

@@ -165,13 +165,23 @@ def change_root(context: Context) -> list[Op]:
         # pivot_root(2) would change the root of the other processes in this mount namespace
         plan = [Op(ops.CHROOT, 0)]
     else:
-        plan = [Op(ops.CHROOT, 1) if context.request.no_pivot else Op(ops.PIVOT)]
+        plan = [*_hide_old_root(context), Op(ops.CHROOT, 1)] if context.request.no_pivot else [Op(ops.PIVOT)]
     propagation = PROPAGATIONS.get(wanted, 0) or PROPAGATIONS.get(wanted[1:], 0)
     # the root is private or slave already
     if propagation and propagation not in (PRIVATE, SLAVE):
         flags = 0 if wanted in PROPAGATIONS else ops.RECURSIVE_PROPAGATION
         plan.append(Op(ops.ROOT_ATTRIBUTES, flags, propagation, 0, 0, 0, 0, where="linux.rootfsPropagation"))
     return plan
+
+
+def _hide_old_root(context: Context) -> list[Op]:
+    """Return the operations that cover the host's proc and sysfs below a root that chroot(2) enters.
+
+    As long as a whole one is mounted in the namespace, the kernel lets a user namespace in the container mount one with
+    nothing masked (mount_too_revealing(), CVE-2019-19921's family).
+    """
+    points = context.facts.state_mounts(context.bundle.rootfs)
+    return [Op(ops.HIDE_MOUNT, point, on_error=ops.SKIP_ABSENT) for point in points]
 
 
 def take_along(context: Context, plan: list[Op]) -> None:
@@ -271,9 +281,9 @@ def _mapped(context: Context, mount: _Mount) -> list[Op]:
         before, flags = idmapped.new(context, mount.written, options, mount.where)
         made = _new(mount, mount.type)
         return [*before, made.with_numbers(flags=made.number("flags") | flags)]
-    made = _bind(context, mount)[0]
+    made = _prepared(context, _bind(context, mount)[0])
     context.sources += idmapped.bind(context, mount.written, options, str(made.string("source")), mount.where)
-    return [_prepared(made)]
+    return [made]
 
 
 def _out_of_reach(context: Context, source: str) -> bool:
@@ -302,6 +312,7 @@ def _taken_along(context: Context, mount: _Mount, bound: list[Op]) -> list[Op]:
     from rootless.plan.rootfs import idmapped
 
     source = str(bound[0].string("source"))
+    prepared = _prepared(context, bound[0])
     tree = idmapped.copy(context, mount.options, source, mount.where)
     context.sources.append(tree)
     for other in bound[1:]:
@@ -309,13 +320,15 @@ def _taken_along(context: Context, mount: _Mount, bound: list[Op]) -> list[Op]:
         second = Op(ops.TREE, *other.numbers, source, where=mount.where)
         flags, propagation = tree.number("flags") | ops.RECURSIVE, tree.number("propagation")
         context.sources.append(second.with_numbers(flags=flags, propagation=propagation))
-    return [_prepared(bound[0])]
+    return [prepared]
 
 
-def _prepared(bound: Op) -> Op:
+def _prepared(context: Context, bound: Op) -> Op:
     """Make a BIND attach the next copy of the host's mounts, whose attributes were set when it was made."""
     bound.on_error = bound.alternatives = 0
-    flags = bound.number("flags") | ops.PREPARED
+    trees = [op for op in context.sources if op.kind is ops.TREE]
+    number = len(trees) - sum(tree.alternatives for tree in trees)
+    flags = bound.number("flags") | ops.PREPARED | number << ops.TREE_SHIFT
     return bound.with_numbers(flags=flags, set=0, clear=0, set_below=0, clear_below=0)
 
 

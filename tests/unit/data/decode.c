@@ -17,8 +17,8 @@ static void read_all(const struct plan *plan)
             bool list = plan_is_list(op, which);
 
             for (uint32_t at = 0; at <= op->s[which].length; at++)
-                bytes += plan_text(plan, op, which)[at] != '\0';
-            for (const char *item = NULL; list && (item = plan_next(plan, op, which, item));)
+                bytes += plan_bytes(plan, op, which).at[at] != '\0';
+            for (const char *item = NULL; list && (item = next_item(plan_bytes(plan, op, which), item));)
                 elements += 1 + 0 * strlen(item);
         }
     printf("accepted %lu %lu\n", elements, bytes);
