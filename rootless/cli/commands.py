@@ -296,7 +296,7 @@ VERBS = {
         examples=("rootless features | jq .mountOptions",),
     ),
     "spec": Verb(
-        "image.spec:spec",
+        "image.bundles.spec:spec",
         "write an example config.json",
         (
             Flag("-b --bundle", VALUE, "DIR", "directory of the file (default: the current directory)"),

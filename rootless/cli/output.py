@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rootless.container.ps import table as process_table
     from rootless.container.run import run as run_again
     from rootless.doctor.host_checks import report as check_host
-    from rootless.image.new import new as create_bundle
+    from rootless.image.bundles.new import new as create_bundle
     from rootless.jsontext import render
 else:
     container_state = lazy("rootless.container.listing", "state")
@@ -56,7 +56,7 @@ else:
     log_records = lazy("rootless.container.everyday.logs", "records")
     feature_document = lazy("rootless.container.features", "features")
     check_host = lazy("rootless.doctor.host_checks", "report")
-    create_bundle = lazy("rootless.image.new", "new")
+    create_bundle = lazy("rootless.image.bundles.new", "new")
     create_network = lazy("rootless.container.network.registry", "create")
     listed_networks = lazy("rootless.container.network.registry", "listed")
     remove_network = lazy("rootless.container.network.registry", "remove")

@@ -9,25 +9,25 @@ from contextlib import ExitStack
 
 from rootless import log, paths
 from rootless.errors import RootlessError
-from rootless.image.image_file import open_image
 from rootless.image.platform import Platform, wanted_platform
 from rootless.image.reference import CONTAINERS_STORAGE, DOCKER_DAEMON, FILE, REGISTRY, Reference, parse
+from rootless.image.squashfs.image_file import open_image
 from rootless.image.store.store import Store, open_store, shared_stores
 from rootless.lazy import lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.image.convert import build
-    from rootless.image.image_file import ImageFile
-    from rootless.image.layout import load
-    from rootless.image.pull import download
     from rootless.image.registry.registries_conf import read as read_registries_conf
-    from rootless.image.skopeo import load_by_skopeo
+    from rootless.image.sources.convert import build
+    from rootless.image.sources.layout import load
+    from rootless.image.sources.pull import download
+    from rootless.image.sources.skopeo import load_by_skopeo
+    from rootless.image.squashfs.image_file import ImageFile
 else:
-    build = lazy("rootless.image.convert", "build")
-    load = lazy("rootless.image.layout", "load")
-    download = lazy("rootless.image.pull", "download")
-    load_by_skopeo = lazy("rootless.image.skopeo", "load_by_skopeo")
+    build = lazy("rootless.image.sources.convert", "build")
+    load = lazy("rootless.image.sources.layout", "load")
+    download = lazy("rootless.image.sources.pull", "download")
+    load_by_skopeo = lazy("rootless.image.sources.skopeo", "load_by_skopeo")
     read_registries_conf = lazy("rootless.image.registry.registries_conf", "read")
 
 MISSING, ALWAYS, NEVER = "missing", "always", "never"

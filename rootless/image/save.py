@@ -10,12 +10,12 @@ from contextlib import ExitStack
 from rootless import files, jsontext, log
 from rootless.bundle.load import load
 from rootless.errors import RootlessError
-from rootless.image.build import build_image
-from rootless.image.image_file import ImageFile, is_image, open_image
-from rootless.image.layers import LayerFile, disk_error, temporary_file
-from rootless.image.oci_archive import write_archive
-from rootless.image.squashfs_tar import SquashfsTar
-from rootless.image.unpack import program_of_host, tar_words
+from rootless.image.archive.unpack import program_of_host, tar_words
+from rootless.image.merge.build import build_image
+from rootless.image.merge.layers import LayerFile, disk_error, temporary_file
+from rootless.image.merge.oci_archive import write_archive
+from rootless.image.squashfs.image_file import ImageFile, is_image, open_image
+from rootless.image.squashfs.squashfs_tar import SquashfsTar
 from rootless.launch.run_in_userns import own_maps, run_in_userns
 
 TYPE_CHECKING = False

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
-from rootless.image import build, layers
-from rootless.image.build import build_image
-from rootless.image.layers import Layer, LayerFile
-from rootless.image.merge import Tree
-from rootless.image.merged_tar import write_tar
+from rootless.image.merge import build, layers
+from rootless.image.merge.build import build_image
+from rootless.image.merge.layers import Layer, LayerFile
+from rootless.image.merge.merged_tar import write_tar
+from rootless.image.merge.tree import Tree
 from tests.lib.layers import DEVICE, DIRECTORY, FIFO, HARD, LINK, entry, packed
 
 ENTRY = "RL-ARCHIVE-ENTRY: unpack the entry "
@@ -138,8 +138,8 @@ exec "$2" -c "$3"
 BUILD = """
 import os, sys
 from rootless.errors import RootlessError
-from rootless.image.build import build_image
-from rootless.image.layers import LayerFile
+from rootless.image.merge.build import build_image
+from rootless.image.merge.layers import LayerFile
 try:
     build_image([LayerFile("layer")], config=b"{}", manifest_digest="", reference="", output="image.sqsh")
 except RootlessError as error:
@@ -223,9 +223,9 @@ def test_a_layer_that_grows_without_end_is_refused(tmp_path, monkeypatch):
 
 MEASURE = """
 import os, sys
-from rootless.image.layers import Layer
-from rootless.image.merge import Tree
-from rootless.image import build
+from rootless.image.merge.layers import Layer
+from rootless.image.merge.tree import Tree
+from rootless.image.merge import build
 tree = Tree()
 def resident():
     with open("/proc/self/statm") as file:

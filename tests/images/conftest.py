@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rootless.image.build import build_image
-from rootless.image.layers import LayerFile
+from rootless.image.merge.build import build_image
+from rootless.image.merge.layers import LayerFile
 from tests.lib.bundles import own
 from tests.lib.layers import DIRECTORY, HARD, LINK, entry, layout, packed
 

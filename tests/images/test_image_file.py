@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
-from rootless.image import image_file
-from rootless.image.image_file import open_image, write_trailer
+from rootless.image.squashfs import image_file
+from rootless.image.squashfs.image_file import open_image, write_trailer
 
 DIGEST = "sha256:" + "1a" * 32
 CONFIG = {"architecture": "amd64", "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "NAME=ü"]}}

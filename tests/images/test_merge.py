@@ -13,10 +13,10 @@ import pytest
 from backports import zstd
 
 from rootless.errors import RootlessError
-from rootless.image import build
-from rootless.image.build import build_image
-from rootless.image.image_file import open_image
-from rootless.image.layers import LayerFile
+from rootless.image.merge import build
+from rootless.image.merge.build import build_image
+from rootless.image.merge.layers import LayerFile
+from rootless.image.squashfs.image_file import open_image
 from rootless.image.store.temporary import left_behind
 from tests.lib.layers import DIRECTORY, FIFO, HARD, LINK, entry, layout, packed
 
@@ -258,8 +258,8 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, as_root):
 
 SCRIPT = """
 import sys
-from rootless.image.build import build_image
-from rootless.image.layers import LayerFile
+from rootless.image.merge.build import build_image
+from rootless.image.merge.layers import LayerFile
 build_image([LayerFile(sys.argv[1])], config=b"{}", manifest_digest="", reference="", output=sys.argv[2])
 """
 

@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from rootless.image.build import build_image
-from rootless.image.image_file import open_image
-from rootless.image.layers import LayerFile
-from rootless.image.squashfs_tar import SquashfsTar
+from rootless.image.merge.build import build_image
+from rootless.image.merge.layers import LayerFile
+from rootless.image.squashfs.image_file import open_image
+from rootless.image.squashfs.squashfs_tar import SquashfsTar
 from tests.lib.bundles import own
 from tests.lib.layers import LINK, entry, layout, packed
 

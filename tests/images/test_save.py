@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from rootless.image.image_file import open_image
+from rootless.image.squashfs.image_file import open_image
 
 CHANGES = """
 set -e

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
-from rootless.image import archive as archive_module
-from rootless.image.archive import ALL_IDS, Ids, extract_command, rewrite
-from rootless.image.decompress import Source, decompressed
-from rootless.image.tar_write import SinkError
+from rootless.image.archive import rewrite as archive_module
+from rootless.image.archive.decompress import Source, decompressed
+from rootless.image.archive.rewrite import ALL_IDS, Ids, extract_command, rewrite
+from rootless.image.archive.tar_write import SinkError
 
 FILE, HARD, LINK, DIRECTORY, CHARACTER, FIFO = (
     tarfile.REGTYPE,

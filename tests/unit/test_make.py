@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
-from rootless.image import from_host
-from rootless.image.elf import Libraries, read_elf
-from rootless.image.from_host import _Copy
+from rootless.image.bundles import from_host
+from rootless.image.bundles.elf import Libraries, read_elf
+from rootless.image.bundles.from_host import _Copy
 
 SHELL = os.path.realpath("/bin/sh")
 

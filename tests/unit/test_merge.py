@@ -12,10 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
-from rootless.image import merge
-from rootless.image.merge import Tree
-from rootless.image.merged_tar import write_tar
-from rootless.image.tar_read import Reader
+from rootless.image.archive.tar_read import Reader
+from rootless.image.merge import tree as merge
+from rootless.image.merge.merged_tar import write_tar
+from rootless.image.merge.tree import Tree
 from tests.lib.layers import DEVICE, DIRECTORY, FIFO, FILE, HARD, LINK, entry, packed
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rootless.bundle.check import check
 from rootless.errors import RootlessError
-from rootless.image.runtime_config import bundle_config_of, exposed_ports, volume_mounts
+from rootless.image.bundles.runtime_config import bundle_config_of, exposed_ports, volume_mounts
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ANNOTATIONS = [

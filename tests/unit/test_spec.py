@@ -8,7 +8,7 @@ import pytest
 
 from rootless.bundle.check import check
 from rootless.errors import RootlessError
-from rootless.image.spec import default_config, write_config, write_spec
+from rootless.image.bundles.spec import default_config, write_config, write_spec
 
 
 @pytest.mark.parametrize("rootless", [False, True])

@@ -11,9 +11,9 @@ import posix
 from rootless import paths
 from rootless.bundle.load import Bundle
 from rootless.container.edits.apply import edit
-from rootless.image.image_file import open_image
+from rootless.image.bundles.runtime_config import bundle_config_of, exposed_ports, volume_mounts
 from rootless.image.named import is_file
-from rootless.image.runtime_config import bundle_config_of, exposed_ports, volume_mounts
+from rootless.image.squashfs.image_file import open_image
 from rootless.jsontext import render
 from rootless.lazy import lazy
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from rootless.image.image_file import ImageFile
+    from rootless.image.bundles.unpacked import unpacked
     from rootless.image.obtain import obtain
-    from rootless.image.unpacked import unpacked
+    from rootless.image.squashfs.image_file import ImageFile
     from rootless.options import Options
     from rootless.plan.request import Request
 else:
     obtain = lazy("rootless.image.obtain", "obtain")
-    unpacked = lazy("rootless.image.unpacked", "unpacked")
+    unpacked = lazy("rootless.image.bundles.unpacked", "unpacked")
 
 _MISSING = "missing"
 """When a registry is asked, unless the caller says it: if the image is not in the store."""

@@ -58,7 +58,7 @@ def image_reader(image: str) -> Callable[[str], bytes]:
     """Return the same for the files in an image, by the path of its file."""
 
     def read(path: str) -> bytes:
-        from rootless.image.image_file import open_image
+        from rootless.image.squashfs.image_file import open_image
 
         try:
             return open_image(image).read(path)

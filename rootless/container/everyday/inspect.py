@@ -71,7 +71,7 @@ def _image_digest(rootfs: str) -> str:
     """Return the digest of the image that is a container's root file system; empty for a directory."""
     if not os.path.isfile(rootfs):
         return ""
-    from rootless.image.image_file import open_image
+    from rootless.image.squashfs.image_file import open_image
 
     try:
         image = open_image(rootfs)

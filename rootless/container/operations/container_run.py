@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
     from rootless.container.terminal.service import Reports
-    from rootless.image.server import ImageServer
+    from rootless.image.squashfs.server import ImageServer
     from rootless.launch.protocol import Descriptors
     from rootless.launch.run_plan import Handler
     from rootless.launch.scm_rights import PidfdReceiver

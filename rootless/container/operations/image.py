@@ -10,7 +10,7 @@ import posix
 
 from rootless.container.network import helper_process
 from rootless.container.operations.undo import note
-from rootless.image.server import ImageServer, open_file
+from rootless.image.squashfs.server import ImageServer, open_file
 from rootless.launch.protocol import FUSE
 from rootless.procfs import identity
 

@@ -7,10 +7,10 @@ from contextlib import ExitStack, suppress
 
 from rootless import log
 from rootless.errors import RootlessError
-from rootless.image.image_file import open_image
 from rootless.image.manifest import LARGEST_MANIFEST, Manifest, parse
 from rootless.image.platform import Platform
 from rootless.image.reference import parse as parse_reference
+from rootless.image.squashfs.image_file import open_image
 from rootless.image.store.blobs import read_blob
 from rootless.image.store.store import BLOBS, REFERENCES, open_store, shared_stores
 from rootless.image.store.temporary import has_writers, left_behind
@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rootless.image.image_file import ImageFile
+    from rootless.image.squashfs.image_file import ImageFile
     from rootless.image.store.store import Store
 
 _LEAST_DIGITS = 4

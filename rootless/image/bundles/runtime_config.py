@@ -10,8 +10,8 @@ from rootless import log
 from rootless.bundle.edit.accounts import identity
 from rootless.bundle.edit.values import STEERING_ANNOTATIONS
 from rootless.errors import RootlessError
-from rootless.image.bundle_config import bundle_config
-from rootless.image.spec import PATH
+from rootless.image.bundles.bundle_config import bundle_config
+from rootless.image.bundles.spec import PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import subprocess
 import tarfile
 
 from rootless.errors import RootlessError
-from rootless.image.tar_read import (
+from rootless.image.archive.tar_read import (
     BROKEN,
     CHUNK,
     DEVICE,
@@ -29,7 +29,7 @@ from rootless.image.tar_read import (
     segments_of,
     shown,
 )
-from rootless.image.tar_write import END, describe_holes, headers, put
+from rootless.image.archive.tar_write import END, describe_holes, headers, put
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

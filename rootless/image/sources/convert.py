@@ -7,15 +7,15 @@ from contextlib import ExitStack
 
 from rootless import log
 from rootless.errors import RootlessError
-from rootless.image.build import build_image
-from rootless.image.layers import LayerFile
 from rootless.image.manifest import LARGEST_CONFIG, LARGEST_MANIFEST, Manifest, parse, platform_of_config
+from rootless.image.merge.build import build_image
+from rootless.image.merge.layers import LayerFile
 from rootless.image.store.blobs import open_blob, read_blob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.image.image_file import ImageFile
     from rootless.image.platform import Platform
+    from rootless.image.squashfs.image_file import ImageFile
     from rootless.image.store.store import Store
 
 

@@ -7,12 +7,12 @@ import threading
 
 from rootless import log
 from rootless.errors import RootlessError
-from rootless.image.convert import check_platform
 from rootless.image.manifest import LARGEST_CONFIG, Index, Manifest, parse
-from rootless.image.progress import bars
 from rootless.image.reference import REGISTRY, Reference
 from rootless.image.registry import credentials, registries_conf
 from rootless.image.registry.client import Client, StoppedError
+from rootless.image.sources.convert import check_platform
+from rootless.image.sources.progress import bars
 from rootless.image.store.blobs import Blob, has_blob, put_blob, read_blob
 
 TYPE_CHECKING = False
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from rootless.image.manifest import Descriptor
     from rootless.image.platform import Platform
-    from rootless.image.progress import Bar
     from rootless.image.registry.registries_conf import Place, RegistriesConf
+    from rootless.image.sources.progress import Bar
     from rootless.image.store.store import Store
 
 _THREADS = 6

@@ -6,15 +6,15 @@ import os
 import tarfile
 
 from rootless.errors import RootlessError
-from rootless.image.tar_read import CHUNK, DEVICE, DIRECTORY, FILE, LINK, PIPE
-from rootless.image.tar_write import END, describe_holes, headers, put
+from rootless.image.archive.tar_read import CHUNK, DEVICE, DIRECTORY, FILE, LINK, PIPE
+from rootless.image.archive.tar_write import END, describe_holes, headers, put
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
-    from rootless.image.merge import Content, Node, Tree
+    from rootless.image.merge.tree import Content, Node, Tree
 
 _TYPES = {DIRECTORY: tarfile.DIRTYPE, LINK: tarfile.SYMTYPE, FILE: tarfile.REGTYPE, PIPE: tarfile.FIFOTYPE}
 

@@ -11,14 +11,14 @@ from contextlib import contextmanager, suppress
 
 from rootless import log
 from rootless.errors import RootlessError
-from rootless.image.bundle_config import bundle_config
-from rootless.image.from_host import make_rootfs
-from rootless.image.image_file import is_image
+from rootless.image.archive.unpack import SIGNALS, exit_by_signal, program_of_host, unpack
+from rootless.image.bundles.bundle_config import bundle_config
+from rootless.image.bundles.from_host import make_rootfs
+from rootless.image.bundles.runtime_config import bundle_config_of
+from rootless.image.bundles.spec import write_config
 from rootless.image.obtain import MISSING, obtain
-from rootless.image.runtime_config import bundle_config_of
-from rootless.image.spec import write_config
-from rootless.image.squashfs_tar import SquashfsTar
-from rootless.image.unpack import SIGNALS, exit_by_signal, program_of_host, unpack
+from rootless.image.squashfs.image_file import is_image
+from rootless.image.squashfs.squashfs_tar import SquashfsTar
 from rootless.launch.run_in_userns import own_maps, run_in_userns
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from rootless.image.image_file import ImageFile
+    from rootless.image.squashfs.image_file import ImageFile
     from rootless.options import Options
 
 _SHELLS = ("sh", "ash", "bash", "dash", "fish", "ksh", "zsh")

@@ -17,15 +17,15 @@ from contextlib import suppress
 
 from rootless.errors import RootlessError
 from rootless.host.subids import find_program
-from rootless.image.tar_read import CHUNK, XATTR
-from rootless.image.tar_write import END, SinkError, headers, put
+from rootless.image.archive.tar_read import CHUNK, XATTR
+from rootless.image.archive.tar_write import END, SinkError, headers, put
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO, Self
 
-    from rootless.image.image_file import ImageFile
+    from rootless.image.squashfs.image_file import ImageFile
 
 _DATA = b"\n#\n# START OF DATA - DO NOT MODIFY\n#\n"
 _MOST_LINES = 1 << 29

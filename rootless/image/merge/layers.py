@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.image.decompress import Source, decompressed
+from rootless.image.archive.decompress import Source, decompressed
+from rootless.image.archive.tar_read import BROKEN, CHUNK, shown
 from rootless.image.store.temporary import Temporary
-from rootless.image.tar_read import BROKEN, CHUNK, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

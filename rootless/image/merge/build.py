@@ -15,19 +15,26 @@ from typing import cast
 from rootless import jsontext, log
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.host.subids import find_program
-from rootless.image.image_file import KEPT_FILES, LARGEST_CONFIG, LARGEST_FILE, ImageFile, open_image, write_trailer
-from rootless.image.layers import decompressed_layers, disk_error, temporary_file
-from rootless.image.merge import Tree, from_overlay
-from rootless.image.merged_tar import content_of, write_tar
-from rootless.image.tar_read import BROKEN, Reader, shown
-from rootless.image.tar_write import SinkError
+from rootless.image.archive.tar_read import BROKEN, Reader, shown
+from rootless.image.archive.tar_write import SinkError
+from rootless.image.merge.layers import decompressed_layers, disk_error, temporary_file
+from rootless.image.merge.merged_tar import content_of, write_tar
+from rootless.image.merge.tree import Tree, from_overlay
+from rootless.image.squashfs.image_file import (
+    KEPT_FILES,
+    LARGEST_CONFIG,
+    LARGEST_FILE,
+    ImageFile,
+    open_image,
+    write_trailer,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, BinaryIO
 
-    from rootless.image.layers import Layer, LayerFile
+    from rootless.image.merge.layers import Layer, LayerFile
 
 _BUFFER = 1 << 18
 _COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "3")

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from rootless import log
 from rootless.errors import RootlessError
 from rootless.host.subids import find_program
-from rootless.image.archive import ALL_IDS, Contents, Ids, extract_command, rewrite
-from rootless.image.decompress import Source, decompressed
-from rootless.image.tar_write import SinkError
+from rootless.image.archive.decompress import Source, decompressed
+from rootless.image.archive.rewrite import ALL_IDS, Contents, Ids, extract_command, rewrite
+from rootless.image.archive.tar_write import SinkError
 from rootless.launch.run_in_userns import own_maps, run_in_userns
 
 TYPE_CHECKING = False

@@ -9,11 +9,11 @@ import os
 
 from rootless import log
 from rootless.errors import RootlessError
-from rootless.image.image_file import open_image
-from rootless.image.new import bundle_directory
-from rootless.image.squashfs_tar import SquashfsTar
+from rootless.image.archive.unpack import unpack
+from rootless.image.bundles.new import bundle_directory
+from rootless.image.squashfs.image_file import open_image
+from rootless.image.squashfs.squashfs_tar import SquashfsTar
 from rootless.image.store.store import open_store
-from rootless.image.unpack import unpack
 from rootless.plan.rootfs.image import DEVICE, PACKAGE, PROGRAM
 
 _DIRECTORY = "unpacked"

@@ -11,15 +11,15 @@ from contextlib import ExitStack
 from typing import cast
 
 from rootless import jsontext
-from rootless.image.build import merge
-from rootless.image.layers import nameless_file, temporary_file
-from rootless.image.merged_tar import write_tar
+from rootless.image.merge.build import merge
+from rootless.image.merge.layers import nameless_file, temporary_file
+from rootless.image.merge.merged_tar import write_tar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
-    from rootless.image.layers import LayerFile
+    from rootless.image.merge.layers import LayerFile
 
 
 def write_archive(layers: list[LayerFile], config: dict[str, Any], output: str) -> None:

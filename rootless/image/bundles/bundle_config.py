@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless.host import facts as host_facts
-from rootless.image.spec import capability_sets, default_config
+from rootless.image.bundles.spec import capability_sets, default_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

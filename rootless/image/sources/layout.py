@@ -16,8 +16,7 @@ from typing import cast
 
 from rootless import jsontext, paths
 from rootless.errors import RootlessError, one_line
-from rootless.image.convert import check_platform
-from rootless.image.decompress import Source, decompressed
+from rootless.image.archive.decompress import Source, decompressed
 from rootless.image.manifest import (
     LARGEST_CONFIG,
     LARGEST_MANIFEST,
@@ -31,6 +30,7 @@ from rootless.image.manifest import (
 )
 from rootless.image.reference import DOCKER_ARCHIVE, OCI, is_digest, on_docker_hub
 from rootless.image.reference import parse as parse_reference
+from rootless.image.sources.convert import check_platform
 from rootless.image.store.blobs import Blob, add_blob, has_blob, put_blob
 from rootless.image.store.store import failed
 from rootless.image.store.temporary import Temporary

@@ -10,8 +10,7 @@ Memory has limits: a few megabytes of compressed headers become gigabytes.
 from __future__ import annotations
 
 from rootless.errors import RootlessError
-from rootless.image.layers import LARGEST_IMAGE, too_large
-from rootless.image.tar_read import (
+from rootless.image.archive.tar_read import (
     DEVICE,
     DIRECTORY,
     FILE,
@@ -23,6 +22,7 @@ from rootless.image.tar_read import (
     segments_of,
     shown,
 )
+from rootless.image.merge.layers import LARGEST_IMAGE, too_large
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import subprocess
 
 from rootless.errors import RootlessError, one_line
 from rootless.host.subids import find_program
-from rootless.image.layout import load
 from rootless.image.reference import DOCKER_ARCHIVE, Reference
+from rootless.image.sources.layout import load
 from rootless.image.store.store import failed
 from rootless.image.store.temporary import Temporary
 

@@ -118,7 +118,7 @@ def _offset(file: int, path: str) -> int:
     """
     if posix.pread(file, len(_MAGIC), 0) == _MAGIC:
         return 0
-    from rootless.image.image_file import open_image
+    from rootless.image.squashfs.image_file import open_image
 
     try:
         return open_image(f"/proc/self/fd/{file}").offset

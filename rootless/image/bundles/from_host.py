@@ -12,7 +12,7 @@ import stat
 import subprocess
 
 from rootless.errors import RootlessError
-from rootless.image.elf import Libraries
+from rootless.image.bundles.elf import Libraries
 
 TOOLS = (
     "sh bash "

@@ -1,0 +1,1 @@
+"""Tar archives: read without trust, decompressed, written, unpacked in a user namespace."""

@@ -1,0 +1,1 @@
+"""Bundles made from this host, an archive or an image."""
