@@ -112,9 +112,12 @@ def _remove(options: Options) -> None:
 
 
 def _prune(options: Options) -> None:
+    from rootless.container.listing import list_containers
+    from rootless.image.bundles.unpacked import prune_unpacked
     from rootless.image.store.contents import prune
 
     removed, freed = prune(options.store)
+    removed += prune_unpacked(options.store, {str(each["rootfs"]) for each in list_containers(options)})
     put("".join(f"{each}\n" for each in removed) + f"{freed / 1e6:.1f} MB freed\n")
 
 

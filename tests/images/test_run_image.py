@@ -149,7 +149,7 @@ def without_fuse(require_root):
 
 
 @pytest.mark.usefixtures("without_fuse")
-def test_without_fuse_an_image_is_unpacked_once(run, archive, user):
+def test_without_fuse_an_image_is_unpacked_once(run, archive, user, rootless_command):
     image = f"docker-archive:{archive}"
     done = run(image, "sh", "-c", "touch /new; id -u")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (0, "0\n", 1), done
@@ -158,6 +158,19 @@ def test_without_fuse_an_image_is_unpacked_once(run, archive, user):
     assert output(run(image, "sh", "-c", "ls /new 2>&1 | grep -c No; stat -c %u /bin")) == "1\n0\n"
     (unpacked,) = (user.tmp / "store/unpacked").iterdir()
     assert sorted(path.name for path in unpacked.iterdir()) == ["rootfs"]
+
+    left = unpacked.with_name("1-2-3-4.tmp-killed")
+    user.run(["mkdir", "-p", left / "rootfs"], check=True)
+    user.run(["touch", "-d", "2 days ago", left], check=True)
+    prune = [rootless_command, "image", "prune", "--store", user.tmp / "store"]
+    output(run("-d", "--name", "user", image, "sleep", "1000"))
+    try:
+        assert str(left) in user.run(prune, check=True).stdout
+        assert list((user.tmp / "store/unpacked").iterdir()) == [unpacked], "a container uses it"
+    finally:
+        user.run([rootless_command, "delete", "--force", "user"], check=True)
+    user.run(prune, check=True)
+    assert list((user.tmp / "store/unpacked").iterdir()) == []
 
 
 OWN = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/run", "/dev", "/proc", "/sys")

@@ -149,7 +149,7 @@ def bundle_directory(directory: str) -> Iterator[str]:
     except BaseException as error:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        _remove(work, keep=exists)
+        remove(work, keep=exists)
         if isinstance(error, OSError):
             raise RootlessError(what, cause=str(error.strerror), code="RL-NEW") from error
         raise
@@ -177,7 +177,7 @@ def _is_empty_directory(path: str) -> bool:
     raise RootlessError(f"make {path}", cause=cause, fix="name a directory that does not exist yet", code="RL-EXISTS")
 
 
-def _remove(work: str, *, keep: bool) -> None:
+def remove(work: str, *, keep: bool = False) -> None:
     """Remove what is in `work`, and itself unless `keep`; files of subordinate ids need their user namespace."""
     paths = [os.path.join(work, name) for name in os.listdir(work)]
     for path in paths:

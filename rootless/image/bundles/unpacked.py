@@ -6,17 +6,24 @@ STORE/unpacked/KEY/rootfs    KEY names the file by its device, inode, size and t
 from __future__ import annotations
 
 import os
+import time
 
 from rootless import log
 from rootless.errors import RootlessError
 from rootless.image.archive.unpack import unpack
-from rootless.image.bundles.new import bundle_directory
+from rootless.image.bundles.new import bundle_directory, remove
 from rootless.image.squashfs.image_file import open_image
 from rootless.image.squashfs.squashfs_tar import SquashfsTar
 from rootless.image.store.store import open_store
 from rootless.plan.rootfs.image import DEVICE, PACKAGE, PROGRAM
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container
+
 _DIRECTORY = "unpacked"
+_TEMPORARY = ".tmp-"
+_DAY = 86400  # seconds; nobody unpacks an image for so long
 
 
 def unpacked(path: str, store: str, *, has_device: bool) -> str:
@@ -52,3 +59,25 @@ def unpacked(path: str, store: str, *, has_device: bool) -> str:
         if not os.path.isdir(rootfs):  # else another process has unpacked it meanwhile
             raise
     return rootfs
+
+
+def prune_unpacked(store: str, used: Container[str]) -> list[str]:
+    """Remove the directories that no container uses, and those that a killed process has left; return which.
+
+    Args:
+        store: as `--store` has it.
+        used: the root file systems of containers.
+    """
+    own = open_store(store, create=False)
+    if not own:
+        return []
+    with own:
+        parent = os.path.join(own.path, _DIRECTORY)
+    removed = []
+    for name in os.listdir(parent) if os.path.isdir(parent) else ():
+        directory = os.path.join(parent, name)
+        is_young = _TEMPORARY in name and os.lstat(directory).st_mtime > time.time() - _DAY
+        if not is_young and os.path.join(directory, "rootfs") not in used:
+            remove(directory)
+            removed.append(directory)
+    return removed

@@ -288,7 +288,9 @@ def _open(files: _Directory | _Archive, path: str, reference: Reference) -> Bina
     try:
         return files.open(path)
     except OSError as error:
-        raise _bad(reference, f"open {path[:200]} in it: {error.strerror}") from error
+        form = "a directory with an image layout" if reference.kind == OCI else "an archive of an image"
+        fix = f"name {form}, such as skopeo writes"
+        raise _bad(reference, f"open {path[:200]} in it: {error.strerror}", fix) from error
 
 
 def _read(files: _Directory | _Archive, path: str, reference: Reference, limit: int) -> bytes:
