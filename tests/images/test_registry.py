@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 
 import pytest
 
 from tests.lib.engines import make_image
+from tests.lib.readme import IMAGE, shown
 from tests.lib.registry import ARCHITECTURE, PASSWORD, USER, Front, Image, Puller, busybox_image, layer, opened
 
 CONTENT = b"what a layer holds\n"
@@ -218,6 +221,28 @@ def test_a_mirror_is_asked_first_and_its_failure_is_no_error(puller, registry, p
     [listed] = puller.listed()
     assert listed["reference"] == "docker.io/library/box:latest"
     assert "Connection refused" in puller.refused("pull", "docker://other", env=fast)
+
+
+def test_the_first_commands_of_the_readme(puller, plain, trixie, user):
+    """A mirror has the image that Docker Hub would give; what is printed is what README.md shows."""
+    image = Image()
+    image.manifest([trixie.read_bytes()], command=["bash"])
+    plain.put("library/debian", image, tag="13")
+    puller.configure(f'[[registry]]\nprefix = "docker.io"\nlocation = "{plain.host}"\ninsecure = true\n')
+    first, second, images, explain = [shlex.split(line)[1:] for line in IMAGE]
+    assert puller(*first, check=True).stdout.startswith('PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n')
+    ids, own_id, *_, home, name = puller(*second, check=True).stdout.splitlines()
+    assert ids == "uid=0(root) gid=0(root) groups=0(root)"
+    assert own_id.split() == ["0", str(user.uid), "1"]
+    assert home.startswith("drwx------ ")
+    assert name == 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"'
+    assert puller(*images, check=True).stdout.splitlines()[1].split()[:2] == [
+        "docker.io/library/debian:13",
+        f"linux/{ARCHITECTURE}",
+    ]
+    explained = re.sub(r"\d+", "N", puller(*explain, check=True).stdout)
+    for line in shown(IMAGE[3]):
+        assert line == "…" or re.sub(r"\d+", "N", line) in explained
 
 
 def test_short_names_and_blocked_registries(puller, registry):

@@ -6,6 +6,14 @@ import re
 
 from tests.lib.accounts import CHECKOUT
 
+IMAGE = [
+    "rootless run docker://debian:13 cat /etc/os-release",
+    "rootless run docker://debian:13 sh -c 'id; cat /proc/self/uid_map; ls -ld /root; grep ^PRETTY /etc/os-release'",
+    "rootless images",
+    "rootless explain docker://debian:13",
+]
+"""The commands of the first screen."""
+
 SECTION = re.compile(r"^## (.*)$")
 
 
@@ -39,3 +47,9 @@ def commands(heading=None):
         typed = [line[2:] for line in lines if line.startswith("$ ")] or lines
         found += [re.sub(r"\s+# .*$", "", line) for line in typed]
     return found
+
+
+def shown(command):
+    """Return the lines of output that follow a command."""
+    text = (CHECKOUT / "README.md").read_text().partition(f"    $ {command}\n")[2].partition("\n\n")[0]
+    return [line.strip() for line in text.partition("    $ ")[0].splitlines()]
