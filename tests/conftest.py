@@ -11,9 +11,9 @@ import pytest
 from tests.lib import figures
 from tests.lib.accounts import PROVIDED, RUN, account
 from tests.lib.conformance import Conformance
-from tests.lib.fixtures import box, either, every, net_rootless, net_user, netbox, rootless
+from tests.lib.fixtures import box, either, every, net_rootless, net_user, netbox, rootless, trixie
 
-__all__ = ["box", "either", "every", "net_rootless", "net_user", "netbox", "rootless"]
+__all__ = ["box", "either", "every", "net_rootless", "net_user", "netbox", "rootless", "trixie"]
 
 ON_CI = os.environ.get("CI", "") not in ("", "false", "0")
 NONE_SKIPPED = ("cluster", "engines", "system")

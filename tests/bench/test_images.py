@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
+import statistics
 import subprocess
+import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.lib.bundles import make_bundle
+from tests.lib.bundles import make_bundle, own
 from tests.lib.containers import until
 from tests.lib.engines import IMAGE, make_image, opened_podman
+from tests.lib.registry import Image, opened
 from tests.lib.squashfs import servers
+
+ROUNDS = 2
+FILES = 10_000
+BYTES = 12_000  # of a file on average, half of them random
+READ = "find /many -type f -exec cat {} + > /dev/null"
 
 
 @pytest.fixture
@@ -72,3 +83,64 @@ def test_memory_of_a_container_of_an_image(user, image, rootless_command, note):
     user.run([rootless_command, "delete", "--force", "held"], check=True)
     until(lambda: server not in servers(), "the end of the server")
     note("MB of memory of a container of an image: " + ", ".join(f"{k} {v / 1024:.1f}" for k, v in held.items()))
+
+
+def many_files():
+    """Return a layer of FILES files in a hundred directories."""
+    packed = io.BytesIO()
+    numbers = random.Random(1)
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for number in range(FILES):
+            entry = tarfile.TarInfo(f"many/{number % 100}/{number}")
+            content = numbers.randbytes(numbers.randrange(BYTES)) + b"a line of text\n" * (BYTES // 30)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+@pytest.fixture
+def large(user, podman, trixie, tmp_path):
+    """The name of an image of 200 MB, Debian and many files, in a registry that both commands may use."""
+    image = Image()
+    image.manifest([trixie.read_bytes(), many_files()], command=["true"])
+    with opened(tmp_path / "registry", tls=False) as registry:
+        registry.put("large", image)
+        settings = user.tmp / "config/containers/registries.conf"
+        settings.write_text(f'[[registry]]\nlocation = "{registry.host}"\ninsecure = true\n')
+        own(user, settings)
+        yield f"{registry.host}/large:latest"
+
+
+def test_pull_and_first_run(user, podman, large, rootless_command, note):
+    """Both stores are on the same file system, and empty."""
+    store = podman.directory / "images"
+    env = podman.env | {"ROOTLESS_IMAGES": str(store)}
+    ours = [rootless_command, "run", "--network", "none", f"docker://{large}", "true"]
+    theirs = [*podman.under("runc"), "run", "--rm", "--quiet", "--tls-verify=false", "--network=none", large, "true"]
+    walls = {"rootless": [], "podman": []}
+    for _ in range(ROUNDS):
+        for name, words in (("rootless", ours), ("podman", theirs)):
+            begin = time.monotonic()
+            user.run(words, env=env, check=True, timeout=300)
+            walls[name].append(time.monotonic() - begin)
+        user.run(["rm", "-rf", store], check=True)
+        podman("rmi", "--force", large, check=True)
+    found = {name: statistics.median(each) for name, each in walls.items()}
+    ratio = found["rootless"] / found["podman"]
+    note(f"pull and first run of a 200 MB image: {found['rootless']:.1f} s of wall, {ratio:.2f} x podman")
+
+
+def test_reading_every_file(user, podman, large, rootless_command, medians, note):  # noqa: PLR0917 - fixtures
+    """The page cache is warm: what the way through FUSE costs."""
+    file = user.tmp / "large.sqsh"
+    user.run([rootless_command, "pull", "--output", file, f"docker://{large}"], env=podman.env, check=True, timeout=300)
+    bundle = user.tmp / "unpacked"
+    user.run([rootless_command, "new", bundle, "--from", file, "--", "sh", "-c", READ], check=True, timeout=300)
+    run = [rootless_command, "run", "--network", "none"]
+    steps = [
+        {"name": "unpacked", "argv": [*run, str(bundle)]},
+        {"name": "image", "argv": [*run, str(file), "sh", "-c", READ]},
+    ]
+    found = medians(steps)
+    ratio = found["image"][1] / found["unpacked"][1]
+    note(f"reading {FILES} files: {found['image'][1]:.0f} ms of wall from an image, {ratio:.2f} x unpacked")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tests.lib import netbox as host
 from tests.lib.boxes import ALL, Box, make_box, pure_cgroup2
 from tests.lib.containers import Rootless, until
+
+TRIXIE_PACKAGES = "mount,passwd"
 
 
 @pytest.fixture
@@ -61,3 +68,32 @@ def net_rootless(net_user, rootless_command):
     with Rootless(net_user, rootless_command) as rootless:
         yield rootless
     until(lambda: host.helpers().keys() <= before, "the end of what serves networks")
+
+
+@pytest.fixture(scope="session")
+def trixie(request, need):
+    """A Debian trixie root file system as a tar archive, made by mmdebstrap with this host's own package sources."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: mmdebstrap writes device nodes")
+    sources = b"".join(
+        path.read_bytes()
+        for path in sorted(Path("/etc/apt").glob("sources.list*/*"))
+        if path.suffix in (".list", ".sources")
+    )
+    key = hashlib.sha256(sources + TRIXIE_PACKAGES.encode()).hexdigest()[:12]
+    archive = Path(request.config.cache.mkdir("images")) / f"trixie-{key}.tar"
+    if not archive.exists():
+        unfinished = archive.with_suffix(".new.tar")
+        command = [
+            need("mmdebstrap"),
+            "--quiet",
+            "--variant=minbase",
+            f"--include={TRIXIE_PACKAGES}",
+            '--aptopt=APT::Sandbox::User "root"',
+            *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale")),
+            "trixie",
+            str(unfinished),
+        ]
+        subprocess.run(command, input=sources, check=True, timeout=900)
+        unfinished.rename(archive)
+    return archive
