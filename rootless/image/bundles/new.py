@@ -16,6 +16,7 @@ from rootless.image.bundles.bundle_config import bundle_config
 from rootless.image.bundles.from_host import make_rootfs
 from rootless.image.bundles.runtime_config import bundle_config_of
 from rootless.image.bundles.spec import write_config
+from rootless.image.named import names_image
 from rootless.image.obtain import MISSING, obtain
 from rootless.image.squashfs.image_file import is_image
 from rootless.image.squashfs.squashfs_tar import SquashfsTar
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rootless.image.squashfs.image_file import ImageFile
     from rootless.options import Options
 
+_ARCHIVES = (".tar", ".tgz", ".gz", ".zst", ".xz", ".bz2")
 _SHELLS = ("sh", "ash", "bash", "dash", "fish", "ksh", "zsh")
 
 
@@ -70,7 +72,14 @@ def _image(options: Options) -> ImageFile | None:
         RootlessError: there is no such image.
     """
     word = options.from_file
-    if not word or word == "-" or (os.path.lexists(word) and not is_image(word)):
+    if not word or word == "-":
+        return None
+    if os.path.lexists(word):
+        is_named = is_image(word)
+    else:  # no registry is asked for an archive that is missing
+        is_archive = word.endswith(_ARCHIVES) and ":" not in word
+        is_named = not is_archive and names_image(word, platform=options.platform, store=options.store)
+    if not is_named:
         return None
     return obtain(word, pull=options.pull or MISSING, platform=options.platform, store=options.store)
 
