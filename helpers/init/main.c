@@ -1,6 +1,6 @@
 /* The executor: reads a Plan, runs its operations in order, becomes the container's program.
  *
- *     init REPORT REPLY START CONSOLE CGROUP PROCESS AGENT DIRECTORY PLAN KEEP TRACE
+ *     init KEEP TRACE REPORT REPLY START CONSOLE CGROUP PROCESS AGENT DIRECTORY PLAN
  *
  * Every argument but KEEP and TRACE (0 or 1) is a descriptor number, -1 where there is none. It is started by
  * rootless/launch/spawn.py from a sealed memfd, so that nobody in the container can write to what /proc/self/exe names
@@ -125,7 +125,7 @@ static int run_next(const struct op *op)
 
 static const char *begin(char **argv)
 {
-    enum { PLAN = 8, DESCRIPTORS, KEEP = DESCRIPTORS, TRACE };
+    enum { KEEP, TRACE, FIRST, PLAN = 8, DESCRIPTORS };
     int *const places[] = {&self.report_fd, &self.reply_fd,   &self.start_fd, &self.console_fd,
                            &self.cgroup_fd, &self.process_fd, &self.agent_fd, &self.directory_fd};
     int given[DESCRIPTORS];
@@ -135,7 +135,7 @@ static const char *begin(char **argv)
     self.keep = (int)strtol(argv[KEEP], NULL, 10);
     self.trace = argv[TRACE][0] == '1';
     for (int i = 0; i < DESCRIPTORS; i++) {
-        given[i] = (int)strtol(argv[i], NULL, 10);
+        given[i] = (int)strtol(argv[FIRST + i], NULL, 10);
         if (i != PLAN)
             *places[i] = given[i];
     }

@@ -149,30 +149,30 @@ int op_chdir(bool early, const char *path)
 }
 
 /* The home directory of a user in a file such as /etc/passwd, name:password:uid:gid:gecos:home:shell, of which it reads
- * no more than LONGEST: a file may claim any size, and be a hole. Returns its length: 0 if it has none, PATH_MAX if it
- * is too long. Read, not mapped: another container may make the file shorter meanwhile, and then a page is a SIGBUS. */
-static size_t read_home(int fd, uid_t uid, char *home)
+ * no more than LONGEST: a file may claim any size, and be a hole. Returns as failed() does, or its length: 0 if it has
+ * none, PATH_MAX if it is too long. Read, not mapped: another container may make the file shorter meanwhile, and then a
+ * page is a SIGBUS. */
+static int read_home(int fd, uid_t uid, char *home)
 {
     enum { LONGEST = 16 << 20, ID = 2, HOME = 5 };
     const uint64_t none = UINT64_MAX, no_number = UINT64_MAX - 1;
     char block[4096];
     uint64_t id = none;
-    size_t length = 0;
-    int field = 0;
+    int field = 0, length = 0;
     ssize_t n = 0, at = 0;
 
     for (ssize_t left = LONGEST;; at++) {
         char c;
 
         if (at == n) {
-            n = left > 0 ? read(fd, block, sizeof block) : 0;
+            n = left > 0 ? SYS(read(fd, block, sizeof block)) : 0;
             left -= n;
             at = 0;
         }
         c = n > 0 ? block[at] : '\n';
         if (c == '\n' && field >= HOME && id == uid)
             return length;
-        if (n <= 0)
+        if (n == 0)
             return 0;
         if (c == '\n') {
             id = none;
@@ -197,11 +197,11 @@ int op_home(uid_t uid, const char *path, const char *otherwise)
     static char variable[sizeof "HOME=" + PATH_MAX] = "HOME=";
     char *home = variable + strlen("HOME=");
     struct stat st;
-    size_t length = 0;
+    int length = 0;
     cleanup_close int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
     if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
-        length = read_home(fd, uid, home);
+        length = TRY(read_home(fd, uid, home));
     if (length > 0 && length < PATH_MAX)
         home[length] = '\0';
     else

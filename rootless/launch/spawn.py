@@ -48,7 +48,7 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
             program = next(above)
             passed = [next(above) if fd >= 0 else fd for fd in passed]
             placed = list(above)
-        numbers = [str(number) for number in (*passed, given.keep, int(trace))]
+        numbers = [str(number) for number in (given.keep, int(trace), *passed)]
         return posix.posix_spawn(
             f"/proc/self/fd/{program}",
             ["rootless-init", *numbers],

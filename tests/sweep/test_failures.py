@@ -14,7 +14,7 @@ __all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
 
 CODES = {"COMMAND": "EXEC-NOT-FOUND"}
 CANNOT_FAIL = {
-    "HOME", "KEYRING", "NO-KEYS", "PASS-NAMESPACES", "READY", "STDIO-OWNER", "UMASK", "UNNAMED-KEYRING",
+    "KEYRING", "NO-KEYS", "PASS-NAMESPACES", "READY", "STDIO-OWNER", "UMASK", "UNNAMED-KEYRING",
     "WAIT-START",
 }  # fmt: skip
 """Operations that do nothing that could be refused, that the container can do without, or that stand in for others; and

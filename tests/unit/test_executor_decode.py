@@ -230,7 +230,7 @@ def test_a_plan_is_sealed_before_it_is_read(executor):
     """Otherwise somebody could change it after the checks of plan_decode()."""
     plan = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(plan, encode([Op(ops.UMASK, 0o22)]))
-    words = ["1", "-1", "-1", "-1", "-1", "-1", "-1", "-1", str(plan), "0", "0"]
+    words = ["0", "0", "1", "-1", "-1", "-1", "-1", "-1", "-1", "-1", str(plan)]
     done = subprocess.run([spawn._program(), *words], pass_fds=[plan], stdout=subprocess.PIPE, check=False)
     assert done.returncode == 1  # a descriptor below 3 belongs to the program
     with pytest.raises(PermissionError):
@@ -256,7 +256,7 @@ def test_descriptors_that_are_both_the_programs_and_the_protocols_are_refused(ex
     plan = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(plan, encode([Op(ops.READY)]))
     keep = child_report - 2
-    words = [str(child_report), "-1", "-1", "-1", "-1", "-1", "-1", "-1", str(plan), str(keep), "0"]
+    words = [str(keep), "0", str(child_report), "-1", "-1", "-1", "-1", "-1", "-1", "-1", str(plan)]
     done = subprocess.run([spawn._program(), *words], pass_fds=[child_report, plan], check=False)
     os.close(child_report)
     os.close(plan)
