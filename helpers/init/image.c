@@ -103,7 +103,7 @@ int op_overlay(uint64_t attributes, uint64_t device, uint64_t inode, uint64_t tr
     cleanup_close int changes = TRY(open_changes(device, inode, tree)), overlay = -1;
     cleanup_close int top = SYS(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
 
-    TRY(make_private(top));
+    TRY(make_parent_private(top));
     TRY(attach("", false, changes, top));
     TRY(make_upper(changes));
     snprintf(lower, sizeof lower, "/proc/self/fd/%d", self.root_fd);

@@ -112,7 +112,7 @@ int open_parent(const char *path, const char **name);
 int pin_mount(const char *path, int mount_fd, bool keep);
 
 /* mounts.c */
-int make_private(int fd);
+int make_parent_private(int directory);
 /* A new file system as a detached mount: with options of its own, then the others. Returns as failed() does, or a
  * descriptor. */
 struct option {

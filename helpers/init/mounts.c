@@ -66,34 +66,39 @@ int op_propagation(unsigned flags, uint64_t propagation)
     return SYS(sys_mount_setattr(AT_FDCWD, "/", flags & RECURSIVE_PROPAGATION ? AT_RECURSIVE : 0, &attr));
 }
 
-/* For a mount on the directory that a descriptor is open on; it may be the top of a chroot that is no mount. */
-int make_private(int fd)
+/* For a mount on this directory: pivot_root(2) refuses a new root whose parent mount is shared, and the host must not get
+ * the mount as well. Only the top of a mount can be changed, and that is somewhere above. */
+int make_parent_private(int directory)
 {
-    int result = set_attributes(fd, false, 0, 0, MS_PRIVATE);
+    struct stat here, above;
+    cleanup_close int fd = SYS(openat(directory, ".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    int result;
 
-    return result == -EINVAL ? 0 : result;
+    while ((result = set_attributes(fd, false, 0, 0, MS_PRIVATE)) == -EINVAL) {
+        cleanup_close int child = steal_fd(&fd);
+
+        fd = SYS(openat(child, "..", O_PATH | O_DIRECTORY | O_CLOEXEC));
+        SYS(fstat(child, &here));
+        SYS(fstat(fd, &above));
+        if (here.st_dev == above.st_dev && here.st_ino == above.st_ino)
+            return 0; /* the top of a chroot that is no mount: pivot_root reports it */
+    }
+    return result;
 }
 
-/* `propagation` 0: as the mount that it covers. pivot_root(2) takes no shared root, nor one on a shared mount: between
- * the two then lies another copy, which goes with the old root.
+/* `propagation` 0: as the mount that it covers. pivot_root(2) takes no shared root.
  *
  * A file system that FUSE has mounted goes on the root of this mount namespace, where the host's paths, which are
  * looked up from below it, still lead where they did. */
 int op_root(uint64_t propagation, const char *path)
 {
-    bool is_fuse = self.root_fd >= 0;
-    cleanup_close int below = -1, tree = steal_fd(&self.root_fd);
-    cleanup_close int target = SYS(open(is_fuse ? "/" : path, O_PATH | O_DIRECTORY | O_CLOEXEC));
+    cleanup_close int tree = steal_fd(&self.root_fd);
+    cleanup_close int target = SYS(open(tree >= 0 ? "/" : path, O_PATH | O_DIRECTORY | O_CLOEXEC));
 
-    if (!is_fuse)
+    if (tree < 0)
         tree = SYS(sys_open_tree(target, "", COPY_OF_FD | AT_RECURSIVE));
-    if (propagation && is_fuse) {
-        TRY(make_private(target));
-    } else if (propagation) {
-        below = SYS(sys_open_tree(target, "", COPY_OF_FD | AT_RECURSIVE));
-        TRY(set_attributes(below, false, 0, 0, propagation));
-        TRY(attach("", false, below, target));
-    }
+    if (propagation)
+        TRY(make_parent_private(target));
     TRY(set_attributes(tree, false, 0, 0, propagation));
     TRY(attach("", false, tree, target));
     self.root_fd = steal_fd(&tree);

@@ -115,7 +115,6 @@ def test_notes_go_to_the_log_too(box):
     done = box.run(config, "true", check=True, global_flags=["--log", log, "--log-format", "json"])
     assert done.stderr == ""
     records = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [(record["level"], record["where"]) for record in records] == [
-        ("info", "linux.namespaces"),
-        ("warning", "process.user.additionalGids"),
-    ]
+    noted = [(record["level"], record["where"]) for record in records]
+    assert noted[:2] == [("info", "linux.namespaces"), ("warning", "process.user.additionalGids")]
+    assert set(noted[2:]) <= {("info", "process.user")}, "pipes that belong to whoever runs the tests stay theirs"
