@@ -42,7 +42,9 @@ int op_join_early(int type, const char *path, const char *own)
     int *place = &early[__builtin_ffs(type)];
     cleanup_close int fd = open_namespace(path);
 
-    if (fd >= 0 && (is_own(fd, own) || setns(fd, type) == 0)) {
+    if (fd < 0)
+        return 0;
+    if (is_own(fd, own) || setns(fd, type) == 0) {
         stay_hidden();
         *place = ENTERED;
     } else {
