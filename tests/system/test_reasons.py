@@ -235,9 +235,9 @@ def test_a_bus_at_which_nobody_listens(guest):
             line = told(guest, become, bundle, root=True)
             assert line.startswith(f"{WARNING}pids.limit: your cgroup /")
             assert (
-                " belongs to root: it is not delegated to you, and there is no systemd manager of user 1003 to make "
-                "another (config.json: linux.resources); fix: log in through PAM (machinectl shell, ssh), or have root "
-                "run: loginctl enable-linger" in line
+                " belongs to root: it is not delegated to you, and user 1003 has no systemd manager to create another "
+                "(config.json: linux.resources); fix: log in through PAM (machinectl shell, ssh), or have root run: "
+                "loginctl enable-linger" in line
             )
     finally:
         guest("rm -r /run/user/1003", root=True)
