@@ -66,8 +66,8 @@ int op_propagation(unsigned flags, uint64_t propagation)
     return SYS(sys_mount_setattr(AT_FDCWD, "/", flags & RECURSIVE_PROPAGATION ? AT_RECURSIVE : 0, &attr));
 }
 
-/* For a mount on this directory: pivot_root(2) refuses a new root whose parent mount is shared, and the host must not get
- * the mount as well. Only the top of a mount can be changed, and that is somewhere above. */
+/* For a mount on this directory: pivot_root(2) refuses a new root whose parent mount is shared, and the host must not
+ * get the mount as well. Only the top of a mount can be changed, and that is somewhere above. */
 int make_parent_private(int directory)
 {
     struct stat here, above;

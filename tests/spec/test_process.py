@@ -117,4 +117,4 @@ def test_notes_go_to_the_log_too(box):
     records = [json.loads(line) for line in log.read_text().splitlines()]
     noted = [(record["level"], record["where"]) for record in records]
     assert noted[:2] == [("info", "linux.namespaces"), ("warning", "process.user.additionalGids")]
-    assert set(noted[2:]) <= {("info", "process.user")}, "pipes that belong to whoever runs the tests stay theirs"
+    assert set(noted[2:]) <= {("info", "process.user")}, "pipes of the user who runs the tests stay as they are"
