@@ -15,7 +15,7 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parent.parent.parent / "rootless"
 NUMBERS = 6
 STRINGS = 4
-ON_ERROR = ("FAIL", "SKIP_ABSENT", "ELSE")
+ON_ERROR = ("FAIL", "SKIP_ABSENT", "ELSE", "IGNORE")
 TYPES = {
     **dict.fromkeys(("columns", "rows"), "unsigned short"),
     **dict.fromkeys(("deep", "early", "exclusive", "move", "new"), "bool"),

@@ -180,7 +180,7 @@ int main(int argc, char **argv)
                 self.position += op->alternatives;
         } else if (op->on_error == ON_ERROR_ELSE) {
             report_failure(MESSAGE_SKIPPED, (int)self.position, -error);
-        } else if (op->on_error == ON_ERROR_FAIL || !absent(error)) {
+        } else if (op->on_error == ON_ERROR_FAIL || (op->on_error == ON_ERROR_SKIP_ABSENT && !absent(error))) {
             report_failure(MESSAGE_FAILED, (int)self.position, -error);
             leave(1);
         }

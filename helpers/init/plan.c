@@ -30,7 +30,7 @@ const char *plan_decode(const void *bytes, size_t length, struct plan *plan)
 
         if (op->code == 0 || op->code >= OP_END)
             return "it has an unknown operation";
-        if (op->on_error > ON_ERROR_ELSE || op->alternatives >= plan->count - i)
+        if (op->on_error > ON_ERROR_IGNORE || op->alternatives >= plan->count - i)
             return "an operation has impossible alternatives";
         if (op->code == OP_EXEC && i != plan->count - 1)
             return "an operation follows the program";

@@ -88,7 +88,7 @@ def _line(op: Op) -> str:
         text += f" ({more})"
     if op.on_error == ops.SKIP_ABSENT:
         text += ", if it is there"
-    elif op.on_error == ops.ELSE and not op.alternatives:
+    elif op.on_error == ops.IGNORE or (op.on_error == ops.ELSE and not op.alternatives):
         text += ", if the kernel lets it"
     return text
 

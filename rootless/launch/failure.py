@@ -133,6 +133,4 @@ def skipped(op: Op | None, call: str, number: int) -> None:
             effect = "the caller's value stays, which only root may lower"
         nothing_requested = op.kind is ops.GROUPS and not op.string("gids")
         write = log.info if op.kind in _SAME_EFFECT or nothing_requested else log.warning
-        if op.kind is ops.STDIO_OWNER:  # pipes of another user: of every engine that root runs
-            write = log.debug
         write(f"{sentence(op)}: {call}: {os.strerror(number)}: {effect}", where=op.where)

@@ -193,7 +193,7 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.HIDE_MOUNT: ("cover {path}, which shows state of the host's kernel", {}, ""),
     ops.CHROOT: ("change the root with chroot", {}, ""),
     ops.RLIMIT: ("limit {resource} to {soft}, at most {hard}", {}, ""),
-    ops.STDIO_OWNER: ("give pipes on the standard streams to user {uid}", {}, "their owner is unchanged"),
+    ops.STDIO_OWNER: ("give pipes on the standard streams to user {uid}", {}, ""),
     ops.CLOSE_FDS: ("close all descriptors of the host", {}, ""),
     ops.BOUNDING: ("limit the bounding set to {keep}", {}, ""),
     ops.GROUPS: (

@@ -20,8 +20,10 @@ SKIP_ABSENT = 1
 """Ignore ENOENT and ENOTDIR: a missing path needs no work."""
 ELSE = 2
 """After an error report a skip and continue with the alternatives that follow; after success skip those."""
+IGNORE = 3
+"""Continue after an error and report nothing: it is usual, and nothing depends on success. --debug shows it."""
 
-ON_ERROR_NAMES = ("fail", "skip when absent", "otherwise")
+ON_ERROR_NAMES = ("fail", "skip when absent", "otherwise", "ignore")
 
 EXECUTOR = "executor"
 LAUNCHER = "launcher"
@@ -260,7 +262,7 @@ class Op:
         strings: its strings, bytes or lists of strings, in the order of `kind.strings`; all operands of an operation of
             the launcher.
         where: the place in config.json that asks for it; empty for an operation of every container.
-        on_error: FAIL, SKIP_ABSENT or ELSE.
+        on_error: FAIL, SKIP_ABSENT, ELSE or IGNORE.
         alternatives: with ELSE, how many of the following operations replace this one.
     """
 

@@ -85,7 +85,7 @@ MALFORMED = {
     "operation 0": plan_of((record(0), b"\0\0")),
     "an operation past the last": plan_of((record(1), struct.pack("=H", LAST_CODE + 1))),
     "operation 65535": plan_of((record(0), b"\xff\xff")),
-    "an unknown on_error": plan_of((record(0, 2), b"\x03")),
+    "an unknown on_error": plan_of((record(0, 2), b"\x04")),
     "alternatives up to the end": plan_of((record(0, 2), b"\x02\x03")),
     "alternatives past the end": plan_of((record(2, 2), b"\x02\x01")),
     "255 alternatives": plan_of((record(0, 2), b"\x02\xff")),

@@ -74,6 +74,8 @@ def line_of(op):
         line += f", or else the next {op.alternatives}" if op.alternatives else ", if it can be"
     elif op.on_error == ops.SKIP_ABSENT:
         line += ", if it is there"
+    elif op.on_error == ops.IGNORE:
+        line += ", if it can be"
     return line + (f" [{op.where}]" if op.where else "")
 
 

@@ -207,7 +207,7 @@ def test_explain_as_data(box):
     for operation in operations:
         assert operation["op"]
         assert PLACE.fullmatch(operation.get("where", "linux")), operation
-        assert operation.get("on_error", "otherwise") in ("skip when absent", "otherwise")
+        assert operation.get("on_error", "otherwise") in ("skip when absent", "otherwise", "ignore")
     assert [each["op"] for each in operations][-7:] == [
         *("wait_start", "rlimit", "rlimit", "no_new_privs", "seccomp", "exec", "delete")
     ]

@@ -147,7 +147,7 @@ def identity(context: Context, seccomp_filter: SeccompFilter | None) -> list[Op]
     return [
         *_rare(context, seccomp_filter),
         # pipes of a user whom the container does not have keep their owner
-        Op(ops.STDIO_OWNER, context.uid, where="process.user", on_error=ops.ELSE),
+        Op(ops.STDIO_OWNER, context.uid, where="process.user", on_error=ops.IGNORE),
         Op(ops.CLOSE_FDS),
         enter,
         Op(ops.BOUNDING, bounding, where="process.capabilities.bounding"),
