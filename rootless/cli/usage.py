@@ -23,7 +23,7 @@ _COUNTERPARTS = {
     "stats": "events --stats",
     "rmi": "image rm",
 }
-"""Verbs of engines that one slip would take for another verb of rootless; empty: there is no such verb."""
+"""Verbs of engines with other names here."""
 _NOT_YET = ("mounts",)
 """Verbs of runc and crun that do not exist here yet."""
 
@@ -61,7 +61,7 @@ def unknown_verb(name: str) -> RootlessError:
     alike = [_COUNTERPARTS[name]] if name in _COUNTERPARTS else [verb for verb in VERBS if _is_slip(name, verb)]
     if os.path.exists(os.path.join(name, "config.json")):
         fix = f"{PROGRAM} run {name}"
-    elif alike and alike[0]:
+    elif alike:
         fix = f"did you mean {PROGRAM} {' or '.join(alike)}?"
     else:
         fix = f"{PROGRAM} --help lists the verbs"
