@@ -14,7 +14,6 @@ from rootless.container.edits.apply import edit
 from rootless.image.bundles.runtime_config import bundle_config_of, exposed_ports, volume_mounts
 from rootless.image.named import is_file
 from rootless.image.squashfs.image_file import open_image
-from rootless.jsontext import render
 from rootless.lazy import lazy
 
 TYPE_CHECKING = False
@@ -58,7 +57,7 @@ def image_bundle(request: Request, options: Options, directory: str) -> Bundle:
         config["mounts"] += volume_mounts(image.config)
     if options.publish_all:
         request.publish = (*request.publish, *exposed_ports(image.config))
-    bundle = Bundle(directory, config, render(config).encode("utf-8", "surrogateescape"))
+    bundle = Bundle(directory, config)
     bundle.is_image = True
     edited = edit(bundle, request, options, read=_reader(image), entrypoint=_entrypoint(image.config))
     request.no_input = not options.interactive
