@@ -17,7 +17,6 @@ from rootless.plan.compile import compile_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.bundle.load import Bundle
     from rootless.container.edits.apply import edit, name_flag, name_flags
     from rootless.container.edits.from_image import image_bundle, use_directory
     from rootless.container.operations.teardown import give_up
@@ -37,10 +36,12 @@ else:
 
 
 def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
-    """Read the bundle and the host, and compile the Plan; open the state directory. Nothing is changed.
+    """Read the bundle or image and the host, and compile the Plan; open the state directory.
+
+    Nothing is changed, but an image that is missing is pulled, and unpacked if the host cannot serve images.
 
     Raises:
-        RootlessError: the bundle is wrong, or cannot be run here.
+        RootlessError: the bundle or image is wrong, or cannot be run here.
     """
     request = request_for(options)
     edited = bool(request.image) or has_edits(options)
@@ -50,9 +51,14 @@ def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
             fix = "give them to explain --json, which writes the plan"
             raise RootlessError(f"--plan {options.plan}", cause=cause, fix=fix, code="RL-USAGE")
         return request, read_plan(options.plan, request.container), state_root(options.root)
-    root = state_root(options.root) if request.image else None
-    bundle = _bundle(request, options, root)
-    root = root or state_root(options.root)  # after the errors of a bundle
+    if request.image:
+        root = state_root(options.root)
+        bundle = image_bundle(request, options, f"{root.path}/{request.container}")
+    else:
+        bundle = load(request.bundle, request.config)
+        if edited:
+            bundle = edit(bundle, request, options)
+        root = state_root(options.root)  # after the errors of a bundle
     found = facts.read()
     if bundle.is_image and not found.squashfuse:
         use_directory(bundle, request, options.store)
@@ -63,14 +69,6 @@ def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
         return request, name_flags(compile_plan(bundle, found, request), request.places), root
     except RootlessError as error:
         raise name_flag(error, request.places) from None
-
-
-def _bundle(request: Request, options: Options, root: StateRoot | None) -> Bundle:
-    """Return the bundle, or one made from the image, with the caller's edits."""
-    if root:
-        return image_bundle(request, options, f"{root.path}/{request.container}")
-    bundle = load(request.bundle, request.config)
-    return edit(bundle, request, options) if has_edits(options) else bundle
 
 
 def create(options: Options) -> None:

@@ -1,4 +1,4 @@
-"""`rootless explain`: the Plan of a bundle in the order in which it runs, in words or as data. Nothing is touched."""
+"""`rootless explain`: the Plan of a bundle in the order in which it runs, in words or as data."""
 
 from __future__ import annotations
 
