@@ -26,7 +26,6 @@ _EXPLAINED = "CONTAINER-ID"
 """The id in a Plan that is shown; `run --plan` replaces it by its own."""
 _LOG_SIZE = 10_000_000
 """Bytes of output that are kept of a container that runs detached."""
-_HIGHEST_ID = 2**32 - 2
 _USERNS = ("", "keep-id", "root", "single")
 _TOKEN = 8
 """Bytes that nobody guesses."""
@@ -168,6 +167,7 @@ def _choose_kept_ids(request: Request) -> None:
     Raises:
         RootlessError: `RL-USAGE`: it is something else.
     """
+    from rootless.bundle.schema import HIGHEST_ID
     from rootless.plan.idmaps import id_number
 
     mode, _, rest = request.userns.partition(":")
@@ -175,7 +175,7 @@ def _choose_kept_ids(request: Request) -> None:
     for word in rest.split(","):
         name, _, text = word.partition("=")
         number = id_number(text)
-        if mode != "keep-id" or name not in ids or not 0 <= number <= _HIGHEST_ID:
+        if mode != "keep-id" or name not in ids or not 0 <= number <= HIGHEST_ID:
             cause = f"{word!r} is neither uid=N nor gid=N" if mode == "keep-id" else "there is no such user namespace"
             raise RootlessError(
                 f"--userns {request.userns}",
