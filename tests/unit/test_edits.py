@@ -15,6 +15,7 @@ from rootless.bundle.load import Bundle
 from rootless.cli import parser
 from rootless.cli.run_flags import EXPLAIN, RUN
 from rootless.container.edits.apply import edit, name_flag, name_flags
+from rootless.container.edits.devices import devices
 from rootless.container.edits.inside_root import reader
 from rootless.errors import RootlessError
 from rootless.options import EDITS, Options, has_edits
@@ -495,6 +496,11 @@ def test_devices(edited):
     allowed = {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "r"}
     assert linux["resources"]["devices"] == [{"allow": False, "access": "rwm"}, allowed]
     assert "resources" not in edited("--device", "/dev/null")[0]["linux"]
+
+
+@pytest.mark.parametrize("value", ["/dev/pts:/dev/x", "/dev/pts/:/dev/x", "/dev/pts:/dev/x/", "/dev/pts/:/dev/x/"])
+def test_devices_of_a_directory_are_below_the_other_one(value):
+    assert "/dev/x/ptmx" in [device["path"] for device, _ in devices(value)]
 
 
 def test_names_and_annotations(edited):

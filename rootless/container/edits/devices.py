@@ -47,7 +47,7 @@ def devices(text: str) -> list[tuple[Config, str]]:
     for directory, _, names in os.walk(source):
         for name in sorted(names):
             path = os.path.join(directory, name)
-            inside = destination + path.removeprefix(source)
+            inside = os.path.join(destination, os.path.relpath(path, source))
             node = os.lstat(path)
             if stat.S_IFMT(node.st_mode) in _KINDS:
                 found.append((_device(inside, node), access))
