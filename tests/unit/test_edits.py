@@ -498,6 +498,14 @@ def test_devices(edited):
     assert "resources" not in edited("--device", "/dev/null")[0]["linux"]
 
 
+def test_only_a_profile_that_is_asked_for_names_the_flag(edited):
+    config = base_config()
+    config["process"]["apparmorProfile"] = "of-the-bundle"
+    flags = ["--security-opt", "no-new-privileges", "--security-opt", "apparmor=mine"]
+    assert edited(*flags, config=config)[1].places["process.apparmorProfile"] == "--security-opt apparmor"
+    assert "process.apparmorProfile" not in edited(*flags[:2], config=config)[1].places
+
+
 @pytest.mark.parametrize("value", ["/dev/pts:/dev/x", "/dev/pts/:/dev/x", "/dev/pts:/dev/x/", "/dev/pts/:/dev/x/"])
 def test_devices_of_a_directory_are_below_the_other_one(value):
     assert "/dev/x/ptmx" in [device["path"] for device, _ in devices(value)]

@@ -244,7 +244,7 @@ class _Edits:
             self.config = security.set_security_options(self.config, options.security_opt, seccomp)
             if path:
                 self.places["linux.seccomp"] = f"--security-opt seccomp={path}"
-            if self.config["process"].get("apparmorProfile"):
+            if any(text.startswith("apparmor") for text in options.security_opt):
                 self.places["process.apparmorProfile"] = "--security-opt apparmor"
         if options.device:
             words = [each for text in options.device for each in devices(text)]
