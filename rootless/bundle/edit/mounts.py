@@ -294,11 +294,13 @@ def set_read_only(config: Config, *, tmpfs: bool) -> Config:
     if tmpfs:
         there = [_place(mount) for mount in mounts]
         return add_mounts(config, [of_tmpfs(path) for path in _READ_ONLY_TMPFS if path not in there])
-    return config | {"mounts": [_sealed(mount) if _place(mount) in ("/dev", _SHM) else mount for mount in mounts]}
+    sealed = [_switched(mount, "rw", "ro") if _place(mount) in ("/dev", _SHM) else mount for mount in mounts]
+    return config | {"mounts": sealed}
 
 
-def _sealed(mount: Config) -> Config:
-    return mount | {"options": [*(word for word in mount.get("options") or () if word != "rw"), "ro"]}
+def _switched(mount: Config, before: str, after: str) -> Config:
+    """Return a mount with the option `after`, and without `before`."""
+    return mount | {"options": [*(word for word in mount.get("options") or () if word != before), after]}
 
 
 def set_proc_options(config: Config, options: Sequence[str]) -> Config:
@@ -313,9 +315,7 @@ def set_proc_options(config: Config, options: Sequence[str]) -> Config:
 def set_cgroup_writable(config: Config) -> Config:
     """Return the configuration in which the container may write to its own cgroup."""
     mounts = [
-        mount | {"options": [*(word for word in mount.get("options") or () if word != "ro"), "rw"]}
-        if mount.get("type") in ("cgroup", "cgroup2")
-        else mount
+        _switched(mount, "ro", "rw") if mount.get("type") in ("cgroup", "cgroup2") else mount
         for mount in config.get("mounts") or ()
     ]
     return config | {"mounts": mounts}
