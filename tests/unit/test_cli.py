@@ -620,7 +620,7 @@ def test_global_flags_may_follow_the_verb(line, expected):
 
 
 def test_flag_of_the_verb_takes_precedence():
-    own = [(name, each) for name, verb in VERBS.items() for flag in verb.flags for each in flag.names]
+    own = [(name, each) for name, verb in VERBS.items() for flag in verb.every_flag() for each in flag.names]
     common = {each for flag in AFTER_VERB for each in flag.names}
     assert [(name, each) for name, each in own if each in common] == [("spec", "--rootless")]
     assert parse(["spec", "--rootless"]).rootless_spec is True
