@@ -6,6 +6,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+TRUE_WORDS = ("true", "1", "t", "T", "TRUE", "True")
+FALSE_WORDS = ("false", "0", "f", "F", "FALSE", "False")
+"""Truth values on the command line: those of Go's strconv.ParseBool, which runc's callers rely on."""
+
 
 class Options:
     """What was asked, and nothing that is found out later: rootless/container/request.py fills in defaults.

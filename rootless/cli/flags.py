@@ -6,6 +6,7 @@ default in rootless/options.py.
 
 from __future__ import annotations
 
+from rootless.options import FALSE_WORDS, TRUE_WORDS
 from rootless.signals import signal_number
 
 TYPE_CHECKING = False
@@ -25,10 +26,6 @@ NOT_YET = "not yet"
 """A flag of runc or crun that is refused, because its feature does not exist and ignoring it would do harm."""
 LITERAL = "literal"
 """Of words: they are taken as they are, even where they look like flags."""
-
-TRUE_WORDS = ("true", "1", "t", "T", "TRUE", "True")
-FALSE_WORDS = ("false", "0", "f", "F", "FALSE", "False")
-"""Values of a switch, after `=`: those of Go's strconv.ParseBool, which runc's callers rely on."""
 
 MAX_DIGITS = 9
 

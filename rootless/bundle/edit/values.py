@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rootless.errors import RootlessError
+from rootless.options import FALSE_WORDS, TRUE_WORDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ STEERING_ANNOTATIONS = ("run.oci.", "org.systemd.property.", "org.criu.", "modul
 
 _UNITS = "kmgtp"
 _MOST_BYTES = 2**63 - 1
-_TRUE = ("", "1", "t", "T", "true", "TRUE", "True")
-_FALSE = ("0", "f", "F", "false", "FALSE", "False")
-"""Go's strconv.ParseBool; nothing after the name means true."""
 
 
 def misused(flag: str, value: str, cause: str, fix: str) -> RootlessError:
@@ -75,14 +73,14 @@ def is_digits(text: str) -> bool:
 
 
 def truth(flag: str, text: str, value: str) -> bool:
-    """Return the truth value that `value` stands for, a part of the flag's value `text`.
+    """Return the truth value that `value` stands for, a part of the flag's value `text`; an empty one is true.
 
     Raises:
         RootlessError: `RL-USAGE`.
     """
-    if value not in _TRUE and value not in _FALSE:
+    if value and value not in (*TRUE_WORDS, *FALSE_WORDS):
         raise misused(flag, text, f"{value!r} is neither true nor false", "write true or false")
-    return value in _TRUE
+    return value not in FALSE_WORDS
 
 
 def absolute(flag: str, text: str, path: str) -> str:
