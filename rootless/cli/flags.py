@@ -175,6 +175,9 @@ CONSOLE_SOCKET = Flag("--console-socket", VALUE, "SOCKET", "send the terminal's 
 KEEP = Flag("--keep", SWITCH, "", "keep the stopped container; rootless delete removes it")
 PLAN = Flag("--plan", VALUE, "FILE", "run the plan that explain --json wrote (for debugging)")
 DETACH = Flag("-d --detach", SWITCH, "", "return as soon as the program runs")
+ENV = Flag("-e --env", REPEATED, "NAME[=VALUE]", "set an environment variable, or pass on your own")
+ENV_FILE = Flag("--env-file", REPEATED, "FILE", "set the environment variables in FILE, one a line")
+TTY = Flag("-t --tty", SWITCH, "", "allocate a terminal")
 NO_SUBREAPER = Flag(
     "--no-subreaper", SWITCH, "", "do not become a subreaper", ignored="rootless never acts as a subreaper"
 )
@@ -221,13 +224,13 @@ CREATE_FLAGS = (
 )
 
 _EXEC_FLAGS = (
-    Flag("-e --env", REPEATED, "NAME[=VALUE]", "set an environment variable, or pass on your own"),
-    Flag("--env-file", REPEATED, "FILE", "set the environment variables in FILE, one a line"),
+    ENV,
+    ENV_FILE,
     Flag("-w --workdir --cwd", VALUE, "DIR", "working directory (default: that of the container's own process)"),
     Flag("-u --user", VALUE, "USER[:GROUP]", "run the command as this user, by name or by id"),
     Flag("-i --interactive", SWITCH, "", "keep standard input open", ignored="it always is"),
     Flag("-g --additional-gids", REPEATED, "GID", "add a supplementary group"),
-    Flag("-t --tty", SWITCH, "", "allocate a terminal"),
+    TTY,
     Flag("-d --detach", SWITCH, "", "return as soon as the command runs"),
     Flag("-c --cap", REPEATED, "CAPABILITY", "add a capability"),
     Flag("--no-new-privs", SWITCH, "", "forbid the command to gain privileges by execve"),
@@ -242,7 +245,6 @@ _EXEC_FLAGS = (
     Flag("--cgroup", VALUE, "PATH", "run the command in this cgroup below the container's"),
     NO_SUBREAPER,
 )
-
 
 CONTAINER = Word("CONTAINER", "container")
 _REGEX = Flag("-r --regex", SWITCH, "", "treat CONTAINER as a regular expression; act on every matching id")
