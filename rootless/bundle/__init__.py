@@ -1,1 +1,1 @@
-"""A bundle and its config.json: read and checked."""
+"""A bundle and its config.json: read, checked, and edited by flags."""

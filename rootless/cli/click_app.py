@@ -1,4 +1,4 @@
-"""Help and completion, by click, from the declaration in flags.py and commands.py; parser.py reads the command line."""
+"""Help and completion, by click, from the same declaration of the command line that parser.py uses."""
 
 from __future__ import annotations
 

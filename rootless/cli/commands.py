@@ -1,4 +1,7 @@
-"""All verbs: those that people call and those that engines rarely call are declared here, the rest in flags.py."""
+"""All verbs: those that people call and those that engines rarely call are declared here.
+
+The verbs that engines call are in flags.py, those of images in image_verbs.py.
+"""
 
 from __future__ import annotations
 
@@ -88,8 +91,8 @@ EVERYDAY_VERBS = {
         words=(Word("BUNDLE|IMAGE", "bundle", optional=True),),
         rest=Word("COMMAND", "args", optional=True),
         sections="cli.run_flags:EXPLAIN",
-        about="Nothing is changed, but an image that is missing is pulled, unless --pull is never. COMMAND and the "
-        "flags are those of run.",
+        about="Nothing is changed, but an image that is missing is pulled, unless --pull is never, and unpacked if "
+        "this host cannot serve images. COMMAND and the flags are those of run.",
         examples=("rootless explain mybundle", "rootless explain --json -v .:/src mybundle make | jq ."),
     ),
     "top": Verb(
@@ -156,8 +159,9 @@ EVERYDAY_VERBS = {
         "cli.output:clean",
         "remove what killed commands and earlier boots have left",
         (Flag("--dry-run", SWITCH, "", "print what would be removed, and remove nothing"),),
-        about="Containers whose create or foreground run was killed, containers of earlier boots, and the state of "
-        "shared networks without containers. Containers that run, wait for their start, or are kept stay.",
+        about="Containers whose create or foreground run was killed, containers of earlier boots, the state of shared "
+        "networks without containers, and what a killed pull was writing. Containers that run, wait for their start, "
+        "or are kept stay.",
         examples=("rootless clean --dry-run",),
     ),
     "cp": Verb(

@@ -1,7 +1,7 @@
 """The declaration of the command line: flags, positional words and verbs, in runc's dialect and in crun's.
 
-The parser, the help and the completion all read these tables: a new flag is added here or in commands.py, and its
-default in rootless/options.py.
+The parser, the help and the completion all read these tables. run_flags.py has the flags that people give to `run`,
+commands.py and image_verbs.py have other verbs, and rootless/options.py has the defaults.
 """
 
 from __future__ import annotations

@@ -57,8 +57,9 @@ IMAGE_VERBS = {
         (Word("rm|prune|inspect", "action", kind=CHOICE),),
         rest=Word("IMAGE", "args", optional=True),
         about="rm removes images from the store; running containers keep theirs. prune removes images without a name, "
-        "downloaded layers, which images do not need once they are made, and what interrupted downloads left. inspect "
-        "prints images with their configuration as JSON.\n\nIMAGE is a name or the beginning of a digest.",
+        "downloaded layers, which images do not need once they are made, what interrupted downloads left, and unpacked "
+        "images that no container uses. inspect prints images with their configuration as JSON.\n\nIMAGE is a name or "
+        "the beginning of a digest.",
         examples=("rootless image rm debian:13", "rootless image inspect debian:13 | jq '.[].config.config.Env'"),
     ),
     "login": Verb(
