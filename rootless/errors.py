@@ -11,6 +11,9 @@ EXIT_FAILURE = 1
 EXIT_UNKNOWN_VERB = 3
 """The command line names a verb that does not exist (as runc)."""
 
+EXIT_SIGPIPE = 128 + 13
+"""The reader of standard output has gone: the status of a program that SIGPIPE ended."""
+
 EXHAUSTED = {
     errno.EMFILE: "raise the limit of open files: ulimit -n",
     errno.ENFILE: "raise the host's limit of open files, as root: sysctl -w fs.file-max=1000000",

@@ -6,7 +6,7 @@ import posix
 import sys
 
 from rootless import log
-from rootless.errors import RootlessError
+from rootless.errors import EXIT_SIGPIPE, RootlessError
 from rootless.lazy import lazy
 from rootless.options import Options
 
@@ -64,7 +64,6 @@ else:
     render = lazy("rootless.jsontext", "render")
 
 STDOUT = 1
-EXIT_SIGPIPE = 128 + 13
 _COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 _COLUMN_WIDTH = 12
 _COLUMN_GAP = 3

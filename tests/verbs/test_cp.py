@@ -144,6 +144,13 @@ def test_a_tar_archive_out(box):
         assert archive.extractfile("d/one").read() == b"1\n"
 
 
+def test_the_reader_of_an_archive_may_go(box, rootless, user):
+    box.inside("head -c 1000000 /dev/zero >/tmp/big")
+    words = " ".join(rootless.argv("cp", "c1:/tmp/big", "-"))
+    done = user.run(["bash", "-c", f"{words} | head -c 1; echo $PIPESTATUS"], timeout=30)
+    assert (done.stdout, done.stderr) == ("b141\n", "")
+
+
 def archive_of(*members) -> bytes:
     output = io.BytesIO()
     with tarfile.open(fileobj=output, mode="w:gz") as archive:

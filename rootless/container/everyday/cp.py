@@ -22,7 +22,7 @@ from rootless.container.request import copy_request
 from rootless.container.state import store
 from rootless.container.state.lifecycle import CREATING, STOPPED, status
 from rootless.container.state.root import state_root
-from rootless.errors import RootlessError
+from rootless.errors import EXIT_SIGPIPE, RootlessError
 from rootless.host import facts, running
 from rootless.launch.protocol import Descriptors
 from rootless.plan import ops
@@ -47,6 +47,7 @@ def cp(options: Options) -> None:
 
     Raises:
         RootlessError: `RL-USAGE`: not one of the two is a container's. `RL-CP`: a path does not fit.
+        SystemExit: the reader of the archive has gone; the status is that of a program ended by SIGPIPE.
     """
     (source_id, source), (target_id, target) = (_split(word) for word in (options.source, options.target))
     if bool(source_id) is bool(target_id):
@@ -129,6 +130,7 @@ class _Container:
             stream.close()
             rest.join()
         except (EOFError, StopIteration, BrokenPipeError):
+            _close(stream)  # or both sides would wait for each other
             rest.join()
             raise (failures or [_broken_off(self.entry.container_id)])[0] from None
         finally:
@@ -206,8 +208,7 @@ def _out(container: _Container, source: str, target: str) -> None:
     if target == STREAM:
         if os.isatty(_STDOUT):
             raise _misfit("-", "standard output is a terminal", "redirect the tar archive to a file or a pipe")
-        container.run(send, lambda stream: tree_stream.to_tar(stream, "." if contents else name, sys.stdout.buffer))
-        sys.stdout.buffer.flush()
+        container.run(send, lambda stream: _print_tar(stream, "." if contents else name))
         return
     mode = container.mode_of(source)
     if not mode:
@@ -223,6 +224,14 @@ def _out(container: _Container, source: str, target: str) -> None:
         raise _misfit(
             target, (error.strerror or "").lower() + (f": {error.filename}" if error.filename else ""), "name another"
         ) from None
+
+
+def _print_tar(stream: BinaryIO, name: str) -> None:
+    try:
+        tree_stream.to_tar(stream, name, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # the reader of the archive has gone; the process in the container still writes
+        sys.exit(EXIT_SIGPIPE)
 
 
 def _mode_here(path: str) -> int:
