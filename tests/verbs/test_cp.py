@@ -298,6 +298,18 @@ def test_archives_with_hostile_names_are_refused(box):
     assert box.inside("test -e /etc/planted || echo no") == "no\n"
 
 
+@pytest.mark.parametrize("record", [{"mtime": "nan"}, {"mtime": "inf"}, {"mtime": "1e300"}, {"size": str(2**64)}])
+def test_archives_with_impossible_numbers_are_refused(box, record):
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("x")
+        member.pax_headers = record
+        archive.addfile(member)
+    done = box("-", "c1:/tmp", input=output.getvalue(), text=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"rootless: cp -: 'x': its time or size is impossible"), done
+
+
 def test_devices_and_pipes_of_the_container_do_not_block(box):
     box.inside("mkdir /tmp/d; mkfifo /tmp/d/pipe; echo x >/tmp/d/file")
     done = box("c1:/tmp/d", ".")

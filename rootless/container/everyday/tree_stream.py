@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import tarfile
 from io import RawIOBase
-from struct import Struct
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from rootless import files, log
@@ -22,7 +22,7 @@ from rootless.errors import RootlessError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ENTRY = Struct("=IIIIIIqQ")
+_ENTRY = struct.Struct("=IIIIIIqQ")
 _LONGEST = 4096
 _CHUNK = 1 << 16
 _PERMISSIONS = 0o777
@@ -263,7 +263,8 @@ def from_tar(source: BinaryIO, owner: tuple[int, int], output: BinaryIO) -> None
     """Write the members of a tar archive, compressed or not, as a stream.
 
     Raises:
-        RootlessError: `RL-ARCHIVE`: it is no tar archive, or a member's name leads out of it.
+        RootlessError: `RL-ARCHIVE`: it is no tar archive, or a member has a name that leads out of it or an impossible
+            time.
     """
     try:
         with tarfile.open(fileobj=source, mode="r|*") as archive:
@@ -291,7 +292,11 @@ def _send_member(archive: tarfile.TarFile, member: tarfile.TarInfo, owner: tuple
     file = archive.extractfile(member) if member.isreg() else None
     size = member.size if file else 0
     mode = kind | member.mode & _ALL_MODES
-    output.write(pack(Entry(path, mode, *owner, int(member.mtime), size, b"" if file else os.fsencode(target))))
+    try:
+        packed = pack(Entry(path, mode, *owner, int(member.mtime), size, b"" if file else os.fsencode(target)))
+    except (ValueError, OverflowError, struct.error):  # PAX has them as text
+        raise _refused(member.name, "its time or size is impossible") from None
+    output.write(packed)
     if file:
         _pour(file, size, output)  # type: ignore[arg-type]
 
@@ -299,7 +304,9 @@ def _send_member(archive: tarfile.TarFile, member: tarfile.TarInfo, owner: tuple
 def _inside(name: str) -> bytes:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise RootlessError(
-            f"cp -: {name!r}", cause="it leads out of the archive", fix="do not trust it", code="RL-ARCHIVE"
-        )
+        raise _refused(name, "it leads out of the archive")
     return os.fsencode("/".join(parts))
+
+
+def _refused(name: str, cause: str) -> RootlessError:
+    return RootlessError(f"cp -: {name!r}", cause=cause, fix="do not trust it", code="RL-ARCHIVE")
