@@ -94,7 +94,7 @@ def entries(source: BinaryIO) -> Iterator[tuple[Entry, Content]]:
         path, target = source.read(path_length), source.read(target_length)
         if len(path) + len(target) < path_length + target_length:
             raise EOFError
-        if any(part in (b"", b".", b"..") for part in path.split(b"/")) and path:
+        if (any(part in (b"", b".", b"..") for part in path.split(b"/")) and path) or b"\0" in path + target:
             raise _hostile(f"it names {path!r}")
         content = Content(source, size)
         yield Entry(path, mode, uid, gid, mtime, size, target), content
