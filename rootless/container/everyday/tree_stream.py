@@ -217,34 +217,41 @@ def _skipped(path: str, mode: int) -> None:
 def from_files(path: str, name: str, owner: tuple[int, int], output: BinaryIO) -> None:
     """Write the file or the directory at `path` as a stream, under this name; an empty one: the content alone.
 
+    Another user may be able to change what is below: no symlink there is followed.
+
     Raises:
         OSError: a file cannot be read, or the reader has gone.
     """
-    parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    root = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        _send(f"/proc/self/fd/{parent}", os.fsencode(name), owner, output, follow=True)
+        _send(root, f"/proc/self/fd/{root}", os.fsencode(name), owner, output, follow=True)
     finally:
-        os.close(parent)
+        os.close(root)
     output.write(END)
 
 
-def _send(path: str, name: bytes, owner: tuple[int, int], output: BinaryIO, *, follow: bool) -> None:
-    status = os.stat(path, follow_symlinks=follow)
+def _send(parent: int, child: str, name: bytes, owner: tuple[int, int], output: BinaryIO, *, follow: bool) -> None:
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    status = os.stat(child, dir_fd=parent, follow_symlinks=follow)
     kind = stat.S_IFMT(status.st_mode)
     entry = Entry(name, kind | status.st_mode & _ALL_MODES, *owner, int(status.st_mtime))
     if kind == stat.S_IFREG:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            output.write(pack(entry._replace(size=status.st_size)))
-            _pour(file, status.st_size, output)
+        with open(os.open(child, flags, dir_fd=parent), "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            output.write(pack(entry._replace(size=size)))
+            _pour(file, size, output)
     elif kind == stat.S_IFLNK:
-        output.write(pack(entry._replace(target=os.fsencode(os.readlink(path)))))
+        output.write(pack(entry._replace(target=os.fsencode(os.readlink(child, dir_fd=parent)))))
     elif kind == stat.S_IFDIR:
         if name:
             output.write(pack(entry))
-        for child in sorted(os.listdir(path)):
-            below = os.fsencode(child)
-            _send(f"{path}/{child}", name + b"/" + below if name else below, owner, output, follow=False)
+        directory = os.open(child, flags | os.O_DIRECTORY, dir_fd=parent)
+        try:
+            for each in sorted(os.listdir(directory)):
+                below = os.fsencode(each)
+                _send(directory, each, name + b"/" + below if name else below, owner, output, follow=False)
+        finally:
+            os.close(directory)
     elif kind == stat.S_IFIFO:
         output.write(pack(entry))
     else:
