@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.container.operations import cgroup, cgroup_cleanup, undo
+from rootless.container.operations import cgroup, cgroup_cleanup, monitor, undo
 from rootless.container.operations.container_run import HANDLERS, ContainerRun
 from rootless.container.state import store
 from rootless.container.state.root import StateRoot
@@ -19,6 +19,7 @@ from rootless.errors import RootlessError
 from rootless.launch.protocol import Descriptors
 from rootless.launch.run_plan import Run
 from rootless.plan import ops
+from rootless.plan.ops import Op
 from rootless.plan.plan import Plan
 from rootless.procfs import boot_id
 from tests.lib.bundles import base_config
@@ -224,3 +225,22 @@ def test_a_run_that_is_killed_twice_closes_nothing_twice():
     run.kill()
     for fd in again:
         os.close(fd)
+
+
+def test_an_overlay_is_locked_before_its_users_are_looked_up(tmp_path, monkeypatch):
+    """Another launcher cannot note its container in between, and end."""
+    upper = tmp_path / "upper"
+    run = ContainerRun(Plan([Op(ops.OPEN_UPPER, str(upper))]), StateRoot(str(tmp_path / "state")), Descriptors())
+    run.entry = store.claim(run.root, "c1", undo.clear)
+    free = []
+
+    def look_up(_root):
+        other = os.open(upper, os.O_RDONLY)
+        free.append(monitor.is_free(other))
+        os.close(other)
+        return []
+
+    monkeypatch.setattr(store, "ids", look_up)
+    run.until()
+    assert free == [False]
+    assert undo.notes(run.entry).keys() == {"overlay"}

@@ -37,14 +37,14 @@ def open_upper(run: ContainerRun, op: Op) -> None:
         fd = files.open_own(path)  # open, and so locked, until this process ends
         found = posix.fstat(fd)
         identity = [found.st_dev, found.st_ino]
+        is_free = _lock(fd)  # first: a launcher that has just ended has left a note
         user = _user_of(run.root, identity)
         if user:
             raise _refused(
                 path, f"container {user} uses it", f"rootless delete --force {user}, or name another directory"
             )
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _refused(path, "another container uses it", "end that container, or name another directory") from None
+        if not is_free:
+            raise _refused(path, "another container uses it", "end that container, or name another directory")
     except OSError as error:
         fix = "name a directory of your own that others cannot write to, or a new one"
         raise _refused(path, (error.strerror or "").lower(), fix) from None
@@ -56,6 +56,14 @@ def open_upper(run: ContainerRun, op: Op) -> None:
 
 def undo(_entry: ContainerDir, _data: Data) -> None:
     """Leave the directory as it is: it is there to stay, and free without the note."""
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _user_of(root: StateRoot, identity: list[int]) -> str:
