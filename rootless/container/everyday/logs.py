@@ -138,19 +138,16 @@ class _Log:
         for fd in (changes, monitor):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
-        try:
-            while True:
-                over = exit_fd < 0 or monitor < 0 or is_free(exit_fd)
-                yield from self.read()
-                if over:
-                    return
-                if dict(poll.poll(pause)).get(monitor):
-                    poll.unregister(monitor)
-                    monitor = -1
-                while _read_all(changes):
-                    pass
-        finally:
-            fcntl.fcntl(self._entry.fd, fcntl.F_NOTIFY, 0)
+        while True:
+            over = exit_fd < 0 or monitor < 0 or is_free(exit_fd)
+            yield from self.read()
+            if over:
+                return
+            if dict(poll.poll(pause)).get(monitor):
+                poll.unregister(monitor)
+                monitor = -1
+            while _read_all(changes):
+                pass
 
     def close(self) -> None:
         """Close the files."""
