@@ -92,6 +92,15 @@ def test_follow_ends_when_the_monitor_is_killed(detached, rootless):
         assert logs.wait(timeout=30) == 0
 
 
+def test_follow_ends_with_the_status_though_the_monitor_stays(detached, rootless):
+    """It stays as long as a process outside the container's pid namespace holds the output, and reports no more."""
+    detached("echo begin; sleep 1000", end=False)
+    with rootless.popen("logs", "-f", "bundle", stdout=subprocess.PIPE) as logs:
+        assert Reader(logs.stdout).line() == "begin"
+        (detached.place / "exit").write_text("0 2026-05-01T10:00:00.000000000Z\n")  # its lock is still held
+        assert logs.wait(timeout=30) == 0
+
+
 def test_follow_goes_on_in_the_next_file(detached, rootless):
     detached("yes 0123456789012345678901234567890123456789 | head -c 29930000; echo end", end=False)
     with rootless.popen("logs", "-f", "bundle", stdout=subprocess.PIPE) as logs:

@@ -14,7 +14,7 @@ import signal
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootless.container.operations.monitor import is_free, open_exit
+from rootless.container.operations.monitor import noted_status, open_exit
 from rootless.container.operations.undo import notes
 from rootless.container.state import store
 from rootless.container.state.directory import LOG, OLD_LOG
@@ -139,7 +139,7 @@ class _Log:
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
         while True:
-            over = exit_fd < 0 or monitor < 0 or is_free(exit_fd)
+            over = exit_fd < 0 or monitor < 0 or noted_status(exit_fd) is not None
             yield from self.read()
             if over:
                 return
