@@ -105,11 +105,8 @@ class _Log:
 
     def _newer(self) -> int:
         """Return a descriptor of the newest file if it is another one, or -1."""
-        try:
-            fd = os.open(LOG, _READ, dir_fd=self._entry.fd)
-        except FileNotFoundError:
-            return -1
-        if os.path.sameopenfile(fd, self._fd):
+        fd = _open(self._entry, LOG)
+        if fd >= 0 and os.path.sameopenfile(fd, self._fd):
             os.close(fd)
             return -1
         return fd
@@ -192,7 +189,7 @@ def _open_monitor(entry: ContainerDir) -> int:
         fd = os.pidfd_open(process[0])
     except OSError:
         return -1
-    if fd >= 0 and not is_there(process):
+    if not is_there(process):
         os.close(fd)
         return -1
     return fd
