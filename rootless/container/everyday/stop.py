@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from rootless import log
 from rootless.container.operations.teardown import end
 from rootless.container.state import store
 from rootless.container.state.lifecycle import STOPPED, allow, status
-from rootless.container.state.processes import send
+from rootless.container.state.processes import has_ended, send
 from rootless.container.state.root import state_root
 from rootless.signals import TERM, signal_number
 
@@ -42,7 +41,7 @@ def stop(options: Options) -> Iterator[str]:
                 _ask(state, process)
         deadline = monotonic() + options.time
         for container_id, (state, process) in opened.items():
-            if process >= 0 and not _ends(process, deadline):
+            if process >= 0 and not has_ended(process, max(0, (deadline - monotonic()) * 1000)):
                 log.info(f"container {container_id} has not ended after {options.time} s: it is killed")
                 end(state)
             yield container_id
@@ -83,10 +82,3 @@ def stop_signal(annotations: dict[str, str]) -> int:
         log.warning(f"annotation {_STOP_SIGNAL}: unknown signal {asked!r}: SIGTERM is sent")
         return TERM
     return number
-
-
-def _ends(process: int, deadline: float) -> bool:
-    """Whether the process of a pidfd ends before the deadline; return when it does."""
-    poll = select.poll()
-    poll.register(process, select.POLLIN)
-    return bool(poll.poll(max(0, (deadline - monotonic()) * 1000)))

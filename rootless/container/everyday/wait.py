@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
 from typing import TYPE_CHECKING
 
 from rootless.container.operations.monitor import await_status, open_exit
 from rootless.container.state import store
+from rootless.container.state.processes import has_ended
 from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
 
@@ -53,9 +53,7 @@ def _await(container_id: str, process: int, exit_fd: int) -> int:
     if found:
         return found[0]
     if process >= 0:  # its parent is another program's, or was killed
-        poll = select.poll()
-        poll.register(process, select.POLLIN)
-        poll.poll()
+        has_ended(process, None)
     raise RootlessError(
         f"container {container_id}",
         cause="it has ended, and its exit status is unknown: only its parent got it",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import posix
-import select
 
-from rootless.container.state.processes import send
+from rootless.container.state.processes import has_ended, send
 from rootless.procfs import is_there
 
 TYPE_CHECKING = False
@@ -36,8 +35,6 @@ def _until_gone(process: Sequence[int], number: int, *, wait: bool) -> None:
             if number:
                 send(opened, number)
             if wait:
-                poll = select.poll()
-                poll.register(opened, select.POLLIN)
-                poll.poll(_PATIENCE)
+                has_ended(opened, _PATIENCE)
     finally:
         posix.close(opened)

@@ -6,7 +6,6 @@ These are the steps 12 and 13 of runtime.md, "Lifecycle".
 from __future__ import annotations
 
 import posix
-import select
 
 from rootless import files, log
 from rootless.container.operations import undo
@@ -20,13 +19,14 @@ if TYPE_CHECKING:
     from rootless.container.operations.cgroup import blame_memory
     from rootless.container.operations.container_run import ContainerRun
     from rootless.container.state.directory import ContainerDir
-    from rootless.container.state.processes import is_process_1, kill_all, send
+    from rootless.container.state.processes import has_ended, is_process_1, kill_all, send
     from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
     from rootless.launch.run_hooks import run_hook
     from rootless.plan.ops import from_data
 else:
     blame_memory = lazy("rootless.container.operations.cgroup", "blame_memory")
+    has_ended = lazy("rootless.container.state.processes", "has_ended")
     is_process_1 = lazy("rootless.container.state.processes", "is_process_1")
     kill_all = lazy("rootless.container.state.processes", "kill_all")
     send = lazy("rootless.container.state.processes", "send")
@@ -58,9 +58,7 @@ def end(state: State) -> None:
             send(process, _SIGKILL)
         else:
             kill_all(state, process)
-        poll = select.poll()
-        poll.register(process, select.POLLIN)
-        poll.poll()
+        has_ended(process, None)
     finally:
         posix.close(process)
 

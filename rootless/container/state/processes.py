@@ -142,11 +142,11 @@ def is_process_1(pid: int) -> bool:
     return procfs.status(pid).get("NSpid", "").split()[-1:] == ["1"]
 
 
-def has_ended(process: int) -> bool:
-    """Whether the process of a pidfd has ended."""
+def has_ended(process: int, patience: float | None = 0) -> bool:
+    """Whether the process of a pidfd has ended, or ends within these milliseconds; None waits as long as it takes."""
     poll = select.poll()
     poll.register(process, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(patience))
 
 
 class _Family:
