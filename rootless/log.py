@@ -134,9 +134,9 @@ def _record(level: str, message: str, fields: dict[str, object]) -> dict[str, ob
     return {"level": level, "msg": message, "time": timestamp(), **fields}
 
 
-def timestamp(moment: float = 0) -> str:
+def timestamp(moment: float | None = None) -> str:
     """Return the time now, or another one in seconds since 1970, as Go's RFC3339Nano, in UTC."""
-    seconds, nanoseconds = divmod(int(moment * 1e9) or time.time_ns(), 1_000_000_000)
+    seconds, nanoseconds = divmod(time.time_ns() if moment is None else int(moment * 1e9), 1_000_000_000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09}Z"
 
 

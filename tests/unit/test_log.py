@@ -187,3 +187,9 @@ def test_any_message_is_one_json_line_and_one_text_line(text):
     assert line.isascii()
     assert line.isprintable()
     assert log._text(record).isprintable()
+
+
+def test_the_first_second_of_1970_is_a_time():
+    assert log.timestamp(0) == "1970-01-01T00:00:00.000000000Z"
+    assert log.timestamp(1.5) == "1970-01-01T00:00:01.500000000Z"
+    assert RFC3339.fullmatch(log.timestamp())
