@@ -12,13 +12,13 @@ import shutil
 from time import time
 from typing import TYPE_CHECKING
 
-from rootless import files, log, paths, xdg
+from rootless import files, log, paths
 from rootless.container.everyday.inspect import asked_options
 from rootless.container.network import shared_state
 from rootless.container.operations.teardown import destroy
 from rootless.container.state import store
 from rootless.container.state.lifecycle import CREATING, STOPPED, status
-from rootless.container.state.root import state_root
+from rootless.container.state.root import above_boots, node_name, state_root
 from rootless.errors import RootlessError
 from rootless.image.store.store import BLOBS, REFERENCES, open_store
 from rootless.image.store.temporary import left_behind
@@ -111,19 +111,15 @@ def _earlier_roots(_root: StateRoot, options: Options) -> Iterator[Remnant]:
     """Yield the state directories of this node's earlier boots, where a user has no runtime directory."""
     if options.root:
         return
-    node = posix.uname().nodename.replace("/", "_")
-    for home in dict.fromkeys(xdg.homes(posix.geteuid())):
-        above = f"{xdg.state(home)}/rootless"
+    for above in above_boots(posix.geteuid()):
         try:
-            fd = files.open_own(above) if home else -1
+            fd = files.open_own(above)
         except OSError:
-            continue
-        if fd < 0:
             continue
         try:
             for name in sorted(os.listdir(fd)):
                 before, dot, boot = name.rpartition(".")
-                if dot and before == node and boot != boot_id():
+                if dot and before == node_name() and boot != boot_id():
                     remove = lambda name=name, fd=fd: shutil.rmtree(name, dir_fd=fd)  # noqa: E731
                     yield f"{above}/{name}: the containers of an earlier boot", remove
         finally:

@@ -331,11 +331,11 @@ def exists(root: StateRoot, name: str) -> bool:
 
 def names(root: StateRoot) -> list[str]:
     """Return the names of the networks that may be in use, sorted."""
-    try:
-        directory = posix.open(_RUNNING, _DIRECTORY, dir_fd=root.fd) if root.fd >= 0 else -1
-    except FileNotFoundError:
+    if root.fd < 0:
         return []
-    if directory < 0:
+    try:
+        directory = posix.open(_RUNNING, _DIRECTORY, dir_fd=root.fd)
+    except FileNotFoundError:
         return []
     try:
         return sorted(posix.listdir(directory))

@@ -152,14 +152,23 @@ def _fallback(uid: int) -> StateRoot:
 
 def _below_home(uid: int) -> StateRoot | None:
     """Return the directory below the user's home: one for each node and boot, since nodes may share a home."""
-    node = posix.uname().nodename.replace("/", "_")
-    for home in xdg.homes(uid):
-        if home.startswith("/") and owned(home, uid):
-            try:
-                return StateRoot(f"{xdg.state(home)}/rootless/{node}.{boot_id()}")
-            except RootlessError:
-                continue
+    for above in above_boots(uid):
+        try:
+            return StateRoot(f"{above}/{node_name()}.{boot_id()}")
+        except RootlessError:
+            continue
     return None
+
+
+def above_boots(uid: int) -> list[str]:
+    """Return the directories below the user's homes in which that of each node and boot would lie."""
+    homes = dict.fromkeys(home for home in xdg.homes(uid) if home.startswith("/") and owned(home, uid))
+    return [f"{xdg.state(home)}/rootless" for home in homes]
+
+
+def node_name() -> str:
+    """Return the name of this node, for a name of a directory."""
+    return posix.uname().nodename.replace("/", "_")
 
 
 def owned(directory: str, uid: int) -> bool:
