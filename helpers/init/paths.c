@@ -46,8 +46,8 @@ static int open_below(int directory, const char *path, uint64_t flags, uint64_t 
 
     path += strspn(path, "/");
     errno = EAGAIN;
-    /* EAGAIN: something on the way was renamed or mounted while the kernel looked. Where it begins again by itself, it
-     * counts the links once more, and fewer than MAX_LINKS can be too many. */
+    /* EAGAIN: something on the way was renamed or mounted while the kernel looked. ELOOP: it may have begun again, and
+     * counted the links twice. */
     for (int i = 0; fd < 0 && (errno == EAGAIN || errno == ELOOP) && i < MAX_RACES; i++)
         fd = sys_openat2(directory, *path ? path : ".", &how);
     return fd < 0 ? failed("openat2") : fd;
