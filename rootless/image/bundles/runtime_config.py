@@ -107,10 +107,8 @@ class _Settings:
         return _each(_as(dict, self._values.get(name), name), name)
 
     def labels(self) -> dict[str, str]:
-        labels: dict[str, str] = _as(dict, self._values.get("Labels"), "Labels")
-        _each(labels, "Labels")
-        _each(labels.values(), "Labels")
-        return labels
+        labels: dict[str, object] = _as(dict, self._values.get("Labels"), "Labels")
+        return dict(zip(_each(labels, "Labels"), _each(labels.values(), "Labels"), strict=True))
 
 
 def _as(kind: type, value: object, name: str) -> Any:  # noqa: ANN401 - as `kind` says
