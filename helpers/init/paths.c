@@ -42,13 +42,14 @@ int pin_mount(const char *path, int mount_fd, bool keep)
 static int open_below(int directory, const char *path, uint64_t flags, uint64_t resolve)
 {
     struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS | resolve};
+    bool links = !(resolve & RESOLVE_NO_SYMLINKS) && !(flags & O_NOFOLLOW);
     int fd = -1;
 
     path += strspn(path, "/");
     errno = EAGAIN;
-    /* EAGAIN: something on the way was renamed or mounted while the kernel looked. ELOOP: it may have begun again, and
-     * counted the links twice. */
-    for (int i = 0; fd < 0 && (errno == EAGAIN || errno == ELOOP) && i < MAX_RACES; i++)
+    /* EAGAIN: something on the way was renamed or mounted while the kernel looked. ELOOP, where links are followed: it may
+     * have begun again, and counted them twice. */
+    for (int i = 0; fd < 0 && (errno == EAGAIN || (links && errno == ELOOP)) && i < MAX_RACES; i++)
         fd = sys_openat2(directory, *path ? path : ".", &how);
     return fd < 0 ? failed("openat2") : fd;
 }
