@@ -306,7 +306,7 @@ def arguments_can_be_carried(plan):
             else:
                 texts = [value] if isinstance(value, str) else value
                 assert all(isinstance(text, str) and "\0" not in text for text in texts)
-        assert op.on_error in (ops.FAIL, ops.SKIP_ABSENT, ops.ELSE)
+        assert op.on_error in (ops.FAIL, ops.SKIP_ABSENT, ops.ELSE, ops.IGNORE)
         assert 0 <= op.alternatives <= 255
         assert not op.alternatives or op.on_error == ops.ELSE
         assert index + op.alternatives < len(operations)
@@ -584,6 +584,7 @@ def test_on_error_codes_are_the_executors():
         "ON_ERROR_FAIL": ops.FAIL,
         "ON_ERROR_SKIP_ABSENT": ops.SKIP_ABSENT,
         "ON_ERROR_ELSE": ops.ELSE,
+        "ON_ERROR_IGNORE": ops.IGNORE,
     }
 
 
@@ -637,7 +638,7 @@ def operations(draw):
         for name in kind.strings
     ]
     numbers = [draw(st.integers(-(2**63), 2**63 - 1)) for _ in kind.numbers]
-    others = {"where": draw(WORDS), "on_error": draw(st.integers(0, 2)), "alternatives": draw(st.integers(0, 255))}
+    others = {"where": draw(WORDS), "on_error": draw(st.integers(0, 3)), "alternatives": draw(st.integers(0, 255))}
     return ops.Op(kind, *numbers, *strings, **others)
 
 
