@@ -15,10 +15,11 @@ static _Noreturn void stay(pid_t program, const sigset_t *signals)
     pid_t pid;
 
     prctl(PR_SET_NAME, "init");
-    prctl(PR_SET_DUMPABLE, 1); /* its namespaces can be joined (exec), as those of a program can */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    sys_close_range(0, ~0U, CLOSE_RANGE_UNSHARE); /* and nothing of the host is left in it */
+    sys_close_range(0, ~0U, CLOSE_RANGE_UNSHARE);
     munmap(self.plan_start, self.plan_size);
+    munmap(shared, sizeof *shared); /* which tells the monitor whom to kill */
+    prctl(PR_SET_DUMPABLE, 1);      /* its namespaces can be joined (exec), as those of a program can */
     for (;;) {
         int number = sigwaitinfo(signals, &info);
 
@@ -36,6 +37,7 @@ int op_init(void)
     sigset_t all, before;
     pid_t pid;
 
+    prctl(PR_SET_DUMPABLE, 0); /* until nothing of the host is left in it; execve makes the program dumpable again */
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
     pid = SYS(fork());
