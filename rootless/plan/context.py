@@ -53,6 +53,7 @@ class Context:
         network: its network; None if the engine sets it up.
         running: the running container, for a further process of it; else None.
         uid, gid: ids of the program, inside.
+        capability_sets: its capabilities, once they are decided (plan/process/identity.py).
         notes: differences from config.json.
         sources: operations that copy mounts of the host before the process takes on the container's IDs.
         sealing: operations that make mounts read-only when their contents are complete.
@@ -75,6 +76,7 @@ class Context:
         user = self.process.get("user") or {}
         self.uid: int = user.get("uid") or 0
         self.gid: int = user.get("gid") or 0
+        self.capability_sets: tuple[int, ...] = ()
         self.notes: list[Note] = []
         self.sources: list[Op] = []
         self.sealing: list[Op] = []

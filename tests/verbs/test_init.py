@@ -91,10 +91,14 @@ def test_it_holds_nothing_of_the_host_and_its_program_cannot_be_changed(runs):
     assert "/proc/1/exe" in done.stderr
 
 
-def test_it_is_under_the_seccomp_filter_and_rights_of_the_program(runs):
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_it_is_under_the_seccomp_filter_and_rights_of_the_program(rootless, user, no_new_privileges):
     rights = "grep -E '^(Seccomp|Cap|NoNewPrivs|Uid|Groups)' /proc/{}/status"
     script = f"{rights.format(1)} >/tmp/1; {rights.format('self')} >/tmp/2; cmp /tmp/1 /tmp/2 && cat /tmp/1"
-    done = runs(script, seccomp=PODMAN_SECCOMP)
+    config = base_config("sh", "-c", script)
+    config["process"]["noNewPrivileges"] = no_new_privileges
+    config["linux"]["seccomp"] = PODMAN_SECCOMP
+    done = rootless("run", "--init", "--bundle", make_bundle(user, config), "c1")
     assert "Seccomp:\t2\n" in done.stdout, done
 
 

@@ -218,6 +218,8 @@ def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter
         wanted.knows_all = seccomp.KNOWS_ALL in annotations
         plan.append(Op(ops.SECCOMP, wanted.flags, wanted.hook_flags, b"", where="linux.seccomp"))
     if context.request.init:
+        if _needs_rights_for_seccomp(context):  # the reaper executes nothing that would take them away
+            plan.append(Op(ops.CAPABILITIES, *_capability_sets(context)[:3], where="process.capabilities"))
         plan.append(Op(ops.INIT))
     plan.append(Op(ops.EXEC, process["args"], list(_environment(context).values()), where="process.args"))
     return plan, wanted
@@ -259,8 +261,10 @@ def _groups(context: Context) -> list[Op]:
     return [Op(ops.GROUPS, ",".join(str(gid) for gid in mapped), ids, where=where, on_error=on_error)]
 
 
-def _capability_sets(context: Context) -> tuple[int, int, int, int, int]:
+def _capability_sets(context: Context) -> tuple[int, ...]:
     """Return effective, permitted, inheritable, bounding, ambient as bit masks, without unavailable capabilities."""
+    if context.capability_sets:
+        return context.capability_sets
     wanted = context.process.get("capabilities") or {}
     facts = context.facts
     available = (1 << facts.last_capability + 1) - 1
@@ -284,7 +288,8 @@ def _capability_sets(context: Context) -> tuple[int, int, int, int, int]:
     effective = _granted(context, "effective", effective, permitted, "permitted")
     inheritable = _granted(context, "inheritable", inheritable, bounding, "bounding")
     ambient = _granted(context, "ambient", ambient, permitted & inheritable, "permitted and inheritable")
-    return effective, permitted, inheritable, bounding, ambient
+    context.capability_sets = effective, permitted, inheritable, bounding, ambient
+    return context.capability_sets
 
 
 def _granted(context: Context, name: str, mask: int, most: int, sets: str) -> int:
