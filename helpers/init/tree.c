@@ -133,12 +133,34 @@ static int receive_content(int fd, uint64_t size)
     return 0;
 }
 
+/* The directory below `root` that holds `what`, which is called `name` there. No symlink is followed: one that another
+ * user of the container makes meanwhile leads nowhere. */
+static int open_holder(int root, char *what, const char **name)
+{
+    struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+    char *slash = strrchr(what, '/');
+
+    if (slash)
+        *slash = '\0';
+    *name = slash ? slash + 1 : what;
+    return SYS(sys_openat2(root, slash ? what : ".", &how));
+}
+
+static int link_to(char *existing, int root, int parent, const char *name)
+{
+    const char *old;
+    cleanup_close int holder = TRY(open_holder(root, existing, &old));
+
+    return SYS(linkat(holder, old, parent, name, 0));
+}
+
 /* An existing directory stays; an existing file is replaced, unless it is a mount. */
 static int make(int parent, const char *name, int root, const struct entry *entry)
 {
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = entry->mtime}};
     cleanup_close int fd = -1;
     int flags = O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    struct stat st;
 
     if (S_ISDIR(entry->mode)) {
         if (mkdirat(parent, name, 0700) < 0)
@@ -152,32 +174,36 @@ static int make(int parent, const char *name, int root, const struct entry *entr
         if (S_ISFIFO(entry->mode))
             SYS(mknodat(parent, name, entry->mode, 0));
         if (S_ISREG(entry->mode) && entry->target_length > 0)
-            return SYS(linkat(root, target, parent, name, 0));
+            return link_to(target, root, parent, name);
         if (S_ISREG(entry->mode))
             fd = SYS(openat(parent, name, flags, 0600));
     }
     if (fd >= 0)
         TRY(receive_content(fd, entry->size));
+    else
+        fd = SYS(openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    /* a name may stand for a file of another kind by now, whose owner must stay */
+    SYS(fstat(fd, &st));
+    if ((st.st_mode & S_IFMT) != (entry->mode & S_IFMT))
+        return failed_with("openat", ESTALE);
     /* the owner first: changing it takes the setuid bit away */
-    SYS(fchownat(parent, name, entry->uid, entry->gid, AT_SYMLINK_NOFOLLOW));
-    if (fd >= 0)
+    SYS(fchownat(fd, "", entry->uid, entry->gid, AT_EMPTY_PATH));
+    if (S_ISREG(entry->mode) || S_ISDIR(entry->mode))
         SYS(fchmod(fd, entry->mode & 07777));
     if (!S_ISDIR(entry->mode))
-        SYS(utimensat(parent, name, times, AT_SYMLINK_NOFOLLOW));
+        SYS(utimensat(fd, "", times, AT_EMPTY_PATH));
     return 0;
 }
 
-/* Below the directory no symlink is followed: one that another user of the container makes meanwhile leads nowhere. An
- * entry of mode 0 ends the stream. */
+/* An entry of mode 0 ends the stream. */
 int op_receive_tree(const char *into)
 {
     cleanup_close int root = SYS(open(into, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
     struct entry entry;
 
     for (;;) {
         cleanup_close int parent = -1;
-        char *slash;
+        const char *name;
 
         TRY(get(&entry, sizeof entry));
         if (entry.mode == 0)
@@ -187,10 +213,7 @@ int op_receive_tree(const char *into)
         TRY(get(path, entry.path_length));
         TRY(get(target, entry.target_length));
         path[entry.path_length] = target[entry.target_length] = '\0';
-        slash = strrchr(path, '/');
-        if (slash)
-            *slash = '\0';
-        parent = SYS(sys_openat2(root, slash ? path : ".", &how));
-        TRY(make(parent, slash ? slash + 1 : path, root, &entry));
+        parent = TRY(open_holder(root, path, &name));
+        TRY(make(parent, name, root, &entry));
     }
 }
