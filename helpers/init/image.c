@@ -51,14 +51,13 @@ static int mount_fuse_below(uint64_t attributes, struct bytes options)
 /* ROOT attaches the mount. */
 int op_fuse(uint64_t attributes, struct bytes options)
 {
-    cleanup_close int device = -1, below = steal_fd(&self.id_map_fd);
+    cleanup_close int device = -1;
     int result;
 
     shared->fuse[DEVICE] = shared->fuse[MOUNT] = -1;
     shared->error = 0;
-    self.id_map_fd = below;
-    result = below < 0 ? mount_fuse(attributes, options) : mount_fuse_below(attributes, options);
-    self.id_map_fd = -1;
+    result = self.id_map_fd < 0 ? mount_fuse(attributes, options) : mount_fuse_below(attributes, options);
+    close_now(&self.id_map_fd);
     device = shared->fuse[DEVICE];
     TRY(result);
     self.root_fd = shared->fuse[MOUNT];
