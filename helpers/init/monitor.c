@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -170,6 +171,7 @@ static _Noreturn void watch(unsigned seconds)
                   6);
     self.proc_fd = -1;
     let_go();
+    munmap(self.plan_start, self.plan_size);
     alarm(seconds);
     for (;;) {
         reap();

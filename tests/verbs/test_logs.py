@@ -140,6 +140,7 @@ def test_the_monitor_is_small_and_no_python_waits(detached, rootless, user):
     monitor = detached.monitor
     assert int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == monitor
     assert resident(monitor) < 1000
+    assert "rootless-plan" not in Path(f"/proc/{monitor}/maps").read_text()
     running = [path.read_text() for path in Path("/proc").glob("[0-9]*/comm") if path.stat().st_uid == user.uid]
     assert not [name for name in running if name.startswith(("python", "rootless")) and name != "rootless:mon\n"]
     descriptors = os.listdir(f"/proc/{monitor}/fd")
