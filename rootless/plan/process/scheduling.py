@@ -17,6 +17,7 @@ from rootless.plan.ops import Op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from rootless.plan.context import Context
@@ -147,7 +148,8 @@ def _memory_policy(wanted: dict[str, Any]) -> Op:
     mode: str = wanted["mode"]
     number, wants_nodes = _MEMORY_MODES[mode]
     text: str = wanted.get("nodes") or ""
-    nodes = _nodes(text)
+    parts = text.split(",") if text.strip() else ()
+    nodes = _mask_of(parts, _MOST_NODES, f"invalid memory policy: nodes {text!r}", f"{where}.nodes")
     if wants_nodes is not None and wants_nodes != bool(nodes):
         raise RootlessError(
             f"invalid memory policy: {mode}",
@@ -159,12 +161,9 @@ def _memory_policy(wanted: dict[str, Any]) -> Op:
     for flag in wanted.get("flags") or ():
         number |= _MEMORY_FLAGS[flag]
     summary = ", ".join([mode, *([f"nodes {text}"] if nodes else []), *(wanted.get("flags") or ())])
-    return Op(ops.MEMORY_POLICY, number, summary, _mask(nodes), where=where)
-
-
-def _mask(nodes: set[int]) -> bytes:
-    """Return a node mask for set_mempolicy(2), one bit longer than needed: the kernel ignores the last bit."""
-    return _longs(sum(1 << node for node in nodes), max(nodes) + 2) if nodes else b""
+    # one bit longer than needed: set_mempolicy(2) ignores the last one
+    mask = _longs(nodes, nodes.bit_length() + 1) if nodes else b""
+    return Op(ops.MEMORY_POLICY, number, summary, mask, where=where)
 
 
 def _longs(bits: int, count: int) -> bytes:
@@ -174,27 +173,22 @@ def _longs(bits: int, count: int) -> bytes:
     return b"".join([word.to_bytes(_LONG, byteorder) for word in words])
 
 
-def _nodes(text: str) -> set[int]:
-    """Return the numbers of a list such as ``0-3,7``."""
-    found: set[int] = set()
-    for part in text.split(",") if text.strip() else ():
+def _mask_of(parts: Iterable[str], most: int, what: str, where: str) -> int:
+    """Return the bits of numbers below `most` and ranges of them: ``0-3`` and ``7``."""
+    mask = 0
+    for part in parts:
         first, dash, last = (piece.strip() for piece in part.partition("-"))
-        low = _number(first)
-        high = _number(last) if dash else low
-        if not 0 <= low <= high < _MOST_NODES:
+        low, high = id_number(first), id_number(last if dash else first)
+        if not 0 <= low <= high < most:
             raise RootlessError(
-                f"invalid memory policy: nodes {text!r}",
-                cause=f"{part.strip()!r} is neither a number below {_MOST_NODES} nor a range of such numbers",
-                where="linux.memoryPolicy.nodes",
+                what,
+                cause=f"{part.strip()!r} is neither a number below {most} nor a range of such numbers",
+                where=where,
                 fix="write a list such as 0-3,7",
                 code="RL-CONFIG",
             )
-        found.update(range(low, high + 1))
-    return found
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_NODES)) else -1
+        mask |= (1 << high + 1) - (1 << low)
+    return mask
 
 
 def cpu_mask(cpus: str, where: str) -> bytes:
@@ -203,18 +197,6 @@ def cpu_mask(cpus: str, where: str) -> bytes:
     Raises:
         RootlessError: `RL-CONFIG`: the text is not a list of CPUs below 8192.
     """
-    mask = 0
-    for part in cpus.replace(" ", "").split(","):
-        if part:
-            first, dash, last = part.partition("-")
-            low, high = id_number(first), id_number(last if dash else first)
-            if not 0 <= low <= high < _MOST_CPUS:
-                raise RootlessError(
-                    f"cannot run on CPUs {cpus}",
-                    cause=f"{part!r} is neither a number nor a range",
-                    where=where,
-                    fix="write a list such as 0-3,7",
-                    code="RL-CONFIG",
-                )
-            mask |= (1 << high + 1) - (1 << low)
+    parts = filter(None, cpus.replace(" ", "").split(","))
+    mask = _mask_of(parts, _MOST_CPUS, f"cannot run on CPUs {cpus}", where)
     return _longs(mask, max(mask.bit_length(), 1))
