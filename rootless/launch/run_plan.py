@@ -275,9 +275,12 @@ class Run:
             warn_of_filter(self.pid or executor.first)
 
     def _take_process(self, executor: Executor, pid: int, namespaces: bytes) -> None:
-        self.pid, self.namespaces = pid, namespaces
         if executor.monitor:  # which may reap the process, so that its number is reused
-            self.process = posix.pidfd_open(pid)
+            try:
+                self.process = posix.pidfd_open(pid)
+            except ProcessLookupError:
+                raise executor_killed() from None
+        self.pid, self.namespaces = pid, namespaces
         executor.wait_first()
 
     def _reader(self) -> Callable[[int], Message | None]:

@@ -15,10 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from rootless.launch.protocol import FAILED, PROGRESS, READY, TURN
+from rootless.errors import RootlessError
+from rootless.launch import run_plan
+from rootless.launch.protocol import FAILED, PROGRESS, READY, TURN, Descriptors
 from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
 from rootless.plan.ops import Op
+from rootless.plan.plan import Plan
+from tests.lib.containers import until
 from tests.lib.executor import PATIENCE, Executor, as_user, failure, in_user_namespace, output, refusals, rooted
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -557,3 +561,26 @@ def test_a_thousand_arguments_and_variables(user):
 def test_an_environment_beyond_the_kernels_limit_is_a_failure(user):
     env = [f"V{number}=" + "x" * 100_000 for number in range(100)]
     assert as_user(user, failure, in_user_namespace(args=["/bin/true"], env=env)) == ("exec", "E2BIG", "execve")
+
+
+def test_a_process_that_is_killed_and_reaped_by_the_monitor_as_soon_as_it_is_there(user):
+    plan = [Op(ops.SPAWN), Op(ops.MONITOR, 0, 0), Op(ops.FORK), Op(ops.EXEC, ["/bin/true"], [])]
+
+    def steps():
+        directory = os.open(".", os.O_PATH | os.O_DIRECTORY)
+        real = os.pidfd_open
+
+        def open_late(pid):
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: not os.path.exists(f"/proc/{pid}"), "the process is reaped")
+            return real(pid)
+
+        run_plan.posix.pidfd_open = open_late
+        run = run_plan.Run(Plan(plan), Descriptors(directory=directory))
+        with pytest.raises(RootlessError) as caught:
+            run.until_or_kill()
+        return str(caught.value), run.pid
+
+    said, pid = as_user(user, steps)
+    assert "the executor was killed" in said
+    assert pid == 0
