@@ -120,7 +120,7 @@ static size_t mend(uint8_t *data, size_t size, unsigned seed)
 
         if (ops[i].code == 0 || ops[i].code >= OP_END || (ops[i].code == OP_EXEC && left > 1))
             ops[i].code = (uint16_t)(1 + ops[i].code % (OP_EXEC - 1));
-        ops[i].on_error %= ON_ERROR_ELSE + 1;
+        ops[i].on_error %= ON_ERROR_IGNORE + 1;
         ops[i].alternatives = (uint8_t)(ops[i].alternatives % left);
         for (int which = 0; which < PLAN_STRINGS; which++) {
             struct place *place = &ops[i].s[which];
