@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
+from rootless.image.bundles import unpacked as unpacked_module
 from rootless.image.squashfs import image_file
 from rootless.image.squashfs.image_file import open_image, write_trailer
+from rootless.image.squashfs.squashfs_tar import SquashfsTar
 
 DIGEST = "sha256:" + "1a" * 32
 CONFIG = {"architecture": "amd64", "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "NAME=ü"]}}
@@ -141,13 +143,45 @@ def test_a_damaged_trailer_is_refused(squashfs, trailer):
     assert refused(squashfs).startswith("its trailer is damaged")
 
 
+def test_what_is_read_later_is_the_file_that_was_opened(squashfs, tmp_path):
+    image, other = open_image(str(squashfs)), tmp_path / "other.sqsh"
+    os.close(image.open())
+    other.write_bytes(squashfs.read_bytes())
+    os.replace(other, squashfs)
+    for use in (lambda: image.read("/etc/passwd"), lambda: SquashfsTar(image)):
+        with pytest.raises(RootlessError, match="it was changed or exchanged meanwhile"):
+            use()
+    os.unlink(squashfs)
+    os.mkfifo(squashfs)
+    with pytest.raises(RootlessError, match="it was changed or exchanged meanwhile"):
+        image.read("/etc/passwd")
+
+
+def test_an_exchanged_image_is_not_kept_as_the_one_whose_name_it_has(squashfs, tmp_path, monkeypatch):
+    """An attacker's link leads to a good image first, whose unpacked directory would then be the attacker's."""
+    evil, link = tmp_path / "evil.sqsh", tmp_path / "link.sqsh"
+    evil.write_bytes(squashfs.read_bytes())
+    link.symlink_to(squashfs)
+    directory = unpacked_module.bundle_directory
+
+    def exchange(target):
+        link.unlink()
+        link.symlink_to(evil)
+        return directory(target)
+
+    monkeypatch.setattr(unpacked_module, "bundle_directory", exchange)
+    with pytest.raises(RootlessError, match="it was changed or exchanged meanwhile"):
+        unpacked_module.unpacked(str(link), str(tmp_path / "store"), has_device=False)
+    assert os.listdir(tmp_path / "store/unpacked") == []
+
+
 SIMPLE = st.none() | st.booleans() | st.integers() | st.text()
 JSON = SIMPLE | st.lists(SIMPLE) | st.dictionaries(st.text(), SIMPLE)
 
 
 @given(trailer=st.fixed_dictionaries({}, optional=dict.fromkeys(("digest", "reference", "config", "files"), JSON)))
 def test_properties_of_the_wrong_type_count_as_missing(trailer):
-    image = image_file.ImageFile("x", 0, 0)
+    image = image_file.ImageFile("x", (0, 0, 0, 0), 0, 0)
     image.take(trailer)
     assert isinstance(image.config, dict)
     assert isinstance(image.reference, str)

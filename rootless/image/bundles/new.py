@@ -95,7 +95,7 @@ def _from_image(image: ImageFile, work: str, options: Options) -> tuple[str, dic
         config = bundle_config(list(options.args))
     if options.squashfs:
         config["root"]["path"] = name = "image.sif" if image.offset else "image.sqsh"
-        size = _copy(image.path, os.path.join(work, name))
+        size = _copy(image, os.path.join(work, name))
         return f"1 image, {size / 1e6:.1f} MB", config
     rootfs = _rootfs(work)
     with SquashfsTar(image) as archive:
@@ -124,9 +124,9 @@ def _rootfs(work: str) -> str:
     return path
 
 
-def _copy(path: str, target: str) -> int:
-    """Copy a file, sharing its blocks where the file system can; return its size in bytes."""
-    with open(path, "rb") as source, open(target, "xb") as sink:
+def _copy(image: ImageFile, target: str) -> int:
+    """Copy an image's file, sharing its blocks where the file system can; return its size in bytes."""
+    with open(image.open(), "rb") as source, open(target, "xb") as sink:
         left = size = os.fstat(source.fileno()).st_size
         while left and (count := os.copy_file_range(source.fileno(), sink.fileno(), left)):
             left -= count

@@ -37,12 +37,13 @@ def unpacked(path: str, store: str, *, has_device: bool) -> str:
     Raises:
         RootlessError: `RL-STORE`, `RL-IMAGE`, `RL-UNPACK`: it cannot be unpacked.
     """
-    found = os.stat(path)
+    image = open_image(path)
     own = open_store(store, create=True)
     assert own
     with own:
         parent = os.path.join(own.path, _DIRECTORY)
-    target = os.path.join(parent, f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}")
+    # what is unpacked is the file that the key names: another user may exchange what `path` names at any time
+    target = os.path.join(parent, "-".join(map(str, image.identity)))
     rootfs = os.path.join(target, "rootfs")
     if os.path.isdir(rootfs):
         return rootfs
@@ -53,7 +54,7 @@ def unpacked(path: str, store: str, *, has_device: bool) -> str:
     try:
         with bundle_directory(target) as work:
             os.mkdir(os.path.join(work, "rootfs"))
-            with SquashfsTar(open_image(path)) as archive:
+            with SquashfsTar(image) as archive:
                 unpack(archive.path, os.path.join(work, "rootfs"), name=path)
     except RootlessError:
         if not os.path.isdir(rootfs):  # else another process has unpacked it meanwhile

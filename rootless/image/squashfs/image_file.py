@@ -62,6 +62,7 @@ class ImageFile:
 
     Attributes:
         path: of the file.
+        identity: device, inode, size and time of change, by which open() knows it again.
         offset: byte of the file at which its squashfs begins.
         size: bytes of the squashfs.
         digest: of the image's manifest, such as ``sha256:…``; empty if it is unknown.
@@ -69,16 +70,29 @@ class ImageFile:
         config: the image's configuration (image specification, config.md); empty if the file has none.
     """
 
-    __slots__ = ("_files", "config", "digest", "offset", "path", "reference", "size")
+    __slots__ = ("_files", "config", "digest", "identity", "offset", "path", "reference", "size")
 
-    def __init__(self, path: str, offset: int, size: int) -> None:
+    def __init__(self, path: str, identity: tuple[int, int, int, int], offset: int, size: int) -> None:
         self.path = path
+        self.identity = identity
         self.offset = offset
         self.size = size
         self.digest = ""
         self.reference = ""
         self.config: dict[str, Any] = {}
         self._files: dict[str, bytes | None] | None = None
+
+    def open(self) -> int:
+        """Return a descriptor of the file, for reading.
+
+        Raises:
+            RootlessError: `RL-IMAGE`: it cannot be opened, or it is not the one that open_image() has read.
+        """
+        fd = _opened(self.path)
+        if _identity(os.fstat(fd)) != self.identity:
+            os.close(fd)
+            raise _bad(self.path, "it was changed or exchanged meanwhile")
+        return fd
 
     def read(self, path: str) -> bytes:
         """Return the content of a file in the image, by its absolute path.
@@ -135,17 +149,13 @@ def open_image(path: str) -> ImageFile:
     Raises:
         RootlessError: `RL-IMAGE`: the file cannot be read, or holds no squashfs.
     """
-    try:
-        # not to wait for the writer of a named pipe
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise _bad(path, str(error.strerror)) from error
+    fd = _opened(path)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise _bad(path, "it is not a file")
         offset = _sif_offset(fd, path) if os.pread(fd, len(_SIF_MAGIC), _SIF_LAUNCHER) == _SIF_MAGIC else 0
-        image = ImageFile(path, offset, _squashfs_size(fd, offset, status.st_size, path))
+        image = ImageFile(path, _identity(status), offset, _squashfs_size(fd, offset, status.st_size, path))
         trailer = _trailer(fd, offset + image.size, path)
     except OSError as error:
         raise _bad(path, str(error.strerror)) from error
@@ -183,6 +193,18 @@ def write_trailer(
     with open(os.dup(fd), "r+b") as file:
         file.seek(end)
         file.write(b"%s%d\n%s" % (_TRAILER, len(text), text))
+
+
+def _opened(path: str) -> int:
+    try:
+        # not to wait for the writer of a named pipe
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _bad(path, str(error.strerror)) from error
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _squashfs_size(fd: int, offset: int, file_size: int, path: str) -> int:
@@ -251,7 +273,7 @@ def _cat(image: ImageFile, path: str) -> bytes:
             fix="install it: sudo apt-get install squashfs-tools",
             code="RL-IMAGE",
         )
-    fd = os.open(image.path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = image.open()
     try:
         words = [program, "-no-progress", "-processors", "1", "-offset", str(image.offset)]
         words += ["-follow-symlinks", "-cat", f"/dev/fd/{fd}", path.lstrip("/")]

@@ -67,10 +67,7 @@ class SquashfsTar:
         if not program:
             fix = "install squashfs-tools 4.6 or newer: sudo apt-get install squashfs-tools"
             raise _failed(image.path, "unsquashfs is not installed", fix)
-        try:
-            fd = os.open(image.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise _failed(image.path, str(error.strerror)) from error
+        fd = image.open()
         words = [program, "-no-progress", "-offset", str(image.offset), "-pseudo-file", "-", f"/dev/fd/{fd}"]
         try:
             self._run = subprocess.Popen(
