@@ -12,7 +12,7 @@ from rootless.bundle.load import load
 from rootless.errors import RootlessError
 from rootless.image.archive.unpack import program_of_host, tar_words
 from rootless.image.merge.build import build_image
-from rootless.image.merge.layers import LayerFile, disk_error, temporary_file
+from rootless.image.merge.layers import LayerFile, disk_error, nameless_file
 from rootless.image.merge.oci_archive import write_archive
 from rootless.image.squashfs.image_file import ImageFile, is_image, open_image
 from rootless.image.squashfs.squashfs_tar import SquashfsTar
@@ -106,26 +106,31 @@ def _upper(overlay: str) -> str:
 
 
 def _layer(stack: ExitStack, directory: str, source: ImageFile | str, *, overlay: bool = False) -> LayerFile:
-    """Return a tar archive of an image or a directory, in a temporary file."""
-    file = stack.enter_context(temporary_file(directory))
-    path = os.path.join(directory, file.name)
+    """Return a tar archive of an image or a directory, in a file without a name."""
+    # no name of it is used: others who can write to the directory may exchange what has the name
+    file = stack.enter_context(nameless_file(directory))
     if isinstance(source, str):
-        _pack(source, path)
+        _pack(source, file.fileno())
     else:
-        with SquashfsTar(source) as archive, open(archive.path, "rb") as stream, open(path, "wb") as target:
-            shutil.copyfileobj(stream, target, 1 << 20)
-    return LayerFile(path, overlay=overlay)
+        with SquashfsTar(source) as archive, open(archive.path, "rb") as stream:
+            shutil.copyfileobj(stream, file, 1 << 20)
+            file.flush()
+    return LayerFile(f"/proc/self/fd/{file.fileno()}", overlay=overlay)
 
 
-def _pack(directory: str, target: str) -> None:
-    """Pack a directory as root of a user namespace: owners are those that a container sees."""
+def _pack(directory: str, target: int) -> None:
+    """Pack a directory as root of a user namespace: owners are those that a container sees.
+
+    The descriptor `target` is standard input there, and open for writing.
+    """
     words = [
         program_of_host("tar"),
-        *("--create", f"--file={target}", f"--directory={directory}", "--format=pax", "--numeric-owner", "--sort=name"),
+        *("--create", "--file=/proc/self/fd/0", f"--directory={directory}"),
+        *("--format=pax", "--numeric-owner", "--sort=name"),
         *("--xattrs", "--xattrs-include=*", "--sparse", "--one-file-system", "--warning=no-file-ignored", "."),
     ]
     with tempfile.NamedTemporaryFile("r", errors="replace") as complaints:
-        status = run_in_userns(tar_words(complaints.name, words), own_maps()[0])
+        status = run_in_userns(tar_words(complaints.name, words), own_maps()[0], stdin=target)
         complaint = complaints.read().partition("\n")[0]
     if status == _CHANGED:
         log.warning(f"{directory} was changed while it was read: {complaint}")

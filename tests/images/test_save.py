@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tarfile
+from contextlib import ExitStack
 
 import pytest
 
+from rootless.image import save as save_module
 from rootless.image.squashfs.image_file import open_image
 
 CHANGES = """
@@ -94,6 +97,18 @@ def test_an_image_is_saved_without_a_bundle(user, rootless_run, image, need):
     rootless_run("save", image, "-o", user.tmp / "saved.sqsh")
     assert files_in(need, user.tmp / "saved.sqsh", user.tmp) == files_in(need, image, user.tmp)
     assert open_image(str(user.tmp / "saved.sqsh")).config["config"] == open_image(str(image)).config["config"]
+
+
+def test_no_name_of_what_is_packed_can_be_exchanged(user, image, tmp_path):
+    """Others may be able to write to the directory: of a name that they made a symlink, the target would be written."""
+    (user.tmp / "tree").mkdir()
+    (user.tmp / "tree/file").touch()
+    with ExitStack() as stack:
+        for source, member in ((open_image(str(image)), "srv/hard"), (str(user.tmp / "tree"), "./file")):
+            layer = save_module._layer(stack, str(tmp_path), source)
+            assert os.listdir(tmp_path) == []
+            with tarfile.open(layer.path) as opened:
+                assert member in opened.getnames()
 
 
 @pytest.mark.parametrize(
