@@ -129,11 +129,12 @@ def remove_images(store: str, images: Iterable[Listed]) -> list[str]:
     if not own:
         return []
     with own:
-        return _remove(own, images)
+        return _remove(own, images)[0]
 
 
-def _remove(store: Store, images: Iterable[Listed]) -> list[str]:
-    removed = []
+def _remove(store: Store, images: Iterable[Listed]) -> tuple[list[str], int]:
+    """Return what was removed, and how many bytes are free now."""
+    removed, freed = [], 0
     for each in images:
         for note in store.notes():
             if (note.reference, note.platform, each.is_name) == (each.reference, each.platform, True):
@@ -141,13 +142,11 @@ def _remove(store: Store, images: Iterable[Listed]) -> list[str]:
         removed.append(each.reference)
         if not any(note.digest == each.digest for note in store.notes()):
             layers = _needed(store, [each.digest])
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.basename(each.path), dir_fd=store.directory())
+            freed += _unlink(store, "", os.path.basename(each.path))
             removed.append(each.digest)
             for digest in layers - _needed(store, store.images()):
-                with suppress(FileNotFoundError):
-                    os.unlink(digest.removeprefix("sha256:"), dir_fd=store.directory(BLOBS))
-    return removed
+                freed += _unlink(store, BLOBS, digest.removeprefix("sha256:"))
+    return removed, freed
 
 
 def prune(store: str) -> tuple[list[str], int]:
@@ -168,14 +167,11 @@ def prune(store: str) -> tuple[list[str], int]:
 
 def _prune(store: Store) -> tuple[list[str], int]:
     freed = 0
-    removed = []
     for directory in ("", BLOBS, REFERENCES):
         for name in left_behind(store.directory(directory)):
             freed += _unlink(store, directory, name)
-    for each in _listed(store):
-        if not each.is_name:
-            freed += each.size
-            removed += _remove(store, [each])
+    removed, size = _remove(store, [each for each in _listed(store) if not each.is_name])
+    freed += size
     names = os.listdir(store.directory(BLOBS))
     if not any(has_writers(store.directory(directory)) for directory in ("", BLOBS)):
         kept = {digest.removeprefix("sha256:") for digest in store.images()}
