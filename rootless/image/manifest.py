@@ -162,7 +162,13 @@ def platform_of_config(content: bytes, name: str) -> Platform:
         raise _bad(name, f"its configuration is not JSON: {error.cause}") from None
     if not isinstance(data, dict):
         raise _bad(name, "its configuration is not a JSON object")
-    return _platform(data)
+    return platform_of(data)
+
+
+def platform_of(data: dict[str, Any]) -> Platform:
+    """Return the platform in a descriptor or in an image's configuration, fit to be shown; what is no word is empty."""
+    words = [data.get(key, "") for key in ("os", "architecture", "variant")]
+    return Platform(*(one_line(word) if isinstance(word, str) and len(word) <= _SHOWN else "" for word in words))
 
 
 def manifest_of(config: Descriptor, layers: list[Descriptor]) -> bytes:
@@ -192,14 +198,9 @@ def _descriptor(data: object, name: str) -> Descriptor:
         media_type,
         digest,
         size,
-        _platform(platform) if isinstance(platform, dict) else None,
+        platform_of(platform) if isinstance(platform, dict) else None,
         tag if isinstance(tag, str) else "",
     )
-
-
-def _platform(data: dict[str, Any]) -> Platform:
-    words = [data.get(key, "") for key in ("os", "architecture", "variant")]
-    return Platform(*(word if isinstance(word, str) and len(word) <= _SHOWN else "" for word in words))
 
 
 def _list(data: dict[str, Any], key: str, most: int, name: str) -> list[Any]:

@@ -284,6 +284,15 @@ def test_prune_keeps_images_and_removes_what_they_do_not_need(puller, registry, 
     assert "it needs an image" in puller.refused("image", "rm")
 
 
+def test_what_an_image_calls_its_platform_does_not_steer_the_terminal(puller, user):
+    image = Image()
+    image.manifest([layer({"a": b""})], variant="\x1b[2J\n")
+    puller.pull(f"oci:{image.write_layout(user.tmp / 'layout')}")
+    listed = puller("images", check=True).stdout
+    assert f"linux/{ARCHITECTURE}/\\x1b[2J\\n" in listed
+    assert len(listed.splitlines()) == 2
+
+
 def test_a_shared_store_is_listed_and_never_changed(puller, registry, user):
     site = user.tmp / "site"
     puller.pull("--store", site, f"{registry.host}/box")

@@ -7,8 +7,8 @@ from contextlib import ExitStack, suppress
 
 from rootless import log
 from rootless.errors import RootlessError
-from rootless.image.manifest import LARGEST_MANIFEST, Manifest, parse
-from rootless.image.platform import Platform
+from rootless.image.manifest import LARGEST_MANIFEST, Manifest, parse, platform_of
+from rootless.image.reference import REGISTRY
 from rootless.image.reference import parse as parse_reference
 from rootless.image.squashfs.image_file import open_image
 from rootless.image.store.blobs import read_blob
@@ -98,7 +98,7 @@ def select(images: Iterable[Listed], word: str) -> list[Listed]:
     else:
         reference = parse_reference(word)
         names = {str(reference)}
-        if reference.kind == "docker" and not reference.registry:  # its whole name may be any registry's
+        if reference.kind == REGISTRY and not reference.registry:  # its whole name may be any registry's
             names = {each.reference for each in images if each.reference.partition("/")[2] in _endings(str(reference))}
     found = [each for each in images if each.reference in names]
     if len({each.reference for each in found}) > 1:
@@ -203,9 +203,7 @@ def _nameless(store: Store, digest: str) -> Listed:
         image: ImageFile = open_image(store.image_path(digest))
     except RootlessError as error:
         return Listed(store, digest, f"({error.cause})", "", is_name=False)
-    words = [image.config.get(key, "") for key in ("os", "architecture", "variant")]
-    platform = str(Platform(*(word if isinstance(word, str) else "" for word in words)))
-    return Listed(store, digest, image.reference, platform, is_name=False)
+    return Listed(store, digest, image.reference, str(platform_of(image.config)), is_name=False)
 
 
 def _endings(name: str) -> tuple[str, str]:
