@@ -14,6 +14,7 @@ from rootless.errors import RootlessError
 from rootless.image.bundles import unpacked as unpacked_module
 from rootless.image.squashfs import image_file
 from rootless.image.squashfs.image_file import open_image, write_trailer
+from rootless.image.squashfs.server import open_file
 from rootless.image.squashfs.squashfs_tar import SquashfsTar
 
 DIGEST = "sha256:" + "1a" * 32
@@ -155,6 +156,14 @@ def test_what_is_read_later_is_the_file_that_was_opened(squashfs, tmp_path):
     os.mkfifo(squashfs)
     with pytest.raises(RootlessError, match="it was changed or exchanged meanwhile"):
         image.read("/etc/passwd")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_only_a_file_is_served(tmp_path, make):
+    make(tmp_path / "x")
+    with pytest.raises(RootlessError, match="it is not a file") as caught:
+        open_file(str(tmp_path / "x"))
+    assert caught.value.code == "RL-IMAGE"
 
 
 def test_an_exchanged_image_is_not_kept_as_the_one_whose_name_it_has(squashfs, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ the mount, and nothing else has to end it. If it is killed, the container gets I
 
 from __future__ import annotations
 
+import _stat as stat
 import posix
 import select
 
@@ -107,6 +108,9 @@ def open_file(path: str) -> int:
     except OSError as error:
         fix = EXHAUSTED.get(error.errno or 0, "name a file that you can read")
         raise _failed(path, (error.strerror or "").lower(), fix) from None
+    if not stat.S_ISREG(posix.fstat(fd).st_mode):
+        posix.close(fd)
+        raise _failed(path, "it is not a file")
     return fd
 
 
