@@ -176,9 +176,11 @@ def test_login_uses_the_helper_of_the_registry(place):
     assert "auths" not in json.loads(place.runtime.read_text())
 
 
-def test_root_reads_no_file_of_a_user_that_a_kept_variable_names(place, monkeypatch):
+@pytest.mark.parametrize("looked_at", [str, int], ids=["path", "descriptor"])
+def test_root_reads_no_file_of_a_user_that_a_kept_variable_names(place, monkeypatch, looked_at):
+    """Neither one that is there at once, nor one that takes its place before it is opened."""
     place.write(place.runtime, credHelpers={"a.test": "evil"})
     monkeypatch.setattr(credentials.os, "geteuid", lambda: 0)
-    theirs = os.stat_result((0o100600, 0, 0, 1, 1000, 1000, 0, 0, 0, 0))
-    monkeypatch.setattr(credentials.os, "stat", lambda _: theirs)
+    ours, theirs = (os.stat_result((0o100600, 0, 0, 1, owner, owner, 0, 0, 0, 0)) for owner in (0, 1000))
+    monkeypatch.setattr(credentials.os, "stat", lambda which: theirs if isinstance(which, looked_at) else ours)
     assert found() is None

@@ -141,17 +141,20 @@ def _files() -> Iterator[str]:
         yield f"{docker}/config.json"
 
 
-def _is_anothers(path: str) -> bool:
-    """Whether root was led to the file of a user, by a variable that sudo keeps: it names programs to execute."""
-    try:
-        return os.geteuid() == 0 and os.stat(path).st_uid != 0 and path != paths.variable("REGISTRY_AUTH_FILE")
-    except OSError:
+def _is_anothers(path: str, opened: int | None = None) -> bool:
+    """Whether root was led to the file of a user, by a variable that sudo keeps: it names programs to execute.
+
+    What `path` names may be exchanged: what it names first decides whether it is opened, the descriptor whether it is
+    read.
+    """
+    if os.geteuid() != 0 or path == paths.variable("REGISTRY_AUTH_FILE"):
         return False
+    return os.stat(path if opened is None else opened).st_uid != 0
 
 
 def _in_files(registry: str, repository: str) -> Credentials | None:
     for path in _files():
-        data = {} if _is_anothers(path) else _read(path)
+        data = _read(path, own=True)
         helper = _helper_for(data, registry)
         found = _from_helper(helper, registry) if helper else None
         found = found or _in_auths(_table(data, "auths"), registry, repository, path)
@@ -251,10 +254,13 @@ def _table(data: dict[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _read(path: str) -> dict[str, Any]:
+def _read(path: str, *, own: bool = False) -> dict[str, Any]:
+    """Return what a file has; nothing if there is none, or if it has to be the caller's `own` and is not."""
     try:
+        if own and _is_anothers(path):
+            return {}
         with open(path, "rb") as file:
-            data = json.load(file)
+            data = {} if own and _is_anothers(path, file.fileno()) else json.load(file)
     except FileNotFoundError:
         return {}
     except OSError as error:
