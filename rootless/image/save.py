@@ -14,6 +14,7 @@ from rootless.image.archive.unpack import program_of_host, tar_words
 from rootless.image.merge.build import build_image
 from rootless.image.merge.layers import LayerFile, disk_error, nameless_file
 from rootless.image.merge.oci_archive import write_archive
+from rootless.image.platform import host_platform
 from rootless.image.squashfs.image_file import ImageFile, is_image, open_image
 from rootless.image.squashfs.squashfs_tar import SquashfsTar
 from rootless.launch.run_in_userns import own_maps, run_in_userns
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from rootless.options import Options
 
 _ARCHIVE = "oci-archive:"
-_MACHINES = {"x86_64": ("amd64", ""), "aarch64": ("arm64", "v8"), "ppc64le": ("ppc64le", ""), "s390x": ("s390x", ""),
-             "riscv64": ("riscv64", "")}  # fmt: skip
-"""GOARCH and variant by the kernel's name, uname(2)."""
 _CHANGED = 1
 """tar's exit status for a file that was written to meanwhile."""
 
@@ -70,8 +68,9 @@ def _source(word: str) -> tuple[ImageFile | None, str, dict[str, Any]]:
 
 
 def _platform() -> dict[str, str]:
-    architecture, variant = _MACHINES.get(os.uname().machine, (os.uname().machine, ""))
-    return {"architecture": architecture, "os": "linux"} | ({"variant": variant} if variant else {})
+    host = host_platform()
+    variant = host.variant or ("v8" if host.architecture == "arm64" else "")
+    return {"architecture": host.architecture, "os": host.os} | ({"variant": variant} if variant else {})
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:

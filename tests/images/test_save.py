@@ -99,6 +99,16 @@ def test_an_image_is_saved_without_a_bundle(user, rootless_run, image, need):
     assert open_image(str(user.tmp / "saved.sqsh")).config["config"] == open_image(str(image)).config["config"]
 
 
+@pytest.mark.parametrize(
+    ("machine", "platform"), [("aarch64", "arm64 v8"), ("armv7l", "arm v7"), ("i686", "386 "), ("x86_64", "amd64 ")]
+)
+def test_the_platform_has_the_names_of_images(monkeypatch, machine, platform):
+    uname = os.uname_result(("Linux", "host", "6", "1", machine))
+    monkeypatch.setattr("posix.uname", lambda: uname)
+    found = save_module._platform()
+    assert (found["os"], f"{found['architecture']} {found.get('variant', '')}") == ("linux", platform)
+
+
 def test_no_name_of_what_is_packed_can_be_exchanged(user, image, tmp_path):
     """Others may be able to write to the directory: of a name that they made a symlink, the target would be written."""
     (user.tmp / "tree").mkdir()
