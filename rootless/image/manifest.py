@@ -5,6 +5,8 @@ Source: image specification, manifest.md, image-index.md; docker's image manifes
 
 from __future__ import annotations
 
+import hashlib
+
 from rootless import jsontext
 from rootless.errors import RootlessError, one_line
 from rootless.image.platform import Platform
@@ -30,7 +32,7 @@ _INDEXES = (OCI_INDEX, DOCKER_LIST)
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 _CONFIGS = (OCI_CONFIG, "application/vnd.docker.container.image.v1+json")
 _LAYERS = (
-    "application/vnd.oci.image.layer.v1.tar",
+    OCI_LAYER,
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.foreign.diff.tar",
@@ -169,6 +171,11 @@ def platform_of(data: dict[str, Any]) -> Platform:
     """Return the platform in a descriptor or in an image's configuration, fit to be shown; what is no word is empty."""
     words = [data.get(key, "") for key in ("os", "architecture", "variant")]
     return Platform(*(one_line(word) if isinstance(word, str) and len(word) <= _SHOWN else "" for word in words))
+
+
+def digest_of(content: bytes) -> str:
+    """Return the digest by which manifests and registries name a document or blob."""
+    return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 def manifest_of(config: Descriptor, layers: list[Descriptor]) -> bytes:

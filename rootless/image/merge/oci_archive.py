@@ -11,6 +11,15 @@ from contextlib import ExitStack
 from typing import cast
 
 from rootless import jsontext
+from rootless.image.manifest import (
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Descriptor,
+    digest_of,
+    manifest_of,
+)
 from rootless.image.merge.build import merge
 from rootless.image.merge.layers import nameless_file, temporary_file
 from rootless.image.merge.merged_tar import write_tar
@@ -47,13 +56,12 @@ def write_archive(layers: list[LayerFile], config: dict[str, Any], output: str) 
         with open(os.dup(target.fd), "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
             for parent in ("blobs", "blobs/sha256"):  # skopeo cannot make those that are missing
                 archive.addfile(_directory(parent))
-            described = _describe("layer.v1.tar+gzip", digested.name(), digested.size)
+            described = Descriptor(OCI_LAYER + "+gzip", digested.name(), digested.size)
             layer.seek(0)
             _add(archive, _path(digested.name()), layer, digested.size)
-            settings = _add_blob(archive, config, "config.v1+json")
-            manifest = {"schemaVersion": 2, "mediaType": _type("manifest.v1+json"), "config": settings}
-            top = _add_blob(archive, manifest | {"layers": [described]}, "manifest.v1+json")
-            index = {"schemaVersion": 2, "mediaType": _type("index.v1+json"), "manifests": [top]}
+            settings = _add_blob(archive, jsontext.render(config, None).encode(), OCI_CONFIG)
+            top = _add_blob(archive, manifest_of(settings, [described]), OCI_MANIFEST)
+            index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [top.as_data()]}
             for member, value in (("index.json", index), ("oci-layout", {"imageLayoutVersion": "1.0.0"})):
                 _add_text(archive, member, jsontext.render(value, None).encode())
         target.publish(name)
@@ -80,23 +88,14 @@ class _Digest:
         return "sha256:" + self._sha256.hexdigest()
 
 
-def _type(kind: str) -> str:
-    return "application/vnd.oci.image." + kind
-
-
 def _path(digest: str) -> str:
     return "blobs/" + digest.replace(":", "/")
 
 
-def _describe(kind: str, digest: str, size: int) -> dict[str, Any]:
-    return {"mediaType": _type(kind), "digest": digest, "size": size}
-
-
-def _add_blob(archive: tarfile.TarFile, value: dict[str, Any], kind: str) -> dict[str, Any]:
-    text = jsontext.render(value, None).encode()
-    digest = "sha256:" + hashlib.sha256(text).hexdigest()
-    _add_text(archive, _path(digest), text)
-    return _describe(kind, digest, len(text))
+def _add_blob(archive: tarfile.TarFile, text: bytes, kind: str) -> Descriptor:
+    described = Descriptor(kind, digest_of(text), len(text))
+    _add_text(archive, _path(described.digest), text)
+    return described
 
 
 def _directory(name: str) -> tarfile.TarInfo:

@@ -5,14 +5,13 @@ Source: distribution specification, "Pull"; Docker Hub's documentation of its ra
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from email.utils import parsedate_to_datetime
 
 from rootless import log
 from rootless.errors import RootlessError, one_line
-from rootless.image.manifest import ACCEPTED, LARGEST_MANIFEST
+from rootless.image.manifest import ACCEPTED, LARGEST_MANIFEST, digest_of
 from rootless.image.reference import DOCKER_HUB, is_digest
 from rootless.image.registry.authorization import Authorization, refused_credentials
 from rootless.image.registry.http import Http, read_all
@@ -87,7 +86,7 @@ class Client:
         if answer.status != _OK:
             raise self._failed(answer, what)
         content = read_all(answer, LARGEST_MANIFEST)
-        found = "sha256:" + hashlib.sha256(content).hexdigest()
+        found = digest_of(content)
         declared = tag_or_digest if is_digest(tag_or_digest) else answer.headers.get("Docker-Content-Digest", found)
         if found != declared and declared.startswith("sha256:"):
             raise RootlessError(

@@ -7,7 +7,6 @@ Source: image specification, image-layout.md.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import tarfile
@@ -25,6 +24,7 @@ from rootless.image.manifest import (
     Descriptor,
     Index,
     Manifest,
+    digest_of,
     manifest_of,
     parse,
 )
@@ -166,7 +166,7 @@ def _load_oci(
             break
         chosen = found.best(platform, name) if len(found.manifests) != 1 else found.manifests[0]
         content = _read(files, _path(chosen.digest), reference, LARGEST_MANIFEST)
-        if "sha256:" + hashlib.sha256(content).hexdigest() != chosen.digest:
+        if digest_of(content) != chosen.digest:
             raise RootlessError(
                 f"image {name}", cause=f"the digest of {chosen.digest} is wrong", code="RL-IMAGE-DIGEST"
             )
@@ -175,7 +175,7 @@ def _load_oci(
         raise _bad(reference, "its indexes are nested too deeply")
     config = _read(files, _path(found.config.digest), reference, LARGEST_CONFIG)
     check_platform(config, platform, name, strict=strict)
-    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    digest = digest_of(content)
     if not store.has_image(digest):
         for descriptor in (found.config, *found.layers):
             _copy(files, _path(descriptor.digest), descriptor, reference, store)
@@ -219,8 +219,8 @@ def _load_docker(
                 layers.append(Descriptor(OCI_LAYER, *add_blob(store, file)))
             else:
                 layers.append(Descriptor(OCI_LAYER, diff_id, file.seek(0, os.SEEK_END)))
-    content = manifest_of(Descriptor(OCI_CONFIG, "sha256:" + hashlib.sha256(config).hexdigest(), len(config)), layers)
-    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    content = manifest_of(Descriptor(OCI_CONFIG, digest_of(config), len(config)), layers)
+    digest = digest_of(content)
     if not store.has_image(digest):
         put_blob(store, config)
         for path, layer in zip(layer_paths, layers, strict=True):

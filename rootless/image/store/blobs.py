@@ -7,6 +7,7 @@ import hashlib
 import os
 
 from rootless.errors import RootlessError
+from rootless.image.manifest import digest_of
 from rootless.image.store.store import BLOBS, Store, failed
 from rootless.image.store.temporary import Temporary
 
@@ -66,7 +67,7 @@ def put_blob(store: Store, content: bytes) -> str:
     Raises:
         RootlessError: `RL-STORE`: it cannot be written.
     """
-    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    digest = digest_of(content)
     if not has_blob(store, digest, len(content)):
         with Blob(store, digest, len(content)) as blob:
             blob.restart()
