@@ -121,34 +121,29 @@ def parse(content: bytes, media_type: str, name: str) -> Manifest | Index:
     Raises:
         RootlessError: `RL-IMAGE-MANIFEST`: it is damaged, ambiguous or not the manifest of a container image.
     """
-    try:
-        data = jsontext.parse(content, "manifest")
-    except RootlessError as error:
-        raise _bad(name, f"its manifest is not JSON: {error.cause}") from None
-    if not isinstance(data, dict):
-        raise _bad(name, "its manifest is not a JSON object")
+    data = _object(content, "manifest", name)
     own = data.get("mediaType")
     media_type = own if isinstance(own, str) and own else media_type.partition(";")[0].strip()
     if media_type.startswith(_SCHEMA_1) or data.get("schemaVersion") == 1:
-        raise _bad(
+        raise bad_manifest(
             name, "it has the obsolete format schema 1", "push it again with a present version of docker or podman"
         )
     # one client must not read an index where another one reads a manifest: CVE-2021-41190
     if ("manifests" in data) and ("layers" in data or "config" in data):
-        raise _bad(name, "its manifest is an index and a manifest at once")
+        raise bad_manifest(name, "its manifest is an index and a manifest at once")
     if media_type in _INDEXES or (media_type not in ACCEPTED and "manifests" in data):
         manifests = _list(data, "manifests", _MOST_MANIFESTS, name)
         return Index(tuple(_descriptor(each, name) for each in manifests))
     config = _descriptor(data.get("config"), name)
     if config.media_type not in _CONFIGS:
-        raise _bad(name, f"it is no container image: its configuration is of type {config.media_type}")
+        raise bad_manifest(name, f"it is no container image: its configuration is of type {config.media_type}")
     layers = tuple(_descriptor(each, name) for each in _list(data, "layers", _MOST_LAYERS, name))
     for layer in layers:
         if not _is_layer(layer.media_type):
             cause = "a layer is encrypted" if layer.media_type.endswith("+encrypted") else ""
-            raise _bad(name, cause or f"a layer is of the unknown type {layer.media_type}")
+            raise bad_manifest(name, cause or f"a layer is of the unknown type {layer.media_type}")
     if config.size > LARGEST_CONFIG:
-        raise _bad(name, f"its configuration has more than {LARGEST_CONFIG >> 20} MB")
+        raise bad_manifest(name, f"its configuration has more than {LARGEST_CONFIG >> 20} MB")
     return Manifest(config, layers)
 
 
@@ -158,13 +153,7 @@ def platform_of_config(content: bytes, name: str) -> Platform:
     Raises:
         RootlessError: `RL-IMAGE-MANIFEST`: it is no configuration.
     """
-    try:
-        data = jsontext.parse(content, "configuration")
-    except RootlessError as error:
-        raise _bad(name, f"its configuration is not JSON: {error.cause}") from None
-    if not isinstance(data, dict):
-        raise _bad(name, "its configuration is not a JSON object")
-    return platform_of(data)
+    return platform_of(_object(content, "configuration", name))
 
 
 def platform_of(data: dict[str, Any]) -> Platform:
@@ -189,16 +178,31 @@ def manifest_of(config: Descriptor, layers: list[Descriptor]) -> bytes:
     return jsontext.render(data, None).encode()
 
 
+def bad_manifest(name: object, cause: str, fix: str = "") -> RootlessError:
+    """Return the error `RL-IMAGE-MANIFEST` for an image whose documents or files cannot be right."""
+    return RootlessError(f"image {name}", cause=one_line(cause), fix=fix, code="RL-IMAGE-MANIFEST")
+
+
+def _object(content: bytes, what: str, name: str) -> dict[str, Any]:
+    try:
+        data = jsontext.parse(content, what)
+    except RootlessError as error:
+        raise bad_manifest(name, f"its {what} is not JSON: {error.cause}") from None
+    if not isinstance(data, dict):
+        raise bad_manifest(name, f"its {what} is not a JSON object")
+    return data
+
+
 def _descriptor(data: object, name: str) -> Descriptor:
     if not isinstance(data, dict):
-        raise _bad(name, "a descriptor in its manifest is missing")
+        raise bad_manifest(name, "a descriptor in its manifest is missing")
     media_type, digest, size = data.get("mediaType"), data.get("digest"), data.get("size")
     if not isinstance(media_type, str) or len(media_type) > _SHOWN * 3:
-        raise _bad(name, "a descriptor in its manifest has no media type")
+        raise bad_manifest(name, "a descriptor in its manifest has no media type")
     if not isinstance(digest, str) or not is_digest(digest):
-        raise _bad(name, f"its manifest has the unsupported digest {str(digest)[:_SHOWN]}")
+        raise bad_manifest(name, f"its manifest has the unsupported digest {str(digest)[:_SHOWN]}")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
-        raise _bad(name, f"its manifest has the size {str(size)[:_SHOWN]}")
+        raise bad_manifest(name, f"its manifest has the size {str(size)[:_SHOWN]}")
     platform, annotations = data.get("platform"), data.get("annotations")
     tag = annotations.get(_REF_NAME, "") if isinstance(annotations, dict) else ""
     return Descriptor(
@@ -213,15 +217,11 @@ def _descriptor(data: object, name: str) -> Descriptor:
 def _list(data: dict[str, Any], key: str, most: int, name: str) -> list[Any]:
     value = data.get(key)
     if not isinstance(value, list):
-        raise _bad(name, f"its manifest has no {key}")
+        raise bad_manifest(name, f"its manifest has no {key}")
     if len(value) > most:
-        raise _bad(name, f"its manifest has more than {most} {key}")
+        raise bad_manifest(name, f"its manifest has more than {most} {key}")
     return value
 
 
 def _is_layer(media_type: str) -> bool:
     return any(media_type == base + compression for base in _LAYERS for compression in _COMPRESSIONS)
-
-
-def _bad(name: str, cause: str, fix: str = "") -> RootlessError:
-    return RootlessError(f"image {name}", cause=one_line(cause), fix=fix, code="RL-IMAGE-MANIFEST")

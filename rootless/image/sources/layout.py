@@ -24,6 +24,7 @@ from rootless.image.manifest import (
     Descriptor,
     Index,
     Manifest,
+    bad_manifest,
     digest_of,
     manifest_of,
     parse,
@@ -130,7 +131,7 @@ def _opened(reference: Reference, store: Store) -> Iterator[_Directory | _Archiv
         with Source(reference.path) as source:
             if not source.head.startswith(_COMPRESSED):
                 if source.size is None:
-                    raise _bad(reference, "it is not a file", "write it to a file first")
+                    raise bad_manifest(reference, "it is not a file", "write it to a file first")
                 with open(reference.path, "rb") as file:
                     yield _Archive(file)
                 return
@@ -142,7 +143,7 @@ def _opened(reference: Reference, store: Store) -> Iterator[_Directory | _Archiv
                     file.seek(0)
                     yield _Archive(file)
     except _BROKEN as error:
-        raise _bad(reference, f"it is damaged, or no archive of an image: {error}") from error
+        raise bad_manifest(reference, f"it is damaged, or no archive of an image: {error}") from error
 
 
 def _write(temporary: Temporary, data: bytes, store: Store) -> None:
@@ -159,7 +160,7 @@ def _load_oci(
     content = _read(files, "index.json", reference, LARGEST_MANIFEST)
     index = parse(content, "", name)
     if not isinstance(index, Index):
-        raise _bad(reference, "its index.json is no index")
+        raise bad_manifest(reference, "its index.json is no index")
     found: Manifest | Index = _tagged(index, reference)
     for _ in range(_MOST_INDEXES):
         if isinstance(found, Manifest):
@@ -172,7 +173,7 @@ def _load_oci(
             )
         found = parse(content, chosen.media_type, name)
     if isinstance(found, Index):
-        raise _bad(reference, "its indexes are nested too deeply")
+        raise bad_manifest(reference, "its indexes are nested too deeply")
     config = _read(files, _path(found.config.digest), reference, LARGEST_CONFIG)
     check_platform(config, platform, name, strict=strict)
     digest = digest_of(content)
@@ -269,7 +270,7 @@ def _diff_ids(config: bytes, reference: Reference, count: int) -> list[str]:
         or len(found) != count
         or not all(isinstance(d, str) and is_digest(d) for d in found)
     ):
-        raise _bad(reference, "its configuration does not name the digests of its layers")
+        raise bad_manifest(reference, "its configuration does not name the digests of its layers")
     return found
 
 
@@ -290,7 +291,7 @@ def _open(files: _Directory | _Archive, path: str, reference: Reference) -> Bina
     except OSError as error:
         form = "a directory with an image layout" if reference.kind == OCI else "an archive of an image"
         fix = f"name {form}, such as skopeo writes"
-        raise _bad(reference, f"open {path[:200]} in it: {error.strerror}", fix) from error
+        raise bad_manifest(reference, f"open {path[:200]} in it: {error.strerror}", fix) from error
 
 
 def _read(files: _Directory | _Archive, path: str, reference: Reference, limit: int) -> bytes:
@@ -299,7 +300,7 @@ def _read(files: _Directory | _Archive, path: str, reference: Reference, limit: 
         while len(content) <= limit and (data := _piece(file, reference)):
             content += data
     if len(content) > limit:
-        raise _bad(reference, f"{path} in it has more than {limit >> 20} MB")
+        raise bad_manifest(reference, f"{path} in it has more than {limit >> 20} MB")
     return content
 
 
@@ -307,14 +308,14 @@ def _piece(file: BinaryIO, reference: Reference) -> bytes:
     try:
         return file.read(_CHUNK)
     except _BROKEN as error:
-        raise _bad(reference, f"it is damaged: {error}") from error
+        raise bad_manifest(reference, f"it is damaged: {error}") from error
 
 
 def _json(content: bytes, reference: Reference) -> object:
     try:
         return jsontext.parse(content, "JSON")
     except RootlessError as error:
-        raise _bad(reference, f"a file in it is not JSON: {error.cause}") from None
+        raise bad_manifest(reference, f"a file in it is not JSON: {error.cause}") from None
 
 
 def _path(digest: str) -> str:
@@ -325,7 +326,3 @@ def _not_found(reference: Reference, cause: str, names: list[str]) -> RootlessEr
     shown = ", ".join(names[:20]) + (", …" if names[20:] else "")
     fix = f"name one of {shown}: {reference.kind}:{reference.path}:{names[0]}" if names else ""
     return RootlessError(f"image {reference}", cause=cause, fix=one_line(fix), code="RL-IMAGE-NOT-FOUND")
-
-
-def _bad(reference: Reference, cause: str, fix: str = "") -> RootlessError:
-    return RootlessError(f"image {reference}", cause=one_line(cause), fix=fix, code="RL-IMAGE-MANIFEST")

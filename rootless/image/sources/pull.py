@@ -7,7 +7,7 @@ import threading
 
 from rootless import log
 from rootless.errors import RootlessError
-from rootless.image.manifest import LARGEST_CONFIG, Index, Manifest, parse
+from rootless.image.manifest import LARGEST_CONFIG, Index, Manifest, bad_manifest, parse
 from rootless.image.reference import REGISTRY, Reference
 from rootless.image.registry import credentials, registries_conf
 from rootless.image.registry.client import Client, StoppedError
@@ -85,7 +85,7 @@ def _download_from(
         content, media_type = client.manifest(chosen.digest)
         found = parse(content, chosen.media_type, name)
     if isinstance(found, Index):
-        raise RootlessError(f"image {name}", cause="its indexes are nested too deeply", code="RL-IMAGE-MANIFEST")
+        raise bad_manifest(name, "its indexes are nested too deeply")
     with bars(quiet=quiet) as bar:
         _download_blobs(client, [found.config], store, bar)
         check_platform(read_blob(store, found.config.digest, LARGEST_CONFIG), platform, name, strict=strict)
