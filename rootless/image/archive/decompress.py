@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import lzma
     from collections.abc import Callable
 
-_MAGIC_LENGTH = 6
+_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+MAGIC_LENGTH = 6
+"""Bytes by which is_compressed() decides."""
 _CHUNK = 1 << 16
 _XZ_MEMORY = 256 << 20
 """`xz -9` needs 65 MB; the format allows 4 GB. libzstd has a limit itself, 128 MB."""
@@ -49,7 +51,7 @@ class Source(io.RawIOBase):
             status = os.fstat(file.fileno())
             self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
             self.head = b""
-            while len(self.head) < _MAGIC_LENGTH and (piece := file.read(_MAGIC_LENGTH - len(self.head))):
+            while len(self.head) < MAGIC_LENGTH and (piece := file.read(MAGIC_LENGTH - len(self.head))):
                 self.head += piece
         except OSError as error:
             raise RootlessError(f"open {self.name}", cause=str(error.strerror), code="RL-ARCHIVE") from error
@@ -85,6 +87,11 @@ class Source(io.RawIOBase):
         super().close()
 
 
+def is_compressed(head: bytes) -> bool:
+    """Whether decompressed() does not return a file that begins like this unchanged."""
+    return head.startswith((_GZIP, _BZIP2, _XZ, _ZSTD))
+
+
 def decompressed(source: Source) -> io.BufferedIOBase:
     """Return the content of `source` as a stream: of gzip, bzip2, xz or zstd, or else unchanged.
 
@@ -94,17 +101,17 @@ def decompressed(source: Source) -> io.BufferedIOBase:
         RootlessError: `RL-ARCHIVE`: zstd is not available.
     """
     buffered = io.BufferedReader(source, 1 << 18)
-    if source.head.startswith(b"\x1f\x8b"):
+    if source.head.startswith(_GZIP):
         import gzip
 
         return gzip.GzipFile(fileobj=buffered, mode="rb")
-    if source.head.startswith(b"BZh"):
+    if source.head.startswith(_BZIP2):
         import bz2
 
         return bz2.BZ2File(buffered)
-    if source.head.startswith(b"\xfd7zXZ\x00"):
+    if source.head.startswith(_XZ):
         return io.BufferedReader(_Xz(buffered, source.name), _CHUNK)
-    if source.head.startswith(b"\x28\xb5\x2f\xfd"):
+    if source.head.startswith(_ZSTD):
         return io.BufferedReader(_Zstd(buffered, source.name), _CHUNK)
     return buffered
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from rootless.errors import EXHAUSTED, RootlessError
-from rootless.image.archive.decompress import Source, decompressed
+from rootless.image.archive.decompress import Source, decompressed, is_compressed
 from rootless.image.archive.tar_read import BROKEN, CHUNK, shown
 from rootless.image.store.temporary import Temporary
 
@@ -143,7 +143,7 @@ def _decompress(file: LayerFile, number: int, directory: str, budget: _Budget) -
     name = f"layer {number}"
     digest = hashlib.sha256()
     with Source(file.path) as source, decompressed(source) as stream:
-        plain = getattr(stream, "raw", None) is source
+        plain = not is_compressed(source.head)
         target = open(file.path, "rb") if plain else nameless_file(directory)  # noqa: SIM115
         try:
             size = _copy(stream, None if plain else target, name, digest.update, budget)

@@ -15,7 +15,7 @@ from typing import cast
 
 from rootless import jsontext, paths
 from rootless.errors import RootlessError, one_line
-from rootless.image.archive.decompress import Source, decompressed
+from rootless.image.archive.decompress import MAGIC_LENGTH, Source, decompressed, is_compressed
 from rootless.image.manifest import (
     LARGEST_CONFIG,
     LARGEST_MANIFEST,
@@ -49,7 +49,6 @@ _CHUNK = 1 << 20
 _MOST_MEMBERS = 100_000
 _MOST_LINKS = 8
 _MOST_INDEXES = 3
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 _BROKEN = (tarfile.TarError, EOFError, OSError, ValueError, ArithmeticError)
 
 
@@ -129,7 +128,7 @@ def _opened(reference: Reference, store: Store) -> Iterator[_Directory | _Archiv
         return
     try:
         with Source(reference.path) as source:
-            if not source.head.startswith(_COMPRESSED):
+            if not is_compressed(source.head):
                 if source.size is None:
                     raise bad_manifest(reference, "it is not a file", "write it to a file first")
                 with open(reference.path, "rb") as file:
@@ -215,7 +214,7 @@ def _load_docker(
     layers = []
     for path, diff_id in zip(layer_paths, diff_ids, strict=True):
         with _open(files, path, reference) as file:
-            if file.read(6).startswith(_COMPRESSED):
+            if is_compressed(file.read(MAGIC_LENGTH)):
                 file.seek(0)
                 layers.append(Descriptor(OCI_LAYER, *add_blob(store, file)))
             else:
