@@ -19,31 +19,7 @@ from rootless.image.archive import rewrite as archive_module
 from rootless.image.archive.decompress import Source, decompressed
 from rootless.image.archive.rewrite import ALL_IDS, Ids, extract_command, rewrite
 from rootless.image.archive.tar_write import SinkError
-
-FILE, HARD, LINK, DIRECTORY, CHARACTER, FIFO = (
-    tarfile.REGTYPE,
-    tarfile.LNKTYPE,
-    tarfile.SYMTYPE,
-    tarfile.DIRTYPE,
-    tarfile.CHRTYPE,
-    tarfile.FIFOTYPE,
-)
-
-
-def entry(name, kind=FILE, target="", data=b"", **attributes):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size, info.mode = kind, target, len(data), 0o755 if kind == DIRECTORY else 0o644
-    for attribute, value in attributes.items():
-        setattr(info, attribute, value)
-    return info, data
-
-
-def packed(*entries, form=tarfile.PAX_FORMAT):
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=form, encoding="utf-8", errors="surrogateescape") as archive:
-        for info, data in entries:
-            archive.addfile(info, io.BytesIO(data))
-    return file.getvalue()
+from tests.lib.layers import DEVICE, DIRECTORY, FIFO, FILE, HARD, LINK, entry, packed
 
 
 def rewritten(archive, ids=ALL_IDS):
@@ -217,7 +193,7 @@ def test_the_last_entry_of_a_name_counts(tmp_path):
 
 def test_device_nodes_and_their_hard_links_are_left_out():
     archive = packed(
-        entry("dev/null", CHARACTER),
+        entry("dev/null", DEVICE),
         entry("dev/hard", HARD, "dev/null"),
         entry("dev/sda", tarfile.BLKTYPE),
         entry("dev/fifo", FIFO),
@@ -468,7 +444,7 @@ paths = st.lists(parts, min_size=1, max_size=4).map("/".join).filter(bool)
 entries = st.builds(
     entry,
     name=paths,
-    kind=st.sampled_from([FILE, HARD, LINK, DIRECTORY, CHARACTER, FIFO]),
+    kind=st.sampled_from([FILE, HARD, LINK, DIRECTORY, DEVICE, FIFO]),
     target=paths,
     data=st.just(b""),
 )
