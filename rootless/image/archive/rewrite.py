@@ -23,6 +23,7 @@ from rootless.image.archive.tar_read import (
     NAME_COST,
     XATTR,
     Reader,
+    broken,
     keeps_xattr,
     kind_of,
     refuse,
@@ -170,8 +171,7 @@ def rewrite(source: BufferedIOBase, sink: BinaryIO, *, name: str, ids: Ids) -> C
         while source.read(CHUNK):
             pass  # checksums are at the end, and the writer of a pipe expects a reader
     except BROKEN as error:
-        cause = f"damaged, cut short, or no tar archive: {shown(str(error)) or type(error).__name__}"
-        raise RootlessError(f"read {name}", cause=cause, code="RL-ARCHIVE") from error
+        raise broken(name, error) from error
     _check_whole(contents, name)
     put(sink, END)
     return contents

@@ -119,6 +119,12 @@ def refuse(entry: tarfile.TarInfo, cause: str, fix: str = "") -> NoReturn:
     raise RootlessError(f"unpack the entry {shown(entry.name) or '.'}", cause=cause, fix=fix, code="RL-ARCHIVE-ENTRY")
 
 
+def broken(name: str, error: Exception) -> RootlessError:
+    """Return the error `RL-ARCHIVE` for an archive whose reader raised one of BROKEN."""
+    cause = f"damaged, cut short, or no tar archive: {shown(str(error)) or type(error).__name__}"
+    return RootlessError(f"read {name}", cause=cause, code="RL-ARCHIVE")
+
+
 def shown(text: str) -> str:
     """Return `text`, shortened if it is long, for a message."""
     return text if len(text) <= _LONGEST_SHOWN else text[:_SHOWN] + "…"

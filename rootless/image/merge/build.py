@@ -15,7 +15,7 @@ from typing import cast
 from rootless import jsontext, log
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.host.subids import find_program
-from rootless.image.archive.tar_read import BROKEN, Reader, shown
+from rootless.image.archive.tar_read import BROKEN, Reader, broken, shown
 from rootless.image.archive.tar_write import SinkError
 from rootless.image.merge.layers import decompressed_layers, disk_error, temporary_file
 from rootless.image.merge.merged_tar import content_of, write_tar
@@ -144,8 +144,7 @@ def _apply(tree: Tree, layer: Layer, number: int, *, overlay: bool = False) -> N
         reader = Reader(layer.file, layer.name, seekable=True)  # type: ignore[arg-type]
         tree.apply(from_overlay(reader) if overlay else reader, number)
     except BROKEN as error:
-        cause = f"damaged, cut short, or no tar archive: {shown(str(error)) or type(error).__name__}"
-        raise RootlessError(f"read {layer.name}", cause=cause, code="RL-ARCHIVE") from error
+        raise broken(layer.name, error) from error
 
 
 def _write_squashfs(program: str, tree: Tree, files: list[BinaryIO], fd: int) -> None:
