@@ -82,6 +82,10 @@ def obtained(
         output: the file to make, instead of one in the store; empty for none.
         quiet: whether no progress is shown.
     """
+    if output and paths.exists(output):
+        raise RootlessError(
+            f"write {output}", cause="it exists", fix="remove it, or name another file", code="RL-EXISTS"
+        )
     wanted = wanted_platform(platform)
     if reference.kind == REGISTRY and pull != ALWAYS and not output:
         found = find(reference, wanted, store)
@@ -165,10 +169,6 @@ def _pull(
 def _made(store: Store, digest: str, reference: str, output: str) -> Pulled:
     """Make the file of an image whose blobs are in the store, unless it is there."""
     path = output or store.image_path(digest)
-    if output and paths.exists(output):
-        raise RootlessError(
-            f"write {output}", cause="it exists", fix="remove it, or name another file", code="RL-EXISTS"
-        )
     if output or not store.has_image(digest):
         build(store, digest, reference, path)
     return Pulled(reference, digest, path)

@@ -89,6 +89,7 @@ def test_an_image_is_written_to_a_file(puller, registry, user):
     assert puller.content("etc/note", user.tmp / "box.sqsh") == CONTENT
     assert puller.listed() == []
     assert "it exists" in puller.refused("pull", "--output", "box.sqsh", f"{registry.host}/box")
+    assert "it exists" in puller.refused("pull", "--output", "box.sqsh", "127.0.0.1:1/box"), "nobody is asked"
     assert "image file already" in puller.refused("pull", "box.sqsh")
 
 
