@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from rootless import log, paths
 from rootless.errors import RootlessError
+from rootless.image.named import is_file
 from rootless.image.platform import Platform, wanted_platform
 from rootless.image.reference import CONTAINERS_STORAGE, DOCKER_DAEMON, FILE, REGISTRY, Reference, parse
 from rootless.image.squashfs.image_file import open_image
@@ -55,7 +56,7 @@ def obtain(word: str, *, pull: str = MISSING, platform: str = "", store: str = "
     """Return the image that a word names, as what `run IMAGE`, `new --from` and `explain IMAGE` open.
 
     Args:
-        word: a reference; see reference.parse().
+        word: a file, or a reference; see reference.parse().
         pull: MISSING, ALWAYS or NEVER; about registries only.
         platform: as `--platform` has it; empty for this host's.
         store: as `--store` has it; empty for the default.
@@ -63,6 +64,8 @@ def obtain(word: str, *, pull: str = MISSING, platform: str = "", store: str = "
     Raises:
         RootlessError: `RL-IMAGE-*`, `RL-REGISTRY-*`, `RL-STORE`: there is no such image, or it cannot be had.
     """
+    if is_file(word):  # whatever its name
+        return open_image(word)
     reference = parse(word)
     if reference.kind == FILE:
         return open_image(reference.path)

@@ -54,6 +54,14 @@ def test_a_reference_names_an_image_too(user, rootless_command, new, image):
     assert not [path for path in (user.tmp / "store").iterdir() if path.name.startswith(".")]
 
 
+def test_a_file_that_has_the_name_of_an_image_is_that_file(user, new, image):
+    image.rename(user.tmp / "debian")
+    done = new("box", "--from", "debian", "--store", user.tmp / "store", "--pull", "never", cwd=user.tmp)
+    assert done.returncode == 0, done.stderr
+    assert config_of(user.tmp / "box")["process"]["args"] == ["id", "-u"]
+    assert not (user.tmp / "store").exists()
+
+
 def test_a_reference_to_nothing_leaves_nothing(user, new):
     done = new(user.tmp / "box", "--from", f"oci:{user.tmp}/nothing")
     assert done.returncode == 1
