@@ -5,6 +5,7 @@ The functions do what those of `os.path` do, for the paths of Linux as text; und
 
 from __future__ import annotations
 
+import _stat as stat
 import posix
 
 
@@ -65,6 +66,14 @@ def exists(path: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def is_file(path: str) -> bool:
+    """Whether `path` names a regular file, following symlinks."""
+    try:
+        return stat.S_ISREG(posix.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def variable(of: str) -> str:

@@ -47,8 +47,8 @@ static int open_below(int directory, const char *path, uint64_t flags, uint64_t 
 
     path += strspn(path, "/");
     errno = EAGAIN;
-    /* EAGAIN: something on the way was renamed or mounted while the kernel looked. ELOOP, where links are followed: it may
-     * have begun again, and counted them twice. */
+    /* EAGAIN: something on the way was renamed or mounted while the kernel looked. ELOOP, where links are followed: it
+     * may have begun again, and counted them twice. */
     for (int i = 0; fd < 0 && (errno == EAGAIN || (links && errno == ELOOP)) && i < MAX_RACES; i++)
         fd = sys_openat2(directory, *path ? path : ".", &how);
     return fd < 0 ? failed("openat2") : fd;

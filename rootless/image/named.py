@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posix
-import stat
 
 from rootless import paths
 from rootless.errors import RootlessError
@@ -32,7 +31,7 @@ def names_image(word: str, *, platform: str, store: str) -> bool:
     Raises:
         RootlessError: `RL-IMAGE-REFERENCE`: it has the form of a reference, and is none.
     """
-    if is_file(word):
+    if paths.is_file(word):
         return True
     if paths.exists(word) or word in ("", ".", ".."):
         return False
@@ -49,17 +48,9 @@ def names_image(word: str, *, platform: str, store: str) -> bool:
 
 def name_for(word: str) -> str:
     """Return an id for a container of an image: the name of the image and some random digits."""
-    base = paths.name(word).partition(".")[0] if is_file(word) else _short_name(parse(word))
+    base = paths.name(word).partition(".")[0] if paths.is_file(word) else _short_name(parse(word))
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "_-.") else "_" for c in base)[:_LONGEST_NAME]
     return f"{safe.lstrip('.-') or 'image'}-{posix.urandom(_SUFFIX).hex()}"
-
-
-def is_file(word: str) -> bool:
-    """Whether a word names a regular file."""
-    try:
-        return stat.S_ISREG(posix.stat(word).st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def _short_name(reference: Reference) -> str:

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 
 from rootless import log, paths
 from rootless.errors import RootlessError
-from rootless.image.named import is_file
 from rootless.image.platform import Platform, wanted_platform
 from rootless.image.reference import CONTAINERS_STORAGE, DOCKER_DAEMON, FILE, REGISTRY, Reference, parse
 from rootless.image.squashfs.image_file import open_image
@@ -64,7 +63,7 @@ def obtain(word: str, *, pull: str = MISSING, platform: str = "", store: str = "
     Raises:
         RootlessError: `RL-IMAGE-*`, `RL-REGISTRY-*`, `RL-STORE`: there is no such image, or it cannot be had.
     """
-    if is_file(word):  # whatever its name
+    if paths.is_file(word):  # whatever its name
         return open_image(word)
     reference = parse(word)
     if reference.kind == FILE:

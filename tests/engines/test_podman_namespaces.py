@@ -95,7 +95,8 @@ def host(podman_in_cgroup2):
     ids=lambda part: part if isinstance(part, str) else " ".join(part),
 )
 def test_a_user_namespace_with_files(both, host, userns, files):
-    script = f"{LOOK}; cd /v && touch new; stat -c '%n %A %u %g %s' . .. *; cat secret; rm -f new; grep Groups: /proc/self/status"
+    look = "stat -c '%n %A %u %g %s' . .. *; cat secret; grep Groups: /proc/self/status"
+    script = f"{LOOK}; cd /v && touch new; {look}; rm -f new"
     words = [word.format(**host) for word in (*userns, *FILES[files])]
     done = both("--network=none", "--hostname=box", *words, IMAGE, "sh", "-c", script)
     assert done.stdout

@@ -12,7 +12,6 @@ from rootless import paths
 from rootless.bundle.load import Bundle
 from rootless.container.edits.apply import edit
 from rootless.image.bundles.runtime_config import bundle_config_of, exposed_ports, volume_mounts
-from rootless.image.named import is_file
 from rootless.image.squashfs.image_file import open_image
 from rootless.lazy import lazy
 
@@ -76,7 +75,7 @@ def use_directory(bundle: Bundle, request: Request, store: str) -> None:
 
 
 def _open(word: str, options: Options) -> ImageFile:
-    if is_file(word):
+    if paths.is_file(word):
         return open_image(word)
     return obtain(word, pull=options.pull or _MISSING, platform=options.platform, store=options.store)
 
