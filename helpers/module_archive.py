@@ -40,18 +40,18 @@ IMPORTED = {
     "create": (f"container.create {MADE}", GROUP_MADE),
     "run": (f"container.run container.terminal.relay {MADE}", f"{GROUP_MADE} container.operations.cgroup_cleanup"),
     "exec": (
-        "container.exec bundle.check container.operations.record container.terminal.relay launch.spawn",
+        "container.inside.exec bundle.check container.operations.record container.terminal.relay launch.spawn",
         "container.operations.cgroup",
     ),
-    "start": ("container.start", ""),
-    "kill": ("container.kill", "cgroup.group"),
-    "delete": ("container.delete", "container.operations.cgroup_cleanup"),
-    "state": ("cli.output container.listing jsontext cli.compat", ""),
-    "list": ("cli.output container.listing jsontext", ""),
-    "ps": ("cli.output container.listing jsontext container.state.processes", "cgroup.group"),
-    "pause": ("container.pause", ""),
-    "resume": ("container.pause", ""),
-    "update": ("container.update cli.commands host.delegation cgroup.make", ""),
+    "start": ("container.control.start", ""),
+    "kill": ("container.control.kill", "cgroup.group"),
+    "delete": ("container.removal.delete", "container.operations.cgroup_cleanup"),
+    "state": ("cli.output container.observe.listing jsontext cli.compat", ""),
+    "list": ("cli.output container.observe.listing jsontext", ""),
+    "ps": ("cli.output container.observe.listing jsontext container.state.processes", "cgroup.group"),
+    "pause": ("container.control.pause", ""),
+    "resume": ("container.control.pause", ""),
+    "update": ("container.control.update cli.commands host.delegation cgroup.make", ""),
 }
 """By verb that engines call: modules that it always imports, besides rootless.__main__, and modules that it imports for
 a container with its own cgroup. Their own imports follow from them; all other modules are imported one by one."""

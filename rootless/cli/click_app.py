@@ -221,7 +221,7 @@ def _argument(word: Word, count: int = 1) -> click.Argument:
 
 
 def _container_ids(ctx: click.Context) -> list[str]:
-    from rootless.container.listing import list_containers
+    from rootless.container.observe.listing import list_containers
 
     options = Options(root=ctx.find_root().params.get("flag_root") or "")
     try:

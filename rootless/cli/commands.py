@@ -165,7 +165,7 @@ EVERYDAY_VERBS = {
         examples=("rootless clean --dry-run",),
     ),
     "cp": Verb(
-        "container.everyday.cp:cp",
+        "container.inside.cp:cp",
         "copy files into a running container or out of it",
         (),
         (Word("SOURCE", "source"), Word("TARGET", "target")),
@@ -221,7 +221,7 @@ VERBS = {
     **EVERYDAY_VERBS,
     **ENGINE_VERBS,
     "update": Verb(
-        "container.update:update",
+        "container.control.update:update",
         "change the resource limits of a container",
         (
             REQUIRE_LIMITS,

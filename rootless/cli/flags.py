@@ -283,7 +283,7 @@ ENGINE_VERBS = {
         ),
     ),
     "exec": Verb(
-        "container.exec:execute",
+        "container.inside.exec:execute",
         "run another command in a running container",
         _EXEC_FLAGS,
         (CONTAINER,),
@@ -303,7 +303,7 @@ ENGINE_VERBS = {
         examples=("rootless create --bundle mybundle web1 && rootless start web1",),
     ),
     "start": Verb(
-        "container.start:start", "start the program of a created container", (), (CONTAINER,), about=_LIFECYCLE
+        "container.control.start:start", "start the program of a created container", (), (CONTAINER,), about=_LIFECYCLE
     ),
     "state": Verb(
         "cli.output:state",
@@ -313,7 +313,7 @@ ENGINE_VERBS = {
         examples=("rootless state web1",),
     ),
     "kill": Verb(
-        "container.kill:kill",
+        "container.control.kill:kill",
         "send a signal to a container",
         (Flag("-a --all", SWITCH, "", "send it to every process of the container"), _REGEX),
         (CONTAINER, Word("SIGNAL", "signal", kind=SIGNAL, optional=True)),
@@ -321,7 +321,7 @@ ENGINE_VERBS = {
         examples=("rootless kill web1", "rootless kill --all web1 KILL"),
     ),
     "delete": Verb(
-        "container.delete:delete",
+        "container.removal.delete:delete",
         "remove a stopped container",
         (
             Flag("-f --force", SWITCH, "", "kill a running container first; ignore a missing one"),
@@ -345,8 +345,10 @@ ENGINE_VERBS = {
         "those of the host.",
         examples=("rootless ps web1", "rootless ps web1 -o pid,user,args", "rootless ps --format json web1"),
     ),
-    "pause": Verb("container.pause:pause", "freeze all processes of a container", (), (CONTAINER,), about=_PAUSED),
-    "resume": Verb("container.pause:resume", "thaw a paused container", (), (CONTAINER,), about=_PAUSED),
+    "pause": Verb(
+        "container.control.pause:pause", "freeze all processes of a container", (), (CONTAINER,), about=_PAUSED
+    ),
+    "resume": Verb("container.control.pause:resume", "thaw a paused container", (), (CONTAINER,), about=_PAUSED),
 }
 """The verbs that container engines call; commands.py has the others, which these do not wait for."""
 

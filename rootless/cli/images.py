@@ -112,7 +112,7 @@ def _remove(options: Options) -> None:
 
 
 def _prune(options: Options) -> None:
-    from rootless.container.listing import list_containers
+    from rootless.container.observe.listing import list_containers
     from rootless.image.bundles.unpacked import prune_unpacked
     from rootless.image.store.contents import prune
 

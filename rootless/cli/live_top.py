@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from rootless.container.top import Usage
+    from rootless.container.observe.top import Usage
     from rootless.options import Options
 
 _HEAD = ("ID", "STATUS", "PIDS", "CPU %", "MEMORY", "LIMIT", "READ", "WRITTEN")
@@ -28,8 +28,8 @@ _USUAL = 2.0
 
 def top(options: Options) -> None:
     """Show the usage of containers until Ctrl-C, or print it once."""
-    from rootless.container.events import seconds
-    from rootless.container.top import Watch
+    from rootless.container.observe.events import seconds
+    from rootless.container.observe.top import Watch
 
     watch = Watch(options)
     interval = seconds(options.interval) if options.interval else 0.0

@@ -15,45 +15,45 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.cli.compat import empty_list
+    from rootless.container.control.restart import again as options_again
+    from rootless.container.control.restart import keep_log, take_down
+    from rootless.container.control.stop import stop as stop_containers
+    from rootless.container.control.wait import wait as exit_statuses
     from rootless.container.create import plan_for
-    from rootless.container.events import events as all_events
-    from rootless.container.everyday.clean import clean as cleaned
-    from rootless.container.everyday.inspect import inspect as inspect_containers
-    from rootless.container.everyday.logs import records as log_records
-    from rootless.container.everyday.restart import again as options_again
-    from rootless.container.everyday.restart import keep_log, take_down
-    from rootless.container.everyday.stop import stop as stop_containers
-    from rootless.container.everyday.wait import wait as exit_statuses
     from rootless.container.explain import explain as explanation
     from rootless.container.features import features as feature_document
-    from rootless.container.listing import list_containers as all_states
-    from rootless.container.listing import processes
-    from rootless.container.listing import state as container_state
     from rootless.container.network.registry import create as create_network
     from rootless.container.network.registry import listed as listed_networks
     from rootless.container.network.registry import remove as remove_network
-    from rootless.container.ps import table as process_table
+    from rootless.container.observe.events import events as all_events
+    from rootless.container.observe.inspect import inspect as inspect_containers
+    from rootless.container.observe.listing import list_containers as all_states
+    from rootless.container.observe.listing import processes
+    from rootless.container.observe.listing import state as container_state
+    from rootless.container.observe.logs import records as log_records
+    from rootless.container.observe.ps import table as process_table
+    from rootless.container.removal.clean import clean as cleaned
     from rootless.container.run import run as run_again
     from rootless.doctor.host_checks import report as check_host
     from rootless.image.bundles.new import new as create_bundle
     from rootless.jsontext import render
 else:
-    container_state = lazy("rootless.container.listing", "state")
-    all_states = lazy("rootless.container.listing", "list_containers")
-    processes = lazy("rootless.container.listing", "processes")
-    process_table = lazy("rootless.container.ps", "table")
-    all_events = lazy("rootless.container.events", "events")
+    container_state = lazy("rootless.container.observe.listing", "state")
+    all_states = lazy("rootless.container.observe.listing", "list_containers")
+    processes = lazy("rootless.container.observe.listing", "processes")
+    process_table = lazy("rootless.container.observe.ps", "table")
+    all_events = lazy("rootless.container.observe.events", "events")
     explanation = lazy("rootless.container.explain", "explain")
-    cleaned = lazy("rootless.container.everyday.clean", "clean")
-    inspect_containers = lazy("rootless.container.everyday.inspect", "inspect")
-    stop_containers = lazy("rootless.container.everyday.stop", "stop")
+    cleaned = lazy("rootless.container.removal.clean", "clean")
+    inspect_containers = lazy("rootless.container.observe.inspect", "inspect")
+    stop_containers = lazy("rootless.container.control.stop", "stop")
     plan_for = lazy("rootless.container.create", "plan_for")
-    options_again = lazy("rootless.container.everyday.restart", "again")
-    take_down = lazy("rootless.container.everyday.restart", "take_down")
-    keep_log = lazy("rootless.container.everyday.restart", "keep_log")
+    options_again = lazy("rootless.container.control.restart", "again")
+    take_down = lazy("rootless.container.control.restart", "take_down")
+    keep_log = lazy("rootless.container.control.restart", "keep_log")
     run_again = lazy("rootless.container.run", "run")
-    exit_statuses = lazy("rootless.container.everyday.wait", "wait")
-    log_records = lazy("rootless.container.everyday.logs", "records")
+    exit_statuses = lazy("rootless.container.control.wait", "wait")
+    log_records = lazy("rootless.container.observe.logs", "records")
     feature_document = lazy("rootless.container.features", "features")
     check_host = lazy("rootless.doctor.host_checks", "report")
     create_bundle = lazy("rootless.image.bundles.new", "new")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from rootless.container.everyday.tree_stream import END, Entry, pack
+from rootless.container.inside.tree_stream import END, Entry, pack
 from rootless.launch.protocol import READY
 from rootless.plan import ops
 from rootless.plan.ops import Op

@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from rootless.container.everyday import logs
+from rootless.container.observe import logs
 from rootless.container.operations import undo
 from rootless.container.state import store
 from rootless.container.state.directory import LOG

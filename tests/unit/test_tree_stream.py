@@ -8,7 +8,7 @@ import stat
 
 import pytest
 
-from rootless.container.everyday.tree_stream import Entry, entries, from_files, pack
+from rootless.container.inside.tree_stream import Entry, entries, from_files, pack
 from rootless.errors import RootlessError
 
 FILE, LINK = stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777

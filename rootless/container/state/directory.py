@@ -164,6 +164,14 @@ class ContainerDir:
             raise unusable(path, error) from None
         return config if isinstance(config, dict) else {}
 
+    def read_request(self) -> dict[str, Any]:
+        """Return the options and the directory of a person's `run`; empty if an engine made it or it is damaged."""
+        try:
+            asked = jsontext.parse(self.content(REQUEST), f"{self.path}/{REQUEST}")
+        except (OSError, RootlessError):
+            return {}
+        return asked if isinstance(asked, dict) else {}
+
     def hold_exit(self) -> int:
         """Return a descriptor of the file for the exit status, locked until it is closed: who waits, waits for that."""
         import fcntl

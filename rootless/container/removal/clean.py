@@ -13,7 +13,6 @@ from time import time
 from typing import TYPE_CHECKING
 
 from rootless import files, log, paths
-from rootless.container.everyday.inspect import asked_options
 from rootless.container.network import shared_state
 from rootless.container.operations.teardown import destroy
 from rootless.container.state import store
@@ -93,7 +92,7 @@ def _why_useless(entry: ContainerDir, state: State | None) -> str:
         return ""
     if state.status == CREATING:
         return "its create was killed"
-    asked = asked_options(entry).get("options")
+    asked = entry.read_request().get("options")
     if isinstance(asked, dict) and not (asked.get("detach") or asked.get("keep")):
         return "its run was killed"
     return ""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from rootless import paths
 from rootless.bundle.load import Bundle
-from rootless.container.everyday import tree_stream
+from rootless.container.inside import tree_stream
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.request import copy_request
 from rootless.container.state import store

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rootless.container.everyday.inspect import asked_options
 from rootless.container.operations.monitor import await_status, open_exit
 from rootless.container.operations.teardown import destroy
 from rootless.container.state import store
@@ -34,7 +33,7 @@ def again(options: Options, container_id: str) -> dict[str, Any]:
     root = state_root(options.root)
     with store.find(root, container_id, lock=False) as entry:
         store.existing_state(entry)
-        noted = asked_options(entry)
+        noted = entry.read_request()
     asked, directory = noted.get("options"), noted.get("directory")
     if not isinstance(asked, dict) or not isinstance(directory, str):
         raise RootlessError(

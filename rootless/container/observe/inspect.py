@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rootless import jsontext
-from rootless.container.listing import report
+from rootless.container.observe.listing import report
 from rootless.container.operations.monitor import noted_status, open_exit
 from rootless.container.state import store
-from rootless.container.state.directory import LOG, REQUEST
+from rootless.container.state.directory import LOG
 from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.state import State
     from rootless.options import Options
@@ -45,7 +42,7 @@ def _described(entry: ContainerDir, state: State) -> dict[str, object]:
             described["exitStatus"], described["finished"] = noted
     if entry.has(LOG):
         described["log"] = f"{entry.path}/{LOG}"
-    asked = asked_options(entry)
+    asked = entry.read_request()
     if asked:
         described["asked"] = asked.get("options")
     digest = _image_digest(state.rootfs)
@@ -56,15 +53,6 @@ def _described(entry: ContainerDir, state: State) -> dict[str, object]:
     described["mounts"] = config.get("mounts") or []
     described["resources"] = (config.get("linux") or {}).get("resources") or {}
     return described
-
-
-def asked_options(entry: ContainerDir) -> dict[str, Any]:
-    """Return the options and the directory of a person's `run`; empty if an engine made it, or the file is damaged."""
-    try:
-        asked = jsontext.parse(entry.content(REQUEST), f"{entry.path}/{REQUEST}")
-    except (OSError, RootlessError):
-        return {}
-    return asked if isinstance(asked, dict) else {}
 
 
 def _image_digest(rootfs: str) -> str:

@@ -1,1 +1,0 @@
-"""The verbs of daily life with containers that run detached or are kept."""

@@ -1,0 +1,1 @@
+"""Verbs that run further processes in a container."""

@@ -1,0 +1,1 @@
+"""Verbs that remove containers and what they leave."""
