@@ -1,4 +1,4 @@
-"""Archives for `rootless new --from` that are made to use up memory or time: each is refused in one line, soon."""
+"""Archives for `rootless new --from` that try to exhaust memory or time: each is refused quickly, in one line."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.lib.bundles import base_config, own
 
 MB = 1 << 20
 MOST = 150
-"""MB of resident memory; an ordinary archive takes some 30."""
+"""MB of resident memory; an ordinary archive takes about 30."""
 ADDRESSES = 1500 * MB
-"""The memory for a program without bounds, so that the test does not take the machine's memory."""
+"""A limit of the address space, so that an unbounded program does not exhaust the machine's memory."""
 PATIENCE = 60
 
 
@@ -66,7 +66,7 @@ def many_global_records():
 
 
 def table_of_holes():
-    """The format of GNU tar before POSIX: blocks that each say whether one more follows."""
+    """The old sparse format of GNU tar: each block of the table says whether another one follows."""
     first = bytearray(header(tarfile.GNUTYPE_SPARSE, 0))
     first[386:410] = b"00000000000\x0000000000000\x00"
     first[482] = 1
@@ -128,11 +128,11 @@ _, status, usage = os.wait4(pid, 0)
 print(usage.ru_maxrss)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-"""Prints how much memory a program took, in KiB. A child of pytest's would count what that had when it forked."""
+"""Prints a program's peak memory in KiB. A child of pytest would count pytest's memory at the fork."""
 
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb.__name__)
-def test_a_bomb_is_refused_in_one_line_with_little_memory(user, rootless_command, need, bomb):
+def test_an_archive_bomb_is_refused_with_little_memory(user, rootless_command, need, bomb):
     with gzip.open(user.tmp / "bomb.tar.gz", "wb", compresslevel=1) as file:
         for piece in bomb():
             file.write(piece)
@@ -151,8 +151,8 @@ def test_a_bomb_is_refused_in_one_line_with_little_memory(user, rootless_command
     assert not (user.tmp / "bundle").exists()
 
 
-def test_a_deep_tree_is_removed_again(user, rootless_command):
-    """It is unpacked before the entry that is refused."""
+def test_a_deep_tree_is_removed_after_a_refused_entry(user, rootless_command):
+    """The tree is unpacked before the entry that is refused."""
     with gzip.open(user.tmp / "deep.tar.gz", "wb") as file:
         file.write(extension(tarfile.GNUTYPE_LONGNAME, b"d/" * 2000 + b"f") + header(tarfile.REGTYPE, 0))
         file.write(header(tarfile.REGTYPE, 0, "../x") + bytes(1024))
@@ -162,8 +162,8 @@ def test_a_deep_tree_is_removed_again(user, rootless_command):
     assert sorted(os.listdir(user.tmp)) == ["deep.tar.gz"]
 
 
-def test_a_state_directory_of_many_components_is_made(box):
-    """PATH_MAX is 4096 bytes, so that 2,000 components are a path like any other."""
+def test_a_state_directory_of_many_path_components_is_created(box):
+    """PATH_MAX is 4096 bytes, so 2,000 components are a valid path."""
     top = box.user.tmp / "state"
     path = f"{top}/" + "d/" * ((3900 - len(str(top))) // 2) + "r"
     done = box.run(base_config(), "echo it runs", global_flags=["--root", path])

@@ -1,4 +1,4 @@
-"""Bind sources of a container that joins a user namespace: opened with the access of the caller, never with more."""
+"""Bind sources of a container that joins a user namespace are opened with the caller's access only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.lib.bundles import base_config, own
 
 @pytest.fixture
 def namespace(user):
-    """A user namespace of the user's in which the user's own ids do not exist, by its path."""
+    """The path of a user namespace of the user in which the user's own IDs do not exist."""
     maps = own_mappings(user)
     subordinate = [maps[key][1] for key in ("uidMappings", "gidMappings")]
     words = [
@@ -35,7 +35,7 @@ def config(namespace, box):
 
 @pytest.mark.parametrize("link", [False, True])
 def test_a_private_directory_of_the_caller_can_be_bound(config, box, link):
-    """The container's root has none of the caller's ids and could not search it."""
+    """The container's root has none of the caller's IDs and could not search it."""
     volume = make_volume(box.user)
     (volume / "private/open").mkdir(parents=True)
     (volume / "private/open/file").write_text("text\n")
@@ -53,7 +53,7 @@ def test_a_private_directory_of_the_caller_can_be_bound(config, box, link):
 
 
 @pytest.mark.parametrize("link", [False, True])
-def test_a_directory_that_is_closed_to_the_caller_stays_closed(config, box, link, require_root):
+def test_a_directory_without_access_for_the_caller_is_refused(config, box, link, require_root):
     volume = make_volume(box.user)
     closed = volume / "closed"
     closed.mkdir(0o700)
@@ -67,8 +67,8 @@ def test_a_directory_that_is_closed_to_the_caller_stays_closed(config, box, link
     assert "open_tree: Permission denied (config.json: mounts[" in done.stderr
 
 
-def test_a_private_directory_of_the_namespaces_own_ids_can_be_bound(config, box, require_root):
-    """They are subordinate ids of the caller, who may enter the namespace and search it there."""
+def test_a_private_directory_of_subordinate_ids_can_be_bound(config, box, require_root):
+    """The caller may enter the namespace, where these IDs exist, and search the directory."""
     volume = make_volume(box.user)
     theirs = volume / "theirs"
     (theirs / "inside").mkdir(parents=True)

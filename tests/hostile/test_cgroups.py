@@ -1,4 +1,4 @@
-"""Cgroups that a container makes to be in the way."""
+"""Cgroups that a container creates to hinder its removal."""
 
 from __future__ import annotations
 

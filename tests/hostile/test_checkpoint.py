@@ -28,11 +28,11 @@ __all__ = ["bundle", "in_cgroup2", "root", "rootless", "volume"]
 
 
 class Trap:
-    """A script that notes in a file that root has run it, and a configuration of criu's that names it.
+    """A criu configuration whose action script records in a file that root has run it.
 
     Attributes:
-        directory: where they lie, with the place of a home.
-        options: the configuration, `.criu/default.conf`.
+        directory: contains both, and can serve as a home directory.
+        options: the path of the configuration, `.criu/default.conf`.
     """
 
     def __init__(self, directory, owner=0) -> None:
@@ -55,7 +55,7 @@ class Trap:
 
 @pytest.fixture
 def trap(root, user):
-    """What another user has prepared."""
+    """A trap that another user has prepared."""
     return Trap(user.tmp / "trap", user.uid)
 
 
@@ -66,7 +66,7 @@ def edit_config(bundle, **properties):
 
 
 def forge(root, **properties):
-    """Set properties of the state that the checkpoint in `saved` holds, as its older form did; return its path."""
+    """Set properties of the state that the checkpoint in `saved` holds, in the older format."""
     path = root.tmp / "saved/rootless.json"
     noted = json.loads(path.read_text())
     config = json.loads((root.tmp / "bundle/config.json").read_text())
@@ -91,7 +91,7 @@ def forge(root, **properties):
 
 
 @pytest.mark.parametrize("variable", ["HOME", "CRIU_CONFIG_FILE"])
-def test_criu_reads_no_configuration_that_root_s_environment_names(rootless, bundle, volume, trap, variable):
+def test_criu_ignores_configuration_named_by_roots_environment(rootless, bundle, volume, trap, variable):
     """`sudo` can keep the HOME of the user who calls it."""
     env = {variable: str(trap.directory if variable == "HOME" else trap.options)}
     begin_counting(rootless, bundle, volume)
@@ -101,8 +101,8 @@ def test_criu_reads_no_configuration_that_root_s_environment_names(rootless, bun
     assert not trap.sprung
 
 
-def test_a_service_of_criu_s_reads_no_configuration_that_root_s_environment_names(rootless, root, bundle, trap):
-    """criu is a service where the container has a terminal."""
+def test_criu_service_ignores_configuration_named_by_roots_environment(rootless, root, bundle, trap):
+    """criu runs as a service when the container has a terminal."""
     env = {"HOME": str(trap.directory), "CRIU_CONFIG_FILE": str(trap.options)}
     config = json.loads((bundle / "config.json").read_text())
     edit_config(bundle, process=config["process"] | {"terminal": True})
@@ -147,7 +147,7 @@ def test_annotations_of_the_images_do_not_configure_criu(rootless, root, bundle,
     assert "annotations" not in rootless.state("c1")
 
 
-def test_a_cgroup_that_the_images_name_is_not_the_container_s(in_cgroup2, root, bundle, volume):
+def test_a_cgroup_named_by_the_images_is_not_used(in_cgroup2, root, bundle, volume):
     """`delete --force` ends everything in a container's cgroup."""
     begin_counting(in_cgroup2, bundle, volume)
     assert in_cgroup2("checkpoint", "--image-path", "saved", "c1").returncode == 0
@@ -173,18 +173,18 @@ def test_a_forged_stream_is_refused(rootless, root, bundle, volume):
     assert rootless.list() == []
 
 
-@pytest.mark.parametrize("place", ["rootfs", "layer", "relative", "another user's", "writable by others", "not there"])
-def test_an_annotation_names_no_file_that_an_image_or_another_user_has_made(rootless, bundle, volume, user, place):
-    """Tools that unpack images make annotations of an image's labels (image-spec, conversion.md).
+@pytest.mark.parametrize("place", ["rootfs", "layer", "relative", "another user's", "writable by others", "missing"])
+def test_criu_configuration_in_an_annotation_must_be_a_trusted_file(rootless, bundle, volume, user, place):
+    """Tools that unpack images turn an image's labels into annotations (image-spec, conversion.md).
 
-    An engine keeps the layers of images in directories of root's, whose names can be known before.
+    An engine keeps image layers in directories of root, whose names are predictable.
     """
     root = rootless.user
     where = {"rootfs": bundle / "rootfs/trap", "another user's": user.tmp / "trap"}.get(place, root.tmp / "trap")
     trap = Trap(where, user.uid if place == "another user's" else 0)
     if place == "writable by others":
         trap.options.chmod(0o666)
-    named = {"relative": os.path.relpath(trap.options, root.tmp), "not there": f"{trap.options}.old"}
+    named = {"relative": os.path.relpath(trap.options, root.tmp), "missing": f"{trap.options}.old"}
     edit_config(bundle, annotations={"org.criu.config": named.get(place, str(trap.options))})
     first = begin_counting(rootless, bundle, volume)
     done = rootless("checkpoint", "--image-path", "saved", "c1")
@@ -203,8 +203,8 @@ def test_an_annotation_names_no_file_that_an_image_or_another_user_has_made(root
         )
     ],
 )
-def test_a_directory_that_others_have_prepared_is_refused(rootless, bundle, volume, kind, flag):
-    """Images are processes with any rights: a user who can write to them is root."""
+def test_an_image_or_work_directory_controlled_by_others_is_refused(rootless, bundle, volume, kind, flag):
+    """Images restore processes with any privileges: a user who can write to them is root."""
     root = rootless.user
     first = begin_counting(rootless, bundle, volume)
     good = {"--image-path": root.tmp / "saved", "--work-path": root.tmp / "logs"}
@@ -229,7 +229,7 @@ def test_a_directory_that_others_have_prepared_is_refused(rootless, bundle, volu
     assert done.stderr.startswith(f"rootless: cannot use {bad}: ")
 
 
-def test_a_restored_container_is_limited_as_its_bundle_says(in_cgroup2, root, bundle, volume):
+def test_a_restored_container_is_in_the_cgroup_of_its_bundle(in_cgroup2, root, bundle, volume):
     """Its processes are in the cgroup that `kill --all`, `pause` and `delete --force` act on."""
     begin_counting(in_cgroup2, bundle, volume)
     assert in_cgroup2("checkpoint", "--image-path", "saved", "c1").returncode == 0

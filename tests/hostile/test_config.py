@@ -1,4 +1,4 @@
-"""A config.json that somebody wrote to do harm, from outside of the command: one line, an exit status, nothing left.
+"""Hostile config.json files, given to the command: one error line, an exit status, and nothing left behind.
 
 tests/unit/test_config_fuzz.py tries thousands more in one process.
 """
@@ -27,7 +27,7 @@ def contents(directory):
 
 
 def tell(rootless, bundle, text, *words):
-    """Give the command a config.json; return how it ended."""
+    """Write a config.json, run the command and return the finished process."""
     (bundle / "config.json").write_bytes(text)
     return rootless(*words, timeout=60)
 
@@ -38,7 +38,7 @@ def assert_refused(done, rootless):
     assert done.stderr.startswith("rootless: ")
     assert done.stderr.endswith("\n")
     line = done.stderr[:-1]
-    assert line.isprintable(), "one line, without anything that a terminal would obey"
+    assert line.isprintable(), "one line, without terminal escapes"
     assert "internal error" not in line
     assert "Traceback" not in line
     assert len(line) < 1500
@@ -54,9 +54,9 @@ def test_refused_configuration_leaves_nothing(rootless, bundle, user, name):
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name.startswith("10 MB")])
-@pytest.mark.parametrize("cut", [0, 2], ids=["whole", "cut"])
-def test_ten_megabytes(rootless, bundle, name, cut):
-    """Whole it is a configuration, except for a program that is missing; cut it is none."""
+@pytest.mark.parametrize("cut", [0, 2], ids=["whole", "truncated"])
+def test_ten_megabytes_of_configuration_give_the_right_error(rootless, bundle, name, cut):
+    """The whole file is valid, but its program does not exist. A truncated file is not JSON."""
     text = HOSTILE[name][0].rstrip()
     assert len(text) > 9_000_000 or name == "10 MB of blanks"
     blanks = len(HOSTILE[name][0]) - len(text)
@@ -65,7 +65,7 @@ def test_ten_megabytes(rootless, bundle, name, cut):
     assert ('exec: "a"' if cut == 0 else "config.json: ") in done.stderr
 
 
-def test_the_error_is_an_object_for_engines(rootless, bundle, user):
+def test_the_error_is_logged_as_json_for_engines(rootless, bundle, user):
     log = user.tmp / "log"
     own(user, user.tmp)
     text = HOSTILE["half a character in a key"][0]
@@ -77,8 +77,8 @@ def test_the_error_is_an_object_for_engines(rootless, bundle, user):
 
 @given(text=changed(bases=WITHOUT_PROFILES))
 @settings(QUICK, max_examples=30)
-def test_a_changed_configuration(rootless, bundle, text):
-    """`explain` goes the same way as `run` and carries nothing out."""
+def test_a_mutated_configuration_is_explained_or_refused(rootless, bundle, text):
+    """`explain` takes the same path as `run` and executes nothing."""
     done = tell(rootless, bundle, text.replace(b"/home/user/bundle/", b""), "explain", bundle)
     if done.returncode:
         assert_refused(done, rootless)

@@ -1,4 +1,4 @@
-"""Vulnerabilities that other runtimes had, the attack as it was, on the ordinary user and on real root."""
+"""Attacks on vulnerabilities that other runtimes had, against an ordinary user and against root."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALL = [
     "CAP_SYS_PTRACE",
 ]
 SECONDS = 3
-"""How long a race is run."""
+"""How long a race lasts."""
 
 
 @pytest.fixture(params=CALLERS)
@@ -50,7 +50,7 @@ def attacker(box, user, rootless_command, need):
 
 @pytest.fixture
 def shared(box):
-    """A volume that two containers share, in which `swap` is a directory and `link` leads out."""
+    """A volume that two containers share. `swap` in it is a directory, `link` is a symlink out of it."""
     directory = make_volume(box.user, "shared")
     (directory / "swap").mkdir()
     (directory / "link").symlink_to(box.outside)
@@ -107,11 +107,11 @@ while :; do
     done
 done 2> /dev/null
 """
-"""Keeps the program of every new process open, and writes to it as soon as it does not run any more."""
+"""Opens the executable of every new process and writes to it as soon as it is no longer running."""
 
 
 def test_cve_2019_5736(box, attacker):
-    """A container's root overwrote the runtime's own program through /proc/PID/exe once it did not run any more."""
+    """A container's root overwrote the runtime's executable through /proc/PID/exe once it was no longer running."""
     ours = [*Path(RUN, "checkout/rootless/launch/bin").iterdir(), Path(RUN, "bin/rootless"), Path("/usr/bin/env")]
     before = checksums(*ours)
     decoy = attacker.rootfs / "data/sleep"
@@ -135,7 +135,7 @@ def test_cve_2019_5736(box, attacker):
 
 
 def fake_proc(box, name="fake"):
-    """Make what a hostile image offers as /proc: what is written to it has no effect."""
+    """Make a fake /proc for a hostile image: writes to it have no effect."""
     volume = make_volume(box.user, name)
     for path in ("self/attr/exec", "self/attr/apparmor/exec", "thread-self/attr/exec", "sys/net/ipv4/ip_forward"):
         (volume / path).parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def fake_proc(box, name="fake"):
 
 
 def test_cve_2019_16884(box):
-    """A volume of the image on /proc took what the runtime wrote there, an AppArmor profile, and had no effect."""
+    """A volume of the image on /proc received the runtime's writes, such as an AppArmor profile, without effect."""
     volume = fake_proc(box)
     config = base_config()
     add_mount(config, "/proc", "bind", volume, "rbind")
@@ -158,7 +158,7 @@ def test_cve_2019_16884(box):
 
 
 def test_cve_2019_19921(box, attacker):
-    """An image whose /proc was a link to a volume had proc mounted there, where another container replaced it."""
+    """An image whose /proc was a symlink to a volume had proc mounted there, and another container replaced it."""
     volume = fake_proc(box)
     box.link("/proc", "/shared/proc")
     (volume / "proc").mkdir()
@@ -174,7 +174,7 @@ def test_cve_2019_19921(box, attacker):
 
 
 def rounds(enough):
-    """Go on for a while, and until a race has gone all ways that prove something."""
+    """Repeat for SECONDS, and until the race has had every outcome that the test needs."""
     begin = time.monotonic()
     while time.monotonic() < begin + SECONDS or not enough():
         assert time.monotonic() < begin + PATIENCE, enough.__doc__
@@ -182,7 +182,7 @@ def rounds(enough):
 
 
 def test_cve_2021_30465(box, attacker, shared):
-    """A mount target in a shared volume was exchanged with a link after it was checked: the mount was made outside."""
+    """A mount target in a shared volume was replaced with a symlink after its check: the mount was made outside."""
     names = [f"target-{number}" for number in range(20)]
     for name in names:
         (shared / "swap" / name).mkdir()
@@ -195,7 +195,7 @@ def test_cve_2021_30465(box, attacker, shared):
     landed = []
 
     def enough():
-        """The link was followed, inside the root, and the directory was taken."""
+        """The symlink was followed inside the root, and the directory was used."""
         return all(any(point.startswith(way) for point in landed) for way in (f"{box.outside}/", "/shared/"))
 
     for _ in rounds(enough):
@@ -210,7 +210,7 @@ CAP_NET_RAW = 1 << 13
 
 
 def test_cve_2022_29162(box, need):
-    """Inheritable capabilities that nobody asked for gave a program with capabilities of its file those of the root."""
+    """Unrequested inheritable capabilities were gained by programs with inheritable file capabilities."""
     if os.geteuid() != 0:
         pytest.skip("needs root: gives a file capabilities")
     elevated = box.rootfs / "data/cat"
@@ -234,7 +234,7 @@ def test_cve_2022_29162(box, need):
 
 @pytest.mark.parametrize(("uid", "inheritable"), [("0", 0), ("1000", CAP_NET_RAW)])
 def test_exec_capabilities_are_not_inheritable_cve_2022_29162(box, uid, inheritable):
-    """The same for --cap. Only who is not root needs what it adds there: the ambient set is made of that."""
+    """The same for `exec --cap`. Only users other than root need them inheritable, for the ambient set."""
     config = base_config()
     config["process"]["capabilities"] = {"bounding": [], "permitted": [], "effective": []}
     box.create(config, "exec sleep 1000")
@@ -246,14 +246,14 @@ def test_exec_capabilities_are_not_inheritable_cve_2022_29162(box, uid, inherita
 
 
 def test_no_capability_is_inheritable_in_a_new_bundle_cve_2022_29162(user, rootless_command):
-    """The same, in the config.json that the runtime itself wrote."""
+    """The same in the config.json that `spec` writes."""
     user.run([rootless_command, "spec"], check=True)
     assert '"inheritable"' not in (user.tmp / "config.json").read_text()
 
 
 @pytest.mark.parametrize("how", ["cgroup", "sysfs", "rbind"])
 def test_cve_2023_25809(box, how):
-    """Without a cgroup namespace the host's cgroups could be written to, those of the user's own session."""
+    """Without a cgroup namespace, a container could write to the host's cgroups of the user's session."""
     config = base_config()
     config["process"]["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), ALL[:-2])
     if how == "cgroup":
@@ -271,7 +271,7 @@ def test_cve_2023_25809(box, how):
 
 @pytest.mark.parametrize("target", ["/proc", "/sys", "/dev"])
 def test_cve_2023_27561(box, target):
-    """Images whose /proc was a link got around AppArmor and masked paths, once more after CVE-2019-19921."""
+    """Images whose /proc was a symlink bypassed AppArmor and masked paths again, after CVE-2019-19921."""
     box.link(target, "/data")
     error = box.refused(base_config(), "true")
     assert f" on {target}: openat2: Too many levels of symbolic links (config.json: mounts[" in error
@@ -280,7 +280,7 @@ def test_cve_2023_27561(box, target):
 
 @pytest.mark.parametrize("target", ["/proc", "/sys"])
 def test_cve_2023_28642(box, target):
-    """With /proc or /sys a link inside the image, an AppArmor profile was written to a file of the image."""
+    """If /proc or /sys was a symlink inside the image, an AppArmor profile was written to a file of the image."""
     fake = fake_proc(box)
     shutil.copytree(fake, box.rootfs / "fake")
     box.own(box.rootfs / "fake")
@@ -293,7 +293,7 @@ def test_cve_2023_28642(box, target):
 
 
 def test_cve_2024_21626(box):
-    """A descriptor of the host stayed open until the working directory was chosen, and /proc/self/fd/N named it."""
+    """A descriptor of the host was open until the working directory was set, and /proc/self/fd/N named it."""
     leaked = os.open(box.outside, os.O_RDONLY | os.O_DIRECTORY)
     try:
         assert box.contained(base_config(), "ls /proc/self/fd", pass_fds=[leaked]) == ["0", "1", "2", "3"]
@@ -309,8 +309,8 @@ def test_cve_2024_21626(box):
         os.close(leaked)
 
 
-def test_a_descriptor_that_was_passed_on_cve_2024_21626(box):
-    """The same with a descriptor that the container is meant to have: it still is no working directory."""
+def test_a_preserved_descriptor_is_no_working_directory_cve_2024_21626(box):
+    """The same with a descriptor that the caller passes to the container on purpose."""
     config = base_config()
     config["process"]["cwd"] = "/proc/self/fd/3"
     box.command = ["sh", "-c", f'exec 3< {box.outside}; exec "$@"', "sh", *box.command]
@@ -318,7 +318,7 @@ def test_a_descriptor_that_was_passed_on_cve_2024_21626(box):
 
 
 def test_cve_2024_45310(box, attacker, shared):
-    """While missing mount targets were made in a shared volume, a directory was exchanged: they were made outside."""
+    """A directory was exchanged while missing mount targets were created in a shared volume: they were made outside."""
     volume = make_volume(box.user, file="of the volume\n")
     config = base_config()
     add_mount(config, "/shared", "bind", shared, "rbind")
@@ -331,15 +331,15 @@ def test_cve_2024_45310(box, attacker, shared):
     statuses = set()
 
     def enough():
-        """The link was followed, inside the root, and a container ran."""
+        """The symlink was followed inside the root, and a container ran."""
         return 0 in statuses and any(inside.rglob("*"))
 
     for _ in rounds(enough):
         statuses.add(box.attack(config, "true").returncode)
 
 
-def test_these_races_are_won_against_paths(box, attacker, shared):
-    """What would happen to a runtime that went by names: the attack itself works."""
+def test_the_race_succeeds_against_path_lookups(box, attacker, shared):
+    """The attack of these races works against a program that uses paths."""
     decoy = box.user.tmp / "decoy"
     decoy.mkdir()
     (shared / "link").unlink()
@@ -348,7 +348,7 @@ def test_these_races_are_won_against_paths(box, attacker, shared):
     start_race(attacker, shared)
 
     def won():
-        # the link leads elsewhere between the two looks of exist_ok
+        # the symlink changes between the two lookups of exist_ok
         with suppress(FileExistsError):
             (shared / "swap/by-name").mkdir()
         return (decoy / "by-name").exists()
@@ -357,7 +357,7 @@ def test_these_races_are_won_against_paths(box, attacker, shared):
 
 
 def test_cve_2025_31133(box):
-    """An image's /dev/null that was a link was bound on masked paths, which showed what it led to instead."""
+    """An image's /dev/null that was a symlink was bound on masked paths, which then showed the symlink's target."""
     (box.rootfs / "data/secret").write_text("masked")
     box.own(box.rootfs / "data/secret")
     config = base_config()
@@ -378,7 +378,7 @@ def test_cve_2025_31133(box):
 
 
 def test_cve_2025_52565(box):
-    """An image's /dev/console or terminal that was a link let the terminal be bound on, or be, a file of /proc."""
+    """If the image's /dev/console or /dev/pts/N was a symlink, the terminal was mounted on, or was, a file in /proc."""
     config = base_config()
     config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] != "/dev"]
     config["process"]["terminal"] = True
@@ -391,7 +391,7 @@ def test_cve_2025_52565(box):
             error = box.refused(config, "true", flags=["--console-socket", path])
             assert "openat2: Too many levels of symbolic links (config.json: process.terminal)" in error
         box.clear("/dev/console")
-        # and with no devpts, whose entries then are the image's
+        # also without a devpts: the entries are the image's
         for name in ("0", "ptmx"):
             box.link(f"/dev/pts/{name}", f"{box.outside}/canary")
         config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] != "/dev/pts"]
@@ -400,7 +400,7 @@ def test_cve_2025_52565(box):
 
 
 def on_a_host(box, before, after="true"):
-    """Run the box between two scripts in a mount namespace whose /proc is, for the runtime, the host's."""
+    """Run the box between two scripts, in a mount namespace whose /proc the runtime takes for the host's."""
     words = ["unshare", "--mount"] if box.options else ["unshare", "--user", "--map-root-user", "--mount"]
     box.command[:0] = [*words, "sh", "-c", f'{before}\n"$@"\nstatus=$?; {after}\nexit $status', "sh"]
 
@@ -412,7 +412,7 @@ def with_setting(name="net.ipv4.ip_forward", value="1"):
 
 
 def test_cve_2025_52881(box):
-    """What the runtime wrote to /proc, labels and settings, went to other files, by mounts that others could make."""
+    """Mounts in /proc redirected the runtime's writes of labels and sysctls to other files."""
     look = "cat /proc/sys/net/ipv4/ip_forward"
     assert box.contained(with_setting(), look) == ["1"]
     plain = list(box.command)
@@ -427,15 +427,15 @@ def test_cve_2025_52881(box):
             else:
                 assert "open: Invalid cross-device link (config.json: linux.sysctl" in done.stderr
             box.command = list(plain)
-    # LXC and nspawn have a mount there, of the same: this is no attack
+    # LXC and nspawn mount this directory on itself: this is no attack
     on_a_host(box, "mount --bind /proc/sys/net /proc/sys/net")
     assert box.contained(with_setting(), look) == ["1"]
 
 
-def test_a_single_setting_that_is_another_cve_2025_52881(box):
-    """The same with another file of /proc itself: a name is set by its own system call, and no file is written."""
+def test_a_sysctl_covered_by_another_is_not_written_cve_2025_52881(box):
+    """The same with another file of /proc: a domain name is set by its system call, and no file is written."""
     if not box.options:
-        pytest.skip("needs root: in a user namespace each namespace has settings of its own, which no mount covers")
+        pytest.skip("needs root: in a user namespace each namespace has its own sysctls, which no mount covers")
     name = "kernel.domainname"
     look = "cat /proc/sys/kernel/domainname; hostname"
     plain = box.contained(with_setting(name, "mine"), look)
@@ -446,7 +446,7 @@ def test_a_single_setting_that_is_another_cve_2025_52881(box):
 
 @pytest.mark.parametrize("mounted", [True, False], ids=["mounted", "of-the-image"])
 def test_cve_2026_41579(box, mounted):
-    """With /dev a link in the image, a file ptmx was removed and links were made in any directory of the host."""
+    """If /dev was a symlink in the image, a file ptmx was removed and symlinks were created in any host directory."""
     config = base_config()
     if not mounted:
         config["mounts"] = [mount for mount in config["mounts"] if not mount["destination"].startswith("/dev")]

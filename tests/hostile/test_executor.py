@@ -1,4 +1,4 @@
-"""An image, or another process, that means to have the executor hang, crash, or do something twice."""
+"""Images and processes that try to make the executor hang, crash or repeat an operation."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def refusing(*names: str) -> bytes:
 
 
 def ended(pid: int) -> int | None:
-    """Return the status of a child, or None for one that had to be killed."""
+    """Return the exit status of a child, or None if it had to be killed."""
     process = os.pidfd_open(pid)
     in_time = select.select([process], [], [], PATIENCE)[0]
     os.close(process)
@@ -73,7 +73,7 @@ def ended(pid: int) -> int | None:
 
 @contextmanager
 def real_time(cpu: int):
-    """Be scheduled by SCHED_FIFO, on one CPU; what is started meanwhile stays so."""
+    """Schedule this process with SCHED_FIFO on one CPU; processes that it starts meanwhile inherit this."""
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {cpu})
@@ -87,7 +87,7 @@ def real_time(cpu: int):
 
 
 def notified(plan, watch) -> int | None:
-    """Run a Plan whose filter has notifications, and return its status; `watch` gets its pid and the descriptor."""
+    """Run a Plan whose filter has notifications, and return its status; `watch` gets the PID and the descriptors."""
     ours, report = socket.socketpair()
     reply, answers = os.pipe()
     with ours, report:
@@ -100,7 +100,7 @@ def notified(plan, watch) -> int | None:
             received += data
             if not data:
                 break
-        assert len(descriptors) == 2, f"the listener's, and the connection to its agent: {received}"
+        assert len(descriptors) == 2, f"expected the listener and the connection to its agent: {received}"
         watch(pid, descriptors[0], ours)
         status = ended(pid)
         sender = struct.unpack("=IiiI", received[-16:])[1]
@@ -125,21 +125,21 @@ def with_filter(program=ALLOW, *operations, args=("/bin/true",)) -> list[Op]:
     ]
 
 
-def test_a_listener_is_passed_on_by_a_real_time_process_with_one_cpu(require_root):
-    """What waits for another process in a loop never lets it run there."""
+def test_a_listener_is_sent_by_a_real_time_process_on_one_cpu(require_root):
+    """A process that waits for another one in a loop would never let it run there."""
     with real_time(min(os.sched_getaffinity(0))):
         assert notified(with_filter(), do_nothing) == 0
 
 
-def test_a_listener_is_passed_on_by_a_program_with_a_deadline(require_root):
-    """A process that SCHED_DEADLINE schedules cannot start another one, nor a thread."""
+def test_a_listener_is_sent_by_a_deadline_scheduled_process(require_root):
+    """A process that SCHED_DEADLINE schedules can start neither a process nor a thread."""
     deadline = struct.pack("=IIQiIQQQII", 56, 6, 0, 0, 0, 10_000_000, 30_000_000, 30_000_000, 0, 0)
     plan = with_filter(ALLOW, Op(ops.SCHEDULER, "", deadline), args=["/bin/sh", "-c", "exit 7"])
     assert notified(plan, do_nothing) == 7
 
 
-def test_an_agent_sees_no_call_of_the_executor(require_root):
-    """Not even where the container process is stopped and goes on before its program begins."""
+def test_the_agent_sees_no_system_call_of_the_executor(require_root):
+    """Not even if the container process is stopped and continued before its program starts."""
 
     def watch(pid, listener, report):
         os.kill(pid, signal.SIGSTOP)
@@ -147,7 +147,7 @@ def test_an_agent_sees_no_call_of_the_executor(require_root):
         os.kill(pid, signal.SIGCONT)
         poll = select.poll()
         poll.register(listener, select.POLLIN)
-        poll.register(report, select.POLLIN)  # end of file: the program has begun
+        poll.register(report, select.POLLIN)  # end of file: the program has started
         seen = poll.poll(PATIENCE * 1000)
         os.kill(pid, signal.SIGKILL)
         assert [fd for fd, _ in seen] == [report.fileno()]
@@ -155,12 +155,12 @@ def test_an_agent_sees_no_call_of_the_executor(require_root):
     assert notified(with_filter(args=SLEEP), watch) == -signal.SIGKILL
 
 
-def test_a_filter_of_the_greatest_length_has_notifications(require_root):
+def test_a_filter_of_maximum_length_supports_notifications(require_root):
     assert notified(with_filter(ALLOW * 4096), do_nothing) == 0
 
 
-def test_a_sender_of_the_listener_ends_with_the_executor(user):
-    """Both where the container process has begun, and where it has not."""
+def test_the_process_that_sends_the_listener_ends_with_the_executor(user):
+    """Both before and after the fork of the container process."""
 
     def steps(*before):
         ours, report = socket.socketpair()
@@ -174,19 +174,19 @@ def test_a_sender_of_the_listener_ends_with_the_executor(user):
             os.kill(value or pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             assert select.select([ours], [], [], PATIENCE)[0]
-            assert ours.recv(16) == b""  # nobody has the other end any more
+            assert ours.recv(16) == b""  # the other end is closed everywhere
         os.close(answers)
 
     as_user(user, steps)
     as_user(user, steps, Op(ops.FORK))
 
 
-# --- Filters that forbid to end ---------------------------------------------------------------------------------------
+# --- Filters that forbid exit -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("waiting", [False, True])
 def test_a_filter_that_forbids_everything_ends_the_executor(user, waiting):
-    """execve, write, exit_group and exit are refused: the C library tries the last two for ever."""
+    """execve, write, exit_group and exit are refused: the C library retries the last two forever."""
     wait = [Op(ops.READY), Op(ops.WAIT_START)] if waiting else []
 
     def steps():
@@ -216,7 +216,7 @@ def test_a_filter_that_forbids_execve_and_exit_group_is_a_failure(user):
     assert as_user(user, steps) == (FAILED, errno.EPERM, "execve", 1)
 
 
-def test_a_filter_that_forbids_to_begin_is_reported(box):
+def test_a_filter_that_prevents_the_programs_start_is_reported(box):
     config = base_config("true")
     config["process"]["noNewPrivileges"] = True
     config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ERRNO"}
@@ -226,15 +226,15 @@ def test_a_filter_that_forbids_to_begin_is_reported(box):
     assert "(config.json: linux.seccomp); fix: allow execve, and write and exit_group" in said
 
 
-# --- What is refused and tried once more ------------------------------------------------------------------------------
+# --- Refused operations that are retried ------------------------------------------------------------------------------
 
 
 UNMAPPED = 100
-"""A group that no container has."""
+"""The ID of a group that no container maps."""
 
 
-def test_a_refused_console_does_not_open_a_second_terminal(box, require_root):
-    """keep-id: the container's root may not make /dev/console in the image, and its caller may."""
+def test_a_retried_console_does_not_open_a_second_terminal(box, require_root):
+    """With keep-id the caller may create /dev/console in the image, and the container's root may not."""
     (box.rootfs / "dev/pts").mkdir(parents=True)
     os.chown(box.rootfs / "dev", box.user.uid, UNMAPPED)
     (box.rootfs / "dev").chmod(0o2711)
@@ -253,8 +253,8 @@ def test_a_refused_console_does_not_open_a_second_terminal(box, require_root):
     assert done.returncode == 0
 
 
-def test_a_refused_bind_does_not_take_the_next_ones_source(box, require_root):
-    """The places are made by the caller, root, in a directory whose group the container does not have."""
+def test_a_retried_bind_mount_keeps_its_own_source(box, require_root):
+    """The caller, root, creates the mount points in a directory whose group the container does not have."""
     sources = [make_volume(box.user, f"source{number}") for number in range(3)]
     places = box.rootfs / "places"
     places.mkdir()
@@ -282,8 +282,8 @@ def test_a_refused_bind_does_not_take_the_next_ones_source(box, require_root):
 # --- Files that change ------------------------------------------------------------------------------------------------
 
 
-def test_a_passwd_that_shrinks_while_it_is_read_is_no_crash(user):
-    """Another container that shares the volume does it; a page that is not in the file any more is a SIGBUS."""
+def test_a_passwd_file_that_shrinks_during_reading_does_not_crash(user):
+    """Another container that shares the volume truncates it; access to a page beyond the end raises SIGBUS."""
     root = make_root(user)
     (root / "etc").mkdir()
     passwd = root / "etc/passwd"
@@ -307,8 +307,8 @@ def test_a_passwd_that_shrinks_while_it_is_read_is_no_crash(user):
         racer.join()
 
 
-def test_a_setting_that_is_another_file_is_not_written(user):
-    """By a mount over it in the caller's /proc (CVE-2025-52881)."""
+def test_a_sysctl_covered_by_another_file_is_not_written(user):
+    """A mount covers it in the caller's /proc (CVE-2025-52881)."""
     write = Op(ops.PROC_WRITE, "sys/kernel/domainname", "mine")
     plan = [Op(ops.UNSHARE, CLONE_FLAGS["uts"]), write, Op(ops.EXEC, ["/bin/true"], [])]
 
@@ -319,11 +319,11 @@ def test_a_setting_that_is_another_file_is_not_written(user):
     assert as_user(user, steps) == ("proc_write", "EXDEV", "open")
 
 
-# --- Depth and number -------------------------------------------------------------------------------------------------
+# --- Depth and count --------------------------------------------------------------------------------------------------
 
 
 def nest(directory: Path, depth: int) -> None:
-    """Make `depth` directories, each in the one before."""
+    """Make `depth` directories, each inside the previous one."""
     fd = os.open(directory, os.O_PATH)
     for _ in range(depth):
         os.mkdir("d", dir_fd=fd)
@@ -354,11 +354,11 @@ def copied_up(user, depth: int):
 
 
 @pytest.mark.parametrize("depth", [256, 5000])
-def test_a_tree_that_is_too_deep_to_copy_up_is_a_failure(user, depth):
+def test_copying_up_a_tree_that_is_too_deep_fails(user, depth):
     assert copied_up(user, depth) == ("mount", "ENAMETOOLONG", "copy a deep tree")
 
 
-def test_a_deep_tree_is_copied_up_with_the_descriptors_that_everybody_has(user):
+def test_a_deep_tree_is_copied_up_with_few_descriptors(user):
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (600, before[1]))
     try:
@@ -367,7 +367,7 @@ def test_a_deep_tree_is_copied_up_with_the_descriptors_that_everybody_has(user):
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_a_deep_tree_says_what_to_do():
+def test_the_error_for_a_deep_tree_has_a_fix():
     error = explained(
         Op(ops.MOUNT, *NOTHING, "tmpfs", "tmpfs", "/data", []), "copy a deep tree", errno.ENAMETOOLONG, b""
     )
@@ -377,11 +377,11 @@ def test_a_deep_tree_says_what_to_do():
 @pytest.mark.parametrize(
     ("number", "fix"), [(errno.E2BIG, "use at most 512 binds"), (errno.EMFILE, "raise the limit of open files")]
 )
-def test_too_many_copies_of_mounts_name_the_limit_that_was_reached(number, fix):
+def test_the_error_for_too_many_mounts_names_the_limit(number, fix):
     assert explained(Op(ops.TREE, *NOTHING, "/source"), "open_tree", number, b"").fix.startswith(fix)
 
 
-def test_a_limit_of_the_executor_is_not_taken_for_one_of_the_host(user):
+def test_limits_of_the_executor_are_reported_as_e2big(user):
     root = make_root(user)
     trees = [Op(ops.TREE, *NOTHING, "/etc/passwd") for _ in range(513)]
     kept = [Op(ops.MOUNT, ops.PLAIN_TARGET, *NOTHING[1:], "tmpfs", "tmpfs", f"/{name}", []) for name in "abcdefghi"]

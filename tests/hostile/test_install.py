@@ -1,4 +1,4 @@
-"""install.sh among other users, with an index that has other files, killed anywhere, and on a home that nodes share."""
+"""install.sh with other users on the host, a falsified package, kills at any moment, and a home that nodes share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.lib.installing import CHECKOUT, install, pip_environment
 __all__ = ["install", "pip_environment"]  # fixtures
 
 KILLER = """#!/bin/sh
-# The real {name}; the whole of install.sh is killed before or after it.
+# Runs the real {name}; all of install.sh is killed before or after it.
 {before}PATH={path} {name} "$@" && status=0 || status=$?
 {after}exit "$status"
 """
@@ -25,7 +25,7 @@ KILL = "kill -9 0\n"  # its process group
 
 
 def shims(user, **scripts):
-    """Return PATH with programs in front."""
+    """Return a PATH with these programs in front."""
     directory = user.tmp / "shims"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
@@ -42,7 +42,7 @@ def works(user, install):
 
 
 def residue(install):
-    """Return the files besides one environment, the link and what belongs beside them."""
+    """Return the files besides one environment, the command's symlink and the installer's own files."""
     base = install.home / ".local/share/rootless"
     expected = {str(install.command), str(base / "made"), str(base / "install.lock")}
     expected |= {str(install.command.resolve().parent.parent)}
@@ -57,7 +57,7 @@ def test_installation_cannot_be_written_or_locked_by_others(user, single_user, i
         if not path.is_symlink() and path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     ]
     assert loose == []
-    # They may search the directories.
+    # others can search the directories now
     install.home.chmod(0o755)
     lock = install.home / ".local/share/rootless/install.lock"
     done = single_user.run(["flock", "--nonblock", lock, "true"])
@@ -77,7 +77,7 @@ PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
 @pytest.mark.parametrize("list_name", ["run", "build"])
-def test_a_package_with_another_hash_is_not_installed(user, install, list_name):
+def test_a_package_with_a_wrong_hash_is_not_installed(user, install, list_name):
     checkout = user.tmp / "checkout"
     subprocess.run(["cp", "-a", CHECKOUT, checkout], check=True)
     path = checkout / f"helpers/requirements/{list_name}.txt"
@@ -97,8 +97,8 @@ exec "$@"
 """
 
 
-def test_root_does_not_read_the_pip_conf_of_the_user_who_calls_it(user, require_root, pip_environment):
-    """Sudo may keep HOME: what pip logs, as root, would go where the user says."""
+def test_root_ignores_the_calling_users_pip_conf(user, require_root, pip_environment):
+    """sudo may keep HOME: pip, as root, would write its log to a file that the user chooses."""
     home = user.tmp / "home"
     (home / ".config/pip").mkdir(parents=True)
     victim = user.tmp / "victim"
@@ -112,7 +112,7 @@ def test_root_does_not_read_the_pip_conf_of_the_user_who_calls_it(user, require_
     assert not victim.exists()
 
 
-def test_an_upgrade_that_is_killed_leaves_the_old_version_and_no_trace_after_the_next(user, install):
+def test_a_killed_upgrade_keeps_the_old_version_and_is_cleaned_up_later(user, install):
     assert install().returncode == 0
     moments = [("mktemp", "", KILL), ("ln", "", KILL), ("mv", "", KILL)]
     for name, before, after in moments:
@@ -122,7 +122,7 @@ def test_an_upgrade_that_is_killed_leaves_the_old_version_and_no_trace_after_the
         assert works(user, install)
     temporary = user.tmp / "temporary"
     user.run(["mkdir", temporary], check=True)
-    killer = KILLER.format(name="uname", before=KILL, after="", path=user.env["PATH"])  # in the middle of the making
+    killer = KILLER.format(name="uname", before=KILL, after="", path=user.env["PATH"])  # during creation
     done = install(PATH=shims(user, uname=killer), TMPDIR=str(temporary), options={"start_new_session": True})
     assert done.returncode == -signal.SIGKILL
     assert list(temporary.iterdir()) == []
@@ -132,8 +132,8 @@ def test_an_upgrade_that_is_killed_leaves_the_old_version_and_no_trace_after_the
     assert residue(install) == set()
 
 
-def test_where_nodes_share_a_home_an_environment_outlives_its_upgrade(user, install):
-    """Processes of another node are not seen here."""
+def test_an_environment_in_a_shared_home_outlives_its_upgrade(user, install):
+    """Processes of other nodes, which may use it, are invisible here."""
     path = shims(user, stat="#!/bin/sh\necho nfs\n")
     made = []
     for _ in range(2):

@@ -1,7 +1,7 @@
-"""What belongs to the host stays there: of its files, descriptors, settings and processes a container has what its
-config.json names, and the seccomp filter is there before the first instruction of the program.
+"""Isolation of the host: a container gets only the files, descriptors, settings and processes that config.json names,
+and the seccomp filter is loaded before the program's first instruction.
 
-Each test gives the caller something to leak, or tries an attack from inside, and looks at what came of it.
+Each test gives the caller something to leak, or attacks from inside, and checks the result.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.lib.traced import Stopped
 
 @pytest.fixture
 def intruder(box, need):
-    """The program of intruder.c: its path outside; it is /bin/intruder inside."""
+    """Build intruder.c into the image as /bin/intruder; return its path outside."""
     return add_program(box, need, "intruder")
 
 
@@ -40,7 +40,7 @@ def intrude(box, *words, capabilities=EVERYTHING, config=None, **options):
 
 
 def create(box, **options):
-    """Create a container for the intruder to tell what it was given; return its pid and the file of its output."""
+    """Create a container whose intruder reports its attributes; return its PID and the file with its output."""
     write_config(box.path, intruding("given"))
     output = box.user.tmp / "output"
     with output.open("wb") as file:
@@ -56,7 +56,7 @@ def pid_of(box, name):
 
 
 def start(box, pid, output, **options):
-    """Start it; return the intruder's results."""
+    """Start the created container; return the intruder's results."""
     box.user.run([*box.command, "start", "given"], timeout=PATIENCE, check=True, **options)
     await_end(pid)
     return results(output.read_text())
@@ -65,8 +65,8 @@ def start(box, pid, output, **options):
 # --- Files ------------------------------------------------------------------------------------------------------------
 
 
-def test_only_what_is_listed_is_mounted(box):
-    """Not even a trace of the host's root, which was mounted before, is in the table."""
+def test_only_listed_file_systems_are_mounted(box):
+    """The mount table has no trace of the host's root, which was mounted before."""
     config = base_config("cat", "/proc/self/mountinfo")
     config["linux"] |= {"maskedPaths": [], "readonlyPaths": []}
     table = mount_table(box.lines(config))
@@ -75,7 +75,7 @@ def test_only_what_is_listed_is_mounted(box):
     assert len(table) == len(box.lines(config)), "nothing is mounted twice"
 
 
-def test_a_container_with_nothing_mounted(box):
+def test_a_container_without_mounts_sees_no_process_of_the_host(box):
     config = base_config("sh", "-c", "ls / | sort; ls -A /proc /sys /tmp; ls /dev | sort")
     config["mounts"] = []
     config["linux"] |= {"maskedPaths": [], "readonlyPaths": []}
@@ -85,7 +85,7 @@ def test_a_container_with_nothing_mounted(box):
 
 @pytest.mark.parametrize("without_pivot", [False, True])
 def test_nothing_above_the_root_can_be_reached(box, intruder, without_pivot):
-    """By `..`, chroot, umount or a namespace, with every capability that a container can have."""
+    """Not by `..`, chroot, umount or a namespace, with every capability that a container can have."""
     marker = box.user.tmp / "marker"
     marker.write_text("a file of the host")
     marker.chmod(0o644)
@@ -107,8 +107,8 @@ def test_nothing_above_the_root_can_be_reached(box, intruder, without_pivot):
     assert marker.exists()
 
 
-def test_links_of_processes_lead_nowhere_else(box):
-    """Neither process 1 nor the shell's child has a directory, a program or a descriptor of the host."""
+def test_proc_links_of_container_processes_stay_inside(box):
+    """Neither process 1 nor the shell's child has a directory, an executable or a descriptor of the host."""
     script = (
         "for p in 1 self; do for l in cwd root exe; do readlink /proc/$p/$l; done; done; "
         "ls -id / /proc/1/root/. | cut -d/ -f1 | sort -u | wc -l; ls /proc/1/fd; ls /proc/1/task/1/fd; true"
@@ -149,18 +149,18 @@ for fd in range(3, {3 + STRAYS}):
     os.set_inheritable(fd, True)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-"""A caller that forgot to close fifty descriptors of every kind, from 3 on without a gap."""
+"""A caller that leaks fifty descriptors of every kind, numbered from 3 without a gap."""
 
 
 @pytest.fixture
 def careless(box):
-    """Have every command of the box called by somebody who leaks descriptors."""
+    """Call every command of the box from a process that leaks descriptors."""
     box.command = ["/usr/bin/python3", "-ISc", CARELESS, *box.command]
     return box
 
 
 def descriptors(found):
-    """Return the descriptors that the intruder was given: {number: what it is}."""
+    """Return the intruder's descriptors: {number: file}."""
     return {int(line.split(" ", 1)[0]): line.split(" ", 1)[1] for line in found["descriptor"]}
 
 
@@ -170,22 +170,22 @@ def test_no_descriptor_of_the_caller_reaches_the_program(careless, intruder):
 
 @pytest.mark.parametrize("count", [1, 7, 50])
 def test_exactly_the_preserved_descriptors_reach_the_program(careless, intruder, count):
-    """A directory among them is asked for; the first one that is not asked for does not come along."""
+    """A directory among them is passed on request; the first descriptor beyond the count is not passed."""
     found = descriptors(intrude(careless, "given", flags=["--preserve-fds", str(count)]))
     assert set(found) == set(range(3 + count))
-    assert found[3] == str(careless.user.home), "the same ones by the same numbers"
+    assert found[3] == str(careless.user.home), "each descriptor keeps its number"
 
 
 def test_no_descriptor_of_create_or_start_reaches_the_program(careless, intruder):
-    """Neither those of `create` nor those of `start`."""
+    """Neither the caller of `create` nor that of `start` leaks one."""
     pid, output = create(careless)
-    # nor does the one that waits hold any but its own: the start socket
+    # the process that waits for `start` has only its streams and the start socket
     waiting = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
     assert {each.partition(":")[0] for each in waiting} <= {"/dev/null", "socket", str(output)}
     assert set(descriptors(start(careless, pid, output))) == {0, 1, 2}
 
 
-# --- What a process inherits ------------------------------------------------------------------------------------------
+# --- Inherited attributes ---------------------------------------------------------------------------------------------
 
 
 def test_no_variable_of_the_caller_reaches_the_program(box):
@@ -209,20 +209,20 @@ IGNORED = {
 
 
 def inherit_signals():
-    """Be a caller like nohup, or a careless one."""
+    """Block and ignore signals, as nohup or a careless caller does."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, BLOCKED)
 
 
 def test_the_program_starts_with_default_signals(box, intruder):
-    """The caller blocks some, ignores others; SIGCHLD ignored would take the exit status of every child away."""
+    """The caller blocks some and ignores others. An ignored SIGCHLD would hide the exit status of every child."""
     found = intrude(box, "given", preexec_fn=inherit_signals)
     assert "blocked" not in found
     assert "ignored" not in found
 
 
-def test_a_created_program_starts_with_default_signals(box, intruder):
+def test_the_program_of_a_created_container_has_default_signals(box, intruder):
     pid, output = create(box, preexec_fn=inherit_signals)
     found = start(box, pid, output, preexec_fn=inherit_signals)
     assert "descriptor" in found
@@ -230,13 +230,13 @@ def test_a_created_program_starts_with_default_signals(box, intruder):
     assert "ignored" not in found
 
 
-def test_a_caller_that_ignores_its_children_gets_the_exit_status(box):
+def test_a_caller_that_ignores_sigchld_gets_the_exit_status(box):
     done = box.run(base_config("sh", "-c", "exit 7"), preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
     assert (done.returncode, done.stderr) == (7, "")
 
 
-def test_other_inherited_attributes(box, intruder):
-    """No parent, nobody's session, no signal at the parent's death, a umask of its own."""
+def test_parent_session_umask_and_death_signal_are_not_inherited(box, intruder):
+    """The program has no parent, a session of its own, no parent-death signal and the default umask."""
     found = intrude(box, "given", umask=0o777)
     assert {name: found[name] for name in ("pdeathsig", "subreaper", "parent", "leads", "umask", "terminal")} == {
         "pdeathsig": ["0"],
@@ -248,8 +248,8 @@ def test_other_inherited_attributes(box, intruder):
     }
 
 
-def test_limits_are_the_callers_except_those_of_config_json(box, intruder):
-    """None is raised, none is lowered."""
+def test_resource_limits_are_the_callers_except_those_in_config_json(box, intruder):
+    """No limit is raised or lowered."""
     before = {}
 
     def lower():
@@ -283,7 +283,7 @@ def test_no_group_of_the_caller_reaches_the_program(box, require_root):
 
 
 def test_no_key_of_the_caller_reaches_the_program(box, intruder):
-    """Not by possession of its session keyring, nor by the number of the key."""
+    """Neither by possession of its session keyring nor by the number of the key."""
     write_config(box.path, intruding("unlock", "KEY"))
     script = (
         f"sed -i s/KEY/$1/ {box.path}/config.json && {intruder} unlock $1 && "
@@ -292,7 +292,7 @@ def test_no_key_of_the_caller_reaches_the_program(box, intruder):
     done = box.user.run([intruder, "lock", "/bin/sh", "-c", script, "sh", "NUMBER"], timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     outside, _, inside = done.stdout.partition("==\n")
-    assert all(result[0].isdigit() for (result,) in results(outside).values()), "it is there for the caller"
+    assert all(result[0].isdigit() for (result,) in results(outside).values()), "the caller can use the key"
     found = results(inside)
     assert found["search"] in (["ENOKEY"], ["EACCES"])
     assert found["request"] == ["ENOKEY"]
@@ -303,8 +303,8 @@ def test_no_key_of_the_caller_reaches_the_program(box, intruder):
 # --- The terminal -----------------------------------------------------------------------------------------------------
 
 
-def test_the_callers_terminal_cannot_be_typed_into(box, intruder):
-    """CVE-2017-5226: the shell that waits would read what the container types."""
+def test_the_program_cannot_type_into_the_callers_terminal(box, intruder):
+    """CVE-2017-5226: the shell that waits would read the input that the container types."""
     write_config(box.path, intruding("type"))
     master, slave = pty.openpty()
     os.fchown(slave, box.user.uid, -1)
@@ -332,9 +332,9 @@ def test_the_callers_terminal_cannot_be_typed_into(box, intruder):
 
 
 def assert_repelled(found, *, joined=False):
-    """Every attempt of an attack was refused.
+    """Check that every attempt of an attack was refused.
 
-    Which descriptors are open the same user can see, but not what they are, unless namespaces are joined.
+    The same user can see which descriptors are open, though not their files; after a join of namespaces not even that.
     """
     assert len(found) > 20
     if not joined:
@@ -344,8 +344,8 @@ def assert_repelled(found, *, joined=False):
         assert result[0] in refusals, (name, result)
 
 
-def test_the_callers_processes_are_out_of_sight(box):
-    """With a pid namespace of its own a container has no number by which it could reach `rootless` or another."""
+def test_the_callers_processes_are_invisible(box):
+    """In a container's own pid namespace, `rootless` and other processes have no PID."""
     script = f"ls /proc | grep -c '^[0-9]'; kill -9 -1; kill -9 {os.getpid()} 2>&1; kill -9 1 2>&1; echo $$ lives"
     processes, *said, last = box.lines(base_config("sh", "-c", script))
     assert int(processes) <= 4, "a shell, ls and grep"
@@ -353,9 +353,9 @@ def test_the_callers_processes_are_out_of_sight(box):
     assert last == "1 lives"
 
 
-@pytest.mark.parametrize("which", ["rootless", "the init of another"])
+@pytest.mark.parametrize("which", ["rootless", "another container's init"])
 def test_process_without_a_pid_inside_cannot_be_attacked(box, other, intruder, which):
-    """From its own pid namespace nobody looks into `rootless` or an init before its program, or ends them."""
+    """From its own pid namespace, a container can neither inspect nor end `rootless` or another container's init."""
     config = intruding()
     volume = make_volume(box.user)
     os.mkfifo(volume / "pid")
@@ -373,11 +373,11 @@ def test_process_without_a_pid_inside_cannot_be_attacked(box, other, intruder, w
     found = results(out)
     assert len(found) > 20
     assert {result[0] for result in found.values()} <= {"ENOENT", "ESRCH", "EBADF"}, found
-    assert other.user.run([*other.command, "start", "victim"]).returncode == 0, "it lives"
+    assert other.user.run([*other.command, "start", "victim"]).returncode == 0, "it still runs"
 
 
-def test_container_that_kills_exec_processes_harms_no_other(box, need):
-    """It is the same user's, in its own namespace: that is its right, and `exec` tells."""
+def test_a_container_that_kills_exec_affects_only_itself(box, need):
+    """The process has the container's user and namespace, so the container may kill it, and `exec` reports that."""
     box.create(base_config(), "exec sleep 1000")
     box.user.run([*box.command, "start", "held"], check=True)
     execute = Stopped(box.user, need("strace"), [*box.command, "exec", "held", "true"], ("pipe2", 3))
@@ -393,11 +393,11 @@ def test_container_that_kills_exec_processes_harms_no_other(box, need):
     assert status == 255
     assert complaint.startswith("rootless: the executor was killed: ")
     assert complaint.count("\n") == 1
-    assert box.user.run([*box.command, "exec", "held", "true"]).returncode == 0, "the container is none the worse"
+    assert box.user.run([*box.command, "exec", "held", "true"]).returncode == 0, "the container still works"
 
 
 def test_rootless_cannot_be_entered_from_a_container_that_sees_it(box, intruder):
-    """With the host's processes in view: the one that waits for the container has the same user outside."""
+    """The container sees the host's processes, and the `rootless` that waits for it has the same user outside."""
     config = intruding()
     set_namespaces(config, "network", "ipc", "uts", "mount")
     volume = make_volume(box.user)
@@ -431,14 +431,14 @@ def other(box, rootless_command, need):
 
 
 def inner_pid(pid):
-    """Return the number of a process in the innermost pid namespace that it is in."""
+    """Return the PID of a process in its innermost pid namespace."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("NSpid:")[2].partition("\n")[0].split()[-1])
 
 
 @pytest.mark.parametrize("shared", ["pid and user namespace", "the host's processes"])
-def test_a_container_that_waits_cannot_be_entered_by_another(box, other, intruder, shared):
-    """CVE-2016-9962: the executor is in sight of another container's root, and has not become the program yet."""
+def test_a_waiting_container_cannot_be_entered_by_another(box, other, intruder, shared):
+    """CVE-2016-9962: another container's root sees the executor before it becomes the program."""
     attacker = intruding()
     volume = make_volume(box.user)
     os.mkfifo(volume / "pid")
@@ -466,8 +466,8 @@ def test_a_container_that_waits_cannot_be_entered_by_another(box, other, intrude
 
 
 @pytest.mark.parametrize("shared", ["pid and user namespace", "the host's processes"])
-def test_a_container_that_is_being_made_cannot_be_caught(box, other, intruder, shared):
-    """A race: the first container hunts while others join its namespaces, are created, started and end."""
+def test_a_container_cannot_be_entered_during_creation(box, other, intruder, shared):
+    """A race: the first container attacks while others join its namespaces, are created, start and end."""
     shares_pids = shared == "the host's processes"
     kinds = ["user"] if shares_pids else ["user", "pid"]
     with hunter(box, shares_pids=shares_pids, tries=10) as pid:
@@ -484,7 +484,7 @@ def test_a_container_that_is_being_made_cannot_be_caught(box, other, intruder, s
 @pytest.mark.parametrize("words", [(), ("again",), ("in", "child")], ids=["first", "after execve", "in a child"])
 @pytest.mark.parametrize("no_new_privileges", [True, False])
 @pytest.mark.parametrize("capabilities", [[], EVERYTHING], ids=["no capability", "every capability"])
-def test_the_filter_is_there_before_the_first_instruction(box, need, words, no_new_privileges, capabilities):
+def test_the_seccomp_filter_is_loaded_before_the_first_instruction(box, need, words, no_new_privileges, capabilities):
     add_program(box, need, "first_call", "-nostdlib", "-ffreestanding", "-fno-stack-protector")
     config = intruding(capabilities=capabilities)
     config["process"] |= {"args": ["/bin/first_call", *words], "noNewPrivileges": no_new_privileges}
@@ -498,8 +498,8 @@ def test_the_filter_is_there_before_the_first_instruction(box, need, words, no_n
     assert box.run(config).returncode == 128 + signal.SIGSYS
 
 
-def test_the_filter_cannot_be_taken_off(box, need):
-    """Nor can a more generous one on top allow what is forbidden."""
+def test_the_seccomp_filter_applies_to_child_processes(box, need):
+    """Without no_new_privs too."""
     add_program(box, need, "first_call", "-nostdlib", "-ffreestanding", "-fno-stack-protector")
     config = intruding()
     config["linux"]["seccomp"] = {

@@ -1,7 +1,7 @@
-"""A process that joins the namespaces of a container is out of its reach before it is in the first of them.
+"""A process is protected from a container before it joins the first of the container's namespaces.
 
 The container shares the host's pid namespace and has every capability over its own user namespace, CAP_SYS_PTRACE among
-them: a process that joins that one could be entered through /proc/PID/root or ptrace(2) (CVE-2016-9962).
+them: it could enter a process that joins that namespace through /proc/PID/root or ptrace(2) (CVE-2016-9962).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.lib.intruders import TRIES, add_program, hunter, namespace_paths
 
 @pytest.fixture
 def secret(user):
-    """A file of the caller's that only the caller may read."""
+    """A file of the caller that only the caller may read."""
     path = user.tmp / "secret"
     user.run(["sh", "-c", f"umask 077; echo secret >{path}"], check=True)
     return path
@@ -47,8 +47,8 @@ def test_joining_the_network_of_a_container_exposes_no_file_of_the_caller(box, j
             joiner.run(config, flags=["--network", "container:hunter"], check=True)
 
 
-def test_clock_offsets_for_a_joined_user_namespace_expose_no_file_of_the_caller(box, joiner, secret, need):
-    """/proc/self/timens_offsets of a process that hides belongs to root, user_namespaces(7): it is opened before."""
+def test_time_offsets_in_a_joined_userns_expose_no_file_of_the_caller(box, joiner, secret, need):
+    """timens_offsets of a process that is not dumpable belongs to root, user_namespaces(7), so it is opened before."""
     add_program(box, need, "intruder")
     config = base_config("cat", "/proc/self/timens_offsets")
     config["linux"]["timeOffsets"] = {"boottime": {"secs": 86400}}

@@ -1,4 +1,4 @@
-"""The session keyring: the caller's keys stay its own, whatever the quota, and a planted keyring is not joined."""
+"""The session keyring: the caller's keys stay private when the quota is used up, and no planted keyring is joined."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ def intruder(box, need):
 
 @pytest.fixture(autouse=True)
 def free_quota(user):
-    """The kernel collects keys some time after their last user: this test and the next, also one of a peer, need them
-    gone."""
+    """Wait until the kernel has collected the keys of earlier containers; it does so some time after their end."""
     until(lambda: keys_of(user) < MOST_KEPT, "the keys of earlier tests are collected")
     yield
     until(lambda: keys_of(user) < MOST_KEPT, "the keys are collected")
 
 
 def keys_of(user):
-    """Return how many keys count for a user (proc_key-users(5))."""
+    """Return how many keys count towards a user's quota (proc_key-users(5))."""
     lines = [line.split() for line in Path("/proc/key-users").read_text().splitlines()]
     return next((int(fields[3].partition("/")[0]) for fields in lines if fields[0] == f"{user.uid}:"), 0)
 
@@ -44,7 +43,7 @@ def with_a_secret(user, intruder, script, *words, **options):
     return done
 
 
-def test_a_container_that_uses_up_the_quota_does_not_open_the_callers_keyring_to_the_next(box, rootless, intruder):
+def test_a_used_up_quota_exposes_no_key_of_the_caller(box, rootless, intruder):
     hostile = make_bundle(box.user, intruding("fill"), name="hostile")
     (hostile / "rootfs/bin/intruder").write_bytes(intruder.read_bytes())
     (hostile / "rootfs/bin/intruder").chmod(0o755)
@@ -64,12 +63,12 @@ def test_a_container_that_uses_up_the_quota_does_not_open_the_callers_keyring_to
     assert "full" in done.stderr
     assert results(done.stdout) == SWITCHED_OFF
     assert "Disk quota exceeded: the container cannot use keyctl, add_key and request_key" in done.stderr
-    # what is in the first one, and what enters it, has its own
+    # processes of the first container, and of exec in it, have a keyring of their own
     assert rootless("exec", "hostile", "intruder", "session").stdout.startswith("session ")
 
 
 def test_a_thousand_containers_at_once_read_no_key_of_the_caller(box, rootless, intruder):
-    """200 is the quota of keys; crun and runc stop there."""
+    """The quota is 200 keys; crun and runc stop there."""
     write_config(box.path, intruding("unlock", "KEY"))
     script = f"""
     sed -i s/KEY/$1/ {box.path}/config.json
@@ -97,7 +96,7 @@ def test_a_thousand_containers_at_once_read_no_key_of_the_caller(box, rootless, 
     assert rootless("delete", "--force", "--regex", "^c", timeout=300).returncode == 0
 
 
-def test_a_keyring_that_another_user_has_planted_is_not_joined(box, intruder, single_user):
+def test_a_keyring_planted_by_another_user_is_not_joined(box, intruder, single_user):
     as_real_root(box)
     config = intruding("session")
     with single_user.popen([intruder, "plant", "_ses.box"], stdout=subprocess.PIPE) as planter:
@@ -108,8 +107,8 @@ def test_a_keyring_that_another_user_has_planted_is_not_joined(box, intruder, si
     assert found != planted
 
 
-def test_a_keyring_that_another_container_has_planted_is_not_joined(box, rootless, intruder):
-    """It has the user namespace, and so the names of keyrings, in common with the next."""
+def test_a_keyring_planted_by_another_container_is_not_joined(box, rootless, intruder):
+    """Both containers share a user namespace, and so the names of keyrings."""
     write_config(box.path, intruding("plant", "_ses.b"))
     rootless.create("a", box.path)
     rootless.start("a")
@@ -123,7 +122,7 @@ def test_a_keyring_that_another_container_has_planted_is_not_joined(box, rootles
     assert results(done.stdout)["session"] != results(rootless.output("a"))["planted"]
 
 
-def test_exec_joins_the_keyring_of_its_container_in_a_user_namespace_of_another(box, rootless, intruder):
+def test_exec_joins_its_containers_keyring_in_a_shared_user_namespace(box, rootless, intruder):
     write_config(box.path, intruding("plant", "_ses.x"))
     rootless.create("a", box.path)
     rootless.start("a")

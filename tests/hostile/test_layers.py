@@ -1,4 +1,4 @@
-"""Layers of images that attack the merge: each has a defined outcome, and only the image's file is ever written."""
+"""Layers of images that attack the merge: each has a defined outcome, and only the image file is ever written."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def raw(kind=tarfile.REGTYPE, size=0, name="x", **fields):
 
 
 def records(**values):
-    """Return a pax header with records of any content, in front of a file."""
+    """Return a pax header with arbitrary records, followed by a file."""
     text = b""
     for key, value in values.items():
         rest = b" " + key.replace("_", ".").encode() + b"=" + value + b"\n"
@@ -96,11 +96,11 @@ OUTCOMES = {
     "root_as_a_file": (packed(entry(".")), ENTRY + ".: the root of the image is a file"),
     "root_as_a_symlink": (packed(entry("/", LINK, "/tmp")), ENTRY + ".: the root of the image is a symbolic link"),
     "name_that_is_not_utf8": (packed(entry("\udcff\udcfe")), [b"\xff\xfe"]),
-    "name_of_a_terminal": (packed(entry("\x1b]0;x\x07\n")), [b"\x1b]0;x\x07\n"]),
+    "name_with_terminal_escapes": (packed(entry("\x1b]0;x\x07\n")), [b"\x1b]0;x\x07\n"]),
     "name_with_nul": (records(path=b"a\0b") + bytes(1024), ENTRY + "a\\x00b: there is a NUL in its name"),
     "target_with_nul": (records(linkpath=b"a\0b")[:-512] + raw(tarfile.SYMTYPE) + bytes(1024), ENTRY + "x: there is"),
-    "long_part_of_a_name": (packed(entry("n" * 256)), ENTRY + "n" * 60 + "…: a part of its name has"),
-    "long_directory": (packed(entry("n" * 256 + "/x")), ENTRY + "n" * 60 + "…: a part of its name has"),
+    "long_name_component": (packed(entry("n" * 256)), ENTRY + "n" * 60 + "…: a part of its name has"),
+    "long_directory_name": (packed(entry("n" * 256 + "/x")), ENTRY + "n" * 60 + "…: a part of its name has"),
     "long_name": (packed(entry("n/" * 2500 + "x")), ENTRY + "n/" * 30 + "…: its name has more than 4095 bytes"),
     "deep_name": (packed(entry("n/" * 1500 + "x")), 1501),
     "size_beyond_the_end": (raw(size=1 << 20) + bytes(1024), DAMAGED),
@@ -110,15 +110,15 @@ OUTCOMES = {
     "sparse_bomb": (holes(b"0\n", b"9" * 15) + bytes(1024), LARGE),
     "holes_that_overlap": (holes(b"2\n0\n9\n5\n9\n", b"20") + bytes(1024), ENTRY + "x: the table of its holes"),
     "holes_beyond_the_end": (holes(b"1\n50\n9\n", b"20") + bytes(1024), ENTRY + "x: the table of its holes"),
-    "owner_of_nobody": (records(uid=b"4294967295") + bytes(1024), ENTRY + "x: its uid 4294967295 is not possible"),
+    "owner_out_of_range": (records(uid=b"4294967295") + bytes(1024), ENTRY + "x: its uid 4294967295 is not possible"),
     "negative_owner": (records(gid=b"-1") + bytes(1024), ENTRY + "x: its gid -1 is not possible"),
     "time_that_is_no_number": (records(mtime=b"nan") + bytes(1024), DAMAGED),
-    "time_without_end": (records(mtime=b"inf") + bytes(1024), DAMAGED),
-    "time_of_the_dinosaurs": (records(mtime=b"-1e17") + bytes(1024), ["x"]),
-    "unknown_kind": (raw(b"Z") + bytes(1024), ENTRY + "x: entries of type b'Z' are not known"),
+    "infinite_time": (records(mtime=b"inf") + bytes(1024), DAMAGED),
+    "time_far_in_the_past": (records(mtime=b"-1e17") + bytes(1024), ["x"]),
+    "unknown_entry_type": (raw(b"Z") + bytes(1024), ENTRY + "x: entries of type b'Z' are not known"),
     "part_of_another_volume": (raw(b"M") + bytes(1024), ENTRY + "x: entries of type b'M' are not known"),
-    "no_end": (raw(), ["x"]),
-    "something_after_the_end": (raw() + bytes(1024) + b"x" * 10_000, ["x"]),
+    "no_end_marker": (raw(), ["x"]),
+    "data_after_the_end": (raw() + bytes(1024) + b"x" * 10_000, ["x"]),
     "long_headers": (raw(tarfile.XHDTYPE, 2 << 20) + bytes(2 << 20), "RL-ARCHIVE: read layer 1: the headers"),
 }  # fmt: skip
 
@@ -133,7 +133,7 @@ for place in /tmp /var /home /dev/shm; do mountpoint -q $place && mount -o remou
 cd "$1"
 exec "$2" -c "$3"
 """
-"""Runs Python where nothing can be written except in a directory of memory."""
+"""Runs Python where only a tmpfs is writable."""
 
 BUILD = """
 import os, sys
@@ -149,7 +149,7 @@ print(sorted(os.listdir(".")))
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
-def test_each_layer_has_its_outcome(name, tmp_path):
+def test_hostile_layer_has_its_defined_outcome(name, tmp_path):
     layer, outcome = OUTCOMES[name]
     path = tmp_path / "layer"
     path.write_bytes(layer)
@@ -170,7 +170,7 @@ def test_each_layer_has_its_outcome(name, tmp_path):
 
 
 def failure(function, *arguments):
-    """Return the code and the line of the error that a function raises; nothing if it does not."""
+    """Return the code and message of the error that a function raises, or an empty string."""
     try:
         function(*arguments)
     except RootlessError as error:
@@ -183,7 +183,7 @@ def built(path, output):
 
 
 def names(image, directory):
-    """Return the names in an image, which unsquashfs unpacks."""
+    """Return the names in an image, unpacked by unsquashfs."""
     subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-d", directory, image], check=True)
     listed = subprocess.run(["find", ".", "-mindepth", "1", "-print0"], cwd=directory, capture_output=True, check=True)
     return sorted(name.removeprefix(b"./") for name in listed.stdout.split(b"\0") if name)
@@ -212,7 +212,7 @@ def test_nothing_is_written_outside_the_output(tmp_path, name, left, compress):
     assert not message or message[0].startswith(outcome)
 
 
-def test_a_layer_that_grows_without_end_is_refused(tmp_path, monkeypatch):
+def test_a_layer_beyond_the_size_limit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(layers, "LARGEST_IMAGE", 10 << 20)
     path = tmp_path / "layer"
     path.write_bytes(gzip.compress(bytes(50 << 20)))
@@ -236,8 +236,8 @@ print((resident() - before) / tree._cost)
 """
 
 
-def test_the_memory_that_is_counted_is_that_which_is_used(tmp_path):
-    """So a million names take as much as the limit says."""
+def test_counted_memory_matches_used_memory(tmp_path):
+    """The memory limit therefore holds for a million names."""
     path = tmp_path / "layer"
     with open(path, "wb") as file:
         file.writelines(raw(name=f"{number}/{number}") for number in range(20_000))
@@ -261,7 +261,7 @@ def names_again(count):
 
 
 @pytest.mark.parametrize("layer", [opaque_directories, links_in_the_wrong_order, names_again])
-def test_the_time_grows_with_the_entries_only(layer):
+def test_merge_time_is_linear_in_the_number_of_entries(layer):
     """Ten times as many entries take about ten times as long, not a hundred times."""
 
     def seconds(count):
@@ -302,7 +302,7 @@ def test_a_mutated_layer_gives_an_error_or_a_safe_image(real, seed, changes):
         block = chance.randrange(len(data) // 512) * 512
         place = min(block + chance.randrange(512), len(data) - 1)
         data[place] = chance.choice([0, 0x2E, 0x2F, 0x35, 0x37, 0x80, 0xFF, chance.randrange(256)])
-        if chance.random() < 0.8 and block + 512 <= len(data):  # a header whose sum is right gets further
+        if chance.random() < 0.8 and block + 512 <= len(data):  # a header with a correct checksum gets further
             data[block + 148 : block + 156] = b"        "
             data[block + 148 : block + 156] = b"%06o\0 " % sum(data[block : block + 512])
     with tempfile.TemporaryFile() as file:

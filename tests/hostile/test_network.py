@@ -1,8 +1,8 @@
-"""What serves a container's network is no way out of the container, to the host's files or into a process of the host.
+"""The helpers of a container's network give it no access to the files and processes of the host.
 
-slirp4netns and pasta read every packet that a hostile container sends, and they and the keepers are in namespaces of
-the container's: one that sees the processes of the host, with every capability over its own user namespace, looks at
-them.
+slirp4netns and pasta parse every packet that a hostile container sends, and they and the netns holders are in
+namespaces of the container. Here a container that sees the host's processes, with every capability over its own user
+namespace, attacks them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def rootless(net_rootless):
 
 
 def directories(pid):
-    """Return the directories that a process holds: where each descriptor leads that leads to one."""
+    """Return the directories that a process has open."""
     held = []
     for fd in os.listdir(f"/proc/{pid}/fd"):
         place = f"/proc/{pid}/fd/{fd}"
@@ -74,8 +74,8 @@ def directories(pid):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_no_helper_or_keeper_holds_a_directory(rootless, mode):
-    """From one of the host's, openat(2) with ".." reaches everything of the caller's."""
+def test_no_helper_or_netns_holder_holds_a_directory(rootless, mode):
+    """From a directory of the host, openat(2) with ".." reaches all files of the caller."""
     before = helpers().keys()
     with running(rootless, "--network", mode, "-p", f"7001:{ECHO}"):
         serving = {pid: name for pid, name in helpers().items() if pid not in before}
@@ -88,7 +88,7 @@ def test_no_helper_or_keeper_holds_a_directory(rootless, mode):
 
 
 def looking(user, **changes):
-    """Return a bundle of a container with every capability that sees the processes of the host, and runs LOOK."""
+    """Return the bundle of a container that has every capability, sees the host's processes and runs LOOK."""
     bundle = make_net_bundle(user, "python3", "-c", LOOK, name="looking")
     config = json.loads((bundle / "config.json").read_text())
     config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
@@ -101,7 +101,7 @@ def looking(user, **changes):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_container_with_the_hosts_processes_reaches_none_of_them(rootless, net_user, mode):
+def test_a_container_cannot_reach_the_host_processes_that_it_sees(rootless, net_user, mode):
     words = ("run", "--network", mode, "-p", f"7001:{ECHO}", looking(net_user))
     with rootless.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         said = Reader(process.stdout).until(b"looked\n").decode().splitlines()
@@ -115,9 +115,7 @@ def test_a_container_with_the_hosts_processes_reaches_none_of_them(rootless, net
 
 
 @pytest.mark.parametrize("mode", ["slirp4netns", "pasta", "backend"])
-def test_a_container_that_joins_a_network_and_sees_the_hosts_processes_reaches_none_that_serve_it(
-    rootless, net_user, mode
-):
+def test_a_container_cannot_reach_the_helpers_of_a_joined_network(rootless, net_user, mode):
     with running(rootless, "--network", mode, name="first"):
         words = ("run", "--network", "container:first", looking(net_user))
         with rootless.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -132,7 +130,7 @@ def test_a_container_that_joins_a_network_and_sees_the_hosts_processes_reaches_n
 
 @pytest.mark.parametrize("mode", ["auto", "pasta"])
 def test_a_network_in_a_joined_user_namespace_exposes_no_file_of_the_caller(net_user, rootless_command, need, mode):
-    """One container hunts what comes into its user namespace: the other one's first process, keeper and helper."""
+    """A container attacks all that enters its user namespace: another container's first process, holder and helper."""
     secret = net_user.tmp / "secret"
     net_user.run(["sh", "-c", f"umask 077; echo secret >{secret}"], check=True)
     first, second = (Box(net_user, [rootless_command], name=name) for name in ("first", "second"))
@@ -148,8 +146,8 @@ def test_a_network_in_a_joined_user_namespace_exposes_no_file_of_the_caller(net_
         second.close()
 
 
-def test_slirp4netns_does_not_serve_a_container_in_a_joined_user_namespace(rootless, net_user):
-    """It would live there, in reach of what else does."""
+def test_slirp4netns_is_refused_in_a_joined_user_namespace(rootless, net_user):
+    """It would run there, within reach of the namespace's other processes."""
     with running(rootless, "--network", "none", name="first"):
         bundle = make_net_bundle(net_user, "true", name="second")
         config = json.loads((bundle / "config.json").read_text())

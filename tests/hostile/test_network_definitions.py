@@ -1,4 +1,4 @@
-"""Definitions of shared networks: root must not follow the directories of the user who calls it."""
+"""Definitions of shared networks: root must not follow directories of the user who calls it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ WITH_A_HOME = 'mount -t tmpfs tmpfs /root && exec "$@"'
 
 @pytest.mark.parametrize("kept", ["HOME", "XDG_CONFIG_HOME"])
 @pytest.mark.parametrize("words", [["rm", "lan"], ["create", "made"], ["inspect", "lan"]], ids=lambda words: words[0])
-def test_root_keeps_networks_out_of_the_directories_of_the_user_who_calls_it(
-    user, require_root, rootless_command, kept, words
-):
-    """Sudo may keep these variables; the user has put a link where the networks would be."""
+def test_root_ignores_network_definitions_of_the_calling_user(user, require_root, rootless_command, kept, words):
+    """sudo may keep these variables; the user has placed a symlink at the directory of networks."""
     victim = user.tmp / "victim"
     victim.mkdir()
     (victim / "lan.json").write_text(LAN)
@@ -31,7 +29,7 @@ def test_root_keeps_networks_out_of_the_directories_of_the_user_who_calls_it(
     assert (done.returncode, done.stdout) == ((0, "made\n") if words[0] == "create" else (1, ""))
 
 
-def test_a_directory_of_networks_that_others_can_change_is_refused(user, rootless_command):
+def test_network_definitions_that_others_can_change_are_refused(user, rootless_command):
     networks = user.tmp / "config/rootless/networks"
     networks.mkdir(parents=True)
     (networks / "lan.json").write_text(LAN)

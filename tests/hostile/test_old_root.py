@@ -1,4 +1,4 @@
-"""Without pivot_root(2) the host's root stays below the container's: nothing of it must be of any use there."""
+"""Without pivot_root(2) the host's root remains below the container's root and must be of no use there."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.lib.intruders import intruding
 @pytest.mark.parametrize("caller", ["user", "root"])
 @pytest.mark.parametrize("flags", [[], ["--no-pivot"]], ids=["pivot", "no-pivot"])
 @pytest.mark.parametrize("kind", ["proc", "sysfs"])
-def test_a_user_of_the_container_cannot_mount_what_is_masked(box, request, caller, flags, kind):
-    """The kernel allows it as long as the mount namespace has one with nothing masked, reachable or not."""
+def test_proc_and_sysfs_cannot_be_mounted_without_their_masks(box, request, caller, flags, kind):
+    """The kernel permits it as long as the mount namespace has an unmasked instance, reachable or not."""
     if caller == "root":
         request.getfixturevalue("require_root")
         as_real_root(box)

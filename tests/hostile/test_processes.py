@@ -1,4 +1,4 @@
-"""Which processes an end of a container takes with it: its own, and nobody else's."""
+"""Killing or deleting a container ends all of its own processes and no others."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FILES = {"network": "net", "mount": "mnt"}
 
 
 def start(rootless, name, config, *script):
-    """Start a container of a shell script, which shows it the other bundles; return its process id."""
+    """Start a container with a shell script and a mount of the other bundles; return its PID."""
     config["process"]["args"] = ["sh", "-c", "\n".join(script) or "exec sleep 1000"]
     if config["mounts"]:
-        # one that joins its mount namespace has to find its own root there
+        # a container that joins this mount namespace has to find its own root there
         add_mount(config, rootless.user.tmp, "bind", rootless.user.tmp, "rbind")
     rootless.create(name, make_bundle(rootless.user, config, name=f"bundle-{name}"))
     pid = rootless.pid(name)
@@ -44,7 +44,7 @@ def without_pid_namespace():
 
 
 def processes_of(rootless, name, count):
-    """Wait until a container has as many processes as that; return them."""
+    """Wait until a container has `count` processes; return them."""
     found = []
 
     def are_there():
@@ -64,7 +64,7 @@ def processes_of(rootless, name, count):
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("kinds", [("user", "mount"), ("user", "mount", "network", "ipc", "uts")], ids=["some", "all"])
-def test_a_container_that_joined_the_namespaces_of_another_is_ended_alone(rootless, kinds, end):
+def test_ending_a_container_spares_the_one_whose_namespaces_it_joined(rootless, kinds, end):
     first = start(rootless, "a", base_config())
     second = start(rootless, "b", joining(first, *kinds), "sleep 1000 & sleep 1000; true")
     mine = processes_of(rootless, "b", 3)
@@ -75,8 +75,8 @@ def test_a_container_that_joined_the_namespaces_of_another_is_ended_alone(rootle
     assert rootless.status("a") == "running"
 
 
-def test_a_container_of_an_older_release_is_ended_with_its_descendants_only(rootless):
-    """Its state does not note which namespaces are its own."""
+def test_a_container_of_an_older_release_ends_with_its_descendants_only(rootless):
+    """Its state does not record which namespaces are its own."""
     first = start(rootless, "a", without_pid_namespace())
     second = start(rootless, "b", joining(first, "user", "mount"), "sleep 1000 & sleep 1000; true")
     mine = processes_of(rootless, "b", 3)
@@ -91,8 +91,8 @@ def test_a_container_of_an_older_release_is_ended_with_its_descendants_only(root
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_the_end_of_a_container_reaches_what_it_left_to_others(rootless, end):
-    """Without a pid namespace: orphans, and those that began a session of their own."""
+def test_ending_a_container_without_a_pid_namespace_ends_its_orphans(rootless, end):
+    """Both orphans and processes that started a session of their own."""
     script = "(setsid sleep 1000 &)", "(sleep 1000 &)", "exec sleep 1000"
     start(rootless, "c1", without_pid_namespace(), *script)
     mine = processes_of(rootless, "c1", 3)
@@ -102,7 +102,7 @@ def test_the_end_of_a_container_reaches_what_it_left_to_others(rootless, end):
         await_end(pid)
 
 
-def test_the_end_of_a_container_in_the_namespaces_of_another_reaches_its_orphans(rootless):
+def test_ending_a_container_in_joined_namespaces_ends_its_orphans(rootless):
     first = start(rootless, "a", base_config())
     start(rootless, "b", joining(first, "user", "mount", new=["uts"]), "(setsid sleep 1000 &)", "exec sleep 1000")
     mine = processes_of(rootless, "b", 2)
@@ -112,7 +112,7 @@ def test_the_end_of_a_container_in_the_namespaces_of_another_reaches_its_orphans
     assert rootless.status("a") == "running"
 
 
-def test_a_storm_of_forks_ends(rootless):
+def test_delete_force_ends_a_storm_of_forks(rootless):
     config = without_pid_namespace()
     script = "storm() { sh -c 'sleep 0.05' & (sleep 0.05; storm) & (sleep 0.05 &) & }", "storm; storm; storm; storm"
     start(rootless, "c1", config, *script, "while :; do sleep 1; done")
@@ -120,7 +120,7 @@ def test_a_storm_of_forks_ends(rootless):
     namespace = os.readlink(f"/proc/{rootless.pid('c1')}/ns/mnt")
     done = rootless("delete", "--force", "c1")
     assert (done.returncode, done.stderr) == (0, "")
-    until(lambda: not in_namespace(namespace), "nothing of it lives on")
+    until(lambda: not in_namespace(namespace), "the end of its processes")
 
 
 def in_namespace(namespace):
@@ -154,8 +154,8 @@ kill $witness
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("caller", ["", "unshare --mount"], ids=["in the host's namespace", "in one of its own"])
-def test_root_ends_a_container_in_the_mount_namespace_of_the_host_alone(user, rootless_command, need, end, caller):
-    """The host is one of this test's own: what the attack reaches is all that it can see."""
+def test_root_ends_only_the_container_in_the_hosts_mount_namespace(user, rootless_command, need, end, caller):
+    """Namespaces of the test stand for the host: a mistake ends only their processes."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     config = joining(1, "mount")

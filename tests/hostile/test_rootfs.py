@@ -1,6 +1,6 @@
-"""Images that mean harm: whatever they hold, nothing of the host is read, changed or added to.
+"""Hostile images: whatever they contain, nothing on the host is read, changed or created.
 
-Each attack is made by the whole command, by the ordinary user and by the machine's root, who has the more to lose;
+Each attack is made on the whole command, run by an ordinary user and by the machine's root;
 tests/executor/test_paths.py makes them on single operations.
 """
 
@@ -30,7 +30,7 @@ def box(request, user, rootless_command):
 
 
 def ways_out(box):
-    """Return links out of the root as [(what the link says, where that is when the root is all there is)]."""
+    """Return symlinks out of the root as [(target, the same target resolved inside the root)]."""
     outside = str(box.outside)
     for number, text in ((1, "2"), (2, "../chain/3"), (3, f"{outside}/4")):
         box.link(f"/chain/{number}", text)
@@ -46,7 +46,7 @@ def ways_out(box):
 
 
 def magic(box):
-    """Return links that only the kernel can follow."""
+    """Return targets that lead through magic links, which only the kernel can follow."""
     roots = [f"/proc/{process}/root{box.outside}" for process in ("self", "1", "thread-self")]
     return [*roots, "/proc/self/cwd/outside", "/proc/self/fd/3", "/proc/self/fd/5/outside"]
 
@@ -76,7 +76,7 @@ def not_directories():
 
 
 @pytest.mark.parametrize("target", KERNEL)
-def test_a_symlink_instead_of_a_kernel_file_system(box, target):
+def test_a_symlink_at_proc_dev_or_sys_is_refused(box, target):
     box.link("/loop", target)
     out = [text for text, _ in ways_out(box)]
     for text in (*(out if target == "/dev" else out[:2]), magic(box)[0], target[1:], "/loop", "/data"):
@@ -89,7 +89,7 @@ def test_a_symlink_instead_of_a_kernel_file_system(box, target):
 
 @pytest.mark.parametrize("target", KERNEL)
 def test_kernel_file_system_needs_a_directory(box, target):
-    """A FIFO must not be opened: nobody would ever write to it."""
+    """A FIFO must not be opened, since that would block forever."""
     for make in not_directories().values():
         box.place(target, make)
         assert f" on {target}: move_mount: Not a directory (config.json: mounts[" in box.refused(base_config())
@@ -102,7 +102,7 @@ PLACES = ("/etc", "/tmp", "/data", "/run", "/var/lib", "/home", "/opt/a/b")
 
 
 def put(config, kind, target, volume):
-    """Ask for something on `target`."""
+    """Add a mount or a device on `target` to the config."""
     if kind == "device":
         config["linux"].setdefault("devices", []).append({"path": target, "type": "p"})
     elif kind == "directory":
@@ -124,8 +124,8 @@ KINDS = ("tmpfs", "tmpfs tmpcopyup", "directory", "file")
 @pytest.mark.parametrize(
     ("kind", "below"), [*((kind, below) for kind in KINDS for below in ("", "/deep/below")), ("device", "/deep/below")]
 )
-def test_a_mount_on_a_link_out_of_the_root(box, volume, kind, below):
-    """It is made where the link leads to when the root is all there is."""
+def test_a_mount_target_outside_is_resolved_inside_the_root(box, volume, kind, below):
+    """The mount is made at the symlink's target as resolved inside the root."""
     ways = ways_out(box)
     config = base_config()
     for place, (text, _) in zip(PLACES, ways, strict=True):
@@ -139,8 +139,8 @@ def test_a_mount_on_a_link_out_of_the_root(box, volume, kind, below):
             assert inside + below in table
 
 
-def test_a_device_instead_of_a_symlink(box):
-    """It is not made where the link leads."""
+def test_a_device_at_a_symlink_is_refused(box):
+    """It is not created at the symlink's target."""
     for text, _ in ways_out(box):
         box.link("/data", text)
         config = base_config()
@@ -149,8 +149,8 @@ def test_a_device_instead_of_a_symlink(box):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "device"])
-def test_a_mount_on_a_link_of_the_kernels(box, volume, kind):
-    """Those lead where no path resolution is asked."""
+def test_a_mount_target_through_a_magic_link_is_refused(box, volume, kind):
+    """Magic links bypass path resolution."""
     for below, text in [("/below", text) for text in (*magic(box), "loop")] + [("", magic(box)[0])] * (
         kind != "device"
     ):
@@ -165,7 +165,7 @@ def test_a_mount_on_a_link_of_the_kernels(box, volume, kind):
 @pytest.mark.parametrize(
     ("kind", "wrong"), [("tmpfs", NO_DIRECTORY), ("directory", NO_DIRECTORY), ("file", ["directory"])]
 )
-def test_a_target_of_another_type(box, volume, kind, wrong):
+def test_a_mount_target_of_another_type_is_refused(box, volume, kind, wrong):
     for name in wrong:
         if name == "device" and os.geteuid() != 0:
             continue
@@ -176,8 +176,8 @@ def test_a_target_of_another_type(box, volume, kind, wrong):
 
 
 @pytest.mark.parametrize("name", NO_DIRECTORY)
-def test_a_file_covers_whatever_is_no_directory(box, volume, name):
-    """Without opening it: a FIFO waits, a device does something."""
+def test_a_file_is_mounted_over_any_non_directory_without_opening_it(box, volume, name):
+    """Opening a FIFO would block, and opening a device could have side effects."""
     if name == "device" and os.geteuid() != 0:
         pytest.skip("needs root: makes a device")
     box.place("/data", NO_DIRECTORY[name])
@@ -186,8 +186,8 @@ def test_a_file_covers_whatever_is_no_directory(box, volume, name):
     assert box.contained(config, "cat /data") == ["of the volume"]
 
 
-def test_tmpcopyup_copies_the_image_only(box):
-    """Links are copied as links, and a FIFO is not read."""
+def test_tmpcopyup_opens_no_symlink_or_special_file(box):
+    """Symlinks are copied as symlinks, and a FIFO is not read."""
     box.link("/data/link", f"{box.outside}/canary")
     box.link("/data/directory", box.outside)
     box.place("/data/fifo", os.mkfifo)
@@ -198,7 +198,7 @@ def test_tmpcopyup_copies_the_image_only(box):
     assert lines == ["directory symbolic link", "fifo fifo", "link symbolic link", "socket socket"]
 
 
-# --- Devices and terminals where the image's own /dev is used ---------------------------------------------------------
+# --- Devices and terminals in the image's own /dev --------------------------------------------------------------------
 
 
 def without_dev(*destinations):
@@ -211,7 +211,7 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 
 
-def test_devices_of_an_image_that_are_links(box):
+def test_symlinks_at_devices_of_the_image_stay_inside(box):
     """Existing files stay, and new ones are created inside."""
     for number, name in enumerate(DEVICES):
         box.link(f"/dev/{name}", f"{box.outside}/{number}/{name}")
@@ -222,7 +222,7 @@ def test_devices_of_an_image_that_are_links(box):
 
 
 @pytest.mark.parametrize("name", ["directory", "FIFO", "file", "socket"])
-def test_devices_of_an_image_that_are_something_else(box, name):
+def test_another_file_at_a_device_of_the_image_is_covered_or_refused(box, name):
     box.place("/dev/null", NO_DIRECTORY.get(name, os.mkdir))
     done = box.attack(without_dev(), "stat -c %t:%T /dev/null")
     if name == "directory":
@@ -233,7 +233,7 @@ def test_devices_of_an_image_that_are_something_else(box, name):
 
 @pytest.fixture
 def terminal(box):
-    """A socket that takes the terminal of a container, as flags."""
+    """A socket that receives the terminal of a container; yields the flags that name it."""
     with socket.socket(socket.AF_UNIX) as listener:
         path = bind_socket(listener, box.user.tmp / "console.sock")
         listener.listen(8)
@@ -242,11 +242,11 @@ def terminal(box):
 
 
 TELL = "(stat -L -c '%n %F %t' /dev/console; tty; cat /proc/self/mountinfo) > /told 2>&1"
-"""The output of a container with a terminal goes there."""
+"""Writes to a file, since the output of a container with a terminal goes to the terminal."""
 
 
 @pytest.mark.parametrize("name", ["console", "pts", "ptmx"])
-def test_the_terminal_of_an_image_whose_parts_are_links(box, terminal, name):
+def test_symlinks_at_terminal_files_of_the_image_are_not_followed(box, terminal, name):
     for text in (f"{box.outside}/0", "../../../outside/canary", magic(box)[0], "/dev/null", "console"):
         box.link(f"/dev/{name}", text)
         (box.rootfs / "told").unlink(missing_ok=True)
@@ -263,8 +263,8 @@ def test_the_terminal_of_an_image_whose_parts_are_links(box, terminal, name):
             assert done.returncode == 1
 
 
-def test_the_terminal_of_an_image_is_of_its_own_devpts(box, terminal):
-    """A directory of the image instead of /dev/pts has nothing that is taken for a terminal."""
+def test_the_terminal_must_come_from_a_devpts(box, terminal):
+    """Files of the image in /dev/pts are not used as a terminal."""
     box.place("/dev/pts/ptmx", os.mkfifo)
     config = without_dev("/dev/pts")
     config["process"]["terminal"] = True
@@ -273,7 +273,7 @@ def test_the_terminal_of_an_image_is_of_its_own_devpts(box, terminal):
 
 
 @pytest.mark.parametrize("name", ["file", "FIFO", "socket", "directory"])
-def test_a_console_of_an_image_that_is_something_else(box, terminal, name):
+def test_another_file_at_the_images_console_is_covered_or_refused(box, terminal, name):
     box.place("/dev/console", NO_DIRECTORY.get(name, os.mkdir))
     config = without_dev()
     config["process"]["terminal"] = True
@@ -288,8 +288,8 @@ def test_a_console_of_an_image_that_is_something_else(box, terminal, name):
 
 
 @pytest.mark.parametrize("key", ["maskedPaths", "readonlyPaths"])
-def test_protected_paths_that_are_links(box, key):
-    """What they cover is inside; where that is nothing, nothing is made."""
+def test_masked_and_read_only_paths_through_symlinks_stay_inside(box, key):
+    """They cover the target inside the root. If it does not exist, nothing is created."""
     ways = ways_out(box)
     config = base_config()
     config["linux"][key] = []
@@ -302,21 +302,21 @@ def test_protected_paths_that_are_links(box, key):
 
 
 @pytest.mark.parametrize("key", ["maskedPaths", "readonlyPaths"])
-def test_protected_paths_that_are_links_of_the_kernels(box, key):
+def test_masked_and_read_only_paths_through_magic_links_are_refused(box, key):
     for number, text in enumerate(magic(box)):
         box.link("/data", text)
         config = base_config()
         config["linux"][key] = ["/data" + "/canary" * (number % 2)]
         done = box.attack(config, "true")
-        # nothing is at a descriptor that the executor does not have, and so nothing is to be protected
+        # a descriptor that the executor does not have leads to no file, so there is nothing to protect
         if "/fd/" not in text or done.returncode:
             assert done.returncode == 1
             assert f"openat2: Too many levels of symbolic links (config.json: linux.{key}[0])" in done.stderr
 
 
 @pytest.mark.parametrize("name", NO_DIRECTORY)
-def test_a_masked_path_that_is_no_directory(box, name):
-    """Without opening it: a FIFO waits, a device does something."""
+def test_any_non_directory_is_masked_without_opening_it(box, name):
+    """Opening a FIFO would block, and opening a device could have side effects."""
     if name == "device" and os.geteuid() != 0:
         pytest.skip("needs root: makes a device")
     box.place("/data", NO_DIRECTORY[name])
@@ -325,11 +325,11 @@ def test_a_masked_path_that_is_no_directory(box, name):
     assert box.contained(config, "stat -c %t:%T /data; cat /data") == ["1:3"]
 
 
-# --- The root, the working directory, the files of users --------------------------------------------------------------
+# --- The root, the working directory, /etc/passwd ---------------------------------------------------------------------
 
 
-def test_a_root_that_is_named_with_dots(box):
-    """The dots are taken away before anything is looked up, so that no link can stand between two of them."""
+def test_dots_in_the_path_of_the_root_are_removed_before_lookup(box):
+    """A symlink between two dots therefore has no effect."""
     box.link("/up", box.outside)
     for path in ("rootfs/../rootfs", "./rootfs/bin/..", "rootfs/up/..", "../outside/../bundle-box/rootfs"):
         config = base_config()
@@ -340,8 +340,8 @@ def test_a_root_that_is_named_with_dots(box):
         ]
 
 
-def test_a_root_that_is_a_link_out_of_the_bundle(box):
-    """The user who unpacks a bundle has looked at its config.json, which names nothing of the host."""
+def test_a_root_that_is_a_symlink_is_refused(box):
+    """The user has checked the config.json of the bundle, which names no directory of the host."""
     box.rootfs.rename(box.rootfs.with_name("real"))
     for text in (str(box.outside), "../outside", "/", "/proc/self/cwd", "real"):
         box.rootfs.unlink(missing_ok=True)
@@ -355,7 +355,7 @@ def test_a_root_that_is_a_link_out_of_the_bundle(box):
     box.rootfs.with_name("real").rename(box.rootfs)
 
 
-def test_a_root_below_a_link_out_of_the_bundle(box):
+def test_a_root_below_a_symlink_is_refused(box):
     (box.path / "images").symlink_to(box.user.tmp)
     config = base_config()
     for path in ("images/outside", "images/bundle-box/rootfs"):
@@ -363,8 +363,8 @@ def test_a_root_below_a_link_out_of_the_bundle(box):
         assert "a symlink (config.json: root.path); fix: " in box.refused(config, SEARCH)
 
 
-def test_an_absolute_root_may_lead_through_links(box):
-    """They are the caller's, such as /home on many a machine."""
+def test_an_absolute_root_may_lead_through_symlinks(box):
+    """They belong to the host, such as /home on many machines."""
     link = box.user.tmp / "link"
     link.symlink_to(box.path)
     config = base_config()
@@ -372,8 +372,8 @@ def test_an_absolute_root_may_lead_through_links(box):
     assert box.contained(config, "echo inside", SEARCH) == ["inside"]
 
 
-def test_a_working_directory_that_is_a_link_out_of_the_root(box):
-    """Where it does not exist inside, it is made there."""
+def test_a_working_directory_outside_is_resolved_inside_the_root(box):
+    """If it does not exist inside, it is created there."""
     for number, (text, inside) in enumerate(ways_out(box)):
         below = "/below" * (number % 2)
         box.link("/data", text)
@@ -382,7 +382,7 @@ def test_a_working_directory_that_is_a_link_out_of_the_root(box):
         assert box.contained(config, "pwd -P", SEARCH) == [inside + below]
 
 
-def test_a_working_directory_that_is_a_link_of_the_kernels(box):
+def test_a_working_directory_through_a_magic_link_is_refused(box):
     for number, text in enumerate(magic(box)):
         box.link("/data", text)
         config = base_config()
@@ -392,7 +392,7 @@ def test_a_working_directory_that_is_a_link_of_the_kernels(box):
 
 
 @pytest.mark.parametrize("name", ["file", "FIFO", "socket"])
-def test_a_working_directory_that_is_none(box, name):
+def test_a_working_directory_that_is_not_a_directory_is_refused(box, name):
     box.place("/data", NO_DIRECTORY[name])
     config = base_config()
     config["process"]["cwd"] = "/data"
@@ -400,8 +400,8 @@ def test_a_working_directory_that_is_none(box, name):
 
 
 @pytest.mark.parametrize("name", ["link", "directory", *NO_DIRECTORY])
-def test_a_file_of_users_that_is_something_else(box, name):
-    """HOME is read from the image's own, and from nothing that is not a file."""
+def test_a_passwd_file_that_is_not_a_regular_file_is_ignored(box, name):
+    """HOME is read only from a regular file of the image."""
     if name == "device" and os.geteuid() != 0:
         pytest.skip("needs root: makes a device")
     if name == "link":
@@ -411,10 +411,10 @@ def test_a_file_of_users_that_is_something_else(box, name):
     assert box.contained(base_config(), 'echo "$HOME"', SEARCH) == ["/"]
 
 
-# --- Another container that changes things meanwhile ------------------------------------------------------------------
+# --- Races with another container -------------------------------------------------------------------------------------
 
 SECONDS = 2
-"""How long a race is run."""
+"""How long a race lasts."""
 
 
 @pytest.fixture
@@ -436,7 +436,7 @@ def race(box, user, rootless_command, need):
 
 
 def runs(box, config, *script):
-    """Run the box again and again; return the ends."""
+    """Run the box repeatedly; return the finished processes."""
     deadline = time.monotonic() + SECONDS
     ends = []
     while time.monotonic() < deadline:
@@ -444,11 +444,11 @@ def runs(box, config, *script):
     return ends
 
 
-def test_a_shared_root_whose_dev_changes_meanwhile(box, race):
+def test_a_race_for_dev_in_a_shared_root_stays_inside(box, race):
     box.link("/else", box.outside)
     race(box.rootfs, "dev", "else")
     ends = runs(box, base_config(), "true")
-    assert any(done.returncode for done in ends), "the link was there"
+    assert any(done.returncode for done in ends), "the symlink was met"
 
 
 LOOK = (
@@ -460,8 +460,8 @@ LOOK = (
 )
 
 
-def test_protected_paths_of_a_shared_root_that_changes_meanwhile(box, race):
-    """A directory that stands in for /proc for a moment must not leave the real one unprotected (CVE-2023-27561)."""
+def test_a_race_for_proc_leaves_no_path_unprotected(box, race):
+    """A directory that replaces /proc for a moment must not leave the real one unprotected (CVE-2023-27561)."""
     (box.rootfs / "else").mkdir()
     box.own(box.rootfs / "else")
     config = base_config()

@@ -1,4 +1,4 @@
-"""The cache of compiled filters: no container replaces a filter, and root cleans up nowhere else."""
+"""The cache of compiled filters: no container replaces a filter, and root deletes files nowhere else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFUSED = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}
 ALLOW_EVERYTHING = struct.pack("@HBBI", 6, 0, 0, 0x7FFF_0000)  # return SECCOMP_RET_ALLOW
 TRY = "mkdir /tmp/made 2>/dev/null && echo allowed || echo refused"
 MANY = 100
-"""More files than the cache keeps: it is the clean-up that deletes."""
+"""More files than the cache keeps, so that its clean-up deletes some."""
 
 
 def filtered(*args):
@@ -26,14 +26,14 @@ def filtered(*args):
 
 
 def forged(name):
-    """Return a cache file whose checksum is right, of a filter that refuses nothing."""
+    """Return a cache file with a correct checksum and a filter that allows everything."""
     checksum = hashlib.blake2b(name.encode() + ALLOW_EVERYTHING, digest_size=16).digest()
     return ALLOW_EVERYTHING + checksum
 
 
 @pytest.mark.parametrize("bound", [".cache", "."])
 def test_a_container_with_the_callers_cache_cannot_replace_later_filters(box, bound):
-    """The container has all of the caller's home, or ~/.cache, and knows the names of the entries and their format."""
+    """The container has the caller's home or ~/.cache, and knows the names and the format of the entries."""
     user = box.user
     home, runtime, forgeries = (user.tmp / name for name in ("home", "run", "forgeries"))
     for directory in (home / ".cache", runtime, forgeries):
@@ -63,8 +63,8 @@ def test_a_container_with_the_callers_cache_cannot_replace_later_filters(box, bo
 
 
 @pytest.mark.parametrize("kept", ["HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"])
-def test_root_deletes_nothing_through_the_directories_of_the_user_who_calls_it(box, require_root, kept):
-    """Sudo may keep these variables; the user has put links where the cache would be."""
+def test_root_deletes_nothing_through_the_calling_users_directories(box, require_root, kept):
+    """sudo may keep these variables; the user has placed symlinks where the cache would be."""
     victim = box.user.tmp / "victim"
     victim.mkdir()
     for number in range(MANY):

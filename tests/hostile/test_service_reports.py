@@ -1,4 +1,4 @@
-"""What a container reports to the service manager of its caller (sd_notify(3)): about itself only."""
+"""A container reports to the service manager of its caller (sd_notify(3)) about itself only."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The files that a container shares with the host and with other containers: /etc/hosts and /etc/resolv.conf.
+"""/etc/hosts and /etc/resolv.conf, which a container shares with the host and with other containers.
 
-They lie in the state directory of the caller. A container can neither write to them nor keep others from doing so, and
-what it says its name is does not reach other containers unless nobody else can be meant.
+They are in the state directory of the caller. A container can neither write to them nor keep others from doing so, and
+its host name reaches other containers only if it is unambiguous.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def rootless(net_rootless):
 
 @pytest.fixture
 def start(rootless):
-    """Return a function that starts a container on the network and returns when it has written a line."""
+    """Return a function that starts a container on the network and returns after its first line of output."""
 
     def start_container(name, *argv, hostname=""):
         bundle = make_net_bundle(rootless.user, *argv or WAIT, name=name)
@@ -53,8 +53,8 @@ def start(rootless):
 
 
 @pytest.mark.parametrize("mode", ["pasta", "host", "backend"])
-def test_a_container_cannot_write_to_them(rootless, net_user, mode):
-    """Else it fills the file system of the state directory: /run/user, for the whole session."""
+def test_shared_files_are_read_only(rootless, net_user, mode):
+    """A container could otherwise fill /run/user, which has the state directory, for the whole session."""
     script = 'for file; do (echo full >>"$file") 2>/dev/null || echo refused; done; cat /proc/self/mountinfo'
     bundle = make_net_bundle(net_user, "sh", "-uc", script, "sh", *FILES)
     lines = rootless("run", "--network", mode, bundle, check=True).stdout.splitlines()
@@ -64,10 +64,10 @@ def test_a_container_cannot_write_to_them(rootless, net_user, mode):
         assert table[file][0] >= {"ro", "nosuid", "nodev", "noexec"}
 
 
-def test_a_lease_on_them_delays_nobody_who_joins_the_network(rootless, start, net_user):
-    """A container that owns a file may lease it, also where it is mounted read-only: fcntl(2), "Leases".
+def test_a_lease_on_shared_files_does_not_delay_new_members(rootless, start, net_user):
+    """A container that owns a file may take a lease on it, even if it is mounted read-only: fcntl(2), "Leases".
 
-    Who opens it for writing waits until the lease is given back, 45 s at most (/proc/sys/fs/lease-break-time).
+    An open for writing waits until the lease is released, 45 s at most (/proc/sys/fs/lease-break-time).
     """
     start("first", "python3", "-c", LEASE, *FILES)
     start("second")
@@ -80,7 +80,7 @@ def test_a_lease_on_them_delays_nobody_who_joins_the_network(rootless, start, ne
 @pytest.mark.parametrize(
     "hostname", ["pypi.org", "localhost", "LOCALHOST", "ip6-loopback", "host.containers.internal", "10.89.0.9", "x_:y"]
 )
-def test_a_host_name_that_means_somebody_else_does_not_reach_other_containers(rootless, start, hostname):
+def test_ambiguous_host_names_do_not_reach_other_containers(rootless, start, hostname):
     start("first")
     start("second", hostname=hostname)
     hosts = rootless("exec", "first", "cat", "/etc/hosts", check=True).stdout
@@ -88,8 +88,8 @@ def test_a_host_name_that_means_somebody_else_does_not_reach_other_containers(ro
     assert hostname not in hosts.replace("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n", "")
 
 
-def test_a_host_name_that_another_container_has_stays_that_ones(rootless, start):
-    """The id of a container goes before the host name of another one; of two host names the first counts."""
+def test_a_duplicate_host_name_belongs_to_the_first_container(rootless, start):
+    """Container IDs take precedence over host names."""
     start("reader")
     start("one", hostname="db")
     start("two", hostname="DB")

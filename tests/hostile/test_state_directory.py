@@ -1,4 +1,4 @@
-"""Another local user, and the state directory of the caller: what is planted there is never believed."""
+"""Another local user attacks the caller's state directory: planted files are never trusted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.lib.bare_host import BareHost
 from tests.lib.bundles import base_config, make_bundle
 
 ATTEMPTS = 60
-"""Calls of the victim: on a command that looks once and opens by name later, one in twenty was deceived."""
+"""Calls of the victim. A command that checked first and opened by name later was deceived once in twenty calls."""
 
 SWAP = """
 import itertools, os, shutil, sys
@@ -19,7 +19,7 @@ prepared, place, state = sys.argv[1:]
 print("ready", flush=True)
 for _ in itertools.count():
     try:
-        # what a deceived command has removed is planted again
+        # plant the files again that a deceived command has removed
         if not os.path.islink(prepared) and not os.path.exists(prepared + "/c1/state.json"):
             os.umask(0)
             os.makedirs(prepared + "/c1", exist_ok=True)
@@ -30,11 +30,11 @@ for _ in itertools.count():
     except OSError:
         pass
 """
-"""What the attacker does all the time: a prepared directory, or a symlink, comes to the victim's place and goes."""
+"""The attacker's loop: a prepared directory, or a symlink, appears at the victim's path and disappears."""
 
 
 def planted(evidence):
-    """Return a state of a stopped container whose hooks, if anybody runs them, leave evidence."""
+    """Return the state of a stopped container whose hooks leave evidence if they run."""
     hook = {"path": "/bin/sh", "args": ["sh", "-c", f"id -u >> {evidence}"]}
     return {
         "ociVersion": "1.2.0",
@@ -56,7 +56,7 @@ def planted(evidence):
 
 
 def plant(directory, evidence):
-    """Return shell commands that make a state directory with such a container in it, open to everybody."""
+    """Return shell commands that create a state directory with that container, writable by everyone."""
     text = shlex.quote(json.dumps(planted(evidence)))
     return f"umask 0; mkdir -p {directory}/c1; printf %s {text} > {directory}/c1/state.json"
 
@@ -82,7 +82,7 @@ def _calls(command, bundle, verb="delete --force c1"):
 
 
 def _not_deceived(done):
-    """No state of the attacker was shown, no hook was run, and the victim's own container ran."""
+    """Check that no state of the attacker was shown, no hook ran, and the victim's own container ran."""
     assert done.stdout == "hello\nmine\nno evidence\n", done.stderr
     assert "cannot" not in done.stderr.replace("cannot keep state", "")
 
@@ -90,15 +90,15 @@ def _not_deceived(done):
 REPORT = "[ -e /tmp/evidence ] && echo hooks were run by: $(cat /tmp/evidence) || echo no evidence"
 
 
-def test_a_state_directory_that_comes_and_goes_in_tmp_is_never_believed(user, single_user, rootless_command, bundle):
+def test_a_state_directory_swapped_into_tmp_is_never_trusted(user, single_user, rootless_command, bundle):
     host = BareHost(user, single_user)
     attack = _swapping(single_user, "/tmp/prepared", f"/tmp/rootless-{user.uid}")
     done = host.run(attack, host.as_user(user, _calls(rootless_command, bundle)), REPORT)
     _not_deceived(done)
 
 
-def test_a_link_that_comes_and_goes_in_tmp_leads_to_nothing_of_the_users(user, single_user, rootless_command, bundle):
-    """A directory of the user's own is no state directory because somebody else says so: `create` would empty it."""
+def test_a_symlink_swapped_into_tmp_is_never_followed(user, single_user, rootless_command, bundle):
+    """It must not make a directory of the user a state directory: `create` would empty it."""
     host = BareHost(user, single_user)
     link = host.as_user(single_user, f"ln -s {user.home} /tmp/prepared")
     own = host.as_user(user, "mkdir ~/c1; echo precious > ~/c1/file")
@@ -110,7 +110,7 @@ def test_a_link_that_comes_and_goes_in_tmp_leads_to_nothing_of_the_users(user, s
 
 @pytest.mark.parametrize("kept", ["", "XDG_RUNTIME_DIR"], ids=["nothing", "XDG_RUNTIME_DIR"])
 def test_root_does_not_keep_state_where_users_can_plant_it(user, single_user, rootless_command, bundle, kept):
-    """`su` and `sudo -E` keep a user's XDG_RUNTIME_DIR, which is not root's; /tmp is everybody's."""
+    """`su` and `sudo -E` keep a user's XDG_RUNTIME_DIR, which is not root's; everyone can write to /tmp."""
     host = BareHost(user, single_user)
     runtime = f"/run/user/{single_user.uid}"
     own = f"mkdir -p {runtime}; chown {single_user.uid} {runtime}; " + host.as_user(
@@ -130,7 +130,7 @@ UNDO_PLANTED = (
     """mkdir /tmp/victim; printf '["resctrl","%s",{"directories":["/tmp/victim"]}]\\n' """
     "$(cat /proc/sys/kernel/random/boot_id) > /tmp/homes/c1/undo"
 )
-"""Shell commands that plant an undo note, which makes a process that believes it remove a directory."""
+"""Shell commands that plant an undo note; a process that trusts it removes a directory."""
 
 VERBS = ("state c1", "list", "start c1", "kill c1", "delete c1", "delete --force c1", "exec c1 true", "ps c1")
 
@@ -155,7 +155,7 @@ def test_a_root_of_another_user_is_refused_by_every_verb(user, single_user, root
 
 @pytest.mark.parametrize("caller", ["user", "root"])
 def test_a_root_that_others_may_write_to_is_refused(user, single_user, rootless_command, caller):
-    """Its owner is the caller, who has opened it to a group or to all: what is in it may be anybody's."""
+    """The caller owns it and made it writable by a group or by all, so its files may be anyone's."""
     host = BareHost(user, single_user)
     own = "mkdir /tmp/state; chmod 777 /tmp/state"
     own = host.as_user(user, own) if caller == "user" else own
@@ -170,8 +170,8 @@ def test_a_root_that_others_may_write_to_is_refused(user, single_user, rootless_
 
 
 @pytest.mark.parametrize("owner", ["another user", "root"])
-def test_a_directory_of_another_user_in_a_root_of_roots_is_refused(user, single_user, rootless_command, bundle, owner):
-    """As in /home and /run/user: what lies there would name the processes, cgroups and hooks for root."""
+def test_a_container_directory_of_another_user_is_refused(user, single_user, rootless_command, bundle, owner):
+    """As in /home and /run/user: its files would name the processes, cgroups and hooks for root."""
     host = BareHost(user, single_user)
     planted_there = plant("/tmp/homes", "/tmp/evidence") + f"; {UNDO_PLANTED}"
     if owner == "another user":
@@ -188,8 +188,8 @@ def test_a_directory_of_another_user_in_a_root_of_roots_is_refused(user, single_
     assert done.stderr.count(f"rootless: cannot keep state in /tmp/homes/c1: {cause}; fix: ") == len(verbs)
 
 
-def test_a_root_of_the_callers_own_is_used_wherever_it_lies(user, rootless_command, bundle):
-    """Who owns the directories above does not matter: the directory itself is opened once and looked at."""
+def test_the_callers_own_root_is_used_below_any_directory(user, rootless_command, bundle):
+    """The owner of the directories above does not matter: the directory itself is opened once and checked."""
     host = BareHost(user)
     prepare = f"mkdir -m 777 /tmp/open; chmod 777 /tmp/open; chown {user.uid} /tmp/open"
     root = f"{rootless_command} --root /tmp/open/state"
@@ -199,8 +199,8 @@ def test_a_root_of_the_callers_own_is_used_wherever_it_lies(user, rootless_comma
     assert (done.stdout, done.stderr) == ("hello\nc1\n", "")
 
 
-def test_state_is_not_erased_by_age(user, rootless_command, need):
-    """systemd-tmpfiles erases what is old in /tmp, except files with the sticky bit, while a container runs."""
+def test_state_survives_systemd_tmpfiles(user, rootless_command, need):
+    """systemd-tmpfiles erases old files in /tmp, except those with the sticky bit, while a container runs."""
     tmpfiles = need("systemd-tmpfiles")
     host = BareHost(user)
     bundle = make_bundle(user, base_config("sleep", "1000"))

@@ -1,4 +1,4 @@
-"""state.json is damaged, edited by hand, or of another release: no verb is confused, and nothing is left running."""
+"""state.json is damaged, edited by hand or of another release: no verb is confused, and no process is left running."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["cgroup2"]
 
 @pytest.fixture(params=["pid namespace", "the host's processes"])
 def bundle(request, user):
-    """A bundle whose program has a child, which goes with it where it has a pid namespace."""
+    """A bundle whose program has a child; with a pid namespace, the child ends with the program."""
     config = base_config("sh", "-c", "sleep 1000 & exec sleep 1000")
     if request.param != "pid namespace":
         config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
@@ -45,7 +45,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_delete_force_ends_the_processes_of_a_damaged_state(rootless, bundle, damage):
+def test_delete_force_ends_a_container_whose_state_is_damaged(rootless, bundle, damage):
     rootless.create("bad", bundle)
     rootless.start("bad")
     pids = json.loads(rootless("ps", "--format", "json", "bad").stdout)
@@ -62,11 +62,11 @@ def test_delete_force_ends_the_processes_of_a_damaged_state(rootless, bundle, da
     for pid in pids:
         await_end(pid)
     assert list(rootless.root.iterdir()) == []
-    until(lambda: not executors(rootless.user), "nothing is left")
+    until(lambda: not executors(rootless.user), "the end of the executors")
 
 
-def test_a_state_that_says_nothing_leaves_nothing_in_the_cgroup(user, rootless_command, cgroup2, bundle):
-    """The note of a container's own cgroup is another file, and its removal ends what is in there."""
+def test_delete_force_ends_the_cgroup_of_a_container_with_empty_state(user, rootless_command, cgroup2, bundle):
+    """The container's own cgroup is noted in another file, and its removal ends its processes."""
     with InView(cgroup2, user, rootless_command) as runs:
         runs.create("bad", bundle)
         runs.start("bad")
@@ -79,7 +79,7 @@ def test_a_state_that_says_nothing_leaves_nothing_in_the_cgroup(user, rootless_c
 
 
 @pytest.mark.parametrize("data", ["{}", '{"path":"/"}', '{"certainty":"own"}', '{"certainty":[],"path":{}}'])
-def test_a_damaged_state_and_a_damaged_note_are_an_error(rootless, user, data):
+def test_delete_force_fails_if_state_and_undo_note_are_damaged(rootless, user, data):
     bundle = make_bundle(user, base_config("sleep", "1000"))
     rootless.create("bad", bundle)
     file = rootless.root / "bad/state.json"
@@ -92,8 +92,8 @@ def test_a_damaged_state_and_a_damaged_note_are_an_error(rootless, user, data):
     file.write_bytes(whole)
 
 
-def test_an_annotation_does_not_name_what_delete_force_ends(user, rootless_command, cgroup2):
-    """An image's labels become annotations: they must not stand in for what was cut off a damaged state."""
+def test_delete_force_reads_no_cgroup_from_annotations(user, rootless_command, cgroup2):
+    """An image's labels become annotations: they must not replace properties that a damaged state has lost."""
     config = base_config("sleep", "1000")
     config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
     bundle = make_bundle(user, config)
@@ -124,8 +124,8 @@ def test_killed_command_leaves_its_id_usable(rootless, bundle, name):
 
 
 @pytest.mark.parametrize("of", ["another boot", "another process", "an ended process"])
-def test_delete_force_ends_nobody_else_for_a_damaged_state(rootless, user, bundle, of):
-    """A number means another process in another boot, and later: nothing but the directory goes."""
+def test_delete_force_of_a_damaged_state_ends_no_other_process(rootless, user, bundle, of):
+    """After a reboot, or later, a PID means another process: only the directory is removed."""
     rootless.create("bad", bundle)
     pid = rootless.pid("bad")
     file = rootless.root / "bad/state.json"
@@ -148,8 +148,8 @@ def test_delete_force_ends_nobody_else_for_a_damaged_state(rootless, user, bundl
         await_end(pid)
 
 
-def test_no_verb_is_confused_by_what_a_hand_writes(rootless, user):
-    """Each verb says that the state is damaged, or does its work; the others are listed, whatever one says."""
+def test_no_verb_is_confused_by_hand_edited_state(rootless, user):
+    """Each verb reports the damage or works. `list` shows the other containers in any case."""
     bundle = make_bundle(user, base_config("sleep", "1000"))
     rootless.create("good", bundle)
     rootless.create("bad", bundle)
@@ -175,8 +175,8 @@ def test_no_verb_is_confused_by_what_a_hand_writes(rootless, user):
 
 
 @pytest.mark.parametrize("verb", ["create", "run"])
-def test_a_limit_of_descriptors_leaves_nothing(rootless, user, verb):
-    """Whichever call is the first that gets no descriptor, the claim of the id is undone."""
+def test_a_descriptor_limit_during_creation_leaves_nothing(rootless, user, verb):
+    """Whichever call is the first to get no descriptor, the claim of the ID is undone."""
     bundle = make_bundle(user, base_config("true"))
     rootless.create("other", bundle)
     refused = 0
@@ -198,7 +198,7 @@ def test_a_limit_of_descriptors_leaves_nothing(rootless, user, verb):
     [("state.json", "kill c1 KILL", 1), ("config.json", "exec c1 true", 255), ("undo", "delete --force c1", 1)],
 )
 def test_symlink_instead_of_a_file_is_refused(rootless, user, name, verb, status):
-    """It points to the very file that the verb needs. Once the file is back, the verb works."""
+    """It points to the very file that the verb needs. With the file restored, the verb works."""
     rootless.create("c1", make_bundle(user, base_config("sleep", "1000")))
     rootless.start("c1")
     victim = make_volume(user, "victim")

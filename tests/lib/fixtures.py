@@ -67,7 +67,7 @@ def net_rootless(net_user, rootless_command):
     before = host.helpers().keys()
     with Rootless(net_user, rootless_command) as rootless:
         yield rootless
-    until(lambda: host.helpers().keys() <= before, "the end of what serves networks")
+    until(lambda: host.helpers().keys() <= before, "the end of the helpers")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""slirp4netns and pasta when they are not there or do not do what they should, and what is left when something ends."""
+"""slirp4netns and pasta that are missing or fail, and the clean-up when a container or a helper ends."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ NO_INTERPRETER = "#!/no/such/interpreter\n"
 LOOK = f"{FETCH} --connect-timeout 2 http://{OUTSIDE}:{HTTP} || echo none; cat /etc/resolv.conf /etc/hosts"
 LOOPBACK = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 ALONE = f"none\n{LOOPBACK}127.0.1.1 bundle\n"
-"""What LOOK sees in a container that has its loopback only."""
+"""The output of LOOK in a container that has only its loopback."""
 
 
 @pytest.fixture
 def replace(netbox, need, tmp_path):
-    """Return a function that puts a script into the place of programs of the host, or, without one, nothing to run."""
+    """Return a function that replaces programs of the host with a script, or with a file that cannot be executed."""
 
     def replace_programs(*names, script=""):
         for name in names:
@@ -44,26 +44,26 @@ def replace(netbox, need, tmp_path):
 
 @pytest.fixture
 def look(net_rootless, net_user):
-    """Return a function that runs LOOK in a container, and returns status, output and what `run` said."""
+    """Return a function that runs LOOK in a container and returns the status, the output and the messages of `run`."""
 
     def look_around(*flags):
         bundle = make_net_bundle(net_user, "sh", "-uc", f"({LOOK}) 2>/dev/null")
         done = net_rootless("run", *flags, bundle)
         assert not net_rootless.list()
         assert not left(net_rootless)
-        until(lambda: not helpers(), "the end of what served it")
+        until(lambda: not helpers(), "the end of the helpers")
         return done.returncode, done.stdout, done.stderr
 
     return look_around
 
 
 def left(rootless):
-    """Return what is in the state directory."""
+    """Return the contents of the state directory."""
     return list(rootless.root.iterdir()) if rootless.root.exists() else []
 
 
 def state_with(rootless, *flags):
-    """Return the data about the network of a container that is made with these flags."""
+    """Return the data about the network of a container that is created with these flags."""
     bundle = make_net_bundle(rootless.user, "true", name="told")
     rootless.create("told", bundle, *flags)
     told = rootless.state("told")["network"]
@@ -74,7 +74,7 @@ def state_with(rootless, *flags):
 # --- Missing ----------------------------------------------------------------------------------------------------------
 
 
-def test_without_any_helper_there_is_a_loopback_and_a_note(replace, look, net_rootless):
+def test_missing_helpers_leave_only_loopback_and_a_warning(replace, look, net_rootless):
     replace(*BOTH)
     status, seen, said = look()
     assert (status, seen) == (0, "none\n# the image's own\n# the image's own\n")
@@ -86,7 +86,7 @@ def test_without_any_helper_there_is_a_loopback_and_a_note(replace, look, net_ro
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_a_helper_that_is_asked_for_is_missing(replace, look, name):
+def test_a_missing_requested_helper_is_an_error(replace, look, name):
     replace(name)
     status, seen, said = look("--network", name)
     assert (status, seen) == (1, "")
@@ -98,7 +98,7 @@ def test_a_helper_that_is_asked_for_is_missing(replace, look, name):
     ("missing", "other", "why"),
     [("slirp4netns", "pasta", "it shields the host best"), ("pasta", "slirp4netns", "pasta is not installed")],
 )
-def test_auto_takes_the_one_that_is_there(replace, look, net_rootless, missing, other, why, flags):  # noqa: PLR0917
+def test_auto_uses_the_installed_helper(replace, look, net_rootless, missing, other, why, flags):  # noqa: PLR0917
     replace(missing)
     status, seen, said = look(*flags)
     assert (status, said) == (0, "")
@@ -112,7 +112,7 @@ FLAWED = "is open to CVE-"
 
 @pytest.fixture
 def flawed(netbox):
-    """The host's libslirp is one with known flaws: it says that it is 0.8.0, or so."""
+    """Replace the host's libslirp with one that reports a vulnerable version, such as 0.8.0."""
     copy = netbox.write_libslirp(b"0")
     assert netbox.on_host("mount", "--bind", copy, netbox.libslirp).wait() == 0
     yield
@@ -132,7 +132,7 @@ def test_auto_avoids_slirp4netns_with_known_vulnerabilities(replace, look, scrip
 
 
 @pytest.mark.usefixtures("flawed")
-def test_slirp4netns_with_known_flaws_serves_on_request_with_a_warning(look):
+def test_requested_vulnerable_slirp4netns_is_used_with_a_warning(look):
     status, seen, said = look("--network", "slirp4netns")
     assert (status, seen.startswith(HOST)) == (0, True)
     assert said.startswith("rootless: warning: slirp4netns: libslirp 0.")
@@ -141,7 +141,7 @@ def test_slirp4netns_with_known_flaws_serves_on_request_with_a_warning(look):
 
 
 @pytest.mark.usefixtures("flawed")
-def test_known_flaws_of_slirp4netns_are_reported_by_network_create_and_explain(net_rootless, net_user):
+def test_network_create_and_explain_report_vulnerable_slirp4netns(net_rootless, net_user):
     assert FLAWED in net_rootless("network", "create", "backend", check=True).stderr
     bundle = make_net_bundle(net_user, "true")
     explained = net_rootless("explain", "--network", "backend", bundle, check=True).stdout
@@ -156,7 +156,7 @@ def test_known_flaws_of_slirp4netns_are_reported_by_network_create_and_explain(n
 @pytest.mark.parametrize(
     ("script", "cause"), [(DIES, "chatter; no tap for you"), (NO_INTERPRETER, "no such file or directory")]
 )
-def test_a_helper_that_is_asked_for_fails(replace, look, name, script, cause):
+def test_a_failure_of_a_requested_helper_is_an_error(replace, look, name, script, cause):
     replace(name, script=script)
     status, seen, said = look("--network", name)
     assert (status, seen) == (1, "")
@@ -166,7 +166,7 @@ def test_a_helper_that_is_asked_for_fails(replace, look, name, script, cause):
 
 @pytest.mark.parametrize(("failing", "other", "script"), [(*BOTH[::-1], DIES), (*BOTH[::-1], NO_INTERPRETER)])
 @pytest.mark.parametrize("flags", [(), ("-p", "7001:80")])
-def test_auto_takes_the_other_one_when_one_fails(replace, look, net_rootless, failing, other, script, flags):  # noqa: PLR0917
+def test_auto_falls_back_to_the_other_helper(replace, look, net_rootless, failing, other, script, flags):  # noqa: PLR0917
     replace(failing, script=script)
     status, seen, said = look(*flags)
     assert (status, said) == (0, "")
@@ -180,7 +180,7 @@ def test_auto_takes_the_other_one_when_one_fails(replace, look, net_rootless, fa
     assert told["addresses"][0] == own
 
 
-def test_both_fail(replace, look, net_rootless):
+def test_failure_of_both_helpers_leaves_only_loopback_and_a_warning(replace, look, net_rootless):
     replace(*BOTH, script=DIES)
     status, seen, said = look()
     assert (status, seen) == (0, ALONE)
@@ -191,7 +191,7 @@ def test_both_fail(replace, look, net_rootless):
     assert state_with(net_rootless, "--network", "auto")["mode"] == "none"
 
 
-def test_both_fail_and_ports_are_to_be_published(replace, look):
+def test_failure_of_both_helpers_with_published_ports_is_an_error(replace, look):
     replace(*BOTH, script=DIES)
     status, seen, said = look("-p", "7001:80")
     assert (status, seen) == (1, "")
@@ -205,8 +205,8 @@ def test_hanging_helper_is_abandoned_after_a_timeout(replace, look):
     assert seen.startswith(f"{HOST}nameserver 10.0.2.3\n")
 
 
-def test_hanging_helper_ends_with_rootless(replace, net_rootless, net_user):
-    """It may be interrupted, and killed, while it waits for the helper."""
+def test_interrupt_or_kill_while_a_helper_hangs_leaves_nothing(replace, net_rootless, net_user):
+    """rootless is interrupted, then killed, while it waits for the helper."""
     replace("slirp4netns", script=HANGS)
     bundle = make_net_bundle(net_user, "true")
     for number in (signal.SIGINT, signal.SIGKILL):
@@ -221,17 +221,17 @@ def test_hanging_helper_ends_with_rootless(replace, net_rootless, net_user):
         else:
             net_rootless("delete", "--force", "bundle", check=True)
             for pid in hanging(net_user):
-                os.kill(pid, signal.SIGKILL)  # it does not watch the descriptor that it was given
+                os.kill(pid, signal.SIGKILL)  # unlike a real helper, it does not watch the descriptor that ends it
     assert not left(net_rootless)
 
 
 def hanging(user):
-    """Return the processes that HANGS makes."""
+    """Return the PIDs of the processes that HANGS starts."""
     found = user.run(["pgrep", "--exact", "--full", "--uid", str(user.uid), "sleep 1000"])
     return [int(pid) for pid in found.stdout.split()]
 
 
-def test_a_network_of_several_without_slirp4netns_has_no_outside(replace, net_rootless):
+def test_shared_network_without_slirp4netns_has_no_outside_connection(replace, net_rootless):
     replace("slirp4netns")
     net_rootless("network", "create", "backend", check=True)
     one, two = (running(net_rootless, "--network", "backend", name=name) for name in ("one", "two"))
@@ -242,7 +242,7 @@ def test_a_network_of_several_without_slirp4netns_has_no_outside(replace, net_ro
         assert done.returncode in (7, 28)
 
 
-def test_a_network_of_several_whose_slirp4netns_fails(replace, net_rootless, net_user):
+def test_failing_slirp4netns_of_a_shared_network_is_an_error(replace, net_rootless, net_user):
     replace("slirp4netns", script=DIES)
     net_rootless("network", "create", "backend", check=True)
     done = net_rootless("run", "--network", "backend", make_net_bundle(net_user, "true"))
@@ -250,10 +250,10 @@ def test_a_network_of_several_whose_slirp4netns_fails(replace, net_rootless, net
     assert "slirp4netns gives" in done.stderr
     assert "no tap for you" in done.stderr
     assert not net_rootless.list()
-    until(lambda: not helpers(), "the end of what served it")
+    until(lambda: not helpers(), "the end of the helpers")
 
 
-# --- Ending later -----------------------------------------------------------------------------------------------------
+# --- Clean-up ---------------------------------------------------------------------------------------------------------
 
 
 def processes(rootless):
@@ -264,7 +264,7 @@ def processes(rootless):
 
 @pytest.mark.parametrize("victim", ["holder", "helper"])
 @pytest.mark.parametrize("mode", BOTH)
-def test_a_helper_or_holder_is_killed(net_rootless, mode, victim):
+def test_container_survives_the_death_of_its_helper_or_netns_holder(net_rootless, mode, victim):
     with running(net_rootless, "--network", mode) as process:
         found = processes(net_rootless)
         os.kill(found[victim], signal.SIGKILL)
@@ -276,39 +276,39 @@ def test_a_helper_or_holder_is_killed(net_rootless, mode, victim):
         assert net_rootless("exec", "served", "sh", "-c", f"{FETCH} http://127.0.0.1:{HTTP}").stdout == "127.0.0.1"
         net_rootless("kill", "served", "KILL", check=True)
         assert process.wait() == 128 + signal.SIGKILL
-        until(lambda: not helpers(), "the end of the other one")
+        until(lambda: not helpers(), "the end of the other process")
     assert not left(net_rootless)
 
 
 @pytest.mark.parametrize("mode", BOTH)
-def test_rootless_run_is_killed(net_rootless, netbox, mode):
-    """The container goes on, and is served; its end ends what serves it, though nobody is there to see to it."""
+def test_container_keeps_its_network_after_rootless_run_is_killed(net_rootless, netbox, mode):
+    """When the container ends later, its helpers end too, although no rootless process is left."""
     with running(net_rootless, "--network", mode, "-p", f"7001:{ECHO}") as process:
         process.kill()
         process.wait()
         assert netbox.ask(HOST, 7001).endswith(" hello")
         assert net_rootless.status("served") == "running"
         os.kill(net_rootless.pid("served"), signal.SIGKILL)
-        until(lambda: not helpers(), "the end of what served it")
+        until(lambda: not helpers(), "the end of the helpers")
         assert net_rootless.status("served") == "stopped"
     assert not left(net_rootless)
 
 
 @pytest.mark.parametrize("mode", BOTH)
-def test_a_container_ends_with_its_program(net_rootless, net_user, mode):
+def test_helpers_end_with_the_containers_program(net_rootless, net_user, mode):
     net_rootless.create("c1", make_net_bundle(net_user, "true"), "--network", mode)
-    assert len(helpers()) == 3, "its first process, the keeper, the helper"
+    assert len(helpers()) == 3, "the first process, the netns holder, the helper"
     net_rootless.start("c1")
-    until(lambda: not helpers(), "the end of what served it")
+    until(lambda: not helpers(), "the end of the helpers")
     assert net_rootless.status("c1") == "stopped"
 
 
 CHANGES = {"clone", "clone3", "connect", "pidfd_open", "pipe2", "poll", "recvmsg", "rename", "vfork", "wait4", "write"}
-"""System calls between which something of a network comes to be."""
+"""System calls that create parts of a network, between which rootless is killed."""
 
 
 @pytest.mark.parametrize("mode", BOTH)
-def test_rootless_is_killed_while_it_makes_the_network(net_rootless, net_user, need, mode):
+def test_kill_during_network_setup_leaves_nothing(net_rootless, net_user, need, mode):
     strace = need("strace")
     bundle = make_net_bundle(net_user, "sleep", "1000")
     words = net_rootless.argv("create", "--network", mode, "-p", "7001:80", "--bundle", bundle, "c1")
@@ -317,7 +317,7 @@ def test_rootless_is_killed_while_it_makes_the_network(net_rootless, net_user, n
         assert interrupted(net_user, strace, words, signal.SIGKILL, moment) == (-signal.SIGKILL, ""), moment
         done = net_rootless("delete", "--force", "c1")
         assert (done.returncode, done.stderr) == (0, ""), moment
-        until(lambda: not helpers(), f"nothing is left of {moment}")
+        until(lambda: not helpers(), f"the end of the helpers after {moment}")
         assert not left(net_rootless), moment
     with running(net_rootless, "--network", mode, "-p", "7001:80"):
         pass

@@ -1,4 +1,4 @@
-"""Containers and the networks that they get: what is seen from inside, and what comes through."""
+"""Networks of single containers: addresses, names, connections to the outside, and published ports."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
             asking.sendall(b"hello\\n")
             print(asking.recv(1000).decode().strip())
 """
-"""Ask echo servers of the outside, by TCP and UDP."""
+"""Sends a line to echo servers outside, over TCP and UDP, and prints the replies."""
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def run(net_rootless, net_user):
 
 @pytest.fixture(scope="module", params=HELPERS)
 def served(request, netbox, module_user, rootless_command):
-    """A container with servers that are published, by each helper; its Rootless, which has `helper`."""
+    """A container with servers on published ports, once per helper; yields its Rootless, whose `helper` is the name."""
     flags = ["-p", f"{PUBLISHED}:{ECHO}", "-p", f"{PUBLISHED}:{ECHO}/udp", "-p", f"127.0.0.1:8080:{HTTP}"]
     flags += ["-p", f"{RANGE[0]}-{RANGE[-1]}:{RANGE[0]}-{RANGE[-1]}", "-p", f"{ECHO}"]
     user = netbox.user(module_user)
@@ -67,15 +67,15 @@ def served(request, netbox, module_user, rootless_command):
         rootless.helper = request.param
         with running(rootless, *flags, "--network", request.param, name=request.param, echo=(ECHO, *RANGE)):
             yield rootless
-    until(lambda: not helpers(), "the end of what serves networks")
+    until(lambda: not helpers(), "the end of the helpers")
 
 
 NOTHING = (set(), set(), [IMAGE.strip()], [IMAGE.strip()])
-"""What there is to see in a container without a network."""
+"""The result of seen() in a container without a network."""
 
 
 def seen(text):
-    """Return what ADDRESSES prints: addresses and gateways, the lines of resolv.conf, those of hosts."""
+    """Parse the output of ADDRESSES: (addresses, gateways, lines of resolv.conf, lines of hosts)."""
     addresses, routes, routes6, rest = text.split("\n", 3)
     found = {
         f"{each['local']}/{each['prefixlen']}"
@@ -99,7 +99,7 @@ OWN["auto"] = OWN["pasta"]
 
 
 @pytest.mark.parametrize("mode", OWN)
-def test_a_network_of_its_own(run, mode):
+def test_a_container_has_its_own_addresses_routes_and_resolver(run, mode):
     expected, gateways, server = OWN[mode]
     found = seen(run(ADDRESSES, "--network", mode))
     assert found[:2] == (expected, gateways)
@@ -110,12 +110,12 @@ def test_a_network_of_its_own(run, mode):
     )
 
 
-def test_no_network_is_a_loopback_and_the_images_names(run):
+def test_network_none_has_only_loopback_and_the_images_files(run):
     found = seen(run(ADDRESSES, "--network", "none"))
     assert found == NOTHING
 
 
-def test_the_hosts_network(run):
+def test_network_host_shows_the_hosts_addresses_and_names(run):
     found = seen(
         run(
             f"{ADDRESSES}; {FETCH} 127.0.0.1:{HTTP} >/tmp/own; grep -x 127.0.0.1 /tmp/own >/dev/null",
@@ -129,7 +129,7 @@ def test_the_hosts_network(run):
 
 
 @pytest.mark.parametrize("mode", HELPERS)
-def test_tcp_and_udp_to_the_outside(run, mode):
+def test_a_container_reaches_outside_servers_over_tcp_and_udp(run, mode):
     words = f"{ECHO} {OUTSIDE} {OUTSIDE6}"
     assert (
         run(f"python3 -c '{CLIENT}' {words}", "--network", mode).splitlines()
@@ -142,7 +142,7 @@ def test_tcp_and_udp_to_the_outside(run, mode):
 
 
 @pytest.mark.parametrize("mode", HELPERS)
-def test_names_come_from_the_hosts_resolver(run, mode):
+def test_names_are_resolved_by_the_hosts_resolver(run, mode):
     script = f"getent ahosts outside.test; {FETCH} http://outside.test:{HTTP}/bytes/100000 | wc -c; getent hosts bundle"
     lines = run(script, "--network", mode).splitlines()
     assert {line.split()[0] for line in lines if "STREAM" in line} == {OUTSIDE, OUTSIDE6}
@@ -151,7 +151,7 @@ def test_names_come_from_the_hosts_resolver(run, mode):
 
 
 @pytest.mark.parametrize("mode", HELPERS)
-def test_ping(run, mode):
+def test_a_container_can_ping_outside_hosts(run, mode):
     seen_pings = run(f"ping -c 1 -W 20 {OUTSIDE}; ping -c 1 -W 20 outside.test", "--network", mode)
     assert seen_pings.count(" 0% packet loss") == 2
 
@@ -163,7 +163,7 @@ def test_dns_flags_reach_resolv_conf_and_hosts(run):
     assert [line.split() for line in lines[2:4]] == [["192.0.2.7", "other.test"], ["192.0.2.1", "db"]]
 
 
-def test_a_loopback_alone_has_the_names_that_are_said(run):
+def test_name_flags_apply_to_network_none(run):
     flags = ["--network", "none", "--add-host", "db:192.0.2.1", "--dns-search", "test"]
     lines = run("cat /etc/resolv.conf; getent hosts db bundle", *flags).splitlines()
     assert lines[0] == "search test"
@@ -171,7 +171,7 @@ def test_a_loopback_alone_has_the_names_that_are_said(run):
 
 
 @pytest.mark.parametrize("mode", ["slirp4netns", "pasta", "host", "none"])
-def test_the_bundle_keeps_its_files(run, net_user, mode):
+def test_hosts_and_resolv_conf_of_the_bundle_are_unchanged(run, net_user, mode):
     script = "for name in hosts resolv.conf; do (echo mine >>/etc/$name) 2>/dev/null || true; done"
     run(script, "--network", mode, "--dns", OUTSIDE)
     etc = net_user.tmp / "bundle/rootfs/etc"
@@ -179,7 +179,7 @@ def test_the_bundle_keeps_its_files(run, net_user, mode):
     assert {path.name for path in etc.iterdir()} == {"hosts", "nsswitch.conf", "passwd", "resolv.conf"}
 
 
-def test_an_image_that_cannot_be_written_gets_its_names(net_rootless, net_user):
+def test_a_read_only_root_gets_a_resolv_conf(net_rootless, net_user):
     bundle = make_net_bundle(net_user, "cat", "/etc/resolv.conf")
     config = json.loads((bundle / "config.json").read_text())
     config["root"]["readonly"] = True
@@ -188,8 +188,8 @@ def test_an_image_that_cannot_be_written_gets_its_names(net_rootless, net_user):
 
 
 @pytest.mark.parametrize("readonly", [False, True])
-def test_an_image_whose_resolv_conf_is_a_link_to_nothing(net_rootless, net_user, readonly):
-    """As Debian's is where systemd-resolved is installed; one has no hosts."""
+def test_dangling_resolv_conf_and_missing_hosts_are_provided(net_rootless, net_user, readonly):
+    """Debian's resolv.conf is such a symlink where systemd-resolved is installed."""
     bundle = make_net_bundle(net_user, "getent", "hosts", "other.test", "bundle")
     etc = bundle / "rootfs/etc"
     (etc / "resolv.conf").unlink()
@@ -201,7 +201,7 @@ def test_an_image_whose_resolv_conf_is_a_link_to_nothing(net_rootless, net_user,
     lines = [line.split() for line in net_rootless("run", bundle, check=True).stdout.splitlines()]
     assert lines == [["192.0.2.7", "other.test"], [HOST6, "bundle"]]
     places = (etc / "hosts", bundle / "rootfs/run/systemd/resolve/stub-resolv.conf")
-    assert [place.read_text() for place in places] == ["", ""], "places to mount on, and nothing in them"
+    assert [place.read_text() for place in places] == ["", ""], "empty mount points"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_an_image_whose_resolv_conf_is_a_link_to_nothing(net_rootless, net_user,
         ("pasta:-a,10.9.9.9,-n,24,-g,10.9.9.1", "65520"),
     ],
 )
-def test_options_of_the_helpers(run, mode, shown):
+def test_options_are_passed_to_the_helpers(run, mode, shown):
     script = f"cat /sys/class/net/[tu]*/mtu; {FETCH} http://{OUTSIDE}:{HTTP}; ip -4 address"
     mtu, _, rest = run(script, "--network", mode).partition("\n")
     assert mtu == shown
@@ -221,7 +221,7 @@ def test_options_of_the_helpers(run, mode, shown):
     assert ("10.9.9.9/24" in rest) == ("10.9.9.9" in mode)
 
 
-# --- Callers, users of the container ----------------------------------------------------------------------------------
+# --- Callers and user namespaces --------------------------------------------------------------------------------------
 
 USE = f"{FETCH} http://outside.test:{HTTP}/bytes/9; ping -c 1 -W 20 {OUTSIDE} | grep -o ' 0% packet loss'"
 USED = "xxxxxxxxx 0% packet loss\n"
@@ -229,13 +229,13 @@ USED = "xxxxxxxxx 0% packet loss\n"
 
 @pytest.mark.parametrize("userns", ["keep-id", "root", "single"])
 @pytest.mark.parametrize("mode", HELPERS)
-def test_network_works_with_any_id_maps(run, mode, userns):
+def test_network_works_in_every_userns_mode(run, mode, userns):
     assert run(USE, "--userns", userns, "--network", mode, "-p", f"7900:{ECHO}") == USED
 
 
 @pytest.mark.parametrize("mode", [*HELPERS, "backend"])
-def test_inside_a_user_namespace(net_rootless, net_user, mode):
-    """rootless is root there, and needs none of its own."""
+def test_network_works_when_rootless_runs_in_a_user_namespace(net_rootless, net_user, mode):
+    """rootless is root there and needs no user namespace of its own."""
     bundle = make_net_bundle(net_user, "sh", "-uc", USE)
     inside = ["unshare", "--map-root-user", "--map-auto", "--mount"]
     net_user.run([*inside, *net_rootless.argv("network", "create", "backend")], check=True)
@@ -244,7 +244,7 @@ def test_inside_a_user_namespace(net_rootless, net_user, mode):
 
 
 @pytest.mark.parametrize("mode", [*HELPERS, "backend"])
-def test_root_of_the_host_calls(net_user, netbox, rootless_command, tmp_path, mode):
+def test_network_works_when_root_calls(net_user, netbox, rootless_command, tmp_path, mode):
     bundle = make_net_bundle(net_user, "sh", "-uc", f"{FETCH} http://outside.test:{HTTP}/bytes/9")
     rootless = [rootless_command, "--root", net_user.tmp / "root"]
     env = net_user.env | {"XDG_CONFIG_HOME": str(tmp_path)}
@@ -252,7 +252,7 @@ def test_root_of_the_host_calls(net_user, netbox, rootless_command, tmp_path, mo
     assert netbox.on_host(*rootless, "network", "create", "backend", **options).communicate()[0] == "backend\n"
     with netbox.on_host(*rootless, "run", "--network", mode, "-p", f"7900:{ECHO}", bundle, **options) as process:
         assert process.communicate()[0] == "x" * 9
-    until(lambda: not helpers(), "the end of what served it")
+    until(lambda: not helpers(), "the end of the helpers")
 
 
 # --- The host's loopback ----------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ TRY = f"{FETCH} --connect-timeout 1 http://%s:{HTTP} || echo closed"
 
 
 @pytest.mark.parametrize("mode", HELPERS)
-def test_the_hosts_loopback_is_closed(run, mode):
+def test_the_hosts_loopback_is_unreachable_by_default(run, mode):
     gateways = {"slirp4netns": ["10.0.2.2", "[fd00::2]"], "pasta": ["169.254.1.1"]}[mode]
     for address in ("127.0.0.1", "[::1]", *gateways):
         assert run(f"({TRY % address}) 2>&1", "--network", mode).endswith("\nclosed\n")
@@ -277,11 +277,11 @@ def test_the_hosts_loopback_is_closed(run, mode):
         ("pasta:-T,8000", "127.0.0.1"),
     ],
 )
-def test_the_hosts_loopback_is_open_on_request(run, mode, address):
+def test_the_hosts_loopback_is_reachable_on_request(run, mode, address):
     assert run(TRY % address, "--network", mode) == "127.0.0.1"
 
 
-def test_a_name_for_the_host(run):
+def test_add_host_accepts_host_gateway(run):
     flags = ["--network", "slirp4netns:allow_host_loopback=true", "--add-host", "dev:host-gateway"]
     assert run(TRY % "dev", *flags) == "127.0.0.1"
 
@@ -290,19 +290,19 @@ def test_a_name_for_the_host(run):
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, UDP])
-def test_published_ports_keep_the_address_of_who_asks(served, netbox, kind):
+def test_published_ports_see_the_clients_address(served, netbox, kind):
     assert netbox.ask(HOST, PUBLISHED, kind=kind) == f"{OUTSIDE} hello"
     assert netbox.ask(HOST, PUBLISHED, kind=kind, inside=True).endswith(" hello")
 
 
-def test_the_host_itself_reaches_published_ports_by_its_loopback(served, netbox):
+def test_the_host_reaches_published_ports_over_its_loopback(served, netbox):
     source = {"slirp4netns": "10.0.2.2", "pasta": HOST}[served.helper]
     assert netbox.ask("127.0.0.1", PUBLISHED, inside=True) == f"{source} hello"
     if served.helper == "pasta":
         assert netbox.ask("127.0.0.1", PUBLISHED, kind=UDP, inside=True) == f"{source} hello"
 
 
-def test_published_ports_over_ipv6(served, netbox):
+def test_only_pasta_publishes_ports_over_ipv6(served, netbox):
     if served.helper == "pasta":
         assert netbox.ask(HOST6, PUBLISHED) == f"{OUTSIDE6} hello"
         assert netbox.ask(HOST6, PUBLISHED, kind=UDP) == f"{OUTSIDE6} hello"
@@ -312,7 +312,7 @@ def test_published_ports_over_ipv6(served, netbox):
             netbox.ask(HOST6, PUBLISHED)
 
 
-def test_a_port_on_an_ipv6_address_and_one_in_pasta_options(net_rootless, netbox):
+def test_ports_are_published_on_ipv6_addresses_and_by_pasta_options(net_rootless, netbox):
     flags = ["-p", f"[::1]:7901:{ECHO}", "-p", f"[{HOST6}]:7902:{ECHO}"]
     with running(net_rootless, *flags):
         assert netbox.ask("::1", 7901, inside=True).endswith(" hello")
@@ -326,7 +326,7 @@ def test_a_port_on_an_ipv6_address_and_one_in_pasta_options(net_rootless, netbox
         assert netbox.ask(HOST, 7900) == f"{OUTSIDE} hello"
 
 
-def test_a_port_on_one_address_is_on_no_other(served, netbox):
+def test_a_port_on_one_address_is_closed_on_others(served, netbox):
     with netbox.open_socket(inside=True) as asking:
         asking.connect(("127.0.0.1", 8080))
         asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -335,13 +335,13 @@ def test_a_port_on_one_address_is_on_no_other(served, netbox):
         netbox.ask(HOST, 8080)
 
 
-def test_a_range_of_ports(served, netbox):
+def test_a_range_of_ports_is_published(served, netbox):
     assert [netbox.ask(HOST, port, f"{port}").split()[1] for port in RANGE] == [f"{port}" for port in RANGE]
     with pytest.raises(ConnectionRefusedError):
         netbox.ask(HOST, RANGE[-1] + 1)
 
 
-def test_a_hundred_connections_at_once(served, netbox):
+def test_published_port_serves_a_hundred_connections_at_once(served, netbox):
     with contextlib.ExitStack() as opened:
         made = [opened.enter_context(netbox.open_socket()) for _ in range(100)]
         for each in made:
@@ -352,7 +352,7 @@ def test_a_hundred_connections_at_once(served, netbox):
     assert answers == [f"{number}" for number in range(100)]
 
 
-def test_much_in_both_directions(served, netbox):
+def test_large_transfers_are_complete_in_both_directions(served, netbox):
     sent = os.urandom(1 << 20).hex().encode() + b"\n"
     with netbox.open_socket() as asking:
         asking.connect((HOST, PUBLISHED))
@@ -365,18 +365,18 @@ def test_much_in_both_directions(served, netbox):
 
 
 def free_port(served):
-    """Return the port that was left to be chosen."""
+    """Return the host port that rootless chose."""
     (line,) = [line for line in served("port", served.helper).stdout.splitlines() if line.startswith(f"{ECHO}/tcp")][1:]
     return int(line.rpartition(":")[2])
 
 
-def test_a_port_that_was_left_to_be_chosen(served, netbox):
+def test_a_free_host_port_is_chosen(served, netbox):
     port = free_port(served)
     assert port not in (PUBLISHED, 8080, *RANGE)
     assert netbox.ask(HOST, port).endswith(" hello")
 
 
-def test_the_ports_are_listed(served):
+def test_port_lists_published_ports(served):
     assert served("port", served.helper).stdout.splitlines() == [
         f"{ECHO}/tcp -> 0.0.0.0:{PUBLISHED}",
         f"{ECHO}/udp -> 0.0.0.0:{PUBLISHED}",
@@ -386,7 +386,7 @@ def test_the_ports_are_listed(served):
     ]
 
 
-def test_the_choice_is_shown(served):
+def test_state_and_list_show_the_network(served):
     told = served.state(served.helper)["network"]
     addresses = [address.partition("/")[0] for address in OWN[served.helper][0]]
     assert (told["mode"], told["reason"]) == (served.helper, "asked for")
@@ -400,16 +400,16 @@ def test_the_choice_is_shown(served):
     assert listed["network"] == told
 
 
-def test_a_further_process_is_on_the_network_and_finds_names(served):
+def test_exec_uses_the_containers_network_and_resolver(served):
     done = served("exec", served.helper, "sh", "-c", f"{FETCH} http://outside.test:{HTTP}/")
     assert done.stdout in (HOST, HOST6)
 
 
-# --- Ports that cannot be had -----------------------------------------------------------------------------------------
+# --- Ports that cannot be published -----------------------------------------------------------------------------------
 
 
 def refused(rootless, user, *flags):
-    """Return the error with which `run` ends; nothing of the container is left."""
+    """Return the error of a `run` that fails and leaves nothing of the container."""
     done = rootless("run", *flags, make_net_bundle(user, "true", name="refused"))
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
@@ -417,13 +417,13 @@ def refused(rootless, user, *flags):
     return done.stderr
 
 
-def test_a_taken_port_names_the_container_that_has_it(served):
+def test_error_for_a_port_in_use_names_the_container(served):
     error = refused(served, served.user, "-p", f"{PUBLISHED}:80")
     assert f"port {PUBLISHED} of the host is taken by container {served.helper}" in error
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, UDP])
-def test_a_taken_port_names_who_has_it(net_rootless, net_user, netbox, kind):
+def test_error_for_a_port_in_use_names_the_other_user(net_rootless, net_user, netbox, kind):
     with netbox.open_socket(kind=kind, inside=True) as held:
         held.bind(("127.0.0.1", 7777))
         if kind == socket.SOCK_STREAM:
@@ -432,7 +432,7 @@ def test_a_taken_port_names_who_has_it(net_rootless, net_user, netbox, kind):
     assert "port 7777 of the host is taken by a process of user root; fix: use another port" in error
 
 
-def test_a_taken_port_names_the_callers_own_process(net_rootless, net_user, netbox):
+def test_error_for_a_port_in_use_names_the_callers_process(net_rootless, net_user, netbox):
     with net_user.popen(["nc.openbsd", "-6", "-l", "7778"]) as taking:
         try:
             until(lambda: not can_listen(netbox, 7778), "nc listens")
@@ -442,7 +442,7 @@ def test_a_taken_port_names_the_callers_own_process(net_rootless, net_user, netb
 
 
 @pytest.mark.parametrize("mode", [*HELPERS, "backend"])
-def test_a_container_that_has_ended_has_no_port_any_more(net_rootless, net_user, netbox, mode):
+def test_an_ended_container_releases_its_ports(net_rootless, net_user, netbox, mode):
     net_rootless("network", "create", "backend", check=True)
     net_rootless.create("ended", make_net_bundle(net_user, "true"), "--network", mode, "-p", "7778:80")
     net_rootless.start("ended")
@@ -455,7 +455,7 @@ def test_a_container_that_has_ended_has_no_port_any_more(net_rootless, net_user,
 
 
 def can_listen(netbox, port):
-    """Whether nobody has a port of the host's."""
+    """Return whether a port of the host is free."""
     with netbox.open_socket(socket.AF_INET6, inside=True) as asking:
         try:
             asking.bind(("::", port))
@@ -465,7 +465,7 @@ def can_listen(netbox, port):
         return True
 
 
-def test_a_port_for_root_only(net_rootless, net_user):
+def test_a_privileged_port_is_refused_with_two_fixes(net_rootless, net_user):
     error = refused(net_rootless, net_user, "-p", "80:8000")
     assert "ports below 1024 are for root (net.ipv4.ip_unprivileged_port_start)" in error
     assert "use port 8080, or let root run: sysctl -w net.ipv4.ip_unprivileged_port_start=80" in error
@@ -476,7 +476,7 @@ def test_address_missing_on_the_host_is_reported(net_rootless, net_user):
     assert "the host has no address 2001:db8::77" in refused(net_rootless, net_user, "-p", "[2001:db8::77]:8080:80")
 
 
-# --- What the caller says ---------------------------------------------------------------------------------------------
+# --- Invalid flags, engines, explain ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -492,11 +492,11 @@ def test_address_missing_on_the_host_is_reported(net_rootless, net_user):
         (["--network", "none", "--dns", "x"], "--dns 'x': it is not an IP address"),
     ],
 )
-def test_what_makes_no_sense(net_rootless, net_user, flags, said):
+def test_invalid_network_flags_are_refused(net_rootless, net_user, flags, said):
     assert said in refused(net_rootless, net_user, *flags)
 
 
-def test_an_engines_call_has_its_network_made_elsewhere(net_rootless, net_user):
+def test_an_engines_call_gets_no_network(net_rootless, net_user):
     bundle = make_net_bundle(net_user, "sh", "-c", ADDRESSES)
     done = net_rootless("run", "--bundle", bundle, "engine")
     assert seen(done.stdout) == NOTHING
@@ -505,14 +505,14 @@ def test_an_engines_call_has_its_network_made_elsewhere(net_rootless, net_user):
     assert "NETWORK" not in net_rootless("list").stdout
 
 
-def test_an_engine_may_ask_for_one(net_rootless, net_user):
+def test_an_engine_can_request_a_network(net_rootless, net_user):
     bundle = make_net_bundle(net_user, "sh", "-c", ADDRESSES)
     net_rootless.create("held", bundle, "--network", "slirp4netns")
     assert net_rootless.state("held")["network"]["mode"] == "slirp4netns"
     assert {"slirp4netns", "rootless:init"} <= set(helpers().values())
 
 
-def test_explain_shows_the_choice_and_touches_nothing(net_rootless, net_user):
+def test_explain_shows_the_network_and_changes_nothing(net_rootless, net_user):
     bundle, before = make_net_bundle(net_user, "true"), helpers()
     text = net_rootless("explain", "-p", "8080:80", "--add-host", "db:192.0.2.1", bundle, check=True).stdout
     choice = "begin to connect the network, pasta: it shields the host best\n           served by /usr/bin/pasta "
@@ -539,13 +539,13 @@ def test_a_container_joins_the_network_of_another(net_rootless, net_user, run, m
             assert run(f"{FETCH} http://outside.test:{HTTP}/bytes/9", "--network", "container:served") == "x" * 9
 
 
-def test_a_joined_network_needs_a_container_that_runs(net_rootless, net_user):
+def test_only_the_network_of_a_running_container_can_be_joined(net_rootless, net_user):
     net_rootless.create("held", make_net_bundle(net_user, "true"))
     done = net_rootless("run", "--network", "container:held", net_user.tmp / "bundle")
     assert "container not running" in done.stderr
 
 
-def test_the_end_of_who_joined_is_nothing_to_the_other(net_rootless, net_user, run):
+def test_a_network_outlives_containers_that_joined_it(net_rootless, net_user, run):
     with running(net_rootless, "--network", "pasta", "-p", f"7900:{ECHO}"):
         before = helpers()
         run("true", "--network", "container:served")

@@ -1,4 +1,4 @@
-"""Networks that containers share, when they come and go at the same time; what a container reaches of its keeper."""
+"""Shared networks whose members come and go concurrently, and which expose nothing through their processes."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def rootless(net_user, rootless_command):
     net_user.env = net_user.env | {"XDG_CONFIG_HOME": str(net_user.tmp / "config")}
     with Rootless(net_user, rootless_command) as rootless:
         yield rootless
-    until(lambda: not helpers(), "the end of what serves networks")
+    until(lambda: not helpers(), "the end of the helpers")
 
 
 @pytest.fixture
 def backend(rootless, net_user):
-    """A network; its directory in the state directory."""
+    """Create a network and return its directory in the state directory."""
     rootless("network", "create", "backend", check=True)
     return rootless.root / "@networks/backend"
 
 
 @pytest.fixture
 def start(rootless, net_user):
-    """Return a function that starts a container on the network, with a server in it, and returns when that serves."""
+    """Return a function that starts a container on the network and returns when its server is ready."""
 
     def start_container(name, *flags, network="backend", argv=SERVE):
         bundle = net_user.tmp / name
@@ -74,7 +74,7 @@ def test_reused_address_is_reachable(rootless, backend, start):
     assert seen[0] == seen[1]
 
 
-def test_an_address_whose_link_is_still_there_is_not_given_again(rootless, backend, start):
+def test_an_address_whose_interface_still_exists_is_not_reused(rootless, backend, start):
     start("first")
     start("joined", network="container:first", argv=("sh", "-c", "echo ready; exec sleep 1000"))
     rootless("delete", "--force", "first", check=True)
@@ -87,25 +87,25 @@ def test_an_address_whose_link_is_still_there_is_not_given_again(rootless, backe
     refused = rootless("network", "rm", "backend")
     assert "still in use by containers that joined the network of another" in refused.stderr
     rootless("delete", "--force", "joined", check=True)
-    until(lambda: not helpers(), "the end of what served the network")
+    until(lambda: not helpers(), "the end of the helpers")
     rootless("network", "rm", "backend", check=True)
     assert not backend.exists()
 
 
-def test_a_network_does_not_end_while_somebody_may_be_joining_it(rootless, backend, start):
+def test_a_network_does_not_end_while_its_lock_is_held(rootless, backend, start):
     start("last")
     keeper = json.loads((backend / "state.json").read_text())["keeper"][0]
     lock = os.open(backend / "lock", os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         rootless("kill", "last", "KILL", check=True)
-        until(lambda: waits_for_a_lock(keeper), "the keeper's waiting")
+        until(lambda: waits_for_a_lock(keeper), "the netns holder waits for the lock")
     finally:
         os.close(lock)
     await_end(keeper)
 
 
-def test_joining_a_network_without_its_helper_is_an_error(rootless, backend, start):
+def test_joining_a_network_whose_helper_has_ended_is_a_warning(rootless, backend, start):
     start("first")
     helper = json.loads((backend / "state.json").read_text())["helper"][0]
     os.kill(helper, signal.SIGKILL)
@@ -116,7 +116,7 @@ def test_joining_a_network_without_its_helper_is_an_error(rootless, backend, sta
     assert "warning: network backend has no connection to the outside: slirp4netns has ended" in done.stderr
 
 
-def test_ports_of_a_member_that_cannot_have_all_are_free_again(rootless, backend, start):
+def test_ports_of_a_member_that_failed_to_start_are_released(rootless, backend, start):
     start("first")
     twice = ("-p", f"8080:{HTTP}", "-p", f"127.0.0.1:8080:{HTTP}")
     bundle = make_net_bundle(rootless.user, *SERVE, name="second")
@@ -126,8 +126,8 @@ def test_ports_of_a_member_that_cannot_have_all_are_free_again(rootless, backend
     assert rootless.user.run([*FETCH, "http://127.0.0.1:8080/"]).returncode == 0
 
 
-def test_links_that_a_new_namespace_has_do_no_harm(rootless, backend, net_user):
-    """Modules such as sit put links into each new network namespace; a hook does here."""
+def test_other_interfaces_in_a_new_network_namespace_do_no_harm(rootless, backend, net_user):
+    """Modules such as sit add interfaces to each new network namespace; here a hook does."""
     bundle = make_net_bundle(net_user, "cat", "/sys/class/net/eth0/ifindex")
     config = json.loads((bundle / "config.json").read_text())
     script = """pid=$(sed 's/.*"pid": *\\([0-9]*\\).*/\\1/'); nsenter --preserve-credentials -U -n -t "$pid" \
@@ -140,9 +140,7 @@ def test_links_that_a_new_namespace_has_do_no_harm(rootless, backend, net_user):
 
 
 @pytest.mark.parametrize("mode", ["auto", "pasta", "backend"])
-def test_a_container_that_sees_the_host_s_processes_reaches_nothing_through_those_of_its_network(
-    rootless, backend, net_user, mode
-):
+def test_network_helpers_expose_nothing_to_a_container_that_sees_them(rootless, backend, net_user, mode):
     script = """for each in /proc/[0-9]*; do
         [ "$(readlink $each/ns/mnt)" = "$(readlink /proc/self/ns/mnt)" ] ||
             ls $each/root/ $each/cwd/ || readlink $each/fd/*
@@ -166,13 +164,13 @@ def test_published_port_implies_a_network(rootless, net_user):
 
 
 @pytest.mark.usefixtures("backend")
-def test_of_those_who_make_networks_at_once_one_waits_for_the_other(rootless):
-    """Else both take the same subnet, or the same name."""
+def test_concurrent_network_creation_is_serialized(rootless):
+    """Otherwise both could take the same subnet or the same name."""
     directory = os.open(Path(rootless.user.env["XDG_CONFIG_HOME"]) / "rootless/networks", os.O_RDONLY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         maker = rootless.popen("network", "create", "other", stdout=subprocess.DEVNULL)
-        until(lambda: waits_for_a_lock(maker.pid) or maker.poll() is not None, "the second one's waiting")
+        until(lambda: waits_for_a_lock(maker.pid) or maker.poll() is not None, "network create waits for the lock")
         assert maker.poll() is None
     finally:
         os.close(directory)

@@ -1,4 +1,4 @@
-"""Networks that several containers of one user share: `rootless network`, and what is left when something ends."""
+"""Networks that several containers of a user share: `rootless network`, their members, and the clean-up."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def rootless(net_rootless):
 
 @pytest.fixture
 def members(rootless):
-    """Two containers on the network, with servers; they are `one` and `two`."""
+    """Two containers with servers on the network, `one` and `two`."""
     with running(rootless, *NETWORK, name="one"), running(rootless, *NETWORK, "-p", f"7001:{ECHO}", name="two"):
         yield rootless
 
 
 def fetch(rootless, container, address):
-    """Return what a server's http says to a container: the container's address."""
+    """Return the reply of an HTTP server to a container: the container's address."""
     done = rootless("exec", container, "sh", "-c", f"{FETCH} http://{address}:{HTTP}")
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 
 
 def namespaces(user):
-    """Return the network namespaces of processes of the user's, except the host's own."""
+    """Return the network namespaces of the user's and of root's processes, except the host's own."""
     own = os.stat("/proc/self/ns/net").st_ino
     found = set()
     for entry in Path("/proc").iterdir():
@@ -49,14 +49,14 @@ def namespaces(user):
 
 
 def files(rootless):
-    """Return what is in the state directory."""
+    """Return the paths in the state directory."""
     return {str(path.relative_to(rootless.root)) for path in rootless.root.rglob("*")} - {"@networks"}
 
 
 # --- create, ls, inspect, rm ------------------------------------------------------------------------------------------
 
 
-def test_networks_are_made_listed_and_removed(net_rootless):
+def test_networks_are_created_listed_inspected_and_removed(net_rootless):
     rootless = net_rootless
     assert rootless("network", "ls").stdout.split() == ["NAME", "SUBNET", "CONTAINERS"]
     assert rootless("network", "create", "one", check=True).stdout == "one\n"
@@ -95,7 +95,7 @@ def test_networks_are_made_listed_and_removed(net_rootless):
         (["rm", "a/b"], "there is no such network; yours: backend; fix: use auto"),
     ],
 )
-def test_what_makes_no_sense(rootless, words, said):
+def test_invalid_network_commands_are_refused(rootless, words, said):
     done = rootless("network", *words)
     assert done.returncode == 1
     assert said in done.stderr
@@ -103,7 +103,7 @@ def test_what_makes_no_sense(rootless, words, said):
     assert rootless("network", "ls", "-q").stdout == "backend\n"
 
 
-def test_the_first_subnet_is_one_that_the_host_has_no_route_to(net_rootless, netbox):
+def test_default_subnet_avoids_routes_of_the_host(net_rootless, netbox):
     assert netbox.on_host("ip", "route", "add", "10.89.0.0/23", "via", OUTSIDE).wait() == 0
     try:
         net_rootless("network", "create", "one", check=True)
@@ -115,7 +115,7 @@ def test_the_first_subnet_is_one_that_the_host_has_no_route_to(net_rootless, net
 # --- Members ----------------------------------------------------------------------------------------------------------
 
 
-def test_containers_find_each_other_by_name_and_reach_the_outside(members, netbox):
+def test_members_resolve_each_other_and_reach_the_outside(members, netbox):
     assert fetch(members, "one", "two") in ("10.89.0.4", "fd00::4")
     assert fetch(members, "two", "one") in ("10.89.0.5", "fd00::5")
     assert fetch(members, "two", "10.89.0.4") == "10.89.0.5"
@@ -128,7 +128,7 @@ def test_containers_find_each_other_by_name_and_reach_the_outside(members, netbo
         netbox.ask("10.89.0.4", ECHO)
 
 
-def test_a_hundred_connections_at_once(members, netbox):
+def test_published_port_of_a_member_serves_a_hundred_connections(members, netbox):
     with contextlib.ExitStack() as opened:
         made = [opened.enter_context(netbox.open_socket()) for _ in range(100)]
         for each in made:
@@ -139,12 +139,12 @@ def test_a_hundred_connections_at_once(members, netbox):
     assert answers == [f"{number}" for number in range(100)]
 
 
-def test_udp_between_members(members):
+def test_members_reach_each_other_over_udp(members):
     script = f"echo hello | nc.openbsd -u -w 1 two {ECHO}"
     assert members("exec", "one", "sh", "-c", script).stdout.split()[1] == "hello"
 
 
-def test_a_member_is_shown(members):
+def test_state_port_list_and_network_ls_show_a_member(members):
     told = members.state("two")["network"]
     assert (told["mode"], told["of"], told["addresses"]) == ("shared", "backend", ["10.89.0.5", "fd00::5"])
     assert members("port", "two").stdout == f"{ECHO}/tcp -> 0.0.0.0:7001\n"
@@ -155,18 +155,18 @@ def test_a_member_is_shown(members):
     assert "still in use by one, two; fix: delete these containers first" in done.stderr
 
 
-def test_two_networks_are_apart(members):
+def test_networks_are_isolated_from_each_other(members):
     members("network", "create", "other", check=True)
     with running(members, "--network", "other", name="three"):
         assert members.state("three")["network"]["addresses"][0] == "10.89.1.4"
         script = f"{FETCH} --connect-timeout 1 http://10.89.0.4:{HTTP} || {FETCH} http://one:{HTTP}"
         done = members("exec", "three", "sh", "-c", script)
-        assert done.returncode == 6, "a name that is not known"
+        assert done.returncode == 6, "the name cannot be resolved"
         assert done.stdout == ""
 
 
-def test_another_user_cannot_join(members, netbox, single_user, rootless_command):
-    """Nor by the state directory, if that is named, nor by a network of the same name."""
+def test_another_user_cannot_join_a_network(members, netbox, single_user, rootless_command):
+    """Neither through the state directory, if --root names it, nor through a network of the same name."""
     other = netbox.user(single_user)
     with Rootless(other, rootless_command) as others:
         bundle = make_net_bundle(
@@ -186,19 +186,19 @@ def test_another_user_cannot_join(members, netbox, single_user, rootless_command
     assert members("network", "ls").stdout.split()[-2:] == ["one", "two"]
 
 
-def test_an_ordinary_user_without_subordinate_ids_has_networks_too(netbox, single_user, rootless_command):
+def test_shared_networks_work_without_subordinate_ids(netbox, single_user, rootless_command):
     with Rootless(netbox.user(single_user), rootless_command) as rootless:
         rootless("network", "create", "backend", check=True)
         with running(rootless, *NETWORK, name="one"), running(rootless, *NETWORK, name="two"):
             assert fetch(rootless, "one", "two") in ("10.89.0.4", "fd00::4")
-    until(lambda: not helpers(), "the end of what served it")
+    until(lambda: not helpers(), "the end of the helpers")
 
 
-# --- Whatever ends ----------------------------------------------------------------------------------------------------
+# --- The end of members and helpers -----------------------------------------------------------------------------------
 
 
-def test_the_death_of_one_member_is_nothing_to_the_other(rootless, netbox):
-    """Nor that of the one that was first, which the network was made for."""
+def test_a_network_survives_the_death_of_its_first_member(rootless, netbox):
+    """The network was created for the first member and outlives it."""
     with running(rootless, *NETWORK, name="two"):
         with running(rootless, *NETWORK, "-p", f"7001:{ECHO}", name="one") as process:
             os.kill(process.pid, signal.SIGKILL)  # of `rootless run`
@@ -216,15 +216,15 @@ def test_the_death_of_one_member_is_nothing_to_the_other(rootless, netbox):
         assert fetch(rootless, "two", "outside.test")
         with pytest.raises(ConnectionRefusedError):
             netbox.ask(HOST, 7001)
-    until(lambda: not helpers(), "the end of what served it")
+    until(lambda: not helpers(), "the end of the helpers")
     assert not files(rootless)
 
 
-def test_nothing_is_left_of_a_network_whose_members_are_gone(members, net_user):
+def test_a_network_ends_with_its_last_member(members, net_user):
     before = namespaces(net_user)
     members("delete", "--force", "one", check=True)
     members("delete", "--force", "two", check=True)
-    until(lambda: not helpers(), "the end of what serves the network")
+    until(lambda: not helpers(), "the end of the helpers")
     assert not files(members)
     assert len(namespaces(net_user)) <= len(before) - 3, "two of containers, one of the network"
     members("network", "rm", "backend", check=True)
@@ -232,14 +232,14 @@ def test_nothing_is_left_of_a_network_whose_members_are_gone(members, net_user):
 
 
 def serving(rootless):
-    """Return the keeper and the helper of the network itself."""
+    """Return the PIDs of the network's own holder and helper."""
     state = json.loads((rootless.root / "@networks/backend/state.json").read_text())
-    return {"keeper": state["keeper"][0], "helper": state["helper"][0]}
+    return {"holder": state["keeper"][0], "helper": state["helper"][0]}
 
 
-@pytest.mark.parametrize("victim", ["keeper", "helper"])
-def test_network_survives_the_death_of_its_helpers(rootless, victim):
-    """Its containers go on, the next ones get one that works, and nothing is left."""
+@pytest.mark.parametrize("victim", ["holder", "helper"])
+def test_members_survive_the_death_of_the_networks_helper_or_holder(rootless, victim):
+    """Later members get a working network, and nothing is left."""
     with running(rootless, *NETWORK, name="one"):
         process = serving(rootless)[victim]
         os.kill(process, signal.SIGKILL)
@@ -247,11 +247,11 @@ def test_network_survives_the_death_of_its_helpers(rootless, victim):
         assert rootless.status("one") == "running"
     with running(rootless, *NETWORK, name="two"):
         assert fetch(rootless, "two", "outside.test")
-    until(lambda: not helpers(), "the end of what served it")
+    until(lambda: not helpers(), "the end of the helpers")
     assert not files(rootless)
 
 
-def test_everything_that_serves_is_killed_at_once(members):
+def test_members_survive_the_death_of_all_helpers(members):
     for process in helpers():
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
@@ -263,13 +263,13 @@ def test_everything_that_serves_is_killed_at_once(members):
         assert fetch(members, "three", "outside.test")
 
 
-def test_a_network_is_removed_after_everything_was_killed(rootless, net_user):
+def test_a_network_can_be_removed_after_all_its_processes_are_killed(rootless, net_user):
     bundle = make_net_bundle(net_user, "sleep", "1000")
     for name in ("one", "two"):
         rootless.create(name, bundle, *NETWORK)
-    processes = helpers()  # with the containers' own: they have not been started
+    processes = helpers()  # including the containers' first processes, which wait for `start`
     for process in processes:
-        with contextlib.suppress(ProcessLookupError):  # the end of one may have been that of another
+        with contextlib.suppress(ProcessLookupError):  # it may have ended with another one
             os.kill(process, signal.SIGKILL)
     for process in processes:
         await_end(process)
@@ -295,12 +295,12 @@ CHANGES = {
     ),
     *("unlink", "vfork", "wait4", "write"),
 }
-"""System calls between which something of a network comes to be."""
+"""System calls that create parts of a network, between which rootless is killed."""
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
-def test_rootless_is_killed_on_the_way_into_a_network(rootless, net_user, need, first):
-    """At moments between its first change and the end; the other member and the next one are none the worse."""
+def test_kill_while_joining_a_network_leaves_nothing(rootless, net_user, need, first):
+    """Killed at moments between the first change and the end; other and later members are unaffected."""
     strace = need("strace")
     bundle = make_net_bundle(net_user, "sleep", "1000", name="killed")
     words = rootless.argv("create", *NETWORK, "-p", "7001:80", "--bundle", bundle, "killed")
