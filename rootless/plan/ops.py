@@ -45,7 +45,12 @@ class Kind:
         undo: the name of the function that undoes an operation of the launcher; empty if nothing remains.
     """
 
-    __slots__ = ("by", "code", "lists", "name", "numbers", "raw", "retry", "strings", "undo", "words")
+    __slots__ = ("_declared", "by", "code", "lists", "name", "numbers", "raw", "retry", "strings", "undo", "words")
+    numbers: tuple[str, ...]
+    strings: tuple[str, ...]
+    lists: tuple[str, ...]
+    raw: tuple[str, ...]
+    words: tuple[str, ...]
 
     def __init__(
         self,
@@ -59,23 +64,23 @@ class Kind:
         undo: str = "",
     ) -> None:
         """Take the names of the operands: `name*` is a list, `name=` is bytes, `name-` is words."""
-        words = tuple(strings.split())
+        self._declared = numbers, strings
         self.code = code
         self.name = name
-        self.numbers = tuple(numbers.split())
-        self.strings = words
-        self.lists: tuple[str, ...] = ()
-        self.raw: tuple[str, ...] = ()
-        self.words: tuple[str, ...] = ()
-        # few have any, and this is on the way of every command
-        if "*" in strings or "=" in strings or "-" in strings:
-            self.strings = tuple([word.rstrip("*=-") for word in words])
-            self.lists = tuple([word[:-1] for word in words if word[-1] == "*"])
-            self.raw = tuple([word[:-1] for word in words if word[-1] == "="])
-            self.words = tuple([word[:-1] for word in words if word[-1] == "-"])
         self.by = by
         self.retry = retry
         self.undo = undo
+
+    def __getattr__(self, name: str) -> tuple[str, ...]:
+        """Set the names of the operands when they are first used: a command uses few of the kinds."""
+        numbers, strings = self._declared
+        words = strings.split()
+        self.numbers = tuple(numbers.split())
+        self.strings = tuple([word.rstrip("*=-") for word in words])
+        self.lists = tuple([word[:-1] for word in words if word[-1] == "*"])
+        self.raw = tuple([word[:-1] for word in words if word[-1] == "="])
+        self.words = tuple([word[:-1] for word in words if word[-1] == "-"])
+        return object.__getattribute__(self, name)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         """Return the text for a failing test."""
