@@ -57,16 +57,41 @@ IMPORTED = {
 a container with its own cgroup. Their own imports follow from them; all other modules are imported one by one."""
 
 
-def compiled(source: str) -> CodeType:
-    """Return the code object of a source file, without docstrings, which would be half of the archive.
+class _OnlyForTypes(ast.NodeTransformer):
+    """Remove what only type checkers read: annotations outside classes, and the branches of TYPE_CHECKING."""
 
-    ``from __future__ import annotations`` becomes a compiler flag, so that the command does not import __future__.
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        return node.orelse if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.body = [kept if isinstance(kept, ast.AnnAssign) else self.visit(kept) for kept in node.body]
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        return ast.Assign([node.target], node.value) if node.value else ast.Pass()
+
+
+def compiled(source: str) -> CodeType:
+    """Return the code object of a source file without what only people and type checkers read.
+
+    Docstrings and annotations would be half of the archive. ``from __future__ import annotations`` becomes a compiler
+    flag, so that the command does not import __future__.
     """
     with open(source, "rb") as file:
         module = ast.parse(file.read())
     kept = [node for node in module.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
     flags = __future__.annotations.compiler_flag if len(kept) < len(module.body) else 0
     module.body = kept
+    module = ast.fix_missing_locations(_OnlyForTypes().visit(module))
     code: CodeType = compile(module, source, "exec", flags=flags, dont_inherit=True, optimize=2)
     return code
 
