@@ -34,15 +34,13 @@ if TYPE_CHECKING:
 
 LOADER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "rootless", "module_archive.py")
 
-MADE = "bundle.check host.delegation container.operations.record launch.spawn launch.write_idmaps"
+SPAWNED = "bundle.check container.operations.record launch.spawn plan.encode"
+MADE = f"{SPAWNED} host.delegation launch.write_idmaps"
 GROUP_MADE = "container.operations.cgroup plan.cgroup.manager plan.cgroup.limits cgroup.make"
 IMPORTED = {
     "create": (f"container.create {MADE}", GROUP_MADE),
     "run": (f"container.run container.terminal.relay {MADE}", f"{GROUP_MADE} container.operations.cgroup_cleanup"),
-    "exec": (
-        "container.inside.exec bundle.check container.operations.record container.terminal.relay launch.spawn",
-        "container.operations.cgroup",
-    ),
+    "exec": (f"container.inside.exec container.terminal.relay {SPAWNED}", "container.operations.cgroup"),
     "start": ("container.control.start", ""),
     "kill": ("container.control.kill", "cgroup.group"),
     "delete": ("container.removal.delete", "container.operations.cgroup_cleanup"),

@@ -37,19 +37,20 @@ from _struct import Struct
 from rootless import files, log
 from rootless.errors import RootlessError
 from rootless.lazy import lazy
-from rootless.plan.encode import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rootless.launch.spawn import spawn
+    from rootless.plan.encode import encode
     from rootless.plan.ops import Op
 
     Message = tuple[int, int, int, bytes]
     """Type, value, errno, detail."""
 else:
     spawn = lazy("rootless.launch.spawn", "spawn")
+    encode = lazy("rootless.plan.encode", "encode")
 
 TURN = 1
 PROGRESS = 2

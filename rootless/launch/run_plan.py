@@ -38,8 +38,8 @@ from rootless.launch.protocol import (
 )
 from rootless.lazy import lazy
 from rootless.plan import ops
-from rootless.plan.encode import HANDS_OVER, executor_part
 from rootless.plan.ops import Op
+from rootless.plan.plan import HANDS_OVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Run:
         takers: by kind of message, the function that gets its descriptors; without one they go into `passed`.
         passed: by kind of message, the descriptors that came with it.
         to_close: descriptors that only the executor needs after SPAWN.
-        sent: the executor's operations by their numbers, each with its place in the list (plan/encode.py).
+        sent: the executor's operations by their numbers, each with its place in the list (plan/plan.py).
         begun: by kind of operation, the work that its `begin` has started and its `await` waits for.
     """
 
@@ -171,7 +171,7 @@ class Run:
         """
         if self.plan.first(ops.HOOK):
             self.plan.load_environment(paths.environment())
-        self.sent = executor_part(self.plan.ops)
+        self.sent = self.plan.executor_part()
         operations = [op for _, op in self.sent]
         self._passing = bool(self.plan.first(*_PASSING))
         self.executor = Executor(operations, self.descriptors, passing=self._passing, trace=log.is_debug())
@@ -188,7 +188,7 @@ class Run:
             connection: a descriptor, which kill() and close() close.
             first: the number by which the executor knows the first of its operations in this Plan.
         """
-        self.sent = [(-1, Op(ops.YIELD))] * first + executor_part(self.plan.ops)
+        self.sent = [(-1, Op(ops.YIELD))] * first + self.plan.executor_part()
         self._passing = bool(self.plan.first(*_PASSING))
         self._answer = START_AND_TRACE if log.is_debug() else START
         self.executor = Executor.connected(connection)

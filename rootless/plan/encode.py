@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from _struct import Struct
 
-from rootless.plan import ops
-from rootless.plan.ops import Op
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootless.plan.ops import Text
+    from rootless.plan.ops import Op, Text
 
-HANDS_OVER = (ops.FORK, ops.YIELD, ops.READY, ops.WAIT_START)
-"""Operations after which the executor waits for the launcher, or lets it continue."""
 _MAGIC = b"RLPLAN01"
 _HEADER = Struct("=8sII")
 _RECORD = Struct("=HBBI6q8I")
@@ -55,21 +50,3 @@ def _raw(value: Text) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
     return b"".join(item.encode("utf-8", "surrogateescape") + b"\0" for item in value)
-
-
-def executor_part(operations: Sequence[Op]) -> list[tuple[int, Op]]:
-    """Return the executor's operations with their places in the list.
-
-    A YIELD, at place -1, separates two operations with one of the launcher's between them, unless the first hands over.
-    """
-    part: list[tuple[int, Op]] = []
-    yields = False
-    for place, op in enumerate(operations):
-        if op.kind.by == ops.LAUNCHER:
-            yields = bool(part) and part[-1][1].kind not in HANDS_OVER
-            continue
-        if yields:
-            part.append((-1, Op(ops.YIELD)))
-            yields = False
-        part.append((place, op))
-    return part

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from rootless.plan import ops
+from rootless.plan.ops import Op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rootless.plan.context import Note
-    from rootless.plan.ops import Kind, Op
+    from rootless.plan.ops import Kind
+
+HANDS_OVER = (ops.FORK, ops.YIELD, ops.READY, ops.WAIT_START)
+"""Operations after which the executor waits for the launcher, or lets it continue."""
 
 
 class Plan:
@@ -41,6 +45,24 @@ class Plan:
             if op.kind is ops.HOOK and op.number("environment") == ops.CALLERS:
                 path, args, _, about = op.strings
                 op.strings = (path, args, entries, about)
+
+    def executor_part(self) -> list[tuple[int, Op]]:
+        """Return the executor's operations with their places in the list.
+
+        A YIELD, at place -1, separates two operations with one of the launcher's between them, unless the first hands
+        over.
+        """
+        part: list[tuple[int, Op]] = []
+        yields = False
+        for place, op in enumerate(self.ops):
+            if op.kind.by == ops.LAUNCHER:
+                yields = bool(part) and part[-1][1].kind not in HANDS_OVER
+                continue
+            if yields:
+                part.append((-1, Op(ops.YIELD)))
+                yields = False
+            part.append((place, op))
+        return part
 
     def after(self, kind: Kind) -> list[Op]:
         """Return the operations after the one of `kind`; none where there is no such operation."""

@@ -21,7 +21,7 @@ from rootless.bundle.load import Bundle
 from rootless.errors import RootlessError
 from rootless.options import Options
 from rootless.plan.compile import compile_plan
-from rootless.plan.encode import encode, executor_part
+from rootless.plan.encode import encode
 from rootless.plan.request import Request
 from tests.lib.configurations import CALLERS, CONFIGURATIONS
 from tests.lib.ops_header import SOURCES, includes
@@ -70,7 +70,7 @@ def seeds(tmp_path_factory):
                 plan = compile_plan(Bundle("/home/user/bundle", config), facts, request)
             except RootlessError:
                 continue
-            (directory / f"{name}-{number}").write_bytes(encode([op for _, op in executor_part(plan.ops)]))
+            (directory / f"{name}-{number}").write_bytes(encode([op for _, op in plan.executor_part()]))
     return directory
 
 

@@ -11,7 +11,6 @@ from rootless.host.facts import Facts
 from rootless.options import Options
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan
-from rootless.plan.encode import executor_part
 from rootless.plan.request import Request
 from tests.lib.bundles import base_config
 
@@ -115,7 +114,7 @@ def refused(config=None, facts=None, **options):
 
 def executor_ops(plan):
     """Return the operations of the executor."""
-    return [op for _, op in executor_part(plan.ops)]
+    return [op for _, op in plan.executor_part()]
 
 
 def chosen(plan, *kinds):

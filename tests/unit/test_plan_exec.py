@@ -20,7 +20,7 @@ from rootless.linux import CLONE_FLAGS
 from rootless.options import Options
 from rootless.plan import ops
 from rootless.plan.copy_plan import compile_copy
-from rootless.plan.encode import encode, executor_part
+from rootless.plan.encode import encode
 from rootless.plan.exec_plan import compile_exec
 from rootless.plan.ops import Op
 from rootless.plan.process.exec_object import flags_by_place, process_object
@@ -166,7 +166,7 @@ def test_the_order():
     assert initial < kinds.index(ops.JOIN_PROCESS) < kinds.index(ops.FORK) < final < kinds.index(ops.BECOME)
     assert plan.has_terminal
     assert not set(kinds) & {ops.MOUNT, ops.BIND, ops.ROOT, ops.PIVOT, ops.NEW_USER, ops.UNSHARE, ops.JOIN}
-    assert encode([op for _, op in executor_part(plan.ops)])
+    assert encode([op for _, op in plan.executor_part()])
 
 
 @given(st.sets(st.sampled_from(sorted(CLONE_FLAGS))))

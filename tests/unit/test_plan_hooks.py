@@ -8,7 +8,6 @@ import pytest
 
 from rootless.container.operations.record import after_start
 from rootless.plan import ops
-from rootless.plan.encode import executor_part
 from tests.lib.bundles import base_config
 from tests.unit.planning import plan_for
 
@@ -61,7 +60,7 @@ def test_hooks_stand_between_the_mounts_and_the_new_root_and_before_the_program(
 
 @pytest.mark.parametrize(("kind", "due"), [("prestart", True), ("createRuntime", True), ("poststop", False)])
 def test_executor_waits_only_for_hooks_of_the_host(kind, due):
-    assert (ops.YIELD in [op.kind for _, op in executor_part(plan_for(with_hooks(kind)).ops)][4:]) == due
+    assert (ops.YIELD in [op.kind for _, op in plan_for(with_hooks(kind)).executor_part()][4:]) == due
 
 
 def test_input_of_a_hook_inside_the_container():
