@@ -1,4 +1,4 @@
-"""The engines, each with stores and sockets of its own."""
+"""The engines, each with its own stores and sockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def image(directory, need):
 
 @pytest.fixture(scope="session")
 def enclosure(need):
-    """Namespaces for what root runs."""
+    """Namespaces for the processes that root starts."""
     if os.geteuid() != 0:
         pytest.skip("needs root: makes namespaces and cgroups")
     need("tini")
@@ -37,7 +37,7 @@ def enclosure(need):
 
 @pytest.fixture(scope="session")
 def directory():
-    """A directory for the engines of the session, on a path that everybody may search."""
+    """A directory for the engines of the session, on a path that everyone may search."""
     directory = Path(tempfile.mkdtemp(prefix="engines-", dir=RUN or None))
     directory.chmod(0o755)
     yield directory
@@ -52,7 +52,7 @@ def recorder(directory, rootless_command):
 
 @pytest.fixture(scope="module")
 def podman(module_user, image, need, rootless_command):
-    """The ordinary user's podman, calling rootless unless told otherwise."""
+    """The ordinary user's podman, which calls rootless unless a test names another runtime."""
     with opened_podman(module_user, image, need("podman")) as podman:
         yield podman
     podman.remove_stores()
@@ -60,7 +60,7 @@ def podman(module_user, image, need, rootless_command):
 
 @pytest.fixture(scope="module")
 def podman_in_cgroup2(module_user, enclosure, image, need, rootless_command):
-    """The ordinary user's podman where there is but cgroup v2, so that crun too works."""
+    """The ordinary user's podman on a host with cgroup v2 only, so that crun works too."""
     account = Enclosed(module_user.name, module_user.tmp, enclosure)
     with opened_podman(account, image, need("podman")) as podman:
         yield podman
@@ -84,7 +84,7 @@ def root_podman(directory, enclosure, image, need, rootless_command):
 
 @pytest.fixture(scope="session")
 def docker(directory, enclosure, image, need, recorder):
-    """A client of a dockerd that has been given helpers/docker/daemon.json; it builds with rootless."""
+    """A client of a dockerd that uses helpers/docker/daemon.json and builds with rootless."""
     account = Enclosed("root", Path(tempfile.mkdtemp(dir=directory)), enclosure)
     need("docker-init")
     socket = account.tmp / "socket"
@@ -139,10 +139,10 @@ def root_cri(directory, enclosure, image, recorder, cri_modules):
 
 @pytest.fixture(scope="module")
 def user_cri(module_user, enclosure, image, recorder, cri_modules):
-    """The CRI of a containerd of the ordinary user's, in rootlesskit."""
+    """The CRI of an ordinary user's containerd, in rootlesskit."""
     account = Enclosed(module_user.name, module_user.tmp, enclosure)
     words = ["rootlesskit", "--net=slirp4netns", "--disable-host-loopback", "--copy-up=/etc", "--copy-up=/run"]
-    # instead of links to what root's containerd has there
+    # replaces symlinks to directories of root's containerd
     places = 'rm -f /run/containerd /run/netns; mount -t tmpfs tmpfs /var/lib/cni; exec "$@"'
     words += ["--state-dir", account.tmp / "kit", "sh", "-euc", places, "sh"]
     with _cri(account, words, recorder, cri_modules, image) as opened:
@@ -170,7 +170,7 @@ def _cri(account, prefix, recorder, modules, image):
 
 @contextmanager
 def _daemon(account, words, env, client):
-    """Run a daemon until the end, from when its client can talk to it."""
+    """Run a daemon; yield when its client reaches it, and stop the daemon at the end."""
     log = account.tmp / "log"
     with log.open("w") as file:
         daemon = account.popen(words, env=env, stdout=file, stderr=file)
@@ -188,7 +188,7 @@ def _daemon(account, words, env, client):
 
 @pytest.fixture
 def running(podman):
-    """A container of the ordinary user's podman that runs, by its name."""
+    """The name of a running container of the ordinary user's podman."""
     name = podman.detach("running")
     yield name
     podman("rm", "--force", "--time=0", name, check=True)

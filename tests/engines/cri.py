@@ -1,4 +1,4 @@
-"""A client of containerd's CRI plugin, as the kubelet is one, made from Debian's copy of the CRI's definition."""
+"""A client of containerd's CRI plugin, similar to the kubelet, made from Debian's copy of the CRI's definition."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-# Its handlers for fork(2) write to the standard error of every program that the tests start, and start threads in those
-# that go on as Python.
+# gRPC's handlers for fork(2) write to the standard error of every program that the tests start, and start threads in
+# Python children.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import grpc
@@ -21,7 +21,7 @@ from tests.lib.engines import FOREVER, HELPERS, IMAGE
 SOURCES = Path("/usr/share/gocode/src")
 DEFINITIONS = ("k8s.io/cri-api/pkg/apis/runtime/v1/api.proto", "github.com/gogo/protobuf/gogoproto/gogo.proto")
 SANDBOX_IMAGE = "localhost/pause:latest"
-_CALL = 60  # seconds, for a call that hangs
+_CALL = 60  # seconds, until a hanging call fails
 _CONFIG = """
 version = 2
 root = "{run}/data"
@@ -34,21 +34,21 @@ _PLUGIN = """
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{sandbox}"
 disable_apparmor = {nested}
-# where neither CAP_SYS_RESOURCE nor a controller is, runc cannot set what the plugin asks for unasked
+# without CAP_SYS_RESOURCE and controllers, runc cannot apply the plugin's defaults
 restrict_oom_score_adj = true
 disable_cgroup = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "{directory}/cni"
 """
-"""Beside what helpers/containerd/rootless.toml has for the same plugin."""
+"""Added to the settings of helpers/containerd/rootless.toml for the same plugin."""
 _CNI = {"cniVersion": "0.4.0", "name": "tests"}
 _BRIDGE = {"type": "bridge", "bridge": "pods0", "isGateway": True}
 _ADDRESSES = {"type": "host-local", "ranges": [[{"subnet": "10.88.7.0/24"}]]}
 
 
 def write_config(directory: Path, run: str, *, binary: Path, nested: bool = False) -> Path:
-    """Write what containerd reads: helpers/containerd, the CRI plugin's own settings, and a bridge for the pods.
+    """Write containerd's configuration: helpers/containerd, the CRI plugin's own settings, and a bridge for the pods.
 
     Args:
         directory: where it is written; containerd's socket is made there.
@@ -86,7 +86,7 @@ class Cri:
     Attributes:
         api: the messages, by name.
         runtime: the RuntimeService.
-        account: whose containerd it is.
+        account: the account that runs containerd.
     """
 
     def __init__(self, account, api, services, channel) -> None:
@@ -102,7 +102,7 @@ class Cri:
 
     @contextmanager
     def pod(self, *, handler="rootless", linux=None, **namespaces):
-        """Have a pod; at its end it is stopped and removed.
+        """Yield a running pod; stop and remove it at the end.
 
         Args:
             handler: the runtime's name.
@@ -128,7 +128,7 @@ class Cri:
 
 
 class Pod:
-    """A sandbox that runs."""
+    """A running sandbox."""
 
     def __init__(self, cri: Cri, sandbox: str, config) -> None:
         self.cri = cri
@@ -137,7 +137,7 @@ class Pod:
 
     @property
     def status(self):
-        """What the plugin knows about it."""
+        """The plugin's status of it."""
         return self.cri.call("PodSandboxStatus", pod_sandbox_id=self.id).status
 
     def create(self, *command, name="main", mounts=(), devices=(), **context) -> Container:
@@ -170,7 +170,7 @@ class Container:
 
     @property
     def status(self):
-        """What the plugin knows about it."""
+        """The plugin's status of it."""
         return self.cri.call("ContainerStatus", container_id=self.id).status
 
     def sh(self, *script) -> tuple[int, str, str]:
@@ -179,7 +179,7 @@ class Container:
         return done.exit_code, done.stdout.decode(), done.stderr.decode()
 
     def stop(self, timeout: int = 5) -> None:
-        """Ask it to end."""
+        """Stop it."""
         self.cri.call("StopContainer", container_id=self.id, timeout=timeout)
 
     def remove(self) -> None:
@@ -189,7 +189,7 @@ class Container:
 
 @contextmanager
 def opened_cri(account, modules, socket: Path):
-    """Connect to a containerd of an account's."""
+    """Connect to the containerd of an account."""
     api, services = modules
     with grpc.insecure_channel(f"unix://{socket}") as channel:
         yield Cri(account, api, services, channel)

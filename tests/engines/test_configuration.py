@@ -7,7 +7,7 @@ import subprocess
 from tests.lib.engines import HELPERS
 
 
-def test_containerd_knows_the_runtime(tmp_path, need):
+def test_containerd_reads_the_runtime_from_the_configuration(tmp_path, need):
     config = tmp_path / "config.toml"
     config.write_text(f'version = 2\nimports = ["{HELPERS}/containerd/rootless.toml"]\n')
 

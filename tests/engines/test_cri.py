@@ -1,4 +1,4 @@
-"""Kubernetes pods: containerd's CRI plugin, driven as by the kubelet, with rootless as its runtime and with runc."""
+"""Kubernetes pods: containerd's CRI plugin, called as by the kubelet, with rootless and with runc as its runtime."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.lib.bundles import own
 from tests.lib.containers import until
 
 FIRST, COUNT = 10000, 5000
-"""The ids of containerd's that a pod with `hostUsers: false` has."""
+"""The IDs of containerd's user namespace that a pod with `hostUsers: false` has."""
 
 
 @pytest.fixture(scope="module", params=["root", "user"], ids=["root", "rootlesskit"])
 def cri(request):
-    """Root's containerd, and that of an ordinary user."""
+    """Root's containerd, and an ordinary user's containerd."""
     return request.getfixturevalue(f"{request.param}_cri")
 
 
@@ -25,7 +25,7 @@ def host_users(request):
 
 
 def pod(cri, host_users, **options):
-    """Have a pod, perhaps with a user namespace."""
+    """Yield a pod, with a user namespace unless `host_users`."""
     if not host_users:
         ids = [cri.api.IDMapping(container_id=0, host_id=FIRST, length=COUNT)]
         options["userns_options"] = cri.api.UserNamespace(mode=cri.api.POD, uids=ids, gids=ids)
@@ -34,7 +34,7 @@ def pod(cri, host_users, **options):
 
 @pytest.fixture(scope="module")
 def standing(cri, need):
-    """Return a function that gives the pod of a runtime, with or without a user namespace, that serves all tests."""
+    """Return a function that returns a pod by runtime and user namespace; all tests share these pods."""
     need("runc")
     with contextlib.ExitStack() as stack:
         made = {}
@@ -48,7 +48,7 @@ def standing(cri, need):
 
 
 @pytest.mark.parametrize("handler", ["rootless", "runc"])
-def test_the_life_of_a_pod(cri, recorder, host_users, handler):
+def test_a_pod_and_its_container_start_run_and_stop(cri, recorder, host_users, handler):
     before = len(recorder)
     with pod(cri, host_users, handler=handler) as made:
         assert made.status.state == cri.api.SANDBOX_READY
@@ -67,7 +67,7 @@ def test_the_life_of_a_pod(cri, recorder, host_users, handler):
     assert len(recorder.made(before)) == (2 if handler == "rootless" else 0), "the sandbox and the container"
 
 
-def test_containers_of_a_pod_share_what_is_the_pods(standing, host_users):
+def test_containers_of_a_pod_share_its_namespaces(standing, host_users):
     links = "for name in net ipc uts user pid mnt; do readlink /proc/self/ns/$name; done"
     containers = [standing("rootless", host_users).start(name=name) for name in ("one", "other")]
     one, other = (container.sh(links)[1].split() for container in containers)
@@ -75,7 +75,7 @@ def test_containers_of_a_pod_share_what_is_the_pods(standing, host_users):
     assert not set(one[4:]) & set(other[4:])
 
 
-def test_a_container_that_ends_can_be_followed_by_another(cri, standing, host_users):
+def test_an_ended_container_is_removed_and_replaced(cri, standing, host_users):
     for exit_code in (0, 3):
         container = standing("rootless", host_users).start("sh", "-c", f"exit {exit_code}")
         until(lambda it=container: it.status.state == cri.api.CONTAINER_EXITED, "it ends")
@@ -84,7 +84,7 @@ def test_a_container_that_ends_can_be_followed_by_another(cri, standing, host_us
 
 
 def volume(cri, **options):
-    """A directory of a pod as the kubelet makes it: what is above only containerd's user may search."""
+    """A directory of a pod as the kubelet makes it: only containerd's user may search its parent."""
     above = cri.account.tmp / "pods"
     if not above.exists():
         (above / "volume").mkdir(parents=True)
@@ -133,7 +133,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_option_does_what_it_does_under_runc(cri, standing, option, host_users):
+def test_option_has_the_same_effect_as_with_runc(cri, standing, option, host_users):
     options, script = OPTIONS[option]
 
     def run(handler):
@@ -147,8 +147,8 @@ def test_option_does_what_it_does_under_runc(cri, standing, option, host_users):
     assert run("rootless") == run("runc")
 
 
-def test_a_device_by_another_name(cri, standing, host_users):
-    """Where no node can be made, the host's is found by its numbers; runc looks for one of the same name, in vain."""
+def test_a_device_can_have_another_name(cri, standing, host_users):
+    """If no node can be made, the host's device is found by its numbers. runc looks it up by name and fails."""
     device = cri.api.Device(host_path="/dev/null", container_path="/dev/nul2", permissions="rwm")
     container = standing("rootless", host_users).start(name="device-by-another-name", devices=[device])
     assert container.sh("stat -c %t,%T /dev/nul2; echo x >/dev/nul2") == (0, "1,3\n", "")

@@ -1,4 +1,4 @@
-"""docker as root: `docker run --runtime rootless`, with a dockerd of the tests' own."""
+"""docker as root: `docker run --runtime rootless`, with a dockerd that the tests start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUN = [*DOCKER_RUN, "--runtime=rootless"]
 
 @pytest.fixture
 def running(docker):
-    """A container that runs, by its name."""
+    """The name of a running container."""
     name = "running"
     docker("run", "--detach", *RUN[2:], f"--name={name}", IMAGE, *FOREVER, check=True)
     until(lambda: "up" in docker.out("logs", name), f"{name} is up")
@@ -32,31 +32,31 @@ def status(docker, name):
 
 
 def left(docker):
-    """What rootless knows of docker's containers."""
+    """Return the containers of docker that rootless still has."""
     return docker.account.run(["ls", "-A", "/run/docker/runtime-runc/moby"]).stdout.split()
 
 
-def test_docker_knows_the_runtime(docker):
+def test_docker_info_lists_the_runtime(docker):
     runtimes = json.loads(docker.out("info", "--format", "{{json .Runtimes}}"))
     assert runtimes["rootless"]["path"] == "rootless"
     assert "features" in str(runtimes["rootless"].get("status", {}))
 
 
-def test_run(docker):
+def test_docker_run_passes_streams_and_exit_status(docker):
     done = docker(*RUN, "--interactive", IMAGE, "sh", "-c", "cat; echo err >&2; exit 7", input="in\n")
 
     assert (done.returncode, done.stdout, done.stderr) == (7, "in\n", "err\n")
     until(lambda: left(docker) == [], "nothing is left")
 
 
-def test_it_is_rootless_that_runs_it(docker, running, rootless_command):
+def test_docker_containers_are_run_by_rootless(docker, running, rootless_command):
     assert inspect(docker, running, ".HostConfig.Runtime") == "rootless"
     words = [rootless_command, "--root=/run/docker/runtime-runc/moby", "state", *left(docker)]
     state = docker.account.run(words, check=True)
     assert json.loads(state.stdout)["status"] == "running"
 
 
-def test_run_detached_logs_and_stop(docker):
+def test_docker_logs_stop_start_kill_and_wait(docker):
     docker("run", "--detach", *RUN[2:], "--name=logged", IMAGE, *FOREVER, check=True)
     until(lambda: docker.out("logs", "logged") == "up", "output is logged")
 
@@ -70,13 +70,13 @@ def test_run_detached_logs_and_stop(docker):
     docker("rm", "logged", check=True)
 
 
-def test_rm_by_force_of_what_runs(docker):
+def test_docker_rm_force_removes_a_running_container(docker):
     docker("run", "--detach", *RUN[2:], "--name=removed", IMAGE, "sleep", "1000", check=True)
     docker("rm", "--force", "removed", check=True)
     until(lambda: left(docker) == [], "nothing is left")
 
 
-def test_exec(docker, running):
+def test_docker_exec_uses_user_workdir_env_and_stdin(docker, running):
     script = "id -u; id -g; pwd; echo $THIS; cat; exit 7"
     flags = ["--interactive", "--user=1000:33", "--workdir=/tmp", "--env=THIS=that"]
 
@@ -85,7 +85,7 @@ def test_exec(docker, running):
     assert (done.returncode, done.stdout, done.stderr) == (7, "1000\n33\n/tmp\nthat\nin\n", "")
 
 
-def test_exec_with_a_terminal(docker, running):
+def test_docker_exec_with_a_terminal_has_its_size(docker, running):
     with Typewriter(docker, docker.argv("exec", "-it", running, "sh"), size=(33, 77)) as terminal:
         terminal.until(b"/ # ")
         terminal.type(b"tty; until [ \"$(stty size)\" = '33 77' ]; do :; done; echo size-$((6*7)); exit 5\n")
@@ -94,7 +94,7 @@ def test_exec_with_a_terminal(docker, running):
         terminal.ends(5)
 
 
-def test_attach_to_a_terminal(docker):
+def test_docker_attach_reaches_the_terminal(docker):
     docker("run", "--detach", *RUN[2:], "-it", "--name=attached", IMAGE, "sh", check=True)
     with Typewriter(docker, docker.argv("attach", "attached"), size=(33, 77)) as terminal:
         terminal.type(b"until [ \"$(stty size)\" = '33 77' ]; do :; done; echo size-$((6*7)); exit 5\n")
@@ -103,7 +103,7 @@ def test_attach_to_a_terminal(docker):
     docker("rm", "attached", check=True)
 
 
-def test_attach(docker):
+def test_docker_start_attach_passes_stdin(docker):
     docker(
         "create",
         *RUN[1:],
@@ -119,7 +119,7 @@ def test_attach(docker):
     assert (done.returncode, done.stdout) == (0, "got this\n")
 
 
-def test_top_and_healthcheck(docker):
+def test_docker_top_and_healthcheck_work(docker):
     health = ["--health-cmd=test -e /well", "--health-interval=100ms", "--health-retries=1"]
     docker("run", "--detach", *RUN[2:], *health, "--name=healthy", IMAGE, *FOREVER, check=True)
     until(lambda: inspect(docker, "healthy", ".State.Health.Status") == "unhealthy", "it is unhealthy")
@@ -129,7 +129,7 @@ def test_top_and_healthcheck(docker):
     docker("rm", "--force", "healthy", check=True)
 
 
-def test_pause_and_unpause(docker, running):
+def test_docker_pause_and_unpause_change_the_status(docker, running):
     docker("pause", running, check=True)
     assert status(docker, running) == "paused"
     docker("unpause", running, check=True)
@@ -137,7 +137,7 @@ def test_pause_and_unpause(docker, running):
     assert docker("exec", running, "true").returncode == 0
 
 
-def test_checkpoint(docker, need):
+def test_docker_starts_a_container_from_a_checkpoint(docker, need):
     need("criu")
     docker("run", "--detach", *RUN[2:], "--name=kept", IMAGE, *FOREVER, check=True)
     until(lambda: docker.out("logs", "kept") == "up", "it is up")
@@ -154,7 +154,7 @@ def test_checkpoint(docker, need):
     until(lambda: left(docker) == [], "nothing is left")
 
 
-def test_checkpoint_of_a_terminal(docker, need):
+def test_docker_starts_a_container_with_a_terminal_from_a_checkpoint(docker, need):
     need("criu")
     docker("run", "--detach", *RUN[2:], "-it", "--name=kept", IMAGE, "sh", check=True)
     with Typewriter(docker, docker.argv("attach", "kept")) as terminal:
@@ -173,14 +173,14 @@ def test_checkpoint_of_a_terminal(docker, need):
 
 
 def starts_from(docker, checkpoint, name):
-    """Whether a container starts from a checkpoint; not while containerd still has what dockerd made it from."""
+    """Return whether a container starts from a checkpoint; it cannot while containerd still has dockerd's copy."""
     done = docker("start", f"--checkpoint={checkpoint}", name)
     assert done.returncode == 0 or "already exists" in done.stderr, done.stderr
     return done.returncode == 0
 
 
-def test_stats(docker, running):
-    """Its numbers come from the container's cgroup; in the enclosure no controller fills them in, for no runtime."""
+def test_docker_stats_finds_the_containers_cgroup(docker, running):
+    """The enclosure has no controllers, so there are no numbers with any runtime."""
     container_id, pid = (inspect(docker, running, template) for template in (".Id", ".State.Pid"))
 
     assert docker.out("stats", "--no-stream", "--format={{.Name}}", running) == running
@@ -201,9 +201,9 @@ OPTIONS = {
     "volume": (["--volume=/etc/passwd:/passwd:ro"], "wc -l </passwd; touch /passwd"),
     "init": (["--init"], "cat /proc/1/comm"),
     "device": (["--device=/dev/fuse"], "stat -c %t,%T,%a /dev/fuse; : </dev/fuse"),
-    "device by another name": (["--device=/dev/null:/dev/nul2"], "stat -c %t,%T /dev/nul2; echo x >/dev/nul2"),
+    "device with another name": (["--device=/dev/null:/dev/nul2"], "stat -c %t,%T /dev/nul2; echo x >/dev/nul2"),
     "a device that is not allowed": ([], OPEN),
-    "a device that is": (["--device-cgroup-rule=c 10:229 r"], OPEN),
+    "a device that is allowed": (["--device-cgroup-rule=c 10:229 r"], OPEN),
     "devices": ([], "ls /dev; mknod /tmp/null c 1 3 && stat -c %t,%T /tmp/null"),
     "sysctl": (["--sysctl=net.ipv4.ip_forward=1"], "cat /proc/sys/net/ipv4/ip_forward"),
     "ulimit": (["--ulimit=nofile=123:456"], "ulimit -n; ulimit -Hn"),
@@ -213,12 +213,12 @@ OPTIONS = {
     ),
     "mounts": ([], 'awk \'{print $5, $5 ~ "^/proc/" ? "" : $6}\' /proc/self/mountinfo | sort'),
     "oom-score-adj": (["--oom-score-adj=500"], "cat /proc/self/oom_score_adj"),
-    "no oom-score-adj, which the shim raises": ([], "cat /proc/self/oom_score_adj"),
+    "the shim's oom-score-adj": ([], "cat /proc/self/oom_score_adj"),
 }
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_option_does_what_it_does_under_runc(docker, need, option):
+def test_option_has_the_same_effect_as_with_runc(docker, need, option):
     need("runc")
     flags, script = OPTIONS[option]
     command = [*flags, IMAGE, "sh", "-c", script]
@@ -230,8 +230,8 @@ def test_option_does_what_it_does_under_runc(docker, need, option):
     assert ours.stdout
 
 
-@pytest.mark.parametrize("builder", ["the engine itself", "BuildKit"])
-def test_build(docker, builder, recorder):
+@pytest.mark.parametrize("builder", ["classic builder", "BuildKit"])
+def test_docker_build_runs_its_steps_with_rootless(docker, builder, recorder):
     before = len(recorder)
     context = docker.account.tmp / "context"
     context.mkdir(exist_ok=True)
@@ -246,9 +246,7 @@ def test_build(docker, builder, recorder):
     assert done.returncode == 0, done.stderr
     assert "1000" in done.stdout + done.stderr
     verb = "run" if kit else "create"
-    assert [verb in call.split() for call in recorder.made(before)] == [True, True], (
-        "one for each step that runs something"
-    )
+    assert [verb in call.split() for call in recorder.made(before)] == [True, True], "one call for each RUN step"
     assert docker.out(*RUN, "localhost/built", "sh", "-c", "pwd; cat /who /file").splitlines() == [
         "/work",
         "0",
@@ -256,7 +254,7 @@ def test_build(docker, builder, recorder):
     ]
 
 
-def test_a_step_that_fails_is_the_builds_failure(docker):
+def test_docker_build_fails_with_its_step(docker):
     context = docker.account.tmp / "failing"
     context.mkdir()
     (context / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN exit 42\n")

@@ -12,14 +12,14 @@ from tests.lib.engines import IMAGE
 from tests.lib.terminals import Typewriter
 
 
-def test_run(podman):
+def test_podman_run_passes_streams_and_exit_status(podman):
     done = podman.run("--interactive", IMAGE, "sh", "-c", "cat; echo err >&2; exit 7", input="in\n")
 
     assert (done.returncode, done.stdout, done.stderr) == (7, "in\n", "err\n")
     until(lambda: podman.left() == [], "nothing is left")
 
 
-def test_it_is_rootless_that_runs_it(podman, running):
+def test_podman_containers_are_run_by_rootless(podman, running):
     assert podman.inspect(running, ".OCIRuntime") == "rootless"
     container_id = podman.inspect(running, ".Id")
     assert podman.left()[0] == container_id
@@ -28,7 +28,7 @@ def test_it_is_rootless_that_runs_it(podman, running):
     )
 
 
-def test_run_detached_logs_and_stop(podman):
+def test_podman_logs_and_stop_a_detached_container(podman):
     name = podman.detach("logged", command=("sh", "-c", "trap 'exit 9' TERM; echo up; echo err >&2; sleep 1000 & wait"))
     until(lambda: podman("logs", name, check=True).stdout == "up\n", "output is logged")
 
@@ -40,7 +40,7 @@ def test_run_detached_logs_and_stop(podman):
     podman("rm", name, check=True)
 
 
-def test_start_again_and_restart(podman):
+def test_podman_starts_and_restarts_an_ended_container(podman):
     podman("create", "--name=again", IMAGE, "sh", "-c", "echo run >>/runs; cat /runs", check=True)
 
     assert [podman.out("start", "--attach", "again") for _ in range(2)] == ["run", "run\nrun"]
@@ -51,7 +51,7 @@ def test_start_again_and_restart(podman):
 
 
 @pytest.mark.parametrize(("signal", "status"), [("KILL", 137), ("TERM", 9)])
-def test_kill(podman, signal, status):
+def test_podman_kill_sends_the_signal(podman, signal, status):
     name = podman.detach("killed")
 
     podman("kill", f"--signal={signal}", name, check=True)
@@ -60,14 +60,14 @@ def test_kill(podman, signal, status):
     podman("rm", name, check=True)
 
 
-def test_stop_of_what_does_not_listen(podman):
+def test_podman_stop_kills_a_program_that_ignores_sigterm(podman):
     name = podman.detach("deaf", command=("sleep", "1000"))
     podman("stop", "--time=0", name, check=True)
     assert podman.inspect(name, ".State.ExitCode") == "137"
     podman("rm", name, check=True)
 
 
-def test_rm_by_force_of_what_runs(podman):
+def test_podman_rm_force_removes_a_running_container(podman):
     name = podman.detach("removed", command=("sleep", "1000"))
     pid = int(podman.inspect(name, ".State.Pid"))
 
@@ -77,7 +77,7 @@ def test_rm_by_force_of_what_runs(podman):
     until(lambda: podman.left() == [], "nothing is left")
 
 
-def test_exec(podman, running):
+def test_podman_exec_uses_user_workdir_env_and_stdin(podman, running):
     script = "id -u; id -g; pwd; echo $THIS; cat; exit 7"
     flags = ["--interactive", "--user=1000:33", "--workdir=/tmp", "--env=THIS=that"]
 
@@ -86,19 +86,19 @@ def test_exec(podman, running):
     assert (done.returncode, done.stdout, done.stderr) == (7, "1000\n33\n/tmp\nthat\nin\n", "")
 
 
-def test_exec_detached(podman, running):
+def test_podman_exec_detached_runs_in_the_background(podman, running):
     podman("exec", "--detach", running, "sh", "-c", "echo $$ >/tmp/there; exec sleep 1000", check=True)
     until(lambda: podman("exec", running, "cat", "/tmp/there").stdout, "it runs")
     assert "sleep 1000" in podman.out("top", running, "args")
 
 
-def test_exec_sees_what_the_container_sees(podman, running):
+def test_podman_exec_has_the_containers_namespaces_and_capabilities(podman, running):
     look = "for n in cgroup ipc mnt net pid uts user; do readlink /proc/$1/ns/$n; done; grep Cap /proc/$1/status"
     ours, theirs = (podman.out("exec", running, "sh", "-c", look, "sh", process) for process in ("self", "1"))
     assert ours == theirs
 
 
-def test_exec_with_a_terminal(podman, running):
+def test_podman_exec_with_a_terminal_has_its_size(podman, running):
     argv = podman.argv("exec", "--interactive", "--tty", running, "sh")
     with Typewriter(podman, argv, size=(33, 77)) as terminal:
         terminal.until(b"/ # ")
@@ -108,7 +108,7 @@ def test_exec_with_a_terminal(podman, running):
         terminal.ends(5)
 
 
-def test_run_with_a_terminal(podman):
+def test_podman_run_with_a_terminal_follows_its_size(podman):
     with Typewriter(podman, podman.argv("run", "--rm", "-it", IMAGE, "sh"), size=(33, 77)) as terminal:
         terminal.until(b"/ # ")
         terminal.resize(44, 88)
@@ -118,7 +118,7 @@ def test_run_with_a_terminal(podman):
         terminal.ends(5)
 
 
-def test_healthcheck(podman):
+def test_podman_healthcheck_reports_the_health(podman):
     name = podman.detach("healthy", "--health-cmd=test -e /well", "--health-interval=disable", "--health-retries=1")
 
     ill = podman("healthcheck", "run", name).returncode
@@ -130,7 +130,7 @@ def test_healthcheck(podman):
     podman("rm", "--force", "--time=0", name, check=True)
 
 
-def test_a_pod(podman):
+def test_containers_of_a_podman_pod_share_its_network(podman):
     podman("pod", "create", "--name=pod", check=True)
     serve = ("sh", "-c", "while :; do echo served | nc -l -p 8080; done")
     podman.detach("server", "--pod=pod", command=serve)
@@ -200,7 +200,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def host(podman):
-    """What the options name."""
+    """Files and a secret that the options name."""
     tmp = podman.account.tmp
     (tmp / "seccomp.json").write_text(json.dumps(NO_MKDIR))
     (tmp / "volume").mkdir()
@@ -211,7 +211,7 @@ def host(podman):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_option_does_what_it_does_under_runc(podman, host, option):
+def test_option_has_the_same_effect_as_with_runc(podman, host, option):
     flags, script = OPTIONS[option]
     words = ["run", "--rm", *(flag.format(tmp=host) for flag in flags), IMAGE, "sh", "-c", script]
 
@@ -222,18 +222,18 @@ def test_option_does_what_it_does_under_runc(podman, host, option):
 
 
 @pytest.mark.parametrize("network", ["pasta", "slirp4netns"])
-def test_network(podman, need, network):
+def test_podman_networks_have_an_interface(podman, need, network):
     need(network)
     lines = podman.run(f"--network={network}", IMAGE, "ip", "-o", "addr", check=True).stdout.splitlines()
     assert {line.split()[1] for line in lines} > {"lo"}
 
 
-def test_the_hosts_processes(podman):
-    """Without a comparison: runc has warnings of its own about them."""
+def test_podman_run_in_the_hosts_pid_namespace(podman):
+    """Not compared with runc, which prints warnings about it."""
     here = os.readlink("/proc/self/ns/pid")
     assert podman.run("--pid=host", IMAGE, "readlink", "/proc/self/ns/pid", check=True).stdout == f"{here}\n"
 
 
-def test_cgroups_disabled(podman):
-    """podman asks it only of runtimes that its configuration names."""
+def test_podman_run_with_cgroups_disabled(podman):
+    """podman accepts this flag only for runtimes that its configuration names."""
     assert podman.run("--cgroups=disabled", IMAGE, "echo", "here", check=True).stdout == "here\n"

@@ -1,4 +1,4 @@
-"""Images built by podman and buildah as an ordinary user, their RUN steps carried out by rootless."""
+"""Images built by podman and buildah as an ordinary user: rootless executes their RUN steps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def built(podman, name):
     assert done.stdout.splitlines() == ["/work", "0", "Seccomp:\t2", "from the context", "from the context"]
 
 
-def test_podman_build(podman, context, recorder):
+def test_podman_build_runs_its_steps_with_rootless(podman, context, recorder):
     before = len(recorder)
     words = ["build", "--no-cache", "--network=none", "--tag=by-podman", context]
     done = podman.with_runtime(recorder.command, *words, check=True)
@@ -45,7 +45,7 @@ def test_podman_build(podman, context, recorder):
 
 
 @pytest.mark.parametrize("isolation", ["oci", "rootless"])
-def test_buildah_bud(podman, context, recorder, need, isolation):
+def test_buildah_bud_runs_its_steps_with_rootless(podman, context, recorder, need, isolation):
     before = len(recorder)
     flags = ["--runtime", recorder.command, f"--isolation={isolation}", "--network=none", "--no-cache"]
     done = podman.buildah(need("buildah"), "bud", *flags, f"--tag=by-buildah-{isolation}", context)
@@ -55,7 +55,7 @@ def test_buildah_bud(podman, context, recorder, need, isolation):
     built(podman, f"by-buildah-{isolation}")
 
 
-def test_buildah_run(podman, recorder, need):
+def test_buildah_run_passes_streams_and_exit_status(podman, recorder, need):
     before = len(recorder)
     buildah = need("buildah")
     name = podman.buildah(buildah, "from", IMAGE).stdout.strip()
@@ -90,8 +90,8 @@ BUILDS = {
 
 @pytest.mark.parametrize("isolation", ["oci", "rootless"])
 @pytest.mark.parametrize("option", BUILDS)
-def test_a_build_is_the_same_as_with_runc(podman, context, need, option, isolation):
-    """Also what becomes of it: the image has the same id."""
+def test_a_build_has_the_same_result_as_with_runc(podman, context, need, option, isolation):
+    """The output includes the image's ID."""
     need("runc")
     flags, mount, script = BUILDS[option]
     (context / "Containerfile").write_text(LOOK.format(image=IMAGE, mount=mount, script=script))
@@ -108,7 +108,7 @@ def test_a_build_is_the_same_as_with_runc(podman, context, need, option, isolati
     assert ours.returncode == 0
 
 
-def test_a_step_that_fails_is_the_builds_failure(podman, context):
+def test_podman_build_fails_with_its_step(podman, context):
     (context / "Containerfile").write_text(f"FROM {IMAGE}\nRUN exit 42\n")
     words = ["build", "--network=none", context]
     ours, theirs = (podman.with_runtime(runtime, *words) for runtime in ("rootless", "runc"))

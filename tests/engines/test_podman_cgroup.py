@@ -1,4 +1,4 @@
-"""podman as an ordinary user in a cgroup of its own, where each container has one and can be frozen."""
+"""podman as an ordinary user in a delegated cgroup, where each container has a cgroup and can be paused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.lib.containers import until
 from tests.lib.engines import IMAGE
 
 
-def test_pause_and_unpause(podman_in_own_cgroup):
+def test_podman_pause_and_unpause_change_the_status(podman_in_own_cgroup):
     podman = podman_in_own_cgroup
     name = podman.detach("paused")
     podman("pause", name, check=True)
@@ -17,7 +17,7 @@ def test_pause_and_unpause(podman_in_own_cgroup):
     podman("rm", "--force", "--time=0", name, check=True)
 
 
-def test_rm_by_force_of_a_frozen_container(podman_in_own_cgroup):
+def test_podman_rm_force_removes_a_paused_container(podman_in_own_cgroup):
     podman = podman_in_own_cgroup
     podman("run", "--detach", "--name=still", IMAGE, "sleep", "1000", check=True)
     podman("pause", "still", check=True)

@@ -1,6 +1,6 @@
-"""The flags of `run` against podman's: both edit the same config.json, and the results are compared.
+"""The flags of `run` compared with podman's: both edit the same config.json, and the results are the same.
 
-podman's own is read from the bundle that it gives to its runtime, here a script that keeps a copy and fails.
+podman's result is read from the bundle that it gives to its runtime, here a script that keeps a copy and fails.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ LIMITS = {
 }
 
 
-# The differences: what is changed in both before they are compared, and why.
+# Differences: each function changes both results before they are compared, and gives the reason.
 
 
 def _home(config, flags):
@@ -162,7 +162,7 @@ def _filter(config, flags):
 
 
 def _own_annotations(config, flags):
-    """podman notes its own flags there, and names the cgroup by the container's id."""
+    """podman records its own flags in annotations, and names the cgroup by the container's ID."""
     config["linux"].pop("cgroupsPath", None)
     annotations = config.get("annotations") or {}
     config["annotations"] = {name: each for name, each in annotations.items() if not name.startswith("io.podman.")}
@@ -199,7 +199,7 @@ def _devices(config, flags):
 
 
 def _order(config, flags):
-    """The order has no meaning in these; of mounts, tests/unit/test_edit_properties.py shows what it has to be."""
+    """The order has no meaning in these; tests/unit/test_edit_properties.py shows the order of mounts."""
     config["mounts"] = {
         each["destination"]: each | {"options": sorted(each.get("options") or ())} for each in config["mounts"]
     }
@@ -212,7 +212,7 @@ def _order(config, flags):
 
 
 def _nothing(config, flags):
-    """Go leaves out what is empty, zero or false."""
+    """Go omits empty, zero and false values."""
     for name, value in list(config.items()):
         if isinstance(value, dict):
             _nothing(value, flags)
@@ -235,15 +235,16 @@ DIFFERENCES = (
     _order,
     _nothing,
 )
-"""What is left out of the table above, because podman does something else or nothing on this host:
+"""Flags that are not in the tables above, because podman does something else or nothing on this host:
 
 - `-w` of a missing directory: podman refuses it.
-- `--shm-size`: podman makes the tmpfs itself; test_size_of_shm() compares the number.
+- `--shm-size`: podman makes the tmpfs itself; test_shm_size_is_the_same_as_podmans() compares the number.
 - `--memory-swap -1` and `-m 0`: podman writes nothing; here -1, because config.json may have a limit that they lift.
 - `--blkio-weight`: podman drops it without BFQ on the host.
 - `--ulimit` above the caller's own: podman lowers it already, here the Plan does, with a warning.
 - `-v …:idmap`, `:U`, `:O`: see docs/run.md.
-- `--userns keep-id`: in podman's config.json, here in the Plan; test_own_ids_inside() compares the maps.
+- `--userns keep-id`: in podman's config.json, here in the Plan; test_id_maps_of_keep_id_are_the_same_as_podmans()
+  compares the maps.
 """
 
 
@@ -293,7 +294,7 @@ class Podman:
 
 @pytest.fixture(scope="module")
 def podman(module_user, need):
-    """podman of the ordinary user, on a host of pure cgroup v2, which rootless podman 5 requires."""
+    """podman of the ordinary user, on a host with cgroup v2 only, which rootless podman 5 requires."""
     program = need("podman")
     with ExitStack() as stack:
         stack.enter_context(pure_cgroup2("crun"))
@@ -315,7 +316,7 @@ def base(podman):
 
 
 def edited(podman, base, flags):
-    """Return config.json of a container of podman's, edited by the flags of `rootless run`."""
+    """Return the config.json of podman's container, edited by the flags of `rootless run`."""
     options = parser.parse(["run", *shlex.split(flags), "box", *COMMAND], lambda _: None)
     bundle = Bundle(str(podman.tmp), json.loads(json.dumps(base)))
     here = os.getcwd()
@@ -362,19 +363,19 @@ def environment(monkeypatch):
 
 
 def rounds(table):
-    """Return command lines in which each value of a table is once, with as many others as possible."""
+    """Return command lines that have each value of a table once, with as many others as possible."""
     longest = max(map(len, table.values()))
     return [" ".join(each[index] for each in table.values() if index < len(each)) for index in range(longest)]
 
 
 def is_possible(flags):
-    """Whether podman takes these together: a read-only /dev, or the user's own, has no room for devices."""
+    """Return whether podman accepts these together: a read-only /dev, or the user's own, has no room for devices."""
     return "--device" not in flags or not ("source:/dev" in flags or "--read-only-tmpfs=false" in flags)
 
 
 @pytest.mark.parametrize("flags", rounds(FLAGS))
-def test_config_json_is_that_of_podman(podman, base, flags):
-    """Each value is here once."""
+def test_config_json_is_the_same_as_podmans(podman, base, flags):
+    """Each value of the table occurs once."""
     assert_same(podman, base, flags)
 
 
@@ -383,11 +384,11 @@ SETS = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for nam
 
 @given(SETS.map(lambda chosen: " ".join(chosen.values())).filter(is_possible))
 @settings(max_examples=12, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-def test_config_json_of_many_flags_is_that_of_podman(podman, base, flags):
+def test_config_json_of_random_flags_is_the_same_as_podmans(podman, base, flags):
     assert_same(podman, base, flags)
 
 
-def test_size_of_shm(podman, base):
+def test_shm_size_is_the_same_as_podmans(podman, base):
     container = podman("create", "--network=none", "--shm-size=3m", "--rootfs", str(podman.rootfs), *COMMAND)
     size = podman("inspect", "--format={{.HostConfig.ShmSize}}", container)
     podman("rm", "--force", container)
@@ -397,8 +398,8 @@ def test_size_of_shm(podman, base):
 
 
 @pytest.mark.parametrize("flags", ["--userns keep-id", "--userns keep-id:uid=200,gid=210", "--userns keep-id:uid=0"])
-def test_own_ids_inside(podman, module_user, flags):
-    """podman's maps are those from its own user namespace, in which the user is root."""
+def test_id_maps_of_keep_id_are_the_same_as_podmans(podman, module_user, flags):
+    """podman's maps are relative to its own user namespace, in which the user is root."""
     linux = podman.config(flags)["linux"]
     facts = Facts(uid=module_user.uid, gid=module_user.gid, subuids=((100000, 65536),), subgids=((100000, 65536),))
     options = parser.parse(["explain", *flags.split(), "box"], lambda _: None)
@@ -415,7 +416,7 @@ def test_own_ids_inside(podman, module_user, flags):
 
 @pytest.fixture(scope="module")
 def roots_podman(tmp_path_factory, need):
-    """podman of the host's root: on a machine whose controllers are in cgroup v1 it alone writes limits."""
+    """podman of the host's root: on a machine with controllers in cgroup v1, only root's podman writes limits."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     program = need("podman")
@@ -426,5 +427,5 @@ def roots_podman(tmp_path_factory, need):
 
 
 @pytest.mark.parametrize("flags", rounds(LIMITS))
-def test_limits_are_those_of_podman(roots_podman, flags):
+def test_limits_are_the_same_as_podmans(roots_podman, flags):
     assert_same(roots_podman, roots_podman.config(""), flags)

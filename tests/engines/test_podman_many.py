@@ -1,4 +1,4 @@
-"""A hundred containers at once through podman: none fails, nothing is left."""
+"""A hundred containers at once with podman: none fails, and nothing is left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def nothing_is_left(podman):
     assert executors(podman.account) == set()
 
 
-def test_a_hundred_runs_in_parallel(podman):
+def test_a_hundred_parallel_runs_succeed(podman):
     done = at_once(lambda number: podman.run(IMAGE, "sh", "-c", f"echo {number}; exit {number % 7}"))
 
     assert [(each.returncode, each.stdout, each.stderr) for each in done] == [
@@ -30,7 +30,7 @@ def test_a_hundred_runs_in_parallel(podman):
     nothing_is_left(podman)
 
 
-def test_a_hundred_that_run_on(podman):
+def test_a_hundred_detached_containers_run_and_are_removed(podman):
     done = at_once(lambda number: podman("run", "--detach", f"--name=c{number}", IMAGE, "sleep", "1000"))
 
     assert [each.stderr for each in done] == [""] * MANY

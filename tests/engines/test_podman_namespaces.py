@@ -1,4 +1,4 @@
-"""podman containers that share namespaces, and what they get passed: the same outcome as with crun."""
+"""podman containers that share namespaces, or that get files and descriptors: the outcome is the same as with crun."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOOK = "cat /proc/self/uid_map /proc/self/gid_map; id; stat -c '%u %g %a' /etc/h
 
 @pytest.fixture
 def both(podman_in_cgroup2, need):
-    """Return a function that runs the same words with rootless and with crun, which have to agree."""
+    """Return a function that runs the same command with rootless and with crun, whose results have to be equal."""
     need("crun")
     podman = podman_in_cgroup2
 
@@ -28,7 +28,7 @@ def both(podman_in_cgroup2, need):
 
 @pytest.fixture
 def first(podman_in_cgroup2):
-    """Return a function that makes the container whose namespaces others join."""
+    """Return a function that creates a container whose namespaces others join."""
     names = []
 
     def detach(*flags):
@@ -44,8 +44,8 @@ def first(podman_in_cgroup2):
 @pytest.mark.parametrize(
     "flags", [["--userns=keep-id"], ["--userns=auto:size=1000"], ["--uidmap=0:1:5000", "--gidmap=0:1:5000"]], ids=str
 )
-def test_a_joined_user_namespace_can_be_given_files(flags, both, first):
-    """Its root may not reach them: podman's directories are the caller's."""
+def test_files_are_mounted_in_a_joined_user_namespace(flags, both, first):
+    """Its root may have no access to them: podman's directories belong to the caller."""
     done = both(f"--userns=container:{first(*flags)}", "--network=none", "--hostname=box", IMAGE, "sh", "-c", LOOK)
 
     assert done.returncode == 0
@@ -77,7 +77,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def host(podman_in_cgroup2):
-    """What the options name: podman may search every directory, the container's ids need not."""
+    """Files that the options name: podman may search every directory, the container's IDs need not."""
     podman = podman_in_cgroup2
     (podman.account.tmp / "private/volume").mkdir(parents=True)
     (podman.account.tmp / "given").mkdir()
@@ -94,7 +94,7 @@ def host(podman_in_cgroup2):
     [*((userns, "private directory") for userns in USERNS), *((["--userns=keep-id"], files) for files in FILES)],
     ids=lambda part: part if isinstance(part, str) else " ".join(part),
 )
-def test_a_user_namespace_with_files(both, host, userns, files):
+def test_files_are_mounted_in_a_new_user_namespace(both, host, userns, files):
     look = "stat -c '%n %A %u %g %s' . .. *; cat secret; grep Groups: /proc/self/status"
     script = f"{LOOK}; cd /v && touch new; {look}; rm -f new"
     words = [word.format(**host) for word in (*userns, *FILES[files])]
@@ -104,8 +104,8 @@ def test_a_user_namespace_with_files(both, host, userns, files):
 
 @pytest.mark.parametrize("descriptors", [(3,), (5,), (4, 6)], ids=str)
 @pytest.mark.parametrize("verb", ["run", "exec"])
-def test_preserved_descriptors_have_their_numbers(podman_in_cgroup2, first, need, verb, descriptors):
-    """podman says only where the last one is: those before it need not be open."""
+def test_preserved_descriptors_keep_their_numbers(podman_in_cgroup2, first, need, verb, descriptors):
+    """podman passes the highest number only: lower descriptors need not be open."""
     podman = podman_in_cgroup2
     need("crun")
     script = "ls /proc/self/fd | tr '\\n' ' '; for n in 3 4 5 6; do (cat <&$n) 2>/dev/null; done; true"
@@ -120,17 +120,17 @@ def test_preserved_descriptors_have_their_numbers(podman_in_cgroup2, first, need
     ours = call("rootless")
     assert (ours.returncode, ours.stderr) == (0, "")
     numbers = [int(word) for word in ours.stdout.split() if word.isdecimal()]
-    # ls reads a directory itself, by the lowest number that is free
+    # ls opens a directory itself, with the lowest free number
     free = next(number for number in range(3, 8) if number not in descriptors)
     assert numbers == sorted({0, 1, 2, free, *descriptors})
-    assert ours.stdout.count("\n") == len(descriptors), "each is the file that it was"
+    assert ours.stdout.count("\n") == len(descriptors), "each descriptor is the same file"
     if verb == "run":
         assert ours.stdout == call("crun").stdout
 
 
 @pytest.mark.parametrize("joined", ["network", "ipc", "pid", "uts"])
-def test_a_namespace_that_the_joined_user_namespace_does_not_own(both, first, joined):
-    """It is podman's own user namespace that does."""
+def test_a_namespace_of_another_user_namespace_can_be_joined(both, first, joined):
+    """podman's own user namespace owns it."""
     users, other = first("--userns=keep-id"), first()
     words = [f"--userns=container:{users}", f"--{joined}=container:{other}"]
     words += ["--network=none"] if joined != "network" else []

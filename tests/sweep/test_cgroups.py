@@ -1,4 +1,4 @@
-"""The same sweeps where a cgroup is delegated to the user: none that was made for a container is left."""
+"""Sweeps with a cgroup that is delegated to the user: no cgroup of a container is left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["cgroup2", "tracer"]  # fixtures
 
 
 def _config(*args):
-    """Return a config.json of a container that sees its cgroup, whose user may make others in it."""
+    """Return the config.json of a container that sees its cgroup and whose user may create others in it."""
     config = base_config(*args)
     config["process"]["user"] = {"uid": 1000, "gid": 1000}
     config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"})
@@ -23,7 +23,7 @@ def _config(*args):
 
 @pytest.fixture
 def sweep(cgroup2, user, rootless_command, tracer):
-    """Return a function that makes a Sweep of one of these."""
+    """Return a function that makes a Sweep of one of these lives."""
     idle = make_bundle(user, _config("sleep", "1000"), name="idle")
     script = f"mkdir /sys/fs/cgroup/below; echo 0 >/sys/fs/cgroup/below/cgroup.procs; exit {ENDED_WELL}"
     brief = make_bundle(user, _config("sh", "-c", script), name="brief")
@@ -45,14 +45,14 @@ def sweep(cgroup2, user, rootless_command, tracer):
     ("life", "role", "since", "least"),
     [("create", "0", "mkdir", 20), ("create", "2", "pidfd_open", 12), ("run", "0", "mkdir", 20)],
 )
-def test_rootless_is_killed_at_any_instant(sweep, life, role, since, least):
+def test_killed_rootless_leaves_no_cgroup(sweep, life, role, since, least):
     swept = sweep(life)
     cases = [Case(moment, role) for moment in swept.kinds(role, since=since, without=WITHOUT_EFFECT)]
     all_right(swept.run_all(cases, rootless_was_killed, least=least))
 
 
 @pytest.mark.parametrize("life", ["create", "run"])
-def test_the_executor_is_killed(sweep, life):
+def test_killed_executor_leaves_no_cgroup(sweep, life):
     swept = sweep(life)
     assert "cgroup_owner" in swept.operations
     moments = swept.kinds(SPAWNED + FIRST_STAGE + CONTAINER, without=WITHOUT_EFFECT)
@@ -63,7 +63,7 @@ def test_the_executor_is_killed(sweep, life):
     ("life", "role", "since", "least"),
     [("create", "0", "mkdir", 10), ("create", "2", "pidfd_open", 8), ("run", "0", "mkdir", 10)],
 )
-def test_a_call_of_rootless_fails(sweep, life, role, since, least):
+def test_a_failed_call_of_rootless_leaves_no_cgroup(sweep, life, role, since, least):
     swept = sweep(life)
     names = {"mkdir", "openat", "write", "rmdir", "read", "unlinkat", "clone3", "getdents64"}
     moments = [moment for moment in swept.kinds(role, since=since) if moment.name in names]

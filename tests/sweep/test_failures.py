@@ -1,4 +1,4 @@
-"""Whatever fails, in the executor or in `rootless` itself: one clear line or no effect, and nothing stays behind."""
+"""Any call of the executor or of `rootless` fails: there is one clear error line or no effect, and nothing is left."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CANNOT_FAIL = {
     "KEYRING", "NO-KEYS", "PASS-NAMESPACES", "READY", "STDIO-OWNER", "UMASK", "UNNAMED-KEYRING",
     "WAIT-START",
 }  # fmt: skip
-"""Operations that do nothing that could be refused, that the container can do without, or that stand in for others; and
-one that only `explain` plans, which adds a network."""
+"""Operations that cannot be refused, that the container does not need, or that replace others; and one that only
+`explain` plans, which adds a network."""
 
 
-def test_any_operation_fails(sweep):
+def test_each_operation_of_the_executor_reports_its_failure(sweep):
     swept = sweep("create")
     failed = set()
 
@@ -29,7 +29,7 @@ def test_any_operation_fails(sweep):
         failed.update(record["code"] for record in outcome.log if "code" in record)
         silent = outcome.last != 1 and "Input/output error" not in str(outcome.log)
         excused = outcome.case.moment.name in HARMLESS.keys() | ONCE_MORE.keys()
-        return ["nothing is said"] if silent and not excused else came(outcome)
+        return ["no error is reported"] if silent and not excused else came(outcome)
 
     executor = FIRST_STAGE + CONTAINER
     moments = swept.moments(executor, without=HARMLESS)
@@ -68,7 +68,7 @@ REFUSALS = {
     "unlinkat": [errno.EIO],
     "write": [errno.ENOSPC, errno.EIO],
 }
-"""The missing resources, by the calls that report them; the first of each list is tried unless all are."""
+"""Errors for missing resources, by system call. Only the first of each list is tried, unless the sweep is full."""
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ REFUSALS = {
         ("create", "1", OWN, 12),
         ("create", "2", OWN, 18),
         ("kill", "2", OWN, 9),
-        ("run", "0", "socketpair", 70),  # what comes before is as in create
+        ("run", "0", "socketpair", 70),  # earlier calls are those of create
         ("run -d", "0", "linkat", 9),
         ("exec", "2", OWN, 50),
         ("look", "1", OWN, 7),
         ("look", "2", OWN, 7),
     ],
 )
-def test_any_call_of_rootless_fails(sweep, life, role, since, least):
+def test_a_failed_call_of_rootless_is_reported_or_harmless(sweep, life, role, since, least):
     swept = sweep(life)
     moments = [moment for moment in swept.moments(role, since=since) if moment.name in REFUSALS]
     all_errors = [(moment, REFUSALS[moment.name]) for moment in moments]
@@ -94,7 +94,7 @@ def test_any_call_of_rootless_fails(sweep, life, role, since, least):
 
 
 @pytest.mark.parametrize("life", ["rare", "network", "shared network"])
-def test_a_call_for_what_few_ask_for_fails(rare_sweep, life):
+def test_a_failed_call_for_a_rare_feature_is_reported_or_harmless(rare_sweep, life):
     swept = rare_sweep(life)
     moments = [moment for moment in swept.kinds("0", since="clone3") if moment.name in REFUSALS]
     cases = [Case(moment, "", REFUSALS[moment.name][0]) for moment in moments]

@@ -1,4 +1,4 @@
-"""Ctrl-C from the first instruction of the installed command to its last: it ends, and says nothing about Python."""
+"""Ctrl-C from the first instruction of the installed command to its last: the command ends without a traceback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDS = (-signal.SIGINT, 128 + signal.SIGINT)
 
 
 def traced(user, tracer, moment, action, *command, **options):
-    """Run a command under the tracer; return its exit status, the system calls told, and its standard error."""
+    """Run a command under the tracer; return its exit status, the reported system calls and its standard error."""
     words = [tracer, PATIENCE, moment, action, *command, ";"]
     done = user.run(words, timeout=60, **options)
     lines = done.stdout.splitlines()
@@ -30,7 +30,7 @@ def traced(user, tracer, moment, action, *command, **options):
 
 
 def moments(calls):
-    """Return the system calls as the tracer takes them: of each row of equal ones the first and the last, or all."""
+    """Return moments for the tracer: the first and the last of each run of equal system calls, or all of them."""
     counts = dict.fromkeys(calls, 0)
     rows = []
     for call, row in itertools.groupby(calls):
@@ -57,8 +57,8 @@ def test_an_interrupt_at_any_moment_shows_no_traceback(user, rootless_command, t
     assert wrong == []
 
 
-def test_an_interrupt_before_python_begins_ends_the_command(user, rootless_command, tracer):
-    """It is not lost: what comes while Python is not ready for it counts as soon as it is."""
+def test_an_interrupt_before_python_starts_ends_the_command(user, rootless_command, tracer):
+    """The interrupt is not lost: it takes effect as soon as Python is ready for it."""
     command = [rootless_command, "--root", user.tmp / "state", "list"]
     _, calls, _ = traced(user, tracer, "-", "-", *command)
     for moment in moments(calls)[10:40:10]:
@@ -66,7 +66,7 @@ def test_an_interrupt_before_python_begins_ends_the_command(user, rootless_comma
         assert (status in ENDS, said) == (True, "")
 
 
-def test_a_caller_who_blocks_interrupts_keeps_them_blocked(user, rootless_command, need):
+def test_interrupts_that_the_caller_blocks_stay_blocked(user, rootless_command, need):
     script = (
         "import signal, subprocess, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [2]); subprocess.run(sys.argv[1:])"
     )

@@ -1,7 +1,7 @@
-"""Whatever instant the executor or `rootless` is killed at: nothing stays behind.
+"""The executor or `rootless` is killed at any moment: nothing is left.
 
-Each test lets commands run once under tracer.c, and then once more for every system call that they made (a choice of
-these, unless ROOTLESS_TEST_SWEEP=full), disturbed just there. What is wrong afterwards is listed by World and Sweep.
+Each test runs commands under tracer.c, and then once more for every system call that they made (a selection of these,
+unless ROOTLESS_TEST_SWEEP=full), disturbed at that call. World and Sweep list the errors.
 """
 
 from __future__ import annotations
@@ -41,37 +41,37 @@ __all__ = ["sweep", "tracer"]  # fixtures
         ("run -d", "0", "linkat", 8),
     ],
 )
-def test_rootless_is_killed_at_any_instant(sweep, life, role, since, least):
-    """`since` is where the command begins to change something."""
+def test_killed_rootless_leaves_nothing(sweep, life, role, since, least):
+    """`since` is the first call that changes something."""
     swept = sweep(life)
     cases = [Case(moment, role) for moment in swept.moments(role, since=since, without=WITHOUT_EFFECT)]
     all_right(swept.run_all(cases, rootless_was_killed, least=least))
 
 
-def test_rootless_is_killed_while_it_fills_the_cache(sweep):
+def test_rootless_killed_while_filling_the_cache_leaves_nothing(sweep):
     swept = sweep("run", own_home=True)
-    moments = swept.moments("0", since="mkdir", without=WITHOUT_EFFECT)  # of the state directory
+    moments = swept.moments("0", since="mkdir", without=WITHOUT_EFFECT)  # the state directory's mkdir
     moments = moments[: [moment.name for moment in moments].index("pipe2")]
     assert {"mkdir", "linkat"} <= {moment.name for moment in moments}
     cases = [Case(moment, "0") for moment in moments]
     all_right(swept.run_all(cases, rootless_was_killed, least=9))
 
 
-def test_the_executor_is_killed_at_any_instant(sweep):
+def test_killed_executor_leaves_nothing(sweep):
     swept = sweep("create")
     moments = swept.moments(SPAWNED + FIRST_STAGE + CONTAINER, without=WITHOUT_EFFECT)
     cases = [Case(moment, moment.role) for moment in moments]
     all_right(swept.run_all(cases, executor_was_killed, least=250))
 
 
-def test_the_executor_that_run_waits_for_is_killed_at_any_instant(sweep):
+def test_killed_executor_of_run_leaves_nothing(sweep):
     swept = sweep("run")
     cases = [Case(moment, CONTAINER) for moment in swept.moments(CONTAINER, since="rt_sigaction")]
     all_right(swept.run_all(cases, executor_was_killed, least=10))
 
 
 @pytest.mark.parametrize(("life", "roles", "least"), [("create", FIRST_STAGE + CONTAINER, 70), ("run", CONTAINER, 50)])
-def test_the_executor_is_killed_while_rootless_talks_to_it(sweep, life, roles, least):
+def test_executor_killed_while_rootless_talks_to_it_leaves_nothing(sweep, life, roles, least):
     swept = sweep(life)
     talk = set(WITHOUT_EFFECT) - {"read", "poll"}
     moments = swept.moments("0", since="clone3", without=talk)
@@ -83,7 +83,7 @@ def test_the_executor_is_killed_while_rootless_talks_to_it(sweep, life, roles, l
     ("life", "verb", "since", "least"),
     [("create", "1", "flock", 14), ("create", "2", "pidfd_open", 26), ("kill", "2", "pidfd_open", 5)],
 )
-def test_the_container_is_killed_while_a_verb_is_at_it(sweep, life, verb, since, least):
+def test_container_killed_during_a_verb_leaves_nothing(sweep, life, verb, since, least):
     swept = sweep(life)
     cases = [Case(moment, CONTAINER) for moment in swept.moments(verb, since=since)]
     all_right(swept.run_all(cases, executor_was_killed, least=least))
@@ -92,8 +92,8 @@ def test_the_container_is_killed_while_a_verb_is_at_it(sweep, life, verb, since,
 @pytest.mark.parametrize(
     ("life", "roles", "least"), [("create", SPAWNED + FIRST_STAGE + CONTAINER + PROGRAM, 240), ("run", CONTAINER, 4)]
 )
-def test_rootless_is_killed_while_the_executor_works(sweep, life, roles, least):
-    """Up to where `rootless` may end: it has read what is written there."""
+def test_rootless_killed_while_the_executor_works_leaves_nothing(sweep, life, roles, least):
+    """Up to the write after which `rootless` may end."""
     swept = sweep(life)
     moments = swept.moments(roles, since="rt_sigaction" if life == "run" else "", without=WITHOUT_EFFECT)
     names = [moment.name for moment in moments]
@@ -103,7 +103,7 @@ def test_rootless_is_killed_while_the_executor_works(sweep, life, roles, least):
 
 
 @pytest.mark.parametrize("error", [0, errno.EIO, errno.ENOENT])
-def test_a_program_that_maps_ids_is_killed_or_missing(sweep, error):
+def test_a_killed_or_missing_id_map_program_is_an_error(sweep, error):
     swept = sweep("create")
     cases = [Case(moment, "" if error else PROGRAM, error) for moment in swept.moments(PROGRAM)]
     if not cases:
@@ -142,7 +142,7 @@ esac
 
 
 def _broken(user, tracer, script):
-    """Return a Sweep whose command does `script` in place of `create`, but not when it is traced for the first time."""
+    """Return a Sweep whose command runs `script` instead of `create`, except in the first run, which is recorded."""
     command = user.tmp / "command"
     command.write_text(NO_ROOTLESS.format(script="", status=ENDED_WELL))
     command.chmod(0o755)
@@ -151,19 +151,19 @@ def _broken(user, tracer, script):
     return swept
 
 
-SOMEWHEN = Case(Moment("0", "getppid", 1))
+ANY_MOMENT = Case(Moment("0", "getppid", 1))
 
 
 @pytest.mark.parametrize("left", LEFT)
-def test_what_is_left_is_seen(user, tracer, left):
-    """The sweep itself, with a command that does not do what it should."""
+def test_the_sweep_detects_leftovers(user, tracer, left):
+    """The sweep is tested with a faulty command."""
     script, complaint = LEFT[left]
-    wrong = _broken(user, tracer, script).run(SOMEWHEN, came)
+    wrong = _broken(user, tracer, script).run(ANY_MOMENT, came)
     assert any(complaint in line for line in wrong), wrong
-    assert _broken(user, tracer, "").run(SOMEWHEN, came) == []
+    assert _broken(user, tracer, "").run(ANY_MOMENT, came) == []
 
 
-def test_a_mount_that_is_left_is_seen(user, tracer, require_root):
+def test_the_sweep_detects_a_leftover_mount(user, tracer, require_root):
     place = user.tmp / "mounted"
     place.mkdir()
 
@@ -172,18 +172,18 @@ def test_a_mount_that_is_left_is_seen(user, tracer, require_root):
         return []
 
     try:
-        wrong = _broken(user, tracer, "").run(SOMEWHEN, mount)
+        wrong = _broken(user, tracer, "").run(ANY_MOMENT, mount)
     finally:
         subprocess.run(["umount", place], check=True)
     assert ["left a mount" in line for line in wrong] == [True]
 
 
-def test_a_moment_that_does_not_come_is_seen(user, tracer):
+def test_the_sweep_reports_a_moment_that_does_not_occur(user, tracer):
     (line,) = _broken(user, tracer, "").run(Case(Moment("0", "getppid", 1000)), came)
     assert NOT_COME in line
 
 
-def test_a_cgroup_that_is_left_is_seen(user):
+def test_the_sweep_detects_a_leftover_cgroup(user):
     (user.tmp / "user.slice/app-sweep-7.scope").mkdir(parents=True)
     assert cgroups("sweep-7", user.tmp) == [user.tmp / "user.slice/app-sweep-7.scope"]
     assert cgroups("sweep-8", user.tmp) == []

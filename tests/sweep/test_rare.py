@@ -1,4 +1,4 @@
-"""The same sweeps for what few containers ask for: every kind of operation is in one of the Plans that are swept."""
+"""Sweeps of features that few containers use: every operation is in one of the Plans that are swept."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ ELSEWHERE = {
     "send_tree": "only for cp, which leaves no process and nothing on the host: tests/verbs/test_cp.py",
     "receive_tree": "only for cp, likewise",
 }
-"""Operations that are in no Plan of these lives, and why."""
+"""Operations of the executor that are in no Plan of these lives, and the reasons."""
 
 
-def test_every_kind_of_operation_is_swept(sweep, rare_sweep):
+def test_every_operation_of_the_executor_is_swept(sweep, rare_sweep):
     swept = set()
     for life in ("create", "exec"):
         swept |= sweep(life).operations
@@ -52,7 +52,7 @@ LAUNCHERS_ELSEWHERE = {
     "move_interfaces": "only for real root; the kernel removes the interfaces with the namespace",
     "attach_device_rules": "only for real root, whose cgroup is in a hierarchy of its own",
 }
-"""The launcher's operations that are in no Plan of these lives, and why."""
+"""The launcher's operations that are in no Plan of these lives, and the reasons."""
 
 
 def test_every_operation_of_the_launcher_is_swept(sweep, rare_sweep):
@@ -72,13 +72,13 @@ EXECUTORS = [
     ("shared network", FIRST_STAGE),
     ("image", FIRST_STAGE + CONTAINER),
 ]
-"""Here a first stage is a keeper as well; the container's own process does in a network what it does elsewhere."""
+"""A first stage is a netns holder here as well. The container's process makes no other calls with a network."""
 MISSED = 8
-"""Keepers wait for what happens when it happens: some of their moments do not come, at most one of so many."""
+"""Netns holders wait for events: some of their moments do not occur, at most one in this number."""
 
 
 @pytest.mark.parametrize(("life", "roles"), EXECUTORS)
-def test_the_executor_is_killed(rare_sweep, life, roles):
+def test_killed_executor_of_a_rare_feature_leaves_nothing(rare_sweep, life, roles):
     swept = rare_sweep(life)
     moments = swept.kinds(roles, without=WITHOUT_EFFECT)
     all_right(
@@ -87,7 +87,7 @@ def test_the_executor_is_killed(rare_sweep, life, roles):
 
 
 @pytest.mark.parametrize("life", [*RARE, "pasta"])
-def test_rootless_is_killed(rare_sweep, life, need):
+def test_rootless_killed_with_a_rare_feature_leaves_nothing(rare_sweep, life, need):
     if life == "pasta":
         need("pasta")
     swept = rare_sweep(life)
@@ -96,29 +96,29 @@ def test_rootless_is_killed(rare_sweep, life, need):
 
 
 @pytest.mark.parametrize(("life", "roles"), EXECUTORS)
-def test_an_operation_fails(rare_sweep, life, roles):
+def test_a_failed_operation_of_a_rare_feature_is_clear_or_harmless(rare_sweep, life, roles):
     swept = rare_sweep(life)
     moments = swept.kinds(roles, without=HARMLESS)
     all_right(swept.run_all([Case(moment) for moment in moments], is_clear, least=15, missed=MISSED))
 
 
 JOINS = "setns"
-"""What only the executor of `exec` calls."""
+"""A system call that only the executor of `exec` makes."""
 
 
-def test_the_executor_of_exec_is_killed(sweep):
+def test_killed_executor_of_exec_leaves_nothing(sweep):
     swept = sweep("exec")
     moments = swept.kinds(FIRST_STAGE + CONTAINER, since=JOINS, without=WITHOUT_EFFECT)
     all_right(swept.run_all([Case(moment, moment.role) for moment in moments], executor_was_killed, least=25))
 
 
-def test_rootless_is_killed_in_exec(sweep):
+def test_rootless_killed_in_exec_leaves_nothing(sweep):
     swept = sweep("exec")
     moments = swept.moments("2", since="pipe2", without=WITHOUT_EFFECT)
     all_right(swept.run_all([Case(moment, "2") for moment in moments], rootless_was_killed, least=25))
 
 
-def test_an_operation_of_exec_fails(sweep):
+def test_a_failed_operation_of_exec_is_reported_or_harmless(sweep):
     swept = sweep("exec")
     moments = swept.moments(FIRST_STAGE + CONTAINER, since=JOINS, without=HARMLESS)
     all_right(swept.run_all([Case(moment) for moment in moments], is_clear, least=40))

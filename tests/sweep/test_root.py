@@ -1,4 +1,4 @@
-"""The same sweeps for real root whose container shares the mounts of the host: none of its mounts is left."""
+"""Sweeps as root with a container that shares the mounts of the host: none of its mounts is left."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _config(*args):
 
 @pytest.fixture
 def sweep(user, rootless_command, tracer):
-    """Return a function that makes a Sweep of one of these."""
+    """Return a function that makes a Sweep of one of these lives."""
     root = Root(user)
     idle = make_bundle(root, _config("sleep", "1000"), name="idle")
     brief = make_bundle(root, _config("sh", "-c", f"exit {ENDED_WELL}"), name="brief")
@@ -52,7 +52,7 @@ def sweep(user, rootless_command, tracer):
     def make(life):
         swept = Sweep(root, tracer, rootless_command, lives[life], second=["run", "--bundle", brief, "ID"])
         assert "cover" in {operation["op"] for operation in swept.plan()}
-        swept.workers = 1  # the mounts of two containers would lie on each other
+        swept.workers = 1  # the mounts of two containers would cover each other
         return swept
 
     return make
@@ -62,19 +62,19 @@ def sweep(user, rootless_command, tracer):
     ("life", "role", "since", "least"),
     [("create", "0", "mkdirat", 20), ("create", "2", "pidfd_open", 8), ("run", "0", "mkdirat", 20)],
 )
-def test_rootless_is_killed_at_any_instant(sweep, life, role, since, least):
+def test_killed_rootless_leaves_no_mount(sweep, life, role, since, least):
     swept = sweep(life)
     cases = [Case(moment, role) for moment in swept.kinds(role, since=since, without=WITHOUT_EFFECT)]
     all_right(swept.run_all(cases, rootless_was_killed, least=least))
 
 
-def test_the_executor_is_killed(sweep):
+def test_killed_executor_leaves_no_mount(sweep):
     swept = sweep("create")
     moments = swept.kinds(SPAWNED + FIRST_STAGE + CONTAINER, without=WITHOUT_EFFECT)
     all_right(swept.run_all([Case(moment, moment.role) for moment in moments], executor_was_killed, least=30))
 
 
-def test_a_call_of_rootless_fails(sweep):
+def test_a_failed_call_of_rootless_leaves_no_mount(sweep):
     swept = sweep("run")
     names = {"openat", "write", "read", "unlinkat", "clone3", "umount2"}
     moments = [moment for moment in swept.kinds("0", since="mkdirat") if moment.name in names]

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP at any moment: the verb ends with 128+n, or as without, and nothing stays behind."""
+"""SIGTERM, SIGINT and SIGHUP at any moment: the verb ends with 128+n or its usual status, and nothing is left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 WAITS = {"read", "poll", "getdents64"}
-"""They change nothing, and are where a verb spends its time."""
+"""System calls that change nothing, in which a verb spends its time."""
 
 
 @pytest.mark.parametrize(
@@ -24,13 +24,13 @@ WAITS = {"read", "poll", "getdents64"}
         ("create", "1", OWN, 14),
         ("create", "2", OWN, 20),
         ("kill", "2", OWN, 8),
-        ("run", "0", "socketpair", 60),  # what comes before is as in create
+        ("run", "0", "socketpair", 60),  # earlier calls are those of create
         ("run -d", "0", "linkat", 9),
         ("exec", "2", OWN, 50),
         ("look", "2", OWN, 8),
     ],
 )
-def test_a_signal_at_any_moment(sweep, life, verb, since, least):
+def test_a_signal_ends_the_verb_and_leaves_nothing(sweep, life, verb, since, least):
     swept = sweep(life)
     moments = swept.moments(verb, since=since, without=WITHOUT_EFFECT - WAITS)
     cases = [Case(moment, signal=number) for moment, number in zip(moments, itertools.cycle(SIGNALS), strict=False)]
@@ -38,7 +38,7 @@ def test_a_signal_at_any_moment(sweep, life, verb, since, least):
 
 
 @pytest.mark.parametrize("life", ["rare", "network", "shared network"])
-def test_a_signal_while_what_few_ask_for_is_made(rare_sweep, life):
+def test_a_signal_during_a_rare_feature_ends_the_verb(rare_sweep, life):
     swept = rare_sweep(life)
     moments = swept.kinds("0", since="clone3", without=WITHOUT_EFFECT - WAITS)
     cases = [Case(moment, signal=number) for moment, number in zip(moments, itertools.cycle(SIGNALS), strict=False)]
@@ -46,8 +46,8 @@ def test_a_signal_while_what_few_ask_for_is_made(rare_sweep, life):
 
 
 def _ends(outcome):
-    """Return what is wrong: until the verb has asked for signals they end it as any program."""
+    """Return the errors. Until the verb has asked for signals, they end it like any program."""
     number = outcome.case.signal
     if outcome.last in (0, ENDED_WELL, 128 + number, -number) and not outcome.complaint:
         return came(outcome)
-    return ["that is neither the end by a signal nor the usual result"]
+    return ["neither ended by the signal nor with the usual status"]

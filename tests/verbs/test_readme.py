@@ -23,6 +23,9 @@ from tests.lib.readme import IMAGE, commands
 
 NEW = "rootless new hello -- sh -c 'id; cat /proc/self/uid_map; ls -ld /root; ps'"
 PODMAN = "tests/engines/test_podman.py"
+DOCKER = "tests/engines/test_docker.py"
+BUILD = "tests/engines/test_podman_build.py"
+SLURM = "tests/cluster/test_slurm.py"
 VERBS = "tests/verbs/test_"
 LIMITS = "tests/system/test_systemd.py::test_the_commands_of_the_readme"
 IMAGES = "tests/images/test_run_image.py"
@@ -38,16 +41,16 @@ ELSEWHERE = {
         "tests/verbs/test_overlay.py::test_a_relative_directory_is_the_callers"
     ),
     "./install.sh": "tests/verbs/test_install.py::test_an_ordinary_user_installs_runs_upgrades_and_removes",
-    "podman --runtime rootless run -it debian": f"{PODMAN}::test_run_with_a_terminal",
-    "podman --runtime rootless run --rm debian echo hello": f"{PODMAN}::test_run",
-    "buildah bud --runtime rootless .": "tests/engines/test_podman_build.py::test_buildah_bud",
-    "sudo cp helpers/docker/daemon.json /etc/docker/": "tests/engines/test_docker.py::test_docker_knows_the_runtime",
-    "docker run --runtime rootless --rm debian echo hello": "tests/engines/test_docker.py::test_run",
+    "podman --runtime rootless run -it debian": f"{PODMAN}::test_podman_run_with_a_terminal_follows_its_size",
+    "podman --runtime rootless run --rm debian echo hello": f"{PODMAN}::test_podman_run_passes_streams_and_exit_status",
+    "buildah bud --runtime rootless .": f"{BUILD}::test_buildah_bud_runs_its_steps_with_rootless",
+    "sudo cp helpers/docker/daemon.json /etc/docker/": f"{DOCKER}::test_docker_info_lists_the_runtime",
+    "docker run --runtime rootless --rm debian echo hello": f"{DOCKER}::test_docker_run_passes_streams_and_exit_status",
     "ctr run --rm --runc-binary rootless docker.io/library/debian:latest hello echo hello": (
-        "tests/engines/test_containerd.py::test_run"
+        "tests/engines/test_containerd.py::test_ctr_run_passes_streams_and_exit_status"
     ),
-    "sudo cp helpers/slurm/oci.conf /etc/slurm/": "tests/cluster/test_slurm.py::test_a_task_is_the_container",
-    "srun --container=$HOME/box /bin/sh": "tests/cluster/test_slurm.py::test_a_task_is_the_container",
+    "sudo cp helpers/slurm/oci.conf /etc/slurm/": f"{SLURM}::test_a_task_is_the_container",
+    "srun --container=$HOME/box /bin/sh": f"{SLURM}::test_a_task_is_the_container",
     "rootless run -it -v .:/src -w /src -e CI=1 -m 512M box make": (
         "tests/verbs/test_run_flags.py::test_the_example_of_the_documents"
     ),
