@@ -1,6 +1,6 @@
 """Names, numbers and places of the kernel's interfaces, those that more than one file needs.
 
-Source: linux/capability.h, linux/sched.h, asm-generic/resource.h, namespaces(7).
+Source: linux/capability.h, linux/sched.h, linux/mount.h, asm-generic/resource.h, namespaces(7).
 """
 
 from __future__ import annotations
@@ -48,6 +48,12 @@ CLONE_FLAGS = {
     "network": CLONE_NEWNET,
 }
 """By the namespace's type in config.json."""
+
+# MOUNT_ATTR_*
+READONLY = 0x01
+NOSUID = 0x02
+NODEV = 0x04
+NOEXEC = 0x08
 
 NAMESPACE_FILES = {
     "user": "user",

@@ -14,18 +14,15 @@ import termios
 
 import pytest
 
+from rootless.linux import NODEV, NOEXEC, NOSUID, READONLY
 from rootless.plan import ops
 from rootless.plan.ops import Op
 from rootless.plan.rootfs.mount_options import (
     ATIME,
     NOATIME,
-    NODEV,
     NODIRATIME,
-    NOEXEC,
-    NOSUID,
     NOSYMFOLLOW,
     PRIVATE,
-    READONLY,
     SHARED,
     SLAVE,
     UNBINDABLE,

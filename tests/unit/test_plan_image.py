@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from rootless.linux import NODEV, READONLY
 from rootless.plan import ops
 from rootless.plan.rootfs.image import FILE, READY, Image, serve
-from rootless.plan.rootfs.mount_options import NODEV, READONLY
 from tests.unit.planning import NESTED, ROOT, SINGLE, base_config, chosen, plan_for, refused, the, without_namespace
 
 

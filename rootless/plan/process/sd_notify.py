@@ -6,9 +6,9 @@ The process that starts the program reads the socket and forwards the notificati
 
 from __future__ import annotations
 
+from rootless.linux import NODEV, NOEXEC, NOSUID
 from rootless.plan import ops
 from rootless.plan.ops import Op
-from rootless.plan.rootfs.mount_options import NODEV, NOEXEC, NOSUID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

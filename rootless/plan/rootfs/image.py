@@ -12,10 +12,10 @@ Source: Documentation/filesystems/fuse.rst, overlayfs.rst; landlock(7).
 from __future__ import annotations
 
 from rootless.errors import RootlessError
-from rootless.linux import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, RLIMITS
+from rootless.linux import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, NODEV, READONLY, RLIMITS
 from rootless.plan import ops
 from rootless.plan.ops import Op
-from rootless.plan.rootfs.mount_options import NODEV, PRIVATE, READONLY
+from rootless.plan.rootfs.mount_options import PRIVATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

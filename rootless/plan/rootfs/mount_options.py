@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rootless.linux import NODEV, NOEXEC, NOSUID, READONLY
 from rootless.plan import ops
 
 TYPE_CHECKING = False
@@ -9,10 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-READONLY = 0x01
-NOSUID = 0x02
-NODEV = 0x04
-NOEXEC = 0x08
 NOATIME = 0x10
 STRICTATIME = 0x20
 ATIME = 0x70

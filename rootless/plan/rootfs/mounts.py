@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from rootless.errors import RootlessError
 from rootless.lazy import lazy
+from rootless.linux import READONLY
 from rootless.paths import normal
 from rootless.plan import ops
 from rootless.plan.idmaps import id_number
@@ -18,7 +19,6 @@ from rootless.plan.rootfs.mount_options import (
     ANY_ATIME,
     PRIVATE,
     PROPAGATIONS,
-    READONLY,
     RESTRICTIONS,
     SHARED,
     SLAVE,
