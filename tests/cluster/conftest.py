@@ -1,4 +1,4 @@
-"""The clusters."""
+"""The Slurm cluster of the tests."""
 
 from tests.cluster.slurm import cluster
 

@@ -1,6 +1,6 @@
-"""A Slurm cluster of two nodes on one machine: a slurmctld and two slurmd in namespaces of their own.
+"""A Slurm cluster of two nodes on one machine: a slurmctld and two slurmd in their own namespaces.
 
-The nodes are as batch nodes are: no user has a runtime directory there. cgroups are not used.
+The nodes resemble batch nodes: users have no runtime directory there. cgroups are not used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.lib.enclosure import Enclosure, stop
 from tests.lib.engines import HELPERS
 
 NODES = {"n1": 6818, "n2": 6819}
-"""Their ports."""
+"""The ports of the nodes."""
 _CONFIGURATION = """
 ClusterName=tests
 SlurmctldHost=localhost
@@ -44,7 +44,7 @@ _NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} C
 _PARTITION = "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES\n"
 _SPOOL = "/run/slurm-spool"
 _PREPARE = f"""
-# getaddrinfo(3), AI_ADDRCONFIG: with addresses of the loopback alone there is none to listen on
+# getaddrinfo(3), AI_ADDRCONFIG: a loopback address is not enough to listen on
 ip address add 192.0.2.1/32 dev lo
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 mkdir -p /run/slurm-state {_SPOOL}
@@ -62,7 +62,7 @@ class Cluster:
     """The daemons, with helpers/slurm/oci.conf.
 
     Attributes:
-        directory: its configuration; what the daemons say is in `*.log` there.
+        directory: the configuration, and the daemons' logs in `*.log`.
     """
 
     def __init__(self, directory: Path, need) -> None:
@@ -91,7 +91,7 @@ class Cluster:
         return self.enclosure.words(*env, *argv)
 
     def close(self) -> None:
-        """End everything in it."""
+        """Stop the daemons and their namespaces."""
         for daemon in reversed(self._daemons):
             stop(daemon)
         self.enclosure.close()
@@ -154,7 +154,7 @@ class Submitter(User):
         """Wait until nothing is left of the user's jobs: no container, no process."""
         deadline = time.monotonic() + PATIENCE
         while left := [*self.jobs(), *self._containers(), *self.processes()]:
-            assert time.monotonic() < deadline, f"this is left: {left}"
+            assert time.monotonic() < deadline, f"still there: {left}"
 
     def _containers(self) -> list[str]:
         return self.run(["rootless", "list", "--quiet"], check=True).stdout.split()
@@ -162,7 +162,7 @@ class Submitter(User):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory, need):
-    """A cluster that runs."""
+    """A running cluster."""
     if os.geteuid() != 0:
         pytest.skip("needs root: makes namespaces and cgroups")
     need("tini")

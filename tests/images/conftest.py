@@ -1,4 +1,4 @@
-"""What the tests of images share."""
+"""Shared fixtures of the image tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files: what is written behind a squashfs is read back, other tools see no difference, damage is refused."""
+"""Image files: the trailer behind a squashfs is read back, other tools ignore it, and damage is refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def refused(path):
     return caught.value.cause
 
 
-def test_the_trailer_comes_back(squashfs):
+def test_a_written_trailer_is_read_back(squashfs):
     image = with_trailer(squashfs)
     assert (image.config, image.digest, image.reference) == (CONFIG, DIGEST, "registry/name:tag")
     assert (image.offset, image.read("/etc/passwd")) == (0, PASSWD)
@@ -102,7 +102,7 @@ def test_the_squashfs_of_a_sif_file_is_found(squashfs, tmp_path):
     assert image.read("/etc/passwd") == PASSWD
 
 
-def test_other_sif_files_are_refused(squashfs, tmp_path):
+def test_sif_files_without_a_plain_squashfs_root_are_refused(squashfs, tmp_path):
     path = tmp_path / "image.sif"
     assert refused(sif(squashfs, path, filesystem=5)) == "its root file system is encrypted"
     assert refused(sif(squashfs, path, filesystem=2)) == "its root is no squashfs"
@@ -112,7 +112,7 @@ def test_other_sif_files_are_refused(squashfs, tmp_path):
     assert refused(sif(squashfs, path, total=1 << 40)) == "its SIF header is damaged"
 
 
-def test_what_is_no_image_is_refused(squashfs, tmp_path):
+def test_files_that_are_not_images_are_refused(squashfs, tmp_path):
     whole = squashfs.read_bytes()
     path = tmp_path / "x"
     assert refused(path) == "No such file or directory"
@@ -144,7 +144,7 @@ def test_a_damaged_trailer_is_refused(squashfs, trailer):
     assert refused(squashfs).startswith("its trailer is damaged")
 
 
-def test_what_is_read_later_is_the_file_that_was_opened(squashfs, tmp_path):
+def test_an_image_replaced_after_opening_is_refused(squashfs, tmp_path):
     image, other = open_image(str(squashfs)), tmp_path / "other.sqsh"
     os.close(image.open())
     other.write_bytes(squashfs.read_bytes())
@@ -159,15 +159,15 @@ def test_what_is_read_later_is_the_file_that_was_opened(squashfs, tmp_path):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_only_a_file_is_served(tmp_path, make):
+def test_only_a_regular_file_is_served(tmp_path, make):
     make(tmp_path / "x")
     with pytest.raises(RootlessError, match="it is not a file") as caught:
         open_file(str(tmp_path / "x"))
     assert caught.value.code == "RL-IMAGE"
 
 
-def test_an_exchanged_image_is_not_kept_as_the_one_whose_name_it_has(squashfs, tmp_path, monkeypatch):
-    """An attacker's link leads to a good image first, whose unpacked directory would then be the attacker's."""
+def test_an_image_replaced_before_unpacking_is_not_kept(squashfs, tmp_path, monkeypatch):
+    """Otherwise a good image, to which a symlink led at first, would be unpacked with the attacker's files."""
     evil, link = tmp_path / "evil.sqsh", tmp_path / "link.sqsh"
     evil.write_bytes(squashfs.read_bytes())
     link.symlink_to(squashfs)
@@ -189,7 +189,7 @@ JSON = SIMPLE | st.lists(SIMPLE) | st.dictionaries(st.text(), SIMPLE)
 
 
 @given(trailer=st.fixed_dictionaries({}, optional=dict.fromkeys(("digest", "reference", "config", "files"), JSON)))
-def test_properties_of_the_wrong_type_count_as_missing(trailer):
+def test_trailer_properties_of_the_wrong_type_count_as_missing(trailer):
     image = image_file.ImageFile("x", (0, 0, 0, 0), 0, 0)
     image.take(trailer)
     assert isinstance(image.config, dict)

@@ -1,4 +1,4 @@
-"""Images made from layers: the same files as umoci and podman unpack, and nothing left behind by what fails."""
+"""Images made from layers have the same files as with umoci and podman, and a failure leaves nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def sparse_layer(directory):
 
 
 def changes(*more):
-    """Return a layer above a Debian one, as engines write them: directories with something in them are in it too."""
+    """Return a layer on top of a Debian one, as engines write them: it has entries for the directories of its files."""
     long = "x" * 200
     return packed(
         entry("etc", DIRECTORY, mtime=10),
@@ -68,7 +68,7 @@ def changes(*more):
 
 
 FIND = ["find", ".", "-mindepth", "1", "-xdev", "-printf", r"%p %m %U %G %y %l %s %n\0"]
-"""Names, modes, owners, kinds, targets, sizes, hard links; sizes of directories are each file system's own."""
+"""Names, modes, owners, types, targets, sizes, link counts. Sizes of directories depend on the file system."""
 TIMES = ["find", ".", "-mindepth", "1", "!", "-type", "d", "-printf", r"%p %T@\0"]
 SUMS = ["find", ".", "-type", "f", "-exec", "sha256sum", "-z", "{}", "+"]
 
@@ -79,7 +79,7 @@ def described(output):
 
 
 def listing(directory, run=subprocess.run):
-    """Return all that is known of the files below a directory: lines for the names, then for the contents."""
+    """Return all properties of the files below a directory: lines for the names, the times and the contents."""
     found = described(run(FIND, cwd=directory, capture_output=True, check=True).stdout)
     for words in (TIMES, SUMS):
         found += sorted(run(words, cwd=directory, capture_output=True, check=True).stdout.split(b"\0"))
@@ -111,7 +111,7 @@ def as_root():
         pytest.skip("needs root: unpacks files of several owners")
 
 
-def test_the_files_are_those_that_umoci_unpacks(debian_layer, need, tmp_path, as_root):
+def test_files_are_the_same_as_umoci_unpacks(debian_layer, need, tmp_path, as_root):
     large = packed(entry("large-ids", data=b"x", uid=70_000, gid=(1 << 32) - 2, mtime=24))
     paths, config, _ = layout(tmp_path / "oci", debian_layer, changes(), sparse_layer(tmp_path), large)
     image_of(paths, config, tmp_path / "image.sqsh")
@@ -124,7 +124,7 @@ def test_the_files_are_those_that_umoci_unpacks(debian_layer, need, tmp_path, as
     assert os.stat(ours / "holes").st_blocks * 512 < SPARSE
 
 
-def test_the_files_are_those_that_podman_shows(debian_layer, need, tmp_path, user, as_root):
+def test_files_are_the_same_as_podman_mounts(debian_layer, need, tmp_path, user, as_root):
     paths, config, _ = layout(user.tmp / "oci", debian_layer, changes(), sparse_layer(tmp_path))
     subprocess.run(["chmod", "-R", "a+rX", user.tmp / "oci"], check=True)
     image_of(paths, config, tmp_path / "image.sqsh")
@@ -143,7 +143,7 @@ def test_the_files_are_those_that_podman_shows(debian_layer, need, tmp_path, use
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd.compress, bytes], ids=["gzip", "zstd", "none"])
-def test_each_compression_gives_the_same_file(tmp_path, compress):
+def test_each_compression_of_layers_gives_the_same_image(tmp_path, compress):
     paths, config, digest = layout(
         tmp_path / "oci", changes(), packed(entry("x", data=b"x" * 300_000)), compress=compress
     )
@@ -158,7 +158,7 @@ def test_each_compression_gives_the_same_file(tmp_path, compress):
         image.read("/etc/group")
 
 
-def test_the_trailer_has_the_files_behind_symlinks(tmp_path):
+def test_the_trailer_has_files_that_are_behind_symlinks(tmp_path):
     layer = packed(entry("etc", LINK, "/data"), entry("data/passwd", LINK, "../x"), entry("x", data=b"root"))
     paths, config, _ = layout(tmp_path / "oci", layer)
     assert image_of(paths, config, tmp_path / "image.sqsh").read("/etc/passwd") == b"root"
@@ -178,14 +178,14 @@ def test_the_root_has_the_attributes_of_its_entry(tmp_path, need):
     assert "1970-01-01 00:00" in shown.stdout
 
 
-def test_an_image_may_have_no_layers_or_empty_ones(tmp_path):
+def test_an_image_may_have_no_layers_or_empty_layers(tmp_path):
     image_of([], b"{}", tmp_path / "none.sqsh")
     paths, config, _ = layout(tmp_path / "oci", b"", packed())
     image_of(paths, config, tmp_path / "empty.sqsh")
 
 
 def failed(tmp_path, paths, config):
-    """Return the error of an image that cannot be made; nothing is left of it."""
+    """Return the error of an image that cannot be made, and check that nothing of it is left."""
     output = tmp_path / "output"
     output.mkdir(exist_ok=True)
     with pytest.raises(RootlessError) as caught:
@@ -195,7 +195,7 @@ def failed(tmp_path, paths, config):
     return caught.value
 
 
-def test_content_that_the_configuration_does_not_name_is_refused(tmp_path):
+def test_layers_with_another_digest_than_configured_are_refused(tmp_path):
     paths, config, _ = layout(tmp_path / "oci", packed(entry("x")), packed(entry("y")))
     error = failed(tmp_path, paths[::-1], config)
     assert (error.code, error.fix) == ("RL-IMAGE", "pull the image again")
@@ -226,13 +226,13 @@ def test_a_damaged_configuration_is_refused(tmp_path, config):
     assert failed(tmp_path, [], config).what == "read the image's configuration"
 
 
-def test_a_missing_program_is_named_with_its_package(tmp_path, monkeypatch):
+def test_missing_sqfstar_is_named_with_its_package(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "find_program", lambda _name: "")
     error = failed(tmp_path, [], b"{}")
     assert (error.cause, "squashfs-tools" in error.fix) == ("sqfstar is not installed", True)
 
 
-def test_a_complaint_of_sqfstar_is_shown(tmp_path, monkeypatch):
+def test_an_error_of_sqfstar_is_shown(tmp_path, monkeypatch):
     program = tmp_path / "sqfstar"
     program.write_text("#!/bin/sh\necho no >&2\necho 'FATAL ERROR: Aborting' >&2\nexit 1\n")
     program.chmod(0o755)
@@ -246,7 +246,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, as_root):
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", disk], check=True)
     try:
-        for compress in (gzip.compress, bytes):  # the decompressed layer or the squashfs finds no room
+        for compress in (gzip.compress, bytes):  # the decompressed layer or the squashfs does not fit
             paths, config, _ = layout(
                 tmp_path / compress.__name__, packed(entry("x", data=os.urandom(3 << 20))), compress=compress
             )
@@ -265,7 +265,7 @@ build_image([LayerFile(sys.argv[1])], config=b"{}", manifest_digest="", referenc
 
 
 @pytest.mark.parametrize("moment", range(4))
-def test_a_killed_process_leaves_no_image_and_only_a_temporary_file(tmp_path, moment):
+def test_a_killed_merge_leaves_a_temporary_file_or_a_whole_image(tmp_path, moment):
     paths, _, _ = layout(tmp_path / "oci", packed(*(entry(str(name), data=os.urandom(100_000)) for name in range(100))))
     output = tmp_path / "output"
     output.mkdir()
@@ -282,7 +282,7 @@ def test_a_killed_process_leaves_no_image_and_only_a_temporary_file(tmp_path, mo
         assert open_image(str(output / "image.sqsh")).read("/0")
 
 
-def test_an_interrupted_process_leaves_nothing(tmp_path):
+def test_an_interrupted_merge_leaves_nothing(tmp_path):
     paths, _, _ = layout(tmp_path / "oci", packed(*(entry(str(name), data=os.urandom(100_000)) for name in range(200))))
     output = tmp_path / "output"
     output.mkdir()
@@ -296,7 +296,7 @@ def test_an_interrupted_process_leaves_nothing(tmp_path):
     assert os.listdir(output) == []
 
 
-def test_an_image_that_is_replaced_stays_whole_for_its_readers(tmp_path, need):
+def test_open_readers_of_a_replaced_image_read_the_old_one(tmp_path, need):
     first, _, _ = layout(tmp_path / "first", packed(entry("x", data=b"1" * 200_000)))
     second, _, _ = layout(tmp_path / "second", packed(entry("x", data=b"2")))
     image = image_of(first, b"{}", tmp_path / "image.sqsh")

@@ -1,4 +1,4 @@
-"""`rootless new` from the outside: what it makes runs, and what it cannot make leaves nothing behind."""
+"""`rootless new`: the bundles that it makes run, and a failure leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def new(user, rootless_command):
 
 @pytest.fixture
 def run(user, rootless_command):
-    """Run a bundle and return what its program writes."""
+    """Return a function that runs a bundle and returns its output."""
 
     def output(bundle):
         done = user.run([rootless_command, "run", bundle])
@@ -70,7 +70,7 @@ def write_archive(path, *entries, add=()):
 
 @pytest.fixture
 def busybox(need):
-    """What every little root filesystem here begins with: a static busybox and its shell."""
+    """The start of each small root filesystem here: a static busybox. SHELL is its shell."""
     path = need("busybox")
     if b"statically linked" not in subprocess.run(["file", "-L", path], capture_output=True, check=True).stdout:
         pytest.skip("needs busybox-static, provided by CI")
@@ -80,7 +80,7 @@ def busybox(need):
 SHELL = entry("bin/sh", tarfile.SYMTYPE, "busybox")
 
 
-def test_a_bundle_out_of_nothing_runs(user, new, run):
+def test_a_bundle_of_the_hosts_programs_runs(user, new, run):
     done = new("bundle", "--", "sh", "-c", "id -u; id -g; echo hello | sed s/h/H/; ls / | grep -c bin; pwd; ls -d /tmp")
     assert (done.returncode, done.stderr) == (0, "")
     assert "programs, " in done.stdout
@@ -89,7 +89,7 @@ def test_a_bundle_out_of_nothing_runs(user, new, run):
     assert left(user) == ["bundle"]
 
 
-def test_every_program_in_it_starts(user, new, run):
+def test_every_program_of_a_bundle_starts(user, new, run):
     script = """
         for program in /usr/bin/* /bin/* /usr/sbin/* /sbin/*; do
             [ -x "$program" ] || continue
@@ -102,7 +102,7 @@ def test_every_program_in_it_starts(user, new, run):
     assert run("bundle") == "end\n"
 
 
-def test_its_files_belong_to_the_user_and_carry_no_privilege(user, new):
+def test_files_of_a_bundle_belong_to_the_user_without_privileges(user, new):
     assert new("bundle").returncode == 0
     bundle = user.tmp / "bundle"
     assert stat.S_IMODE(bundle.stat().st_mode) == 0o700
@@ -122,7 +122,7 @@ def test_the_default_command_is_a_shell_at_a_terminal(user, new):
     assert (process["args"], process["terminal"]) == (["echo", "-n", "a b"], False)
 
 
-def test_a_umask_changes_nothing_inside(user, new, run):
+def test_the_callers_umask_does_not_affect_file_modes(user, new, run):
     assert new("bundle", "--", "sh", "-c", "stat -c %a / /usr /bin/sh /etc/passwd /tmp", umask=0o077).returncode == 0
     assert run("bundle").split() == ["755", "755", "777", "644", "1777"]
 
@@ -147,7 +147,7 @@ def test_an_empty_directory_becomes_the_bundle(user, new):
         ("/proc/bundle", "/proc/bundle: "),
     ],
 )
-def test_where_no_bundle_can_be(user, new, directory, cause):
+def test_an_unusable_directory_for_a_bundle_is_refused(user, new, directory, cause):
     (user.tmp / "full").mkdir()
     (user.tmp / "full/mine").write_text("mine")
     (user.tmp / "file").write_text("mine")
@@ -161,13 +161,13 @@ def test_where_no_bundle_can_be(user, new, directory, cause):
     assert sorted(user.tmp.rglob("*")) == before
 
 
-# Not what the runtime mounts or makes there itself.
+# Without the files that the runtime mounts or creates there.
 LIST = "cd /bin; for i in stat readlink cat; do busybox ln -s busybox $i; done; \
 for file in /etc/deep /etc/early /etc/late /etc/shadow /etc/suid /srv; do stat -c '%n %u:%g %a %h %s' $file; done; \
 readlink /lib; cat /etc/deep"
 
 
-def test_an_archive(user, new, run, busybox):
+def test_entries_of_an_archive_keep_their_type_owner_and_mode(user, new, run, busybox):
     write_archive(
         user.tmp / "archive",
         SHELL,
@@ -204,7 +204,7 @@ def test_an_archive(user, new, run, busybox):
 
 
 @pytest.mark.parametrize("program", ["gzip", "bzip2", "xz", "zstd"])
-def test_a_compressed_archive(user, new, need, program):
+def test_compressed_archives_are_unpacked(user, new, need, program):
     path = write_archive(user.tmp / "archive", entry("etc/file", data=b"x" * 1_000_000))
     packed = subprocess.run([need(program), "-c"], input=path.read_bytes(), stdout=subprocess.PIPE, check=True).stdout
     path.write_bytes(packed)
@@ -215,7 +215,7 @@ def test_a_compressed_archive(user, new, need, program):
     assert left(user) == ["archive", "bundle"]
 
 
-def test_an_archive_from_standard_input_with_a_file_capability(user, new, busybox):
+def test_file_capabilities_of_an_archive_on_stdin_are_kept(user, new, busybox):
     attributes = {"SCHILY.xattr.security.capability": CAPABILITY, "SCHILY.xattr.security.selinux": "label"}
     file = entry("bin/ping", data=b"ping", mode=0o755, pax_headers=attributes)
     path = write_archive(user.tmp / "archive", SHELL, file, add=busybox)
@@ -230,7 +230,7 @@ def test_an_archive_from_standard_input_with_a_file_capability(user, new, busybo
     assert int.from_bytes(capability[-4:], "little") == user.uid
 
 
-def test_the_root_filesystem_of_one_bundle_makes_another(user, new, run):
+def test_an_archive_of_a_bundles_root_makes_another_bundle(user, new, run):
     assert new("first").returncode == 0
     packing = ["tar", "-C", "first/rootfs", "--owner=0", "--group=0", "-czf", "archive.tgz", "."]
     user.run(packing, check=True)
@@ -240,24 +240,24 @@ def test_the_root_filesystem_of_one_bundle_makes_another(user, new, run):
 
 
 HOSTILE = {
-    "up": [entry("../escaped")],
-    "up in a hard link": [entry("x", tarfile.LNKTYPE, "../../etc/passwd")],
+    "above the root": [entry("../escaped")],
+    "a hard link above the root": [entry("x", tarfile.LNKTYPE, "../../etc/passwd")],
     "a hard link to the host": [entry("x", tarfile.LNKTYPE, "/etc/passwd")],
-    "through a link": [entry("l", tarfile.SYMTYPE, ".."), entry("l/escaped")],
-    "through an absolute link": [entry("l", tarfile.SYMTYPE, "/tmp"), entry("l/escaped", tarfile.DIRTYPE)],
-    "through a hard link to a link": [
+    "through a symlink": [entry("l", tarfile.SYMTYPE, ".."), entry("l/escaped")],
+    "through an absolute symlink": [entry("l", tarfile.SYMTYPE, "/tmp"), entry("l/escaped", tarfile.DIRTYPE)],
+    "through a hard link to a symlink": [
         entry("l", tarfile.SYMTYPE, ".."),
         entry("h", tarfile.LNKTYPE, "l"),
         entry("h/escaped"),
     ],
-    "a directory for a link": [entry("l", tarfile.SYMTYPE, ".."), entry("l", tarfile.DIRTYPE), entry("l/escaped")],
+    "a directory over a symlink": [entry("l", tarfile.SYMTYPE, ".."), entry("l", tarfile.DIRTYPE), entry("l/escaped")],
     "an id out of range": [entry("x", uid=4000000)],
 }
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_archive_is_refused_and_leaves_nothing(user, new, hostile):
-    # What was unpacked before the hostile entry is not the user's own to remove.
+    # Files with subordinate owners before the hostile entry: the user alone could not remove them.
     beginning = [
         entry("private", tarfile.DIRTYPE, mode=0o700, uid=33),
         *(entry(f"private/{number}", uid=33) for number in range(2000)),
@@ -286,7 +286,7 @@ def test_file_that_is_no_archive_is_an_error(user, new, content):
     assert left(user) == ["archive"]
 
 
-def test_an_archive_that_is_not_there(user, new):
+def test_a_missing_archive_is_an_error(user, new):
     done = new("bundle", "--from", "nowhere.tar")
     assert (done.returncode, done.stderr) == (1, "rootless: open nowhere.tar: No such file or directory\n")
     assert left(user) == []
@@ -309,7 +309,7 @@ def test_tar_failure_is_reported_and_leaves_nothing(user, new):
     assert left(user) == ["archive"]
 
 
-def test_options_of_the_environment_do_not_reach_tar(user, new):
+def test_tar_options_in_the_environment_are_ignored(user, new):
     write_archive(user.tmp / "archive", entry("etc/file", data=b"x"))
     done = new("bundle", "--from", "archive", env={"TAR_OPTIONS": "--transform=s/etc/elsewhere/"})
     assert done.returncode == 0
@@ -317,8 +317,8 @@ def test_options_of_the_environment_do_not_reach_tar(user, new):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_leaves_nothing(user, rootless_command, number):
-    """Half of an archive comes through a pipe, is unpacked, and then the signal comes."""
+def test_a_signal_while_unpacking_leaves_nothing(user, rootless_command, number):
+    """Half of an archive comes through a pipe and is unpacked before the signal."""
     private = [
         entry("private", tarfile.DIRTYPE, mode=0o755, uid=33),
         *(entry(f"private/{name}", data=b"x" * 1000, uid=33) for name in range(2000)),
@@ -337,7 +337,7 @@ def test_a_signal_leaves_nothing(user, rootless_command, number):
         assert left(user) == []
 
 
-def test_a_progress_bar_where_people_watch(user, new):
+def test_a_progress_bar_is_shown_on_a_terminal(user, new):
     write_archive(user.tmp / "archive.tar", *(entry(str(number), data=bytes(100_000)) for number in range(20)))
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0) as screen:
@@ -354,7 +354,7 @@ def test_a_progress_bar_where_people_watch(user, new):
     assert b"MB" in shown
 
 
-def test_a_user_with_one_id_keeps_what_can_be_kept(single_user, rootless_command, busybox):
+def test_a_single_id_user_gets_one_owner_for_all_files_and_a_warning(single_user, rootless_command, busybox):
     archive = write_archive(single_user.tmp / "archive", SHELL, entry("etc/shadow", uid=42, mode=0o640), add=busybox)
     command = [
         rootless_command,
@@ -375,13 +375,13 @@ def test_a_user_with_one_id_keeps_what_can_be_kept(single_user, rootless_command
     assert single_user.run([rootless_command, "run", "bundle"]).stdout == "0 640\n"
 
 
-def test_a_user_with_one_id_makes_a_bundle_out_of_nothing(single_user, rootless_command):
+def test_a_single_id_user_makes_a_bundle_of_the_hosts_programs(single_user, rootless_command):
     done = single_user.run([rootless_command, "new", "bundle", "--", "id", "-u"])
     assert (done.returncode, done.stderr) == (0, "")
     assert single_user.run([rootless_command, "run", "bundle"]).stdout == "0\n"
 
 
-def test_inside_a_user_namespace_with_one_id(user, rootless_command):
+def test_a_user_namespace_with_one_id_gives_one_owner_to_all_files(user, rootless_command):
     write_archive(user.tmp / "archive", entry("etc/shadow", uid=42))
     done = user.run(["unshare", "--user", "--map-root-user", rootless_command, "new", "bundle", "--from", "archive"])
     assert done.returncode == 0
@@ -389,7 +389,7 @@ def test_inside_a_user_namespace_with_one_id(user, rootless_command):
     assert (user.tmp / "bundle/rootfs/etc/shadow").stat().st_uid == user.uid
 
 
-def test_without_gnu_tar(user, rootless_command, busybox):
+def test_a_tar_program_other_than_gnu_tar_is_refused(user, rootless_command, busybox):
     write_archive(user.tmp / "archive", entry("etc/shadow"))
     hide = 'mount --bind "$(readlink -f "$0")" "$(readlink -f /usr/bin/tar)" && exec "$@"'
     words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", hide, busybox[0][0]]

@@ -1,4 +1,4 @@
-"""`rootless new --from IMAGE`: a bundle that runs what the image says, or nothing."""
+"""`rootless new --from IMAGE`: the bundle runs with the image's configuration, or nothing is left."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(user, rootless_command, bundle, *words):
     return done.stdout
 
 
-def test_a_bundle_runs_what_the_image_says(user, rootless_command, new, image):
+def test_a_bundle_has_the_configuration_of_its_image(user, rootless_command, new, image):
     bundle = user.tmp / "box"
     done = new(bundle, "--from", image)
     assert (done.returncode, done.stderr) == (0, "")
@@ -47,14 +47,14 @@ def test_a_bundle_runs_what_the_image_says(user, rootless_command, new, image):
     assert run(user, rootless_command, bundle) == "33\n"
 
 
-def test_a_reference_names_an_image_too(user, rootless_command, new, image):
+def test_an_image_can_be_named_by_a_reference(user, rootless_command, new, image):
     done = new(user.tmp / "box", "--from", f"oci:{user.tmp}/oci:test", "--store", user.tmp / "store")
     assert done.returncode == 0, done.stderr
     assert run(user, rootless_command, user.tmp / "box") == "33\n"
     assert not [path for path in (user.tmp / "store").iterdir() if path.name.startswith(".")]
 
 
-def test_a_file_that_has_the_name_of_an_image_is_that_file(user, new, image):
+def test_a_file_takes_precedence_over_an_image_of_its_name(user, new, image):
     image.rename(user.tmp / "debian")
     done = new("box", "--from", "debian", "--store", user.tmp / "store", "--pull", "never", cwd=user.tmp)
     assert done.returncode == 0, done.stderr
@@ -62,14 +62,14 @@ def test_a_file_that_has_the_name_of_an_image_is_that_file(user, new, image):
     assert not (user.tmp / "store").exists()
 
 
-def test_a_reference_to_nothing_leaves_nothing(user, new):
+def test_a_missing_image_is_an_error_and_leaves_nothing(user, new):
     done = new(user.tmp / "box", "--from", f"oci:{user.tmp}/nothing")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert not (user.tmp / "box").exists()
 
 
-def test_the_files_are_those_of_the_image(user, rootless_command, new, image):
+def test_files_of_a_bundle_are_those_of_its_image(user, rootless_command, new, image):
     bundle = user.tmp / "box"
     assert (
         new(bundle, "--from", image, "--", "stat", "-c", "%n %u %g %a %s %h", "/srv", "/tmp", "/srv/empty").returncode
@@ -86,12 +86,12 @@ def test_the_files_are_those_of_the_image(user, rootless_command, new, image):
     assert run(user, rootless_command, bundle) == "content\ncontent\n"
 
 
-def test_a_command_takes_the_place_of_the_images(user, rootless_command, new, image):
+def test_a_command_replaces_the_command_of_the_image(user, rootless_command, new, image):
     assert new(user.tmp / "box", "--from", image, "--", "pwd").returncode == 0
     assert run(user, rootless_command, user.tmp / "box") == "/srv\n"
 
 
-def test_an_image_of_another_tool_runs_a_shell(user, rootless_command, new, image, need):
+def test_a_squashfs_without_configuration_runs_a_shell(user, rootless_command, new, image, need):
     plain = user.tmp / "plain.sqsh"
     tree = user.tmp / "tree"
     subprocess.run([need("unsquashfs"), "-quiet", "-no-progress", "-d", tree, image], check=True)
@@ -103,11 +103,11 @@ def test_an_image_of_another_tool_runs_a_shell(user, rootless_command, new, imag
     assert run(user, rootless_command, user.tmp / "other") == "web:x:34:\n"
 
 
-@pytest.mark.parametrize("damage", ["cut", "overwritten", "trailer"])
+@pytest.mark.parametrize("damage", ["truncated", "overwritten", "trailer"])
 def test_a_damaged_image_leaves_nothing(user, new, image, damage):
     data = bytearray(image.read_bytes())
     size = open_image(str(image)).size
-    if damage == "cut":
+    if damage == "truncated":
         data = data[: size // 2]
     elif damage == "overwritten":
         data[2000 : size - 2000] = os.urandom(size - 4000)
@@ -121,7 +121,7 @@ def test_a_damaged_image_leaves_nothing(user, new, image, damage):
     assert sorted(path.name for path in user.tmp.iterdir()) == ["image.sqsh", "oci"]
 
 
-def test_the_image_stays_one_file_and_runs(user, rootless_command, new, image):
+def test_squashfs_keeps_the_image_as_one_file(user, rootless_command, new, image):
     bundle = user.tmp / "box"
     assert new(bundle, "--from", image, "--squashfs").returncode == 0
     assert sorted(path.name for path in bundle.iterdir()) == ["config.json", "image.sqsh"]
@@ -137,8 +137,8 @@ def test_squashfs_needs_an_image(user, new):
     assert not (user.tmp / "box").exists()
 
 
-def test_a_description_that_makes_no_sense_is_refused(image, tmp_path):
-    """As of a symlink whose target has a line break, which unsquashfs does not escape."""
+def test_an_ambiguous_listing_of_unsquashfs_is_refused(image, tmp_path):
+    """unsquashfs does not escape a line break in the target of a symlink."""
     paths, config, _ = layout(tmp_path / "oci", packed(entry("l", LINK, "a\nb")))
     path = str(tmp_path / "x.sqsh")
     build_image([LayerFile(paths[0])], config=config, manifest_digest="", reference="", output=path)

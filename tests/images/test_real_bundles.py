@@ -1,4 +1,4 @@
-"""Real bundles as an ordinary user, compared with runc on the same one where runc can run it."""
+"""Real bundles run by an ordinary user, compared with runc where runc can run them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def debian(user, rootless_command, trixie):
 
 
 def for_runc(user, config: dict) -> dict:
-    """The same configuration with what runc needs an ordinary user to write."""
+    """Return the same configuration with the properties that runc requires from an ordinary user."""
     config = copy.deepcopy(config)
     linux = config["linux"]
     linux["namespaces"] = [*linux["namespaces"], {"type": "user"}]
@@ -49,7 +49,7 @@ def set_command(bundle: Path, script: str) -> dict:
 
 
 def run_both(user, rootless_command, runc, bundle: Path) -> tuple[str, str]:
-    """Return what the bundle prints under rootless, as it is, and under runc, with the maps written out.
+    """Return the output of the bundle under rootless, unchanged, and under runc, with the ID maps added.
 
     Neither gives it a network.
     """
@@ -61,7 +61,7 @@ def run_both(user, rootless_command, runc, bundle: Path) -> tuple[str, str]:
     return ours, theirs
 
 
-def test_debian_bundle_does_what_it_does_under_runc(user, rootless_command, need, debian):
+def test_debian_bundle_has_the_same_output_as_with_runc(user, rootless_command, need, debian):
     set_command(
         debian,
         "apt-get --version | head -n 1; id; cat /proc/self/uid_map; touch /tmp/x; chown 33:33 /tmp/x; "
@@ -79,7 +79,7 @@ def test_debian_bundle_does_what_it_does_under_runc(user, rootless_command, need
     assert ours.splitlines() == theirs.splitlines()
 
 
-def test_setuid_program_of_an_image_gains_its_owner(user, rootless_command, debian):
+def test_setuid_program_of_an_image_runs_as_its_owner(user, rootless_command, debian):
     config = set_command(
         debian, "cp /usr/bin/id /tmp/id && chmod 4755 /tmp/id && setpriv --reuid 33 --clear-groups /tmp/id"
     )
@@ -92,7 +92,7 @@ def test_setuid_program_of_an_image_gains_its_owner(user, rootless_command, debi
     assert "euid=0(root)" in printed
 
 
-def test_owners_of_an_unpacked_archive_are_the_images(user, rootless_command, debian):
+def test_owners_of_an_unpacked_archive_are_kept(user, rootless_command, debian):
     set_command(debian, "stat -c '%U:%G %a' /etc/shadow /usr/bin/su /var/mail")
 
     printed = user.run([rootless_command, "run", debian], check=True).stdout.split("\n")
@@ -104,7 +104,7 @@ def test_owners_of_an_unpacked_archive_are_the_images(user, rootless_command, de
     assert (debian / "rootfs/etc/shadow").stat().st_gid == gid_of_shadow
 
 
-def test_busybox_bundle_does_what_it_does_under_runc(user, rootless_command, need):
+def test_busybox_bundle_has_the_same_output_as_with_runc(user, rootless_command, need):
     script = (
         "id; cat /proc/self/uid_map /proc/self/gid_map; grep -E '^(Cap|NoNewPrivs|Seccomp:|Umask)' /proc/self/status; "
         "hostname; ls /dev | grep -v core; readlink /dev/fd /dev/stdin /dev/ptmx; ifconfig lo | grep -c UP; "
@@ -121,7 +121,7 @@ def test_busybox_bundle_does_what_it_does_under_runc(user, rootless_command, nee
     assert ours.splitlines() == theirs.splitlines()
 
 
-def test_bundle_of_runc_spec_unchanged(user, rootless_command, need):
+def test_bundle_of_runc_spec_runs_unchanged(user, rootless_command, need):
     bundle = user.tmp / "spec"
     (bundle / "rootfs").mkdir(parents=True)
     make_rootfs(bundle / "rootfs2")
@@ -129,7 +129,7 @@ def test_bundle_of_runc_spec_unchanged(user, rootless_command, need):
     (bundle / "rootfs2").rename(bundle / "rootfs")
     own(user, bundle)
     user.run([need("runc"), "spec", "--bundle", bundle], check=True)
-    # it asks for a terminal: `script` is one
+    # the bundle requires a terminal: `script` provides it
     done = user.run(
         ["script", "-qec", f"{rootless_command} run {bundle}", "/dev/null"], input="echo 'in:' $((6*7)); exit 9\n"
     )
@@ -138,7 +138,7 @@ def test_bundle_of_runc_spec_unchanged(user, rootless_command, need):
     assert done.returncode == 9
 
 
-def test_bundle_of_runc_spec_rootless_unchanged(user, rootless_command, need):
+def test_bundle_of_runc_spec_rootless_runs_unchanged(user, rootless_command, need):
     bundle = make_bundle(user)
     (bundle / "config.json").unlink()
     user.run([need("runc"), "spec", "--rootless", "--bundle", bundle], check=True)
@@ -180,7 +180,7 @@ def test_user_without_uidmap_gets_a_container_and_the_fix(user, rootless_command
     assert "newuidmap and newgidmap are not installed; fix: apt install uidmap" in done.stderr
 
 
-def test_single_id_user_may_be_somebody_else_inside(single_user, rootless_command):
+def test_single_id_user_can_have_another_id_inside(single_user, rootless_command):
     config = base_config("id", "-u")
     config["process"]["user"] = {"uid": 1000, "gid": 1000}
     bundle = make_bundle(single_user, config)
@@ -199,7 +199,7 @@ def test_single_id_user_may_be_somebody_else_inside(single_user, rootless_comman
     ],
     ids=["unshare", "rootlesskit", "rootlesskit-net", "podman-unshare", "unshare-pid"],
 )
-def test_inside_a_user_namespace_no_other_is_made(user, rootless_command, need, surroundings):
+def test_no_user_namespace_is_added_inside_a_user_namespace(user, rootless_command, need, surroundings):
     need(surroundings[0])
     bundle = make_bundle(user, base_config("sh", "-c", "readlink /proc/self/ns/user; cat /proc/self/uid_map; exit 5"))
 
@@ -213,7 +213,7 @@ def test_inside_a_user_namespace_no_other_is_made(user, rootless_command, need, 
     assert done.returncode == 5, done.stderr
 
 
-def test_user_namespace_that_config_nests_is_made(user, rootless_command):
+def test_a_user_namespace_of_config_json_is_created_inside_another(user, rootless_command):
     config = base_config("cat", "/proc/self/uid_map")
     config["linux"]["namespaces"].append({"type": "user"})
     config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [{"containerID": 5, "hostID": 0, "size": 1}]
@@ -256,7 +256,7 @@ def podman(user, need):
     user.run(["podman", "unshare", "rm", "-rf", user.tmp / "storage", user.tmp / "podman"])
 
 
-def test_podmans_container_is_the_same_as_under_runc(podman, rootless_command, need):
+def test_podman_container_has_the_same_output_as_with_runc(podman, rootless_command, need):
     ours = podman(rootless_command, "box", "sh", "-c", PODMAN_SCRIPT)
     theirs = podman(need("runc"), "box", "sh", "-c", PODMAN_SCRIPT)
 
@@ -265,7 +265,7 @@ def test_podmans_container_is_the_same_as_under_runc(podman, rootless_command, n
     assert ours.stdout.splitlines() == theirs.stdout.splitlines()
 
 
-def test_podman_reads_why_a_program_cannot_be_run(podman, rootless_command):
+def test_podman_derives_its_exit_status_from_the_error(podman, rootless_command):
     missing = podman(rootless_command, "box", "/nope")
     refused = podman(rootless_command, "box", "/etc/passwd")
 

@@ -62,7 +62,7 @@ def test_an_image_is_pulled_listed_inspected_and_removed(puller, registry):
     assert "not in the store" in puller.refused("image", "rm", name)
 
 
-def test_a_second_pull_downloads_nothing_that_is_there(puller, registry):
+def test_a_second_pull_downloads_no_blob(puller, registry):
     printed = puller.pull(f"{registry.host}/box")
     again = puller(*DEBUG, f"{registry.host}/box")
     assert again.stdout.strip() == printed
@@ -77,19 +77,19 @@ def test_the_certificate_of_a_registry_is_checked(puller, registry):
     assert puller.files() == []
 
 
-def test_what_a_registry_does_not_have_is_named(puller, registry):
+def test_a_missing_image_or_registry_is_named(puller, registry):
     words = puller.refused("pull", f"{registry.host}/box:missing")
     assert f"pull {registry.host}/box:missing: the registry has no such image (manifest unknown)" in words
     assert "no such image" in puller.refused("pull", f"{registry.host}/other")
     assert "Connection refused" in puller.refused("pull", "127.0.0.1:1/box", env={"ROOTLESS_REGISTRY_TIMEOUT": "1"})
 
 
-def test_an_image_is_written_to_a_file(puller, registry, user):
+def test_output_writes_an_image_to_a_file(puller, registry, user):
     assert puller.pull("--output", "box.sqsh", f"{registry.host}/box") == "box.sqsh"
     assert puller.content("etc/note", user.tmp / "box.sqsh") == CONTENT
     assert puller.listed() == []
     assert "it exists" in puller.refused("pull", "--output", "box.sqsh", f"{registry.host}/box")
-    assert "it exists" in puller.refused("pull", "--output", "box.sqsh", "127.0.0.1:1/box"), "nobody is asked"
+    assert "it exists" in puller.refused("pull", "--output", "box.sqsh", "127.0.0.1:1/box"), "no registry is contacted"
     assert "image file already" in puller.refused("pull", "box.sqsh")
 
 
@@ -102,7 +102,7 @@ def test_a_pinned_image_is_pulled_by_its_digest(puller, registry):
     assert "no such image" in puller.refused("pull", other)
 
 
-def test_layers_in_each_compression(puller, registry):
+def test_layers_of_each_compression_are_pulled(puller, registry):
     image = Image()
     layers = [layer({f"{kind or 'plain'}": kind.encode()}) for kind in ("gzip", "zstd", "")]
     image.manifest(layers, kinds=["gzip", "zstd", ""])
@@ -134,7 +134,7 @@ def test_the_image_for_the_platform_is_chosen(puller, registry):
     assert puller.files() == []
 
 
-def test_an_image_for_another_platform_is_a_warning_or_what_was_asked(puller, registry):
+def test_an_image_for_another_platform_is_a_warning_or_an_error(puller, registry):
     image = Image()
     image.manifest([layer({"x": b""})], architecture="s390x")
     registry.put("foreign", image)
@@ -153,7 +153,7 @@ def archive(tmp_path_factory):
     return make_image(tmp_path_factory.mktemp("archive"))
 
 
-def test_basic_authentication(puller, tmp_path, archive, user):
+def test_login_pull_and_logout_with_basic_authentication(puller, tmp_path, archive, user):
     with opened(tmp_path / "basic", auth="basic") as registry:
         puller.trust(registry.host, registry.certificate)
         registry.push(archive, "me/box:1")
@@ -170,7 +170,7 @@ def test_basic_authentication(puller, tmp_path, archive, user):
             f"{registry.host}: logged in; the password is in {puller.auth}\n",
         )
         puller.pull(name)
-        # skopeo reads what was written, and rootless what skopeo writes
+        # skopeo reads the file of rootless, and rootless that of skopeo
         inspect = ["skopeo", "inspect", "--tls-verify=false", "--authfile", puller.auth, f"docker://{name}"]
         assert user.run(inspect).returncode == 0
         assert puller("logout", registry.host).returncode == 0
@@ -181,7 +181,7 @@ def test_basic_authentication(puller, tmp_path, archive, user):
         puller.pull(name, env={"REGISTRY_AUTH_FILE": f"{user.tmp}/other.json"})
 
 
-def test_token_authentication(puller, tmp_path, archive):
+def test_login_and_pull_with_token_authentication(puller, tmp_path, archive):
     with opened(tmp_path / "token", auth="token") as registry:
         puller.trust(registry.host, registry.certificate)
         puller.trust(registry.tokens.host, registry.certificate)
@@ -210,7 +210,7 @@ def test_plain_http_needs_a_registry_that_is_declared_insecure(puller, plain):
     puller.pull(f"{plain.host}/box")
 
 
-def test_a_mirror_is_asked_first_and_its_failure_is_no_error(puller, registry, plain):
+def test_mirrors_are_tried_first_and_may_fail(puller, registry, plain):
     text = '[[registry]]\nprefix = "docker.io"\nlocation = "127.0.0.1:1"\n'
     text += '[[registry.mirror]]\nlocation = "127.0.0.1:1"\n'
     text += f'[[registry.mirror]]\nlocation = "{plain.host}"\ninsecure = true\n'
@@ -225,7 +225,7 @@ def test_a_mirror_is_asked_first_and_its_failure_is_no_error(puller, registry, p
 
 
 def test_the_first_commands_of_the_readme(puller, plain, trixie, user):
-    """A mirror has the image that Docker Hub would give; what is printed is what README.md shows."""
+    """A mirror has the image that Docker Hub would provide, and the output is that in README.md."""
     image = Image()
     image.manifest([trixie.read_bytes()], command=["bash"])
     plain.put("library/debian", image, tag="13")
@@ -246,7 +246,7 @@ def test_the_first_commands_of_the_readme(puller, plain, trixie, user):
         assert line == "…" or re.sub(r"\d+", "N", line) in explained
 
 
-def test_short_names_and_blocked_registries(puller, registry):
+def test_short_names_are_resolved_and_blocked_registries_refused(puller, registry):
     text = f'unqualified-search-registries = ["127.0.0.1:1", "{registry.host}"]\n'
     text += '[[registry]]\nlocation = "blocked.test"\nblocked = true\n'
     puller.configure(text + f'[aliases]\nmine = "{registry.host}/box"')
@@ -267,7 +267,7 @@ def size_of(puller):
     return sum((puller.images / name).stat().st_size for name in puller.files())
 
 
-def test_prune_keeps_images_and_removes_what_they_do_not_need(puller, registry, user):
+def test_prune_removes_only_files_that_no_image_needs(puller, registry, user):
     printed = puller.pull(f"{registry.host}/box")
     layout = busybox_image(layer({"etc/other": os.urandom(1_000_000)})).write_layout(user.tmp / "layout")
     path = puller.pull(f"oci:{layout}")
@@ -285,7 +285,7 @@ def test_prune_keeps_images_and_removes_what_they_do_not_need(puller, registry, 
     assert "it needs an image" in puller.refused("image", "rm")
 
 
-def test_what_an_image_calls_its_platform_does_not_steer_the_terminal(puller, user):
+def test_terminal_escapes_in_the_platform_of_an_image_are_quoted(puller, user):
     image = Image()
     image.manifest([layer({"a": b""})], variant="\x1b[2J\n")
     puller.pull(f"oci:{image.write_layout(user.tmp / 'layout')}")
@@ -309,11 +309,11 @@ def test_a_shared_store_is_listed_and_never_changed(puller, registry, user):
     assert "does not belong to you or root alone" in words
 
 
-# --- credentials go to nobody else
+# --- credentials stay with their registry
 
 
 def test_a_redirect_gets_no_credentials(puller, tmp_path, plain, user):
-    """The header Authorization, and a challenge of the host that a registry redirects to, stay without effect."""
+    """The target of a redirect gets no Authorization header, and no token is requested from another host's realm."""
     elsewhere, front = Front(plain.host), Front(plain.host)
     puller.configure(f'[[registry]]\nlocation = "{front.host}"\ninsecure = true')
 

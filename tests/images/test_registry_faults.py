@@ -1,4 +1,4 @@
-"""Registries that are broken, overloaded or hostile: one clear line each, a good store afterwards, no endless wait."""
+"""Registries that are broken, overloaded or hostile: one clear error line, an intact store and no endless wait."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SILENCE = 0.6
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory, need):
-    """A registry that speaks plain HTTP, with the image `box`, whose second layer is not small."""
+    """A plain-HTTP registry with the image `box`, whose second layer is large."""
     for program in ("docker-registry", "sqfstar", "unsquashfs"):
         need(program)
     with opened(tmp_path_factory.mktemp("registry"), tls=False) as registry:
@@ -45,14 +45,14 @@ def puller(user, rootless_command, front):
 
 
 def assert_blobs_are_right(puller):
-    """Whatever has the name of a blob is that blob, and no image was made."""
+    """Check that each blob in the store has the digest in its name, and that no image was made."""
     assert not list(puller.images.glob("*.sqsh"))
     for path in (puller.images / "blobs/sha256").glob("[!.]*"):
         assert digest_of(path.read_bytes()) == f"sha256:{path.name}"
 
 
 def assert_store_is_good(puller, front):
-    """The next pull, from a registry that works, succeeds; nothing but what it needs is in the store."""
+    """Check that the next pull, from a working registry, succeeds and that the store has only its files."""
     front.rule = None
     puller.pull(puller.name)
     assert puller.content("etc/note") == CONTENT
@@ -61,7 +61,7 @@ def assert_store_is_good(puller, front):
 
 
 def blobs(answer):
-    """Return a rule about blobs: `answer` gets the request, and the number of requests for that blob before it."""
+    """Return a rule about blobs: `answer` gets the request and the number of earlier requests for that blob."""
     counts = {}
 
     def rule(request):
@@ -74,7 +74,7 @@ def blobs(answer):
 
 
 def broken(request, fetch, *, at, pause=0.0):
-    """Answer with the first `at` bytes of what the registry has, then nothing for `pause` seconds, then the end."""
+    """Answer with the first `at` bytes of the registry's answer, then nothing for `pause` seconds, then the end."""
     status, headers, body = fetch(request.path, request.headers)
     request.answer(status, body[:at], headers, length=len(body))
     time.sleep(pause)
@@ -84,7 +84,7 @@ def broken(request, fetch, *, at, pause=0.0):
 # --- connections
 
 
-def test_a_download_that_is_cut_continues_where_it_broke(puller, front, registry):
+def test_an_interrupted_download_is_resumed(puller, front, registry):
     def rule(request, number):
         return registry.large in request.path and number < 3 and broken(request, front.fetch, at=60_000)
 
@@ -99,7 +99,7 @@ def test_a_download_that_is_cut_continues_where_it_broke(puller, front, registry
     assert_store_is_good(puller, front)
 
 
-def test_a_registry_that_is_silent_in_the_middle_is_asked_again(puller, front, registry):
+def test_a_stalled_download_is_retried(puller, front, registry):
     def rule(request, number):
         return registry.large in request.path and not number and broken(request, front.fetch, at=90_000, pause=5)
 
@@ -111,7 +111,7 @@ def test_a_registry_that_is_silent_in_the_middle_is_asked_again(puller, front, r
 
 
 @pytest.mark.parametrize("at", [0, 90_000])
-def test_a_registry_that_stays_silent_is_an_error(puller, front, registry, at):
+def test_a_download_that_stays_stalled_is_an_error(puller, front, registry, at):
     front.rule = blobs(
         lambda request, _: registry.large in request.path and broken(request, front.fetch, at=at, pause=2)
     )
@@ -121,14 +121,14 @@ def test_a_registry_that_stays_silent_is_an_error(puller, front, registry, at):
     assert_store_is_good(puller, front)
 
 
-def test_a_registry_that_accepts_and_says_nothing_is_an_error(puller, front):
+def test_a_registry_that_never_answers_is_an_error(puller, front):
     front.rule = lambda _: time.sleep(1.5) or True
     words = puller.refused("pull", puller.name)
     assert "timed out" in words or "closed" in words
     assert_store_is_good(puller, front)
 
 
-def test_a_registry_that_ignores_ranges_sends_all_again(puller, front, registry):
+def test_a_registry_that_ignores_ranges_restarts_the_download(puller, front, registry):
     def rule(request, number):
         if registry.large not in request.path or number > 1:
             return False
@@ -144,7 +144,7 @@ def test_a_registry_that_ignores_ranges_sends_all_again(puller, front, registry)
     assert_store_is_good(puller, front)
 
 
-def test_a_range_that_is_another_is_not_taken(puller, front, registry):
+def test_an_answer_with_another_range_is_not_used(puller, front, registry):
     def rule(request, number):
         if registry.large not in request.path or number > 1:
             return False
@@ -159,7 +159,7 @@ def test_a_range_that_is_another_is_not_taken(puller, front, registry):
     assert_store_is_good(puller, front)
 
 
-# --- lies
+# --- false content
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_range_that_is_another_is_not_taken(puller, front, registry):
     ],
     ids=["another content", "longer", "shorter", "empty"],
 )
-def test_a_blob_that_is_not_what_the_manifest_says_is_refused(puller, front, registry, change, words):
+def test_a_blob_that_differs_from_the_manifest_is_refused(puller, front, registry, change, words):
     def rule(request, _):
         if registry.large not in request.path:
             return False
@@ -187,7 +187,7 @@ def test_a_blob_that_is_not_what_the_manifest_says_is_refused(puller, front, reg
     assert_store_is_good(puller, front)
 
 
-def test_a_wrong_length_is_no_endless_wait(puller, front, registry):
+def test_a_wrong_content_length_causes_no_endless_wait(puller, front, registry):
     def rule(request, _):
         if registry.large not in request.path:
             return False
@@ -257,7 +257,7 @@ def bare(content):
     ],
     ids=["small", "huge", "path", "digest", "html", "long", "nested", "empty index", "schema 1"],
 )
-def test_a_manifest_that_lies_is_refused(puller, front, change, words):
+def test_a_false_or_malformed_manifest_is_refused(puller, front, change, words):
     front.rule = manifest_rule(front, change)
     assert words in puller.refused("pull", puller.name)
     assert_blobs_are_right(puller)
@@ -276,7 +276,7 @@ def test_an_index_that_names_itself_is_refused(puller, front):
     assert_blobs_are_right(puller)
 
 
-def test_a_pinned_image_that_is_exchanged_is_refused(puller, front, registry):
+def test_an_image_other_than_the_pinned_one_is_refused(puller, front, registry):
     other = busybox_image().manifests[-1][0]
 
     def rule(request):
@@ -293,7 +293,7 @@ def test_a_pinned_image_that_is_exchanged_is_refused(puller, front, registry):
 
 
 @pytest.mark.parametrize("to", ["itself", "a file", "nowhere"])
-def test_redirects_that_lead_nowhere_are_refused(puller, front, to):
+def test_invalid_redirects_are_refused(puller, front, to):
     target = {"itself": "/v2/box/x", "a file": "file:///etc/passwd", "nowhere": "http://127.0.0.1:1/x"}[to]
 
     def rule(request):
@@ -306,7 +306,7 @@ def test_redirects_that_lead_nowhere_are_refused(puller, front, to):
     assert_blobs_are_right(puller)
 
 
-# --- answers
+# --- error answers
 
 
 @pytest.mark.parametrize("where", ["/manifests/", "/blobs/"])
@@ -320,7 +320,7 @@ def test_redirects_that_lead_nowhere_are_refused(puller, front, to):
         (418, "the registry answers 418 (no way)"),
     ],
 )
-def test_a_refusal_is_named(puller, front, where, status, words):
+def test_an_error_status_is_reported_with_its_message(puller, front, where, status, words):
     def rule(request):
         if where not in request.path:
             return False
@@ -337,7 +337,7 @@ def test_a_refusal_is_named(puller, front, where, status, words):
 @pytest.mark.parametrize(
     "body", [b"", b"\xff\xfe", b'{"errors": []}', b'{"errors": [{"message": "a\\nb\\u001b[31m"}]}', b"[" * 9999]
 )
-def test_the_words_of_a_registry_stay_on_one_line(puller, front, body):
+def test_a_message_of_the_registry_is_printed_on_one_line(puller, front, body):
     def rule(request):
         request.answer(403, body)
         return True
@@ -346,7 +346,7 @@ def test_the_words_of_a_registry_stay_on_one_line(puller, front, body):
     assert "\x1b" not in puller.refused("pull", puller.name)
 
 
-def test_an_overloaded_registry_is_asked_again(puller, front):
+def test_an_overloaded_registry_is_retried(puller, front):
     answers = [500, 429, 503]
 
     def rule(request, number):
@@ -375,7 +375,7 @@ def test_an_overloaded_registry_is_asked_again(puller, front):
     ],
     ids=["seconds", "window", "moment", "date", "nonsense"],
 )
-def test_a_rate_limit_says_whose_it_is_and_when_it_ends(puller, front, headers, words):
+def test_a_rate_limit_is_reported_with_its_scope_and_end(puller, front, headers, words):
     def rule(request):
         request.answer(429, b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "slow down"}]}', headers)
         return True
@@ -386,7 +386,7 @@ def test_a_rate_limit_says_whose_it_is_and_when_it_ends(puller, front, headers, 
     assert_blobs_are_right(puller)
 
 
-def test_a_registry_that_always_wants_another_token_is_left(puller, front):
+def test_a_registry_that_rejects_every_token_is_an_error(puller, front):
     issued = []
 
     def rule(request):

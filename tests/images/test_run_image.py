@@ -1,4 +1,4 @@
-"""`rootless run IMAGE`: what a container of an image is, next to podman's of the same one."""
+"""`rootless run IMAGE`: containers of images, compared with podman's containers of the same images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def archive(user):
 
 @pytest.fixture
 def run(user, rootless_command):
-    """Run `rootless` with a store of the test's own, by default without a network."""
+    """Run `rootless` with a store for this test, by default without a network."""
 
     def run_words(*words, verb="run", network=("--network", "none"), who=user, **options):
         options["env"] = {"ROOTLESS_IMAGES": str(user.tmp / "store")} | options.get("env", {})
@@ -40,7 +40,7 @@ def output(done):
     return done.stdout
 
 
-def test_the_image_says_what_runs_and_the_caller_may_say_something_else(run, archive):
+def test_flags_override_the_configuration_of_the_image(run, archive):
     image = f"docker-archive:{archive}"
     assert output(run(image)) == "default\n/\n0\n"
     assert output(run("-e", "A=b", "-w", "/tmp", image, "sh", "-c", "echo $A; pwd; echo $PATH")) == (
@@ -50,7 +50,7 @@ def test_the_image_says_what_runs_and_the_caller_may_say_something_else(run, arc
     assert output(run("-u", "www-data", image, "id", "-u")) == "33\n"
 
 
-def test_changes_are_the_containers_own(run, archive):
+def test_changes_stay_in_the_container(run, archive):
     image = f"docker-archive:{archive}"
     assert output(run(image, "sh", "-c", "echo x > /etc/x; rm /etc/group; ls /etc")) == "passwd\nx\n"
     assert output(run(image, "ls", "/etc")) == "group\npasswd\n"
@@ -62,7 +62,7 @@ def test_standard_input_is_empty_without_i(run, archive):
     assert output(run("-i", image, "cat", input="words")) == "words"
 
 
-def test_a_file_of_the_store_is_a_whole_image(run, archive, user):
+def test_a_file_of_the_store_runs_as_an_image(run, archive, user):
     output(run(f"docker-archive:{archive}"))
     (made,) = (user.tmp / "store").glob("sha256-*.sqsh")
     made.rename(user.tmp / "copied.sqsh")
@@ -70,7 +70,7 @@ def test_a_file_of_the_store_is_a_whole_image(run, archive, user):
     assert output(run("./copied.sqsh", "id", "-g")) == "0\n"
 
 
-def test_containers_of_one_image_have_names_of_their_own(run, archive, user, rootless_command):
+def test_containers_of_one_image_have_different_names(run, archive, user, rootless_command):
     image = f"docker-archive:{archive}"
     output(run("--name", "chosen", "-d", image, "sleep", "1000"))
     for _ in range(3):
@@ -90,7 +90,7 @@ def test_containers_of_one_image_have_names_of_their_own(run, archive, user, roo
         user.run([rootless_command, "delete", "--force", "--regex", "."], check=True)
 
 
-def test_many_at_once_share_one_file(run, archive, user, rootless_command):
+def test_parallel_containers_share_one_image_file(run, archive, user, rootless_command):
     image = f"docker-archive:{archive}"
     output(run(image, "true"))
     (made,) = (user.tmp / "store").glob("sha256-*.sqsh")
@@ -98,7 +98,7 @@ def test_many_at_once_share_one_file(run, archive, user, rootless_command):
     assert output(user.run(["sh", "-c", words * 32 + "wait"])) == "x\n" * 32
 
 
-def test_explain_shows_what_would_run(run, archive):
+def test_explain_shows_the_server_and_the_command(run, archive):
     shown = output(run("-e", "A=b", f"docker-archive:{archive}", "env", verb="explain"))
     assert "begin to serve the image " in shown
     assert "execute env" in shown
@@ -113,7 +113,7 @@ def test_explain_shows_what_would_run(run, archive):
         (("./missing.sqsh",), "no such file or directory"),
     ],
 )
-def test_what_is_no_image_is_one_line(run, words, complaint):
+def test_an_invalid_image_is_a_one_line_error(run, words, complaint):
     done = run(*words)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done
     assert complaint in done.stderr
@@ -141,7 +141,7 @@ def test_exposed_ports_are_published_on_request(run, archive, user, rootless_com
 
 @pytest.fixture
 def without_fuse(require_root):
-    """A host whose users may not open /dev/fuse."""
+    """A host where users cannot open /dev/fuse."""
     mode = os.stat("/dev/fuse").st_mode
     os.chmod("/dev/fuse", 0o600)
     yield
@@ -174,18 +174,18 @@ def test_without_fuse_an_image_is_unpacked_once(run, archive, user, rootless_com
 
 
 OWN = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/run", "/dev", "/proc", "/sys")
-"""Paths that each engine provides; podman makes links there that the image does not have."""
+"""Paths that each engine provides; podman creates symlinks there that the image does not have."""
 LIST = "find / -xdev ( -type d -printf '%p %m %U %G %y\\n' -o -printf '%p %m %U %G %y %l %s\\n' )"
 
 
 def listed(text):
     lines = [line for line in text.splitlines() if not line.split(" ")[0].startswith(tuple(f"{path}/" for path in OWN))]
-    # podman has a mode of its own for the root directory
+    # podman sets another mode for the root directory
     return sorted(line for line in lines if line.split(" ")[0] not in (*OWN, "/"))
 
 
 def attributes(packed):
-    """Return the extended attributes of all files; of a hard link the archive has those of its target."""
+    """Return the extended attributes of all files; a hard link gets those of its target."""
     found = {}
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         for member in tar:
@@ -234,7 +234,7 @@ def debian(user, trixie):
     return path
 
 
-def test_debian_is_what_it_is_under_podman(run, debian, user, need):
+def test_debian_image_has_the_same_files_as_with_podman(run, debian, user, need):
     words = LIST.replace("(", "\\(").replace(")", "\\)")
     pack = "tar --xattrs --xattrs-include=* -C /extra -cf - ."
     image = f"docker-archive:{debian}"
@@ -258,7 +258,7 @@ def test_debian_is_what_it_is_under_podman(run, debian, user, need):
 
 
 def install(run, image, user):
-    """Install a package of one's own in a container of the image."""
+    """Install a package that is made here in a container of the image."""
     tree = user.tmp / "package"
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "usr/share/hello").mkdir(parents=True)

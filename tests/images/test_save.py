@@ -1,4 +1,4 @@
-"""`rootless save`: a bundle, or an image, with the changes of an overlay, as one image."""
+"""`rootless save`: a bundle or an image, with the changes of an overlay, becomes one image."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def files_in(need, image, directory):
     return {line.split("squashfs-root", 1)[1]: line.split()[:2] for line in listing.splitlines()}
 
 
-def test_a_bundle_becomes_the_image_that_it_was_made_from(user, rootless_run, bundle, image, need):
+def test_a_saved_bundle_has_the_files_and_settings_of_its_image(user, rootless_run, bundle, image, need):
     rootless_run("save", bundle, "--output", user.tmp / "saved.sqsh")
     assert files_in(need, user.tmp / "saved.sqsh", user.tmp) == files_in(need, image, user.tmp)
     config = open_image(str(user.tmp / "saved.sqsh")).config["config"]
@@ -80,7 +80,7 @@ def test_the_changes_of_an_overlay_are_saved(user, rootless_run, image, need, sq
     assert not any("user.overlay" in name or ".wh." in name for name in found)
 
 
-def test_other_engines_load_the_archive(user, rootless_run, bundle, need):
+def test_skopeo_and_umoci_read_the_archive(user, rootless_run, bundle, need):
     archive = user.tmp / "saved.tar"
     rootless_run("save", bundle, "-o", f"oci-archive:{archive}")
     shown = user.run([need("skopeo"), "inspect", "--config", f"oci-archive:{archive}"], check=True).stdout
@@ -102,15 +102,15 @@ def test_an_image_is_saved_without_a_bundle(user, rootless_run, image, need):
 @pytest.mark.parametrize(
     ("machine", "platform"), [("aarch64", "arm64 v8"), ("armv7l", "arm v7"), ("i686", "386 "), ("x86_64", "amd64 ")]
 )
-def test_the_platform_has_the_names_of_images(monkeypatch, machine, platform):
+def test_the_platform_is_named_as_in_images(monkeypatch, machine, platform):
     uname = os.uname_result(("Linux", "host", "6", "1", machine))
     monkeypatch.setattr("posix.uname", lambda: uname)
     found = save_module._platform()
     assert (found["os"], f"{found['architecture']} {found.get('variant', '')}") == ("linux", platform)
 
 
-def test_no_name_of_what_is_packed_can_be_exchanged(user, image, tmp_path):
-    """Others may be able to write to the directory: of a name that they made a symlink, the target would be written."""
+def test_a_packed_layer_has_no_name_in_the_directory(user, image, tmp_path):
+    """Others may be able to write to the directory and replace a name with a symlink, whose target would be written."""
     (user.tmp / "tree").mkdir()
     (user.tmp / "tree/file").touch()
     with ExitStack() as stack:
@@ -131,7 +131,7 @@ def test_no_name_of_what_is_packed_can_be_exchanged(user, image, tmp_path):
         (["box", "-o", "x", "--overlay", "oci"], "--overlay oci: others can change it; fix: name the directory"),
     ],
 )
-def test_mistakes_leave_nothing(user, rootless_command, bundle, words, message):
+def test_invalid_arguments_are_refused_and_leave_nothing(user, rootless_command, bundle, words, message):
     before = left(user)
     done = user.run([rootless_command, "save", *words], cwd=user.tmp)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Bundles whose root.path is a squashfs: what the container sees, what it may change, and how its server ends."""
+"""Bundles whose root.path is a squashfs: the container's files, its changes, and the end of the server."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def seen(output):
 
 
 @pytest.mark.parametrize("userns", ["root", "keep-id"])
-def test_the_ids_of_the_image_are_those_of_the_container(image, run, userns):
+def test_ids_of_the_image_are_kept_in_the_container(image, run, userns):
     assert seen(run(image, LIST, flags=("--userns", userns))) == SEEN
 
 
-def test_a_single_id_owns_everything(image, run, single_user):
+def test_all_files_belong_to_a_single_id(image, run, single_user):
     owners = {" ".join(line.split()[2:4]) for line in run(image, LIST, who=single_user).splitlines()}
     assert owners == {"0 0"}
     kept = f"{single_user.uid} {single_user.gid}"
@@ -103,7 +103,7 @@ def test_changes_end_with_the_container(image, run):
     assert {path.name for path in image.iterdir()} == {"root.sqsh", "config.json"}
 
 
-def test_a_read_only_root_has_mount_points_that_the_image_does_not_have(image, run):
+def test_missing_mount_points_are_added_to_a_read_only_root(image, run):
     def change(config):
         config["root"]["readonly"] = True
         config["mounts"].append({"destination": "/a/b", "type": "tmpfs", "source": "tmpfs"})
@@ -121,7 +121,7 @@ def test_nothing_of_the_host_is_mounted_in_the_container(image, run):
 
 
 def test_privileges_of_files_work_as_in_an_unpacked_image(user, rootless_command):
-    """Set-user-ID programs and file capabilities have their effect inside."""
+    """Set-user-ID programs and file capabilities are effective inside."""
     program = Path("/usr/bin/busybox").read_bytes()
     bundle = make_image_bundle(
         user,
@@ -138,16 +138,16 @@ def test_privileges_of_files_work_as_in_an_unpacked_image(user, rootless_command
         config["process"]["capabilities"][kind] = ["CAP_NET_BIND_SERVICE"] if kind == "bounding" else []
     write_config(bundle, config)
     done = user.run([rootless_command, "run", "--network", "none", bundle])
-    # busybox gives up the effective ID, and keeps the saved one
+    # busybox drops the effective ID and keeps the saved one
     assert done.stdout.split() == ["Uid:", "1000", "1000", "0", "1000", "CapEff:", f"{1 << 10:016x}"], done
 
 
-def test_device_nodes_of_the_image_are_dead(image, run):
+def test_device_nodes_of_the_image_cannot_be_opened(image, run):
     assert "denied" in run(image, "cat /data/device 2>&1; true")
 
 
 def started(rootless, bundle, name="c1", *flags):
-    """Start a container of an image that stays; return the process that serves it."""
+    """Start a detached container of an image; return the PID of its server."""
     before = servers()
     write_config(bundle, image_config("sleep", "1000"))
     done = rootless("run", "-d", *flags, "--bundle", bundle, name, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -173,13 +173,13 @@ def test_delete_force_ends_the_server(image, rootless):
     assert server not in servers()
 
 
-def test_exec_and_a_joined_network_work(image, rootless):
+def test_exec_sees_the_files_of_the_image(image, rootless):
     started(rootless, image)
     assert rootless("exec", "c1", "cat", "/etc/hostname", check=False).returncode == 1
     assert rootless("exec", "c1", "head", "-1", "/etc/group", check=True).stdout == "root:x:0:\n"
 
 
-def test_a_killed_server_means_errors_and_a_container_that_can_be_deleted(image, rootless):
+def test_a_container_whose_server_was_killed_can_be_deleted(image, rootless):
     server = started(rootless, image)
     os.kill(server, signal.SIGKILL)
     ended(server)
@@ -221,7 +221,7 @@ exit 1
 
 
 def test_a_server_that_is_taken_over_reaches_no_file_of_the_caller(image, user, rootless_command):
-    """What it would do if an image could make it, done by a program in its place."""
+    """A program that replaces the server tries what a hostile image could make the server do."""
     secret = user.tmp / "secret"
     secret.write_text("secret")
     secret.chmod(0o644)
@@ -257,7 +257,7 @@ def test_ctrl_c_does_not_end_the_server(image, user, rootless_command):
     until(lambda: servers() <= before, "the end of the server")
 
 
-def test_the_flags_of_run_work_and_names_are_those_of_the_image(image, user, rootless_command):
+def test_flags_of_run_resolve_user_names_in_the_image(image, user, rootless_command):
     write_config(image, image_config("true"))
     words = ["--network", "none", "-u", "www-data", "-e", "A=b", "-v", f"{user.tmp}:/mnt", "-w", "/tmp"]
     script = "id -u; id -g; echo $A; pwd; ls /mnt | grep -c bundle"
@@ -265,7 +265,7 @@ def test_the_flags_of_run_work_and_names_are_those_of_the_image(image, user, roo
     assert (done.stdout.split(), done.stderr) == (["33", "33", "b", "/tmp", "2"], ""), done
 
 
-def test_many_containers_share_one_file(image, user, rootless_command):
+def test_parallel_containers_share_one_squashfs(image, user, rootless_command):
     write_config(image, image_config("sh", "-c", "cat /data/of-user; echo $((6*7)); touch /x"))
     before = (image / "root.sqsh").stat().st_mtime_ns
     words = ["--network", "none", "--bundle", str(image)]
@@ -284,9 +284,9 @@ def test_many_containers_share_one_file(image, user, rootless_command):
         (lambda path: path.write_bytes(path.read_bytes()[:4096]), ""),
         (lambda path: path.chmod(0), "permission denied"),
     ],
-    ids=["text", "empty", "magic only", "cut", "unreadable"],
+    ids=["text", "empty", "magic only", "truncated", "unreadable"],
 )
-def test_what_is_no_image_is_refused_in_one_line(image, user, rootless_command, damage, words):
+def test_an_invalid_image_is_refused_in_one_line(image, user, rootless_command, damage, words):
     damage(image / "root.sqsh")
     before = servers()
     done = user.run([rootless_command, "run", "--network", "none", image])
@@ -298,7 +298,7 @@ def test_what_is_no_image_is_refused_in_one_line(image, user, rootless_command, 
     until(lambda: servers() <= before, "the end of the server")
 
 
-def test_a_pipe_is_neither_waited_for_nor_run(image, user, rootless_command):
+def test_a_fifo_is_refused_without_waiting(image, user, rootless_command):
     (image / "root.sqsh").unlink()
     os.mkfifo(image / "root.sqsh")
     done = user.run([rootless_command, "run", image], timeout=10)
@@ -323,7 +323,7 @@ def test_a_damaged_image_harms_only_its_container(image, user, rootless_command,
     until(lambda: servers() <= before, "the end of the server")
 
 
-def test_the_image_is_in_the_plan(image, user, rootless_command):
+def test_explain_shows_the_server_and_the_overlay(image, user, rootless_command):
     done = user.run([rootless_command, "explain", "--bundle", image], check=True)
     assert f"begin to serve the image {image}/root.sqsh  [root.path]" in done.stdout
     assert "served by /usr/bin/squashfuse_ll -f -o notify_pipe=" in done.stdout

@@ -1,4 +1,4 @@
-"""The store of images: parallel pulls, kill -9, Ctrl-C, a full disk; and images that no registry has."""
+"""The store of images: parallel pulls, SIGKILL, Ctrl-C, a full disk; and images that are in no registry."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def puller(user, rootless_command, registry):
 
 
 def assert_whole(puller):
-    """There is one image, it is right, and prune leaves nothing besides."""
+    """Check that there is one image, that it is correct, and that prune leaves no other file."""
     [listed] = puller.listed()
     assert listed["reference"] == puller.name
     assert puller.content("etc/note") == CONTENT
@@ -49,7 +49,7 @@ def assert_whole(puller):
     assert len(puller.files()) == 3, puller.files()
 
 
-def test_ten_parallel_pulls_of_one_image(puller):
+def test_ten_parallel_pulls_of_one_image_succeed(puller):
     pulls = [puller.popen("pull", puller.name, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(10)]
     outcomes = [(*each.communicate(), each.returncode) for each in pulls]
     assert {(err, status) for _, err, status in outcomes} == {("", 0)}
@@ -58,7 +58,7 @@ def test_ten_parallel_pulls_of_one_image(puller):
     assert_whole(puller)
 
 
-def test_a_pull_that_is_killed_leaves_a_good_store(puller):
+def test_a_killed_pull_leaves_an_intact_store(puller):
     begin = time.monotonic()
     puller.pull(puller.name)
     duration = time.monotonic() - begin
@@ -77,7 +77,7 @@ def test_a_pull_that_is_killed_leaves_a_good_store(puller):
     assert_whole(puller)
 
 
-def test_an_interrupted_pull_continues_where_it_ended(puller, registry):
+def test_an_interrupted_pull_is_resumed(puller, registry):
     large = max(registry.image.blobs, key=lambda each: len(registry.image.blobs[each]))
     front = Front(registry.host)
     name = f"{front.host}/box"
@@ -108,7 +108,7 @@ def test_an_interrupted_pull_continues_where_it_ended(puller, registry):
     front.close()
 
 
-def test_a_full_disk_is_an_error_and_the_store_is_good_afterwards(puller, user, require_root):
+def test_a_full_disk_is_an_error_and_leaves_an_intact_store(puller, user, require_root):
     puller.images.mkdir(parents=True)
     os.chown(puller.images, user.uid, user.gid)
     options = f"size=1500k,uid={user.uid},gid={user.gid},mode=0700"
@@ -125,7 +125,7 @@ def test_a_full_disk_is_an_error_and_the_store_is_good_afterwards(puller, user, 
         subprocess.run(["umount", puller.images], check=True)
 
 
-def test_a_store_that_cannot_be_written_is_an_error(puller, user):
+def test_a_store_that_is_not_writable_or_not_private_is_an_error(puller, user):
     words = puller.refused("pull", "--store", "/proc/images", puller.name)
     assert "open the image store /proc/images" in words
     shared = user.tmp / "group"
@@ -136,7 +136,7 @@ def test_a_store_that_cannot_be_written_is_an_error(puller, user):
     assert "others can write to it; fix: use it for reading only: ROOTLESS_ADDITIONAL_IMAGES" in words
 
 
-# --- images that no registry has
+# --- images that are in no registry
 
 
 def packed(directory, archive, mode="w"):
@@ -145,7 +145,7 @@ def packed(directory, archive, mode="w"):
     return archive
 
 
-def test_layouts_as_directories_and_archives(puller, user):
+def test_layouts_are_pulled_from_directories_and_archives(puller, user):
     layout = busybox_image(layer({"etc/note": CONTENT})).write_layout(user.tmp / "layout", tag="13")
     paths = {puller.pull(f"oci:{layout}"), puller.pull(f"oci:{layout}:13"), puller.pull("oci:layout")}
     paths.add(puller.pull(f"oci-archive:{packed(layout, user.tmp / 'layout.tar')}"))
@@ -161,7 +161,7 @@ def test_layouts_as_directories_and_archives(puller, user):
     assert "its digest is" in puller.refused("pull", "oci:layout")
 
 
-def test_archives_of_docker_save(puller, user):
+def test_archives_of_docker_save_are_pulled(puller, user):
     archive = make_image(user.tmp, "localhost/box:1")
     path = puller.pull(f"docker-archive:{archive}")
     assert path == puller.pull("docker-archive:box.tar:localhost/box:1")
@@ -198,7 +198,7 @@ def test_a_hostile_archive_reads_nothing_of_the_host(puller, user, change, words
     assert words in puller.refused("pull", "docker-archive:bad.tar").lower()
 
 
-def test_images_of_podman(puller, user, need):
+def test_images_of_podman_are_pulled(puller, user, need):
     for program in ("podman", "skopeo"):
         need(program)
     archive = make_image(user.tmp, "localhost/stored:1")

@@ -36,7 +36,7 @@ ELSEWHERE = {
     "rootless stop web": f"{VERBS}stop.py::test_the_program_gets_sigterm",
     "rootless wait web": f"{VERBS}wait.py::test_the_status_of_a_container_that_has_ended",
     **dict.fromkeys(IMAGE, "tests/images/test_registry.py::test_the_first_commands_of_the_readme"),
-    "rootless run -it -v .:/src -w /src torch.sqsh bash": f"{IMAGES}::test_a_file_of_the_store_is_a_whole_image",
+    "rootless run -it -v .:/src -w /src torch.sqsh bash": f"{IMAGES}::test_a_file_of_the_store_runs_as_an_image",
     "rootless run --overlay=changes docker://debian:13 bash": (
         "tests/verbs/test_overlay.py::test_a_relative_directory_is_the_callers"
     ),
@@ -49,8 +49,8 @@ ELSEWHERE = {
     "ctr run --rm --runc-binary rootless docker.io/library/debian:latest hello echo hello": (
         "tests/engines/test_containerd.py::test_ctr_run_passes_streams_and_exit_status"
     ),
-    "sudo cp helpers/slurm/oci.conf /etc/slurm/": f"{SLURM}::test_a_task_is_the_container",
-    "srun --container=$HOME/box /bin/sh": f"{SLURM}::test_a_task_is_the_container",
+    "sudo cp helpers/slurm/oci.conf /etc/slurm/": f"{SLURM}::test_srun_passes_streams_and_exit_status",
+    "srun --container=$HOME/box /bin/sh": f"{SLURM}::test_srun_passes_streams_and_exit_status",
     "rootless run -it -v .:/src -w /src -e CI=1 -m 512M box make": (
         "tests/verbs/test_run_flags.py::test_the_example_of_the_documents"
     ),
