@@ -1,4 +1,4 @@
-"""What measures the programs that a benchmark compares."""
+"""Measurement of the programs that a benchmark compares."""
 
 from __future__ import annotations
 

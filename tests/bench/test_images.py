@@ -1,4 +1,4 @@
-"""How long an image takes to run next to the same root file system unpacked, and to podman; what its server holds."""
+"""How long an image takes to run, compared with an unpacked root file system and with podman; memory of its server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.lib.squashfs import servers
 
 ROUNDS = 2
 FILES = 10_000
-BYTES = 12_000  # of a file on average, half of them random
+BYTES = 12_000  # average size of a file, half of it random
 READ = "find /many -type f -exec cat {} + > /dev/null"
 
 
@@ -32,7 +32,7 @@ def archive(user):
 
 
 def proportional(pid):
-    """Return the memory of a process in kB: its own, and its part of what it shares."""
+    """Return the proportional memory of a process in kB (Pss)."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
@@ -55,7 +55,7 @@ def podman(user, archive, need):
     podman.remove_stores()
 
 
-def test_run_of_an_image(user, image, podman, rootless_command, medians, note):  # noqa: PLR0917 - fixtures
+def test_duration_of_run_of_an_image(user, image, podman, rootless_command, medians, note):  # noqa: PLR0917 - fixtures
     run = [rootless_command, "run", "--network", "none"]
     theirs = [*podman.under("runc"), "run", "--rm", "--network=none", IMAGE, "true"]
     steps = [
@@ -72,7 +72,7 @@ def test_run_of_an_image(user, image, podman, rootless_command, medians, note): 
     note(f"`run` of a busybox image: {more:.1f} ms of wall more than unpacked, {ratio:.2f} x podman")
 
 
-def test_memory_of_a_container_of_an_image(user, image, rootless_command, note):
+def test_memory_of_a_container_of_an_image_and_its_server(user, image, rootless_command, note):
     before = servers()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     words = ["run", "-d", "--name", "held", "--network", "none", image, "sleep", "1000"]
@@ -111,8 +111,8 @@ def large(user, podman, trixie, tmp_path):
         yield f"{registry.host}/large:latest"
 
 
-def test_pull_and_first_run(user, podman, large, rootless_command, note):
-    """Both stores are on the same file system, and empty."""
+def test_duration_of_pull_and_first_run(user, podman, large, rootless_command, note):
+    """Both stores are empty, and on the same file system."""
     store = podman.directory / "images"
     env = podman.env | {"ROOTLESS_IMAGES": str(store)}
     ours = [rootless_command, "run", "--network", "none", f"docker://{large}", "true"]
@@ -130,8 +130,8 @@ def test_pull_and_first_run(user, podman, large, rootless_command, note):
     note(f"pull and first run of a 200 MB image: {found['rootless']:.1f} s of wall, {ratio:.2f} x podman")
 
 
-def test_reading_every_file(user, podman, large, rootless_command, medians, note):  # noqa: PLR0917 - fixtures
-    """The page cache is warm: what the way through FUSE costs."""
+def test_duration_of_reading_every_file_of_an_image(user, podman, large, rootless_command, medians, note):  # noqa: PLR0917 - fixtures
+    """The page cache is warm: this measures the cost of FUSE."""
     file = user.tmp / "large.sqsh"
     user.run([rootless_command, "pull", "--output", file, f"docker://{large}"], env=podman.env, check=True, timeout=300)
     bundle = user.tmp / "unpacked"

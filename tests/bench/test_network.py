@@ -1,4 +1,4 @@
-"""How soon a container has a network and how fast that is, side by side with podman and the same helper."""
+"""How soon a container has a network and how fast it is, compared with podman and the same helper."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.lib.netbox import ECHO, OUTSIDE, make_net_bundle
 
 ASK = ("sh", "-c", f"echo hello | nc {OUTSIDE} {ECHO}")
 SECONDS = 1
-"""How long bytes are sent, each time."""
+"""How long each transfer lasts."""
 SENDINGS = max(3, ROUNDS // 2)
 
 
@@ -24,8 +24,8 @@ class Rivals:
     """rootless and podman on one host, with the same helper; runc makes podman's containers.
 
     Attributes:
-        user: whose they are.
-        env: what podman needs in the environment.
+        user: the account that runs both.
+        env: the environment that podman requires.
         ours, podmans: the first words of `run`.
     """
 
@@ -56,8 +56,8 @@ def compare(request, note):
     return record
 
 
-def test_until_the_network_is_usable(rivals, medians, compare):
-    """From the command to the first byte that the outside answers, and to the end, which comes then."""
+def test_duration_until_the_network_is_usable(rivals, medians, compare):
+    """From the command to the first byte of an outside server's reply, and to the end, which follows at once."""
     bundle = str(make_bundle(rivals.user, base_config(*ASK)))
     commands = {"ours": [*rivals.ours, bundle], "podman's": [*rivals.podmans, IMAGE, *ASK]}
     steps = [{"name": name, "argv": argv, "speaks": True, "orphans": True} for name, argv in commands.items()]
@@ -66,12 +66,12 @@ def test_until_the_network_is_usable(rivals, medians, compare):
         compare(what, "ms", *(figures[place] for figures in found.values()))
 
 
-def test_throughput(rivals, netbox, need, compare):
-    """Of TCP, sent and received by a container whose other end is the outside."""
+def test_tcp_throughput_of_a_container(rivals, netbox, need, compare):
+    """Sent to and received from a server outside."""
     iperf = need("iperf3")
     bundle = make_net_bundle(rivals.user)
     theirs = [*rivals.podmans, "--volume", "/usr:/usr:ro", "--rootfs", bundle / "rootfs"]
-    # in a session of its own, for it would share its turns of the processor with the container, on either side another
+    # in its own session, since the scheduler groups processes by session, differently for the two commands
     options = {"stdout": subprocess.PIPE, "text": False, "start_new_session": True}
     server = netbox.outside(iperf, "--server", "--forceflush", **options)
     try:
@@ -92,6 +92,6 @@ def test_throughput(rivals, netbox, need, compare):
 
 
 def rate(rivals, argv):
-    """Return how many bits iperf3 has brought over in a second, in thousand millions."""
+    """Return the rate that iperf3 has received, in Gbit/s."""
     done = rivals.user.run(argv, env=rivals.env, check=True)
     return json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"] / 1e9

@@ -1,4 +1,4 @@
-"""How long podman takes with rootless and with runc."""
+"""How long podman takes with rootless, and with runc."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def podman(user, need, rootless_command):
     podman.remove_stores()
 
 
-def test_podman_run(podman, need, medians, figure):
-    """Everything that is started for it counts: podman, conmon, the runtime, the clean-up."""
+def test_duration_of_podman_run(podman, need, medians, figure):
+    """All processes that it starts count: podman, conmon, the runtime, the clean-up."""
     runtimes = {"rootless": "rootless", "runc": need("runc")}
     steps = [
         {"name": name, "argv": [*podman.under(runtime), "run", "--rm", IMAGE, "true"], "orphans": True}

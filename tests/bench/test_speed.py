@@ -1,7 +1,7 @@
-"""How long the verbs take, and what they hold, side by side with runc and crun: figures for people.
+"""How long the verbs take, and how much memory they hold, compared with runc and crun: figures for people.
 
-They are in the summary of the run, and none fails a test. ROOTLESS_BENCH_ROUNDS says how many times each is measured;
-docs/speed.md has those of a run with more.
+The figures are in the summary of the run, and fail no test. ROOTLESS_BENCH_ROUNDS is the number of measurements for
+each; docs/speed.md has the figures of a longer run.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ for _ in range(rounds):
     figures.append([after - then for after, then in zip(spent(), before)])
 json.dump(figures, sys.stdout)
 """
-"""Launches a container again and again, planned once; the CPU time of what it waited for, and wall time."""
+"""Plans a container once and launches it repeatedly; prints the CPU time of its processes, and the wall time."""
 
 
 class World:
-    """Where the runtimes are compared.
+    """The environment in which the runtimes are compared.
 
     Attributes:
-        prefix: what comes before their command lines.
+        prefix: words before their command lines.
         options: for `user.run`.
-        cgroup: the path of a cgroup that is the user's; nothing where there is none.
-        peers: those that can run here.
+        cgroup: the path of a cgroup that is delegated to the user, or an empty string.
+        peers: the other runtimes that can run here.
     """
 
     def __init__(self, view=None, *, delegated=False):
@@ -82,7 +82,7 @@ class World:
 
 @pytest.fixture
 def plain(user):
-    """No cgroup is the user's. crun 1.21 refuses a host that has controllers in cgroup v1: root shows it another."""
+    """No cgroup is delegated to the user. crun 1.21 refuses a host with controllers in cgroup v1: root hides them."""
     if UNIFIED or os.geteuid() != 0:
         yield World()
         return
@@ -93,13 +93,13 @@ def plain(user):
 
 @pytest.fixture
 def delegated(cgroup2):
-    """A cgroup is the user's."""
+    """A cgroup is delegated to the user."""
     return World(cgroup2, delegated=True)
 
 
 @pytest.fixture
 def compare(user, rootless_command, need, medians, figure):
-    """Return a function that measures the steps of all runtimes, interleaved, and records what each takes.
+    """Return a function that measures the steps of all runtimes, interleaved, and records their figures.
 
     It takes a function that returns the steps of one runtime, given its command line and its name, and a World.
     """
@@ -124,7 +124,7 @@ def a_config(user, *args):
 
 
 def podmans_config(user, *args):
-    """Return the config.json that podman wrote, with files of this test where there were podman's."""
+    """Return the config.json that podman wrote, with files of this test instead of podman's."""
     config = copy.deepcopy(CONFIGURATIONS["podman"])
     config["process"] |= {"args": list(args)}
     del config["process"]["rlimits"]
@@ -143,7 +143,7 @@ def podmans_config(user, *args):
 
 
 def runs_of(bundle, what):
-    """Return the function that gives compare() one step: a whole `run`."""
+    """Return a function that gives compare() one step: a whole `run`."""
     return lambda command, name: [
         {"name": what, "argv": [*command, "run", "--no-new-keyring", "--bundle", str(bundle), name]}
     ]
@@ -154,17 +154,17 @@ def runs_of(bundle, what):
     [(a_config, "a minimal config"), (podmans_config, "podman's config")],
     ids=["minimal", "podman's"],
 )
-def test_run_true(user, compare, plain, configure, what):
+def test_duration_of_run_true(user, compare, plain, configure, what):
     compare(runs_of(make_bundle(user, configure(user, "true")), f"`run true`, {what}"), plain)
 
 
-def test_run_true_in_a_delegated_cgroup(user, compare, delegated):
+def test_duration_of_run_true_in_a_delegated_cgroup(user, compare, delegated):
     config = a_config(user, "true")
     config["linux"]["cgroupsPath"] = f"{delegated.cgroup}/box"
     compare(runs_of(make_bundle(user, config), "`run true`, in a delegated cgroup"), delegated)
 
 
-def test_the_verbs_of_a_life(user, compare, plain):
+def test_duration_of_the_verbs_from_create_to_delete(user, compare, plain):
     bundle = str(make_bundle(user, podmans_config(user, "sleep", "600")))
 
     def steps_of(command, name):
@@ -186,7 +186,7 @@ def test_the_verbs_of_a_life(user, compare, plain):
     compare(steps_of, plain)
 
 
-def test_list_of_many(user, rootless_command, medians, note):
+def test_duration_of_list_per_container(user, rootless_command, medians, note):
     bundle = str(make_bundle(user, a_config(user, "sleep", "600")))
     command = [rootless_command, "--root", str(user.tmp / "rootless")]
     listing = [*command, "list", "--quiet"]
@@ -201,10 +201,10 @@ def test_list_of_many(user, rootless_command, medians, note):
     note(f"`list`: {(many - few) / MANY:.3f} ms of CPU for each further container")
 
 
-def test_what_a_run_is_made_of(user, rootless_command, medians, note):
-    """The interpreter without code of rootless; the kernel's part, from a Python that has planned the container before.
+def test_duration_of_python_and_of_the_kernels_part_of_run(user, rootless_command, medians, note):
+    """The interpreter without code of rootless, and the kernel's part, measured in a Python that has already planned.
 
-    A `run` takes that much whatever our own modules do, as long as they begin only when Python has begun.
+    A `run` takes at least that long, whatever the modules of rootless do.
     """
     python = Path(rootless_command).read_text().splitlines()[0].removeprefix("#!").split()
     bundle = make_bundle(user, a_config(user, "true"))
@@ -242,7 +242,7 @@ def test_memory_of_a_waiting_run_and_of_a_created_container(user, rootless_comma
         note(f"MB of memory that {what} holds: {told}")
 
 
-def test_files_that_a_run_opens(user, rootless_command, need, note):
+def test_number_of_files_that_run_opens(user, rootless_command, need, note):
     bundle = make_bundle(user, a_config(user, "true"))
     calls = looked_at(user, need, rootless_command, "--root", user.tmp / "state", "run", "--bundle", bundle, "c")
     python = Path(rootless_command).read_text().splitlines()[0].removeprefix("#!").split()

@@ -1,4 +1,4 @@
-"""What the executor mounts, binds, masks and copies, read back from inside."""
+"""Mounts, binds, masks and copies of the executor, read back from inside."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from tests.lib.executor import (
 SHELL = "/bin/busybox"
 PROC = Op(ops.BIND, ops.RECURSIVE, *NOTHING[1:], "/proc", "/proc")
 LONGEST_VALUE = 255
-"""Of fsconfig(2)."""
+"""The longest value of an option for fsconfig(2)."""
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def remount(target, *options, on=0, off=0, on_below=0, off_below=0, **rest) -> O
 
 
 def said(root, *operations, script, **options) -> str:
-    """Carry out `operations` and return what a shell says to `script` in the root."""
+    """Execute `operations` and return the output of a shell script in the root."""
     return output(rooted(root, PROC, *operations, args=[SHELL, "sh", "-c", script]), **options)
 
 
@@ -74,7 +74,7 @@ def words(line) -> set[str]:
     return set(line["options"].split(","))
 
 
-def test_the_hosts_mounts_are_out_of_sight_and_as_they_were(user, root):
+def test_the_hosts_mounts_are_hidden_and_unchanged(user, root):
     def steps():
         with open("/proc/self/mountinfo") as file:
             before = file.read()
@@ -85,7 +85,7 @@ def test_the_hosts_mounts_are_out_of_sight_and_as_they_were(user, root):
     inside, unchanged = as_user(user, steps)
     assert unchanged
     assert {target for target in inside if not target.startswith("/proc")} == {"/", "/data"}
-    # nothing that is mounted in here can reach another namespace, nor the other way round
+    # no mount propagates from or to another namespace
     assert not any("shared" in line["group"] for line in inside.values())
 
 
@@ -101,7 +101,7 @@ ATTRIBUTES = {
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
-def test_attributes(user, root, name):
+def test_mount_attributes_are_set_and_cleared(user, root, name):
     bit = ATTRIBUTES[name]
     off = ATIME if name == "noatime" else 0
     # a user namespace may not change how a mount of the host keeps access times
@@ -127,7 +127,7 @@ def test_attributes(user, root, name):
     ("propagation", "group"),
     [(SHARED, "shared:"), (PRIVATE, ""), (SLAVE, ""), (UNBINDABLE, "unbindable"), (SHARED | SLAVE, "EINVAL")],
 )
-def test_propagation(user, root, propagation, group):
+def test_mounts_have_the_requested_propagation(user, root, propagation, group):
     plan = [mount("/new", propagation=propagation), bind("/usr", "/bound", ops.RECURSIVE, propagation=propagation)]
     if group == "EINVAL":
         assert as_user(user, failure, rooted(root, *plan))[1:] == ("EINVAL", "mount_setattr")
@@ -137,7 +137,7 @@ def test_propagation(user, root, propagation, group):
         assert found[target]["group"].rstrip("0123456789") == group
 
 
-def test_propagation_reaches_what_is_below_where_that_is_asked_for(user, root):
+def test_propagation_is_recursive_only_on_request(user, root):
     recursive = Op(ops.REMOUNT, ops.RECURSIVE_PROPAGATION, SHARED, 0, 0, 0, 0, "/one", [])
     alone = Op(ops.REMOUNT, 0, SHARED, 0, 0, 0, 0, "/two", [])
     plan = [mount("/one"), mount("/one/below"), recursive, mount("/two"), mount("/two/below"), alone]
@@ -146,7 +146,7 @@ def test_propagation_reaches_what_is_below_where_that_is_asked_for(user, root):
     assert shared == {"/one", "/one/below", "/two"}
 
 
-def test_the_roots_own_propagation_and_attributes(user, root):
+def test_the_root_has_the_requested_propagation_and_attributes(user, root):
     attributes = Op(ops.ROOT_ATTRIBUTES, 0, 0, READONLY | NODEV, 0, 0, 0)
     shared = Op(ops.ROOT_ATTRIBUTES, 0, SHARED, 0, 0, 0, 0)
     line = as_user(user, lambda: mounts(root, attributes, enter=(shared, *ENTER)))["/"]
@@ -155,12 +155,12 @@ def test_the_roots_own_propagation_and_attributes(user, root):
 
 
 @pytest.mark.parametrize("move", [0, 1])
-def test_chroot_where_pivoting_is_not_possible(user, root, move):
+def test_chroot_replaces_pivot_root(user, root, move):
     plan = [Op(ops.CHROOT, move) if op.kind is ops.PIVOT else op for op in rooted(root, PROC, args=[SHELL, "ls", "/"])]
     assert as_user(user, output, plan).split() == ["bin", "proc"]
 
 
-def test_options_go_to_the_file_system(user, root):
+def test_options_are_passed_to_the_file_system(user, root):
     found = as_user(user, mounts, root, mount("/new", "size=64k", "mode=1750", "nr_inodes=7"))
     assert {"size=64k", "nr_inodes=7", "mode=1750"} <= set(found["/new"]["superblock"].split(","))
     found = as_user(user, mounts, root, mount("/new", "size=64k"), remount("/new", "size=128k", on=READONLY))
@@ -195,16 +195,16 @@ def test_options_go_to_the_file_system(user, root):
         (Op(ops.DEVICE_NODE, stat.S_IFIFO | 0o666, 0, 0, 5, 0, "/fifo"), "EINVAL", "fchownat"),
     ],
 )
-def test_failures(user, root, operation, number, call):
+def test_a_failed_mount_names_its_operation_error_and_call(user, root, operation, number, call):
     assert as_user(user, failure, rooted(root, PROC, operation)) == (operation.kind.name, number, call)
 
 
-def test_a_node_whose_owner_cannot_be_set_does_not_stay(user, root):
+def test_a_device_node_whose_owner_cannot_be_set_is_removed(user, root):
     as_user(user, failure, rooted(root, Op(ops.DEVICE_NODE, stat.S_IFIFO | 0o666, 0, 0, 5, 0, "/fifo")))
     assert not (root / "fifo").exists()
 
 
-def test_the_kernels_own_words_come_with_a_failure(user, root):
+def test_a_failure_includes_the_kernels_message(user, root):
     def steps():
         running = Executor(rooted(root, mount("/new", "nonsense=1")))
         last = running.until_settled()
@@ -216,7 +216,7 @@ def test_the_kernels_own_words_come_with_a_failure(user, root):
 
 
 @pytest.mark.parametrize("mode", [0o1777, 0o700, 0o2751])
-def test_the_mode_of_what_is_covered_is_kept(user, root, mode):
+def test_a_tmpfs_keeps_the_mode_of_the_directory_that_it_covers(user, root, mode):
     (root / "data").mkdir()
     own(user, root)
     (root / "data").chmod(mode)
@@ -224,7 +224,7 @@ def test_the_mode_of_what_is_covered_is_kept(user, root, mode):
     assert as_user(user, lambda: said(root, covering, script="stat -c %a /data")) == f"{mode:o}\n"
 
 
-def test_a_read_only_path_is_a_mount_of_itself(user, root):
+def test_a_read_only_path_is_bound_on_itself(user, root):
     (root / "data").mkdir()
     own(user, root)
     found = as_user(user, mounts, root, Op(ops.READONLY_PATH, "/data"))
@@ -255,7 +255,7 @@ def test_options_beyond_a_page_are_refused(user, root):
     assert as_user(user, failure, plan) == ("mount", "E2BIG", "mount")
 
 
-def test_mounts_below_the_root_are_in_it(user, root):
+def test_mounts_below_the_root_are_included(user, root):
     (root / "data").mkdir()
     own(user, root)
 
@@ -269,7 +269,7 @@ def test_mounts_below_the_root_are_in_it(user, root):
 # masked and read-only paths
 
 
-def test_masked_paths(user, root):
+def test_masked_directories_are_empty_and_masked_files_are_null(user, root):
     for name in ("one", "two", "two/below"):
         (root / name).mkdir()
     (root / "one/secret").write_text("secret")
@@ -290,7 +290,7 @@ def test_masked_paths(user, root):
     assert "ro" in set(options["/one"].split(",")) & set(options["/two"].split(","))
 
 
-def test_a_masked_path_that_is_missing(user, root):
+def test_a_missing_path_is_skipped_only_on_request(user, root):
     absent = [
         Op(kind, path, on_error=ops.SKIP_ABSENT)
         for kind in (ops.MASK, ops.READONLY_PATH)
@@ -300,8 +300,8 @@ def test_a_masked_path_that_is_missing(user, root):
     assert as_user(user, failure, rooted(root, Op(ops.MASK, "/missing"))) == ("mask", "ENOENT", "openat2")
 
 
-def test_only_the_null_device_masks(user, root):
-    """Whatever lies on /dev/null would show up in place of what is masked, and be writable (CVE-2025-31133)."""
+def test_only_the_null_device_is_used_as_a_mask(user, root):
+    """A file mounted on /dev/null would appear at the masked path, and be writable (CVE-2025-31133)."""
     (root / "file").write_text("secret")
     (user.tmp / "null").write_text("")
     own(user, root)
@@ -314,8 +314,8 @@ def test_only_the_null_device_masks(user, root):
     assert as_user(user, steps) == ("mask", "ENODEV", "open_tree")
 
 
-def test_a_host_without_the_null_device_leaves_nothing_readable(user, root):
-    """It is the path to mask that may be absent, not what covers it."""
+def test_masking_fails_without_the_null_device(user, root):
+    """Only the masked path may be absent, not the device that covers it."""
     (root / "file").write_text("secret")
     own(user, root)
     mask = Op(ops.MASK, "/file", on_error=ops.SKIP_ABSENT)
@@ -327,7 +327,7 @@ def test_a_host_without_the_null_device_leaves_nothing_readable(user, root):
     assert as_user(user, steps) == ("mask", "ENODEV", "open_tree")
 
 
-def test_read_only_paths(user, root):
+def test_read_only_paths_include_the_mounts_below(user, root):
     (root / "data").mkdir()
     (root / "file").write_text("")
     own(user, root)
@@ -348,7 +348,7 @@ LISTING = (
 
 @pytest.fixture
 def filled(user, root, need):
-    """A directory of the root with one of everything, owned by several ids of the container."""
+    """A directory of the root with every type of file, owned by several IDs of the container."""
     need("newuidmap")
     data = root / "data"
     for name in ("sticky", "private/deep/deeper", "many"):
@@ -372,7 +372,7 @@ def filled(user, root, need):
     return root
 
 
-def test_copying_up_keeps_everything(user, filled):
+def test_copying_up_keeps_contents_owners_and_modes(user, filled):
     before = as_user(user, lambda: said(filled, script=LISTING, all_ids=True))
     up = mount("/data", flags=ops.COPY_UP | ops.KEEP_MODE, on=READONLY)
     script = LISTING + "; touch x 2>&1 | grep -o 'Read-only'"
@@ -393,20 +393,20 @@ def test_copying_up_into_too_little_space_is_a_failure(user, filled):
     assert as_user(user, lambda: failure(plan, all_ids=True)) == ("mount", "ENOSPC", "copy")
 
 
-def test_copying_up_what_cannot_be_read_is_a_failure(user, root, require_root):
+def test_copying_up_an_unreadable_file_is_a_failure(user, root, require_root):
     (root / "data").mkdir()
     own(user, root)
     (root / "data/secret").touch(mode=0o600)  # it belongs to root of the host
     assert as_user(user, failure, rooted(root, mount("/data", flags=ops.COPY_UP))) == ("mount", "EACCES", "copy")
 
 
-def test_copying_up_what_is_no_directory_is_a_failure(user, root):
+def test_copying_up_a_file_is_a_failure(user, root):
     (root / "data").write_text("")
     own(user, root)
     assert as_user(user, failure, rooted(root, mount("/data", flags=ops.COPY_UP))) == ("mount", "ENOTDIR", "copy")
 
 
-def test_copying_up_what_is_not_there_makes_an_empty_directory(user, root):
+def test_copying_up_a_missing_directory_gives_an_empty_one(user, root):
     assert as_user(user, lambda: said(root, mount("/data", flags=ops.COPY_UP), script="ls -A /data")) == ""
 
 
@@ -443,13 +443,13 @@ def with_terminal(root, *operations, script="true", columns=0, rows=0, uid=0, de
     try:
         while piece := os.read(master, 65536):
             text += piece
-    except OSError:  # its last user is gone
+    except OSError:  # no process has the terminal open any more
         pass
     size = struct.unpack("HHHH", fcntl.ioctl(master, termios.TIOCGWINSZ, bytes(8)))[:2]
     return text.decode().split("\r\n")[:-1], size
 
 
-def test_the_terminal(user, root):
+def test_the_terminal_is_controlling_and_has_its_size(user, root):
     script = (
         "test -t 0 && test -t 1 && test -t 2 && echo terminal; stty size; echo tty >/dev/console; "
         "set -- $(cat /proc/self/stat); test $7 != 0 && echo controlling; stat -c %d,%i /dev/console /dev/pts/0; "
@@ -479,7 +479,7 @@ def test_the_terminal_belongs_to_the_programs_user(user, root, need):
         ({"dev": "/outside"}, "ELOOP"),
     ],
 )
-def test_a_terminal_comes_from_a_devpts_alone(user, root, trap, number):
+def test_a_terminal_must_come_from_a_devpts(user, root, trap, number):
     for name, what in trap.items():
         (root / name).parent.mkdir(exist_ok=True, parents=True)
         if name.endswith("/"):
@@ -494,13 +494,13 @@ def test_a_terminal_comes_from_a_devpts_alone(user, root, trap, number):
     assert errno.errorcode[error] == number
 
 
-def test_dev_console_is_no_link(user, root):
+def test_a_symlink_at_dev_console_is_refused(user, root):
     made = Op(ops.SYMLINK, "/outside", "/dev/console")
     kind, error, call = as_user(user, lambda: with_terminal(root, made))
     assert (kind, error, call) == ("bind", errno.ELOOP, "openat2")
 
 
-def test_only_pipes_change_their_owner(user, need):
+def test_only_pipes_are_given_to_the_programs_user(user, need):
     need("newuidmap")
     os.mkfifo(user.tmp / "fifo")
     os.chown(user.tmp / "fifo", user.uid, user.gid)

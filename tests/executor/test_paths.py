@@ -1,4 +1,4 @@
-"""Paths of an image that means harm: whatever it holds, the executor touches nothing outside of the root."""
+"""Paths of a hostile image: whatever it contains, the executor touches nothing outside of the root."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILE = "/etc/hostname"
 
 @pytest.fixture
 def root(user):
-    """A root, with `outside` beside it, which nobody may touch."""
+    """A root, with a directory `outside` beside it that must stay unchanged."""
     outside = user.tmp / "outside"
     outside.mkdir()
     (outside / "directory").mkdir()
@@ -42,7 +42,7 @@ def snapshot(directory):
 
 
 def links(root, pairs):
-    """Make {path below the root: what the link says}."""
+    """Make symlinks from {path below the root: target}."""
     for path, text in pairs.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         os.symlink(text, root / path)
@@ -80,45 +80,45 @@ MOUNTS = {"tmpfs": tmpfs, "directory": bound_directory, "file": bound_file, "dev
 MAKERS = {"mkdir": (directory, stat.S_ISDIR), "fifo": (fifo, stat.S_ISFIFO), "symlink": (link, stat.S_ISLNK)}
 
 TRAPS = {
-    # links of the image, target, where that is inside
-    "an absolute link": ({"data": "/outside"}, "/data/new", "/outside/new"),
-    "a link up and out": ({"data": "../../../../../../../outside"}, "/data/new", "/outside/new"),
-    "a link out by the directory's name": ({"data": "../outside"}, "/data/new", "/outside/new"),
-    "a link in the middle": ({"a/b": "/outside", "outside/x": "y"}, "/a/b/c/new", "/outside/c/new"),
-    "a link to a link": ({"a": "b/c", "b": "/d", "d/c": "../../../outside"}, "/a/new", "/outside/new"),
-    "a link to the root": ({"a": "/"}, "/a/a/new", "/new"),
-    "a link to itself's directory": ({"a/b": "."}, "/a/b/b/b/new", "/a/new"),
+    # symlinks of the image, target of the mount, the same resolved inside
+    "an absolute symlink": ({"data": "/outside"}, "/data/new", "/outside/new"),
+    "a symlink up and out": ({"data": "../../../../../../../outside"}, "/data/new", "/outside/new"),
+    "a symlink out by the directory's name": ({"data": "../outside"}, "/data/new", "/outside/new"),
+    "a symlink in the middle": ({"a/b": "/outside", "outside/x": "y"}, "/a/b/c/new", "/outside/c/new"),
+    "a symlink to a symlink": ({"a": "b/c", "b": "/d", "d/c": "../../../outside"}, "/a/new", "/outside/new"),
+    "a symlink to the root": ({"a": "/"}, "/a/a/new", "/new"),
+    "a symlink to its own directory": ({"a/b": "."}, "/a/b/b/b/new", "/a/new"),
     "up and out": ({}, "/bin/../../../outside/new", "/outside/new"),
-    "up through what is missing": ({}, "/missing/../../outside/new", "/outside/new"),
+    "up through a missing directory": ({}, "/missing/../../outside/new", "/outside/new"),
     "dots, slashes": ({}, "//./outside/.//new", "/outside/new"),
-    "a link that ends with a slash": ({"data": "/outside/"}, "/data/new", "/outside/new"),
-    "forty links": ({f"l{n}": f"l{n + 1}" for n in range(39)} | {"l39": "outside"}, "/l0/new", "/outside/new"),
+    "a symlink that ends with a slash": ({"data": "/outside/"}, "/data/new", "/outside/new"),
+    "forty symlinks": ({f"l{n}": f"l{n + 1}" for n in range(39)} | {"l39": "outside"}, "/l0/new", "/outside/new"),
 }
 DANGLING = {
-    "an absolute dangling link": ({"data/link": "/outside/new"}, "/data/link", "/outside/new"),
-    "a relative dangling link": ({"data/link": "../../outside/new"}, "/data/link", "/outside/new"),
-    "a chain of dangling links": ({"a": "b/c", "b": "d", "d/c": "/outside/new"}, "/a", "/outside/new"),
-    "a dangling link with more behind it": ({"data": "/missing/one"}, "/data/two/new", "/missing/one/two/new"),
+    "an absolute dangling symlink": ({"data/link": "/outside/new"}, "/data/link", "/outside/new"),
+    "a relative dangling symlink": ({"data/link": "../../outside/new"}, "/data/link", "/outside/new"),
+    "a chain of dangling symlinks": ({"a": "b/c", "b": "d", "d/c": "/outside/new"}, "/a", "/outside/new"),
+    "a dangling symlink in the middle": ({"data": "/missing/one"}, "/data/two/new", "/missing/one/two/new"),
 }
 REFUSED = {
-    # links of the image, target, errno
-    "a link to itself": ({"a": "a"}, "/a", "ELOOP"),
-    "links in a circle": ({"a": "b", "b": "/c/d", "c": "/", "d": "a"}, "/a/x", "ELOOP"),
-    "forty-one links": ({f"l{n}": f"l{n + 1}" for n in range(40)} | {"l40": "outside"}, "/l0/new", "ELOOP"),
+    # symlinks of the image, target of the mount, errno
+    "a symlink to itself": ({"a": "a"}, "/a", "ELOOP"),
+    "symlinks in a circle": ({"a": "b", "b": "/c/d", "c": "/", "d": "a"}, "/a/x", "ELOOP"),
+    "forty-one symlinks": ({f"l{n}": f"l{n + 1}" for n in range(40)} | {"l40": "outside"}, "/l0/new", "ELOOP"),
     "a name that grows": ({"a": "a/a"}, "/a", "ELOOP"),
-    "a link through /proc": ({"a": "/proc/self/root/outside"}, "/a/new", "ELOOP"),
+    "a symlink through /proc": ({"a": "/proc/self/root/outside"}, "/a/new", "ELOOP"),
     "/proc/self/root": ({}, "/proc/self/root/outside/new", "ELOOP"),
     "/proc/self/cwd": ({}, "/proc/self/cwd/new", "ELOOP"),
     "a descriptor": ({"a": "/proc/self/fd/0"}, "/a", "ELOOP"),
     "a long name": ({}, "/" + "x" * 256, "ENAMETOOLONG"),
-    "a long name below what is missing": ({}, "/missing/" + "x" * 256, "ENAMETOOLONG"),
+    "a long name below a missing directory": ({}, "/missing/" + "x" * 256, "ENAMETOOLONG"),
     "a long path": ({}, "/x" * 2048, "ENAMETOOLONG"),
 }
 
 
 @pytest.mark.parametrize("make", MOUNTS.values(), ids=MOUNTS)
 @pytest.mark.parametrize("case", (TRAPS | DANGLING).values(), ids=TRAPS | DANGLING)
-def test_a_mount_lands_inside(user, root, make, case):
+def test_a_mount_target_is_resolved_inside_the_root(user, root, make, case):
     trap, target, inside = case
     links(root, trap)
     own(user, root)
@@ -127,7 +127,7 @@ def test_a_mount_lands_inside(user, root, make, case):
 
 @pytest.mark.parametrize(("make", "is_made"), MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize("case", TRAPS.values(), ids=TRAPS)
-def test_what_is_made_is_made_inside(user, root, make, is_made, case):
+def test_files_are_created_inside_the_root(user, root, make, is_made, case):
     trap, target, inside = case
     links(root, trap)
     own(user, root)
@@ -137,7 +137,7 @@ def test_what_is_made_is_made_inside(user, root, make, is_made, case):
 
 @pytest.mark.parametrize("make", [*MOUNTS.values(), directory], ids=[*MOUNTS, "mkdir"])
 @pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
-def test_dangling_path_is_refused(user, root, make, case):
+def test_a_path_that_cannot_be_resolved_is_refused(user, root, make, case):
     trap, target, number = case
     links(root, trap)
     own(user, root)
@@ -147,7 +147,7 @@ def test_dangling_path_is_refused(user, root, make, case):
 
 @pytest.mark.parametrize("target", ["/link", "/link/file", "/link/directory", "/../outside/file", "/data"])
 @pytest.mark.parametrize("kind", [ops.MASK, ops.READONLY_PATH, ops.REMOUNT], ids=lambda kind: kind.name)
-def test_what_is_outside_cannot_be_named(user, root, kind, target):
+def test_paths_outside_of_the_root_cannot_be_named(user, root, kind, target):
     links(root, {"link": "../outside", "data": str(user.tmp / "outside/file")})
     own(user, root)
     operation = Op(kind, *NOTHING, target, []) if kind is ops.REMOUNT else Op(kind, target)
@@ -156,7 +156,7 @@ def test_what_is_outside_cannot_be_named(user, root, kind, target):
 
 @pytest.mark.parametrize("text", ["/data", "data", "../outside", "/", "."])
 @pytest.mark.parametrize("name", ["proc", "sys", "dev"])
-def test_proc_sys_and_dev_are_what_they_say(user, root, name, text):
+def test_symlinks_at_proc_sys_and_dev_are_refused(user, root, name, text):
     (root / "data").mkdir()
     if name == "proc":
         (root / name).rmdir()
@@ -167,7 +167,7 @@ def test_proc_sys_and_dev_are_what_they_say(user, root, name, text):
     assert (root / name).is_symlink()
 
 
-def test_proc_sys_and_dev_are_made_where_they_are_missing(user, root):
+def test_missing_proc_sys_and_dev_are_created(user, root):
     (root / "proc").rmdir()
     plan = [bound_directory("/sys", ops.PLAIN_TARGET), tmpfs("/dev", ops.PLAIN_TARGET)]
     assert {"/sys", "/dev", "/proc"} <= set(as_user(user, mounts, root, *plan))
@@ -210,7 +210,7 @@ def test_a_legacy_mount_on_a_file_is_refused(user, root):
 
 
 @pytest.mark.parametrize("target", ["/fifo", "/link", "/socket"])
-def test_a_file_is_bound_on_whatever_is_no_directory_without_opening_it(user, root, target):
+def test_a_file_is_bound_over_any_non_directory_without_opening_it(user, root, target):
     os.mkfifo(root / "fifo")
     os.mknod(root / "socket", stat.S_IFSOCK | 0o666)
     links(root, {"link": "fifo"})
@@ -218,27 +218,27 @@ def test_a_file_is_bound_on_whatever_is_no_directory_without_opening_it(user, ro
     assert {"/link": "/fifo"}.get(target, target) in as_user(user, mounts, root, bound_file(target))
 
 
-def test_a_fifo_that_is_there_already_is_taken(user, root):
+def test_an_existing_fifo_is_used(user, root):
     os.mkfifo(root / "fifo", 0o600)
     own(user, root)
     as_user(user, mounts, root, fifo("/fifo"))
     assert stat.S_ISFIFO((root / "fifo").lstat().st_mode)
 
 
-def test_a_link_that_is_there_already_stays(user, root):
+def test_an_existing_symlink_is_kept(user, root):
     links(root, {"link": "another"})
     own(user, root)
     as_user(user, mounts, root, link("/link"))
     assert os.readlink(root / "link") == "another"
 
 
-def test_the_longest_names_work(user, root):
+def test_names_of_maximum_length_work(user, root):
     name = "x" * 255
     target = "/".join(["", *[name] * 10])
     assert target in as_user(user, mounts, root, tmpfs(target))
 
 
-def test_a_link_that_makes_a_path_too_long_is_an_error(user, root):
+def test_a_symlink_that_makes_a_path_too_long_is_an_error(user, root):
     text = "/".join(["missing"] * 500)
     links(root, {"link": text})
     own(user, root)
@@ -257,7 +257,7 @@ def test_modes_do_not_depend_on_the_callers_umask(user, root):
 
 
 @pytest.mark.parametrize("text", ["/outside", "../outside", "{outside}"])
-def test_an_image_that_changes_meanwhile_leads_nowhere_else(user, root, text):
+def test_paths_of_an_image_that_changes_stay_inside_the_root(user, root, text):
     makers = (*MOUNTS.values(), directory, link, fifo)
     (root / "outside").mkdir()
     (root / "swap").mkdir()

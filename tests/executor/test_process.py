@@ -1,4 +1,4 @@
-"""What the executor makes of the process before it is the program, read back from the program."""
+"""Attributes that the executor gives to the process before the program starts, read back from the program."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def root(user):
 
 
 def status(*operations, **options) -> dict[str, str]:
-    """Carry out `operations` in a user namespace and return what /proc says of the program."""
+    """Execute `operations` in a user namespace and return /proc/self/status of the program."""
     text = output(in_user_namespace(*operations, args=["/bin/cat", "/proc/self/status"]), **options)
     return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
 
@@ -40,7 +40,7 @@ def said(*operations, script, env=(), **options) -> str:
 
 
 def in_root(root, *operations, script, **options) -> str:
-    """Return what a shell in `root` says; `operations` come last before it."""
+    """Return the output of a shell script in `root`; `operations` come just before it."""
     return output(rooted(root, args=[SHELL, "sh", "-c", script], last=operations), **options)
 
 
@@ -52,7 +52,7 @@ def sets(found) -> dict[str, int]:
     return {name: int(found[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
 
 
-def test_limits(user):
+def test_resource_limits_are_set(user):
     lines = as_user(user, limits)
     assert lines[:3] == ["100", "200", "0"]
     assert lines[3].split()[3:5] == ["4194304", str(1 << 40)]
@@ -67,7 +67,7 @@ def limits():
     ).splitlines()
 
 
-def test_capabilities_of_a_program_that_is_not_root(user, need):
+def test_a_program_that_is_not_root_has_the_requested_capabilities(user, need):
     need("newuidmap")
 
     def steps():
@@ -95,39 +95,39 @@ def test_capabilities_of_root_come_from_its_bounding_set(user):
     assert sets(found) == {"CapInh": 0, "CapPrm": 0b101, "CapEff": 0b101, "CapBnd": 0b101, "CapAmb": 0}
 
 
-def test_the_highest_capabilities(user):
+def test_the_highest_capability_can_be_set(user):
     highest = 1 << int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     found = as_user(user, status, Op(ops.BOUNDING, highest), Op(ops.CAPABILITIES, highest, highest, 0))
     assert sets(found)["CapEff"] == highest
-    # bits that no kernel knows yet are not in the sets
+    # bits unknown to the kernel are not in the sets
     found = as_user(user, status, Op(ops.BOUNDING, signed(EVERYTHING)))
     assert sets(found)["CapBnd"] == (highest << 1) - 1
 
 
-def test_no_ambient_capability_stays(user):
+def test_ambient_capabilities_are_cleared(user):
     one = Op(ops.CAPABILITIES, 1, 1 | 1 << 8, 1)
     assert sets(as_user(user, status, one, Op(ops.AMBIENT, 1)))["CapAmb"] == 1
     assert sets(as_user(user, status, one, Op(ops.AMBIENT, 1), Op(ops.AMBIENT, 0)))["CapAmb"] == 0
 
 
 @pytest.mark.parametrize("gids", ["", "7", "0,65535,7", "1,1"])
-def test_groups(user, need, gids):
+def test_supplementary_groups_are_set(user, need, gids):
     need("newgidmap")
     ids = b"".join(struct.pack("=I", int(gid)) for gid in gids.split(",") if gid)
     found = as_user(user, lambda: status(Op(ops.GROUPS, gids, ids), all_ids=True))
     assert sorted(found["Groups"].split()) == sorted(gids.split(",") if gids else [])
 
 
-def test_the_umask(user):
+def test_the_umask_is_set(user):
     assert as_user(user, lambda: said(Op(ops.UMASK, 0o137), script="umask")) == "0137\n"
 
 
-def test_new_privileges_and_being_traced(user):
+def test_no_new_privileges_is_set_on_request(user):
     assert as_user(user, status)["NoNewPrivs"] == "0"
     assert as_user(user, status, Op(ops.NO_NEW_PRIVS))["NoNewPrivs"] == "1"
 
 
-def test_a_process_that_joins_cannot_be_reached(user):
+def test_a_non_dumpable_process_cannot_be_inspected(user):
     def steps():
         running = Executor([Op(ops.NEW_USER), Op(ops.YIELD), Op(ops.NON_DUMPABLE), Op(ops.READY), Op(ops.WAIT_START)])
         assert running.until_settled().kind == READY
@@ -142,13 +142,13 @@ def test_a_process_that_joins_cannot_be_reached(user):
     assert as_user(user, steps)
 
 
-def test_names_of_the_host(user):
+def test_host_name_and_domain_name_are_set(user):
     script = "uname -n; cat /proc/sys/kernel/domainname"
     plan = [Op(ops.UNSHARE, CLONE_FLAGS["uts"]), Op(ops.HOSTNAME, "x" * 64), Op(ops.DOMAINNAME, "example.org")]
     assert as_user(user, lambda: said(*plan, script=script)).split() == ["x" * 64, "example.org"]
 
 
-def test_the_network(user):
+def test_loopback_is_up_and_network_sysctls_are_set(user):
     plan = [Op(ops.UNSHARE, CLONE_FLAGS["network"]), Op(ops.LINK_UP, "lo")]
     found = as_user(
         user,
@@ -162,14 +162,14 @@ def test_the_network(user):
     assert Path("/proc/sys/net/ipv4/ip_default_ttl").read_text() != "77\n"
 
 
-def test_a_setting_of_which_a_part_is_taken_is_a_failure(user):
+def test_a_partly_accepted_sysctl_is_a_failure(user):
     network = Op(ops.UNSHARE, CLONE_FLAGS["network"])
     ports = Op(ops.PROC_WRITE, "sys/net/ipv4/ip_local_port_range", "1000 2000 x")
     plan = in_user_namespace(network, ports, args=["/bin/true"])
     assert as_user(user, failure, plan) == ("proc_write", "EINVAL", "write")
 
 
-def test_clocks(user):
+def test_clock_offsets_are_set(user):
     if not os.path.exists("/proc/self/ns/time"):
         pytest.skip("needs a kernel with time namespaces")
 
@@ -189,7 +189,7 @@ def test_clocks(user):
     assert float(words[6]) > 864000
 
 
-def test_a_session_keyring_of_its_own(user):
+def test_the_process_has_its_own_session_keyring(user):
     plan = [Op(ops.KEYRING, "_ses.test")]
     text = as_user(user, lambda: said(*plan, script="cat /proc/keys"))
     assert "_ses.test" in text
@@ -248,7 +248,7 @@ def test_home_of_the_last_uid(user, root):
 @pytest.mark.parametrize(
     "what", ["missing", "directory", "fifo", "socket", "dangling", "loop", "unreadable", "device", "hole"]
 )
-def test_a_passwd_that_is_none(user, root, what):
+def test_an_unreadable_passwd_file_gives_the_default_home(user, root, what):
     passwd = root / "etc/passwd"
     passwd.parent.mkdir()
     match what:
@@ -277,10 +277,10 @@ def test_home_comes_after_the_other_variables(user):
     assert len(lines) == 3
 
 
-# where it is, and what it is
+# working directory and program
 
 
-def test_the_directory(user, root):
+def test_the_working_directory_is_resolved(user, root):
     (root / "data").mkdir()
     (root / "link").symlink_to("/data")
     own(user, root)
@@ -288,8 +288,8 @@ def test_the_directory(user, root):
     assert as_user(user, output, plan) == "/data\n"
 
 
-def test_a_directory_outside_of_the_root_is_refused(user, root):
-    """A descriptor of the host that the caller passes on is no way out (CVE-2024-21626)."""
+def test_a_working_directory_outside_of_the_root_is_refused(user, root):
+    """A descriptor of the host that the caller passes on cannot be the working directory (CVE-2024-21626)."""
 
     def steps():
         assert os.open("/", os.O_PATH | os.O_DIRECTORY) == 3
@@ -305,7 +305,7 @@ def test_a_directory_outside_of_the_root_is_refused(user, root):
 
 @pytest.mark.parametrize("number", range(3, 12))
 def test_no_descriptor_leads_out_of_the_root(user, root, number):
-    """Not even those that the executor has of the host: a hostile working directory or program could name them."""
+    """Not even the executor's own descriptors of the host, which a hostile working directory or program could name."""
     proc = Op(ops.BIND, ops.RECURSIVE, *(0,) * 5, "/proc", "/proc")
     null = Op(ops.MASK, "/bin/busybox")
 
@@ -320,19 +320,19 @@ def test_no_descriptor_leads_out_of_the_root(user, root, number):
     assert {chdir, *(errno.errorcode[number] for number in command)} <= {"ENOENT", "ENOTDIR"}
 
 
-def test_an_early_change_of_directory_may_wait_for_the_programs_user(user, root):
+def test_an_early_change_of_directory_is_not_repeated(user, root):
     (root / "data").mkdir()
     own(user, root)
     early = Op(ops.CHDIR, 1, "/missing")
     assert as_user(user, failure, rooted(root, enter=[early])) == ("chdir", "ENOENT", "chdir")
-    # once it is there, the program's user need not be able to get there again
+    # after the early change, the program's user needs no access to the directory
     twice = [Op(ops.CHDIR, 1, "/data"), Op(ops.CHDIR, 0, "/missing")]
     assert as_user(user, output, rooted(root, args=[SHELL, "pwd"], enter=twice)) == "/data\n"
 
 
 @pytest.fixture
 def programs(user):
-    """A directory with programs that cannot be executed for one reason each, and one, `works`, that can."""
+    """A directory with programs that cannot be executed, each for one reason, and one, `works`, that can."""
     directory = user.tmp / "programs"
     directory.mkdir()
     (directory / "directory").mkdir()
@@ -363,18 +363,18 @@ def programs(user):
         (["missing"] * 3000, ["ENOENT"] * (2048 - len("stat\0"))),
     ],
 )
-def test_a_program_that_cannot_be_executed(user, programs, names, numbers):
+def test_programs_that_cannot_be_executed_are_reported(user, programs, names, numbers):
     plan = in_user_namespace(Op(ops.COMMAND, [f"{programs}/{name}" for name in names], "program"), args=["program"])
     assert [errno.errorcode[number] for number in as_user(user, refusals, plan)] == numbers
 
 
 @pytest.mark.parametrize("before", ["missing", "not-executable", "directory", "fifo", "loop", "works/below"])
-def test_the_first_program_that_can_be_executed_is(user, programs, before):
+def test_the_first_executable_program_is_executed(user, programs, before):
     candidates = [f"{programs}/{name}" for name in (before, "works", "missing")]
     assert as_user(user, output, in_user_namespace(Op(ops.COMMAND, candidates, "works"), args=["name"])) == "works\n"
 
 
-# seccomp: filters by hand
+# seccomp: handwritten filters
 
 LOAD_NUMBER = struct.pack("=HBBI", 0x20, 0, 0, 0)
 ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
@@ -383,14 +383,14 @@ SYSCALLS = {"x86_64": {"execve": 59, "uname": 63}, "aarch64": {"execve": 221, "u
 
 
 def refuse(name: str, answer: bytes, otherwise: bytes) -> bytes:
-    """Return a filter with `answer` for one system call."""
+    """Return a filter that has `answer` for one system call and `otherwise` for all others."""
     machine = os.uname().machine
     if machine not in SYSCALLS:
         pytest.skip(f"needs the system call numbers of {machine}")
     return LOAD_NUMBER + struct.pack("=HBBI", 0x15, 0, 1, SYSCALLS[machine][name]) + answer + otherwise
 
 
-def test_a_filter(user):
+def test_a_seccomp_filter_is_applied(user):
     no_uname = refuse("uname", struct.pack("=HBBI", 0x06, 0, 0, 0x50000 | errno.EDOM), ALLOW)
     plan = [Op(ops.NO_NEW_PRIVS), Op(ops.SECCOMP, 0, 0, no_uname)]
     found = as_user(user, lambda: said(*plan, script="uname 2>&1 || grep Seccomp: /proc/self/status"))
@@ -398,7 +398,7 @@ def test_a_filter(user):
     assert found.endswith("Seccomp:\t2\n")
 
 
-def test_a_filter_needs_to_allow_nothing_but_execve_and_what_the_program_does(user):
+def test_a_filter_may_allow_only_execve(user):
     only_execve = refuse("execve", ALLOW, KILL)
 
     def steps():
@@ -420,11 +420,11 @@ def test_a_filter_needs_to_allow_nothing_but_execve_and_what_the_program_does(us
     ("flags", "program"),
     [(0, b""), (0, ALLOW[:7]), (0, LOAD_NUMBER), (1 << 30, ALLOW), (0, ALLOW * 4097), (0, ALLOW * 65537)],
 )
-def test_a_filter_that_is_none(user, flags, program):
+def test_an_invalid_filter_is_a_failure(user, flags, program):
     plan = in_user_namespace(Op(ops.NO_NEW_PRIVS), Op(ops.SECCOMP, flags, 0, program), args=["/bin/true"])
     assert as_user(user, failure, plan) == ("seccomp", "EINVAL", "seccomp")
 
 
-def test_a_filter_without_rights(user):
+def test_a_filter_without_privileges_is_a_failure(user):
     plan = in_user_namespace(Op(ops.CAPABILITIES, 0, 0, 0), Op(ops.SECCOMP, 0, 0, ALLOW), args=["/bin/true"])
     assert as_user(user, failure, plan) == ("seccomp", "EACCES", "seccomp")

@@ -1,4 +1,4 @@
-"""The executor's life: the protocol, its descriptors, waiting, starting, failing. Its Plans are written by hand."""
+"""The executor's life: the protocol, its descriptors, waiting, starting, failing. The Plans are handwritten."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tests.lib.executor import PATIENCE, Executor, as_user, failure, in_user_nam
 
 PR_SET_CHILD_SUBREAPER = 36
 SLEEP = (shutil.which("busybox", path="/usr/bin:/bin") or "busybox", "sleep", "1000")
-"""A static program: it opens nothing of its own."""
+"""A static program, which opens no files."""
 
 
 def waiting(*operations, args=SLEEP, namespaces=("pid",)) -> list[Op]:
-    """Return a Plan for a process of its own that waits for its start."""
+    """Return a Plan for a separate process that waits for its start."""
     return [
         Op(ops.NEW_USER),
         Op(ops.YIELD),
@@ -53,7 +53,7 @@ def created(plan=None, **options) -> Executor:
 
 
 def listener() -> socket.socket:
-    """Return a socket for a start, with any address."""
+    """Return a socket that listens for the start, at any address."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind("")
     listening.listen(1)
@@ -72,7 +72,7 @@ def status_of(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def test_the_protocol(user):
+def test_messages_and_processes_follow_the_protocol(user):
     def steps():
         running = Executor(waiting(args=("/bin/sh", "-c", "exit 7")))
         assert running.message() == (TURN, 0, 0, "", b"")
@@ -98,7 +98,7 @@ def test_the_protocol(user):
 
 
 def progress_of(running) -> list[tuple[int, int]]:
-    """Answer what waits up to READY or end of file; return index and errno of each PROGRESS, whose times are sane."""
+    """Answer the messages up to READY or end of file; return index and errno of each PROGRESS, and check its time."""
     found = []
     while message := running.message():
         if message.kind == PROGRESS:
@@ -118,7 +118,7 @@ def progress_of(running) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("word", [b"S", b"T"])
 @pytest.mark.parametrize("trace", [False, True])
 @pytest.mark.parametrize("socket_start", [False, True])
-def test_progress_is_reported_only_where_it_is_asked_for(user, trace, word, socket_start):
+def test_progress_is_reported_only_on_request(user, trace, word, socket_start):
     def steps():
         listening = listener()
         absent = Op(ops.PROC_WRITE, "self/missing", "x", on_error=ops.SKIP_ABSENT)
@@ -156,7 +156,7 @@ def test_a_plan_without_a_fork_is_one_process(user):
 
 
 @pytest.mark.parametrize("step", ["spawned", "user namespace", "mapped", "namespaces", "ready"])
-def test_a_parent_that_dies_takes_the_executor_with_it(user, step):
+def test_the_executor_ends_with_its_parent(user, step):
     def parent():
         running = Executor(waiting())
         if step == "spawned":
@@ -192,11 +192,11 @@ def test_a_parent_that_dies_takes_the_executor_with_it(user, step):
     parents, *others = as_user(user, steps)
     assert parents == -signal.SIGKILL
     assert len(others) == (1 if step in ("spawned", "user namespace") else 2)
-    # by end of file or by the broken pipe; 0 is a first stage that has done its part
+    # by end of file or by a broken pipe; 0 is a first stage that has finished
     assert set(others) <= {0, 1, -signal.SIGPIPE}
 
 
-def test_a_wrong_answer_ends_it(user):
+def test_a_wrong_answer_ends_the_executor(user):
     def steps():
         running = Executor(waiting())
         running.message()
@@ -208,7 +208,7 @@ def test_a_wrong_answer_ends_it(user):
     assert as_user(user, steps) == 1
 
 
-def test_nothing_reaches_the_program_but_its_streams(user):
+def test_the_program_gets_only_its_streams(user):
     def steps():
         for number in (3, 9, 10, 11, 77, 400):
             os.dup2(0, number)  # inheritable
@@ -246,7 +246,7 @@ def test_kept_descriptors_reach_the_program(user, keep):
 
 def test_a_kept_descriptor_that_is_not_open_stays_closed(user):
     def steps():
-        # ends at the spawn: its number is free for what the executor opens itself
+        # closed at the spawn, so that its number is free for descriptors of the executor
         assert os.dup(0) == 3
         running = created(keep=1)
         running.answer(b"S")
@@ -296,7 +296,7 @@ def test_the_executor_cannot_be_written_to_through_proc(user):
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
         running.leave()
         running.wait()
-        # when nobody executes it any more, the seals are what is left
+        # when no process executes it any more, only the seals protect it
         with pytest.raises(PermissionError):
             os.truncate(f"/proc/self/fd/{fd}", 0)
         writable = os.open(f"/proc/self/fd/{fd}", os.O_RDWR)
@@ -313,7 +313,7 @@ def test_the_executor_cannot_be_written_to_through_proc(user):
     "number",
     [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM, signal.SIGPIPE, 50],
 )
-def test_a_signal_ends_a_waiting_container_as_process_1_too(user, number):
+def test_a_signal_ends_a_waiting_container(user, number):
     def steps():
         running = created()
         for harmless in (signal.SIGCHLD, signal.SIGCONT, signal.SIGWINCH, signal.SIGURG):
@@ -324,7 +324,7 @@ def test_a_signal_ends_a_waiting_container_as_process_1_too(user, number):
     assert as_user(user, steps) == 128 + number
 
 
-def test_the_program_has_every_signal_at_its_default(user):
+def test_the_program_starts_with_default_signals(user):
     def steps():
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
         running = created()
@@ -338,11 +338,11 @@ def test_the_program_has_every_signal_at_its_default(user):
     assert as_user(user, steps) == [0, 0, 0]
 
 
-def test_start_over_a_socket(user):
+def test_the_program_is_started_over_a_socket(user):
     def steps():
         listening = listener()
         running = created(waiting(args=("/bin/sh", "-c", "echo started")), start=listening.fileno())
-        # the creator goes; its container stays and belongs to the process that starts it
+        # the creator ends; the container then belongs to the process that starts it
         running.leave()
         caller = connect(listening)
         assert running.until_executed(caller.fileno()) is None
@@ -352,7 +352,7 @@ def test_start_over_a_socket(user):
     assert as_user(user, steps) == "started\n"
 
 
-def test_a_start_over_a_socket_says_why_the_program_cannot_run(user):
+def test_a_start_over_a_socket_reports_why_the_program_cannot_run(user):
     (user.tmp / "script").write_text("#!/no/such/interpreter\n" + "x" * 3000)
     (user.tmp / "script").chmod(0o755)
 
@@ -373,7 +373,7 @@ def test_a_start_over_a_socket_says_why_the_program_cannot_run(user):
 
 
 @pytest.mark.parametrize("word", [b"", b"S"])
-def test_a_starter_that_goes_away_at_once_has_started_it(user, word):
+def test_a_starter_that_disconnects_at_once_has_started_the_program(user, word):
     def steps():
         listening = listener()
         running = created(waiting(args=("/bin/sh", "-c", "echo started")), start=listening.fileno())
@@ -406,40 +406,44 @@ def test_only_the_first_start_counts(user):
 
 FAILURES = {
     # operation: kind, errno, call
-    "join what is not there": (Op(ops.JOIN, 0, "/no/such/file"), "ENOENT", "open"),
-    "join what is no namespace": (Op(ops.JOIN, 0, "/etc/passwd"), "EINVAL", "setns"),
+    "join a missing namespace": (Op(ops.JOIN, 0, "/no/such/file"), "ENOENT", "open"),
+    "join a file that is no namespace": (Op(ops.JOIN, 0, "/etc/passwd"), "EINVAL", "setns"),
     "join another type": (Op(ops.JOIN, CLONE_FLAGS["network"], "/proc/self/ns/uts"), "EINVAL", "setns"),
     "unshare nonsense": (Op(ops.UNSHARE, 1), "EINVAL", "unshare"),
-    "become nobody that there is": (Op(ops.BECOME, 0, 5), "EINVAL", "setresgid"),
-    "become somebody else": (Op(ops.BECOME, 5, 0), "EINVAL", "setresuid"),
+    "become an unmapped group": (Op(ops.BECOME, 0, 5), "EINVAL", "setresgid"),
+    "become an unmapped user": (Op(ops.BECOME, 5, 0), "EINVAL", "setresuid"),
     "write to a missing file of /proc": (Op(ops.PROC_WRITE, "sys/net/no_such", "1"), "ENOENT", "open"),
-    "write to a link": (Op(ops.PROC_WRITE, "self/cwd", "1"), "ELOOP", "open"),
-    "write what is no score": (Op(ops.PROC_WRITE, "self/oom_score_adj", "x"), "EINVAL", "write"),
+    "write to a symlink": (Op(ops.PROC_WRITE, "self/cwd", "1"), "ELOOP", "open"),
+    "write an invalid score": (Op(ops.PROC_WRITE, "self/oom_score_adj", "x"), "EINVAL", "write"),
     "write outside of /proc": (Op(ops.PROC_WRITE, "../dev/null", "1"), "EXDEV", "open"),
     "write to an absolute path": (Op(ops.PROC_WRITE, "/dev/null", "1"), "EXDEV", "open"),
     "session twice": (Op(ops.SESSION), "EPERM", "setsid"),
     "a long hostname": (Op(ops.HOSTNAME, "x" * 65), "EINVAL", "sethostname"),
     "a long domainname": (Op(ops.DOMAINNAME, "x" * 65), "EINVAL", "setdomainname"),
-    "a link that is not there": (Op(ops.LINK_UP, "nolink0"), "ENODEV", "ioctl(SIOCGIFFLAGS)"),
+    "a missing network interface": (Op(ops.LINK_UP, "nolink0"), "ENODEV", "ioctl(SIOCGIFFLAGS)"),
     "propagation of two kinds": (Op(ops.PROPAGATION, 0, 3 << 18), "EINVAL", "mount_setattr"),
-    "a root that is not there": (Op(ops.ROOT, 1 << 18, "/no/such/directory"), "ENOENT", "open"),
+    "a missing root": (Op(ops.ROOT, 1 << 18, "/no/such/directory"), "ENOENT", "open"),
     "a root that is a file": (Op(ops.ROOT, 1 << 18, "/etc/passwd"), "ENOTDIR", "open"),
     "a mount before there is a root": (Op(ops.MOUNT, *(0,) * 6, "tmpfs", "tmpfs", "/x", []), "EBADF", "openat2"),
     "a bind before there is a root": (Op(ops.BIND, *(0,) * 6, "/etc/passwd", "/x"), "EBADF", "openat2"),
     "a mask before there is a root": (Op(ops.MASK, "/x"), "EBADF", "openat2"),
     "a pivot before there is a root": (Op(ops.PIVOT), "EBADF", "fchdir"),
     "a chroot before there is a root": (Op(ops.CHROOT, 1), "EBADF", "fchdir"),
-    "a hook that is not there": (Op(ops.HOOK, 0, 0, 0, 0, "/no/such", ["x"], [], ["", "{"]), "ENOENT", "execve"),
+    "a missing hook": (Op(ops.HOOK, 0, 0, 0, 0, "/no/such", ["x"], [], ["", "{"]), "ENOENT", "execve"),
     "a hook without its directory": (Op(ops.HOOK, 0, 0, 0, 0, "/bin/true", ["x"], [], ["/no", "{"]), "ENOENT", "chdir"),
     "a hook without a state": (Op(ops.HOOK, 0, 0, 0, 0, "/bin/true", ["x"], [], [""]), "EINVAL", "the plan"),
     "a limit that does not exist": (Op(ops.RLIMIT, 99, 1, 1), "EINVAL", "setrlimit"),
     "a soft limit above the hard one": (Op(ops.RLIMIT, 7, 9, 8), "EINVAL", "setrlimit"),
-    "a hook bound by more than there is": (Op(ops.HOOK, 0, 0, 0, 9, "/", ["x"], [], ["", "{"]), "EINVAL", "the plan"),
-    "a hook bound by what was before": (Op(ops.HOOK, 0, 0, -9, 9, "/", ["x"], [], ["", "{"]), "EINVAL", "the plan"),
+    "a hook with more limits than the Plan has": (
+        Op(ops.HOOK, 0, 0, 0, 9, "/", ["x"], [], ["", "{"]),
+        "EINVAL",
+        "the plan",
+    ),
+    "a hook with limits before the Plan": (Op(ops.HOOK, 0, 0, -9, 9, "/", ["x"], [], ["", "{"]), "EINVAL", "the plan"),
     "groups where they are denied": (Op(ops.GROUPS, "0", bytes(4)), "EPERM", "setgroups"),
     "effective beyond permitted": (Op(ops.CAPABILITIES, 3, 1, 0), "EPERM", "capset"),
     "ambient beyond inheritable": (Op(ops.AMBIENT, 1), "EPERM", "prctl(PR_CAP_AMBIENT)"),
-    "a directory that is not there": (Op(ops.CHDIR, 0, "/no/such/directory"), "ENOENT", "chdir"),
+    "a missing directory": (Op(ops.CHDIR, 0, "/no/such/directory"), "ENOENT", "chdir"),
     "no filter": (Op(ops.SECCOMP, 0, 0, b""), "EINVAL", "seccomp"),
     "a filter of 65537 instructions": (Op(ops.SECCOMP, 0, 0, b"\x06\0\0\0\0\0\xff\x7f" * 65537), "EINVAL", "seccomp"),
     "no terminal": (Op(ops.TERMINAL, 0, 0, 0), "EBADF", "openat2"),
@@ -457,13 +461,13 @@ def test_a_failure_names_its_operation_and_call(user, operation, number, call):
     assert as_user(user, failure, plan) == (operation.kind.name, number, call)
 
 
-def test_a_hook_that_cannot_have_a_limit_of_the_program(user):
+def test_a_hook_with_an_invalid_limit_of_the_program_is_a_failure(user):
     hook = Op(ops.HOOK, 0, 0, 0, 1, "/bin/true", ["true"], [], ["", "{"])
     plan = in_user_namespace(hook, Op(ops.RLIMIT, 99, 1, 1), args=["/bin/true"])
     assert as_user(user, failure, plan) == ("hook", "EINVAL", "setrlimit")
 
 
-def test_a_program_that_is_not_there(user):
+def test_a_missing_program_is_a_failure(user):
     assert as_user(user, failure, in_user_namespace(args=["/no/such/program"])) == ("exec", "ENOENT", "execve")
 
 
@@ -511,12 +515,12 @@ def hostname_after(*operations):
     return steps
 
 
-def test_an_alternative_is_taken_when_the_first_way_fails(user):
+def test_an_alternative_is_used_if_the_first_operation_fails(user):
     wrong = named("x" * 65, on_error=ops.ELSE, alternatives=1)
     assert as_user(user, hostname_after(wrong, named("after"))) == ("after", [(5, errno.EINVAL, "sethostname", b"")])
 
 
-def test_an_alternative_is_left_out_when_the_first_way_works(user):
+def test_alternatives_are_left_out_if_the_first_operation_works(user):
     first = named("first", on_error=ops.ELSE, alternatives=2)
     assert as_user(user, hostname_after(first, named("one"), named("two"))) == ("first", [])
     assert as_user(user, hostname_after(first, named("one"), named("two"), named("three"))) == ("three", [])
@@ -529,18 +533,18 @@ def test_an_alternative_may_have_an_alternative(user):
     assert (name, [message[0] for message in skipped]) == ("third", [5, 6])
 
 
-def test_an_operation_may_be_left_out_when_it_fails(user):
+def test_an_operation_without_alternatives_is_left_out_if_it_fails(user):
     wrong = named("x" * 65, on_error=ops.ELSE)
     assert as_user(user, hostname_after(wrong)) == ("before", [(5, errno.EINVAL, "sethostname", b"")])
 
 
-def test_absent_paths_are_skipped_where_the_plan_allows_it(user):
+def test_absent_paths_are_skipped_if_the_plan_allows_it(user):
     absent = Op(ops.CHDIR, 0, "/no/such/directory", on_error=ops.SKIP_ABSENT)
     below_a_file = Op(ops.CHDIR, 0, "/etc/passwd/x", on_error=ops.SKIP_ABSENT)
     assert as_user(user, hostname_after(absent, below_a_file)) == ("before", [])
 
 
-def test_other_errors_are_failures_where_the_absent_is_not(user):
+def test_errors_other_than_absence_are_failures(user):
     os.symlink("loop", user.tmp / "loop")
     loop = Op(ops.CHDIR, 0, str(user.tmp / "loop"), on_error=ops.SKIP_ABSENT)
     assert as_user(user, failure, in_user_namespace(loop, args=["/bin/true"])) == ("chdir", "ELOOP", "chdir")
@@ -552,7 +556,7 @@ def test_joining_a_fifo_does_not_wait_for_a_writer(user):
     assert as_user(user, failure, plan) == ("join", "EINVAL", "setns")
 
 
-def test_a_thousand_arguments_and_variables(user):
+def test_a_thousand_arguments_and_variables_are_passed(user):
     args = ["/bin/sh", "-c", 'echo $# "$1" "${1000}"; env | grep -c "^V"', "sh", *("a" * 1000)]
     env = [f"V{number}={number}" for number in range(1000)]
     assert as_user(user, output, in_user_namespace(args=args, env=env)).split() == ["1000", "a", "a", "1000"]
@@ -563,7 +567,7 @@ def test_an_environment_beyond_the_kernels_limit_is_a_failure(user):
     assert as_user(user, failure, in_user_namespace(args=["/bin/true"], env=env)) == ("exec", "E2BIG", "execve")
 
 
-def test_a_process_that_is_killed_and_reaped_by_the_monitor_as_soon_as_it_is_there(user):
+def test_a_process_killed_and_reaped_before_its_pidfd_is_reported(user):
     plan = [Op(ops.SPAWN), Op(ops.MONITOR, 0, 0), Op(ops.FORK), Op(ops.EXEC, ["/bin/true"], [])]
 
     def steps():

@@ -24,7 +24,7 @@ def stream_in() -> int:
     return writer
 
 
-def test_a_file_that_takes_a_name_meanwhile_keeps_its_owner(user, need):
+def test_a_file_renamed_over_a_received_one_keeps_its_owner(user, need):
     need("newgidmap")
     into = user.tmp / "into"
 
@@ -54,7 +54,7 @@ def test_a_file_that_takes_a_name_meanwhile_keeps_its_owner(user, need):
     assert taken.st_mtime > LONG_AGO
 
 
-def test_a_hard_link_leads_to_no_file_behind_a_symlink(user):
+def test_a_hard_link_target_behind_a_symlink_is_refused(user):
     into = user.tmp / "into"
 
     def steps():

@@ -1,11 +1,11 @@
-"""A short run of the fuzzer in executor.c: whatever bytes a Plan is, the executor reads it within its bounds.
+"""A short run of the fuzzer in executor.c: the executor reads any bytes as a Plan within their bounds.
 
-ROOTLESS_FUZZ_SECONDS makes it a long run, which begins where the kept corpus ends and fails like the short one:
+ROOTLESS_FUZZ_SECONDS makes it a long run, which starts with the kept corpus and fails like the short one:
 
     ROOTLESS_FUZZ_SECONDS=3600 tests/run tests/fuzz -o faulthandler_timeout=0
 
-ROOTLESS_FUZZ_CORPUS names a directory for the inputs that it finds worth keeping; tests/fuzz/corpus is what is left of
-such a directory after libFuzzer's -merge=1, which drops what reaches nothing new.
+ROOTLESS_FUZZ_CORPUS names a directory for inputs that the fuzzer keeps. tests/fuzz/corpus is such a directory after
+libFuzzer's -merge=1, which drops inputs that reach no new code.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ MOST_CORPUS_BYTES = 200_000
 FLAGS = (
     *("-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1"),
     *("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"),
-    # libFuzzer has a main of its own; what is mapped is to have exact bounds
+    # libFuzzer has its own main; mappings get exact bounds
     *("-Dmain=executor_main", "-Dmmap=exact_mmap"),
 )
 
 
 @pytest.fixture(scope="session")
 def fuzz(tmp_path_factory, need):
-    """Return a function that runs the fuzzer with options and directories, and shows the input that it fails on."""
+    """Return a function that runs the fuzzer with options and directories, and shows the input on which it fails."""
     directory = tmp_path_factory.mktemp("fuzz")
     program = directory / "fuzzer"
     sources = [HERE / "executor.c", *sorted(SOURCES.glob("*.c"))]
@@ -61,7 +61,7 @@ def fuzz(tmp_path_factory, need):
 
 @pytest.fixture(scope="session")
 def seeds(tmp_path_factory):
-    """Return a directory of Plans that real configurations become today."""
+    """Return a directory of Plans that are compiled from real configurations."""
     directory = tmp_path_factory.mktemp("seeds")
     for name, config in CONFIGURATIONS.items():
         for number, facts in enumerate(CALLERS.values()):
@@ -74,11 +74,11 @@ def seeds(tmp_path_factory):
     return directory
 
 
-def test_what_was_found_before_is_read_within_its_bounds(fuzz, seeds):
+def test_corpus_and_seeds_are_read_within_their_bounds(fuzz, seeds):
     assert f"Done {len(list(CORPUS.iterdir())) + len(list(seeds.iterdir())) + 1} runs" in fuzz("-runs=0", CORPUS, seeds)
 
 
-def test_decoder_stays_within_the_bounds_of_any_plan(fuzz, seeds, tmp_path):
+def test_mutated_plans_are_read_within_their_bounds(fuzz, seeds, tmp_path):
     found = Path(os.environ.get("ROOTLESS_FUZZ_CORPUS", tmp_path))
     told = fuzz(f"-max_total_time={SECONDS}", "-print_final_stats=1", found, CORPUS, seeds)
     assert int(told.partition("stat::number_of_executed_units:")[2].split()[0]) > 1000 * SECONDS, told

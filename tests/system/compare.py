@@ -1,9 +1,9 @@
-"""Have each runtime make a container of the same config.json, and print what is in its cgroup then.
+"""Create a container with each runtime from the same config.json, and print the files of its cgroup.
 
 Argument: a file of JSON: ``config``, a config.json; ``runtimes``, a path for each name; ``managers``, of "systemd" and
 "cgroupfs"; ``cases``, for each name the linux.resources to put into it. Output: ``{manager: {case: {runtime: {what:
-value}}}}``, where `what` is a file of the cgroup, a property of the scope, or "refused". To be called in a cgroup that
-is the caller's, where it moves every process out of the way; each runtime gets the same place below that.
+value}}}}``, where `what` is a file of the cgroup, a property of the scope, or "refused". To be called in a cgroup of
+the caller, whose processes it moves to a cgroup below; each runtime gets the same cgroup path.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 NOT_SET = re.compile(r"cgroup\.(procs|threads|kill|pressure)|cpu\.weight\.nice|memory\.reclaim|.*\.(peak|pressure)")
-"""Files that can be written and hold no limit, or the same as another."""
+"""Writable files that hold no limit, or the same limit as another file."""
 CHANGING = re.compile(
     r"(Description|InvocationID|ControlGroupId|Transient|FragmentPath|DropInPaths|UnitFilePreset)$"
     r"|Timestamp|Current|Peak|Available|Usage|^(IO|IP).*(Bytes|Operations|Packets)$|^Effective"
 )
-"""Properties that tell how a unit is, not what it was asked to be."""
+"""Properties that report the state of a unit rather than its settings."""
 NAME = "compared"
 
 
@@ -38,7 +38,7 @@ def run(*words: str) -> str:
 
 
 def take_place() -> Path:
-    """Hand every controller on to the cgroups below this one, and return it."""
+    """Enable every controller for the cgroups below this one, and return it."""
     own = cgroup_of("self")
     (own / "caller").mkdir()
     for pid in (own / "cgroup.procs").read_text().split():
@@ -49,9 +49,9 @@ def take_place() -> Path:
 
 
 def made(command: list[str], bundle: Path, manager: str) -> dict[str, str]:
-    """Return what one runtime makes of a bundle."""
+    """Return the settings in the cgroup of one runtime's container."""
     with open("said", "w+") as said:
-        # a file: the container keeps it open
+        # a file, since the container keeps it open
         create = [*command, "create", "--bundle", str(bundle), NAME]
         done = subprocess.run(create, stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False)
         said.seek(0)
@@ -76,7 +76,7 @@ def made(command: list[str], bundle: Path, manager: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Do the task that a file holds."""
+    """Carry out the task in a file."""
     task = json.loads(Path(sys.argv[1]).read_text())
     own = take_place()
     bundle = Path("compared-bundle")
@@ -87,7 +87,7 @@ def main() -> None:
             place = "user.slice:test:" if manager == "systemd" else f"/{own.relative_to(ROOT)}/"
             config = task["config"] | {"linux": task["config"]["linux"] | {"resources": resources}}
             config["linux"]["cgroupsPath"] = place + NAME
-            # crun makes a further cgroup in the scope; its limits are in the scope's, as everybody's are, without
+            # otherwise crun creates another cgroup in the scope; the limits of all runtimes are in the scope's
             config["annotations"] = {"run.oci.systemd.subgroup": ""}
             (bundle / "config.json").write_text(json.dumps(config))
             for name, path in task["runtimes"].items():

@@ -1,4 +1,4 @@
-"""The machines, with the checkout installed in them by their user."""
+"""The machines, in which their user has installed the checkout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WHEELS = (
 
 @pytest.fixture(scope="session")
 def boot(need, tmp_path_factory, request):
-    """Return a function that boots a machine of some kind, given more words for the kernel's command line."""
+    """Return a function that boots a machine of some kind, with more words for the kernel's command line."""
     if os.geteuid() != 0:
         pytest.skip("needs root: builds a machine")
     need("mmdebstrap")
@@ -45,7 +45,7 @@ def boot(need, tmp_path_factory, request):
 
 @pytest.fixture(scope="session")
 def machine(boot, wheels, request):
-    """A machine in which `rootless` is a command of the user's."""
+    """A machine whose user has the command `rootless`."""
     machine = boot()
     request.config.stash.setdefault(RUNNING, {})["machine"] = machine
     try:
@@ -57,7 +57,7 @@ def machine(boot, wheels, request):
 
 @pytest.fixture(scope="session")
 def two_processors(boot, wheels, request):
-    """A machine with more to share out, which has the command, too; not by pip, which would take it over a minute."""
+    """A machine with more resources, whose user has the command too; pip would take over a minute there."""
     machine = boot(kind=Qemu)
     request.config.stash.setdefault(RUNNING, {})["two_processors"] = machine
     try:
@@ -69,7 +69,7 @@ def two_processors(boot, wheels, request):
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item):
-    """End a machine with the last test that has it: it takes a third of a processor even when it waits."""
+    """Stop a machine after the last test that uses it: even idle, it takes a third of a processor."""
     items = item.session.items
     for name, machine in item.config.stash.get(RUNNING, {}).items():
         if not any(name in later.fixturenames for later in items[items.index(item) + 1 :]):
@@ -78,7 +78,7 @@ def pytest_runtest_teardown(item):
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory):
-    """A directory of what the checkout is built from and needs: the machines have no network."""
+    """A directory with the packages that build the checkout and that it requires: the machines have no network."""
     directory = tmp_path_factory.mktemp("wheels") / "readable"
     download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest", directory]
     subprocess.run([*download, *WHEELS], check=True)
@@ -94,7 +94,7 @@ def _install(machine, wheels):
 
 
 def _lay_out(machine, wheels):
-    """Lay out the checkout as tests/run has built it, with a command of the user's that uses it."""
+    """Copy the checkout as tests/run has built it, and create a command of the user that uses it."""
     packages = wheels.parent / "packages"
     unpack = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*unpack, "--target", packages, *wheels.glob("*.whl")], check=True)
@@ -105,7 +105,7 @@ def _lay_out(machine, wheels):
 
 
 def _copy(machine, directory, *without):
-    """Copy a directory of the host's to the same place, as the user's: what is compiled has its path in it."""
+    """Copy a directory of the host to the same path, owned by the user: compiled files contain the path."""
     archive = machine.shared / f"{directory.name}.tar"
     exclude = [f"--exclude={each}" for each in (".git", ".*_cache", *without)]
     subprocess.run(["tar", "-C", directory, *exclude, "-cf", archive, "."], check=True)

@@ -1,4 +1,4 @@
-"""Containers inside the machine: bundles that are written from outside, and what the guest says about them."""
+"""Containers inside the machine: bundles that are written from outside, and their state in the guest."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ UNTIL = """
 until_() { for i in $(seq 200); do "$@" && return; sleep 0.05; done; echo "never: $*" >&2; exit 1; }
 gone() { ! systemctl --user --quiet is-active "$1" && ! systemctl --user list-units --all --plain | grep -q "$1"; }
 """
-"""For scripts: waits until a command succeeds; whether systemd has no such unit."""
+"""Functions for scripts: wait until a command succeeds; test whether systemd has no such unit."""
 
 
 class Guest:
-    """The machine as a user with a root file system and containers has it.
+    """The machine, used by a user with a root file system and containers.
 
     Attributes:
         machine: the machine.
@@ -31,11 +31,11 @@ class Guest:
         self._base["root"] = {"path": "/home/tester/base/rootfs", "readonly": True}
 
     def __call__(self, script, **options):
-        """Run a script; it fails as a whole with its first command that does."""
+        """Run a script, which fails with its first command that fails, and return its output."""
         return self.machine.run(f"set -e\n{script}", check=True, **options).stdout
 
     def fails(self, script, **options) -> str:
-        """Run a script that is to fail, and return what it says."""
+        """Run a script that has to fail, and return its messages."""
         done = self.machine.run(script, **options)
         assert done.returncode, done.stdout
         return done.stderr
@@ -47,7 +47,7 @@ class Guest:
             script: the script.
             resources: linux.resources.
             path: linux.cgroupsPath.
-            shared: types of namespaces that it does not get.
+            shared: types of namespaces that it shares with the caller.
             more: further top-level members of config.json.
         """
         config = copy.deepcopy(self._base) | more
@@ -63,11 +63,11 @@ class Guest:
         return f"/mnt/host/{directory.name}"
 
     def config(self, bundle: str) -> Path:
-        """Return where the config.json of a bundle is, outside."""
+        """Return the path of a bundle's config.json outside."""
         return self.machine.shared / bundle.rpartition("/")[2] / "config.json"
 
     def properties(self, unit: str, *names: str) -> dict[str, str]:
-        """Return properties of a unit, as `systemctl --user show` has them."""
+        """Return properties of a unit, as printed by `systemctl --user show`."""
         asked = " ".join(f"--property={name}" for name in names)
         return dict(line.split("=", 1) for line in self(f"systemctl --user show {asked} -- {unit}").splitlines())
 

@@ -1,4 +1,4 @@
-"""What runtimes do otherwise for the same config.json: how it is found, and what is known of it."""
+"""Differences between runtimes for the same config.json: the comparison, and the known differences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MANAGERS = ("systemd", "cgroupfs")
 
 
 class Difference(NamedTuple):
-    """Something that other runtimes do otherwise, wherever that is."""
+    """A known difference of other runtimes, for every cgroup manager."""
 
     who: str
     what: str
@@ -53,7 +53,7 @@ IN_SCOPES = [
 
 
 def compared(results):
-    """Yield (manager, case, who, what, theirs, ours) for all that is not the same."""
+    """Yield (manager, case, who, what, theirs, ours) for every difference."""
     for manager, cases in results.items():
         for case, runtimes in cases.items():
             ours = runtimes["rootless"]
@@ -71,7 +71,7 @@ def compared(results):
 
 
 def unlisted_and_unseen(results, listed):
-    """Return the differences that are not in the list, and those of the list that are none."""
+    """Return the differences that are not in the list, and those of the list that do not occur."""
     unseen = {(who, each) for each in listed for who in each.who.split()}
     unlisted = []
     for manager, case, who, what, theirs, ours in compared(results):
@@ -89,7 +89,7 @@ def unlisted_and_unseen(results, listed):
 
 
 def compare_in(machine, cases, managers):
-    """Return what compare.py finds in a machine."""
+    """Return the results of compare.py in a machine."""
     guest = Guest(machine)
     config = json.loads(guest.config(config_of(guest, {}, "cgroup.type")).read_text())
     task = {"config": config, "runtimes": {name: name for name in RUNTIMES}, "managers": managers, "cases": cases}

@@ -1,4 +1,4 @@
-"""The limits of the tests in machines, and a container that shows what its cgroup has."""
+"""The limits of the tests in machines, and a container that shows a file of its cgroup."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Whole machines for the tests: Debian, systemd as process 1, a pure cgroup v2 tree.
 
-Most tests use that of user-mode Linux. Its kernel has one processor, and no cpuset, huge pages, pressure or time
-namespaces: the one of QEMU has, and takes twice as long for everything. `build` makes the disk of both, once for each
-version of it; `agent` carries out what run() asks, inside.
+Most tests use user-mode Linux. Its kernel has one processor, and no cpuset, huge pages, pressure or time namespaces.
+QEMU has these, and takes twice as long for everything. `build` makes the disk of both, once for each version of it.
+`agent` executes the requests of run() inside.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 MEMORY = "1500M"
 KEPT = 86400
-"""Seconds since a disk was used last after which the next one that is built takes its place."""
+"""Seconds without use after which an old disk is removed when a new one is built."""
 BOOT = 180
-"""Seconds; it takes 10 on a machine that has nothing else to do."""
+"""Seconds; an idle host takes 10."""
 POLL = 0.02
 VIRTIOFSD = "/usr/libexec/virtiofsd"
 
@@ -35,7 +35,7 @@ class Machine:
     """
 
     def __init__(self, image: Path, directory: Path, *words: str) -> None:
-        """Boot from a disk, which stays as it is, with a directory of its own for what changes.
+        """Boot from a disk, which stays unchanged, with a directory for the changes.
 
         Args:
             image: the disk.
@@ -47,7 +47,7 @@ class Machine:
         self._jobs = 0
         self._directory = directory
         self._console = (directory / "console").open("wb")
-        # memory that is a file would be written to disk on anything but a tmpfs
+        # on any file system other than a tmpfs, memory that is a file would be written to disk
         self._memory = tempfile.mkdtemp(dir="/dev/shm")
         self._processes: list[subprocess.Popen] = []
         try:
@@ -87,7 +87,7 @@ class Machine:
         return done
 
     def stop(self) -> None:
-        """End it as a power cut does, unless it has ended."""
+        """Stop the machine as a power failure does, unless it has ended."""
         for process in self._processes:
             os.killpg(process.pid, 9)
             process.wait()
@@ -96,7 +96,7 @@ class Machine:
         shutil.rmtree(self._memory, ignore_errors=True)
 
     def _await(self, path: Path, timeout: float) -> None:
-        """Wait for a file; inside the machine, nothing can tell the host that it is there."""
+        """Wait for a file by polling: the machine cannot notify the host of it."""
         deadline = time.monotonic() + timeout
         ended = os.pidfd_open(self._processes[-1].pid)
         try:
@@ -111,7 +111,7 @@ class Machine:
 
 
 class UserModeLinux(Machine):
-    """A machine whose kernel is a program of the host's."""
+    """A machine whose kernel is a program of the host."""
 
     PROGRAMS = ("linux.uml", "cc")
 
@@ -132,11 +132,11 @@ class UserModeLinux(Machine):
 
 
 class Qemu(Machine):
-    """A machine of two processors, each with memory of its own, that a program of the host's emulates."""
+    """A machine of two processors, each with its own memory, emulated by a program of the host."""
 
     PROGRAMS = ("qemu-system-x86_64", VIRTIOFSD)
     HUGE_PAGES = 16
-    """Of 2 MiB, set aside."""
+    """Number of reserved pages of 2 MiB."""
 
     def _boot(self, image: Path, words: tuple[str, ...]) -> None:
         socket = self._directory / "virtiofs"
@@ -157,7 +157,7 @@ class Qemu(Machine):
             )
         ]  # fmt: skip
         self._await(socket, BOOT)
-        # no lock: user-mode Linux has one of the whole disk, which is as good as read-only for both
+        # no lock: user-mode Linux holds one on the whole disk, which both only read
         self._start(
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"),
             *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2,sockets=2", "-m", "1536M"),
@@ -170,12 +170,12 @@ class Qemu(Machine):
 
 
 def disk(cache: Path) -> Path:
-    """Return the disk, built when there is none of this version in `cache`."""
+    """Return the disk; build it if `cache` has none of this version."""
     version = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in ("build", "agent"))).hexdigest()[:16]
     image = cache / f"machine-{version}.img"
     files = (image, image.with_suffix(".vmlinuz"))
     with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at once: the other one builds it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two parallel runs, one builds it
         if not all(path.exists() for path in files):
             for old in cache.glob("machine-*"):
                 if old.is_dir():  # of a build that was killed

@@ -1,4 +1,4 @@
-"""process.apparmorProfile on a kernel that has AppArmor: what the profile forbids is forbidden, from the program on."""
+"""process.apparmorProfile on a kernel with AppArmor: the profile is enforced from the start of the program."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def confined(guest, script, profile=NAME, **process):
 @pytest.mark.spec("process.apparmorProfile")
 @pytest.mark.parametrize("no_new_privileges", [False, True])
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_the_profile_is_in_force(guest, runtime, no_new_privileges):
+def test_the_apparmor_profile_is_enforced(guest, runtime, no_new_privileges):
     bundle = confined(guest, LOOK, noNewPrivileges=no_new_privileges)
     done = guest.machine.run(f"{runtime} run --bundle {bundle} confined")
     assert done.stdout.splitlines() == SEEN, done
@@ -59,12 +59,12 @@ def test_the_profile_is_in_force(guest, runtime, no_new_privileges):
     assert done.returncode == 1
 
 
-def test_without_a_profile_nothing_is_forbidden(guest):
+def test_without_a_profile_the_program_is_unconfined(guest):
     bundle = confined(guest, LOOK, profile="")
     assert guest(f"rootless run --bundle {bundle} free").splitlines() == ["unconfined", "allowed", "forbidden"]
 
 
-def test_a_further_process_is_confined_too(guest):
+def test_processes_of_exec_are_confined_by_the_profile(guest):
     bundle = confined(guest, "sleep 1000")
     free = confined(guest, "sleep 1000", profile="")
     guest(f"rootless run --detach --bundle {bundle} confined; rootless run --detach --bundle {free} free")
@@ -76,7 +76,7 @@ def test_a_further_process_is_confined_too(guest):
         guest("rootless delete --force confined; rootless delete --force free")
 
 
-def test_a_profile_that_is_not_loaded(guest):
+def test_a_profile_that_is_not_loaded_is_an_error(guest):
     bundle = confined(guest, "echo ran", profile="nobody-loaded-it")
     done = guest.machine.run(f"rootless run --bundle {bundle} refused")
     assert (done.returncode, done.stdout) == (1, "")

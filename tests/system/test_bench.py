@@ -1,7 +1,7 @@
-"""How long a container takes that is confined, side by side with runc: in a scope of systemd's, in a delegated cgroup.
+"""How long a container with limits takes, compared with runc: in a systemd scope and in a delegated cgroup.
 
-In the machine every system call takes about four times as long as elsewhere; it is the ratio that tells. None fails a
-test; docs/speed.md has the figures.
+In the machine every system call takes about four times as long as elsewhere, so only the ratio counts. The figures fail
+no test; docs/speed.md has them.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ own=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)
 mkdir "$own/rootless.caller"
 for pid in $(cat "$own/cgroup.procs"); do echo "$pid" >"$own/rootless.caller/cgroup.procs"; done
 """
-"""What keeps controllers from being enabled moves where rootless looks for it, and where runc looks for it likewise."""
+"""Moves the processes that prevent controllers from being enabled to the cgroup where rootless expects them."""
 
 
 @pytest.mark.parametrize(
     ("path", "before", "where"),
     [
-        ("user.slice:bench:box", "", "in a scope of systemd's"),
+        ("user.slice:bench:box", "", "in a systemd scope"),
         ("box", OUT_OF_THE_WAY, "limited in a delegated cgroup"),
     ],
     ids=["systemd", "cgroupfs"],
 )
-def test_run_true(machine, figure, path, before, where):
+def test_duration_of_run_true_with_limits(machine, figure, path, before, where):
     guest = Guest(machine)
     bundle = config_of(guest, LIMITS, "cgroup.type")
     config = json.loads(guest.config(bundle).read_text())

@@ -1,7 +1,7 @@
-"""What runc, crun and rootless write for the same config.json is the same, except for the list here.
+"""runc, crun and rootless write the same settings for the same config.json, except for the differences listed here.
 
-Each makes a container of each case, in a scope of systemd's and in a cgroup of its caller's; then every file of the
-cgroup that holds a setting, and every property of the scope, is compared.
+Each creates a container for each case, in a systemd scope and in a cgroup of the caller. Then every file of the cgroup
+that holds a setting, and every property of the scope, is compared.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ LIMITS = {
     },
 }  # fmt: skip
 ODD = {
-    # what somebody refuses; who does so, does it with every cgroup manager
+    # refused by at least one runtime, always with every cgroup manager
     "swap without limit": {"memory": {"swap": 64 * MIB}},
     "swappiness": {"memory": {"swappiness": 60}},
     "useHierarchy": {"memory": {"useHierarchy": True}},
@@ -85,7 +85,7 @@ ODD = {
 }
 
 WITHOUT_CONTROLLERS = {
-    # what there is where the host has its controllers in cgroup v1: the files of every cgroup, and perhaps this one
+    # settings on a host with its controllers in cgroup v1: files that every cgroup has, and perhaps hugetlb
     "nothing": {},
     "unified": {"unified": {"cgroup.max.depth": "3", "cgroup.max.descendants": "5"}},
     "huge pages": {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]},
@@ -173,7 +173,7 @@ HUGE_PAGES = [
 ]
 
 
-def test_every_difference_is_listed_and_every_listed_one_is_there(machine):
+def test_the_differences_are_exactly_those_in_the_list(machine):
     results = compare_in(machine, LIMITS, MANAGERS)
     results["cgroupfs"] |= compare_in(machine, ODD, ["cgroupfs"])["cgroupfs"]
     unlisted, unseen = unlisted_and_unseen(results, DIFFERENCES)
@@ -181,7 +181,7 @@ def test_every_difference_is_listed_and_every_listed_one_is_there(machine):
     assert not unseen
 
 
-def test_where_there_are_no_controllers(user, cgroup2, need, rootless_command):
+def test_the_differences_without_controllers_are_those_in_the_list(user, cgroup2, need, rootless_command):
     cases, listed = dict(WITHOUT_CONTROLLERS), HUGE_PAGES
     if "hugetlb" in (cgroup2.top / "cgroup.controllers").read_text():
         (cgroup2.top / "cgroup.subtree_control").write_text("+hugetlb")

@@ -1,4 +1,4 @@
-"""What `events` reports about a container, against what runc reports, and that memory has run out."""
+"""The statistics of `events`, `top` and runc agree, and running out of memory is an event."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def guest(machine):
 
 
 def bundle_of(guest, name):
-    """Write a bundle that runc can run too, which has used some of everything when /dev/shm/done is there."""
+    """Write a bundle that runc can run too; /dev/shm/done appears when it has used some of every resource."""
     bundle = config_of(guest, LIMITS, "")
     path = guest.machine.shared / bundle.rpartition("/")[2] / "config.json"
     config = json.loads(path.read_text())
@@ -55,7 +55,7 @@ def bundle_of(guest, name):
 
 
 def started(guest, command, name):
-    """Run a container until it has used some of everything, freeze it, and return its cgroup."""
+    """Run a container until it has used some of every resource, freeze it, and return its cgroup."""
     bundle = bundle_of(guest, name)
     guest("echo 3 >/proc/sys/vm/drop_caches", root=True)
     return guest(
@@ -70,7 +70,7 @@ def started(guest, command, name):
 
 
 def flat(document, place=""):
-    """Return the numbers and texts of a document by their places."""
+    """Return the values of a document by their paths."""
     if not isinstance(document, dict | list) or not document:
         return {place: document}
     pairs = document.items() if isinstance(document, dict) else enumerate(document)
@@ -78,21 +78,21 @@ def flat(document, place=""):
 
 
 def differences(theirs, ours):
-    """Return where two documents are not the same; theirs leaves out some numbers that are nought."""
+    """Return the paths where two documents differ; theirs omits some numbers that are zero."""
     theirs, ours = flat(theirs), flat(ours)
     places = [place for place in theirs.keys() | ours.keys() if theirs.get(place, 0) != ours.get(place, 0)]
     return {place: (theirs.get(place, 0), ours.get(place, 0)) for place in places}
 
 
 def are_close(place, theirs, ours):
-    """Whether two numbers differ by no more than what the kernel adds up later."""
+    """Return whether two numbers differ by no more than the kernel's delayed accounting."""
     if type(theirs) is not int or type(ours) is not int:
         return False
     return abs(theirs - ours) <= max(0.02 * theirs, 1 << 17 if place.startswith(".memory") else 0)
 
 
-def test_stats_are_those_of_runc(guest):
-    """Of the same container, while it is frozen; and of one of rootless in which the same was done."""
+def test_statistics_agree_with_those_of_runc(guest):
+    """For the same frozen container, and for a container of rootless with the same load."""
     directory = started(guest, "runc", "theirs")
     started(guest, "rootless", "other")
     try:
@@ -104,7 +104,7 @@ def test_stats_are_those_of_runc(guest):
         guest("rootless delete --force other; runc resume theirs 2>/dev/null; runc delete --force theirs")
     found = {each: pair for each, pair in differences(theirs["data"], ours).items() if not are_close(each, *pair)}
     assert found == {}
-    # it is about something
+    # the numbers are not trivial
     assert ours["memory"]["cache"] >= 20 * MIB
     assert ours["memory"]["usage"]["usage"] == int(frozen[0])
     assert ours["memory"]["usage"]["limit"] == 64 * MIB
@@ -114,7 +114,7 @@ def test_stats_are_those_of_runc(guest):
     assert ours["cpu"]["throttling"]["periods"] > 0
     read = [each["value"] for each in ours["blkio"]["ioServiceBytesRecursive"] if each["op"] == "Read"]
     assert sum(read) > MIB
-    # the command, of its own container: one line, and the same except for numbers that depend on the moment
+    # `rootless events` of its own container: one line, equal except for numbers that change over time
     assert told.count("\n") == 1
     event = json.loads(told)
     assert (event["type"], event["id"], event.keys()) == ("stats", "other", theirs.keys())
@@ -124,8 +124,8 @@ def test_stats_are_those_of_runc(guest):
     assert event["data"]["pids"] == ours["pids"]
 
 
-def test_events_are_those_of_runc_when_memory_runs_out(guest):
-    """A notification for each process that the kernel kills, and an end with the container."""
+def test_out_of_memory_events_agree_with_those_of_runc(guest):
+    """One event for each process that the kernel kills; `events` ends with the container."""
     resources = {"memory": {"limit": 24 * MIB, "swap": 24 * MIB}}
     script = "until [ -e /dev/shm/go ]; do sleep 0.1; done; head -c 100M /dev/zero | tail >/dev/null; sleep 1"
     found = {}
@@ -152,12 +152,12 @@ def test_events_are_those_of_runc_when_memory_runs_out(guest):
         found[command] = [json.loads(line) for line in told.splitlines()]
     event = {"type": "oom", "id": "short"}
     assert found["rootless"] == [event]
-    # theirs reports one death twice, now and then: each time that the file changes
+    # runc sometimes reports one kill twice: once per change of the file
     assert found["runc"]
     assert all(each == event for each in found["runc"])
 
 
-def test_top_shows_what_the_cgroup_counts(guest):
+def test_top_shows_the_numbers_of_the_cgroup(guest):
     started(guest, "rootless", "watched")
     try:
         guest("rootless resume watched")

@@ -1,4 +1,4 @@
-"""Limits where no systemd is asked: in a cgroup that is the caller's, as each job of the machine has one."""
+"""Limits without systemd: in a cgroup of the caller, which each job of the machine has."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ def guest(guests):
 
 
 def run(guest, script, resources, *, fails=False, flags=""):
-    """Run a container to its end in a job of its own."""
+    """Run a container to its end in its own job."""
     bundle = guest.bundle(script, resources)
     done = guest.machine.run(f"rootless --cgroup-manager cgroupfs run {flags} --bundle {bundle} c1")
     assert fails or done.returncode == 0, done
     return done
 
 
-def test_memory_runs_out(guest):
+def test_a_program_above_the_memory_limit_is_killed(guest):
     done = run(guest, "head -c 64M /dev/zero | tail", {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}, fails=True)
     assert done.returncode == 137, done
     assert "limits" not in done.stderr
 
 
-def test_no_more_processes_than_allowed(guest):
+def test_the_limit_of_processes_is_enforced(guest):
     script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; wait"
     done = run(guest, script, {"pids": {"limit": 5}}, fails=True)
     assert done.returncode
     assert "fork" in done.stderr
 
 
-def test_a_share_of_the_cpu(guest):
+def test_the_cpu_quota_is_enforced(guest):
     bundle = guest.bundle("while :; do :; done", {"cpu": {"quota": 20000, "period": 100000}})
     told = guest(
         DIRECTORY
@@ -67,7 +67,7 @@ ALL = {
 FILES = "memory.max memory.swap.max memory.low memory.high memory.oom.group pids.max cpu.max cpu.max.burst cpu.weight"
 
 
-def test_everything_is_read_back_and_changed(guest):
+def test_limits_are_written_and_changed_by_update(guest):
     bundle = guest.bundle("sleep 1000", ALL)
     show = f"(cd $(dir c1) && for f in {FILES}; do echo $f $(cat $f); done; echo .)"
     told = guest(
@@ -105,7 +105,7 @@ def test_everything_is_read_back_and_changed(guest):
     assert rest.splitlines()[:2] == ['  "status": "paused",', str(96 * MIB)]
 
 
-def test_the_caller_is_moved_out_of_the_way_once(guest):
+def test_the_caller_is_moved_to_another_cgroup_once(guest):
     bundle = guest.bundle("sleep 1000", ALL)
     own, first, moved, second, still = guest(
         DIRECTORY
@@ -124,7 +124,7 @@ def test_the_caller_is_moved_out_of_the_way_once(guest):
     assert second.startswith(f"{own}/rootless-c2.")
 
 
-def test_a_value_that_the_kernel_refuses_names_its_place(guest):
+def test_the_error_for_a_refused_value_names_its_property(guest):
     bundle = guest.bundle("true", {"unified": {"cpu.weight": "70000"}})
     said = guest.fails(f"rootless --cgroup-manager cgroupfs run --bundle {bundle} c1")
     assert "write '70000' to cpu.weight: the value is out of the range" in said
@@ -135,7 +135,7 @@ def test_a_value_that_the_kernel_refuses_names_its_place(guest):
     assert guest("rootless list -q") == ""
 
 
-def test_flags_of_run_are_read_back(guest):
+def test_flags_of_run_set_the_limits(guest):
     bundle = guest.bundle("true")
     flags = "-m 64m --memory-reservation 16m --cpus 0.5 -c 512 --pids-limit 20"
     told = guest(
@@ -148,7 +148,7 @@ def test_flags_of_run_are_read_back(guest):
     assert told.splitlines() == limits
 
 
-def test_check_before_update(guest):
+def test_check_before_update_refuses_a_limit_below_the_usage(guest):
     bundle = guest.bundle(
         "dd if=/dev/zero of=/dev/shm/x bs=1M count=33 2>/dev/null; sleep 1000", {"memory": {"limit": 64 * MIB}}
     )
@@ -178,8 +178,8 @@ def test_out_of_memory_is_an_event(guest):
     assert stats["pids"]["current"] > 0
 
 
-def test_every_container_has_the_controllers_that_its_caller_can_hand_on(guest):
-    """Without any limit: it is counted what it uses, it can divide that, and a later update needs no other cgroup."""
+def test_every_container_gets_all_controllers_of_its_caller(guest):
+    """Even without limits: for accounting, for cgroups inside the container, and for a later update."""
     bundle = guest.bundle("sleep 1000")
     told = guest(
         DIRECTORY
@@ -209,8 +209,8 @@ systemd-run --quiet --wait --pipe --uid tester --property Delegate=yes --setenv 
 """
 
 
-def test_a_cgroup_that_is_the_callers_to_divide_is_divided_without_being_asked(guest):
-    """That of a service, which systemd has left to it."""
+def test_a_delegated_cgroup_is_used_automatically(guest):
+    """Here it is the cgroup of a service with Delegate=yes."""
     script = SERVICE.replace("BUNDLE", guest.bundle("sleep 1000"))
     told = guest.machine.run(script, root=True, check=True).stdout.splitlines()
     assert {"cpu", "io", "memory", "pids"} <= set(told[0].split())

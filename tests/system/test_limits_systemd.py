@@ -1,4 +1,4 @@
-"""config-linux.md "Control groups": what each runtime makes of a limit, where systemd delegates the controllers."""
+"""config-linux.md "Control groups": the limits that each runtime sets, where systemd delegates the controllers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def throttle(*names):
 
 
 LIMITS = {
-    # what is asked for, where it is to be seen, what is to be there
+    # linux.resources, file of the cgroup, expected content
     "memory.limit": ({"memory": {"limit": 64 * MIB}}, "memory.max", str(64 * MIB)),
     "memory.reservation": ({"memory": {"reservation": 16 * MIB}}, "memory.low", str(16 * MIB)),
     "memory.swap": ({"memory": {"limit": 64 * MIB, "swap": 96 * MIB}}, "memory.swap.max", str(32 * MIB)),
@@ -46,7 +46,7 @@ def guest(machine):
 
 @pytest.fixture(scope="module", params=RUNTIMES)
 def shown(request, guest):
-    """Return {property: what the container of this runtime shows}, all made in one job of the machine."""
+    """Return {property: output of this runtime's container}; one job of the machine runs all of them."""
     cases = LIMITS | {SHARES: ({"cpu": {"shares": 512}}, "cpu.weight", "")}
     lines = []
     for number, (name, (resources, file, _)) in enumerate(cases.items()):
@@ -58,7 +58,7 @@ def shown(request, guest):
 
 
 def limits(names):
-    """Return a parameter for each, marked with the property and who differs."""
+    """Return a parameter for each name, marked with the property and the runtimes that differ."""
     return [
         pytest.param(
             name,
@@ -72,12 +72,12 @@ def limits(names):
 
 
 @pytest.mark.parametrize("name", limits(LIMITS))
-def test_a_limit(shown, name):
+def test_the_limit_is_in_the_containers_cgroup(shown, name):
     _, _, wanted = LIMITS[name]
     assert wanted in (shown[name].strip(), *shown[name].split())
 
 
 @pytest.mark.spec("linux.resources.cpu.shares")
-def test_shares(shown):
-    """ "specifies a relative share of CPU time": fewer than the usual 1024; which weight that is, nobody says."""
+def test_cpu_shares_reduce_the_weight(shown):
+    """ "specifies a relative share of CPU time": fewer than the usual 1024. The specification gives no conversion."""
     assert 1 <= int(shown[SHARES]) < 100

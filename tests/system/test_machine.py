@@ -1,4 +1,4 @@
-"""The machine is what its tests take it for, and the command is installed in it."""
+"""The machine has the properties that its tests require, and the command is installed in it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ def test_the_user_has_a_manager_with_delegated_controllers(machine):
     assert machine.run("systemctl --user is-system-running", check=True).stdout == "running\n"
 
 
-def test_a_bundle_runs_in_it(machine):
+def test_a_bundle_runs_in_the_machine(machine):
     done = machine.run("rootless new --help >/dev/null && rootless new b -- id -u && rootless run b", check=True)
     assert done.stdout.splitlines()[-1] == "0"

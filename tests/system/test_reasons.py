@@ -1,4 +1,4 @@
-"""Limits that this machine cannot enforce: each with the reason that is true, and with a fix that is one."""
+"""Limits that this machine cannot enforce: the warning has the true reason and a fix that works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOTLESS = "/home/tester/.local/bin/rootless"
 @pytest.fixture(scope="module")
 def guest(machine):
     guest = Guest(machine)
-    # for other users too; one of them has no manager
+    # for other users too, one of whom has no manager
     guest(
         """
         chmod 755 /home/tester; chmod -R a+rX /home/tester/base
@@ -32,7 +32,7 @@ def guest(machine):
 
 
 def told(guest, script, bundle, *flags, root=False):
-    """Run a bundle that says "ran", after a script, and return its only line of complaint; required, it is refused."""
+    """Run a bundle that prints "ran" after a script, check that --require-limits fails, and return the only warning."""
     line = f"{script} {ROOTLESS} %s run %s --bundle {bundle} told"
     done = guest.machine.run(line % (" ".join(flags), ""), root=root, check=True)
     assert done.stdout == "ran\n", done
@@ -47,7 +47,7 @@ def told(guest, script, bundle, *flags, root=False):
     return done.stderr.rstrip("\n")
 
 
-def test_a_controller_that_the_kernel_does_not_have(guest):
+def test_a_controller_missing_in_the_kernel_is_named(guest):
     bundle = guest.bundle("echo ran", LIMITS)
     expected = f"{WARNING}{NO_CPUSET} (config.json: linux.resources); fix: boot a kernel with CONFIG_CPUSETS"
     for flags in ([], ["--systemd-cgroup"], ["--cgroup-manager", "cgroupfs"]):
@@ -62,7 +62,7 @@ AS_SECOND = "cd /; exec setpriv --reuid 1002 --regid 1002 --clear-groups env -i 
 
 @pytest.fixture(scope="module")
 def second(guest):
-    """A user to whose manager no more than the controller pids is delegated, and what systemd cannot do without."""
+    """A user to whose manager only the controller pids, and those that systemd requires, are delegated."""
     guest(
         f"""{UNTIL}
         useradd --create-home --uid 1002 second
@@ -78,7 +78,7 @@ def second(guest):
     guest("loginctl disable-linger second; systemctl stop user@1002.service; userdel --remove second", root=True)
 
 
-def test_a_controller_that_is_not_delegated_to_the_users_systemd(guest, second):
+def test_a_controller_not_delegated_to_the_users_systemd_is_named(guest, second):
     bundle = guest.bundle("echo ran", LIMITS)
     assert "cpu" not in guest(f"cat {SECOND}/cgroup.controllers").split()
     expected = (
@@ -90,7 +90,7 @@ def test_a_controller_that_is_not_delegated_to_the_users_systemd(guest, second):
     assert told(guest, second, bundle, "--systemd-cgroup", root=True) == expected
 
 
-def test_update_has_the_same_reason(guest, second):
+def test_update_reports_the_same_reason(guest, second):
     bundle = guest.bundle("sleep 1000")
     guest(f"({second} {ROOTLESS} --systemd-cgroup run --detach --bundle {bundle} told)", root=True)
     try:
@@ -104,13 +104,13 @@ def test_update_has_the_same_reason(guest, second):
         assert guest(f"cat {scope}/pids.max") == "7\n"
         update = f"{second} {ROOTLESS} update --require-limits --cpu-share 512 --pids-limit 5"
         assert "the controller cpu is not delegated" in guest.fails(f"{update} told", root=True)
-        assert guest(f"cat {scope}/pids.max") == "7\n", "what is refused is not done in part"
+        assert guest(f"cat {scope}/pids.max") == "7\n", "a refused update changes nothing"
     finally:
         guest(f"({second} {ROOTLESS} delete --force told)", root=True)
 
 
-def test_the_fix_of_helpers_is_one(guest, second):
-    """What helpers/systemd delegates is enough for every limit that the kernel has."""
+def test_the_delegation_of_helpers_enables_all_limits(guest, second):
+    """helpers/systemd delegates enough for every limit of the kernel."""
     shutil.copy(HELPERS / "systemd/delegate.conf", guest.machine.shared)
     directory = "/etc/systemd/system/user@1002.service.d"
     guest(
@@ -137,7 +137,7 @@ def test_the_fix_of_helpers_is_one(guest, second):
         guest(f"{UNTIL} systemctl restart user@1002.service; until_ [ -S /run/user/1002/bus ]", root=True)
 
 
-def test_a_controller_that_a_slice_keeps_back(guest):
+def test_a_controller_disabled_by_a_slice_is_named(guest):
     bundle = guest.bundle("echo ran", {"pids": {"limit": 9}, "cpu": {"shares": 512}}, "crowded.slice:rootless:told")
     guest(
         """
@@ -158,8 +158,8 @@ def test_a_controller_that_a_slice_keeps_back(guest):
     )
 
 
-def test_controller_not_enabled_half_way_down(guest):
-    """A tree of cgroups that nobody has systemd look after."""
+def test_a_controller_not_enabled_in_a_parent_cgroup_is_named(guest):
+    """A tree of cgroups that systemd does not manage."""
     bundle = guest.bundle("echo ran", {"pids": {"limit": 9}})
     own = "own=/sys/fs/cgroup/half; mkdir -p $own/way; chown -R tester $own/way; echo $$ >$own/way/cgroup.procs"
     become = "setpriv --reuid 1000 --regid 1000 --clear-groups env -i PATH=/usr/bin:/bin HOME=/home/tester"
@@ -176,8 +176,8 @@ def test_controller_not_enabled_half_way_down(guest):
 READ_ONLY = "mount -o remount,bind,ro /sys/fs/cgroup"
 
 
-def test_cgroups_that_are_mounted_read_only(guest):
-    """Where there is a manager, the limits are in force all the same: it is systemd that writes them."""
+def test_read_only_cgroups_are_named_unless_systemd_writes_the_limits(guest):
+    """A user with a systemd manager has the limits: systemd itself writes them."""
     resources = {"pids": {"limit": 9}, "cpu": {"quota": 20000}, "memory": {"limit": 64 * MIB, "swap": 96 * MIB}}
     bundle = guest.bundle("echo ran", resources)
 
@@ -206,7 +206,7 @@ def test_cgroups_that_are_mounted_read_only(guest):
         guest("rootless --root /tmp/state-1000 delete --force told; rmdir /tmp/state-1000")
 
 
-def test_a_user_without_a_manager(guest):
+def test_a_missing_systemd_manager_is_named(guest):
     become = "cd /; exec setpriv --reuid 1003 --regid 1003 --clear-groups env -i PATH=/usr/bin:/bin HOME=/"
     place = guest("cut -d: -f3 /proc/self/cgroup", root=True).strip()
     for path in ("", "user.slice:rootless:told", "/docker/told"):
@@ -217,8 +217,8 @@ def test_a_user_without_a_manager(guest):
         )
 
 
-def test_a_bus_at_which_nobody_listens(guest):
-    """The sockets of a manager that has died are still there."""
+def test_a_dead_systemd_manager_is_named(guest):
+    """The sockets of a manager that has died still exist."""
     stale = "import socket, sys; [socket.socket(socket.AF_UNIX).bind(path) for path in sys.argv[1:]]"
     guest(
         f"""
@@ -243,7 +243,7 @@ def test_a_bus_at_which_nobody_listens(guest):
         guest("rm -r /run/user/1003", root=True)
 
 
-# --- A host that has cgroup v1 too ------------------------------------------------------------------------------------
+# --- A hybrid host, with cgroup v1 ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +259,7 @@ def hybrid(machine, boot):
         other.stop()
 
 
-def test_a_hybrid_of_cgroup_v1_and_v2(hybrid):
+def test_cgroup_v1_is_named_on_a_hybrid_host(hybrid):
     assert hybrid("cat /sys/fs/cgroup/unified/cgroup.controllers") == "memory\n"
     resources = {"memory": {"limit": 64 * MIB}, **LIMITS}
     fix = "fix: boot with systemd.unified_cgroup_hierarchy=1; boot a kernel with CONFIG_CPUSETS"
@@ -272,7 +272,7 @@ def test_a_hybrid_of_cgroup_v1_and_v2(hybrid):
     assert hybrid("systemctl --user list-units --all --plain --no-legend 'rootless-told*'; rootless list --quiet") == ""
 
 
-def test_all_but_limits_is_as_anywhere_in_a_hybrid(hybrid):
+def test_everything_except_limits_works_on_a_hybrid_host(hybrid):
     bundle = hybrid.bundle("sleep 1000 & sleep 1000", {"pids": {"limit": 9}})
     said = hybrid(
         f"""{UNTIL}

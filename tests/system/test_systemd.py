@@ -1,4 +1,4 @@
-"""Containers in scopes of the user's systemd: limits that are enforced, and scopes that come and go with them."""
+"""Containers in scopes of the user's systemd: their limits are enforced, and the scopes end with them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def guest(machine):
     return Guest(machine)
 
 
-def test_limits_are_enforced_from_the_beginning_shown_by_systemd_and_changed(guest):
+def test_limits_of_a_scope_are_set_shown_and_changed(guest):
     resources = {
         "memory": {"limit": 64 * MIB, "swap": 96 * MIB, "reservation": 16 * MIB},
         "pids": {"limit": 20},
@@ -93,7 +93,7 @@ def test_limits_are_enforced_from_the_beginning_shown_by_systemd_and_changed(gue
         guest("rootless delete --force limits")
 
 
-def test_update_from_a_file(guest):
+def test_update_reads_limits_from_standard_input(guest):
     bundle = guest.bundle("sleep 1000", {"pids": {"limit": 20}}, "user.slice:rootless:file")
     guest(f"rootless run --detach --bundle {bundle} file")
     try:
@@ -112,9 +112,9 @@ def test_update_from_a_file(guest):
         guest("rootless delete --force file")
 
 
-def test_a_program_that_takes_too_much_memory_is_killed(guest):
+def test_a_program_above_the_memory_limit_is_killed(guest):
     resources = {"memory": {"limit": 24 * MIB, "swap": 24 * MIB}}
-    # tail keeps all of a line that does not end; without a limit it would have enough
+    # tail keeps an endless line in memory; without a limit there is enough
     bundle = guest.bundle("exec tail >/dev/null", resources, "user.slice:rootless:oom")
     done = guest.machine.run(f"head -c 100M /dev/zero | rootless run --bundle {bundle} oom")
     assert done.returncode == 137, done.stderr
@@ -122,7 +122,7 @@ def test_a_program_that_takes_too_much_memory_is_killed(guest):
     assert guest.machine.run(f"head -c 100M /dev/zero | rootless run --bundle {bundle} oom").returncode == 0
 
 
-def test_out_of_memory_is_shown_to_watchers(guest):
+def test_out_of_memory_is_an_event(guest):
     resources = {"memory": {"limit": 24 * MIB, "swap": 24 * MIB}}
     script = "while :; do head -c 100M /dev/zero | tail >/dev/null; done"
     bundle = guest.bundle(script, resources, "user.slice:rootless:short")
@@ -135,7 +135,7 @@ def test_out_of_memory_is_shown_to_watchers(guest):
         guest("rootless delete --force short")
 
 
-def test_no_more_processes_than_allowed(guest):
+def test_the_limit_of_processes_is_enforced(guest):
     script = "i=0; while [ $i -lt 20 ]; do sleep 30 & i=$((i+1)); done; echo all"
     bundle = guest.bundle(script, {"pids": {"limit": 8}}, "user.slice:rootless:pids")
     done = guest.machine.run(f"rootless run --bundle {bundle} pids")
@@ -147,7 +147,7 @@ BUSY = "while :; do :; done"
 
 
 def _usage(guest, *ids):
-    """Return how much CPU time, in microseconds, containers use in about two seconds, and how long that really was."""
+    """Return the CPU time, in microseconds, of each container in about two seconds, and the wall time of these."""
     told = guest(
         f"cd {SCOPES}/user.slice; used() {{ for id in {' '.join(ids)}; do "
         "grep -h usage_usec rootless-$id.scope/cpu.stat; done; date +%s%6N; }; used; sleep 2; used"
@@ -157,7 +157,7 @@ def _usage(guest, *ids):
     return [after - before for before, after in zip(numbers[:half], numbers[half:], strict=True)]
 
 
-def test_no_more_cpu_time_than_allowed(guest):
+def test_the_cpu_quota_is_enforced_and_changed(guest):
     bundle = guest.bundle(BUSY, {"cpu": {"quota": 20000, "period": 100000}}, "user.slice:rootless:quota")
     guest(f"rootless run --detach --bundle {bundle} quota")
     try:
@@ -184,7 +184,7 @@ def test_cpu_time_is_shared_by_weight(guest):
         guest("rootless delete --force light; rootless delete --force heavy")
 
 
-def test_the_scope_holds_exactly_the_processes_of_the_container(guest):
+def test_the_scope_has_exactly_the_processes_of_the_container(guest):
     bundle = guest.bundle("sleep 1000 & sleep 1000", {}, "user.slice:rootless:exact")
     guest(f"{UNTIL} rootless --systemd-cgroup create --bundle {bundle} exact")
     try:
@@ -215,7 +215,7 @@ def test_the_scope_holds_exactly_the_processes_of_the_container(guest):
     ],
     ids=["delete", "kill", "kill from outside", "systemctl stop"],
 )
-def test_the_scope_goes_with_the_container_and_its_name_is_free(guest, end):
+def test_the_scope_ends_with_the_container_and_frees_its_name(guest, end):
     bundle = guest.bundle("trap exit TERM; sleep 1000 & wait", {"pids": {"limit": 9}}, "user.slice:rootless:going")
     guest(
         f"""{UNTIL}
@@ -232,8 +232,8 @@ def test_the_scope_goes_with_the_container_and_its_name_is_free(guest, end):
     )
 
 
-def test_the_scope_goes_when_rootless_is_killed_with_all_of_it(guest):
-    """Nobody is left who could clean up: systemd removes the scope, and the next verb what is on disk."""
+def test_the_scope_ends_if_rootless_and_the_container_are_killed(guest):
+    """systemd removes the scope, and the next verb removes the files on disk."""
     bundle = guest.bundle("sleep 1000 & sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:killed")
     guest(
         f"""{UNTIL}
@@ -251,8 +251,8 @@ def test_the_scope_goes_when_rootless_is_killed_with_all_of_it(guest):
     )
 
 
-def test_a_manager_that_is_gone_when_a_container_is_changed_or_ended(guest):
-    """Its sockets are out of reach: a change is refused in words, and the container ends all the same."""
+def test_without_systemd_update_fails_and_delete_works(guest):
+    """The manager's sockets cannot be reached after the start."""
     bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:gone")
     guest(f"rootless run --detach --bundle {bundle} gone")
     said = guest(
@@ -276,7 +276,7 @@ def test_a_manager_that_is_gone_when_a_container_is_changed_or_ended(guest):
     guest(f"{UNTIL} until_ gone rootless-gone.scope")
 
 
-def test_a_name_that_another_container_has(guest):
+def test_a_scope_name_of_another_container_is_refused(guest):
     bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:same")
     guest(f"rootless run --detach --bundle {bundle} first")
     try:
@@ -289,7 +289,7 @@ def test_a_name_that_another_container_has(guest):
         guest("rootless delete --force first")
 
 
-def test_a_name_that_somebody_else_has(guest):
+def test_a_scope_name_of_another_unit_is_refused(guest):
     bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:taken")
     guest(
         f"""{UNTIL}
@@ -307,9 +307,9 @@ def test_a_name_that_somebody_else_has(guest):
         guest("systemctl --user stop rootless-taken.scope")
 
 
-def test_a_scope_that_is_left_over_is_no_obstacle(guest):
+def test_a_failed_scope_of_the_same_name_is_replaced(guest):
     bundle = guest.bundle("true", {"pids": {"limit": 9}}, "user.slice:rootless:failed")
-    # a unit that has failed stays until somebody resets it, unless it was asked to go
+    # a failed unit stays until it is reset, unless its CollectMode says otherwise
     guest(
         f"""{UNTIL}
         as="--slice=user.slice --unit=rootless-failed.scope --property=RuntimeMaxSec=1"
@@ -334,7 +334,7 @@ def test_a_scope_that_is_left_over_is_no_obstacle(guest):
         ({"cpu": {"cpus": "0"}, "unified": {"pids.max": "many"}}, {}, ("linux.resources.unified", "pids.max")),
     ],
 )
-def test_what_systemd_or_the_kernel_refuses(guest, resources, annotations, expected):
+def test_the_error_for_a_refused_property_names_it(guest, resources, annotations, expected):
     bundle = guest.bundle("sleep 1000", resources, "user.slice:rootless:refused", annotations=annotations)
     error = guest.fails(f"rootless run --detach --bundle {bundle} refused")
     assert all(each in error for each in expected), error
@@ -342,7 +342,7 @@ def test_what_systemd_or_the_kernel_refuses(guest, resources, annotations, expec
     guest(f'{UNTIL} until_ gone rootless-refused.scope; [ -z "$(rootless list --quiet)" ]')
 
 
-def test_properties_from_annotations(guest):
+def test_annotations_set_properties_of_the_scope(guest):
     annotations = {
         "org.systemd.property.TimeoutStopSec": "uint64 5",
         "org.systemd.property.Description": "'a description of its own'",
@@ -364,7 +364,7 @@ def test_properties_from_annotations(guest):
         guest("rootless delete --force annotated")
 
 
-def test_fifty_at_once(guest):
+def test_fifty_containers_at_once_have_their_scopes(guest):
     bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}})
     guest(
         f"""{UNTIL}
@@ -380,7 +380,7 @@ def test_fifty_at_once(guest):
     )
 
 
-def test_a_name_that_has_to_be_escaped(guest):
+def test_special_characters_in_a_scope_name_are_escaped(guest):
     bundle = guest.bundle("true", {"pids": {"limit": 9}})
     guest(
         f"""
@@ -392,17 +392,17 @@ def test_a_name_that_has_to_be_escaped(guest):
 
 
 SHOW = "tail -n 1 /proc/self/cgroup"
-"""With the cgroup namespace of its caller, that is where the container is."""
+"""Shows the container's cgroup, in the cgroup namespace of the caller."""
 
 
 def scope_shown(told):
-    """Return the scope that a container which ran SHOW was in; an error where it was in none of the user's manager."""
+    """Return the scope of a container that ran SHOW; fails if it is not in the user's manager."""
     path = told.strip()
     assert path.startswith(f"0::{SCOPES.removeprefix('/sys/fs/cgroup')}/user.slice/"), told
     return path.rpartition("/")[2]
 
 
-def test_the_environment_leads_nowhere_else(guest):
+def test_the_environment_does_not_select_another_systemd(guest):
     bundle = guest.bundle(SHOW, {"pids": {"limit": 9}}, "user.slice:rootless:environment", shared=["cgroup"])
     wrong = "unix:path=/run/dbus/system_bus_socket"
     for before in (
@@ -414,7 +414,7 @@ def test_the_environment_leads_nowhere_else(guest):
         assert scope_shown(told) == "rootless-environment.scope"
 
 
-def test_by_the_message_bus_where_the_managers_own_socket_is_out_of_reach(guest):
+def test_the_message_bus_is_used_if_the_private_socket_is_missing(guest):
     script = f"{SHOW}; exec sleep 1000"
     bundle = guest.bundle(script, {"pids": {"limit": 9}}, "user.slice:rootless:bus", shared=["cgroup"])
     told = guest(
@@ -436,9 +436,9 @@ def test_by_the_message_bus_where_the_managers_own_socket_is_out_of_reach(guest)
     assert limit == "7"
 
 
-def test_a_manager_that_goes_away_half_way(guest):
+def test_a_lost_connection_to_systemd_is_an_error_and_leaves_nothing(guest):
     bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:half")
-    # a manager that hears all of it, and says nothing
+    # a manager that reads the request and closes the connection
     stand_in = """
 import socket, sys
 listener = socket.socket(socket.AF_UNIX)
@@ -446,7 +446,7 @@ listener.bind(sys.argv[1])
 listener.listen()
 heard = b""
 while not heard:
-    # who only looks whether somebody listens, says nothing
+    # a client that only checks for a listener sends nothing
     connection, _ = listener.accept()
     while not heard.endswith(b"BEGIN\\r\\n") and (data := connection.recv(4096)):
         heard += data
@@ -474,8 +474,8 @@ connection.recv(65536)
     )
 
 
-def test_from_the_user_namespace_of_an_engine(guest):
-    # there it is root, and its user's manager is that of somebody with another number
+def test_a_user_namespace_of_an_engine_uses_the_users_systemd(guest):
+    # rootless is root there, and the user's manager belongs to another UID
     bundle = guest.bundle(SHOW, {"pids": {"limit": 9}}, "user.slice:rootless:engine", shared=["cgroup"])
     run = f"rootless --systemd-cgroup run --bundle {bundle} engine"
     assert scope_shown(guest(f"podman unshare {run}")) == "rootless-engine.scope"
@@ -484,7 +484,7 @@ def test_from_the_user_namespace_of_an_engine(guest):
     assert scope_shown(told) == "rootless-engine.scope"
 
 
-def test_as_root_it_is_the_manager_of_the_host(guest):
+def test_root_uses_the_systemd_of_the_host(guest):
     bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "system.slice:rootless:host")
     told = guest(
         f"""
@@ -514,8 +514,8 @@ def test_missing_lingering_is_a_warning(guest):
     assert warned.endswith("fix: loginctl enable-linger\n")
 
 
-def test_from_a_login_session(guest):
-    # there the process is in a cgroup of root's, and only the system's manager can move it
+def test_a_container_started_in_a_login_session_has_its_limits(guest):
+    # the process is in a cgroup of root there, and only the system's manager can move it
     bundle = guest.bundle("sleep 1000", {"pids": {"limit": 9}}, "user.slice:rootless:session")
     script = f"""
         grep -q session- /proc/self/cgroup
@@ -528,8 +528,8 @@ def test_from_a_login_session(guest):
     assert told.split()[-1] == "9"
 
 
-def test_rules_for_devices_of_a_container_of_roots(guest):
-    """What root of the host asks of the scope that its own systemd makes; systemd has no rules of its own for it."""
+def test_device_rules_of_roots_container_are_enforced(guest):
+    """The rules are attached to the scope of the host's systemd, which has no device rules for it."""
     said = []
     for number, access in enumerate(("", "r")):
         rules = [

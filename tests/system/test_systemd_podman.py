@@ -1,4 +1,4 @@
-"""podman lets rootless make its containers: limits, their changes, statistics, pauses, and what is left afterwards."""
+"""podman creates containers with rootless: limits, updates, statistics, pauses, and the clean-up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def guest(machine):
 
 @pytest.fixture(params=["systemd", "cgroupfs"])
 def podman(guest, request):
-    """Return how podman is called, with each of its two ways to make cgroups."""
+    """Return the command line of podman, with each of its two cgroup managers."""
     yield f"podman --cgroup-manager {request.param} --runtime $HOME/.local/bin/rootless"
     guest('podman rm --all --force --time 0; [ -z "$(rootless list --quiet)" ]')
 
@@ -40,7 +40,7 @@ def _files(guest, *names):
     return dict(line.partition(" ")[::2] for line in told.splitlines())
 
 
-def test_the_life_of_a_container(guest, podman):
+def test_limits_statistics_pause_and_removal_work_with_podman(guest, podman):
     names = ("memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight")
     guest(f"{podman} run --detach --name box1 --network none {LIMITS} box sleep 1000")
     assert _files(guest, *names) == {
@@ -80,15 +80,15 @@ def test_the_life_of_a_container(guest, podman):
     assert told.split() == ["1", "paused", "0", "ran", "2"]
 
 
-def test_memory_that_runs_out(guest):
+def test_podman_reports_that_memory_has_run_out(guest):
     podman = "podman --cgroup-manager systemd --runtime $HOME/.local/bin/rootless"
     limits = "--name box1 --network none --memory 24m --memory-swap 24m"
-    # tail keeps all of a line that does not end; without a limit it would have enough
+    # tail keeps an endless line in memory; without a limit there is enough
     greedy = "box sh -c 'exec tail >/dev/null'"
     run = f"head -c 100M /dev/zero | {podman} run --rm --interactive"
     assert guest.machine.run(f"{run} {limits} {greedy}").returncode == 137
     assert guest.machine.run(f"{run} --network none {greedy}").returncode == 0
-    # conmon notifies podman when it gets to it: here the container goes on meanwhile
+    # conmon notifies podman with a delay: the container continues meanwhile
     told = guest(
         f"""{UNTIL}
         {podman} run --detach {limits} box sh -c 'tail /dev/zero; exec sleep 1000' >&2

@@ -1,4 +1,4 @@
-"""What takes more to share out than user-mode Linux has: processors, their memory, huge pages, weights of a disk."""
+"""Limits of resources that user-mode Linux does not have: processors, their memory, huge pages, weights of a disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ int main(int argc, char **argv) {
     return 0;
 }
 """
-"""Takes as many huge pages as its argument says, and uses the last one."""
+"""Maps the number of huge pages in its argument, and uses the last one."""
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +38,20 @@ def guest(two_processors):
 
 @pytest.fixture
 def box(guest):
-    """The unit of a container that is called "box", and is deleted after the test."""
+    """The unit of a container with the name "box", which is deleted after the test."""
     yield "rootless-box.scope"
     guest("rootless delete --force box")
 
 
 def used(guest, unit):
-    """Return the processors that a scope has kept busy in two seconds."""
+    """Return the number of processors that a scope kept busy for two seconds."""
     look = f"grep -h usage_usec {SCOPES}/user.slice/{unit}/cpu.stat; date +%s%6N"
     before, start, after, end = (int(line.split()[-1]) for line in guest(f"{look}; sleep 2; {look}").splitlines())
     return (after - before) / (end - start)
 
 
 @pytest.mark.parametrize("manager", MANAGERS)
-def test_processors_and_their_memory(guest, manager):
+def test_processors_and_memory_nodes_are_limited_and_changed(guest, manager):
     bundle = guest.bundle("sleep 1000", {"cpu": {"cpus": "1", "mems": "0"}})
     script = f"""
         rootless --cgroup-manager {manager} run --detach --bundle {bundle} box
@@ -73,7 +73,7 @@ def test_processors_and_their_memory(guest, manager):
     assert (cpuset["cpus"], cpuset["mems"]) == ([0, 1], [1])
 
 
-def test_more_than_one_processor_worth_of_time(guest, box):
+def test_a_cpu_quota_can_exceed_one_processor(guest, box):
     bundle = guest.bundle(TWO, {"cpu": {"quota": 50000}}, "user.slice:rootless:box")
     guest(f"rootless run --detach --bundle {bundle} box")
     assert 0.35 < used(guest, box) < 0.65
@@ -83,8 +83,8 @@ def test_more_than_one_processor_worth_of_time(guest, box):
     assert 0.7 < used(guest, box) < 1.1
 
 
-def test_pressure(guest, box):
-    """Two that want one processor, and one that wants more memory than it may have without waiting."""
+def test_events_report_pressure(guest, box):
+    """Two processes share one processor, and one exceeds the memory above which it has to wait."""
     script = f"({TWO}) & while :; do head -c 32M /dev/zero | tail >/dev/null; done"
     resources = {"cpu": {"cpus": "1"}, "unified": {"memory.high": str(8 * MIB)}}
     bundle = guest.bundle(script, resources, "user.slice:rootless:box")
@@ -106,7 +106,7 @@ def test_pressure(guest, box):
 
 @pytest.fixture(scope="module")
 def huge(guest, need, tmp_path_factory):
-    """Return a function: the bundle, for all runtimes, of a script that has /reserve and 4 MiB of huge pages."""
+    """Return a function that returns a bundle, for all runtimes, of a script with /reserve and 4 MiB of huge pages."""
     source = tmp_path_factory.mktemp("reserve") / "reserve.c"
     source.write_text(RESERVE)
     subprocess.run([need("gcc"), "-static", "-o", guest.machine.shared / "reserve", source], check=True)
@@ -126,9 +126,9 @@ def huge(guest, need, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def in_delegated(guest):
-    """Return a function: what a script of the user's says in a cgroup that root has delegated by hand.
+    """Return a function that runs a script of the user in a cgroup that root has delegated by hand.
 
-    systemd does not know the controller. The script begins below it, where it is in nobody's way.
+    systemd does not know the controller. The script starts in a cgroup below, where it blocks no controller.
     """
     enter = """
         export here=/sys/fs/cgroup/delegated/tester HOME=/home/tester PATH=/home/tester/.local/bin:$PATH
@@ -152,7 +152,7 @@ def in_delegated(guest):
     return run
 
 
-def test_huge_pages(in_delegated, huge):
+def test_huge_pages_are_limited_and_reported(in_delegated, huge):
     bundle = huge("/reserve 2 && ! /reserve 3 && sleep 1000")
     told = in_delegated(
         f"""
@@ -178,18 +178,18 @@ ACCOUNTING = '"defines the … limits for HugeTLB controller reservation account
 @pytest.mark.parametrize(
     "runtime", ["runc", pytest.param("crun", marks=pytest.mark.differs("crun", ACCOUNTING)), "rootless"]
 )
-def test_huge_pages_are_refused_when_they_are_reserved(in_delegated, huge, runtime):
+def test_the_limit_of_huge_pages_applies_to_reservations(in_delegated, huge, runtime):
     bundle = huge("/reserve 2 && ! /reserve 3")
     assert in_delegated(f"{runtime} --root ~/root run --bundle {bundle} box") == "mmap: Cannot allocate memory\n"
 
 
 @pytest.fixture
 def bfq(guest):
-    """The scheduler that shares out a disk by weight."""
+    """The disk scheduler that supports weights."""
     guest(BFQ, root=True)
 
 
-def test_a_share_of_the_disk(guest, box, bfq):
+def test_the_weight_of_a_disk_is_set_and_changed_with_bfq(guest, box, bfq):
     block_io = {"weight": 200, "weightDevice": [DISK | {"weight": 300}]}
     assert shares(guest, box, "io.bfq.weight", block_io) == [
         *("default 200", "259:0 300", "1200"),
@@ -198,7 +198,7 @@ def test_a_share_of_the_disk(guest, box, bfq):
     ]
 
 
-def test_a_share_of_the_disk_without_bfq(guest, box):
+def test_the_weight_of_a_disk_is_set_and_changed_without_bfq(guest, box):
     guest("echo none >/sys/block/nvme0n1/queue/scheduler; modprobe --remove bfq", root=True)
     assert shares(guest, box, "io.weight", {"weight": 200}) == [
         *("default 1920", "1920"),
@@ -208,7 +208,7 @@ def test_a_share_of_the_disk_without_bfq(guest, box):
 
 
 def shares(guest, box, file, block_io):
-    """Return a file and the property of a container's scope: from the beginning, when systemd reloads, and updated."""
+    """Return a file and the property of a container's scope: at the start, after a reload of systemd, and updated."""
     bundle = guest.bundle("sleep 1000", {"blockIO": block_io}, "user.slice:rootless:box")
     shown = f"cat {SCOPES}/user.slice/{box}/{file}; systemctl --user show --property=IOWeight --value {box}"
     return guest(
@@ -223,7 +223,7 @@ def shares(guest, box, file, block_io):
     ).splitlines()
 
 
-def test_clocks_of_its_own(guest):
+def test_time_offsets_apply_in_a_time_namespace(guest):
     bundle = guest.bundle("cut -d. -f1 /proc/uptime")
     config = json.loads(guest.config(bundle).read_text())
     config["linux"]["namespaces"].append({"type": "time"})
@@ -250,7 +250,7 @@ DIFFERENCES = [
 ]  # fmt: skip
 
 
-def test_differences_from_runc_and_crun(guest, bfq):
+def test_the_differences_from_runc_and_crun_are_those_in_the_list(guest, bfq):
     """See test_differences.py."""
     unlisted, unseen = unlisted_and_unseen(compare_in(guest.machine, LIMITS, MANAGERS), DIFFERENCES)
     assert not unlisted
@@ -259,7 +259,7 @@ def test_differences_from_runc_and_crun(guest, bfq):
 
 @pytest.fixture(scope="module", params=RUNTIMES)
 def seen(request, guest):
-    """Return what the container of each runtime sees of its limits: {property: a line}."""
+    """Return the limits that the container of each runtime sees: {property: a line}."""
     guest(BFQ, root=True)
     bundle = config_of(guest, LIMITS["all"], "io.bfq.weight; grep _allowed_list /proc/self/status | cut -f 2")
     *weights, cpus, mems = guest(f"{request.param} --systemd-cgroup run --bundle {bundle} box").splitlines()
@@ -269,5 +269,5 @@ def seen(request, guest):
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.spec(f"linux.resources.{name}")) for name in SEEN]
 )
-def test_a_limit(seen, name):
+def test_the_container_sees_the_limit(seen, name):
     assert seen[name] == SEEN[name]

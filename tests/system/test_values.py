@@ -1,4 +1,4 @@
-"""Limits one by one: what the kernel does with them, what an update makes of them, values that are out of range."""
+"""Single limits: their effect, their update, and values out of range."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def guest(machine):
     return Guest(machine)
 
 
-# --- Where it is ------------------------------------------------------------------------------------------------------
+# --- The scope's name and slice ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_every_form_of_cgroups_path_names_a_scope(guest, path, expected):
 
 
 @pytest.mark.parametrize("path", ["some:form", "/some/form", "user.slice:some:", "user:some:form", "a--b.slice:c:d"])
-def test_what_names_no_scope_is_refused(guest, path):
+def test_a_cgroups_path_that_names_no_scope_is_refused(guest, path):
     bundle = guest.bundle("true", {"pids": {"limit": 9}}, path)
     error = guest.fails(f"rootless --systemd-cgroup run --bundle {bundle} form")
     assert error.count("\n") == 1
@@ -54,11 +54,11 @@ def test_what_names_no_scope_is_refused(guest, path):
     assert guest("rootless list --quiet") == ""
 
 
-# --- What is enforced -------------------------------------------------------------------------------------------------
+# --- The effect of limits ---------------------------------------------------------------------------------------------
 
 
-def test_a_limit_of_input_is_measured(guest):
-    """Three megabytes that are not in memory, at one megabyte a second and without a limit."""
+def test_a_limit_of_disk_input_slows_reading(guest):
+    """Three megabytes that are not cached are read at one megabyte a second, and without a limit."""
     seconds = {}
     guest("head -c 3M /dev/urandom >base/rootfs/blob; sync")
     try:
@@ -87,8 +87,8 @@ def test_a_limit_of_input_is_measured(guest):
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_memory_oom_group(guest, together):
-    """All of the container ends when one of it has taken too much; without, that one alone."""
+def test_memory_oom_group_kills_the_whole_container(guest, together):
+    """Without it, only the process that exceeds the limit is killed."""
     resources = {"memory": {"limit": 24 * MIB, "swap": 24 * MIB}, "unified": {"memory.oom.group": str(int(together))}}
     script = "(head -c 100M /dev/zero | tail >/dev/null); echo $?; echo goes on"
     for flags, path in (("", "user.slice:rootless:group"), ("--cgroup-manager cgroupfs", "")):
@@ -98,7 +98,7 @@ def test_memory_oom_group(guest, together):
 
 
 @pytest.mark.parametrize("verb", ["create", "run --detach"])
-def test_a_container_that_begins_frozen(guest, verb):
+def test_a_container_can_start_frozen(guest, verb):
     bundle = guest.bundle("sleep 1; echo up; sleep 1000", {"unified": {"cgroup.freeze": "1"}}, "user.slice:some:frozen")
     go = "rootless start frozen" if verb == "create" else ":"
     try:
@@ -119,11 +119,11 @@ def test_a_container_that_begins_frozen(guest, verb):
     assert told.splitlines() == ["frozen 1", "paused", "up"]
 
 
-# --- What update changes ----------------------------------------------------------------------------------------------
+# --- Updates ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("manager", ["systemd", "cgroupfs"])
-def test_every_section_is_changed(guest, manager):
+def test_update_changes_every_section_of_resources(guest, manager):
     asked = {
         "memory": {"limit": 64 * MIB, "swap": 64 * MIB, "reservation": 8 * MIB},
         "cpu": {"shares": 2048, "quota": 40000, "period": 80000, "burst": 2000},
@@ -183,7 +183,7 @@ def test_every_section_is_changed(guest, manager):
 # --- Values out of range ----------------------------------------------------------------------------------------------
 
 OUT_OF_RANGE = {
-    # place in linux.resources: what is asked, what is said of it
+    # property of linux.resources: the value, the error
     "cpu.quota": ({"cpu": {"quota": 500}}, "write '500 100000' to cpu.max: the kernel does not take this value"),
     "cpu.period": ({"cpu": {"period": 5}}, "write 'max 5' to cpu.max: the kernel does not take this value"),
     "cpu.burst": ({"cpu": {"quota": 20000, "burst": 30000}}, "30000 is above quota"),
@@ -204,8 +204,8 @@ OUT_OF_RANGE = {
 }  # fmt: skip
 
 
-def test_a_value_out_of_range_names_its_property(guest):
-    """In both kinds of cgroup; nothing is left of any."""
+def test_the_error_for_a_value_out_of_range_names_its_property(guest):
+    """With both cgroup managers; nothing is left."""
     for place, (resources, told) in OUT_OF_RANGE.items():
         for flags in ("--systemd-cgroup", "--cgroup-manager cgroupfs"):
             error = guest.fails(f"rootless {flags} run --bundle {guest.bundle('true', resources)} range")
