@@ -49,6 +49,13 @@ def test_missing_state_directory(rootless):
     assert debug(rootless, "list") == [f"the state directory {rootless.root} does not exist"]
 
 
+def test_debug_reports_the_image_store(rootless, user):
+    store = user.tmp / "store"
+    assert debug(rootless, "images", "--store", str(store)) == [f"the image store {store} does not exist"]
+    user.run(["mkdir", "-m", "700", store], check=True)
+    assert debug(rootless, "images", "--store", str(store)) == [f"opened the image store {store}"]
+
+
 def test_silent_without_debug(created):
     assert created("list").stderr == ""
 

@@ -15,7 +15,7 @@ import posix
 import stat
 from contextlib import suppress
 
-from rootless import files, jsontext, paths, xdg
+from rootless import files, jsontext, log, paths, xdg
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.image.reference import is_digest
 from rootless.image.store.temporary import Temporary
@@ -68,6 +68,8 @@ class Store:
         self.path = path
         self.shared = shared
         self._directories = {"": fd}
+        if log.is_debug():
+            log.debug(f"opened the image store {path}")
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -218,6 +220,8 @@ def open_store(path: str, *, create: bool) -> Store | None:
         return Store(path, files.open_own(path), shared=False)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not create:
+            if log.is_debug():
+                log.debug(f"the image store {path} does not exist")
             return None
         what = f"open the image store {path}"
         if error.errno != errno.EPERM:
