@@ -68,6 +68,15 @@ def exists(path: str) -> bool:
     return True
 
 
+def lexists(path: str) -> bool:
+    """Whether `path` exists, as os.path.lexists: a symlink does, wherever it leads."""
+    try:
+        posix.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def is_file(path: str) -> bool:
     """Whether `path` names a regular file, following symlinks."""
     try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
-from rootless import OCI_VERSION, files, jsontext, log
+from rootless import OCI_VERSION, files, jsontext, log, paths
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -92,11 +92,11 @@ def write_spec(directory: str, *, rootless: bool, file_name: str = "config.json"
     """
     config = default_config(
         rootless=rootless,
-        uid=os.geteuid(),
-        gid=os.getegid(),
-        cgroup2=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+        uid=posix.geteuid(),
+        gid=posix.getegid(),
+        cgroup2=paths.exists("/sys/fs/cgroup/cgroup.controllers"),
     )
-    write_config(os.path.join(directory, file_name), config)
+    write_config(paths.join(directory, file_name), config)
 
 
 def write_config(path: str, config: dict[str, object]) -> None:
@@ -107,9 +107,9 @@ def write_config(path: str, config: dict[str, object]) -> None:
     """
     if log.is_debug():
         log.debug(f"write {path}")
-    if os.path.lexists(path):
+    if paths.lexists(path):
         # This wording is runc's; its callers know it.
-        raise RootlessError(f"File {os.path.basename(path)} exists. Remove it first", code="RL-EXISTS")
+        raise RootlessError(f"File {paths.name(path)} exists. Remove it first", code="RL-EXISTS")
     try:
         files.put(path, jsontext.render(config).encode() + b"\n", 0o666)
     except OSError as error:

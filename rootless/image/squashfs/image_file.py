@@ -14,7 +14,7 @@ Source: https://dr-emann.github.io/squashfs/ (superblock); https://github.com/ap
 from __future__ import annotations
 
 import errno
-import os
+import posix
 import stat
 import struct
 from binascii import Error as Base64Error
@@ -89,8 +89,8 @@ class ImageFile:
             RootlessError: `RL-IMAGE`: it cannot be opened, or it is not the one that open_image() has read.
         """
         fd = _opened(self.path)
-        if _identity(os.fstat(fd)) != self.identity:
-            os.close(fd)
+        if _identity(posix.fstat(fd)) != self.identity:
+            posix.close(fd)
             raise _bad(self.path, "it was changed or exchanged meanwhile")
         return fd
 
@@ -105,7 +105,7 @@ class ImageFile:
         """
         if self._files is not None and path in KEPT_FILES:
             if path not in self._files:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+                raise FileNotFoundError(errno.ENOENT, posix.strerror(errno.ENOENT), path)
             content = self._files[path]
             if content is None:
                 raise _too_large(self.path, path)
@@ -131,15 +131,15 @@ class ImageFile:
 def is_image(path: str) -> bool:
     """Return whether a regular file begins as a squashfs or a SIF file does; False if it cannot be read."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError:
         return False
     try:
-        head = os.pread(fd, _SIF_LAUNCHER + len(_SIF_MAGIC), 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        head = posix.pread(fd, _SIF_LAUNCHER + len(_SIF_MAGIC), 0) if stat.S_ISREG(posix.fstat(fd).st_mode) else b""
     except OSError:
         return False
     finally:
-        os.close(fd)
+        posix.close(fd)
     return head.startswith(_SQUASHFS_MAGIC.to_bytes(4, "little")) or head[_SIF_LAUNCHER:] == _SIF_MAGIC
 
 
@@ -151,16 +151,16 @@ def open_image(path: str) -> ImageFile:
     """
     fd = _opened(path)
     try:
-        status = os.fstat(fd)
+        status = posix.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise _bad(path, "it is not a file")
-        offset = _sif_offset(fd, path) if os.pread(fd, len(_SIF_MAGIC), _SIF_LAUNCHER) == _SIF_MAGIC else 0
+        offset = _sif_offset(fd, path) if posix.pread(fd, len(_SIF_MAGIC), _SIF_LAUNCHER) == _SIF_MAGIC else 0
         image = ImageFile(path, _identity(status), offset, _squashfs_size(fd, offset, status.st_size, path))
         trailer = _trailer(fd, offset + image.size, path)
     except OSError as error:
         raise _bad(path, str(error.strerror)) from error
     finally:
-        os.close(fd)
+        posix.close(fd)
     if trailer:
         image.take(trailer)
     return image
@@ -188,9 +188,9 @@ def write_trailer(
     }
     trailer = {"reference": reference, "digest": digest, "config": config, "files": kept}
     text = jsontext.render(trailer, None).encode() + b"\n"
-    end = _padded(_squashfs_size(fd, 0, os.fstat(fd).st_size, "the new image"))
-    os.truncate(fd, end)
-    with open(os.dup(fd), "r+b") as file:
+    end = _padded(_squashfs_size(fd, 0, posix.fstat(fd).st_size, "the new image"))
+    posix.truncate(fd, end)
+    with open(posix.dup(fd), "r+b") as file:
         file.seek(end)
         file.write(b"%s%d\n%s" % (_TRAILER, len(text), text))
 
@@ -198,17 +198,17 @@ def write_trailer(
 def _opened(path: str) -> int:
     try:
         # not to wait for the writer of a named pipe
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError as error:
         raise _bad(path, str(error.strerror)) from error
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+def _identity(status: posix.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _squashfs_size(fd: int, offset: int, file_size: int, path: str) -> int:
-    head = os.pread(fd, _SQUASHFS_HEADER, offset)
+    head = posix.pread(fd, _SQUASHFS_HEADER, offset)
     if len(head) < _SQUASHFS_HEADER:
         raise _bad(path, "it holds no squashfs file system")
     magic, major, _, size = _SQUASHFS.unpack_from(head)
@@ -221,13 +221,13 @@ def _squashfs_size(fd: int, offset: int, file_size: int, path: str) -> int:
 
 def _sif_offset(fd: int, path: str) -> int:
     """Return where the squashfs of a SIF file begins: its primary system partition."""
-    head = os.pread(fd, _SIF_HEADER.size, 0)
+    head = posix.pread(fd, _SIF_HEADER.size, 0)
     if len(head) < _SIF_HEADER.size:
         raise _bad(path, "it is cut short")
     _, total, start = _SIF_HEADER.unpack(head)
     if not (0 <= total <= _SIF_MOST_DESCRIPTORS and start >= _SIF_HEADER.size):
         raise _bad(path, "its SIF header is damaged")
-    table = os.pread(fd, total * _SIF_DESCRIPTOR.size, start)
+    table = posix.pread(fd, total * _SIF_DESCRIPTOR.size, start)
     whole = len(table) - len(table) % _SIF_DESCRIPTOR.size
     for kind, used, offset, _, filesystem, role in _SIF_DESCRIPTOR.iter_unpack(table[:whole]):
         if used and kind == _SIF_PARTITION and role == _SIF_PRIMARY:
@@ -244,13 +244,13 @@ def _sif_offset(fd: int, path: str) -> int:
 def _trailer(fd: int, end: int, path: str) -> dict[str, Any]:
     """Return the trailer behind byte `end`; nothing if there is none."""
     start = _padded(end)
-    line = os.pread(fd, 40, start)
+    line = posix.pread(fd, 40, start)
     if not line.startswith(_TRAILER):
         return {}
     number, newline, _ = line.removeprefix(_TRAILER).partition(b"\n")
     if not newline or not number.isdigit() or int(number) > _LARGEST_TRAILER:
         raise _bad(path, "its trailer is damaged")
-    text = os.pread(fd, int(number), start + len(_TRAILER) + len(number) + 1)
+    text = posix.pread(fd, int(number), start + len(_TRAILER) + len(number) + 1)
     try:
         value = jsontext.parse(text, "trailer")
     except RootlessError as error:
@@ -281,7 +281,7 @@ def _cat(image: ImageFile, path: str) -> bytes:
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=(fd,)
         )
     finally:
-        os.close(fd)
+        posix.close(fd)
     with run:
         assert run.stdout
         end = threading.Timer(_PATIENCE, run.kill)  # a damaged file system may have loops
@@ -293,7 +293,7 @@ def _cat(image: ImageFile, path: str) -> bytes:
     if len(content) > LARGEST_FILE:
         raise _too_large(image.path, path)
     if run.returncode == _NO_MATCH:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        raise FileNotFoundError(errno.ENOENT, posix.strerror(errno.ENOENT), path)
     if run.returncode:
         raise _bad(image.path, f"unsquashfs cannot read {path} in it")
     return content
