@@ -88,9 +88,10 @@ class Descriptors:
         directory: the container's directory, in which the monitor keeps the output.
         keep: how many descriptors from 3 on belong to the container.
         placed: those that get the numbers 0, 1, 2 …; without any, the executor has the launcher's standard streams.
+        masked: whether all signals are blocked for the executor and what it executes.
     """
 
-    __slots__ = ("agent", "cgroup", "console", "directory", "keep", "placed", "process", "start")
+    __slots__ = ("agent", "cgroup", "console", "directory", "keep", "masked", "placed", "process", "start")
 
     def __init__(
         self,
@@ -103,7 +104,9 @@ class Descriptors:
         directory: int = -1,
         keep: int = 0,
         placed: Sequence[int] = (),
+        masked: bool = False,
     ) -> None:
+        self.masked = masked
         self.start = start
         self.console = console
         self.cgroup = cgroup

@@ -57,7 +57,7 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
                 *[(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in passed if fd >= 0],
                 *[(posix.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(placed)],
             ],
-            setsigmask=(),
+            setsigmask=SIGNALS if given.masked else (),
             setsigdef=SIGNALS,
         )
     except OSError as error:

@@ -1,7 +1,8 @@
 """The server of one container's image: squashfuse_ll(1), on a connection that the executor made inside the container.
 
 It parses a hostile file as the caller, outside the container: rootless/plan/rootfs/image.py confines it. It ends with
-the mount, and nothing else has to end it. If it is killed, the container gets I/O errors.
+the mount, and nothing else has to end it. If it is killed, the container gets I/O errors. Batch systems and service
+managers send signals to all processes of a job: those that are meant for the program do not reach the server.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class ImageServer:
         try:
             placed = (null, self._words, self._words, connection, file, ready)
             operations = serve(image, _offset(file, image.path))
-            self._run = Run(Plan(operations), Descriptors(keep=len(placed) - 3, placed=placed))
+            self._run = Run(Plan(operations), Descriptors(keep=len(placed) - 3, placed=placed, masked=True))
             self._run.until_or_kill()
         except BaseException:
             self._close_fds()
