@@ -31,12 +31,15 @@ static _Noreturn void stay(pid_t program, const sigset_t *signals)
     }
 }
 
-/* After the seccomp filter: the reaper must not be able to do more than the program, which may trace it. */
-int op_init(void)
+/* After the seccomp filter: the reaper must not be able to do more than the program, which may trace it. If it is
+ * attended, it ends with the process that waits for it; a change of its IDs would take that back (prctl(2)). */
+int op_init(int64_t attended)
 {
     sigset_t all, before;
     pid_t pid;
 
+    if (attended)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_DUMPABLE, 0); /* until nothing of the host is left in it; execve makes the program dumpable again */
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);

@@ -53,6 +53,7 @@ def request_for(options: Options) -> Request:
     if by_person:
         request.asked = {"options": dict(vars(options)), "directory": posix.getcwd()}
     request.monitored = request.detach and (by_person or request.timeout > 0)
+    request.attended = request.verb in ("run", "explain") and not request.detach
     request.log_size = _LOG_SIZE if by_person and request.detach and not request.console_socket else 0
     if ":" in request.userns or request.userns not in _USERNS:
         _choose_kept_ids(request)

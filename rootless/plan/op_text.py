@@ -337,7 +337,7 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.NETLINK: ("send a netlink socket of the network namespace to the launcher", {}, ""),
     ops.PASS_NAMESPACES: ("send the user and network namespaces to the launcher", {}, ""),
     ops.MONITOR: ("keep the output and the exit status: start the monitor{lifetime}{log_size}", {}, ""),
-    ops.INIT: ("stay as the process that reaps orphans and forwards signals to the program", {}, ""),
+    ops.INIT: ("stay as the process that reaps orphans and forwards signals to the program{attended}", {}, ""),
     ops.FUSE: (
         "mount a FUSE file system for the image and send its connection to the launcher",
         {
@@ -509,6 +509,7 @@ _IN_WORDS: dict[str, Callable[[int], str]] = {
     "raise": capabilities,
     "mask": lambda mask: _octal(mask) + ("" if mask else ", which removes no permissions"),
     "mode": _octal,
+    "attended": lambda yes: ", and ends if rootless is killed" if yes else "",
     "lifetime": lambda seconds: f", which ends the container after {seconds} s" if seconds else "",
     "log_size": lambda size: f", whose log has at most {size} bytes" if size else "",
     "deep": lambda deep: "with everything below" if deep else "",

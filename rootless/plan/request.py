@@ -52,17 +52,18 @@ class Request:
         log_size: bytes of output that the monitor keeps; 0: the streams are the caller's.
         timeout: seconds that the container may run, or 0.
         init: whether process 1 is a reaper, whose child the program is.
+        attended: whether the command waits for the container in the foreground.
         image: the word of the command line that names an image; empty for a bundle.
         overlay: where changes of the root go: "memory", or a directory in which they stay; empty for the root itself,
             or for memory where the root is an image.
     """
 
     __slots__ = (
-        "add_host", "asked", "bundle", "cgroup", "cgroup_manager", "config", "console_socket", "container", "detach",
-        "dns", "dns_search", "environment", "has_user", "image", "init", "keep", "kept_ids", "keyring", "log_size",
-        "monitored", "network", "network_files", "no_input", "no_new_keyring", "no_pivot", "notify", "overlay", "peer",
-        "pid_file", "pidfd_socket", "places", "preserve_fds", "publish", "require_limits", "seccomp_receiver", "shared",
-        "systemd_cgroup", "timeout", "userns", "verb",
+        "add_host", "asked", "attended", "bundle", "cgroup", "cgroup_manager", "config", "console_socket", "container",
+        "detach", "dns", "dns_search", "environment", "has_user", "image", "init", "keep", "kept_ids", "keyring",
+        "log_size", "monitored", "network", "network_files", "no_input", "no_new_keyring", "no_pivot", "notify",
+        "overlay", "peer", "pid_file", "pidfd_socket", "places", "preserve_fds", "publish", "require_limits",
+        "seccomp_receiver", "shared", "systemd_cgroup", "timeout", "userns", "verb",
     )  # fmt: skip
 
     def __init__(self, options: Options) -> None:
@@ -107,3 +108,4 @@ class Request:
         self.log_size = 0
         self.timeout = options.timeout
         self.init = options.init
+        self.attended = False

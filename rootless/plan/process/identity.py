@@ -220,7 +220,7 @@ def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter
     if context.request.init:
         if _needs_rights_for_seccomp(context):  # the reaper executes nothing that would take them away
             plan.append(Op(ops.CAPABILITIES, *_capability_sets(context)[:3], where="process.capabilities"))
-        plan.append(Op(ops.INIT))
+        plan.append(Op(ops.INIT, int(context.request.attended)))
     plan.append(Op(ops.EXEC, process["args"], list(_environment(context).values()), where="process.args"))
     return plan, wanted
 
