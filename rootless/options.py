@@ -27,6 +27,10 @@ class Options:
         message = f"cannot set {name}: options do not change after parsing"
         raise AttributeError(message)
 
+    def derived(self, **asked: object) -> Options:
+        """Return the options in which these attributes are asked too: for a flag that stands for others."""
+        return type(self)(**(vars(self) | asked))
+
     verb: str = ""
     help: bool = False
     version: bool = False
@@ -208,6 +212,10 @@ class Options:
 
     name: str = ""
     """The id of the container that `run` makes."""
+    slurm: str = ""
+    """The environment file of a task of Slurm, whose container `run` makes."""
+    step_env: tuple[str, ...] = ()
+    """Its variables, which those of the image or bundle precede."""
 
     once: bool = False
     interval: str = ""

@@ -106,6 +106,13 @@ _CONTAINER = (
     DETACH,
     KEEP,
     Flag("--timeout", INTEGER, "SECONDS", "end the container after so long: SIGTERM, and SIGKILL 10 s later"),
+    Flag(
+        "--slurm",
+        VALUE,
+        "FILE",
+        "run a task of Slurm: the image, the environment, the mounts and your wishes come from its environment FILE "
+        "(docs/cluster.md)",
+    ),
     Flag("--rm", SWITCH, "", "remove the container when it has stopped", ignored="that is the default; see --keep"),
 )
 _ENGINES = (

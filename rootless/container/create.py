@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.container.edits.apply import edit, name_flag, name_flags
     from rootless.container.edits.from_image import image_bundle, use_directory
+    from rootless.container.edits.slurm import task_options
     from rootless.container.operations.teardown import give_up
     from rootless.container.replay import read_plan
     from rootless.container.state.root import StateRoot
@@ -31,6 +32,7 @@ else:
     name_flags = lazy("rootless.container.edits.apply", "name_flags")
     image_bundle = lazy("rootless.container.edits.from_image", "image_bundle")
     use_directory = lazy("rootless.container.edits.from_image", "use_directory")
+    task_options = lazy("rootless.container.edits.slurm", "task_options")
     give_up = lazy("rootless.container.operations.teardown", "give_up")
     read_plan = lazy("rootless.container.replay", "read_plan")
 
@@ -43,6 +45,8 @@ def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
     Raises:
         RootlessError: the bundle or image is wrong, or cannot be run here.
     """
+    if options.slurm:
+        options = task_options(options)
     request = request_for(options)
     edited = bool(request.image) or has_edits(options)
     if options.plan:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.lib.accounts import RUN, User
-from tests.lib.containers import PATIENCE, until
+from tests.lib.containers import PATIENCE, Reader, until
 from tests.lib.enclosure import Enclosure, stop
 from tests.lib.engines import HELPERS
 
@@ -39,6 +39,7 @@ MpiDefault=none
 ReturnToService=2
 SchedulerParameters=batch_sched_delay=0
 KillWait=1
+Epilog={epilog}
 """
 _NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=8 State=UNKNOWN\n"
 _PARTITION = "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES\n"
@@ -48,6 +49,9 @@ _PREPARE = f"""
 ip address add 192.0.2.1/32 dev lo
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 mkdir -p /run/slurm-state {_SPOOL}
+# scripts of slurmd have a PATH of their own
+mount -t tmpfs tmpfs /usr/local/bin
+ln -s {RUN}/bin/rootless /usr/local/bin/
 """
 _NODE_START = f"""
 mount -t tmpfs -o mode=0755 spool {_SPOOL}
@@ -59,7 +63,7 @@ _OWN_HOME = """
 
 
 class Cluster:
-    """The daemons, with helpers/slurm/oci.conf.
+    """The daemons, with the Epilog of helpers/slurm; use() chooses an oci.conf.
 
     Attributes:
         directory: the configuration, and the daemons' logs in `*.log`.
@@ -90,6 +94,10 @@ class Cluster:
         env = ["env", f"SLURM_CONF={self.directory}/slurm.conf", f"PATH={RUN}/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
         return self.enclosure.words(*env, *argv)
 
+    def use(self, name: str) -> None:
+        """Let the steps from now on have helpers/slurm/`name` as oci.conf."""
+        shutil.copy(HELPERS / "slurm" / name, self.directory / "oci.conf")
+
     def close(self) -> None:
         """Stop the daemons and their namespaces."""
         for daemon in reversed(self._daemons):
@@ -98,9 +106,11 @@ class Cluster:
 
     def _configure(self) -> None:
         nodes = "".join(_NODE.format(name=name, port=port) for name, port in NODES.items())
-        (self.directory / "slurm.conf").write_text(_CONFIGURATION.format(spool=_SPOOL) + nodes + _PARTITION)
+        (self.directory / "slurm.conf").write_text(
+            _CONFIGURATION.format(spool=_SPOOL, epilog=HELPERS / "slurm/epilog.sh") + nodes + _PARTITION
+        )
         (self.directory / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
-        shutil.copy(HELPERS / "slurm/oci.conf", self.directory)
+        self.use("oci.conf")
         key = self.directory / "slurm.key"
         key.touch(0o600)
         key.write_bytes(os.urandom(1024))
@@ -153,14 +163,42 @@ class Submitter(User):
     def await_nothing(self) -> None:
         """Wait until nothing is left of the user's jobs: no container, no process."""
         deadline = time.monotonic() + PATIENCE
-        while left := [*self.jobs(), *self._containers(), *self.processes()]:
+        while left := [*self.jobs(), *self._containers(), *self.processes(), *self._files()]:
             assert time.monotonic() < deadline, f"still there: {left}"
+
+    def _files(self) -> list[str]:
+        """Return the directories of containers, and the mounts that a container would have."""
+        ended = f"/tmp/rootless-{self.uid}/* /tmp/rootless-slurm-{self.uid}/*"
+        script = f"for each in {ended}; do [ ! -e $each ] || echo $each; done; grep -E 'fuse|overlay' /proc/self/mounts"
+        return self.run(["sh", "-c", script]).stdout.splitlines()
 
     def _containers(self) -> list[str]:
         return self.run(["rootless", "list", "--quiet"], check=True).stdout.split()
 
 
-@pytest.fixture(scope="module")
+class Step:
+    """A step that srun has started, and that runs until it is ended.
+
+    Attributes:
+        job: the number of its job.
+        srun: the process of srun, whose output is a pipe.
+    """
+
+    def __init__(self, submitter, bundle, script, *flags) -> None:
+        words = ["srun", f"--container={bundle}", *flags, "/bin/sh", "-c", script]
+        self.srun = submitter.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        self.reader = Reader(self.srun.stdout)
+        assert self.reader.line() == "up"
+        (self.job,) = submitter.jobs()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end of the step; return srun's exit status and the rest of the output."""
+        rest = self.reader.rest().decode()
+        self.srun.communicate(timeout=60)
+        return self.srun.returncode, rest
+
+
+@pytest.fixture(scope="session")
 def cluster(tmp_path_factory, need):
     """A running cluster."""
     if os.geteuid() != 0:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
-from tests.cluster.slurm import Submitter
+from tests.cluster.slurm import Step, Submitter
 from tests.lib.accounts import CHECKOUT
 from tests.lib.bundles import base_config, make_bundle
-from tests.lib.containers import Reader, until
+from tests.lib.containers import until
 
 LOOP = "while :; do sleep 0.1; done"
 
@@ -17,6 +15,7 @@ LOOP = "while :; do sleep 0.1; done"
 @pytest.fixture
 def submitter(user, cluster, rootless_command):
     """The ordinary user on a node; at the end nothing of the user's jobs may be left."""
+    cluster.use("oci.conf")
     submitter = Submitter(user, cluster)
     yield submitter
     submitter.run(["scancel", "--user", submitter.name], check=True)
@@ -51,28 +50,6 @@ def sbatch(submitter, bundle):
         return done.returncode, output.read_text()
 
     return run
-
-
-class Step:
-    """A step that srun has started, and that runs until it is ended.
-
-    Attributes:
-        job: the number of its job.
-        srun: the process of srun, whose output is a pipe.
-    """
-
-    def __init__(self, submitter, bundle, script, *flags) -> None:
-        words = ["srun", f"--container={bundle}", *flags, "/bin/sh", "-c", script]
-        self.srun = submitter.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
-        self.reader = Reader(self.srun.stdout)
-        assert self.reader.line() == "up"
-        (self.job,) = submitter.jobs()
-
-    def end(self) -> tuple[int, str]:
-        """Wait for the end of the step; return srun's exit status and the rest of the output."""
-        rest = self.reader.rest().decode()
-        self.srun.communicate(timeout=60)
-        return self.srun.returncode, rest
 
 
 def test_srun_passes_streams_and_exit_status(srun):

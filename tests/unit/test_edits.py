@@ -544,7 +544,8 @@ def test_every_flag_that_edits_is_known_to_edit():
     others = {
         "add_host", "bundle", "config", "console_socket", "detach", "dns", "dns_search", "init", "json", "keep", "name",
         "network", "no_new_keyring", "no_pivot", "overlay", "pid_file", "pidfd_socket", "plan",
-        "platform", "preserve_fds", "publish", "publish_all", "pull", "store", "require_limits", "timeout", "userns",
+        "platform", "preserve_fds", "publish", "publish_all", "pull", "slurm", "store", "require_limits", "timeout",
+        "userns",
     }  # fmt: skip
     declared = {flag.dest for table in (RUN, EXPLAIN) for flags in table.values() for flag in flags if not flag.ignored}
     assert declared == others | EDITS - {"args"}

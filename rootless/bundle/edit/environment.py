@@ -72,3 +72,12 @@ def set_variables(config: Config, variables: Sequence[str]) -> Config:
     named = {entry.partition("=")[0]: entry for entry in process.get("env") or ()}
     named |= {entry.partition("=")[0]: entry for entry in variables}
     return config | {"process": process | {"env": list(named.values())}}
+
+
+def add_variables(config: Config, variables: Sequence[str]) -> Config:
+    """Return the configuration with those of the variables that it does not set itself."""
+    process = config.get("process") or {}
+    env = list(process.get("env") or ())
+    names = {entry.partition("=")[0] for entry in env}
+    env += [entry for entry in variables if entry.partition("=")[0] not in names]
+    return config | {"process": process | {"env": env}}

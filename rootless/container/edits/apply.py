@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posix
 
 from rootless import log, paths
@@ -11,7 +10,6 @@ from rootless.bundle.edit import environment, mounts, process, resources, securi
 from rootless.bundle.edit.accounts import group_id, identity
 from rootless.bundle.edit.values import STEERING_ANNOTATIONS, changed, misused, pair
 from rootless.bundle.load import Bundle
-from rootless.container.edits.devices import devices, numbers_of
 from rootless.errors import RootlessError
 from rootless.jsontext import parse, render
 from rootless.lazy import lazy
@@ -22,11 +20,14 @@ if TYPE_CHECKING:
 
     from rootless.bundle.edit.accounts import Read
     from rootless.bundle.edit.values import Config
+    from rootless.container.edits.devices import devices, numbers_of
     from rootless.container.edits.inside_root import image_reader, reader
     from rootless.options import Options
     from rootless.plan.plan import Plan
     from rootless.plan.request import Request
 else:
+    devices = lazy("rootless.container.edits.devices", "devices")
+    numbers_of = lazy("rootless.container.edits.devices", "numbers_of")
     image_reader = lazy("rootless.container.edits.inside_root", "image_reader")
     reader = lazy("rootless.container.edits.inside_root", "reader")
 
@@ -97,10 +98,12 @@ def variables(options: Options) -> list[str]:
     own = {name: value for name, _, value in (entry.partition("=") for entry in paths.environment())}
     found: list[str] = []
     for path in options.env_file:
-        words = environment.lines_of(_file("--env-file", path, "a file of variables, one a line"), path)
+        words = environment.lines_of(asked_file("--env-file", path, "a file of variables, one a line"), path)
         found += environment.entries("--env-file", words, own)
     for path in options.env_file0:
-        words = environment.records_of(_file("--env-file0", path, "a file of variables, with a NUL after each"), path)
+        words = environment.records_of(
+            asked_file("--env-file0", path, "a file of variables, with a NUL after each"), path
+        )
         found += environment.entries("--env-file0", words, own)
     found += environment.entries("--env", options.env, own)
     return found
@@ -136,7 +139,9 @@ class _Edits:
             if not (words or options.args):
                 raise misused("--entrypoint", "", "there is no COMMAND either", "name a program to run")
             self.config = process.set_command(self.config, options.args, words)
-            self.places["process.args"] = "--entrypoint" if options.entrypoint else ""
+            self.places["process.args"] = "--entrypoint" if any(options.entrypoint[-1:]) else ""
+        if options.step_env:
+            self.config = environment.add_variables(self.config, options.step_env)
         if variables_asked := variables(options):
             self.config = environment.set_variables(self.config, variables_asked)
             names = {entry.partition("=")[0] for entry in variables_asked}
@@ -196,7 +201,7 @@ class _Edits:
         if twice := mounts.duplicate([mount for mount, _ in asked]):
             raise misused("--volume", twice, "two mounts have this destination", "remove one of them")
         for mount, flag in asked:
-            if mount["type"] == "bind" and not os.path.lexists(mount["source"]):
+            if mount["type"] == "bind" and not paths.lexists(mount["source"]):
                 cause = f"{mount['source']} does not exist"
                 raise RootlessError(flag, cause=cause, fix="create it first, or correct the path", code="RL-USAGE")
         _warn_of_labels(options)
@@ -286,13 +291,13 @@ def _seccomp(path: str, config: Config) -> Config:
     from rootless.bundle.edit.seccomp_profile import linux_seccomp
     from rootless.host.facts import kernel_version
 
-    text = _file("--security-opt", path, "a seccomp profile", f"seccomp={path}")
+    text = asked_file("--security-opt", path, "a seccomp profile", f"seccomp={path}")
     uname = posix.uname()
     capabilities = ((config.get("process") or {}).get("capabilities") or {}).get("bounding") or ()
     return linux_seccomp(parse(text, path), path, uname.machine, kernel_version(uname.release), capabilities)
 
 
-def _file(flag: str, path: str, kind: str, value: str = "") -> bytes:
+def asked_file(flag: str, path: str, kind: str, value: str = "") -> bytes:
     """Return the content of a file that the caller names, which is at most 4 MiB long."""
     text = b""
     try:

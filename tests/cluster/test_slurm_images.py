@@ -1,0 +1,271 @@
+"""`srun --container=IMAGE` on a cluster of two nodes, with helpers/slurm/oci-image.conf: `rootless run --slurm`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.cluster.slurm import Step, Submitter
+from tests.lib.bundles import base_config, make_bundle
+from tests.lib.containers import until
+from tests.lib.enclosure import stop
+
+LOOP = "while :; do sleep 0.1; done"
+TASKS, AT_ONCE = (int(word) for word in os.environ.get("ROOTLESS_TEST_ARRAY", "12/4").split("/"))
+"""Of the array."""
+PORT = 5000
+REGISTRY = f"""version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage: {{inmemory: {{}}}}
+http: {{addr: 127.0.0.1:{PORT}}}
+"""
+INSECURE = f'[[registry]]\nlocation = "127.0.0.1:{PORT}"\ninsecure = true\n'
+
+
+@pytest.fixture
+def submitter(user, cluster, rootless_command):
+    """The ordinary user on a node; nothing is left of the user's jobs."""
+    cluster.use("oci-image.conf")
+    submitter = Submitter(user, cluster)
+    yield submitter
+    submitter.run(["scancel", "--user", submitter.name], check=True)
+    submitter.await_nothing()
+
+
+@pytest.fixture(scope="module")
+def files(module_user, rootless_command):
+    """The directory of a bundle and of an image file and an archive that were made of it."""
+    config = base_config("sh", "-c", "echo the command of the image")
+    config["process"]["env"] += ["OF_THE_IMAGE=image"]
+    bundle = make_bundle(module_user, config)
+    for output in ("box.sqsh", "oci-archive:box.tar"):
+        module_user.run([rootless_command, "save", "--output", output, bundle], check=True)
+    return module_user.tmp
+
+
+@pytest.fixture
+def image(files):
+    """An image file."""
+    return files / "box.sqsh"
+
+
+@pytest.fixture
+def srun(submitter, image):
+    """A function that runs a command in containers."""
+
+    def run(*command, flags=(), container=image, **options):
+        return submitter.run(["srun", f"--container={container}", *flags, *command], **options)
+
+    return run
+
+
+@pytest.fixture
+def sh(srun):
+    """A function that runs a shell script in containers and returns the lines of its output."""
+
+    def run(script, *flags, **options):
+        return srun("sh", "-c", script, flags=flags, check=True, **options).stdout.splitlines()
+
+    return run
+
+
+def test_a_task_is_its_user_on_its_node(submitter, sh):
+    (submitter.tmp / "data").write_text("in the working directory\n")
+    script = "id -u; pwd; hostname; cat data; echo $HOME; ls -A ~; echo x > ~/x; touch made; readlink /proc/self/ns/net"
+    found = sh(script)
+    own = submitter.run(["sh", "-c", "hostname; readlink /proc/self/ns/net"], check=True).stdout.splitlines()
+    tmp = str(submitter.tmp)
+    assert found == [str(submitter.uid), tmp, own[0], "in the working directory", str(submitter.home), own[1]]
+    assert (submitter.tmp / "made").stat().st_uid == submitter.uid
+
+
+def test_tasks_share_memory_and_tmp_with_the_host(submitter, sh):
+    shared = [f"/dev/shm/{submitter.tmp.name}", f"/tmp/{submitter.tmp.name}"]
+    sh(f"touch {' '.join(shared)}")
+    submitter.run(["rm", *shared], check=True)
+
+
+def test_the_state_of_containers_is_hidden_from_images(submitter, sh):
+    state = f"/tmp/rootless-{submitter.uid}"
+    assert sh(f"ls -A {state}; touch {state}/x; ls {state}") == ["x"]
+
+
+def test_exit_status_input_and_errors(srun):
+    done = srun("sh", "-c", "cat; echo err >&2; exit 42", input="in\n")
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[0]) == (42, "in\n", "err")
+
+
+def test_each_task_gets_the_input(sh):
+    assert sh("cat", "--ntasks=4", "--nodes=2", input="in\n") == ["in"] * 4
+
+
+@pytest.fixture
+def registry(submitter, cluster, need):
+    """A registry on the nodes without TLS, which the user's registries.conf allows."""
+    settings = submitter.tmp / "registry.yml"
+    settings.write_text(REGISTRY)
+    process = subprocess.Popen(cluster.words(need("docker-registry"), "serve", settings))
+    write = "mkdir -p ~/.config/containers && cat > ~/.config/containers/registries.conf"
+    submitter.run(["sh", "-c", write], input=INSECURE, check=True)
+    yield f"docker://127.0.0.1:{PORT}"
+    stop(process)
+
+
+def test_containers_are_bundles_files_and_references(submitter, files, srun, registry):
+    archive = f"oci-archive:{files}/box.tar"
+    push = ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", archive]
+    until(lambda: submitter.run([*push, f"{registry}/box"]).returncode == 0, "the registry has the image")
+    submitter.run([*push, f"oci:{submitter.tmp}/layout:box"], check=True)
+    relative = os.path.relpath(files, submitter.tmp)
+    local = [f"{relative}/bundle", f"{relative}/box.sqsh", f"oci-archive:{relative}/box.tar"]
+    for container in (*local, "oci:layout:box", f"{registry}/box"):
+        assert srun("printf", "in it", container=container, check=True).stdout == "in it"
+
+
+ARGUMENTS = (
+    "",
+    "a  b",
+    "it's",
+    "''",
+    "'a'b'",
+    '"',
+    "\\",
+    "$HOME",
+    "$(x)",
+    "`x`",
+    "#",
+    " # '",
+    "; x",
+    "*",
+    "a\nb\n",
+    "é",
+    "-x",
+)
+
+
+def test_arguments_arrive_as_they_are(srun):
+    done = srun("printf", "%s|", *ARGUMENTS, check=True)
+    assert done.stdout == "|".join([*ARGUMENTS, ""])
+
+
+@pytest.mark.parametrize(
+    "name", ["$(touch made)", "`touch made`", "x; touch made", "x\ntouch made", "a b", "--help", "-d", "'", "nothing"]
+)
+def test_the_name_of_a_container_is_nothing_but_a_name(submitter, srun, name):
+    done = srun("true", container=name)
+    assert done.returncode != 0
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["rootless", "srun"]
+    assert "; fix: " in done.stderr
+    assert list(submitter.tmp.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b.sqsh", "$(x)'\"`;#.sqsh", "a\nb.sqsh", "-x.sqsh"])
+def test_a_file_can_have_any_name(submitter, srun, image, name):
+    shutil.copy(image, submitter.tmp / name)
+    assert srun("echo", "in it", container=name, check=True).stdout == "in it\n"
+
+
+def test_programs_are_those_of_the_image(srun):
+    """Srun looks them up in the PATH of its own host: /usr/bin/sed there, /bin/sed in the image."""
+    assert srun("sed", "s/o/0/", input="o\n", check=True).stdout == "0\n"
+    assert srun("busybox", "echo", "x", check=True).stdout == "x\n"
+
+
+def test_variables_of_the_image_go_before_those_of_the_step(srun):
+    env = {"OF_THE_IMAGE": "host", "MINE": "two\nlines", "PATH": os.environ["PATH"]}
+    script = 'echo "$OF_THE_IMAGE $MINE $SLURM_PROCID"; echo $PATH'
+    done = srun("sh", "-c", script, env=env, check=True)
+    assert done.stdout.startswith("image two\nlines 0\n/usr/local/sbin:")
+    assert srun("sh", "-c", script, env=env | {"ROOTLESS_ENV": "OF_THE_IMAGE"}, check=True).stdout.startswith("host")
+
+
+def test_the_user_chooses_mounts_the_directory_and_the_entrypoint(submitter, sh, srun):
+    (submitter.tmp / "mine").mkdir()
+    env = {"ROOTLESS_MOUNTS": f"{submitter.tmp}/mine:/mnt/mine:ro,/usr/share", "ROOTLESS_WORKDIR": "/some/where"}
+    assert sh("pwd; ls -d /mnt/mine /usr/share/doc; touch /mnt/mine/x 2>/dev/null || echo ro", env=env) == [
+        "/some/where", "/mnt/mine", "/usr/share/doc", "ro",
+    ]  # fmt: skip
+    assert srun("-n", "x", env={"ROOTLESS_ENTRYPOINT": "echo"}, flags=["--"], check=True).stdout == "x"
+    (submitter.home / "at-home").touch()
+    os.chown(submitter.home, submitter.uid, submitter.gid)
+    assert sh("ls ~", env={"ROOTLESS_MOUNT_HOME": "1"}) == submitter.run(["ls", submitter.home]).stdout.splitlines()
+
+
+def test_a_wish_that_is_wrong_is_refused_in_a_line(srun):
+    for name, value in (("ROOTLESS_MOUNTS", "/missing:/x"), ("ROOTLESS_REMAP_ROOT", "?"), ("ROOTLESS_WORKDIR", "x")):
+        done = srun("true", env={name: value})
+        assert done.returncode == 1
+        assert done.stderr.startswith(("rootless: --", f"rootless: {name} ")), done.stderr
+        assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_container_with_a_name_lasts_as_long_as_the_job(submitter, image):
+    step = f"srun --container={image} sh -c"
+    script = f"{step} 'id -u; echo made > /made; chown 5:5 /made'; {step} 'cat /made'"
+    env = {"ROOTLESS_CONTAINER_NAME": "mine", "ROOTLESS_REMAP_ROOT": "1"}
+    done = submitter.run(["salloc", "--quiet", "sh", "-c", script], env=env)
+    assert done.stdout == "0\nmade\n", done.stderr
+    submitter.await_nothing()
+
+
+def test_a_terminal(submitter, image):
+    script = f"stty rows 31 cols 71; srun --pty --container={image} sh -c 'tty; stty size; exit 7'"
+    done = submitter.run(["script", "--quiet", "--return", "--command", script, "/dev/null"])
+    assert done.returncode == 7
+    assert done.stdout.replace("^@", "").startswith("/dev/pts/0\n31 71\n")
+
+
+def test_a_batch_job(submitter, image):
+    output = submitter.tmp / "output"
+    words = ["sbatch", "--quiet", "--wait", f"--output={output}", f"--container={image}", "--ntasks=2"]
+    done = submitter.run([*words, "--wrap=echo out; id -u; echo err >&2; exit 4"])
+    assert (done.returncode, done.stderr, output.read_text()) == (4, "", f"out\n{submitter.uid}\nerr\n")
+
+
+def test_a_signal_for_the_program_does_not_end_the_server_of_its_image(submitter, image):
+    """Slurm sends it to each process of the step."""
+    script = f"trap 'od -c /bin/busybox | tail -n1 >&2; exit 6' USR1 TERM; echo up; {LOOP}"
+    for number in ("USR1", "TERM"):
+        step = Step(submitter, image, script)
+        submitter.run(["scancel", f"--signal={number}", step.job], check=True)
+        assert step.end()[0] == 6
+        submitter.await_nothing()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [f"echo up; {LOOP}", f"trap '' TERM INT HUP; echo up; {LOOP}", "echo up; exec sleep 1000"],
+    ids=["a shell", "SIGTERM ignored", "no handler"],
+)
+def test_nothing_is_left_of_a_step_that_is_cancelled(submitter, image, script):
+    step = Step(submitter, image, script)
+    submitter.run(["scancel", step.job], check=True)
+    step.end()
+    submitter.await_nothing()
+
+
+@pytest.mark.parametrize("victim", ["rootless run --slurm", "slurmstepd: \\["])
+def test_nothing_is_left_when_a_process_of_slurm_or_rootless_is_killed(submitter, cluster, image, victim):
+    step = Step(submitter, image, "echo up; exec sleep 1000")
+    subprocess.run(cluster.words("pkill", "-KILL", "-f", victim), check=True)
+    submitter.run(["scancel", step.job])
+    submitter.await_nothing()
+    step.end()
+
+
+def test_a_task_that_fails_ends_the_others(submitter, srun):
+    script = f"test $SLURM_PROCID = 1 && exit 3; {LOOP}"
+    assert srun("sh", "-c", script, flags=["--kill-on-bad-exit", "--nodes=2", "--ntasks=4"]).returncode != 0
+    submitter.await_nothing()
+
+
+def test_nothing_is_left_of_an_array(submitter, image):
+    words = ["sbatch", "--quiet", "--wait", f"--array=0-{TASKS - 1}%{AT_ONCE}", "--output=array-%a"]
+    script = "--wrap=echo task $SLURM_ARRAY_TASK_ID; exit $((SLURM_ARRAY_TASK_ID % 2))"
+    assert submitter.run([*words, f"--container={image}", script], timeout=900).returncode == 1
+    found = {path.name: path.read_text() for path in submitter.tmp.glob("array-*")}
+    assert found == {f"array-{number}": f"task {number}\n" for number in range(TASKS)}
+    submitter.await_nothing()
