@@ -12,6 +12,7 @@ from tests.cluster.slurm import Step, Submitter
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.containers import until
 from tests.lib.enclosure import stop
+from tests.lib.engines import HELPERS
 
 LOOP = "while :; do sleep 0.1; done"
 TASKS, AT_ONCE = (int(word) for word in os.environ.get("ROOTLESS_TEST_ARRAY", "12/4").split("/"))
@@ -209,6 +210,43 @@ def test_a_container_with_a_name_lasts_as_long_as_the_job(submitter, image):
     done = submitter.run(["salloc", "--quiet", "sh", "-c", script], env=env)
     assert done.stdout == "0\nmade\n", done.stderr
     submitter.await_nothing()
+
+
+EPILOG = """
+export SLURM_JOB_ID=7 SLURM_JOB_UID=$2 SLURM_JOB_USER=$3 SLURMD_NODENAME=n1
+mkdir -p /run/others/7/x
+"$1"
+find /run/others | wc -l
+"""
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "ln -s /run/others $top",
+        "mkdir $top; ln -s /run/others/7 $top/7",
+        "mkdir $top; ln -s /run/others $top/7",
+        "mkdir -p $top/7; ln -s /run/others $top/7/x",
+    ],
+)
+def test_the_epilog_removes_nothing_of_others(submitter, cluster, script):
+    top = f"/tmp/rootless-slurm-{submitter.uid}"
+    submitter.run(["sh", "-euc", f"top={top}; rm -rf $top; {script}"], check=True)
+    words = ["sh", "-euc", EPILOG, "sh", HELPERS / "slurm/epilog.sh", submitter.uid, submitter.name]
+    done = subprocess.run(cluster.words(*words), check=True, capture_output=True, text=True)
+    assert done.stdout == "3\n"
+    assert submitter.run(["sh", "-c", f"ls {top}/7 2>&1; rm -rf {top}"]).stdout.endswith(
+        ("No such file or directory\n", "x\n")
+    )
+
+
+def test_explain_shows_what_a_task_stands_for(submitter, image):
+    file = submitter.tmp / "environment"
+    file.write_text(f"SLURM_CONTAINER={image}\0HOME={submitter.home}\0")
+    words = ["rootless", "explain", "--slurm", file]
+    found = submitter.run(words, env={"ROOTLESS_SLURM_LINE": " # 'true'"}, check=True).stdout
+    assert f"[--volume {submitter.tmp}:{submitter.tmp}]" in found
+    assert "and ends if rootless is killed" in found
 
 
 def test_a_terminal(submitter, image):

@@ -141,3 +141,20 @@ def test_without_a_pid_namespace_orphans_are_reaped_too(rootless, user):
     config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
     done = rootless("run", "--init", "--bundle", make_bundle(user, config), "c1")
     assert (done.returncode, done.stdout) == (0, "gone\n")
+
+
+def test_a_container_in_the_foreground_ends_when_its_rootless_is_killed(rootless, user):
+    bundle = make_bundle(user, base_config("sh", "-c", "echo ready; exec sleep 1000"))
+    with rootless.popen("run", "--init", "--bundle", bundle, "c1", stdout=subprocess.PIPE) as run:
+        reader = Reader(run.stdout)
+        assert reader.line() == "ready"
+        run.kill()
+        assert reader.rest() == b""  # no process of the container holds it open
+    assert rootless.status("c1") == "stopped"
+
+
+def test_a_detached_container_outlives_its_rootless(rootless, user):
+    bundle = make_bundle(user, base_config("sleep", "1000"))
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    rootless("run", "--init", "--detach", "--bundle", bundle, "c1", check=True, **streams)
+    assert rootless.status("c1") == "running"
