@@ -153,7 +153,19 @@ def test_arguments_arrive_as_they_are(srun):
 
 
 @pytest.mark.parametrize(
-    "name", ["$(touch made)", "`touch made`", "x; touch made", "x\ntouch made", "a b", "--help", "-d", "'", "nothing"]
+    "name",
+    [
+        "$(touch made)",
+        "`touch made`",
+        "x; touch made",
+        "x\ntouch made",
+        "a b",
+        "--help",
+        "-d",
+        "'",
+        "nothing",
+        "./nothing.sqsh",
+    ],
 )
 def test_the_name_of_a_container_is_nothing_but_a_name(submitter, srun, name):
     done = srun("true", container=name)
@@ -181,6 +193,10 @@ def test_variables_of_the_image_go_before_those_of_the_step(srun):
     done = srun("sh", "-c", script, env=env, check=True)
     assert done.stdout.startswith("image two\nlines 0\n/usr/local/sbin:")
     assert srun("sh", "-c", script, env=env | {"ROOTLESS_ENV": "OF_THE_IMAGE"}, check=True).stdout.startswith("host")
+
+
+def test_a_step_without_the_users_variables_has_the_users_home(submitter, sh):
+    assert sh("echo $HOME $MINE", "--export=NONE", env={"MINE": "x"}) == [str(submitter.home)]
 
 
 def test_the_user_chooses_mounts_the_directory_and_the_entrypoint(submitter, sh, srun):

@@ -16,6 +16,8 @@ from rootless.bundle.edit.values import misused, truth
 from rootless.container.edits.apply import asked_file
 from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
+from rootless.image.reference import is_path
+from rootless.xdg import homes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +80,10 @@ def task_options(options: Options) -> Options:
 
 def _variables(path: str) -> dict[str, str]:
     words = records_of(asked_file("--slurm", path, "the environment file of a task, %e"), path)
-    return dict(word.partition("=")[::2] for word in words if "=" in word)
+    step = dict(word.partition("=")[::2] for word in words if "=" in word)
+    if not step.get("HOME"):  # srun --export=NONE
+        step["HOME"] = homes(posix.geteuid())[0]
+    return step
 
 
 def _adopt(step: dict[str, str]) -> None:
@@ -108,6 +113,12 @@ def _word(step: dict[str, str]) -> str:
         raise misused("--slurm", "", "the task has no variable SLURM_CONTAINER", "use srun --container=IMAGE")
     if paths.exists(word):
         return paths.absolute(word)
+    if is_path(word):
+        cause, fix = (
+            "no such file or directory",
+            "name a bundle, an image file, or a reference such as docker://debian:13",
+        )
+        raise RootlessError(f"--container {word}", cause=cause, fix=fix, code="RL-BUNDLE")
     # a name alone could be the id of a container; that of an image has a tag
     return word if {"/", ":", "@"}.intersection(word) else f"{word}:latest"
 
