@@ -32,7 +32,8 @@ static _Noreturn void stay(pid_t program, const sigset_t *signals)
 }
 
 /* After the seccomp filter: the reaper must not be able to do more than the program, which may trace it. If it is
- * attended, it ends with the process that waits for it; a change of its IDs would take that back (prctl(2)). */
+ * attended, it ends with the process that waits for it; a change of its IDs would take that back (prctl(2)). The
+ * program ends with the reaper in the same way: without a pid namespace nothing else would end it. */
 int op_init(int64_t attended)
 {
     sigset_t all, before;
@@ -46,6 +47,8 @@ int op_init(int64_t attended)
     pid = SYS(fork());
     if (pid > 0)
         stay(pid, &all);
+    if (attended)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
     /* the keys of a terminal are for the program alone; it may have none */
     setpgid(0, 0);
     tcsetpgrp(0, getpid());

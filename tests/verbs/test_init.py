@@ -143,8 +143,11 @@ def test_without_a_pid_namespace_orphans_are_reaped_too(rootless, user):
     assert (done.returncode, done.stdout) == (0, "gone\n")
 
 
-def test_a_container_in_the_foreground_ends_when_its_rootless_is_killed(rootless, user):
-    bundle = make_bundle(user, base_config("sh", "-c", "echo ready; exec sleep 1000"))
+@pytest.mark.parametrize("shared", [(), ("pid",)], ids=["pid namespace", "no pid namespace"])
+def test_a_container_in_the_foreground_ends_when_its_rootless_is_killed(rootless, user, shared):
+    config = base_config("sh", "-c", "echo ready; exec sleep 1000")
+    config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] not in shared]
+    bundle = make_bundle(user, config)
     with rootless.popen("run", "--init", "--bundle", bundle, "c1", stdout=subprocess.PIPE) as run:
         reader = Reader(run.stdout)
         assert reader.line() == "ready"
