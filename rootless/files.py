@@ -11,6 +11,8 @@ from rootless.errors import EXHAUSTED
 
 _NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR)
 """What open(2) says where a file system does not have O_TMPFILE: NFS, for one."""
+HIGHEST_FD = 511
+"""The highest number of PMI_FD, so that this process can open as many files: it usually may have 1024."""
 _CHUNK = 1 << 16
 """Bytes of a read; what a container's directory holds is mostly smaller."""
 
@@ -37,6 +39,14 @@ def close_fds(owner: object, *names: str) -> None:
         setattr(owner, name, -1)
         if fd >= 0:
             posix.close(fd)
+
+
+def is_inherited(fd: int) -> bool:
+    """Whether a descriptor is open and comes from the caller: those that this process opens close on execve."""
+    try:
+        return posix.get_inheritable(fd)
+    except OSError:
+        return False
 
 
 def put(path: str, content: bytes, mode: int, *, dir_fd: int | None = None) -> None:

@@ -85,6 +85,8 @@ class Options:
     """Process 1 is a reaper, and the program its child."""
     timeout: int = 0
     """Seconds that the container may run, or 0."""
+    join: str = ""
+    """The key of the group of containers that share namespaces, or step."""
     publish_all: bool = False
     """Publish the ports that the image exposes."""
     overlay: str = ""
@@ -249,7 +251,7 @@ EDITS = frozenset((
     "annotation", "args", "blkio_weight", "blkio_weight_device", "cap_add", "cap_drop", "cpu_period", "cpu_quota",
     "cpu_share", "cpus", "cpuset_cpus", "cpuset_mems", "cwd", "device", "device_read_bps", "device_read_iops",
     "device_write_bps", "device_write_iops", "entrypoint", "env", "env_file", "env_file0", "group_add", "hostname",
-    "interactive", "label", "memory", "memory_reservation", "memory_swap", "mount", "pids_limit", "read_only",
+    "interactive", "join", "label", "memory", "memory_reservation", "memory_swap", "mount", "pids_limit", "read_only",
     "read_only_tmpfs", "security_opt", "shm_size", "tmpfs", "tty", "ulimit", "user", "volume",
 ))  # fmt: skip
 """The attributes that, asked of `run`, edit config.json."""

@@ -113,6 +113,13 @@ _CONTAINER = (
         "run a task of Slurm: the image, the environment, the mounts and your wishes come from its environment FILE "
         "(docs/cluster.md)",
     ),
+    Flag(
+        "--join",
+        OPTIONAL,
+        "step|KEY",
+        "share the user and ipc namespaces with the containers of the same KEY; step: those of this Slurm step; "
+        "none: no others, even if this is a rank of MPI",
+    ),
     Flag("--rm", SWITCH, "", "remove the container when it has stopped", ignored="that is the default; see --keep"),
 )
 _ENGINES = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rootless import files, signals
-from rootless.bundle.load import load
+from rootless import files, paths, signals
+from rootless.bundle.load import Bundle, load
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.request import request_for, resolve_network
 from rootless.container.state.root import state_root
@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.container.edits.apply import edit, name_flag, name_flags
     from rootless.container.edits.from_image import image_bundle, use_directory
+    from rootless.container.edits.mpi import prepare_rank
     from rootless.container.edits.slurm import task_options
     from rootless.container.operations.teardown import give_up
     from rootless.container.replay import read_plan
@@ -32,9 +33,14 @@ else:
     name_flags = lazy("rootless.container.edits.apply", "name_flags")
     image_bundle = lazy("rootless.container.edits.from_image", "image_bundle")
     use_directory = lazy("rootless.container.edits.from_image", "use_directory")
+    prepare_rank = lazy("rootless.container.edits.mpi", "prepare_rank")
     task_options = lazy("rootless.container.edits.slurm", "task_options")
     give_up = lazy("rootless.container.operations.teardown", "give_up")
     read_plan = lazy("rootless.container.replay", "read_plan")
+
+
+_OF_RANKS = ("PMIX_NAMESPACE", "PMI_FD")
+"""Variables; one of them is in the environment of each rank of an MPI program."""
 
 
 def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
@@ -63,6 +69,8 @@ def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
         if edited:
             bundle = edit(bundle, request, options)
         root = state_root(options.root)  # after the errors of a bundle
+    if request.verb != "create" and (request.join or _may_be_rank(bundle)):
+        bundle = prepare_rank(bundle, request)
     found = facts.read()
     if bundle.is_image and not found.squashfuse:
         use_directory(bundle, request, options.store)
@@ -73,6 +81,12 @@ def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
         return request, name_flags(compile_plan(bundle, found, request), request.places), root
     except RootlessError as error:
         raise name_flag(error, request.places) from None
+
+
+def _may_be_rank(bundle: Bundle) -> bool:
+    """Whether a process manager of MPI has started this process, or config.json has its variables."""
+    entries = (bundle.config.get("process") or {}).get("env") or ()
+    return any(paths.variable(name) for name in _OF_RANKS) or any(entry.startswith(_OF_RANKS) for entry in entries)
 
 
 def create(options: Options) -> None:

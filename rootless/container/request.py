@@ -8,17 +8,21 @@ import posix
 from rootless import paths
 from rootless.container.state import store
 from rootless.errors import RootlessError
+from rootless.files import HIGHEST_FD, is_inherited
 from rootless.lazy import lazy
 from rootless.plan.request import AUTO, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.container.ranks import check_key, name_of_rank
     from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
     from rootless.image.named import name_for as image_name
     from rootless.image.named import names_image
     from rootless.options import Options
 else:
+    check_key = lazy("rootless.container.ranks", "check_key")
+    name_of_rank = lazy("rootless.container.ranks", "name_of_rank")
     image_name = lazy("rootless.image.named", "name_for")
     names_image = lazy("rootless.image.named", "names_image")
 
@@ -61,14 +65,22 @@ def request_for(options: Options) -> Request:
         request.network = request.network or AUTO
     if request.overlay and request.overlay != "memory":
         request.overlay = paths.absolute(request.overlay)
+    request.join = check_key(options.join) if options.join else ""
     store.check_id(request.container)
-    from_manager = 0
-    if paths.variable("LISTEN_FDS") or paths.variable("NOTIFY_SOCKET"):
-        from_manager = adopt_systemd_env(request)
-    request.preserve_fds = preserve_descriptors(from_manager + options.preserve_fds)
+    _take_descriptors(request, options.preserve_fds)
     request.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
     request.keyring = f"_ses.{request.container}.{posix.urandom(_TOKEN).hex()}"
     return request
+
+
+def _take_descriptors(request: Request, count: int) -> None:
+    """Take those of the caller's service manager, `count` more, and with `run` one that config.json may ask for."""
+    from_manager = 0
+    if paths.variable("LISTEN_FDS") or paths.variable("NOTIFY_SOCKET"):
+        from_manager = adopt_systemd_env(request)
+    request.preserve_fds = preserve_descriptors(from_manager + count)
+    if request.verb == "run":
+        reserve_numbers()
 
 
 def restore_request(options: Options) -> Request:
@@ -123,7 +135,7 @@ def choose_bundle(request: Request, options: Options) -> bool:
     request.network = request.network or AUTO
     if _is_image(word, options):
         request.image = word
-        request.container = image_name(word)
+        request.container = _name_of_one(image_name(word))
         return True
     if is_name and not paths.exists(paths.join(word, "config.json")):
         raise RootlessError(
@@ -135,8 +147,14 @@ def choose_bundle(request: Request, options: Options) -> bool:
         )
     request.bundle = word
     name = paths.name(paths.resolved(word))
-    request.container = "".join(c if c.isascii() and (c.isalnum() or c in "_+-.") else "_" for c in name) or "_"
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "_+-.") else "_" for c in name) or "_"
+    request.container = _name_of_one(name)
     return True
+
+
+def _name_of_one(name: str) -> str:
+    """Return the name of a container: that of its image or bundle, with numbers if this is one of several MPI ranks."""
+    return name_of_rank(name) if paths.variable("PMIX_RANK") or paths.variable("PMI_RANK") else name
 
 
 def _is_image(word: str, options: Options) -> bool:
@@ -262,7 +280,7 @@ def adopt_systemd_env(request: Request) -> int:
                 code="RL-DESCRIPTORS",
             )
         passed = int(count)
-        closed = next((fd for fd in range(3, 3 + passed) if not _is_inherited(fd)), 0)
+        closed = next((fd for fd in range(3, 3 + passed) if not is_inherited(fd)), 0)
         if closed:
             raise RootlessError(
                 f"LISTEN_FDS={count}",
@@ -294,7 +312,7 @@ def preserve_descriptors(count: int) -> int:
     if not count:
         return 0
     requested = range(3, 3 + count)
-    given = [fd for fd in map(int, posix.listdir("/proc/self/fd")) if fd in requested and _is_inherited(fd)]
+    given = [fd for fd in map(int, posix.listdir("/proc/self/fd")) if fd in requested and is_inherited(fd)]
     if not given:
         raise RootlessError(
             f"--preserve-fds {count}",
@@ -310,9 +328,17 @@ def preserve_descriptors(count: int) -> int:
     return last - 2
 
 
-def _is_inherited(fd: int) -> bool:
-    """Whether a descriptor is open and comes from the caller: those that this process opens close on execve."""
-    try:
-        return not fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
-    except OSError:
-        return False
+def reserve_numbers() -> None:
+    """Occupy the free numbers below the caller's descriptors.
+
+    A rank may need one of these (PMI_FD), which config.json tells. The executor keeps the numbers up to that one open,
+    so that no file that this process opens before may get one.
+    """
+    inherited = {fd for fd in map(int, posix.listdir("/proc/self/fd")) if fd > 2 and is_inherited(fd)}  # noqa: PLR2004
+    last = max(inherited, default=0)
+    holes = {*range(3, last)}.difference(inherited) if last <= HIGHEST_FD else ()
+    if holes:
+        filling = posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
+        for hole in holes:
+            fcntl.fcntl(filling, fcntl.F_DUPFD_CLOEXEC, hole)
+        posix.close(filling)

@@ -49,6 +49,7 @@ class Context:
         created: types of the new namespaces.
         joined: paths of the joined namespaces, by type.
         places: places of namespaces in config.json, by type.
+        shared: types of the new namespaces that the containers of one group have in common (plan/group.py).
         maps: the ID maps of the new user namespace, or None.
         network: its network; None if the engine sets it up.
         running: the running container, for a further process of it; else None.
@@ -70,6 +71,7 @@ class Context:
         self.created: set[str] = set()
         self.joined: dict[str, str] = {}
         self.places: dict[str, str] = {}
+        self.shared: tuple[str, ...] = ()
         self.maps: IdMaps | None = None
         self.network: Network | None = None
         self.running: Running | None = None

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from rootless.plan.cgroup.manager import Cgroup
     from rootless.plan.cgroup.resctrl import Group
     from rootless.plan.context import Context
+    from rootless.plan.group import enter as enter_group
     from rootless.plan.network.net_devices import Interface
     from rootless.plan.process.hooks import Hooks
     from rootless.plan.process.seccomp import SeccompFilter
     from rootless.plan.rootfs.image import image_of
 else:
+    enter_group = lazy("rootless.plan.group", "enter")
     image_of = lazy("rootless.plan.rootfs.image", "image_of")
 
 _PIDFD_RECEIVER = "run.oci.pidfd_receiver"
@@ -53,6 +55,7 @@ def before_executor(context: Context, cgroup: Cgroup | None, seccomp_filter: Sec
     if network and network.has_own_files:
         helper = network.helpers[0] if network.helpers else None
         plan.append(Op(ops.WRITE_NAMES, *network.files(network.mode, helper)))
+    plan += enter_group(context) if context.shared else []
     if request.verb == "create":
         plan.append(Op(ops.LISTEN))
     if not request.monitored:
@@ -90,6 +93,8 @@ def with_process(
 ) -> list[Op]:
     """Return the operations after FORK: the record of the process, its scope, network, interfaces and resctrl group."""
     plan = [Op(ops.RECORD, _about(context), context.bundle.text.decode("utf-8", "surrogateescape"))]
+    if context.shared:
+        plan.append(Op(ops.NOTE_MEMBER, context.request.join))
     if cgroup and cgroup.unit:
         plan.append(Op(ops.START_SCOPE, cgroup))
     if context.bundle.is_image:

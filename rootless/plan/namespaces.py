@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.plan.context import Context
+    from rootless.plan.group import joined_by_all, share, share_processes
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.network.mode import choose as choose_network
     from rootless.plan.network.mode import settle as settle_network
     from rootless.plan.rootfs.image import connect as connect_image
 else:
+    joined_by_all = lazy("rootless.plan.group", "joined_by_all")
+    share = lazy("rootless.plan.group", "share")
+    share_processes = lazy("rootless.plan.group", "share_processes")
     choose_network = lazy("rootless.plan.network.mode", "choose")
     settle_network = lazy("rootless.plan.network.mode", "settle")
     connect_image = lazy("rootless.plan.rootfs.image", "connect")
@@ -53,13 +57,7 @@ _KEY_CALLS = {
 def decide(context: Context) -> None:
     """Read the namespaces of config.json, add those that an ordinary user needs, and choose the ID maps."""
     linux, facts, mode = context.linux, context.facts, context.request.userns
-    for index, namespace in enumerate(linux.get("namespaces") or ()):
-        kind = namespace["type"]
-        context.places[kind] = f"linux.namespaces[{index}]"
-        if namespace.get("path"):
-            context.joined[kind] = namespace["path"]
-        else:
-            context.created.add(kind)
+    _read(context)
     if context.request.network:
         choose_network(context)
     if "user" not in context.joined and (mode or not facts.privileged) and "user" not in context.created:
@@ -77,18 +75,35 @@ def decide(context: Context) -> None:
             context.adapted("linux.uidMappings", adapted)
         if shortcoming:
             context.warn_ignored("", shortcoming)
+    if context.request.join:
+        share(context)
     if context.network:
         settle_network(context, context.network)
 
 
+def _read(context: Context) -> None:
+    """Read the namespaces of config.json."""
+    for index, namespace in enumerate(context.linux.get("namespaces") or ()):
+        kind = namespace["type"]
+        context.places[kind] = f"linux.namespaces[{index}]"
+        if namespace.get("path"):
+            context.joined[kind] = namespace["path"]
+        else:
+            context.created.add(kind)
+    if context.request.join:
+        share_processes(context)
+
+
 def enter(context: Context) -> list[Op]:
     """Return the operations of the first stage, from the host's namespaces to the fork."""
-    joins = {
+    joins: dict[str, Op] = {
         kind: _join(context, kind)
         for kind in ("user", "ipc", "uts", "network", "pid", "time")
         if kind in context.joined
     }
-    own = new_user(context.maps, context.places.get("user", "")) if context.maps else []
+    if context.shared:
+        joins |= joined_by_all(context)
+    own = new_user(context.maps, context.places.get("user", "")) if context.maps and "user" not in joins else []
     # joining a namespace needs rights over its owning user namespace: the caller's rights, if any, or those that a
     # joined user namespace gives
     user = joins.pop("user", None)
@@ -109,10 +124,11 @@ def enter(context: Context) -> list[Op]:
     if image and image[0].kind is ops.ID_MAP:  # its process would be the first of the pid namespace
         plan += image
         image = []
-    created = sum(CLONE_FLAGS[kind] for kind in context.created if kind not in ("user", "cgroup"))
+    new = context.created.difference(context.shared)
+    created = sum(CLONE_FLAGS[kind] for kind in new if kind not in ("user", "cgroup"))
     if created:
         plan.append(Op(ops.UNSHARE, created, where="linux.namespaces"))
-    files = [NAMESPACE_FILES[kind] for kind in _IDENTIFYING if kind in context.created]
+    files = [NAMESPACE_FILES[kind] for kind in _IDENTIFYING if kind in new]
     if files and "pid" not in context.created:  # with one, the kernel knows which processes are the container's
         plan.append(Op(ops.IDENTIFY, files, on_error=ops.SKIP_ABSENT))
     plan += _time_offsets(context)
@@ -155,9 +171,9 @@ def setup_inside(context: Context) -> list[Op]:
 
 def _hide(context: Context) -> list[Op]:
     """Return the operations that hide this process before it joins a namespace (CVE-2016-9962)."""
-    if not context.joined:
+    if not (context.joined or context.shared):
         return []
-    first = next(context.places[kind] for kind in context.joined)
+    first = next((context.places[kind] for kind in context.joined), "")
     opened = [Op(ops.PROC_OPEN, _TIME_OFFSETS, where="linux.timeOffsets")] if _offsets(context) else []
     return [*opened, Op(ops.NON_DUMPABLE, where=first)]
 
@@ -177,7 +193,7 @@ def keyring(context: Context) -> list[Op]:
         return []
     # a new user namespace has no other keyring; elsewhere another container may have created one of this name, unless
     # the name is secret
-    name = "" if "user" in context.created else request.keyring
+    name = "" if "user" in context.created and "user" not in context.shared else request.keyring
     return [
         Op(ops.KEYRING, name or f"_ses.{request.container}", on_error=ops.ELSE, alternatives=2),
         Op(ops.UNNAMED_KEYRING, on_error=ops.ELSE, alternatives=1),

@@ -39,6 +39,8 @@ class Request:
         network_files: directory of the resolv.conf and hosts that the container gets; empty for none.
         peer: the container whose network it joins.
         shared: the shared network that it joins.
+        is_rank: whether a process manager of MPI has started this process (PMI, PMIx).
+        join: the key of the group whose namespaces it shares; empty for none.
         preserve_fds: how many descriptors, from 3 on, the container inherits.
         environment: entries of process.env that the service manager of the caller adds.
         notify: whether the caller has a service manager that waits for sd_notify(3).
@@ -60,9 +62,10 @@ class Request:
 
     __slots__ = (
         "add_host", "asked", "attended", "bundle", "cgroup", "cgroup_manager", "config", "console_socket", "container",
-        "detach", "dns", "dns_search", "environment", "has_user", "image", "init", "keep", "kept_ids", "keyring",
-        "log_size", "monitored", "network", "network_files", "no_input", "no_new_keyring", "no_pivot", "notify",
-        "overlay", "peer", "pid_file", "pidfd_socket", "places", "preserve_fds", "publish", "require_limits",
+        "detach", "dns", "dns_search", "environment", "has_user", "image", "init", "is_rank", "join", "keep",
+        "kept_ids", "keyring", "log_size", "monitored", "network", "network_files", "no_input", "no_new_keyring",
+        "no_pivot", "notify", "overlay", "peer", "pid_file", "pidfd_socket", "places", "preserve_fds", "publish",
+        "require_limits",
         "seccomp_receiver", "shared", "systemd_cgroup", "timeout", "userns", "verb",
     )  # fmt: skip
 
@@ -91,6 +94,8 @@ class Request:
         self.network_files = ""
         self.peer: Running | None = None
         self.shared: Shared | None = None
+        self.is_rank = False
+        self.join = ""
         self.preserve_fds = 0
         self.environment: tuple[str, ...] = ()
         self.notify = False

@@ -63,7 +63,9 @@ def refuse(context: Context) -> None:
 
 
 def note(context: Context, *, has_unit: bool) -> None:
-    """Note the annotations without effect; `has_unit`: systemd makes the container's cgroup."""
+    """Note the annotations without effect, and the variables of a rank; `has_unit`: systemd makes the cgroup."""
+    if context.request.is_rank:
+        context.adapted("process.env", "a process manager of MPI starts the program: it gets PMIX_*, PMI_*, SLURM_*")
     for name, value in (context.config.get("annotations") or {}).items():
         if value and name in NOTED:
             context.warn_ignored(place("annotations", name), f"the annotation {name} has no effect: {NOTED[name]}")

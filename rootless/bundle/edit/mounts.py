@@ -284,6 +284,11 @@ def set_shm_size(config: Config, text: str) -> Config:
     return add_mounts(config, [shm])
 
 
+def share_shm(config: Config) -> Config:
+    """Return the configuration with the host's /dev/shm, in which processes of several containers share memory."""
+    return add_mounts(config, [_bind("--join", "", _SHM, _SHM, _SHM_OPTIONS[:-1])])
+
+
 def set_read_only(config: Config, *, tmpfs: bool) -> Config:
     """Return the configuration with a read-only root; with `tmpfs`, /run, /tmp and /var/tmp stay writable.
 

@@ -10,6 +10,7 @@ from rootless.bundle.edit import environment, mounts, process, resources, securi
 from rootless.bundle.edit.accounts import group_id, identity
 from rootless.bundle.edit.values import STEERING_ANNOTATIONS, changed, misused, pair
 from rootless.bundle.load import Bundle
+from rootless.container.ranks import NONE
 from rootless.errors import RootlessError
 from rootless.jsontext import parse, render
 from rootless.lazy import lazy
@@ -192,6 +193,10 @@ class _Edits:
 
     def _mounts(self) -> None:
         options = self._options
+        if options.join not in ("", NONE):
+            if options.shm_size:
+                raise misused("--shm-size", options.shm_size, "with --join /dev/shm is the host's", "leave it out")
+            self.config = mounts.share_shm(self.config)
         if options.shm_size:
             self.config = mounts.set_shm_size(self.config, options.shm_size)
         cwd = posix.getcwd()

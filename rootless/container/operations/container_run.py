@@ -33,6 +33,8 @@ HANDLERS: dict[Kind, Handler] = {
     ops.CONNECT_AGENT: lazy("rootless.container.operations.record", "connect_agent"),
     ops.COVER: lazy("rootless.container.operations.root_mount", "cover"),
     ops.MAKE_CGROUP: lazy("rootless.container.operations.cgroup", "make"),
+    ops.ENTER_GROUP: lazy("rootless.container.operations.group", "enter"),
+    ops.NOTE_MEMBER: lazy("rootless.container.operations.group", "note_member"),
     ops.RESERVE_PORTS: lazy("rootless.container.operations.network", "reserve_ports"),
     ops.WRITE_NAMES: lazy("rootless.container.operations.network", "write_names"),
     ops.NOTE_REQUEST: lazy("rootless.container.operations.record", "note_request"),
@@ -72,6 +74,8 @@ class ContainerRun(run_plan.Run):
         cgroup: its cgroup, if it is open.
         image: the server of its image, from BEGIN_IMAGE on.
         network: its network, from BEGIN_NETWORK on.
+        group: descriptors of the namespaces that the containers of its group share, by type; open while this process
+            lives, because other members open them through it.
         ports: the published ports, once RESERVE_PORTS has found free ones.
         pidfd_receiver: the program that gets a pidfd, or None.
         exit_fd: the file for the exit status if this process notes it, or -1.
@@ -91,6 +95,7 @@ class ContainerRun(run_plan.Run):
         self.cgroup: Group | None = None
         self.image: ImageServer | None = None
         self.network: Attachment | None = None
+        self.group: dict[str, int] = {}
         self.ports: list[Port] = []
         self.exit_fd = -1
         self.reports: Reports | None = None

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 UNDO: dict[str, Callable[[ContainerDir, Data], None]] = {
     "cgroup": lazy("rootless.container.operations.cgroup_cleanup", "undo"),
     "monitor": lazy("rootless.container.operations.monitor", "undo"),
+    "group": lazy("rootless.container.operations.group", "undo"),
     "image": lazy("rootless.container.operations.image", "undo"),
     "network": lazy("rootless.container.operations.network_cleanup", "undo"),
     "resctrl": lazy("rootless.container.operations.resctrl", "undo"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rootless import files, log, paths
 from rootless.container.network import shared_state
 from rootless.container.operations.teardown import destroy
-from rootless.container.state import store
+from rootless.container.state import group, store
 from rootless.container.state.lifecycle import CREATING, STOPPED, status
 from rootless.container.state.root import above_boots, node_name, state_root
 from rootless.errors import RootlessError
@@ -106,6 +106,14 @@ def _networks(root: StateRoot, _options: Options) -> Iterator[Remnant]:
                 yield f"the state of network {name}: no container uses it", live.remove
 
 
+def _groups(root: StateRoot, _options: Options) -> Iterator[Remnant]:
+    """Yield the records of groups (`run --join`) without a member that is alive."""
+    for key in group.names(root):
+        with group.opened(root, key) as shared:
+            if not shared.living():
+                yield f"the record of group {key}: none of its containers runs", shared.remove
+
+
 def _earlier_roots(_root: StateRoot, options: Options) -> Iterator[Remnant]:
     """Yield the state directories of this node's earlier boots, where a user has no runtime directory."""
     if options.root:
@@ -142,5 +150,5 @@ def _image_files(_root: StateRoot, _options: Options) -> Iterator[Remnant]:
                 yield f"{paths.join(paths.join(own.path, directory), name)}: its writer was killed", remove
 
 
-REMNANTS = (_containers, _networks, _earlier_roots, _image_files)
+REMNANTS = (_containers, _networks, _groups, _earlier_roots, _image_files)
 """Functions of the state directory and the options, each for one kind of remnant."""

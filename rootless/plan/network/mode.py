@@ -208,7 +208,8 @@ def settle(context: Context, network: Network) -> None:
     network.owned = "user" in context.created or "user" in context.joined
     network.exposed = network.owned and (_sees_the_host(context) or "user" in context.joined)
     network.as_root = context.facts.uid == 0
-    network.by_number = (context.facts.privileged or context.facts.uid == 0) and "user" in context.created
+    is_new = "user" in context.created and "user" not in context.shared
+    network.by_number = (context.facts.privileged or context.facts.uid == 0) and is_new
     network.sandbox = context.has_uid(0) and context.has_gid(0)
     if not (network.required or network.sandbox):
         _leave_slirp_out(context, network)
@@ -276,11 +277,9 @@ def _helped(context: Context, host: HostNetwork, names: Names, name: str, rest: 
         raise _refused(context, f"{name} is not installed", f"install {PACKAGES[name]}, or use --network auto")
     if host.tun:
         raise _refused(context, host.tun, TUN_FIX)
-    if name == SLIRP and "user" in context.joined:
-        place = f"{context.places['user']}.path"
-        raise _refused(
-            context, f"the container joins a user namespace (config.json: {place}), which {_EXPOSES}", "use pasta"
-        )
+    if name == SLIRP and ("user" in context.joined or context.request.join):
+        place = f"config.json: {context.places['user']}.path" if "user" in context.joined else "--join"
+        raise _refused(context, f"the container joins a user namespace ({place}), which {_EXPOSES}", "use pasta")
     network = _own_namespace(context, Network(name, "asked for", host, names))
     network.helpers = [helper(name, rest, host)]
     return network

@@ -1,0 +1,186 @@
+"""What reaches a rank of an MPI program in a container: variables, a directory, a descriptor."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from rootless.bundle.edit.mpi import add_variables, is_rank, passed, share_directories, translated
+from rootless.bundle.load import Bundle
+from rootless.container.edits.mpi import prepare_rank
+from rootless.container.ranks import check_key, keep_pmi_descriptor, key_of_rank, key_of_step, name_of_rank
+from rootless.errors import RootlessError
+from rootless.options import Options
+from rootless.plan.request import Request
+from rootless.procfs import identity
+from tests.unit.planning import base_config, joining, notes, plan_for
+
+SLURM = {
+    "PMIX_NAMESPACE": "slurm.pmix.1.0",
+    "PMIX_SECURITY_MODE": "munge,native",
+    "PMIX_GDS_MODULE": "shmem2,hash",
+    "SLURM_PROCID": "1",
+    "SLURM_CONF": "/etc/slurm/slurm.conf",
+    "HOME": "/home/user",
+}
+
+
+def env_of(config):
+    return dict(entry.split("=", 1) for entry in config["process"]["env"])
+
+
+def test_variables_of_the_process_manager_are_passed_on():
+    found = env_of(add_variables(base_config(), passed(SLURM)))
+    assert found.keys() == SLURM.keys() - {"SLURM_CONF", "HOME"} | {"PATH", "PMIX_MCA_psec", "PMIX_MCA_gds"}
+    assert found["PMIX_MCA_psec"] == "munge,native"
+
+
+def test_variables_of_config_json_stay():
+    config = base_config()
+    config["process"]["env"] = ["SLURM_PROCID=7", "PMIX_MCA_gds=hash"]
+    found = env_of(add_variables(config, passed(SLURM | {"PMIX_MCA_psec": "native"})))
+    assert (found["SLURM_PROCID"], found["PMIX_MCA_gds"], found["PMIX_MCA_psec"]) == ("7", "hash", "native")
+
+
+def test_directories_of_the_server_are_mounted_once_and_leave_no_names_in_the_root():
+    places = ["/run/slurm-spool/oci-job1-0//pmix.1.0/", "/run/slurm-spool/oci-job1-0/spmix_appdir_1000_1.0"]
+    config = share_directories(base_config(), places)
+    found = [(mount["type"], mount["destination"]) for mount in config["mounts"][-3:]]
+    assert found == [
+        ("tmpfs", "/run/slurm-spool"),
+        ("bind", "/run/slurm-spool/oci-job1-0/pmix.1.0"),
+        ("bind", "/run/slurm-spool/oci-job1-0/spmix_appdir_1000_1.0"),
+    ]
+    assert share_directories(config, places) == config
+
+
+def test_a_directory_that_the_site_has_mounted_is_enough():
+    config = base_config()
+    config["mounts"].append({"destination": "/run/spool", "source": "/run/spool", "type": "bind", "options": ["rbind"]})
+    assert share_directories(config, ["/run/spool/pmix.1.0"]) == config
+
+
+def test_nothing_covers_a_directory_of_the_root():
+    assert [mount["type"] for mount in share_directories({}, ["/tmp/prte.node7.1000/dvm.12"])["mounts"]] == ["bind"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "publish", "network"),
+    [("", (), "host"), ("auto", (), "host"), ("none", (), "none"), ("auto", ("80:80",), "auto")],
+)
+def test_a_rank_reaches_the_server_on_the_host_s_loopback(monkeypatch, tmp_path, asked, publish, network):
+    monkeypatch.setenv("PMIX_NAMESPACE", "job")
+    monkeypatch.setenv("PMIX_SERVER_TMPDIR", str(tmp_path))
+    request = Request(Options(verb="run", network=asked, publish=publish))
+    bundle = prepare_rank(Bundle("/bundle", base_config()), request)
+    assert request.network == network
+    assert bundle.config["mounts"][-1]["destination"] == str(tmp_path)
+    assert request.userns == "keep-id"
+    assert b"PMIX_NAMESPACE=job" in bundle.text
+
+
+def test_explain_says_so():
+    assert "process manager of MPI" in notes(plan_for(is_rank=True))["process.env"]
+
+
+def test_variables_of_config_json_count_more_than_those_of_a_daemon(monkeypatch):
+    monkeypatch.setenv("PMIX_NAMESPACE", "daemon")
+    monkeypatch.setenv("PMIX_SERVER_TMPDIR", "/var/run/slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    config = base_config()
+    config["process"]["env"] += ["PMIX_NAMESPACE=step", "PMIX_GDS_MODULE=hash", "SLURM_JOB_ID=2", "SLURM_STEP_ID=3"]
+    request = Request(Options(verb="run"))
+    request.join = "step"
+    found = env_of(prepare_rank(Bundle("/bundle", config), request).config)
+    assert found.keys() == env_of(config).keys() | {"PMIX_MCA_gds"}
+    assert request.join == "2.3"
+
+
+def test_what_is_no_rank_stays_as_it_is(monkeypatch):
+    for name in ("PMIX_NAMESPACE", "PMI_FD"):
+        monkeypatch.delenv(name, raising=False)
+    bundle = Bundle("/bundle", base_config())
+    request = Request(Options(verb="run"))
+    assert prepare_rank(bundle, request) is bundle
+    assert not request.is_rank
+    assert translated({}) == {}
+
+
+@pytest.mark.parametrize("text", ["", "2", "x", "1022", "-1", "7" * 40])
+def test_a_descriptor_that_is_none_is_not_passed(text):
+    request = Request(Options(verb="run"))
+    keep_pmi_descriptor(request, text)
+    assert request.preserve_fds == 0
+
+
+def test_a_descriptor_that_is_too_high_is_a_warning(monkeypatch, capfd):
+    monkeypatch.setattr("rootless.container.ranks.is_inherited", lambda fd: fd == 700)
+    request = Request(Options(verb="run"))
+    keep_pmi_descriptor(request, "700")
+    assert request.preserve_fds == 0
+    assert "PMI_FD is 700, and at most 511 is passed on" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environment", "key"),
+    [
+        ({"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURMD_NODENAME": "n1"}, "1.0.n1"),
+        ({"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0"}, "1.0"),
+        ({"SLURM_JOB_ID": "1"}, ""),
+        ({"SLURM_JOB_ID": "../x", "SLURM_STEP_ID": "0"}, ""),
+    ],
+)
+def test_the_key_of_a_step(environment, key):
+    if key:
+        assert key_of_step(environment) == key
+        return
+    with pytest.raises(RootlessError) as caught:
+        key_of_step(environment)
+    assert caught.value.code == "RL-JOIN"
+
+
+@pytest.mark.parametrize("key", ["a/b", "..", "", "a b", "x" * 300, "@groups", "a\nb"])
+def test_a_key_that_cannot_be_a_name_is_refused(key):
+    with pytest.raises(RootlessError) as caught:
+        check_key(key)
+    assert caught.value.code == "RL-JOIN"
+
+
+@pytest.mark.parametrize(
+    ("environment", "key"),
+    [
+        ({"PMIX_NAMESPACE": "prterun-node7-12@1"}, "prterun-node7-12_1"),
+        ({"PMIX_NAMESPACE": "slurm.pmix.1.0", "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0"}, "1.0"),
+        ({"PMIX_NAMESPACE": ".."}, None),
+        ({"PMI_FD": "7"}, None),
+    ],
+)
+def test_the_ranks_of_a_job_find_their_group(environment, key):
+    assert key_of_rank(environment) == (key or ".".join(map(str, ["pmi", *identity(os.getppid())])))
+
+
+@pytest.mark.parametrize(
+    ("asked", "namespaces", "key"),
+    [("", {}, "job"), ("other", {}, "other"), ("none", {}, ""), ("", {"user": "/proc/7/ns/user"}, "")],
+)
+def test_ranks_are_in_one_group_unless_they_ask_for_something_else(monkeypatch, asked, namespaces, key):
+    monkeypatch.setenv("PMIX_NAMESPACE", "job")
+    request = Request(Options(verb="run"))
+    request.join = asked
+    config = prepare_rank(Bundle("/bundle", joining(**namespaces)), request).config
+    assert request.join == key
+    shared = [mount for mount in config["mounts"] if mount["destination"] == "/dev/shm"]
+    assert bool(shared) is (key == "job")
+
+
+def test_containers_of_ranks_have_names_of_their_own(monkeypatch):
+    for name, value in {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "batch", "PMIX_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    assert name_of_rank("solver") == "solver.12.3"
+
+
+def test_a_rank_is_known_by_its_variables():
+    assert is_rank({"PMIX_NAMESPACE": "a"})
+    assert is_rank({"PMI_FD": "7"})
+    assert not is_rank({"SLURM_PROCID": "0", "PMIX_NAMESPACE": ""})
