@@ -129,15 +129,15 @@ def choose(arch: str, wanted: str = "auto") -> list[str]:
     )
 
 
-def write_header(directory: Path) -> None:
-    """Write into `directory` the header that gen_ops.py makes of Python's declarations."""
-    runpy.run_path(str(SOURCES / "gen_ops.py"))["write"](directory)
+def generate(directory: Path) -> str:
+    """Write into `directory` what gen_ops.py makes of Python's declarations; return the path of its C file."""
+    return str(runpy.run_path(str(SOURCES / "gen_ops.py"))["write"](directory))
 
 
 def _compile(words: Sequence[str], headers: str) -> None:
     # In the sources' own directory and with relative names: no path of this machine gets into the program.
     done = subprocess.run(
-        [*words, f"-I{headers}"], cwd=SOURCES, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        [*words, "-I.", f"-I{headers}"], cwd=SOURCES, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
     if done.returncode:
         sys.stderr.buffer.write(done.stdout)
@@ -174,8 +174,8 @@ def _built(name: str, files: Sequence[str], arch: str, out: Path, compiler: str)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out) as scratch:
         program = Path(scratch, name)
-        write_header(Path(scratch))
-        _compile([*words, "-o", str(program), *files], scratch)
+        generated = generate(Path(scratch))
+        _compile([*words, "-o", str(program), *files, *([generated] if name == "init" else [])], scratch)
         program.chmod(0o755)
         return program.rename(out / f"{name}-{arch}")
 
@@ -189,8 +189,7 @@ def check(arch: str, compiler: str = "auto") -> None:
     # -O2, for warnings such as maybe-uninitialized that need the optimiser; an object file, so that it runs.
     words = [*choose(arch, compiler), *LANGUAGE, "-O2", *WARNINGS, *NO_WARNINGS, "-Werror"]
     with tempfile.TemporaryDirectory() as scratch:
-        write_header(Path(scratch))
-        for name in (*sources(), str(START)):
+        for name in (*sources(), generate(Path(scratch)), str(START)):
             _compile([*words, "-c", name, "-o", str(Path(scratch, "object.o"))], scratch)
 
 

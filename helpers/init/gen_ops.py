@@ -1,7 +1,9 @@
-"""Write ops.h, the executor's header of what it shares with Python: operations, their operands, flags and messages.
+"""Write the part of the executor that follows from Python's declarations.
 
-rootless/plan/ops.py declares the operations and rootless/launch/protocol.py the messages. Run it as
-``python3 helpers/init/gen_ops.py DIRECTORY``; build.py does so for every build.
+ops.h has operations, their operands, flags and messages; ops.c has the functions of the operations that are a single
+system call, and run(), which calls the function of any operation. rootless/plan/ops.py declares the operations and
+rootless/launch/protocol.py the messages. Run it as ``python3 helpers/init/gen_ops.py DIRECTORY``; build.py does so for
+every build.
 """
 
 from __future__ import annotations
@@ -30,16 +32,12 @@ TYPES = {
     "uid": "uid_t",
 }
 """The C type of a number, by its name; another one is an int64_t, as in the Plan."""
+MADE = "/* Made by gen_ops.py of what rootless/plan/ops.py and rootless/launch/protocol.py declare. */"
 
 
 def header() -> str:
     """Return the text of ops.h."""
-    declared = runpy.run_path(str(PACKAGE / "plan" / "ops.py"))
-    kinds = {
-        name: kind
-        for name, kind in declared.items()
-        if isinstance(kind, declared["Kind"]) and kind.by == declared["EXECUTOR"]
-    }
+    declared, kinds = _declared()
     codes = {kind.code for kind in kinds.values()}
     if codes != set(range(1, len(kinds) + 1)):
         message = f"ops.py: the codes are not 1 to {len(kinds)}, each once"
@@ -50,7 +48,7 @@ def header() -> str:
     change = tuple(declared["CHANGE"].split())
     parameters = {name: _parameters(name, kind, change) for name, kind in kinds.items()}
     parts = [
-        "/* Made by gen_ops.py: what rootless/plan/ops.py and rootless/launch/protocol.py declare. */",
+        MADE,
         "#pragma once",
         "",
         "#include <stdbool.h>",
@@ -76,22 +74,11 @@ def header() -> str:
         "};",
         "",
         *[
-            f"int op_{name.lower()}({', '.join(what for what, _ in found) or 'void'});"
+            f"int op_{name.lower()}({', '.join(what for what, _, _ in found) or 'void'});"
             for name, found in parameters.items()
         ],
         "",
-        "/* By code: the call of the function; whether it may be repeated after EACCES; a bit for each string that is",
-        " * a list. */",
-        " \\\n".join(
-            [
-                "#define CALLS(op)",
-                *[
-                    f"    case OP_{name}: return op_{name.lower()}({', '.join(value for _, value in found)});"
-                    for name, found in parameters.items()
-                ],
-            ]
-        )
-        + "\n",
+        "/* By code: whether the operation may be repeated after EACCES; a bit for each string that is a list. */",
         _table("MAY_RETRY", {kind.code: 1 for kind in kinds.values() if kind.retry}),
         _table(
             "LISTS",
@@ -105,31 +92,62 @@ def header() -> str:
     return "\n".join(parts)
 
 
+def source() -> str:
+    """Return the text of ops.c."""
+    declared, kinds = _declared()
+    change = tuple(declared["CHANGE"].split())
+    parameters = {name: _parameters(name, kind, change) for name, kind in kinds.items()}
+    parts = [MADE, '#include "init.h"', '#include "sys.h"', "", "#include <linux/keyctl.h>", "#include <string.h>", ""]
+    for name, kind in kinds.items():
+        if kind.call:
+            call, _, arguments = kind.call[:-1].partition("(")
+            words = ", ".join(filter(None, (f"SYS_{call}", arguments)))
+            operands = ", ".join(f"{what} {operand}" for what, _, operand in parameters[name])
+            body = f'    return syscall({words}) < 0 ? failed("{call}") : 0;'
+            parts += [f"int op_{name.lower()}({operands or 'void'})", "{", body, "}", ""]
+    parts += ["int run(const struct op *op)", "{", "    switch (op->code) {"]
+    for name, found in parameters.items():
+        arguments = ", ".join(value for _, value, _ in found)
+        parts += [f"    case OP_{name}:", f"        return op_{name.lower()}({arguments});"]
+    parts += ["    default:", '        return failed_with("the plan", EINVAL);', "    }", "}", ""]
+    return "\n".join(parts)
+
+
 def write(directory: Path) -> Path:
-    """Write ops.h into `directory` and return its path."""
-    path = directory / "ops.h"
-    path.write_text(header())
+    """Write ops.h and ops.c into `directory` and return the path of ops.c."""
+    (directory / "ops.h").write_text(header())
+    path = directory / "ops.c"
+    path.write_text(source())
     return path
 
 
-def _parameters(name: str, kind: Any, change: tuple[str, ...]) -> list[tuple[str, str]]:  # noqa: ANN401
-    """Return the type of each parameter of an operation's function, and the argument for it."""
+def _declared() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all that ops.py declares, and the kinds of the executor."""
+    declared = runpy.run_path(str(PACKAGE / "plan" / "ops.py"))
+    executor = declared["EXECUTOR"]
+    return declared, {
+        name: kind for name, kind in declared.items() if isinstance(kind, declared["Kind"]) and kind.by == executor
+    }
+
+
+def _parameters(name: str, kind: Any, change: tuple[str, ...]) -> list[tuple[str, str, str]]:  # noqa: ANN401
+    """Return for each parameter of an operation's function its type, the argument for it, and its name."""
     for operands, most in ((kind.numbers, NUMBERS), (kind.strings, STRINGS)):
         if len(operands) > most:
             message = f"ops.py: {name} has more operands of one sort than a record has room for: {most}"
             raise SystemExit(message)
     found = []
     if kind.numbers == change:
-        found.append(("const struct change *", "&(op)->change"))
+        found.append(("const struct change *", "&op->change", "change"))
     else:
         for index, number in enumerate(kind.numbers):
             what = TYPES.get(number, "int64_t")
-            found.append((what, f"({what})(op)->n[{index}]"))
+            found.append((what, f"({what})op->n[{index}]", number))
     for index, string in enumerate(kind.strings):
         if string in kind.lists or string in kind.raw:
-            found.append(("struct bytes", f"bytes(op, {index})"))
+            found.append(("struct bytes", f"bytes(op, {index})", string))
         elif string not in kind.words:
-            found.append(("const char *", f"text(op, {index})"))
+            found.append(("const char *", f"text(op, {index})", string))
     return found
 
 

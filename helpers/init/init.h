@@ -88,8 +88,10 @@ static inline struct bytes bytes(const struct op *op, int which) { return plan_b
 
 static inline const char *text(const struct op *op, int which) { return bytes(op, which).at; }
 
-/* main.c */
+/* ops.c, which gen_ops.py writes: calls the operation's function */
 int run(const struct op *op);
+
+/* main.c */
 int close_all_but(const int *ours, int count); /* leaves open what belongs to the container, and `ours` until execve */
 
 /* namespaces.c */

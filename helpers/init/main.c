@@ -32,15 +32,6 @@ struct init self = {
     .files_gid = -1,
 };
 
-int run(const struct op *op)
-{
-    switch (op->code) {
-        CALLS(op)
-    default:
-        return failed_with("the plan", EINVAL);
-    }
-}
-
 int close_all_but(const int *ours, int count)
 {
     unsigned nearest;

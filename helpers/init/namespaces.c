@@ -112,10 +112,6 @@ static int join_cgroup(void)
     return 0;
 }
 
-int op_new_user(void) { return SYS(unshare(CLONE_NEWUSER)); }
-
-int op_unshare(int namespaces) { return SYS(unshare(namespaces)); }
-
 int op_yield(void)
 {
     take_turn(0);
@@ -251,12 +247,6 @@ int op_proc_write(const char *path, const char *value)
     return written == (ssize_t)strlen(value) ? 0 : failed_with("write", EINVAL);
 }
 
-int op_session(void)
-{
-    SYS(setsid());
-    return 0;
-}
-
 /* Whether a keyring belongs to this user: "keyring;UID;…", keyctl_describe(2). */
 static bool is_own_keyring(long keyring)
 {
@@ -282,17 +272,6 @@ int op_keyring(const char *name)
     syscall(SYS_keyctl, KEYCTL_SETPERM, keyring, PERMISSIONS);
     return 0;
 }
-
-/* The kernel lets one without a session keyring exceed its quota for this. */
-int op_unnamed_keyring(void)
-{
-    SYS_AS("keyctl", syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL));
-    return 0;
-}
-
-int op_hostname(const char *name) { return SYS(sethostname(name, strlen(name))); }
-
-int op_domainname(const char *name) { return SYS(setdomainname(name, strlen(name))); }
 
 int op_link_up(const char *name)
 {

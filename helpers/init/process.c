@@ -11,17 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-
-int op_rlimit(int resource, uint64_t soft, uint64_t hard)
-{
-    uint64_t limit[] = {soft, hard};
-
-    return (int)SYS_AS("setrlimit", syscall(SYS_prlimit64, 0, resource, limit, NULL));
-}
 
 /* A program that opens /dev/stdout opens the caller's pipe again, and needs to own it. Files and terminals of the host
  * keep their owner: they outlive the container. */
@@ -50,11 +42,6 @@ int op_bounding(uint64_t keep)
     return 0;
 }
 
-int op_groups(struct bytes ids)
-{
-    return (int)SYS_AS("setgroups", syscall(SYS_setgroups, ids.length / sizeof(gid_t), ids.at));
-}
-
 int op_ids(uid_t uid, gid_t gid)
 {
     self.files_uid = -1;
@@ -79,44 +66,6 @@ int op_ambient(uint64_t wanted)
     for (int cap = 0; cap < 64; cap++)
         if (wanted >> cap & 1)
             SYS_AS("prctl(PR_CAP_AMBIENT)", prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0));
-    return 0;
-}
-
-int op_cpu_affinity(struct bytes mask)
-{
-    return (int)SYS_AS("sched_setaffinity", syscall(SYS_sched_setaffinity, 0, mask.length, mask.at));
-}
-
-/* The attributes are a struct sched_attr, whose first field is its size. */
-int op_scheduler(struct bytes attributes)
-{
-    return (int)SYS_AS("sched_setattr", syscall(SYS_sched_setattr, 0, attributes.at, 0));
-}
-
-int op_io_priority(int value)
-{
-    enum { IOPRIO_WHO_PROCESS = 1 };
-
-    return (int)SYS_AS("ioprio_set", syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value));
-}
-
-/* The kernel reads all but the last of the bits. */
-int op_memory_policy(mode_t mode, struct bytes nodes)
-{
-    const char *mask = nodes.length ? nodes.at : NULL;
-
-    return (int)SYS_AS("set_mempolicy", syscall(SYS_set_mempolicy, mode, mask, nodes.length * 8));
-}
-
-int op_personality(unsigned long domain)
-{
-    SYS(personality(domain));
-    return 0;
-}
-
-int op_umask(mode_t mask)
-{
-    umask(mask);
     return 0;
 }
 

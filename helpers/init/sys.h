@@ -27,6 +27,8 @@
 #define AT_EMPTY_PATH 0x1000
 #endif
 
+enum { IOPRIO_WHO_PROCESS = 1 }; /* of ioprio_set(2) */
+
 /* For open_tree(2): a copy of the mount that a descriptor is open on. */
 #define COPY_OF_FD (AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
 

@@ -196,6 +196,7 @@ def keyring(context: Context) -> list[Op]:
     name = "" if "user" in context.created and "user" not in context.shared else request.keyring
     return [
         Op(ops.KEYRING, name or f"_ses.{request.container}", on_error=ops.ELSE, alternatives=2),
+        # the kernel lets a process without a session keyring exceed its quota for this one
         Op(ops.UNNAMED_KEYRING, on_error=ops.ELSE, alternatives=1),
         Op(ops.NO_KEYS, _without_keys(context.facts.machine)),
     ]

@@ -1,8 +1,8 @@
 """The operations of a Plan.
 
 Each kind is declared here alone. helpers/init/gen_ops.py generates the executor's header from this file, so that C and
-Python share codes, operands and flags. In the executor a function of the same name runs the operation. op_text.py has
-its words.
+Python share codes, operands and flags. In the executor a function of the same name runs the operation; gen_ops.py
+writes the function of a kind that is a single system call. op_text.py has its words.
 """
 
 from __future__ import annotations
@@ -41,11 +41,14 @@ class Kind:
         raw: which strings are bytes.
         words: which strings are only for people: the executor's function does not get them.
         by: EXECUTOR or LAUNCHER.
+        call: the system call that it is, in C with the operands by name; empty if its function is in helpers/init.
         retry: whether the executor may repeat it as the user of FILES_AS after EACCES, which comes before any change.
         undo: the name of the function that undoes an operation of the launcher; empty if nothing remains.
     """
 
-    __slots__ = ("_declared", "by", "code", "lists", "name", "numbers", "raw", "retry", "strings", "undo", "words")
+    __slots__ = (
+        "_declared", "by", "call", "code", "lists", "name", "numbers", "raw", "retry", "strings", "undo", "words",
+    )  # fmt: skip
     numbers: tuple[str, ...]
     strings: tuple[str, ...]
     lists: tuple[str, ...]
@@ -60,6 +63,7 @@ class Kind:
         strings: str = "",
         *,
         by: str = EXECUTOR,
+        call: str = "",
         retry: bool = False,
         undo: str = "",
     ) -> None:
@@ -68,6 +72,7 @@ class Kind:
         self.code = code
         self.name = name
         self.by = by
+        self.call = call
         self.retry = retry
         self.undo = undo
 
@@ -99,16 +104,16 @@ CHANGE = "flags propagation set clear set_below clear_below"
 """How a mount is changed: the numbers of several kinds, which the executor's functions get as one structure."""
 
 JOIN = Kind(1, "join", "namespace", "path")
-NEW_USER = Kind(2, "new_user_namespace")
-UNSHARE = Kind(3, "unshare", "namespaces")
+NEW_USER = Kind(2, "new_user_namespace", call="unshare(CLONE_NEWUSER)")
+UNSHARE = Kind(3, "unshare", "namespaces", call="unshare(namespaces)")
 BECOME = Kind(4, "become", "uid gid")
 PROC_WRITE = Kind(5, "proc_write", "", "path value")
 NON_DUMPABLE = Kind(6, "non_dumpable")
 FORK = Kind(7, "fork")
-SESSION = Kind(8, "session")
+SESSION = Kind(8, "session", call="setsid()")
 KEYRING = Kind(9, "keyring", "", "name")
-HOSTNAME = Kind(10, "hostname", "", "name")
-DOMAINNAME = Kind(11, "domainname", "", "name")
+HOSTNAME = Kind(10, "hostname", "", "name", call="sethostname(name, strlen(name))")
+DOMAINNAME = Kind(11, "domainname", "", "name", call="setdomainname(name, strlen(name))")
 LINK_UP = Kind(12, "link_up", "", "name")
 PROPAGATION = Kind(13, "propagation", "flags propagation")
 ROOT = Kind(14, "root", "propagation", "path", retry=True)
@@ -125,14 +130,14 @@ MKDIR = Kind(24, "mkdir", "", "target", retry=True)
 ROOT_ATTRIBUTES = Kind(25, "root_attributes", CHANGE)
 PIVOT = Kind(26, "pivot_root", retry=True)
 CHROOT = Kind(27, "chroot", "move", retry=True)
-RLIMIT = Kind(28, "rlimit", "resource soft hard")
+RLIMIT = Kind(28, "rlimit", "resource soft hard", call="setrlimit(resource, (uint64_t[]){soft, hard})")
 STDIO_OWNER = Kind(29, "stdio_owner", "uid")
 BOUNDING = Kind(30, "bounding", "keep")
-GROUPS = Kind(31, "groups", "", "gids- ids=")
+GROUPS = Kind(31, "groups", "", "gids- ids=", call="setgroups(ids.length / sizeof(gid_t), ids.at)")
 IDS = Kind(32, "ids", "uid gid")
 CAPABILITIES = Kind(33, "capabilities", "effective permitted inheritable")
 AMBIENT = Kind(34, "ambient", "raise")
-UMASK = Kind(35, "umask", "mask")
+UMASK = Kind(35, "umask", "mask", call="umask(mask)")
 CHDIR = Kind(36, "chdir", "early", "path")
 HOME = Kind(37, "home", "uid", "file otherwise")
 COMMAND = Kind(38, "command", "", "candidates* name-")
@@ -147,12 +152,18 @@ HOOK_OUTPUT = Kind(46, "hook_output", "", "stdout stderr", retry=True)
 HOOK = Kind(47, "hook", "timeout environment first bound", "path args* env* about*")
 LISTENER = Kind(48, "listener")
 JOIN_PROCESS = Kind(49, "join_process", "namespaces root_of")
-CPU_AFFINITY = Kind(50, "cpu_affinity", "", "cpus- mask=")
+CPU_AFFINITY = Kind(50, "cpu_affinity", "", "cpus- mask=", call="sched_setaffinity(0, mask.length, mask.at)")
 TERMINAL = Kind(51, "terminal", "columns rows uid", retry=True)
-SCHEDULER = Kind(52, "scheduler", "", "wanted- attributes=")
-IO_PRIORITY = Kind(53, "io_priority", "value", "wanted-")
-MEMORY_POLICY = Kind(54, "memory_policy", "mode", "wanted- nodes=")
-PERSONALITY = Kind(55, "personality", "domain", "wanted-")
+SCHEDULER = Kind(52, "scheduler", "", "wanted- attributes=", call="sched_setattr(0, attributes.at, 0)")
+IO_PRIORITY = Kind(53, "io_priority", "value", "wanted-", call="ioprio_set(IOPRIO_WHO_PROCESS, 0, value)")
+MEMORY_POLICY = Kind(
+    54,
+    "memory_policy",
+    "mode",
+    "wanted- nodes=",
+    call="set_mempolicy(mode, nodes.length ? nodes.at : NULL, nodes.length * 8)",
+)
+PERSONALITY = Kind(55, "personality", "domain", "wanted-", call="personality(domain)")
 ID_MAP = Kind(56, "id_map", "new", "uids gids path")
 TREE = Kind(57, "tree", CHANGE, "source")
 NOTIFY_SOCKET = Kind(58, "notify_socket", "", "directory name", retry=True)
@@ -166,7 +177,7 @@ DEVICE_RULES = Kind(65, "device_rules", "", "program=")
 PROC_OPEN = Kind(66, "proc_open", "", "path")
 JOIN_EARLY = Kind(67, "join_early", "namespace", "path own")
 IDENTIFY = Kind(68, "identify", "", "kinds*")
-UNNAMED_KEYRING = Kind(69, "unnamed_keyring")
+UNNAMED_KEYRING = Kind(69, "unnamed_keyring", call="keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)")
 NO_KEYS = Kind(70, "no_keys", "", "filter=")
 DUMPABLE = Kind(71, "dumpable")
 PASS_NAMESPACES = Kind(72, "pass_namespaces")

@@ -45,8 +45,9 @@ def fuzz(tmp_path_factory, need):
     """Return a function that runs the fuzzer with options and directories, and shows the input on which it fails."""
     directory = tmp_path_factory.mktemp("fuzz")
     program = directory / "fuzzer"
-    sources = [HERE / "executor.c", *sorted(SOURCES.glob("*.c"))]
-    subprocess.run([need("clang"), *FLAGS, *includes(directory), *sources, "-o", program], check=True)
+    found = includes(directory)
+    sources = [HERE / "executor.c", directory / "ops.c", *sorted(SOURCES.glob("*.c"))]
+    subprocess.run([need("clang"), *FLAGS, *found, *sources, "-o", program], check=True)
 
     def run(*words) -> str:
         words = [program, f"-artifact_prefix={directory}/found-", f"-max_len={LARGEST}", "-timeout=10", *words]

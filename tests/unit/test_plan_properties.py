@@ -604,7 +604,7 @@ def test_functions_have_the_operands_of_their_kind():
         if not isinstance(kind, ops.Kind) or kind.by != ops.EXECUTOR:
             continue
         types = re.search(rf"^int op_{name.lower()}\((.*)\);$", text, re.MULTILINE)[1]
-        call = re.search(rf"case OP_{name}: return op_{name.lower()}\((.*)\);", text)[1]
+        call = re.search(rf"case OP_{name}:\s+return op_{name.lower()}\((.*)\);", text)[1]
         numbers = 1 if kind.numbers == tuple(ops.CHANGE.split()) else len(kind.numbers)
         strings = [index for index, string in enumerate(kind.strings) if string not in kind.words]
         assert len(types.split(", ")) == max(numbers + len(strings), 1), types
