@@ -1,12 +1,5 @@
 /* The container's own cgroup, before its cgroup namespace hides the path. */
 #include "init.h"
-#include "sys.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
-#include <string.h>
 
 /* Opens the directory of this process in the hierarchy mounted on `mount`. A systemd scope takes the process
  * over after its start, so no descriptor of the directory could have come with it. */

@@ -1,14 +1,8 @@
 /* tmpcopyup: a tmpfs that begins with what it covers. */
 #include "init.h"
-#include "sys.h"
 
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <string.h>
 #include <sys/sendfile.h>
-#include <sys/stat.h>
 
 /* A directory more takes two descriptors and less than 4 KiB of the stack. */
 enum { DEEPEST = 256, AT_ONCE = 1 << 30 };

@@ -1,6 +1,5 @@
 /* Which devices a cgroup may use: an eBPF program that the kernel asks, cgroup-v2.rst "Device controller". */
 #include "init.h"
-#include "sys.h"
 
 #include <linux/bpf.h>
 

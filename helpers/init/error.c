@@ -1,11 +1,6 @@
 /* The one error convention: 0, or a negative errno with the name of the call that failed. */
 #include "init.h"
 
-#include <errno.h>
-#include <string.h>
-
-struct shared *shared;
-
 static int fail(const char *call, size_t named, int error)
 {
     memcpy(shared->detail, call, named);
@@ -19,11 +14,7 @@ int failed_with(const char *call, int error) { return fail(call, strlen(call), e
 
 int failed(const char *call) { return failed_with(call, errno); }
 
-int failed_in(const char *expression)
-{
-    expression += strncmp(expression, "sys_", 4) == 0 ? 4 : 0;
-    return fail(expression, strcspn(expression, "("), errno);
-}
+int failed_in(const char *expression) { return fail(expression, strcspn(expression, "("), errno); }
 
 void explain_failure(const void *text, size_t length)
 {

@@ -97,7 +97,7 @@ def source() -> str:
     declared, kinds = _declared()
     change = tuple(declared["CHANGE"].split())
     parameters = {name: _parameters(name, kind, change) for name, kind in kinds.items()}
-    parts = [MADE, '#include "init.h"', '#include "sys.h"', "", "#include <linux/keyctl.h>", "#include <string.h>", ""]
+    parts = [MADE, '#include "init.h"', "", "#include <linux/keyctl.h>", ""]
     for name, kind in kinds.items():
         if kind.call:
             call, _, arguments = kind.call[:-1].partition("(")

@@ -1,17 +1,13 @@
 /* A netns holder: a process outside the container that ends when a network is no longer needed, and with it the program
  * of the host that serves the network (rootless/network/). It holds nothing of its caller's. */
 #include "init.h"
-#include "sys.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <poll.h>
-#include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -51,7 +47,7 @@ int op_netlink(void)
 /* A process that reads the caller's output to its end, or unmounts its directory, must not wait for this one. */
 int let_go(void)
 {
-    SYS(sys_close_range(0, 2, 0));
+    SYSCALL(close_range, 0, 2, 0);
     SYS(chdir("/"));
     close_now(&self.proc_fd);
     return 0;

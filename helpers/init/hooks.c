@@ -1,17 +1,10 @@
 /* Hooks that run in the container's namespaces (runtime-spec: config.md, POSIX-platform Hooks). */
 #include "init.h"
-#include "sys.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
 enum { LONGEST_TOLD = 1024 }; /* bytes of what a hook has written that an error repeats */
@@ -78,7 +71,7 @@ static int take_streams(int state, int output)
         streams[i] = SYS(fcntl(streams[i], F_DUPFD, 3));
     for (int i = 0; i < 3; i++)
         SYS(dup2(streams[i], i));
-    return SYS(sys_close_range(3, ~0U, 0));
+    return SYSCALL(close_range, 3, ~0U, 0);
 }
 
 /* Returns as failed() does: why it could not. */
@@ -87,11 +80,10 @@ static int become_hook(const char *path, struct bytes args, struct bytes env, in
 {
     struct arguments own;
 
-    TRY(lay_out(args, env, &own));
-    if (environment == PROGRAMS) {
+    if (!lay_out(args, env, &own))
+        return failed("mmap");
+    if (environment == PROGRAMS)
         own.env = self.exec.env;
-        *self.exec.env_end = self.home;
-    }
     if (*directory)
         SYS(chdir(directory));
     TRY(bind_hook(first, bound));
@@ -139,10 +131,10 @@ int op_hook(int64_t timeout, int64_t environment, int64_t first, int64_t bound, 
     cleanup_close int process = -1, state = TRY(state_file(about)), output = SYS(memfd_create("hook", MFD_CLOEXEC));
     struct clone_args clone = {.flags = CLONE_PIDFD, .pidfd = (uintptr_t)&process, .exit_signal = SIGCHLD};
     int result;
-    long pid;
+    pid_t pid;
 
     shared->error = 0;
-    pid = syscall(SYS_clone3, &clone, sizeof clone);
+    pid = (pid_t)syscall(SYS_clone3, &clone, sizeof clone);
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (take_streams(state, output) == 0)
@@ -153,7 +145,7 @@ int op_hook(int64_t timeout, int64_t environment, int64_t first, int64_t bound, 
         process = -1; /* the kernel may have written a number before it failed, and closed it */
         return failed("clone3");
     }
-    result = outcome(timeout, process, (pid_t)pid, output);
+    result = outcome(timeout, process, pid, output);
     if (result == 0 && environment == CALLERS)
         return forget(env);
     return result;

@@ -1,12 +1,7 @@
 /* Id-mapped mounts: mount_setattr(2). The kernel takes the maps of a mount from a user namespace. */
 #include "init.h"
-#include "sys.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -61,7 +56,7 @@ int op_id_map(bool in_own, const char *uids, const char *gids, const char *path)
     struct clone_args args = {.flags = CLONE_NEWUSER, .exit_signal = SIGCHLD};
     cleanup_close int ours = -1, theirs = -1;
     int ends[2];
-    long child;
+    pid_t child;
 
     close_now(&self.id_map_fd);
     if (*path) {
@@ -71,7 +66,7 @@ int op_id_map(bool in_own, const char *uids, const char *gids, const char *path)
     SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
     ours = ends[0];
     theirs = ends[1];
-    child = SYS_AS("clone3", syscall(SYS_clone3, &args, sizeof args));
+    child = SYSCALL(clone3, &args, sizeof args);
     if (child == 0) {
         close(ours);
         _exit(hold_namespace(theirs, in_own));
@@ -79,6 +74,6 @@ int op_id_map(bool in_own, const char *uids, const char *gids, const char *path)
     close_now(&theirs);
     self.id_map_fd = map_namespace(ours, uids, gids);
     close_now(&ours);
-    waitpid((pid_t)child, NULL, 0);
+    waitpid(child, NULL, 0);
     return self.id_map_fd < 0 ? self.id_map_fd : 0;
 }

@@ -1,16 +1,10 @@
 /* A root that is an image: a FUSE file system, which a server outside answers, and an overlay that takes the changes.
  * The server is a program of the host; what it parses is hostile, so it is confined before it is executed. */
 #include "init.h"
-#include "sys.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/landlock.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
 enum { DEVICE, MOUNT };
@@ -20,16 +14,14 @@ static int mount_fuse(uint64_t attributes, struct bytes options)
 {
     char number[12];
 
+    if (self.id_map_fd >= 0) {
+        SYS(setns(self.id_map_fd, CLONE_NEWUSER));
+        SYS(unshare(CLONE_NEWNS));
+    }
     shared->fuse[DEVICE] = SYS(open("/dev/fuse", O_RDWR | O_CLOEXEC));
     snprintf(number, sizeof number, "%d", shared->fuse[DEVICE]);
     shared->fuse[MOUNT] = TRY(new_mount("fuse", OPTIONS({"fd", number}), options, attributes));
     return 0;
-}
-
-static int enter_below(void)
-{
-    SYS(setns(self.id_map_fd, CLONE_NEWUSER));
-    return SYS(unshare(CLONE_NEWNS));
 }
 
 /* In the user namespace of ID_MAP, below the container's: its IDs are not those of the container, and the server can
@@ -38,11 +30,11 @@ static int mount_fuse_below(uint64_t attributes, struct bytes options)
 {
     struct clone_args args = {.flags = CLONE_FILES, .exit_signal = SIGCHLD};
     int status = 0;
-    long child = SYS_AS("clone3", syscall(SYS_clone3, &args, sizeof args));
+    pid_t child = SYSCALL(clone3, &args, sizeof args);
 
     if (child == 0)
-        _exit(enter_below() < 0 || mount_fuse(attributes, options) < 0);
-    waitpid((pid_t)child, &status, 0);
+        _exit(mount_fuse(attributes, options) < 0);
+    waitpid(child, &status, 0);
     if (status && !shared->error)
         failed_with("mount", ECHILD);
     return status ? -shared->error : 0;
@@ -112,8 +104,8 @@ int op_overlay(uint64_t attributes, uint64_t device, uint64_t inode, uint64_t tr
                             OPTIONS({"source", "overlay"}, {"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}),
                             options, attributes));
     *strrchr(upper, '/') = '\0';
-    SYS_AS("umount2", syscall(SYS_umount2, upper, MNT_DETACH));
-    SYS_AS("umount2", syscall(SYS_umount2, lower, MNT_DETACH));
+    SYSCALL(umount2, upper, MNT_DETACH);
+    SYSCALL(umount2, lower, MNT_DETACH);
     TRY(attach("", false, overlay, top));
     close_now(&self.root_fd);
     self.root_fd = steal_fd(&overlay);
@@ -124,15 +116,14 @@ int op_overlay(uint64_t attributes, uint64_t device, uint64_t inode, uint64_t tr
 int op_landlock(uint64_t handled, uint64_t allowed, struct bytes paths)
 {
     struct landlock_ruleset_attr attr = {.handled_access_fs = handled};
-    cleanup_close int rules = (int)SYS_AS(
-        "landlock_create_ruleset", syscall(SYS_landlock_create_ruleset, &attr, sizeof attr.handled_access_fs, 0));
+    cleanup_close int rules = SYSCALL(landlock_create_ruleset, &attr, sizeof attr.handled_access_fs, 0);
 
     for (const char *path = next_item(paths, NULL); path; path = next_item(paths, path)) {
         cleanup_close int fd = open(path, O_PATH | O_CLOEXEC);
         struct landlock_path_beneath_attr below = {.allowed_access = allowed, .parent_fd = fd};
 
         if (fd >= 0)
-            SYS_AS("landlock_add_rule", syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &below, 0));
+            SYSCALL(landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &below, 0);
     }
-    return (int)SYS_AS("landlock_restrict_self", syscall(SYS_landlock_restrict_self, rules, 0));
+    return SYSCALL(landlock_restrict_self, rules, 0);
 }

@@ -5,47 +5,41 @@
 #pragma once
 
 #include "plan.h"
-
-#include <sys/stat.h>
-
-/* What execve(2) takes; at the end of the environment is room for HOME. */
-struct arguments {
-    char **args, **env, **env_end;
-};
+#include "sys.h"
 
 struct init {
     struct plan plan;
     void *plan_start;
     size_t plan_size;
-    int report_fd;      /* to the parent: what happened; after a start, to the one who asked for it */
-    int reply_fd;       /* from the parent: go on */
-    int start_fd;       /* a listening socket, or -1: the parent itself says when to start */
-    int console_fd;     /* where the master side of the terminal is sent, or -1 */
-    int cgroup_fd;      /* the container's cgroup directory, or -1 */
-    int process_fd;     /* a pidfd of the process whose namespaces are joined or whose end is awaited, or -1 */
-    int agent_fd;       /* connected to who answers the seccomp filter's notifications, or -1 */
-    int directory_fd;   /* of MONITOR: the container's directory, or -1 */
-    int keep;           /* how many descriptors from 3 on belong to the container */
-    int proc_fd;        /* the host's /proc, from before the root changed */
-    int root_fd;        /* the container's root, once it is a mount */
-    int mask_fd;        /* an empty read-only tmpfs that masks directories, or -1 */
-    int id_map_fd;      /* of ID_MAP: a user namespace whose maps the next mapped mount gets, or -1 */
-    int proc_file_fd;   /* of PROC_OPEN: the file that the next PROC_WRITE writes to, or -1 */
-    int hook_output[2]; /* files of HOOK_OUTPUT, or -1 */
-    int notify_fd;      /* the socket of NOTIFY_SOCKET, or -1 */
-    int wake_fd;        /* of LISTENER: its process waits here for the seccomp filter, or -1 */
-    int stage_fd;       /* by which it sees the first stage end, or -1 */
+    union { /* the descriptors that are given, in the order of the arguments */
+        struct {
+            int report_fd;    /* to the parent: what happened; after a start, to the one who asked for it */
+            int reply_fd;     /* from the parent: go on */
+            int start_fd;     /* a listening socket, or -1: the parent itself says when to start */
+            int console_fd;   /* where the master side of the terminal is sent, or -1 */
+            int cgroup_fd;    /* the container's cgroup directory, or -1 */
+            int process_fd;   /* a pidfd of the process whose namespaces are joined or whose end is awaited, or -1 */
+            int agent_fd;     /* connected to who answers the seccomp filter's notifications, or -1 */
+            int directory_fd; /* of MONITOR: the container's directory, or -1 */
+        };
+        int given[8];
+    };
+    int keep;                     /* how many descriptors from 3 on belong to the container */
+    int proc_fd;                  /* the host's /proc, from before the root changed */
+    int root_fd;                  /* the container's root, once it is a mount, or -1 */
+    int id_map_fd;                /* of ID_MAP: a user namespace whose maps the next mapped mount gets, or -1 */
+    int hook_output[2];           /* files of HOOK_OUTPUT, or -1 */
+    int notify_fd;                /* the socket of NOTIFY_SOCKET, or -1 */
+    int wake_fd;                  /* of LISTENER: its process waits here for the seccomp filter, or -1 */
+    int stage_fd;                 /* by which it sees the first stage end, or -1 */
     int64_t files_uid, files_gid; /* of FILES_AS, or -1 */
     uint64_t namespaces[4];       /* of IDENTIFY, for the report with the container process */
     uint32_t identified;          /* how many */
     uint32_t position;            /* of the operation that runs */
     struct arguments exec;        /* of EXEC */
-    bool in_directory;            /* CHDIR has succeeded */
     bool in_hook;                 /* this is the process of a hook */
     bool hidden;                  /* NON_DUMPABLE */
     bool trace;                   /* PROGRESS is reported */
-    const char *command;
-    char *home;
 };
 
 extern struct init self;
@@ -84,6 +78,10 @@ void explain_failure(const void *text, size_t length);
 #define SYS_AS(name, call) CHECKED(call, failed(name))
 #define TRY(call) CHECKED(call, result_)
 
+/* Of a system call by its number: C libraries have no function for it, one that does more, or one whose header clashes
+ * with the kernel's own. */
+#define SYSCALL(name, ...) SYS_AS(#name, (int)syscall(SYS_##name, __VA_ARGS__))
+
 static inline struct bytes bytes(const struct op *op, int which) { return plan_bytes(&self.plan, op, which); }
 
 static inline const char *text(const struct op *op, int which) { return bytes(op, which).at; }
@@ -91,14 +89,14 @@ static inline const char *text(const struct op *op, int which) { return bytes(op
 /* ops.c, which gen_ops.py writes: calls the operation's function */
 int run(const struct op *op);
 
-/* main.c */
+/* self.c */
 int close_all_but(const int *ours, int count); /* leaves open what belongs to the container, and `ours` until execve */
 
 /* namespaces.c */
 void stay_hidden(void); /* after every change of credentials */
 
 /* protocol.c */
-void take_turn(int pid); /* tells the launcher, and waits until it is done */
+int take_turn(int pid); /* tells the launcher, and waits until it is done; returns 0 */
 void report(enum message type, int value, int error, const void *detail, uint32_t length, bool must_arrive);
 void report_failure(enum message type, int index, int error);
 void report_executing(void);
@@ -112,6 +110,8 @@ int open_inside(const char *path, uint64_t flags, uint64_t resolve);
 int open_or_create(const char *path, bool directory, uint64_t resolve);
 int open_parent(const char *path, const char **name);
 int pin_mount(const char *path, int mount_fd, bool keep);
+/* Of any path: copies what is before its last slash, or "."; points `name` at the rest. */
+int split(const char *path, char directory[PATH_MAX], const char **name);
 
 /* mounts.c */
 int make_parent_private(int directory);
@@ -132,9 +132,6 @@ int let_go(void);
 
 /* copyup.c */
 int copy_up(int from_fd, int to_fd);
-
-/* process.c: where the elements of the lists are, in memory of its own */
-int lay_out(struct bytes args, struct bytes env, struct arguments *to);
 
 /* notify.c: what loading the filter has returned */
 void pass_listener(int fd);

@@ -6,49 +6,12 @@
  * rootless/launch/spawn.py from a sealed memfd, so that nobody in the container can write to what /proc/self/exe names
  * (CVE-2019-5736). */
 #include "init.h"
-#include "sys.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/capability.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <time.h>
-
-struct init self = {
-    .proc_fd = -1,
-    .root_fd = -1,
-    .mask_fd = -1,
-    .id_map_fd = -1,
-    .proc_file_fd = -1,
-    .hook_output = {-1, -1},
-    .notify_fd = -1,
-    .wake_fd = -1,
-    .stage_fd = -1,
-    .files_uid = -1,
-    .files_gid = -1,
-};
-
-int close_all_but(const int *ours, int count)
-{
-    unsigned nearest;
-
-    for (unsigned next = 3 + (unsigned)self.keep;; next = nearest + 1) {
-        nearest = ~0U;
-        for (int i = 0; i < count; i++)
-            if (ours[i] >= 0 && (unsigned)ours[i] >= next && (unsigned)ours[i] < nearest)
-                nearest = (unsigned)ours[i];
-        if (nearest > next && sys_close_range(next, nearest - 1, 0) < 0)
-            return -1;
-        if (nearest == ~0U)
-            return 0;
-        if (sys_close_range(nearest, nearest, CLOSE_RANGE_CLOEXEC) < 0)
-            return -1;
-    }
-}
 
 static const char *load(int plan_fd)
 {
@@ -57,7 +20,7 @@ static const char *load(int plan_fd)
 
     if (fstat(plan_fd, &st) < 0 || st.st_size <= 0)
         return "it cannot be read";
-    /* shared: what forget_environment() clears must not come back from the file by MADV_DONTNEED */
+    /* shared: what forget() clears must not come back from the file by MADV_DONTNEED */
     bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, plan_fd, 0);
     if (bytes == MAP_FAILED)
         return "it cannot be read";
@@ -114,34 +77,29 @@ static int run_next(const struct op *op)
     return error;
 }
 
+static int number(const char *text) { return (int)strtol(text, NULL, 10); }
+
 static const char *begin(char **argv)
 {
-    enum { KEEP, TRACE, FIRST, PLAN = 8, DESCRIPTORS };
-    int *const places[] = {&self.report_fd, &self.reply_fd,   &self.start_fd, &self.console_fd,
-                           &self.cgroup_fd, &self.process_fd, &self.agent_fd, &self.directory_fd};
-    int given[DESCRIPTORS];
+    enum { KEEP, TRACE, FIRST, COUNT = sizeof self.given / sizeof *self.given };
     const char *broken;
     const struct op *last;
 
-    self.keep = (int)strtol(argv[KEEP], NULL, 10);
+    self.keep = number(argv[KEEP]);
     self.trace = argv[TRACE][0] == '1';
-    for (int i = 0; i < DESCRIPTORS; i++) {
-        given[i] = (int)strtol(argv[FIRST + i], NULL, 10);
-        if (i != PLAN)
-            *places[i] = given[i];
-    }
+    for (int i = 0; i < COUNT; i++)
+        self.given[i] = number(argv[FIRST + i]);
     shared->report_fd = self.report_fd;
-    broken = load(given[PLAN]);
-    given[PLAN] = -1;
-    for (int i = 0; i < DESCRIPTORS; i++)
-        if (given[i] >= 0 && (unsigned)given[i] < 3 + (unsigned)self.keep)
+    broken = load(number(argv[FIRST + COUNT]));
+    for (int i = 0; i < COUNT; i++)
+        if (self.given[i] >= 0 && (unsigned)self.given[i] < 3 + (unsigned)self.keep)
             broken = "a descriptor is meant both for the container and for the protocol";
     /* engines leave descriptors open by accident */
-    if (!broken && close_all_but(given, DESCRIPTORS) < 0)
+    if (!broken && close_all_but(self.given, COUNT) < 0)
         broken = "close_range failed";
     /* now, while no seccomp filter can forbid it */
     last = broken ? NULL : &self.plan.ops[self.plan.count - 1];
-    if (last && last->code == OP_EXEC && lay_out(bytes(last, 0), bytes(last, 1), &self.exec) < 0)
+    if (last && last->code == OP_EXEC && !lay_out(bytes(last, 0), bytes(last, 1), &self.exec))
         broken = "there is no memory for its arguments";
     self.proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
     return broken;

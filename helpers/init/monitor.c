@@ -1,14 +1,9 @@
 /* The monitor of a detached container: the parent of its first process. It keeps the output in the container's
  * directory, notes the exit status there, and ends the container when its time is over. */
 #include "init.h"
-#include "sys.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -71,19 +66,19 @@ static void flush(void)
     monitor.filled = 0;
 }
 
-/* A record as in the logs of CRI (Kubernetes) and podman's k8s-file: time, stream, F (a full line) or P, text. */
-static void add(const char *head, size_t length, char tag, const char *line, size_t size)
+/* A record as in the logs of CRI (Kubernetes) and podman's k8s-file: time, stream, F (a full line) or P, text. `head`
+ * is all before the text; its tag is set here. */
+static void add(char *head, size_t length, char tag, const char *line, size_t size)
 {
-    if (monitor.filled + length + size + sizeof " F \n" > sizeof monitor.records)
+    char *end;
+
+    if (monitor.filled + length + size + sizeof "\n" > sizeof monitor.records)
         flush();
-    memcpy(monitor.records + monitor.filled, head, length);
-    monitor.filled += length;
-    monitor.records[monitor.filled++] = ' ';
-    monitor.records[monitor.filled++] = tag;
-    monitor.records[monitor.filled++] = ' ';
-    memcpy(monitor.records + monitor.filled, line, size);
-    monitor.filled += size;
-    monitor.records[monitor.filled++] = '\n';
+    head[length - 2] = tag;
+    end = mempcpy(monitor.records + monitor.filled, head, length);
+    end = mempcpy(end, line, size);
+    *end++ = '\n';
+    monitor.filled = (size_t)(end - monitor.records);
 }
 
 /* Keeps the output that has arrived on a stream; returns whether there was any. */
@@ -97,13 +92,12 @@ static bool keep_output(int stream)
     ssize_t n = read(monitor.watched[stream].fd, text, sizeof text);
 
     if (n <= 0) {
-        if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+        if (n == 0 || (errno != EAGAIN && errno != EINTR))
             close_now(&monitor.watched[stream].fd);
-        }
         return false;
     }
     length = stamp(head, sizeof head);
-    length += (size_t)snprintf(head + length, sizeof head - length, " %s", stream_names[stream]);
+    length += (size_t)snprintf(head + length, sizeof head - length, " %s F ", stream_names[stream]);
     if (monitor.lost) {
         monitor.lost = false;
         add(head, length, 'F', gap, sizeof gap - 1);

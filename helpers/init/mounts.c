@@ -1,26 +1,27 @@
 /* Mounts: made detached, given their attributes, then attached to a descriptor. No target is ever named by a string,
  * and no mount is visible before it has the attributes that were asked for. */
 #include "init.h"
-#include "sys.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 static int trees[MOST_TREES]; /* of TREE */
 static unsigned made;
+static int mask_fd = -1; /* an empty read-only tmpfs that masks directories */
 
-static int set_attributes(int fd, bool recursive, uint64_t set, uint64_t clear, uint64_t propagation)
+/* `flags`: AT_RECURSIVE or 0. */
+static int set_attributes(int fd, unsigned flags, uint64_t set, uint64_t clear)
 {
-    struct mount_attr attr = {.attr_set = set, .attr_clr = clear, .propagation = propagation};
+    struct mount_attr attr = {.attr_set = set, .attr_clr = clear};
 
-    if (set == 0 && clear == 0 && propagation == 0)
-        return 0;
-    return SYS(sys_mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr));
+    return set || clear ? SYSCALL(mount_setattr, fd, "", AT_EMPTY_PATH | flags, &attr, sizeof attr) : 0;
+}
+
+/* Of the mount that `path` names below `directory`; an empty one names that itself. */
+static int set_propagation(int directory, const char *path, unsigned flags, uint64_t propagation)
+{
+    struct mount_attr attr = {.propagation = propagation};
+
+    return propagation ? SYSCALL(mount_setattr, directory, path, AT_EMPTY_PATH | flags, &attr, sizeof attr) : 0;
 }
 
 static int apply(int fd, const struct change *change)
@@ -29,10 +30,11 @@ static int apply(int fd, const struct change *change)
     unsigned below = change->flags & MAPPED_BELOW ? AT_RECURSIVE : 0;
 
     if (change->flags & (MAPPED | MAPPED_BELOW))
-        SYS_AS("mount_setattr(MOUNT_ATTR_IDMAP)", sys_mount_setattr(fd, "", AT_EMPTY_PATH | below, &ids));
-    TRY(set_attributes(fd, false, change->set, change->clear, 0));
-    TRY(set_attributes(fd, true, change->set_below, change->clear_below, 0));
-    return set_attributes(fd, change->flags & RECURSIVE_PROPAGATION, 0, 0, change->propagation);
+        SYS_AS("mount_setattr(MOUNT_ATTR_IDMAP)",
+               syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | below, &ids, sizeof ids));
+    TRY(set_attributes(fd, 0, change->set, change->clear));
+    TRY(set_attributes(fd, AT_RECURSIVE, change->set_below, change->clear_below));
+    return set_propagation(fd, "", change->flags & RECURSIVE_PROPAGATION ? AT_RECURSIVE : 0, change->propagation);
 }
 
 /* `keep`: what is below `path` is looked up in this mount from now on. */
@@ -44,7 +46,7 @@ int attach(const char *path, bool keep, int mount_fd, int target_fd)
     if (fstat(mount_fd, &mount) == 0 && fstat(target_fd, &target) == 0 &&
         S_ISDIR(mount.st_mode) != S_ISDIR(target.st_mode))
         return failed_with("move_mount", ENOTDIR);
-    SYS(sys_move_mount(mount_fd, target_fd, "", MOVE_MOUNT_T_EMPTY_PATH));
+    SYSCALL(move_mount, mount_fd, "", target_fd, "", FD_TO_FD);
     return pin_mount(path, mount_fd, keep);
 }
 
@@ -61,9 +63,7 @@ static uint64_t target_resolution(const struct change *change)
 
 int op_propagation(unsigned flags, uint64_t propagation)
 {
-    struct mount_attr attr = {.propagation = propagation};
-
-    return SYS(sys_mount_setattr(AT_FDCWD, "/", flags & RECURSIVE_PROPAGATION ? AT_RECURSIVE : 0, &attr));
+    return set_propagation(AT_FDCWD, "/", flags & RECURSIVE_PROPAGATION ? AT_RECURSIVE : 0, propagation);
 }
 
 /* For a mount on this directory: pivot_root(2) refuses a new root whose parent mount is shared, and the host must not
@@ -74,7 +74,7 @@ int make_parent_private(int directory)
     cleanup_close int fd = SYS(openat(directory, ".", O_PATH | O_DIRECTORY | O_CLOEXEC));
     int result;
 
-    while ((result = set_attributes(fd, false, 0, 0, MS_PRIVATE)) == -EINVAL) {
+    while ((result = set_propagation(fd, "", 0, MS_PRIVATE)) == -EINVAL) {
         cleanup_close int child = steal_fd(&fd);
 
         fd = SYS(openat(child, "..", O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -96,10 +96,10 @@ int op_root(uint64_t propagation, const char *path)
     cleanup_close int target = SYS(open(tree >= 0 ? "/" : path, O_PATH | O_DIRECTORY | O_CLOEXEC));
 
     if (tree < 0)
-        tree = SYS(sys_open_tree(target, "", COPY_OF_FD | AT_RECURSIVE));
+        tree = SYSCALL(open_tree, target, "", COPY_OF_FD | AT_RECURSIVE);
     if (propagation)
         TRY(make_parent_private(target));
-    TRY(set_attributes(tree, false, 0, 0, propagation));
+    TRY(set_propagation(tree, "", 0, propagation));
     TRY(attach("", false, tree, target));
     self.root_fd = steal_fd(&tree);
     return 0;
@@ -117,24 +117,23 @@ static int filesystem_failed(int fs, const char *call)
     return result;
 }
 
-static int configure(int fs, const char *key, const char *value)
+static int configure(int fs, const char *call, unsigned command, const char *key, const char *value)
 {
-    unsigned command = value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG;
-
-    return sys_fsconfig(fs, command, key, value) < 0 ? filesystem_failed(fs, "fsconfig") : 0;
+    return syscall(SYS_fsconfig, fs, command, key, value, 0) < 0 ? filesystem_failed(fs, call) : 0;
 }
 
 static int configure_all(int fs, struct bytes options)
 {
     for (const char *option = next_item(options, NULL); option; option = next_item(options, option)) {
-        char key[256];
         size_t length = strcspn(option, "=");
+        const char *value = option[length] ? option + length + 1 : NULL;
+        char key[256];
 
         if (length >= sizeof key)
             return failed_with("fsconfig", EINVAL);
         memcpy(key, option, length);
         key[length] = '\0';
-        TRY(configure(fs, key, option[length] ? option + length + 1 : NULL));
+        TRY(configure(fs, "fsconfig", value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, key, value));
     }
     return 0;
 }
@@ -142,13 +141,12 @@ static int configure_all(int fs, struct bytes options)
 int new_mount(const char *type, const struct option *own, size_t count, struct bytes options, uint64_t set)
 {
     int mount_fd;
-    cleanup_close int fs = SYS(sys_fsopen(type, FSOPEN_CLOEXEC));
+    cleanup_close int fs = SYSCALL(fsopen, type, FSOPEN_CLOEXEC);
 
     for (size_t i = 0; i < count; i++)
-        TRY(configure(fs, own[i].name, own[i].value));
+        TRY(configure(fs, "fsconfig", FSCONFIG_SET_STRING, own[i].name, own[i].value));
     TRY(configure_all(fs, options));
-    if (sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
-        return filesystem_failed(fs, "mount");
+    TRY(configure(fs, "mount", FSCONFIG_CMD_CREATE, NULL, NULL));
     mount_fd = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, (unsigned)set);
     return mount_fd < 0 ? filesystem_failed(fs, "fsmount") : mount_fd;
 }
@@ -168,7 +166,7 @@ static int mount_legacy(const struct change *change, const char *type, const cha
         if (data[i] == '\0')
             data[i] = ',';
     SYS(fchdir(target));
-    SYS_AS("mount", syscall(SYS_mount, source, ".", type, flags, data));
+    SYSCALL(mount, source, ".", type, flags, data);
     mounted = TRY(open_inside(path, O_PATH, target_resolution(change)));
     TRY(apply(mounted, change));
     return pin_mount(path, mounted, change->flags & PLAIN_TARGET);
@@ -202,7 +200,7 @@ static int copy_of(const char *path, const struct change *change)
     unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (change->flags & RECURSIVE ? AT_RECURSIVE : 0);
 
     flags |= change->flags & (SOURCE_LINK | COPY_LINK) ? AT_SYMLINK_NOFOLLOW : 0;
-    return SYS(sys_open_tree(AT_FDCWD, path, flags));
+    return SYSCALL(open_tree, AT_FDCWD, path, flags);
 }
 
 /* A copy of mounts of the host, made before any namespace is entered: only root of the host may change
@@ -263,10 +261,9 @@ int op_remount(const struct change *change, const char *path, struct bytes optio
     cleanup_close int fs = -1, target = TRY(open_inside(path, O_PATH, 0));
 
     if (options.length) {
-        fs = (int)SYS_AS("fspick", syscall(SYS_fspick, target, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH));
+        fs = SYSCALL(fspick, target, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
         TRY(configure_all(fs, options));
-        if (sys_fsconfig(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL) < 0)
-            return filesystem_failed(fs, "fsconfig");
+        TRY(configure(fs, "fsconfig", FSCONFIG_CMD_RECONFIGURE, NULL, NULL));
     }
     return apply(target, change);
 }
@@ -282,10 +279,10 @@ static int empty_filesystem(void)
  * restores only mounts whose peers are in the container. */
 int private_copy(const char *path, struct stat *st)
 {
-    cleanup_close int fd = SYS(sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+    cleanup_close int fd = SYSCALL(open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
     SYS(fstat(fd, st));
-    TRY(set_attributes(fd, false, 0, 0, MS_PRIVATE));
+    TRY(set_propagation(fd, "", 0, MS_PRIVATE));
     return steal_fd(&fd);
 }
 
@@ -309,22 +306,22 @@ int op_mask(const char *path)
     cleanup_close int cover = -1, target = TRY(open_inside(path, O_PATH, 0));
 
     SYS(fstat(target, &st));
-    if (S_ISDIR(st.st_mode) && self.mask_fd >= 0)
-        cover = SYS(sys_open_tree(self.mask_fd, "", COPY_OF_FD));
+    if (S_ISDIR(st.st_mode) && mask_fd >= 0)
+        cover = SYSCALL(open_tree, mask_fd, "", COPY_OF_FD);
     else
         cover = TRY(S_ISDIR(st.st_mode) ? empty_filesystem() : host_null());
     TRY(attach(path, false, cover, target));
-    if (S_ISDIR(st.st_mode) && self.mask_fd < 0)
-        self.mask_fd = steal_fd(&cover);
+    if (S_ISDIR(st.st_mode) && mask_fd < 0)
+        mask_fd = steal_fd(&cover);
     return 0;
 }
 
 int op_readonly_path(const char *path)
 {
     cleanup_close int target = TRY(open_inside(path, O_PATH, 0));
-    cleanup_close int tree = SYS(sys_open_tree(target, "", COPY_OF_FD | AT_RECURSIVE));
+    cleanup_close int tree = SYSCALL(open_tree, target, "", COPY_OF_FD | AT_RECURSIVE);
 
-    TRY(set_attributes(tree, true, MOUNT_ATTR_RDONLY, 0, 0));
+    TRY(set_attributes(tree, AT_RECURSIVE, MOUNT_ATTR_RDONLY, 0));
     return attach(path, false, tree, target);
 }
 
@@ -332,15 +329,14 @@ int op_root_attributes(const struct change *change) { return apply(self.root_fd,
 
 int op_pivot(void)
 {
-    struct mount_attr slave = {.propagation = MS_SLAVE};
     cleanup_close int old = SYS(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
 
     SYS(fchdir(self.root_fd));
-    SYS_AS("pivot_root", syscall(SYS_pivot_root, ".", "."));
+    SYSCALL(pivot_root, ".", ".");
     /* the old root lies on the new one now; its unmounting must not reach the host */
     SYS(fchdir(old));
-    SYS(sys_mount_setattr(AT_FDCWD, ".", AT_RECURSIVE, &slave));
-    SYS_AS("umount2", syscall(SYS_umount2, ".", MNT_DETACH));
+    TRY(set_propagation(old, "", AT_RECURSIVE, MS_SLAVE));
+    SYSCALL(umount2, ".", MNT_DETACH);
     return SYS(chdir("/"));
 }
 
@@ -348,14 +344,14 @@ int op_pivot(void)
  * well, where its parent is shared. */
 int op_hide_mount(const char *point)
 {
-    struct mount_attr private = {.propagation = MS_PRIVATE};
+    int result = set_propagation(AT_FDCWD, point, 0, MS_PRIVATE);
     cleanup_close int mount_fd = -1;
 
-    if (sys_mount_setattr(AT_FDCWD, point, 0, &private) < 0)
-        /* a mount below another one cannot be named */
-        return failed_with("mount_setattr", errno == EINVAL ? ENOENT : errno);
+    if (result == -EINVAL) /* a mount below another one cannot be named */
+        return failed_with("mount_setattr", ENOENT);
+    TRY(result);
     mount_fd = TRY(empty_filesystem());
-    return SYS(sys_move_mount(mount_fd, AT_FDCWD, point, 0));
+    return SYSCALL(move_mount, mount_fd, "", AT_FDCWD, point, MOVE_MOUNT_F_EMPTY_PATH);
 }
 
 /* `move`: the root goes over the old one, so that leaving the chroot leads nowhere. */
@@ -363,7 +359,7 @@ int op_chroot(bool move)
 {
     SYS(fchdir(self.root_fd));
     if (move)
-        SYS(sys_move_mount(self.root_fd, AT_FDCWD, "/", 0));
+        SYSCALL(move_mount, self.root_fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH);
     SYS(chroot("."));
     return SYS(chdir("/"));
 }

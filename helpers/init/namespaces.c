@@ -1,28 +1,22 @@
 /* Namespaces and what is set in them that is not a mount. */
 #include "init.h"
-#include "sys.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <linux/keyctl.h>
 #include <linux/magic.h>
 #include <net/if.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/vfs.h>
 
 enum { ENTERED = -1 };
 
 /* Of JOIN_EARLY, by the bit of the namespace's type: ENTERED, or one more than a descriptor for JOIN, or 0. */
 static int early[33];
+
+static int proc_file = -1; /* of PROC_OPEN: the file that the next PROC_WRITE writes to */
 
 static int open_namespace(const char *path) { return SYS(open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)); }
 
@@ -77,12 +71,12 @@ static int root_of(int pid)
 
     snprintf(path, sizeof path, "%d/root", pid);
     fd = SYS(openat(self.proc_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC));
-    SYS_AS("pidfd_send_signal", syscall(SYS_pidfd_send_signal, self.process_fd, 0, NULL, 0));
+    SYSCALL(pidfd_send_signal, self.process_fd, 0, NULL, 0);
     return steal_fd(&fd);
 }
 
 /* All namespaces in one call, so that each is of the same process and the user namespace lends its rights over the
- * others, except the cgroup namespace, which join_cgroup() enters. `pid`: the process whose root to take, where that is
+ * others, except the cgroup namespace, which op_fork() enters. `pid`: the process whose root to take, where that is
  * not the root of its mount namespace, or 0. */
 int op_join_process(int namespaces, int pid)
 {
@@ -102,21 +96,7 @@ int op_join_process(int namespaces, int pid)
     return 0;
 }
 
-/* Where the hierarchy is mounted with nsdelegate, as systemd does, nobody in a cgroup namespace is cloned into a cgroup
- * from one outside: the container process enters it, when it is in its cgroup. */
-static int join_cgroup(void)
-{
-    if (self.process_fd >= 0)
-        SYS(setns(self.process_fd, CLONE_NEWCGROUP));
-    close_now(&self.process_fd);
-    return 0;
-}
-
-int op_yield(void)
-{
-    take_turn(0);
-    return 0;
-}
+int op_yield(void) { return take_turn(0); }
 
 /* The container process becomes a child of our parent: the caller of `rootless create` finds it among its own.
  *
@@ -134,11 +114,14 @@ int op_fork(void)
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = (unsigned)self.cgroup_fd;
     }
-    if (SYS_AS("clone3", syscall(SYS_clone3, &args, sizeof args)) > 0)
+    if (SYSCALL(clone3, &args, sizeof args) > 0)
         _exit(0);
-    TRY(join_cgroup());
-    take_turn(shared->pid);
-    return 0;
+    /* where the hierarchy is mounted with nsdelegate, as systemd does, nobody in a cgroup namespace is cloned into a
+     * cgroup from one outside: this process enters it, now that it is in its cgroup */
+    if (self.process_fd >= 0)
+        SYS(setns(self.process_fd, CLONE_NEWCGROUP));
+    close_now(&self.process_fd);
+    return take_turn(shared->pid);
 }
 
 /* The numbers of namespaces of this process. Later, nobody outside may look: it is hidden when it joins others. */
@@ -161,8 +144,8 @@ int op_identify(struct bytes kinds)
 /* Root of the user namespace, so that what is made from here on belongs to it. The capabilities stay. */
 int op_become(uid_t uid, gid_t gid)
 {
-    SYS_AS("setresgid", syscall(SYS_setresgid, gid, gid, gid));
-    SYS_AS("setresuid", syscall(SYS_setresuid, uid, uid, uid));
+    SYSCALL(setresgid, gid, gid, gid);
+    SYSCALL(setresuid, uid, uid, uid);
     stay_hidden();
     return 0;
 }
@@ -208,21 +191,17 @@ static int open_proc(const char *path)
         .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
     };
-    char directory[PATH_MAX] = ".";
-    const char *slash = strrchr(path, '/');
+    char directory[PATH_MAX];
+    const char *name;
     struct statfs fs;
     struct stat proc, file;
     cleanup_close int fd = -1, parent = -1;
 
-    if (slash && (size_t)(slash - path) < sizeof directory) {
-        memcpy(directory, path, (size_t)(slash - path));
-        directory[slash - path] = '\0';
-        path = slash + 1;
-    }
-    parent = SYS_AS("open", sys_openat2(self.proc_fd, directory, &how));
+    TRY(split(path, directory, &name));
+    parent = (int)SYS_AS("open", syscall(SYS_openat2, self.proc_fd, directory, &how, sizeof how));
     how.flags = O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
     how.resolve |= RESOLVE_NO_XDEV;
-    fd = SYS_AS("open", sys_openat2(parent, path, &how));
+    fd = (int)SYS_AS("open", syscall(SYS_openat2, parent, name, &how, sizeof how));
     if (fstatfs(fd, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC && fstat(self.proc_fd, &proc) == 0 &&
         fstat(fd, &file) == 0 && file.st_dev == proc.st_dev)
         return steal_fd(&fd);
@@ -232,15 +211,15 @@ static int open_proc(const char *path)
 /* What a process that hides has in /proc belongs to root (proc_pid(5)): it is opened before. */
 int op_proc_open(const char *path)
 {
-    close_now(&self.proc_file_fd);
-    self.proc_file_fd = TRY(open_proc(path));
+    close_now(&proc_file);
+    proc_file = TRY(open_proc(path));
     return 0;
 }
 
 /* Through the caller's /proc, never the image's, and only if it is one (CVE-2019-16884, CVE-2019-19921). */
 int op_proc_write(const char *path, const char *value)
 {
-    cleanup_close int fd = self.proc_file_fd >= 0 ? steal_fd(&self.proc_file_fd) : TRY(open_proc(path));
+    cleanup_close int fd = proc_file >= 0 ? steal_fd(&proc_file) : TRY(open_proc(path));
     ssize_t written = SYS(write(fd, value, strlen(value)));
 
     /* a part of it: the rest makes no sense */
@@ -248,7 +227,7 @@ int op_proc_write(const char *path, const char *value)
 }
 
 /* Whether a keyring belongs to this user: "keyring;UID;…", keyctl_describe(2). */
-static bool is_own_keyring(long keyring)
+static bool is_own_keyring(int keyring)
 {
     char text[512] = ""; /* longer than any that has our name; of a longer one the kernel writes nothing */
     const char *uid;
@@ -265,7 +244,7 @@ int op_keyring(const char *name)
 {
     /* all for those that have it; for the same user elsewhere only that exec may find it by its name: KEY_USR_SEARCH */
     enum { PERMISSIONS = 0x3f080000 };
-    long keyring = SYS_AS("keyctl", syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name));
+    int keyring = SYSCALL(keyctl, KEYCTL_JOIN_SESSION_KEYRING, name);
 
     if (!is_own_keyring(keyring))
         return failed_with("keyctl", EKEYREJECTED);

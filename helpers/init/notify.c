@@ -6,16 +6,15 @@
  * begins at once, and what is held waits for the agent. Rejected: a thread, which execve ends; it made the container
  * process wait in a call that a few instructions before the filter had notified, which the agent could see. */
 #include "init.h"
-#include "sys.h"
 
 #include <poll.h>
 #include <sys/eventfd.h>
 
 enum { WAITING = -2, NONE = -1 };
 
-static int send_listener(int stage)
+static int send_listener(void)
 {
-    struct pollfd watched[] = {{.fd = self.wake_fd, .events = POLLIN}, {.fd = stage, .events = POLLIN}};
+    struct pollfd watched[] = {{.fd = self.wake_fd, .events = POLLIN}, {.fd = self.stage_fd, .events = POLLIN}};
     int patience = -1;
 
     while (shared->listener == WAITING) {
@@ -37,17 +36,14 @@ static int send_listener(int stage)
 int op_listener(void)
 {
     struct clone_args args = {.flags = CLONE_FILES | CLONE_PARENT};
-    cleanup_close int stage = (int)SYS_AS("pidfd_open", syscall(SYS_pidfd_open, getpid(), 0));
-    long pid;
 
     shared->listener = WAITING;
+    self.stage_fd = SYSCALL(pidfd_open, getpid(), 0);
     self.wake_fd = SYS(eventfd(0, EFD_CLOEXEC));
-    pid = SYS_AS("clone3", syscall(SYS_clone3, &args, sizeof args));
-    if (pid == 0) {
+    if (SYSCALL(clone3, &args, sizeof args) == 0) {
         setsid();
-        _exit(send_listener(stage));
+        _exit(send_listener());
     }
-    self.stage_fd = steal_fd(&stage);
     return 0;
 }
 

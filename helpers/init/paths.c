@@ -2,13 +2,6 @@
  * volume may change it meanwhile (CVE-2021-30465). So the kernel resolves, with the root as the end of the world, and
  * what is found is used by descriptor. */
 #include "init.h"
-#include "sys.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <string.h>
-#include <sys/stat.h>
 
 enum { MAX_LINKS = 40, MAX_RACES = 64, MAX_KEPT = 8 };
 
@@ -50,7 +43,7 @@ static int open_below(int directory, const char *path, uint64_t flags, uint64_t 
     /* EAGAIN: something on the way was renamed or mounted while the kernel looked. ELOOP, where links are followed: it
      * may have begun again, and counted them twice. */
     for (int i = 0; fd < 0 && (errno == EAGAIN || (links && errno == ELOOP)) && i < MAX_RACES; i++)
-        fd = sys_openat2(directory, *path ? path : ".", &how);
+        fd = (int)syscall(SYS_openat2, directory, *path ? path : ".", &how, sizeof how);
     return fd < 0 ? failed("openat2") : fd;
 }
 
@@ -138,17 +131,20 @@ int open_or_create(const char *wanted, bool directory, uint64_t resolve)
     return steal_fd(&parent);
 }
 
+int split(const char *path, char directory[PATH_MAX], const char **name)
+{
+    const char *slash = strrchr(path, '/');
+    int length = snprintf(directory, PATH_MAX, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+
+    *name = slash ? slash + 1 : path;
+    return length < PATH_MAX ? 0 : failed_with("openat2", ENAMETOOLONG);
+}
+
 /* Opens the directory that holds `path`, made where it is missing, and points `name` at the last component. */
 int open_parent(const char *path, const char **name)
 {
     char directory[PATH_MAX];
-    const char *slash = strrchr(path, '/');
-    size_t length = slash ? (size_t)(slash - path) : 0;
 
-    *name = slash ? slash + 1 : path;
-    if (length >= sizeof directory)
-        return failed_with("openat2", ENAMETOOLONG);
-    memcpy(directory, path, length);
-    directory[length] = '\0';
+    TRY(split(path, directory, name));
     return open_or_create(directory, true, 0);
 }

@@ -1,7 +1,8 @@
-/* Decoding a Plan: the only input of this program that is not the kernel's. */
+/* Reading a Plan: the only input of this program that is not the kernel's. */
 #include "plan.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 bool plan_is_list(const struct op *op, int which)
 {
@@ -51,4 +52,24 @@ const char *next_item(struct bytes list, const char *item)
     const char *next = item ? item + strlen(item) + 1 : list.at;
 
     return next < list.at + list.length ? next : NULL;
+}
+
+static char **fill(struct bytes list, char **items)
+{
+    for (const char *item = next_item(list, NULL); item; item = next_item(list, item))
+        *items++ = (char *)(uintptr_t)item;
+    return items;
+}
+
+bool lay_out(struct bytes args, struct bytes env, struct arguments *to)
+{
+    /* no list has more elements than bytes; HOME and two ends */
+    size_t size = (args.length + env.length + 3) * sizeof(char *);
+
+    to->args = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (to->args == MAP_FAILED)
+        return false;
+    to->env = fill(args, to->args) + 1;
+    to->env_end = fill(env, to->env);
+    return true;
 }

@@ -52,3 +52,11 @@ static inline struct bytes plan_bytes(const struct plan *plan, const struct op *
 
 /* The element after `item` in a list; the first one for NULL; NULL after the last. */
 const char *next_item(struct bytes list, const char *item);
+
+/* What execve(2) takes; at the end of the environment is room for HOME. */
+struct arguments {
+    char **args, **env, **env_end;
+};
+
+/* Sets where the elements of the lists are, in memory of its own, or returns false: there is none. */
+bool lay_out(struct bytes args, struct bytes env, struct arguments *to);

@@ -1,18 +1,10 @@
 /* What the program is: its ids, its rights, its limits, how it is scheduled, itself. */
 #include "init.h"
-#include "sys.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <limits.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/vfs.h>
 
 /* A program that opens /dev/stdout opens the caller's pipe again, and needs to own it. Files and terminals of the host
@@ -57,7 +49,7 @@ int op_capabilities(uint64_t effective, uint64_t permitted, uint64_t inheritable
         {(uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)},
     };
 
-    return (int)SYS_AS("capset", syscall(SYS_capset, &header, data));
+    return SYSCALL(capset, &header, data);
 }
 
 int op_ambient(uint64_t wanted)
@@ -74,26 +66,27 @@ int op_close_fds(void)
 {
     const int protocol[] = {
         self.report_fd, self.reply_fd, self.start_fd, self.hook_output[0], self.hook_output[1],
-        self.notify_fd, self.agent_fd, self.wake_fd,  self.stage_fd,       shared->pidfd ? shared->pidfd : -1,
+        self.notify_fd, self.agent_fd, self.wake_fd,  self.stage_fd,       shared->pidfd,
     };
 
-    SYS_AS("close_range", close_all_but(protocol, sizeof protocol / sizeof *protocol));
-    self.proc_fd = self.root_fd = self.mask_fd = self.cgroup_fd = self.console_fd = -1;
+    TRY(close_all_but(protocol, sizeof protocol / sizeof *protocol));
+    self.proc_fd = self.root_fd = self.cgroup_fd = self.console_fd = -1;
     return 0;
 }
 
 /* `early`: what is refused may be entered by a later one. */
 int op_chdir(bool early, const char *path)
 {
+    static bool in_directory;
     char where[PATH_MAX];
 
-    if (self.in_directory)
+    if (in_directory)
         return 0;
     if (chdir(path) < 0)
         return early && errno == EACCES ? 0 : failed("chdir");
-    self.in_directory = true;
+    in_directory = true;
     /* a directory outside the root shows as "(unreachable)/…" (CVE-2024-21626) */
-    SYS_AS("getcwd", syscall(SYS_getcwd, where, sizeof where));
+    SYSCALL(getcwd, where, sizeof where);
     return where[0] == '/' ? 0 : failed_with("chdir", EXDEV);
 }
 
@@ -104,10 +97,9 @@ int op_chdir(bool early, const char *path)
 static int read_home(int fd, uid_t uid, char *home)
 {
     enum { LONGEST = 16 << 20, ID = 2, HOME = 5 };
-    const uint64_t none = UINT64_MAX, no_number = UINT64_MAX - 1;
     char block[4096];
-    uint64_t id = none;
-    int field = 0, length = 0;
+    uint64_t id = 0;
+    int field = 0, digits = 0, length = 0;
     ssize_t n = 0, at = 0;
 
     for (ssize_t left = LONGEST;; at++) {
@@ -119,21 +111,18 @@ static int read_home(int fd, uid_t uid, char *home)
             at = 0;
         }
         c = n > 0 ? block[at] : '\n';
-        if (c == '\n' && field >= HOME && id == uid)
+        if (c == '\n' && field >= HOME && digits > 0 && id == uid)
             return length;
         if (n == 0)
             return 0;
         if (c == '\n') {
-            id = none;
-            length = 0;
-            field = 0;
+            id = 0;
+            field = digits = length = 0;
         } else if (c == ':') {
             field++;
         } else if (field == ID) {
-            if (c < '0' || c > '9' || (id > UINT32_MAX && id != none))
-                id = no_number;
-            else
-                id = (id == none ? 0 : id * 10) + (uint64_t)(c - '0');
+            digits++;
+            id = c >= '0' && c <= '9' && id <= UINT32_MAX ? id * 10 + (uint64_t)(c - '0') : UINT64_MAX; /* no number */
         } else if (field == HOME && length < PATH_MAX) {
             home[length++] = c;
         }
@@ -155,7 +144,8 @@ int op_home(uid_t uid, const char *path, const char *otherwise)
         home[length] = '\0';
     else
         snprintf(home, PATH_MAX, "%s", otherwise);
-    self.home = variable;
+    if (self.exec.env_end)
+        *self.exec.env_end = variable;
     return 0;
 }
 
@@ -171,6 +161,8 @@ static int refusal(const char *path)
     return syscall(SYS_faccessat2, AT_FDCWD, path, X_OK, AT_EACCESS) < 0 ? errno : 0;
 }
 
+static const char *command; /* of COMMAND */
+
 /* The first of the candidates that can be executed; if there is none, what it explains is an errno for each. */
 int op_command(struct bytes candidates)
 {
@@ -180,7 +172,7 @@ int op_command(struct bytes candidates)
         unsigned char error = (unsigned char)refusal(path);
 
         if (!error) {
-            self.command = path;
+            command = path;
             return 0;
         }
         explain_failure(&error, 1);
@@ -199,7 +191,7 @@ static int load_filter(struct bytes filter, unsigned flags)
 
     if (instructions > BPF_MAXINSNS)
         return failed_with("seccomp", EINVAL);
-    return (int)SYS_AS("seccomp", syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program));
+    return SYSCALL(seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
 }
 
 int op_no_keys(struct bytes filter) { return load_filter(filter, 0); }
@@ -219,26 +211,6 @@ int op_seccomp(unsigned flags, unsigned hook_flags, struct bytes filter)
     return listener < 0 ? listener : 0;
 }
 
-static char **fill_argv(struct bytes list, char **items)
-{
-    for (const char *item = next_item(list, NULL); item; item = next_item(list, item))
-        *items++ = (char *)(uintptr_t)item;
-    return items;
-}
-
-int lay_out(struct bytes args, struct bytes env, struct arguments *to)
-{
-    /* no list has more elements than bytes; HOME and two ends */
-    size_t size = (args.length + env.length + 3) * sizeof(char *);
-
-    to->args = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (to->args == MAP_FAILED)
-        return failed("mmap");
-    to->env = fill_argv(args, to->args) + 1;
-    to->env_end = fill_argv(env, to->env);
-    return 0;
-}
-
 /* When execve says no, the beginning of the file tells why: a missing interpreter, another architecture. */
 static int exec_failed(const char *program)
 {
@@ -255,10 +227,9 @@ static int exec_failed(const char *program)
 /* main() has laid out the arguments. */
 int op_exec(struct bytes args, struct bytes env)
 {
-    const char *program = self.command ? self.command : args.at;
+    const char *program = command ? command : args.at;
 
     (void)env;
-    *self.exec.env_end = self.home;
     report_executing();
     execve(program, self.exec.args, self.exec.env);
     return exec_failed(program);

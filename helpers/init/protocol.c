@@ -20,12 +20,8 @@
  * End of file on the report descriptor after EXECUTING means that the program runs; before it, that somebody killed
  * this process. A parent that dies is seen as end of file on the reply descriptor, or as a broken pipe. */
 #include "init.h"
-#include "sys.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/socket.h>
 
 struct report {
@@ -122,13 +118,14 @@ static char next_answer(int fd)
     return n == 1 ? reply : 0;
 }
 
-void take_turn(int pid)
+int take_turn(int pid)
 {
     uint32_t length = pid ? self.identified * (uint32_t)sizeof *self.namespaces : 0;
 
     report(MESSAGE_TURN, pid, 0, self.namespaces, length, true);
     if (next_answer(self.reply_fd) != 'G')
         leave(1);
+    return 0;
 }
 
 static void end_by(int number) { leave(128 + number); }

@@ -1,6 +1,5 @@
 /* Process 1 of a container that was asked for with --init: a reaper, whose child is the program (as catatonit(1)). */
 #include "init.h"
-#include "sys.h"
 
 #include <signal.h>
 #include <sys/mman.h>
@@ -16,7 +15,7 @@ static _Noreturn void stay(pid_t program, const sigset_t *signals)
 
     prctl(PR_SET_NAME, "init");
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    sys_close_range(0, ~0U, CLOSE_RANGE_UNSHARE);
+    syscall(SYS_close_range, 0, ~0U, CLOSE_RANGE_UNSHARE);
     munmap(self.plan_start, self.plan_size);
     munmap(shared, sizeof *shared); /* which tells the monitor whom to kill */
     prctl(PR_SET_DUMPABLE, 1);      /* its namespaces can be joined (exec), as those of a program can */

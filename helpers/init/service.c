@@ -1,10 +1,7 @@
 /* The socket on which the program says to a service manager that it is ready (sd_notify(3)), where no one on the host
  * has a place that the container could write to: it lies in a file system of the container's own. */
 #include "init.h"
-#include "sys.h"
 
-#include <fcntl.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 

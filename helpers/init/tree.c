@@ -2,16 +2,9 @@
  * This process is inside, where the kernel resolves each path; the host's side, rootless/container/everyday/, makes of
  * the stream a tar archive or files, and trusts none of it. */
 #include "init.h"
-#include "sys.h"
 
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <linux/magic.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <sys/vfs.h>
 
 /* Then come the path from the tree's root, the target of a symlink or hard link, the content. */
@@ -32,27 +25,27 @@ static int put(int fd, const void *data, size_t size)
     return 0;
 }
 
-/* Returns 0, or at end of file -ENODATA. */
-static int get(void *data, size_t size)
+/* `whole`: at end of file it returns -ENODATA. A file that has become shorter meanwhile ends with zeros instead. */
+static int get(int fd, void *data, size_t size, bool whole)
 {
     for (ssize_t n; size > 0; data = (char *)data + n, size -= (size_t)n) {
-        n = SYS(read(0, data, size));
-        if (n == 0)
+        n = SYS(read(fd, data, size));
+        if (n > 0)
+            continue;
+        if (whole)
             return failed_with("read", ENODATA);
+        memset(data, 0, size);
+        n = (ssize_t)size;
     }
     return 0;
 }
 
-/* A file that has become shorter meanwhile ends with zeros. */
-static int send_content(int fd, uint64_t size)
+static int copy(int from, int to, uint64_t size, bool whole)
 {
     for (size_t n; size > 0; size -= n) {
-        ssize_t there;
-
         n = size < sizeof content ? (size_t)size : sizeof content;
-        there = SYS(read(fd, content, n));
-        memset(content + there, 0, n - (size_t)there);
-        TRY(put(1, content, n));
+        TRY(get(from, content, n, whole));
+        TRY(put(to, content, n));
     }
     return 0;
 }
@@ -63,13 +56,13 @@ static int send_children(int fd, size_t length)
 {
     _Alignas(struct dirent) char entries[2048];
     struct statfs fs;
-    long size;
+    int size;
 
     /* endless, and nobody's data */
     if (fstatfs(fd, &fs) == 0 && (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC))
         return 0;
-    while ((size = SYS_AS("getdents64", syscall(SYS_getdents64, fd, entries, sizeof entries))) > 0)
-        for (long at = 0; at < size;) {
+    while ((size = SYSCALL(getdents64, fd, entries, sizeof entries)) > 0)
+        for (int at = 0; at < size;) {
             const struct dirent *child = (const void *)(entries + at);
             size_t more = strlen(child->d_name) + (length > 0);
             int result;
@@ -112,41 +105,29 @@ static int send_entry(int parent, const char *name, size_t length, int follow, b
         .mtime = st.st_mtime,
         .size = deep && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0,
     };
-    TRY(put(1, &entry, sizeof entry));
-    TRY(put(1, path, length));
-    TRY(put(1, target, (size_t)link));
+    TRY(put(STDOUT_FILENO, &entry, sizeof entry));
+    TRY(put(STDOUT_FILENO, path, length));
+    TRY(put(STDOUT_FILENO, target, (size_t)link));
     if (!deep)
         return 0;
-    return S_ISDIR(st.st_mode) ? send_children(fd, length) : send_content(fd, entry.size);
+    return S_ISDIR(st.st_mode) ? send_children(fd, length) : copy(fd, STDOUT_FILENO, entry.size, false);
 }
 
 /* `deep`: with everything below, or only what it is. */
 int op_send_tree(bool deep, const char *from) { return send_entry(AT_FDCWD, from, 0, 0, deep); }
 
-static int receive_content(int fd, uint64_t size)
-{
-    for (size_t n; size > 0; size -= n) {
-        n = size < sizeof content ? (size_t)size : sizeof content;
-        TRY(get(content, n));
-        TRY(put(fd, content, n));
-    }
-    return 0;
-}
-
 /* The directory below `root` that holds `what`, which is called `name` there. No symlink is followed: one that another
  * user of the container makes meanwhile leads nowhere. */
-static int open_holder(int root, char *what, const char **name)
+static int open_holder(int root, const char *what, const char **name)
 {
     struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
-    char *slash = strrchr(what, '/');
+    char directory[PATH_MAX];
 
-    if (slash)
-        *slash = '\0';
-    *name = slash ? slash + 1 : what;
-    return SYS(sys_openat2(root, slash ? what : ".", &how));
+    TRY(split(what, directory, name));
+    return SYSCALL(openat2, root, directory, &how, sizeof how);
 }
 
-static int link_to(char *existing, int root, int parent, const char *name)
+static int link_to(const char *existing, int root, int parent, const char *name)
 {
     const char *old;
     cleanup_close int holder = TRY(open_holder(root, existing, &old));
@@ -179,7 +160,7 @@ static int make(int parent, const char *name, int root, const struct entry *entr
             fd = SYS(openat(parent, name, flags, 0600));
     }
     if (fd >= 0)
-        TRY(receive_content(fd, entry->size));
+        TRY(copy(STDIN_FILENO, fd, entry->size, true));
     else
         fd = SYS(openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
     /* a name may stand for a file of another kind by now, whose owner must stay */
@@ -205,13 +186,13 @@ int op_receive_tree(const char *into)
         cleanup_close int parent = -1;
         const char *name;
 
-        TRY(get(&entry, sizeof entry));
+        TRY(get(STDIN_FILENO, &entry, sizeof entry, true));
         if (entry.mode == 0)
             return 0;
         if (entry.path_length >= sizeof path || entry.target_length >= sizeof target)
             return failed_with("openat2", ENAMETOOLONG);
-        TRY(get(path, entry.path_length));
-        TRY(get(target, entry.target_length));
+        TRY(get(STDIN_FILENO, path, entry.path_length, true));
+        TRY(get(STDIN_FILENO, target, entry.target_length, true));
         path[entry.path_length] = target[entry.target_length] = '\0';
         parent = TRY(open_holder(root, path, &name));
         TRY(make(parent, name, root, &entry));

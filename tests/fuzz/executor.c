@@ -76,7 +76,7 @@ static void read_arguments(void)
 
     if (op->code != OP_EXEC)
         return;
-    expect(lay_out(bytes(op, 0), bytes(op, 1), &laid) == 0, "there is memory for the arguments");
+    expect(lay_out(bytes(op, 0), bytes(op, 1), &laid), "there is memory for the arguments");
     *laid.env_end = (char *)"HOME=/"; /* as op_exec() does */
     for (; laid.args[args]; args++)
         sink += strlen(laid.args[args]);
