@@ -154,19 +154,15 @@ int new_mount(const char *type, const struct option *own, size_t count, struct b
 static int mount_legacy(const struct change *change, const char *type, const char *source, const char *path, int target,
                         struct bytes options)
 {
-    char data[4096] = "";
+    enum { MOST = 4096 }; /* that the kernel reads of the options, one string here */
     /* these have the numbers of the attributes; whatever else was asked for is set once it is there */
     uint64_t flags = change->set & (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
     cleanup_close int mounted = -1;
 
-    if (options.length > sizeof data)
+    if (options.length > MOST)
         return failed_with("mount", E2BIG);
-    memcpy(data, options.at, options.length);
-    for (size_t i = 0; i + 1 < options.length; i++)
-        if (data[i] == '\0')
-            data[i] = ',';
     SYS(fchdir(target));
-    SYSCALL(mount, source, ".", type, flags, data);
+    SYSCALL(mount, source, ".", type, flags, options.at);
     mounted = TRY(open_inside(path, O_PATH, target_resolution(change)));
     TRY(apply(mounted, change));
     return pin_mount(path, mounted, change->flags & PLAIN_TARGET);

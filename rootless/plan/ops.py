@@ -246,7 +246,7 @@ KEEP_MODE = 4
 COPY_UP = 8
 """MOUNT: copy the contents of the covered directory."""
 LEGACY = 16
-"""MOUNT: by mount(2), for option values over 255 bytes."""
+"""MOUNT: by mount(2), for option values over 255 bytes; `options` has one element, as mount(2) takes them."""
 RECURSIVE_PROPAGATION = 32
 MAPPED = 64
 """MOUNT, TREE: with the ID maps of the preceding ID_MAP."""

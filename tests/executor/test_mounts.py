@@ -241,7 +241,7 @@ def test_overlay_with_options_too_long_for_fsconfig(user, root):
     own(user, user.tmp)
     options = [f"lowerdir={lower}", f"upperdir={user.tmp}/upper", f"workdir={user.tmp}/work", "userxattr"]
     assert len(options[0]) > LONGEST_VALUE
-    merged = mount("/merged", *options, flags=ops.LEGACY, on=NODEV, kind="overlay")
+    merged = mount("/merged", ",".join(options), flags=ops.LEGACY, on=NODEV, kind="overlay")
     script = "touch /merged/above; ls /merged; cat /proc/self/mountinfo"
     listed = as_user(user, lambda: said(root, merged, script=script))
     assert listed.split()[:2] == ["above", "below"]
@@ -250,8 +250,8 @@ def test_overlay_with_options_too_long_for_fsconfig(user, root):
 
 
 def test_options_beyond_a_page_are_refused(user, root):
-    assert "/new" in as_user(user, mounts, root, mount("/new", *["size=1k"] * 512, flags=ops.LEGACY))
-    plan = rooted(root, mount("/new", *["size=1k"] * 513, flags=ops.LEGACY))
+    assert "/new" in as_user(user, mounts, root, mount("/new", ",".join(["size=1k"] * 512), flags=ops.LEGACY))
+    plan = rooted(root, mount("/new", ",".join(["size=1k"] * 513), flags=ops.LEGACY))
     assert as_user(user, failure, plan) == ("mount", "E2BIG", "mount")
 
 

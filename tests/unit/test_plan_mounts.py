@@ -209,6 +209,12 @@ def test_how_a_file_system_is_mounted(wanted, flags):
     assert op.number("flags") == flags
 
 
+def test_options_too_long_for_fsconfig_are_one_string():
+    wanted = mount("/data", "overlay", "userxattr", "lowerdir=" + "x" * 256)
+    (op,) = mounts_of(plan_for(with_mounts(wanted)), "mounts[4]")
+    assert list(op.string("options")) == ["userxattr,lowerdir=" + "x" * 256]
+
+
 @pytest.mark.parametrize(
     ("wanted", "code", "words"),
     [

@@ -351,6 +351,7 @@ def _new(mount: _Mount, kind: str) -> Op:
             flags |= ops.COPY_UP
     if _needs_legacy(data):
         flags |= ops.LEGACY
+        data = [",".join(data)]
     numbers = _numbers(mount.options, flags)
     return Op(ops.MOUNT, *numbers, kind, mount.source or kind, mount.target, data, where=mount.where)
 
