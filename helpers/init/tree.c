@@ -1,5 +1,5 @@
 /* cp: files of the container as a stream on standard output, and a stream on standard input as files of the container.
- * This process is inside, where the kernel resolves each path; the host's side, rootless/container/everyday/, makes of
+ * This process is inside, where the kernel resolves each path; the host's side, rootless/container/inside/, makes of
  * the stream a tar archive or files, and trusts none of it. */
 #include "init.h"
 
@@ -13,7 +13,7 @@ struct entry {
     int64_t mtime;
     uint64_t size;
 };
-_Static_assert(sizeof(struct entry) == 40, "rootless/container/everyday/tree_stream.py packs 40 bytes");
+_Static_assert(sizeof(struct entry) == 40, "rootless/container/inside/tree_stream.py packs 40 bytes");
 
 static char path[PATH_MAX], target[PATH_MAX], content[1 << 16];
 
