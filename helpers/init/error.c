@@ -1,6 +1,8 @@
 /* The one error convention: 0, or a negative errno with the name of the call that failed. */
 #include "init.h"
 
+struct shared *shared;
+
 static int fail(const char *call, size_t named, int error)
 {
     memcpy(shared->detail, call, named);

@@ -1,14 +1,15 @@
 /* The state that all files share, and which descriptors belong to it. */
 #include "init.h"
 
-struct init self = {.root_fd = -1,
-                    .id_map_fd = -1,
-                    .hook_output = {-1, -1},
-                    .notify_fd = -1,
-                    .wake_fd = -1,
-                    .stage_fd = -1,
-                    .files_uid = -1};
-struct shared *shared;
+struct init self = {
+    .root_fd = -1,
+    .id_map_fd = -1,
+    .hook_output = {-1, -1},
+    .notify_fd = -1,
+    .wake_fd = -1,
+    .stage_fd = -1,
+    .files_uid = -1,
+};
 
 int close_all_but(const int *ours, int count)
 {

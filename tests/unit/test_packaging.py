@@ -84,6 +84,26 @@ def test_the_c_analyzers_find_nothing(need, tmp_path):
     run(TOOLS / "clang-tidy", "--quiet", *sources, "--", *language)
 
 
+def test_no_files_of_the_executor_call_each_other(need, tmp_path):
+    run(sys.executable, "helpers/init/gen_ops.py", tmp_path)
+    sources = [*sorted((CHECKOUT / "helpers/init").glob("*.c")), tmp_path / "ops.c"]
+    language = ["-std=gnu11", "-D_GNU_SOURCE", f"-I{CHECKOUT}/helpers/init", f"-I{tmp_path}"]
+    subprocess.run([need("gcc"), *language, "-c", *sources], cwd=tmp_path, check=True)
+    defined, used = {}, {}
+    for source in sources:
+        words = ["nm", "--format=posix", f"{source.stem}.o"]
+        for line in subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines():
+            name, sort = line.split()[:2]
+            if sort == "U":
+                used.setdefault(source.stem, set()).add(name)
+            elif sort.isupper():
+                defined[name] = source.stem
+    graph = {file: {defined[name] for name in names if name in defined} for file, names in used.items()}
+    assert "ops" in graph["main"]
+    graph["hooks"].remove("ops")  # a hook runs operations
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
 @pytest.mark.parametrize("script", ["install.sh", "tests/run", ".ci/run"])
 def test_shellcheck_finds_nothing(script, need):
     run(need("shellcheck"), script)
