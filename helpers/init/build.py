@@ -92,7 +92,8 @@ def command(compiler: str, arch: str) -> list[str] | None:
     if compiler == "zig":
         if arch not in ZIG_TARGETS or importlib.util.find_spec("ziglang") is None:
             return None
-        return [sys.executable, "-m", "ziglang", "cc", "-target", ZIG_TARGETS[arch]]
+        about_the_hosts = "-Wno-gcc-install-dir-libstdcxx"  # GCC, which zig does not use
+        return [sys.executable, "-m", "ziglang", "cc", "-target", ZIG_TARGETS[arch], about_the_hosts]
     found = shutil.which(compiler)
     if found is None or arch != native_arch():
         return None
