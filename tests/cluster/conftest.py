@@ -1,5 +1,7 @@
 """The Slurm cluster of the tests."""
 
+from tests.cluster.containerd import containerd, cri, cri_modules, cri_user
 from tests.cluster.slurm import cluster
+from tests.lib.daemons import directory, enclosure, image, recorder
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "containerd", "cri", "cri_modules", "cri_user", "directory", "enclosure", "image", "recorder"]

@@ -9,7 +9,7 @@ from tests.lib.engines import HELPERS
 
 def test_containerd_reads_the_runtime_from_the_configuration(tmp_path, need):
     config = tmp_path / "config.toml"
-    config.write_text(f'version = 2\nimports = ["{HELPERS}/containerd/rootless.toml"]\n')
+    config.write_text(f'version = 2\nimports = ["{HELPERS}/containerd/rootful.toml"]\n')
 
     words = [need("containerd"), "--config", config, "config", "dump"]
     told = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout

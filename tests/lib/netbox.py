@@ -71,6 +71,26 @@ exec cat
 """
 
 
+def socket_of(pid: int, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    """Return a socket in the network namespace of a process."""
+    made = []
+
+    def make() -> None:
+        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if ctypes.CDLL(None, use_errno=True).setns(fd, _NEW_NETWORK) == 0:  # setns(2) changes this thread only
+                made.append(socket.socket(family, kind))
+        finally:
+            os.close(fd)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    (found,) = made
+    found.settimeout(PATIENCE)
+    return found
+
+
 class _Namespaces:
     """Namespaces that a child process keeps until this process ends."""
 
@@ -177,23 +197,7 @@ class NetBox:
 
     def open_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, *, inside: bool = False):
         """Return a socket in the network namespace of the outside machine, or of the host (`inside`)."""
-        made = []
-        where = self._host if inside else self._outside
-
-        def make() -> None:
-            fd = os.open(f"/proc/{where.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if ctypes.CDLL(None, use_errno=True).setns(fd, _NEW_NETWORK) == 0:  # setns(2) changes this thread only
-                    made.append(socket.socket(family, kind))
-            finally:
-                os.close(fd)
-
-        thread = threading.Thread(target=make)
-        thread.start()
-        thread.join()
-        (found,) = made
-        found.settimeout(PATIENCE)
-        return found
+        return socket_of((self._host if inside else self._outside).pid, family, kind)
 
     def ask(self, address: str, port: int, text: str = "hello", kind: int = socket.SOCK_STREAM, *, inside=False) -> str:
         """Return the echo server's answer to the outside machine, or to the host (`inside`): ADDRESS TEXT."""
