@@ -1,4 +1,4 @@
-"""The Slurm cluster of the tests."""
+"""Fixtures of the clusters: Slurm and Kubernetes."""
 
 from tests.cluster.containerd import containerd, cri, cri_modules, cri_user
 from tests.cluster.slurm import cluster
