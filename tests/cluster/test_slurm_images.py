@@ -195,6 +195,12 @@ def test_variables_of_the_image_go_before_those_of_the_step(srun):
     assert srun("sh", "-c", script, env=env | {"ROOTLESS_ENV": "OF_THE_IMAGE"}, check=True).stdout.startswith("host")
 
 
+def test_a_variable_that_is_not_text_is_left_out_with_a_warning(srun):
+    done = srun("sh", "-c", 'echo "$MINE$OTHER"', env={"MINE": "\udcff", "OTHER": "é"}, check=True)
+    assert done.stdout == "é\n"
+    assert done.stderr.startswith("rootless: warning: the variable MINE is left out: it is not UTF-8; fix: ")
+
+
 def test_a_step_without_the_users_variables_has_the_users_home(submitter, sh):
     assert sh("echo $HOME $MINE", "--export=NONE", env={"MINE": "x"}) == [str(submitter.home)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posix
 
-from rootless import files, paths
+from rootless import files, log, paths
 from rootless.bundle.edit.environment import records_of
 from rootless.bundle.edit.slurm_line import command_of
 from rootless.bundle.edit.values import misused, truth
@@ -178,11 +178,19 @@ def _set_variables(asked: dict[str, Any], options: Options, step: dict[str, str]
     LD_LIBRARY_PATH and LD_PRELOAD are about libraries of the host, and break programs of an image.
     """
     strong = {"HOME", "PWD", *step.get("ROOTLESS_ENV", "").split(",")}
-    step = step | {"PWD": asked["cwd"]}
+    step = {name: value for name, value in step.items() if _is_text(name, value)} | {"PWD": asked["cwd"]}
     asked["env"] = (*(f"{name}={value}" for name, value in step.items() if name in strong), *options.env)
     asked["step_env"] = tuple(
         f"{name}={value}" for name, value in step.items() if name not in strong and name[:3] != "LD_"
     )
+
+
+def _is_text(name: str, value: str) -> bool:
+    """Whether config.json can hold a variable; one that it cannot hold is reported."""
+    if (name + value).isascii() or not any("\ud800" <= each <= "\udfff" for each in name + value):
+        return True
+    log.warning(f"the variable {name} is left out: it is not UTF-8", fix=f"unset {name}, or write it in UTF-8")
+    return False
 
 
 def _set_mounts(asked: dict[str, Any], options: Options, step: dict[str, str], directory: str) -> None:

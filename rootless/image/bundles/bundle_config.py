@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rootless.host import facts as host_facts
-from rootless.image.bundles.spec import capability_sets, default_config
+from rootless import paths
+from rootless.image.bundles.spec import CGROUP2, capability_sets, default_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def bundle_config(command: list[str]) -> dict[str, Any]:
     It has a network of its own, a file system that can be written, the limits of the caller, and root as powerful as
     other engines have it.
     """
-    config: dict[str, Any] = default_config(rootless=False, cgroup2=host_facts.read().unified_cgroup)
+    config: dict[str, Any] = default_config(rootless=False, cgroup2=paths.exists(CGROUP2))
     process, linux = config["process"], config["linux"]
     process["terminal"] = not command
     process["args"] = command or ["sh"]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 
+CGROUP2 = "/sys/fs/cgroup/cgroup.controllers"
+"""Exists where /sys/fs/cgroup is a pure cgroup v2 tree."""
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 MASKED_PATHS = (
@@ -94,7 +96,7 @@ def write_spec(directory: str, *, rootless: bool, file_name: str = "config.json"
         rootless=rootless,
         uid=posix.geteuid(),
         gid=posix.getegid(),
-        cgroup2=paths.exists("/sys/fs/cgroup/cgroup.controllers"),
+        cgroup2=paths.exists(CGROUP2),
     )
     write_config(paths.join(directory, file_name), config)
 
