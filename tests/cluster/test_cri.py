@@ -66,8 +66,10 @@ def test_a_pod_and_its_container_start_run_and_stop(cri, recorder, host_users, h
         assert (listed.id, listed.state) == (container.id, cri.api.CONTAINER_RUNNING)
         container.stop()
         assert (container.status.state, container.status.exit_code) == (cri.api.CONTAINER_EXITED, 9)
+        assert {pod.id, container.id} & cri.states() == {pod.id}
         container.remove()
         assert not cri.call("ListContainers", filter={"pod_sandbox_id": pod.id}).containers
+    assert pod.id not in cri.states()
     assert not cri.call("ListPodSandbox", filter={"id": pod.id}).items
     assert len(recorder.made(before)) == (2 if handler == "rootless" else 0), "the sandbox and the container"
 

@@ -1,9 +1,11 @@
-"""Kubernetes pods outlive containerd, which ends by SIGTERM or SIGKILL and starts again."""
+"""Kubernetes pods when containerd or its shim ends: containerd by SIGTERM or SIGKILL, the shim by SIGKILL."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +46,27 @@ def test_pods_survive_a_restart_of_containerd(cri, containerd, number):
             assert after.status.exit_code == 5
             before.remove()
             pod.start("true", name="another")
+
+
+def processes(*words: str) -> list[int]:
+    """Return the processes whose command line has these words next to each other."""
+    found = []
+    wanted = "".join(f"{word}\0" for word in words).encode()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal() and wanted in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("handler", ["rootless", "runc"])
+def test_nothing_is_left_of_a_pod_whose_shim_is_killed(cri, handler):
+    with cri.pod(handler) as pod:
+        container = pod.start("sleep", f"1000{cri.uid}", name="sleeps")
+        until(lambda: processes("sleep", f"1000{cri.uid}"), "its process runs")
+        (shim,) = processes("-id", pod.id)
+        os.kill(shim, signal.SIGKILL)
+        until(lambda: container.exited, "containerd knows that it has ended")
+        until(lambda: pod.status.state == cri.api.SANDBOX_NOTREADY, "containerd knows that the pod has ended")
+        until(lambda: not processes("sleep", f"1000{cri.uid}"), "its process has ended")
+    assert not {pod.id, container.id} & cri.states()

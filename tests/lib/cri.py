@@ -88,6 +88,10 @@ class Cri:
             client.connect(str(self.socket))
             return struct.unpack("iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
+    def states(self) -> set[str]:
+        """Return the IDs of the pods and containers of which the runtimes keep a state."""
+        return {path.name for path in Path(f"/proc/{self.pid()}/root/run/containerd/runc/k8s.io").iterdir()}
+
     def pod_config(self, *, namespaces=None, security=None, linux=None, **fields):
         """Return the configuration of another pod.
 
