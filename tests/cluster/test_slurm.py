@@ -33,7 +33,7 @@ def srun(submitter, bundle):
     """Return a function that runs a shell script in containers."""
 
     def run(script, *flags, **options):
-        return submitter.run(["srun", f"--container={bundle}", *flags, "/bin/sh", "-c", script], **options)
+        return submitter.run(["srun", "--quiet", f"--container={bundle}", *flags, "/bin/sh", "-c", script], **options)
 
     return run
 
@@ -147,7 +147,7 @@ def test_a_job_array_leaves_nothing(submitter, bundle):
 
 
 def test_srun_pty_provides_a_terminal(submitter, bundle):
-    script = f"stty rows 31 cols 71; srun --pty --container={bundle} /bin/sh -c 'tty; stty size; exit 7'"
+    script = f"stty rows 31 cols 71; srun --quiet --pty --container={bundle} /bin/sh -c 'tty; stty size; exit 7'"
     done = submitter.run(["script", "--quiet", "--return", "--command", script, "/dev/null"])
     assert done.returncode == 7
     # script(1) types the key for the end of its input, which the terminal echoes

@@ -58,7 +58,7 @@ def srun(submitter, image):
     """A function that runs a command in containers."""
 
     def run(*command, flags=(), container=image, **options):
-        return submitter.run(["srun", f"--container={container}", *flags, *command], **options)
+        return submitter.run(["srun", "--quiet", f"--container={container}", *flags, *command], **options)
 
     return run
 
@@ -123,7 +123,9 @@ def test_containers_are_bundles_files_and_references(submitter, files, srun, reg
     relative = os.path.relpath(files, submitter.tmp)
     local = [f"{relative}/bundle", f"{relative}/box.sqsh", f"oci-archive:{relative}/box.tar"]
     for container in (*local, "oci:layout:box", f"{registry}/box"):
-        assert srun("printf", "in it", container=container, check=True).stdout == "in it"
+        # tasks that need an image at once pull it at once
+        done = srun("printf", "in it", flags=["--nodes=2", "--ntasks=4"], container=container, check=True)
+        assert (done.stdout, done.stderr) == ("in it" * 4, "")
 
 
 ARGUMENTS = (
@@ -272,7 +274,7 @@ def test_explain_shows_what_a_task_stands_for(submitter, image):
 
 
 def test_a_terminal(submitter, image):
-    script = f"stty rows 31 cols 71; srun --pty --container={image} sh -c 'tty; stty size; exit 7'"
+    script = f"stty rows 31 cols 71; srun --quiet --pty --container={image} sh -c 'tty; stty size; exit 7'"
     done = submitter.run(["script", "--quiet", "--return", "--command", script, "/dev/null"])
     assert done.returncode == 7
     assert done.stdout.replace("^@", "").startswith("/dev/pts/0\n31 71\n")
