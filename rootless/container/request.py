@@ -14,15 +14,15 @@ from rootless.plan.request import AUTO, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.container.ranks import check_key, name_of_rank
+    from rootless.container.edits.ranks import check_key, name_of_rank
     from rootless.container.state.root import StateRoot
     from rootless.container.state.state import State
     from rootless.image.named import name_for as image_name
     from rootless.image.named import names_image
     from rootless.options import Options
 else:
-    check_key = lazy("rootless.container.ranks", "check_key")
-    name_of_rank = lazy("rootless.container.ranks", "name_of_rank")
+    check_key = lazy("rootless.container.edits.ranks", "check_key")
+    name_of_rank = lazy("rootless.container.edits.ranks", "name_of_rank")
     image_name = lazy("rootless.image.named", "name_for")
     names_image = lazy("rootless.image.named", "names_image")
 

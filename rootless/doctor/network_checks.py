@@ -16,7 +16,7 @@ from rootless.network.netns_holder import NetnsHolder
 from rootless.network.programs import Program
 from rootless.plan import ops
 from rootless.plan.idmaps import IdMaps
-from rootless.plan.namespaces import new_user
+from rootless.plan.namespaces.new_or_joined import new_user
 from rootless.plan.network.helpers import PACKAGES, PASTA, PASTA_SINCE, SLIRP, helper, libslirp_flaws, pasta_date
 from rootless.plan.network.mode import Network
 from rootless.plan.network.resolv_conf import Names

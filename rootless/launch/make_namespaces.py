@@ -7,8 +7,8 @@ import posix
 from rootless.launch.protocol import Descriptors
 from rootless.launch.run_plan import Run
 from rootless.plan import ops
-from rootless.plan.group import files
-from rootless.plan.group_maker import maker
+from rootless.plan.namespaces.group import files
+from rootless.plan.namespaces.group_maker import maker
 from rootless.plan.plan import Plan
 
 TYPE_CHECKING = False

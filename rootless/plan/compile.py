@@ -10,8 +10,9 @@ from __future__ import annotations
 from rootless.errors import RootlessError
 from rootless.lazy import lazy
 from rootless.linux import CLONE_NEWNS
-from rootless.plan import launcher_part, namespaces, ops, unsupported
+from rootless.plan import launcher_part, ops, unsupported
 from rootless.plan.context import Context
+from rootless.plan.namespaces import new_or_joined
 from rootless.plan.ops import Op
 from rootless.plan.plan import Plan
 from rootless.plan.process import identity
@@ -65,7 +66,7 @@ def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
             raise nothing_to_run()
         context.process = dict(_NO_PROCESS)
     unsupported.refuse(context)
-    namespaces.decide(context)
+    new_or_joined.decide(context)
     identity.choose_user(context)
     cgroup = _cgroup(context)
     unsupported.note(context, has_unit=bool(cgroup and cgroup.unit))
@@ -82,9 +83,9 @@ def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
         *(hooks.first if hooks else ()),
         *identity.oom_score(context),
         *raised,
-        *namespaces.enter(context),
+        *new_or_joined.enter(context),
         *launcher_part.with_process(context, cgroup, interfaces, group),
-        *namespaces.setup_inside(context),
+        *new_or_joined.setup_inside(context),
         *mounts.root(context),
         *mounts.mounts(context),
     ]
@@ -138,7 +139,7 @@ def _cgroup(context: Context) -> Cgroup | None:
 def compile_host_command(args: Sequence[str], env: Sequence[str], maps: IdMaps) -> Plan:
     """Plan a program of the host as root of a new user namespace with all the caller's IDs."""
     become = Op(ops.BECOME, maps.uids[0][0], maps.gids[0][0])
-    return Plan([Op(ops.SPAWN), *namespaces.new_user(maps), become, Op(ops.EXEC, args, env)])
+    return Plan([Op(ops.SPAWN), *new_or_joined.new_user(maps), become, Op(ops.EXEC, args, env)])
 
 
 def compile_root_command(args: Sequence[str], env: Sequence[str], rootfs: str) -> Plan:

@@ -49,7 +49,7 @@ class Context:
         created: types of the new namespaces.
         joined: paths of the joined namespaces, by type.
         places: places of namespaces in config.json, by type.
-        shared: types of the new namespaces that the containers of one group have in common (plan/group.py).
+        shared: types of the new namespaces that the containers of one group have in common (plan/namespaces/group.py).
         maps: the ID maps of the new user namespace, or None.
         network: its network; None if the engine sets it up.
         running: the running container, for a further process of it; else None.

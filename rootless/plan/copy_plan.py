@@ -6,9 +6,10 @@ has no program and no seccomp filter, and hides from the container's processes.
 
 from __future__ import annotations
 
-from rootless.plan import namespaces, ops
+from rootless.plan import ops
 from rootless.plan.context import Context
 from rootless.plan.exec_plan import join
+from rootless.plan.namespaces import new_or_joined
 from rootless.plan.ops import Op
 from rootless.plan.plan import Plan
 
@@ -31,7 +32,7 @@ def compile_copy(bundle: Bundle, facts: Facts, request: Request, running: Runnin
             Op(ops.NON_DUMPABLE),
             join(context, running),
             Op(ops.FORK),
-            *[op for op in namespaces.become(context) if op.kind is ops.BECOME],
+            *[op for op in new_or_joined.become(context) if op.kind is ops.BECOME],
             Op(ops.SESSION),
             Op(ops.CLOSE_FDS),
             Op(ops.CHDIR, 0, "/"),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from rootless.lazy import lazy
 from rootless.linux import CLONE_FLAGS
-from rootless.plan import launcher_part, namespaces, ops, unsupported
+from rootless.plan import launcher_part, ops, unsupported
 from rootless.plan.context import Context
+from rootless.plan.namespaces import new_or_joined
 from rootless.plan.ops import Op
 from rootless.plan.plan import Plan
 from rootless.plan.process import identity
@@ -60,9 +61,9 @@ def compile_exec(bundle: Bundle, facts: Facts, request: Request, running: Runnin
         Op(ops.FORK),
         *_resctrl(context),
         *_affinity(context, "final"),
-        *namespaces.become(context),
+        *new_or_joined.become(context),
         Op(ops.SESSION),
-        *namespaces.keyring(context),
+        *new_or_joined.keyring(context),
         *_terminal(context),
         *identity.identity(context, seccomp_filter),
         *identity.find(context),

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from rootless.plan.cgroup.manager import Cgroup
     from rootless.plan.cgroup.resctrl import Group
     from rootless.plan.context import Context
-    from rootless.plan.group import enter as enter_group
+    from rootless.plan.namespaces.group import enter as enter_group
     from rootless.plan.network.net_devices import Interface
     from rootless.plan.process.hooks import Hooks
     from rootless.plan.process.seccomp import SeccompFilter
     from rootless.plan.rootfs.image import image_of
 else:
-    enter_group = lazy("rootless.plan.group", "enter")
+    enter_group = lazy("rootless.plan.namespaces.group", "enter")
     image_of = lazy("rootless.plan.rootfs.image", "image_of")
 
 _PIDFD_RECEIVER = "run.oci.pidfd_receiver"

@@ -9,7 +9,7 @@ import pytest
 from rootless.bundle.edit.mpi import add_variables, is_rank, passed, share_directories, translated
 from rootless.bundle.load import Bundle
 from rootless.container.edits.mpi import prepare_rank
-from rootless.container.ranks import check_key, keep_pmi_descriptor, key_of_rank, key_of_step, name_of_rank
+from rootless.container.edits.ranks import check_key, keep_pmi_descriptor, key_of_rank, key_of_step, name_of_rank
 from rootless.errors import RootlessError
 from rootless.options import Options
 from rootless.plan.request import Request
@@ -115,7 +115,7 @@ def test_a_descriptor_that_is_none_is_not_passed(text):
 
 
 def test_a_descriptor_that_is_too_high_is_a_warning(monkeypatch, capfd):
-    monkeypatch.setattr("rootless.container.ranks.is_inherited", lambda fd: fd == 700)
+    monkeypatch.setattr("rootless.container.edits.ranks.is_inherited", lambda fd: fd == 700)
     request = Request(Options(verb="run"))
     keep_pmi_descriptor(request, "700")
     assert request.preserve_fds == 0

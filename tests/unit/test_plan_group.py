@@ -7,8 +7,8 @@ from rootless.host.host_network import HostNetwork
 from rootless.linux import CLONE_FLAGS, CLONE_NEWIPC, CLONE_NEWUSER
 from rootless.plan import ops
 from rootless.plan.context import ADAPTED
-from rootless.plan.group import shared_path
-from rootless.plan.group_maker import maker
+from rootless.plan.namespaces.group import shared_path
+from rootless.plan.namespaces.group_maker import maker
 from tests.unit.planning import (
     ROOT,
     base_config,

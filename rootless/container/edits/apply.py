@@ -10,7 +10,7 @@ from rootless.bundle.edit import environment, mounts, process, resources, securi
 from rootless.bundle.edit.accounts import group_id, identity
 from rootless.bundle.edit.values import STEERING_ANNOTATIONS, changed, misused, pair
 from rootless.bundle.load import Bundle
-from rootless.container.ranks import NONE
+from rootless.container.edits.ranks import NONE
 from rootless.errors import RootlessError
 from rootless.jsontext import parse, render
 from rootless.lazy import lazy

@@ -8,7 +8,7 @@ from rootless import paths
 from rootless.bundle.edit import mpi
 from rootless.bundle.edit.mounts import share_shm
 from rootless.bundle.load import Bundle
-from rootless.container.ranks import NONE, STEP, keep_pmi_descriptor, key_of_rank, key_of_step
+from rootless.container.edits.ranks import NONE, STEP, keep_pmi_descriptor, key_of_rank, key_of_step
 from rootless.jsontext import render
 from rootless.plan.network.mode import HOST
 from rootless.plan.request import AUTO

@@ -11,7 +11,7 @@ from rootless.errors import RootlessError
 from rootless.launch.make_namespaces import make_namespaces
 from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
-from rootless.plan.group import shared_path
+from rootless.plan.namespaces.group import shared_path
 from rootless.procfs import identity
 
 TYPE_CHECKING = False

@@ -18,7 +18,7 @@ from rootless import files, jsontext
 from rootless.container.state.directory import NOT_AGED
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.linux import CLONE_FLAGS
-from rootless.plan import group as plan
+from rootless.plan.namespaces import group as plan
 from rootless.procfs import Process, boot_id, identity, is_there
 
 TYPE_CHECKING = False

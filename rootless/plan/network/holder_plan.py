@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless.linux import CLONE_NEWNET, CLONE_NEWUSER
 from rootless.plan import ops
-from rootless.plan.namespaces import new_user
+from rootless.plan.namespaces.new_or_joined import new_user
 from rootless.plan.network.helpers import INTERFACE, PASTA, SLIRP_ADDRESS6, SLIRP_GATEWAY6
 from rootless.plan.network.mode import SHARED
 from rootless.plan.ops import Op

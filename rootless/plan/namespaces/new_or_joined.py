@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.plan.context import Context
-    from rootless.plan.group import joined_by_all, share, share_processes
     from rootless.plan.idmaps import IdMaps
+    from rootless.plan.namespaces.group import joined_by_all, share, share_processes
     from rootless.plan.network.mode import choose as choose_network
     from rootless.plan.network.mode import settle as settle_network
     from rootless.plan.rootfs.image import connect as connect_image
 else:
-    joined_by_all = lazy("rootless.plan.group", "joined_by_all")
-    share = lazy("rootless.plan.group", "share")
-    share_processes = lazy("rootless.plan.group", "share_processes")
+    joined_by_all = lazy("rootless.plan.namespaces.group", "joined_by_all")
+    share = lazy("rootless.plan.namespaces.group", "share")
+    share_processes = lazy("rootless.plan.namespaces.group", "share_processes")
     choose_network = lazy("rootless.plan.network.mode", "choose")
     settle_network = lazy("rootless.plan.network.mode", "settle")
     connect_image = lazy("rootless.plan.rootfs.image", "connect")

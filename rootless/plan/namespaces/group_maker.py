@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
-from rootless.plan.namespaces import new_user
+from rootless.plan.namespaces.new_or_joined import new_user
 from rootless.plan.ops import Op
 
 TYPE_CHECKING = False

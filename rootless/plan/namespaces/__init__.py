@@ -1,0 +1,1 @@
+"""Namespaces of a container: new, joined, or shared by a group."""
