@@ -81,7 +81,8 @@ def test_the_c_analyzers_find_nothing(need, tmp_path):
     sources = [*sorted((CHECKOUT / "helpers").rglob("*.c")), tmp_path / "ops.c"]
     for source in sources:
         run(need("gcc"), *language, "-O2", "-fanalyzer", "-Werror", "-c", source, "-o", tmp_path / "object.o")
-    run(TOOLS / "clang-tidy", "--quiet", *sources, "--", *language)
+    # whatever versions of GCC the host has
+    run(TOOLS / "clang-tidy", "--quiet", *sources, "--", *language, "-Wno-gcc-install-dir-libstdcxx")
 
 
 def test_no_files_of_the_executor_call_each_other(need, tmp_path):
