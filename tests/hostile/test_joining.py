@@ -6,6 +6,8 @@ them: it could enter a process that joins that namespace through /proc/PID/root 
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.lib.boxes import Box, set_namespaces
@@ -45,6 +47,16 @@ def test_joining_the_network_of_a_container_exposes_no_file_of_the_caller(box, j
     with hunter(box, secret):
         for _ in range(TRIES):
             joiner.run(config, flags=["--network", "container:hunter"], check=True)
+
+
+@pytest.mark.parametrize("network", [(), ("--network=pasta",)], ids=["none", "pasta"])
+def test_joining_a_group_exposes_no_file_of_the_caller(box, joiner, secret, need, network):
+    add_program(box, need, "intruder")
+    config = base_config("readlink", "/proc/self/ns/user")
+    with hunter(box, secret, flags=["--join=key"]) as pid:
+        namespace = os.readlink(f"/proc/{pid}/ns/user")
+        for _ in range(TRIES):
+            assert joiner.run(config, flags=["--join=key", *network], check=True).stdout.strip() == namespace
 
 
 def test_time_offsets_in_a_joined_userns_expose_no_file_of_the_caller(box, joiner, secret, need):

@@ -55,7 +55,7 @@ def results(text):
 
 
 @contextmanager
-def hunter(box, *secret, shares_pids=True, tries=TRIES):
+def hunter(box, *secret, shares_pids=True, tries=TRIES, flags=()):
     """Run a container that attacks processes that join it, to read a secret of the host; it must not succeed.
 
     Yields the pid of its first process. With `shares_pids`, its pid namespace is the host's. It must try more than
@@ -67,7 +67,7 @@ def hunter(box, *secret, shares_pids=True, tries=TRIES):
     volume = make_volume(box.user)
     add_mount(config, "/volume", "bind", volume, "rbind")
     write_config(box.path, config)
-    words = [*box.command, "run", "--bundle", box.path, "hunter"]
+    words = [*box.command, "run", *flags, "--bundle", box.path, "hunter"]
     with box.user.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             box._created.append("hunter")
