@@ -42,9 +42,9 @@ COMPILERS = ("zig", "musl-gcc", "cc", "gcc", "clang")
 
 LANGUAGE = ("-std=gnu11", "-D_GNU_SOURCE")
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wconversion", "-Wsign-conversion")
+"""No errors where somebody installs: with two compilers or a new one there are warnings that nobody has seen yet."""
 NO_WARNINGS = ("-Wno-gcc-install-dir-libstdcxx",)
 """Of clang, about the host's C++ headers, which no file here includes; other compilers ignore the flag."""
-"""No errors where somebody installs: with two compilers or a new one there are warnings that nobody has seen yet."""
 
 FLAGS = (
     *LANGUAGE,
