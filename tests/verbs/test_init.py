@@ -43,13 +43,17 @@ def test_a_signal_that_ends_the_program_is_its_status(runs):
 
 
 def test_orphans_are_reaped(runs):
-    script = "for i in 1 2 3; do (sh -c 'exit 3' & exec true); done; (sleep 0.1 &); sleep 0.3; echo /proc/[0-9]*"
-    assert runs(script).stdout == "/proc/1 /proc/2\n"
+    orphans = "for i in 1 2 3; do (sh -c 'exit 3' & exec true); done; (sh -c 'read word </fifo' & echo $! >/tmp/pid)"
+    end = "read pid </tmp/pid; test -e /proc/$pid && echo alive >&2; echo >/fifo"
+    wait = "set -- 1 2 3; while [ $# -gt 2 ]; do set -- /proc/[0-9]*; done; echo $*"
+    done = runs(f"mkfifo /fifo; {orphans}; {end}; {wait}")
+    assert done.stderr == "alive\n"
+    assert done.stdout == "/proc/1 /proc/2\n"
 
 
 def test_signals_are_forwarded(rootless, user):
     names = ("TERM", "HUP", "USR1", "INT", "WINCH")
-    script = f'for s in {" ".join(names)}; do trap "echo $s" $s; done; echo ready; while :; do sleep 0.05; done'
+    script = f'for s in {" ".join(names)}; do trap "echo $s" $s; done; sleep 1000 & echo ready; while :; do wait; done'
     bundle = make_bundle(user, base_config("sh", "-c", script))
     with rootless.popen("run", "--init", "--bundle", bundle, "c1", stdout=subprocess.PIPE) as run:
         reader = Reader(run.stdout)
@@ -136,11 +140,14 @@ def test_a_program_that_cannot_be_executed_is_the_same_error(rootless, user):
 
 
 def test_without_a_pid_namespace_orphans_are_reaped_too(rootless, user):
-    script = "(sleep 0.1 & echo $! >/tmp/pid); sleep 0.3; test -e /proc/$(cat /tmp/pid) || echo gone"
+    script = (
+        "mkfifo /fifo; (sh -c 'read word </fifo' & echo $! >/tmp/pid); read pid </tmp/pid; test -e /proc/$pid && "
+        "echo alive; echo >/fifo; while [ -e /proc/$pid ]; do :; done; echo gone"
+    )
     config = base_config("sh", "-c", script)
     config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
     done = rootless("run", "--init", "--bundle", make_bundle(user, config), "c1")
-    assert (done.returncode, done.stdout) == (0, "gone\n")
+    assert (done.returncode, done.stdout) == (0, "alive\ngone\n")
 
 
 @pytest.mark.parametrize("shared", [(), ("pid",)], ids=["pid namespace", "no pid namespace"])

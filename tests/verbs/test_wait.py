@@ -94,14 +94,16 @@ def test_unknown_names_and_expressions_are_not_found(detached, rootless):
 
 
 def test_an_orphan_that_writes_on_does_not_delay_the_status(rootless, user):
-    config = base_config("sh", "-c", "sleep 1000 & exit 3")
+    config = base_config("sh", "-c", "sleep 1000 & echo $! >/pid; exit 3")
     config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
-    rootless("run", "-d", make_bundle(user, config), check=True)
+    bundle = make_bundle(user, config)
+    rootless("run", "-d", bundle, check=True)
     assert rootless("wait", "bundle").stdout == "3\n"
+    orphan = int((bundle / "rootfs/pid").read_text())
     monitor = next(int(name) for name in os.listdir("/proc") if name.isdigit() and _name(name) == "rootless:mon")
     rootless("delete", "bundle", check=True)
     await_end(monitor)
-    subprocess.run(["pkill", "-x", "-u", str(user.uid), "sleep"], check=False)
+    os.kill(orphan, signal.SIGKILL)
 
 
 def _waits_for(inode):
