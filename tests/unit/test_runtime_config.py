@@ -31,10 +31,8 @@ def read(path):
     return FILES[path]
 
 
-def converted(config, *, command=("x",), entrypoint=None, terminal=False, **more):
-    return bundle_config_of(
-        {"config": config} | more, read=read, command=command, entrypoint=entrypoint, terminal=terminal
-    )
+def converted(config, *, command=("x",), terminal=False, **more):
+    return bundle_config_of({"config": config} | more, read=read, command=command, terminal=terminal)
 
 
 def process(config, **options):
@@ -54,9 +52,6 @@ def refused(config, **more):
         ({"Cmd": ["a", "b"]}, {"command": ()}, ["a", "b"]),
         ({"Entrypoint": ["e"], "Cmd": ["a"]}, {"command": ()}, ["e", "a"]),
         ({"Entrypoint": ["e"], "Cmd": ["a"]}, {"command": ["c", "d"]}, ["e", "c", "d"]),
-        ({"Entrypoint": ["e"], "Cmd": ["a"]}, {"command": (), "entrypoint": ["f"]}, ["f"]),
-        ({"Entrypoint": ["e"], "Cmd": ["a"]}, {"command": ["c"], "entrypoint": ["f", "g"]}, ["f", "g", "c"]),
-        ({"Entrypoint": ["e"], "Cmd": ["a"]}, {"command": ["c"], "entrypoint": []}, ["c"]),
         ({"Entrypoint": None, "Cmd": None}, {"command": ["c"]}, ["c"]),
     ],
 )
@@ -67,7 +62,6 @@ def test_entrypoint_and_command_are_those_of_podman(image, asked, args):
 def test_an_image_without_program_needs_a_command():
     error = refused({}, command=())
     assert (error.code, error.cause) == ("RL-IMAGE", "it names no program")
-    assert refused({"Entrypoint": ["e"]}, command=(), entrypoint=[]).cause == "it names no program"
 
 
 def test_variables_keep_the_last_value_and_path_has_a_default():

@@ -32,7 +32,6 @@ def bundle_config_of(
     *,
     read: Callable[[str], bytes],
     command: Sequence[str] = (),
-    entrypoint: Sequence[str] | None = None,
     terminal: bool = False,
 ) -> dict[str, Any]:
     """Return the configuration of a bundle that runs an image.
@@ -41,7 +40,6 @@ def bundle_config_of(
         image_config: the image's configuration; empty for an image without one.
         read: returns the content of a file of the image by its absolute path; see ImageFile.read().
         command: takes the place of the image's Cmd.
-        entrypoint: takes the place of the image's Entrypoint, and of its Cmd.
         terminal: give the program a terminal.
 
     Raises:
@@ -49,7 +47,7 @@ def bundle_config_of(
             in the image.
     """
     settings = _Settings(image_config)
-    config = bundle_config(_arguments(settings, command, entrypoint))
+    config = bundle_config(_arguments(settings, command))
     process = config["process"]
     process["terminal"] = terminal
     process["env"] = _environment(settings.strings("Env"), terminal=terminal)
@@ -136,11 +134,8 @@ def _damaged(name: str, cause: str) -> RootlessError:
     return RootlessError("use the image's configuration", cause=f"{name} {cause}", code="RL-IMAGE")
 
 
-def _arguments(settings: _Settings, command: Sequence[str], entrypoint: Sequence[str] | None) -> list[str]:
-    if entrypoint is None:
-        words = [*settings.strings("Entrypoint"), *(command or settings.strings("Cmd"))]
-    else:
-        words = [*entrypoint, *command]
+def _arguments(settings: _Settings, command: Sequence[str]) -> list[str]:
+    words = [*settings.strings("Entrypoint"), *(command or settings.strings("Cmd"))]
     if not words:
         raise RootlessError(
             "use the image's configuration",
