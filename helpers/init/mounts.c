@@ -66,6 +66,14 @@ int op_propagation(unsigned flags, uint64_t propagation)
     return set_propagation(AT_FDCWD, "/", flags & RECURSIVE_PROPAGATION ? AT_RECURSIVE : 0, propagation);
 }
 
+/* In a mount namespace of its own: the host's changes arrive, and none goes there. */
+int op_readonly_host(void)
+{
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY, .propagation = MS_SLAVE};
+
+    return SYSCALL(mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &attr, sizeof attr);
+}
+
 /* For a mount on this directory: pivot_root(2) refuses a new root whose parent mount is shared, and the host must not
  * get the mount as well. Only the top of a mount can be changed, and that is somewhere above. */
 int make_parent_private(int directory)

@@ -360,6 +360,8 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
         "",
     ),
     ops.LANDLOCK: ("forbid access to files except below {paths}", {}, "the kernel has no Landlock"),
+    ops.READONLY_HOST: ("make all mounts of the host read-only for this process", {}, ""),
+    ops.NO_SOCKETS: ("forbid to make sockets", {}, "the kernel has no seccomp filter for it"),
     ops.SEND_TREE: ("send {path} of the container {deep}", {errno.ENOENT: _CP_PATH, errno.ENOTDIR: _CP_PATH}, ""),
     ops.RECEIVE_TREE: (
         "write files into {path} of the container",

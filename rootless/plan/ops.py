@@ -190,6 +190,8 @@ SEND_TREE = Kind(78, "send_tree", "deep", "path")
 RECEIVE_TREE = Kind(79, "receive_tree", "", "path")
 HIDE_MOUNT = Kind(80, "hide_mount", "", "path")
 CHECK_AGENT = Kind(81, "check_agent")
+READONLY_HOST = Kind(82, "readonly_host")
+NO_SOCKETS = Kind(83, "no_sockets", "", "filter=")
 
 # --- Operations of the launcher, in the order in which they run ---
 

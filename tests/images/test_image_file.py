@@ -12,10 +12,16 @@ from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
 from rootless.image.bundles import unpacked as unpacked_module
-from rootless.image.squashfs import image_file
+from rootless.image.squashfs import image_file, unsquashfs
 from rootless.image.squashfs.image_file import open_image, write_trailer
 from rootless.image.squashfs.server import open_file
 from rootless.image.squashfs.squashfs_tar import SquashfsTar
+from rootless.linux import CLONE_FLAGS
+from rootless.plan import ops
+from rootless.plan.confine import UNSQUASHFS_FILE, unsquash
+from rootless.plan.ops import Op
+from tests.lib.executor import as_user
+from tests.lib.squashfs import spy
 
 DIGEST = "sha256:" + "1a" * 32
 CONFIG = {"architecture": "amd64", "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "NAME=ü"]}}
@@ -55,6 +61,48 @@ def test_a_written_trailer_is_read_back(squashfs):
     assert (image.offset, image.read("/etc/passwd")) == (0, PASSWD)
     with pytest.raises(FileNotFoundError):
         image.read("/etc/group")
+
+
+def test_unsquashfs_that_is_taken_over_reaches_nothing_of_the_caller(user, need, monkeypatch):
+    """What it would do if an image could make it, done by a program in its place."""
+    (user.tmp / "tree").mkdir()
+    path = user.tmp / "image.sqsh"
+    subprocess.run([need("mksquashfs"), user.tmp / "tree", path, "-quiet", "-no-progress"], check=True)
+    path.chmod(0o644)
+    with spy(user, image=UNSQUASHFS_FILE, status=0, to_stderr=False) as program:
+        monkeypatch.setattr(unsquashfs, "find_program", lambda _: str(program))
+        said = as_user(user, lambda: open_image(str(path)).read("/etc/passwd"))
+    assert said.decode().splitlines() == [f"read {program}", "hsqs"]
+
+
+def test_the_spy_succeeds_in_everything_where_nothing_confines_it(user):
+    (user.tmp / "image").write_bytes(b"hsqs")
+    with spy(user, image=3, status=0, to_stderr=False, confined=False) as program:
+        said = user.run(["sh", "-c", f"{program} 3<{user.tmp}/image"], check=True).stdout.splitlines()
+    assert [line.split()[0] for line in said[:4]] == ["read"] * 4
+    assert said[4:] == [
+        "listed",
+        "made a file",
+        "made a directory",
+        "truncated",
+        "changed the mode",
+        "changed the time",
+        "signalled",
+        "connected",
+        "made a socket",
+        "hsqs",
+    ]
+
+
+def test_a_host_that_forbids_namespaces_has_unsquashfs(squashfs, monkeypatch):
+    def forbidden(*arguments, namespaces, private):
+        plan = unsquash(*arguments, namespaces=namespaces, private=private)
+        return [Op(ops.SPAWN), Op(ops.JOIN, CLONE_FLAGS["user"], "/none")] if namespaces else plan
+
+    monkeypatch.setattr(unsquashfs, "unsquash", forbidden)
+    assert open_image(str(squashfs)).read("/etc/link") == PASSWD
+    with pytest.raises(FileNotFoundError):
+        open_image(str(squashfs)).read("/etc/group")
 
 
 def test_a_second_trailer_replaces_the_first(squashfs):
@@ -197,7 +245,7 @@ def test_trailer_properties_of_the_wrong_type_count_as_missing(trailer):
     assert image.digest == ""
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(position=st.integers(0, 8192 + 95), byte=st.integers(0, 255))
 def test_a_changed_byte_in_the_headers_is_refused_or_read(tmp_path_factory, position, byte):
     directory = tmp_path_factory.getbasetemp()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import socket
 import subprocess
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.lib.bundles import base_config, make_rootfs, own, write_config
@@ -67,3 +70,60 @@ def servers() -> set[int]:
         except OSError:
             continue
     return found
+
+
+_SPY = r"""#!/usr/bin/perl
+use Socket;
+my ($socket, $i, $magic);
+open(STDOUT, ">&STDERR") if {to_stderr};
+sub attempt {{ my ($what, $done) = @_; print "$what\n" if $done; }}
+attempt("read $_", open(my $f, "<", $_)) for ($0, "/etc/hostname", "{secret}", "/proc/{victim}/environ");
+attempt("listed", opendir(my $d, "{home}"));
+attempt("made a file", open(my $n, ">", "{secret}.new"));
+attempt("made a directory", mkdir("{secret}.d"));
+attempt("truncated", truncate("{secret}", 0));
+attempt("changed the mode", chmod(0777, "{secret}"));
+attempt("changed the time", utime(1, 1, "{secret}"));
+attempt("signalled", kill(0, {victim}));
+attempt("connected", socket($socket, PF_UNIX, SOCK_STREAM, 0) && connect($socket, pack_sockaddr_un("{socket}")));
+attempt("made a socket", socket($socket, PF_INET, SOCK_STREAM, 0));
+open($i, "<", "/proc/self/fd/{image}") and read($i, $magic, 4) and print "$magic\n";
+exit({status});
+"""
+
+
+@contextmanager
+def spy(user, *, image: int, status: int, to_stderr: bool, confined: bool = True) -> Iterator[Path]:
+    """Yield a program that tries what one that reads images could do if an image took it over.
+
+    It prints what succeeds. At the end nothing may have changed, if it was confined.
+
+    Args:
+        user: who runs it.
+        image: its descriptor of the image, whose first bytes it prints.
+        status: its exit status.
+        to_stderr: where it prints.
+        confined: see above.
+    """
+    home = user.tmp / "home"
+    home.mkdir()
+    secret, path = home / "secret", home / "socket"
+    secret.write_text("secret")
+    secret.chmod(0o644)
+    with user.popen(["sleep", "1000"]) as victim, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        path.chmod(0o777)
+        own(user, home)
+        before = secret.stat()
+        program = user.tmp / "spy"
+        names = {"secret": secret, "home": home, "socket": path, "victim": victim.pid}
+        program.write_text(_SPY.format(**names, image=image, status=status, to_stderr=int(to_stderr)))
+        program.chmod(0o755)
+        yield program
+        victim.kill()
+    if not confined:
+        return
+    after = secret.stat()
+    assert (after.st_mode, after.st_mtime, after.st_size) == (before.st_mode, before.st_mtime, before.st_size)
+    assert sorted(each.name for each in home.iterdir()) == ["secret", "socket"]

@@ -6,7 +6,8 @@ import pytest
 
 from rootless.linux import NODEV, READONLY
 from rootless.plan import ops
-from rootless.plan.rootfs.image import FILE, READY, Image, serve
+from rootless.plan.confine import serve
+from rootless.plan.rootfs.image import FILE, READY, Image
 from tests.unit.planning import NESTED, ROOT, SINGLE, base_config, chosen, plan_for, refused, the, without_namespace
 
 
@@ -116,10 +117,11 @@ def test_what_cannot_be_is_refused(config, facts, options, cause):
 
 def test_the_server_is_confined_before_it_is_executed():
     for private in (True, False):
-        plan = serve(Image("/i.sqsh", "/opt/squashfuse_ll", (), private=private), 0)
+        plan = serve(Image("/i.sqsh", "/opt/squashfuse_ll", (), private=private), 0, "x86_64")
         order = [op.kind for op in plan]
         first = ops.NEW_USER if private else ops.BOUNDING
-        wanted = [ops.SPAWN, first, ops.UNSHARE, ops.SESSION, ops.NO_NEW_PRIVS, ops.LANDLOCK, ops.FORK, ops.EXEC]
+        wanted = [ops.SPAWN, first, ops.UNSHARE, ops.READONLY_HOST, ops.SESSION]
+        wanted += [ops.NO_NEW_PRIVS, ops.LANDLOCK, ops.NO_SOCKETS, ops.FORK, ops.EXEC]
         assert [kind for kind in order if kind is not ops.RLIMIT] == wanted
         paths = plan[order.index(ops.LANDLOCK)].string("paths")
         assert {"/opt/squashfuse_ll", f"/proc/self/fd/{FILE}"} <= set(paths)

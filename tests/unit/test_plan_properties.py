@@ -302,7 +302,7 @@ def arguments_can_be_carried(plan):
         assert all(type(number) is int and -(2**63) <= number < 2**63 for number in op.numbers)
         for value in op.strings:
             if isinstance(value, bytes):
-                assert op.kind in (ops.SECCOMP, ops.NO_KEYS, ops.GROUPS)
+                assert op.kind in (ops.SECCOMP, ops.NO_KEYS, ops.NO_SOCKETS, ops.GROUPS)
             else:
                 texts = [value] if isinstance(value, str) else value
                 assert all(isinstance(text, str) and "\0" not in text for text in texts)

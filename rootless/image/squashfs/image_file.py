@@ -22,7 +22,6 @@ from binascii import a2b_base64, b2a_base64
 
 from rootless import jsontext
 from rootless.errors import RootlessError
-from rootless.host.subids import find_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -262,39 +261,27 @@ def _trailer(fd: int, end: int, path: str) -> dict[str, Any]:
 
 def _cat(image: ImageFile, path: str) -> bytes:
     """Return the content of a file in the squashfs, by unsquashfs: no kernel and no mount is needed."""
-    import subprocess
     import threading
 
-    program = find_program("unsquashfs")
-    if not program:
-        raise RootlessError(
-            f"read {path} in {image.path}",
-            cause="unsquashfs is not installed",
-            fix="install it: sudo apt-get install squashfs-tools",
-            code="RL-IMAGE",
-        )
-    fd = image.open()
+    from rootless.image.squashfs.unsquashfs import Unsquashfs
+
+    run = Unsquashfs(image, ["-follow-symlinks", "-cat"], [path.lstrip("/")])
+    end = threading.Timer(_PATIENCE, run.kill)  # a damaged file system may have loops
+    end.start()
     try:
-        words = [program, "-no-progress", "-processors", "1", "-offset", str(image.offset)]
-        words += ["-follow-symlinks", "-cat", f"/dev/fd/{fd}", path.lstrip("/")]
-        run = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=(fd,)
-        )
-    finally:
-        posix.close(fd)
-    with run:
-        assert run.stdout
-        end = threading.Timer(_PATIENCE, run.kill)  # a damaged file system may have loops
-        end.start()
-        content = run.stdout.read(LARGEST_FILE + 1)
-        end.cancel()
+        content = run.output.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
             run.kill()
+        status = run.wait()
+    finally:
+        end.cancel()
+        end.join()
+        run.close()
     if len(content) > LARGEST_FILE:
         raise _too_large(image.path, path)
-    if run.returncode == _NO_MATCH:
+    if status == _NO_MATCH:
         raise FileNotFoundError(errno.ENOENT, posix.strerror(errno.ENOENT), path)
-    if run.returncode:
+    if status:
         raise _bad(image.path, f"unsquashfs cannot read {path} in it")
     return content
 

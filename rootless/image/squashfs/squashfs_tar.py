@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import tarfile
 import threading
 from binascii import Error as Base64Error
@@ -16,9 +15,9 @@ from binascii import a2b_base64, unhexlify
 from contextlib import suppress
 
 from rootless.errors import RootlessError
-from rootless.host.subids import find_program
 from rootless.image.archive.tar_read import CHUNK, XATTR
 from rootless.image.archive.tar_write import END, SinkError, headers, put
+from rootless.image.squashfs.unsquashfs import Unsquashfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,18 +62,7 @@ class SquashfsTar:
         Raises:
             RootlessError: `RL-IMAGE`: it is not installed, or the image cannot be opened.
         """
-        program = find_program("unsquashfs")
-        if not program:
-            fix = "install squashfs-tools 4.6 or newer: sudo apt-get install squashfs-tools"
-            raise _failed(image.path, "unsquashfs is not installed", fix)
-        fd = image.open()
-        words = [program, "-no-progress", "-offset", str(image.offset), "-pseudo-file", "-", f"/dev/fd/{fd}"]
-        try:
-            self._run = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=(fd,)
-            )
-        finally:
-            os.close(fd)
+        self._run = Unsquashfs(image, ["-pseudo-file", "-"])
         self._image = image.path
         self._error: BaseException | None = None
         self._stopped = False
@@ -97,16 +85,15 @@ class SquashfsTar:
         os.close(self._read_end)
         self._run.kill()
         self._thread.join()
-        self._run.wait()
+        self._run.close()
         if self._error:
             raise self._error
 
     def _convert(self) -> None:
-        assert self._run.stdout
-        with suppress(BrokenPipeError), self._run.stdout as source, os.fdopen(self._write_end, "wb", CHUNK) as sink:
+        with suppress(BrokenPipeError), self._run.output as source, os.fdopen(self._write_end, "wb", CHUNK) as sink:
             # An error is known before the reader sees the end of the pipe.
             try:
-                write_tar(source, sink)  # type: ignore[arg-type]  # Popen's streams are IO, not BinaryIO
+                write_tar(source, sink)
                 if self._run.wait():
                     self._fail(_failed(self._image, "unsquashfs cannot read all of it"))
                 else:

@@ -2,17 +2,17 @@
 
 The executor mounts FUSE inside the container's user namespace, so that the IDs in the image are those of the container:
 nothing is unpacked and no owner is changed. The launcher gives the connection to squashfuse_ll, which parses the image
-outside, sees none of the caller's files, and ends with the mount.
+outside, sees none of the caller's files (rootless/plan/confine.py), and ends with the mount.
 
 The overlay is there for a read-only root too, which is sealed later: an image does not have every mount point.
 
-Source: Documentation/filesystems/fuse.rst, overlayfs.rst; landlock(7).
+Source: Documentation/filesystems/fuse.rst, overlayfs.rst.
 """
 
 from __future__ import annotations
 
 from rootless.errors import RootlessError
-from rootless.linux import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, NODEV, READONLY, RLIMITS
+from rootless.linux import NODEV, READONLY
 from rootless.plan import ops
 from rootless.plan.ops import Op
 from rootless.plan.rootfs.mount_options import PRIVATE
@@ -30,17 +30,8 @@ DEVICE = "/dev/fuse"
 CONNECTION, FILE, READY = 3, 4, 5
 """Descriptors of the server: its connection to the kernel, the image, the pipe on which it reports that it serves."""
 
-_EVERY_ACCESS = (1 << 13) - 1
-"""LANDLOCK_ACCESS_FS_… of the first ABI (Linux 5.13)."""
-_READ = 1 << 0 | 1 << 2
-"""LANDLOCK_ACCESS_FS_EXECUTE and _READ_FILE."""
-_LIBRARIES = ("/usr", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/nix/store", "/gnu/store")
-_MOST_MEMORY = 1 << 30
-"""Bytes of the server's own data: a crafted image can ask for tables of any size."""
 _STAND_IN = 1
 """What the server calls the only ID of a container, where that is 0."""
-_READ_ANY_FILE = 1 << 2
-"""CAP_DAC_READ_SEARCH: root of the host may run an image that belongs to a user."""
 
 
 class Image:
@@ -154,24 +145,3 @@ def refuse(context: Context) -> None:
     if cause:
         what = f"cannot mount {context.bundle.rootfs}" if context.bundle.is_image else "--overlay"
         raise RootlessError(what, cause=cause, where="root.path", fix=fix, code="RL-IMAGE")
-
-
-def serve(image: Image, offset: int) -> list[Op]:
-    """Return the operations of the server: it is confined, then executed.
-
-    It can read its libraries and the image, write to no file, reach no network and no other process.
-    """
-    allowed = [*_LIBRARIES, image.program, f"/proc/self/fd/{FILE}"]
-    own = [Op(ops.NEW_USER)] if image.private else [Op(ops.BOUNDING, _READ_ANY_FILE)]
-    return [
-        Op(ops.SPAWN),
-        *own,
-        Op(ops.UNSHARE, CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWNET),
-        Op(ops.SESSION),  # Ctrl-C at the terminal of the container is not for it
-        Op(ops.RLIMIT, RLIMITS.index("CORE"), 0, 0),
-        Op(ops.RLIMIT, RLIMITS.index("DATA"), _MOST_MEMORY, _MOST_MEMORY),
-        Op(ops.NO_NEW_PRIVS),
-        Op(ops.LANDLOCK, _EVERY_ACCESS, _READ, allowed, on_error=ops.ELSE),
-        Op(ops.FORK),
-        Op(ops.EXEC, image.command(offset), []),
-    ]
