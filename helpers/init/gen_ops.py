@@ -20,7 +20,7 @@ STRINGS = 4
 ON_ERROR = ("FAIL", "SKIP_ABSENT", "ELSE", "IGNORE")
 TYPES = {
     **dict.fromkeys(("columns", "rows"), "unsigned short"),
-    **dict.fromkeys(("deep", "early", "exclusive", "move", "new"), "bool"),
+    **dict.fromkeys(("alone", "deep", "early", "exclusive", "move", "new"), "bool"),
     **dict.fromkeys(("flags", "hook_flags", "major", "minor", "prefix"), "unsigned"),
     **dict.fromkeys(("mask", "mode", "type"), "mode_t"),
     **dict.fromkeys(("namespace", "namespaces", "resource", "root_of", "value"), "int"),

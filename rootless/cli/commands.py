@@ -72,15 +72,18 @@ EVERYDAY_VERBS = {
         ),
     ),
     "save": Verb(
-        "image.save:save",
-        "save a bundle, with the changes of an overlay, as an image",
+        "container.inside.save:save",
+        "save a container, or a bundle with the changes of an overlay, as an image",
         (
             Flag("-o --output", VALUE, "FILE.sqsh|oci-archive:FILE", "image file, or archive for other engines"),
             Flag("--overlay", VALUE, "DIR", "include the changes that run --overlay=DIR kept"),
         ),
-        (Word("BUNDLE|IMAGE", "bundle", optional=True),),
-        about="Owners are those that a container sees. The image runs the command of the bundle.",
+        (Word("CONTAINER|BUNDLE|IMAGE", "bundle", optional=True),),
+        about="Owners are those that a container sees. The image runs the command of the container or the bundle. "
+        "A container may run, and is not stopped: the image has its files with all changes, also those in memory, but "
+        "not what is mounted there. Write ./NAME for a bundle that has the name of a container.",
         examples=(
+            "rootless save --output web.sqsh web1",
             "rootless save --output box.sqsh mybundle",
             "rootless save --overlay changes --output oci-archive:box.tar mybundle && podman load --input box.tar",
         ),

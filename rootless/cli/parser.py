@@ -185,6 +185,8 @@ def _spelled(verb: str, argument: str, named: dict[str, Flag]) -> list[tuple[Fla
     """Return the flags that one argument spells, each with the value that is attached to it or None."""
     name, equals, value = argument[2 if argument[1] == "-" else 1 :].partition("=")
     if name in named:
+        if equals and not value and named[name].kind == OPTIONAL:  # an empty variable of a script is not "no value"
+            raise needs_argument(verb, argument)
         return [(named[name], value if equals else None)]
     letters = argument[1:]
     spelled: list[tuple[Flag, str | None]] = []

@@ -362,7 +362,15 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.LANDLOCK: ("forbid access to files except below {paths}", {}, "the kernel has no Landlock"),
     ops.READONLY_HOST: ("make all mounts of the host read-only for this process", {}, ""),
     ops.NO_SOCKETS: ("forbid to make sockets", {}, "the kernel has no seccomp filter for it"),
-    ops.SEND_TREE: ("send {path} of the container {deep}", {errno.ENOENT: _CP_PATH, errno.ENOTDIR: _CP_PATH}, ""),
+    ops.SEND_TREE: (
+        "send {path} of the container {deep}{alone}",
+        {
+            errno.ENOENT: _CP_PATH,
+            errno.ENOTDIR: _CP_PATH,
+            errno.EINVAL: "run rootless save with the bundle instead: a mount of the host lies below its root.path",
+        },
+        "",
+    ),
     ops.RECEIVE_TREE: (
         "write files into {path} of the container",
         {
@@ -373,7 +381,7 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
             errno.EROFS: "name a directory that the container may write to",
             errno.ENOSPC: "free disk space, or enlarge the tmpfs in the container",
         },
-        "",
+        "extended attributes are left out",
     ),
     ops.AWAIT_END: ("wait until the container ends", {}, ""),
     ops.AWAIT_LINKS: ("wait until no interface {prefix}… is left and no process has locked {lock}", {}, ""),
@@ -517,6 +525,7 @@ _IN_WORDS: dict[str, Callable[[int], str]] = {
     "lifetime": lambda seconds: f", which ends the container after {seconds} s" if seconds else "",
     "log_size": lambda size: f", whose log has at most {size} bytes" if size else "",
     "deep": lambda deep: "with everything below" if deep else "",
+    "alone": lambda alone: ", without what is mounted there" if alone else "",
     "early": lambda early: "" if early else ", if not yet there",
 }
 """The text of a number, by its name; other numbers are printed as such."""

@@ -92,6 +92,15 @@ def test_every_stored_flag_is_an_option_of_its_type(flag):
         assert getattr(Options, flag.dest, is_on) is is_on, "no other switch is on by default"
 
 
+def test_an_optional_value_may_be_missing_and_not_empty():
+    """An empty variable of a script must not mean another place for the changes."""
+    assert parse(["run", "--overlay", "box"]).overlay == "memory"
+    assert parse(["run", "--overlay=changes", "box"]).overlay == "changes"
+    for verb in ("run", "explain"):
+        error = refusal([verb, "--overlay=", "box"])
+        assert (error.code, "flag needs an argument: --overlay=" in error.what + error.cause) == ("RL-USAGE", True)
+
+
 def test_options_do_not_change_after_parsing():
     options = parse(["run", "box"])
     with pytest.raises(AttributeError, match="network"):

@@ -7,11 +7,13 @@ import os
 import stat
 import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
 
 from tests.lib.bundles import base_config, make_bundle, own
 from tests.lib.containers import until
+from tests.lib.squashfs import CAPABLE
 
 
 @pytest.fixture
@@ -208,10 +210,96 @@ def test_large_files_and_many(box):
     assert box.inside("ls /tmp/back | wc -l; cmp /tmp/many/big /tmp/back/big && echo same") == "501\nsame\n"
 
 
-def test_a_stopped_container_cannot_be_entered(box, rootless):
+def test_a_stopped_container_cannot_be_entered(box, rootless, user):
     rootless("kill", "c1", "KILL", check=True)
     until(lambda: rootless.status("c1") == "stopped", "the end")
-    refused(box("c1:/etc/passwd", "."), "container not running")
+    done = box("c1:/etc/passwd", ".")
+    refused(done, "container not running")
+    assert f"fix: run it again, such as by rootless restart c1: its mounts ended with it; or look into {user.tmp}" in (
+        done.stderr
+    )
+
+
+def test_attributes_of_users_are_copied_out_and_in(box, rootless, user):
+    rootfs = Path(rootless.state("c1")["bundle"]) / "rootfs"
+    (rootfs / "d").mkdir()
+    (rootfs / "d/file").write_text("x")
+    for path in (rootfs / "d", rootfs / "d/file"):
+        os.setxattr(path, "user.colour", b"blue\xff")
+    os.setxattr(rootfs / "d/file", "user.overlay.opaque", b"y")
+    own(user, rootfs / "d")
+    done = box("c1:/d", ".")
+    assert (done.returncode, done.stderr) == (
+        0,
+        "rootless: warning: cp: left out extended attributes: user.overlay.opaque\n",
+    )
+    for path in (box.here / "d", box.here / "d/file"):
+        assert {name: os.getxattr(path, name) for name in os.listxattr(path)} == {"user.colour": b"blue\xff"}
+    ok(box("d", "c1:/back"))
+    for path in (rootfs / "back", rootfs / "back/file"):
+        assert os.getxattr(path, "user.colour") == b"blue\xff"
+    os.setxattr(box.here / "d/file", "user.overlay.redirect", b"/etc")
+    done = box("d/file", "c1:/other")
+    assert (done.returncode, done.stderr) == (
+        0,
+        "rootless: warning: cp: left out extended attributes: user.overlay.redirect\n",
+    )
+    assert os.listxattr(rootfs / "other") == ["user.colour"]
+
+
+def test_capabilities_hold_in_the_container_only(box, rootless):
+    """The kernel binds them to the user namespace: struct vfs_ns_cap_data has 24 bytes, and its root."""
+    rootfs = Path(rootless.state("c1")["bundle"]) / "rootfs"
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("program")
+        member.pax_headers = CAPABLE | {"SCHILY.xattr.user.colour": "blue", "SCHILY.xattr.trusted.x": "y"}
+        tar.addfile(member)
+    done = box("-", "c1:/tmp", input=archive.getvalue(), text=False)
+    assert (done.returncode, done.stderr) == (
+        0,
+        b"rootless: warning: cp -: left out extended attributes: trusted.x\n",
+    )
+    assert os.getxattr(rootfs / "tmp/program", "user.colour") == b"blue"
+    if os.geteuid() == 0:  # another user gets it without its root, or not at all
+        assert len(os.getxattr(rootfs / "tmp/program", "security.capability")) == 24
+    done = box("c1:/tmp/program", "-", text=False)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        assert tar.next().pax_headers == CAPABLE | {"SCHILY.xattr.user.colour": "blue"}
+    done = box("c1:/tmp/program", ".")
+    assert (done.returncode, done.stderr) == (
+        0,
+        "rootless: warning: cp: left out extended attributes: security.capability\n",
+    )
+    assert os.listxattr(box.here / "program") == ["user.colour"]
+
+
+def test_a_file_system_without_attributes_is_reported_once(rootless, user):
+    config = base_config("sleep", "1000")
+    config["mounts"].append({"destination": "/ram", "type": "ramfs", "source": "ramfs"})
+    rootless.create("c1", make_bundle(user, config))
+    here = user.tmp / "here"
+    here.mkdir()
+    for name in ("one", "two"):
+        (here / name).write_text(name)
+        os.setxattr(here / name, "user.colour", b"blue")
+    done = rootless("cp", f"{here}/.", "c1:/ram")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done
+    assert "fsetxattr: Operation not supported: extended attributes are left out" in done.stderr
+    rootless.start("c1")
+    assert rootless("exec", "c1", "cat", "/ram/one", "/ram/two").stdout == "onetwo"
+
+
+def test_hard_links_stay_in_an_archive(box):
+    box.inside("mkdir /tmp/d; echo 1 >/tmp/d/a; ln /tmp/d/a /tmp/d/b")
+    done = box("c1:/tmp/d", "-", text=False)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        found = {member.name: member.linkname for member in archive if not member.isdir()}
+    first, second = found
+    assert found == {first: "", second: first}
+    box.inside("mkdir /tmp/back")
+    assert box("-", "c1:/tmp/back", input=done.stdout, text=False).returncode == 0
+    assert box.inside("[ /tmp/back/d/a -ef /tmp/back/d/b ] && echo same") == "same\n"
 
 
 def test_nothing_stays_of_the_process(box, rootless):

@@ -22,6 +22,8 @@ CHUNK = 1 << 18
 NAME_COST = 120
 """Bytes of memory that a name takes beside its characters."""
 XATTR = "SCHILY.xattr."
+CAPABILITY = "security.capability"
+"""The extended attribute of a program's capabilities, capabilities(7)."""
 
 DIRECTORY, LINK, FILE, PIPE, DEVICE = "directory", "symbolic link", "file", "named pipe", "device node"
 
@@ -148,7 +150,7 @@ def keeps_xattr(name: str) -> bool:
     The kernel makes a file capability that is set in a user namespace good in that namespace only (capabilities(7)).
     Those of overlayfs would steer an overlay above the files.
     """
-    return name == "security.capability" or (name.startswith("user.") and not name.startswith("user.overlay."))
+    return name == CAPABILITY or (name.startswith("user.") and not name.startswith("user.overlay."))
 
 
 def segments_of(entry: tarfile.TarInfo) -> list[tuple[int, int]]:

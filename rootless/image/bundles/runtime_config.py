@@ -23,6 +23,8 @@ EXPOSED_PORTS = "org.opencontainers.image.exposedPorts"
 
 _PROPERTIES = ("os", "architecture", "variant", "os.version", "author", "created")
 _OWN = tuple(f"org.opencontainers.image.{name}" for name in (*_PROPERTIES, "os.features"))
+DERIVED = frozenset((*_OWN, STOP_SIGNAL, EXPOSED_PORTS))
+"""Annotations that the configuration of an image becomes."""
 _MOST_WORDS = 1 << 16
 """Of a list in the configuration; execve(2) has no room for more."""
 
