@@ -99,6 +99,23 @@ def test_an_interrupted_download_is_resumed(puller, front, registry):
     assert_store_is_good(puller, front)
 
 
+def test_what_a_mirror_has_sent_is_completed_by_the_registry(puller, front, registry):
+    def rule(request, number):
+        if registry.large not in request.path:
+            return False
+        if number:
+            request.answer(403)
+            return True
+        return broken(request, front.fetch, at=60_000)
+
+    front.rule = blobs(rule)
+    text = f'[[registry]]\nprefix = "registry.test"\nlocation = "{registry.host}"\ninsecure = true\n'
+    puller.configure(f'{text}[[registry.mirror]]\nlocation = "{front.host}"\ninsecure = true\n')
+    puller.pull("registry.test/box")
+    assert puller.content("etc/note") == CONTENT
+    assert len([path for path, _ in front.requests if registry.large in path]) > 1
+
+
 def test_a_stalled_download_is_retried(puller, front, registry):
     def rule(request, number):
         return registry.large in request.path and not number and broken(request, front.fetch, at=90_000, pause=5)

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import tarfile
+import threading
 import time
 
 import pytest
@@ -56,6 +57,98 @@ def test_ten_parallel_pulls_of_one_image_succeed(puller):
     assert len({out for out, _, _ in outcomes}) == 1
     assert not [name for name in puller.files() if name.rpartition("/")[2].startswith(".")]
     assert_whole(puller)
+
+
+def pulls_through(puller, front, count):
+    """Start pulls of one image through a front."""
+    name = f"{front.host}/box"
+    return [puller.popen("pull", name, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(count)]
+
+
+@pytest.fixture
+def front(puller, registry):
+    front = Front(registry.host)
+    puller.configure(f'[[registry]]\nlocation = "{front.host}"\ninsecure = true')
+    yield front
+    front.close()
+
+
+def slowly(registry, asked, gate):
+    """Return a rule by which the first answer for the large layer stops in its middle until `gate` is set."""
+    large = max(registry.image.blobs, key=lambda each: len(registry.image.blobs[each]))
+
+    def rule(request):
+        if not request.path.endswith(large):
+            return False
+        asked.append(request.headers.get("Range", ""))
+        if len(asked) > 1:
+            return False
+        body = registry.image.blobs[large]
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body[: len(body) // 2])
+        request.wfile.flush()
+        gate.wait(30)
+        request.wfile.write(body[len(body) // 2 :])
+        return True
+
+    return rule
+
+
+def half_written(puller):
+    def found():
+        sizes = [path.stat().st_size for path in (puller.images / "blobs/sha256").glob(".*")]
+        return max(sizes, default=0) > len(CONTENT) // 4
+
+    until(found, "half of the layer")
+
+
+def test_parallel_pulls_download_each_blob_once(puller, registry, front):
+    gate = threading.Event()
+    front.rule = slowly(registry, [], gate)
+    pulls = pulls_through(puller, front, 5)
+    half_written(puller)
+    pulls += pulls_through(puller, front, 5)
+    gate.set()
+    outcomes = [(*each.communicate(), each.returncode) for each in pulls]
+    assert {(err, status) for _, err, status in outcomes} == {("", 0)}
+    blobs = [path for path, _ in front.requests if "/blobs/" in path]
+    assert len(blobs) == len(set(blobs)) == 4
+
+
+def test_a_pull_continues_what_another_one_leaves_when_it_is_killed(puller, registry, front):
+    asked, gate = [], threading.Event()
+    front.rule = slowly(registry, asked, gate)
+    [first] = pulls_through(puller, front, 1)
+    half_written(puller)
+    [second] = pulls_through(puller, front, 1)
+    until(lambda: len([path for path, _ in front.requests if "/manifests/" in path]) > 1, "the second pull")
+    assert asked == [""], "the second one waits"
+    first.kill()
+    first.communicate()
+    assert second.communicate()[1] == ""
+    assert second.returncode == 0
+    [again] = asked[1:]
+    assert again.startswith("bytes=")
+    assert int(again.removeprefix("bytes=").rstrip("-")) > 0
+    gate.set()
+
+
+def test_a_pull_does_not_wait_for_one_that_does_not_get_on(puller, registry, front):
+    asked, gate = [], threading.Event()
+    front.rule = slowly(registry, asked, gate)
+    [first] = pulls_through(puller, front, 1)
+    half_written(puller)
+    first.send_signal(signal.SIGSTOP)
+    puller.env["ROOTLESS_REGISTRY_TIMEOUT"] = "0.5"
+    [second] = pulls_through(puller, front, 1)
+    assert second.communicate()[1] == ""
+    assert second.returncode == 0
+    assert asked == ["", ""]
+    first.kill()
+    first.communicate()
+    gate.set()
 
 
 def test_a_killed_pull_leaves_an_intact_store(puller):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from functools import partial
 
 from rootless import log
 from rootless.errors import RootlessError
@@ -13,7 +14,8 @@ from rootless.image.registry import credentials, registries_conf
 from rootless.image.registry.client import Client, StoppedError
 from rootless.image.sources.convert import check_platform
 from rootless.image.sources.progress import bars
-from rootless.image.store.blobs import Blob, has_blob, put_blob, read_blob
+from rootless.image.sources.share import download_once
+from rootless.image.store.blobs import has_blob, put_blob, read_blob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,8 +117,8 @@ def _download_blobs(
         try:
             while not stop.is_set():
                 descriptor = todo.get_nowait()
-                with Blob(store, descriptor.digest, descriptor.size) as blob:
-                    client.download(blob, bar(descriptor.digest, descriptor.size), stop)
+                progress = bar(descriptor.digest, descriptor.size)
+                download_once(store, descriptor, progress, stop, partial(client.download, progress=progress, stop=stop))
         except queue.Empty:
             pass
         except BaseException as error:  # noqa: BLE001 - raised in the main thread

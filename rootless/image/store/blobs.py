@@ -9,7 +9,7 @@ import os
 from rootless.errors import RootlessError
 from rootless.image.manifest import digest_of
 from rootless.image.store.store import BLOBS, Store, failed
-from rootless.image.store.temporary import Temporary
+from rootless.image.store.temporary import Temporary, others
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,6 +103,11 @@ def add_blob(store: Store, stream: BinaryIO) -> tuple[str, int]:
     return "sha256:" + found.hexdigest(), size
 
 
+def written_elsewhere(store: Store, digest: str) -> int:
+    """Return how many bytes of a blob another process of this machine has written; -1 if none writes it."""
+    return max((size for _, size, _ in others(store.directory(BLOBS), _hex(digest))), default=-1)
+
+
 class Blob:
     """A blob that is being written.
 
@@ -138,9 +143,17 @@ class Blob:
     def __exit__(self, *_: object) -> None:
         """Close it; what was written stays for the next attempt."""
         if self.done:
-            self._file.keep()
+            self._file.leave()
         else:
             self._file.close()
+
+    def has_precedence(self) -> bool:
+        """Whether no other process of this machine should write it: one that has begun, or is older."""
+        if os.fstat(self._file.fd).st_size:
+            return True
+        start_time = int(self._file.name.rpartition(".")[2])
+        writers = others(self._store.directory(BLOBS), _hex(self.digest))
+        return not any(size or started < start_time for started, size, _ in writers)
 
     def resume(self, progress: Callable[[int], object]) -> None:
         """Count what was written before, and place the next write behind it."""

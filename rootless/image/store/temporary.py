@@ -100,6 +100,14 @@ class Temporary:
             fd, self.fd = self.fd, -1
             posix.close(fd)
 
+    def leave(self) -> None:
+        """Close it, unless it was published, and leave it under a name of no process, so that any can continue it."""
+        if self.fd >= 0:
+            subject, boot, namespace, *_ = self.name.removeprefix(_PREFIX).split(".")
+            name = f"{_PREFIX}{subject}.{boot}.{namespace}.0.0"
+            posix.rename(self.name, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            self.keep()
+
     def close(self) -> None:
         """Remove it, unless it was published or kept."""
         if self.fd >= 0:
@@ -114,6 +122,29 @@ def left_behind(directory: int) -> list[str]:
         directory: a descriptor.
     """
     return [name for name in posix.listdir(directory) if _is_temporary(name) and _is_left(name, directory)]
+
+
+def others(directory: int, subject: str) -> list[tuple[int, int, str]]:
+    """Return what other processes of this machine are writing under a subject: start time, bytes, name; sorted.
+
+    Args:
+        directory: a descriptor.
+        subject: as for Temporary.
+    """
+    found = []
+    for name in posix.listdir(directory):
+        if not _is_temporary(name) or name.split(".")[1] != subject:
+            continue
+        boot, namespace, pid, start_time = name.split(".")[2:]
+        own_boot, own_namespace, own_pid, _ = _own_identity().split(".")
+        if (boot, namespace) != (own_boot, own_namespace) or pid == own_pid or _has_ended(name):
+            continue
+        try:
+            size = posix.stat(name, dir_fd=directory, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            continue
+        found.append((int(start_time), size, name))
+    return sorted(found)
 
 
 def has_writers(directory: int) -> bool:
