@@ -6,6 +6,7 @@ import posix
 import sys
 import time
 
+from rootless import log
 from rootless.cli.output import STDOUT, columns, put
 from rootless.errors import RootlessError
 from rootless.jsontext import render
@@ -113,11 +114,21 @@ def _remove(options: Options) -> None:
 
 def _prune(options: Options) -> None:
     from rootless.container.observe.listing import list_containers
+    from rootless.container.state.root import state_root
     from rootless.image.bundles.unpacked import prune_unpacked
     from rootless.image.store.contents import prune
+    from rootless.options import Options
+
+    def uses(root: str, rootfs: str) -> bool:
+        asked = Options(**{**vars(options), "root": root})
+        try:
+            return any(each["rootfs"] == rootfs for each in list_containers(asked))
+        except RootlessError as error:
+            log.warning(f"{rootfs} stays: it may be in use: {error}")
+            return True
 
     removed, freed = prune(options.store)
-    removed += prune_unpacked(options.store, {str(each["rootfs"]) for each in list_containers(options)})
+    removed += prune_unpacked(options.store, state_root(options.root).path, uses)
     put("".join(f"{each}\n" for each in removed) + f"{freed / 1e6:.1f} MB freed\n")
 
 

@@ -73,7 +73,7 @@ def plan_for(options: Options) -> tuple[Request, Plan, StateRoot]:
         bundle = prepare_rank(bundle, request)
     found = facts.read()
     if bundle.is_image and not found.squashfuse:
-        use_directory(bundle, request, options.store)
+        use_directory(bundle, request, options.store, root.path)
     resolve_network(request, root)
     if not edited:
         return request, compile_plan(bundle, found, request), root

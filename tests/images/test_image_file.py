@@ -228,7 +228,7 @@ def test_an_image_replaced_before_unpacking_is_not_kept(squashfs, tmp_path, monk
 
     monkeypatch.setattr(unpacked_module, "bundle_directory", exchange)
     with pytest.raises(RootlessError, match="it was changed or exchanged meanwhile"):
-        unpacked_module.unpacked(str(link), str(tmp_path / "store"), has_device=False)
+        unpacked_module.unpacked(str(link), str(tmp_path / "store"), "/state", has_device=False)
     assert os.listdir(tmp_path / "store/unpacked") == []
 
 

@@ -157,18 +157,26 @@ def test_without_fuse_an_image_is_unpacked_once(run, archive, user, rootless_com
     assert "/dev/fuse cannot be opened; fix: run `rootless doctor`" in done.stderr
     assert output(run(image, "sh", "-c", "ls /new 2>&1 | grep -c No; stat -c %u /bin")) == "1\n0\n"
     (unpacked,) = (user.tmp / "store/unpacked").iterdir()
-    assert sorted(path.name for path in unpacked.iterdir()) == ["rootfs"]
+    assert sorted(path.name for path in unpacked.iterdir()) == ["rootfs", "roots"]
 
     left = unpacked.with_name("1-2-3-4.tmp-killed")
     user.run(["mkdir", "-p", left / "rootfs"], check=True)
     user.run(["touch", "-d", "2 days ago", left], check=True)
     prune = [rootless_command, "image", "prune", "--store", user.tmp / "store"]
-    output(run("-d", "--name", "user", image, "sleep", "1000"))
-    try:
-        assert str(left) in user.run(prune, check=True).stdout
-        assert list((user.tmp / "store/unpacked").iterdir()) == [unpacked], "a container uses it"
-    finally:
-        user.run([rootless_command, "delete", "--force", "user"], check=True)
+    for root in ([], ["--root", user.tmp / "other"]):
+        words = ["run", "-d", "--network", "none", "--store", user.tmp / "store", "--name", "user", image]
+        streams = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+        user.run([rootless_command, *root, *words, "sleep", "1000"], check=True, **streams)
+        try:
+            assert root or str(left) in user.run(prune, check=True).stdout
+            user.run(prune, check=True)
+            (unpacked,) = (user.tmp / "store/unpacked").iterdir()  # a container uses it
+        finally:
+            user.run([rootless_command, *root, "delete", "--force", "user"], check=True)
+    (unpacked / "roots").write_text(f"another-machine\t{user.tmp}/state\n")
+    user.run(prune, check=True)
+    assert unpacked.exists(), "a container of another machine may use it"
+    os.utime(unpacked / "roots", (0, 0))
     user.run(prune, check=True)
     assert list((user.tmp / "store/unpacked").iterdir()) == []
 

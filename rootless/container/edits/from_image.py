@@ -63,13 +63,16 @@ def image_bundle(request: Request, options: Options, directory: str) -> Bundle:
     return edited
 
 
-def use_directory(bundle: Bundle, request: Request, store: str) -> None:
+def use_directory(bundle: Bundle, request: Request, store: str, root: str) -> None:
     """Let a bundle whose image this host cannot serve have a directory as its root, unpacked once into the store.
+
+    `root` is the state directory, by which `image prune` knows that the directory is in use.
 
     Raises:
         RootlessError: `RL-STORE`, `RL-UNPACK`, `RL-IMAGE`: it cannot be unpacked.
     """
-    bundle.rootfs = unpacked(bundle.rootfs, store, has_device=posix.access("/dev/fuse", posix.R_OK | posix.W_OK))
+    has_device = posix.access("/dev/fuse", posix.R_OK | posix.W_OK)
+    bundle.rootfs = unpacked(bundle.rootfs, store, root, has_device=has_device)
     bundle.is_image = False
     request.overlay = request.overlay or "memory"
 
