@@ -11,7 +11,20 @@ import pytest
 
 from tests.lib.engines import make_image
 from tests.lib.readme import IMAGE, shown
-from tests.lib.registry import ARCHITECTURE, PASSWORD, USER, Front, Image, Puller, busybox_image, layer, opened
+from tests.lib.registry import (
+    ARCHITECTURE,
+    PASSWORD,
+    USER,
+    Certificate,
+    DemandingCertificate,
+    Front,
+    Image,
+    Proxy,
+    Puller,
+    busybox_image,
+    layer,
+    opened,
+)
 
 CONTENT = b"what a layer holds\n"
 DEBUG = ("--debug", "pull")
@@ -179,6 +192,59 @@ def test_login_pull_and_logout_with_basic_authentication(puller, tmp_path, archi
         login = ["skopeo", "login", "--tls-verify=false", "--authfile", user.tmp / "other.json", "-u", USER]
         user.run([*login, "--password-stdin", registry.host], input=PASSWORD, check=True)
         puller.pull(name, env={"REGISTRY_AUTH_FILE": f"{user.tmp}/other.json"})
+
+
+def test_login_asks_for_name_and_password_at_a_terminal(puller, tmp_path):
+    with opened(tmp_path / "basic", auth="basic") as registry:
+        puller.trust(registry.host, registry.certificate)
+        for password, status in (("wrong", 1), (PASSWORD, 0)):
+            with puller.typewriter("login", registry.host) as terminal:
+                terminal.until(f"user name for {registry.host}: ".encode())
+                terminal.type(f"{USER}\n".encode())
+                terminal.until(f"password for {USER}: ".encode())
+                terminal.type(f"{password}\n".encode())
+                said = terminal.until(
+                    b"the password is in" if status == 0 else b"refuses the user name or the password"
+                )
+                assert password.encode() not in said, "a password is not shown"
+                terminal.ends(status)
+            assert puller.auth.exists() is (status == 0)
+
+
+def test_a_proxy_is_used_except_for_some_hosts(puller, registry, plain):
+    proxy = Proxy()
+    puller.configure(f'[[registry]]\nlocation = "{plain.host}"\ninsecure = true')
+    env = {"https_proxy": proxy.url, "http_proxy": proxy.url}
+    puller.pull(f"{registry.host}/box", env=env)
+    assert set(proxy.asked) == {f"CONNECT {registry.host}"}
+    proxy.asked.clear()
+    puller.pull(f"{plain.host}/box", env={name.upper(): value for name, value in env.items() if "https" in name} | env)
+    assert f"GET http://{plain.host}" in proxy.asked
+    proxy.asked.clear()
+    puller.pull(f"{registry.host}/box", env={**env, "no_proxy": "other.test,127.0.0.1"})
+    assert proxy.asked == []
+    words = puller.refused("pull", f"{registry.host}/box", env={"https_proxy": f"http://{proxy.host}"})
+    assert "407" in words
+    proxy.shutdown()
+    proxy.server_close()
+    words = puller.refused("pull", f"{registry.host}/box", env={**env, "ROOTLESS_REGISTRY_TIMEOUT": "1"})
+    assert "proxy" in words.lower(), words
+
+
+def test_a_certificate_of_the_client_is_shown(puller, plain, tmp_path):
+    client = Certificate(tmp_path, "client")
+    server = DemandingCertificate(tmp_path, client)
+    front = Front(plain.host, server)
+    puller.trust(front.host, server)
+    for certificate in (None, Certificate(tmp_path, "stranger")):
+        if certificate:
+            puller.identify(front.host, certificate)
+        words = puller.refused("pull", f"{front.host}/box", env={"ROOTLESS_REGISTRY_TIMEOUT": "2"})
+        assert "fix: put your certificate and its key into" in words
+    puller.identify(front.host, client)
+    puller.pull(f"{front.host}/box")
+    assert puller.content("etc/note") == CONTENT
+    front.close()
 
 
 def test_login_and_pull_with_token_authentication(puller, tmp_path, archive):

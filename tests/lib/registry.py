@@ -19,12 +19,14 @@ import tarfile
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 from tests.lib.containers import until
+from tests.lib.terminals import Typewriter
 
 USER, PASSWORD = "me", "secret word"
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -69,6 +71,20 @@ class Certificate:
     def context(self):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.path, self.key)
+        return context
+
+
+class DemandingCertificate(Certificate):
+    """The certificate of a server that speaks only with clients that have one certificate."""
+
+    def __init__(self, directory, client):
+        super().__init__(directory, "demanding")
+        self._client = client
+
+    def context(self):
+        context = super().context()
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(self._client.path)
         return context
 
 
@@ -380,6 +396,75 @@ class Front(Quiet):
         self.server_close()
 
 
+class _ProxyHandler(BaseHTTPRequestHandler):
+    """Connects to a host for CONNECT, and passes on a GET of a whole URL; both need the user and the password."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_CONNECT(self):
+        if not self._noted():
+            return
+        host, _, port = self.path.partition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as target:
+            self.send_response(200)
+            self.end_headers()
+            other = threading.Thread(target=self._pass_on, args=(target, self.connection), daemon=True)
+            other.start()
+            self._pass_on(self.connection, target)
+            other.join()
+        self.close_connection = True
+
+    def do_GET(self):
+        if not self._noted():
+            return
+        kept = {name: self.headers[name] for name in ("Accept", "Range") if name in self.headers}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.path, headers=kept), timeout=30) as answer:
+                status, headers, body = answer.status, dict(answer.headers), answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                status, headers, body = error.code, dict(error.headers), error.read()
+        self.send_response(status)
+        for name in ("Content-Type", "Docker-Content-Digest", "Content-Range"):
+            if name in headers:
+                self.send_header(name, headers[name])
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _noted(self):
+        given = self.headers.get("Proxy-Authorization", "").removeprefix("Basic ")
+        if base64.b64decode(given).decode() != f"{USER}:{PASSWORD}":
+            self.send_response(407)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return False
+        self.server.asked.append(f"{self.command} {self.path.partition('/v2')[0]}")
+        return True
+
+    @staticmethod
+    def _pass_on(source, target):
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def log_message(self, *_):
+        pass
+
+
+class Proxy(Quiet):
+    """A proxy with a password; `asked` has the method of each request, and the host or the beginning of the URL."""
+
+    def __init__(self):
+        self.asked = []
+        super().__init__(_ProxyHandler)
+
+    @property
+    def url(self):
+        return f"http://{USER}:{urllib.parse.quote(PASSWORD)}@{self.host}"
+
+
 @contextmanager
 def opened(directory, **options):
     """Give a Registry that is closed afterwards."""
@@ -442,6 +527,15 @@ class Puller:
     def trust(self, host, certificate):
         """Accept a certificate for a host."""
         self._write(f"certs.d/{host}/ca.crt", certificate.path.read_text())
+
+    def identify(self, host, certificate):
+        """Show a certificate to a host."""
+        self._write(f"certs.d/{host}/client.cert", certificate.path.read_text())
+        self._write(f"certs.d/{host}/client.key", certificate.key.read_text())
+
+    def typewriter(self, *words):
+        """Start `rootless` at a terminal."""
+        return Typewriter(self._user, [self._command, *words], env=self.env)
 
     def _write(self, name, text):
         path = self._config / name

@@ -14,7 +14,7 @@ from tests.lib.containers import PATIENCE, Reader
 class Typewriter:
     """A terminal that is the controlling terminal of a command."""
 
-    def __init__(self, user, argv, size=(24, 80)) -> None:
+    def __init__(self, user, argv, size=(24, 80), env=None) -> None:
         self.master, self.slave = pty.openpty()
         os.fchown(self.slave, user.uid, -1)
         mode = termios.tcgetattr(self.slave)
@@ -29,7 +29,7 @@ class Typewriter:
             stderr=self.slave,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={"TERM": "xterm"},
+            env={"TERM": "xterm"} | (env or {}),
         )
         self._reader = Reader(self.master)
         self.until = self._reader.until

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import unquote, urlencode, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -173,7 +173,9 @@ class Http:
             proxy = getproxies().get(parts.scheme)
             if proxy and not proxy_bypass(parts.hostname or ""):
                 proxy = proxy if "://" in proxy else f"http://{proxy}"
-                headers = urllib3.make_headers(proxy_basic_auth=urlsplit(proxy).netloc.rpartition("@")[0] or None)
+                headers = urllib3.make_headers(
+                    proxy_basic_auth=unquote(urlsplit(proxy).netloc.rpartition("@")[0]) or None
+                )
                 self._pools[origin] = urllib3.ProxyManager(
                     proxy, proxy_headers=headers, ssl_context=context, maxsize=_CONNECTIONS
                 )
@@ -204,10 +206,11 @@ def unreachable(url: str, error: Exception) -> RootlessError:
     host = urlsplit(url).netloc or url
     text = str(error)
     fix = "check the network, and the proxy in https_proxy"
+    places = f"{SYSTEM}/certs.d/{host} or ~/.config/containers/certs.d/{host}"
     if "CERTIFICATE_VERIFY" in text:
-        fix = (
-            f"put the certificate of its authority into {SYSTEM}/certs.d/{host} or ~/.config/containers/certs.d/{host}"
-        )
+        fix = f"put the certificate of its authority into {places}"
+    elif "CERTIFICATE_REQUIRED" in text or "ALERT_UNKNOWN_CA" in text:
+        fix = f"put your certificate and its key into {places} as client.cert and client.key"
     elif "WRONG_VERSION_NUMBER" in text or "HTTP_REQUEST" in text or "RECORD_LAYER" in text:
         fix = f"set insecure = true for {host} in registries.conf, if it serves plain HTTP and you trust the network"
     return RootlessError(
