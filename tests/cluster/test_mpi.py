@@ -321,6 +321,25 @@ def test_ranks_of_one_node_read_each_other_s_memory(submitter, ring, manager, co
     assert not list((bundle / "rootfs/run").glob("*/*")), "mounts leave no name of a job in the root"
 
 
+def test_messages_between_ranks_of_a_node_are_as_fast_as_on_the_host(submitter, ring):
+    """The best of several runs side by side: the machine has other work."""
+    bundle = ring("mpicc.openmpi")
+    words = ["srun", "--mpi=pmix", "--nodes=1", "--ntasks=4"]
+    # a session of its own, as each container has: the scheduler shares the processors out among sessions
+    commands = {
+        "host": [*words, "setsid", "--wait", bundle / "rootfs/data/ring"],
+        "containers": [*words, f"--container={bundle}", "/data/ring"],
+    }
+    best = dict.fromkeys(commands, 0)
+    for _ in range(6):
+        for name, command in commands.items():
+            found = reports(submitter.run(command))
+            best[name] = max(best[name], sum(each.speed for each in found) // len(found))
+        if best["containers"] >= 0.9 * best["host"]:
+            return
+    pytest.fail(f"MB/s: {best}")
+
+
 @pytest.mark.parametrize(("manager", "compiler"), MANAGERS)
 def test_ranks_of_two_nodes(submitter, ring, manager, compiler):
     words = ["srun", f"--mpi={manager}", "--nodes=2", "--ntasks=4", f"--container={ring(compiler)}", "/data/ring"]
