@@ -25,7 +25,7 @@ NEW = "rootless new hello -- sh -c 'id; cat /proc/self/uid_map; ls -ld /root; ps
 PODMAN = "tests/engines/test_podman.py"
 DOCKER = "tests/engines/test_docker.py"
 BUILD = "tests/engines/test_podman_build.py"
-SLURM = "tests/cluster/test_slurm.py"
+SLURM = "tests/cluster/test_slurm_images.py"
 VERBS = "tests/verbs/test_"
 LIMITS = "tests/system/test_systemd.py::test_the_commands_of_the_readme"
 IMAGES = "tests/images/test_run_image.py"
@@ -49,8 +49,10 @@ ELSEWHERE = {
     "ctr run --rm --runc-binary rootless docker.io/library/debian:latest hello echo hello": (
         "tests/engines/test_containerd.py::test_ctr_run_passes_streams_and_exit_status"
     ),
-    "sudo cp helpers/slurm/oci.conf /etc/slurm/": f"{SLURM}::test_srun_passes_streams_and_exit_status",
-    "srun --container=$HOME/box /bin/sh": f"{SLURM}::test_srun_passes_streams_and_exit_status",
+    "sudo cp helpers/slurm/oci-image.conf /etc/slurm/oci.conf": f"{SLURM}::test_a_task_is_its_user_on_its_node",
+    "srun --container=docker://debian:13 cat /etc/os-release": (
+        f"{SLURM}::test_containers_are_bundles_files_and_references"
+    ),
     "rootless run -it -v .:/src -w /src -e CI=1 -m 512M box make": (
         "tests/verbs/test_run_flags.py::test_the_example_of_the_documents"
     ),
