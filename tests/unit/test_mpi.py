@@ -84,17 +84,73 @@ def test_explain_says_so():
     assert "process manager of MPI" in notes(plan_for(is_rank=True))["process.env"]
 
 
-def test_variables_of_config_json_count_more_than_those_of_a_daemon(monkeypatch):
-    monkeypatch.setenv("PMIX_NAMESPACE", "daemon")
-    monkeypatch.setenv("PMIX_SERVER_TMPDIR", "/var/run/slurm")
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
+def written_by_slurm(**changes):
+    """Return a config.json as slurmstepd writes it for a step, with other variables."""
     config = base_config()
-    config["process"]["env"] += ["PMIX_NAMESPACE=step", "PMIX_GDS_MODULE=hash", "SLURM_JOB_ID=2", "SLURM_STEP_ID=3"]
+    found = {
+        "PMIX_NAMESPACE": "slurm.pmix.2.3",
+        "PMIX_GDS_MODULE": "hash",
+        "SLURM_JOB_ID": "2",
+        "SLURM_STEP_ID": "3",
+        "PMI_FD": "5",
+    }
+    config["process"]["env"] += [f"{name}={value}" for name, value in (found | changes).items()]
+    return config
+
+
+def of_slurmd(monkeypatch, manager="pmix"):
+    """Let this process have the environment of slurmd."""
+    for name in ("PMIX_NAMESPACE", "PMI_FD", "SLURM_JOB_ID", "SLURM_STEP_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PMIX_SERVER_TMPDIR", "/var/run/slurm")
+    monkeypatch.setenv("SLURM_MPI_TYPE", manager)
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+
+
+def test_slurm_writes_the_variables_of_a_step_into_config_json(monkeypatch, tmp_path):
+    of_slurmd(monkeypatch)
+    server = tmp_path / "oci-job2-3/pmix.2.3"
+    server.mkdir(parents=True)
+    config = written_by_slurm(PMIX_SERVER_TMPDIR=str(server))
     request = Request(Options(verb="run"))
     request.join = "step"
-    found = env_of(prepare_rank(Bundle("/bundle", config), request).config)
-    assert found.keys() == env_of(config).keys() | {"PMIX_MCA_gds"}
-    assert request.join == "2.3"
+    found = prepare_rank(Bundle(str(tmp_path / "oci-job2-3/task-0"), config), request).config
+    assert env_of(found).keys() == env_of(config).keys() | {"PMIX_MCA_gds"}
+    assert (request.join, request.network, request.userns) == ("2.3.n1", "host", "keep-id")
+    assert [mount["source"] for mount in found["mounts"]].count(str(server)) == 1
+
+
+@pytest.mark.parametrize(
+    ("manager", "directory"),
+    [("pmix", "/bundle"), ("none", "/spool/oci-job2-3/task-0"), ("", "/spool/oci-job2-3/task-0")],
+)
+def test_variables_of_an_image_make_no_rank(monkeypatch, manager, directory):
+    """They would mount directories, share namespaces and pass on descriptors of the caller."""
+    of_slurmd(monkeypatch, manager)
+    bundle = Bundle(directory, written_by_slurm(PMIX_SERVER_TMPDIR="/etc"))
+    request = Request(Options(verb="run"))
+    assert prepare_rank(bundle, request) is bundle
+    assert (request.is_rank, request.preserve_fds) == (False, 0)
+    assert (request.join, request.network, request.userns) == ("", "", "")
+
+
+def test_variables_of_an_image_name_no_directory_and_no_descriptor_of_a_step(monkeypatch):
+    of_slurmd(monkeypatch)
+    monkeypatch.setattr("rootless.container.edits.ranks.is_inherited", lambda fd: fd == 5)
+    request = Request(Options(verb="run"))
+    config = written_by_slurm(PMIX_SERVER_TMPDIR="/etc")
+    found = prepare_rank(Bundle("/spool/oci-job2-3/task-0", config), request).config
+    assert request.preserve_fds == 0
+    assert "/etc" not in [mount["source"] for mount in found["mounts"]]
+
+
+def test_an_image_chooses_no_group(monkeypatch):
+    of_slurmd(monkeypatch)
+    request = Request(Options(verb="run"))
+    request.join = "step"
+    with pytest.raises(RootlessError) as caught:
+        prepare_rank(Bundle("/spool/oci-job2-3/task-0", written_by_slurm(SLURM_JOB_ID="7")), request)
+    assert caught.value.code == "RL-JOIN"
 
 
 def test_what_is_no_rank_stays_as_it_is(monkeypatch):

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 def prepare_rank(bundle: Bundle, request: Request) -> Bundle:
     """Return the bundle of a rank with the variables and the directory of its process manager.
 
-    Slurm writes the variables of a step into config.json, or into a file that a flag names, and starts rootless with
-    those of its daemon: variables of config.json count first.
+    Its own environment says whether this process is a rank. Variables of config.json may be those of a hostile image,
+    which could name directories, descriptors and groups of the caller. They count only where slurmstepd has written
+    them, which starts rootless with the variables of its daemon (_of_slurm).
 
     The rank gets the host's network, over which it reaches other nodes and the server of PMIx, and with PMIx it keeps
     the caller's IDs, without which the server does not answer; unless the caller or config.json decides otherwise.
@@ -40,15 +41,16 @@ def prepare_rank(bundle: Bundle, request: Request) -> Bundle:
     listed = {each["type"]: each.get("path") for each in (bundle.config.get("linux") or {}).get("namespaces") or ()}
     is_shared = bool(listed.get("user")) or not (posix.geteuid() or {"user", "ipc"} & listed.keys())
     is_alone = request.join == NONE or is_shared
+    written = _of_slurm(bundle.directory, own, given)
     if request.join == STEP:
-        request.join = key_of_step(given if "SLURM_JOB_ID" in given else own)
+        request.join = key_of_step(own if own.get("SLURM_JOB_ID") else written)
     elif request.join == NONE:
         request.join = ""
-    source = next(filter(mpi.is_rank, (given, own)), None)
+    source = next(filter(mpi.is_rank, (own, written)), None)
     if source is None:
         return bundle
     request.is_rank = True
-    config = mpi.add_variables(bundle.config, mpi.translated(given) if source is given else mpi.passed(own))
+    config = mpi.add_variables(bundle.config, mpi.translated(written) if source is written else mpi.passed(own))
     if not (request.join or is_alone):
         request.join = key_of_rank(source)
         config = share_shm(config)
@@ -65,6 +67,27 @@ def prepare_rank(bundle: Bundle, request: Request) -> Bundle:
 
 def _named(entries: Iterable[str]) -> dict[str, str]:
     return {name: value for name, _, value in (entry.partition("=") for entry in entries)}
+
+
+def _of_slurm(directory: str, own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables in config.json that slurmstepd has written about the step: nothing if it has not.
+
+    Then the bundle is in a directory that is named after the step, and the variables of this process tell which process
+    manager srun has asked for.
+    """
+    job, step, manager = given.get("SLURM_JOB_ID"), given.get("SLURM_STEP_ID"), own.get("SLURM_MPI_TYPE", "")
+    above = paths.parent(paths.normal(directory))
+    if paths.name(above) != f"oci-job{job}-{step}":
+        return {}
+    found = {name: value for name, value in given.items() if name.startswith("SLURM_")}
+    if manager.startswith("pmix"):
+        found |= {name: value for name, value in given.items() if name.startswith("PMIX_")}
+        if not paths.normal(found.get("PMIX_SERVER_TMPDIR", "")).startswith(f"{above}/"):
+            found.pop("PMIX_SERVER_TMPDIR", "")
+        found.pop("PMIX_SYSTEM_TMPDIR", "")
+    elif manager.startswith("pmi2"):
+        found |= {name: value for name, value in given.items() if name.startswith("PMI_")}
+    return found | {name: own[name] for name in ("SLURMD_NODENAME",) if name in own}
 
 
 def _directories(environment: Mapping[str, str]) -> list[str]:
