@@ -16,6 +16,7 @@ from rootless.plan.namespaces import new_or_joined
 from rootless.plan.ops import Op
 from rootless.plan.plan import Plan
 from rootless.plan.process import identity
+from rootless.plan.process.keyring import keyring
 from rootless.plan.rootfs import devices, mounts
 
 TYPE_CHECKING = False
@@ -86,6 +87,8 @@ def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
         *new_or_joined.enter(context),
         *launcher_part.with_process(context, cgroup, interfaces, group),
         *new_or_joined.setup_inside(context),
+        *keyring(context),
+        *new_or_joined.host_names(context),
         *mounts.root(context),
         *mounts.mounts(context),
     ]

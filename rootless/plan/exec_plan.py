@@ -15,6 +15,7 @@ from rootless.plan.namespaces import new_or_joined
 from rootless.plan.ops import Op
 from rootless.plan.plan import Plan
 from rootless.plan.process import identity
+from rootless.plan.process.keyring import keyring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def compile_exec(bundle: Bundle, facts: Facts, request: Request, running: Runnin
         *_affinity(context, "final"),
         *new_or_joined.become(context),
         Op(ops.SESSION),
-        *new_or_joined.keyring(context),
+        *keyring(context),
         *_terminal(context),
         *identity.identity(context, seccomp_filter),
         *identity.find(context),

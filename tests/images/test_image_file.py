@@ -18,8 +18,8 @@ from rootless.image.squashfs.server import open_file
 from rootless.image.squashfs.squashfs_tar import SquashfsTar
 from rootless.linux import CLONE_FLAGS
 from rootless.plan import ops
-from rootless.plan.confine import UNSQUASHFS_FILE, unsquash
 from rootless.plan.ops import Op
+from rootless.plan.rootfs.confine import UNSQUASHFS_FILE, unsquash
 from tests.lib.executor import as_user
 from tests.lib.squashfs import spy
 

@@ -6,7 +6,7 @@ import pytest
 
 from rootless.linux import NODEV, READONLY
 from rootless.plan import ops
-from rootless.plan.confine import serve
+from rootless.plan.rootfs.confine import serve
 from rootless.plan.rootfs.image import FILE, READY, Image
 from tests.unit.planning import NESTED, ROOT, SINGLE, base_config, chosen, plan_for, refused, the, without_namespace
 

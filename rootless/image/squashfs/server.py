@@ -1,6 +1,6 @@
 """The server of one container's image: squashfuse_ll(1), on a connection that the executor made inside the container.
 
-It parses a hostile file as the caller, outside the container: rootless/plan/confine.py confines it. It ends with
+It parses a hostile file as the caller, outside the container: rootless/plan/rootfs/confine.py confines it. It ends with
 the mount, and nothing else has to end it. If it is killed, the container gets I/O errors. Batch systems and service
 managers send signals to all processes of a job: those that are meant for the program do not reach the server.
 """
@@ -16,8 +16,8 @@ from rootless.errors import EXHAUSTED, RootlessError
 from rootless.launch.protocol import Descriptors
 from rootless.launch.run_plan import Run
 from rootless.launch.spawn import bounded_file
-from rootless.plan.confine import serve
 from rootless.plan.plan import Plan
+from rootless.plan.rootfs.confine import serve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from rootless.host import facts as host_facts
 from rootless.host.subids import find_program
 from rootless.launch.protocol import Descriptors
 from rootless.launch.run_plan import Run
-from rootless.plan.confine import UNSQUASHFS_FILE, unsquash
 from rootless.plan.plan import Plan
+from rootless.plan.rootfs.confine import UNSQUASHFS_FILE, unsquash
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

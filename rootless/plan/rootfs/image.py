@@ -2,7 +2,7 @@
 
 The executor mounts FUSE inside the container's user namespace, so that the IDs in the image are those of the container:
 nothing is unpacked and no owner is changed. The launcher gives the connection to squashfuse_ll, which parses the image
-outside, sees none of the caller's files (rootless/plan/confine.py), and ends with the mount.
+outside, sees none of the caller's files (rootless/plan/rootfs/confine.py), and ends with the mount.
 
 The overlay is there for a read-only root too, which is sealed later: an image does not have every mount point.
 

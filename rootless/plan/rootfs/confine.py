@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from rootless.linux import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, RLIMITS
 from rootless.plan import ops
-from rootless.plan.namespaces.new_or_joined import without_sockets
 from rootless.plan.ops import Op
+from rootless.plan.process.refused_calls import without_sockets
 from rootless.plan.rootfs.image import FILE
 
 TYPE_CHECKING = False
