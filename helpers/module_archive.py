@@ -8,7 +8,7 @@ The file consists of:
 1. the magic number of the interpreter's bytecode, 4 bytes;
 2. the length of the head in bytes, 4 bytes, little-endian;
 3. the head, marshalled: the code object of rootless/module_archive.py, the modules to load for each verb, the name of
-   the package, and the index of all modules, marshalled once more;
+   the package, and the index of all modules; the second and the last are marshalled once more;
 4. for each verb, the code objects that it loads together, as a marshalled tuple;
 5. for each module, its marshalled code object.
 
@@ -164,7 +164,7 @@ def archive(package: str) -> bytes:
         wanted = [[name for name in names.split() if f"{own}.{name}" in codes] for names in (at_once, later)]
         first = loaded(package, ["__main__", *wanted[0]])
         both = loaded(package, ["__main__", *wanted[0], *wanted[1]])
-        verbs[verb] = (together(first), together(both[len(first) :]))
+        verbs[verb] = marshal.dumps((together(first), together(both[len(first) :])))
     index = marshal.dumps({name: put(code) for name, code in codes.items()})
     head = marshal.dumps((compiled(LOADER), verbs, own, index))
     return MAGIC_NUMBER + len(head).to_bytes(4, "little") + head + content

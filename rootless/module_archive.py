@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     Together = tuple[Sequence[str], int, int]
     """Names of modules, and the offset and length of the marshalled sequence of their code objects."""
-    Verbs = dict[str, tuple[Together, Together]]
-    """By verb: the modules to load at the start, and those to load together when the first of them is imported."""
+    Verbs = dict[str, bytes]
+    """By verb, marshalled: the modules to load at the start, and those to load together when the first of them is
+    imported."""
     Places = dict[str, tuple[int, int]]
     """By full name of a module: the offset and length of its marshalled code object."""
 else:
@@ -122,5 +123,5 @@ def use(file: FileIO, verbs: Verbs, package: str, index: bytes) -> None:
     sys.meta_path.insert(0, archive)
     verb = next((word for word in sys.argv if word in verbs), None)
     if verb:
-        at_once, archive.later = verbs[verb]
+        at_once, archive.later = loads(verbs[verb])  # noqa: S302 - helpers/launcher.py wrote it
         archive.load(file, at_once)
