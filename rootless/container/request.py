@@ -74,12 +74,12 @@ def request_for(options: Options) -> Request:
 
 
 def _take_descriptors(request: Request, count: int) -> None:
-    """Take those of the caller's service manager, `count` more, and with `run` one that config.json may ask for."""
+    """Take those of the caller's service manager, `count` more, and with `run` that of an MPI rank (edits/mpi.py)."""
     from_manager = 0
     if paths.variable("LISTEN_FDS") or paths.variable("NOTIFY_SOCKET"):
         from_manager = adopt_systemd_env(request)
     request.preserve_fds = preserve_descriptors(from_manager + count)
-    if request.verb == "run":
+    if request.verb == "run" and (paths.variable("PMI_FD") or paths.variable("SLURM_MPI_TYPE")):
         reserve_numbers()
 
 
