@@ -10,7 +10,6 @@ Rejected: a message for each operation, which costs a round trip for each of abo
 from __future__ import annotations
 
 import posix
-from sys import byteorder
 from time import monotonic
 
 from rootless import files, log, paths
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
 
     from rootless.launch.fd_messages import Received
     from rootless.launch.protocol import Descriptors, Message
+    from rootless.launch.trace import trace_kind, trace_operation, trace_progress
     from rootless.launch.write_idmaps import begin as begin_id_maps
     from rootless.launch.write_idmaps import wait as await_id_maps
     from rootless.plan.ops import Kind
@@ -59,6 +59,9 @@ else:
     begin_id_maps = lazy("rootless.launch.write_idmaps", "begin")
     await_id_maps = lazy("rootless.launch.write_idmaps", "wait")
     Received = lazy("rootless.launch.fd_messages", "Received")
+    trace_kind = lazy("rootless.launch.trace", "trace_kind")
+    trace_operation = lazy("rootless.launch.trace", "trace_operation")
+    trace_progress = lazy("rootless.launch.trace", "trace_progress")
 
 _PASSING = (ops.PASS_NAMESPACES, ops.FORWARD_NOTIFICATIONS, ops.PASS_NOTIFY, ops.NETLINK, ops.FUSE)
 """Operations because of which messages carry descriptors."""
@@ -194,16 +197,11 @@ class Run:
         self.executor = Executor.connected(connection)
 
     def _perform(self, op: Op) -> None:
-        if not log.is_debug():
-            self._handlers[op.kind](self, op)
-            return
-        begin = monotonic()
-        outcome = "failed"
-        try:
-            self._handlers[op.kind](self, op)
-            outcome = ""
-        finally:
-            _trace(self.position, op, (monotonic() - begin) * 1e6, outcome)
+        handler = self._handlers[op.kind]
+        if log.is_debug():
+            trace_operation(self.position, op, lambda: handler(self, op))
+        else:
+            handler(self, op)
 
     def _follow_executor(self) -> None:
         """Let the executor continue, and return when it hands over or its program starts."""
@@ -239,7 +237,7 @@ class Run:
         while reached not in (TURN, READY) and (message := read(executor.report)):
             kind, value, number, detail = message
             if kind == PROGRESS:
-                self._trace_progress(value, number, detail)
+                trace_progress(self.sent, value, number, detail)
             elif kind == SKIPPED:
                 skipped.append(message)
             elif kind == MONITORED:
@@ -252,8 +250,7 @@ class Run:
                     self._complain(message)
                 reached, last, begin = kind, begin, monotonic()
                 if kind == TURN and value:
-                    self._take_process(executor, value, detail)
-                    self._trace_fork((begin - last) * 1e6)
+                    self._take_process(executor, value, detail, (begin - last) * 1e6)
         if not reached:
             raise executor_killed()
         if reached == EXECUTING:
@@ -266,7 +263,7 @@ class Run:
             RootlessError: `RL-SECCOMP-LISTENER`: nobody has sent them.
         """
         if log.is_debug():
-            self._trace_program(microseconds)
+            trace_kind(self.sent, ops.EXEC, microseconds)
         if self.plan.first(ops.FORWARD_NOTIFICATIONS):
             if not listener:
                 raise listener_lost()
@@ -274,7 +271,7 @@ class Run:
         if self.plan.first(ops.SECCOMP):
             warn_of_filter(self.pid or executor.first)
 
-    def _take_process(self, executor: Executor, pid: int, namespaces: bytes) -> None:
+    def _take_process(self, executor: Executor, pid: int, namespaces: bytes, microseconds: float) -> None:
         if executor.monitor:  # which may reap the process, so that its number is reused
             try:
                 self.process = posix.pidfd_open(pid)
@@ -282,6 +279,8 @@ class Run:
                 raise executor_killed() from None
         self.pid, self.namespaces = pid, namespaces
         executor.wait_first()
+        if log.is_debug():
+            trace_kind(self.sent, ops.FORK, microseconds)
 
     def _reader(self) -> Callable[[int], Message | None]:
         """Return the function that reads messages, some of which carry descriptors."""
@@ -304,34 +303,6 @@ class Run:
     def _complain(self, message: Message) -> None:
         kind, index, number, detail = message
         complain(self.sent[index][1] if 0 <= index < len(self.sent) else None, kind, number, detail)
-
-    def _trace_fork(self, microseconds: float) -> None:
-        """Trace FORK when its process exists; the first operations of the first stage are in that time."""
-        if log.is_debug():
-            position, op = next(each for each in self.sent if each[1].kind is ops.FORK)
-            _trace(position, op, microseconds, "")
-
-    def _trace_program(self, microseconds: float) -> None:
-        """Log the last operation, which the executor cannot report: it has become the program."""
-        for position, op in self.sent:
-            if op.kind is ops.EXEC:
-                _trace(position, op, microseconds, "")
-
-    def _trace_progress(self, index: int, number: int, detail: bytes) -> None:
-        if 0 <= index < len(self.sent):
-            position, op = self.sent[index]
-            if op.kind is ops.FORK or position < 0:
-                return  # its end is after the launcher's turn
-            outcome = posix.strerror(number).lower() if number else ""
-            _trace(position, op, int.from_bytes(detail, byteorder), outcome)
-
-
-def _trace(position: int, op: Op, microseconds: float, outcome: str) -> None:
-    from rootless.plan.op_text import sentence
-
-    place = f"{position:4}" if position >= 0 else "    "
-    where = {"where": op.where} if op.where else {}
-    log.debug(f"{place}  {sentence(op)}: {outcome or 'done'}, {microseconds / 1000:.2f} ms", **where)
 
 
 def _spawn(run: Run, _op: Op) -> None:
