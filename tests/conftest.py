@@ -15,6 +15,10 @@ from tests.lib.fixtures import box, either, every, net_rootless, net_user, netbo
 
 __all__ = ["box", "either", "every", "net_rootless", "net_user", "netbox", "rootless", "trixie"]
 
+# Before any file of tests imports gRPC: its handlers for fork(2) write to the standard error of every program that the
+# tests start, start threads in Python children, and abort those that have closed its descriptors.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 ON_CI = os.environ.get("CI", "") not in ("", "false", "0")
 NONE_SKIPPED = ("cluster", "engines", "system")
 """Directories of tests that must not be skipped on CI: the documents name each engine as tested."""

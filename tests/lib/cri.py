@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 import socket
 import struct
 import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-
-# gRPC's handlers for fork(2) write to the standard error of every program that the tests start, and start threads in
-# Python children.
-os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import grpc
 
