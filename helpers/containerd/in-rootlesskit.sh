@@ -14,7 +14,7 @@ mkdir -p -- "$data"
 exec rootlesskit --state-dir="$state" --net=slirp4netns --mtu=65520 --disable-host-loopback \
     --pidns --ipcns --utsns --cgroupns --propagation=rslave \
     --copy-up=/etc --copy-up=/run --copy-up=/var/lib --copy-up=/var/log -- sh -euc '
-    for directory in /run/containerd /run/netns /run/rootless /var/lib/containerd /var/lib/cni /var/log/pods; do
+    for directory in /run/containerd /run/docker /run/netns /run/rootless /var/lib/containerd /var/lib/cni /var/log/pods; do
         rm -f -- "$directory"
         mkdir -- "$directory"
     done
