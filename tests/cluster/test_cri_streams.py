@@ -17,6 +17,9 @@ from tests.lib.netbox import socket_of
 IN, OUT, ERR, STATUS, SIZE = range(5)
 """Channels of exec and attach; a forwarded port has two, for data and for errors."""
 
+RESIZED = 'until [ "$(stty size 2>/dev/null)" = "{}" ]; do :; done'
+"""Waits for a size of the terminal: containerd may pass on later input before it."""
+
 
 class Stream:
     """A connection to containerd's streaming server, as `kubectl exec` has through the kubelet."""
@@ -108,7 +111,8 @@ def test_exec_has_streams_and_an_exit_status(pod, execute):
 
 def test_exec_has_a_terminal_of_the_requested_size(pod, execute):
     container = pod.start(*FOREVER)
-    with execute(container, "sh", "-c", "tty; read line; stty size; kill -INT $$", tty=True) as stream:
+    script = f"tty; {RESIZED.format('45 123')}; read line; stty size; kill -INT $$"
+    with execute(container, "sh", "-c", script, tty=True) as stream:
         assert stream.until(b"\n").startswith(b"/dev/pts/")
         stream.send(b'{"Width": 123, "Height": 45}', SIZE)
         stream.send(b"in\n")
@@ -125,10 +129,10 @@ def test_attach_reaches_the_streams_more_than_once(pod, attach):
 
 
 def test_attach_resizes_the_terminal(pod, attach):
-    container = pod.start("sh", "-c", "while read line; do stty size; done", stdin=True, tty=True)
+    script = f"{RESIZED.format('11 99')}; stty size; read line"
+    container = pod.start("sh", "-c", script, stdin=True, tty=True)
     with attach(container, tty=True) as stream:
         stream.send(b'{"Width": 99, "Height": 11}', SIZE)
-        stream.send(b"in\n")
         assert stream.until(b"11 99\r\n")
 
 
