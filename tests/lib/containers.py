@@ -95,6 +95,13 @@ class Rootless:
         return path.open("ab")
 
 
+def readable(fd: int, seconds: float) -> bool:
+    """Wait until a descriptor can be read. Unlike select(2), it may be above 1023, after thousands of tests."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
 class Reader:
     """Read lines from a pipe, each within PATIENCE seconds."""
 
@@ -106,7 +113,7 @@ class Reader:
         """Return the output up to `end`, included."""
         deadline = time.monotonic() + PATIENCE
         while end not in self._rest:
-            if not select.select([self._fd], [], [], max(0, deadline - time.monotonic()))[0]:
+            if not readable(self._fd, max(0, deadline - time.monotonic())):
                 pytest.fail(f"{end!r} did not come; there is {self._rest!r}")
             try:
                 data = os.read(self._fd, 65536)
@@ -125,7 +132,7 @@ class Reader:
     def rest(self) -> bytes:
         """Return everything up to end of file."""
         deadline = time.monotonic() + PATIENCE
-        while select.select([self._fd], [], [], max(0, deadline - time.monotonic()))[0]:
+        while readable(self._fd, max(0, deadline - time.monotonic())):
             try:
                 data = os.read(self._fd, 65536)
             except OSError:
@@ -144,7 +151,7 @@ def await_end(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        assert select.select([process], [], [], PATIENCE)[0], f"process {pid} does not end"
+        assert readable(process, PATIENCE), f"process {pid} does not end"
     finally:
         os.close(process)
 
