@@ -15,7 +15,7 @@ from rootless.plan.namespaces import new_or_joined
 from rootless.plan.ops import Op
 from rootless.plan.plan import Plan
 from rootless.plan.process import identity
-from rootless.plan.process.keyring import keyring
+from rootless.plan.process.refused_calls import keyring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -168,7 +168,7 @@ def foreseen(verb):
     """Return the modules that the command loads together for a verb in a cgroup (helpers/module_archive.py)."""
     image = (CHECKOUT / "rootless/__pycache__/modules.archive").read_bytes()
     _, verbs, *_ = marshal.loads(image[8 : 8 + int.from_bytes(image[4:8], "little")])
-    return {name for names, _, _ in verbs[verb] for name in names}
+    return {name for names, _, _ in marshal.loads(verbs[verb]) for name in names}
 
 
 def podmans_filter():
