@@ -1,4 +1,4 @@
-"""Groups of containers that share namespaces (`run --join`): who is in one, and how another process enters it.
+"""Groups of containers that share namespaces (`run --join`): their members, and how another process enters one.
 
     ROOT/@groups/KEY/state.json     the namespaces' numbers, the ID maps, and the members
 
