@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from rootless.bundle.edit.mpi import add_variables, is_rank, passed, share_directories, translated
+from rootless.bundle.edit.mpi import is_rank, pass_variables, passed, share_directories, translated
 from rootless.bundle.load import Bundle
 from rootless.container.edits.mpi import prepare_rank
 from rootless.container.edits.ranks import check_key, keep_pmi_descriptor, key_of_rank, key_of_step, name_of_rank
@@ -31,7 +31,7 @@ def env_of(config):
 
 
 def test_variables_of_the_process_manager_are_passed_on():
-    found = env_of(add_variables(base_config(), passed(SLURM)))
+    found = env_of(pass_variables(base_config(), passed(SLURM)))
     assert found.keys() == SLURM.keys() - {"SLURM_CONF", "HOME"} | {"PATH", "PMIX_MCA_psec", "PMIX_MCA_gds"}
     assert found["PMIX_MCA_psec"] == "munge,native"
 
@@ -39,7 +39,7 @@ def test_variables_of_the_process_manager_are_passed_on():
 def test_variables_of_config_json_stay():
     config = base_config()
     config["process"]["env"] = ["SLURM_PROCID=7", "PMIX_MCA_gds=hash"]
-    found = env_of(add_variables(config, passed(SLURM | {"PMIX_MCA_psec": "native"})))
+    found = env_of(pass_variables(config, passed(SLURM | {"PMIX_MCA_psec": "native"})))
     assert (found["SLURM_PROCID"], found["PMIX_MCA_gds"], found["PMIX_MCA_psec"]) == ("7", "hash", "native")
 
 

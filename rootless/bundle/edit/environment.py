@@ -76,8 +76,5 @@ def set_variables(config: Config, variables: Sequence[str]) -> Config:
 
 def add_variables(config: Config, variables: Sequence[str]) -> Config:
     """Return the configuration with those of the variables that it does not set itself."""
-    process = config.get("process") or {}
-    env = list(process.get("env") or ())
-    names = {entry.partition("=")[0] for entry in env}
-    env += [entry for entry in variables if entry.partition("=")[0] not in names]
-    return config | {"process": process | {"env": env}}
+    names = {entry.partition("=")[0] for entry in (config.get("process") or {}).get("env") or ()}
+    return set_variables(config, [entry for entry in variables if entry.partition("=")[0] not in names])

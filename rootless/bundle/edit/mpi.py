@@ -6,7 +6,7 @@ directory with files that the server shares with its clients. Those of PMI name 
 
 from __future__ import annotations
 
-from rootless.bundle.edit.environment import set_variables
+from rootless.bundle.edit.environment import add_variables
 from rootless.bundle.edit.mounts import add_mounts
 from rootless.paths import name, normal, parent
 
@@ -49,10 +49,9 @@ def translated(environment: Mapping[str, str]) -> dict[str, str]:
     return {meant: environment[each] for each, meant in _TRANSLATED.items() if environment.get(each)}
 
 
-def add_variables(config: Config, variables: Mapping[str, str]) -> Config:
+def pass_variables(config: Config, variables: Mapping[str, str]) -> Config:
     """Return the configuration with these variables, except those that it has already."""
-    there = {entry.partition("=")[0] for entry in (config.get("process") or {}).get("env") or ()}
-    return set_variables(config, [f"{each}={value}" for each, value in variables.items() if each not in there])
+    return add_variables(config, [f"{each}={value}" for each, value in variables.items()])
 
 
 def share_directories(config: Config, directories: Sequence[str]) -> Config:

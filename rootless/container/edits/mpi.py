@@ -50,7 +50,7 @@ def prepare_rank(bundle: Bundle, request: Request) -> Bundle:
     if source is None:
         return bundle
     request.is_rank = True
-    config = mpi.add_variables(bundle.config, mpi.translated(written) if source is written else mpi.passed(own))
+    config = mpi.pass_variables(bundle.config, mpi.translated(written) if source is written else mpi.passed(own))
     if not (request.join or is_alone):
         request.join = key_of_rank(source)
         config = share_shm(config)
