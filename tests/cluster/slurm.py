@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,16 @@ class Submitter(User):
 
     def _containers(self) -> list[str]:
         return self.run(["rootless", "list", "--quiet"], check=True).stdout.split()
+
+
+@contextmanager
+def submitting(user: User, cluster: Cluster, configuration: str):
+    """Provide the ordinary user on a node, with this file of helpers/slurm; at the end nothing is left of the jobs."""
+    cluster.use(configuration)
+    submitter = Submitter(user, cluster)
+    yield submitter
+    submitter.run(["scancel", "--user", submitter.name], check=True)
+    submitter.await_nothing()
 
 
 class Step:

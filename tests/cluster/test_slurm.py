@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.slurm import Step, Submitter
+from tests.cluster.slurm import Step, submitting
 from tests.lib.accounts import CHECKOUT
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.containers import until
@@ -15,11 +15,8 @@ LOOP = "while :; do sleep 0.1; done"
 @pytest.fixture
 def submitter(user, cluster, rootless_command):
     """The ordinary user on a node; at the end nothing of the user's jobs may be left."""
-    cluster.use("oci.conf")
-    submitter = Submitter(user, cluster)
-    yield submitter
-    submitter.run(["scancel", "--user", submitter.name], check=True)
-    submitter.await_nothing()
+    with submitting(user, cluster, "oci.conf") as submitter:
+        yield submitter
 
 
 @pytest.fixture

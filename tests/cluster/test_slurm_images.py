@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.cluster.slurm import Step, Submitter
+from tests.cluster.slurm import Step, submitting
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.containers import until
 from tests.lib.enclosure import stop
@@ -29,11 +29,8 @@ INSECURE = f'[[registry]]\nlocation = "127.0.0.1:{PORT}"\ninsecure = true\n'
 @pytest.fixture
 def submitter(user, cluster, rootless_command):
     """The ordinary user on a node; nothing is left of the user's jobs."""
-    cluster.use("oci-image.conf")
-    submitter = Submitter(user, cluster)
-    yield submitter
-    submitter.run(["scancel", "--user", submitter.name], check=True)
-    submitter.await_nothing()
+    with submitting(user, cluster, "oci-image.conf") as submitter:
+        yield submitter
 
 
 @pytest.fixture(scope="module")
