@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from tests.lib import figures
+from tests.lib import netbox as networks
 from tests.lib.accounts import PROVIDED, RUN, account
 from tests.lib.conformance import Conformance
 from tests.lib.fixtures import box, either, every, net_rootless, net_user, netbox, rootless, trixie
@@ -33,6 +34,13 @@ def pytest_configure(config):
             signal.signal(number, signal.SIG_DFL)
     config.pluginmanager.register(Conformance(config), "conformance")
     config.pluginmanager.register(figures, "figures")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def helpers_of_fixtures():
+    """Except the networks of daemons that run for the whole session from what a file's tests see of their own."""
+    networks.earlier.clear()
+    networks.earlier.update(networks.helpers())
 
 
 @pytest.fixture

@@ -265,12 +265,16 @@ def _make_rootfs(rootfs: Path) -> None:
     (rootfs / "servers.py").touch()
 
 
+earlier: set[int] = set()
+"""Processes that serve networks of fixtures for the whole session; conftest.py sets them for each file of tests."""
+
+
 def helpers() -> dict[int, str]:
-    """Return {pid: name} of the processes that serve networks: helpers of the host and netns holders."""
+    """Return {pid: name} of the other processes that serve networks: helpers of the host and netns holders."""
     found = {}
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdecimal():
+            if entry.name.isdecimal() and int(entry.name) not in earlier:
                 name, _, state = (entry / "stat").read_text().partition("(")[2].rpartition(")")
                 if name.isdecimal():  # a process that was executed from a descriptor has its number as name
                     name = (entry / "cmdline").read_text().partition("\0")[0]
