@@ -1,10 +1,10 @@
-"""Write the installed `rootless` command: a script that starts Python isolated, without `site`, and fast.
+"""Write the installed `rootless` command: the front door, and a script that starts Python isolated and fast.
 
 ``python3 helpers/launcher.py ENV/bin/python3 OUT ENV/lib/python3.X/site-packages``
 
 The first directory contains the package, whose modules go into the module archive that the command loads
-(helpers/module_archive.py). If the package contains the program that starts Python (helpers/start), a copy goes beside
-the interpreter.
+(helpers/module_archive.py). OUT is the front door (helpers/front), which executes the script OUT.py; if the package does
+not contain the front door for this machine, OUT is the script.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ FLAGS = "-IS"
 
 ARCHIVE_WRITER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "module_archive.py")
 ARCHIVE = "rootless/__pycache__/modules.archive"
-START = f"rootless/launch/bin/start-{platform.machine()}"
-STARTER = "rootless-start"
-"""The name of the copy of START beside the interpreter."""
+FRONT = f"rootless/launch/bin/front-{platform.machine()}"
+MARK = b"@PYTHON AND SCRIPT@"
+"""Where the front door has the paths of the interpreter and the script, each with a NUL behind it."""
+LONGEST_PATHS = 4095
+"""Bytes, of both."""
 
 SCRIPT = """\
 import sys
@@ -36,6 +38,7 @@ if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # no traceback while modules are loaded
 if "unblock" in sys._xoptions:
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT,))
+sys.argv[0] = sys._xoptions.get("called", sys.argv[0])
 sys.path += {paths!r}
 import gc
 gc.set_threshold(100_000)  # hardly ever: verbs are short and create few cycles
@@ -90,20 +93,25 @@ def write(out: str, python: str, paths: Sequence[str]) -> None:
     subprocess.run(
         [python, FLAGS, "-X", "no_debug_ranges", ARCHIVE_WRITER, os.path.join(paths[0], "rootless")], check=True
     )
-    content = script(_starter(python, paths[0]), paths)
-    _write_program(out, content)
+    content = script(python, paths)
+    front = _front(python, os.path.abspath(f"{out}.py"), paths[0])
+    if front:
+        _write_program(f"{out}.py", content)
+    _write_program(out, front or content)
 
 
-def _starter(python: str, package: str) -> str:
-    """Copy the program that starts `python` beside it and return its path; return `python` if there is no program."""
+def _front(python: str, script_path: str, package: str) -> bytes:
+    """Return the front door for this interpreter and this script; empty if the package does not contain it."""
     try:
-        with open(os.path.join(package, START), "rb") as file:
+        with open(os.path.join(package, FRONT), "rb") as file:
             program = file.read()
     except FileNotFoundError:
-        return python
-    path = os.path.join(os.path.dirname(python), STARTER)
-    _write_program(path, program)
-    return path
+        return b""
+    words = b"".join(os.fsencode(path) + b"\0" for path in (python, script_path))
+    if len(words) > LONGEST_PATHS or program.count(MARK) != 1:
+        return b""
+    place = program.index(MARK)
+    return program[:place] + words + program[place + len(words) :]
 
 
 def _write_program(path: str, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Build the executor, and what starts Python: static programs without libraries for each architecture.
+"""Build the executor and the front door: static programs without libraries for each architecture.
 
 Run it as ``python3 helpers/init/build.py``; ``--help`` lists the options. It needs nothing but the standard library and
 one of the compilers in `COMPILERS`. The same sources, compiler and architecture give the same bytes.
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SOURCES = Path(__file__).resolve().parent
-START = Path("..", "start", "start.c")
-"""What starts Python for the command that helpers/launcher.py writes, seen from there."""
+FRONT = SOURCES.parent / "front"
+"""The front door, which helpers/launcher.py installs."""
 DEFAULT_OUT = SOURCES.parent.parent / "rootless" / "launch" / "bin"
 
 ZIG_TARGETS = {
@@ -71,15 +71,15 @@ def native_arch() -> str:
     return platform.machine()
 
 
-def sources() -> list[str]:
+def sources(directory: Path = SOURCES) -> list[str]:
     """Return the names of the C files, sorted so that the order on disk leaves no trace in the program.
 
     Raises:
         BuildError: there are none.
     """
-    names = sorted(path.name for path in SOURCES.glob("*.c"))
+    names = sorted(path.name for path in directory.glob("*.c"))
     if not names:
-        raise BuildError(f"build the executor: no C file in {SOURCES}; fix: build from a whole checkout or sdist")
+        raise BuildError(f"build the executor: no C file in {directory}; fix: build from a whole checkout or sdist")
     return names
 
 
@@ -135,10 +135,15 @@ def generate(directory: Path) -> str:
     return str(runpy.run_path(str(SOURCES / "gen_ops.py"))["write"](directory))
 
 
-def _compile(words: Sequence[str], headers: str) -> None:
+def generate_flags(directory: Path) -> None:
+    """Write into `directory` the words that the front door understands."""
+    runpy.run_path(str(FRONT / "gen_flags.py"))["write"](directory)
+
+
+def _compile(words: Sequence[str], headers: str, directory: Path = SOURCES) -> None:
     # In the sources' own directory and with relative names: no path of this machine gets into the program.
     done = subprocess.run(
-        [*words, "-I.", f"-I{headers}"], cwd=SOURCES, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        [*words, "-I.", f"-I{headers}"], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
     if done.returncode:
         sys.stderr.buffer.write(done.stdout)
@@ -151,19 +156,19 @@ def build(arch: str, out: Path = DEFAULT_OUT, compiler: str = "auto") -> Path:
     Raises:
         BuildError: no compiler, no sources, or the compiler refused them.
     """
-    return _built("init", sources(), arch, out, compiler)
+    return _built("init", SOURCES, arch, out, compiler)
 
 
-def build_start(arch: str, out: Path = DEFAULT_OUT, compiler: str = "auto") -> Path:
-    """Compile what starts Python for `arch` into `out` and return the path of the program, ``start-ARCH``.
+def build_front(arch: str, out: Path = DEFAULT_OUT, compiler: str = "auto") -> Path:
+    """Compile the front door for `arch` into `out` and return the path of the program, ``front-ARCH``.
 
     Raises:
-        BuildError: no compiler, or it refused the source.
+        BuildError: no compiler, no sources, or the compiler refused them.
     """
-    return _built("start", [str(START)], arch, out, compiler)
+    return _built("front", FRONT, arch, out, compiler)
 
 
-def _built(name: str, files: Sequence[str], arch: str, out: Path, compiler: str) -> Path:
+def _built(name: str, directory: Path, arch: str, out: Path, compiler: str) -> Path:
     """Compile a program.
 
     The program appears whole or not at all: others may be running the one that it replaces.
@@ -175,10 +180,18 @@ def _built(name: str, files: Sequence[str], arch: str, out: Path, compiler: str)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out) as scratch:
         program = Path(scratch, name)
-        generated = generate(Path(scratch))
-        _compile([*words, "-o", str(program), *files, *([generated] if name == "init" else [])], scratch)
+        generated = _generated(directory, Path(scratch))
+        _compile([*words, "-o", str(program), *sources(directory), *generated], scratch, directory)
         program.chmod(0o755)
         return program.rename(out / f"{name}-{arch}")
+
+
+def _generated(directory: Path, scratch: Path) -> list[str]:
+    """Write what is generated for a program, and return the C files among it."""
+    if directory == SOURCES:
+        return [generate(scratch)]
+    generate_flags(scratch)
+    return []
 
 
 def check(arch: str, compiler: str = "auto") -> None:
@@ -190,13 +203,14 @@ def check(arch: str, compiler: str = "auto") -> None:
     # -O2, for warnings such as maybe-uninitialized that need the optimiser; an object file, so that it runs.
     words = [*choose(arch, compiler), *LANGUAGE, "-O2", *WARNINGS, *NO_WARNINGS, "-Werror"]
     with tempfile.TemporaryDirectory() as scratch:
-        for name in (*sources(), generate(Path(scratch)), str(START)):
-            _compile([*words, "-c", name, "-o", str(Path(scratch, "object.o"))], scratch)
+        for directory in (SOURCES, FRONT):
+            for name in (*sources(directory), *_generated(directory, Path(scratch))):
+                _compile([*words, "-c", name, "-o", str(Path(scratch, "object.o"))], scratch, directory)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(description="Build the executor, one static program for each architecture.")
+    parser = argparse.ArgumentParser(description="Build the static programs, for each architecture.")
     parser.add_argument(
         "--arch",
         action="append",
@@ -219,8 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 check(arch, options.compiler)
             else:
                 print(build(arch, options.out.absolute(), options.compiler))
-                if not options.all:
-                    print(build_start(arch, options.out.absolute(), options.compiler))
+                print(build_front(arch, options.out.absolute(), options.compiler))
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,8 +1,7 @@
-"""Hatch's build hook: a wheel carries the executor for every architecture it is meant for.
+"""Hatch's build hook: a wheel carries the executor and the front door for every architecture it is meant for.
 
 ``ROOTLESS_BUILD_INIT=native`` builds for this machine alone and needs no zig where the system's compiler will do: what
-install.sh asks for. It adds what starts Python for the command that install.sh writes. An editable install is always
-for this machine alone.
+install.sh asks for. An editable install is always for this machine alone.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def _builder() -> ModuleType:
 
 
 class InitHook(BuildHookInterface[Any]):
-    """Compiles the executor and puts it into the wheel."""
+    """Compiles the static programs and puts them into the wheel."""
 
     def _native_only(self) -> bool:
         return os.environ.get("ROOTLESS_BUILD_INIT") == "native"
@@ -62,12 +61,12 @@ class InitHook(BuildHookInterface[Any]):
         self._scratch = tempfile.TemporaryDirectory(prefix="rootless-init-")
         scratch = Path(self._scratch.name)
         if self._native_only():
-            arch = builder.native_arch()
-            programs = [builder.build(arch, scratch), builder.build_start(arch, scratch)]
+            architectures = (builder.native_arch(),)
         else:
-            programs = [builder.build(arch, scratch) for arch in builder.WHEEL_ARCHES]
-        for program in programs:
-            build_data["force_include"][str(program)] = f"{INSIDE}/{program.name}"
+            architectures = builder.WHEEL_ARCHES
+        for arch in architectures:
+            for program in (builder.build(arch, scratch), builder.build_front(arch, scratch)):
+                build_data["force_include"][str(program)] = f"{INSIDE}/{program.name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 (hatch's signature)
         """Remove the programs: the wheel has them."""

@@ -184,16 +184,17 @@ class Run:
         while self.to_close:
             posix.close(self.to_close.pop())
 
-    def resume(self, connection: int, first: int) -> None:
+    def resume(self, connection: int, first: int, *, goes_on: bool = False) -> None:
         """Go on with an executor that waits for its start, over a connection to its start socket.
 
         Args:
             connection: a descriptor, which kill() and close() close.
             first: the number by which the executor knows the first of its operations in this Plan.
+            goes_on: whether it goes on already.
         """
         self.sent = [(-1, Op(ops.YIELD))] * first + self.plan.executor_part()
         self._passing = bool(self.plan.first(*_PASSING))
-        self._answer = START_AND_TRACE if log.is_debug() else START
+        self._answer = b"" if goes_on else START_AND_TRACE if log.is_debug() else START
         self.executor = Executor.connected(connection)
 
     def _perform(self, op: Op) -> None:

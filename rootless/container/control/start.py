@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import _socket
+import posix
+import sys
 
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.state import store
+from rootless.container.state.directory import ContainerDir
 from rootless.container.state.lifecycle import allow, status
 from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
@@ -18,7 +21,6 @@ from rootless.plan.plan import Plan
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.container.operations.teardown import abandon, end
-    from rootless.container.state.directory import ContainerDir
     from rootless.container.state.state import State
     from rootless.options import Options
     from rootless.plan.compile import nothing_to_run
@@ -31,13 +33,17 @@ else:
 def start(options: Options) -> None:
     """Let the program of a created container run; return when it does."""
     root = state_root(options.root)
-    with store.find(root, options.container) as entry:
+    directory, connection = _started()
+    with (
+        ContainerDir(root, options.container, directory) if directory else store.find(root, options.container) as entry
+    ):
         state = store.existing_state(entry)
-        allow("start", entry.container_id, status(entry, state))
+        if not connection:
+            allow("start", entry.container_id, status(entry, state))
         run = ContainerRun(_rest_of_plan(entry, state), root, Descriptors())
         run.entry, run.state = entry, state
         try:
-            run.resume(_connect(entry, state), state.after_start.first)
+            run.resume(connection or _connect(entry, state), state.after_start.first, goes_on=bool(connection))
             run.until()
         except RootlessError as error:
             if error.code in ("RL-HOOK", "RL-SECCOMP-LISTENER"):
@@ -49,6 +55,17 @@ def start(options: Options) -> None:
             entry.drop_socket()
     if run.reports:
         run.reports.await_ready(state.pid)
+
+
+def _started() -> tuple[int, int]:
+    """Return the descriptors of the container's directory, locked, and of the connection to its start socket, if the
+    front door has let the executor go on, and the executor has reported something else than the usual end; otherwise 0.
+    """
+    directory, _, connection = str(sys._xoptions.get("started", "")).partition(",")  # noqa: SLF001 - documented
+    for fd in (directory, connection):
+        if fd:
+            posix.set_inheritable(int(fd), False)  # noqa: FBT003 - the signature of the standard library
+    return int(directory or 0), int(connection or 0)
 
 
 def _rest_of_plan(entry: ContainerDir, state: State) -> Plan:

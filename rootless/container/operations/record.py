@@ -7,6 +7,7 @@ from _struct import Struct
 
 from rootless import files, jsontext, log
 from rootless.container.operations import undo
+from rootless.container.operations.status_record import status_record
 from rootless.container.state import store
 from rootless.container.state.directory import REQUEST
 from rootless.container.state.lifecycle import READY, STOPPED, advance, allow
@@ -216,7 +217,7 @@ def record_created(run: ContainerRun, _op: Op) -> None:
         RootlessError: `RL-STATE`: state.json cannot be written.
     """
     advance(run.state, READY)
-    run.entry.write(run.state)
+    run.entry.write(run.state, lambda identity: status_record(run.entry, run.state, run.plan, identity))
 
 
 def send_pidfd(run: ContainerRun, op: Op) -> None:

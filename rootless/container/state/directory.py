@@ -3,6 +3,7 @@
     ROOT/ID/              its lock is what claims an id
     ROOT/ID/config.json   a copy of the bundle's, made by create
     ROOT/ID/state.json    written when the first process exists, and again when the container is created
+    ROOT/ID/status        what the front door needs of the latter (rootless/container/operations/status_record.py)
     ROOT/ID/start.sock    the socket on which the created container waits for `start`
     ROOT/ID/undo          notes of its resources on the host, which are removed with it
     ROOT/ID/request.json  the options of a person's `run`
@@ -25,6 +26,7 @@ from rootless.errors import EXHAUSTED, RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Self
 
     from rootless.container.state.root import StateRoot
@@ -42,11 +44,13 @@ OLD_LOG = "log.1"
 EXIT = "exit"
 UNDO = "undo"
 """Undo notes (rootless/container/operations/undo.py)."""
+_STATUS = "status"
 _NEW = ".new"
 _WITHOUT_STATE = frozenset(
     (
         UNDO,
         _STATE + _NEW,
+        _STATUS,
         _CONFIG,
         START_SOCKET,
         REQUEST,
@@ -139,13 +143,20 @@ class ContainerDir:
         except OSError as error:
             raise unusable(self.path, error) from None
 
-    def write(self, state: State) -> None:
+    def write(self, state: State, record: Callable[[tuple[int, int, int]], bytes] | None = None) -> None:
         """Replace state.json atomically.
+
+        Args:
+            state: its content.
+            record: returns the status record for a state.json of this number, size and mtime (ns).
 
         Raises:
             RootlessError: `RL-STATE`: it cannot be written.
         """
         self.put(_STATE + _NEW, state.render())
+        if record:
+            written = posix.stat(_STATE + _NEW, dir_fd=self.fd)
+            self.put(_STATUS, record((written.st_ino, written.st_size, written.st_mtime_ns)))
         try:
             posix.rename(_STATE + _NEW, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except OSError as error:

@@ -1,0 +1,73 @@
+/* The front door: what its files share.
+ *
+ * Python decides and writes the answer down in a container's status record; this program follows the record, or becomes
+ * the Python program before it has changed anything (DECLINED). What it does is what Python's verbs do, in their order:
+ * rootless/container/state and rootless/container/removal have the reasons. */
+#pragma once
+
+#include "../init/sys.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { DONE = 0, DECLINED = -1 };
+
+enum status { CREATED, RUNNING, PAUSED, STOPPED, UNKNOWN };
+enum {
+    RECORD_ID,
+    RECORD_CGROUP,
+    RECORD_PARENTS,
+    RECORD_BEFORE, /* of the output of `state`: what comes before pid and status, these for each status, the rest */
+    RECORD_CREATED,
+    RECORD_AFTER = RECORD_CREATED + UNKNOWN,
+    RECORD_STRINGS
+};
+enum { MAY_STATE = 1, MAY_START = 2, MAY_DELETE = 4 };
+
+/* ROOT/ID/status, which rootless/container/state/status_record.py writes: this, then the strings one after another.
+ * Those up to RECORD_PARENTS end with a NUL; RECORD_PARENTS has one after each path. */
+struct record {
+    char magic[8];
+    uint64_t inode, size, modified; /* of the state.json that it belongs to; nanoseconds since 1970 */
+    uint64_t start_time;            /* of the container's first process, in clock ticks */
+    char boot[40];                  /* with NULs behind it */
+    uint32_t pid;
+    uint32_t may;       /* MAY_…: what is the ordinary case for this container */
+    uint32_t undo_size; /* bytes of the undo notes that MAY_DELETE is about */
+    uint32_t lengths[RECORD_STRINGS];
+};
+
+struct container {
+    const char *id;
+    int root, fd; /* directories */
+    const struct record *record;
+    const char *strings[RECORD_STRINGS];
+};
+
+/* What the command line asks, as far as this program understands it. */
+struct request {
+    const char *verb, *root, *log;
+    const char *words[2]; /* the container, the signal */
+    int count;
+    bool force, quiet;
+};
+
+/* record.c */
+bool decode(const char *bytes, size_t size, struct container *container);
+int open_root(const char *asked);
+bool is_id(const char *word);
+int open_container(struct container *container, bool lock); /* DONE, DECLINED, or ENOENT */
+bool read_record(struct container *container);
+enum status look(const struct container *container);
+ssize_t read_text(const char *path, char *text, size_t size); /* ends it with a NUL */
+bool executes(uint32_t pid, bool *is_init);                   /* false: it has gone */
+
+/* verbs.c: each returns DONE or DECLINED */
+int state(int root, const struct request *request);
+int list(int root, const struct request *request);
+int kill_container(int root, const struct request *request);
+int start(int root, const struct request *request);
+int delete (int root, const struct request *request);
+
+/* main.c */
+_Noreturn void become_python(const char *option); /* another option of the interpreter, or NULL */

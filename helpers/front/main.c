@@ -1,0 +1,193 @@
+/* The front door: the installed command `rootless`, and `runc` or `crun` where they are links to it.
+ *
+ * It does what needs no decision, and becomes the Python program for the rest. ROOTLESS_FRONT=0 leaves everything to
+ * Python. Words that it does not know are Python's too, and so is every error: its own are those of starting Python. */
+#include "front.h"
+#include "flags.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+
+/* Python and its script, each with a NUL behind it, where helpers/launcher.py finds the mark. */
+static volatile char programs[2 * PATH_MAX] = "@PYTHON AND SCRIPT@";
+
+static char **arguments;
+
+static void warn(const char *what, const char *fix)
+{
+    char line[PATH_MAX + 256];
+    int length = snprintf(line, sizeof line, "rootless: cannot start Python: %s; fix: %s\n", what, fix);
+
+    (void)!write(STDERR_FILENO, line, (size_t)length < sizeof line ? (size_t)length : sizeof line);
+}
+
+/* Python installs a handler that raises KeyboardInterrupt early in its start, long before a script can change that, so
+ * Ctrl-C would print a traceback. A blocked signal stays pending until the script has set its own disposition and
+ * unblocks it (helpers/launcher.py). -Xunblock requests that, unless the caller had SIGINT blocked already. */
+_Noreturn void become_python(const char *option)
+{
+    const char *python = (const char *)programs, *script = python + strlen(python) + 1;
+    const char *called = (const char *)getauxval(AT_EXECFN); /* NOLINT(performance-no-int-to-ptr) */
+    char name[PATH_MAX + 16];
+    size_t count = 1;
+    sigset_t interrupt, before;
+
+    while (arguments[count - 1])
+        count++;
+    {
+        const char *words[count + 6], **word = words;
+
+        sigemptyset(&interrupt);
+        sigaddset(&interrupt, SIGINT);
+        sigprocmask(SIG_BLOCK, &interrupt, &before);
+        snprintf(name, sizeof name, "-Xcalled=%s", called);
+        *word++ = python;
+        *word++ = "-IS";
+        *word++ = name;
+        if (!sigismember(&before, SIGINT))
+            *word++ = "-Xunblock";
+        if (option)
+            *word++ = option;
+        *word++ = script;
+        memcpy(word, arguments + 1, (count - 1) * sizeof *word); /* with the NULL at the end */
+        execv(python, (char *const *)words);
+    }
+    warn(strerror(errno), "install rootless again");
+    _exit(1);
+}
+
+static const struct flag *flag_named(const char *verb, const char *word, size_t length)
+{
+    const struct flag *found = NULL;
+
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+        if (strlen(flags[i].name) == length && memcmp(flags[i].name, word, length) == 0 &&
+            (!*flags[i].verb || strcmp(flags[i].verb, verb) == 0))
+            found = &flags[i];
+    return found;
+}
+
+static bool is_among(const char *word, const char *choices)
+{
+    size_t length = strlen(word);
+
+    for (; *choices; choices += strcspn(choices, "|"), choices += *choices == '|')
+        if (strcspn(choices, "|") == length && memcmp(choices, word, length) == 0)
+            return true;
+    return false;
+}
+
+static bool take(struct request *request, const struct flag *flag, const char *value)
+{
+    switch (flag->kind) {
+    case FLAG_ROOT:
+        request->root = value;
+        return true;
+    case FLAG_LOG:
+        request->log = value;
+        return *value && !strchr(value, ':');
+    case FLAG_CHOICE:
+        return is_among(value, flag->choices);
+    case FLAG_FORCE:
+        request->force = true;
+        return true;
+    default:
+        request->quiet = true;
+        return true;
+    }
+}
+
+static bool understand(char **word, struct request *request)
+{
+    request->verb = "";
+    for (; *word; word++) {
+        const char *value = strchr(*word, '=');
+        const struct flag *flag;
+
+        if (**word != '-') {
+            if (!*request->verb)
+                request->verb = *word;
+            else if (request->count < 2)
+                request->words[request->count++] = *word;
+            else
+                return false;
+            continue;
+        }
+        flag = flag_named(request->verb, *word, value ? (size_t)(value - *word) : strlen(*word));
+        if (!flag)
+            return false;
+        if (flag->kind == FLAG_FORCE || flag->kind == FLAG_QUIET) {
+            if (value)
+                return false;
+        } else if (value) {
+            value++;
+        } else if (flag->alone) {
+            value = flag->alone;
+        } else {
+            value = *++word;
+            if (!value)
+                return false;
+        }
+        if (!take(request, flag, value))
+            return false;
+    }
+    return true;
+}
+
+/* As Python's log does: the file can be written, or the error comes before anything is done. */
+static bool opens_log(const char *path)
+{
+    cleanup_close int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : -1;
+
+    return !path || fd >= 0;
+}
+
+static int carry_out(const struct request *request)
+{
+    static const struct {
+        const char *name;
+        int least, most; /* words behind it */
+        int (*run)(int root, const struct request *request);
+    } verbs[] = {
+        {"state", 1, 1, state}, {"start", 1, 1, start},         {"delete", 1, 1, delete},
+        {"list", 0, 0, list},   {"kill", 1, 2, kill_container},
+    };
+
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        if (strcmp(request->verb, verbs[i].name) == 0 && request->count >= verbs[i].least &&
+            request->count <= verbs[i].most) {
+            int root = open_root(request->root);
+
+            umask(umask(0) & 0077);
+            return root >= 0 && opens_log(request->log) ? verbs[i].run(root, request) : DECLINED;
+        }
+    return DECLINED;
+}
+
+static bool has_streams(void)
+{
+    return fcntl(STDIN_FILENO, F_GETFD) >= 0 && fcntl(STDOUT_FILENO, F_GETFD) >= 0 &&
+           fcntl(STDERR_FILENO, F_GETFD) >= 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *wanted = getenv("ROOTLESS_FRONT");
+    struct request request = {0};
+
+    (void)argc;
+    if (getauxval(AT_SECURE)) {
+        warn("the program is setuid, setgid or has file capabilities", "take them away; it needs none");
+        return 1;
+    }
+    arguments = argv;
+    if (!(wanted && strcmp(wanted, "0") == 0) && argc > 0 && has_streams() && understand(argv + 1, &request)) {
+        sighandler_t before = signal(SIGPIPE, SIG_IGN);
+
+        if (carry_out(&request) == DONE)
+            return 0;
+        signal(SIGPIPE, before);
+    }
+    become_python(NULL);
+}

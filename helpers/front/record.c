@@ -1,0 +1,175 @@
+/* A container's directory and its status record, which are trusted only where no other user can have written them. */
+#include "front.h"
+
+#include <stdlib.h>
+#include <sys/file.h>
+
+static const char magic[8] = "RLSTAT1";
+static const char waiting[] = "rootless:init";
+
+bool decode(const char *bytes, size_t size, struct container *container)
+{
+    const struct record *record = (const void *)bytes;
+    const char *next = bytes + sizeof *record;
+    size_t left = size - sizeof *record;
+
+    if (size < sizeof *record || memcmp(record->magic, magic, sizeof magic) != 0 || record->pid < 1 ||
+        record->pid > INT_MAX)
+        return false;
+    for (int i = 0; i < RECORD_STRINGS; i++) {
+        size_t length = record->lengths[i];
+
+        if (length > left || (i <= RECORD_PARENTS && length && next[length - 1] != '\0'))
+            return false;
+        if (i < RECORD_PARENTS && (!length || strlen(next) != length - 1))
+            return false;
+        container->strings[i] = next;
+        next += length;
+        left -= length;
+    }
+    container->record = record;
+    return left == 0;
+}
+
+static bool is_own(const struct stat *st) { return st->st_uid == geteuid() && !(st->st_mode & (S_IWGRP | S_IWOTH)); }
+
+static int open_own(int directory, const char *path)
+{
+    cleanup_close int fd = openat(directory, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+
+    return fd >= 0 && fstat(fd, &st) == 0 && is_own(&st) ? steal_fd(&fd) : -1;
+}
+
+int open_root(const char *asked)
+{
+    const char *runtime = getenv("XDG_RUNTIME_DIR");
+    char path[PATH_MAX];
+    struct stat st;
+
+    if (asked)
+        return *asked && !strstr(asked, "..") ? open_own(AT_FDCWD, asked) : -1;
+    if (!runtime || *runtime != '/' || stat(runtime, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
+        (st.st_mode & S_IWOTH) || snprintf(path, sizeof path, "%s/rootless", runtime) >= PATH_MAX)
+        return -1;
+    return open_own(AT_FDCWD, path);
+}
+
+bool is_id(const char *word)
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.";
+    size_t length = strlen(word);
+
+    return length > 0 && length <= NAME_MAX && strspn(word, allowed) == length && strcmp(word, ".") != 0 &&
+           strcmp(word, "..") != 0;
+}
+
+static bool is_at(const struct container *container)
+{
+    struct stat opened, there;
+
+    return fstat(container->fd, &opened) == 0 &&
+           fstatat(container->root, container->id, &there, AT_SYMLINK_NOFOLLOW) == 0 && opened.st_ino == there.st_ino &&
+           opened.st_dev == there.st_dev;
+}
+
+int open_container(struct container *container, bool lock)
+{
+    if (!is_id(container->id))
+        return DECLINED;
+    errno = 0;
+    container->fd = open_own(container->root, container->id);
+    if (container->fd < 0)
+        return errno == ENOENT || errno == ENOTDIR ? ENOENT : DECLINED;
+    return !lock || (flock(container->fd, LOCK_EX) == 0 && is_at(container)) ? DONE : DECLINED;
+}
+
+bool read_record(struct container *container)
+{
+    static _Alignas(struct record) char bytes[1 << 16];
+    cleanup_close int fd = openat(container->fd, "status", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat st;
+    ssize_t size;
+
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !is_own(&st) || st.st_size >= (off_t)sizeof bytes)
+        return false;
+    size = read(fd, bytes, sizeof bytes);
+    return size >= 0 && decode(bytes, (size_t)size, container) &&
+           strcmp(container->strings[RECORD_ID], container->id) == 0 &&
+           fstatat(container->fd, "state.json", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+           st.st_ino == container->record->inode && (uint64_t)st.st_size == container->record->size &&
+           (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec == container->record->modified;
+}
+
+ssize_t read_text(const char *path, char *text, size_t size)
+{
+    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, size - 1);
+
+    text[length < 0 ? 0 : length] = '\0';
+    return length;
+}
+
+struct process {
+    bool alive, waits;
+    unsigned long long start_time;
+};
+
+/* proc(5): false if it cannot be read, with errno ENOENT or ESRCH if it has gone. */
+static bool read_process(uint32_t pid, struct process *process)
+{
+    char path[32], text[1024], *name, *rest;
+
+    snprintf(path, sizeof path, "/proc/%u/stat", pid);
+    errno = 0;
+    if (read_text(path, text, sizeof text) <= 0)
+        return false;
+    name = strchr(text, '(');
+    rest = strrchr(text, ')');
+    if (!name || !rest ||
+        sscanf(rest, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+               &process->start_time) != 1)
+        return false;
+    process->alive = rest[2] != 'Z' && rest[2] != 'X';
+    process->waits =
+        (size_t)(rest - name - 1) == sizeof waiting - 1 && memcmp(name + 1, waiting, sizeof waiting - 1) == 0;
+    return true;
+}
+
+bool executes(uint32_t pid, bool *is_init)
+{
+    struct process process;
+
+    if (!read_process(pid, &process))
+        return false;
+    *is_init = process.waits;
+    return process.alive;
+}
+
+static bool is_frozen(const char *cgroup)
+{
+    char path[PATH_MAX], text[4];
+
+    return *cgroup && snprintf(path, sizeof path, "%s/cgroup.freeze", cgroup) < PATH_MAX &&
+           read_text(path, text, sizeof text) > 0 && *text == '1';
+}
+
+enum status look(const struct container *container)
+{
+    const struct record *record = container->record;
+    struct process process;
+    char boot[sizeof record->boot] = {0};
+
+    if (read_text("/proc/sys/kernel/random/boot_id", boot, sizeof boot) <= 0)
+        return UNKNOWN;
+    boot[strcspn(boot, "\n")] = '\0';
+    if (memcmp(boot, record->boot, sizeof boot) != 0)
+        return UNKNOWN; /* what is left of another boot is Python's */
+    if (!read_process(record->pid, &process))
+        return errno == ENOENT || errno == ESRCH ? STOPPED : UNKNOWN;
+    if (process.start_time != record->start_time || !process.alive)
+        return STOPPED;
+    if (is_frozen(container->strings[RECORD_CGROUP]))
+        return PAUSED;
+    return process.waits && faccessat(container->fd, "start.sock", F_OK, 0) == 0 ? CREATED : RUNNING;
+}

@@ -1,0 +1,294 @@
+/* The verbs `state`, `list -q`, `kill`, `start` and `delete` of a container whose status record allows them. */
+#include "front.h"
+#include "flags.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+
+static bool write_all(const char *text, size_t size)
+{
+    while (size) {
+        ssize_t written = write(STDOUT_FILENO, text, size);
+
+        if (written < 0)
+            return false;
+        text += written;
+        size -= (size_t)written;
+    }
+    return true;
+}
+
+static int found(struct container *container, bool lock)
+{
+    return open_container(container, lock) == DONE && read_record(container) ? DONE : DECLINED;
+}
+
+int state(int root, const struct request *request)
+{
+    static char text[1 << 16];
+    struct container container = {.id = request->words[0], .root = root};
+    const uint32_t *lengths;
+    enum status status;
+    size_t size = 0;
+
+    if (found(&container, false) != DONE || !(container.record->may & MAY_STATE))
+        return DECLINED;
+    status = look(&container);
+    if (status == UNKNOWN)
+        return DECLINED;
+    lengths = container.record->lengths;
+    for (const int *each = (const int[]){RECORD_BEFORE, RECORD_CREATED + (int)status, RECORD_AFTER, -1}; *each >= 0;
+         each++) {
+        memcpy(text + size, container.strings[*each], lengths[*each]); /* less than a whole record */
+        size += lengths[*each];
+    }
+    return write_all(text, size) ? DONE : DECLINED;
+}
+
+/* Calls `use` with each name in a directory but "." and ".."; false if it cannot be read or `use` returns false. */
+static bool each_name(int directory, bool (*use)(void *context, const char *name), void *context)
+{
+    static _Alignas(uint64_t) char entries[1 << 15];
+    struct entry {
+        uint64_t inode;
+        int64_t offset;
+        unsigned short length;
+        unsigned char type;
+        char name[];
+    };
+    cleanup_close int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    long size;
+
+    while ((size = syscall(SYS_getdents64, fd, entries, sizeof entries)) > 0)
+        for (long at = 0; at < size;) {
+            const struct entry *entry = (const void *)(entries + at);
+
+            at += entry->length;
+            if (strcmp(entry->name, ".") != 0 && strcmp(entry->name, "..") != 0 && !use(context, entry->name))
+                return false;
+        }
+    return size == 0;
+}
+
+struct list {
+    int root;
+    uint32_t count, size;
+    const char *ids[4096];
+    char text[1 << 18];
+};
+
+static bool add(void *context, const char *name)
+{
+    struct list *list = context;
+    struct container container = {.id = name, .root = list->root};
+    uint32_t size = (uint32_t)strlen(name) + 1;
+    int result;
+    cleanup_close int fd = -1;
+
+    if (!is_id(name))
+        return true;
+    result = open_container(&container, false);
+    fd = container.fd;
+    if (result == ENOENT)
+        return true;
+    if (result != DONE || !read_record(&container) || list->count == 4096 || list->size + size > sizeof list->text)
+        return false;
+    memcpy(list->text + list->size, name, size);
+    list->ids[list->count++] = list->text + list->size;
+    list->size += size;
+    return true;
+}
+
+static int compare(const void *first, const void *second)
+{
+    return strcmp(*(const char *const *)first, *(const char *const *)second);
+}
+
+int list(int root, const struct request *request)
+{
+    static struct list list;
+    static char text[sizeof list.text];
+    size_t size = 0;
+
+    if (!request->quiet)
+        return DECLINED;
+    list.root = root;
+    if (!each_name(root, add, &list))
+        return DECLINED;
+    qsort(list.ids, list.count, sizeof *list.ids, compare);
+    for (uint32_t i = 0; i < list.count; i++)
+        size += (size_t)sprintf(text + size, "%s\n", list.ids[i]);
+    return write_all(text, size) ? DONE : DECLINED;
+}
+
+static int signal_number(const char *word)
+{
+    char *end;
+    long number = strtol(word, &end, 10);
+
+    if (strspn(word, "0123456789") == strlen(word))
+        return *word && !*end && strlen(word) <= 9 && number < NSIG ? (int)number : -1;
+    if (strncasecmp(word, "SIG", 3) == 0)
+        word += 3;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        if (strcasecmp(word, signals[i].name) == 0)
+            return signals[i].number;
+    return -1;
+}
+
+/* pid_namespaces(7): its end is the end of all others in its pid namespace. */
+static bool is_process_1(uint32_t pid)
+{
+    char path[32], text[4096], *line, *last;
+
+    snprintf(path, sizeof path, "/proc/%u/status", pid);
+    if (read_text(path, text, sizeof text) <= 0 || !(line = strstr(text, "\nNSpid:")))
+        return false;
+    line[1 + strcspn(line + 1, "\n")] = '\0';
+    last = strrchr(line, '\t');
+    return last && strcmp(last, "\t1") == 0;
+}
+
+/* A pidfd of the first process, or -1 if it has ended; a pid that was reused meanwhile has another start time. */
+static int open_process(const struct container *container)
+{
+    cleanup_close int process = (int)syscall(SYS_pidfd_open, container->record->pid, 0);
+    enum status status = process < 0 ? UNKNOWN : look(container);
+
+    return status == STOPPED || status == UNKNOWN ? -1 : steal_fd(&process);
+}
+
+static bool send_signal(int process, int number)
+{
+    return syscall(SYS_pidfd_send_signal, process, number, NULL, 0) == 0 || errno == ESRCH;
+}
+
+int kill_container(int root, const struct request *request)
+{
+    struct container container = {.id = request->words[0], .root = root};
+    int number = request->count > 1 ? signal_number(request->words[1]) : SIGTERM;
+    cleanup_close int process = -1;
+
+    if (number < 0 || found(&container, false) != DONE)
+        return DECLINED;
+    process = open_process(&container);
+    if (process < 0 || (number == SIGKILL && !is_process_1(container.record->pid)))
+        return DECLINED;
+    return send_signal(process, number) ? DONE : DECLINED;
+}
+
+static int connect_to_start_socket(const struct container *container)
+{
+    cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/start.sock", container->fd);
+    return fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0 ? steal_fd(&fd) : -1;
+}
+
+/* Whether the executor says that it executes the program and nothing else, up to the end of file (protocol.c). The
+ * message stays in the socket: Python reads and explains any other. */
+static bool is_executed(int connection)
+{
+    struct {
+        int32_t type, value, error;
+        uint32_t length;
+    } message;
+    int offset = 0;
+
+    return setsockopt(connection, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset) == 0 &&
+           recv(connection, &message, sizeof message, MSG_PEEK | MSG_WAITALL) == sizeof message &&
+           message.type == MESSAGE_EXECUTING && message.length == 0 &&
+           recv(connection, &message, sizeof message, MSG_PEEK) == 0;
+}
+
+/* Whether the program runs, and was not ended by the seccomp filter before its first instruction: end of file comes a
+ * moment before the process has the program's name. */
+static bool runs(uint32_t pid)
+{
+    const struct timespec moment = {.tv_nsec = 1000000};
+    bool is_init = false;
+
+    for (int looks = 0; looks < 100; looks++) {
+        if (!executes(pid, &is_init))
+            return !is_init;
+        if (!is_init)
+            return true;
+        nanosleep(&moment, NULL);
+    }
+    return true;
+}
+
+int start(int root, const struct request *request)
+{
+    struct container container = {.id = request->words[0], .root = root};
+    char option[64];
+    int connection;
+
+    if (found(&container, true) != DONE || !(container.record->may & MAY_START) || look(&container) != CREATED)
+        return DECLINED;
+    connection = connect_to_start_socket(&container);
+    if (connection < 0)
+        return DECLINED;
+    if (write(connection, "S", 1) != 1 || !is_executed(connection) || !runs(container.record->pid)) {
+        fcntl(connection, F_SETFD, 0);
+        fcntl(container.fd, F_SETFD, 0); /* and its lock */
+        snprintf(option, sizeof option, "-Xstarted=%d,%d", container.fd, connection);
+        become_python(option);
+    }
+    unlinkat(container.fd, "start.sock", 0);
+    return DONE;
+}
+
+static bool end(const struct container *container)
+{
+    cleanup_close int process = open_process(container);
+
+    if (process < 0)
+        return look(container) == STOPPED;
+    return is_process_1(container->record->pid) && send_signal(process, SIGKILL) &&
+           poll(&(struct pollfd){.fd = process, .events = POLLIN}, 1, -1) == 1;
+}
+
+static bool is_gone(int result) { return result == 0 || errno == ENOENT || errno == ENOTDIR; }
+
+static bool remove_file(void *context, const char *name)
+{
+    const struct container *container = context;
+
+    return strcmp(name, "state.json") == 0 || is_gone(unlinkat(container->fd, name, 0));
+}
+
+int delete(int root, const struct request *request)
+{
+    struct container container = {.id = request->words[0], .root = root};
+    const char *parent;
+    struct stat undo = {0};
+
+    /* without the lock first: its holder may wait for a process that has to end */
+    if (request->force &&
+        (found(&container, false) != DONE || !(container.record->may & MAY_DELETE) || !end(&container)))
+        return DECLINED;
+    if (request->force)
+        close(container.fd);
+    if (found(&container, true) != DONE || !(container.record->may & MAY_DELETE) || look(&container) != STOPPED)
+        return DECLINED;
+    if (fstatat(container.fd, "undo", &undo, AT_SYMLINK_NOFOLLOW) < 0 ? errno != ENOENT : !S_ISREG(undo.st_mode))
+        return DECLINED;
+    if (undo.st_size != (off_t)container.record->undo_size)
+        return DECLINED;
+    if (*container.strings[RECORD_CGROUP] && !is_gone(rmdir(container.strings[RECORD_CGROUP])))
+        return DECLINED;
+    parent = container.strings[RECORD_PARENTS];
+    for (; parent < container.strings[RECORD_BEFORE]; parent += strlen(parent) + 1)
+        rmdir(parent);
+    /* state.json last: the next `delete` needs it after a failure */
+    if (!each_name(container.fd, remove_file, &container) || !is_gone(unlinkat(container.fd, "state.json", 0)))
+        return DECLINED;
+    return is_gone(unlinkat(root, container.id, AT_REMOVEDIR)) ? DONE : DECLINED;
+}

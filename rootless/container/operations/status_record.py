@@ -1,0 +1,98 @@
+"""The status record of a created container, which the front door (helpers/front) follows without Python.
+
+    ROOT/ID/status    a header of fixed size, then strings: helpers/front/front.h
+
+It belongs to one state.json, and is void when that has been replaced or changed. A verb for which there is more to do
+than in the ordinary case is not allowed in it, and Python carries that verb out.
+"""
+
+from __future__ import annotations
+
+import posix
+from _struct import Struct
+
+from rootless.container.operations.undo import notes
+from rootless.container.state.directory import UNDO
+from rootless.container.state.lifecycle import CREATED, PAUSED, RUNNING, STOPPED
+from rootless.jsontext import render
+from rootless.plan import ops
+from rootless.plan.plan import HANDS_OVER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.container.state.directory import ContainerDir
+    from rootless.container.state.state import State
+    from rootless.plan.plan import Plan
+
+_MAGIC = b"RLSTAT1\0"
+_HEADER = Struct("=8s4Q40s12I")
+"""Magic; number, size and mtime (ns) of state.json; start time; boot id; pid; what is allowed; size of the undo notes;
+the lengths of the strings."""
+_STATE, _START, _DELETE = 1, 2, 4
+_OWN = "own"
+"""OWN of rootless/cgroup/group.py, which a container without a cgroup does not load."""
+_LARGEST = (1 << 16) - 1
+"""Bytes that the front door reads."""
+_WITH_MORE = (*HANDS_OVER, ops.PASS_NOTIFY)
+"""Operations of the executor that need the launcher."""
+
+
+def status_record(entry: ContainerDir, state: State, plan: Plan, identity: tuple[int, int, int]) -> bytes:
+    """Return the record of a container that has been created; empty if it is too large.
+
+    Args:
+        entry: its directory.
+        state: its state.
+        plan: its Plan.
+        identity: number, size and mtime (ns) of its state.json.
+    """
+    undo = notes(entry)
+    cgroup = undo.get("cgroup", {})
+    allowed = 0
+    if not (state.network and state.network.addresses):  # whose helper may have ended
+        allowed |= _STATE
+    if _starts_alone(plan):
+        allowed |= _START
+    if not state.after_delete and (not undo or (undo.keys() == {"cgroup"} and _is_own(cgroup, state.cgroup))):
+        allowed |= _DELETE
+    strings = [
+        state.id.encode() + b"\0",
+        _path(state.cgroup),
+        b"".join(map(_path, cgroup.get("parents", ()))),
+        *_answers(state),
+    ]
+    lengths = [len(text) for text in strings]
+    size = posix.stat(UNDO, dir_fd=entry.fd).st_size if undo else 0
+    boot = state.boot_id.encode()
+    header = _HEADER.pack(_MAGIC, *identity, state.start_time, boot, state.pid, allowed, size, *lengths)
+    record = header + b"".join(strings)
+    return record if len(record) <= _LARGEST else b""
+
+
+def _starts_alone(plan: Plan) -> bool:
+    """Whether `start` has nothing to do but to let the executor go on."""
+    rest = plan.after(ops.WAIT_START)
+    until = next((index for index, op in enumerate(rest) if op.kind is ops.DELETE), len(rest))
+    kinds = [op.kind for op in rest[:until]]
+    return ops.EXEC in kinds and all(kind.by == ops.EXECUTOR and kind not in _WITH_MORE for kind in kinds)
+
+
+def _is_own(cgroup: dict[str, object], path: str) -> bool:
+    """Whether a note is about a cgroup at `path` that was made for the container, and not by systemd."""
+    return (cgroup["path"], cgroup["certainty"], cgroup["unit"]) == (path, _OWN, "")
+
+
+def _answers(state: State) -> list[bytes]:
+    """Return the output of `state` in parts: the beginning, the pid and the status for each status, the rest."""
+    text = render(state.report(CREATED), indent=2) + "\n"
+    before, middle, after = text.partition(f'"pid": {state.pid},\n  "status": "{CREATED}"')
+    assert middle
+    answers = [f'"pid": {0 if each == STOPPED else state.pid},\n  "status": "{each}"' for each in _STATUSES]
+    return [part.encode() for part in (before, *answers, after)]
+
+
+_STATUSES = (CREATED, RUNNING, PAUSED, STOPPED)
+
+
+def _path(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape") + b"\0"
