@@ -3,8 +3,8 @@
 ``python3 helpers/launcher.py ENV/bin/python3 OUT ENV/lib/python3.X/site-packages``
 
 The first directory contains the package, whose modules go into the module archive that the command loads
-(helpers/module_archive.py). OUT is the front door (helpers/front), which executes the script OUT.py; if the package does
-not contain the front door for this machine, OUT is the script.
+(helpers/module_archive.py). OUT is the front door (helpers/front), which executes the script OUT.py; if the package has
+no front door for this machine, OUT is the script.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ MADE = "/* Made by gen_flags.py of what rootless/cli/flags.py declares. */"
 GLOBAL = {"--root": "FLAG_ROOT", "--log": "FLAG_LOG"}
 """Global flags that these verbs heed; of the others below, every value but those in DECLINED means the same to them."""
 SAME = ("--log-format", "--log-level", "--debug", "--systemd-cgroup", "--cgroup-manager", "--rootless")
-DECLINED = {"--log-level": ("debug",), "--debug": ("true",)}
+DECLINED = {"--log-level": ("debug",), "--debug": ("true",), "--force": ("false",), "--quiet": ("false",)}
 OF_VERBS = {("delete", "--force"): "FLAG_FORCE", ("list", "--quiet"): "FLAG_QUIET"}
 
 

@@ -80,22 +80,15 @@ static bool is_among(const char *word, const char *choices)
 
 static bool take(struct request *request, const struct flag *flag, const char *value)
 {
-    switch (flag->kind) {
-    case FLAG_ROOT:
+    if (flag->kind == FLAG_ROOT)
         request->root = value;
-        return true;
-    case FLAG_LOG:
+    else if (flag->kind == FLAG_LOG)
         request->log = value;
-        return *value && !strchr(value, ':');
-    case FLAG_CHOICE:
-        return is_among(value, flag->choices);
-    case FLAG_FORCE:
+    else if (flag->kind == FLAG_FORCE)
         request->force = true;
-        return true;
-    default:
+    else if (flag->kind == FLAG_QUIET)
         request->quiet = true;
-        return true;
-    }
+    return *flag->choices ? is_among(value, flag->choices) : *value && !strchr(value, ':');
 }
 
 static bool understand(char **word, struct request *request)
@@ -117,19 +110,11 @@ static bool understand(char **word, struct request *request)
         flag = flag_named(request->verb, *word, value ? (size_t)(value - *word) : strlen(*word));
         if (!flag)
             return false;
-        if (flag->kind == FLAG_FORCE || flag->kind == FLAG_QUIET) {
-            if (value)
-                return false;
-        } else if (value) {
+        if (value)
             value++;
-        } else if (flag->alone) {
-            value = flag->alone;
-        } else {
-            value = *++word;
-            if (!value)
-                return false;
-        }
-        if (!take(request, flag, value))
+        else
+            value = flag->alone ? flag->alone : *++word;
+        if (!value || !take(request, flag, value))
             return false;
     }
     return true;

@@ -118,6 +118,7 @@ struct process {
 /* proc(5): false if it cannot be read, with errno ENOENT or ESRCH if it has gone. */
 static bool read_process(uint32_t pid, struct process *process)
 {
+    enum { START_TIME = 22 - 2 }; /* blanks before it, behind the name, which is the second field */
     char path[32], text[1024], *name, *rest;
 
     snprintf(path, sizeof path, "/proc/%u/stat", pid);
@@ -126,14 +127,14 @@ static bool read_process(uint32_t pid, struct process *process)
         return false;
     name = strchr(text, '(');
     rest = strrchr(text, ')');
-    if (!name || !rest ||
-        sscanf(rest, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
-               &process->start_time) != 1)
+    if (!name || !rest)
         return false;
     process->alive = rest[2] != 'Z' && rest[2] != 'X';
-    process->waits =
-        (size_t)(rest - name - 1) == sizeof waiting - 1 && memcmp(name + 1, waiting, sizeof waiting - 1) == 0;
-    return true;
+    process->waits = rest - name == sizeof waiting && memcmp(name + 1, waiting, sizeof waiting - 1) == 0;
+    for (int blanks = 0; rest && blanks < START_TIME; blanks++)
+        rest = strchr(rest + 1, ' ');
+    process->start_time = rest ? strtoull(rest, NULL, 10) : 0;
+    return rest != NULL;
 }
 
 bool executes(uint32_t pid, bool *is_init)

@@ -147,7 +147,8 @@ static bool is_process_1(uint32_t pid)
     char path[32], text[4096], *line, *last;
 
     snprintf(path, sizeof path, "/proc/%u/status", pid);
-    if (read_text(path, text, sizeof text) <= 0 || !(line = strstr(text, "\nNSpid:")))
+    line = read_text(path, text, sizeof text) > 0 ? strstr(text, "\nNSpid:") : NULL;
+    if (!line)
         return false;
     line[1 + strcspn(line + 1, "\n")] = '\0';
     last = strrchr(line, '\t');

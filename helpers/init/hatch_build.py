@@ -60,10 +60,7 @@ class InitHook(BuildHookInterface[Any]):
             return
         self._scratch = tempfile.TemporaryDirectory(prefix="rootless-init-")
         scratch = Path(self._scratch.name)
-        if self._native_only():
-            architectures = (builder.native_arch(),)
-        else:
-            architectures = builder.WHEEL_ARCHES
+        architectures = (builder.native_arch(),) if self._native_only() else builder.WHEEL_ARCHES
         for arch in architectures:
             for program in (builder.build(arch, scratch), builder.build_front(arch, scratch)):
                 build_data["force_include"][str(program)] = f"{INSIDE}/{program.name}"

@@ -6,6 +6,7 @@ import ast
 import graphlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -76,7 +77,8 @@ def test_the_c_code_is_formatted():
 
 
 def test_the_c_analyzers_find_nothing(need, tmp_path):
-    run(sys.executable, "helpers/init/gen_ops.py", tmp_path)
+    for generator in ("helpers/init/gen_ops.py", "helpers/front/gen_flags.py"):
+        run(sys.executable, generator, tmp_path)
     language = ["-std=gnu11", "-D_GNU_SOURCE", f"-I{CHECKOUT}/helpers/init", f"-I{tmp_path}"]
     sources = [*sorted((CHECKOUT / "helpers").rglob("*.c")), tmp_path / "ops.c"]
     for source in sources:
@@ -250,9 +252,12 @@ def test_top_level_of_the_checkout_has_no_other_files():
 # --- The launcher -----------------------------------------------------------------------------------------------------
 
 
-def launcher(directory):
+def launcher(directory, *, front=False):
     """Write a command for this interpreter in `directory`, and a stand-in for the package beside it."""
-    (directory / "rootless").mkdir(parents=True)
+    (directory / "rootless/launch/bin").mkdir(parents=True)
+    if front:
+        program = f"rootless/launch/bin/front-{os.uname().machine}"
+        shutil.copy(CHECKOUT / program, directory / program)
     body = "    print(sys.argv, sys.flags.isolated, sys.flags.no_site)\n    sys.exit(7)\n"
     main = f"import sys\ndef main_and_exit():\n{body}"
     (directory / "rootless" / "__main__.py").write_text(main)
@@ -263,9 +268,11 @@ def launcher(directory):
     return command, subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.parametrize("front", [False, True])
 @pytest.mark.parametrize("name", ["plain", "with blanks", 'quote\'s "and" $dollar `tick` ünd', "long" * 40])
-def test_command_starts_python_isolated_in_every_directory(tmp_path, name):
-    command, _ = launcher(tmp_path / name)
+def test_command_starts_python_isolated_in_every_directory(tmp_path, name, front):
+    command, _ = launcher(tmp_path / name, front=front)
+    assert command.with_name("command.py").exists() is front
     link = tmp_path / "runc"
     link.symlink_to(command)
     done = subprocess.run([link, "a b", "*"], capture_output=True, text=True, check=False)

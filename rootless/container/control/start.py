@@ -58,8 +58,9 @@ def start(options: Options) -> None:
 
 
 def _started() -> tuple[int, int]:
-    """Return the descriptors of the container's directory, locked, and of the connection to its start socket, if the
-    front door has let the executor go on, and the executor has reported something else than the usual end; otherwise 0.
+    """Return what the front door hands over if the executor, let go on, reports more than the usual; else 0 and 0.
+
+    These are the descriptors of the container's directory, which is locked, and of the connection to its start socket.
     """
     directory, _, connection = str(sys._xoptions.get("started", "")).partition(",")  # noqa: SLF001 - documented
     for fd in (directory, connection):
