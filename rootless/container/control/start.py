@@ -41,7 +41,7 @@ def start(options: Options) -> None:
         if not connection:
             allow("start", entry.container_id, status(entry, state))
         run = ContainerRun(_rest_of_plan(entry, state), root, Descriptors())
-        run.entry, run.state = entry, state
+        run.entry, run.state, run.pid = entry, state, state.pid
         try:
             run.resume(connection or _connect(entry, state), state.after_start.first, goes_on=bool(connection))
             run.until()

@@ -250,7 +250,7 @@ def write_pid_file(run: ContainerRun, op: Op) -> None:
 
 def forward_notifications(run: ContainerRun, op: Op) -> None:
     """Prepare to forward the seccomp filter's notifications to the program that answers them."""
-    pid = run.pid or run.state.pid
+    pid = run.pid
     listener = Listener(op.value("path"), op.value("metadata"), run.state.document(op.value("status")), pid)
     run.takers[LISTENER] = listener.pass_on
 
