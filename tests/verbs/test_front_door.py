@@ -94,7 +94,8 @@ def test_forced_delete_without_python(rootless, front, bundle, moment):
 
 
 @pytest.mark.parametrize("moment", ["created", "paused", "stopped"])
-def test_life_in_a_cgroup_without_python(cgroup2, user, rootless_command, front, bundle, moment):
+def test_life_in_a_cgroup_without_python(cgroup2, rootless_command, front, bundle, moment):
+    user = front.user
     with InView(cgroup2, user, rootless_command) as rootless:
         front = InView(cgroup2, user, front.command)
         rootless.create("c1", bundle)

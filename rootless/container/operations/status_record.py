@@ -20,6 +20,8 @@ from rootless.plan.plan import HANDS_OVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.state import State
     from rootless.plan.plan import Plan
@@ -55,18 +57,16 @@ def status_record(entry: ContainerDir, state: State, plan: Plan, identity: tuple
         allowed |= _START
     if not state.after_delete and (not undo or (undo.keys() == {"cgroup"} and _is_own(cgroup, state.cgroup))):
         allowed |= _DELETE
-    strings = [
-        state.id.encode() + b"\0",
-        _path(state.cgroup),
-        b"".join(map(_path, cgroup.get("parents", ()))),
-        *_answers(state),
-    ]
-    lengths = [len(text) for text in strings]
     size = posix.stat(UNDO, dir_fd=entry.fd).st_size if undo else 0
-    boot = state.boot_id.encode()
-    header = _HEADER.pack(_MAGIC, *identity, state.start_time, boot, state.pid, allowed, size, *lengths)
-    record = header + b"".join(strings)
+    record = encode(state, identity, allowed, size, cgroup.get("parents", ()))
     return record if len(record) <= _LARGEST else b""
+
+
+def encode(state: State, identity: tuple[int, int, int], allowed: int, undo: int, parents: Sequence[str]) -> bytes:
+    """Return the bytes of a record; `undo` is the size of the notes, `parents` are directories above the cgroup."""
+    strings = [state.id.encode() + b"\0", _path(state.cgroup), b"".join(map(_path, parents)), *_answers(state)]
+    numbers = (state.pid, allowed, undo, *map(len, strings))
+    return _HEADER.pack(_MAGIC, *identity, state.start_time, state.boot_id.encode(), *numbers) + b"".join(strings)
 
 
 def _starts_alone(plan: Plan) -> bool:
