@@ -17,6 +17,7 @@ from tests.lib.installing import CHECKOUT, install, pip_environment
 __all__ = ["install", "pip_environment"]  # fixtures
 
 ELF_EXECUTABLE = 2
+PROGRAMS = ("init", "front")
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 PT_INTERP = 3
 
@@ -58,10 +59,11 @@ def test_an_ordinary_user_installs_runs_upgrades_and_removes(user, install):
 
 def test_the_installed_command_starts_python_isolated_and_imports_little(user, install):
     assert install().returncode == 0
-    first = install.command.read_bytes().splitlines()
-    assert b" -IS" in first[0] + first[1]
+    assert install.command.read_bytes().startswith(b"\x7fELF")
+    script = install.command.resolve().with_name("rootless.py")
+    assert b" -IS" in script.read_bytes()
     python = install.command.resolve().parent / "python3"
-    words = [python, "-IS", "-X", "importtime", install.command, "--version"]
+    words = [python, "-IS", "-X", "importtime", script, "--version"]
     done = user.run(words, env={"PYTHONPATH": "/nonexistent", "PYTHONSTARTUP": "/nonexistent"}, check=True)
     names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "rootless.__main__" in names
@@ -148,9 +150,9 @@ def environment(user, wheel, pip_environment):
 
 def test_the_wheel_carries_a_static_program_for_every_architecture(environment):
     [directory] = environment.glob("lib/python*/site-packages/rootless/launch/bin")
-    assert {path.name for path in directory.iterdir()} == {f"init-{arch}" for arch in ELF_MACHINES}
-    for arch, machine in ELF_MACHINES.items():
-        program = directory / f"init-{arch}"
+    programs = {directory / f"{name}-{arch}": machine for arch, machine in ELF_MACHINES.items() for name in PROGRAMS}
+    assert set(directory.iterdir()) == programs.keys()
+    for program, machine in programs.items():
         content = program.read_bytes()
         kind, found = struct.unpack_from("<HH", content, 16)
         assert (content[:5], kind, found) == (b"\x7fELF\x02", ELF_EXECUTABLE, machine)

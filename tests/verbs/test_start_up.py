@@ -25,8 +25,8 @@ MODULES = "rootless/__pycache__/modules.archive"
 
 @pytest.fixture
 def installed(user, rootless_command):
-    """A copy of the command whose module archive the test may change: (command, archive)."""
-    script = Path(rootless_command).read_text()
+    """A copy of the command's script whose module archive the test may change: (script, archive)."""
+    script = Path(f"{rootless_command}.py").read_text()
     image = next(word for word in script.split("'") if word.endswith(MODULES))
     own_image = user.tmp / "modules.archive"
     shutil.copy(image, own_image)
@@ -38,7 +38,7 @@ def installed(user, rootless_command):
 
 def test_run_opens_few_files_before_it_reads_the_bundle(user, rootless_command, need):
     bundle = make_bundle(user, base_config("true"))
-    python = Path(rootless_command).read_text().splitlines()[0].removeprefix("#!").split()
+    python = Path(f"{rootless_command}.py").read_text().splitlines()[0].removeprefix("#!").split()
     for_python_itself = looked_at(user, need, *python, "-c", "pass")
     calls = looked_at(user, need, rootless_command, "--root", user.tmp / "state", "run", "--bundle", bundle, "c")
     first = next(number for number, (_, path, _) in enumerate(calls) if path == f"{bundle}/config.json")
@@ -74,7 +74,8 @@ def test_engine_verbs_read_their_modules_together(user, rootless_command, need, 
     for verb in verbs:
         argv = [rootless_command, "--root", user.tmp / "state", verb, *words.get(verb, ["c"])]
         # no pipe: the container would keep it open
-        done = user.run([*traced, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **cgroup2.options)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {"ROOTLESS_FRONT": "0"}}
+        done = user.run([*traced, *argv], **quiet, **cgroup2.options)
         assert done.returncode == 0, verb
         reads[verb] = sum(f"{MODULES}" in line for line in trace.read_text().splitlines())
     in_a_cgroup = {"create", "exec", "ps", "kill", "delete"}
