@@ -14,7 +14,7 @@ __all__ = ["rare_sweep", "sweep", "tracer"]  # fixtures
 
 CODES = {"COMMAND": "EXEC-NOT-FOUND"}
 CANNOT_FAIL = {
-    "KEYRING", "NO-KEYS", "PASS-NAMESPACES", "READY", "STDIO-OWNER", "UMASK", "UNNAMED-KEYRING",
+    "KEYRING", "NO-KEYS", "PASS-NAMESPACES", "READY", "STDIO-OWNER", "UNNAMED-KEYRING",
     "WAIT-START",
 }  # fmt: skip
 """Operations that cannot be refused, that the container does not need, or that replace others; and one that only

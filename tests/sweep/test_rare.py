@@ -45,6 +45,8 @@ LAUNCHERS_ELSEWHERE = {
     "no_input": "only for a COMMAND without --interactive, and leaves nothing behind: tests/verbs/test_run_flags.py",
     "cover": "only for real root, whose container shares the host's mounts: tests/sweep/test_root.py",
     "make_cgroup": "needs a delegated cgroup: tests/sweep/test_cgroups.py",
+    "enter_group": "only for --join: tests/cluster/test_mpi.py kills members",
+    "note_member": "only for --join, likewise",
     "freeze": "needs a delegated cgroup, and is undone with it",
     "start_scope": "needs a systemd: tests/unit/test_undo.py ends the launcher at it",
     "join_resctrl": "needs a CPU with RDT: tests/unit/test_undo.py ends the launcher at it",
