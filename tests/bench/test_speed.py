@@ -101,7 +101,8 @@ def delegated(cgroup2):
 def compare(user, rootless_command, need, medians, figure):
     """Return a function that measures the steps of all runtimes, interleaved, and records their figures.
 
-    It takes a function that returns the steps of one runtime, given its command line and its name, and a World.
+    It takes a function that returns the steps of one runtime, given its command line and its name, and a World. It
+    returns by step and by runtime the medians of CPU and wall time.
     """
 
     def measure(steps_of, world):
@@ -112,8 +113,11 @@ def compare(user, rootless_command, need, medians, figure):
             for step in steps_of([program, "--root", str(user.tmp / name), *world.flags(name)], name)
         ]
         found = medians(steps, world.prefix, **world.options)
-        for each in dict.fromkeys(name.partition(": ")[2] for name in found):
-            figure(each, {runtime: found[f"{runtime}: {each}"] for runtime in programs})
+        names = dict.fromkeys(name.partition(": ")[2] for name in found)
+        table = {each: {runtime: found[f"{runtime}: {each}"] for runtime in programs} for each in names}
+        for each, figures in table.items():
+            figure(each, figures)
+        return table
 
     return measure
 
@@ -176,6 +180,7 @@ def test_duration_of_the_verbs_from_create_to_delete(user, compare, plain):
             {"name": "`start`", "argv": [*command, "start", name]},
             {"await_program": pid_file},
             {"name": "`exec true`", "argv": [*command, "exec", name, "true"]},
+            {"name": "`list -q`", "argv": [*command, "list", "-q"]},
             {"name": "`list`", "argv": [*command, "list", "--format", "json"]},
             {"name": "`kill`", "argv": [*command, "kill", name, "KILL"]},
             {"await_end": pid_file},
@@ -183,17 +188,22 @@ def test_duration_of_the_verbs_from_create_to_delete(user, compare, plain):
             {"name": "`state` of an unknown id", "argv": [*command, "state", name], "status": 1},
         ]
 
-    compare(steps_of, plain)
+    table = compare(steps_of, plain)
+    for verb in ("`state`", "`start`", "`list -q`", "`kill`", "`delete`"):
+        for place in range(2 if "crun" in table[verb] else 0):
+            assert table[verb]["rootless"][place] <= 0.5 * table[verb]["crun"][place], (verb, table[verb])
 
 
 def test_duration_of_list_per_container(user, rootless_command, medians, note):
     bundle = str(make_bundle(user, a_config(user, "sleep", "600")))
     command = [rootless_command, "--root", str(user.tmp / "rootless")]
     listing = [*command, "list", "--quiet"]
-    few = medians([{"name": "list", "argv": listing}])["list"][0]
     create = [*command, "create", "--no-new-keyring", "--bundle", bundle]
+    nothing = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    user.run([*create, "c"], **nothing, check=True)
+    few = medians([{"name": "list", "argv": listing}])["list"][0]
     for number in range(MANY):
-        user.run([*create, f"c{number}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        user.run([*create, f"c{number}"], **nothing, check=True)
     try:
         many = medians([{"name": "list", "argv": listing}])["list"][0]
     finally:
@@ -206,7 +216,7 @@ def test_duration_of_python_and_of_the_kernels_part_of_run(user, rootless_comman
 
     A `run` takes at least that long, whatever the modules of rootless do.
     """
-    python = Path(rootless_command).read_text().splitlines()[0].removeprefix("#!").split()
+    python = Path(f"{rootless_command}.py").read_text().splitlines()[0].removeprefix("#!").split()
     bundle = make_bundle(user, a_config(user, "true"))
     alone = medians([{"name": "Python", "argv": [*python, "-c", "pass"]}])["Python"]
     words = [*python, "-c", LAUNCHES, CHECKOUT, ROUNDS, "run", "--no-new-keyring", "--bundle", bundle, "c"]
@@ -245,7 +255,7 @@ def test_memory_of_a_waiting_run_and_of_a_created_container(user, rootless_comma
 def test_number_of_files_that_run_opens(user, rootless_command, need, note):
     bundle = make_bundle(user, a_config(user, "true"))
     calls = looked_at(user, need, rootless_command, "--root", user.tmp / "state", "run", "--bundle", bundle, "c")
-    python = Path(rootless_command).read_text().splitlines()[0].removeprefix("#!").split()
+    python = Path(f"{rootless_command}.py").read_text().splitlines()[0].removeprefix("#!").split()
     alone = looked_at(user, need, *python, "-c", "pass")
     for what, whole, pythons in (
         ("files that `run` opens", opened(calls), opened(alone)),
