@@ -232,7 +232,7 @@ make_environment() {
     site=$("$in_it" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     # The users of the command may not be able to write there.
     "$in_it" -I -m compileall -q "$site"
-    "$in_it" -I "$here/helpers/launcher.py" "$in_it" "$1/bin/rootless" "$site"
+    "$in_it" -I -m rootless.installation "$1/bin/rootless"
     rm -rf -- "$TMPDIR"
     "$1/bin/rootless" --version >/dev/null
 }

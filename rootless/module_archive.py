@@ -1,6 +1,6 @@
 """Import the modules of the package from one file, the module archive, in the installed command.
 
-helpers/module_archive.py writes the archive. The command opens it instead of some fifty files and searches no
+rootless/installation writes the archive. The command opens it instead of some fifty files and searches no
 directory: on a network file system each of those is a round trip, and on every system the import system's search costs
 as much as the modules. The modules that a verb always imports are read and loaded together without a search, in an
 order in which none imports a later one. That takes 2 µs per module instead of 25. The modules that a verb needs for a
@@ -60,7 +60,7 @@ class ModuleArchive:
         if name.partition(".")[0] != self._package:
             return None
         if self._places is None:
-            self._places = loads(self._index)  # noqa: S302 - helpers/launcher.py wrote it
+            self._places = loads(self._index)  # noqa: S302 - rootless/installation wrote it
         if name not in self._places:
             return None
         code = None
@@ -102,14 +102,14 @@ class ModuleArchive:
 
     def _read(self, file: FileIO, begin: int, length: int) -> Any:  # noqa: ANN401 - a code object or a sequence of them
         file.seek(self._begin + begin)
-        return loads(file.read(length))  # noqa: S302 - helpers/launcher.py wrote it
+        return loads(file.read(length))  # noqa: S302 - rootless/installation wrote it
 
 
 def _execute(code: CodeType, module: ModuleType) -> None:
     module.__file__ = code.co_filename
     if code.co_filename.endswith(_PACKAGE):
         module.__path__ = [code.co_filename.removesuffix(_PACKAGE)]
-    exec(code, module.__dict__)  # noqa: S102 - helpers/launcher.py wrote it
+    exec(code, module.__dict__)  # noqa: S102 - rootless/installation wrote it
 
 
 def _identity(file: FileIO) -> tuple[int, int, int]:
@@ -123,5 +123,5 @@ def use(file: FileIO, verbs: Verbs, package: str, index: bytes) -> None:
     sys.meta_path.insert(0, archive)
     verb = next((word for word in sys.argv if word in verbs), None)
     if verb:
-        at_once, archive.later = loads(verbs[verb])  # noqa: S302 - helpers/launcher.py wrote it
+        at_once, archive.later = loads(verbs[verb])  # noqa: S302 - rootless/installation wrote it
         archive.load(file, at_once)

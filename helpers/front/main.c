@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <sys/auxv.h>
 
-/* Python and its script, each with a NUL behind it, where helpers/launcher.py finds the mark. */
+/* Python and its script, each with a NUL behind it, where rootless/installation finds the mark. */
 static volatile char programs[2 * PATH_MAX] = "@PYTHON AND SCRIPT@";
 
 static char **arguments;
@@ -24,7 +24,7 @@ static void warn(const char *what, const char *fix)
 
 /* Python installs a handler that raises KeyboardInterrupt early in its start, long before a script can change that, so
  * Ctrl-C would print a traceback. A blocked signal stays pending until the script has set its own disposition and
- * unblocks it (helpers/launcher.py). -Xunblock requests that, unless the caller had SIGINT blocked already. */
+ * unblocks it (rootless/installation). -Xunblock requests that, unless the caller had SIGINT blocked already. */
 _Noreturn void become_python(const char *option)
 {
     const char *python = (const char *)programs, *script = python + strlen(python) + 1;

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SOURCES = Path(__file__).resolve().parent
 FRONT = SOURCES.parent / "front"
-"""The front door, which helpers/launcher.py installs."""
+"""The front door, which rootless/installation installs."""
 DEFAULT_OUT = SOURCES.parent.parent / "rootless" / "launch" / "bin"
 
 ZIG_TARGETS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import graphlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rootless.cli.commands import VERBS
+from rootless.installation.archive import IMPORTED
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE = CHECKOUT / "rootless"
@@ -30,7 +30,7 @@ LAYERS = (
     ("image", "network"),
     ("container", "doctor"),
     ("cli",),
-    ("__main__", "module_archive"),
+    ("__main__", "module_archive", "installation"),
 )
 """From the bottom up: a room imports from itself and from rooms below. The package's version is lowest."""
 
@@ -233,11 +233,8 @@ def test_tests_share_code_through_helpers_only():
 
 
 def test_modules_that_an_installed_verb_loads_at_once_exist():
-    specification = importlib.util.spec_from_file_location("module_archive", CHECKOUT / "helpers/module_archive.py")
-    helper = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(helper)
     known = {module for module, _ in modules()}
-    for verb, (at_once, later) in helper.IMPORTED.items():
+    for verb, (at_once, later) in IMPORTED.items():
         assert {f"rootless.{name}" for name in f"{at_once} {later}".split()} <= known
         assert at_once.split()[0] == VERBS[verb].run.partition(":")[0]
 
@@ -264,7 +261,7 @@ def launcher(directory, *, front=False):
     python = directory / "python3"
     python.symlink_to(os.path.realpath(sys.executable))
     command = directory / "command"
-    words = [sys.executable, "helpers/launcher.py", python, command, directory]
+    words = [sys.executable, "-m", "rootless.installation", "--python", python, "--path", directory, command]
     return command, subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import random
 import re
-import runpy
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rootless.installation.__main__ import front_door
 from tests.lib.accounts import CHECKOUT
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.cgroup2 import InView, cgroup2
@@ -40,8 +40,7 @@ def bundle(user):
 def front(user, rootless):
     """The front door alone, on the same containers: where it would become Python, it fails."""
     program = user.tmp / "front"
-    write = runpy.run_path(str(CHECKOUT / "helpers/launcher.py"))["_front"]
-    program.write_bytes(write("/nonexistent/python3", "/nonexistent/script", str(CHECKOUT)))
+    program.write_bytes(front_door("/nonexistent/python3", "/nonexistent/script", str(CHECKOUT)))
     program.chmod(0o755)
     command = Rootless(user, str(program))
     command.root = rootless.root

@@ -165,7 +165,7 @@ class Loaded:
 
 
 def foreseen(verb):
-    """Return the modules that the command loads together for a verb in a cgroup (helpers/module_archive.py)."""
+    """Return the modules that the command loads together for a verb in a cgroup (rootless/installation/archive.py)."""
     image = (CHECKOUT / "rootless/__pycache__/modules.archive").read_bytes()
     _, verbs, *_ = marshal.loads(image[8 : 8 + int.from_bytes(image[4:8], "little")])
     return {name for names, _, _ in marshal.loads(verbs[verb]) for name in names}

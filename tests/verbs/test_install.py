@@ -171,6 +171,19 @@ def test_the_wheel_runs_a_bundle_without_a_compiler(user, environment):
     assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
 
 
+@pytest.mark.skipif(platform.machine() not in ELF_MACHINES, reason="the wheel has no program for this architecture")
+def test_a_wheel_gives_the_quick_command(user, environment):
+    python, command = environment / "bin/python3", user.tmp / "bin/rootless"
+    user.run([python, "-m", "rootless.installation", command], check=True)
+    assert command.read_bytes().startswith(b"\x7fELF")
+    done = user.run([command, "--root", user.tmp / "state", "list", "-q"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (
+        user.run([command, "--version"], check=True).stdout
+        == user.run([environment / "bin/rootless", "--version"]).stdout
+    )
+
+
 def test_sdist_is_the_checkout_without_built_files(wheel):
     import tarfile
 

@@ -1,7 +1,6 @@
 """Write the module archive of an installed `rootless`, which rootless/module_archive.py loads.
 
-``ENV/bin/python3 helpers/module_archive.py ENV/lib/python3.X/site-packages/rootless``: the interpreter that will read
-the archive must write it.
+``python3 rootless/installation/archive.py rootless``: the interpreter that will read the archive must write it.
 
 The file consists of:
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
 
-LOADER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "rootless", "module_archive.py")
+LOADER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "module_archive.py")
 
 SPAWNED = "bundle.check container.operations.record launch.spawn plan.encode"
 MADE = f"{SPAWNED} host.delegation launch.write_idmaps"
@@ -95,8 +94,10 @@ def compiled(source: str) -> CodeType:
 
 
 def sources(package: str) -> Iterator[tuple[str, str]]:
-    """Yield the full name of each module and its source file."""
-    for directory, _, files in os.walk(package):
+    """Yield the full name of each module that the command can import, and its source file."""
+    for directory, directories, files in os.walk(package):
+        if "installation" in directories:
+            directories.remove("installation")
         for file in sorted(files):
             if file.endswith(".py"):
                 source = os.path.join(directory, file)

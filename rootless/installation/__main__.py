@@ -1,10 +1,10 @@
 """Write the installed `rootless` command: the front door, and a script that starts Python isolated and fast.
 
-``python3 helpers/launcher.py ENV/bin/python3 OUT ENV/lib/python3.X/site-packages``
+``python3 -m rootless.installation OUT``
 
-The first directory contains the package, whose modules go into the module archive that the command loads
-(helpers/module_archive.py). OUT is the front door (helpers/front), which executes the script OUT.py; if the package has
-no front door for this machine, OUT is the script.
+OUT becomes the front door (helpers/front), which executes the script OUT.py by this interpreter; if the package has no
+front door for this machine, OUT is the script. The modules of the package go into the module archive that the script
+loads (archive.py). install.sh does this; after `pip install` it replaces the command that pip has written.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import sysconfig
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 FLAGS = "-IS"
 """Ignore the environment and the working directory; import only from the standard library and the script's paths."""
 
-ARCHIVE_WRITER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "module_archive.py")
+HERE = os.path.dirname(os.path.abspath(__file__))
+ARCHIVE_WRITER = os.path.join(HERE, "archive.py")
 ARCHIVE = "rootless/__pycache__/modules.archive"
 FRONT = f"rootless/launch/bin/front-{platform.machine()}"
 MARK = b"@PYTHON AND SCRIPT@"
@@ -94,13 +96,13 @@ def write(out: str, python: str, paths: Sequence[str]) -> None:
         [python, FLAGS, "-X", "no_debug_ranges", ARCHIVE_WRITER, os.path.join(paths[0], "rootless")], check=True
     )
     content = script(python, paths)
-    front = _front(python, os.path.abspath(f"{out}.py"), paths[0])
+    front = front_door(python, os.path.abspath(f"{out}.py"), paths[0])
     if front:
         _write_program(f"{out}.py", content)
     _write_program(out, front or content)
 
 
-def _front(python: str, script_path: str, package: str) -> bytes:
+def front_door(python: str, script_path: str, package: str) -> bytes:
     """Return the front door for this interpreter and this script; empty if the package does not contain it."""
     try:
         with open(os.path.join(package, FRONT), "rb") as file:
@@ -125,15 +127,17 @@ def _write_program(path: str, content: bytes) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(description="Write the installed `rootless` command.")
-    parser.add_argument("python", help="the interpreter that the command starts")
-    parser.add_argument("out", help="the file to write")
-    parser.add_argument("path", nargs="+", help="a directory to import from, such as an environment's site-packages")
+    parser = argparse.ArgumentParser("rootless.installation", description="Write the `rootless` command.")
+    parser.add_argument("out", metavar="OUT", help="the file to write, such as ~/.local/bin/rootless")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that it starts (default: this one)")
+    parser.add_argument("--path", action="append", help="a directory to import from (default: where this package is)")
     options = parser.parse_args(argv)
+    package = os.path.dirname(os.path.dirname(HERE))
+    paths = options.path or list(dict.fromkeys((package, sysconfig.get_path("purelib"))))
     try:
-        write(options.out, options.python, options.path)
+        write(options.out, options.python, paths)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        print(f"cannot write the command {options.out}: {error}; fix: install to another directory", file=sys.stderr)
+        sys.stderr.write(f"cannot write the command {options.out}: {error}; fix: install to another directory\n")
         return 1
     return 0
 

@@ -1,0 +1,1 @@
+"""The installed command: the front door, its script, and the module archive that the script loads."""
