@@ -125,6 +125,12 @@ class Reader:
         found, _, self._rest = self._rest.partition(end)
         return found + end
 
+    def comes(self, end: bytes, seconds: float) -> bool:
+        """Whether `end` is in the output, or comes within so many seconds of silence; none of it is taken."""
+        while end not in self._rest and readable(self._fd, seconds):
+            self._rest += os.read(self._fd, 65536)
+        return end in self._rest
+
     def line(self) -> str:
         """Return the next line without its end."""
         return self.until(b"\n").decode().strip()

@@ -7,6 +7,7 @@ import os
 import pty
 import struct
 import termios
+import time
 
 from tests.lib.containers import PATIENCE, Reader
 
@@ -50,6 +51,14 @@ class Typewriter:
 
     def resize(self, rows, columns):
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def resize_until(self, end, *sizes):
+        """Give it these sizes in turn, each second, until `end` comes."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._reader.comes(end, 1) and time.monotonic() < deadline:
+            for size in sizes:
+                self.resize(*size)
+        self.until(end)
 
     def type(self, data):
         os.write(self.master, data)
