@@ -281,7 +281,7 @@ int delete(int root, const struct request *request)
         return DECLINED;
     if (fstatat(container.fd, "undo", &undo, AT_SYMLINK_NOFOLLOW) < 0 ? errno != ENOENT : !S_ISREG(undo.st_mode))
         return DECLINED;
-    if (undo.st_size != (off_t)container.record->undo_size)
+    if (undo.st_size != (off_t)container.record->undo_size || faccessat(root, ".", W_OK, AT_EACCESS) < 0)
         return DECLINED;
     if (*container.strings[RECORD_CGROUP] && !is_gone(rmdir(container.strings[RECORD_CGROUP])))
         return DECLINED;

@@ -198,7 +198,7 @@ def test_runcs_form_keeps_the_callers_streams(rootless, user):
     logs = rootless("logs", "c1")
     assert logs.returncode == 1
     assert "its output is not kept" in logs.stderr
-    assert {path.name for path in (rootless.root / "c1").iterdir()} == {"config.json", "state.json"}
+    assert {path.name for path in (rootless.root / "c1").iterdir()} == {"config.json", "state.json", "status"}
 
 
 def test_the_caller_can_go_and_its_pipe_is_not_held(detached, rootless):
