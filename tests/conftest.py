@@ -23,6 +23,8 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 ON_CI = os.environ.get("CI", "") not in ("", "false", "0")
 NONE_SKIPPED = ("cluster", "engines", "system")
 """Directories of tests that must not be skipped on CI: the documents name each engine as tested."""
+FRONT_DOORS = ("test_attend.py", "test_cached_plan.py", "test_front_door.py", "test_imports.py", "test_start_up.py")
+"""Files of tests/verbs that are about the front door, or about the start of the command."""
 EXCEPTIONS: dict[str, str] = {}
 """Exceptions by test id, with the reason why the CI machine cannot run them."""
 
@@ -64,11 +66,19 @@ def single_user(request):
 
 
 @pytest.fixture(scope="session")
-def rootless_command():
-    """The path of the `rootless` command, installed as by install.sh."""
+def rootless_command(request):
+    """The path of the `rootless` command, installed as by install.sh: the front door, or Python's script alone."""
     if not RUN:
         pytest.skip("needs the installed command: start the tests with tests/run")
-    return f"{RUN}/bin/rootless"
+    return f"{RUN}/bin/{getattr(request, 'param', 'rootless')}"
+
+
+def pytest_generate_tests(metafunc):
+    """On CI, run the tests of the verbs with the front door and without it."""
+    place = metafunc.definition.path
+    is_of_a_verb = place.parent.name == "verbs" and place.name not in FRONT_DOORS
+    if ON_CI and is_of_a_verb and "rootless_command" in metafunc.fixturenames:
+        metafunc.parametrize("rootless_command", ["rootless", "rootless.py"], indirect=True, scope="session")
 
 
 @pytest.fixture
