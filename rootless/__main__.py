@@ -18,6 +18,10 @@ else:
     import _signal
 
 
+_AFTER_RUN = "container.removal.delete:remove_after_run"
+"""How a foreground `run` ends that has not waited itself: see rootless/container/terminal/attend.py."""
+
+
 def main() -> int:
     """Run the command line of this process and return its exit status: 128+n if signal n interrupts it."""
     try:
@@ -74,7 +78,8 @@ def _carry_out(argv: list[str]) -> int:
 
         put(version(options))
         return 0
-    module, _, function = verb_named(options.verb).run.partition(":")
+    run = _AFTER_RUN if "ended" in sys._xoptions else verb_named(options.verb).run  # noqa: SLF001 - documented so
+    module, _, function = run.partition(":")
     try:
         return getattr(__import__(f"rootless.{module}", None, None, (function,)), function)(options) or 0
     except Exception as error:  # noqa: BLE001 - as above, and the status is the verb's

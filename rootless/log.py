@@ -71,6 +71,12 @@ def is_debug() -> bool:
     return _log.level == "debug"
 
 
+def flags() -> list[str]:
+    """Return the flags of the command line by which another command logs in the same way."""
+    asked = ["--log-format", "json" if _log.as_json else "text", "--log-level", _log.level]
+    return [*asked, "--log", _log.path] if _log.path else asked
+
+
 def debug(message: str, **fields: object) -> None:
     """Log the program's actions, for --debug."""
     _tell("debug", message, fields)

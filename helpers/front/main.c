@@ -2,6 +2,7 @@
  *
  * It does what needs no decision, and becomes the Python program for the rest. ROOTLESS_FRONT=0 leaves everything to
  * Python. Words that it does not know are Python's too, and so is every error: its own are those of starting Python. */
+#include "attend.h"
 #include "front.h"
 #include "flags.h"
 
@@ -166,6 +167,8 @@ int main(int argc, char **argv)
         warn("the program is setuid, setgid or has file capabilities", "take them away; it needs none");
         return 1;
     }
+    if (argc > 0 && strcmp(argv[0], "rootless-attend") == 0)
+        return attend(argc, argv);
     arguments = argv;
     if (!(wanted && strcmp(wanted, "0") == 0) && argc > 0 && has_streams() && understand(argv + 1, &request)) {
         sighandler_t before = signal(SIGPIPE, SIG_IGN);

@@ -17,10 +17,16 @@ from rootless.plan import ops
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.cgroup.logout import ends_with_session
-    from rootless.container.terminal.relay import Deadline, catch_signals, prepare_terminal, wait_foreground
+    from rootless.container.state.processes import is_process_1
+    from rootless.container.terminal.attend import become_attend, removal
+    from rootless.container.terminal.relay import Deadline, Relay, catch_signals, prepare_terminal, wait_foreground
     from rootless.options import Options
+    from rootless.plan.request import Request
 else:
     ends_with_session = lazy("rootless.cgroup.logout", "ends_with_session")
+    is_process_1 = lazy("rootless.container.state.processes", "is_process_1")
+    become_attend = lazy("rootless.container.terminal.attend", "become_attend")
+    removal = lazy("rootless.container.terminal.attend", "removal")
     Deadline = lazy("rootless.container.terminal.relay", "Deadline")
     catch_signals = lazy("rootless.container.terminal.relay", "catch_signals")
     prepare_terminal = lazy("rootless.container.terminal.relay", "prepare_terminal")
@@ -68,7 +74,7 @@ def _run(options: Options) -> int:
             if request.log_size:
                 _print_id(request.container)
             return 0
-        return _wait(made, console, wakeup, request.timeout)
+        return _wait(made, console, wakeup, request)
     except BaseException:
         end_quietly(made.state)
         made.kill()
@@ -81,10 +87,33 @@ def _run(options: Options) -> int:
             remove_ended(root, request.container)
 
 
-def _wait(made: ContainerRun, console: Console, wakeup: int, timeout: int) -> int:
+def _wait(made: ContainerRun, console: Console, wakeup: int, request: Request) -> int:
     """Wait for the program in the foreground, and note its exit status for `wait`."""
-    deadline = Deadline(timeout, lambda: end(made.state)) if timeout else None
-    status = wait_foreground(made.pid, console, wakeup, made.reports, deadline)
+    deadline = Deadline(request.timeout, lambda: end(made.state)) if request.timeout else None
+
+    def hand_over(process: int, relay: Relay | None) -> None:
+        become_attend(
+            process,
+            relay,
+            pid=made.pid,
+            signals=wakeup,
+            deadline=deadline,
+            exit_fd=made.exit_fd,
+            keep=made.group.values(),  # other members may enter the namespaces through this process
+            after=() if request.keep else removal(made.root.path, request.container),
+        )
+
+    # only Python forwards reports, and kills a container without a pid namespace
+    stays = made.reports or (deadline and not is_process_1(made.pid))
+    status = wait_foreground(
+        made.pid,
+        console,
+        wakeup,
+        made.reports,
+        deadline,
+        hand_over=None if stays else hand_over,
+        comes_back=bool(made.state.after_delete or made.image or made.network),
+    )
     if made.exit_fd >= 0:
         posix.write(made.exit_fd, f"{status} {log.timestamp()}\n".encode())
     return status

@@ -35,7 +35,7 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
         RootlessError: `RL-INIT`: the executor cannot be started.
     """
     first = len(given.placed)
-    own = [sealed_copy(_program(), "rootless-init")]
+    own = [sealed_copy(program_path("init"), "rootless-init")]
     try:
         own.append(posix.memfd_create("rootless-plan", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING))
         _write_all(own[1], plan)
@@ -74,9 +74,10 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
             posix.close(fd)
 
 
-def _program() -> str:
+def program_path(name: str) -> str:
+    """Return the path of a static program for this machine; it may be missing."""
     machine = posix.uname().machine
-    return f"{paths.parent(__file__)}/bin/init-{_MACHINES.get(machine, machine)}"
+    return f"{paths.parent(__file__)}/bin/{name}-{_MACHINES.get(machine, machine)}"
 
 
 def sealed_copy(path: str, name: str) -> int:

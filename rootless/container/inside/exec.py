@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from rootless.container.operations.cgroup import join as join_cgroup
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.state import State
-    from rootless.container.terminal.relay import catch_signals, prepare_terminal, wait_foreground
+    from rootless.container.terminal.attend import become_attend
+    from rootless.container.terminal.relay import Relay, catch_signals, prepare_terminal, wait_foreground
     from rootless.jsontext import parse
     from rootless.options import Options
     from rootless.plan.plan import Plan
@@ -40,6 +41,7 @@ else:
     check_process = lazy("rootless.bundle.check", "check_process")
     look_up = lazy("rootless.container.edits.names", "look_up")
     join_cgroup = lazy("rootless.container.operations.cgroup", "join")
+    become_attend = lazy("rootless.container.terminal.attend", "become_attend")
     catch_signals = lazy("rootless.container.terminal.relay", "catch_signals")
     prepare_terminal = lazy("rootless.container.terminal.relay", "prepare_terminal")
     wait_foreground = lazy("rootless.container.terminal.relay", "wait_foreground")
@@ -140,8 +142,12 @@ def _is_out_of_reach(error: RootlessError) -> bool:
 
 def _wait_foreground(run: ContainerRun, console: Console, wakeup: int) -> int:
     """Stay until the process ends; one that cannot be waited for is ended."""
+
+    def hand_over(process: int, relay: Relay | None) -> None:
+        become_attend(process, relay, pid=run.pid, signals=wakeup)
+
     try:
-        return wait_foreground(run.pid, console, wakeup)
+        return wait_foreground(run.pid, console, wakeup, hand_over=hand_over)
     except BaseException:
         run.kill()
         raise

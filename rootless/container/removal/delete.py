@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rootless.container.operations.teardown import destroy, end, readable
+import sys
+
+from rootless import log, paths
+from rootless.container.operations.teardown import destroy, end, readable, remove_ended
 from rootless.container.state import store
 from rootless.container.state.lifecycle import allow, status
 from rootless.container.state.root import state_root
@@ -31,6 +34,19 @@ def delete(options: Options) -> None:
             found = store.existing_state(entry)
             allow("delete", container_id, status(entry, found))
             destroy(entry, found)
+
+
+def remove_after_run(options: Options) -> int:
+    """Remove the container of a foreground `run` that has not waited itself; return the exit status of its program.
+
+    rootless/container/terminal/attend.py has the command. As in `run`, a failure is a warning.
+    """
+    try:
+        remove_ended(state_root(options.root), options.container)
+    except RootlessError as error:
+        if not paths.is_file(options.root):  # then the container has gone
+            log.warning(f"{error.what}: {error.cause}", fix=error.fix)
+    return int(sys._xoptions["ended"])  # noqa: SLF001 - documented so
 
 
 def _delete_by_force(root: StateRoot, container_id: str) -> None:

@@ -1,4 +1,7 @@
-"""A container in the foreground: forwards signals, relays the terminal, waits for the end."""
+"""A container in the foreground: forwards signals, relays the terminal, waits for the end.
+
+helpers/front/attend.c and terminal.c do the same in less memory, for a program that does not end soon.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
-    from typing import Any
 
     from rootless.container.terminal.console import Console
     from rootless.container.terminal.service import Reports
+
+    HandOver = Callable[[int, "Relay | None"], None]
+    """Becomes another program, which waits; given the pidfd and the relay. It returns if that fails."""
 else:
     import _signal
 
 _CHUNK = 65536
+_MOMENT, _LONG_MOMENT = 0.05, 0.5
+"""Seconds in which short programs end: Python waits for them itself. Another Python at the end costs 10 ms."""
+_LARGEST_SETTINGS = 64
+"""Bytes; a struct termios of the kernel has 36 or 44."""
+_INPUT_OPEN, _LINE_ENDED, _END_SAID_TO_LINE = 1, 2, 4
+"""Bits for helpers/front/terminal.c."""
 _GRACE = 10
 """Seconds from SIGTERM to SIGKILL when the container's time is over."""
 _TIOCGPTPEER = 0x5441
@@ -40,7 +51,14 @@ _NOT_FORWARDED = (
 
 
 def wait_foreground(
-    pid: int, console: Console, signals: int, reports: Reports | None = None, deadline: Deadline | None = None
+    pid: int,
+    console: Console,
+    signals: int,
+    reports: Reports | None = None,
+    deadline: Deadline | None = None,
+    *,
+    hand_over: HandOver | None = None,
+    comes_back: bool = False,
 ) -> int:
     """Stay until the process `pid` ends and return its exit status, or 128 plus the signal that ended it.
 
@@ -50,10 +68,13 @@ def wait_foreground(
         signals: the descriptor from catch_signals().
         reports: the program's reports to a service manager, or None.
         deadline: the end of its time, or None.
+        hand_over: called once if the process has not ended after a moment, or None.
+        comes_back: whether another Python is necessary at the end.
     """
     relay = Relay(console.master) if console.master >= 0 else None
     try:
-        _stay(pid, relay, signals, reports, deadline)
+        moment = monotonic() + _moment(_LONG_MOMENT if comes_back else _MOMENT)
+        _stay(pid, relay, signals, reports, deadline, hand_over=hand_over, moment=moment)
         if relay:
             relay.drain()
     finally:
@@ -64,30 +85,44 @@ def wait_foreground(
 
 
 class Deadline:
-    """The end of a container's time: SIGTERM, and `kill` some time later."""
+    """The end of a container's time: SIGTERM, and `kill` some time later.
+
+    Attributes:
+        at: when to act next, in seconds of the monotonic clock.
+        is_over: whether the process has had its SIGTERM.
+    """
 
     def __init__(self, seconds: int, kill: Callable[[], None]) -> None:
-        self._at = monotonic() + seconds
+        self.at = monotonic() + seconds
+        self.is_over = False
         self._kill = kill
-        self._is_over = False
 
     def left(self) -> float:
         """Return the milliseconds that are left, rounded up."""
-        return max(0.0, (self._at - monotonic()) * 1000 + 1)
+        return max(0.0, (self.at - monotonic()) * 1000 + 1)
 
     def act(self, process: int) -> None:
         """Signal the process of a pidfd if the time is over."""
-        if monotonic() < self._at:
+        if monotonic() < self.at:
             return
-        if self._is_over:
+        if self.is_over:
             self._kill()
         else:
             _forward(process, _signal.SIGTERM)
-        self._is_over = True
-        self._at += _GRACE
+        self.is_over = True
+        self.at += _GRACE
 
 
-def _stay(pid: int, relay: Relay | None, signals: int, reports: Reports | None, deadline: Deadline | None) -> None:
+def _stay(
+    pid: int,
+    relay: Relay | None,
+    signals: int,
+    reports: Reports | None,
+    deadline: Deadline | None,
+    *,
+    hand_over: HandOver | None,
+    moment: float,
+) -> None:
     """Forward signals and relay the terminal until the process ends."""
     process = posix.pidfd_open(pid)
     poll = select.poll()
@@ -99,19 +134,42 @@ def _stay(pid: int, relay: Relay | None, signals: int, reports: Reports | None, 
     while process not in ready:
         if relay:
             relay.register(poll)
-        ready = dict(poll.poll(deadline.left() if deadline else None))
+        wait = deadline.left() if deadline else None
+        if hand_over and not (relay and relay.holds_bytes()):
+            left = (moment - monotonic()) * 1000
+            if left <= 0:
+                hand_over(process, relay)
+                hand_over = None
+                continue
+            wait = left if wait is None else min(left, wait)
+        ready = dict(poll.poll(wait))
         if deadline:
             deadline.act(process)
         if signals in ready:
-            for number in posix.read(signals, _CHUNK):
-                if number == _signal.SIGWINCH and relay:
-                    relay.resize()
-                else:
-                    _forward(process, number)
+            forward_caught(signals, process, relay)
         if relay:
             relay.move(ready)
         if reports:
             reports.pass_on()
+
+
+def _moment(seconds: float) -> float:
+    """Return the seconds until a wait is handed over, which tests change."""
+    asked = posix.environ.get(b"ROOTLESS_ATTEND_AFTER", b"")
+    return int(asked) / 1000 if asked.isdigit() else seconds
+
+
+def forward_caught(signals: int, process: int, relay: Relay | None) -> None:
+    """Forward the signals that the descriptor from catch_signals() yields now."""
+    try:
+        numbers = posix.read(signals, _CHUNK)
+    except BlockingIOError:
+        return
+    for number in numbers:
+        if number == _signal.SIGWINCH and relay:
+            relay.resize()
+        else:
+            _forward(process, number)
 
 
 def catch_signals() -> int:
@@ -122,6 +180,11 @@ def catch_signals() -> int:
         if number not in _NOT_FORWARDED and _signal.getsignal(number) is not _signal.SIG_IGN:
             _catch(number)
     return reader
+
+
+def caught_signals() -> list[int]:
+    """Return the numbers of the signals that catch_signals() yields."""
+    return [number for number in range(1, _signal.NSIG) if _signal.getsignal(number) is _noted]
 
 
 def _catch(number: int) -> None:
@@ -193,6 +256,22 @@ class Relay:
         self._end_said_to_line = False
         self._saved = self._make_raw()
         self.resize()
+
+    def holds_bytes(self) -> bool:
+        """Whether there are bytes that were read and not written yet."""
+        return bool(self._to_container or self._to_caller)
+
+    def state(self) -> tuple[tuple[int, int], str, int]:
+        """Return the state for a program that takes over.
+
+        Returns:
+            The descriptors to keep open, the master side first; the settings of the caller's terminal, in hexadecimal;
+            bits about the input.
+        """
+        typed = _INPUT_OPEN if self._input_open else 0
+        typed |= _LINE_ENDED if self._last_input == b"\n" else 0
+        typed |= _END_SAID_TO_LINE if self._end_said_to_line else 0
+        return (self._master, self._other_side), self._saved.hex(), typed
 
     def register(self, poll: select.poll) -> None:
         """Register the events that move() can act on now."""
@@ -266,21 +345,24 @@ class Relay:
     def restore(self) -> None:
         """Restore the caller's terminal."""
         if self._saved:
+            import fcntl
             import termios
 
-            saved, self._saved = self._saved, None
+            saved, self._saved = self._saved, b""
             try:
-                termios.tcsetattr(0, termios.TCSADRAIN, saved)
-            except termios.error:
+                fcntl.ioctl(0, termios.TCSETSW, saved)
+            except OSError:
                 return  # it has been closed
 
-    def _make_raw(self) -> list[Any] | None:
+    def _make_raw(self) -> bytes:
+        """Return the previous settings as the kernel has them; empty if the caller has no terminal."""
+        import fcntl
         import termios
 
         try:
-            saved = termios.tcgetattr(0)
-        except termios.error:
-            return None
+            saved = fcntl.ioctl(0, termios.TCGETS, bytes(_LARGEST_SETTINGS))
+        except OSError:
+            return b""
         import tty
 
         try:

@@ -1,0 +1,153 @@
+/* Waits for the process of a foreground container in little memory.
+ *
+ *     rootless-attend COUNT WORD… PID PROCESS MASTER EXIT SIGNALS DEADLINE SAVED TYPED [ROOT ID PYTHON…]
+ *
+ * Python becomes this program by execve (rootless/container/terminal/attend.py), so that it has the same process ID and
+ * children. It does what rootless/container/terminal/relay.py does until the container's process ends. Then it removes
+ * the container ID of the directory ROOT, or executes PYTHON, which does so, and exits with the status.
+ *
+ * The COUNT words are only for readers of ps. PID is the process, and PROCESS a pidfd of it; MASTER the terminal's
+ * master side, and EXIT the file for the exit status, or -1. SIGNALS is the set of signals to forward, in hexadecimal;
+ * they are blocked, and stay blocked in PYTHON. DEADLINE is in milliseconds of CLOCK_MONOTONIC, or -1. SAVED and TYPED
+ * are for terminal.c. ROOT is empty if only PYTHON is to remove the container. The second word of PYTHON ends with
+ * three digits, which become the exit status. */
+#include "attend.h"
+#include "front.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+
+enum { GRACE = 10000 /* milliseconds from SIGTERM to SIGKILL */ };
+enum { PROCESS = ENDS, SIGNALS, WATCHED };
+
+static struct {
+    pid_t pid;
+    int64_t deadline;
+    bool is_over;
+} container;
+
+static void forward(int number)
+{
+    if (number != SIGWINCH || !terminal_resize())
+        kill(container.pid, number);
+}
+
+static int64_t now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+/* Returns the milliseconds until the container's time is over, or -1; signals the container if it is. */
+static int time_left(void)
+{
+    int64_t left;
+
+    if (container.deadline < 0)
+        return -1;
+    left = container.deadline - now();
+    if (left <= 0) {
+        kill(container.pid, container.is_over ? SIGKILL : SIGTERM);
+        container.is_over = true;
+        container.deadline += GRACE;
+        left += GRACE;
+    }
+    return left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
+}
+
+static void stay(struct pollfd watched[WATCHED])
+{
+    struct signalfd_siginfo info;
+
+    do {
+        terminal_watch(watched);
+        if (poll(watched, WATCHED, time_left()) < 0)
+            continue; /* watched[PROCESS].revents is as before */
+        while (watched[SIGNALS].revents && read(watched[SIGNALS].fd, &info, sizeof info) == sizeof info)
+            forward((int)info.ssi_signo);
+        terminal_move(watched);
+    } while (!watched[PROCESS].revents);
+}
+
+/* Writes a number in at least `width` digits, from the last to the first; returns where it begins. */
+static char *put(char *end, unsigned number, int width)
+{
+    for (; number || width > 0; number /= 10, width--)
+        *--end = (char)('0' + number % 10);
+    return end;
+}
+
+/* Writes the status and the time (RFC 3339, in UTC) for `rootless wait`. */
+static void note_status(int fd, unsigned status)
+{
+    struct timespec time;
+    struct tm utc;
+    char line[64], *begin = line + sizeof line;
+
+    clock_gettime(CLOCK_REALTIME, &time);
+    gmtime_r(&time.tv_sec, &utc);
+    {
+        const struct {
+            unsigned number;
+            int width;
+            const char end[3];
+        } parts[] = {{(unsigned)time.tv_nsec, 9, "Z\n"},     {(unsigned)utc.tm_sec, 2, "."},
+                     {(unsigned)utc.tm_min, 2, ":"},         {(unsigned)utc.tm_hour, 2, ":"},
+                     {(unsigned)utc.tm_mday, 2, "T"},        {(unsigned)utc.tm_mon + 1, 2, "-"},
+                     {(unsigned)utc.tm_year + 1900, 4, "-"}, {status, 1, " "}};
+
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+            begin -= strlen(parts[i].end);
+            memcpy(begin, parts[i].end, strlen(parts[i].end));
+            begin = put(begin, parts[i].number, parts[i].width);
+        }
+    }
+    (void)!write(fd, begin, (size_t)(line + sizeof line - begin));
+    close(fd);
+}
+
+static int number(const char *text) { return (int)strtol(text, NULL, 10); }
+
+int attend(int argc, char **argv)
+{
+    enum { PID, PIDFD, TERMINAL, EXIT, FORWARDED, DEADLINE, SAVED, TYPED, OPTIONAL, ROOT = OPTIONAL, ID, PYTHON };
+    int shown = argc > 1 ? number(argv[1]) : -1, status = 0;
+    char **words = argv + 2 + shown;
+    struct pollfd watched[WATCHED] = {{0}};
+    uint64_t signals;
+
+    if (shown < 0 || argc < 2 + shown + OPTIONAL)
+        return 2;
+    prctl(PR_SET_NAME, "rootless");
+    signal(SIGPIPE, SIG_IGN);
+    container.pid = number(words[PID]);
+    container.deadline = strtoll(words[DEADLINE], NULL, 10);
+    signals = strtoull(words[FORWARDED], NULL, 16);
+    terminal_begin(number(words[TERMINAL]), words[SAVED], (unsigned)number(words[TYPED]));
+    watched[PROCESS] = (struct pollfd){.fd = number(words[PIDFD]), .events = POLLIN};
+    /* no handlers: musl keeps SIGRTMIN for itself, and unblocks it for the first of them */
+    watched[SIGNALS].fd = (int)syscall(SYS_signalfd4, -1, &signals, sizeof signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    watched[SIGNALS].events = POLLIN;
+    stay(watched);
+    terminal_end();
+    while (waitpid(container.pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    if (number(words[EXIT]) >= 0)
+        note_status(number(words[EXIT]), (unsigned)status);
+    if (argc > 2 + shown + PYTHON + 1 && strlen(words[PYTHON + 1]) >= 3) {
+        int root = open_root(words[ROOT]);
+
+        if (root < 0 || delete(root, &(struct request){.words = {words[ID]}}) != DONE) {
+            put(strchr(words[PYTHON + 1], '\0'), (unsigned)status, 3);
+            execv(words[PYTHON], words + PYTHON);
+        }
+    }
+    return status;
+}

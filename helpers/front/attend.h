@@ -1,0 +1,18 @@
+/* The wait for a foreground container, and the relay of its terminal. */
+#pragma once
+
+#include "../init/sys.h"
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+int attend(int argc, char **argv);
+
+/* terminal.c */
+enum { INPUT, OUTPUT, MASTER, ENDS };
+void terminal_begin(int master, const char *saved, unsigned typed);
+bool terminal_resize(void); /* whether there is a terminal */
+void terminal_watch(struct pollfd ends[ENDS]);
+void terminal_move(const struct pollfd ends[ENDS]);
+void terminal_end(void);
