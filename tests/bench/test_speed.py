@@ -23,6 +23,7 @@ from tests.lib.configurations import CONFIGURATIONS, PODMAN_SECCOMP
 from tests.lib.containers import Reader, resident
 from tests.lib.figures import PEERS, ROUNDS
 from tests.lib.tracing import looked_at, opened
+from tests.lib.waiting import until_attended
 
 __all__ = ["cgroup2"]
 
@@ -238,6 +239,8 @@ def test_memory_of_a_waiting_run_and_of_a_created_container(user, rootless_comma
         words = ["run", "--no-new-keyring", "--bundle", bundle, name]
         with user.popen([*command, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **plain.options) as running:
             assert Reader(running.stdout).line() == "up"
+            if name == "rootless":
+                until_attended(running.pid)
             waiting = resident(running.pid)
             running.stdin.close()
             assert running.wait() == 0

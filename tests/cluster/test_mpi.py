@@ -23,6 +23,9 @@ from tests.lib.bundles import base_config, make_bundle, own, write_config
 from tests.lib.containers import PATIENCE, Reader, Rootless, until
 from tests.lib.intruders import add_program
 from tests.lib.squashfs import image_config, make_image_bundle
+from tests.lib.waiting import each_waiter
+
+__all__ = ["each_waiter"]
 
 ROUNDS = int(os.environ.get("ROOTLESS_TEST_JOIN_ROUNDS", "3"))
 """Rounds of 16 ranks of which some are killed."""
@@ -496,6 +499,7 @@ def test_symlinks_instead_of_a_group_are_refused(ranks, user):
             ranks.groups.rmdir()
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_a_member_that_has_entered_another_namespace_misleads_nobody(ranks):
     script = "readlink /proc/self/ns/user; exec busybox unshare -U sh -c 'readlink /proc/self/ns/user; cat'"
     process, reader = ranks.start("one", "sh", "-c", script)

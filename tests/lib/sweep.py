@@ -143,12 +143,13 @@ class World:
     Attributes:
         container: the id in the commands, which write `ID`.
         home: the home directory, with the cache of compiled filters; worlds share one unless a world needs its own.
-        env: variables that are added to the user's environment; `notify` adds a service manager's socket.
+        env: variables that are added to the user's environment; `notify` adds a service manager's socket. The wait of
+            a foreground `run` is handed over at once if it is `attended`, and otherwise never: not in some cases.
     """
 
     _numbers = itertools.count()
 
-    def __init__(self, user, home: Path | None = None, *, notify: bool = False) -> None:
+    def __init__(self, user, home: Path | None = None, *, notify: bool = False, attended: bool = False) -> None:
         self.user = user
         number = next(self._numbers)
         self.container = f"sweep-{os.getpid()}-{number}"
@@ -175,6 +176,7 @@ class World:
             "HOME": str(self.home),
             "TMPDIR": str(self.path / "tmp"),
             "XDG_RUNTIME_DIR": str(self.path / "run"),
+            "ROOTLESS_ATTEND_AFTER": "0" if attended else "1000000",
         }
         if notify:
             self.env["NOTIFY_SOCKET"] = str(self.path / "notify")
@@ -231,7 +233,17 @@ class Sweep:
     """
 
     def __init__(
-        self, user, tracer: Path, rootless, commands, *, second, own_home=False, notify=False, patience=PATIENCE
+        self,
+        user,
+        tracer: Path,
+        rootless,
+        commands,
+        *,
+        second,
+        own_home=False,
+        notify=False,
+        attended=False,
+        patience=PATIENCE,
     ) -> None:
         self.user = user
         self.tracer = tracer
@@ -242,6 +254,7 @@ class Sweep:
         self.cgroups = Path("/sys/fs/cgroup")
         self.workers = len(os.sched_getaffinity(0))
         self._notify = notify
+        self._attended = attended
         self.usual: set[str] = set()
         self._home = None
         if not own_home:
@@ -252,7 +265,7 @@ class Sweep:
     def _trace(self) -> list[tuple[str, str]]:
         """Return the system calls (role, name) of the undisturbed sequence."""
         for _ in range(2):  # the first run fills the cache
-            world = World(self.user, self._home, notify=self._notify)
+            world = World(self.user, self._home, notify=self._notify, attended=self._attended)
             with self._begin(world, "-", "-") as running:
                 *told, statuses = self._until_done(running)
                 calls = [(role, name) for role, name in told if role != OPERATION]
@@ -301,7 +314,7 @@ class Sweep:
 
     def run(self, case: Case, check) -> list[str]:
         """Run the sequence with one disturbance; return the problems, including those of `check(outcome, world)`."""
-        world = World(self.user, self._home, notify=self._notify)
+        world = World(self.user, self._home, notify=self._notify, attended=self._attended)
         mounts = _mounts()
         moment = case.moment
         with self._begin(world, f"{moment.role}:{number_of(moment.name)}:{moment.count}", case.action) as running:
@@ -342,17 +355,19 @@ class Sweep:
         asked = {name for word, names in ASKED.items() if word in said for name in names}
         return planned | asked | ({"forward_reports"} if self._notify else set())
 
-    def run_all(self, cases, check, *, least: int, missed: int = 20) -> list[str]:
+    def run_all(self, cases, check, *, least: int, missed: int = 0) -> list[str]:
         """Run all cases, one per worker at a time; return a list of problems.
 
-        One in `missed` moments may not come: the number of reads varies between runs. There must be at least `least`
-        cases, which shows that the commands make the calls that are to be disturbed.
+        One in `missed` moments may not come: the number of reads varies between runs; it is 20, or 4 while the wait is
+        handed over. There must be at least `least` cases, which shows that the commands make the calls that are to be
+        disturbed.
         """
         assert len(cases) >= least, f"the commands made too few system calls: {len(cases)}"
         with ThreadPoolExecutor(self.workers) as pool:
             wrong = [line for lines in pool.map(lambda case: self.run(case, check), cases) for line in lines]
         wrong += [f"left a cgroup: {path}" for path in cgroups(f"sweep-{os.getpid()}-", self.cgroups)]
         came = [line for line in wrong if NOT_COME not in line]
+        missed = missed or (4 if self._attended else 20)
         return wrong if len(wrong) - len(came) > max(1, len(cases) // missed) else came
 
     def _is_usual(self, line: str) -> bool:

@@ -197,6 +197,7 @@ def sweep(user, rootless_command, tracer):
         "look": [create, ["state", "ID"], ["list"]],
         "exec": [create, ["start", "ID"], ["exec", "--tty", "ID", "true"]],
         "run": [["run", "--bundle", brief, *files]],
+        "run attended": [["run", "--bundle", brief, *files]],
         "run -d": [
             ["run", "-d", "--console-socket", "CONSOLE", "--pidfd-socket", "CONSOLE", "--bundle", rich, *files],
             ["delete", "--force", "ID"],
@@ -204,7 +205,9 @@ def sweep(user, rootless_command, tracer):
     }
 
     def make(life, **options):
-        return Sweep(user, tracer, rootless_command, lives[life], second=["run", "--bundle", simple, "ID"], **options)
+        second = ["run", "--bundle", simple, "ID"]
+        options |= {"attended": life == "run attended"}
+        return Sweep(user, tracer, rootless_command, lives[life], second=second, **options)
 
     return make
 

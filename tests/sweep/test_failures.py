@@ -44,6 +44,7 @@ REFUSALS = {
     "bind": [errno.ENOMEM],
     "clone3": [errno.ENOMEM, errno.EAGAIN],
     "connect": [errno.EAGAIN],
+    "execve": [errno.EACCES, errno.ENOENT],
     "fcntl": [errno.EIO],
     "flock": [errno.ENOLCK],
     "getdents64": [errno.EIO, errno.ENOMEM],
@@ -63,6 +64,7 @@ REFUSALS = {
     "renameat": [errno.ENOSPC, errno.EIO],
     "rmdir": [errno.EIO],
     "sendfile": [errno.ENOMEM],
+    "signalfd4": [errno.EMFILE],
     "socket": [errno.EMFILE],
     "socketpair": [errno.EMFILE],
     "unlinkat": [errno.EIO],
@@ -79,6 +81,7 @@ REFUSALS = {
         ("create", "2", OWN, 18),
         ("kill", "2", OWN, 9),
         ("run", "0", "socketpair", 70),  # earlier calls are those of create
+        ("run attended", "0", "pidfd_open", 8),
         ("run -d", "0", "linkat", 9),
         ("exec", "2", OWN, 50),
         ("look", "1", OWN, 7),

@@ -38,6 +38,7 @@ __all__ = ["sweep", "tracer"]  # fixtures
         ("create", "2", "pidfd_open", 15),
         ("kill", "2", "pidfd_open", 5),
         ("run", "0", "mkdirat", 60),
+        ("run attended", "0", "pidfd_open", 8),
         ("run -d", "0", "linkat", 8),
     ],
 )

@@ -25,6 +25,7 @@ WAITS = {"read", "poll", "getdents64"}
         ("create", "2", OWN, 20),
         ("kill", "2", OWN, 8),
         ("run", "0", "socketpair", 60),  # earlier calls are those of create
+        ("run attended", "0", "pidfd_open", 8),
         ("run -d", "0", "linkat", 9),
         ("exec", "2", OWN, 50),
         ("look", "2", OWN, 8),

@@ -18,6 +18,9 @@ from tests.lib.boxes import make_volume
 from tests.lib.bundles import base_config, make_bundle, own, write_config
 from tests.lib.containers import Reader, await_end, executors, until
 from tests.lib.traced import QUIET, Stopped, interrupted
+from tests.lib.waiting import each_waiter
+
+__all__ = ["each_waiter"]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -359,7 +362,7 @@ def _replace_by_file(rootless) -> None:
     ],
     ids=["no root", "no directory", "no state", "a file", "0500", "0000", "0500 below", "broken"],
 )
-def test_foreground_run_returns_the_status_despite_lost_state(rootless, user, harm, tells):
+def test_foreground_run_returns_the_status_despite_lost_state(rootless, user, each_waiter, harm, tells):
     bundle = make_bundle(user, base_config("sh", "-c", "echo ready; read line; exit 7"))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with rootless.popen("run", "--bundle", bundle, "c1", **pipes) as run:

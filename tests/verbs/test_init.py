@@ -10,10 +10,11 @@ import pytest
 
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.configurations import PODMAN_SECCOMP
-from tests.lib.containers import Reader, resident
+from tests.lib.containers import Reader, resident, until
 from tests.lib.detached import detached
+from tests.lib.waiting import each_waiter
 
-__all__ = ["detached"]
+__all__ = ["detached", "each_waiter"]
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ def test_without_a_pid_namespace_orphans_are_reaped_too(rootless, user):
 
 
 @pytest.mark.parametrize("shared", [(), ("pid",)], ids=["pid namespace", "no pid namespace"])
-def test_a_container_in_the_foreground_ends_when_its_rootless_is_killed(rootless, user, shared):
+def test_a_container_in_the_foreground_ends_when_its_rootless_is_killed(rootless, user, each_waiter, shared):
     config = base_config("sh", "-c", "echo ready; exec sleep 1000")
     config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] not in shared]
     bundle = make_bundle(user, config)
@@ -160,7 +161,7 @@ def test_a_container_in_the_foreground_ends_when_its_rootless_is_killed(rootless
         assert reader.line() == "ready"
         run.kill()
         assert reader.rest() == b""  # no process of the container holds it open
-    assert rootless.status("c1") == "stopped"
+    until(lambda: rootless.status("c1") == "stopped", "the end of process 1, which waits for the others")
 
 
 def test_a_detached_container_outlives_its_rootless(rootless, user):

@@ -15,6 +15,9 @@ import pytest
 
 from tests.lib.bundles import base_config, make_bundle, own, write_config
 from tests.lib.containers import Reader, await_end, executors
+from tests.lib.waiting import each_waiter
+
+__all__ = ["each_waiter"]
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 
@@ -40,6 +43,7 @@ def nothing_is_left(rootless):
 # --- status ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_waiter")
 @pytest.mark.parametrize("status", [0, 1, 2, 7, 126, 127, 128, 137, 254, 255])
 def test_the_exit_status_is_the_programs(runs, rootless, status):
     done = runs("sh", "-c", f"exit {status}")
@@ -58,6 +62,7 @@ def test_status_of_a_signalled_program_is_128_more(rootless, user, sign):
     nothing_is_left(rootless)
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_status_of_a_killed_program_is_128_more(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "echo ready; sleep 1000 & wait"))
     with rootless.popen("run", "--bundle", bundle, "c1", stdout=subprocess.PIPE) as run:
@@ -78,6 +83,7 @@ def test_the_children_of_the_program_end_with_it(runs, rootless):
 # --- streams ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_the_streams_are_the_callers(runs):
     done = runs("sh", "-c", "cat; echo to stderr >&2", input="over a pipe\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, "over a pipe\n", "to stderr\n")
@@ -94,6 +100,7 @@ def test_streams_that_are_files_stay_the_same_files(runs, user):
     assert taken.read_bytes() == b"before\n" + given.read_bytes() + b"end\n"
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_streams_that_are_closed_are_null_in_the_container(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "ls -l /proc/self/fd >/data/fds; echo lost; echo lost >&2; cat"))
     words = " ".join(rootless.argv("run", "--bundle", bundle, "c1"))
@@ -110,6 +117,7 @@ def test_reopened_stream_is_the_same_stream(rootless, user):
     assert sorted(done.stdout.splitlines()) == ["2:1:stdin", "2:1:to stdout", "2:to stderr"]
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_large_output_is_complete(runs):
     size = 64 << 20
     done = runs("sh", "-c", f"head -c {size} /dev/zero; echo end", text=False)
@@ -117,12 +125,14 @@ def test_large_output_is_complete(runs):
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(bytes(size) + b"end\n").digest()
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_large_input_is_complete(runs):
     data = os.urandom(1 << 20) * 16
     done = runs("sh", "-c", "cat", input=data, text=False)
     assert done.stdout == data
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_closed_output_ends_the_program(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "while echo line; do :; done; exit 9"))
     with rootless.popen("run", "--bundle", bundle, "c1", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
@@ -132,6 +142,7 @@ def test_closed_output_ends_the_program(rootless, user):
     nothing_is_left(rootless)
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_unread_input_is_left_for_other_programs(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", 'read line; echo "<$line>"'))
     words = " ".join(rootless.argv("run", "-b", bundle, "c1"))
@@ -147,6 +158,7 @@ def test_output_is_only_the_programs(runs):
 # --- signals ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_waiter")
 @pytest.mark.parametrize(
     "sign", ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "ALRM", "WINCH", "CONT", "TSTP", "RTMIN"]
 )
@@ -175,6 +187,7 @@ def test_early_signal_ends_only_the_program(rootless, user, need, call):
     nothing_is_left(rootless)
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_a_signal_that_the_program_does_not_handle_does_not_end_process_1(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "echo ready; read line; echo $line"))
     with rootless.popen("run", "-b", bundle, "c1", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
@@ -188,6 +201,7 @@ def test_a_signal_that_the_program_does_not_handle_does_not_end_process_1(rootle
         assert run.wait(timeout=30) == 0
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_ignored_signals_stay_ignored(rootless, user):
     script = "trap 'echo hup' HUP; trap 'echo usr1; exit 0' USR1; echo ready; sleep 1000 & while :; do wait; done"
     bundle = make_bundle(user, base_config("sh", "-c", script))
@@ -201,6 +215,7 @@ def test_ignored_signals_stay_ignored(rootless, user):
         assert run.wait(timeout=30) == 0
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_control_c_goes_to_the_program_once(rootless, user):
     """The caller's terminal interrupts its foreground process group, which does not include the container."""
     driver = """
@@ -228,6 +243,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     nothing_is_left(rootless)
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_remains_of_a_killed_run_can_be_deleted(rootless, user):
     script = "echo $(ls /proc/self/fd | wc -l); sleep 1000 & wait"
     bundle = make_bundle(user, base_config("sh", "-c", script))
@@ -245,6 +261,7 @@ def test_remains_of_a_killed_run_can_be_deleted(rootless, user):
     assert rootless("run", "-b", make_bundle(user, name="again"), "c1").returncode == 0
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_run_of_a_container_that_another_command_deletes(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "echo ready; sleep 1000 & wait"))
     with rootless.popen("run", "-b", bundle, "c1", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:

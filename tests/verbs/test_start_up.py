@@ -13,6 +13,7 @@ from tests.lib.bundles import base_config, make_bundle
 from tests.lib.cgroup2 import cgroup2
 from tests.lib.containers import Reader, executors, resident
 from tests.lib.tracing import looked_at, opened
+from tests.lib.waiting import BY_PYTHON
 
 __all__ = ["cgroup2"]
 
@@ -133,12 +134,12 @@ def test_closed_output_causes_no_traceback(user, rootless_command):
     assert "Traceback" not in done.stderr
 
 
-def test_waiting_foreground_run_has_no_more_memory_than_runc(user, rootless, need):
+def test_python_that_waits_has_no_more_memory_than_runc(user, rootless, need):
     held = {}
     for name, command in (("rootless", rootless.argv()), ("runc", [need("runc"), "--root", user.tmp / "runc"])):
         bundle = make_bundle(user, config_with_maps(user, "sh", "-c", "echo up; exec cat"), name=name)
         words = [*command, "run", "--bundle", bundle, name]
-        with user.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        with user.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=BY_PYTHON) as running:
             assert Reader(running.stdout).line() == "up"
             held[name] = resident(running.pid)
             running.stdin.close()

@@ -20,6 +20,11 @@ from tests.lib.boxes import config_with_maps
 from tests.lib.bundles import base_config, make_bundle, own, write_config
 from tests.lib.containers import PATIENCE, Reader, await_end, until
 from tests.lib.terminals import Typewriter
+from tests.lib.waiting import each_waiter
+
+__all__ = ["each_waiter"]
+
+pytestmark = pytest.mark.usefixtures("each_waiter")
 
 
 def with_terminal(*args, **process):

@@ -9,12 +9,14 @@ import pytest
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.containers import await_end
 from tests.lib.detached import detached
+from tests.lib.waiting import each_waiter
 
-__all__ = ["detached"]
+__all__ = ["detached", "each_waiter"]
 
 POLITE = "trap 'exit 3' TERM; while :; do sleep 0.05; done"
 
 
+@pytest.mark.usefixtures("each_waiter")
 @pytest.mark.parametrize("form", [[], ["--bundle"]])
 def test_in_the_foreground(rootless, user, form):
     bundle = make_bundle(user, base_config("sh", "-c", POLITE))
@@ -39,6 +41,7 @@ def test_detached_with_the_callers_streams(rootless, user):
     assert rootless("wait", "c1").stdout == "3\n"
 
 
+@pytest.mark.usefixtures("each_waiter")
 @pytest.mark.parametrize("detach", [False, True])
 def test_a_deaf_program_is_killed_ten_seconds_later(rootless, user, detach):
     bundle = make_bundle(user, base_config("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"))

@@ -12,8 +12,9 @@ import pytest
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.containers import Reader, await_end, until
 from tests.lib.detached import detached
+from tests.lib.waiting import each_waiter
 
-__all__ = ["detached"]
+__all__ = ["detached", "each_waiter"]
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 125, 255])
@@ -47,6 +48,7 @@ def test_a_container_that_is_deleted_meanwhile_has_its_status(detached, rootless
         assert out == b"137\n" or (out == b"" and waiting.wait(timeout=30) == 1), "or it came after the deletion"
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_a_container_in_the_foreground(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "echo ready; read word; exit 5"))
     with rootless.popen("run", bundle, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
@@ -60,6 +62,7 @@ def test_a_container_in_the_foreground(rootless, user):
             assert Reader(waiting.stdout).rest() == b"5\n"
 
 
+@pytest.mark.usefixtures("each_waiter")
 def test_a_kept_container(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "exit 6"))
     assert rootless("run", "--keep", bundle).returncode == 6
