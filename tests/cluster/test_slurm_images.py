@@ -21,7 +21,7 @@ from tests.lib.squashfs import make_sif
 from tests.lib.terminals import Typewriter
 
 LOOP = "while :; do sleep 0.1; done"
-TASKS, AT_ONCE = (int(word) for word in os.environ.get("ROOTLESS_TEST_ARRAY", "12/4").split("/"))
+TASKS, AT_ONCE = 200, 16
 """Of the array."""
 PORT = 5000
 REGISTRY = f"""version: 0.1
