@@ -33,12 +33,24 @@ _ESCAPED = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\043": "#", "\\134": "
 _RESTRICTIONS = posix.ST_RDONLY | posix.ST_NOSUID | posix.ST_NODEV | posix.ST_NOEXEC
 
 
+class Account:
+    """A user: `comment` and `home` as in passwd(5), and `group`, the name of the effective group, or its number."""
+
+    __slots__ = ("comment", "group", "home")
+
+    def __init__(self, comment: str, home: str, group: str) -> None:
+        self.comment = comment
+        self.home = home
+        self.group = group
+
+
 class Facts:
     """Facts about a host and a caller.
 
     Attributes:
         uid, gid: effective ids of the caller.
         user: the caller's login name, or the uid in decimal where the system has no name for it.
+        account: more about the caller in the system's passwd and group files.
         kernel: (major, minor) of the running kernel.
         machine: the machine as in uname(2), such as ``x86_64``.
         uid_map, gid_map: the ID maps of the caller's user namespace.
@@ -71,6 +83,7 @@ class Facts:
         self.uid = 1000
         self.gid = 1000
         self.user = "user"
+        self.account = Account("A User", "/home/user", "group")
         self.kernel = (6, 1)
         self.machine = "x86_64"
         self.uid_map: tuple[IdMap, ...] = (ALL_IDS,)
@@ -183,6 +196,21 @@ def kernel_version(release: str) -> tuple[int, int]:
     return int(major), int(minor or 0)
 
 
+def _account(facts: Facts) -> Account:
+    import grp
+    import pwd
+
+    try:
+        _, _, _, _, comment, home, _ = pwd.getpwuid(facts.uid)
+    except KeyError:
+        comment = home = ""
+    try:
+        group = grp.getgrgid(facts.gid).gr_name
+    except KeyError:
+        group = str(facts.gid)
+    return Account(comment, home, group)
+
+
 def _apparmor(_: Facts) -> bool:
     return text_of("/sys/module/apparmor/parameters/enabled") == "Y"
 
@@ -253,6 +281,7 @@ def _state_mounts(_: Facts) -> Callable[[str], Sequence[str]]:
 
 
 _RARE: dict[str, Callable[[Facts], object]] = {
+    "account": _account,
     "apparmor": _apparmor,
     "selinux": _selinux,
     "resctrl": _resctrl,

@@ -361,6 +361,11 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ),
     ops.LANDLOCK: ("forbid access to files except below {paths}", {}, "the kernel has no Landlock"),
     ops.READONLY_HOST: ("make all mounts of the host read-only for this process", {}, ""),
+    ops.ACCOUNT: (
+        "add {line} to {path} of the image, unless {name} or {id} is there",
+        {},
+        "the caller has no name in the container",
+    ),
     ops.NO_SOCKETS: ("forbid to make sockets", {}, "the kernel has no seccomp filter for it"),
     ops.SEND_TREE: (
         "send {path} of the container {deep}{alone}",

@@ -192,6 +192,7 @@ HIDE_MOUNT = Kind(80, "hide_mount", "", "path")
 CHECK_AGENT = Kind(81, "check_agent")
 READONLY_HOST = Kind(82, "readonly_host")
 NO_SOCKETS = Kind(83, "no_sockets", "", "filter=")
+ACCOUNT = Kind(84, "account", "", "path name id line")
 
 # --- Operations of the launcher, in the order in which they run ---
 

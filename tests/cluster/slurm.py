@@ -1,6 +1,7 @@
 """A Slurm cluster of two nodes on one machine: a slurmctld and two slurmd in their own namespaces.
 
-The nodes resemble batch nodes: users have no runtime directory there. cgroups are not used.
+The nodes resemble batch nodes: users have no runtime directory there. Slurm finds the processes of a step by their
+parents (proctrack/linuxproc), or by their cgroups (proctrack/cgroup), as most sites have it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 
 from tests.lib.accounts import RUN, User
 from tests.lib.containers import PATIENCE, Reader, until
-from tests.lib.enclosure import Enclosure, stop
+from tests.lib.enclosure import Enclosure, removed, stop
 from tests.lib.engines import HELPERS
 
 NODES = {"n1": 6818, "n2": 6819}
@@ -31,7 +32,7 @@ StateSaveLocation=/run/slurm-state
 SlurmdSpoolDir={spool}
 SlurmctldPidFile=/run/slurmctld.pid
 SlurmdPidFile=/run/slurmd-%n.pid
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/{tracking}
 JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
@@ -58,6 +59,12 @@ _NODE_START = f"""
 mount -t tmpfs -o mode=0755 spool {_SPOOL}
 exec "$@"
 """
+_CGROUPS = "/run/slurm-cgroups"
+_TRACKING_START = f"""
+mkdir -p {_CGROUPS}/freezer
+mount -t cgroup -o freezer cgroup {_CGROUPS}/freezer
+"""
+_INTO_CGROUP = 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"'
 _OWN_HOME = """
 [ "$(stat -c %d "$1")" != "$(stat -c %d "$1/..")" ] || mount -t tmpfs -o "mode=0700,uid=$2,gid=$3" tmpfs "$1"
 """
@@ -70,9 +77,10 @@ class Cluster:
         directory: the configuration, and the daemons' logs in `*.log`.
     """
 
-    def __init__(self, directory: Path, need) -> None:
-        """Start it; return once both nodes wait for jobs."""
+    def __init__(self, directory: Path, need, freezer: Path | None = None) -> None:
+        """Start it; return once both nodes wait for jobs. `freezer`: a cgroup in which Slurm has one for each step."""
         self.directory = directory
+        self._freezer = freezer
         self._daemons: list[subprocess.Popen] = []
         programs = {name: need(name) for name in ("slurmctld", "slurmd", "srun", "sbatch", "runuser")}
         self._configure()
@@ -82,8 +90,9 @@ class Cluster:
             self._start("slurmctld", programs["slurmctld"], "-D")
             for name in NODES:
                 # the spool directory has the same path on all nodes, as in a cluster of several machines
-                own_spool = ["unshare", "--mount", "--propagation=slave", "sh", "-euc", _NODE_START, "sh"]
-                self._start(name, *own_spool, programs["slurmd"], "-D", "-N", name)
+                own_spool = ["unshare", "--mount", "--propagation=slave", *(["--cgroup"] if freezer else [])]
+                start = (_TRACKING_START if freezer else "") + _NODE_START
+                self._start(name, *own_spool, "sh", "-euc", start, "sh", programs["slurmd"], "-D", "-N", name)
             until(self._idle, "both nodes are idle")
         except BaseException as error:
             error.add_note(self._said())
@@ -108,17 +117,26 @@ class Cluster:
     def _configure(self) -> None:
         nodes = "".join(_NODE.format(name=name, port=port) for name, port in NODES.items())
         (self.directory / "slurm.conf").write_text(
-            _CONFIGURATION.format(spool=_SPOOL, epilog=HELPERS / "slurm/epilog.sh") + nodes + _PARTITION
+            _CONFIGURATION.format(
+                spool=_SPOOL, epilog=HELPERS / "slurm/epilog.sh", tracking="cgroup" if self._freezer else "linuxproc"
+            )
+            + nodes
+            + _PARTITION
         )
-        (self.directory / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
+        (self.directory / "cgroup.conf").write_text(
+            f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={_CGROUPS}\n" if self._freezer else "CgroupPlugin=disabled\n"
+        )
         self.use("oci.conf")
         key = self.directory / "slurm.key"
         key.touch(0o600)
         key.write_bytes(os.urandom(1024))
 
     def _start(self, name: str, *argv) -> None:
+        words = self.words(*argv)
+        if self._freezer:
+            words = ["sh", "-euc", _INTO_CGROUP, "sh", str(self._freezer), *words]
         with (self.directory / f"{name}.log").open("w") as log:
-            self._daemons.append(subprocess.Popen(self.words(*argv), stdout=log, stderr=log, stdin=subprocess.DEVNULL))
+            self._daemons.append(subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
 
     def _run(self, *argv) -> str:
         words = self.words(*argv)
@@ -196,11 +214,12 @@ class Step:
     """
 
     def __init__(self, submitter, bundle, script, *flags) -> None:
+        before = submitter.jobs()
         words = ["srun", f"--container={bundle}", *flags, "/bin/sh", "-c", script]
         self.srun = submitter.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
         self.reader = Reader(self.srun.stdout)
         assert self.reader.line() == "up"
-        (self.job,) = submitter.jobs()
+        (self.job,) = {*submitter.jobs()}.difference(before)
 
     def end(self) -> tuple[int, str]:
         """Wait for the end of the step; return srun's exit status and the rest of the output."""
@@ -209,15 +228,35 @@ class Step:
         return self.srun.returncode, rest
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory, need):
-    """A running cluster."""
+@contextmanager
+def _running(need, freezer: Path | None = None):
     if os.geteuid() != 0:
         pytest.skip("needs root: makes namespaces and cgroups")
     need("tini")
-    directory = Path(RUN) / "slurm"
+    directory = Path(RUN) / ("slurm-cgroups" if freezer else "slurm")
     directory.mkdir()
-    running = Cluster(directory, need)
+    running = Cluster(directory, need, freezer)
     yield running
     running.close()
     shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def cluster(need):
+    """A running cluster."""
+    with _running(need) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster_with_cgroups(need):
+    """One in which Slurm has a cgroup for each step."""
+    lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    mounted = [Path(line[1]) for line in lines if line[2] == "cgroup" and "freezer" in line[3].split(",")]
+    if not mounted:
+        pytest.skip("needs the freezer of cgroup v1")
+    freezer = mounted[0] / f"rootless-slurm-{os.urandom(6).hex()}"
+    freezer.mkdir()
+    with _running(need, freezer) as running:
+        yield running
+    until(lambda: removed(freezer), f"{freezer} is empty")

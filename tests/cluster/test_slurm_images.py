@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.slurm import Step, submitting
 from tests.lib.bundles import base_config, make_bundle
-from tests.lib.containers import until
+from tests.lib.containers import Reader, until
 from tests.lib.enclosure import stop
 from tests.lib.engines import HELPERS
+from tests.lib.figures import MEASURE
+from tests.lib.squashfs import make_sif
+from tests.lib.terminals import Typewriter
 
 LOOP = "while :; do sleep 0.1; done"
-TASKS, AT_ONCE = (int(word) for word in os.environ.get("ROOTLESS_TEST_ARRAY", "12/4").split("/"))
+TASKS, AT_ONCE = 200, 16
 """Of the array."""
 PORT = 5000
 REGISTRY = f"""version: 0.1
@@ -78,6 +84,12 @@ def test_a_task_is_its_user_on_its_node(submitter, sh):
     tmp = str(submitter.tmp)
     assert found == [str(submitter.uid), tmp, own[0], "in the working directory", str(submitter.home), own[1]]
     assert (submitter.tmp / "made").stat().st_uid == submitter.uid
+
+
+def test_the_user_has_a_name_in_an_image(submitter, sh):
+    assert sh("whoami; id -un; id -gn; eval echo ~$(whoami); stat -c %U .") == [
+        submitter.name, submitter.name, submitter.name, str(submitter.home), submitter.name,
+    ]  # fmt: skip
 
 
 def test_tasks_share_memory_and_tmp_with_the_host(submitter, sh):
@@ -174,6 +186,12 @@ def test_the_name_of_a_container_is_nothing_but_a_name(submitter, srun, name):
     assert list(submitter.tmp.iterdir()) == []
 
 
+def test_a_sif_file(submitter, srun, image):
+    sif = make_sif(image, submitter.tmp / "box.sif")
+    assert srun("sh", "-c", "echo $0 in $SLURM_CONTAINER", container=sif, check=True).stdout == f"sh in {sif}\n"
+    assert srun("sh", "-c", "exit 3", container="./box.sif").returncode == 3
+
+
 @pytest.mark.parametrize("name", ["a b.sqsh", "$(x)'\"`;#.sqsh", "a\nb.sqsh", "-x.sqsh"])
 def test_a_file_can_have_any_name(submitter, srun, image, name):
     shutil.copy(image, submitter.tmp / name)
@@ -233,6 +251,21 @@ def test_a_container_with_a_name_lasts_as_long_as_the_job(submitter, image):
     submitter.await_nothing()
 
 
+def test_changes_of_one_task_are_saved_as_an_image_for_many(submitter, image):
+    """Docs/cluster.md shows it; tasks with the same name do not see each other's changes."""
+    named = "ROOTLESS_CONTAINER_NAME=mine"
+    script = f"""
+    {named} ROOTLESS_REMAP_ROOT=1 srun --ntasks=1 --container={image} sh -c 'echo made > /made; chown 0:0 /made'
+    {named} srun --ntasks=2 --container={image} sh -c 'test $SLURM_LOCALID = 0 || ls /made'
+    srun --ntasks=1 rootless save --overlay /tmp/rootless-slurm-{submitter.uid}/$SLURM_JOB_ID/mine.0 -o m.sqsh {image}
+    srun --ntasks=2 --container=m.sqsh cat /made
+    """
+    done = submitter.run(["salloc", "--quiet", "--ntasks=2", "--nodes=1", "sh", "-c", script])
+    assert done.stdout == "made\n" * 2
+    assert "ls: /made: No such file or directory" in done.stderr
+    submitter.await_nothing()
+
+
 EPILOG = """
 export SLURM_JOB_ID=7 SLURM_JOB_UID=$2 SLURM_JOB_USER=$3 SLURMD_NODENAME=n1
 mkdir -p /run/others/7/x
@@ -284,6 +317,96 @@ def test_a_batch_job(submitter, image):
     assert (done.returncode, done.stderr, output.read_text()) == (4, "", f"out\n{submitter.uid}\nerr\n")
 
 
+def test_steps_of_an_allocation_run_at_once(submitter, image):
+    """Each waits for the others."""
+    step = f"srun --exact --ntasks=1 --container={image} sh -c"
+    meet = "touch met-$0; until [ -e met-a -a -e met-b -a -e met-c ]; do sleep 0.1; done; echo $0"
+    script = f'for name in a b c; do {step} "$1" $name & done; wait'
+    words = ["salloc", "--quiet", "--ntasks=3", "sh", "-c", script, "sh", meet]
+    done = submitter.run(words, check=True)
+    assert sorted(done.stdout.split()) == ["a", "b", "c"], done.stderr
+    submitter.await_nothing()
+
+
+SLOW = 90
+"""Seconds: slurmctld looks at time limits twice a minute."""
+
+
+def test_at_its_time_limit_a_job_gets_sigterm_and_then_sigkill(submitter, image):
+    scripts = (
+        f"trap 'echo got TERM; exit 3' TERM; echo up; {LOOP}",
+        f"trap '' TERM; echo up; {LOOP}",
+        "echo up; exec sleep 1000",
+    )
+    steps = [Step(submitter, image, script) for script in scripts]
+    output = submitter.tmp / "output"
+    words = ["sbatch", "--parsable", f"--output={output}", f"--container={image}", f"--wrap={scripts[0]}"]
+    batch = submitter.run(words, check=True).stdout.strip()
+    until(lambda: output.exists() and output.read_text() == "up\n", "the batch job runs")
+    for job in (batch, *(step.job for step in steps)):
+        submitter.run(["scontrol", "update", f"JobId={job}", "EndTime=now+1"], check=True)
+    for step, status, said in zip(steps, (3, None, 128 + 15), ("got TERM\n", "", ""), strict=True):
+        rest, errors = step.srun.communicate(timeout=SLOW)
+        assert "DUE TO TIME LIMIT" in errors
+        assert rest == said
+        # srun itself does not wait for the one that SIGKILL ends
+        assert status in (None, step.srun.returncode), errors
+    submitter.await_nothing()
+    assert "got TERM\n" in output.read_text()
+    assert "DUE TO TIME LIMIT" in output.read_text()
+
+
+def press_ctrl_c(submitter):
+    """Send SIGINT to srun and its child, as a terminal does."""
+    submitter.run(["pkill", "-INT", "-U", submitter.uid, "-x", "srun"], check=True)
+
+
+def test_one_ctrl_c_at_srun_leaves_the_program_alone(submitter, image):
+    step = Step(
+        submitter, image, f"trap 'echo got INT' INT; trap 'echo here' USR1; trap 'exit 6' USR2; echo up; {LOOP}"
+    )
+    errors = Reader(step.srun.stderr)
+    press_ctrl_c(submitter)
+    assert "one more within 1 sec to abort" in errors.line()
+    submitter.run(["scancel", "--signal=USR1", step.job], check=True)
+    assert step.reader.line() == "here"
+    submitter.run(["scancel", "--signal=USR2", step.job], check=True)
+    status, rest = step.end()
+    assert (status, set(rest.split())) in ((6, set()), (6, {"here"}))
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (f"trap 'echo got INT; exit 5' INT; echo up; {LOOP}", "got INT\n"),
+        (f"trap '' INT TERM; echo up; {LOOP}", ""),
+        ("echo up; exec sleep 1000", ""),
+    ],
+    ids=["a handler", "ignored", "no handler"],
+)
+def test_two_ctrl_c_at_srun_end_the_program_by_sigint(submitter, image, script, said):
+    step = Step(submitter, image, script)
+    errors = Reader(step.srun.stderr)
+    press_ctrl_c(submitter)
+    while "sending Ctrl-C to " not in (line := errors.line()):
+        if "one more within 1 sec" in line:
+            press_ctrl_c(submitter)
+    status, rest = step.end()
+    assert (status > 0, rest) == (True, said)
+    submitter.await_nothing()
+
+
+def test_ctrl_c_at_a_terminal_reaches_the_program(submitter, image):
+    script = f"trap 'echo got INT; exit 5' INT; echo up; {LOOP}"
+    words = ["srun", "--quiet", "--pty", f"--container={image}", "sh", "-c", script]
+    with Typewriter(submitter, words) as terminal:
+        terminal.until(b"up")
+        terminal.type(b"\x03")
+        terminal.until(b"got INT")
+        terminal.ends(5)
+    submitter.await_nothing()
+
+
 def test_a_signal_for_the_program_does_not_end_the_server_of_its_image(submitter, image):
     """Slurm sends it to each process of the step."""
     script = f"trap 'od -c /bin/busybox | tail -n1 >&2; exit 6' USR1 TERM; echo up; {LOOP}"
@@ -319,6 +442,42 @@ def test_a_task_that_fails_ends_the_others(submitter, srun):
     script = f"test $SLURM_PROCID = 1 && exit 3; {LOOP}"
     assert srun("sh", "-c", script, flags=["--kill-on-bad-exit", "--nodes=2", "--ntasks=4"]).returncode != 0
     submitter.await_nothing()
+
+
+PAIRS, MOST, OTHERS = 15, 40, 0.1
+"""Of measurements; milliseconds; the part of the processors that others may use meanwhile."""
+
+
+def busy(cluster):
+    """Return the seconds since the start of the machine, of its processors, and of those the cluster's."""
+    user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+    ticks = user + nice + system + sum(rest)
+    (own,) = [line for line in (cluster.enclosure.cgroup / "cpu.stat").read_text().splitlines() if "usage_usec" in line]
+    return time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), int(own.split()[1]) / 1e6
+
+
+def test_an_image_adds_at_most_40_ms_to_srun(submitter, cluster, image):
+    """Measured in pairs side by side, from the start of srun to its end; the fastest with the image, less the fastest.
+
+    Other work of the machine makes any of them slower and none faster, so the fastest show the cost without it, if each
+    has had a quiet moment: up to four series give them the chance. If other programs are at work all the time, the
+    figures say nothing.
+    """
+    host = ["/usr/bin/srun", "--quiet", "/bin/true"]
+    steps = [{"name": "host", "argv": host}, {"name": "image", "argv": [*host[:2], f"--container={image}", "true"]}]
+    task = json.dumps({"rounds": PAIRS, "steps": steps})
+    found = {"host": [], "image": []}
+    before = busy(cluster)
+    for _ in range(4):
+        figures = json.loads(submitter.run(["python3", "-I", MEASURE], input=task, check=True).stdout)
+        for name, series in found.items():
+            series += [wall for _, wall in figures[name]]
+        if min(found["image"]) - min(found["host"]) <= MOST:
+            return
+    elapsed, used, own = (after - start for start, after in zip(before, busy(cluster), strict=True))
+    if used - own > OTHERS * elapsed * os.cpu_count():
+        pytest.skip(f"the machine has other work, which takes {used - own:.0f} s of CPU time in {elapsed:.0f} s")
+    pytest.fail(f"milliseconds: { ({name: sorted(map(round, series)) for name, series in found.items()}) }")
 
 
 def test_nothing_is_left_of_an_array(submitter, image):

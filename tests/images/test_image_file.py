@@ -21,7 +21,7 @@ from rootless.plan import ops
 from rootless.plan.ops import Op
 from rootless.plan.rootfs.confine import UNSQUASHFS_FILE, unsquash
 from tests.lib.executor import as_user
-from tests.lib.squashfs import spy
+from tests.lib.squashfs import make_sif, spy
 
 DIGEST = "sha256:" + "1a" * 32
 CONFIG = {"architecture": "amd64", "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "NAME=ü"]}}
@@ -129,35 +129,20 @@ def test_files_of_an_image_without_trailer_are_read_from_its_squashfs(squashfs):
         image.read("/etc/large")
 
 
-def sif(squashfs, path, *, filesystem=1, offset=8192, role=2, total=3):
-    """Write a SIF file as apptainer does: header, descriptors (one of them a definition file), partition."""
-    header = struct.pack("<32s10s3s3s16sqqqqqqqq", b"#!/bin/sh\n", b"SIF_MAGIC\0", b"01\0", b"02\0", bytes(16), 0, 0, 0,
-                         total, 4096, 3 * 585, 8192, 0)  # fmt: skip
-
-    def descriptor(kind, where, extra=b"", used=1):
-        return struct.pack("<i?IIIqqqqqqq128s384s", kind, used, 1, 0, 0, where, 10, 10, 0, 0, 0, 0, b"", extra)
-
-    partition = struct.pack("<ii3s", filesystem, role, b"02\0")
-    table = descriptor(0x4001, 7000) + descriptor(0x4004, 1, partition, used=0)
-    table += descriptor(0x4004, offset, partition)
-    path.write_bytes((header.ljust(4096, b"\0") + table).ljust(8192, b"\0") + squashfs.read_bytes())
-    return path
-
-
 def test_the_squashfs_of_a_sif_file_is_found(squashfs, tmp_path):
-    image = open_image(str(sif(squashfs, tmp_path / "image.sif")))
+    image = open_image(str(make_sif(squashfs, tmp_path / "image.sif")))
     assert (image.offset, image.config) == (8192, {})
     assert image.read("/etc/passwd") == PASSWD
 
 
 def test_sif_files_without_a_plain_squashfs_root_are_refused(squashfs, tmp_path):
     path = tmp_path / "image.sif"
-    assert refused(sif(squashfs, path, filesystem=5)) == "its root file system is encrypted"
-    assert refused(sif(squashfs, path, filesystem=2)) == "its root is no squashfs"
-    assert refused(sif(squashfs, path, role=3)) == "it has no primary system partition"
-    assert refused(sif(squashfs, path, offset=-1)) == "its root is no squashfs"
-    assert refused(sif(squashfs, path, offset=1 << 62)) == "it holds no squashfs file system"
-    assert refused(sif(squashfs, path, total=1 << 40)) == "its SIF header is damaged"
+    assert refused(make_sif(squashfs, path, filesystem=5)) == "its root file system is encrypted"
+    assert refused(make_sif(squashfs, path, filesystem=2)) == "its root is no squashfs"
+    assert refused(make_sif(squashfs, path, role=3)) == "it has no primary system partition"
+    assert refused(make_sif(squashfs, path, offset=-1)) == "its root is no squashfs"
+    assert refused(make_sif(squashfs, path, offset=1 << 62)) == "it holds no squashfs file system"
+    assert refused(make_sif(squashfs, path, total=1 << 40)) == "its SIF header is damaged"
 
 
 def test_files_that_are_not_images_are_refused(squashfs, tmp_path):
@@ -251,7 +236,7 @@ def test_a_changed_byte_in_the_headers_is_refused_or_read(tmp_path_factory, posi
     directory = tmp_path_factory.getbasetemp()
     path = directory / "squashfs"
     path.write_bytes(struct.pack("<I24xHH8xQ", 0x73717368, 4, 0, 4096).ljust(4096, b"\0"))
-    path = sif(path, directory / "changed.sif")
+    path = make_sif(path, directory / "changed.sif")
     with open(path, "r+b") as file:
         file.seek(position)
         file.write(bytes([byte]))

@@ -12,7 +12,7 @@ import tarfile
 import pytest
 
 from tests.lib.bundles import own
-from tests.lib.engines import make_image, opened_podman
+from tests.lib.engines import IMAGE, make_image, opened_podman
 from tests.lib.squashfs import CAPABLE, entry
 
 
@@ -54,6 +54,46 @@ def test_changes_stay_in_the_container(run, archive):
     image = f"docker-archive:{archive}"
     assert output(run(image, "sh", "-c", "echo x > /etc/x; rm /etc/group; ls /etc")) == "passwd\nx\n"
     assert output(run(image, "ls", "/etc")) == "group\npasswd\n"
+
+
+NAMES = "cat /etc/passwd; echo -; cat /etc/group; echo -; whoami; id -u; id -gn; echo $HOME ~"
+
+
+def test_the_caller_has_a_name_with_keep_id_as_with_podman(run, archive, user, need):
+    image = f"docker-archive:{archive}"
+    flags = ["--userns", "keep-id", "-w", "/tmp"]
+    ours = output(run(*flags, image, "sh", "-c", NAMES))
+    assert ours.endswith(f"-\n{user.name}\n{user.uid}\n{user.name}\n/tmp /tmp\n")
+    with opened_podman(user, archive, need("podman")) as podman:
+        theirs = podman("run", "--rm", "--network=none", *flags, IMAGE, "sh", "-c", NAMES, check=True).stdout
+    podman.remove_stores()
+    assert ours.splitlines() == theirs.splitlines()
+
+
+def test_names_are_in_the_container_only(run, archive, user):
+    image = f"docker-archive:{archive}"
+    before = output(run(image, "cat", "/etc/passwd", "/etc/group"))
+    assert user.name not in before
+    keep = ("--userns", "keep-id")
+    assert output(run(*keep, "--read-only", image, "id", "-un")) == f"{user.name}\n"
+    # programs such as useradd replace the file
+    replace = "grep -c . /etc/passwd; sed -i s/nothing// /etc/passwd; id -un"
+    assert output(run(*keep, "-u", "0", image, "sh", "-c", replace)).splitlines()[1:] == ["root"]
+    own(user, write(user.tmp / "mine", "root:x:0:0:::\n"))
+    mount = ("-v", f"{user.tmp}/mine:/etc/passwd")
+    assert output(run(*keep, *mount, image, "cat", "/etc/passwd")) == (user.tmp / "mine").read_text()
+    assert output(run(image, "cat", "/etc/passwd", "/etc/group")) == before
+    assert output(run("--userns", "keep-id:uid=7,gid=8", image, "sh", "-c", "id; echo ~")) == (
+        f"uid=7({user.name}) gid=8({user.name})\n/\n"
+    )
+    flags = (*keep, f"--overlay={user.tmp}/changes")
+    for _ in range(2):
+        assert output(run(*flags, image, "grep", "-c", user.name, "/etc/passwd")) == "1\n"
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
 
 
 def test_standard_input_is_empty_without_i(run, archive):

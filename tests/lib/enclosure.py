@@ -65,18 +65,10 @@ class Enclosure:
         self._holder.kill()
         self._holder.wait()
         self._holder.stdout.close()
-        until(self._removed, f"{self.cgroup} is empty")
+        until(lambda: removed(self.cgroup), f"{self.cgroup} is empty")
 
     def _entering(self, argv) -> list[str]:
         return ["sh", "-euc", 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"', "sh", str(self.cgroup), *map(str, argv)]
-
-    def _removed(self) -> bool:
-        for directory, _, _ in os.walk(self.cgroup, topdown=False):
-            try:
-                os.rmdir(directory)
-            except OSError:
-                return False
-        return True
 
 
 class Enclosed(User):
@@ -100,6 +92,16 @@ class Enclosed(User):
     def popen(self, argv, **options) -> subprocess.Popen:
         """Start `argv` inside; its working directory is /."""
         return super().popen(self.enclosure.words(*self._become, *argv), **{"user": 0, "group": 0} | options)
+
+
+def removed(cgroup: Path) -> bool:
+    """Remove a cgroup with those below, and return whether that is done: their processes may still be ending."""
+    for directory, _, _ in os.walk(cgroup, topdown=False):
+        try:
+            os.rmdir(directory)
+        except OSError:
+            return False
+    return True
 
 
 def _cgroup2() -> Path:

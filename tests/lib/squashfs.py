@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import struct
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -39,6 +40,21 @@ def make_image(path: Path, *entries, tree: Path | None = None, options=("-comp",
     command = ["sqfstar", "-quiet", "-no-progress", "-processors", "1", *options, path]
     subprocess.run(command, input=archive.getvalue(), check=True, stdout=subprocess.DEVNULL)
     path.chmod(0o644)
+    return path
+
+
+def make_sif(squashfs, path, *, filesystem=1, offset=8192, role=2, total=3):
+    """Write a SIF file as apptainer does: header, descriptors (one of them a definition file), partition."""
+    header = struct.pack("<32s10s3s3s16sqqqqqqqq", b"#!/bin/sh\n", b"SIF_MAGIC\0", b"01\0", b"02\0", bytes(16), 0, 0, 0,
+                         total, 4096, 3 * 585, 8192, 0)  # fmt: skip
+
+    def descriptor(kind, where, extra=b"", used=1):
+        return struct.pack("<i?IIIqqqqqqq128s384s", kind, used, 1, 0, 0, where, 10, 10, 0, 0, 0, 0, b"", extra)
+
+    partition = struct.pack("<ii3s", filesystem, role, b"02\0")
+    table = descriptor(0x4001, 7000) + descriptor(0x4004, 1, partition, used=0)
+    table += descriptor(0x4004, offset, partition)
+    path.write_bytes((header.ljust(4096, b"\0") + table).ljust(8192, b"\0") + squashfs.read_bytes())
     return path
 
 

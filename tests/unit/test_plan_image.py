@@ -83,6 +83,58 @@ def test_only_root_of_the_host_may_use_trusted_attributes(facts, options):
     assert the(plan_for(image_config(), facts), ops.OVERLAY).string("options") == options
 
 
+def names(plan):
+    return [op.strings for op in chosen(plan, ops.ACCOUNT)]
+
+
+def test_the_caller_has_a_name_in_an_image_with_keep_id():
+    plan = plan_for(image_config(), userns="keep-id")
+    assert names(plan) == [
+        ("/etc/passwd", "user", "1000", "user:*:1000:1000:A User:/:/bin/sh"),
+        ("/etc/group", "group", "1000", "group:x:1000:user"),
+    ]
+    order = kinds(plan)
+    # a file of the host that is mounted there is not written to
+    assert order.index(ops.OVERLAY) < order.index(ops.ACCOUNT) < order.index(ops.MOUNT)
+    assert names(plan_for(image_config(), userns="keep-id", kept_ids=(7, -1)))[0][3].startswith("user:*:7:1000:")
+
+
+def test_only_roots_with_an_overlay_and_keep_id_get_names():
+    assert names(plan_for(base_config("true"), userns="keep-id", overlay="memory"))
+    for config, facts, options in (
+        (base_config("true"), {}, {"userns": "keep-id"}),
+        (image_config(), {}, {}),
+        (image_config(), {}, {"userns": "root"}),
+        (image_config(), ROOT, {"userns": "keep-id"}),
+        (image_config(), NESTED, {"userns": "keep-id"}),
+    ):
+        assert names(plan_for(config, facts, **options)) == []
+
+
+@pytest.mark.parametrize(
+    ("env", "mounted", "home"),
+    [
+        ((), "", "/work"),
+        (("HOME=/a", "HOME=/b"), "/home", "/b"),
+        (("HOME=",), "", "/work"),
+        (("HOME=relative",), "", "/"),
+        (("HOME=/a:b",), "", "/"),
+        (("HOME=/a\nroot::0:0::/:",), "", "/"),
+        ((), "/home", "/home/user"),
+        ((), "home/user/", "/home/user"),
+        ((), "/home/use", "/work"),
+        ((), "/home/user/below", "/work"),
+    ],
+)
+def test_the_home_of_the_caller_is_one_that_the_container_has(env, mounted, home):
+    config = image_config()
+    config["process"]["env"] = list(env)
+    config["process"]["cwd"] = "/work"
+    if mounted:
+        config["mounts"].append({"destination": mounted, "type": "bind", "source": "/srv", "options": ["bind"]})
+    assert names(plan_for(config, userns="keep-id"))[0][3] == f"user:*:1000:1000:A User:{home}:/bin/sh"
+
+
 @pytest.mark.parametrize("config", [base_config("true"), image_config()], ids=["directory", "image"])
 def test_a_directory_for_the_changes_is_checked_and_taken_along_with_the_callers_rights(config):
     plan = plan_for(config, overlay="/home/user/changes")

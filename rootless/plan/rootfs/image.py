@@ -12,6 +12,7 @@ Source: Documentation/filesystems/fuse.rst, overlayfs.rst.
 from __future__ import annotations
 
 from rootless.errors import RootlessError
+from rootless.lazy import lazy
 from rootless.linux import NODEV, READONLY
 from rootless.plan import ops
 from rootless.plan.ops import Op
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rootless.plan.context import Context
+    from rootless.plan.rootfs.accounts import names
+else:
+    names = lazy("rootless.plan.rootfs.accounts", "names")
 
 MEMORY = "memory"
 """The overlay whose changes end with the container; any other name is a directory."""
@@ -119,7 +123,7 @@ def connect(context: Context) -> list[Op]:
 
 
 def overlay(context: Context) -> list[Op]:
-    """Return the operation that covers the root, and have the caller's directory for the changes taken along."""
+    """Return the operations that cover the root, and have the caller's directory for the changes taken along."""
     upper = context.request.overlay
     if upper and upper != MEMORY:
         context.sources.append(Op(ops.TREE, 0, PRIVATE, 0, 0, 0, 0, upper))
@@ -127,7 +131,10 @@ def overlay(context: Context) -> list[Op]:
     options = ["userxattr"] if context.in_user_namespace else []
     nodev = NODEV if context.bundle.is_image else 0
     # the launcher fills in the directory; its tree is the first one
-    return [Op(ops.OVERLAY, nodev, 0, 0, 0, upper or MEMORY, options, where="root.path")]
+    return [
+        Op(ops.OVERLAY, nodev, 0, 0, 0, upper or MEMORY, options, where="root.path"),
+        *(names(context) if context.request.userns == "keep-id" else ()),
+    ]
 
 
 def refuse(context: Context) -> None:
