@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posix
+import sys
 
-from rootless import files, log, procfs, signals
+from rootless import files, log, paths, procfs, signals
 from rootless.container.create import plan_for
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.operations.teardown import end, end_quietly, give_up, remove_ended
@@ -17,14 +18,25 @@ from rootless.plan import ops
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.cgroup.logout import ends_with_session
+    from rootless.container.cached_plan import keep as cache_plan
     from rootless.container.terminal.relay import Deadline, catch_signals, prepare_terminal, wait_foreground
     from rootless.options import Options
 else:
     ends_with_session = lazy("rootless.cgroup.logout", "ends_with_session")
+    cache_plan = lazy("rootless.container.cached_plan", "keep")
     Deadline = lazy("rootless.container.terminal.relay", "Deadline")
     catch_signals = lazy("rootless.container.terminal.relay", "catch_signals")
     prepare_terminal = lazy("rootless.container.terminal.relay", "prepare_terminal")
     wait_foreground = lazy("rootless.container.terminal.relay", "wait_foreground")
+
+
+_CACHED = {
+    "bundle", "cgroup_manager", "config", "container", "debug", "log", "log_format", "log_level", "network",
+    "no_new_keyring", "no_pivot", "require_limits", "root", "systemd_cgroup", "userns", "verb",
+}  # fmt: skip
+"""The options of commands whose Plans may be cached: those of engines. Others edit config.json or read more files."""
+CALLED = "called"
+"""The option of the interpreter with which the front door starts it."""
 
 
 def run(options: Options) -> int:
@@ -43,11 +55,16 @@ def run(options: Options) -> int:
 
 
 def _run(options: Options) -> int:
+    is_cached = _may_be_cached(options)
+    if is_cached:
+        paths.note_reads()
     request, plan, root = plan_for(options)
+    reads = paths.taken_reads()
     console = Console.for_run(plan)
     made = ContainerRun(plan, root, Descriptors(keep=request.preserve_fds, console=console.passed))
     try:
         made.until(ops.WAIT_START)
+        said = log.said()
         console.receive()
         if console.master >= 0:
             prepare_terminal(console.master)
@@ -58,6 +75,8 @@ def _run(options: Options) -> int:
         give_up(made, error)
         raise
     try:
+        if is_cached:
+            cache_plan(made, reads, said)
         made.entry.close()
         made.close()
         if request.detach:
@@ -79,6 +98,17 @@ def _run(options: Options) -> int:
         files.close_fds(made, "exit_fd")
         if not (request.keep or request.detach):
             remove_ended(root, request.container)
+
+
+def _may_be_cached(options: Options) -> bool:
+    """Whether the front door has started this command, and may run a container for the same words by itself."""
+    started = sys._xoptions  # noqa: SLF001 - the only way to the interpreter's own options
+    return (
+        CALLED in started
+        and paths.variable("ROOTLESS_FRONT") != "0"
+        and {name for name, value in vars(options).items() if value} <= _CACHED
+        and log.is_plain()
+    )
 
 
 def _wait(made: ContainerRun, console: Console, wakeup: int, timeout: int) -> int:

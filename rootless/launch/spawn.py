@@ -35,22 +35,22 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
         RootlessError: `RL-INIT`: the executor cannot be started.
     """
     first = len(given.placed)
-    own = [sealed_copy(_program(), "rootless-init")]
+    own = [sealed_copy(program(), "rootless-init")]
     try:
         own.append(posix.memfd_create("rootless-plan", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING))
         _write_all(own[1], plan)
         others = (given.start, given.console, given.cgroup, given.process, given.agent, given.directory)
         passed = [report, reply, *others, own[1]]
-        program, placed = own[0], list(given.placed)
+        executable, placed = own[0], list(given.placed)
         if first:  # no other descriptor may have one of the numbers that those get
-            own += [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, first) for fd in (program, *passed, *placed) if fd >= 0]
+            own += [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, first) for fd in (executable, *passed, *placed) if fd >= 0]
             above = iter(own[2:])
-            program = next(above)
+            executable = next(above)
             passed = [next(above) if fd >= 0 else fd for fd in passed]
             placed = list(above)
         numbers = [str(number) for number in (given.keep, int(trace), *passed)]
         return posix.posix_spawn(
-            f"/proc/self/fd/{program}",
+            f"/proc/self/fd/{executable}",
             ["rootless-init", *numbers],
             {},
             file_actions=[
@@ -74,7 +74,8 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
             posix.close(fd)
 
 
-def _program() -> str:
+def program() -> str:
+    """Return the path of the executor."""
     machine = posix.uname().machine
     return f"{paths.parent(__file__)}/bin/init-{_MACHINES.get(machine, machine)}"
 
