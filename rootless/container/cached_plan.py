@@ -64,6 +64,8 @@ _UNKNOWN = (
 _RECENT = 2_000_000_000
 """Nanoseconds: a file that was changed so shortly before may change once more and have the same time stamps."""
 _ALL = (1 << 64) - 1
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.:@/")
+"""Characters that JSON does not escape, and cgroups have."""
 _SECRET = 16
 """Hexadecimal digits at the end of a keyring's name (container/request.py)."""
 
@@ -306,6 +308,8 @@ def _make_cgroup(op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
     noted: Any = jsontext.parse(lines[-1], UNDO)
     if len(lines) != (2 if wanted.path else 1) or noted[2]["parents"] or noted[2]["certainty"] != OWN:
         raise _UncachedError("the cgroup was there before, or in one that was not")
+    if wanted.path and not _PLAIN.issuperset(path):
+        raise _UncachedError("the front door looks for the cgroup's path in JSON")
     if not wanted.path:
         secrets.cgroup = path.rpartition(".")[2]
     yield from _enabled(wanted, paths.parent(path))
