@@ -1,5 +1,5 @@
-/* The cache of Plans: finds the entry of a command line, and compares all that its Plan was computed from with what is
- * there now. rootless/container/cached_plan.py writes the entries. */
+/* The cache of Plans: finds the entry of a command line, and compares everything that its Plan was computed from with
+ * its present state. rootless/container/cached_plan.py writes the entries. */
 #include "front.h"
 #include "entry.h"
 
@@ -46,41 +46,6 @@ bool entry_decode(const char *bytes, size_t size, struct entry *entry)
     return true;
 }
 
-static uint64_t hash(uint64_t so_far, const char *text)
-{
-    do
-        so_far = (so_far ^ (unsigned char)*text) * 0x100000001b3;
-    while (*text++);
-    return so_far;
-}
-
-bool entry_find(char **words, const char *script, struct entry *entry)
-{
-    static _Alignas(struct step) char bytes[CACHED_LARGEST + 1];
-    char directory[PATH_MAX];
-    uint64_t key = 0xcbf29ce484222325;
-    cleanup_close int fd = -1;
-    struct stat above, st;
-    ssize_t size;
-
-    for (char **word = words; *word; word++)
-        key = hash(key, *word);
-    if (!getcwd(directory, sizeof directory) || (plans = open_root(NULL)) < 0)
-        return false;
-    snprintf(entry_name, sizeof entry_name, "@plans/%016llx", (unsigned long long)hash(key, directory));
-    fd = openat(plans, entry_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !is_own(&st) || st.st_size > CACHED_LARGEST)
-        return false;
-    if (fstatat(plans, "@plans", &above, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(above.st_mode) || !is_own(&above))
-        return false;
-    size = read(fd, bytes, sizeof bytes);
-    return size == st.st_size && entry_decode(bytes, (size_t)size, entry) && entry_holds(entry, words, script);
-}
-
-void entry_forget(void) { unlinkat(plans, entry_name, 0); }
-
-/* --- What the Plan was computed from --- */
-
 static bool is_text(const struct entry *entry, const struct step *step, int which, const char *text)
 {
     size_t length = step->s[which].length;
@@ -101,6 +66,43 @@ static bool is_same_call(const struct entry *entry, const struct step *step, cha
            read_text("/proc/sys/kernel/random/boot_id", boot, sizeof boot) == (ssize_t)step->s[3].length + 1 &&
            memcmp(boot, text_of(entry, step, 3), step->s[3].length) == 0;
 }
+
+static uint64_t hash(uint64_t so_far, const char *text)
+{
+    do
+        so_far = (so_far ^ (unsigned char)*text) * 0x100000001b3;
+    while (*text++);
+    return so_far;
+}
+
+bool entry_find(char **words, const char *script, struct entry *entry)
+{
+    static _Alignas(struct step) char bytes[CACHED_LARGEST + 1];
+    char directory[PATH_MAX];
+    uint64_t key = 0xcbf29ce484222325;
+    cleanup_close int fd = -1;
+    struct stat above, st;
+    ssize_t size;
+
+    for (char **word = words; *word; word++)
+        key = hash(key, *word);
+    plans = open_root(NULL);
+    if (plans < 0 || !getcwd(directory, sizeof directory))
+        return false;
+    snprintf(entry_name, sizeof entry_name, "@plans/%016llx", (unsigned long long)hash(key, directory));
+    fd = openat(plans, entry_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !is_own(&st) || st.st_size > CACHED_LARGEST)
+        return false;
+    if (fstatat(plans, "@plans", &above, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(above.st_mode) || !is_own(&above))
+        return false;
+    size = read(fd, bytes, sizeof bytes);
+    return size == st.st_size && entry_decode(bytes, (size_t)size, entry) &&
+           is_same_call(entry, entry->steps, words, script) && entry_holds(entry);
+}
+
+void entry_forget(void) { unlinkat(plans, entry_name, 0); }
+
+/* --- What the Plan was computed from --- */
 
 static bool variable(const struct entry *entry, const struct step *step)
 {
@@ -234,7 +236,7 @@ static bool ids(const struct entry *entry, const struct step *step)
            memcmp(text_of(entry, step, 0), found, step->s[0].length) == 0;
 }
 
-bool entry_holds(const struct entry *entry, char **words, const char *script)
+bool entry_holds(const struct entry *entry)
 {
     static bool (*const same[CACHED_SAY])(const struct entry *, const struct step *) = {
         [CACHED_VARIABLE] = variable, [CACHED_CONTENT] = content,         [CACHED_IDENTITY] = identity,
@@ -244,8 +246,6 @@ bool entry_holds(const struct entry *entry, char **words, const char *script)
         [CACHED_IDS] = ids,
     };
 
-    if (!is_same_call(entry, entry->steps, words, script))
-        return false;
     for (uint32_t i = 1; i < entry->count; i++)
         if (entry->steps[i].code < CACHED_SAY && !same[entry->steps[i].code](entry, &entry->steps[i]))
             return false;

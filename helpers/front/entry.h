@@ -30,7 +30,7 @@ struct entry {
 /* entry.c */
 bool entry_decode(const char *bytes, size_t size, struct entry *entry); /* an accepted one is not read out of bounds */
 bool entry_find(char **words, const char *script, struct entry *entry);
-bool entry_holds(const struct entry *entry, char **words, const char *script);
+bool entry_holds(const struct entry *entry); /* nothing has changed that its Plan was computed from */
 void entry_forget(void);
 
 static inline const char *text_of(const struct entry *entry, const struct step *step, int which)

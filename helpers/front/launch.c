@@ -4,35 +4,39 @@
 #include "flags.h"
 
 #include <poll.h>
+#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 
 /* Executes a program in a child, without an environment. The executor gets the descriptors `kept`, but those that are
- * -1, and no signal is ignored or blocked for it; another program's standard error is `error`. */
+ * -1, and no signal is ignored or blocked for it; another program's standard error is `error`. Returns 0 on failure. */
 static pid_t execute(const char *program, char *const words[], const int *kept, int count, int error)
 {
     static char *nothing[] = {NULL};
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
     sigset_t none;
-    pid_t pid = vfork(); /* a copy of the page tables costs more than all that the child does here */
+    pid_t pid = 0;
+    int result;
 
-    if (pid != 0)
-        return pid;
+    if (posix_spawn_file_actions_init(&actions) != 0 || posix_spawnattr_init(&attributes) != 0)
+        return 0;
     sigemptyset(&none);
-    if (kept) {
-        for (int number = 1; number < NSIG; number++)
-            if (sigismember(&ignored, number) == 1)
-                signal(number, SIG_DFL);
-        for (int i = 0; i < count; i++)
-            if (kept[i] >= 0)
-                fcntl(kept[i], F_SETFD, 0);
-    } else {
-        dup2(error, STDERR_FILENO);
-    }
-    sigprocmask(SIG_SETMASK, kept ? &none : &before, NULL);
-    execve(program, words, nothing);
-    _exit(127);
+    result = posix_spawnattr_setsigmask(&attributes, kept ? &none : &before) |
+             posix_spawnattr_setsigdefault(&attributes, kept ? &ignored : &none) |
+             posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    for (int i = 0; i < count; i++)
+        if (kept[i] >= 0)
+            result |= posix_spawn_file_actions_adddup2(&actions, kept[i], kept[i]);
+    if (!kept)
+        result |= posix_spawn_file_actions_adddup2(&actions, error, STDERR_FILENO);
+    if (result == 0)
+        result = posix_spawn(&pid, program, &actions, &attributes, words, nothing);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    return result == 0 ? pid : 0;
 }
 
 /* A copy in memory of the executor, which nobody can change (CVE-2019-5736). */
@@ -155,7 +159,7 @@ static int next_message(const struct run *run, struct message *message)
                                                                                                                    : -1;
 }
 
-/* Whether Python was told of the same when it planned: then it was not worth a word, or SAY has it. */
+/* Whether Python has received the same, and then either said nothing or what SAY repeats. */
 static bool is_expected(const struct run *run, const struct message *message)
 {
     for (uint32_t i = 0; i < run->entry->count; i++) {

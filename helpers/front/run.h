@@ -18,7 +18,7 @@ struct run {
     char answer;
     struct stat written; /* state.json */
     unsigned long long start_time, namespaces[NAMESPACES];
-    char time[sizeof "2000-01-01T00:00:00.000000000Z"], keyring[17], token[9];
+    char time[128], keyring[17], token[9];
     uint32_t undo_size, parts, lengths[PARTS];
     char status[1 << 16];
     size_t status_size;

@@ -101,7 +101,7 @@ def _run(options: Options) -> int:
 
 
 def _may_be_cached(options: Options) -> bool:
-    """Whether the front door has started this command, and may run a container for the same words by itself."""
+    """Whether the front door has started this command, and may run a container for the same words alone."""
     started = sys._xoptions  # noqa: SLF001 - the only way to the interpreter's own options
     return (
         CALLED in started

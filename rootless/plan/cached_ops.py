@@ -1,6 +1,6 @@
 """The operations of a cached Plan: the front door runs a container with them, instead of planning it again.
 
-First come CALL and the operations that compare what planning has read with what is there now, then those that run the
+First come CALL and the operations that compare what planning has read with its present state, then those that run the
 container. helpers/front/gen_cached.py generates the front door's header from this file; an entry is encoded as the
 executor's Plan is (encode.py), with a magic of its own.
 

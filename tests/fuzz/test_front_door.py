@@ -1,4 +1,4 @@
-"""Short runs of the fuzzers of the front door, from records and entries of the cache; test_executor.py has the variables."""
+"""Short runs of the fuzzers of the front door, from records and cached Plans; test_executor.py has the variables."""
 
 from __future__ import annotations
 

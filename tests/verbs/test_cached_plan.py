@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from rootless.plan import cached_ops
-from tests.lib.accounts import CHECKOUT
-from tests.lib.bundles import base_config, make_bundle, own, write_config
+from tests.lib.bundles import base_config, make_bundle, own
 from tests.lib.cgroup2 import InView, cgroup2
 from tests.lib.configurations import PODMAN_SECCOMP
-from tests.lib.containers import Reader, Rootless, await_end, until
+from tests.lib.containers import Reader, Rootless, until
 
 __all__ = ["cgroup2"]  # the fixture
 
@@ -131,9 +130,9 @@ def warm(runs, *words, **options):
     [("exit 0", 0), ("echo out; echo err >&2; exit 7", 7), ("kill -9 $$; sleep 9", 0), ("exec /bin/nothing", 127)],
 )
 @pytest.mark.parametrize("seccomp", [None, PODMAN_SECCOMP], ids=["plain", "seccomp"])
-def test_outcome_is_that_of_python(user, rootless, runs, script, status, seccomp):
+def test_outcome_is_that_of_python(rootless, runs, script, status, seccomp):
     linux = {"seccomp": seccomp} if seccomp else {}
-    words = ["run", "--bundle", of_shell(user, f"trap 'exit 3' TERM; {script}", **linux), "c1"]
+    words = ["run", "--bundle", of_shell(rootless.user, f"trap 'exit 3' TERM; {script}", **linux), "c1"]
     done = warm(runs, *words)
     python = rootless(*words, env=OFF)
     assert (done.returncode, done.stdout, done.stderr) == (python.returncode, python.stdout, python.stderr)
@@ -371,8 +370,14 @@ def test_current_directory_counts(user, runs):
 
 @pytest.mark.parametrize(
     "prefix",
-    [["nice", "-n", "5"], ["prlimit", "--nofile=512:512"], ["env", "RUN_OCI_SECCOMP_RECEIVER=/nowhere"]]
-    + [["env", "LISTEN_FDS=0"], ["env", "PMIX_NAMESPACE="], ["setarch", "--uname-2.6"]],
+    [
+        ["nice", "-n", "5"],
+        ["prlimit", "--nofile=512:512"],
+        ["env", "RUN_OCI_SECCOMP_RECEIVER=/nowhere"],
+        ["env", "LISTEN_FDS=0"],
+        ["env", "PMIX_NAMESPACE="],
+        ["setarch", "--uname-2.6"],
+    ],
     ids=lambda words: words[-1],
 )
 def test_properties_of_the_caller_count(user, runs, prefix):
@@ -405,7 +410,12 @@ def test_ambient_and_bounding_capabilities_count(user, runs, require_root):
     assert not runs(*words, prefix=[*keep, "--"], user=0, group=0)[1]
 
 
-COVERED = 'file=$1 other=$2 uid=$3 gid=$4; shift 4; mount --bind "$other" "$file"; exec setpriv --reuid "$uid" --regid "$gid" --clear-groups -- "$@"'
+COVERED = """
+file=$1 other=$2 uid=$3 gid=$4
+shift 4
+mount --bind "$other" "$file"
+exec setpriv --reuid "$uid" --regid "$gid" --clear-groups -- "$@"
+"""
 
 
 def covering(user, file, text) -> list[str]:
@@ -451,13 +461,13 @@ def test_another_cgroup_counts(cgroup2, user, rootless_command, need, plans):
 
 
 def swap_for_symlink(entry):
-    """Put a symlink to the entry in its place."""
+    """Replace the entry by a symlink to it."""
     entry.rename(entry.with_name("real"))
     entry.symlink_to("real")
 
 
 def swap_for_pipe(entry):
-    """Put a named pipe in the place of the entry."""
+    """Replace the entry by a named pipe."""
     entry.unlink()
     os.mkfifo(entry, 0o600)
     os.chown(entry, entry.parent.stat().st_uid, entry.parent.stat().st_gid)
