@@ -16,7 +16,8 @@ struct header {
 };
 
 static char entry_name[sizeof "@plans/0123456789abcdef"];
-static int plans = -1; /* the directory of entry_name */
+static char option[sizeof "-Xcache=0123456789abcdef"]; /* of the interpreter: Python is to write the entry */
+static int plans = -1;                                 /* the directory of entry_name */
 
 bool entry_decode(const char *bytes, size_t size, struct entry *entry)
 {
@@ -75,30 +76,58 @@ static uint64_t hash(uint64_t so_far, const char *text)
     return so_far;
 }
 
+/* Whether the key is in the table of those that were not found; from now on it is. So a command line that comes once
+ * costs nothing, and Python writes an entry at the second time. */
+static bool is_seen(uint64_t key)
+{
+    enum { SLOTS = 256 };
+    off_t place = (off_t)(key % SLOTS * sizeof key);
+    cleanup_close int fd = -1;
+    uint64_t found;
+    struct stat st;
+
+    if (mkdirat(plans, "@plans", 0700) < 0 && errno != EEXIST)
+        return false;
+    fd = openat(plans, "@plans/seen", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !is_own(&st))
+        return false;
+    if (pread(fd, &found, sizeof found, place) == sizeof found && found == key)
+        return true;
+    (void)!pwrite(fd, &key, sizeof key, place);
+    return false;
+}
+
+static bool read_entry(const char *name, char *bytes, struct entry *entry)
+{
+    cleanup_close int fd = openat(plans, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat above, st;
+
+    return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && is_own(&st) && st.st_size <= CACHED_LARGEST &&
+           fstatat(plans, "@plans", &above, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(above.st_mode) && is_own(&above) &&
+           read(fd, bytes, CACHED_LARGEST + 1) == st.st_size && entry_decode(bytes, (size_t)st.st_size, entry);
+}
+
 bool entry_find(char **words, const char *script, struct entry *entry)
 {
     static _Alignas(struct step) char bytes[CACHED_LARGEST + 1];
     char directory[PATH_MAX];
     uint64_t key = 0xcbf29ce484222325;
-    cleanup_close int fd = -1;
-    struct stat above, st;
-    ssize_t size;
 
     for (char **word = words; *word; word++)
         key = hash(key, *word);
-    plans = open_root(NULL);
+    plans = open_root(NULL, true);
     if (plans < 0 || !getcwd(directory, sizeof directory))
         return false;
-    snprintf(entry_name, sizeof entry_name, "@plans/%016llx", (unsigned long long)hash(key, directory));
-    fd = openat(plans, entry_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !is_own(&st) || st.st_size > CACHED_LARGEST)
-        return false;
-    if (fstatat(plans, "@plans", &above, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(above.st_mode) || !is_own(&above))
-        return false;
-    size = read(fd, bytes, sizeof bytes);
-    return size == st.st_size && entry_decode(bytes, (size_t)size, entry) &&
-           is_same_call(entry, entry->steps, words, script) && entry_holds(entry);
+    key = hash(key, directory);
+    snprintf(entry_name, sizeof entry_name, "@plans/%016llx", (unsigned long long)key);
+    if (read_entry(entry_name, bytes, entry) && is_same_call(entry, entry->steps, words, script) && entry_holds(entry))
+        return true;
+    if (is_seen(key))
+        snprintf(option, sizeof option, "-Xcache=%016llx", (unsigned long long)key);
+    return false;
 }
+
+const char *entry_option(void) { return *option ? option : NULL; }
 
 void entry_forget(void) { unlinkat(plans, entry_name, 0); }
 

@@ -54,7 +54,7 @@ struct request {
 
 /* record.c */
 bool decode(const char *bytes, size_t size, struct container *container);
-int open_root(const char *asked);
+int open_root(const char *asked, bool make);
 bool is_id(const char *word);
 int open_container(struct container *container, bool lock); /* DONE, DECLINED, or ENOENT */
 bool read_record(struct container *container);
@@ -76,6 +76,9 @@ int delete (int root, const struct request *request);
 bool runs(uint32_t pid);
 bool each_name(int directory, bool (*use)(void *context, const char *name), void *context);
 bool remove_container(struct container *container);
+
+/* entry.c */
+const char *entry_option(void); /* of the interpreter, by which Python writes an entry; or NULL */
 
 /* run.c */
 int run_cached(char **words, const char *script); /* DECLINED, or it does not return */

@@ -167,7 +167,7 @@ static int carry_out(const struct request *request)
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (strcmp(request->verb, verbs[i].name) == 0 && request->count >= verbs[i].least &&
             request->count <= verbs[i].most) {
-            int root = open_root(request->root);
+            int root = open_root(request->root, false);
 
             umask(umask(0) & 0077);
             return root >= 0 && opens_log(request->log) ? verbs[i].run(root, request) : DECLINED;
@@ -201,5 +201,5 @@ int main(int argc, char **argv)
             return 0;
         signal(SIGPIPE, before);
     }
-    become_python(NULL);
+    become_python(entry_option());
 }

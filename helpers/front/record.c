@@ -49,7 +49,7 @@ static bool is_owned(const char *directory)
 }
 
 /* As rootless/container/state/root.py: the one that is asked for, or that of the runtime directory, or in /tmp. */
-int open_root(const char *asked)
+int open_root(const char *asked, bool make)
 {
     const char *runtime = getenv("XDG_RUNTIME_DIR");
     char path[PATH_MAX], usual[32];
@@ -58,14 +58,16 @@ int open_root(const char *asked)
         return *asked && !strstr(asked, "..") ? open_own(AT_FDCWD, asked, 0) : -1;
     snprintf(usual, sizeof usual, "/run/user/%u", geteuid());
     if (!runtime || *runtime != '/' || !is_owned(runtime))
-        runtime = usual;
-    if (geteuid() == 0 && runtime == usual)
-        return -1;
+        runtime = geteuid() == 0 ? "" : usual;
     if (runtime == usual && !is_owned(usual)) {
         snprintf(path, sizeof path, "/tmp/rootless-%u", geteuid());
         return open_own(AT_FDCWD, path, S_IRWXG | S_IRWXO);
     }
-    return snprintf(path, sizeof path, "%s/rootless", runtime) < PATH_MAX ? open_own(AT_FDCWD, path, 0) : -1;
+    if (!*runtime || snprintf(path, sizeof path, "%s/rootless", runtime) >= PATH_MAX)
+        return -1;
+    if (make)
+        mkdir(path, 0700);
+    return open_own(AT_FDCWD, path, 0);
 }
 
 bool is_id(const char *word)

@@ -1,7 +1,8 @@
 """Cached Plans: what `run` planned, written down for the front door (helpers/front), which runs it again.
 
-    PLANS/@plans/HASH    PLANS is the directory of the containers of a user without --root
+    PLANS/@plans/HASH    of a command line and a directory; PLANS is the state directory of the user without --root
 
+The front door requests an entry, by the option -Xcache=HASH of the interpreter, when a command comes a second time.
 An entry is valid for one command line in one directory, in this boot, and only while everything that planning has read
 is unchanged: variables, files, ids, limits (paths.noted). The front door compares all of it before it changes anything,
 and starts Python at any doubt. So whatever cannot be compared, or carried out with cached_ops.py, makes no entry.
@@ -17,7 +18,6 @@ import sys
 from _struct import Struct
 
 from rootless import files, jsontext, log, paths, procfs
-from rootless.cgroup.group import OWN
 from rootless.container.operations.status_record import allowed_verbs, record_strings
 from rootless.container.operations.undo import notes
 from rootless.container.state.directory import CONFIG, UNDO
@@ -26,8 +26,9 @@ from rootless.container.state.root import state_root
 from rootless.container.state.state import State
 from rootless.errors import RootlessError
 from rootless.host import facts
-from rootless.launch import seccomp_compile, spawn
+from rootless.launch import spawn
 from rootless.launch.protocol import READY, TURN
+from rootless.lazy import lazy
 from rootless.plan import cached_ops, ops
 from rootless.plan.encode import encode
 from rootless.plan.ops import Op
@@ -39,11 +40,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.container.operations.container_run import ContainerRun
+    from rootless.launch.seccomp_compile import library as seccomp_library
     from rootless.plan.cgroup.manager import Cgroup
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.ops import Kind
+else:
+    seccomp_library = lazy("rootless.launch.seccomp_compile", "library")
 
 _CACHE = "@plans"
+_SEEN = "seen"
+"""A table of keys, which the front door writes."""
 _MOST = 64
 """Entries."""
 _UNKNOWN = (
@@ -66,6 +72,8 @@ _RECENT = 2_000_000_000
 _ALL = (1 << 64) - 1
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.:@/")
 """Characters that JSON does not escape, and cgroups have."""
+_OWN = "own"
+"""OWN of rootless/cgroup/group.py, which a container without a cgroup does not load."""
 _SECRET = 16
 """Hexadecimal digits at the end of a keyring's name (container/request.py)."""
 
@@ -74,11 +82,12 @@ class _UncachedError(Exception):
     """The Plan cannot be used again: why."""
 
 
-def keep(run: ContainerRun, reads: Sequence[tuple[object, ...]], said: Sequence[str]) -> None:
+def keep(run: ContainerRun, key: str, reads: Sequence[tuple[object, ...]], said: Sequence[str]) -> None:
     """Write the entry of a Plan that has been run up to the start of its program, if it can be used again.
 
     Args:
         run: the Plan, run.
+        key: the name of the entry, a hash of the command line and the current directory.
         reads: what planning has read (paths.taken_reads).
         said: the warnings of this command before the start.
     """
@@ -86,19 +95,10 @@ def keep(run: ContainerRun, reads: Sequence[tuple[object, ...]], said: Sequence[
         operations = [_call(), *_dependencies(run, reads), *_launch(run, said)]
         entry = encode(operations, cached_ops.MAGIC)
         if len(entry) <= cached_ops.LARGEST:
-            _write(f"{key(operations[0]):016x}", entry)
+            _write(key, entry)
     except (_UncachedError, RootlessError, OSError) as error:
         if log.is_debug():
             log.debug(f"this plan is not cached: {error}")
-
-
-def key(call: Op) -> int:
-    """Return the hash by which the front door finds the entry of a command line: FNV-1a of 64 bits."""
-    arguments, directory, *_ = call.strings
-    found = 0xCBF29CE484222325
-    for byte in b"".join(_bytes(each) + b"\0" for each in (*arguments, directory)):
-        found = (found ^ byte) * 0x100000001B3 & _ALL
-    return found
 
 
 def _bytes(text: object) -> bytes:
@@ -125,12 +125,12 @@ def _dependencies(run: ContainerRun, reads: Sequence[tuple[object, ...]]) -> Ite
         raise _UncachedError("the program is not installed")
     programs = [archive, str(getattr(sys.modules["__main__"], "__file__", "")), spawn.program()]
     if run.plan.first(ops.COMPILE_FILTER):
-        programs.append(seccomp_compile.library())
+        programs.append(seccomp_library())
     noted = [*reads, *((files.IDENTITY, path, posix.stat(path)) for path in programs)]
-    yield from map(_dependency, {_key(read): read for read in noted}.values())
+    yield from map(_dependency, {_identified(read): read for read in noted}.values())
 
 
-def _key(read: tuple[object, ...]) -> tuple[object, ...]:
+def _identified(read: tuple[object, ...]) -> tuple[object, ...]:
     """Return what reads of the same have in common; of two that differ, both are kept and no comparison succeeds."""
     return tuple(each if isinstance(each, (str, bytes, int, type(None))) else repr(each) for each in read)
 
@@ -306,7 +306,7 @@ def _make_cgroup(op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
     path = run.cgroup.path
     lines = run.entry.content(UNDO).splitlines(keepends=True)
     noted: Any = jsontext.parse(lines[-1], UNDO)
-    if len(lines) != (2 if wanted.path else 1) or noted[2]["parents"] or noted[2]["certainty"] != OWN:
+    if len(lines) != (2 if wanted.path else 1) or noted[2]["parents"] or noted[2]["certainty"] != _OWN:
         raise _UncachedError("the cgroup was there before, or in one that was not")
     if wanted.path and not _PLAIN.issuperset(path):
         raise _UncachedError("the front door looks for the cgroup's path in JSON")
@@ -415,7 +415,7 @@ def _write(name: str, entry: bytes) -> None:
 def _forget_oldest(directory: int) -> None:
     """Halve a cache that is too large; the entries that were written first go."""
     with posix.scandir(directory) as listing:
-        entries = [(entry.stat(follow_symlinks=False).st_mtime_ns, entry.name) for entry in listing]
+        entries = [(each.stat(follow_symlinks=False).st_mtime_ns, each.name) for each in listing if each.name != _SEEN]
     if len(entries) > _MOST:
         for _, name in sorted(entries)[: _MOST // 2]:
             files.unlink(name, directory)

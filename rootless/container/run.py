@@ -35,8 +35,6 @@ _CACHED = {
     "no_new_keyring", "no_pivot", "require_limits", "root", "systemd_cgroup", "userns", "verb",
 }  # fmt: skip
 """The options of commands whose Plans may be cached: those of engines. Others edit config.json or read more files."""
-CALLED = "called"
-"""The option of the interpreter with which the front door starts it."""
 
 
 def run(options: Options) -> int:
@@ -55,8 +53,8 @@ def run(options: Options) -> int:
 
 
 def _run(options: Options) -> int:
-    is_cached = _may_be_cached(options)
-    if is_cached:
+    cache_key = _cache_key(options)
+    if cache_key:
         paths.note_reads()
     request, plan, root = plan_for(options)
     reads = paths.taken_reads()
@@ -75,8 +73,8 @@ def _run(options: Options) -> int:
         give_up(made, error)
         raise
     try:
-        if is_cached:
-            cache_plan(made, reads, said)
+        if cache_key:
+            cache_plan(made, cache_key, reads, said)
         made.entry.close()
         made.close()
         if request.detach:
@@ -100,15 +98,11 @@ def _run(options: Options) -> int:
             remove_ended(root, request.container)
 
 
-def _may_be_cached(options: Options) -> bool:
-    """Whether the front door has started this command, and may run a container for the same words alone."""
+def _cache_key(options: Options) -> str:
+    """Return the key by which the front door will find the Plan of this command; empty if it shall not be cached."""
     started = sys._xoptions  # noqa: SLF001 - the only way to the interpreter's own options
-    return (
-        CALLED in started
-        and paths.variable("ROOTLESS_FRONT") != "0"
-        and {name for name, value in vars(options).items() if value} <= _CACHED
-        and log.is_plain()
-    )
+    asked = {name for name, value in vars(options).items() if value}
+    return str(started.get("cache", "")) if asked <= _CACHED and log.is_plain() else ""
 
 
 def _wait(made: ContainerRun, console: Console, wakeup: int, timeout: int) -> int:

@@ -94,8 +94,13 @@ def of_shell(user, script, name="bundle", **linux):
 
 def entry_of(plans) -> Path:
     """Return the only entry of the cache."""
-    (entry,) = plans.iterdir()
+    (entry,) = entries_of(plans)
     return entry
+
+
+def entries_of(plans) -> set[Path]:
+    """Return the entries of the cache."""
+    return {path for path in plans.iterdir() if path.name != "seen"} if plans.exists() else set()
 
 
 def steps_of(entry) -> list[tuple[object, tuple[int, ...], list[bytes]]]:
@@ -114,12 +119,14 @@ def steps_of(entry) -> list[tuple[object, tuple[int, ...], list[bytes]]]:
 
 
 def warm(runs, *words, **options):
-    """Run twice: the second time without Python. Return the outcome."""
-    first, _ = runs(*words, **options)
-    second, native = runs(*words, **options)
-    assert native, (first, second)
-    assert (first.returncode, first.stdout, first.stderr) == (second.returncode, second.stdout, second.stderr)
-    return second
+    """Run until Python takes no part, which is at the latest the third time. Return the outcome."""
+    first, native = runs(*words, **options)
+    for _ in range(2):
+        last, native = runs(*words, **options)
+        assert (first.returncode, first.stdout, first.stderr) == (last.returncode, last.stdout, last.stderr)
+        if native:
+            return last
+    pytest.fail(f"Python takes part each time: {last}")
 
 
 # --- The same outcome -------------------------------------------------------------------------------------------------
@@ -174,7 +181,7 @@ def test_files_of_a_running_container_are_those_of_python(user, rootless, runs, 
     script = "echo up; cat"
     bundle = of_shell(user, script, namespaces=[{"type": kind} for kind in kinds])
     found = []
-    for env in ({}, {}, OFF):
+    for env in ({}, {}, {}, OFF):
         running, files = waiting(rootless, bundle, env)
         answers = [rootless("state", "c1", env=each) for each in ({}, OFF)]
         assert answers[0].stdout == answers[1].stdout
@@ -184,14 +191,14 @@ def test_files_of_a_running_container_are_those_of_python(user, rootless, runs, 
         running.stdout.close()
         found.append(without_numbers(files))
     assert runs("run", "--bundle", bundle, "c1")[1]
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1] == found[2] == found[3]
 
 
 def test_verbs_work_on_a_container_of_the_front_door(user, rootless, runs):
     bundle = of_shell(user, "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.01; done")
     warm_up = of_shell(user, "exit 0", name="other")
     rootless("run", "--bundle", warm_up, "c2")
-    for _ in range(2):
+    for _ in range(3):
         running = rootless.popen("run", "--bundle", bundle, "c1", stdout=subprocess.PIPE)
         reader = Reader(running.stdout)
         assert reader.line() == "up"
@@ -238,7 +245,7 @@ def test_cgroup_is_made_and_removed(cgroup2, user, rootless_command, need, plans
 def test_cgroup_of_another_container_is_refused(cgroup2, user, rootless_command, plans):
     with InView(cgroup2, user, rootless_command) as rootless:
         bundle = of_shell(user, "exit 0", cgroupsPath=f"{cgroup2.path}/box")
-        for _ in range(2):
+        for _ in range(3):
             assert rootless("run", "--bundle", bundle, "c1").returncode == 0
         other = make_bundle(user, config_of("sleep", "1000", cgroupsPath=f"{cgroup2.path}/box"), name="other")
         rootless.create("c2", other)
@@ -255,20 +262,22 @@ def test_cgroup_of_another_container_is_refused(cgroup2, user, rootless_command,
 def test_many_runs_leave_nothing(user, rootless, runs, plans):
     words = ["run", "--bundle", of_shell(user, "exit 0"), "c1"]
     warm(runs, *words)
-    before = sorted(os.listdir("/dev/shm")), sorted(os.listdir("/tmp"))
+    before = sorted(os.listdir("/dev/shm"))
     loop = f'for i in $(seq {RUNS}); do "$@" || exit 1; done'
     user.run(["sh", "-c", loop, "loop", *rootless.argv(*words)], check=True)
     assert list(rootless.root.iterdir()) == []
-    assert (sorted(os.listdir("/dev/shm")), sorted(os.listdir("/tmp"))) == before
-    assert len(list(plans.iterdir())) == 1
+    assert sorted(os.listdir("/dev/shm")) == before
+    assert not os.path.exists(f"/tmp/rootless-{user.uid}")
+    assert len(entries_of(plans)) == 1
     assert runs(*words)[1]
 
 
 def test_cache_is_bounded(user, rootless, plans):
     bundle = of_shell(user, "exit 0")
-    script = 'for i in $(seq 80); do "$@" c$i || exit 1; done'
+    script = 'for i in $(seq 80); do "$@" c$i && "$@" c$i || exit 1; done'
     user.run(["sh", "-c", script, "loop", *rootless.argv("run", "--bundle", bundle)], check=True)
-    assert 32 <= len(list(plans.iterdir())) <= 64
+    assert 32 <= len(entries_of(plans)) <= 64
+    assert (plans / "seen").stat().st_size <= 256 * 8
 
 
 # --- Everything that planning has read is compared --------------------------------------------------------------------
@@ -278,7 +287,7 @@ def looked_at_while_planning(trace) -> set[str]:
     """Return the paths in strace's lines from the import of the package on, up to the claim of the container's id."""
     lines = trace.read_text().splitlines()
     first = next(index for index, line in enumerate(lines) if "/modules.archive" in line)
-    last = next(index for index, line in enumerate(lines) if "mkdirat(" in line)
+    last = next(index for index, line in enumerate(lines) if "mkdirat(" in line and '"c1"' in line)
     lines = [line for line in lines[first + 1 : last] if '"' in line and not line.startswith("getcwd(")]
     return {line.split('"')[1] for line in lines}
 
@@ -296,9 +305,11 @@ def test_every_file_that_planning_looks_at_is_a_dependency(rootless, need, plans
     strace = [need("strace"), "-o", trace, "-e", "trace=%file,statfs,connect"]
     if delegated:
         view = request.getfixturevalue("cgroup2")
-        user.run([*view.prefix(), *strace, *words], check=True, **view.options)
+        words, options = [*view.prefix(), *strace, *words], view.options
     else:
-        user.run([*strace, *words], check=True)
+        words, options = [*strace, *words], {}
+    for _ in range(2):
+        user.run(words, check=True, **options)
     looked = looked_at_while_planning(trace)
     assert f"{bundle}/config.json" in looked
     steps = steps_of(entry_of(plans))
@@ -321,8 +332,9 @@ def test_no_entry_for_what_cannot_be_compared(user, rootless, runs, plans):
         ["--log", str(user.tmp / "log"), "run", "--bundle", bundle, "c5"],
         ["run", "--network", "none", str(bundle)],
     ):
-        runs(*words)
-        assert not plans.exists() or list(plans.iterdir()) == [], words
+        for _ in range(3):
+            assert not runs(*words)[1], words
+        assert entries_of(plans) == set(), words
 
 
 def test_edited_config_counts_with_the_same_size_and_time(user, runs):
@@ -455,7 +467,7 @@ def test_another_cgroup_counts(cgroup2, user, rootless_command, need, plans):
     with InView(cgroup2, user, rootless_command) as rootless:
         bundle = of_shell(user, "cat /proc/self/cgroup", namespaces=[{"type": kind} for kind in ("pid", "mount")])
         words = ["run", "--bundle", bundle, "c1"]
-        for _ in range(2):
+        for _ in range(3):
             assert f"0::{cgroup2.path}/rootless-c1." in rootless(*words, check=True).stdout
         below = cgroup2.directory / "below"
         below.mkdir()
@@ -509,7 +521,7 @@ def test_entry_of_another_command_line_is_not_followed(user, runs, plans):
     warm(runs, *first)
     one = entry_of(plans)
     warm(runs, *second)
-    (two,) = set(plans.iterdir()) - {one}
+    (two,) = entries_of(plans) - {one}
     one.write_bytes(two.read_bytes())
     done, native = runs(*first)
     assert (done.stdout, native) == ("b1\n", False)
@@ -539,7 +551,7 @@ def test_failure_after_the_claim_is_that_of_python(user, rootless, runs):
 def test_signals_go_to_the_program(user, rootless, runs):
     script = "trap 'echo usr1' USR1; trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.01; done"
     words = ["run", "--bundle", of_shell(user, script), "c1"]
-    for _ in range(2):
+    for _ in range(3):
         with rootless.popen(*words, stdout=subprocess.PIPE) as running:
             reader = Reader(running.stdout)
             assert reader.line() == "up"
@@ -561,7 +573,19 @@ def test_signal_before_the_start_ends_the_command(user, rootless, runs, number, 
     assert list(rootless.root.iterdir()) == []
 
 
-CHANGING = ("mkdirat", "openat", "flock", "memfd_create", "sendfile", "pipe2", "clone", "clone3", "write", "wait4", "renameat")
+CHANGING = (
+    "mkdirat",
+    "openat",
+    "flock",
+    "memfd_create",
+    "sendfile",
+    "pipe2",
+    "clone",
+    "clone3",
+    "write",
+    "wait4",
+    "renameat",
+)
 CHANGING += ("signalfd4", "read", "pidfd_open", "unlinkat", "poll", "mkdir", "rmdir", "getdents64", "exit_group")
 """System calls of the front door around which something changes."""
 
@@ -579,7 +603,7 @@ def test_killed_at_any_call_nothing_stays_that_delete_does_not_remove(cgroup2, u
         own_words = Rootless.argv(rootless, *words)
         trace = user.tmp / "trace"
         strace = [*cgroup2.prefix(), need("strace"), "-o", str(trace)]
-        for _ in range(2):
+        for _ in range(3):
             user.run([*strace, *own_words], check=True, **cgroup2.options)
         counts = calls_of(trace)
         assert set(CHANGING) - counts.keys() <= {"clone", "clone3"}
