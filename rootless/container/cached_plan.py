@@ -126,7 +126,11 @@ def _dependencies(run: ContainerRun, reads: Sequence[tuple[object, ...]]) -> Ite
     programs = [archive, str(getattr(sys.modules["__main__"], "__file__", "")), spawn.program()]
     if run.plan.first(ops.COMPILE_FILTER):
         programs.append(seccomp_library())
-    noted = [*reads, *((files.IDENTITY, path, posix.stat(path)) for path in programs)]
+    noted = [
+        (paths.VARIABLE, "ROOTLESS_NO_ARCHIVE", None),
+        *reads,
+        *((files.IDENTITY, path, posix.stat(path)) for path in programs),
+    ]
     yield from map(_dependency, {_identified(read): read for read in noted}.values())
 
 
