@@ -40,6 +40,7 @@ class ModuleArchive:
 
     Attributes:
         archive: the path of the file.
+        identity: its device, inode and mtime (ns), when it was opened.
         later: the modules to load together when the first of them is imported.
     """
 
@@ -49,7 +50,7 @@ class ModuleArchive:
         self._index = index
         self._places: Places | None = None
         self.archive = str(file.name)
-        self._identity = _identity(file)
+        self.identity = _identity(file)
         self._begin = file.tell()
         self.later: Together = ((), 0, 0)
 
@@ -67,7 +68,7 @@ class ModuleArchive:
         code = None
         try:
             with open(self.archive, "rb", 0) as file:
-                if _identity(file) != self._identity:
+                if _identity(file) != self.identity:
                     return None
                 if name in self.later[0]:
                     later, self.later = self.later, ((), 0, 0)

@@ -82,13 +82,13 @@ static bool is_seen(uint64_t key)
 {
     enum { SLOTS = 256 };
     off_t place = (off_t)(key % SLOTS * sizeof key);
-    cleanup_close int fd = -1;
+    const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    cleanup_close int fd = openat(plans, "@plans/seen", flags, 0600);
     uint64_t found;
     struct stat st;
 
-    if (mkdirat(plans, "@plans", 0700) < 0 && errno != EEXIST)
-        return false;
-    fd = openat(plans, "@plans/seen", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == ENOENT && mkdirat(plans, "@plans", 0700) == 0)
+        fd = openat(plans, "@plans/seen", flags, 0600);
     if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !is_own(&st))
         return false;
     if (pread(fd, &found, sizeof found, place) == sizeof found && found == key)

@@ -53,6 +53,7 @@ int open_root(const char *asked, bool make)
 {
     const char *runtime = getenv("XDG_RUNTIME_DIR");
     char path[PATH_MAX], usual[32];
+    int made;
 
     if (asked)
         return *asked && !strstr(asked, "..") ? open_own(AT_FDCWD, asked, 0) : -1;
@@ -65,9 +66,8 @@ int open_root(const char *asked, bool make)
     }
     if (!*runtime || snprintf(path, sizeof path, "%s/rootless", runtime) >= PATH_MAX)
         return -1;
-    if (make)
-        mkdir(path, 0700);
-    return open_own(AT_FDCWD, path, 0);
+    made = open_own(AT_FDCWD, path, 0);
+    return made < 0 && errno == ENOENT && make && mkdir(path, 0700) == 0 ? open_own(AT_FDCWD, path, 0) : made;
 }
 
 bool is_id(const char *word)

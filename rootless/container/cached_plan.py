@@ -96,9 +96,8 @@ def keep(run: ContainerRun, key: str, reads: Sequence[tuple[object, ...]], said:
         entry = encode(operations, cached_ops.MAGIC)
         if len(entry) <= cached_ops.LARGEST:
             _write(key, entry)
-    except (_UncachedError, RootlessError, OSError) as error:
-        if log.is_debug():
-            log.debug(f"this plan is not cached: {error}")
+    except (_UncachedError, RootlessError, OSError):
+        return  # the next time is as long as this one
 
 
 def _bytes(text: object) -> bytes:
@@ -118,11 +117,12 @@ def _call() -> Op:
 
 
 def _dependencies(run: ContainerRun, reads: Sequence[tuple[object, ...]]) -> Iterator[Op]:
-    ids = (*posix.getresuid(), *posix.getresgid(), *sorted(posix.getgroups()))
+    ids = (*posix.getresuid(), *posix.getresgid(), *posix.getgroups())
     yield Op(cached_ops.IDS, Struct(f"={len(ids)}I").pack(*ids))
-    archive = next((path for finder in sys.meta_path if (path := getattr(finder, "archive", ""))), "")
-    if not archive:
-        raise _UncachedError("the program is not installed")
+    archive, identity = _archive()
+    found = posix.stat(archive)
+    if (found.st_dev, found.st_ino, found.st_mtime_ns) != identity:
+        raise _UncachedError("the program has been upgraded meanwhile")
     programs = [archive, str(getattr(sys.modules["__main__"], "__file__", "")), spawn.program()]
     if run.plan.first(ops.COMPILE_FILTER):
         programs.append(seccomp_library())
@@ -132,6 +132,14 @@ def _dependencies(run: ContainerRun, reads: Sequence[tuple[object, ...]]) -> Ite
         *((files.IDENTITY, path, posix.stat(path)) for path in programs),
     ]
     yield from map(_dependency, {_identified(read): read for read in noted}.values())
+
+
+def _archive() -> tuple[str, tuple[int, int, int]]:
+    """Return the path and the identity of the file that this program was loaded from."""
+    for finder in sys.meta_path:
+        if isinstance(path := getattr(finder, "archive", None), str):
+            return path, getattr(finder, "identity", (0, 0, 0))
+    raise _UncachedError("the program is not installed")
 
 
 def _identified(read: tuple[object, ...]) -> tuple[object, ...]:

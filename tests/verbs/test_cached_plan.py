@@ -23,6 +23,9 @@ __all__ = ["cgroup2"]  # the fixture
 
 OFF = {"ROOTLESS_FRONT": "0"}
 RUNS = 200
+MOST_FILES = 12
+MOST_MEMORY = 600
+"""KiB of proportional memory."""
 HEADER, STEP = struct.Struct("=8sII"), struct.Struct("=HBBI6q8I")
 NO_DEPENDENCIES = {
     "/proc/self/status": "its capabilities are compared with those of the front door",
@@ -270,6 +273,29 @@ def test_many_runs_leave_nothing(user, rootless, runs, plans):
     assert not os.path.exists(f"/tmp/rootless-{user.uid}")
     assert len(entries_of(plans)) == 1
     assert runs(*words)[1]
+
+
+def test_few_files_are_opened_before_those_of_the_container(user, runs):
+    words = ["run", "--bundle", of_shell(user, "exit 0"), "c1"]
+    warm(runs, *words)
+    trace = user.tmp / "trace"
+    user.run([*runs.argv(*words)[:1], "-o", str(trace), "-e", "trace=%file", *runs.rootless.argv(*words)], check=True)
+    lines = trace.read_text().splitlines()
+    claim = next(index for index, line in enumerate(lines) if line.startswith("mkdirat("))
+    files = [line for line in lines[:claim] if line.startswith("open") and " = -1 " not in line]
+    assert 4 < len(files) <= MOST_FILES, files
+
+
+def test_waiting_is_small(user, rootless, runs, require_root):
+    bundle = of_shell(user, "echo up; cat")
+    for _ in range(3):
+        running, _ = waiting(rootless, bundle)
+        rollup = Path(f"/proc/{running.pid}/smaps_rollup").read_text()
+        running.stdin.close()
+        assert running.wait(30) == 0
+        running.stdout.close()
+    size = int(re.search(r"^Pss: +(\d+) kB", rollup, re.MULTILINE)[1])
+    assert 0 < size < MOST_MEMORY
 
 
 def test_cache_is_bounded(user, rootless, plans):
@@ -617,6 +643,30 @@ def test_killed_at_any_call_nothing_stays_that_delete_does_not_remove(cgroup2, u
                 until(lambda: cgroup2.cgroups() == [], f"no cgroup after {name} {when}")
                 again = user.run([*strace, *own_words], **cgroup2.options)
                 assert (again.returncode, again.stdout, again.stderr) == (0, "", ""), (name, when)
+
+
+FAILING = ("mkdirat", "openat", "flock", "memfd_create", "sendfile", "pipe2", "write", "renameat", "signalfd4", "poll")
+FAILING += ("read", "pidfd_open", "unlinkat", "getdents64", "fstat", "newfstatat", "fcntl", "clone", "clone3")
+"""System calls of the front door of which each fails once."""
+
+
+def test_each_failed_call_has_the_same_outcome(user, rootless, runs, need):
+    script = "echo fine; exit 7"
+    words = rootless.argv("run", "--bundle", of_shell(user, script), "c1")
+    trace = user.tmp / "trace"
+    strace = [need("strace"), "-o", str(trace)]
+    for _ in range(3):
+        user.run([*strace, *words])
+    names = [line.partition("(")[0] for line in trace.read_text().splitlines()]
+    assert names.count("execve") == 1
+    for name in FAILING:
+        for when in range(1, names.count(name) + 1):
+            for _ in range(2):  # once more: what the first has removed is written again
+                user.run(words)
+            done = user.run([*strace, "-e", f"inject={name}:error=ENOMEM:when={when}", *words])
+            lines = [line for line in done.stderr.splitlines() if "strace" not in line]
+            assert (done.returncode, done.stdout, lines) == (7, "fine\n", []), (name, when, done)
+            assert list(rootless.root.iterdir()) == [], (name, when)
 
 
 def test_killed_run_is_cleared_by_the_next_use(user, rootless, runs):
