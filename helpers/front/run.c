@@ -299,15 +299,17 @@ static bool remove_all(struct run *run)
     return remove_container(container);
 }
 
-/* Removes a container that has ended, unless another command did. What is more than usual is Python's. */
+/* Removes a container that has ended, unless another command did. What is more than usual is Python's. An empty
+ * directory that stays is cleared by the next use of the id; to `delete` it by force could end a new container. */
 static void remove_ended(struct run *run)
 {
     bool is_locked = flock(run->container.fd, LOCK_EX) == 0;
 
-    if (!is_at(&run->container) || (is_locked && is_unchanged(run) && remove_all(run)))
+    if (!is_at(&run->container) || (is_locked && is_unchanged(run) && (remove_all(run) || remove_all(run))))
         return;
     flock(run->container.fd, LOCK_UN);
-    delete_by_python(run->root, run->container.id);
+    if (faccessat(run->container.fd, "state.json", F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        delete_by_python(run->root, run->container.id);
 }
 
 /* Signals wait until there is a program to forward them to; SIGHUP, SIGINT and SIGTERM end this process before. */
