@@ -303,10 +303,13 @@ static bool remove_all(struct run *run)
  * directory that stays is cleared by the next use of the id; to `delete` it by force could end a new container. */
 static void remove_ended(struct run *run)
 {
-    bool is_locked = flock(run->container.fd, LOCK_EX) == 0;
+    bool is_ours = flock(run->container.fd, LOCK_EX) == 0 && is_unchanged(run);
 
-    if (!is_at(&run->container) || (is_locked && is_unchanged(run) && (remove_all(run) || remove_all(run))))
+    if (!is_at(&run->container))
         return;
+    for (int attempts = 0; is_ours && attempts < 2; attempts++)
+        if (remove_all(run))
+            return;
     flock(run->container.fd, LOCK_UN);
     if (faccessat(run->container.fd, "state.json", F_OK, AT_SYMLINK_NOFOLLOW) == 0)
         delete_by_python(run->root, run->container.id);
