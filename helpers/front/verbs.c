@@ -269,6 +269,8 @@ bool remove_container(struct container *container)
 {
     const char *parent = container->strings[RECORD_PARENTS];
 
+    if (faccessat(container->root, ".", W_OK, AT_EACCESS) < 0)
+        return false;
     if (*container->strings[RECORD_CGROUP] && !is_gone(rmdir(container->strings[RECORD_CGROUP])))
         return false;
     for (; parent < container->strings[RECORD_BEFORE]; parent += strlen(parent) + 1)
@@ -293,7 +295,7 @@ int delete(int root, const struct request *request)
         return DECLINED;
     if (fstatat(container.fd, "undo", &undo, AT_SYMLINK_NOFOLLOW) < 0 ? errno != ENOENT : !S_ISREG(undo.st_mode))
         return DECLINED;
-    if (undo.st_size != (off_t)container.record->undo_size || faccessat(root, ".", W_OK, AT_EACCESS) < 0)
+    if (undo.st_size != (off_t)container.record->undo_size)
         return DECLINED;
     return remove_container(&container) ? DONE : DECLINED;
 }
