@@ -35,6 +35,11 @@ _CACHED = {
     "no_new_keyring", "no_pivot", "require_limits", "root", "systemd_cgroup", "userns", "verb",
 }  # fmt: skip
 """The options of commands whose Plans may be cached: those of engines. Others edit config.json or read more files."""
+_UNCACHED = (
+    ops.ATTACH_DEVICE_RULES, ops.BEGIN_IMAGE, ops.BEGIN_NETWORK, ops.HOOK, ops.NOTE_REQUEST, ops.RUN_HOOK,
+    ops.START_SCOPE, ops.TERMINAL,
+)  # fmt: skip
+"""Usual operations because of which a Plan is not cached: cached_plan.py, which knows all of them, is not loaded."""
 
 
 def run(options: Options) -> int:
@@ -73,7 +78,7 @@ def _run(options: Options) -> int:
         give_up(made, error)
         raise
     try:
-        if cache_key:
+        if cache_key and not plan.first(*_UNCACHED):
             cache_plan(made, cache_key, reads, said)
         made.entry.close()
         made.close()

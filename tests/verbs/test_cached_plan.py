@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
@@ -169,6 +170,8 @@ def waiting(rootless, bundle, env=None):
 def without_numbers(files):
     """Return files of a container without what differs for each process."""
     state = json.loads(files["state.json"][1])
+    made = dt.datetime.fromisoformat(state["created"])
+    assert abs(dt.datetime.now(dt.UTC) - made) < dt.timedelta(minutes=1)
     for name in ("pid", "startTime", "created", "keyringName"):
         assert state[name], name
         state[name] = name
