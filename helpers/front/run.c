@@ -303,11 +303,13 @@ static bool remove_all(struct run *run)
  * directory that stays is cleared by the next use of the id; to `delete` it by force could end a new container. */
 static void remove_ended(struct run *run)
 {
-    bool is_ours = flock(run->container.fd, LOCK_EX) == 0 && is_unchanged(run);
+    bool is_ours = flock(run->container.fd, LOCK_EX) == 0 && is_unchanged(run), is_there;
 
-    if (!is_at(&run->container))
+    errno = 0;
+    is_there = is_at(&run->container);
+    if (!is_there && (errno == 0 || errno == ENOENT))
         return;
-    for (int attempts = 0; is_ours && attempts < 2; attempts++)
+    for (int attempts = 0; is_ours && is_there && attempts < 2; attempts++)
         if (remove_all(run))
             return;
     flock(run->container.fd, LOCK_UN);
