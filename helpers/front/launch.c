@@ -205,18 +205,26 @@ bool await_executor(struct run *run, const struct step *step)
     return true;
 }
 
+/* False only if the program has certainly not been executed: Python will start it. */
 bool start_program(struct run *run, const struct step *step)
 {
-    struct message message;
+    struct message message = {.type = MESSAGE_SKIPPED};
     struct pollfd ending_now = {.fd = run->signals, .events = POLLIN};
+    bool is_executing = false;
+    int result;
 
     /* from here on, signals are the program's */
     if (poll(&ending_now, 1, 0) != 0 || signalfd(run->signals, &forwarded, SFD_CLOEXEC) < 0)
         return false;
     run->answer = 'S';
-    if (!follow(run, MESSAGE_EXECUTING, &message) || next_message(run, &message) != 0)
+    if (write(run->reply, "S", 1) != 1)
         return false;
-    return !step->n[0] || runs((uint32_t)run->process);
+    while ((result = next_message(run, &message)) == 1)
+        if (message.type == MESSAGE_EXECUTING)
+            is_executing = true;
+        else if (message.type != MESSAGE_SKIPPED || !is_expected(run, &message))
+            return false;
+    return result < 0 || (is_executing && (!step->n[0] || runs((uint32_t)run->process)));
 }
 
 static void end_child(pid_t *pid)

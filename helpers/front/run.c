@@ -103,7 +103,7 @@ static bool write_status(struct run *run, uint32_t may)
     };
     static char text[sizeof record + sizeof run->status];
 
-    memcpy(record.boot, text_of(run->entry, run->entry->steps, 3), sizeof record.boot);
+    snprintf(record.boot, sizeof record.boot, "%s", text_of(run->entry, run->entry->steps, 3));
     memcpy(record.lengths, run->lengths, sizeof run->lengths);
     memcpy(text, &record, sizeof record);
     memcpy(text + sizeof record, run->status, run->status_size);

@@ -178,7 +178,8 @@ def without_numbers(files):
     for kind, number in state.get("made", {}).items():
         assert number > 0
         state["made"][kind] = kind
-    status = re.sub(rb'"pid": [1-9][0-9]*|20\d\d-[0-9T:.-]*Z', b"", files["status"][1][96:])
+    record = files["status"][1]
+    status = record[40:80] + re.sub(rb'"pid": [1-9][0-9]*|20\d\d-[0-9T:.-]*Z', b"", record[128:])
     return files | {"state.json": state, "status": status}
 
 
@@ -198,6 +199,17 @@ def test_files_of_a_running_container_are_those_of_python(user, rootless, runs, 
         found.append(without_numbers(files))
     assert runs("run", "--bundle", bundle, "c1")[1]
     assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_verbs_on_a_container_of_the_front_door_need_no_python(user, rootless, runs):
+    bundle = of_shell(user, "echo up; cat")
+    for _ in range(3):
+        running, _ = waiting(rootless, bundle)
+        found = [runs(*words) for words in (["state", "c1"], ["list", "-q"], ["kill", "c1", "CONT"])]
+        running.stdin.close()
+        assert running.wait(30) == 0
+        running.stdout.close()
+        assert [(done.returncode, native) for done, native in found] == [(0, True)] * 3, found
 
 
 def test_verbs_work_on_a_container_of_the_front_door(user, rootless, runs):
