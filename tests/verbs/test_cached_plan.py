@@ -151,8 +151,8 @@ def test_outcome_is_that_of_python(rootless, runs, script, status, seccomp):
     assert list(rootless.root.iterdir()) == []
 
 
-def test_pids_keyring_and_input_are_the_containers(user, runs):
-    script = "cat; echo $$; cat /proc/keys | wc -l; id -u; umask; cat /proc/self/oom_score_adj"
+def test_pids_user_and_input_are_the_containers(user, runs):
+    script = "cat; echo $$; id -u; umask; cat /proc/self/oom_score_adj"
     words = ["run", "--bundle", of_shell(user, script), "c1"]
     done = warm(runs, *words, input="given\n")
     assert done.stdout.startswith("given\n1\n")
