@@ -13,6 +13,14 @@ _NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR)
 """What open(2) says where a file system does not have O_TMPFILE: NFS, for one."""
 HIGHEST_FD = 511
 """The highest number of PMI_FD, so that this process can open as many files: it usually may have 1024."""
+CONTENT = "content"
+"""Note of a path and the bytes in the file, None if it cannot be read (paths.noted)."""
+IDENTITY = "identity"
+"""Note of a path and the result of fstat(2) of the file, None if it cannot be read."""
+LISTED = "listed"
+"""Note of a path, and whether a line of the file is the id of this process."""
+_WITHOUT_IDENTITY = ("/proc/", "/sys/")
+"""Where a file may change and look the same to stat(2)."""
 _CHUNK = 1 << 16
 """Bytes of a read; what a container's directory holds is mostly smaller."""
 
@@ -23,13 +31,55 @@ def text_of(path: str) -> str:
     Raises:
         OSError: it may be there, but descriptors or memory have run out, or the disk is broken.
     """
+    content, identity = _read(path)
+    if path.startswith(_WITHOUT_IDENTITY):
+        paths.noted(CONTENT, path, content)
+    else:
+        paths.noted(IDENTITY, path, identity)
+    return _text(content)
+
+
+def derived_text(path: str) -> str:
+    """Do as text_of(), without a note of the read: the caller notes what it takes from the text."""
+    return _text(_read(path)[0])
+
+
+def fixed_text(path: str) -> str:
+    """Do as text_of(), without a note, for a file that does not change before the next boot."""
+    return _text(_read(path)[0])
+
+
+def lists_caller(path: str) -> bool:
+    """Whether a line of a file of the host's is the id of this process."""
+    found = str(posix.getpid()) in derived_text(path).splitlines()
+    paths.noted(LISTED, path, found)
+    return found
+
+
+def read_noted(path: str) -> bytes:
+    """Return the content of a file of the caller's.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        content = file.read()
+    paths.noted(CONTENT, path, content)
+    return content
+
+
+def _read(path: str) -> tuple[bytes | None, posix.stat_result | None]:
     try:
         with open(path, "rb", buffering=0) as file:
-            return file.read().decode("utf-8", "replace").strip()
+            return file.read(), posix.fstat(file.fileno()) if paths.notes_reads() else None
     except OSError as error:
         if error.errno in EXHAUSTED or error.errno == errno.EIO:
             raise
-        return ""
+        return None, None
+
+
+def _text(content: bytes | None) -> str:
+    return (content or b"").decode("utf-8", "replace").strip()
 
 
 def close_fds(owner: object, *names: str) -> None:
@@ -112,6 +162,7 @@ def content(name: str, dir_fd: int) -> bytes:
     Raises:
         OSError: it cannot be read, or is a symlink.
     """
+    paths.noted(paths.UNKNOWN, name)
     fd = posix.open(name, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=dir_fd)
     try:
         # not by a file object: `list` reads one for each container, and that asks for size and position first

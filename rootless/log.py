@@ -22,13 +22,14 @@ STDERR = 2
 class _Log:
     """Where to write, how, how much, and what waits for the outcome."""
 
-    __slots__ = ("as_json", "level", "path", "waiting")
+    __slots__ = ("as_json", "level", "path", "said", "waiting")
 
     def __init__(self) -> None:
         self.path = ""
         self.as_json = False
         self.level = "warning"
         self.waiting: list[dict[str, object]] = []
+        self.said: list[str] = []
 
 
 _log = _Log()
@@ -75,6 +76,16 @@ def flags() -> list[str]:
     """Return the flags of the command line by which another command logs in the same way."""
     asked = ["--log-format", "json" if _log.as_json else "text", "--log-level", _log.level]
     return [*asked, "--log", _log.path] if _log.path else asked
+
+
+def said() -> list[str]:
+    """Return the warnings that people have read on standard error."""
+    return list(_log.said)
+
+
+def is_plain() -> bool:
+    """Whether warnings and errors go to standard error as text, and nothing else is logged."""
+    return not (_log.path or _log.as_json) and _log.level == "warning"
 
 
 def debug(message: str, **fields: object) -> None:
@@ -126,7 +137,9 @@ def _tell(level: str, message: str, fields: dict[str, object]) -> None:
     record = _record(level, message, fields)
     to_people = not (_log.path or _log.as_json)
     if level == "warning" and (to_people or (_log.path and posix.isatty(STDERR))):
-        _print("rootless: warning: " + one_line(message))
+        said = "rootless: warning: " + one_line(message)
+        _log.said.append(said)
+        _print(said)
     if to_people:
         if level != "warning":
             _print(_text(record))

@@ -39,6 +39,8 @@ class ModuleArchive:
     """The modules of an archive; a finder and loader for the import system.
 
     Attributes:
+        archive: the path of the file.
+        identity: its device, inode and mtime (ns), when it was opened.
         later: the modules to load together when the first of them is imported.
     """
 
@@ -47,8 +49,8 @@ class ModuleArchive:
         self._package = package
         self._index = index
         self._places: Places | None = None
-        self._path = str(file.name)
-        self._identity = _identity(file)
+        self.archive = str(file.name)
+        self.identity = _identity(file)
         self._begin = file.tell()
         self.later: Together = ((), 0, 0)
 
@@ -65,8 +67,8 @@ class ModuleArchive:
             return None
         code = None
         try:
-            with open(self._path, "rb", 0) as file:
-                if _identity(file) != self._identity:
+            with open(self.archive, "rb", 0) as file:
+                if _identity(file) != self.identity:
                     return None
                 if name in self.later[0]:
                     later, self.later = self.later, ((), 0, 0)

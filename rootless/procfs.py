@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import posix
 
-from rootless.files import text_of
+from rootless.files import derived_text, text_of
+from rootless.paths import UNKNOWN, noted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 ALL_IDS: IdMap = (0, 0, 4294967295)
 """The only line of the maps of the initial user namespace."""
 
+CAPABILITIES = "capabilities"
+"""Note of this process's effective and bounding set (paths.noted)."""
+LIMITS = "limits"
+"""Note of this process's hard limits by their numbers."""
 _LONGEST_LINE = 4096
 _this_boot: list[str] = []
 
@@ -63,12 +68,17 @@ def is_there(process: Sequence[int]) -> bool:
 def boot_id() -> str:
     """Return what distinguishes this boot from others; a process id means nothing across them."""
     if not _this_boot:
-        _this_boot.append(read("/proc/sys/kernel/random/boot_id").decode().strip())
+        _this_boot.append(_read("/proc/sys/kernel/random/boot_id").decode().strip())
     return _this_boot[0]
 
 
 def read(path: str) -> bytes:
     """Return what is in a small file of /proc; a file object would cost as much again."""
+    noted(UNKNOWN, path)
+    return _read(path)
+
+
+def _read(path: str) -> bytes:
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         return posix.read(fd, _LONGEST_LINE)
@@ -78,8 +88,21 @@ def read(path: str) -> bytes:
 
 def status(pid: int | str) -> dict[str, str]:
     """Return the lines of /proc/PID/status by their names; nothing when the process is gone."""
-    pairs = (line.partition(":") for line in text_of(f"/proc/{pid}/status").splitlines())
+    noted(UNKNOWN, "status")
+    return _status(pid)
+
+
+def _status(pid: int | str) -> dict[str, str]:
+    pairs = (line.partition(":") for line in derived_text(f"/proc/{pid}/status").splitlines())
     return {name: value.strip() for name, _, value in pairs}
+
+
+def own_capabilities() -> tuple[int, int]:
+    """Return the effective set and the bounding set of this process, as bit masks."""
+    found = _status("self")
+    sets = int(found.get("CapEff", "0"), 16), int(found.get("CapBnd", "0"), 16)
+    noted(CAPABILITIES, *sets)
+    return sets
 
 
 def id_maps(pid: int | str) -> tuple[tuple[IdMap, ...], tuple[IdMap, ...]]:
@@ -102,8 +125,10 @@ def hard_limits(pid: int | str) -> dict[int, int]:
 
     Its columns have fixed places. The module `resource` would have to be loaded from a file of its own.
     """
-    words = [line[47:67].strip() for line in text_of(f"/proc/{pid}/limits").splitlines()[1:]]
-    return {number: -1 if word == "unlimited" else int(word) for number, word in enumerate(words)}
+    words = [line[47:67].strip() for line in derived_text(f"/proc/{pid}/limits").splitlines()[1:]]
+    limits = {number: -1 if word == "unlimited" else int(word) for number, word in enumerate(words)}
+    noted(LIMITS if pid == "self" else UNKNOWN, limits)
+    return limits
 
 
 # --- cgroups(7), "/proc files" ----------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ def homes(uid: int) -> tuple[str, str]:
     """Return the home of the account, then $HOME, which su and sudo may keep from another user; each may be empty."""
     import pwd
 
+    paths.noted(paths.UNKNOWN, "name service")
     try:
         home = pwd.getpwuid(uid).pw_dir
     except KeyError:
@@ -50,6 +51,7 @@ def _below_home(variable: str, default: str) -> str:
     if not _is_callers(home):
         import pwd
 
+        paths.noted(paths.UNKNOWN, "name service")
         home = pwd.getpwuid(0).pw_dir
     return f"{home}/{default}" if home.startswith("/") else ""
 
@@ -64,7 +66,7 @@ def _is_callers(directory: str) -> bool:
     if posix.geteuid() != 0:
         return True
     try:
-        return posix.stat(directory).st_uid == 0
+        return paths.status(directory).st_uid == 0
     except FileNotFoundError:  # it will belong to the owner of the directory above
         parent = paths.parent(directory)
         return parent.startswith("/") and _is_callers(parent)

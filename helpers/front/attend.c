@@ -142,7 +142,7 @@ int attend(int argc, char **argv)
     if (number(words[EXIT]) >= 0)
         note_status(number(words[EXIT]), (unsigned)status);
     if (argc > 2 + shown + PYTHON + 1 && strlen(words[PYTHON + 1]) >= 3) {
-        int root = open_root(words[ROOT]);
+        int root = open_root(words[ROOT], false);
 
         if (root < 0 || delete(root, &(struct request){.words = {words[ID]}}) != DONE) {
             put(strchr(words[PYTHON + 1], '\0'), (unsigned)status, 3);

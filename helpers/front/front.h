@@ -54,11 +54,15 @@ struct request {
 
 /* record.c */
 bool decode(const char *bytes, size_t size, struct container *container);
-int open_root(const char *asked);
+int open_root(const char *asked, bool make);
 bool is_id(const char *word);
 int open_container(struct container *container, bool lock); /* DONE, DECLINED, or ENOENT */
 bool read_record(struct container *container);
 enum status look(const struct container *container);
+bool is_own(const struct stat *st);
+bool is_at(const struct container *container);
+int open_own(int directory, const char *path, mode_t forbidden);
+bool start_time(uint32_t pid, unsigned long long *ticks);
 ssize_t read_text(const char *path, char *text, size_t size); /* ends it with a NUL */
 bool executes(uint32_t pid, bool *is_init);                   /* false: it has gone */
 
@@ -69,5 +73,16 @@ int kill_container(int root, const struct request *request);
 int start(int root, const struct request *request);
 int delete (int root, const struct request *request);
 
+bool runs(uint32_t pid);
+bool each_name(int directory, bool (*use)(void *context, const char *name), void *context);
+bool remove_container(struct container *container);
+
+/* entry.c */
+const char *entry_option(void); /* of the interpreter, by which Python writes an entry; or NULL */
+
+/* run.c */
+int run_cached(char **words, const char *script); /* DECLINED, or it does not return */
+
 /* main.c */
+void delete_by_python(const char *root, const char *id);
 _Noreturn void become_python(const char *option); /* another option of the interpreter, or NULL */

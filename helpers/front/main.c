@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
+#include <sys/wait.h>
 
 /* Python and its script, each with a NUL behind it, where rootless/installation finds the mark. */
 static volatile char programs[2 * PATH_MAX] = "@PYTHON AND SCRIPT@";
@@ -56,6 +57,30 @@ _Noreturn void become_python(const char *option)
     }
     warn(strerror(errno), "install rootless again");
     _exit(1);
+}
+
+void delete_by_python(const char *root, const char *id)
+{
+    const char *words[] = {*arguments, "--root", root, "delete", id, NULL};
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        sigset_t none;
+
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        arguments = (char **)(uintptr_t)words;
+        become_python(NULL);
+    }
+    if (pid > 0)
+        waitpid(pid, NULL, 0);
+}
+
+static bool asks_to_run(char *const *word)
+{
+    while (*word && strcmp(*word, "run") != 0)
+        word++;
+    return *word != NULL;
 }
 
 static const struct flag *flag_named(const char *verb, const char *word, size_t length)
@@ -143,7 +168,7 @@ static int carry_out(const struct request *request)
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (strcmp(request->verb, verbs[i].name) == 0 && request->count >= verbs[i].least &&
             request->count <= verbs[i].most) {
-            int root = open_root(request->root);
+            int root = open_root(request->root, false);
 
             umask(umask(0) & 0077);
             return root >= 0 && opens_log(request->log) ? verbs[i].run(root, request) : DECLINED;
@@ -170,12 +195,14 @@ int main(int argc, char **argv)
     if (argc > 0 && strcmp(argv[0], "rootless-attend") == 0)
         return attend(argc, argv);
     arguments = argv;
-    if (!(wanted && strcmp(wanted, "0") == 0) && argc > 0 && has_streams() && understand(argv + 1, &request)) {
+    if (!(wanted && strcmp(wanted, "0") == 0) && argc > 0 && has_streams()) {
         sighandler_t before = signal(SIGPIPE, SIG_IGN);
 
-        if (carry_out(&request) == DONE)
+        if (asks_to_run(argv + 1))
+            run_cached(argv + 1, (const char *)programs + strlen((const char *)programs) + 1);
+        if (understand(argv + 1, &request) && carry_out(&request) == DONE)
             return 0;
         signal(SIGPIPE, before);
     }
-    become_python(NULL);
+    become_python(entry_option());
 }

@@ -31,28 +31,43 @@ bool decode(const char *bytes, size_t size, struct container *container)
     return left == 0;
 }
 
-static bool is_own(const struct stat *st) { return st->st_uid == geteuid() && !(st->st_mode & (S_IWGRP | S_IWOTH)); }
+bool is_own(const struct stat *st) { return st->st_uid == geteuid() && !(st->st_mode & (S_IWGRP | S_IWOTH)); }
 
-static int open_own(int directory, const char *path)
+int open_own(int directory, const char *path, mode_t forbidden)
 {
     cleanup_close int fd = openat(directory, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     struct stat st;
 
-    return fd >= 0 && fstat(fd, &st) == 0 && is_own(&st) ? steal_fd(&fd) : -1;
+    return fd >= 0 && fstat(fd, &st) == 0 && is_own(&st) && !(st.st_mode & forbidden) ? steal_fd(&fd) : -1;
 }
 
-int open_root(const char *asked)
+static bool is_owned(const char *directory)
 {
-    const char *runtime = getenv("XDG_RUNTIME_DIR");
-    char path[PATH_MAX];
     struct stat st;
 
+    return stat(directory, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & S_IWOTH);
+}
+
+/* As rootless/container/state/root.py: the one that is asked for, or that of the runtime directory, or in /tmp. */
+int open_root(const char *asked, bool make)
+{
+    const char *runtime = getenv("XDG_RUNTIME_DIR");
+    char path[PATH_MAX], usual[32];
+    int made;
+
     if (asked)
-        return *asked && !strstr(asked, "..") ? open_own(AT_FDCWD, asked) : -1;
-    if (!runtime || *runtime != '/' || stat(runtime, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
-        (st.st_mode & S_IWOTH) || snprintf(path, sizeof path, "%s/rootless", runtime) >= PATH_MAX)
+        return *asked && !strstr(asked, "..") ? open_own(AT_FDCWD, asked, 0) : -1;
+    snprintf(usual, sizeof usual, "/run/user/%u", geteuid());
+    if (!runtime || *runtime != '/' || !is_owned(runtime))
+        runtime = geteuid() == 0 ? "" : usual;
+    if (runtime == usual && !is_owned(usual)) {
+        snprintf(path, sizeof path, "/tmp/rootless-%u", geteuid());
+        return open_own(AT_FDCWD, path, S_IRWXG | S_IRWXO);
+    }
+    if (!*runtime || snprintf(path, sizeof path, "%s/rootless", runtime) >= PATH_MAX)
         return -1;
-    return open_own(AT_FDCWD, path);
+    made = open_own(AT_FDCWD, path, 0);
+    return made < 0 && errno == ENOENT && make && mkdir(path, 0700) == 0 ? open_own(AT_FDCWD, path, 0) : made;
 }
 
 bool is_id(const char *word)
@@ -64,7 +79,7 @@ bool is_id(const char *word)
            strcmp(word, "..") != 0;
 }
 
-static bool is_at(const struct container *container)
+bool is_at(const struct container *container)
 {
     struct stat opened, there;
 
@@ -78,7 +93,7 @@ int open_container(struct container *container, bool lock)
     if (!is_id(container->id))
         return DECLINED;
     errno = 0;
-    container->fd = open_own(container->root, container->id);
+    container->fd = open_own(container->root, container->id, 0);
     if (container->fd < 0)
         return errno == ENOENT || errno == ENOTDIR ? ENOENT : DECLINED;
     return !lock || (flock(container->fd, LOCK_EX) == 0 && is_at(container)) ? DONE : DECLINED;
@@ -135,6 +150,15 @@ static bool read_process(uint32_t pid, struct process *process)
         rest = strchr(rest + 1, ' ');
     process->start_time = rest ? strtoull(rest, NULL, 10) : 0;
     return rest != NULL;
+}
+
+bool start_time(uint32_t pid, unsigned long long *ticks)
+{
+    struct process process;
+    bool is_there = read_process(pid, &process);
+
+    *ticks = is_there ? process.start_time : 0;
+    return is_there;
 }
 
 bool executes(uint32_t pid, bool *is_init)

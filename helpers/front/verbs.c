@@ -51,7 +51,7 @@ int state(int root, const struct request *request)
 }
 
 /* Calls `use` with each name in a directory but "." and ".."; false if it cannot be read or `use` returns false. */
-static bool each_name(int directory, bool (*use)(void *context, const char *name), void *context)
+bool each_name(int directory, bool (*use)(void *context, const char *name), void *context)
 {
     static _Alignas(uint64_t) char entries[1 << 15];
     struct entry {
@@ -210,7 +210,7 @@ static bool is_executed(int connection)
 
 /* Whether the program runs, and was not ended by the seccomp filter before its first instruction: end of file comes a
  * moment before the process has the program's name. */
-static bool runs(uint32_t pid)
+bool runs(uint32_t pid)
 {
     const struct timespec moment = {.tv_nsec = 1000000};
     bool is_init = false;
@@ -265,10 +265,24 @@ static bool remove_file(void *context, const char *name)
     return strcmp(name, "state.json") == 0 || is_gone(unlinkat(container->fd, name, 0));
 }
 
+bool remove_container(struct container *container)
+{
+    const char *parent = container->strings[RECORD_PARENTS];
+
+    if (faccessat(container->root, ".", W_OK, AT_EACCESS) < 0)
+        return false;
+    if (*container->strings[RECORD_CGROUP] && !is_gone(rmdir(container->strings[RECORD_CGROUP])))
+        return false;
+    for (; parent < container->strings[RECORD_BEFORE]; parent += strlen(parent) + 1)
+        rmdir(parent);
+    /* state.json last: the next `delete` needs it after a failure */
+    return each_name(container->fd, remove_file, container) && is_gone(unlinkat(container->fd, "state.json", 0)) &&
+           is_gone(unlinkat(container->root, container->id, AT_REMOVEDIR));
+}
+
 int delete(int root, const struct request *request)
 {
     struct container container = {.id = request->words[0], .root = root};
-    const char *parent;
     struct stat undo = {0};
 
     /* without the lock first: its holder may wait for a process that has to end */
@@ -281,15 +295,7 @@ int delete(int root, const struct request *request)
         return DECLINED;
     if (fstatat(container.fd, "undo", &undo, AT_SYMLINK_NOFOLLOW) < 0 ? errno != ENOENT : !S_ISREG(undo.st_mode))
         return DECLINED;
-    if (undo.st_size != (off_t)container.record->undo_size || faccessat(root, ".", W_OK, AT_EACCESS) < 0)
+    if (undo.st_size != (off_t)container.record->undo_size)
         return DECLINED;
-    if (*container.strings[RECORD_CGROUP] && !is_gone(rmdir(container.strings[RECORD_CGROUP])))
-        return DECLINED;
-    parent = container.strings[RECORD_PARENTS];
-    for (; parent < container.strings[RECORD_BEFORE]; parent += strlen(parent) + 1)
-        rmdir(parent);
-    /* state.json last: the next `delete` needs it after a failure */
-    if (!each_name(container.fd, remove_file, &container) || !is_gone(unlinkat(container.fd, "state.json", 0)))
-        return DECLINED;
-    return is_gone(unlinkat(root, container.id, AT_REMOVEDIR)) ? DONE : DECLINED;
+    return remove_container(&container) ? DONE : DECLINED;
 }

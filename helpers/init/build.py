@@ -136,8 +136,9 @@ def generate(directory: Path) -> str:
 
 
 def generate_flags(directory: Path) -> None:
-    """Write into `directory` the words that the front door understands."""
-    runpy.run_path(str(FRONT / "gen_flags.py"))["write"](directory)
+    """Write into `directory` the words that the front door understands, and the operations of cached Plans."""
+    for name in ("gen_flags.py", "gen_cached.py"):
+        runpy.run_path(str(FRONT / name))["write"](directory)
 
 
 def _compile(words: Sequence[str], headers: str, directory: Path = SOURCES) -> None:

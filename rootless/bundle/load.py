@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import _stat as stat
-import posix
 
 from rootless import paths
 from rootless.errors import RootlessError
+from rootless.files import read_noted
 from rootless.jsontext import parse
 
 TYPE_CHECKING = False
@@ -45,8 +45,7 @@ def load(directory: str, config_file: str = "") -> Bundle:
     directory = paths.absolute(directory)
     path = paths.absolute(config_file) if config_file else f"{directory}/config.json"
     try:
-        with open(path, "rb", buffering=0) as file:
-            text = file.read()
+        text = read_noted(path)
     except OSError as error:
         raise RootlessError(
             f"cannot read {path}",
@@ -67,7 +66,7 @@ def load(directory: str, config_file: str = "") -> Bundle:
             code="RL-BUNDLE",
         )
     try:
-        mode = posix.stat(bundle.rootfs).st_mode
+        mode = paths.status(bundle.rootfs).st_mode
         bundle.is_image = stat.S_ISREG(mode)
         cause = "" if stat.S_ISDIR(mode) or bundle.is_image else "neither a directory nor an image"
     except OSError as error:
@@ -90,7 +89,7 @@ def _first_symlink(directory: str, path: str) -> str:
     for component in paths.normal(path).split("/"):
         directory = paths.normal(paths.join(directory, component))
         try:
-            if component not in (".", "..") and stat.S_ISLNK(posix.lstat(directory).st_mode):
+            if component not in (".", "..") and stat.S_ISLNK(paths.symlink_status(directory).st_mode):
                 return directory
         except OSError:
             return ""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rootless.plan.cgroup.manager import Cgroup
 
 _ROUNDS = 10
-_COUNTED = {"cpu", "io", "memory", "pids"}
+COUNTED = {"cpu", "io", "memory", "pids"}
 """Controllers that are enabled with those that are needed: they count what `events` tells."""
 _LACKING = {
     errno.ENOENT: ("this kernel has no {file}", "leave it out, or boot a kernel that has it"),
@@ -64,7 +64,7 @@ def make(wanted: Cgroup, note: Note) -> tuple[Group, Unenforced]:
     except OSError as error:
         raise unmade(error) from None
     missing: dict[str, tuple[str, str]] = {}
-    controllers = wanted.controllers | (_COUNTED if wanted.controllers else set()) | wanted.spare
+    controllers = wanted.controllers | (COUNTED if wanted.controllers else set()) | wanted.spare
     if controllers:
         movable = "" if wanted.managed else wanted.base
         missing = enable(controllers, wanted.top, paths.parent(path), movable)

@@ -311,6 +311,7 @@ def preserve_descriptors(count: int) -> int:
     """
     if not count:
         return 0
+    paths.noted(paths.UNKNOWN, "descriptors")
     requested = range(3, 3 + count)
     given = [fd for fd in map(int, posix.listdir("/proc/self/fd")) if fd in requested and is_inherited(fd)]
     if not given:
@@ -334,6 +335,7 @@ def reserve_numbers() -> None:
     A rank may need one of these (PMI_FD), which config.json tells. The executor keeps the numbers up to that one open,
     so that no file that this process opens before may get one.
     """
+    paths.noted(paths.UNKNOWN, "descriptors")
     inherited = {fd for fd in map(int, posix.listdir("/proc/self/fd")) if fd > 2 and is_inherited(fd)}  # noqa: PLR2004
     last = max(inherited, default=0)
     holes = {*range(3, last)}.difference(inherited) if last <= HIGHEST_FD else ()

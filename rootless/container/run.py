@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posix
+import sys
 
-from rootless import files, log, procfs, signals
+from rootless import files, log, paths, procfs, signals
 from rootless.container.create import plan_for
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.operations.teardown import end, end_quietly, give_up, remove_ended
@@ -17,6 +18,7 @@ from rootless.plan import ops
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.cgroup.logout import ends_with_session
+    from rootless.container.cached_plan import keep as cache_plan
     from rootless.container.state.processes import is_process_1
     from rootless.container.terminal.attend import become_attend, removal
     from rootless.container.terminal.relay import Deadline, Relay, catch_signals, prepare_terminal, wait_foreground
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from rootless.plan.request import Request
 else:
     ends_with_session = lazy("rootless.cgroup.logout", "ends_with_session")
+    cache_plan = lazy("rootless.container.cached_plan", "keep")
     is_process_1 = lazy("rootless.container.state.processes", "is_process_1")
     become_attend = lazy("rootless.container.terminal.attend", "become_attend")
     removal = lazy("rootless.container.terminal.attend", "removal")
@@ -31,6 +34,18 @@ else:
     catch_signals = lazy("rootless.container.terminal.relay", "catch_signals")
     prepare_terminal = lazy("rootless.container.terminal.relay", "prepare_terminal")
     wait_foreground = lazy("rootless.container.terminal.relay", "wait_foreground")
+
+
+_CACHED = {
+    "bundle", "cgroup_manager", "config", "container", "debug", "log", "log_format", "log_level", "network",
+    "no_new_keyring", "no_pivot", "require_limits", "root", "systemd_cgroup", "userns", "verb",
+}  # fmt: skip
+"""The options of commands whose Plans may be cached: those of engines. Others edit config.json or read more files."""
+_UNCACHED = (
+    ops.ATTACH_DEVICE_RULES, ops.BEGIN_IMAGE, ops.BEGIN_NETWORK, ops.HOOK, ops.NOTE_REQUEST, ops.RUN_HOOK,
+    ops.START_SCOPE, ops.TERMINAL,
+)  # fmt: skip
+"""Usual operations because of which a Plan is not cached: cached_plan.py, which knows all of them, is not loaded."""
 
 
 def run(options: Options) -> int:
@@ -49,11 +64,16 @@ def run(options: Options) -> int:
 
 
 def _run(options: Options) -> int:
+    cache_key = _cache_key(options)
+    if cache_key:
+        paths.note_reads()
     request, plan, root = plan_for(options)
+    reads = paths.taken_reads()
     console = Console.for_run(plan)
     made = ContainerRun(plan, root, Descriptors(keep=request.preserve_fds, console=console.passed))
     try:
         made.until(ops.WAIT_START)
+        said = log.said()
         console.receive()
         if console.master >= 0:
             prepare_terminal(console.master)
@@ -64,6 +84,8 @@ def _run(options: Options) -> int:
         give_up(made, error)
         raise
     try:
+        if cache_key and not plan.first(*_UNCACHED):
+            cache_plan(made, cache_key, reads, said)
         made.entry.close()
         made.close()
         if request.detach:
@@ -85,6 +107,13 @@ def _run(options: Options) -> int:
         files.close_fds(made, "exit_fd")
         if not (request.keep or request.detach):
             remove_ended(root, request.container)
+
+
+def _cache_key(options: Options) -> str:
+    """Return the key by which the front door will find the Plan of this command; empty if it shall not be cached."""
+    started = sys._xoptions  # noqa: SLF001 - the only way to the interpreter's own options
+    asked = {name for name, value in vars(options).items() if value}
+    return str(started.get("cache", "")) if asked <= _CACHED and log.is_plain() else ""
 
 
 def _wait(made: ContainerRun, console: Console, wakeup: int, request: Request) -> int:

@@ -59,7 +59,7 @@ def why_missing(controller: str, mount: str, directory: str, *, ours: bool = Fal
         how = f"remove {controller} from DisableControllers= of {last} (systemctl {_USER * of_user}cat {last})"
     elif unit:
         how = "run: systemd-run --user --scope -p Delegate=yes rootless …"
-    elif not posix.access(f"{above}/cgroup.subtree_control", posix.W_OK):
+    elif not paths.allows(f"{above}/cgroup.subtree_control", posix.W_OK):
         how = f"run, as root: {command}"
     return f"the controller {controller} is not enabled below {path}", how
 

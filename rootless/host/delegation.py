@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from rootless import paths, procfs
-from rootless.files import text_of
+from rootless.files import lists_caller, text_of
 from rootless.lazy import lazy
 from rootless.linux import CGROUP_HYBRID_MOUNT, CGROUP_MOUNT, SYSTEMD_BOOTED
 from rootless.procfs import ALL_IDS
@@ -112,7 +112,7 @@ def read() -> Cgroups:
             found.obstacle, found.fix = _why_not(found.own, found.path(found.own), mount)
             found.systemd = paths.exists(SYSTEMD_BOOTED)
             return found
-    if str(posix.getpid()) not in text_of(f"{found.own}/cgroup.procs").splitlines():
+    if not lists_caller(f"{found.own}/cgroup.procs"):
         found.obstacle = f"{mount} does not show your cgroup namespace"
         found.fix = _REMOUNT_FIX
         return found
@@ -159,7 +159,7 @@ def user_manager(uid: int, uid_map: tuple[IdMap, ...]) -> str:
         outside = _user_of_own_cgroup()  # in nested namespaces the map does not show the uid on the host
     directory = "/run" if is_root else f"/run/user/{outside}"
     try:
-        owner = posix.stat(directory).st_uid
+        owner = paths.status(directory).st_uid
     except OSError:
         return ""
     is_there = owner == uid and paths.exists(f"{directory}/systemd")
@@ -170,6 +170,7 @@ def _answers(path: str) -> bool:
     """Whether a process listens at a socket: a dead manager's sockets stay behind."""
     import _socket
 
+    paths.noted(paths.UNKNOWN, path)
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     try:
         connection.connect(path)
@@ -193,7 +194,7 @@ def _user_of_own_cgroup() -> int:
 
 
 def _is_writable(directory: str) -> bool:
-    return all(posix.access(directory + file, posix.W_OK) for file in ("", "/cgroup.procs", "/cgroup.subtree_control"))
+    return all(paths.allows(directory + file, posix.W_OK) for file in ("", "/cgroup.procs", "/cgroup.subtree_control"))
 
 
 def _why_no_mount() -> tuple[str, str]:
@@ -206,9 +207,9 @@ def _why_no_mount() -> tuple[str, str]:
 def _why_not(own: str, path: str, mount: str) -> tuple[str, str]:
     """Return why the caller's cgroup is not writable, and the fix unless delegation is enough."""
     try:
-        if posix.statvfs(own).f_flag & posix.ST_RDONLY:
+        if paths.mount_flags(own) & posix.ST_RDONLY:
             return f"{mount} is mounted read-only", f"run, as root: mount -o remount,rw {mount}"
-        owner = posix.stat(own).st_uid
+        owner = paths.status(own).st_uid
     except OSError as error:
         return f"cannot look at {own}: {(error.strerror or '').lower()}", ""
     return f"your cgroup {path} belongs to {'root' if owner == 0 else f'user {owner}'}: it is not delegated to you", ""

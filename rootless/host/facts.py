@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from rootless import paths, procfs
-from rootless.files import text_of
+from rootless.files import fixed_text, text_of
 from rootless.host import subids
 from rootless.lazy import lazy
 from rootless.linux import CAP_SYS_ADMIN
@@ -30,7 +30,10 @@ _TYPE, _BLOCK = 0o170000, 0o060000
 """S_IFMT and S_IFBLK of st_mode, inode(7)."""
 _ESCAPED = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\043": "#", "\\134": "\\"}
 """In the names of mount points, proc_pid_mounts(5); the backslash comes last."""
-_RESTRICTIONS = posix.ST_RDONLY | posix.ST_NOSUID | posix.ST_NODEV | posix.ST_NOEXEC
+KERNEL = "kernel"
+"""Note of the release and the machine of uname(2) (paths.noted)."""
+NICE = "nice"
+"""Note of this process's nice value."""
 
 
 class Account:
@@ -151,9 +154,12 @@ def read(*, subordinate: bool = True) -> Facts:
     Raises:
         OSError: out of descriptors or memory, or an I/O error.
     """
-    status = procfs.status("self")
+    capabilities, bounding = procfs.own_capabilities()
     uid_map, gid_map = procfs.id_maps("self")
     uname = posix.uname()
+    paths.noted(KERNEL, uname.release, uname.machine)
+    nice = posix.getpriority(posix.PRIO_PROCESS, 0)
+    paths.noted(NICE, nice)
     facts = Facts(
         uid=posix.geteuid(),
         gid=posix.getegid(),
@@ -161,13 +167,13 @@ def read(*, subordinate: bool = True) -> Facts:
         machine=uname.machine,
         uid_map=uid_map,
         gid_map=gid_map,
-        capabilities=int(status.get("CapEff", "0"), 16),
-        bounding=int(status.get("CapBnd", "0"), 16),
-        last_capability=int(text_of("/proc/sys/kernel/cap_last_cap") or 40),
+        capabilities=capabilities,
+        bounding=bounding,
+        last_capability=int(fixed_text("/proc/sys/kernel/cap_last_cap") or 40),
         unified_cgroup=paths.exists("/sys/fs/cgroup/cgroup.controllers"),
         hard_limits=procfs.hard_limits("self"),
         oom_score_adj=int(text_of("/proc/self/oom_score_adj") or 0),
-        nice=posix.getpriority(posix.PRIO_PROCESS, 0),
+        nice=nice,
         subuids=(),
         subgids=(),
         id_programs=(),
@@ -235,7 +241,7 @@ def _user_manager(facts: Facts) -> str:
 def _device_path(_: Facts) -> Callable[[str, int, int, int], str]:
     def find(path: str, kind: int, major: int, minor: int) -> str:
         try:
-            status = posix.stat(path)
+            status = paths.status(path)
             if status.st_rdev == posix.makedev(major, minor) and status.st_mode & _TYPE == kind:
                 return path
         except (OSError, OverflowError):
@@ -251,13 +257,13 @@ def _network(_: Facts) -> HostNetwork:
 
 
 def _squashfuse(_: Facts) -> str:
-    return subids.find_program("squashfuse_ll") if posix.access("/dev/fuse", posix.R_OK | posix.W_OK) else ""
+    return subids.find_program("squashfuse_ll") if paths.allows("/dev/fuse", posix.R_OK | posix.W_OK) else ""
 
 
 def _mount_flags(_: Facts) -> Callable[[str], int]:
     def read_flags(path: str) -> int:
         try:
-            return posix.statvfs(path).f_flag & _RESTRICTIONS
+            return paths.mount_flags(path)
         except OSError:
             return 0
 
@@ -268,6 +274,7 @@ def _state_mounts(_: Facts) -> Callable[[str], Sequence[str]]:
     def find(directory: str) -> list[str]:
         root = paths.resolved(directory).rstrip("/")
         found: dict[str, None] = {}
+        paths.noted(paths.UNKNOWN, "mounts")
         with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
                 _, point, kind, *_ = line.split(" ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 import select
 
-from rootless import files
+from rootless import files, paths
 from rootless.files import text_of
 from rootless.host.subids import find_program
 
@@ -82,6 +82,7 @@ class Asked:
 
     def __init__(self, program: str) -> None:
         """Start it."""
+        paths.noted(paths.UNKNOWN, program)
         self._pid = 0
         self._output, output = posix.pipe()
         try:

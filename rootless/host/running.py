@@ -6,6 +6,7 @@ import posix
 
 from rootless.errors import RootlessError
 from rootless.linux import NAMESPACE_FILES
+from rootless.paths import UNKNOWN, noted
 from rootless.procfs import denies_setgroups, id_maps
 
 TYPE_CHECKING = False
@@ -47,6 +48,7 @@ def read(pid: int) -> Running:
     Raises:
         RootlessError: `RL-NAMESPACES`: permission denied (ptrace(2), "Ptrace access mode checking").
     """
+    noted(UNKNOWN, pid)
     return Running(
         pid,
         [kind for kind, name in NAMESPACE_FILES.items() if _differs(pid, name)],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import posix
 
+from rootless import paths
 from rootless.files import text_of
-from rootless.paths import variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def login_name(uid: int) -> str:
             return name
     import pwd
 
+    paths.noted(paths.UNKNOWN, "name service")
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -44,9 +45,13 @@ def programs() -> tuple[str, str] | tuple[()]:
 
 def find_program(name: str) -> str:
     """Return the path of a program of the host, from the usual directories or PATH; empty if it is not installed."""
-    for directory in (*_PROGRAM_DIRECTORIES, *variable("PATH").split(":")):
+    return _find(name, _PROGRAM_DIRECTORIES) or _find(name, paths.variable("PATH").split(":"))
+
+
+def _find(name: str, directories: Iterable[str]) -> str:
+    for directory in directories:
         path = f"{directory}/{name}"
-        if directory.startswith("/") and posix.access(path, posix.X_OK):
+        if directory.startswith("/") and paths.allows(path, posix.X_OK):
             return path
     return ""
 
@@ -86,6 +91,7 @@ def _ask(program: str, *arguments: str) -> tuple[Range, ...]:
     """Return the ranges that getsubids(1) prints, one per line: ``0: name first count``."""
     import subprocess
 
+    paths.noted(paths.UNKNOWN, program)
     answer = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     found = []
     for line in answer.stdout.splitlines():

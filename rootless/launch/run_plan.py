@@ -82,6 +82,7 @@ class Run:
         passed: by kind of message, the descriptors that came with it.
         to_close: descriptors that only the executor needs after SPAWN.
         sent: the executor's operations by their numbers, each with its place in the list (plan/plan.py).
+        skips: operation, errno and detail of each skipped one.
         begun: by kind of operation, the work that its `begin` has started and its `await` waits for.
     """
 
@@ -102,6 +103,7 @@ class Run:
         self._answer = b""
         self._passing = False
         self.sent: list[tuple[int, Op]] = []
+        self.skips: list[tuple[int, int, bytes]] = []
 
     def until(self, kind: Kind | None = None) -> None:
         """Run operations up to the next one of `kind`, which does not run, or to the end.
@@ -296,6 +298,7 @@ class Run:
         """Log the skipped operations, except one whose alternative failed likewise: the error says so."""
         failed, number = (outcome[1], outcome[2]) if outcome[0] == FAILED else (-1, 0)
         for skip in skipped:
+            self.skips.append(skip[1:])
             index = skip[1]
             if not (index < failed <= index + self.sent[index][1].alternatives and skip[2] == number):
                 self._complain(skip)

@@ -77,6 +77,11 @@ def compiled(wanted: SeccompFilter, cache_dir: str) -> bytes:
     return program
 
 
+def library() -> str:
+    """Return the path of libseccomp."""
+    return _library()[0]
+
+
 def unknown_syscalls(wanted: SeccompFilter) -> list[str]:
     """Return the ignored names in the filter, those that libseccomp does not know, for the log and `explain`.
 

@@ -41,16 +41,16 @@ def spawn(plan: bytes, given: Descriptors, *, report: int, reply: int, trace: bo
         _write_all(own[1], plan)
         others = (given.start, given.console, given.cgroup, given.process, given.agent, given.directory)
         passed = [report, reply, *others, own[1]]
-        program, placed = own[0], list(given.placed)
+        executable, placed = own[0], list(given.placed)
         if first:  # no other descriptor may have one of the numbers that those get
-            own += [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, first) for fd in (program, *passed, *placed) if fd >= 0]
+            own += [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, first) for fd in (executable, *passed, *placed) if fd >= 0]
             above = iter(own[2:])
-            program = next(above)
+            executable = next(above)
             passed = [next(above) if fd >= 0 else fd for fd in passed]
             placed = list(above)
         numbers = [str(number) for number in (given.keep, int(trace), *passed)]
         return posix.posix_spawn(
-            f"/proc/self/fd/{program}",
+            f"/proc/self/fd/{executable}",
             ["rootless-init", *numbers],
             {},
             file_actions=[

@@ -18,8 +18,8 @@ _STRINGS = 4
 _ABSENT = (0, 0)
 
 
-def encode(operations: Sequence[Op]) -> bytes:
-    """Return the Plan as bytes. Strings are UTF-8 with surrogate escapes (as os.fsencode)."""
+def encode(operations: Sequence[Op], magic: bytes = _MAGIC) -> bytes:
+    """Return the Plan as bytes, which begin with `magic`. Strings are UTF-8 with surrogate escapes (as os.fsencode)."""
     strings = bytearray(b"\0")
     records = []
     for op in operations:
@@ -41,7 +41,7 @@ def encode(operations: Sequence[Op]) -> bytes:
                 *_ABSENT * (_STRINGS - len(op.strings)),
             )
         )
-    return _HEADER.pack(_MAGIC, len(records), len(strings)) + b"".join(records) + bytes(strings)
+    return _HEADER.pack(magic, len(records), len(strings)) + b"".join(records) + bytes(strings)
 
 
 def _raw(value: Text) -> bytes:

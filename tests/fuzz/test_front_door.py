@@ -1,4 +1,4 @@
-"""A short run of the fuzzer in front_door.c, from records of real states; test_executor.py has the variables."""
+"""Short runs of the fuzzers of the front door, from records and cached Plans; test_executor.py has the variables."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pytest
 
 from rootless.container.operations.status_record import encode
 from rootless.container.state.state import State
+from rootless.plan import cached_ops
+from rootless.plan.encode import encode as encode_plan
+from rootless.plan.ops import Op
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parent.parent / "helpers/front"
@@ -35,14 +38,43 @@ def seeds(tmp_path_factory):
     return directory
 
 
-def test_mutated_records_are_read_within_their_bounds(seeds, need, tmp_path):
-    program = tmp_path / "fuzzer"
-    runpy.run_path(str(SOURCES / "gen_flags.py"))["write"](tmp_path)
-    sources = [HERE / "front_door.c", SOURCES / "record.c"]
-    subprocess.run([need("clang"), *FLAGS, f"-I{SOURCES}", f"-I{tmp_path}", *sources, "-o", program], check=True)
-    words = [f"-max_total_time={SECONDS}", f"-artifact_prefix={tmp_path}/found-", "-print_final_stats=1", seeds]
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory):
+    """Return a directory of entries of the cache of Plans: one has an operation of each kind."""
+    directory = tmp_path_factory.mktemp("entries")
+    for number, strings in enumerate(((b"", ""), (b"text\0t", "words"))):
+        operations = [
+            Op(kind, *range(len(kind.numbers)), *(_value(kind, name, *strings) for name in kind.strings))
+            for kind in cached_ops.KINDS
+        ]
+        (directory / str(number)).write_bytes(encode_plan(operations, cached_ops.MAGIC))
+    return directory
+
+
+def _value(kind, name, raw, text):
+    if name in kind.lists:
+        return [text, text]
+    return raw if name in kind.raw else text
+
+
+def run_fuzzer(source, sources, seeds, need, directory):
+    """Run the fuzzer in `source`, and show the input on which it fails."""
+    program = directory / "fuzzer"
+    for name in ("gen_flags.py", "gen_cached.py"):
+        runpy.run_path(str(SOURCES / name))["write"](directory)
+    files = [HERE / source, *(SOURCES / name for name in sources)]
+    subprocess.run([need("clang"), *FLAGS, f"-I{SOURCES}", f"-I{directory}", *files, "-o", program], check=True)
+    words = [f"-max_total_time={SECONDS}", f"-artifact_prefix={directory}/found-", "-print_final_stats=1", seeds]
     done = subprocess.run([program, *words], stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     if done.returncode:
-        found = [base64.b64encode(path.read_bytes()).decode() for path in tmp_path.glob("found-*")]
+        found = [base64.b64encode(path.read_bytes()).decode() for path in directory.glob("found-*")]
         pytest.fail(f"{done.stderr[-5000:]}\nThe input, in base64: {' '.join(found) or 'was not kept'}")
     assert int(done.stderr.partition("stat::number_of_executed_units:")[2].split()[0]) > 1000 * SECONDS, done.stderr
+
+
+def test_mutated_records_are_read_within_their_bounds(seeds, need, tmp_path):
+    run_fuzzer("front_door.c", ["record.c"], seeds, need, tmp_path)
+
+
+def test_mutated_entries_are_read_within_their_bounds(entries, need, tmp_path):
+    run_fuzzer("cached_plan.c", ["record.c", "entry.c"], entries, need, tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.launcher import script
+from rootless.installation.__main__ import script
 from tests.lib.accounts import CHECKOUT
 from tests.system.machine import Machine, Qemu, UserModeLinux, disk
 

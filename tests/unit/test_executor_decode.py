@@ -183,7 +183,7 @@ def test_every_byte_of_every_string_is_readable(decoder):
 @pytest.fixture
 def executor():
     """Return a function that runs the executor with the bytes of a Plan: (messages, exit status)."""
-    if not os.path.exists(spawn._program()):
+    if not os.path.exists(spawn.program_path("init")):
         pytest.skip("needs the executor: start the tests with tests/run")
     return run
 
@@ -231,7 +231,7 @@ def test_a_plan_is_sealed_before_it_is_read(executor):
     plan = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(plan, encode([Op(ops.UMASK, 0o22)]))
     words = ["0", "0", "1", "-1", "-1", "-1", "-1", "-1", "-1", "-1", str(plan)]
-    done = subprocess.run([spawn._program(), *words], pass_fds=[plan], stdout=subprocess.PIPE, check=False)
+    done = subprocess.run([spawn.program_path("init"), *words], pass_fds=[plan], stdout=subprocess.PIPE, check=False)
     assert done.returncode == 1  # a descriptor below 3 belongs to the program
     with pytest.raises(PermissionError):
         os.pwrite(plan, b"x", 0)
@@ -248,7 +248,7 @@ def test_a_program_replaces_the_executor(executor):
     "words", [[], ["3"], ["3", "4", "-1", "-1", "-1", "0"], [*"3456789", "10", "11", "12", "13", "14"]]
 )
 def test_the_executor_called_in_another_way_does_nothing(executor, words):
-    assert subprocess.run([spawn._program(), *words], check=False).returncode == 2
+    assert subprocess.run([spawn.program_path("init"), *words], check=False).returncode == 2
 
 
 def test_descriptors_that_are_both_the_programs_and_the_protocols_are_refused(executor):
@@ -257,7 +257,7 @@ def test_descriptors_that_are_both_the_programs_and_the_protocols_are_refused(ex
     os.write(plan, encode([Op(ops.READY)]))
     keep = child_report - 2
     words = [str(keep), "0", str(child_report), "-1", "-1", "-1", "-1", "-1", "-1", "-1", str(plan)]
-    done = subprocess.run([spawn._program(), *words], pass_fds=[child_report, plan], check=False)
+    done = subprocess.run([spawn.program_path("init"), *words], pass_fds=[child_report, plan], check=False)
     os.close(child_report)
     os.close(plan)
     _, index, number, detail = read_message(report)

@@ -17,10 +17,12 @@ from tests.lib.waiting import BY_PYTHON
 
 __all__ = ["cgroup2"]
 
-FEW = 4
-"""Opened files: the command (twice) and the module archive; one more if Python has some built-in modules in files."""
-LOOKS = 8
-"""Looked-up paths, including those files: the command's search, and the bundle's directory."""
+FEW = 6
+"""Opened files: the command (twice), the module archive, and in the runtime directory that of the containers and the
+table of commands that have come before; one more if Python has some built-in modules in files."""
+LOOKS = 12
+"""Looked-up paths, including those files: the command's search, the runtime directory, the cached Plan, the bundle's
+directory."""
 MODULES = "rootless/__pycache__/modules.archive"
 
 
@@ -41,7 +43,9 @@ def test_run_opens_few_files_before_it_reads_the_bundle(user, rootless_command, 
     bundle = make_bundle(user, base_config("true"))
     python = Path(f"{rootless_command}.py").read_text().splitlines()[0].removeprefix("#!").split()
     for_python_itself = looked_at(user, need, *python, "-c", "pass")
-    calls = looked_at(user, need, rootless_command, "--root", user.tmp / "state", "run", "--bundle", bundle, "c")
+    words = [rootless_command, "--root", user.tmp / "state", "run", "--bundle", bundle, "c"]
+    user.run(words, check=True)
+    calls = looked_at(user, need, *words)
     first = next(number for number, (_, path, _) in enumerate(calls) if path == f"{bundle}/config.json")
     own = [call for call in calls[:first] if call[1] not in {path for _, path, _ in for_python_itself}]
     assert len(own) <= LOOKS, own

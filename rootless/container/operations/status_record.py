@@ -21,6 +21,7 @@ from rootless.plan.plan import HANDS_OVER
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.state import State
@@ -49,6 +50,14 @@ def status_record(entry: ContainerDir, state: State, plan: Plan, identity: tuple
         identity: number, size and mtime (ns) of its state.json.
     """
     undo = notes(entry)
+    size = posix.stat(UNDO, dir_fd=entry.fd).st_size if undo else 0
+    parents = undo.get("cgroup", {}).get("parents", ())
+    record = encode(state, identity, allowed_verbs(state, plan, undo), size, parents)
+    return record if len(record) <= _LARGEST else b""
+
+
+def allowed_verbs(state: State, plan: Plan, undo: dict[str, Any]) -> int:
+    """Return the bits of the verbs for which a container is an ordinary one; `undo` has its undo notes."""
     cgroup = undo.get("cgroup", {})
     allowed = 0
     if not (state.network and state.network.addresses):  # whose helper may have ended
@@ -57,16 +66,19 @@ def status_record(entry: ContainerDir, state: State, plan: Plan, identity: tuple
         allowed |= _START
     if not state.after_delete and (not undo or (undo.keys() == {"cgroup"} and _is_own(cgroup, state.cgroup))):
         allowed |= _DELETE
-    size = posix.stat(UNDO, dir_fd=entry.fd).st_size if undo else 0
-    record = encode(state, identity, allowed, size, cgroup.get("parents", ()))
-    return record if len(record) <= _LARGEST else b""
+    return allowed
 
 
 def encode(state: State, identity: tuple[int, int, int], allowed: int, undo: int, parents: Sequence[str]) -> bytes:
     """Return the bytes of a record; `undo` is the size of the notes, `parents` are directories above the cgroup."""
-    strings = [state.id.encode() + b"\0", _path(state.cgroup), b"".join(map(_path, parents)), *_answers(state)]
+    strings = record_strings(state, parents)
     numbers = (state.pid, allowed, undo, *map(len, strings))
     return _HEADER.pack(_MAGIC, *identity, state.start_time, state.boot_id.encode(), *numbers) + b"".join(strings)
+
+
+def record_strings(state: State, parents: Sequence[str]) -> list[bytes]:
+    """Return the strings of a record."""
+    return [state.id.encode() + b"\0", _path(state.cgroup), b"".join(map(_path, parents)), *_answers(state)]
 
 
 def _starts_alone(plan: Plan) -> bool:

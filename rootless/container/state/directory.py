@@ -36,7 +36,7 @@ NOT_AGED = stat.S_ISVTX
 """On a file: systemd-tmpfiles leaves it in /tmp, however old it is (XDG Base Directory Specification)."""
 _WRITE = posix.O_WRONLY | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _STATE = "state.json"
-_CONFIG = "config.json"
+CONFIG = "config.json"
 START_SOCKET = "start.sock"
 REQUEST = "request.json"
 LOG = "log"
@@ -51,7 +51,7 @@ _WITHOUT_STATE = frozenset(
         UNDO,
         _STATE + _NEW,
         _STATUS,
-        _CONFIG,
+        CONFIG,
         START_SOCKET,
         REQUEST,
         LOG,
@@ -164,13 +164,13 @@ class ContainerDir:
 
     def write_config(self, text: bytes) -> None:
         """Copy config.json: users edit and remove bundles while the container runs."""
-        self.put(_CONFIG, text)
+        self.put(CONFIG, text)
 
     def read_config(self) -> dict[str, Any]:
         """Return the copy of config.json, which `create` has checked."""
-        path = f"{self.path}/{_CONFIG}"
+        path = f"{self.path}/{CONFIG}"
         try:
-            config = jsontext.parse(self.content(_CONFIG), path)
+            config = jsontext.parse(self.content(CONFIG), path)
         except OSError as error:
             raise unusable(path, error) from None
         return config if isinstance(config, dict) else {}
@@ -244,7 +244,7 @@ class ContainerDir:
 
     def _is_left_over(self, name: str) -> bool:
         """Whether a killed command leaves such a file; a config.json that put() has not made is a bundle's."""
-        if name == _CONFIG:
+        if name == CONFIG:
             return bool(posix.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode & NOT_AGED)
         return name in _WITHOUT_STATE or name.startswith(".nfs")
 

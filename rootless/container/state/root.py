@@ -174,7 +174,7 @@ def node_name() -> str:
 def owned(directory: str, uid: int) -> bool:
     """Whether this user owns a directory, and not everybody can write to it."""
     try:
-        status = posix.stat(directory)
+        status = paths.status(directory)
     except OSError:
         return False
     return status.st_uid == uid and stat.S_ISDIR(status.st_mode) and not status.st_mode & stat.S_IWOTH

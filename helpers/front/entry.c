@@ -1,0 +1,282 @@
+/* The cache of Plans: finds the entry of a command line, and compares everything that its Plan was computed from with
+ * its present state. rootless/container/cached_plan.py writes the entries. */
+#include "front.h"
+#include "entry.h"
+
+#include <linux/capability.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <sys/utsname.h>
+
+struct header {
+    char magic[8];
+    uint32_t steps, string_bytes;
+};
+
+static char entry_name[sizeof "@plans/0123456789abcdef"];
+static char option[sizeof "-Xcache=0123456789abcdef"]; /* of the interpreter: Python is to write the entry */
+static int plans = -1;                                 /* the directory of entry_name */
+
+bool entry_decode(const char *bytes, size_t size, struct entry *entry)
+{
+    static const uint8_t lists[CACHED_END] = {CACHED_LISTS};
+    const struct header *header = (const void *)bytes;
+
+    if (size < sizeof *header || memcmp(header->magic, CACHED_MAGIC, sizeof header->magic) != 0 ||
+        size != sizeof *header + (uint64_t)header->steps * sizeof(struct step) + header->string_bytes || !header->steps)
+        return false;
+    entry->steps = (const void *)(header + 1);
+    entry->count = header->steps;
+    entry->strings = (const char *)(entry->steps + header->steps);
+    for (uint32_t i = 0; i < entry->count; i++) {
+        const struct step *step = &entry->steps[i];
+
+        if (step->code < CACHED_CALL || step->code >= CACHED_END || (step->code == CACHED_CALL) != (i == 0))
+            return false;
+        for (int which = 0; which < CACHED_STRINGS; which++) {
+            uint64_t end = (uint64_t)step->s[which].offset + step->s[which].length;
+
+            if (end >= header->string_bytes || entry->strings[end] != '\0')
+                return false;
+            if ((lists[step->code] >> which & 1) && step->s[which].length && entry->strings[end - 1] != '\0')
+                return false;
+        }
+    }
+    return true;
+}
+
+static bool is_text(const struct entry *entry, const struct step *step, int which, const char *text)
+{
+    size_t length = step->s[which].length;
+
+    return strlen(text) == length && memcmp(text, text_of(entry, step, which), length) == 0;
+}
+
+static bool is_same_call(const struct entry *entry, const struct step *step, char **words, const char *script)
+{
+    const char *word = text_of(entry, step, 0), *end = word + step->s[0].length;
+    char directory[PATH_MAX], boot[64];
+
+    for (; *words && word < end; words++, word += strlen(word) + 1)
+        if (strcmp(*words, word) != 0)
+            return false;
+    return !*words && word == end && getcwd(directory, sizeof directory) && is_text(entry, step, 1, directory) &&
+           is_text(entry, step, 2, script) &&
+           read_text("/proc/sys/kernel/random/boot_id", boot, sizeof boot) == (ssize_t)step->s[3].length + 1 &&
+           memcmp(boot, text_of(entry, step, 3), step->s[3].length) == 0;
+}
+
+static uint64_t hash(uint64_t so_far, const char *text)
+{
+    do
+        so_far = (so_far ^ (unsigned char)*text) * 0x100000001b3;
+    while (*text++);
+    return so_far;
+}
+
+/* Whether the key is in the table of those that were not found; from now on it is. So a command line that comes once
+ * costs nothing, and Python writes an entry at the second time. */
+static bool is_seen(uint64_t key)
+{
+    enum { SLOTS = 256 };
+    off_t place = (off_t)(key % SLOTS * sizeof key);
+    const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    cleanup_close int fd = openat(plans, "@plans/seen", flags, 0600);
+    uint64_t found;
+    struct stat st;
+
+    if (fd < 0 && errno == ENOENT && mkdirat(plans, "@plans", 0700) == 0)
+        fd = openat(plans, "@plans/seen", flags, 0600);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !is_own(&st))
+        return false;
+    if (pread(fd, &found, sizeof found, place) == sizeof found && found == key)
+        return true;
+    (void)!pwrite(fd, &key, sizeof key, place);
+    return false;
+}
+
+static bool read_entry(const char *name, char *bytes, struct entry *entry)
+{
+    cleanup_close int fd = openat(plans, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat above, st;
+
+    return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && is_own(&st) && st.st_size <= CACHED_LARGEST &&
+           fstatat(plans, "@plans", &above, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(above.st_mode) && is_own(&above) &&
+           read(fd, bytes, CACHED_LARGEST + 1) == st.st_size && entry_decode(bytes, (size_t)st.st_size, entry);
+}
+
+bool entry_find(char **words, const char *script, struct entry *entry)
+{
+    static _Alignas(struct step) char bytes[CACHED_LARGEST + 1];
+    char directory[PATH_MAX];
+    uint64_t key = 0xcbf29ce484222325;
+
+    for (char **word = words; *word; word++)
+        key = hash(key, *word);
+    plans = open_root(NULL, true);
+    if (plans < 0 || !getcwd(directory, sizeof directory))
+        return false;
+    key = hash(key, directory);
+    snprintf(entry_name, sizeof entry_name, "@plans/%016llx", (unsigned long long)key);
+    if (read_entry(entry_name, bytes, entry) && is_same_call(entry, entry->steps, words, script) && entry_holds(entry))
+        return true;
+    if (is_seen(key))
+        snprintf(option, sizeof option, "-Xcache=%016llx", (unsigned long long)key);
+    return false;
+}
+
+const char *entry_option(void) { return *option ? option : NULL; }
+
+void entry_forget(void) { unlinkat(plans, entry_name, 0); }
+
+/* --- What the Plan was computed from --- */
+
+static bool variable(const struct entry *entry, const struct step *step)
+{
+    const char *value = getenv(text_of(entry, step, 0));
+
+    return step->n[0] ? value && is_text(entry, step, 1, value) : !value;
+}
+
+static bool content(const struct entry *entry, const struct step *step)
+{
+    cleanup_close int fd = open(text_of(entry, step, 0), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    const char *wanted = text_of(entry, step, 1), *end = wanted + step->s[1].length;
+    char part[1 << 14];
+    ssize_t size;
+
+    if (fd < 0 || !step->n[0])
+        return fd < 0 && !step->n[0];
+    while ((size = read(fd, part, sizeof part)) > 0) {
+        if (size > end - wanted || memcmp(part, wanted, (size_t)size) != 0)
+            return false;
+        wanted += size;
+    }
+    return size == 0 && wanted == end;
+}
+
+static int64_t nanoseconds(const struct timespec *time) { return time->tv_sec * 1000000000 + time->tv_nsec; }
+
+static bool identity(const struct entry *entry, const struct step *step)
+{
+    struct stat st;
+
+    if (stat(text_of(entry, step, 0), &st) < 0 || step->n[0] == CACHED_ABSENT)
+        return false; /* a file that could not be read may be there: Python looks */
+    return step->n[0] == (int64_t)st.st_dev && step->n[1] == (int64_t)st.st_ino && step->n[2] == st.st_size &&
+           step->n[3] == nanoseconds(&st.st_mtim) && step->n[4] == nanoseconds(&st.st_ctim) &&
+           step->n[5] == ((int64_t)st.st_uid << 32 | st.st_mode);
+}
+
+static bool status(const struct entry *entry, const struct step *step)
+{
+    int flags = step->code == CACHED_SYMLINK_STATUS ? AT_SYMLINK_NOFOLLOW : 0;
+    struct stat st;
+
+    if (fstatat(AT_FDCWD, text_of(entry, step, 0), &st, flags) < 0)
+        return step->n[0] == CACHED_ABSENT;
+    return step->n[0] == st.st_mode && step->n[1] == st.st_uid && step->n[2] == (int64_t)st.st_rdev;
+}
+
+static bool allowed(const struct entry *entry, const struct step *step)
+{
+    return (access(text_of(entry, step, 0), (int)step->n[0]) == 0) == (step->n[1] != 0);
+}
+
+/* Whether this process is in a list of processes, one a line. */
+static bool listed(const struct entry *entry, const struct step *step)
+{
+    cleanup_close int fd = open(text_of(entry, step, 0), O_RDONLY | O_CLOEXEC);
+    char part[1 << 14];
+    int64_t number = 0;
+    bool found = false;
+    ssize_t size;
+
+    while (fd >= 0 && !found && (size = read(fd, part, sizeof part)) > 0)
+        for (ssize_t i = 0; i < size && !found; i++) {
+            found = part[i] == '\n' && number == getpid();
+            number = part[i] == '\n' ? 0 : number * 10 + part[i] - '0';
+        }
+    return found == (step->n[0] != 0);
+}
+
+static bool mount_flags(const struct entry *entry, const struct step *step)
+{
+    struct statvfs fs;
+
+    if (statvfs(text_of(entry, step, 0), &fs) < 0)
+        return step->n[0] == CACHED_ABSENT;
+    return step->n[0] == (int64_t)(fs.f_flag & (ST_RDONLY | ST_NOSUID | ST_NODEV | ST_NOEXEC));
+}
+
+static bool capabilities(const struct entry *entry, const struct step *step)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    int64_t bounding = 0;
+
+    (void)entry;
+    for (unsigned long i = 0, held; i < 63 && (held = (unsigned long)prctl(PR_CAPBSET_READ, i)) <= 1; i++)
+        bounding |= (int64_t)held << i;
+    return syscall(SYS_capget, &header, data) == 0 &&
+           step->n[0] == (int64_t)((uint64_t)data[1].effective << 32 | data[0].effective) && step->n[1] == bounding;
+}
+
+static bool limits(const struct entry *entry, const struct step *step)
+{
+    const char *hard = text_of(entry, step, 0);
+    size_t count = step->s[0].length / sizeof(uint64_t);
+
+    for (size_t i = 0; i < count; i++) {
+        struct rlimit limit;
+        uint64_t wanted;
+
+        memcpy(&wanted, hard + i * sizeof wanted, sizeof wanted);
+        if (getrlimit((int)i, &limit) < 0 || limit.rlim_max != wanted)
+            return false;
+    }
+    return count > 0;
+}
+
+static bool nice_value(const struct entry *entry, const struct step *step)
+{
+    (void)entry;
+    return getpriority(PRIO_PROCESS, 0) == step->n[0];
+}
+
+static bool kernel(const struct entry *entry, const struct step *step)
+{
+    struct utsname name;
+
+    return uname(&name) == 0 && is_text(entry, step, 0, name.release) && is_text(entry, step, 1, name.machine);
+}
+
+static bool ids(const struct entry *entry, const struct step *step)
+{
+    enum { GROUPS = 1024 };
+    uint32_t found[6 + GROUPS];
+    int count = getgroups(GROUPS, found + 6);
+
+    return count >= 0 && getresuid(found, found + 1, found + 2) == 0 &&
+           getresgid(found + 3, found + 4, found + 5) == 0 &&
+           step->s[0].length == (6 + (size_t)count) * sizeof *found &&
+           memcmp(text_of(entry, step, 0), found, step->s[0].length) == 0;
+}
+
+bool entry_holds(const struct entry *entry)
+{
+    static bool (*const same[CACHED_SAY])(const struct entry *, const struct step *) = {
+        [CACHED_VARIABLE] = variable, [CACHED_CONTENT] = content,         [CACHED_IDENTITY] = identity,
+        [CACHED_STATUS] = status,     [CACHED_SYMLINK_STATUS] = status,   [CACHED_ACCESS] = allowed,
+        [CACHED_LISTED] = listed,     [CACHED_MOUNT_FLAGS] = mount_flags, [CACHED_CAPABILITIES] = capabilities,
+        [CACHED_LIMITS] = limits,     [CACHED_NICE] = nice_value,         [CACHED_KERNEL] = kernel,
+        [CACHED_IDS] = ids,
+    };
+
+    for (uint32_t i = 1; i < entry->count; i++)
+        if (entry->steps[i].code < CACHED_SAY && !same[entry->steps[i].code](entry, &entry->steps[i]))
+            return false;
+    return true;
+}

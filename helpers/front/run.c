@@ -1,0 +1,403 @@
+/* The verb `run` of a container whose Plan is in the cache: in the foreground, without a terminal.
+ *
+ *     steps of the entry: claim, cgroup, spawn, ID maps, records … start      then: wait, remove
+ *
+ * Before CLAIM nothing has changed, and Python takes over at any doubt. After it, a failure ends what was started, and
+ * Python takes over too: it clears what is left as the remains of a killed command, plans again, and tells the error.
+ * rootless/launch and rootless/container/operations have the reasons for each step. */
+#include "run.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+
+enum { MODE = S_ISVTX | S_IRUSR | S_IWUSR };
+
+sigset_t before, ignored, forwarded;
+static sigset_t ending;
+
+/* --- Templates and files --- */
+
+static const char *value_of(const struct run *run, char hole, char *number, size_t size)
+{
+    switch (hole) {
+    case HOLE_TIME:
+        return run->time;
+    case HOLE_KEYRING:
+        return run->keyring;
+    case HOLE_CGROUP:
+        return run->token;
+    default:
+        snprintf(number, size, "%llu",
+                 hole == HOLE_PID          ? (unsigned long long)run->process
+                 : hole == HOLE_START_TIME ? run->start_time
+                                           : run->namespaces[(hole - HOLE_NAMESPACE) % NAMESPACES]);
+        return number;
+    }
+}
+
+/* Returns the text with values in its holes, or NULL if it is too long; the next call overwrites it. */
+static const char *filled(const struct run *run, const struct step *step, int which, size_t *size)
+{
+    static char text[CACHED_LARGEST + 4096];
+    const char *next = text_of(run->entry, step, which), *end = next + step->s[which].length;
+    char number[24];
+
+    *size = 0;
+    while (next < end) {
+        bool hole = *next == '\0' && next + 1 < end;
+        const char *part = hole ? value_of(run, next[1], number, sizeof number) : next;
+        size_t length = hole ? strlen(part) : 1;
+
+        if (*size + length >= sizeof text)
+            return NULL;
+        memcpy(text + *size, part, length);
+        *size += length;
+        next += hole ? 2 : 1;
+    }
+    text[*size] = '\0';
+    return text;
+}
+
+bool write_file(int directory, const char *name, int flags, const char *text, size_t size)
+{
+    cleanup_close int fd = openat(directory, name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | flags, MODE);
+
+    return fd >= 0 && text && write(fd, text, size) == (ssize_t)size;
+}
+
+static bool put(struct run *run, const struct step *step)
+{
+    return write_file(run->container.fd, text_of(run->entry, step, 0), O_CREAT | O_TRUNC, text_of(run->entry, step, 1),
+                      step->s[1].length);
+}
+
+static bool part(struct run *run, const struct step *step)
+{
+    size_t size;
+    const char *text = filled(run, step, 0, &size);
+
+    if (!text || run->parts == PARTS || run->status_size + size > sizeof run->status)
+        return false;
+    memcpy(run->status + run->status_size, text, size);
+    run->status_size += size;
+    run->lengths[run->parts++] = (uint32_t)size;
+    return true;
+}
+
+static bool write_status(struct run *run, uint32_t may)
+{
+    struct record record = {
+        .magic = "RLSTAT1",
+        .inode = run->written.st_ino,
+        .size = (uint64_t)run->written.st_size,
+        .modified = (uint64_t)run->written.st_mtim.tv_sec * 1000000000 + (uint64_t)run->written.st_mtim.tv_nsec,
+        .start_time = run->start_time,
+        .pid = (uint32_t)run->process,
+        .may = may,
+        .undo_size = run->undo_size,
+    };
+    static char text[sizeof record + sizeof run->status];
+
+    snprintf(record.boot, sizeof record.boot, "%s", text_of(run->entry, run->entry->steps, 3));
+    memcpy(record.lengths, run->lengths, sizeof run->lengths);
+    memcpy(text, &record, sizeof record);
+    memcpy(text + sizeof record, run->status, run->status_size);
+    return run->parts == PARTS &&
+           write_file(run->container.fd, "status", O_CREAT | O_TRUNC, text, sizeof record + run->status_size);
+}
+
+static bool record(struct run *run, const struct step *step)
+{
+    size_t size;
+    const char *text;
+
+    if (!run->start_time && !start_time((uint32_t)run->process, &run->start_time))
+        return false;
+    text = filled(run, step, 0, &size);
+    if (!write_file(run->container.fd, "state.json.new", O_CREAT | O_TRUNC, text, size) ||
+        fstatat(run->container.fd, "state.json.new", &run->written, AT_SYMLINK_NOFOLLOW) < 0)
+        return false;
+    if (run->parts && !write_status(run, (uint32_t)step->n[0]))
+        return false;
+    return renameat(run->container.fd, "state.json.new", run->container.fd, "state.json") == 0;
+}
+
+/* --- The directory and the cgroup --- */
+
+/* Returns whether the id is this process's; if it is not, Python finds out whose. */
+static bool claim(struct run *run, const struct step *step)
+{
+    struct container *container = &run->container;
+
+    snprintf(run->id, sizeof run->id, "%s", text_of(run->entry, step, 1));
+    container->id = run->id;
+    run->root = text_of(run->entry, step, 0);
+    container->root = open_own(AT_FDCWD, run->root, (mode_t)step->n[0]);
+    if (!is_id(run->id) || container->root < 0 || mkdirat(container->root, run->id, 0700) < 0)
+        return false;
+    container->fd = open_own(container->root, run->id, (mode_t)step->n[0]);
+    return container->fd >= 0 && flock(container->fd, LOCK_EX | LOCK_NB) == 0 && is_at(container) &&
+           faccessat(container->fd, "state.json", F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+           faccessat(container->fd, "undo", F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+}
+
+static bool has_text(int directory, const char *id, const char *name, const char *text)
+{
+    static char content[CACHED_LARGEST];
+    char path[2 * NAME_MAX];
+    cleanup_close int fd = -1;
+    ssize_t size;
+
+    snprintf(path, sizeof path, "%s/%s", id, name);
+    fd = openat(directory, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return errno != ENOENT && errno != ENOTDIR;
+    size = read(fd, content, sizeof content);
+    return size < 0 || size == sizeof content || memmem(content, (size_t)size, text, strlen(text));
+}
+
+/* Whether nothing hints that the cgroup is that of another container, stopped but not deleted: its delete would end
+ * this one too. */
+static bool is_unclaimed(void *context, const char *id)
+{
+    const struct run *run = context;
+
+    return !is_id(id) || strcmp(id, run->id) == 0 ||
+           !(has_text(run->container.root, id, "state.json", run->cgroup) ||
+             has_text(run->container.root, id, "undo", run->cgroup));
+}
+
+static bool note(struct run *run, const struct step *step, int which)
+{
+    size_t size;
+    const char *text = filled(run, step, which, &size);
+
+    run->undo_size += (uint32_t)size;
+    return write_file(run->container.fd, "undo", O_CREAT | O_APPEND, text, size);
+}
+
+static bool is_thawed(int cgroup)
+{
+    char text[256];
+    cleanup_close int fd = openat(cgroup, "cgroup.events", O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+
+    text[size < 0 ? 0 : size] = '\0';
+    return size > 0 && !strstr(text, "frozen 1");
+}
+
+static bool make_cgroup(struct run *run, const struct step *step)
+{
+    bool exactly = step->n[0] != 0, is_made;
+    size_t size;
+    const char *path = filled(run, step, 0, &size);
+
+    if (!path || size >= sizeof run->cgroup)
+        return false;
+    memcpy(run->cgroup, path, size + 1);
+    /* of one that is there, Python finds out whose it is; nothing is noted about it */
+    is_made = !(exactly && (!each_name(run->container.root, is_unclaimed, run) || access(run->cgroup, F_OK) == 0)) &&
+              note(run, step, 1) && mkdir(run->cgroup, 0755) == 0;
+    if (!is_made)
+        *run->cgroup = '\0'; /* not this container's to remove */
+    if (!is_made || (exactly && !note(run, step, 2)))
+        return false;
+    run->cgroup_fd = open(run->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return run->cgroup_fd >= 0 && (!exactly || is_thawed(run->cgroup_fd));
+}
+
+static bool set(struct run *run, const struct step *step)
+{
+    return write_file(run->cgroup_fd, text_of(run->entry, step, 0), 0, text_of(run->entry, step, 1), step->s[1].length);
+}
+
+static bool say(struct run *run, const struct step *step)
+{
+    (void)!write(STDERR_FILENO, text_of(run->entry, step, 0), step->s[0].length);
+    return true;
+}
+
+static bool nothing(struct run *run, const struct step *step)
+{
+    (void)run;
+    (void)step;
+    return true;
+}
+
+/* --- From the start to the end --- */
+
+static bool carry_out(struct run *run, bool *is_claimed)
+{
+    static bool (*const steps[CACHED_END])(struct run *, const struct step *) = {
+        [CACHED_SAY] = say,         [CACHED_CLAIM] = claim,         [CACHED_MAKE_CGROUP] = make_cgroup,
+        [CACHED_SET] = set,         [CACHED_SPAWN] = spawn,         [CACHED_AWAIT] = await_executor,
+        [CACHED_MAP] = write_map,   [CACHED_BEGIN_MAP] = begin_map, [CACHED_AWAIT_MAPS] = await_maps,
+        [CACHED_PUT] = put,         [CACHED_PART] = part,           [CACHED_RECORD] = record,
+        [CACHED_SKIPPED] = nothing, [CACHED_START] = start_program,
+    };
+    const struct entry *entry = run->entry;
+
+    for (uint32_t i = 0; i < entry->count; i++) {
+        const struct step *step = &entry->steps[i];
+
+        if (step->code < CACHED_SAY)
+            continue;
+        if (!*is_claimed && step->code != CACHED_CLAIM && step->code != CACHED_SKIPPED)
+            return false;
+        if (!steps[step->code](run, step))
+            return false;
+        *is_claimed |= step->code == CACHED_CLAIM;
+    }
+    return run->answer == 'S';
+}
+
+/* What a killed command may leave is what remains here: the next use of the id undoes the notes. */
+static void leave_to_python(struct run *run)
+{
+    unlinkat(run->container.fd, "state.json", 0);
+    unlinkat(run->container.fd, "status", 0);
+    entry_forget();
+}
+
+/* Stays until the program ends; returns its exit status, or 128 and the signal that ended it. */
+static int attend(const struct run *run)
+{
+    cleanup_close int process = (int)syscall(SYS_pidfd_open, run->process, 0);
+    struct pollfd ready[] = {{.fd = process, .events = POLLIN}, {.fd = run->signals, .events = POLLIN}};
+    struct signalfd_siginfo info;
+    int status = 0;
+
+    while (process >= 0 && !ready[0].revents)
+        if (poll(ready, 2, -1) > 0 && ready[1].revents && read(run->signals, &info, sizeof info) == sizeof info)
+            syscall(SYS_pidfd_send_signal, process, (int)info.ssi_signo, NULL, 0);
+    waitpid(run->process, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static bool is_unchanged(const struct run *run)
+{
+    struct stat state, undo = {0};
+    bool has_undo = fstatat(run->container.fd, "undo", &undo, AT_SYMLINK_NOFOLLOW) == 0;
+
+    return fstatat(run->container.fd, "state.json", &state, AT_SYMLINK_NOFOLLOW) == 0 &&
+           state.st_ino == run->written.st_ino && state.st_mtim.tv_sec == run->written.st_mtim.tv_sec &&
+           state.st_mtim.tv_nsec == run->written.st_mtim.tv_nsec && (has_undo || errno == ENOENT) &&
+           undo.st_size == (off_t)run->undo_size;
+}
+
+static bool remove_all(struct run *run)
+{
+    struct container *container = &run->container;
+
+    container->strings[RECORD_CGROUP] = run->cgroup;
+    container->strings[RECORD_PARENTS] = container->strings[RECORD_BEFORE] = "";
+    return remove_container(container);
+}
+
+/* Removes a container that has ended, unless another command did. What is more than usual is Python's. An empty
+ * directory that stays is cleared by the next use of the id; to `delete` it by force could end a new container. */
+static void remove_ended(struct run *run)
+{
+    bool is_ours = flock(run->container.fd, LOCK_EX) == 0 && is_unchanged(run), is_there;
+
+    errno = 0;
+    is_there = is_at(&run->container);
+    if (!is_there && (errno == 0 || errno == ENOENT))
+        return;
+    for (int attempts = 0; is_ours && is_there && attempts < 2; attempts++)
+        if (remove_all(run))
+            return;
+    flock(run->container.fd, LOCK_UN);
+    if (faccessat(run->container.fd, "state.json", F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        delete_by_python(run->root, run->container.id);
+}
+
+/* Signals wait until there is a program to forward them to; SIGHUP, SIGINT and SIGTERM end this process before. */
+static bool catch_signals(struct run *run)
+{
+    static const char own[] = {SIGKILL, SIGSTOP, SIGCHLD, SIGPIPE, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGURG};
+    static const char last[] = {SIGHUP, SIGINT, SIGTERM};
+    struct sigaction action;
+
+    sigemptyset(&ignored);
+    sigemptyset(&forwarded);
+    sigemptyset(&ending);
+    for (int number = 1; number < NSIG; number++) {
+        if (sigaction(number, NULL, &action) < 0)
+            continue;
+        if (action.sa_handler == SIG_IGN)
+            sigaddset(&ignored, number);
+        else if (!memchr(own, number, sizeof own))
+            sigaddset(&forwarded, number);
+        if (action.sa_handler != SIG_IGN && memchr(last, number, sizeof last))
+            sigaddset(&ending, number);
+    }
+    signal(SIGCHLD, SIG_DFL); /* a caller that ignores it would hide every exit status */
+    sigprocmask(SIG_BLOCK, &forwarded, &before);
+    run->signals = signalfd(-1, &ending, SFD_CLOEXEC);
+    return run->signals >= 0;
+}
+
+static void make_values(struct run *run)
+{
+    unsigned char random[12] = {0};
+    struct timespec now;
+    int64_t days, second, era, day, year, month;
+
+    (void)!getrandom(random, sizeof random, 0);
+    for (int i = 0; i < 12; i++)
+        snprintf(i < 8 ? run->keyring + 2 * (ptrdiff_t)i : run->token + 2 * (ptrdiff_t)(i - 8), 3, "%02x", random[i]);
+    /* gmtime(3) would open the time zone; the years begin in March here */
+    clock_gettime(CLOCK_REALTIME, &now);
+    days = now.tv_sec / 86400 + 719468;
+    second = now.tv_sec % 86400;
+    era = days / 146097;
+    day = days % 146097;
+    year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
+    day -= 365 * year + year / 4 - year / 100;
+    month = (5 * day + 2) / 153;
+    snprintf(run->time, sizeof run->time, "%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ", (int)(year + era * 400 + (month > 9)),
+             (int)(month > 9 ? month - 9 : month + 3), (int)(day - (153 * month + 2) / 5 + 1), (int)(second / 3600),
+             (int)(second / 60 % 60), (int)(second % 60), now.tv_nsec);
+}
+
+int run_cached(char **words, const char *script)
+{
+    static struct run run = {
+        .container = {.root = -1, .fd = -1}, .cgroup_fd = -1, .report = -1, .reply = -1, .signals = -1};
+    struct entry entry;
+    struct signalfd_siginfo info;
+    struct pollfd interrupted = {.events = POLLIN};
+    bool is_claimed = false;
+    int status = 0;
+
+    if (!entry_find(words, script, &entry))
+        return DECLINED;
+    run.entry = &entry;
+    make_values(&run);
+    umask(umask(0) & 0077);
+    if (catch_signals(&run) && carry_out(&run, &is_claimed)) {
+        close_now(&run.report);
+        close_now(&run.reply);
+        flock(run.container.fd, LOCK_UN);
+        status = attend(&run);
+        remove_ended(&run);
+        _exit(status);
+    }
+    end_processes(&run);
+    interrupted.fd = run.signals;
+    if (is_claimed && run.answer != 'S' && poll(&interrupted, 1, 0) == 1 &&
+        read(run.signals, &info, sizeof info) == sizeof info) {
+        remove_all(&run);
+        _exit(128 + (int)info.ssi_signo);
+    }
+    if (is_claimed)
+        leave_to_python(&run);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return DECLINED;
+}

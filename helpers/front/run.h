@@ -1,0 +1,40 @@
+/* One container that the front door runs from a cached Plan. */
+#pragma once
+
+#include "front.h"
+#include "entry.h"
+
+#include <signal.h>
+
+enum { NAMESPACES = 10, PARTS = RECORD_STRINGS };
+
+struct run {
+    const struct entry *entry;
+    struct container container;
+    const char *root;
+    char cgroup[PATH_MAX], id[NAME_MAX + 1];
+    int cgroup_fd, report, reply, signals;
+    pid_t first, process, programs[2];
+    char answer;
+    struct stat written; /* state.json */
+    unsigned long long start_time, namespaces[NAMESPACES];
+    char time[128], keyring[17], token[9];
+    uint32_t undo_size, parts, lengths[PARTS];
+    char status[1 << 16];
+    size_t status_size;
+};
+
+extern sigset_t before;    /* the signals that the caller has blocked */
+extern sigset_t ignored;   /* and ignores */
+extern sigset_t forwarded; /* those that are the program's, once it has been started */
+
+/* The steps, by their operations; false: Python has to do it. */
+bool spawn(struct run *run, const struct step *step);
+bool write_map(struct run *run, const struct step *step);
+bool begin_map(struct run *run, const struct step *step);
+bool await_maps(struct run *run, const struct step *step);
+bool await_executor(struct run *run, const struct step *step);
+bool start_program(struct run *run, const struct step *step);
+
+void end_processes(struct run *run);
+bool write_file(int directory, const char *name, int flags, const char *text, size_t size);

@@ -1,0 +1,433 @@
+"""Cached Plans: what `run` planned, written down for the front door (helpers/front), which runs it again.
+
+    PLANS/@plans/HASH    of a command line and a directory; PLANS is the state directory of the user without --root
+
+The front door requests an entry, by the option -Xcache=HASH of the interpreter, when a command comes a second time.
+An entry is valid for one command line in one directory, in this boot, and only while everything that planning has read
+is unchanged: variables, files, ids, limits (paths.noted). The front door compares all of it before it changes anything,
+and starts Python at any doubt. So whatever cannot be compared, or carried out with cached_ops.py, makes no entry.
+
+Write access to the cache is as much as to the executor's Plan, so it lies where that of compiled filters does
+(launch/seccomp_compile.py), for the same reasons.
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+from _struct import Struct
+
+from rootless import files, jsontext, log, paths, procfs
+from rootless.container.operations.status_record import allowed_verbs, record_strings
+from rootless.container.operations.undo import notes
+from rootless.container.state.directory import CONFIG, UNDO
+from rootless.container.state.lifecycle import CREATED, CREATING
+from rootless.container.state.root import state_root
+from rootless.container.state.state import State
+from rootless.errors import RootlessError
+from rootless.host import facts
+from rootless.launch import spawn
+from rootless.launch.protocol import READY, TURN
+from rootless.lazy import lazy
+from rootless.plan import cached_ops, ops
+from rootless.plan.encode import encode
+from rootless.plan.ops import Op
+from rootless.plan.plan import HANDS_OVER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from rootless.container.operations.container_run import ContainerRun
+    from rootless.launch.seccomp_compile import library as seccomp_library
+    from rootless.plan.cgroup.manager import Cgroup
+    from rootless.plan.idmaps import IdMaps
+    from rootless.plan.ops import Kind
+else:
+    seccomp_library = lazy("rootless.launch.seccomp_compile", "library")
+
+_CACHE = "@plans"
+_SEEN = "seen"
+"""A table of keys, which the front door writes."""
+_MOST = 64
+"""Entries."""
+_UNKNOWN = (
+    ops.HOOK,
+    ops.TERMINAL,
+    ops.MONITOR,
+    ops.LISTENER,
+    ops.NOTIFY_SOCKET,
+    ops.PASS_NOTIFY,
+    ops.PASS_NAMESPACES,
+    ops.NETLINK,
+    ops.FUSE,
+    ops.JOIN_PROCESS,
+    ops.SEND_TREE,
+    ops.RECEIVE_TREE,
+)
+"""The operations of the executor that need more of the launcher than it can give."""
+_RECENT = 2_000_000_000
+"""Nanoseconds: a file that was changed so shortly before may change once more and have the same time stamps."""
+_ALL = (1 << 64) - 1
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.:@/")
+"""Characters that JSON does not escape, and cgroups have."""
+_OWN = "own"
+"""OWN of rootless/cgroup/group.py, which a container without a cgroup does not load."""
+_SECRET = 16
+"""Hexadecimal digits at the end of a keyring's name (container/request.py)."""
+
+
+class _UncachedError(Exception):
+    """The Plan cannot be used again: why."""
+
+
+def keep(run: ContainerRun, key: str, reads: Sequence[tuple[object, ...]], said: Sequence[str]) -> None:
+    """Write the entry of a Plan that has been run up to the start of its program, if it can be used again.
+
+    Args:
+        run: the Plan, run.
+        key: the name of the entry, a hash of the command line and the current directory.
+        reads: what planning has read (paths.taken_reads).
+        said: the warnings of this command before the start.
+    """
+    try:
+        operations = [_call(), *_dependencies(run, reads), *_launch(run, said)]
+        entry = encode(operations, cached_ops.MAGIC)
+        if len(entry) <= cached_ops.LARGEST:
+            _write(key, entry)
+    except (_UncachedError, RootlessError, OSError):
+        return  # the next time is as long as this one
+
+
+def _bytes(text: object) -> bytes:
+    return text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogateescape")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _call() -> Op:
+    program = getattr(sys.modules["__main__"], "__file__", "") or ""
+    return Op(cached_ops.CALL, sys.argv[1:], _text(posix.getcwdb()), program, procfs.boot_id())
+
+
+# --- The dependencies -------------------------------------------------------------------------------------------------
+
+
+def _dependencies(run: ContainerRun, reads: Sequence[tuple[object, ...]]) -> Iterator[Op]:
+    ids = (*posix.getresuid(), *posix.getresgid(), *posix.getgroups())
+    yield Op(cached_ops.IDS, Struct(f"={len(ids)}I").pack(*ids))
+    archive, identity = _archive()
+    found = posix.stat(archive)
+    if (found.st_dev, found.st_ino, found.st_mtime_ns) != identity:
+        raise _UncachedError("the program has been upgraded meanwhile")
+    programs = [archive, str(getattr(sys.modules["__main__"], "__file__", "")), spawn.program_path("init")]
+    if run.plan.first(ops.COMPILE_FILTER):
+        programs.append(seccomp_library())
+    noted = [
+        (paths.VARIABLE, "ROOTLESS_NO_ARCHIVE", None),
+        *reads,
+        *((files.IDENTITY, path, posix.stat(path)) for path in programs),
+    ]
+    yield from map(_dependency, {_identified(read): read for read in noted}.values())
+
+
+def _archive() -> tuple[str, tuple[int, int, int]]:
+    """Return the path and the identity of the file that this program was loaded from."""
+    for finder in sys.meta_path:
+        if isinstance(path := getattr(finder, "archive", None), str):
+            return path, getattr(finder, "identity", (0, 0, 0))
+    raise _UncachedError("the program is not installed")
+
+
+def _identified(read: tuple[object, ...]) -> tuple[object, ...]:
+    """Return what reads of the same have in common; of two that differ, both are kept and no comparison succeeds."""
+    return tuple(each if isinstance(each, (str, bytes, int, type(None))) else repr(each) for each in read)
+
+
+def _dependency(read: tuple[object, ...]) -> Op:
+    kind, *operands = read
+    make = _DEPENDENCIES.get(str(kind))
+    if not make:
+        raise _UncachedError(f"{operands} was read")
+    return make(*operands)
+
+
+def _variable(name: str, value: bytes | None) -> Op:
+    return Op(cached_ops.VARIABLE, value is not None, name, value or b"")
+
+
+def _content(path: str, content: bytes | None) -> Op:
+    return Op(cached_ops.CONTENT, content is not None, path, content or b"")
+
+
+def _identity(path: str, status: posix.stat_result | None) -> Op:
+    if status is None:
+        return Op(cached_ops.IDENTITY, cached_ops.ABSENT, 0, 0, 0, 0, 0, path)
+    if max(status.st_mtime_ns, status.st_ctime_ns) > _now() - _RECENT:
+        raise _UncachedError(f"{path} has just been changed")
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    owner = status.st_uid << 32 | status.st_mode
+    return Op(cached_ops.IDENTITY, status.st_dev, status.st_ino, status.st_size, *times, owner, path)
+
+
+def _now() -> int:
+    from time import time_ns
+
+    return time_ns()
+
+
+def _status(kind: Kind, path: str, status: posix.stat_result | None) -> Op:
+    if status is None:
+        return Op(kind, cached_ops.ABSENT, 0, 0, path)
+    return Op(kind, status.st_mode, status.st_uid, status.st_rdev, path)
+
+
+def _limits(limits: dict[int, int]) -> Op:
+    hard = [limits[number] & _ALL for number in range(len(limits))]
+    return Op(cached_ops.LIMITS, Struct(f"={len(hard)}Q").pack(*hard))
+
+
+_DEPENDENCIES: dict[str, Callable[..., Op]] = {
+    paths.VARIABLE: _variable,
+    paths.STATUS: lambda path, status: _status(cached_ops.STATUS, path, status),
+    paths.SYMLINK: lambda path, status: _status(cached_ops.SYMLINK, path, status),
+    paths.ACCESS: lambda path, mode, allowed: Op(cached_ops.ACCESS, mode, allowed, path),
+    paths.MOUNT_FLAGS: lambda path, flags: Op(
+        cached_ops.MOUNT_FLAGS, cached_ops.ABSENT if flags is None else flags, path
+    ),
+    files.CONTENT: _content,
+    files.IDENTITY: _identity,
+    files.LISTED: lambda path, listed: Op(cached_ops.LISTED, listed, path),
+    procfs.CAPABILITIES: lambda *sets: Op(cached_ops.CAPABILITIES, *sets),
+    procfs.LIMITS: _limits,
+    facts.NICE: lambda value: Op(cached_ops.NICE, value),
+    facts.KERNEL: lambda *names: Op(cached_ops.KERNEL, *names),
+}
+
+
+# --- The operations ---------------------------------------------------------------------------------------------------
+
+
+def _launch(run: ContainerRun, said: Sequence[str]) -> Iterator[Op]:
+    """Return the operations of the front door, in the order in which Python has carried out those of the launcher."""
+    _refuse(run, said)
+    for operation, error, detail in run.skips:
+        yield Op(cached_ops.SKIPPED, operation, error, detail)
+    secrets = _Secrets(run)
+    operations = run.plan.ops
+    for index, op in enumerate(operations):
+        kind = op.kind
+        if kind is ops.WAIT_START:
+            break
+        if kind in _STEPS:
+            yield from _STEPS[kind](op, run, secrets)
+        elif kind in HANDS_OVER or (kind.by == ops.EXECUTOR and operations[index + 1].kind.by == ops.LAUNCHER):
+            yield Op(cached_ops.AWAIT, READY if kind is ops.READY else TURN, kind is ops.FORK)
+    if said:
+        yield Op(cached_ops.SAY, "".join(f"{line}\n" for line in said).encode("utf-8", "backslashreplace"))
+    yield Op(cached_ops.START, bool(run.plan.first(ops.SECCOMP)))
+
+
+def _refuse(run: ContainerRun, said: Sequence[str]) -> None:
+    """Check that the front door can run a Plan to the end of its container.
+
+    Raises:
+        _UncachedError: it cannot.
+    """
+    unknown = [
+        op.kind.name
+        for op in run.plan.ops
+        if op.kind in _UNKNOWN or (op.kind.by == ops.LAUNCHER and op.kind not in _STEPS and op.kind is not ops.DELETE)
+    ]
+    given = run.descriptors
+    if unknown or given.keep or max(given.console, given.process, given.agent, given.directory, given.start) >= 0:
+        raise _UncachedError(f"it needs {unknown} or descriptors")
+    if not run.plan.first(ops.FORK) or run.state.after_delete or run.state.network:
+        raise _UncachedError("it is not an ordinary container")
+    if log.said() != said:
+        raise _UncachedError("there were warnings after the start")
+
+
+class _Secrets:
+    """What differs in each run of one Plan, and its places in templates."""
+
+    def __init__(self, run: ContainerRun) -> None:
+        self._run = run
+        keyring = run.plan.first(ops.KEYRING)
+        name = str(keyring.value("name")) if keyring else ""
+        secret = name.rpartition(".")[2]
+        digits = frozenset("0123456789abcdef")
+        self.keyring = secret if name.count(".") > 1 and len(secret) == _SECRET and digits.issuperset(secret) else ""
+        self.cgroup = ""
+
+    def place_in(self, plan: bytes) -> int:
+        """Return the offset of the keyring's secret in an encoded Plan; -1 without one."""
+        if not self.keyring:
+            return -1
+        secret = self.keyring.encode()
+        if plan.count(secret) != 1:
+            raise _UncachedError("the keyring's name")
+        return plan.index(secret)
+
+    def template(self, text: bytes) -> bytes:
+        """Return a text with the cgroup's secret as a hole."""
+        return _with_holes(text, [(self.cgroup, cached_ops.HOLE_CGROUP)] if self.cgroup and text else [])
+
+    def state(self, status: str) -> tuple[State, list[tuple[str, bytes]]]:
+        """Return the state with marks at the places of holes, and these."""
+        state = State.from_data(self._run.state.as_data())
+        marks = iter(range(int.from_bytes(posix.urandom(7), "little") + (1 << 60), 1 << 62))
+        holes = []
+
+        def marked(hole: bytes) -> int:
+            number = next(marks)
+            holes.append((str(number), hole))
+            return number
+
+        state.status = status
+        state.pid, state.start_time = marked(cached_ops.HOLE_PID), marked(cached_ops.HOLE_START_TIME)
+        state.created = str(marked(cached_ops.HOLE_TIME))
+        first = cached_ops.HOLE_NAMESPACE[1]
+        state.made = {kind: marked(bytes((0, first + index))) for index, kind in enumerate(state.made)}
+        if self.keyring:
+            state.keyring_name = state.keyring_name.replace(self.keyring, str(marked(cached_ops.HOLE_KEYRING)))
+        if self.cgroup:
+            state.cgroup = state.cgroup.replace(self.cgroup, str(marked(cached_ops.HOLE_CGROUP)))
+        return state, holes
+
+
+def _with_holes(text: bytes, holes: Sequence[tuple[str, bytes]], *, every: bool = True) -> bytes:
+    """Replace marks by holes: each is in the text once, or with `every` false, at most once."""
+    if b"\0" in text[:-1]:
+        raise _UncachedError("NUL in a template")
+    for mark, hole in holes:
+        count = text.count(mark.encode())
+        if count > 1 or (every and not count):
+            raise _UncachedError("a mark in a template")
+        text = text.replace(mark.encode(), hole)
+    return text
+
+
+def _make_cgroup(op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
+    """Return the operations that make a cgroup as the run has made it: a new directory, with nothing to be enabled."""
+    wanted: Cgroup = op.value("cgroup")
+    assert run.cgroup
+    path = run.cgroup.path
+    lines = run.entry.content(UNDO).splitlines(keepends=True)
+    noted: Any = jsontext.parse(lines[-1], UNDO)
+    if len(lines) != (2 if wanted.path else 1) or noted[2]["parents"] or noted[2]["certainty"] != _OWN:
+        raise _UncachedError("the cgroup was there before, or in one that was not")
+    if wanted.path and not _PLAIN.issuperset(path):
+        raise _UncachedError("the front door looks for the cgroup's path in JSON")
+    if not wanted.path:
+        secrets.cgroup = path.rpartition(".")[2]
+    yield from _enabled(wanted, paths.parent(path))
+    made = lines[1] if wanted.path else b""
+    yield Op(cached_ops.MAKE_CGROUP, bool(wanted.path), *map(secrets.template, (_bytes(path), lines[0], made)))
+    for setting in wanted.settings:
+        if setting.otherwise:
+            raise _UncachedError(f"{setting.file} has an alternative")
+        yield Op(cached_ops.SET, setting.file, setting.value)
+
+
+def _enabled(wanted: Cgroup, bottom: str) -> Iterator[Op]:
+    """Return the operations that check that no controller has to be enabled (cgroup/make.py: enable)."""
+    controllers = wanted.controllers | wanted.spare
+    if not controllers:
+        return
+    from rootless.cgroup.make import COUNTED
+
+    controllers |= COUNTED if wanted.controllers else set()
+    place = wanted.top
+    for name in ("", *filter(None, bottom.removeprefix(place).strip("/").split("/"))):
+        place = f"{place}/{name}".rstrip("/")
+        has, enabled = (
+            files.read_noted(f"{place}/{file}") for file in ("cgroup.controllers", "cgroup.subtree_control")
+        )
+        available = set(has.decode().split())
+        if not wanted.controllers <= available or not controllers & available <= set(enabled.decode().split()):
+            raise _UncachedError(f"controllers of {place}")
+        yield _content(f"{place}/cgroup.controllers", has)
+        yield _content(f"{place}/cgroup.subtree_control", enabled)
+
+
+def _claim(_op: Op, run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
+    yield Op(cached_ops.CLAIM, run.root.forbidden, run.root.path, run.entry.container_id)
+
+
+def _spawn(_op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
+    plan = encode([each for _, each in run.sent])
+    yield Op(cached_ops.SPAWN, secrets.place_in(plan), spawn.program_path("init"), plan)
+
+
+def _record(op: Op, _run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
+    yield Op(cached_ops.PUT, CONFIG, op.value("config").encode("utf-8", "surrogateescape"))
+    state, holes = secrets.state(CREATING)
+    yield Op(cached_ops.RECORD, 0, _with_holes(state.render(), holes))
+
+
+def _record_created(_op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
+    state, holes = secrets.state(CREATED)
+    undo = notes(run.entry)
+    for text in record_strings(state, ()):
+        yield Op(cached_ops.PART, _with_holes(text, holes, every=False))
+    allowed = allowed_verbs(run.state, run.plan, undo)
+    yield Op(cached_ops.RECORD, allowed, _with_holes(state.render(), holes))
+
+
+def _await_id_maps(_op: Op, _run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
+    yield Op(cached_ops.AWAIT_MAPS)
+
+
+def _begin_id_maps(op: Op, _run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
+    maps: IdMaps = op.value("maps")
+    if maps.deny_setgroups:
+        yield Op(cached_ops.MAP, "setgroups", "deny")
+    for program, lines, name in ((maps.uid_program, maps.uids, "uid_map"), (maps.gid_program, maps.gids, "gid_map")):
+        if program:
+            yield Op(cached_ops.BEGIN_MAP, program, [str(number) for line in lines for number in line])
+        else:
+            yield Op(cached_ops.MAP, name, "".join(f"{inside} {outside} {count}\n" for inside, outside, count in lines))
+
+
+_STEPS: dict[Kind, Callable[[Op, ContainerRun, _Secrets], Iterator[Op]]] = {
+    ops.CLAIM: _claim,
+    ops.COMPILE_FILTER: lambda *_: iter(()),
+    ops.MAKE_CGROUP: _make_cgroup,
+    ops.SPAWN: _spawn,
+    ops.BEGIN_ID_MAPS: _begin_id_maps,
+    ops.AWAIT_ID_MAPS: _await_id_maps,
+    ops.RECORD: _record,
+    ops.RECORD_CREATED: _record_created,
+}
+"""The operations of the launcher that the front door can carry out, before the start."""
+
+
+# --- The file ---------------------------------------------------------------------------------------------------------
+
+
+def _write(name: str, entry: bytes) -> None:
+    cache = f"{state_root('').path}/{_CACHE}"
+    files.make_private(cache)
+    above = files.open_own(paths.parent(cache))
+    directory = -1
+    try:
+        directory = files.open_own(_CACHE, above)
+        files.put(name, entry, 0o600, dir_fd=directory)
+        _forget_oldest(directory)
+    finally:
+        for fd in (above, directory):
+            if fd >= 0:
+                posix.close(fd)
+
+
+def _forget_oldest(directory: int) -> None:
+    """Halve a cache that is too large; the entries that were written first go."""
+    with posix.scandir(directory) as listing:
+        entries = [(each.stat(follow_symlinks=False).st_mtime_ns, each.name) for each in listing if each.name != _SEEN]
+    if len(entries) > _MOST:
+        for _, name in sorted(entries)[: _MOST // 2]:
+            files.unlink(name, directory)
