@@ -230,16 +230,18 @@ int start(int root, const struct request *request)
     struct container container = {.id = request->words[0], .root = root};
     char option[64];
     int connection;
+    bool is_sent;
 
     if (found(&container, true) != DONE || !(container.record->may & MAY_START) || look(&container) != CREATED)
         return DECLINED;
     connection = connect_to_start_socket(&container);
     if (connection < 0)
         return DECLINED;
-    if (write(connection, "S", 1) != 1 || !is_executed(connection) || !runs(container.record->pid)) {
+    is_sent = write(connection, "S", 1) == 1;
+    if (!is_sent || !is_executed(connection) || !runs(container.record->pid)) {
         fcntl(connection, F_SETFD, 0);
         fcntl(container.fd, F_SETFD, 0); /* and its lock */
-        snprintf(option, sizeof option, "-Xstarted=%d,%d", container.fd, connection);
+        snprintf(option, sizeof option, "-Xstarted=%d,%d,%d", container.fd, connection, is_sent);
         become_python(option);
     }
     unlinkat(container.fd, "start.sock", 0);

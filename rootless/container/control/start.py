@@ -33,7 +33,7 @@ else:
 def start(options: Options) -> None:
     """Let the program of a created container run; return when it does."""
     root = state_root(options.root)
-    directory, connection = _started()
+    directory, connection, goes_on = _started()
     with (
         ContainerDir(root, options.container, directory) if directory else store.find(root, options.container) as entry
     ):
@@ -43,7 +43,7 @@ def start(options: Options) -> None:
         run = ContainerRun(_rest_of_plan(entry, state), root, Descriptors())
         run.entry, run.state, run.pid = entry, state, state.pid
         try:
-            run.resume(connection or _connect(entry, state), state.after_start.first, goes_on=bool(connection))
+            run.resume(connection or _connect(entry, state), state.after_start.first, goes_on=bool(goes_on))
             run.until()
         except RootlessError as error:
             if error.code in ("RL-HOOK", "RL-SECCOMP-LISTENER"):
@@ -57,16 +57,17 @@ def start(options: Options) -> None:
         run.reports.await_ready(state.pid)
 
 
-def _started() -> tuple[int, int]:
-    """Return what the front door hands over if the executor, let go on, reports more than the usual; else 0 and 0.
+def _started() -> tuple[int, int, int]:
+    """Return what the front door hands over if the executor reports more than the usual; else zeros.
 
-    These are the descriptors of the container's directory, which is locked, and of the connection to its start socket.
+    These are the descriptors of the container's directory, which is locked, and of the connection to its start socket,
+    and whether the executor has been let go on.
     """
-    directory, _, connection = str(sys._xoptions.get("started", "")).partition(",")  # noqa: SLF001 - documented
+    directory, connection, goes_on = map(int, str(sys._xoptions.get("started", "0,0,0")).split(","))  # noqa: SLF001 - documented
     for fd in (directory, connection):
         if fd:
-            posix.set_inheritable(int(fd), False)  # noqa: FBT003 - the signature of the standard library
-    return int(directory or 0), int(connection or 0)
+            posix.set_inheritable(fd, False)  # noqa: FBT003 - the signature of the standard library
+    return directory, connection, goes_on
 
 
 def _rest_of_plan(entry: ContainerDir, state: State) -> Plan:
