@@ -160,14 +160,15 @@ static int carry_out(const struct request *request)
         const char *name;
         int least, most; /* words behind it */
         int (*run)(int root, const struct request *request);
+        bool quiet; /* with --quiet only */
     } verbs[] = {
-        {"state", 1, 1, state}, {"start", 1, 1, start},         {"delete", 1, 1, delete},
-        {"list", 0, 0, list},   {"kill", 1, 2, kill_container},
+        {"state", 1, 1, state, false}, {"start", 1, 1, start, false},         {"delete", 1, 1, delete, false},
+        {"list", 0, 0, list, true},    {"kill", 1, 2, kill_container, false},
     };
 
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (strcmp(request->verb, verbs[i].name) == 0 && request->count >= verbs[i].least &&
-            request->count <= verbs[i].most) {
+            request->count <= verbs[i].most && request->quiet == verbs[i].quiet) {
             int root = open_root(request->root, false);
 
             umask(umask(0) & 0077);

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import socket
@@ -199,7 +200,8 @@ class World:
         programs = {name for name in found if name.startswith(f"{cache}/") and name.endswith(".bpf")}
         found -= {name for name in found if name.startswith("overlay")}  # what the container changed stays
         asked = {"run", "tmp", "home", "console", "notify", "complaints", "log", "tmp/pid"}
-        roots = {"run/rootless", "run/rootless/@networks", cache}
+        plans = {name for name in found if re.fullmatch("run/rootless/@plans(/seen|/[0-9a-f]{16})?", name)}
+        roots = {"run/rootless", "run/rootless/@networks", cache} | plans
         return found - asked - roots - programs
 
     def close(self) -> None:

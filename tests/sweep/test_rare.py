@@ -24,6 +24,7 @@ ELSEWHERE = {
     "proc_open": "only for clock offsets where a namespace is joined: tests/hostile/test_joining.py",
     "join_early": "only where config.json names a namespace by its path: tests/spec/test_namespaces.py",
     "identify": "only for containers without a pid namespace of their own: tests/hostile/test_processes.py",
+    "account": "only for images with --userns keep-id: tests/executor/test_accounts.py",
     "device_rules": "only for real root, whose cgroup is in a hierarchy of its own",
     "send_tree": "only for cp, which leaves no process and nothing on the host: tests/verbs/test_cp.py",
     "receive_tree": "only for cp, likewise",

@@ -60,7 +60,7 @@ def sweep(user, rootless_command, tracer):
 
 @pytest.mark.parametrize(
     ("life", "role", "since", "least"),
-    [("create", "0", "mkdirat", 20), ("create", "2", "pidfd_open", 8), ("run", "0", "mkdirat", 20)],
+    [("create", "0", "mkdirat", 20), ("create", "2", "pidfd_open", 8), ("run", "0", "flock", 20)],
 )
 def test_killed_rootless_leaves_no_mount(sweep, life, role, since, least):
     swept = sweep(life)
@@ -77,5 +77,5 @@ def test_killed_executor_leaves_no_mount(sweep):
 def test_a_failed_call_of_rootless_leaves_no_mount(sweep):
     swept = sweep("run")
     names = {"openat", "write", "read", "unlinkat", "clone3", "umount2"}
-    moments = [moment for moment in swept.kinds("0", since="mkdirat") if moment.name in names]
+    moments = [moment for moment in swept.kinds("0", since="flock") if moment.name in names]
     all_right(swept.run_all([Case(moment) for moment in moments], is_clear, least=8))
