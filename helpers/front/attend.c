@@ -1,16 +1,16 @@
 /* Waits for the process of a foreground container in little memory.
  *
- *     rootless-attend COUNT WORD… PID PROCESS MASTER EXIT SIGNALS DEADLINE SAVED TYPED [ROOT ID PYTHON…]
+ *     rootless WORD… PID PROCESS MASTER EXIT SIGNALS DEADLINE SAVED TYPED [ROOT ID PYTHON…]
  *
  * Python becomes this program by execve (rootless/container/terminal/attend.py), so that it has the same process ID and
  * children. It does what rootless/container/terminal/relay.py does until the container's process ends. Then it removes
  * the container ID of the directory ROOT, or executes PYTHON, which does so, and exits with the status.
  *
- * The COUNT words are only for readers of ps. PID is the process, and PROCESS a pidfd of it; MASTER the terminal's
- * master side, and EXIT the file for the exit status, or -1. SIGNALS is the set of signals to forward, in hexadecimal;
- * they are blocked, and stay blocked in PYTHON. DEADLINE is in milliseconds of CLOCK_MONOTONIC, or -1. SAVED and TYPED
- * are for terminal.c. ROOT is empty if only PYTHON is to remove the container. The second word of PYTHON ends with
- * three digits, which become the exit status. */
+ * The first words, whose number ROOTLESS_ATTEND tells, are only for readers of ps. PID is the process, and PROCESS a
+ * pidfd of it; MASTER the terminal's master side, and EXIT the file for the exit status, or -1. SIGNALS is the set of
+ * signals to forward, in hexadecimal; they are blocked, and stay blocked in PYTHON. DEADLINE is in milliseconds of
+ * CLOCK_MONOTONIC, or -1. SAVED and TYPED are for terminal.c. ROOT is empty if only PYTHON is to remove the container.
+ * The second word of PYTHON ends with three digits, which become the exit status. */
 #include "attend.h"
 #include "front.h"
 
@@ -114,15 +114,15 @@ static void note_status(int fd, unsigned status)
 
 static int number(const char *text) { return (int)strtol(text, NULL, 10); }
 
-int attend(int argc, char **argv)
+int attend(int argc, char **argv, int shown)
 {
     enum { PID, PIDFD, TERMINAL, EXIT, FORWARDED, DEADLINE, SAVED, TYPED, OPTIONAL, ROOT = OPTIONAL, ID, PYTHON };
-    int shown = argc > 1 ? number(argv[1]) : -1, status = 0;
-    char **words = argv + 2 + shown;
+    char **words = argv + 1 + shown;
+    int status = 0;
     struct pollfd watched[WATCHED] = {{0}};
     uint64_t signals;
 
-    if (shown < 0 || argc < 2 + shown + OPTIONAL)
+    if (shown < 0 || argc < 1 + shown + OPTIONAL)
         return 2;
     prctl(PR_SET_NAME, "rootless");
     signal(SIGPIPE, SIG_IGN);
@@ -141,7 +141,7 @@ int attend(int argc, char **argv)
     status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     if (number(words[EXIT]) >= 0)
         note_status(number(words[EXIT]), (unsigned)status);
-    if (argc > 2 + shown + PYTHON + 1 && strlen(words[PYTHON + 1]) >= 3) {
+    if (argc > 1 + shown + PYTHON + 1 && strlen(words[PYTHON + 1]) >= 3) {
         int root = open_root(words[ROOT], false);
 
         if (root < 0 || delete(root, &(struct request){.words = {words[ID]}}) != DONE) {

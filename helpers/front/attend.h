@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-int attend(int argc, char **argv);
+int attend(int argc, char **argv, int shown);
 
 /* terminal.c */
 enum { INPUT, OUTPUT, MASTER, ENDS };

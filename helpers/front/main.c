@@ -186,15 +186,18 @@ static bool has_streams(void)
 int main(int argc, char **argv)
 {
     const char *wanted = getenv("ROOTLESS_FRONT");
+    const char *attended = getenv("ROOTLESS_ATTEND");
     struct request request = {0};
+    char *shown;
 
-    (void)argc;
     if (getauxval(AT_SECURE)) {
         warn("the program is setuid, setgid or has file capabilities", "take them away; it needs none");
         return 1;
     }
-    if (argc > 0 && strcmp(argv[0], "rootless-attend") == 0)
-        return attend(argc, argv);
+    if (attended && strtol(attended, &shown, 10) == getpid()) { /* else it is of a process above */
+        unsetenv("ROOTLESS_ATTEND");
+        return attend(argc, argv, (int)strtol(shown, NULL, 10));
+    }
     arguments = argv;
     if (!(wanted && strcmp(wanted, "0") == 0) && argc > 0 && has_streams()) {
         sighandler_t before = signal(SIGPIPE, SIG_IGN);

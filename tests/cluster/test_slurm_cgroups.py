@@ -60,7 +60,7 @@ def test_nothing_is_left_of_a_step_that_is_cancelled(submitter, container, scrip
     submitter.await_nothing()
 
 
-@pytest.mark.parametrize("victim", ["rootless run", "slurmstepd: \\["])
+@pytest.mark.parametrize("victim", ["rootless(.py)? run", "slurmstepd: \\["])
 def test_nothing_is_left_when_a_process_of_slurm_or_rootless_is_killed(
     submitter, cluster_with_cgroups, container, victim
 ):

@@ -21,7 +21,7 @@ def each_waiter(request, user):
 
 def is_attended(pid: int) -> bool:
     """Whether a foreground `rootless` has handed over its wait."""
-    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"rootless-attend\0")
+    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"rootless\0")
 
 
 def until_attended(pid: int) -> None:

@@ -203,7 +203,7 @@ def test_python_waits_if_the_program_cannot_be_executed(rootless, user, need, er
     inject = ["-e", "trace=execve", "-e", f"inject=execve:error={error}:when=3"]  # after `rootless` and Python
     words = [need("strace"), "-o", trace, *inject, *rootless.argv("run", "-b", bundle, "c1")]
     with user.popen(words, env=AT_ONCE, stderr=subprocess.PIPE, **PIPES) as run:
-        until(lambda: trace.exists() and "rootless-attend" in trace.read_text(), "the hand-over fails")
+        until(lambda: trace.exists() and "launch/bin/front-" in trace.read_text(), "the hand-over fails")
         out, complaint = run.communicate("word\n", timeout=PATIENCE)
     assert (run.returncode, complaint) == (7, "")
     assert "got word" in out

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-_NAME = "rootless-attend"
-"""The name by which helpers/front/main.c knows what to do."""
+_VARIABLE = b"ROOTLESS_ATTEND"
+"""It tells helpers/front/main.c what to do: this process's ID, and how many words of the user come first."""
 _NONE = -1
 
 
@@ -66,7 +66,8 @@ def become_attend(
     try:
         for fd in kept:
             posix.set_inheritable(fd, True)  # noqa: FBT003 - it takes no keyword
-        posix.execv(program_path("front"), [_NAME, str(len(shown)), *shown, *map(str, decided), *after])
+        variables = posix.environ | {_VARIABLE: b"%d %d" % (posix.getpid(), len(shown))}
+        posix.execve(program_path("front"), ["rootless", *shown, *map(str, decided), *after], variables)
     except OSError:
         for fd in kept:
             posix.set_inheritable(fd, False)  # noqa: FBT003 - it takes no keyword
