@@ -440,13 +440,16 @@ class Life:
         self.seen = []
 
     def step(self, verb, *rest, container):
-        pid = next((each["pid"] for each in self._rootless.list() if each["id"] == container), 0)
+        before = next((each for each in self._rootless.list() if each["id"] == container), {"pid": 0, "status": ""})
+        pid = before["pid"]
+        # SIGTERM ends an executor that waits for the start, and not a program that is process 1
+        ends = verb == "delete" or "KILL" in rest or ("TERM" in rest and before["status"] == "created")
         if verb == "create":
             done = self._rootless.create(container, self._bundle, check=False, env=self._env)
         else:
             words = {"list": ("-q",), "delete": (*rest, container)}.get(verb, (container, *rest))
             done = self._rootless(verb, *words, env=self._env)
-            if done.returncode == 0 and pid and (verb == "delete" or "KILL" in rest):
+            if done.returncode == 0 and pid and ends:
                 await_end(pid)
         text = f"{done.returncode}\n{done.stdout}\n{done.stderr}".replace(str(self._rootless.root), "ROOT")
         text = re.sub(r'"pid": [1-9]\d*', '"pid": PID', re.sub(r'"created": "\S+"', '"created": TIME', text))
