@@ -224,8 +224,10 @@ def test_option_has_the_same_effect_as_with_runc(docker, need, option):
     command = [*flags, IMAGE, "sh", "-c", script]
     words = [word for word in DOCKER_RUN if not (word == "--network=none" and "--network=host" in flags)]
 
-    ours, theirs = (docker(*words, f"--runtime={runtime}", *command) for runtime in ("rootless", "runc"))
-
+    for _ in range(5):  # docker loses the output of short programs on a busy machine, with runc too
+        ours, theirs = (docker(*words, f"--runtime={runtime}", *command) for runtime in ("rootless", "runc"))
+        if ours.stdout and (ours.stdout, ours.stderr) == (theirs.stdout, theirs.stderr):
+            break
     assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
     assert ours.stdout
 
@@ -247,11 +249,11 @@ def test_docker_build_runs_its_steps_with_rootless(docker, builder, recorder):
     assert "1000" in done.stdout + done.stderr
     verb = "run" if kit else "create"
     assert [verb in call.split() for call in recorder.made(before)] == [True, True], "one call for each RUN step"
-    assert docker.out(*RUN, "localhost/built", "sh", "-c", "pwd; cat /who /file").splitlines() == [
-        "/work",
-        "0",
-        "from the context",
-    ]
+    for _ in range(5):  # as above
+        lines = docker.out(*RUN, "localhost/built", "sh", "-c", "pwd; cat /who /file").splitlines()
+        if lines:
+            break
+    assert lines == ["/work", "0", "from the context"]
 
 
 def test_docker_build_fails_with_its_step(docker):
