@@ -11,7 +11,8 @@
 #include <sys/auxv.h>
 #include <sys/wait.h>
 
-/* Python and its script, each with a NUL behind it, where rootless/installation finds the mark. */
+/* Python and its script, each with a NUL behind it, where rootless/installation finds the mark. The program in the
+ * package still has the mark: Python executes that one to wait (attend.c). */
 static volatile char programs[2 * PATH_MAX] = "@PYTHON AND SCRIPT@";
 
 static char **arguments;
@@ -186,17 +187,18 @@ static bool has_streams(void)
 int main(int argc, char **argv)
 {
     const char *wanted = getenv("ROOTLESS_FRONT");
-    const char *attended = getenv("ROOTLESS_ATTEND");
     struct request request = {0};
-    char *shown;
 
     if (getauxval(AT_SECURE)) {
         warn("the program is setuid, setgid or has file capabilities", "take them away; it needs none");
         return 1;
     }
-    if (attended && strtol(attended, &shown, 10) == getpid()) { /* else it is of a process above */
+    if (*programs == '@') {
+        const char *shown = getenv("ROOTLESS_ATTEND");
+        int count = shown ? (int)strtol(shown, NULL, 10) : -1;
+
         unsetenv("ROOTLESS_ATTEND");
-        return attend(argc, argv, (int)strtol(shown, NULL, 10));
+        return attend(argc, argv, count);
     }
     arguments = argv;
     if (!(wanted && strcmp(wanted, "0") == 0) && argc > 0 && has_streams()) {

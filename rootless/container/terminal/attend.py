@@ -23,7 +23,7 @@ else:
     import _signal
 
 _VARIABLE = b"ROOTLESS_ATTEND"
-"""It tells helpers/front/main.c what to do: this process's ID, and how many words of the user come first."""
+"""It tells helpers/front/main.c how many words of the user come first."""
 _NONE = -1
 
 
@@ -66,7 +66,7 @@ def become_attend(
     try:
         for fd in kept:
             posix.set_inheritable(fd, True)  # noqa: FBT003 - it takes no keyword
-        variables = posix.environ | {_VARIABLE: b"%d %d" % (posix.getpid(), len(shown))}
+        variables = posix.environ | {_VARIABLE: b"%d" % len(shown)}
         posix.execve(program_path("front"), ["rootless", *shown, *map(str, decided), *after], variables)
     except OSError:
         for fd in kept:
