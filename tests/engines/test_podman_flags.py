@@ -143,7 +143,10 @@ def _sets_of_users(config, flags):
 
 
 def _dropped_of_all(config, flags):
-    """podman gives a user who is not root what --cap-drop takes away from ALL; it is in no bounding set, so in vain."""
+    """podman gives a user other than root the capabilities that --cap-drop removes from ALL.
+
+    They are not in the bounding set, so that the program does not get them.
+    """
     sets = config["process"]["capabilities"]
     if "--cap-add ALL" in flags:
         for name, capabilities in sets.items():
