@@ -83,32 +83,13 @@ static char *put(char *end, unsigned number, int width)
     return end;
 }
 
-/* Writes the status and the time (RFC 3339, in UTC) for `rootless wait`. */
+/* Writes the status and the time for `rootless wait`. */
 static void note_status(int fd, unsigned status)
 {
-    struct timespec time;
-    struct tm utc;
-    char line[64], *begin = line + sizeof line;
+    char time[64], line[80];
 
-    clock_gettime(CLOCK_REALTIME, &time);
-    gmtime_r(&time.tv_sec, &utc);
-    {
-        const struct {
-            unsigned number;
-            int width;
-            const char end[3];
-        } parts[] = {{(unsigned)time.tv_nsec, 9, "Z\n"},     {(unsigned)utc.tm_sec, 2, "."},
-                     {(unsigned)utc.tm_min, 2, ":"},         {(unsigned)utc.tm_hour, 2, ":"},
-                     {(unsigned)utc.tm_mday, 2, "T"},        {(unsigned)utc.tm_mon + 1, 2, "-"},
-                     {(unsigned)utc.tm_year + 1900, 4, "-"}, {status, 1, " "}};
-
-        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-            begin -= strlen(parts[i].end);
-            memcpy(begin, parts[i].end, strlen(parts[i].end));
-            begin = put(begin, parts[i].number, parts[i].width);
-        }
-    }
-    (void)!write(fd, begin, (size_t)(line + sizeof line - begin));
+    put_time(time, sizeof time);
+    (void)!write(fd, line, (size_t)snprintf(line, sizeof line, "%u %s\n", status, time));
     close(fd);
 }
 

@@ -157,8 +157,6 @@ static bool content(const struct entry *entry, const struct step *step)
     return size == 0 && wanted == end;
 }
 
-static int64_t nanoseconds(const struct timespec *time) { return time->tv_sec * 1000000000 + time->tv_nsec; }
-
 static bool identity(const struct entry *entry, const struct step *step)
 {
     struct stat st;

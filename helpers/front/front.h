@@ -24,8 +24,10 @@ enum {
 };
 enum { MAY_STATE = 1, MAY_START = 2, MAY_DELETE = 4 };
 
-/* ROOT/ID/status, which rootless/container/state/status_record.py writes: this, then the strings one after another.
- * Those up to RECORD_PARENTS end with a NUL; RECORD_PARENTS has one after each path. */
+#define RECORD_MAGIC "RLSTAT1"
+
+/* ROOT/ID/status, which rootless/container/operations/status_record.py writes: this, then the strings one after
+ * another. Those up to RECORD_PARENTS end with a NUL; RECORD_PARENTS has one after each path. */
 struct record {
     char magic[8];
     uint64_t inode, size, modified; /* of the state.json that it belongs to; nanoseconds since 1970 */
@@ -36,6 +38,8 @@ struct record {
     uint32_t undo_size; /* bytes of the undo notes that MAY_DELETE is about */
     uint32_t lengths[RECORD_STRINGS];
 };
+
+static inline int64_t nanoseconds(const struct timespec *time) { return time->tv_sec * 1000000000 + time->tv_nsec; }
 
 struct container {
     const char *id;
@@ -62,7 +66,9 @@ enum status look(const struct container *container);
 bool is_own(const struct stat *st);
 bool is_at(const struct container *container);
 int open_own(int directory, const char *path, mode_t forbidden);
+bool has_undo_notes(const struct container *container, uint32_t size); /* so many bytes of them, perhaps none */
 bool start_time(uint32_t pid, unsigned long long *ticks);
+void put_time(char *text, size_t size);                       /* now: RFC 3339 with nanoseconds, in UTC */
 ssize_t read_text(const char *path, char *text, size_t size); /* ends it with a NUL */
 bool executes(uint32_t pid, bool *is_init);                   /* false: it has gone */
 

@@ -5,7 +5,7 @@ Run it as ``python3 helpers/front/gen_cached.py DIRECTORY``; helpers/init/build.
 
 from __future__ import annotations
 
-import ast
+import runpy
 import sys
 from pathlib import Path
 
@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 from rootless.plan import cached_ops  # noqa: E402 - found by the line above
 
 MADE = "/* Made by gen_cached.py of what rootless/plan/cached_ops.py and rootless/launch/protocol.py declare. */"
-MESSAGES = ("TURN", "READY", "SKIPPED")
+MESSAGES = ("TURN", "READY", "SKIPPED", "EXECUTING")
 
 
 def header() -> str:
@@ -50,12 +50,8 @@ def _bits(strings: tuple[str, ...], lists: tuple[str, ...]) -> int:
 
 
 def _messages() -> dict[str, int]:
-    tree = ast.parse((ROOT / "rootless/launch/protocol.py").read_text())
-    found = {
-        ast.unparse(node.targets[0]): ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-    }
+    numbers_of = runpy.run_path(str(ROOT / "helpers/init/gen_ops.py"))["numbers_of"]
+    found = numbers_of(ROOT / "rootless/launch/protocol.py")
     return {name: found[name] for name in MESSAGES}
 
 

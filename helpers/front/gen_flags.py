@@ -5,7 +5,6 @@ Run it as ``python3 helpers/front/gen_flags.py DIRECTORY``; helpers/init/build.p
 
 from __future__ import annotations
 
-import ast
 import signal
 import sys
 from pathlib import Path
@@ -48,18 +47,11 @@ def _rows(verb: str, flag: Flag, kind: str) -> list[str]:
 
 def header() -> str:
     """Return the text of flags.h."""
-    tree = ast.parse((ROOT / "rootless/launch/protocol.py").read_text())
-    executing = next(
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXECUTING"
-    )
     names = {name[3:]: int(number) for name, number in signal.Signals.__members__.items()}
     return "\n".join(
         [
             MADE,
             "#pragma once",
-            f"enum {{ MESSAGE_EXECUTING = {executing} }};",
             "enum flag_kind { FLAG_ROOT, FLAG_LOG, FLAG_CHOICE, FLAG_FORCE, FLAG_QUIET };",
             "static const struct flag {",
             "    const char *verb, *name;",

@@ -1,7 +1,6 @@
 /* The processes of a container that is run from a cached Plan: the executor, what it says, and the ID-map programs.
  * rootless/launch has the reasons, and protocol.py there draws the protocol. */
 #include "run.h"
-#include "flags.h"
 
 #include <poll.h>
 #include <spawn.h>

@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 #include <sys/file.h>
+#include <time.h>
 
-static const char magic[8] = "RLSTAT1";
 static const char waiting[] = "rootless:init";
 
 bool decode(const char *bytes, size_t size, struct container *container)
@@ -13,7 +13,7 @@ bool decode(const char *bytes, size_t size, struct container *container)
     const char *next = bytes + sizeof *record;
     size_t left = size - sizeof *record;
 
-    if (size < sizeof *record || memcmp(record->magic, magic, sizeof magic) != 0 || record->pid < 1 ||
+    if (size < sizeof *record || memcmp(record->magic, RECORD_MAGIC, sizeof record->magic) != 0 || record->pid < 1 ||
         record->pid > INT_MAX)
         return false;
     for (int i = 0; i < RECORD_STRINGS; i++) {
@@ -113,7 +113,16 @@ bool read_record(struct container *container)
            strcmp(container->strings[RECORD_ID], container->id) == 0 &&
            fstatat(container->fd, "state.json", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
            st.st_ino == container->record->inode && (uint64_t)st.st_size == container->record->size &&
-           (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec == container->record->modified;
+           (uint64_t)nanoseconds(&st.st_mtim) == container->record->modified;
+}
+
+bool has_undo_notes(const struct container *container, uint32_t size)
+{
+    struct stat st = {.st_mode = S_IFREG};
+
+    if (fstatat(container->fd, "undo", &st, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
+        return false;
+    return S_ISREG(st.st_mode) && st.st_size == (off_t)size;
 }
 
 ssize_t read_text(const char *path, char *text, size_t size)
@@ -159,6 +168,25 @@ bool start_time(uint32_t pid, unsigned long long *ticks)
 
     *ticks = is_there ? process.start_time : 0;
     return is_there;
+}
+
+void put_time(char *text, size_t size)
+{
+    struct timespec now;
+    int64_t days, second, era, day, year, month;
+
+    /* gmtime(3) would open the time zone; the years begin in March here */
+    clock_gettime(CLOCK_REALTIME, &now);
+    days = now.tv_sec / 86400 + 719468;
+    second = now.tv_sec % 86400;
+    era = days / 146097;
+    day = days % 146097;
+    year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
+    day -= 365 * year + year / 4 - year / 100;
+    month = (5 * day + 2) / 153;
+    snprintf(text, size, "%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ", (int)(year + era * 400 + (month > 9)),
+             (int)(month > 9 ? month - 9 : month + 3), (int)(day - (153 * month + 2) / 5 + 1), (int)(second / 3600),
+             (int)(second / 60 % 60), (int)(second % 60), now.tv_nsec);
 }
 
 bool executes(uint32_t pid, bool *is_init)

@@ -13,7 +13,6 @@
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
-#include <time.h>
 
 enum { MODE = S_ISVTX | S_IRUSR | S_IWUSR };
 
@@ -92,10 +91,10 @@ static bool part(struct run *run, const struct step *step)
 static bool write_status(struct run *run, uint32_t may)
 {
     struct record record = {
-        .magic = "RLSTAT1",
+        .magic = RECORD_MAGIC,
         .inode = run->written.st_ino,
         .size = (uint64_t)run->written.st_size,
-        .modified = (uint64_t)run->written.st_mtim.tv_sec * 1000000000 + (uint64_t)run->written.st_mtim.tv_nsec,
+        .modified = (uint64_t)nanoseconds(&run->written.st_mtim),
         .start_time = run->start_time,
         .pid = (uint32_t)run->process,
         .may = may,
@@ -281,13 +280,11 @@ static int attend(const struct run *run)
 
 static bool is_unchanged(const struct run *run)
 {
-    struct stat state, undo = {0};
-    bool has_undo = fstatat(run->container.fd, "undo", &undo, AT_SYMLINK_NOFOLLOW) == 0;
+    struct stat state;
 
     return fstatat(run->container.fd, "state.json", &state, AT_SYMLINK_NOFOLLOW) == 0 &&
-           state.st_ino == run->written.st_ino && state.st_mtim.tv_sec == run->written.st_mtim.tv_sec &&
-           state.st_mtim.tv_nsec == run->written.st_mtim.tv_nsec && (has_undo || errno == ENOENT) &&
-           undo.st_size == (off_t)run->undo_size;
+           state.st_ino == run->written.st_ino && nanoseconds(&state.st_mtim) == nanoseconds(&run->written.st_mtim) &&
+           has_undo_notes(&run->container, run->undo_size);
 }
 
 static bool remove_all(struct run *run)
@@ -346,24 +343,11 @@ static bool catch_signals(struct run *run)
 static void make_values(struct run *run)
 {
     unsigned char random[12] = {0};
-    struct timespec now;
-    int64_t days, second, era, day, year, month;
 
     (void)!getrandom(random, sizeof random, 0);
     for (int i = 0; i < 12; i++)
         snprintf(i < 8 ? run->keyring + 2 * (ptrdiff_t)i : run->token + 2 * (ptrdiff_t)(i - 8), 3, "%02x", random[i]);
-    /* gmtime(3) would open the time zone; the years begin in March here */
-    clock_gettime(CLOCK_REALTIME, &now);
-    days = now.tv_sec / 86400 + 719468;
-    second = now.tv_sec % 86400;
-    era = days / 146097;
-    day = days % 146097;
-    year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
-    day -= 365 * year + year / 4 - year / 100;
-    month = (5 * day + 2) / 153;
-    snprintf(run->time, sizeof run->time, "%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ", (int)(year + era * 400 + (month > 9)),
-             (int)(month > 9 ? month - 9 : month + 3), (int)(day - (153 * month + 2) / 5 + 1), (int)(second / 3600),
-             (int)(second / 60 % 60), (int)(second % 60), now.tv_nsec);
+    put_time(run->time, sizeof run->time);
 }
 
 int run_cached(char **words, const char *script)

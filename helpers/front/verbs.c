@@ -1,5 +1,6 @@
 /* The verbs `state`, `list -q`, `kill`, `start` and `delete` of a container whose status record allows them. */
 #include "front.h"
+#include "cached.h"
 #include "flags.h"
 
 #include <poll.h>
@@ -284,7 +285,6 @@ bool remove_container(struct container *container)
 int delete(int root, const struct request *request)
 {
     struct container container = {.id = request->words[0], .root = root};
-    struct stat undo = {0};
 
     /* without the lock first: its holder may wait for a process that has to end */
     if (request->force &&
@@ -294,9 +294,5 @@ int delete(int root, const struct request *request)
         close(container.fd);
     if (found(&container, true) != DONE || !(container.record->may & MAY_DELETE) || look(&container) != STOPPED)
         return DECLINED;
-    if (fstatat(container.fd, "undo", &undo, AT_SYMLINK_NOFOLLOW) < 0 ? errno != ENOENT : !S_ISREG(undo.st_mode))
-        return DECLINED;
-    if (undo.st_size != (off_t)container.record->undo_size)
-        return DECLINED;
-    return remove_container(&container) ? DONE : DECLINED;
+    return has_undo_notes(&container, container.record->undo_size) && remove_container(&container) ? DONE : DECLINED;
 }

@@ -44,7 +44,7 @@ def header() -> str:
         raise SystemExit(message)
     constants = {name: value for name, value in declared.items() if name.isupper() and type(value) is int}
     ways = {f"ON_ERROR_{name}": constants.pop(name) for name in ON_ERROR}
-    messages = _constants(PACKAGE / "launch" / "protocol.py")
+    messages = numbers_of(PACKAGE / "launch" / "protocol.py")
     change = tuple(declared["CHANGE"].split())
     parameters = {name: _parameters(name, kind, change) for name, kind in kinds.items()}
     parts = [
@@ -151,7 +151,7 @@ def _parameters(name: str, kind: Any, change: tuple[str, ...]) -> list[tuple[str
     return found
 
 
-def _constants(path: Path) -> dict[str, int]:
+def numbers_of(path: Path) -> dict[str, int]:
     """Return the whole numbers that a module names at its top, without importing it."""
     found = {}
     for node in ast.parse(path.read_text()).body:

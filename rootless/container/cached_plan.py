@@ -18,7 +18,7 @@ import sys
 from _struct import Struct
 
 from rootless import files, jsontext, log, paths, procfs
-from rootless.container.operations.status_record import allowed_verbs, record_strings
+from rootless.container.operations.status_record import OWN, allowed_verbs, record_strings
 from rootless.container.operations.undo import notes
 from rootless.container.state.directory import CONFIG, UNDO
 from rootless.container.state.lifecycle import CREATED, CREATING
@@ -72,8 +72,6 @@ _RECENT = 2_000_000_000
 _ALL = (1 << 64) - 1
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.:@/")
 """Characters that JSON does not escape, and cgroups have."""
-_OWN = "own"
-"""OWN of rootless/cgroup/group.py, which a container without a cgroup does not load."""
 _SECRET = 16
 """Hexadecimal digits at the end of a keyring's name (container/request.py)."""
 
@@ -318,7 +316,7 @@ def _make_cgroup(op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
     path = run.cgroup.path
     lines = run.entry.content(UNDO).splitlines(keepends=True)
     noted: Any = jsontext.parse(lines[-1], UNDO)
-    if len(lines) != (2 if wanted.path else 1) or noted[2]["parents"] or noted[2]["certainty"] != _OWN:
+    if len(lines) != (2 if wanted.path else 1) or noted[2]["parents"] or noted[2]["certainty"] != OWN:
         raise _UncachedError("the cgroup was there before, or in one that was not")
     if wanted.path and not _PLAIN.issuperset(path):
         raise _UncachedError("the front door looks for the cgroup's path in JSON")

@@ -64,6 +64,11 @@ class Plan:
             part.append((place, op))
         return part
 
+    def started(self) -> list[Op]:
+        """Return the operations from the start on, without the removal and what follows it."""
+        rest = self.after(ops.WAIT_START)
+        return rest[: next((index for index, op in enumerate(rest) if op.kind is ops.DELETE), len(rest))]
+
     def after(self, kind: Kind) -> list[Op]:
         """Return the operations after the one of `kind`; none where there is no such operation."""
         place = next((index + 1 for index, op in enumerate(self.ops) if op.kind is kind), len(self.ops))

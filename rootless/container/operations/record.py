@@ -201,9 +201,7 @@ def after_start(plan: Plan, sent: Sequence[tuple[int, Op]]) -> AfterStart:
 
     `sent` has the executor's operations by the numbers by which it knows them.
     """
-    rest = plan.after(ops.WAIT_START)
-    until = next((index for index, op in enumerate(rest) if op.kind is ops.DELETE), len(rest))
-    data = [op.as_data() for op in rest[:until]]
+    data = [op.as_data() for op in plan.started()]
     for each in data:
         each.update({name: blank for name, blank in (("filter", ""), ("env", []), ("about", [])) if name in each})
     first = next((number + 1 for number, (_, op) in enumerate(sent) if op.kind is ops.WAIT_START), 0)

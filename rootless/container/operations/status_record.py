@@ -32,10 +32,11 @@ _HEADER = Struct("=8s4Q40s12I")
 """Magic; number, size and mtime (ns) of state.json; start time; boot id; pid; what is allowed; size of the undo notes;
 the lengths of the strings."""
 _STATE, _START, _DELETE = 1, 2, 4
-_OWN = "own"
+OWN = "own"
 """OWN of rootless/cgroup/group.py, which a container without a cgroup does not load."""
 _LARGEST = (1 << 16) - 1
 """Bytes that the front door reads."""
+_STATUSES = (CREATED, RUNNING, PAUSED, STOPPED)
 _WITH_MORE = (*HANDS_OVER, ops.PASS_NOTIFY)
 """Operations of the executor that need the launcher."""
 
@@ -83,15 +84,13 @@ def record_strings(state: State, parents: Sequence[str]) -> list[bytes]:
 
 def _starts_alone(plan: Plan) -> bool:
     """Whether `start` has nothing to do but to let the executor go on."""
-    rest = plan.after(ops.WAIT_START)
-    until = next((index for index, op in enumerate(rest) if op.kind is ops.DELETE), len(rest))
-    kinds = [op.kind for op in rest[:until]]
+    kinds = [op.kind for op in plan.started()]
     return ops.EXEC in kinds and all(kind.by == ops.EXECUTOR and kind not in _WITH_MORE for kind in kinds)
 
 
 def _is_own(cgroup: dict[str, object], path: str) -> bool:
     """Whether a note is about a cgroup at `path` that was made for the container, and not by systemd."""
-    return (cgroup["path"], cgroup["certainty"], cgroup["unit"]) == (path, _OWN, "")
+    return (cgroup["path"], cgroup["certainty"], cgroup["unit"]) == (path, OWN, "")
 
 
 def _answers(state: State) -> list[bytes]:
@@ -101,9 +100,6 @@ def _answers(state: State) -> list[bytes]:
     assert middle
     answers = [f'"pid": {0 if each == STOPPED else state.pid},\n  "status": "{each}"' for each in _STATUSES]
     return [part.encode() for part in (before, *answers, after)]
-
-
-_STATUSES = (CREATED, RUNNING, PAUSED, STOPPED)
 
 
 def _path(path: str) -> bytes:
