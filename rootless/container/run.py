@@ -128,7 +128,8 @@ def _wait(made: ContainerRun, console: Console, wakeup: int, request: Request) -
             signals=wakeup,
             deadline=deadline,
             exit_fd=made.exit_fd,
-            keep=made.group.values(),  # other members may enter the namespaces through this process
+            # other members may enter the namespaces through this process
+            keep=(*made.group.values(), *made.locks),
             after=() if request.keep else removal(made.root.path, request.container),
         )
 

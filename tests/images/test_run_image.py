@@ -59,11 +59,13 @@ def test_changes_stay_in_the_container(run, archive):
 NAMES = "cat /etc/passwd; echo -; cat /etc/group; echo -; whoami; id -u; id -gn; echo $HOME ~"
 
 
-def test_the_caller_has_a_name_with_keep_id_as_with_podman(run, archive, user, need):
+@pytest.mark.parametrize("taken", [False, True])
+def test_the_caller_has_a_name_with_keep_id_as_with_podman(run, archive, user, need, taken):
     image = f"docker-archive:{archive}"
-    flags = ["--userns", "keep-id", "-w", "/tmp"]
+    name, uid, home = ("user", 4321, "/home/user") if taken else (user.name, user.uid, "/tmp")
+    flags = ["--userns", f"keep-id:uid={uid},gid={uid}" if taken else "keep-id", "-w", "/tmp"]
     ours = output(run(*flags, image, "sh", "-c", NAMES))
-    assert ours.endswith(f"-\n{user.name}\n{user.uid}\n{user.name}\n/tmp /tmp\n")
+    assert ours.endswith(f"-\n{name}\n{uid}\n{name}\n{home} {home}\n")
     with opened_podman(user, archive, need("podman")) as podman:
         theirs = podman("run", "--rm", "--network=none", *flags, IMAGE, "sh", "-c", NAMES, check=True).stdout
     podman.remove_stores()

@@ -139,9 +139,9 @@ def make_rootfs(directory: Path) -> Path:
     for applet in APPLETS:
         (directory / "bin" / applet).symlink_to("busybox")
     (directory / "etc/passwd").write_text(
-        "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n"
+        "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/sh\nuser:x:4321:4321::/home/user:/bin/sh\n"
     )
-    (directory / "etc/group").write_text("root:x:0:\nwww-data:x:33:\nuser:x:1000:\n")
+    (directory / "etc/group").write_text("root:x:0:\nwww-data:x:33:\nuser:x:4321:\n")
     return directory
 
 

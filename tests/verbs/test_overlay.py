@@ -11,6 +11,7 @@ import pytest
 from tests.lib.bundles import base_config, make_bundle, own, write_config
 from tests.lib.containers import Reader
 from tests.lib.squashfs import image_config, make_image_bundle
+from tests.lib.waiting import until_attended
 
 BUNDLES = {"directory": (make_bundle, base_config), "image": (make_image_bundle, image_config)}
 
@@ -46,7 +47,7 @@ LOOK = "ls / | grep -c new; tail -1 /etc/group; stat -c '%u %g' /data"
 
 def test_changes_in_memory_are_gone(run):
     assert run(CHANGE, "--overlay") == "changed\n"
-    assert run(LOOK + "; true", "--overlay=memory") == "0\nuser:x:1000:\n0 0\n"
+    assert run(LOOK + "; true", "--overlay=memory") == "0\nuser:x:4321:\n0 0\n"
 
 
 @pytest.mark.parametrize("userns", ["root", "keep-id"])
@@ -148,8 +149,10 @@ def test_a_directory_in_use_is_refused_until_its_container_has_ended(rootless, u
         "run", overlay, "--bundle", box, "third", stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as third:
         assert Reader(third.stdout).line() == "up"
-        done = user.run([rootless_command, "run", overlay, "--bundle", box, "fourth"])
-        assert "another container uses it" in done.stderr, done
+        for _ in range(2):
+            done = user.run([rootless_command, "run", overlay, "--bundle", box, "fourth"])
+            assert "another container uses it" in done.stderr, done
+            until_attended(third.pid)
         third.stdin.close()
         assert third.wait() == 0
 

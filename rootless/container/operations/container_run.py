@@ -76,6 +76,7 @@ class ContainerRun(run_plan.Run):
         network: its network, from BEGIN_NETWORK on.
         group: descriptors of the namespaces that the containers of its group share, by type; open while this process
             lives, because other members open them through it.
+        locks: descriptors of locked files; they too stay open while this process lives.
         ports: the published ports, once RESERVE_PORTS has found free ones.
         pidfd_receiver: the program that gets a pidfd, or None.
         exit_fd: the file for the exit status if this process notes it, or -1.
@@ -96,6 +97,7 @@ class ContainerRun(run_plan.Run):
         self.image: ImageServer | None = None
         self.network: Attachment | None = None
         self.group: dict[str, int] = {}
+        self.locks: list[int] = []
         self.ports: list[Port] = []
         self.exit_fd = -1
         self.reports: Reports | None = None

@@ -34,7 +34,8 @@ def open_upper(run: ContainerRun, op: Op) -> None:
     path = op.value("path")
     try:
         files.make_private(path)
-        fd = files.open_own(path)  # open, and so locked, until this process ends
+        fd = files.open_own(path)
+        run.locks.append(fd)
         found = posix.fstat(fd)
         identity = [found.st_dev, found.st_ino]
         is_free = _lock(fd)  # first: a launcher that has just ended has left a note
