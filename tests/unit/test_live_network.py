@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from rootless.container.network import shared_state
+from rootless.container.network.shared_state import SharedNetwork
 from rootless.container.operations import undo
-from rootless.container.state import store
+from rootless.container.state import shared_directory, store
 from rootless.container.state.root import StateRoot
 from rootless.errors import RootlessError
 from rootless.network import hostfwd
@@ -19,17 +19,17 @@ from rootless.plan.network.ports import Port
 
 def test_directory_removed_meanwhile_is_made_again(tmp_path, monkeypatch):
     (tmp_path / "@networks").mkdir()
-    make, made = shared_state._make, []
+    make, made = shared_directory.make, []
 
-    def make_and_lose(directory, root):
-        make(directory, root)
-        if directory != "@networks":
-            made.append(directory)
+    def make_and_lose(name, above):
+        make(name, above)
+        if name == "backend":
+            made.append(name)
             if len(made) == 1:
-                os.rmdir(directory, dir_fd=root.fd)
+                os.rmdir(name, dir_fd=above)
 
-    monkeypatch.setattr(shared_state, "_make", make_and_lose)
-    with shared_state.opened(StateRoot(str(tmp_path)), "backend") as live:
+    monkeypatch.setattr(shared_directory, "make", make_and_lose)
+    with SharedNetwork.opened(StateRoot(str(tmp_path)), "backend") as live:
         assert os.path.samestat(os.stat(live.path), os.fstat(live.fd))
     assert len(made) == 2
 
@@ -39,7 +39,7 @@ def test_state_of_another_boot_or_shape_is_not_used(tmp_path):
     directory.mkdir(parents=True)
     for text in ("", "[]", "{", '{"bootId": "another", "members": {"c1": {"number": 4}}}'):
         (directory / "state.json").write_text(text)
-        with shared_state.opened(StateRoot(str(tmp_path)), "backend") as live:
+        with SharedNetwork.opened(StateRoot(str(tmp_path)), "backend") as live:
             assert (live.members, live.linked()) == ({}, set())
 
 
@@ -49,7 +49,7 @@ def test_state_is_not_read_through_a_symlink(tmp_path):
     (tmp_path / "elsewhere").write_text("{}")
     (directory / "state.json").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RootlessError) as caught:
-        shared_state.opened(StateRoot(str(tmp_path)), "backend")
+        SharedNetwork.opened(StateRoot(str(tmp_path)), "backend")
     assert (caught.value.what, caught.value.code) == ("cannot use the network backend", "RL-NETWORK")
 
 

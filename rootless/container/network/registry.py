@@ -10,6 +10,7 @@ import posix
 
 from rootless import files, jsontext, log, xdg
 from rootless.container.network import shared_state
+from rootless.container.network.shared_state import SharedNetwork
 from rootless.container.state.root import state_root
 from rootless.container.state.store import LONGEST_ID, is_id
 from rootless.errors import RootlessError
@@ -154,7 +155,7 @@ def create(options: Options) -> str:
         finally:
             posix.close(lock)
     except OSError as error:
-        raise shared_state.unusable(name, error) from None
+        raise SharedNetwork.unusable(name, error) from None
     _warn_of_slirp(name)
     return name
 
@@ -183,7 +184,7 @@ def _described(root: StateRoot, chosen: list[str]) -> Iterator[dict[str, Any]]:
             state = "in use" if shared_state.exists(root, name) else "not in use"
             log.debug(f"read {_directory()}/{name}.json: subnet {shared.subnet}, {state}")
         if shared_state.exists(root, name):
-            with shared_state.opened(root, name) as live:
+            with SharedNetwork.opened(root, name) as live:
                 members = {container_id: member["addresses"] for container_id, member in live.present().items()}
         yield shared.as_data() | {"containers": members}
 
@@ -198,7 +199,7 @@ def remove(options: Options) -> None:
     find(name)
     root = state_root(options.root)
     if shared_state.exists(root, name):
-        with shared_state.opened(root, name) as live:
+        with SharedNetwork.opened(root, name) as live:
             if live.linked():
                 users = ", ".join(live.present()) or "containers that joined the network of another"
                 raise RootlessError(

@@ -10,39 +10,33 @@ member does not affect the others.
 from __future__ import annotations
 
 import errno
-import fcntl
 import posix
 
-from rootless import files, jsontext, log
+from rootless import log
 from rootless.container.network.helper_process import await_end, end
 from rootless.container.state.directory import NOT_AGED
+from rootless.container.state.shared_directory import SharedDirectory
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.network import hostfwd
 from rootless.network.netns_holder import NetnsHolder
 from rootless.network.programs import Program, socket_in
 from rootless.plan.network import holder_plan, resolv_conf
 from rootless.plan.network.helpers import INTERFACE
-from rootless.procfs import boot_id, identity, is_there
+from rootless.procfs import identity, is_there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from typing import Any
 
     from rootless.container.state.root import StateRoot
     from rootless.plan.network.mode import Network
     from rootless.plan.network.shared import Shared
 
-_RUNNING = "@networks"
-"""A directory beside the containers; no container can have that name."""
-_STATE = "state.json"
-_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _LOCK = "lock"
 _PORT = "m"
 """The name of a port of the bridge is this and the number of its member."""
 _INSIDE = "eth0"
 _NOBODY = (0, 0)
-_held: dict[str, list[int]] = {}
-"""Locks of directories, by path. An interrupted command may leave its own open, and would wait for itself."""
 _FIXES = {
     errno.EOPNOTSUPP: "let root load the kernel modules for these interfaces: modprobe -a bridge veth",
     errno.EEXIST: f"rename the interface that is called {_INSIDE} in the container (linux.netDevices of config.json)",
@@ -50,48 +44,24 @@ _FIXES = {
 """By errno of rtnetlink(7)."""
 
 
-class SharedNetwork:
-    """A network in use: its directory, open and locked until close().
+class SharedNetwork(SharedDirectory):
+    """A network in use.
 
     Attributes:
-        name: the network's.
-        path: the directory, for messages and for _held.
-        fd: its descriptor.
-        state: `bootId`, `keeper` and `helper` as [process, start time], `members` by the container's id.
+        state: `keeper` and `helper` as [process, start time], `members` by the container's id.
     """
 
-    def __init__(self, root: StateRoot, name: str) -> None:
-        """Open and lock it, waiting for other processes that change it.
+    SORT = "@networks"
 
-        Raises:
-            OSError: the directory cannot be made or opened.
-        """
-        self.name = name
-        self.path = f"{root.path}/{_RUNNING}/{name}"
-        self._root = root
-        _release(self.path)
-        while True:
-            for directory in (_RUNNING, f"{_RUNNING}/{name}"):
-                _make(directory, root)
-            try:
-                _held[self.path] = [posix.open(f"{_RUNNING}/{name}", _DIRECTORY, dir_fd=root.fd)]
-            except FileNotFoundError:  # another process is removing it
-                continue
-            (self.fd,) = _held[self.path]
-            fcntl.flock(self.fd, fcntl.LOCK_EX)
-            if posix.fstat(self.fd).st_nlink:
-                break
-            _release(self.path)  # another process has removed it
-        lock = self.open_lock()
-        _held[self.path].append(lock)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        self.state: dict[str, Any] = {"members": {}}
+    def __init__(self, root: StateRoot, name: str) -> None:
+        """Open and lock it, also against a netns holder that looks whether to end; see SharedDirectory.opened()."""
+        super().__init__(root, name)
         try:
-            found = jsontext.parse(files.content(_STATE, self.fd), self.path)
-        except (FileNotFoundError, RootlessError):
-            found = None
-        if isinstance(found, dict) and found.get("bootId") == boot_id():
-            self.state = found
+            self.lock(self.open_lock())
+            self.state: dict[str, Any] = self.read() or {"members": {}}
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def members(self) -> dict[str, Any]:
@@ -108,8 +78,7 @@ class SharedNetwork:
 
     def write(self) -> None:
         """Write the state."""
-        self.state["bootId"] = boot_id()
-        files.put(_STATE, jsontext.render(self.state, None).encode(), NOT_AGED | 0o600, dir_fd=self.fd)
+        self.put(self.state)
 
     def alive(self, name: str) -> bool:
         """Whether the process of the state's `name` is alive."""
@@ -159,7 +128,7 @@ class SharedNetwork:
             try:
                 # O_NONBLOCK: the container may hold a lease on the file, for which open(2) would wait
                 flags = posix.O_WRONLY | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
-                fd = posix.open(f"{container_id}/hosts", flags, dir_fd=self._root.fd)
+                fd = posix.open(f"{container_id}/hosts", flags, dir_fd=self.root.fd)
             except OSError:
                 continue  # the container is being deleted, or its root has replaced the file
             with open(fd, "wb") as file:
@@ -173,23 +142,19 @@ class SharedNetwork:
     def remove(self) -> None:
         """Remove the directory of a network without members."""
         self.end_serving()
-        for name in posix.listdir(self.fd):
-            posix.unlink(name, dir_fd=self.fd)
-        posix.rmdir(f"{_RUNNING}/{self.name}", dir_fd=self._root.fd)
+        super().remove()
 
-    def close(self) -> None:
-        """Unlock it."""
-        _release(self.path)
-
-    def __enter__(self) -> Self:
-        """Return itself: it is locked already."""
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Unlock it; an OSError becomes the error for a network that cannot be used."""
-        self.close()
-        if isinstance(error, OSError):
-            raise unusable(self.name, error) from None
+    @staticmethod
+    def unusable(name: str, error: OSError) -> RootlessError:
+        """Return the error for a network whose files or interfaces cannot be used: `RL-NETWORK`."""
+        number = error.errno or 0
+        return RootlessError(
+            f"cannot use the network {name}",
+            cause=(error.strerror or str(error)).lower() + (f": {error.filename}" if error.filename else ""),
+            fix=EXHAUSTED.get(number)
+            or ("name a directory that you can write to with --root" if error.filename else _FIXES.get(number, "")),
+            code="RL-NETWORK",
+        )
 
 
 def join(
@@ -208,7 +173,7 @@ def join(
     """
     shared = network.shared
     assert shared
-    with opened(root, shared.name) as live:
+    with SharedNetwork.opened(root, shared.name) as live:
         live.forget_the_dead()
         started = None if live.linked() else _start(live, network, shared)
         if shared.helper(network.host) and not live.alive("helper"):
@@ -287,7 +252,7 @@ def leave(root: StateRoot, name: str, container_id: str) -> None:
     for _ in range(2):
         if not exists(root, name):
             return
-        with opened(root, name) as live:
+        with SharedNetwork.opened(root, name) as live:
             live.forget_the_dead(container_id)
             if not live.linked():
                 live.remove()
@@ -303,65 +268,15 @@ def leave(root: StateRoot, name: str, container_id: str) -> None:
 def forget_the_dead(root: StateRoot, name: str) -> None:
     """Unpublish the ports of members that have ended."""
     if exists(root, name):
-        with opened(root, name) as live:
+        with SharedNetwork.opened(root, name) as live:
             live.forget_the_dead()
             live.write()
-
-
-def _release(path: str) -> None:
-    for fd in _held.pop(path, ()):
-        posix.close(fd)
-
-
-def _make(directory: str, root: StateRoot) -> None:
-    try:
-        posix.mkdir(directory, 0o700, dir_fd=root.fd)
-    except FileExistsError:
-        return
 
 
 def exists(root: StateRoot, name: str) -> bool:
     """Whether a network may be in use: it has a directory."""
     try:
-        posix.stat(f"{_RUNNING}/{name}", dir_fd=root.fd)
+        posix.stat(f"{SharedNetwork.SORT}/{name}", dir_fd=root.fd)
     except OSError:
         return False
     return True
-
-
-def names(root: StateRoot) -> list[str]:
-    """Return the names of the networks that may be in use, sorted."""
-    if root.fd < 0:
-        return []
-    try:
-        directory = posix.open(_RUNNING, _DIRECTORY, dir_fd=root.fd)
-    except FileNotFoundError:
-        return []
-    try:
-        return sorted(posix.listdir(directory))
-    finally:
-        posix.close(directory)
-
-
-def opened(root: StateRoot, name: str) -> SharedNetwork:
-    """Return a network, locked.
-
-    Raises:
-        RootlessError: `RL-NETWORK`: its directory cannot be used.
-    """
-    try:
-        return SharedNetwork(root, name)
-    except OSError as error:
-        raise unusable(name, error) from None
-
-
-def unusable(name: str, error: OSError) -> RootlessError:
-    """Return the error for a network whose files or interfaces cannot be used."""
-    number = error.errno or 0
-    return RootlessError(
-        f"cannot use the network {name}",
-        cause=(error.strerror or str(error)).lower() + (f": {error.filename}" if error.filename else ""),
-        fix=EXHAUSTED.get(number)
-        or ("name a directory that you can write to with --root" if error.filename else _FIXES.get(number, "")),
-        code="RL-NETWORK",
-    )

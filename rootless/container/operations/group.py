@@ -6,7 +6,7 @@ import posix
 
 from rootless import log
 from rootless.container.operations.undo import note
-from rootless.container.state import group
+from rootless.container.state.group import Group, leave
 from rootless.errors import RootlessError
 from rootless.launch.make_namespaces import make_namespaces
 from rootless.linux import CLONE_FLAGS
@@ -30,7 +30,7 @@ def enter(run: ContainerRun, op: Op) -> None:
     """
     key, kinds, maps = op.value("key"), op.value("namespaces"), op.value("maps")
     note(run.entry, "group", {"key": key})
-    with group.opened(run.root, key) as shared:
+    with Group.opened(run.root, key) as shared:
         run.group = shared.enter(run.entry.container_id, kinds, maps, make_namespaces)
     for each in run.plan.ops:
         if each.kind in (ops.JOIN, ops.JOIN_EARLY) and each.string("path") == shared_path(key):
@@ -45,13 +45,13 @@ def note_member(run: ContainerRun, op: Op) -> None:
     Raises:
         RootlessError: `RL-JOIN`: the record cannot be written.
     """
-    with group.opened(run.root, op.value("key")) as shared:
+    with Group.opened(run.root, op.value("key")) as shared:
         shared.note_process(run.entry.container_id, identity(run.pid))
 
 
 def undo(entry: ContainerDir, data: Data) -> None:
     """Forget a member that has ended; the last one's end removes the record."""
     try:
-        group.leave(entry.root, data["key"], entry.container_id)
+        leave(entry.root, data["key"], entry.container_id)
     except RootlessError as error:  # the next container of the group, or `clean`, forgets it
         log.warning(f"{error.what}: {error.cause}", fix=error.fix)

@@ -13,9 +13,10 @@ from time import time
 from typing import TYPE_CHECKING
 
 from rootless import files, log, paths
-from rootless.container.network import shared_state
+from rootless.container.network.shared_state import SharedNetwork
 from rootless.container.operations.teardown import destroy
-from rootless.container.state import group, store
+from rootless.container.state import store
+from rootless.container.state.group import Group
 from rootless.container.state.lifecycle import CREATING, STOPPED, status
 from rootless.container.state.root import above_boots, node_name, state_root
 from rootless.errors import RootlessError
@@ -100,16 +101,16 @@ def _why_useless(entry: ContainerDir, state: State | None) -> str:
 
 def _networks(root: StateRoot, _options: Options) -> Iterator[Remnant]:
     """Yield shared networks in use that no container uses any more; their definitions stay."""
-    for name in shared_state.names(root):
-        with shared_state.opened(root, name) as live:
+    for name in SharedNetwork.names(root):
+        with SharedNetwork.opened(root, name) as live:
             if not live.linked():
                 yield f"the state of network {name}: no container uses it", live.remove
 
 
 def _groups(root: StateRoot, _options: Options) -> Iterator[Remnant]:
     """Yield the records of groups (`run --join`) without a member that is alive."""
-    for key in group.names(root):
-        with group.opened(root, key) as shared:
+    for key in Group.names(root):
+        with Group.opened(root, key) as shared:
             if not shared.living():
                 yield f"the record of group {key}: none of its containers runs", shared.remove
 

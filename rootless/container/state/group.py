@@ -4,7 +4,7 @@
 
 The members hold the namespaces: there is no process whose death would harm the others, and none to end. While a
 container is being made, its launcher has descriptors of the namespaces; from then on its first process is in them.
-A further member opens them through either, whichever is alive. A lock on the directory makes it certain that two
+A further member opens them through either, whichever is alive. The lock of the directory makes it certain that two
 containers that come first create one group, and that none enters a group that is being removed.
 """
 
@@ -14,17 +14,17 @@ import fcntl
 import posix
 from _struct import Struct
 
-from rootless import files, jsontext
-from rootless.container.state.directory import NOT_AGED
+from rootless import files
+from rootless.container.state.shared_directory import SharedDirectory
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.linux import CLONE_FLAGS
 from rootless.plan.namespaces import group as plan
-from rootless.procfs import Process, boot_id, identity, is_there
+from rootless.procfs import Process, identity, is_there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, Self
+    from typing import Any
 
     from rootless.container.state.root import StateRoot
     from rootless.plan.idmaps import IdMaps
@@ -32,66 +32,32 @@ if TYPE_CHECKING:
     Make = Callable[[IdMaps | None, Sequence[str]], dict[str, int]]
     """Creates namespaces of these types, the user namespace with these maps, and returns descriptors."""
 
-_GROUPS = "@groups"
-"""A directory beside the containers; no container can have that name."""
-_STATE = "state.json"
 _READ = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
 _NS_GET_NSTYPE = 0xB703
 _NS_GET_OWNER_UID = 0xB704
 """ioctl_nsfs(2)."""
 _UID = Struct("=I")
-_held: dict[str, int] = {}
-"""Locks of directories, by path. An interrupted command may leave its own open, and would wait for itself."""
 
 
-class Group:
-    """A group: its directory, open and locked until close().
+class Group(SharedDirectory):
+    """A group; its name is the key that its containers give to --join.
 
     Attributes:
-        key: what its containers give to --join.
-        path: the directory, for messages and for _held.
-        fd: its descriptor.
-        state: `bootId`; `namespaces`, their numbers by type; `uids` and `gids`, the ID maps; `members` by the
-            container's id, each with its `launcher` and `process` as [process, start time] and its `fds` by type.
+        state: `namespaces`, their numbers by type; `uids` and `gids`, the ID maps; `members` by the container's id,
+            each with its `launcher` and `process` as [process, start time] and its `fds` by type.
     """
 
+    SORT = "@groups"
+
     def __init__(self, root: StateRoot, key: str) -> None:
-        """Open and lock it, waiting for other processes that change it.
-
-        Raises:
-            OSError: the directory cannot be made or opened, or is another user's.
-        """
-        self.key = key
-        self.path = f"{root.path}/{_GROUPS}/{key}"
-        self._root = root
-        self._above = -1
-        _release(self.path)
-        try:
-            while not self._lock():  # another process is removing a directory
-                self.close()
-        except BaseException:
-            self.close()
-            raise
+        """Open and lock it; see SharedDirectory.opened()."""
+        super().__init__(root, key)
         self.state: dict[str, Any] = self._read() or {"namespaces": {}, "uids": [], "gids": [], "members": {}}
-
-    def _lock(self) -> bool:
-        """Make, open and lock the directory; return whether it is still there."""
-        try:
-            _make(_GROUPS, self._root.fd)
-            self._above = files.open_own(_GROUPS, self._root.fd)
-            _make(self.key, self._above)
-            self.fd = _held[self.path] = files.open_own(self.key, self._above)
-        except FileNotFoundError:
-            return False
-        fcntl.flock(self.fd, fcntl.LOCK_EX)
-        return posix.fstat(self.fd).st_nlink > 0
 
     def _read(self) -> dict[str, Any] | None:
         """Return the record of this boot; None if there is none, or it is damaged: then nobody finds the members."""
         try:
-            found: Any = jsontext.parse(files.content(_STATE, self.fd), self.path)
-            if found["bootId"] != boot_id():
-                return None
+            found = self.read()
             return {
                 "namespaces": {
                     kind: int(found["namespaces"][kind]) for kind in plan.KINDS if kind in found["namespaces"]
@@ -100,7 +66,7 @@ class Group:
                 "gids": list(found["gids"]),
                 "members": {each: _member(member) for each, member in found["members"].items()},
             }
-        except (FileNotFoundError, RootlessError, LookupError, TypeError, ValueError, AttributeError):
+        except (LookupError, TypeError, ValueError, AttributeError):
             return None
 
     @property
@@ -132,13 +98,13 @@ class Group:
         elif found.keys() != {*kinds} or any(self.state[name] != own[name] for name in own):
             _close(found)
             raise RootlessError(
-                f"--join {self.key}",
+                f"--join {self.name}",
                 cause="the containers of this group have other IDs or namespaces: " + ", ".join(self.members),
                 fix="give the same --userns and the same namespaces to all of them, or choose another key",
                 code="RL-JOIN",
             )
         self.members[container_id] = {"launcher": identity(posix.getpid()), "fds": found, "process": []}
-        self.write()
+        self.put(self.state)
         return found
 
     def _opened(self, member: Mapping[str, Any]) -> dict[str, int] | None:
@@ -153,49 +119,18 @@ class Group:
     def note_process(self, container_id: str, process: Sequence[int]) -> None:
         """Write down the first process of a member."""
         self.members[container_id]["process"] = list(process)
-        self.write()
+        self.put(self.state)
 
-    def write(self) -> None:
-        """Write the state."""
-        self.state["bootId"] = boot_id()
-        files.put(_STATE, jsontext.render(self.state, None).encode(), NOT_AGED | 0o600, dir_fd=self.fd)
-
-    def remove(self) -> None:
-        """Remove the directory of a group without members; the kernel has removed their namespaces."""
-        for name in posix.listdir(self.fd):
-            posix.unlink(name, dir_fd=self.fd)
-        posix.rmdir(self.key, dir_fd=self._above)
-        try:
-            posix.rmdir(_GROUPS, dir_fd=self._root.fd)
-        except OSError:  # there are other groups
-            return
-
-    def close(self) -> None:
-        """Unlock it."""
-        _release(self.path)
-        files.close_fds(self, "_above")
-
-    def __enter__(self) -> Self:
-        """Return itself: it is locked already."""
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Unlock it; an OSError becomes the error for a group that cannot be used."""
-        self.close()
-        if isinstance(error, OSError):
-            raise _unusable(self.key, error) from None
-
-
-def opened(root: StateRoot, key: str) -> Group:
-    """Return a group, locked.
-
-    Raises:
-        RootlessError: `RL-JOIN`: its directory cannot be used.
-    """
-    try:
-        return Group(root, key)
-    except OSError as error:
-        raise _unusable(key, error) from None
+    @staticmethod
+    def unusable(name: str, error: OSError) -> RootlessError:
+        """Return the error for a group whose directory cannot be used: `RL-JOIN`."""
+        return RootlessError(
+            f"--join {name}",
+            cause=(error.strerror or str(error)).lower() + (f": {error.filename}" if error.filename else ""),
+            fix=EXHAUSTED.get(error.errno or 0)
+            or "name a directory that only you can write to with --root, or remove the file",
+            code="RL-JOIN",
+        )
 
 
 def leave(root: StateRoot, key: str, container_id: str) -> None:
@@ -204,31 +139,15 @@ def leave(root: StateRoot, key: str, container_id: str) -> None:
     Raises:
         RootlessError: `RL-JOIN`: its directory cannot be used.
     """
-    if key not in names(root):
+    if key not in Group.names(root):
         return
-    with opened(root, key) as group:
+    with Group.opened(root, key) as group:
         group.members.pop(container_id, None)
         group.state["members"] = group.living()
         if group.members:
-            group.write()
+            group.put(group.state)
         else:
             group.remove()
-
-
-def names(root: StateRoot) -> list[str]:
-    """Return the keys of the groups that may be in use, sorted."""
-    if root.fd < 0:
-        return []
-    try:
-        directory = files.open_own(_GROUPS, root.fd)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise _unusable(_GROUPS, error) from None
-    try:
-        return sorted(posix.listdir(directory))
-    finally:
-        posix.close(directory)
 
 
 def _member(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,26 +211,3 @@ def _is_own(fd: int, kind: str, number: int) -> bool:
 def _close(descriptors: dict[str, int]) -> None:
     while descriptors:
         posix.close(descriptors.popitem()[1])
-
-
-def _release(path: str) -> None:
-    fd = _held.pop(path, -1)
-    if fd >= 0:
-        posix.close(fd)
-
-
-def _make(directory: str, above: int) -> None:
-    try:
-        posix.mkdir(directory, 0o700, dir_fd=above)
-    except FileExistsError:
-        return
-
-
-def _unusable(key: str, error: OSError) -> RootlessError:
-    return RootlessError(
-        f"--join {key}",
-        cause=(error.strerror or str(error)).lower() + (f": {error.filename}" if error.filename else ""),
-        fix=EXHAUSTED.get(error.errno or 0)
-        or "name a directory that only you can write to with --root, or remove the file",
-        code="RL-JOIN",
-    )
