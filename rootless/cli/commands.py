@@ -197,13 +197,14 @@ EVERYDAY_VERBS = {
             Flag("-q --quiet", SWITCH, "", "ls: print only names"),
         ),
         (
-            Word("create|ls|inspect|rm", "action", kind=CHOICE),
+            Word("create|ls|inspect|reload|rm", "action", kind=CHOICE),
             Word("NETWORK", "container", optional=True),
         ),
         about="create creates a network, ls lists networks, inspect prints one network and its containers as JSON, rm "
-        "removes an unused network.\n\nContainers started with --network NETWORK reach each other by container id and "
-        "host name, and they reach the internet. From outside, only published ports are reachable. A network needs no "
-        "process while no container uses it.",
+        "removes an unused network. reload writes the host's present name servers into all running containers, and "
+        "starts slirp4netns again for networks whose one has ended.\n\nContainers started with --network NETWORK "
+        "reach each other by container id and host name, and they reach the internet. From outside, only published "
+        "ports are reachable. A network needs no process while no container uses it.",
         examples=(
             "rootless network create backend",
             "rootless run -d --network backend db && rootless run --network backend -p 8080:80 web",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rootless.container.network.registry import create as create_network
     from rootless.container.network.registry import listed as listed_networks
     from rootless.container.network.registry import remove as remove_network
+    from rootless.container.network.reload import reload as reload_networks
     from rootless.container.observe.events import events as all_events
     from rootless.container.observe.inspect import inspect as inspect_containers
     from rootless.container.observe.listing import list_containers as all_states
@@ -60,6 +61,7 @@ else:
     create_network = lazy("rootless.container.network.registry", "create")
     listed_networks = lazy("rootless.container.network.registry", "listed")
     remove_network = lazy("rootless.container.network.registry", "remove")
+    reload_networks = lazy("rootless.container.network.reload", "reload")
     empty_list = lazy("rootless.cli.compat", "empty_list")
     render = lazy("rootless.jsontext", "render")
 
@@ -215,11 +217,11 @@ def network(options: Options) -> None:
     Raises:
         RootlessError: `RL-USAGE`: the action needs a name, or takes none.
     """
-    lists = options.action == "ls"
-    if lists is bool(options.container):
+    is_of_all = options.action in ("ls", "reload")
+    if is_of_all is bool(options.container):
         raise RootlessError(
             f"network {options.action}",
-            cause="it takes no name" if lists else "it needs the name of a network",
+            cause="it takes no name" if is_of_all else "it needs the name of a network",
             fix="run rootless network --help",
             code="RL-USAGE",
         )
@@ -245,10 +247,16 @@ def _list_networks(options: Options) -> None:
         put(columns([("NAME", "SUBNET", "CONTAINERS"), *rows]))
 
 
+def _reload_networks(options: Options) -> None:
+    for change in reload_networks(options):
+        put(f"{change}\n")
+
+
 _NETWORK_ACTIONS: dict[str, Callable[[Options], None]] = {
     "create": _create_network,
     "inspect": _inspect_network,
     "ls": _list_networks,
+    "reload": _reload_networks,
     "rm": remove_network,
 }
 

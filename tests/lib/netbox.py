@@ -177,6 +177,15 @@ class NetBox:
         except OSError:
             return False
 
+    @contextlib.contextmanager
+    def resolver(self, text: str):
+        """Replace the content of the host's /etc/resolv.conf during the block."""
+        (self._directory / "resolv.conf").write_text(text)
+        try:
+            yield
+        finally:
+            (self._directory / "resolv.conf").write_text(_RESOLVER)
+
     def write_libslirp(self, major: bytes) -> Path:
         """Write a copy of libslirp that reports this major version, a digit; return its path."""
         path = self._directory / f"libslirp-{major.decode()}"

@@ -13,7 +13,7 @@ import pytest
 
 from tests.lib.bundles import DEFAULT_CAPABILITIES, write_config
 from tests.lib.containers import Reader, Rootless, await_end, until
-from tests.lib.netbox import HTTP, helpers, make_net_bundle
+from tests.lib.netbox import HTTP, OUTSIDE, helpers, make_net_bundle
 
 SERVE = ("python3", "/servers.py", "0.0.0.0", f"http:{HTTP}")
 FETCH = ("curl", "-sS", "--max-time", "3")
@@ -105,15 +105,51 @@ def test_a_network_does_not_end_while_its_lock_is_held(rootless, backend, start)
     await_end(keeper)
 
 
-def test_joining_a_network_whose_helper_has_ended_is_a_warning(rootless, backend, start):
-    start("first")
+@pytest.fixture
+def abandoned(rootless, backend, start):
+    """Start a container with a port on the network, and kill slirp4netns."""
+    start("first", "-p", f"8080:{HTTP}")
     helper = json.loads((backend / "state.json").read_text())["helper"][0]
     os.kill(helper, signal.SIGKILL)
     await_end(helper)
+    reached = rootless("exec", "first", *FETCH, f"http://{OUTSIDE}:{HTTP}/")
+    assert reached.returncode != 0
+
+
+def reaches_and_is_reached(rootless):
+    outwards = rootless("exec", "first", *FETCH, f"http://{OUTSIDE}:{HTTP}/")
+    inwards = rootless.user.run([*FETCH, "http://127.0.0.1:8080/"])
+    return [done.returncode for done in (outwards, inwards)] == [0, 0]
+
+
+@pytest.mark.usefixtures("abandoned")
+def test_a_further_member_restarts_a_helper_that_has_ended(rootless):
     bundle = make_net_bundle(rootless.user, *FETCH, f"http://first:{HTTP}/", name="second")
     done = rootless("run", "--network", "backend", bundle)
     assert (done.returncode, done.stdout) == (0, addresses(rootless, "first")[0].replace(".4", ".5"))
-    assert "warning: network backend has no connection to the outside: slirp4netns has ended" in done.stderr
+    assert done.stderr == ""
+    assert reaches_and_is_reached(rootless)
+
+
+@pytest.mark.usefixtures("abandoned")
+def test_reload_restarts_a_helper_that_has_ended(rootless, backend):
+    assert rootless("network", "reload", check=True).stdout == "backend: slirp4netns has been started again\n"
+    assert rootless("network", "reload", check=True).stdout == ""
+    assert reaches_and_is_reached(rootless)
+    helper = json.loads((backend / "state.json").read_text())["helper"][0]
+    rootless("kill", "first", "KILL", check=True)
+    await_end(helper)
+
+
+@pytest.mark.usefixtures("abandoned")
+def test_a_taken_port_of_a_restarted_helper_is_a_warning(rootless, net_user):
+    listen = "import socket; s = socket.create_server(('0.0.0.0', 8080)); print('up'); input()"
+    with net_user.popen(["python3", "-uc", listen], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as taking:
+        assert Reader(taking.stdout).line() == "up"
+        done = rootless("network", "reload")
+        assert "cannot publish" in done.stderr, done
+        taking.stdin.close()
+    assert rootless("exec", "first", *FETCH, f"http://{OUTSIDE}:{HTTP}/").returncode == 0
 
 
 def test_ports_of_a_member_that_failed_to_start_are_released(rootless, backend, start):

@@ -12,24 +12,29 @@ from __future__ import annotations
 import errno
 import posix
 
-from rootless import log
+from rootless import files, log
 from rootless.container.network.helper_process import await_end, end
 from rootless.container.state.directory import NOT_AGED
 from rootless.container.state.shared_directory import SharedDirectory
 from rootless.errors import EXHAUSTED, RootlessError
 from rootless.network import hostfwd
-from rootless.network.netns_holder import NetnsHolder
+from rootless.network.netns_holder import Namespaces, NetnsHolder
 from rootless.network.programs import Program, socket_in
 from rootless.plan.network import holder_plan, resolv_conf
-from rootless.plan.network.helpers import INTERFACE
+from rootless.plan.network.helpers import API_SOCKET, INTERFACE
+from rootless.plan.network.ports import from_data
 from rootless.procfs import identity, is_there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from rootless.container.state.root import StateRoot
+    from rootless.host.host_network import HostNetwork
+    from rootless.plan.network.helpers import Helper
     from rootless.plan.network.mode import Network
+    from rootless.plan.network.ports import Port
     from rootless.plan.network.shared import Shared
 
 _LOCK = "lock"
@@ -67,7 +72,8 @@ class SharedNetwork(SharedDirectory):
     def members(self) -> dict[str, Any]:
         """The containers in it, by their ids.
 
-        Each has its `number`, `addresses` and `names`, and `base`, the part of its hosts file before the other members.
+        Each has its `number`, `addresses`, `names` and published `ports`, and `base`, the part of its hosts file before
+        the other members.
         """
         members: dict[str, Any] = self.state["members"]
         return members
@@ -125,14 +131,7 @@ class SharedNetwork(SharedDirectory):
                 if other_id != container_id
                 for address in other["addresses"]
             )
-            try:
-                # O_NONBLOCK: the container may hold a lease on the file, for which open(2) would wait
-                flags = posix.O_WRONLY | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
-                fd = posix.open(f"{container_id}/hosts", flags, dir_fd=self.root.fd)
-            except OSError:
-                continue  # the container is being deleted, or its root has replaced the file
-            with open(fd, "wb") as file:
-                file.write(text.encode("utf-8", "surrogateescape"))
+            overwrite_mounted(f"{container_id}/hosts", text, self.root.fd)
 
     def end_serving(self) -> None:
         """End the helper and the netns holder of a network without members; the holder waits for our lock otherwise."""
@@ -176,11 +175,7 @@ def join(
     with SharedNetwork.opened(root, shared.name) as live:
         live.forget_the_dead()
         started = None if live.linked() else _start(live, network, shared)
-        if shared.helper(network.host) and not live.alive("helper"):
-            log.warning(
-                f"network {shared.name} has no connection to the outside: slirp4netns has ended",
-                fix="delete the containers on it: the next container starts it again",
-            )
+        restart_helper(live, network.host, shared)
         holder = started or NetnsHolder(holder_plan.socket_in(live.state["keeper"][0]))
         try:
             member = _connect(live, network, shared, holder, own_holder)
@@ -194,10 +189,11 @@ def join(
                 holder.kill()
         base = resolv_conf.hosts(network.names, member["addresses"], "")
         own = " ".join(dict.fromkeys((container_id, *network.names.own)))
-        live.members[container_id] = member | {"names": own, "base": base}
+        ports = [port.as_data() for port in network.ports]
+        live.members[container_id] = member | {"names": own, "base": base, "ports": ports}
         live.write()
         live.tell_members()
-    return member["addresses"], [port.as_data() for port in network.ports]
+    return member["addresses"], ports
 
 
 def _start(live: SharedNetwork, network: Network, shared: Shared) -> NetnsHolder:
@@ -216,15 +212,76 @@ def _start(live: SharedNetwork, network: Network, shared: Shared) -> NetnsHolder
         live.state["keeper"] = identity(holder.pid)
         helper = shared.helper(network.host)
         if helper:
-            program = Program(helper, network, holder, live.fd)
-            program.await_ready()
-            interfaces.attach_to_bridge(holder.netlink, INTERFACE)
-            live.state["helper"] = identity(program.pid)
+            _start_helper(live, network, helper, holder)
         holder.go_on()
     except BaseException:
         holder.kill()
         raise
     return holder
+
+
+def _start_helper(live: SharedNetwork, network: Network, helper: Helper, holder: NetnsHolder) -> None:
+    """Start the helper; it ends with the holder."""
+    from rootless.network import interfaces
+
+    program = Program(helper, network, holder, live.fd)
+    program.await_ready()
+    interfaces.attach_to_bridge(holder.netlink, INTERFACE)
+    live.state["helper"] = identity(program.pid)
+
+
+def restart_helper(live: SharedNetwork, host: HostNetwork, shared: Shared) -> bool:
+    """Start the helper of a network in use again if it has ended, and publish the members' ports.
+
+    What prevents it is a warning: the members still reach each other. Return whether all has been done.
+    """
+    helper = shared.helper(host)
+    if not helper or live.alive("helper"):
+        return False
+    from rootless.plan.network.mode import SHARED, Network
+    from rootless.plan.network.resolv_conf import Names
+
+    network = Network(SHARED, "", host, Names((), (), (), ()))
+    network.owned = True  # the netns holder has made the user namespace
+    namespaces = Namespaces()
+    process = -1
+    try:
+        pid = live.state["keeper"][0]
+        process = posix.pidfd_open(pid)
+        namespaces.user = posix.open(f"/proc/{pid}/ns/user", posix.O_RDONLY | posix.O_CLOEXEC)
+        namespaces.network = posix.open(f"/proc/{pid}/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
+        if not live.alive("keeper"):
+            return False
+        files.unlink(API_SOCKET, live.fd)
+        operations = holder_plan.container_holder(network, helper, namespaces.user, namespaces.network)
+        # slirp4netns has to see the end of the first holder, whose pipe has gone with the last slirp4netns
+        holder = NetnsHolder(operations, process=process, namespaces=namespaces)
+        try:
+            _start_helper(live, network, helper, holder)
+            holder.go_on()
+        except BaseException:
+            holder.kill()
+            raise
+        holder.close()
+        live.write()
+        for member in live.members.values():
+            _publish(live, [from_data(port) for port in member.get("ports", ())], member["addresses"][0])
+    except (RootlessError, OSError) as error:
+        log.warning(f"network {shared.name} has no connection to the outside, or not all ports: {error}")
+        return False
+    finally:
+        namespaces.close()
+        if process >= 0:
+            posix.close(process)
+    return True
+
+
+def _publish(live: SharedNetwork, ports: Sequence[Port], address: str) -> None:
+    if ports:
+        from rootless.network import backlog
+
+        hostfwd.add(socket_in(live.fd), ports, address)
+        backlog.lengthen(live.state["helper"][0])
 
 
 def _connect(
@@ -239,11 +296,7 @@ def _connect(
     addresses = shared.addresses(number)
     for address, prefix, gateway in addresses:
         interfaces.configure_inside(own_holder.netlink, address, prefix, gateway)
-    if network.ports:
-        from rootless.network import backlog
-
-        hostfwd.add(socket_in(live.fd), network.ports, addresses[0][0])
-        backlog.lengthen(live.state["helper"][0])
+    _publish(live, network.ports, addresses[0][0])
     return {"number": number, "addresses": [address for address, _, _ in addresses]}
 
 
@@ -271,6 +324,18 @@ def forget_the_dead(root: StateRoot, name: str) -> None:
         with SharedNetwork.opened(root, name) as live:
             live.forget_the_dead()
             live.write()
+
+
+def overwrite_mounted(path: str, text: str, directory: int) -> None:
+    """Overwrite a file that is mounted in a container; do nothing if the container is being deleted."""
+    try:
+        # O_NONBLOCK: the container may hold a lease on the file, for which open(2) would wait
+        flags = posix.O_WRONLY | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+        fd = posix.open(path, flags, dir_fd=directory)
+    except OSError:
+        return  # or its root has replaced the file
+    with open(fd, "wb") as file:
+        file.write(text.encode("utf-8", "surrogateescape"))
 
 
 def exists(root: StateRoot, name: str) -> bool:

@@ -220,7 +220,8 @@ class Attachment:
         holder.go_on()
 
     def _rewrite_files(self, helper: Helper | None, own: Sequence[str] = ()) -> None:
-        if self._state.files:
+        if self._state.resolver:
+            self._state.resolver["forwarder"] = self._network.forwarder(helper)
             _write_files(self._run, *self._network.files(self._state.mode, helper, own))
 
     def abort(self) -> None:

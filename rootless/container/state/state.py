@@ -172,9 +172,11 @@ class NetworkState:
         files: whether the container's directory has its resolv.conf and hosts.
         addresses: the container's, or None if they are unknown.
         ports: the published ports in the form of Port.as_data(), or None.
+        resolver: what its resolv.conf was made from beside the host's: `servers` and `search` of the flags, and the
+            `forwarder` of the helper.
     """
 
-    __slots__ = ("addresses", "files", "mode", "of", "ports", "reason")
+    __slots__ = ("addresses", "files", "mode", "of", "ports", "reason", "resolver")
 
     def __init__(self, mode: str, reason: str) -> None:
         self.mode = mode
@@ -183,6 +185,7 @@ class NetworkState:
         self.files = False
         self.addresses: list[str] | None = None
         self.ports: list[dict[str, Any]] | None = None
+        self.resolver: dict[str, Any] | None = None
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> NetworkState:
@@ -192,6 +195,7 @@ class NetworkState:
         found.files = data.get("files", False)
         found.addresses = data.get("addresses")
         found.ports = data.get("ports")
+        found.resolver = data.get("resolver")
         return found
 
     def as_data(self) -> dict[str, object]:
@@ -202,6 +206,7 @@ class NetworkState:
                 "files": self.files or None,
                 "addresses": self.addresses,
                 "ports": self.ports,
+                "resolver": self.resolver,
             }
         )
 

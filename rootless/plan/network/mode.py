@@ -112,13 +112,17 @@ class Network:
             helper: the helper that serves the network, or None.
             own: the container's addresses, if the helper does not determine them.
         """
-        forwarder = helper.dns if helper else self.shared.dns if self.shared else ""
         on_host = self.mode == HOST
+        forwarder = self.forwarder(helper)
         resolver = resolv_conf.resolver(self.names, self.host, forwarder, shared=on_host, alone=mode == NONE)
         if on_host:
             return resolver, resolv_conf.hosts_of_host(self.names, self.host.hosts)
         addresses = own or (helper.addresses if helper else ())
         return resolver, resolv_conf.hosts(self.names, addresses, helper.gateway if helper else "")
+
+    def forwarder(self, helper: Helper | None) -> str:
+        """Return the address at which its helper forwards DNS queries; empty without one."""
+        return helper.dns if helper else self.shared.dns if self.shared else ""
 
     def state(self) -> dict[str, object]:
         """Return its entry in state.json before a helper serves it, as JSON data."""
@@ -126,7 +130,9 @@ class Network:
         if self.of or self.shared:
             state["of"] = self.of or (self.shared and self.shared.name)
         if self.has_own_files:
+            forwarder = self.forwarder(self.helpers[0] if self.helpers else None)
             state["files"] = True
+            state["resolver"] = {"servers": self.names.servers, "search": self.names.search, "forwarder": forwarder}
         return state
 
     def details(self) -> list[str]:
