@@ -1,17 +1,21 @@
-"""Make pods with each runtime by containerd, and print the effect of limits and AppArmor. Root runs it in the machine.
+"""Make pods with each runtime by containerd, and print the effect of limits and AppArmor.
 
-Arguments: a directory with the modules of the CRI and gRPC, the name of the image, and the names of the runtimes in the
-configuration of containerd. Output: ``{runtime: {property: value}}``.
+It runs in the machine, as root or in the namespaces of an ordinary user's containerd.
+
+Arguments: a directory with the modules of the CRI and gRPC, the name of the image, the type of the containers' AppArmor
+profile, and the names of the runtimes in the configuration of containerd. Output: ``{runtime: {property: value}}``.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+STATES = Path("/run/containerd/runc/k8s.io")
 MIB = 1 << 20
 BUSY = ("sh", "-c", "while :; do :; done")
 LIMITS = {
@@ -25,6 +29,7 @@ LIMITS = {
 }
 CHANGED = LIMITS | {"memory_limit_in_bytes": 80 * MIB, "memory_swap_limit_in_bytes": 80 * MIB, "cpu_quota": 25000}
 FILES = ("memory.max", "memory.swap.max", "cpu.max", "cpu.weight", "pids.max")
+STARVED = "tail /dev/zero; code=$?; trap 'exit $code' TERM; echo $code; while :; do sleep 0.1; done"
 LOOK = """
 cat /proc/self/attr/current
 cat /proc/self/oom_score_adj
@@ -43,13 +48,19 @@ def until(condition):
     return found
 
 
-def observed(cri, runtime):
+def processes():
+    """Return the names of the processes that shims and runtimes have."""
+    names = [path.read_text().strip() for path in Path("/proc").glob("[1-9]*/comm")]
+    return [name for name in names if re.match("containerd-shim|rootless(?!kit)|runc", name)]
+
+
+def observed(cri, profile, runtime):
     """Return what becomes of a pod."""
     parent = "/kubepods.slice" if runtime.endswith("systemd") else "/kubepods"
     seen = {}
     with cri.pod(runtime, namespaces={"network": cri.api.NODE}, linux={"cgroup_parent": parent}) as pod:
-        profile = cri.api.SecurityProfile(profile_type=cri.api.SecurityProfile.RuntimeDefault)
-        container = pod.start(*BUSY, resources=LIMITS, security={"apparmor": profile})
+        security = {"apparmor": {"profile_type": getattr(cri.api.SecurityProfile, profile)}}
+        container = pod.start(*BUSY, resources=LIMITS, security=security)
         status = cri.call("ContainerStatus", container_id=container.id, verbose=True)
         process = Path("/proc", str(json.loads(status.info["info"])["pid"]))
         cgroup = ROOT / (process / "cgroup").read_text().strip().removeprefix("0::/")
@@ -71,29 +82,31 @@ def observed(cri, runtime):
             of_pod.process.process_count.value,
         ]
         # its cgroup stays, so that containerd can read the reason
-        child = pod.start(
-            "sh", "-c", "tail /dev/zero; echo $?; while :; do sleep 1; done", name="child", resources=LIMITS
-        )
+        child = pod.start("sh", "-c", STARVED, name="child", resources=LIMITS)
+        # the shell's message, which is in another stream, may come before or after it
+        until(lambda: " stdout F 137\n" in child.log.read_text())
         until(lambda: child.status.reason == "OOMKilled")
-        until(lambda: child.log.read_text().endswith(" stdout F 137\n"))
+        child.stop()
+        seen["starved"] = [child.status.exit_code, child.status.reason]
         killed = pod.start("tail", "/dev/zero", name="killed", resources=LIMITS)
         until(lambda: killed.exited)
         seen["killed"] = killed.status.exit_code
         container.stop(0)
         seen["stopped"] = container.status.exit_code
-    seen["left"] = [path.name for path in ROOT.glob("kubepods*/*/")]
+    until(lambda: not processes())
+    seen["left"] = [path.name for path in (*ROOT.glob("kubepods*/*/"), *STATES.iterdir())]
     return seen
 
 
 def main() -> None:
     """Print what each runtime does."""
-    modules, image, *runtimes = sys.argv[1:]
+    modules, image, profile, *runtimes = sys.argv[1:]
     sys.path.insert(0, modules)
     from tests.lib.cri import imported, opened_cri
 
-    where = {"uid": 0, "gid": 0, "tmp": Path("/run/pods"), "image": image}
+    where = {"uid": 0, "gid": 0, "tmp": Path("/run/containerd/pods"), "image": image}
     with opened_cri(imported(Path(modules)), Path("/run/containerd/containerd.sock"), **where) as cri:
-        json.dump({runtime: observed(cri, runtime) for runtime in runtimes}, sys.stdout)
+        json.dump({runtime: observed(cri, profile, runtime) for runtime in runtimes}, sys.stdout)
 
 
 if __name__ == "__main__":
