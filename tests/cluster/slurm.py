@@ -43,7 +43,7 @@ SchedulerParameters=batch_sched_delay=0
 KillWait=1
 Epilog={epilog}
 """
-_NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=8 State=UNKNOWN\n"
+_NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=12 State=UNKNOWN\n"
 _PARTITION = "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES\n"
 _SPOOL = "/run/slurm-spool"
 _PREPARE = f"""
@@ -177,7 +177,9 @@ class Submitter(User):
 
     def jobs(self) -> list[str]:
         """Return the numbers of the user's jobs that have not ended."""
-        return self.run(["squeue", "--noheader", "--array", "--format=%A"], check=True).stdout.split()
+        return self.run(
+            ["squeue", "--noheader", "--array", "--format=%A", f"--user={self.name}"], check=True
+        ).stdout.split()
 
     def await_nothing(self) -> None:
         """Wait until nothing is left of the user's jobs: no container, no process."""

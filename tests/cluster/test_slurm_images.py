@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
 import pytest
 
 from tests.cluster.slurm import Step, submitting
+from tests.lib.accounts import account
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.containers import Reader, until
 from tests.lib.enclosure import stop
@@ -32,6 +34,14 @@ INSECURE = f'[[registry]]\nlocation = "127.0.0.1:{PORT}"\ninsecure = true\n'
 
 IN_IMAGE = 1000
 """The id of the user whom the image names in its passwd file."""
+SLOW = 120
+"""Seconds: the least limit of a step is a minute, and slurmctld looks at time limits twice a minute."""
+ENDED = {
+    "a handler": ("trap 'echo got TERM; exit 3' TERM; echo up; while :; do sleep 1000 & wait; done", 3, "got TERM\n"),
+    "SIGTERM ignored": ("trap '' TERM; echo up; sleep 1000", None, ""),
+    "no handler": ("echo up; exec sleep 1000", 128 + 15, ""),
+}
+"""Scripts, with srun's exit status and the output at the time limit; srun does not wait for one that SIGKILL ends."""
 
 
 @pytest.fixture
@@ -50,6 +60,43 @@ def files(module_user, rootless_command):
     for output in ("box.sqsh", "oci-archive:box.tar"):
         module_user.run([rootless_command, "save", "--output", output, bundle], check=True)
     return module_user.tmp
+
+
+class Limited:
+    """Jobs that run beside the tests of this file until their time limits end them: that takes up to 90 seconds."""
+
+    def __init__(self, submitter, image) -> None:
+        self.submitter = submitter
+        self.steps = {name: Step(submitter, image, script) for name, (script, *_) in ENDED.items()}
+        self.output = submitter.tmp / "output"
+        script, *_ = ENDED["a handler"]
+        words = ["sbatch", "--parsable", f"--output={self.output}", f"--container={image}", f"--wrap={script}"]
+        batch = submitter.run(words, check=True).stdout.strip()
+        until(lambda: self.output.exists() and "up\n" in self.output.read_text(), "the batch job runs")
+        for job in (batch, *(step.job for step in self.steps.values())):
+            submitter.run(["scontrol", "update", f"JobId={job}", "EndTime=now+1"], check=True)
+        script = f'srun --time=1 --container={image} sh -c "$0"; echo $?; srun --container={image} echo after'
+        self.allocation = submitter.popen(
+            ["salloc", "--quiet", "--ntasks=2", "sh", "-c", script, ENDED["SIGTERM ignored"][0]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        reader = Reader(self.allocation.stdout)
+        assert [reader.line(), reader.line()] == ["up", "up"]
+
+
+@pytest.fixture(scope="module")
+def other_user(request):
+    """An ordinary user without subordinate IDs, with a directory for all tests."""
+    yield from account(1, request)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def limited(other_user, cluster, files, rootless_command):
+    """Jobs of another user with time limits; nothing is left of them."""
+    with submitting(other_user, cluster, "oci-image.conf") as submitter:
+        yield Limited(submitter, files / "box.sqsh")
 
 
 @pytest.fixture
@@ -331,34 +378,6 @@ def test_steps_of_an_allocation_run_at_once(submitter, image):
     submitter.await_nothing()
 
 
-SLOW = 90
-"""Seconds: slurmctld looks at time limits twice a minute."""
-
-
-def test_at_its_time_limit_a_job_gets_sigterm_and_then_sigkill(submitter, image):
-    scripts = (
-        f"trap 'echo got TERM; exit 3' TERM; echo up; {LOOP}",
-        f"trap '' TERM; echo up; {LOOP}",
-        "echo up; exec sleep 1000",
-    )
-    steps = [Step(submitter, image, script) for script in scripts]
-    output = submitter.tmp / "output"
-    words = ["sbatch", "--parsable", f"--output={output}", f"--container={image}", f"--wrap={scripts[0]}"]
-    batch = submitter.run(words, check=True).stdout.strip()
-    until(lambda: output.exists() and output.read_text() == "up\n", "the batch job runs")
-    for job in (batch, *(step.job for step in steps)):
-        submitter.run(["scontrol", "update", f"JobId={job}", "EndTime=now+1"], check=True)
-    for step, status, said in zip(steps, (3, None, 128 + 15), ("got TERM\n", "", ""), strict=True):
-        rest, errors = step.srun.communicate(timeout=SLOW)
-        assert "DUE TO TIME LIMIT" in errors
-        assert rest == said
-        # srun itself does not wait for the one that SIGKILL ends
-        assert status in (None, step.srun.returncode), errors
-    submitter.await_nothing()
-    assert "got TERM\n" in output.read_text()
-    assert "DUE TO TIME LIMIT" in output.read_text()
-
-
 def press_ctrl_c(submitter):
     """Send SIGINT to srun and its child, as a terminal does."""
     submitter.run(["pkill", "-INT", "-U", submitter.uid, "-x", "srun"], check=True)
@@ -432,10 +451,12 @@ def test_nothing_is_left_of_a_step_that_is_cancelled(submitter, image, script):
     submitter.await_nothing()
 
 
-@pytest.mark.parametrize("victim", ["rootless(.py)? run --slurm", "slurmstepd: \\["])
+@pytest.mark.parametrize(
+    "victim", ["rootless(.py)? run --slurm .*[.]{}[.]", "slurmstepd: \\[{}[.]"], ids=["rootless", "slurmstepd"]
+)
 def test_nothing_is_left_when_a_process_of_slurm_or_rootless_is_killed(submitter, cluster, image, victim):
     step = Step(submitter, image, "echo up; exec sleep 1000")
-    subprocess.run(cluster.words("pkill", "-KILL", "-f", victim), check=True)
+    subprocess.run(cluster.words("pkill", "-KILL", "-f", victim.format(step.job)), check=True)
     submitter.run(["scancel", step.job])
     submitter.await_nothing()
     step.end()
@@ -481,3 +502,27 @@ def test_nothing_is_left_of_an_array(submitter, image):
     found = {path.name: path.read_text() for path in submitter.tmp.glob("array-*")}
     assert found == {f"array-{number}": f"task {number}\n" for number in range(TASKS)}
     submitter.await_nothing()
+
+
+@pytest.mark.parametrize("script", ENDED)
+def test_at_its_time_limit_a_step_gets_sigterm_and_then_sigkill(limited, script):
+    _, status, said = ENDED[script]
+    step = limited.steps[script]
+    rest, errors = step.srun.communicate(timeout=SLOW)
+    assert "DUE TO TIME LIMIT" in errors
+    assert rest == said
+    assert status in (None, step.srun.returncode), errors
+
+
+def test_at_its_time_limit_a_batch_job_gets_sigterm(limited):
+    until(lambda: "DUE TO TIME LIMIT" in limited.output.read_text(), "it ends")
+    assert "got TERM\n" in limited.output.read_text()
+
+
+def test_a_step_ends_after_its_minute_and_the_allocation_goes_on(limited):
+    said, errors = limited.allocation.communicate(timeout=SLOW)
+    status, *rest = said.splitlines()
+    assert status != "0"
+    assert rest == ["after", "after"]
+    assert re.search(r"STEP \d+[.]0 ON n[12] CANCELLED AT \S+ DUE TO TIME LIMIT", errors), errors
+    limited.submitter.await_nothing()
