@@ -202,6 +202,7 @@ class Options:
     read_only_tmpfs: bool = True
     shm_size: str = ""
     device: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
@@ -250,9 +251,9 @@ class Options:
 EDITS = frozenset((
     "annotation", "args", "blkio_weight", "blkio_weight_device", "cap_add", "cap_drop", "cpu_period", "cpu_quota",
     "cpu_share", "cpus", "cpuset_cpus", "cpuset_mems", "cwd", "device", "device_read_bps", "device_read_iops",
-    "device_write_bps", "device_write_iops", "entrypoint", "env", "env_file", "env_file0", "group_add", "hostname",
-    "interactive", "join", "label", "memory", "memory_reservation", "memory_swap", "mount", "pids_limit", "read_only",
-    "read_only_tmpfs", "security_opt", "shm_size", "tmpfs", "tty", "ulimit", "user", "volume",
+    "device_write_bps", "device_write_iops", "entrypoint", "env", "env_file", "env_file0", "gpus", "group_add",
+    "hostname", "interactive", "join", "label", "memory", "memory_reservation", "memory_swap", "mount", "pids_limit",
+    "read_only", "read_only_tmpfs", "security_opt", "shm_size", "tmpfs", "tty", "ulimit", "user", "volume",
 ))  # fmt: skip
 """The attributes that, asked of `run`, edit config.json."""
 

@@ -315,19 +315,17 @@ SECCOMP = record(
 
 # -- The whole ---------------------------------------------------------------------------------------------------------
 
-INTEL_RDT = record(
-    optional={
-        "closID": STRING,
-        "schemata": STRINGS,
-        "l3CacheSchema": STRING,
-        "memBwSchema": string(
-            "one line that starts with MB:",
-            fix="start it with MB:",
-            accepts=lambda text: text.startswith("MB:") and "\n" not in text,
-        ),
-        "enableMonitoring": boolean,
-    },
-)
+INTEL_RDT_OPTIONS = {
+    "closID": STRING,
+    "schemata": STRINGS,
+    "l3CacheSchema": STRING,
+    "memBwSchema": string(
+        "one line that starts with MB:",
+        fix="start it with MB:",
+        accepts=lambda text: text.startswith("MB:") and "\n" not in text,
+    ),
+    "enableMonitoring": boolean,
+}
 
 MEMORY_POLICY_MODES = (
     "MPOL_DEFAULT MPOL_BIND MPOL_INTERLEAVE MPOL_WEIGHTED_INTERLEAVE MPOL_PREFERRED MPOL_PREFERRED_MANY MPOL_LOCAL"
@@ -361,7 +359,7 @@ LINUX = record(
         "netDevices": mapping(keys=INTERFACE_NAME, values=record(optional={"name": INTERFACE_NAME})),
         "cgroupsPath": STRING,
         "resources": RESOURCES,
-        "intelRdt": INTEL_RDT,
+        "intelRdt": record(optional=INTEL_RDT_OPTIONS),
         "memoryPolicy": MEMORY_POLICY,
         "sysctl": STRING_MAP,
         "seccomp": SECCOMP,

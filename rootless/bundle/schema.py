@@ -163,21 +163,25 @@ def record(
     required: dict[str, Rule] | None = None,
     optional: dict[str, Rule] | None = None,
     also: Callable[[dict[str, Any]], None] | None = None,
+    closed: bool = False,
 ) -> Rule:
     """Return a rule for an object with known properties.
 
     Required properties are checked first, in the order of the table. Unknown properties are ignored (config.md,
-    "Extensibility"). An optional property may be null, which some programs write for an absent one. `also` is called
-    with the object if its properties are valid.
+    "Extensibility"), unless the record is `closed`. An optional property may be null, which some programs write for an
+    absent one. `also` is called with the object if its properties are valid.
     """
     needed = required or {}
     others = optional or {}
+    known = needed | others
 
     def rule(value: object) -> None:
         if type(value) is not dict:
             raise mismatch(value, "an object", "write it as { … }")
         for key in needed:
             require(value, key, needed[key])
+        if closed:
+            _refuse_others(value, known)
         key = ""
         try:
             for key, item in value.items():
@@ -190,6 +194,12 @@ def record(
             also(value)
 
     return rule
+
+
+def _refuse_others(properties: dict[str, Any], known: dict[str, Rule]) -> None:
+    for key in properties:
+        if key not in known:
+            raise Invalid("found a property that is not known", "remove it, or update rootless", [key])
 
 
 def require(properties: dict[str, Any], key: str, rule: Rule) -> None:

@@ -63,7 +63,19 @@ _FILES = (
         "memory|DIR",
         "leave the root file system as it is: what the container changes there goes to memory, or to DIR and stays",
     ),
-    Flag("--device", REPEATED, "SRC[:DST][:rwm]", "add a device of this host, or all devices in a directory"),
+    Flag(
+        "--device",
+        REPEATED,
+        "SRC[:DST][:rwm]|NAME",
+        "add a device of this host, or all devices in a directory, or the CDI device VENDOR/CLASS=NAME or "
+        "VENDOR/CLASS=all",
+    ),
+    Flag(
+        "--gpus",
+        REPEATED,
+        "all|COUNT|device=NAME,…",
+        "add GPUs by their CDI specs: all, so many, or those with these names",
+    ),
 )
 _IMAGE = (PULL, PLATFORM, STORE)
 _LIMITS = (

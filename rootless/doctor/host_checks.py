@@ -15,7 +15,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from rootless import log, procfs
-from rootless.doctor import image_checks, network_checks
+from rootless.doctor import cdi_checks, image_checks, network_checks
 from rootless.doctor.problem import (
     Problem,
     become_ordinary,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def report(command: str = "") -> tuple[str, int]:
     """Return the text of `rootless doctor`, and its exit status: 1 when no container can run on this host."""
     found = problems(command)
-    lines = [str(problem) for problem in found]
+    lines = [*map(str, found), *cdi_checks.listed()]
     if all(problem.optional for problem in found):
         lines.insert(0, "Nothing is missing on this host.")
     return "".join(f"{line}\n" for line in lines), int(any(problem.essential for problem in found))
@@ -64,6 +64,7 @@ def problems(command: str = "") -> list[Problem]:
     try_them = not any(problem.essential for problem in found)
     found += _checked("network", network_checks.problems(facts, try_them=try_them))
     found += _checked("images", image_checks.problems(facts, try_them=try_them))
+    found += _checked("CDI specs", cdi_checks.problems())
     return sorted(found, key=lambda problem: (not problem.essential, problem.optional))
 
 

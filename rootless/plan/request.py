@@ -31,6 +31,7 @@ class Request:
         has_user: whether the command line names the program's user.
         no_input: whether the program's standard input is /dev/null.
         places: flags by the places in config.json that they have edited; errors name the flag.
+        device_sources: paths of devices on the host, by their paths in the container; flags name them.
         no_pivot: whether the root is changed by chroot(2).
         no_new_keyring: whether the caller's session keyring is kept.
         keyring: the name of the session keyring; empty for the usual one, `_ses.ID`.
@@ -62,11 +63,11 @@ class Request:
 
     __slots__ = (
         "add_host", "asked", "attended", "bundle", "cgroup", "cgroup_manager", "config", "console_socket", "container",
-        "detach", "dns", "dns_search", "environment", "has_user", "image", "init", "is_rank", "join", "keep",
-        "kept_ids", "keyring", "log_size", "monitored", "network", "network_files", "no_input", "no_new_keyring",
-        "no_pivot", "notify", "overlay", "peer", "pid_file", "pidfd_socket", "places", "preserve_fds", "publish",
-        "require_limits",
-        "seccomp_receiver", "shared", "systemd_cgroup", "timeout", "userns", "verb",
+        "detach", "device_sources", "dns", "dns_search", "environment", "has_user", "image", "init", "is_rank", "join",
+        "keep", "kept_ids", "keyring", "log_size", "monitored", "network", "network_files", "no_input",
+        "no_new_keyring", "no_pivot", "notify", "overlay", "peer", "pid_file", "pidfd_socket", "places",
+        "preserve_fds", "publish", "require_limits", "seccomp_receiver", "shared", "systemd_cgroup", "timeout",
+        "userns", "verb",
     )  # fmt: skip
 
     def __init__(self, options: Options) -> None:
@@ -83,6 +84,7 @@ class Request:
         self.has_user = False
         self.no_input = False
         self.places: dict[str, str] = {}
+        self.device_sources: dict[str, str] = {}
         self.no_pivot = options.no_pivot
         self.no_new_keyring = options.no_new_keyring
         self.keyring = ""

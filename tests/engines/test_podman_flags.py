@@ -27,6 +27,7 @@ from rootless.plan.request import Request
 from tests.lib.accounts import User
 from tests.lib.boxes import pure_cgroup2
 from tests.lib.bundles import base_config, make_rootfs, own
+from tests.lib.cdi import specs_of_the_host
 
 RECORDER = """#!/bin/sh
 for word; do
@@ -125,6 +126,90 @@ LIMITS = {
         "--device-read-iops /dev/null:100 --device-write-iops /dev/zero:7",
     ],
 }
+NAMED = [
+    "--device vendor.com/net=a --device vendor.com/net=b",
+    "--device vendor.com/net=b -e SHARED=flag --device other.com/x.y=1:a",
+    "--gpus all",
+]
+"""Devices of SPECS, which podman 5.4 looks for in /etc/cdi and /var/run/cdi only."""
+if os.geteuid() == 0:
+    FLAGS["names of devices"] = NAMED
+SPECS = {
+    "vendor.json": {
+        "cdiVersion": "0.8.0",
+        "kind": "vendor.com/net",
+        "annotations": {"of": "the spec"},
+        "containerEdits": {
+            "env": ["SHARED=1", "TERM=spec"],
+            "mounts": [{"hostPath": "{tmp}/source", "containerPath": "/cdi/shared", "options": ["ro", "rbind"]}],
+            "hooks": [{"hookName": "createContainer", "path": "/bin/true", "args": ["true", "--all"]}],
+            "additionalGids": [0, 5, 6],
+        },
+        "devices": [
+            {
+                "name": "a",
+                "annotations": {"of": "the device"},
+                "containerEdits": {
+                    "env": ["A=1"],
+                    "deviceNodes": [
+                        {"path": "/dev/cdi/a", "hostPath": "/dev/null", "permissions": "rw", "fileMode": 416, "gid": 5},
+                        {"path": "/dev/full", "type": "c", "major": 1, "minor": 7, "uid": 3},
+                        {"path": "/dev/fifo", "type": "p"},
+                    ],
+                    "mounts": [
+                        {"hostPath": "tmpfs", "containerPath": "/cdi/t", "type": "tmpfs", "options": ["size=1m"]},
+                        {"hostPath": "{tmp}/env", "containerPath": "/cdi/shared/env", "options": ["bind", "nosuid"]},
+                    ],
+                    "hooks": [
+                        {"hookName": kind, "path": "/bin/true", "env": ["A=b"], "timeout": 3}
+                        for kind in ("prestart", "createRuntime", "startContainer", "poststart", "poststop")
+                    ],
+                },
+            },
+            {
+                "name": "b",
+                "containerEdits": {
+                    "env": ["SHARED=2", "A=2"],
+                    "deviceNodes": [{"path": "/dev/fuse"}, {"path": "/dev/cdi/a", "hostPath": "/dev/zero"}],
+                    "mounts": [{"hostPath": "{tmp}/source", "containerPath": "/cdi/shared", "type": "bind"}],
+                    "hooks": [{"hookName": "createContainer", "path": "/bin/false", "args": []}],
+                    "additionalGids": [7],
+                    "intelRdt": {"closID": "guaranteed", "l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=70"},
+                },
+            },
+        ],
+    },
+    "other.yaml": """
+cdiVersion: 0.6.0
+kind: other.com/x.y
+devices:
+  - name: "1:a"
+    containerEdits:
+      env: [OTHER=spec, 'QUOTED="1"']
+      deviceNodes:
+        - {path: /dev/random, fileMode: 0620}
+""",
+    "nvidia.yaml": """
+cdiVersion: "0.5.0"
+kind: nvidia.com/gpu
+containerEdits:
+  env:
+    - NVIDIA_VISIBLE_DEVICES=void
+  mounts:
+    - {hostPath: /usr/share/doc, containerPath: /usr/share/doc, options: [ro, nosuid, nodev, rbind, rprivate]}
+devices:
+  - name: "0"
+    containerEdits:
+      deviceNodes:
+        - path: /dev/net/tun
+  - name: all
+    containerEdits:
+      deviceNodes:
+        - path: /dev/net/tun
+        - path: /dev/zero
+""",
+}
+"""Specs of devices that the flags name. That of podman 5.4 is version 0.8 of the Container Device Interface."""
 
 
 # Differences: each function changes both results before they are compared, and gives the reason.
@@ -200,13 +285,37 @@ def _proc(config, flags):
 
 
 def _devices(config, flags):
-    """podman writes a bind mount for a user's device; here linux.devices, which becomes one in the Plan."""
+    """podman writes a bind mount for a user's device; here linux.devices, which becomes one in the Plan.
+
+    Both write linux.devices for the device of a spec.
+    """
+    if "--device /dev" not in flags:
+        config["linux"]["devices"] = {each["path"]: each for each in config["linux"].get("devices") or ()}
+        return
     binds = [each for each in config["mounts"] if each.get("source", "").startswith("/dev/")]
     config["mounts"] = [each for each in config["mounts"] if each not in binds]
     numbers = {each["destination"]: os.stat(each["source"]).st_rdev for each in binds}
     for each in config["linux"].pop("devices", None) or ():
-        numbers[each["path"]] = posix.makedev(each["major"], each["minor"])
+        numbers[each["path"]] = posix.makedev(each.get("major", 0), each.get("minor", 0))
     config["linux"]["devices"] = numbers
+
+
+def _variables_of_specs(config, flags):
+    """podman leaves the variable that a spec sets again before it, and programs take either; here it is replaced."""
+    variables = {each.partition("=")[0]: each for each in config["process"]["env"]}
+    config["process"]["env"] = list(variables.values())
+
+
+def _rules_of_specs(config, flags):
+    """podman writes a rule for a device of a spec even where no rule denies any; here only where there are rules."""
+    (config["linux"].get("resources") or {}).pop("devices", None)
+
+
+def _mounts_of_specs(config, flags):
+    """podman leaves the type of a bind mount out where a spec does; then the option rbind makes it one, or nothing."""
+    for each in config["mounts"]:
+        if each["destination"].startswith(("/cdi/", "/usr/share/doc")) and each.get("type") == "bind":
+            del each["type"]
 
 
 def _order(config, flags):
@@ -244,6 +353,9 @@ DIFFERENCES = (
     _own_mounts,
     _proc,
     _devices,
+    _variables_of_specs,
+    _rules_of_specs,
+    _mounts_of_specs,
     _order,
     _nothing,
 )
@@ -255,6 +367,11 @@ DIFFERENCES = (
 - `--blkio-weight`: podman drops it without BFQ on the host.
 - `--ulimit` above the caller's own: podman lowers it already, here the Plan does, with a warning.
 - `-v …:idmap`, `:U`, `:O`: see docs/run.md.
+- `--gpus 2`: podman takes the GPU with the name 2; here two GPUs, as with docker.
+- `--device vendor.com/net=all`: podman refuses it unless a spec defines a device of that name.
+- a device that is named twice: podman adds its hooks twice.
+- a spec that names a node which the host does not have: podman takes the numbers that the spec gives.
+- netDevices, and schemata and enableMonitoring of intelRdt: version 1.1 has them, and podman 5.4 refuses the spec.
 - `--userns keep-id`: in podman's config.json, here in the Plan; test_id_maps_of_keep_id_are_the_same_as_podmans()
   compares the maps.
 """
@@ -305,11 +422,15 @@ class Podman:
 
 
 @pytest.fixture(scope="module")
-def podman(module_user, need):
+def podman(module_user, need, tmp_path_factory):
     """podman of the ordinary user, on a host with cgroup v2 only, which rootless podman 5 requires."""
     program = need("podman")
+    specs = {name: json.dumps(spec) if isinstance(spec, dict) else spec for name, spec in SPECS.items()}
+    specs = {name: text.replace("{tmp}", str(module_user.tmp)) for name, text in specs.items()}
     with ExitStack() as stack:
         stack.enter_context(pure_cgroup2("crun"))
+        if os.geteuid() == 0:
+            stack.enter_context(specs_of_the_host(tmp_path_factory.mktemp("etc"), specs))
         made = Podman(module_user, module_user.tmp, program)
         stack.callback(made.close)
         yield made
@@ -388,6 +509,12 @@ def is_possible(flags):
 @pytest.mark.parametrize("flags", rounds(FLAGS))
 def test_config_json_is_the_same_as_podmans(podman, base, flags):
     """Each value of the table occurs once."""
+    assert_same(podman, base, flags)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to write into /etc/cdi")
+@pytest.mark.parametrize("flags", [*NAMED, "-u 33:29 --device vendor.com/net=a"])
+def test_all_properties_of_devices_of_specs_are_the_same_as_podmans(podman, base, flags):
     assert_same(podman, base, flags)
 
 

@@ -37,8 +37,11 @@ events_logger = "file"
 """
 
 
-def make_image(directory: Path, name: str = IMAGE, command: Sequence[str] = ("sh",)) -> Path:
-    """Return an archive of a busybox image, as from `docker save`, with `command` as its default command."""
+def make_image(directory: Path, name: str = IMAGE, command: Sequence[str] = ("sh",), **settings) -> Path:
+    """Return an archive of a busybox image, as from `docker save`, with `command` as its default command.
+
+    The image's configuration has more `settings`, such as Labels.
+    """
     layer = subprocess.run(
         ["tar", "--owner=0", "--group=0", "--numeric-owner", "-C", make_rootfs(directory / "rootfs"), "-c", "."],
         check=True,
@@ -47,7 +50,7 @@ def make_image(directory: Path, name: str = IMAGE, command: Sequence[str] = ("sh
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
         "os": "linux",
-        "config": {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"], "Cmd": list(command)},
+        "config": {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"], "Cmd": list(command)} | settings,
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         "history": [{"created_by": "tests/engines"}],
     }

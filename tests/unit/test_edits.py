@@ -420,7 +420,8 @@ def test_limits(edited, flags, limits):
         "--device null",
         "--device /dev/null:x",
         "--device /dev/null:/a:/b:rw",
-        "--device vendor.com/class=x",
+        "--device vendor=x",
+        "--gpus x",
         "--group-add nobody",
         "--group-add keep-groups --group-add 1",
         "-w src",
@@ -498,6 +499,13 @@ def test_devices(edited):
     assert "resources" not in edited("--device", "/dev/null")[0]["linux"]
 
 
+def test_devices_keep_the_path_of_the_host(edited):
+    config, request = edited("--device", "/dev/null:/dev/mine:r", "--device", "/dev/zero")
+    assert request.device_sources == {"/dev/mine": "/dev/null", "/dev/zero": "/dev/zero"}
+    assert request.places["linux.devices[1]"] == "--device /dev/zero"
+    assert len(config["linux"]["devices"]) == 2
+
+
 def test_only_a_profile_that_is_asked_for_names_the_flag(edited):
     config = base_config()
     config["process"]["apparmorProfile"] = "of-the-bundle"
@@ -508,7 +516,7 @@ def test_only_a_profile_that_is_asked_for_names_the_flag(edited):
 
 @pytest.mark.parametrize("value", ["/dev/pts:/dev/x", "/dev/pts/:/dev/x", "/dev/pts:/dev/x/", "/dev/pts/:/dev/x/"])
 def test_devices_of_a_directory_are_below_the_other_one(value):
-    assert "/dev/x/ptmx" in [device["path"] for device, _ in devices(value)]
+    assert "/dev/x/ptmx" in [device["path"] for device, _, _ in devices(value)]
 
 
 def test_names_and_annotations(edited):

@@ -168,6 +168,11 @@ _SECURITY_OPTIONS = {
 }
 
 
+def is_device_name(text: str) -> bool:
+    """Whether a value of --device is the name of a CDI device, ``VENDOR/CLASS=NAME``, and not a path."""
+    return "=" in text and not text.startswith("/")
+
+
 def device_words(text: str) -> tuple[str, str, str]:
     """Return the path on the host, the path in the container and the permissions of ``SRC[:DST][:rwm]``.
 
@@ -178,8 +183,6 @@ def device_words(text: str) -> tuple[str, str, str]:
     access = words.pop() if len(words) > 1 and not words[-1].startswith("/") else "rwm"
     if not access or access.strip("rwm") or len(words) > 2:  # noqa: PLR2004 - source and destination
         raise misused("--device", text, "it is not SRC[:DST][:rwm]", "write a path such as /dev/fuse")
-    if "=" in words[0] and not words[0].startswith("/"):
-        raise misused("--device", text, "CDI devices are not supported", "name the device nodes")
     for path in words:
         absolute("--device", text, path)
     return words[0], words[-1], access
@@ -202,5 +205,6 @@ def add_devices(config: Config, devices: Sequence[tuple[Config, str]]) -> Config
     allowed = [
         {"allow": True, "type": device["type"], "major": device["major"], "minor": device["minor"], "access": letters}
         for device, letters in devices
+        if device["type"] != "p"
     ]
     return changed(config, "linux", "resources", devices=[*rules, *allowed])

@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rootless.bundle.cdi.devices import chosen
+    from rootless.bundle.cdi.edits import Edited
     from rootless.bundle.edit.accounts import Read
     from rootless.bundle.edit.values import Config
     from rootless.container.edits.devices import devices, numbers_of
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from rootless.plan.plan import Plan
     from rootless.plan.request import Request
 else:
+    chosen = lazy("rootless.bundle.cdi.devices", "chosen")
+    Edited = lazy("rootless.bundle.cdi.edits", "Edited")
     devices = lazy("rootless.container.edits.devices", "devices")
     numbers_of = lazy("rootless.container.edits.devices", "numbers_of")
     image_reader = lazy("rootless.container.edits.inside_root", "image_reader")
@@ -57,6 +61,7 @@ def edit(
     # an error is about the innermost edited place
     request.places = dict(sorted(edits.places.items(), key=lambda entry: -len(entry[0])))
     request.has_user = bool(options.user)
+    request.device_sources = edits.sources
     request.no_input = edits.decides_streams and not options.interactive
     try:
         check(edits.config)
@@ -116,12 +121,16 @@ class _Edits:
     Attributes:
         config: the configuration so far.
         places: flags with their values, by the places that they have edited; an empty text for COMMAND.
+        sources: paths of device nodes on the host, by their paths in the container.
         decides_streams: whether the flags decide about the terminal and standard input, not config.json.
     """
 
     def __init__(self, config: Config, options: Options, read: Read, entrypoint: Sequence[str]) -> None:
         self.config = config
         self.places: dict[str, str] = {}
+        self.sources: dict[str, str] = {}
+        self._mounted: dict[str, str] = {}  # flags by destinations of mounts
+        self._nodes: dict[str, str] = {}  # flags by paths of devices
         self._options = options
         self._entrypoint = entrypoint
         self._read = read
@@ -130,8 +139,25 @@ class _Edits:
 
     def run(self) -> None:
         """Make them all, those first that others depend on."""
-        for step in (self._program, self._user, self._rlimits, self._names, self._mounts, self._limits, self._rights):
+        for step in (
+            self._program,
+            self._user,
+            self._rlimits,
+            self._names,
+            self._mounts,
+            self._limits,
+            self._rights,
+            self._devices,
+        ):
             step()
+        self._label("mounts", self.config.get("mounts"), "destination", self._mounted)
+        self._label("linux.devices", (self.config.get("linux") or {}).get("devices"), "path", self._nodes)
+
+    def _label(self, place: str, elements: Sequence[Config] | None, key: str, flags: dict[str, str]) -> None:
+        """Note the flags of elements: they move while others are added before them."""
+        for index, element in enumerate(elements or ()):
+            if element[key] in flags:
+                self.places[f"{place}[{index}]"] = flags[element[key]]
 
     def _program(self) -> None:
         options = self._options
@@ -213,10 +239,7 @@ class _Edits:
         self.config = mounts.add_mounts(self.config, [mount for mount, _ in asked])
         if options.read_only:
             self.config = mounts.set_read_only(self.config, tmpfs=options.read_only_tmpfs)
-        destinations = {mount["destination"]: flag for mount, flag in asked}
-        for index, mount in enumerate(self.config.get("mounts") or ()):
-            if mount["destination"] in destinations:
-                self.places[f"mounts[{index}]"] = destinations[mount["destination"]]
+        self._mounted = {mount["destination"]: flag for mount, flag in asked}
 
     def _limits(self) -> None:
         options = self._options
@@ -256,12 +279,23 @@ class _Edits:
                 self.places["linux.seccomp"] = f"--security-opt seccomp={path}"
             if any(text.startswith("apparmor") for text in options.security_opt):
                 self.places["process.apparmorProfile"] = "--security-opt apparmor"
-        if options.device:
-            words = [each for text in options.device for each in devices(text)]
-            self.config = security.add_devices(self.config, words)
-            first = len(self.config["linux"]["devices"]) - len(words)
-            for index, (device, _) in enumerate(words, first):
-                self.places[f"linux.devices[{index}]"] = f"--device {device['path']}"
+
+    def _devices(self) -> None:
+        options = self._options
+        named = [text for text in options.device if security.is_device_name(text)]
+        words = [each for text in options.device if text not in named for each in devices(text)]
+        if words:
+            self.config = security.add_devices(self.config, [(device, access) for device, access, _ in words])
+            self._nodes |= {device["path"]: f"--device {device['path']}" for device, _, _ in words}
+            self.sources |= {device["path"]: source for device, _, source in words}
+        if named or options.gpus:
+            # the last of all edits, as in podman
+            edited = Edited(self.config, chosen(named, options.gpus))
+            self.config = edited.config
+            self.places |= edited.places
+            self._mounted |= edited.mounts
+            self._nodes |= edited.nodes
+            self.sources |= edited.sources
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -31,8 +31,10 @@ def numbers_of(flag: str) -> Callable[[str, str], tuple[int, int]]:
     return numbers
 
 
-def devices(text: str) -> list[tuple[Config, str]]:
+def devices(text: str) -> list[tuple[Config, str, str]]:
     """Return elements of linux.devices with their permissions for a value of --device; for a directory all in it.
+
+    The last of each three is the path of the device on the host.
 
     Raises:
         RootlessError: `RL-USAGE`: there is no device.
@@ -42,7 +44,7 @@ def devices(text: str) -> list[tuple[Config, str]]:
     if not stat.S_ISDIR(status.st_mode):
         if stat.S_IFMT(status.st_mode) not in _KINDS:
             raise misused("--device", text, f"{source} is not a device", "name a device node, or a directory of them")
-        return [(_device(destination, status), access)]
+        return [(_device(destination, status), access, source)]
     found = []
     for directory, _, names in os.walk(source):
         for name in sorted(names):
@@ -50,7 +52,7 @@ def devices(text: str) -> list[tuple[Config, str]]:
             inside = os.path.join(destination, os.path.relpath(path, source))
             node = os.lstat(path)
             if stat.S_IFMT(node.st_mode) in _KINDS:
-                found.append((_device(inside, node), access))
+                found.append((_device(inside, node), access, path))
     if not found:
         raise misused("--device", text, f"no device is in {source}", "name a device node, or a directory of them")
     return found

@@ -88,7 +88,9 @@ def _device(context: Context, device: dict[str, Any], where: str) -> list[Op]:
     )
     if kind == stat.S_IFIFO:
         return [node]
-    source = path if path in _DEFAULT else context.facts.device_path(path, kind, major, minor)
+    source = path
+    if path not in _DEFAULT:
+        source = context.facts.device_path(context.request.device_sources.get(path, path), kind, major, minor)
     # "if a file already exists at path that does not match the requested device, the runtime MUST generate an error"
     exclusive = int(path not in _DEFAULT)
     bound = Op(ops.DEVICE_BIND, kind, major, minor, exclusive, source, path, where=where)
