@@ -7,8 +7,8 @@ usage() {
 Usage: ./install.sh [--try | --uninstall | --help]
 
 As an ordinary user, install rootless for yourself: a Python environment in ~/.local/share/rootless (or below
-XDG_DATA_HOME) and the command in ~/.local/bin. Then list what is missing on this host, each with the command
-for the administrator.
+XDG_DATA_HOME) and the command in ~/.local/bin, with its manual pages and the completion for bash, zsh and fish.
+Then list what is missing on this host, each with the command for the administrator.
 
 As root, install rootless for all users: the distribution's packages that it needs (on Debian, Ubuntu, Fedora
 and their relatives), a Python environment in /usr/local/lib/rootless and the command in /usr/local/bin.
@@ -48,9 +48,11 @@ if [ "$(id -u)" = 0 ]; then
     done
     base=/usr/local/lib/rootless
     bin=/usr/local/bin
+    data=/usr/local/share
 else
     [ -n "${HOME:-}" ] || fail "HOME is not set; fix: export HOME=/your/home/directory"
-    base=${XDG_DATA_HOME:-$HOME/.local/share}/rootless
+    data=${XDG_DATA_HOME:-$HOME/.local/share}
+    base=$data/rootless
     bin=$HOME/.local/bin
 fi
 link=$bin/rootless
@@ -58,18 +60,26 @@ link=$bin/rootless
 # directories that the installation has created.
 made=$base/made
 lock=$base/install.lock
+# The list of the shared files to which symlinks lead; .new is the list of an installation that has not finished.
+shared=$base/shared
 # The new symlink before its renaming; only the process that holds the lock creates it.
 new_link=$bin/.rootless.new
 
-is_ours() { case $(readlink -- "$link") in "$base"/env-*) true ;; *) false ;; esac }
+is_ours() { case $(readlink -- "${1:-$link}") in "$base"/env-*) true ;; *) false ;; esac }
 
 make_directory() {
     if [ ! -d "$1" ]; then
-        make_directory "$(dirname -- "$1")"
-        mkdir -- "$1"
+        make_directory "$(dirname -- "$1")" || return
+        mkdir -- "$1" || return
         new_directories="${new_directories:-}$1
 "
     fi
+}
+
+# Notes the directories that make_directory has created since the last call.
+note_directories() {
+    printf %s "${new_directories:-}" >>"$made"
+    new_directories=
 }
 
 # --- Packages and Python --------------------------------------------------------------------------------------------
@@ -237,6 +247,42 @@ make_environment() {
     "$1/bin/rootless" --version >/dev/null
 }
 
+# --- Manual pages and completion ------------------------------------------------------------------------------------
+
+# Prints the place of the shared file $1, such as share/man/man1/rootless.1. man looks beside the directories of PATH.
+place_of() {
+    case $1 in
+        share/man/*) printf '%s\n' "$(dirname -- "$bin")/$1" ;;
+        *) printf '%s\n' "$data/${1#share/}" ;;
+    esac
+}
+
+# Makes symlinks to the manual pages and the completion scripts of the environment $1. A file of somebody else stays.
+# Fails if a symlink cannot be made, after the others.
+link_shared_files() {
+    complete=true
+    unlink_shared_files
+    (cd -- "$1" && find share -type f -name '*rootless*') >"$shared.new"
+    while IFS= read -r file; do
+        place=$(place_of "$file")
+        if [ -e "$place" ] || [ -L "$place" ]; then continue; fi
+        make_directory "$(dirname -- "$place")" && note_directories && ln -s -- "$1/$file" "$place" || complete=false
+    done <"$shared.new"
+    mv -f -- "$shared.new" "$shared"
+    "$complete"
+}
+
+# Removes those symlinks.
+unlink_shared_files() {
+    for list in "$shared" "$shared.new"; do
+        [ -f "$list" ] || continue
+        while IFS= read -r file; do
+            place=$(place_of "$file")
+            if [ -L "$place" ] && is_ours "$place"; then rm -- "$place"; fi
+        done <"$list"
+    done
+}
+
 # Whether a process was started from $1. grep reads the path from standard input, so that it does not find itself.
 # shellcheck disable=SC2062 # the last words are files
 is_in_use() { printf '%s/' "$1" | grep -q -s -a -F -f - /proc/[0-9]*/cmdline; }
@@ -273,7 +319,7 @@ install() {
     find_python
     make_directory "$base"
     make_directory "$bin"
-    printf %s "${new_directories:-}" >>"$made"
+    note_directories
     # No other user may open the lock: a process that can open a file can lock it.
     (umask 077 && : >>"$lock")
     exec 9>>"$lock"
@@ -292,6 +338,8 @@ install() {
     ln -sfn -- "$environment/bin/rootless" "$new_link"
     mv -fT -- "$new_link" "$link"
     trap - EXIT HUP INT TERM
+    link_shared_files "$environment" 2>/dev/null ||
+        say "(Some manual pages or completion scripts cannot be put into $data; they are in $environment/share.)"
     remove_unused_environments "$environment" "$before"
     # Files of an earlier version of this script, which any user could lock.
     rm -f -- "$base/lock" "$link".[0-9]*
@@ -310,6 +358,8 @@ install() {
 uninstall() {
     if [ -L "$link" ] && is_ours; then rm -- "$link"; fi
     rm -f -- "$new_link"
+    unlink_shared_files
+    rm -f -- "$shared" "$shared.new"
     rm -rf -- "$base"/env-*
     if [ -f "$made" ]; then
         directories=$(sort -r "$made")

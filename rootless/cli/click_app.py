@@ -1,4 +1,4 @@
-"""Help and completion, by click, from the same declaration of the command line that parser.py uses."""
+"""The help, by click, from the same declaration of the command line that parser.py uses."""
 
 from __future__ import annotations
 
@@ -6,101 +6,30 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
+from rootless.cli.about import ABOUT, EXAMPLES, EXIT_STATUSES, WITHOUT_EFFECT
 from rootless.cli.commands import EVERYDAY_VERBS, VERBS
 from rootless.cli.compat import PROGRAM
 from rootless.cli.flags import (
     AFTER_VERB,
-    CHOICE,
     GLOBAL_FLAGS,
     HELP,
-    NETWORK_MODES,
     NOT_YET,
     OPTIONAL,
     REPEATED,
     SWITCH,
-    USERNS,
     Flag,
     Verb,
     Word,
 )
-from rootless.errors import RootlessError
-from rootless.linux import CAPABILITIES, RLIMITS
-from rootless.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-ABOUT = """Run containers as an ordinary user, without root.
-
-A container runs from a bundle: a directory with a config.json and a root filesystem, as defined by the OCI runtime
-specification. Bundles made for root run as well: `rootless explain BUNDLE` shows how rootless adapts one, and why.
-"""
-
-EXAMPLES = (
-    "rootless new mybundle        # create a bundle from this host's own programs",
-    "rootless explain mybundle    # show what would happen",
-    "rootless run mybundle        # run a shell in a container",
-    "podman --runtime rootless run -it debian",
-)
-
-EXIT_STATUSES = (
-    ("0", "success; for run, the program in the container exited with 0"),
-    ("1", "failure; one line on standard error says what, where, why and how to fix it"),
-    ("3", "unknown verb"),
-    ("other", "run and exec return the program's own status, or 128+N if signal N killed it"),
-)
-
-
-_WORDS = {
-    # by metavar: what such a value may be, or begin with
-    USERNS.metavar: ("keep-id", "keep-id:uid=", "root", "single"),
-    "CAPABILITY": ("ALL", *sorted(CAPABILITIES)),
-    "NAME=SOFT[:HARD]": ("host", *(f"{name.lower()}=" for name in sorted(RLIMITS))),
-    "type=TYPE,…": tuple(f"type={kind}," for kind in ("bind", "devpts", "ramfs", "tmpfs")),
-    "OPTION": (
-        *("apparmor=", "label=disable", "mask=", "no-new-privileges", "proc-opts=", "seccomp=", "seccomp=unconfined"),
-        *("systempaths=unconfined", "unmask="),
-    ),
-}
-
 
 def show_help(verb: str) -> None:
-    """Print the help of a verb, or of the program if `verb` is empty; answer a shell that asks for completion."""
+    """Print the help of a verb, or of the program if `verb` is empty."""
     _program().main([verb, "--help"] if verb else ["--help"], prog_name=PROGRAM, standalone_mode=False)
-
-
-class _Kind(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic since click 8.5
-    """The type of a flag or a word: what completes it."""
-
-    def __init__(self, declared: Flag | Word) -> None:
-        self.declared = declared
-        self.name = declared.kind
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        del param
-        metavar = self.declared.metavar
-        if self.declared.kind == CHOICE:
-            return [CompletionItem(choice) for choice in metavar.split("|") if choice.startswith(incomplete)]
-        if metavar in _WORDS:
-            typed = incomplete.upper() if metavar == "CAPABILITY" else incomplete
-            return [CompletionItem(word) for word in _WORDS[metavar] if word.startswith(typed)]
-        known = self._known(ctx)
-        if known is not None:
-            return [CompletionItem(name) for name in known if name.startswith(incomplete)]
-        if metavar.startswith(("DIR", "BUNDLE")):
-            return [CompletionItem(incomplete, type="dir")]
-        return [CompletionItem(incomplete, type="file")]
-
-    def _known(self, ctx: click.Context) -> Sequence[str] | None:
-        """Return the names of the user's containers, networks or images; None if the value is none of these."""
-        metavar = self.declared.metavar
-        if metavar == "CONTAINER":
-            return _container_ids(ctx)
-        if metavar == "NETWORK":
-            return _networks() if isinstance(self.declared, Word) else [*NETWORK_MODES, *_networks()]
-        return _images(ctx) if metavar == "IMAGE" else None
 
 
 class _Command(click.Command):
@@ -128,7 +57,7 @@ class _Command(click.Command):
         every = (flag for flags in self.sections.values() for flag in flags)
         ignored = [(", ".join(flag.names), f"{flag.help}: {flag.ignored}") for flag in every if flag.ignored]
         if ignored:
-            with formatter.section("Accepted for compatibility, without effect"):
+            with formatter.section(WITHOUT_EFFECT):
                 formatter.write_dl(ignored)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -202,7 +131,7 @@ def _option(flag: Flag, *, hidden: bool = False) -> click.Option:
         [*flag.names, f"flag_{flag.dest}"],  # `explain` has a flag and a word with one dest
         is_flag=True if flag.kind == SWITCH else None,  # False would make the value optional, in click 8.5
         multiple=flag.kind == REPEATED,
-        type=None if flag.kind == SWITCH else _Kind(flag),
+        type=None if flag.kind == SWITCH else str,
         metavar=f"[={flag.metavar}]" if flag.kind == OPTIONAL else flag.metavar or None,
         help=flag.help,
         hidden=hidden or bool(flag.ignored),
@@ -215,34 +144,5 @@ def _argument(word: Word, count: int = 1) -> click.Argument:
         [f"word_{word.dest}"],
         required=not word.optional,
         nargs=count,
-        type=_Kind(word),
         metavar=metavar + (" ..." if count < 0 else ""),
     )
-
-
-def _container_ids(ctx: click.Context) -> list[str]:
-    from rootless.container.observe.listing import list_containers
-
-    options = Options(root=ctx.find_root().params.get("flag_root") or "")
-    try:
-        return [str(each["id"]) for each in list_containers(options)]
-    except RootlessError:
-        return []
-
-
-def _networks() -> list[str]:
-    from rootless.container.network import registry
-
-    try:
-        return registry.names()
-    except RootlessError:
-        return []
-
-
-def _images(ctx: click.Context) -> list[str]:
-    from rootless.image.store.contents import list_images
-
-    try:
-        return [each.reference for each in list_images(ctx.params.get("flag_store") or "") if each.is_name]
-    except RootlessError:
-        return []

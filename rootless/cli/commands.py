@@ -13,6 +13,7 @@ from rootless.cli.flags import (
     DETACH,
     ENGINE_VERBS,
     INTEGER,
+    LITERAL,
     NO_SUBREAPER,
     NOT_YET,
     PID_FILE,
@@ -210,13 +211,20 @@ EVERYDAY_VERBS = {
             "rootless run -d --network backend db && rootless run --network backend -p 8080:80 web",
         ),
     ),
-    "port": Verb("cli.output:port", "list the published ports of a container", (), (CONTAINER,)),
+    "port": Verb(
+        "cli.output:port",
+        "list the published ports of a container",
+        (),
+        (CONTAINER,),
+        examples=("rootless port web1",),
+    ),
     "exec": ENGINE_VERBS["exec"],
     "ps": ENGINE_VERBS["ps"],
     "doctor": Verb(
         "cli.output:doctor",
         "check this host, and print how an administrator can fix what is missing",
         about="The checks try things out where they can. The exit status is 1 if no container can run here.",
+        examples=("rootless doctor",),
     ),
 }
 """The verbs that help lists first, in that order."""
@@ -250,6 +258,7 @@ VERBS = {
             Flag("--mem-bw-schema", VALUE, "SCHEMA", "share of the memory bandwidth (Intel RDT)"),
         ),
         (CONTAINER,),
+        examples=("rootless update --memory 256M --pids-limit 50 web1",),
     ),
     "events": Verb(
         "cli.output:events",
@@ -259,6 +268,7 @@ VERBS = {
             Flag("--stats", SWITCH, "", "print the usage once"),
         ),
         (CONTAINER,),
+        examples=("rootless events --stats web1",),
     ),
     "checkpoint": Verb(
         "container.checkpoint.dump:checkpoint",
@@ -317,3 +327,12 @@ VERBS = {
     ),
 }
 """Every verb, in the order of the help."""
+
+HIDDEN_VERBS = {
+    "__complete": Verb(
+        "cli.completion:complete",
+        "print the words that can follow on a command line",
+        rest=Word("WORD", "args", kind=LITERAL),
+    ),
+}
+"""Verbs that programs of rootless call, and that no help names."""

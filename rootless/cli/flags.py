@@ -303,7 +303,12 @@ ENGINE_VERBS = {
         examples=("rootless create --bundle mybundle web1 && rootless start web1",),
     ),
     "start": Verb(
-        "container.control.start:start", "start the program of a created container", (), (CONTAINER,), about=_LIFECYCLE
+        "container.control.start:start",
+        "start the program of a created container",
+        (),
+        (CONTAINER,),
+        about=_LIFECYCLE,
+        examples=("rootless start web1",),
     ),
     "state": Verb(
         "cli.output:state",
@@ -334,6 +339,7 @@ ENGINE_VERBS = {
         "cli.output:list_containers",
         "list your containers",
         (LIST_FORMAT, Flag("-q --quiet", SWITCH, "", "print only ids")),
+        examples=("rootless list", "rootless list --format json | jq '.[].status'"),
     ),
     "ps": Verb(
         "cli.output:ps",
@@ -346,9 +352,21 @@ ENGINE_VERBS = {
         examples=("rootless ps web1", "rootless ps web1 -o pid,user,args", "rootless ps --format json web1"),
     ),
     "pause": Verb(
-        "container.control.pause:pause", "freeze all processes of a container", (), (CONTAINER,), about=_PAUSED
+        "container.control.pause:pause",
+        "freeze all processes of a container",
+        (),
+        (CONTAINER,),
+        about=_PAUSED,
+        examples=("rootless pause web1",),
     ),
-    "resume": Verb("container.control.pause:resume", "thaw a paused container", (), (CONTAINER,), about=_PAUSED),
+    "resume": Verb(
+        "container.control.pause:resume",
+        "thaw a paused container",
+        (),
+        (CONTAINER,),
+        about=_PAUSED,
+        examples=("rootless resume web1",),
+    ),
 }
 """The verbs that container engines call; commands.py has the others, which these do not wait for."""
 

@@ -62,11 +62,12 @@ def verb_named(name: str) -> Verb:
     verb = ENGINE_VERBS.get(name)
     if verb:
         return verb
-    from rootless.cli.commands import VERBS
+    from rootless.cli.commands import HIDDEN_VERBS, VERBS
 
-    if name not in VERBS:
+    verb = VERBS.get(name) or HIDDEN_VERBS.get(name)
+    if not verb:
         raise unknown_verb(name)
-    return VERBS[name]
+    return verb
 
 
 def _read(argv: Sequence[str], asked: dict[str, Any]) -> None:
@@ -156,8 +157,8 @@ def split(
         if more and not _is_plain(argument, named):
             named |= {name.lstrip("-"): flag for flag in more() for name in flag.names}
             more = None
-        for flag, value in _spelled(verb, argument, named):
-            alone = _alone(flag)
+        for flag, value in spelled(verb, argument, named):
+            alone = value_alone(flag)
             if value is None and not alone:
                 if position == len(arguments):
                     raise needs_argument(verb, argument)
@@ -174,32 +175,36 @@ def _is_plain(argument: str, named: dict[str, Flag]) -> bool:
     return argument[2 if argument[1] == "-" else 1 :].partition("=")[0] in named
 
 
-def _alone(flag: Flag) -> str:
+def value_alone(flag: Flag) -> str:
     """Return the value of a flag that has none attached; empty if the next argument is its value."""
     if flag.kind == OPTIONAL:
         return flag.metavar.partition("|")[0]
     return "true" if flag.kind in (SWITCH, NOT_YET) else ""
 
 
-def _spelled(verb: str, argument: str, named: dict[str, Flag]) -> list[tuple[Flag, str | None]]:
-    """Return the flags that one argument spells, each with the value that is attached to it or None."""
+def spelled(verb: str, argument: str, named: dict[str, Flag]) -> list[tuple[Flag, str | None]]:
+    """Return the flags that one argument spells, each with the value that is attached to it or None.
+
+    Raises:
+        RootlessError: `RL-USAGE`: a flag is not in `named`, or has no value.
+    """
     name, equals, value = argument[2 if argument[1] == "-" else 1 :].partition("=")
     if name in named:
         if equals and not value and named[name].kind == OPTIONAL:  # an empty variable of a script is not "no value"
             raise needs_argument(verb, argument)
         return [(named[name], value if equals else None)]
     letters = argument[1:]
-    spelled: list[tuple[Flag, str | None]] = []
+    found: list[tuple[Flag, str | None]] = []
     while letters:
         flag = named.get(letters[0])
         if flag is None:
             raise unknown_flag(verb, argument)
         letters = letters[1:]
         if flag.kind != SWITCH:
-            spelled.append((flag, letters or None))
+            found.append((flag, letters or None))
             break
-        spelled.append((flag, None))
-    return spelled
+        found.append((flag, None))
+    return found
 
 
 def _assign(verb: str, parts: Iterable[tuple[Flag | None, str]], asked: dict[str, Any]) -> list[str]:

@@ -44,7 +44,7 @@ def works(user, install):
 def residue(install):
     """Return the files besides one environment, the command's symlink and the installer's own files."""
     base = install.home / ".local/share/rootless"
-    expected = {str(install.command), str(base / "made"), str(base / "install.lock")}
+    expected = {str(install.command), *(str(base / name) for name in ("made", "install.lock", "shared"))}
     expected |= {str(install.command.resolve().parent.parent)}
     return {str(path) for directory in (base, install.command.parent) for path in directory.iterdir()} - expected
 
@@ -91,7 +91,7 @@ def test_a_package_with_a_wrong_hash_is_not_installed(user, install, list_name):
 
 
 AS_ROOT = """
-for directory in bin lib; do mount -t tmpfs tmpfs /usr/local/$directory; done
+for directory in bin lib share; do mount -t tmpfs tmpfs /usr/local/$directory; done
 mount -t tmpfs tmpfs /root
 exec "$@"
 """

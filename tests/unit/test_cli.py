@@ -37,7 +37,6 @@ from rootless.cli.flags import (
 from rootless.cli.usage import _COUNTERPARTS, _NOT_YET
 from rootless.container.request import choose_bundle
 from rootless.errors import RootlessError
-from rootless.image.store.store import open_store
 from rootless.options import Options
 from rootless.plan.request import Request
 
@@ -764,45 +763,9 @@ def test_help_of_a_verb(name, asked, capsys):
         assert f"\n{title}:\n" in shown
     for flag in VERBS[name].every_flag():
         assert (flag.names[-1] in shown) is (flag.kind != NOT_YET)
+    assert VERBS[name].examples
     for sample in VERBS[name].examples:
         assert sample in shown
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("ru", ["run"]),
-        ("list -f ", ["table", "json"]),
-        ("delete --fo", ["--force"]),
-        ("--log-l", ["--log-level"]),
-        ("network ", ["create", "ls", "inspect", "rm"]),
-        ("network rm ", ["backend", "nightly"]),
-        ("run --network n", ["none", "nightly"]),
-        ("explain --net s", ["slirp4netns"]),
-        ("run --cap-add net_", ["NET_ADMIN", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_RAW"]),
-        ("run --ulimit no", ["nofile="]),
-        ("run --mount type=b", ["type=bind,"]),
-        ("run --userns k", ["keep-id", "keep-id:uid="]),
-        ("run --security-opt sec", ["seccomp=", "seccomp=unconfined"]),
-        ("run --env-f", ["--env-file", "--env-file0"]),
-        ("explain -it --vol", ["--volume"]),
-        ("image rm box.t", ["box.test/a:1"]),
-        ("pull ", ["box.test/a:1"]),
-    ],
-)
-def test_completion(line, expected, tmp_path):
-    networks = tmp_path / "rootless/networks"
-    networks.mkdir(parents=True)
-    for name in ("backend", "nightly"):
-        (networks / f"{name}.json").touch()
-    with open_store(str(tmp_path / "images"), create=True) as store:
-        store.note("box.test/a:1", "box.test/a:1", "linux/amd64", f"sha256:{'0' * 64}")
-        Path(store.image_path(f"sha256:{'0' * 64}")).touch()
-    words = ["rootless", *line.split(" ")]
-    asked = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
-    places = {"XDG_CONFIG_HOME": str(tmp_path), "ROOTLESS_IMAGES": str(tmp_path / "images")}
-    done = rootless(_ROOTLESS_COMPLETE="bash_complete", **places, **asked)
-    assert [each.partition(",")[2] for each in done.stdout.splitlines()] == expected
 
 
 @pytest.mark.parametrize("line", [line for verb in VERBS.values() for line in verb.examples])

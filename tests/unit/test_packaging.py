@@ -107,7 +107,10 @@ def test_no_files_of_the_executor_call_each_other(need, tmp_path):
     tuple(graphlib.TopologicalSorter(graph).static_order())
 
 
-@pytest.mark.parametrize("script", ["install.sh", "tests/run", ".ci/run", "helpers/containerd/in-rootlesskit.sh"])
+@pytest.mark.parametrize(
+    "script",
+    ["install.sh", "tests/run", ".ci/run", "helpers/containerd/in-rootlesskit.sh", "helpers/completion/rootless.bash"],
+)
 def test_shellcheck_finds_nothing(script, need):
     run(need("shellcheck"), script)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rootless.cli.commands import VERBS
 from tests.lib.installing import CHECKOUT, install, pip_environment
 
 __all__ = ["install", "pip_environment"]  # fixtures
@@ -20,6 +21,21 @@ ELF_EXECUTABLE = 2
 PROGRAMS = ("init", "front")
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 PT_INTERP = 3
+SHARED_FILES = (
+    "man/man1/rootless.1",
+    "man/man1/rootless-run.1",
+    "bash-completion/completions/rootless",
+    "zsh/site-functions/_rootless",
+    "fish/vendor_completions.d/rootless.fish",
+)
+ASK_BASH = """
+PATH=$HOME/.local/bin:$PATH
+source "$HOME/.local/share/bash-completion/completions/rootless"
+compopt() { :; } # it works while a line is completed only
+COMP_WORDS=(rootless del) COMP_CWORD=1 COMP_WORDBREAKS=$' :='
+_rootless
+echo "${COMPREPLY[@]}"
+"""
 
 
 def tree(directory):
@@ -36,6 +52,10 @@ def test_an_ordinary_user_installs_runs_upgrades_and_removes(user, install):
     assert "$ rootless run hello" in first.stdout
     assert "uid=0(root)" in first.stdout.partition("$ rootless run hello")[2]
     [environment] = install.environments()
+    for name in SHARED_FILES:
+        assert (install.home / ".local/share" / name).resolve().is_relative_to(environment), name
+    completed = user.run(["bash", "-c", ASK_BASH], env={"HOME": str(install.home), "TERM": "xterm"})
+    assert completed.stdout == "delete\n", completed.stderr
 
     # A running container survives an upgrade and has its modules to the end; the next upgrade removes them.
     user.run([install.command, "new", "waits", "--", "sh", "-c", "read line; exit $line"], check=True)
@@ -49,7 +69,10 @@ def test_an_ordinary_user_installs_runs_upgrades_and_removes(user, install):
         running.communicate("7\n", timeout=60)
     assert running.returncode == 7
     assert install().returncode == 0
-    assert [install.command.resolve().parent.parent] == install.environments()
+    [environment] = install.environments()
+    assert install.command.resolve().parent.parent == environment
+    for name in SHARED_FILES:
+        assert (install.home / ".local/share" / name).resolve().is_relative_to(environment), name
 
     gone = install("--uninstall")
     assert gone.returncode == 0, gone.stderr
@@ -72,6 +95,21 @@ def test_the_installed_command_starts_python_isolated_and_imports_little(user, i
     sources = list((install.environments()[0] / "lib").rglob("rootless/**/*.py"))
     assert sources
     assert all(list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")) for path in sources)
+
+
+def test_install_keeps_foreign_files_where_pages_and_scripts_belong(user, install):
+    script, no_directory = (install.home / ".local/share" / SHARED_FILES[2], install.home / ".local/share/man")
+    user.run(["mkdir", "-p", script.parent], check=True)
+    for foreign in (script, no_directory):
+        user.run(["cp", "/bin/true", foreign], check=True)
+    before = tree(install.home), script.stat(), no_directory.stat()
+    done = install()
+    assert done.returncode == 0
+    [environment] = install.environments()
+    assert f"(Some manual pages or completion scripts cannot be put into {no_directory.parent}; " in done.stdout
+    assert (install.home / ".local/share" / SHARED_FILES[3]).resolve() == environment / "share" / SHARED_FILES[3]
+    assert install("--uninstall").returncode == 0
+    assert (tree(install.home), script.stat(), no_directory.stat()) == before
 
 
 def test_install_keeps_a_foreign_command(user, install):
@@ -148,6 +186,13 @@ def environment(user, wheel, pip_environment):
     return user.tmp / "environment"
 
 
+def test_the_wheel_carries_manual_pages_and_completion(environment):
+    for name in SHARED_FILES:
+        assert (environment / "share" / name).is_file(), name
+    pages = {path.name for path in (environment / "share/man/man1").glob("rootless*")}
+    assert pages == {"rootless.1", *(f"rootless-{verb}.1" for verb in VERBS)}
+
+
 def test_the_wheel_carries_a_static_program_for_every_architecture(environment):
     [directory] = environment.glob("lib/python*/site-packages/rootless/launch/bin")
     programs = {directory / f"{name}-{arch}": machine for arch, machine in ELF_MACHINES.items() for name in PROGRAMS}
@@ -191,4 +236,5 @@ def test_sdist_is_the_checkout_without_built_files(wheel):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "install.sh", "tests/run", "helpers/init/build.py", "LICENSE", "README.md"} <= names
+    assert {"helpers/manual/gen_pages.py", "helpers/completion/_rootless"} <= names
     assert not [name for name in names if "init-" in name or "__pycache__" in name or name.startswith(".git/")]
