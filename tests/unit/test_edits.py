@@ -181,6 +181,20 @@ def test_unknown_users_are_refused(user):
     assert refusal(accounts.identity, "--user", user, read).code == "RL-USER"
 
 
+NUMBERS = b"33:x:0:0::/:/bin/sh\n4294967296:x:0:0::/:/bin/sh\n99999999999999999999:x:0:0::/:/bin/sh\n"
+
+
+def test_a_user_whose_name_is_a_number_does_not_take_its_place_cve_2026_46680():
+    """An image made root of a user that was given as a number, by a user in /etc/passwd with the number as its name."""
+    found = accounts.identity("--user", "33", lambda _: NUMBERS)
+    assert (found.uid, found.gid, found.gids) == (33, 0, [0])
+    for user in ("4294967296", "99999999999999999999"):
+        assert refusal(accounts.identity, "--user", user, lambda _: NUMBERS).code == "RL-USER"
+    groups = b"4294967296:x:0:\n"
+    assert refusal(accounts.group_id, "--group-add", "4294967296", lambda _: groups).code == "RL-USER"
+    assert refusal(accounts.identity, "--user", "1:4294967296", lambda _: groups).code == "RL-USER"
+
+
 def test_a_long_group_file_is_not_read_to_its_end():
     error = refusal(accounts.group_id, "--group-add", "x", lambda _: b"x" * (accounts.MOST_BYTES + 1))
     assert "longer than 4 MiB" in error.cause

@@ -37,15 +37,18 @@ def identity(flag: str, text: str, read: Read) -> Identity:
     """Return the user ``NAME|UID[:GROUP|GID]``.
 
     Without a group it is the user's own, and the groups that list the user come with it. A number needs no entry; its
-    group is then 0. Only the files that are needed are read.
+    group is then 0. It is never a name, by which an image could make it another user (CVE-2026-46680). Only the files
+    that are needed are read.
 
     Raises:
         RootlessError: `RL-USER`: there is no such user or group, or no such number.
     """
     name, colon, group = text.partition(":")
     uid = number(name)
+    if uid < 0 and _is_number(name):
+        raise _unknown(flag, text, "user", name, PASSWD)
     users = _lines(read, PASSWD, _PASSWD_FIELDS) if name and not (uid >= 0 and group) else iter(())
-    known = next((user for user in users if name == user[0] or (uid >= 0 and number(user[2]) == uid)), None)
+    known = next((user for user in users if (number(user[2]) == uid if uid >= 0 else name == user[0])), None)
     if known and number(known[2]) >= 0 and number(known[3]) >= 0:
         uid, gid = number(known[2]), number(known[3])
     elif uid >= 0 or not name:
@@ -71,7 +74,8 @@ def group_id(flag: str, text: str, read: Read, value: str = "") -> int:
     gid = number(text)
     if gid >= 0:
         return gid
-    found = next((number(line[2]) for line in _lines(read, GROUP, _GROUP_FIELDS) if line[0] == text), -1)
+    lines = iter(()) if _is_number(text) else _lines(read, GROUP, _GROUP_FIELDS)
+    found = next((number(line[2]) for line in lines if line[0] == text), -1)
     if found < 0:
         raise _unknown(flag, value or text, "group", text, GROUP)
     return found
@@ -80,6 +84,11 @@ def group_id(flag: str, text: str, read: Read, value: str = "") -> int:
 def number(text: str) -> int:
     """Return the id that `text` holds in decimal digits; -1 for any other text."""
     return int(text) if is_digits(text) and int(text) <= HIGHEST_ID else -1
+
+
+def _is_number(text: str) -> bool:
+    """Whether `text` is a number of any length, and so never a name."""
+    return text.isascii() and text.isdigit()
 
 
 def _lines(read: Read, path: str, fields: int) -> Iterator[list[str]]:
@@ -99,10 +108,9 @@ def _lines(read: Read, path: str, fields: int) -> Iterator[list[str]]:
 
 
 def _unknown(flag: str, value: str, kind: str, name: str, path: str) -> RootlessError:
-    is_number = is_digits(name)
     return RootlessError(
         f"{flag} {value}",
-        cause=f"{name} is above the highest id, {HIGHEST_ID}" if is_number else f"{path} has no {kind} {name!r}",
+        cause=f"{name} is above the highest id, {HIGHEST_ID}" if _is_number(name) else f"{path} has no {kind} {name!r}",
         fix=f"name a {kind} of the container, or give its id as a number",
         code="RL-USER",
     )
