@@ -444,6 +444,15 @@ def test_a_sysctl_covered_by_another_is_not_written_cve_2025_52881(box):
     assert box.contained(with_setting(name, "mine"), look) == plain
 
 
+def test_cve_2026_30892(box):
+    """`exec --user 1` ran the command as root."""
+    box.create(base_config(), "exec sleep 1000")
+    box.user.run([*box.command, "start", "held"], check=True, **box.options)
+    for flags, ids in ((["--user", "1"], "1 0"), (["-u1"], "1 0"), (["--user=1:2"], "1 2"), (["-u", "12"], "12 0")):
+        words = [*box.command, "exec", *flags, "held", "sh", "-c", 'echo "$(id -u) $(id -g)"']
+        assert box.user.run(words, check=True, **box.options).stdout == f"{ids}\n", flags
+
+
 @pytest.mark.parametrize("mounted", [True, False], ids=["mounted", "of-the-image"])
 def test_cve_2026_41579(box, mounted):
     """If /dev was a symlink in the image, a file ptmx was removed and symlinks were created in any host directory."""
@@ -459,3 +468,60 @@ def test_cve_2026_41579(box, mounted):
             assert "openat2: Too many levels of symbolic links" in done.stderr
         else:
             assert done.returncode == 0
+
+
+def without_dev(config):
+    """Return the configuration without a mount on /dev: the container has that of the image."""
+    config["mounts"] = [mount for mount in config["mounts"] if not mount["destination"].startswith("/dev")]
+    return config
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_cve_2026_88264(box, readonly):
+    """If /dev/console was a symlink in the image, the terminal was mounted on, or created, a file of the host."""
+    config = without_dev(base_config())
+    config["process"]["terminal"] = True
+    config["root"]["readonly"] = readonly
+    with socket.socket(socket.AF_UNIX) as listener:
+        path = bind_socket(listener, box.user.tmp / "console.sock")
+        listener.listen(16)
+        box.own(path)
+        for text in (f"{box.outside}/new", f"{box.outside}/canary", "../../outside/new", "/proc/self/root/data/new"):
+            box.link("/dev/console", text)
+            box.refused(config, "true", flags=["--console-socket", path])
+        box.clear("/dev/console")
+        # the same with a directory of the path
+        box.link("/dev", str(box.outside))
+        box.attack(config, "true", flags=["--console-socket", path])
+
+
+def test_cve_2026_88265(box):
+    """If /dev/null was a symlink in the image, standard streams were opened there, and its target changed its owner."""
+    config = without_dev(base_config())
+    config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    box.place("/data/other", lambda path: path.write_text("of the image"))
+    box.command = ["sh", "-c", 'exec "$@" </dev/null 2>/dev/null', "sh", *box.command]
+    look = "stat -Lc %t:%T /proc/self/fd/0 /proc/self/fd/2; echo text >&2; cat"
+    for text in (f"{box.outside}/canary", "../../../outside/null", "/data/other", f"/proc/self/root{box.outside}/null"):
+        box.link("/dev/null", text)
+        done = box.run(config, look)
+        assert (done.returncode, done.stdout) in ((0, "1:3\n1:3\n"), (1, "")), done
+        other = box.rootfs / "data/other"
+        assert (other.stat().st_uid, other.read_text()) == (box.owner[0], "of the image")
+
+
+@pytest.mark.parametrize("text", ["{outside}", "../../outside", "/proc/self/root{outside}", "/oldroot{outside}"])
+def test_cve_2026_87766(box, text):
+    """Directories and files for mounts were created on the host, if a parent directory was a symlink in the image.
+
+    This is bubblewrap's GHSA-pxhw-h44j-8pfx.
+    """
+    volume = make_volume(box.user, file="of the volume\n")
+    box.link("/data/link", text.format(outside=box.outside))
+    config = base_config()
+    add_mount(config, "/data/link/made/directory")
+    add_mount(config, "/data/link/made/file", "bind", volume / "file", "bind")
+    done = box.attack(config, "cat /data/link/made/file")
+    assert (done.returncode, done.stdout) in ((0, "of the volume\n"), (1, "")), done
+    if text == "{outside}":
+        assert (box.rootfs / str(box.outside)[1:] / "made/directory").is_dir(), "the symlink is followed in the root"

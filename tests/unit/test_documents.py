@@ -22,6 +22,13 @@ def rows():
     return [cells for cells in found if not set(cells[0]) <= set("- ") and cells[0] != "attack"]
 
 
+def advisories():
+    """Return the cells of each row of docs/advisories.md: advisory, program, attack, rootless, tests."""
+    lines = (CHECKOUT / "docs/advisories.md").read_text().splitlines()
+    found = [line.removeprefix("| ").rstrip("|").split(" | ") for line in lines if line.startswith("| ")]
+    return [cells for cells in found if not set(cells[0]) <= set("- ") and cells[0] != "advisory"]
+
+
 def functions(file):
     return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
 
@@ -45,6 +52,25 @@ def test_each_hostile_test_is_in_the_table():
     }
     missing = [(file, test) for file, test in hostile - named if (file, "") not in named]
     assert not missing, f"SECURITY.md does not name {sorted(missing)}"
+
+
+@pytest.mark.parametrize("cells", advisories(), ids=lambda cells: cells[0])
+def test_each_advisory_names_tests_that_exist_or_a_reason(cells):
+    assert len(cells) == 5, cells
+    assert re.search(r"CVE-\d{4}-\d{4,6}|GHSA-", cells[0])
+    named = re.findall(NAMED, cells[4])
+    assert cells[4].count("`") == 2 * len(named)
+    assert named or cells[3].startswith("not affected: "), "the row names no test and no reason"
+    for file, test in named:
+        assert (CHECKOUT / file).is_file(), file
+        assert not test or test in functions(CHECKOUT / file), f"{file} has no {test}"
+
+
+def test_each_test_that_plays_an_advisory_is_in_the_list():
+    cells = [cell for row in advisories() for cell in row]
+    named = {test for cell in cells for _, test in re.findall(NAMED, cell)}
+    tests = functions(CHECKOUT / "tests/hostile/test_cve.py") | functions(CHECKOUT / "tests/unit/test_edits.py")
+    assert {test for test in tests if re.search(r"^test_.*cve_\d{4}", test)} <= named
 
 
 def test_the_list_of_tests_names_each_folder():
