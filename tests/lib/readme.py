@@ -1,11 +1,13 @@
-"""The commands in README.md, as a reader would type them."""
+"""The commands in README.md and in the guides of docs/, as a reader would type them."""
 
 from __future__ import annotations
 
+import ast
 import re
 
 from tests.lib.accounts import CHECKOUT
 
+README = "README.md"
 IMAGE = [
     "rootless run docker://debian:13 cat /etc/os-release",
     "rootless run docker://debian:13 sh -c 'id; cat /proc/self/uid_map; ls -ld /root; grep ^PRETTY /etc/os-release'",
@@ -17,11 +19,11 @@ IMAGE = [
 SECTION = re.compile(r"^## (.*)$")
 
 
-def blocks():
+def blocks(document=README):
     """Return the blocks of code as pairs: the heading of the section, and the lines."""
     found: list[tuple[str, list[str]]] = []
     heading, within = "", False
-    for line in (CHECKOUT / "README.md").read_text().splitlines():
+    for line in (CHECKOUT / document).read_text().splitlines():
         if section := SECTION.match(line):
             heading = section[1]
         if line.startswith("    ") and line.strip():
@@ -34,14 +36,14 @@ def blocks():
     return found
 
 
-def commands(heading=None):
+def commands(heading=None, document=README):
     """Return the commands of one section, or all, in order.
 
     In a block with a dollar sign, the lines after a dollar sign are commands. Otherwise each line is a command, up to a
     comment.
     """
     found = []
-    for section, lines in blocks():
+    for section, lines in blocks(document):
         if heading not in (None, section):
             continue
         typed = [line[2:] for line in lines if line.startswith("$ ")] or lines
@@ -51,5 +53,14 @@ def commands(heading=None):
 
 def shown(command):
     """Return the lines of output that follow a command."""
-    text = (CHECKOUT / "README.md").read_text().partition(f"    $ {command}\n")[2].partition("\n\n")[0]
+    text = (CHECKOUT / README).read_text().partition(f"    $ {command}\n")[2].partition("\n\n")[0]
     return [line.strip() for line in text.partition("    $ ")[0].splitlines()]
+
+
+def is_test(place):
+    """Whether a test exists; `place` is ``PATH::NAME``, or ``PATH`` for all tests of a file."""
+    path, _, name = place.partition("::")
+    file = CHECKOUT / path
+    if not (name and file.is_file()):
+        return file.is_file()
+    return name in {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)}
