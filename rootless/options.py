@@ -67,6 +67,8 @@ class Options:
     """A limit that cannot be enforced is an error."""
     userns: str = ""
     """keep-id, root or single."""
+    fake_chown: bool = True
+    """With a single ID, changes of owner and of user only seem to succeed."""
     network: str = ""
     """auto, none, host, slirp4netns[:OPTIONS], pasta[:OPTIONS], container:ID or the name of a network.
 

@@ -290,6 +290,32 @@ int private_copy(const char *path, struct stat *st)
     return steal_fd(&fd);
 }
 
+/* A file with this text, for the container alone; nothing of the host that is mounted there gets one. Its file system
+ * is attached for a moment, since older kernels copy no detached one. */
+int op_text_file(const char *directory, const char *name, const char *text)
+{
+    char attached[40];
+    int copied;
+    cleanup_close int parent = TRY(open_inside(directory, O_PATH | O_DIRECTORY, RESOLVE_NO_XDEV));
+    cleanup_close int fd = -1, target = -1, file = -1;
+    cleanup_close int memory =
+        TRY(new_mount("tmpfs", OPTIONS({"source", "tmpfs"}, {"size", "64k"}, {"nr_inodes", "2"}, {"mode", "0755"}),
+                      (struct bytes){NULL, 0}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
+
+    fd = SYS(openat(memory, "text", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+    SYS(write(fd, text, strlen(text)));
+    close_now(&fd);
+    target = SYS(openat(parent, name, O_RDONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644));
+    SYSCALL(move_mount, memory, "", parent, "", FD_TO_FD);
+    file = (int)syscall(SYS_open_tree, memory, "text", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    copied = file < 0 ? failed("open_tree") : 0;
+    snprintf(attached, sizeof attached, "/proc/self/fd/%d", memory);
+    SYSCALL(umount2, attached, MNT_DETACH);
+    TRY(copied);
+    TRY(set_attributes(file, 0, MOUNT_ATTR_RDONLY, 0));
+    return attach("", false, file, target);
+}
+
 /* The host's /dev/null covers a file, and only if it is that device (CVE-2025-31133). */
 static int host_null(void)
 {

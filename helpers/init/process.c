@@ -196,6 +196,8 @@ static int load_filter(struct bytes filter, unsigned flags)
 
 int op_no_keys(struct bytes filter) { return load_filter(filter, 0); }
 
+int op_pretend(unsigned flags, struct bytes filter) { return load_filter(filter, flags); }
+
 int op_no_sockets(struct bytes filter) { return load_filter(filter, 0); }
 
 int op_seccomp(unsigned flags, unsigned hook_flags, struct bytes filter)

@@ -169,6 +169,12 @@ USERNS = Flag(
     "user namespace: keep-id keeps your own ids inside or makes you N, root makes you root inside, single maps only "
     "your own id",
 )
+FAKE_CHOWN = Flag(
+    "--fake-chown",
+    SWITCH,
+    "",
+    "whether changes of owner and of user seem to succeed in a container that has only your own id (default: true)",
+)
 REQUIRE_LIMITS = Flag("--require-limits", SWITCH, "", "fail if a resource limit cannot be enforced")
 PID_FILE = Flag("--pid-file", VALUE, "FILE", "write the process id of the container's first process to FILE")
 CONSOLE_SOCKET = Flag("--console-socket", VALUE, "SOCKET", "send the terminal's file descriptor to this Unix socket")
@@ -212,6 +218,7 @@ CREATE_FLAGS = (
     BUNDLE,
     CONFIG,
     USERNS,
+    FAKE_CHOWN,
     *NETWORK_FLAGS,
     REQUIRE_LIMITS,
     PID_FILE,

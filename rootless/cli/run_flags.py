@@ -13,6 +13,7 @@ from rootless.cli.flags import (
     DETACH,
     ENV,
     ENV_FILE,
+    FAKE_CHOWN,
     INTEGER,
     KEEP,
     NETWORK_FLAGS,
@@ -100,6 +101,7 @@ _LIMITS = (
 )
 _SECURITY = (
     USERNS,
+    FAKE_CHOWN,
     Flag("--cap-add", REPEATED, "CAPABILITY", "add a capability, or ALL"),
     Flag("--cap-drop", REPEATED, "CAPABILITY", "drop a capability, or ALL"),
     Flag(
@@ -137,7 +139,11 @@ _CONTAINER = (
 _ENGINES = (
     BUNDLE,
     CONFIG,
-    *(flag for flag in CREATE_FLAGS if flag not in (BUNDLE, CONFIG, USERNS, REQUIRE_LIMITS, *NETWORK_FLAGS)),
+    *(
+        flag
+        for flag in CREATE_FLAGS
+        if flag not in (BUNDLE, CONFIG, USERNS, FAKE_CHOWN, REQUIRE_LIMITS, *NETWORK_FLAGS)
+    ),
     PLAN,
 )
 

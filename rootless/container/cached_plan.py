@@ -122,7 +122,7 @@ def _dependencies(run: ContainerRun, reads: Sequence[tuple[object, ...]]) -> Ite
     if (found.st_dev, found.st_ino, found.st_mtime_ns) != identity:
         raise _UncachedError("the program has been upgraded meanwhile")
     programs = [archive, str(getattr(sys.modules["__main__"], "__file__", "")), spawn.program_path("init")]
-    if run.plan.first(ops.COMPILE_FILTER):
+    if run.plan.first(ops.COMPILE_FILTER, ops.COMPILE_PRETENCE):
         programs.append(seccomp_library())
     noted = [
         (paths.VARIABLE, "ROOTLESS_NO_ARCHIVE", None),
@@ -394,6 +394,7 @@ def _begin_id_maps(op: Op, _run: ContainerRun, _secrets: _Secrets) -> Iterator[O
 _STEPS: dict[Kind, Callable[[Op, ContainerRun, _Secrets], Iterator[Op]]] = {
     ops.CLAIM: _claim,
     ops.COMPILE_FILTER: lambda *_: iter(()),
+    ops.COMPILE_PRETENCE: lambda *_: iter(()),
     ops.MAKE_CGROUP: _make_cgroup,
     ops.SPAWN: _spawn,
     ops.BEGIN_ID_MAPS: _begin_id_maps,

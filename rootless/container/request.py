@@ -103,6 +103,7 @@ def exec_request(options: Options, state: State, preserve_fds: int) -> Request:
     """
     request = Request(options)
     request.preserve_fds = preserve_fds
+    request.fake_chown = state.fake_chown
     request.no_new_keyring = not state.keyring
     request.keyring = state.keyring_name
     request.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.network.net_devices import moved as moved_interfaces
     from rootless.plan.process.hooks import Hooks
+    from rootless.plan.process.pretence import apt_settings
     from rootless.plan.process.sd_notify import make_socket
     from rootless.plan.process.sd_notify import note as note_service
     from rootless.plan.request import Request
@@ -39,6 +40,7 @@ else:
     resctrl_group = lazy("rootless.plan.cgroup.resctrl", "group")
     moved_interfaces = lazy("rootless.plan.network.net_devices", "moved")
     Hooks = lazy("rootless.plan.process.hooks", "Hooks")
+    apt_settings = lazy("rootless.plan.process.pretence", "apt_settings")
     make_socket = lazy("rootless.plan.process.sd_notify", "make_socket")
     note_service = lazy("rootless.plan.process.sd_notify", "note")
 
@@ -91,6 +93,7 @@ def compile_plan(bundle: Bundle, facts: Facts, request: Request) -> Plan:
         *new_or_joined.host_names(context),
         *mounts.root(context),
         *mounts.mounts(context),
+        *(apt_settings() if context.pretence else ()),
     ]
     if context.sources:
         mounts.take_along(context, plan)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.network.mode import Network
     from rootless.plan.ops import Op
+    from rootless.plan.process.seccomp import SeccompFilter
     from rootless.plan.request import Request
     from rootless.procfs import IdMap
 
@@ -57,6 +58,7 @@ class Context:
         capability_sets: its capabilities, once they are decided (plan/process/identity.py).
         notes: differences from config.json.
         sources: operations that copy mounts of the host before the process takes on the container's IDs.
+        pretence: the filter of --fake-chown, or None.
         sealing: operations that make mounts read-only when their contents are complete.
         in_own_cgroup: operations for a process that is in its cgroup but not yet in its cgroup namespace.
     """
@@ -80,6 +82,7 @@ class Context:
         self.gid: int = user.get("gid") or 0
         self.capability_sets: tuple[int, ...] = ()
         self.notes: list[Note] = []
+        self.pretence: SeccompFilter | None = None
         self.sources: list[Op] = []
         self.sealing: list[Op] = []
         self.in_own_cgroup: list[Op] = []

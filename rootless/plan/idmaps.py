@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _ID_DIGITS = 10
 
+SINGLE = "your own id only"
+"""The origin of maps of a single ID that config.json does not ask for."""
+
 _MOST_RANGES = 337
 """With the caller's own ID, which takes one line and splits another, at most 340 lines (user_namespaces(7))."""
 
@@ -216,7 +219,7 @@ def _single_map(process: dict[str, Any], facts: Facts, mode: str, kept: tuple[in
     user = process.get("user") or {}
     inside = {"keep-id": kept, "": (user.get("uid") or 0, user.get("gid") or 0)}
     uid, gid = inside.get(mode, (0, 0))
-    return IdMaps(((uid, facts.uid, 1),), ((gid, facts.gid, 1),), "your own id only", facts)
+    return IdMaps(((uid, facts.uid, 1),), ((gid, facts.gid, 1),), SINGLE, facts)
 
 
 def _why_single(facts: Facts) -> str:

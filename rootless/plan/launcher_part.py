@@ -65,12 +65,14 @@ def before_executor(context: Context, cgroup: Cgroup | None, seccomp_filter: Sec
 
 
 def connections(context: Context, seccomp_filter: SeccompFilter | None) -> list[Op]:
-    """Return the operations that compile the seccomp filter and connect to the agent and the pidfd receiver."""
+    """Return the operations that compile the seccomp filters and connect to the agent and the pidfd receiver."""
     plan = []
     if seccomp_filter:
         plan.append(Op(ops.COMPILE_FILTER, seccomp_filter, where="linux.seccomp"))
         if seccomp_filter.listener:
             plan.append(Op(ops.CONNECT_AGENT, seccomp_filter.listener["path"], where=LISTENER_PLACE))
+    if context.pretence:
+        plan.append(Op(ops.COMPILE_PRETENCE, context.pretence))
     path, where = _pidfd_socket(context)
     if path:
         plan.append(Op(ops.CONNECT_PIDFD, path, where=where))
@@ -188,6 +190,8 @@ def _about(context: Context) -> dict[str, Any]:
         "owner": context.facts.user,
         "keyring": not context.request.no_new_keyring,
     }
+    if context.pretence:
+        about["fakeChown"] = True
     if network:
         about["network"] = network.state()
     return about

@@ -366,6 +366,12 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
         {},
         "the caller has no name in the container",
     ),
+    ops.PRETEND: (
+        "let changes of owner and of user only seem to succeed",
+        {errno.EACCES: "set process.noNewPrivileges: without it the filter needs CAP_SYS_ADMIN"},
+        "changes of owner and of user fail in the container",
+    ),
+    ops.TEXT_FILE: ("mount a file as {directory}/{name}, if there is {directory}: {text}", {}, ""),
     ops.NO_SOCKETS: ("forbid to make sockets", {}, "the kernel has no seccomp filter for it"),
     ops.SEND_TREE: (
         "send {path} of the container {deep}{alone}",
@@ -400,6 +406,7 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.CLAIM: ("claim the directory of container {id}", {}, ""),
     ops.NO_INPUT: ("give the program /dev/null as its standard input: there is no --interactive", {}, ""),
     ops.COMPILE_FILTER: ("compile the seccomp filter: {filter}", {}, ""),
+    ops.COMPILE_PRETENCE: ("compile the seccomp filter of --fake-chown: {filter}", {}, ""),
     ops.CONNECT_PIDFD: ("connect to {path}, which gets a pidfd", {}, ""),
     ops.CONNECT_AGENT: ("connect to {path}, which answers the seccomp filter's notifications", {}, ""),
     ops.COVER: ("note the mount that the root file system will cover at {path}", {}, ""),

@@ -193,6 +193,8 @@ CHECK_AGENT = Kind(81, "check_agent")
 READONLY_HOST = Kind(82, "readonly_host")
 NO_SOCKETS = Kind(83, "no_sockets", "", "filter=")
 ACCOUNT = Kind(84, "account", "", "path name id line")
+PRETEND = Kind(85, "pretend", "flags", "filter=")
+TEXT_FILE = Kind(86, "text_file", "", "directory name text")
 
 # --- Operations of the launcher, in the order in which they run ---
 
@@ -200,6 +202,7 @@ CONNECT_CONSOLE = launcher("connect_console", "path")
 CLAIM = launcher("claim", "id")
 NO_INPUT = launcher("no_input")
 COMPILE_FILTER = launcher("compile_filter", "filter")
+COMPILE_PRETENCE = launcher("compile_pretence", "filter")
 CONNECT_PIDFD = launcher("connect_pidfd", "path")
 CONNECT_AGENT = launcher("connect_agent", "path")
 COVER = launcher("cover", "path", undo="root mount")

@@ -27,6 +27,7 @@ class Request:
         systemd_cgroup, cgroup_manager: the manager of its cgroup.
         require_limits: whether a limit that cannot be enforced is an error.
         userns: keep-id, root or single.
+        fake_chown: whether changes of owner only seem to succeed, with a single ID; for `exec`, whether they do.
         kept_ids: the uid and gid that keep-id maps the caller's own to; -1 for the same number.
         has_user: whether the command line names the program's user.
         no_input: whether the program's standard input is /dev/null.
@@ -63,9 +64,9 @@ class Request:
 
     __slots__ = (
         "add_host", "asked", "attended", "bundle", "cgroup", "cgroup_manager", "config", "console_socket", "container",
-        "detach", "device_sources", "dns", "dns_search", "environment", "has_user", "image", "init", "is_rank", "join",
-        "keep", "kept_ids", "keyring", "log_size", "monitored", "network", "network_files", "no_input",
-        "no_new_keyring", "no_pivot", "notify", "overlay", "peer", "pid_file", "pidfd_socket", "places",
+        "detach", "device_sources", "dns", "dns_search", "environment", "fake_chown", "has_user", "image", "init",
+        "is_rank", "join", "keep", "kept_ids", "keyring", "log_size", "monitored", "network", "network_files",
+        "no_input", "no_new_keyring", "no_pivot", "notify", "overlay", "peer", "pid_file", "pidfd_socket", "places",
         "preserve_fds", "publish", "require_limits", "seccomp_receiver", "shared", "systemd_cgroup", "timeout",
         "userns", "verb",
     )  # fmt: skip
@@ -80,6 +81,7 @@ class Request:
         self.cgroup_manager = options.cgroup_manager
         self.require_limits = options.require_limits
         self.userns = options.userns
+        self.fake_chown = options.fake_chown
         self.kept_ids = (-1, -1)
         self.has_user = False
         self.no_input = False

@@ -109,7 +109,9 @@ def test_a_rank_reads_the_memory_of_another(ranks):
     assert finish(process) == 0
 
 
-@pytest.mark.parametrize("flags", [(), ("--userns=keep-id",), ("--userns=single",), ("--user=33",)], ids=str)
+@pytest.mark.parametrize(
+    "flags", [(), ("--userns=keep-id",), ("--userns=single", "--fake-chown=false"), ("--user=33",)], ids=str
+)
 def test_ranks_share_namespaces_and_memory_but_not_mounts(ranks, flags):
     shared = f"/dev/shm/{ranks.rootless.user.tmp.name}"
     process, reader = ranks.start("one", "sh", "-c", f"{SHOW}; echo x > {shared}; cat", flags=flags)

@@ -2,6 +2,7 @@
  * makes them.
  *
  *     probe call NAME [NUMBER…]     makes the system call; prints its result, or the name of its errno
+ *     probe i386 NAME [NUMBER…]     the same as a 32-bit program of x86, for NAME a number
  *     probe thread NAME [NUMBER…]   the same in a second thread; prints whether the first one survives
  *     probe catch NAME [NUMBER…]    with a handler for SIGSYS; prints what the handler receives
  *     probe trace NAME [NUMBER…]    under a tracer; prints the message of the seccomp event
@@ -30,6 +31,7 @@ static const struct {
     {"add_key", SYS_add_key},
     {"bpf", SYS_bpf},
     {"clone3", SYS_clone3},
+    {"fchown", SYS_fchown},
     {"getpriority", SYS_getpriority},
     {"ioprio_get", SYS_ioprio_get},
     {"kexec_load", SYS_kexec_load},
@@ -37,7 +39,9 @@ static const struct {
     {"mount", SYS_mount},
     {"perf_event_open", SYS_perf_event_open},
     {"process_vm_readv", SYS_process_vm_readv},
+    {"setgroups", SYS_setgroups},
     {"sethostname", SYS_sethostname},
+    {"setresuid", SYS_setresuid},
     {"socket", SYS_socket},
     {"unshare", SYS_unshare},
     {"none", 2000},
@@ -51,6 +55,8 @@ static void parse(int argc, char **argv)
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
         if (argc > 0 && strcmp(argv[0], calls[i].name) == 0)
             number = calls[i].number;
+    if (argc > 0 && number == 0)
+        number = (long)strtoul(argv[0], NULL, 0);
     if (number == 0)
         exit(2);
     for (int i = 1; i < argc && i <= 6; i++)
@@ -74,6 +80,19 @@ static void call(void)
     else
         printf("%ld\n", result);
     fflush(stdout);
+}
+
+static void call_of_i386(void)
+{
+#ifdef __x86_64__
+    long result;
+
+    __asm__ volatile("int $0x80"
+                     : "=a"(result)
+                     : "a"(number), "b"(arguments[0]), "c"(arguments[1]), "d"(arguments[2]), "S"(arguments[3])
+                     : "memory", "r8", "r9", "r10", "r11");
+    puts(result < 0 ? strerrorname_np(-(int)result) : "0");
+#endif
 }
 
 static void *in_thread(void *unused)
@@ -147,6 +166,8 @@ int main(int argc, char **argv)
     parse(argc - 2, argv + 2);
     if (strcmp(what, "call") == 0) {
         call();
+    } else if (strcmp(what, "i386") == 0) {
+        call_of_i386();
     } else if (strcmp(what, "thread") == 0) {
         pthread_t thread;
 

@@ -230,7 +230,8 @@ USED = "xxxxxxxxx 0% packet loss\n"
 @pytest.mark.parametrize("userns", ["keep-id", "root", "single"])
 @pytest.mark.parametrize("mode", HELPERS)
 def test_network_works_in_every_userns_mode(run, mode, userns):
-    assert run(USE, "--userns", userns, "--network", mode, "-p", f"7900:{ECHO}") == USED
+    words = ("--userns", userns, "--fake-chown=false", "--network", mode, "-p", f"7900:{ECHO}")
+    assert run(USE, *words) == USED
 
 
 @pytest.mark.parametrize("mode", [*HELPERS, "backend"])

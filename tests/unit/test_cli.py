@@ -87,7 +87,7 @@ def test_every_stored_flag_is_an_option_of_its_type(flag):
         assert type(getattr(Options, flag.dest)) is expected
     if flag.kind == SWITCH:
         assert not flag.metavar
-        is_on = flag.dest == "read_only_tmpfs"
+        is_on = flag.dest in ("fake_chown", "read_only_tmpfs")
         assert getattr(Options, flag.dest, is_on) is is_on, "no other switch is on by default"
 
 

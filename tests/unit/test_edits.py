@@ -564,8 +564,8 @@ def test_a_plan_names_the_flags():
 def test_every_flag_that_edits_is_known_to_edit():
     """A flag that is not would be ignored if it is the only one."""
     others = {
-        "add_host", "bundle", "config", "console_socket", "detach", "dns", "dns_search", "init", "json", "keep", "name",
-        "network", "no_new_keyring", "no_pivot", "overlay", "pid_file", "pidfd_socket", "plan",
+        "add_host", "bundle", "config", "console_socket", "detach", "dns", "dns_search", "fake_chown", "init", "json",
+        "keep", "name", "network", "no_new_keyring", "no_pivot", "overlay", "pid_file", "pidfd_socket", "plan",
         "platform", "preserve_fds", "publish", "publish_all", "pull", "slurm", "store", "require_limits", "timeout",
         "userns",
     }  # fmt: skip

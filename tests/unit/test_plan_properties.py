@@ -302,7 +302,7 @@ def arguments_can_be_carried(plan):
         assert all(type(number) is int and -(2**63) <= number < 2**63 for number in op.numbers)
         for value in op.strings:
             if isinstance(value, bytes):
-                assert op.kind in (ops.SECCOMP, ops.NO_KEYS, ops.NO_SOCKETS, ops.GROUPS)
+                assert op.kind in (ops.PRETEND, ops.SECCOMP, ops.NO_KEYS, ops.NO_SOCKETS, ops.GROUPS)
             else:
                 texts = [value] if isinstance(value, str) else value
                 assert all(isinstance(text, str) and "\0" not in text for text in texts)
@@ -332,7 +332,7 @@ def the_order_of_things(plan, asked):
         assert between(kind, ops.ROOT, root_change)
     for kind in (ops.MASK, ops.READONLY_PATH, ops.MKDIR):
         assert between(kind, ops.ROOT, root_change)
-    for kind in (ops.NO_NEW_PRIVS, ops.SECCOMP):
+    for kind in (ops.NO_NEW_PRIVS, ops.PRETEND, ops.SECCOMP):
         assert between(kind, ops.WAIT_START, ops.EXEC)
     assert kinds.index(root_change) < kinds.index(ops.CLOSE_FDS) < kinds.index(ops.CHDIR), "CVE-2024-21626"
     assert not kinds.count(ops.GROUPS) or kinds.index(ops.GROUPS) < kinds.index(ops.IDS)
@@ -376,7 +376,8 @@ def rights_are_none_that_the_bundle_does_not_ask_for(plan, config, facts):
         return sum(1 << CAPABILITIES.index(known) for known in set(names) if known in CAPABILITIES)
 
     by_kind = {op.kind: op.numbers for op in plan.ops}
-    sys_admin = 1 << CAPABILITIES.index("SYS_ADMIN") if plan.filter else 0
+    loads_filters = plan.filter or ops.PRETEND in by_kind
+    sys_admin = 1 << CAPABILITIES.index("SYS_ADMIN") if loads_filters else 0
     effective, permitted, inheritable = by_kind[ops.CAPABILITIES]
     assert not by_kind[ops.BOUNDING][0] & ~asked_for("bounding")
     assert not effective & ~asked_for("effective") & ~sys_admin

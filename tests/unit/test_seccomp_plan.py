@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.errors import RootlessError
+from rootless.plan.process.pretence import filter_beside
 from rootless.plan.process.seccomp import ERRNO, TRACE, filter_of
 from tests.lib.configurations import PODMAN_SECCOMP
 
@@ -210,3 +211,36 @@ def test_the_summary_of_podmans_profile():
 )
 def test_summaries(filter_, summary):
     assert filter_.summary() == summary
+
+
+# --- Beside it, the filter of --fake-chown ----------------------------------------------------------------------------
+
+
+def pretended(*rules, **profile):
+    """Return the names that the filter answers, beside a profile."""
+    return {name for rule in filter_beside(planned(rules, **profile), "x86_64").rules for name in rule.names}
+
+
+def test_the_profile_decides_where_it_asks_an_agent_or_a_tracer():
+    asked = rule("SCMP_ACT_NOTIFY", "mknodat", "chown")
+    assert pretended() - pretended(asked, listenerPath="/agent") == {"mknodat", "chown"}
+    assert pretended() - pretended(rule("SCMP_ACT_TRACE", "setuid", errnoRet=7)) == {"setuid"}
+
+
+def test_a_profile_that_traces_by_default_is_asked_about_all_others():
+    sometimes = rule("SCMP_ACT_ALLOW", "chown", args=[argument(1, 0)])
+    rules = (rule("SCMP_ACT_ALLOW", "fchown"), sometimes)
+    assert pretended(*rules, defaultAction="SCMP_ACT_TRACE") == {"fchown"}
+
+
+def test_calls_that_work_with_a_single_id_are_made():
+    assert pretended().isdisjoint(("capset", "setfsuid", "setfsgid", "chmod", "fchmodat", "setxattr"))
+
+
+@pytest.mark.parametrize(
+    ("machine", "native", "others"),
+    [("x86_64", "x86_64", ("x86", "x32")), ("aarch64", "aarch64", ("arm",)), ("armv7l", "arm", ()), ("new", "new", ())],
+)
+def test_the_filter_covers_what_the_kernel_executes(machine, native, others):
+    found = filter_beside(None, machine)
+    assert (found.native, found.architectures) == (native, others)

@@ -158,6 +158,23 @@ def test_pids_user_and_input_are_the_containers(user, runs):
     assert done.stdout.startswith("given\n1\n")
 
 
+def test_a_single_id_keeps_its_pretence(user, rootless, runs):
+    words = [
+        "run",
+        "--userns",
+        "single",
+        "--bundle",
+        of_shell(user, "chown 33 /etc && mknod /null c 1 3 && echo done"),
+        "c1",
+    ]
+    done = warm(runs, *words)
+    assert done.stdout == "done\n"
+    assert done.stderr.count("--fake-chown=false") == 1
+    words.insert(1, "--fake-chown=false")
+    done = warm(runs, *words)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def waiting(rootless, bundle, env=None):
     """Start a container that waits for the end of its input; return the command and the files in its directory."""
     running = rootless.popen("run", "--bundle", bundle, "c1", stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)

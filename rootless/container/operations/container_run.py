@@ -29,6 +29,7 @@ HANDLERS: dict[Kind, Handler] = {
     ops.CLAIM: lazy("rootless.container.operations.record", "claim"),
     ops.NO_INPUT: lazy("rootless.container.operations.record", "no_input"),
     ops.COMPILE_FILTER: lazy("rootless.container.operations.record", "compile_filter"),
+    ops.COMPILE_PRETENCE: lazy("rootless.container.operations.record", "compile_pretence"),
     ops.CONNECT_PIDFD: lazy("rootless.container.operations.record", "connect_pidfd"),
     ops.CONNECT_AGENT: lazy("rootless.container.operations.record", "connect_agent"),
     ops.COVER: lazy("rootless.container.operations.root_mount", "cover"),

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from rootless.launch.seccomp_compile import compiled, refuse_unknown
     from rootless.launch.seccomp_listener import Listener
     from rootless.launch.seccomp_listener import connect_to as connect_to_agent
-    from rootless.plan.ops import Op
+    from rootless.plan.ops import Kind, Op
     from rootless.plan.plan import Plan
+    from rootless.plan.process.seccomp import SeccompFilter
 else:
     record_cgroup = lazy("rootless.container.operations.cgroup", "record")
     has_ended = lazy("rootless.container.state.processes", "has_ended")
@@ -145,9 +146,21 @@ def compile_filter(run: ContainerRun, op: Op) -> None:
     seccomp_filter = op.value("filter")
     if seccomp_filter.knows_all:
         refuse_unknown(seccomp_filter)
+    _compile_for(run, ops.SECCOMP, seccomp_filter)
+
+
+def compile_pretence(run: ContainerRun, op: Op) -> None:
+    """Compile the filter for the executor's operation PRETEND; without one, the container runs and the calls fail."""
+    try:
+        _compile_for(run, ops.PRETEND, op.value("filter"))
+    except RootlessError as error:
+        log.warning(f"--fake-chown: {error.what}: {error.cause}", fix=error.fix)
+
+
+def _compile_for(run: ContainerRun, kind: Kind, seccomp_filter: SeccompFilter) -> None:
     program = compiled(seccomp_filter, _cache_directory())
     for each in run.plan.ops:
-        if each.kind is ops.SECCOMP:
+        if each.kind is kind:
             each.strings = (program,)
 
 
@@ -191,6 +204,7 @@ def _state_of(container_id: str, about: dict[str, Any]) -> State:
     advance(state, "create")
     for name in ("bundle", "rootfs", "annotations", "owner", "keyring"):
         setattr(state, name, about[name])
+    state.fake_chown = about.get("fakeChown", False)
     if "network" in about:
         state.network = NetworkState.from_data(about["network"])
     return state

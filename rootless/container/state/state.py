@@ -121,6 +121,7 @@ REQUIRED: dict[str, Kind] = {
 OPTIONAL: dict[str, Kind] = {
     "format": _integer,
     "keyringName": _text,
+    "fakeChown": _boolean,
     "cgroup": _path,
     "unit": _text,
     "userManager": _text,
@@ -251,6 +252,7 @@ class State:
         after_start: the operations that `start` runs.
         user: the user and the group of the container's process, in the container.
         keyring: whether the container has a session keyring.
+        fake_chown: whether changes of owner and of user only seem to succeed.
         keyring_name: its name; empty in the states of older releases.
         after_delete: the operations of the Plan after DELETE, in the form of Op.as_data().
         cgroup: the directory of the container's own cgroup, or empty.
@@ -268,6 +270,7 @@ class State:
         "bundle",
         "cgroup",
         "created",
+        "fake_chown",
         "id",
         "keyring",
         "keyring_name",
@@ -299,6 +302,7 @@ class State:
         self.after_start = AfterStart(0, [])
         self.user = [0, 0]
         self.keyring = False
+        self.fake_chown = False
         self.keyring_name = ""
         self.after_delete: list[dict[str, Any]] = []
         self.cgroup = ""
@@ -350,6 +354,7 @@ class State:
         found.after_start = AfterStart(data["afterStart"]["first"], data["afterStart"]["operations"])
         found.user = data["user"]
         found.keyring = data["keyring"]
+        found.fake_chown = data.get("fakeChown", False)
         found.keyring_name = data.get("keyringName", "")
         found.after_delete = data.get("afterDelete", [])
         found.cgroup = data.get("cgroup", "")
@@ -385,6 +390,7 @@ class State:
         } | _given(
             {
                 "afterDelete": self.after_delete or None,
+                "fakeChown": self.fake_chown or None,
                 "cgroup": self.cgroup or None,
                 "unit": self.unit or None,
                 "userManager": self.user_manager if self.unit else None,

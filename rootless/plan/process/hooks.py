@@ -58,7 +58,7 @@ class Hooks:
         if not self.started:
             return []
         behind = range(len(self.started) - 1, -1, -1)
-        bound = sum(op.kind in (ops.RLIMIT, ops.NO_NEW_PRIVS, ops.SECCOMP) for op in last)
+        bound = sum(op.kind in (ops.RLIMIT, ops.NO_NEW_PRIVS, ops.PRETEND, ops.SECCOMP) for op in last)
         hooks = zip(self.started, behind, strict=True)
         return [Op(ops.NON_DUMPABLE), *[hook.with_numbers(first=first, bound=bound) for hook, first in hooks]]
 

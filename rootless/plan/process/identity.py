@@ -5,16 +5,20 @@ from __future__ import annotations
 from sys import byteorder
 
 from rootless.errors import RootlessError, place
+from rootless.lazy import lazy
 from rootless.linux import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAPABILITIES, RLIMITS
 from rootless.plan import ops
-from rootless.plan.idmaps import id_number, kept_ids
+from rootless.plan.idmaps import SINGLE, id_number, kept_ids
 from rootless.plan.ops import Op
 from rootless.plan.process import seccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.plan.context import Context
+    from rootless.plan.process.pretence import filter_beside as pretence_beside
     from rootless.plan.process.seccomp import SeccompFilter
+else:
+    pretence_beside = lazy("rootless.plan.process.pretence", "filter_beside")
 
 _UNLIMITED = -1
 _GID_SIZE = 4
@@ -216,6 +220,10 @@ def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter
         receiver = annotations.get(seccomp.RECEIVER) or context.request.seccomp_receiver
         wanted = seccomp.filter_of(context.linux["seccomp"], context.facts.machine, receiver)
         wanted.knows_all = seccomp.KNOWS_ALL in annotations
+    if _pretends(context):
+        context.pretence = pretence_beside(wanted, context.facts.machine)
+        plan.append(Op(ops.PRETEND, context.pretence.flags, b"", on_error=ops.ELSE))
+    if wanted:
         plan.append(Op(ops.SECCOMP, wanted.flags, wanted.hook_flags, b"", where="linux.seccomp"))
     if context.request.init:
         if _needs_rights_for_seccomp(context):  # the reaper executes nothing that would take them away
@@ -223,6 +231,21 @@ def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter
         plan.append(Op(ops.INIT, int(context.request.attended)))
     plan.append(Op(ops.EXEC, process["args"], list(_environment(context).values()), where="process.args"))
     return plan, wanted
+
+
+def _pretends(context: Context) -> bool:
+    """Whether changes of owner and of user only seem to succeed, because the container has a single ID."""
+    if not context.request.fake_chown:
+        return False
+    if not context.running:
+        if not context.maps or context.maps.source != SINGLE:
+            return False
+        context.warn_ignored(
+            "",
+            "with a single ID, changes of owner and of user only seem to succeed",
+            "give --fake-chown=false to let them fail",
+        )
+    return True
 
 
 def _environment(context: Context) -> dict[str, str]:
@@ -239,7 +262,7 @@ def _environment(context: Context) -> dict[str, str]:
 
 
 def _needs_rights_for_seccomp(context: Context) -> bool:
-    return bool(context.linux.get("seccomp")) and not context.process.get("noNewPrivileges")
+    return bool(context.linux.get("seccomp") or context.pretence) and not context.process.get("noNewPrivileges")
 
 
 def _groups(context: Context) -> list[Op]:

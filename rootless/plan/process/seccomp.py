@@ -59,7 +59,7 @@ OPERATORS = {
 _ARGUMENTS = 6
 
 LISTENER_PLACE = "linux.seccomp.listenerPath"
-_FLAG_SPEC_ALLOW = 4
+SPEC_ALLOW = 4
 _FLAG_NEW_LISTENER = 8
 _FLAG_WAIT_KILLABLE = 32
 RECEIVER = "run.oci.seccomp.receiver"
@@ -67,11 +67,11 @@ KNOWS_ALL = "run.oci.seccomp_fail_unknown_syscall"
 FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # The executor has one thread: nothing to synchronise.
     "SECCOMP_FILTER_FLAG_LOG": 2,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": _FLAG_SPEC_ALLOW,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": SPEC_ALLOW,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": _FLAG_WAIT_KILLABLE,
 }
 
-_NATIVE = {  # uname -m, if libseccomp has another name
+NATIVE = {  # uname -m, if libseccomp has another name
     "i386": "x86",
     "i486": "x86",
     "i586": "x86",
@@ -210,7 +210,7 @@ def filter_of(seccomp: dict[str, Any], host_arch: str, receiver: str = "") -> Se
             raise _wrong(cause, f"{where}.architectures[{i}]")
         listed[name.removeprefix("SCMP_ARCH_").lower()] = None
     rules = tuple(_rule(rule, f"{where}.syscalls[{i}]") for i, rule in enumerate(seccomp.get("syscalls") or ()))
-    wanted = SeccompFilter(default, _NATIVE.get(host_arch, host_arch), tuple(listed), flags, rules)
+    wanted = SeccompFilter(default, NATIVE.get(host_arch, host_arch), tuple(listed), flags, rules)
     _listen(wanted, seccomp.get("listenerPath") or receiver, seccomp.get("listenerMetadata") or "")
     return wanted
 
@@ -234,7 +234,7 @@ def _listen(wanted: SeccompFilter, path: str, metadata: str) -> None:
 
 def _flags(names: Iterable[str] | None, where: str) -> int:
     if names is None:
-        return _FLAG_SPEC_ALLOW
+        return SPEC_ALLOW
     flags = 0
     for i, name in enumerate(names):
         flags |= _named(name, FLAGS, "flag", f"{where}[{i}]")
