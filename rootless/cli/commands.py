@@ -168,6 +168,26 @@ EVERYDAY_VERBS = {
         "or are kept stay.",
         examples=("rootless clean --dry-run",),
     ),
+    "unshare": Verb(
+        "container.unshare:unshare",
+        "run a command with the ids of your containers, without a container",
+        rest=Word("COMMAND", "args", optional=True),
+        about="COMMAND (default: your shell) runs on this host's files, as root of a user namespace that has your own "
+        "id and your subordinate ids, and in a mount namespace of its own. There you can look at, change and remove "
+        "files that containers have made for other users. The exit status is that of the command, or 128 plus the "
+        "number of the signal that killed it.",
+        examples=("rootless unshare ls -l mybundle/rootfs/var", "rootless unshare chown -R 0:0 mybundle"),
+    ),
+    "rm-tree": Verb(
+        "container.removal.rm_tree:rm_tree",
+        "remove directories that have files of your subordinate ids",
+        words=(Word("DIR", "directory"),),
+        rest=Word("DIR", "args", optional=True),
+        about="DIR, such as a bundle, is removed with everything below it: rm may not remove what containers have made "
+        "for other users. DIR must be in a directory of yours. No symlink is followed, also while a container runs "
+        "there, and nothing is removed from what is mounted below DIR.",
+        examples=("rootless rm-tree mybundle",),
+    ),
     "cp": Verb(
         "container.inside.cp:cp",
         "copy files into a running container or out of it",

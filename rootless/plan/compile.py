@@ -142,10 +142,23 @@ def _cgroup(context: Context) -> Cgroup | None:
     return decide_cgroup(context)
 
 
-def compile_host_command(args: Sequence[str], env: Sequence[str], maps: IdMaps) -> Plan:
-    """Plan a program of the host as root of a new user namespace with all the caller's IDs."""
+def compile_host_command(args: Sequence[str], env: Sequence[str], maps: IdMaps, *, own_mounts: bool = False) -> Plan:
+    """Plan a program of the host as root of a new user namespace with all the caller's IDs.
+
+    With `own_mounts` it has a mount namespace too, in which it may mount; mounts of the host still arrive there.
+    """
+    mounts_too = [Op(ops.UNSHARE, CLONE_NEWNS)] if own_mounts else []
+    return Plan([*_as_root(maps), *mounts_too, Op(ops.EXEC, args, env)])
+
+
+def compile_removal(name: str, maps: IdMaps) -> Plan:
+    """Plan the removal of a tree in the current directory by root of such a namespace."""
+    return Plan([*_as_root(maps), Op(ops.REMOVE_TREE, name), Op(ops.READY)])
+
+
+def _as_root(maps: IdMaps) -> list[Op]:
     become = Op(ops.BECOME, maps.uids[0][0], maps.gids[0][0])
-    return Plan([Op(ops.SPAWN), *new_or_joined.new_user(maps), become, Op(ops.EXEC, args, env)])
+    return [Op(ops.SPAWN), *new_or_joined.new_user(maps), become]
 
 
 def compile_root_command(args: Sequence[str], env: Sequence[str], rootfs: str) -> Plan:

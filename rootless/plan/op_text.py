@@ -394,6 +394,17 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
         },
         "extended attributes are left out",
     ),
+    ops.REMOVE_TREE: (
+        "remove {name} and everything below it",
+        {
+            errno.EBUSY: "unmount it first",
+            errno.EXDEV: "unmount what is mounted there first: nothing in it was removed",
+            errno.EACCES: "ask the administrator to remove it: it belongs to none of your IDs",
+            errno.EPERM: "ask the administrator to remove it: it belongs to none of your IDs, or is immutable (lsattr)",
+            errno.EROFS: "name a tree on a file system that you can write to",
+        },
+        "",
+    ),
     ops.AWAIT_END: ("wait until the container ends", {}, ""),
     ops.AWAIT_LINKS: ("wait until no interface {prefix}… is left and no process has locked {lock}", {}, ""),
     ops.CHECK_AGENT: (

@@ -195,6 +195,7 @@ NO_SOCKETS = Kind(83, "no_sockets", "", "filter=")
 ACCOUNT = Kind(84, "account", "", "path name id line")
 PRETEND = Kind(85, "pretend", "flags", "filter=")
 TEXT_FILE = Kind(86, "text_file", "", "directory name text")
+REMOVE_TREE = Kind(87, "remove_tree", "", "name")
 
 # --- Operations of the launcher, in the order in which they run ---
 

@@ -583,7 +583,7 @@ OF_OTHER_PROGRAMS = (
     "attach auto-update build builder commit compose container context diff export farm generate "
     "healthcheck history import info init kube load manifest mount "
     "play plugin pod prune push rename rm rmi search secret service shell sign stack "
-    "stats swarm system tag test trust umount unmount unpause unshare untag version volume "
+    "stats swarm system tag test trust umount unmount unpause untag version volume "
     "apply cache capability delegate instance key oci overlay plugins remote sif mounts reset ls cat edit "
     "show status shutdown poweroff copy move clone destroy snapshot monitor "
 )

@@ -69,7 +69,7 @@ BOX = [
     "rootless run box",
     "rootless run --userns keep-id box",
     "rootless explain box",
-    "unshare --map-auto -r rm -rf box",
+    "rootless rm-tree box",
 ]
 PODMANS_FILE = [
     "mkdir -p ~/.config/containers/containers.conf.d",

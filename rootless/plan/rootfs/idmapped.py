@@ -79,7 +79,7 @@ def bind(context: Context, mount: dict[str, Any], options: MountOptions, source:
             cause="the kernel lets only root of the host map ids of the host's file systems",
             where=where,
             fix="leave out idmap, uidMappings and gidMappings (the container's root is you, and its other ids are your "
-            "subordinate ids: `unshare --map-root-user --map-auto chown` gives them files), or let root run it",
+            "subordinate ids: `rootless unshare chown` gives them files), or let root run it",
             code="RL-IDMAP-MOUNT",
         )
     maps: Maps = mappings(mount)
