@@ -19,6 +19,7 @@ from tests.lib.bundles import base_config, make_bundle, own
 from tests.lib.cgroup2 import InView, cgroup2
 from tests.lib.configurations import PODMAN_SECCOMP
 from tests.lib.containers import Reader, Rootless, until
+from tests.lib.native import Runs, warm
 
 __all__ = ["cgroup2"]  # the fixture
 
@@ -53,29 +54,6 @@ def plans(user):
     directory = user.runtime_dir / "rootless/@plans"
     shutil.rmtree(directory, ignore_errors=True)
     return directory
-
-
-class Runs:
-    """`run` of one bundle, of which strace shows whether Python took part."""
-
-    def __init__(self, rootless, need) -> None:
-        self.rootless = rootless
-        self._strace = need("strace")
-        self._trace = rootless.user.tmp / "execve"
-
-    def argv(self, *words, strace=()) -> list[str]:
-        """Return a command line under strace."""
-        calls = "all" if strace else "execve"
-        return [self._strace, "-o", str(self._trace), "-e", f"trace={calls}", *strace, *self.rootless.argv(*words)]
-
-    def __call__(self, *words, prefix=(), strace=(), **options):
-        """Run to the end; return what it did, and whether it did so without Python."""
-        done = self.rootless.user.run([*prefix, *self.argv(*words, strace=strace)], **options)
-        return done, self.is_native()
-
-    def is_native(self) -> bool:
-        """Whether the last command executed nothing but itself."""
-        return self._trace.read_text().count("execve(") == 1
 
 
 @pytest.fixture
@@ -120,17 +98,6 @@ def steps_of(entry) -> list[tuple[object, tuple[int, ...], list[bytes]]]:
         kind = cached_ops.KINDS[code - 1]
         found.append((kind, tuple(rest[:6]), [strings[at : at + length] for at, length in places]))
     return found
-
-
-def warm(runs, *words, **options):
-    """Run until Python takes no part, which is at the latest the third time. Return the outcome."""
-    first, native = runs(*words, **options)
-    for _ in range(2):
-        last, native = runs(*words, **options)
-        assert (first.returncode, first.stdout, first.stderr) == (last.returncode, last.stdout, last.stderr)
-        if native:
-            return last
-    pytest.fail(f"Python takes part each time: {last}")
 
 
 # --- The same outcome -------------------------------------------------------------------------------------------------
