@@ -156,20 +156,26 @@ def open_own(path: str, dir_fd: int | None = None) -> int:
     return fd
 
 
-def content(name: str, dir_fd: int) -> bytes:
+def content(name: str, dir_fd: int, path: str = "") -> bytes:
     """Return the content of a file in the directory `dir_fd`; no symlink is followed, no named pipe waited for.
+
+    With `path`, the note of the read is one of that file.
 
     Raises:
         OSError: it cannot be read, or is a symlink.
     """
-    paths.noted(paths.UNKNOWN, name)
+    if not path:
+        paths.noted(paths.UNKNOWN, name)
     fd = posix.open(name, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=dir_fd)
     try:
         # not by a file object: `list` reads one for each container, and that asks for size and position first
         chunks = []
         while chunk := posix.read(fd, _CHUNK):
             chunks.append(chunk)
-        return b"".join(chunks)
+        whole = b"".join(chunks)
+        if path:
+            paths.noted(CONTENT, path, whole)
+        return whole
     finally:
         posix.close(fd)
 

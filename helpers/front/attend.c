@@ -28,7 +28,7 @@ static struct {
     pid_t pid;
     int64_t deadline;
     bool is_over;
-} container;
+} container = {.deadline = -1};
 
 static void forward(int number)
 {
@@ -65,14 +65,29 @@ static void stay(struct pollfd watched[WATCHED])
 {
     struct signalfd_siginfo info;
 
-    do {
+    while (watched[PROCESS].fd >= 0 && !watched[PROCESS].revents) {
         terminal_watch(watched);
         if (poll(watched, WATCHED, time_left()) < 0)
             continue; /* watched[PROCESS].revents is as before */
         while (watched[SIGNALS].revents && read(watched[SIGNALS].fd, &info, sizeof info) == sizeof info)
             forward((int)info.ssi_signo);
         terminal_move(watched);
-    } while (!watched[PROCESS].revents);
+    }
+}
+
+int wait_for(pid_t pid, int process, int signals)
+{
+    struct pollfd watched[WATCHED] = {{0}};
+    int status = 0;
+
+    container.pid = pid;
+    watched[PROCESS] = (struct pollfd){.fd = process, .events = POLLIN};
+    watched[SIGNALS] = (struct pollfd){.fd = signals, .events = POLLIN};
+    stay(watched);
+    terminal_end();
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 /* Writes a number in at least `width` digits, from the last to the first; returns where it begins. */
@@ -99,27 +114,19 @@ int attend(int argc, char **argv, int shown)
 {
     enum { PID, PIDFD, TERMINAL, EXIT, FORWARDED, DEADLINE, SAVED, TYPED, OPTIONAL, ROOT = OPTIONAL, ID, PYTHON };
     char **words = argv + 1 + shown;
-    int status = 0;
-    struct pollfd watched[WATCHED] = {{0}};
-    uint64_t signals;
+    uint64_t forwarded;
+    int status, signals;
 
     if (shown < 0 || argc < 1 + shown + OPTIONAL)
         return 2;
     prctl(PR_SET_NAME, "rootless");
     signal(SIGPIPE, SIG_IGN);
-    container.pid = number(words[PID]);
     container.deadline = strtoll(words[DEADLINE], NULL, 10);
-    signals = strtoull(words[FORWARDED], NULL, 16);
+    forwarded = strtoull(words[FORWARDED], NULL, 16);
     terminal_begin(number(words[TERMINAL]), words[SAVED], (unsigned)number(words[TYPED]));
-    watched[PROCESS] = (struct pollfd){.fd = number(words[PIDFD]), .events = POLLIN};
     /* no handlers: musl keeps SIGRTMIN for itself, and unblocks it for the first of them */
-    watched[SIGNALS].fd = (int)syscall(SYS_signalfd4, -1, &signals, sizeof signals, SFD_CLOEXEC | SFD_NONBLOCK);
-    watched[SIGNALS].events = POLLIN;
-    stay(watched);
-    terminal_end();
-    while (waitpid(container.pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    signals = (int)syscall(SYS_signalfd4, -1, &forwarded, sizeof forwarded, SFD_CLOEXEC | SFD_NONBLOCK);
+    status = wait_for(number(words[PID]), number(words[PIDFD]), signals);
     if (number(words[EXIT]) >= 0)
         note_status(number(words[EXIT]), (unsigned)status);
     if (argc > 1 + shown + PYTHON + 1 && strlen(words[PYTHON + 1]) >= 3) {

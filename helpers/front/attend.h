@@ -8,6 +8,8 @@
 #include <stdint.h>
 
 int attend(int argc, char **argv, int shown);
+/* Forwards signals to a child until it ends; returns its exit status, or 128 and the signal that ended it. */
+int wait_for(pid_t pid, int process, int signals);
 
 /* terminal.c */
 enum { INPUT, OUTPUT, MASTER, ENDS };

@@ -10,14 +10,9 @@
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
 
-struct header {
-    char magic[8];
-    uint32_t steps, string_bytes;
-};
-
 static char entry_name[sizeof "@plans/0123456789abcdef"];
 static char option[sizeof "-Xcache=0123456789abcdef"]; /* of the interpreter: Python is to write the entry */
-static int plans = -1;                                 /* the directory of entry_name */
+static int plans = -1, directory = -1;                 /* that of "@plans", and of entry_name */
 
 bool entry_decode(const char *bytes, size_t size, struct entry *entry)
 {
@@ -54,16 +49,16 @@ static bool is_text(const struct entry *entry, const struct step *step, int whic
     return strlen(text) == length && memcmp(text, text_of(entry, step, which), length) == 0;
 }
 
-static bool is_same_call(const struct entry *entry, const struct step *step, char **words, const char *script)
+static bool is_same_call(const struct entry *entry, char **words, size_t count, const char *place, const char *script)
 {
+    const struct step *step = entry->steps;
     const char *word = text_of(entry, step, 0), *end = word + step->s[0].length;
-    char directory[PATH_MAX], boot[64];
+    char boot[64];
 
-    for (; *words && word < end; words++, word += strlen(word) + 1)
+    for (; count && word < end; count--, words++, word += strlen(word) + 1)
         if (strcmp(*words, word) != 0)
             return false;
-    return !*words && word == end && getcwd(directory, sizeof directory) && is_text(entry, step, 1, directory) &&
-           is_text(entry, step, 2, script) &&
+    return !count && word == end && is_text(entry, step, 1, place) && is_text(entry, step, 2, script) &&
            read_text("/proc/sys/kernel/random/boot_id", boot, sizeof boot) == (ssize_t)step->s[3].length + 1 &&
            memcmp(boot, text_of(entry, step, 3), step->s[3].length) == 0;
 }
@@ -97,30 +92,35 @@ static bool is_seen(uint64_t key)
     return false;
 }
 
-static bool read_entry(const char *name, char *bytes, struct entry *entry)
+static bool read_entry(const char *above, char *bytes, struct entry *entry)
 {
-    cleanup_close int fd = openat(plans, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    struct stat above, st;
+    cleanup_close int fd = openat(directory, entry_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat around, st;
 
     return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && is_own(&st) && st.st_size <= CACHED_LARGEST &&
-           fstatat(plans, "@plans", &above, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(above.st_mode) && is_own(&above) &&
+           fstatat(directory, above, &around, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(around.st_mode) && is_own(&around) &&
            read(fd, bytes, CACHED_LARGEST + 1) == st.st_size && entry_decode(bytes, (size_t)st.st_size, entry);
 }
 
-bool entry_find(char **words, const char *script, struct entry *entry)
+bool entry_find(char **words, size_t count, const char *script, const struct container *container, struct entry *entry)
 {
     static _Alignas(struct step) char bytes[CACHED_LARGEST + 1];
-    char directory[PATH_MAX];
+    char place[PATH_MAX] = "";
     uint64_t key = 0xcbf29ce484222325;
 
-    for (char **word = words; *word; word++)
-        key = hash(key, *word);
+    for (size_t i = 0; i < count; i++)
+        key = hash(key, words[i]);
     plans = open_root(NULL, true);
-    if (plans < 0 || !getcwd(directory, sizeof directory))
+    directory = container ? container->fd : plans;
+    if (plans < 0 || (!container && !getcwd(place, sizeof place)))
         return false;
-    key = hash(key, directory);
-    snprintf(entry_name, sizeof entry_name, "@plans/%016llx", (unsigned long long)key);
-    if (read_entry(entry_name, bytes, entry) && is_same_call(entry, entry->steps, words, script) && entry_holds(entry))
+    if (container)
+        snprintf(place, sizeof place, "%u %llu", container->record->pid,
+                 (unsigned long long)container->record->start_time);
+    key = hash(key, place);
+    snprintf(entry_name, sizeof entry_name, "%s%016llx", container ? "exec." : "@plans/", (unsigned long long)key);
+    if (read_entry(container ? "." : "@plans", bytes, entry) && is_same_call(entry, words, count, place, script) &&
+        entry_holds(entry))
         return true;
     if (is_seen(key))
         snprintf(option, sizeof option, "-Xcache=%016llx", (unsigned long long)key);
@@ -129,7 +129,7 @@ bool entry_find(char **words, const char *script, struct entry *entry)
 
 const char *entry_option(void) { return *option ? option : NULL; }
 
-void entry_forget(void) { unlinkat(plans, entry_name, 0); }
+void entry_forget(void) { unlinkat(directory, entry_name, 0); }
 
 /* --- What the Plan was computed from --- */
 
@@ -209,6 +209,24 @@ static bool mount_flags(const struct entry *entry, const struct step *step)
     return step->n[0] == (int64_t)(fs.f_flag & (ST_RDONLY | ST_NOSUID | ST_NODEV | ST_NOEXEC));
 }
 
+/* Whether a process is in other namespaces of the named types than this one, as when its namespaces were looked at. */
+static bool namespaces(const struct entry *entry, const struct step *step)
+{
+    const char *name = text_of(entry, step, 0), *end = name + step->s[0].length;
+    int64_t differing = 0;
+
+    for (int i = 0; name < end && i < 63; i++, name += strlen(name) + 1) {
+        char own_path[64], other_path[64];
+        struct stat own, other;
+
+        snprintf(own_path, sizeof own_path, "/proc/self/ns/%s", name);
+        snprintf(other_path, sizeof other_path, "/proc/%d/ns/%s", (int)step->n[0], name);
+        if (stat(own_path, &own) == 0 && stat(other_path, &other) == 0)
+            differing |= (int64_t)(own.st_dev != other.st_dev || own.st_ino != other.st_ino) << i;
+    }
+    return differing == step->n[1];
+}
+
 static bool capabilities(const struct entry *entry, const struct step *step)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -270,7 +288,7 @@ bool entry_holds(const struct entry *entry)
         [CACHED_STATUS] = status,     [CACHED_SYMLINK_STATUS] = status,   [CACHED_ACCESS] = allowed,
         [CACHED_LISTED] = listed,     [CACHED_MOUNT_FLAGS] = mount_flags, [CACHED_CAPABILITIES] = capabilities,
         [CACHED_LIMITS] = limits,     [CACHED_NICE] = nice_value,         [CACHED_KERNEL] = kernel,
-        [CACHED_IDS] = ids,
+        [CACHED_IDS] = ids,           [CACHED_NAMESPACES] = namespaces,
     };
 
     for (uint32_t i = 1; i < entry->count; i++)

@@ -54,6 +54,8 @@ struct request {
     const char *words[2]; /* the container, the signal */
     int count;
     bool force, quiet;
+    char **line, **command; /* all words, and those for `exec` to execute, or NULL */
+    const char *script;     /* Python's */
 };
 
 /* record.c */
@@ -79,6 +81,9 @@ int kill_container(int root, const struct request *request);
 int start(int root, const struct request *request);
 int delete (int root, const struct request *request);
 
+/* A pidfd of the first process and its status, or -1 if it has ended; a pid that was reused has another start time. */
+int open_process(const struct container *container, enum status *status);
+int found(struct container *container, bool lock);
 bool runs(uint32_t pid);
 bool each_name(int directory, bool (*use)(void *context, const char *name), void *context);
 bool remove_container(struct container *container);
@@ -87,7 +92,9 @@ bool remove_container(struct container *container);
 const char *entry_option(void); /* of the interpreter, by which Python writes an entry; or NULL */
 
 /* run.c */
-int run_cached(char **words, const char *script); /* DECLINED, or it does not return */
+/* DECLINED, or they do not return */
+int run_cached(const struct request *request);
+int execute_cached(int root, const struct request *request);
 
 /* main.c */
 void delete_by_python(const char *root, const char *id);

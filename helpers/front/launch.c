@@ -56,19 +56,34 @@ static int sealed_copy(const char *path)
 static int plan_of(const struct run *run, const struct step *step)
 {
     cleanup_close int fd = memfd_create("rootless-plan", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    size_t size = step->s[1].length, secret = sizeof run->keyring - 1;
-    bool has_secret = step->n[0] >= 0;
+    size_t size;
+    const void *plan = entry_plan(run->entry, step, run->keyring, run->command, &size);
 
-    if (fd < 0 || write(fd, text_of(run->entry, step, 1), size) != (ssize_t)size)
-        return -1;
-    if (has_secret && ((uint64_t)step->n[0] + secret > size || pwrite(fd, run->keyring, secret, step->n[0]) < 0))
-        return -1;
-    return steal_fd(&fd);
+    return fd >= 0 && plan && write(fd, plan, size) == (ssize_t)size ? steal_fd(&fd) : -1;
+}
+
+/* Opens the container's first process and its cgroup. The pid was the same while its namespaces were compared. */
+bool enter(struct run *run, const struct step *step)
+{
+    const char *cgroup = text_of(run->entry, step, 0);
+    enum status status;
+
+    run->joined = open_process(&run->container, &status);
+    if (*cgroup)
+        run->cgroup_fd = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return run->joined >= 0 && (status == CREATED || status == RUNNING) && (!*cgroup || run->cgroup_fd >= 0);
+}
+
+/* A concurrent `kill` or `delete` may have missed the executor. */
+bool check(struct run *run, const struct step *step)
+{
+    (void)step;
+    return poll(&(struct pollfd){.fd = run->joined, .events = POLLIN}, 1, 0) == 0;
 }
 
 bool spawn(struct run *run, const struct step *step)
 {
-    enum { CGROUP = 4, COUNT = 9 };
+    enum { COUNT = 9 };
     cleanup_close int program = sealed_copy(text_of(run->entry, step, 0)), plan = plan_of(run, step);
     int reports[2] = {-1, -1}, replies[2] = {-1, -1};
     char path[32], numbers[COUNT][12], *words[COUNT + 4] = {"rootless-init", "0", "0"};
@@ -78,7 +93,7 @@ bool spawn(struct run *run, const struct step *step)
     run->report = reports[0];
     run->reply = replies[1];
     {
-        const int kept[COUNT] = {reports[1], replies[0], -1, -1, run->cgroup_fd, -1, -1, -1, plan};
+        const int kept[COUNT] = {reports[1], replies[0], -1, -1, run->cgroup_fd, run->joined, -1, -1, plan};
 
         for (int i = 0; i < COUNT; i++) {
             snprintf(numbers[i], sizeof numbers[i], "%d", kept[i]);

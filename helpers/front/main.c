@@ -115,7 +115,7 @@ static bool take(struct request *request, const struct flag *flag, const char *v
         request->force = true;
     else if (flag->kind == FLAG_QUIET)
         request->quiet = true;
-    return *flag->choices ? is_among(value, flag->choices) : *value && !strchr(value, ':');
+    return flag->kind == FLAG_EXEC || (*flag->choices ? is_among(value, flag->choices) : *value && !strchr(value, ':'));
 }
 
 static bool understand(char **word, struct request *request)
@@ -125,6 +125,10 @@ static bool understand(char **word, struct request *request)
         const char *value = strchr(*word, '=');
         const struct flag *flag;
 
+        if (**word != '-' && request->count == 1 && strcmp(request->verb, "exec") == 0) {
+            request->command = word;
+            return true;
+        }
         if (**word != '-') {
             if (!*request->verb)
                 request->verb = *word;
@@ -164,7 +168,7 @@ static int carry_out(const struct request *request)
         bool quiet; /* with --quiet only */
     } verbs[] = {
         {"state", 1, 1, state, false}, {"start", 1, 1, start, false},         {"delete", 1, 1, delete, false},
-        {"list", 0, 0, list, true},    {"kill", 1, 2, kill_container, false},
+        {"list", 0, 0, list, true},    {"kill", 1, 2, kill_container, false}, {"exec", 1, 1, execute_cached, false},
     };
 
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
@@ -187,7 +191,7 @@ static bool has_streams(void)
 int main(int argc, char **argv)
 {
     const char *wanted = getenv("ROOTLESS_FRONT");
-    struct request request = {0};
+    struct request request = {.line = argv + 1};
 
     if (getauxval(AT_SECURE)) {
         warn("the program is setuid, setgid or has file capabilities", "take them away; it needs none");
@@ -204,10 +208,11 @@ int main(int argc, char **argv)
     if (!(wanted && strcmp(wanted, "0") == 0) && argc > 0 && has_streams()) {
         sighandler_t before = signal(SIGPIPE, SIG_IGN);
 
-        if (asks_to_run(argv + 1))
-            run_cached(argv + 1, (const char *)programs + strlen((const char *)programs) + 1);
+        request.script = (const char *)programs + strlen((const char *)programs) + 1;
         if (understand(argv + 1, &request) && carry_out(&request) == DONE)
             return 0;
+        if (strcmp(request.verb, "exec") != 0 && asks_to_run(argv + 1))
+            run_cached(&request);
         signal(SIGPIPE, before);
     }
     become_python(entry_option());

@@ -1,10 +1,13 @@
-/* The verb `run` of a container whose Plan is in the cache: in the foreground, without a terminal.
+/* The verbs `run` and `exec` of which the Plan is in the cache: in the foreground, without a terminal.
  *
  *     steps of the entry: claim, cgroup, spawn, ID maps, records … start      then: wait, remove
+ *     of `exec`:          enter, spawn, check, start                          then: wait
  *
  * Before CLAIM nothing has changed, and Python takes over at any doubt. After it, a failure ends what was started, and
  * Python takes over too: it clears what is left as the remains of a killed command, plans again, and tells the error.
+ * `exec` changes nothing before the start.
  * rootless/launch and rootless/container/operations have the reasons for each step. */
+#include "attend.h"
 #include "run.h"
 
 #include <poll.h>
@@ -221,36 +224,28 @@ static bool say(struct run *run, const struct step *step)
     return true;
 }
 
-static bool nothing(struct run *run, const struct step *step)
-{
-    (void)run;
-    (void)step;
-    return true;
-}
-
 /* --- From the start to the end --- */
 
-static bool carry_out(struct run *run, bool *is_claimed)
+static bool carry_out(struct run *run, bool *is_begun)
 {
     static bool (*const steps[CACHED_END])(struct run *, const struct step *) = {
-        [CACHED_SAY] = say,         [CACHED_CLAIM] = claim,         [CACHED_MAKE_CGROUP] = make_cgroup,
-        [CACHED_SET] = set,         [CACHED_SPAWN] = spawn,         [CACHED_AWAIT] = await_executor,
-        [CACHED_MAP] = write_map,   [CACHED_BEGIN_MAP] = begin_map, [CACHED_AWAIT_MAPS] = await_maps,
-        [CACHED_PUT] = put,         [CACHED_PART] = part,           [CACHED_RECORD] = record,
-        [CACHED_SKIPPED] = nothing, [CACHED_START] = start_program,
+        [CACHED_SAY] = say,       [CACHED_CLAIM] = claim,         [CACHED_MAKE_CGROUP] = make_cgroup,
+        [CACHED_SET] = set,       [CACHED_SPAWN] = spawn,         [CACHED_AWAIT] = await_executor,
+        [CACHED_MAP] = write_map, [CACHED_BEGIN_MAP] = begin_map, [CACHED_AWAIT_MAPS] = await_maps,
+        [CACHED_PUT] = put,       [CACHED_PART] = part,           [CACHED_RECORD] = record,
+        [CACHED_ENTER] = enter,   [CACHED_CHECK] = check,         [CACHED_START] = start_program,
     };
+    const enum cached first = run->command ? CACHED_ENTER : CACHED_CLAIM;
     const struct entry *entry = run->entry;
 
     for (uint32_t i = 0; i < entry->count; i++) {
         const struct step *step = &entry->steps[i];
 
-        if (step->code < CACHED_SAY)
+        if (step->code < CACHED_SAY || step->code == CACHED_SKIPPED)
             continue;
-        if (!*is_claimed && step->code != CACHED_CLAIM && step->code != CACHED_SKIPPED)
+        if (*is_begun == (step->code == first) || !steps[step->code](run, step))
             return false;
-        if (!steps[step->code](run, step))
-            return false;
-        *is_claimed |= step->code == CACHED_CLAIM;
+        *is_begun |= step->code == first;
     }
     return run->answer == 'S';
 }
@@ -258,24 +253,11 @@ static bool carry_out(struct run *run, bool *is_claimed)
 /* What a killed command may leave is what remains here: the next use of the id undoes the notes. */
 static void leave_to_python(struct run *run)
 {
-    unlinkat(run->container.fd, "state.json", 0);
-    unlinkat(run->container.fd, "status", 0);
+    if (!run->command) {
+        unlinkat(run->container.fd, "state.json", 0);
+        unlinkat(run->container.fd, "status", 0);
+    }
     entry_forget();
-}
-
-/* Stays until the program ends; returns its exit status, or 128 and the signal that ended it. */
-static int attend(const struct run *run)
-{
-    cleanup_close int process = (int)syscall(SYS_pidfd_open, run->process, 0);
-    struct pollfd ready[] = {{.fd = process, .events = POLLIN}, {.fd = run->signals, .events = POLLIN}};
-    struct signalfd_siginfo info;
-    int status = 0;
-
-    while (process >= 0 && !ready[0].revents)
-        if (poll(ready, 2, -1) > 0 && ready[1].revents && read(run->signals, &info, sizeof info) == sizeof info)
-            syscall(SYS_pidfd_send_signal, process, (int)info.ssi_signo, NULL, 0);
-    waitpid(run->process, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 static bool is_unchanged(const struct run *run)
@@ -336,7 +318,7 @@ static bool catch_signals(struct run *run)
     }
     signal(SIGCHLD, SIG_DFL); /* a caller that ignores it would hide every exit status */
     sigprocmask(SIG_BLOCK, &forwarded, &before);
-    run->signals = signalfd(-1, &ending, SFD_CLOEXEC);
+    run->signals = signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK);
     return run->signals >= 0;
 }
 
@@ -350,38 +332,58 @@ static void make_values(struct run *run)
     put_time(run->time, sizeof run->time);
 }
 
-int run_cached(char **words, const char *script)
+/* Returns only if Python is to do it. */
+static void follow(struct run *run)
 {
-    static struct run run = {
-        .container = {.root = -1, .fd = -1}, .cgroup_fd = -1, .report = -1, .reply = -1, .signals = -1};
-    struct entry entry;
     struct signalfd_siginfo info;
-    struct pollfd interrupted = {.events = POLLIN};
-    bool is_claimed = false;
+    bool is_begun = false;
     int status = 0;
 
-    if (!entry_find(words, script, &entry))
-        return DECLINED;
-    run.entry = &entry;
-    make_values(&run);
+    make_values(run);
     umask(umask(0) & 0077);
-    if (catch_signals(&run) && carry_out(&run, &is_claimed)) {
-        close_now(&run.report);
-        close_now(&run.reply);
-        flock(run.container.fd, LOCK_UN);
-        status = attend(&run);
-        remove_ended(&run);
+    if (catch_signals(run) && carry_out(run, &is_begun)) {
+        close_now(&run->reply);
+        if (!run->command)
+            flock(run->container.fd, LOCK_UN);
+        status = wait_for(run->process, (int)syscall(SYS_pidfd_open, run->process, 0), run->signals);
+        if (!run->command)
+            remove_ended(run);
         _exit(status);
     }
-    end_processes(&run);
-    interrupted.fd = run.signals;
-    if (is_claimed && run.answer != 'S' && poll(&interrupted, 1, 0) == 1 &&
-        read(run.signals, &info, sizeof info) == sizeof info) {
-        remove_all(&run);
+    end_processes(run);
+    if (is_begun && run->answer != 'S' && read(run->signals, &info, sizeof info) == sizeof info) {
+        if (!run->command)
+            remove_all(run);
         _exit(128 + (int)info.ssi_signo);
     }
-    if (is_claimed)
-        leave_to_python(&run);
+    if (is_begun)
+        leave_to_python(run);
     sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+static struct entry entry;
+static struct run run = {
+    .container = {.root = -1, .fd = -1}, .cgroup_fd = -1, .joined = -1, .report = -1, .reply = -1, .signals = -1};
+
+int run_cached(const struct request *request)
+{
+    size_t count = 0;
+
+    while (request->line[count])
+        count++;
+    run.entry = &entry;
+    if (entry_find(request->line, count, request->script, NULL, &entry))
+        follow(&run);
+    return DECLINED;
+}
+
+int execute_cached(int root, const struct request *request)
+{
+    run.container = (struct container){.id = request->words[0], .root = root};
+    run.command = request->command;
+    run.entry = &entry;
+    if (request->command && !request->log && found(&run.container, false) == DONE &&
+        entry_find(request->line, (size_t)(request->command - request->line), request->script, &run.container, &entry))
+        follow(&run);
     return DECLINED;
 }

@@ -13,7 +13,8 @@ struct run {
     struct container container;
     const char *root;
     char cgroup[PATH_MAX], id[NAME_MAX + 1];
-    int cgroup_fd, report, reply, signals;
+    char **command; /* of `exec`; NULL for `run` */
+    int cgroup_fd, joined, report, reply, signals;
     pid_t first, process, programs[2];
     char answer;
     struct stat written; /* state.json */
@@ -29,6 +30,8 @@ extern sigset_t ignored;   /* and ignores */
 extern sigset_t forwarded; /* those that are the program's, once it has been started */
 
 /* The steps, by their operations; false: Python has to do it. */
+bool enter(struct run *run, const struct step *step);
+bool check(struct run *run, const struct step *step);
 bool spawn(struct run *run, const struct step *step);
 bool write_map(struct run *run, const struct step *step);
 bool begin_map(struct run *run, const struct step *step);

@@ -23,7 +23,7 @@ static struct {
     size_t saved_size; /* of the settings of the caller's terminal; 0 without one */
     char saved[128];
     struct buffer to_container, to_caller;
-} terminal;
+} terminal = {.master = -1};
 
 void terminal_begin(int master, const char *saved, unsigned typed)
 {

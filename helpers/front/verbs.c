@@ -24,7 +24,7 @@ static bool write_all(const char *text, size_t size)
     return true;
 }
 
-static int found(struct container *container, bool lock)
+int found(struct container *container, bool lock)
 {
     return open_container(container, lock) == DONE && read_record(container) ? DONE : DECLINED;
 }
@@ -155,13 +155,12 @@ static bool is_process_1(uint32_t pid)
     return last && strcmp(last, "\t1") == 0;
 }
 
-/* A pidfd of the first process, or -1 if it has ended; a pid that was reused meanwhile has another start time. */
-static int open_process(const struct container *container)
+int open_process(const struct container *container, enum status *status)
 {
     cleanup_close int process = (int)syscall(SYS_pidfd_open, container->record->pid, 0);
-    enum status status = process < 0 ? UNKNOWN : look(container);
 
-    return status == STOPPED || status == UNKNOWN ? -1 : steal_fd(&process);
+    *status = process < 0 ? UNKNOWN : look(container);
+    return *status == STOPPED || *status == UNKNOWN ? -1 : steal_fd(&process);
 }
 
 static bool send_signal(int process, int number)
@@ -174,10 +173,11 @@ int kill_container(int root, const struct request *request)
     struct container container = {.id = request->words[0], .root = root};
     int number = request->count > 1 ? signal_number(request->words[1]) : SIGTERM;
     cleanup_close int process = -1;
+    enum status status;
 
     if (number < 0 || found(&container, false) != DONE)
         return DECLINED;
-    process = open_process(&container);
+    process = open_process(&container, &status);
     if (process < 0 || (number == SIGKILL && !is_process_1(container.record->pid)))
         return DECLINED;
     return send_signal(process, number) ? DONE : DECLINED;
@@ -250,7 +250,8 @@ int start(int root, const struct request *request)
 
 static bool end(const struct container *container)
 {
-    cleanup_close int process = open_process(container);
+    enum status status;
+    cleanup_close int process = open_process(container, &status);
 
     if (process < 0)
         return look(container) == STOPPED;

@@ -1,9 +1,10 @@
-"""Cached Plans: what `run` planned, written down for the front door (helpers/front), which runs it again.
+"""Cached Plans: what `run` or `exec` planned, written down for the front door (helpers/front), which does it again.
 
     PLANS/@plans/HASH    of a command line and a directory; PLANS is the state directory of the user without --root
+    ROOT/ID/exec.HASH    of the words of `exec` before its command, which is a hole, and the container's first process
 
 The front door requests an entry, by the option -Xcache=HASH of the interpreter, when a command comes a second time.
-An entry is valid for one command line in one directory, in this boot, and only while everything that planning has read
+An entry is valid for one command line in one place, in this boot, and only while everything that planning has read
 is unchanged: variables, files, ids, limits (paths.noted). The front door compares all of it before it changes anything,
 and starts Python at any doubt. So whatever cannot be compared, or carried out with cached_ops.py, makes no entry.
 
@@ -13,6 +14,7 @@ Write access to the cache is as much as to the executor's Plan, so it lies where
 
 from __future__ import annotations
 
+import fcntl
 import posix
 import sys
 from _struct import Struct
@@ -20,12 +22,12 @@ from _struct import Struct
 from rootless import files, jsontext, log, paths, procfs
 from rootless.container.operations.status_record import OWN, allowed_verbs, record_strings
 from rootless.container.operations.undo import notes
-from rootless.container.state.directory import CONFIG, UNDO
+from rootless.container.state.directory import CONFIG, NOT_AGED, PLAN_OF_EXEC, STATE, UNDO
 from rootless.container.state.lifecycle import CREATED, CREATING
 from rootless.container.state.root import state_root
 from rootless.container.state.state import State
 from rootless.errors import RootlessError
-from rootless.host import facts
+from rootless.host import facts, running
 from rootless.launch import spawn
 from rootless.launch.protocol import READY, TURN
 from rootless.lazy import lazy
@@ -33,6 +35,7 @@ from rootless.plan import cached_ops, ops
 from rootless.plan.encode import encode
 from rootless.plan.ops import Op
 from rootless.plan.plan import HANDS_OVER
+from rootless.plan.process.identity import program_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,10 +43,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.container.operations.container_run import ContainerRun
+    from rootless.container.state.directory import ContainerDir
     from rootless.launch.seccomp_compile import library as seccomp_library
     from rootless.plan.cgroup.manager import Cgroup
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.ops import Kind
+
+    Step = Callable[[Op, ContainerRun, "_Secrets"], Iterator[Op]]
+    """Returns the operations of the front door for one of the launcher."""
 else:
     seccomp_library = lazy("rootless.launch.seccomp_compile", "library")
 
@@ -52,6 +59,8 @@ _SEEN = "seen"
 """A table of keys, which the front door writes."""
 _MOST = 64
 """Entries."""
+_MOST_OF_EXEC = 8
+"""Entries in a container's directory."""
 _UNKNOWN = (
     ops.HOOK,
     ops.TERMINAL,
@@ -62,7 +71,6 @@ _UNKNOWN = (
     ops.PASS_NAMESPACES,
     ops.NETLINK,
     ops.FUSE,
-    ops.JOIN_PROCESS,
     ops.SEND_TREE,
     ops.RECEIVE_TREE,
 )
@@ -90,12 +98,31 @@ def keep(run: ContainerRun, key: str, reads: Sequence[tuple[object, ...]], said:
         said: the warnings of this command before the start.
     """
     try:
-        operations = [_call(), *_dependencies(run, reads), *_launch(run, said)]
-        entry = encode(operations, cached_ops.MAGIC)
-        if len(entry) <= cached_ops.LARGEST:
-            _write(key, entry)
+        _refuse(run, said)
+        call = _call(sys.argv[1:], _text(posix.getcwdb()))
+        _write(key, _encoded([call, *_dependencies(run, reads), *_launch(run, said, _STEPS)]))
     except (_UncachedError, RootlessError, OSError):
         return  # the next time is as long as this one
+
+
+def keep_exec(run: ContainerRun, key: str, reads: Sequence[tuple[object, ...]], said: Sequence[str]) -> None:
+    """Do as keep(), for the Plan of an `exec`."""
+    words = sys.argv[1:]
+    command = next(op for _, op in run.sent if op.kind is ops.EXEC).strings[0]
+    try:
+        _refuse_exec(run, said)
+        call = _call(words[: len(words) - len(command)], f"{run.state.pid} {run.state.start_time}")
+        entry = _encoded([call, *_dependencies(run, reads), *_enter(run), *_launch(run, said, _EXEC_STEPS)])
+        _write_exec(f"{PLAN_OF_EXEC}{key}", entry, run.entry)
+    except (_UncachedError, RootlessError, OSError):
+        return
+
+
+def _encoded(operations: Sequence[Op]) -> bytes:
+    entry = encode(operations, cached_ops.MAGIC)
+    if len(entry) > cached_ops.LARGEST:
+        raise _UncachedError("it is too large")
+    return entry
 
 
 def _bytes(text: object) -> bytes:
@@ -106,9 +133,9 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def _call() -> Op:
+def _call(words: Sequence[str], place: str) -> Op:
     program = getattr(sys.modules["__main__"], "__file__", "") or ""
-    return Op(cached_ops.CALL, sys.argv[1:], _text(posix.getcwdb()), program, procfs.boot_id())
+    return Op(cached_ops.CALL, words, place, program, procfs.boot_id())
 
 
 # --- The dependencies -------------------------------------------------------------------------------------------------
@@ -188,6 +215,11 @@ def _limits(limits: dict[int, int]) -> Op:
     return Op(cached_ops.LIMITS, Struct(f"={len(hard)}Q").pack(*hard))
 
 
+def _other_namespaces(pid: int, differs: dict[str, bool]) -> Op:
+    bits = sum(1 << place for place, other in enumerate(differs.values()) if other)
+    return Op(cached_ops.NAMESPACES, pid, bits, list(differs))
+
+
 _DEPENDENCIES: dict[str, Callable[..., Op]] = {
     paths.VARIABLE: _variable,
     paths.STATUS: lambda path, status: _status(cached_ops.STATUS, path, status),
@@ -201,6 +233,7 @@ _DEPENDENCIES: dict[str, Callable[..., Op]] = {
     files.LISTED: lambda path, listed: Op(cached_ops.LISTED, listed, path),
     procfs.CAPABILITIES: lambda *sets: Op(cached_ops.CAPABILITIES, *sets),
     procfs.LIMITS: _limits,
+    running.NAMESPACES: _other_namespaces,
     facts.NICE: lambda value: Op(cached_ops.NICE, value),
     facts.KERNEL: lambda *names: Op(cached_ops.KERNEL, *names),
 }
@@ -209,9 +242,8 @@ _DEPENDENCIES: dict[str, Callable[..., Op]] = {
 # --- The operations ---------------------------------------------------------------------------------------------------
 
 
-def _launch(run: ContainerRun, said: Sequence[str]) -> Iterator[Op]:
+def _launch(run: ContainerRun, said: Sequence[str], steps: dict[Kind, Step]) -> Iterator[Op]:
     """Return the operations of the front door, in the order in which Python has carried out those of the launcher."""
-    _refuse(run, said)
     for operation, error, detail in run.skips:
         yield Op(cached_ops.SKIPPED, operation, error, detail)
     secrets = _Secrets(run)
@@ -220,8 +252,8 @@ def _launch(run: ContainerRun, said: Sequence[str]) -> Iterator[Op]:
         kind = op.kind
         if kind is ops.WAIT_START:
             break
-        if kind in _STEPS:
-            yield from _STEPS[kind](op, run, secrets)
+        if kind in steps:
+            yield from steps[kind](op, run, secrets)
         elif kind in HANDS_OVER or (kind.by == ops.EXECUTOR and operations[index + 1].kind.by == ops.LAUNCHER):
             yield Op(cached_ops.AWAIT, READY if kind is ops.READY else TURN, kind is ops.FORK)
     if said:
@@ -235,16 +267,26 @@ def _refuse(run: ContainerRun, said: Sequence[str]) -> None:
     Raises:
         _UncachedError: it cannot.
     """
+    _refuse_unknown(run, said, (*_STEPS, ops.DELETE))
+    if not run.plan.first(ops.FORK) or run.plan.first(ops.JOIN_PROCESS) or run.state.after_delete or run.state.network:
+        raise _UncachedError("it is not an ordinary container")
+
+
+def _refuse_exec(run: ContainerRun, said: Sequence[str]) -> None:
+    _refuse_unknown(run, said, tuple(_EXEC_STEPS))
+    if sum(op.kind in (ops.COMMAND, ops.EXEC) for _, op in run.sent) != len((ops.COMMAND, ops.EXEC)):
+        raise _UncachedError("its command")
+
+
+def _refuse_unknown(run: ContainerRun, said: Sequence[str], known: Sequence[Kind]) -> None:
     unknown = [
         op.kind.name
         for op in run.plan.ops
-        if op.kind in _UNKNOWN or (op.kind.by == ops.LAUNCHER and op.kind not in _STEPS and op.kind is not ops.DELETE)
+        if op.kind in _UNKNOWN or (op.kind.by == ops.LAUNCHER and op.kind not in (*known, ops.WAIT_START))
     ]
     given = run.descriptors
-    if unknown or given.keep or max(given.console, given.process, given.agent, given.directory, given.start) >= 0:
+    if unknown or given.keep or max(given.console, given.agent, given.directory, given.start) >= 0:
         raise _UncachedError(f"it needs {unknown} or descriptors")
-    if not run.plan.first(ops.FORK) or run.state.after_delete or run.state.network:
-        raise _UncachedError("it is not an ordinary container")
     if log.said() != said:
         raise _UncachedError("there were warnings after the start")
 
@@ -358,7 +400,29 @@ def _claim(_op: Op, run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
 
 def _spawn(_op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
     plan = encode([each for _, each in run.sent])
-    yield Op(cached_ops.SPAWN, secrets.place_in(plan), spawn.program_path("init"), plan)
+    yield Op(cached_ops.SPAWN, secrets.place_in(plan), 0, 0, spawn.program_path("init"), plan, [])
+
+
+def _enter(run: ContainerRun) -> Iterator[Op]:
+    """Return the operations that open the cgroup for a further process (container/operations/cgroup.py: join)."""
+    path = run.state.cgroup
+    if path:
+        enabled = files.read_noted(f"{path}/cgroup.subtree_control")
+        if enabled.strip() or run.descriptors.cgroup < 0:
+            raise _UncachedError("it is not in the container's own cgroup")
+        yield _content(f"{path}/cgroup.subtree_control", enabled)
+    yield Op(cached_ops.ENTER, path)
+
+
+def _spawn_exec(_op: Op, run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
+    holes = {ops.COMMAND: Op(ops.COMMAND, [], "")}
+    places = {op.kind: place for place, (_, op) in enumerate(run.sent) if op.kind in (ops.COMMAND, ops.EXEC)}
+    environment: Any = run.sent[places[ops.EXEC]][1].strings[1]
+    holes[ops.EXEC] = Op(ops.EXEC, [], environment)
+    plan = encode([holes.get(op.kind, op) for _, op in run.sent])
+    directories = program_directories({entry.partition("=")[0]: entry for entry in environment})
+    numbers = (-1, places[ops.COMMAND], places[ops.EXEC])
+    yield Op(cached_ops.SPAWN, *numbers, spawn.program_path("init"), plan, directories)
 
 
 def _record(op: Op, _run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
@@ -391,7 +455,7 @@ def _begin_id_maps(op: Op, _run: ContainerRun, _secrets: _Secrets) -> Iterator[O
             yield Op(cached_ops.MAP, name, "".join(f"{inside} {outside} {count}\n" for inside, outside, count in lines))
 
 
-_STEPS: dict[Kind, Callable[[Op, ContainerRun, _Secrets], Iterator[Op]]] = {
+_STEPS: dict[Kind, Step] = {
     ops.CLAIM: _claim,
     ops.COMPILE_FILTER: lambda *_: iter(()),
     ops.COMPILE_PRETENCE: lambda *_: iter(()),
@@ -403,6 +467,12 @@ _STEPS: dict[Kind, Callable[[Op, ContainerRun, _Secrets], Iterator[Op]]] = {
     ops.RECORD_CREATED: _record_created,
 }
 """The operations of the launcher that the front door can carry out, before the start."""
+_EXEC_STEPS: dict[Kind, Step] = {
+    ops.COMPILE_FILTER: lambda *_: iter(()),
+    ops.SPAWN: _spawn_exec,
+    ops.CHECK_RUNNING: lambda *_: iter((Op(cached_ops.CHECK),)),
+}
+"""The same for `exec`."""
 
 
 # --- The file ---------------------------------------------------------------------------------------------------------
@@ -416,17 +486,32 @@ def _write(name: str, entry: bytes) -> None:
     try:
         directory = files.open_own(_CACHE, above)
         files.put(name, entry, 0o600, dir_fd=directory)
-        _forget_oldest(directory)
+        _forget_oldest(directory, _MOST)
     finally:
         for fd in (above, directory):
             if fd >= 0:
                 posix.close(fd)
 
 
-def _forget_oldest(directory: int) -> None:
-    """Halve a cache that is too large; the entries that were written first go."""
+def _write_exec(name: str, entry: bytes, container: ContainerDir) -> None:
+    """Write into the directory of a container, unless a command works on it, such as `delete`."""
+    fcntl.flock(container.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        if container.has(STATE):
+            files.put(name, entry, NOT_AGED | 0o600, dir_fd=container.fd)
+            _forget_oldest(container.fd, _MOST_OF_EXEC, PLAN_OF_EXEC)
+    finally:
+        fcntl.flock(container.fd, fcntl.LOCK_UN)
+
+
+def _forget_oldest(directory: int, most: int, beginning: str = "") -> None:
+    """Halve a cache that has more than `most` entries; those that were written first go."""
     with posix.scandir(directory) as listing:
-        entries = [(each.stat(follow_symlinks=False).st_mtime_ns, each.name) for each in listing if each.name != _SEEN]
-    if len(entries) > _MOST:
-        for _, name in sorted(entries)[: _MOST // 2]:
+        entries = [
+            (each.stat(follow_symlinks=False).st_mtime_ns, each.name)
+            for each in listing
+            if each.name != _SEEN and each.name.startswith(beginning)
+        ]
+    if len(entries) > most:
+        for _, name in sorted(entries)[: most // 2]:
             files.unlink(name, directory)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import posix
+import sys
 
-from rootless import paths
+from rootless import log, paths
 from rootless.container.state import store
 from rootless.errors import RootlessError
 from rootless.files import HIGHEST_FD, is_inherited
@@ -108,6 +109,16 @@ def exec_request(options: Options, state: State, preserve_fds: int) -> Request:
     request.keyring = state.keyring_name
     request.seccomp_receiver = paths.variable("RUN_OCI_SECCOMP_RECEIVER")
     return request
+
+
+def cache_key_of(options: Options, known: set[str]) -> str:
+    """Return the key by which the front door will find the Plan of this command; empty if it shall not be cached.
+
+    `known` are the options that it may have.
+    """
+    started = sys._xoptions  # noqa: SLF001 - the only way to the interpreter's own options
+    asked = {name for name, value in vars(options).items() if value}
+    return str(started.get("cache", "")) if asked <= known and log.is_plain() else ""
 
 
 def copy_request(options: Options) -> Request:

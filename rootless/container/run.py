@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import posix
-import sys
 
 from rootless import files, log, paths, procfs, signals
 from rootless.container.create import plan_for
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.operations.teardown import end, end_quietly, give_up, remove_ended
+from rootless.container.request import cache_key_of
 from rootless.container.terminal.console import Console
 from rootless.errors import RootlessError
 from rootless.launch.protocol import Descriptors
@@ -64,7 +64,7 @@ def run(options: Options) -> int:
 
 
 def _run(options: Options) -> int:
-    cache_key = _cache_key(options)
+    cache_key = cache_key_of(options, _CACHED)
     if cache_key:
         paths.note_reads()
     request, plan, root = plan_for(options)
@@ -107,13 +107,6 @@ def _run(options: Options) -> int:
         files.close_fds(made, "exit_fd")
         if not (request.keep or request.detach):
             remove_ended(root, request.container)
-
-
-def _cache_key(options: Options) -> str:
-    """Return the key by which the front door will find the Plan of this command; empty if it shall not be cached."""
-    started = sys._xoptions  # noqa: SLF001 - the only way to the interpreter's own options
-    asked = {name for name, value in vars(options).items() if value}
-    return str(started.get("cache", "")) if asked <= _CACHED and log.is_plain() else ""
 
 
 def _wait(made: ContainerRun, console: Console, wakeup: int, request: Request) -> int:

@@ -6,7 +6,7 @@ import posix
 
 from rootless.errors import RootlessError
 from rootless.linux import NAMESPACE_FILES
-from rootless.paths import UNKNOWN, noted
+from rootless.paths import noted
 from rootless.procfs import denies_setgroups, id_maps
 
 TYPE_CHECKING = False
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from rootless.procfs import IdMap
+
+
+NAMESPACES = "namespaces"
+"""Note of a pid, and the names of namespaces with whether they differ from those of the caller (paths.noted)."""
 
 
 class Running:
@@ -48,10 +52,11 @@ def read(pid: int) -> Running:
     Raises:
         RootlessError: `RL-NAMESPACES`: permission denied (ptrace(2), "Ptrace access mode checking").
     """
-    noted(UNKNOWN, pid)
+    differs = {kind: _differs(pid, name) for kind, name in NAMESPACE_FILES.items()}
+    noted(NAMESPACES, pid, {NAMESPACE_FILES[kind]: other for kind, other in differs.items()})
     return Running(
         pid,
-        [kind for kind, name in NAMESPACE_FILES.items() if _differs(pid, name)],
+        [kind for kind, other in differs.items() if other],
         *id_maps(pid),
         setgroups_denied=denies_setgroups(pid),
     )

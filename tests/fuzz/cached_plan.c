@@ -5,11 +5,6 @@
 
 #include <stdlib.h>
 
-struct header {
-    char magic[8];
-    uint32_t steps, string_bytes;
-};
-
 size_t LLVMFuzzerMutate(uint8_t *bytes, size_t size, size_t most);
 size_t LLVMFuzzerCustomMutator(uint8_t *bytes, size_t size, size_t most, unsigned seed);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
@@ -46,6 +41,21 @@ static size_t read_all(const struct entry *entry)
     return sum;
 }
 
+/* Puts values into the holes of a Plan, and reads the result. */
+static size_t fill(const struct entry *entry, const struct step *step)
+{
+    char *commands[][3] = {{"sh", "-c", NULL}, {"/bin/true", NULL}, {"", NULL}};
+    size_t sum = 0, size;
+
+    for (int i = -1; i < 3; i++) {
+        const unsigned char *plan = entry_plan(entry, step, "0123456789abcdef", i < 0 ? NULL : commands[i], &size);
+
+        for (size_t at = 0; plan && at < size; at++)
+            sum += plan[at];
+    }
+    return sum;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     struct entry entry;
@@ -58,6 +68,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     if (entry_decode(copy, size, &entry)) {
         sum = read_all(&entry);
         sum += entry_holds(&entry);
+        for (uint32_t i = 0; i < entry.count; i++)
+            if (entry.steps[i].code == CACHED_SPAWN)
+                sum += fill(&entry, &entry.steps[i]);
     }
     (void)sum;
     free(copy);

@@ -12,7 +12,7 @@ import pytest
 
 from rootless.container.operations.status_record import encode
 from rootless.container.state.state import State
-from rootless.plan import cached_ops
+from rootless.plan import cached_ops, ops
 from rootless.plan.encode import encode as encode_plan
 from rootless.plan.ops import Op
 
@@ -42,9 +42,11 @@ def seeds(tmp_path_factory):
 def entries(tmp_path_factory):
     """Return a directory of entries of the cache of Plans: one has an operation of each kind."""
     directory = tmp_path_factory.mktemp("entries")
-    for number, strings in enumerate(((b"", ""), (b"text\0t", "words"))):
+    plan = encode_plan([Op(ops.COMMAND, [], ""), Op(ops.EXEC, [], ["A=1"])])
+    for number, strings in enumerate(((b"", ""), (b"text\0t", "words"), (plan, "/bin"))):
+        first = -1 if strings[0] == plan else 0  # of SPAWN: no secret, and the places of COMMAND and EXEC
         operations = [
-            Op(kind, *range(len(kind.numbers)), *(_value(kind, name, *strings) for name in kind.strings))
+            Op(kind, *range(first, first + len(kind.numbers)), *(_value(kind, name, *strings) for name in kind.strings))
             for kind in cached_ops.KINDS
         ]
         (directory / str(number)).write_bytes(encode_plan(operations, cached_ops.MAGIC))
@@ -77,4 +79,4 @@ def test_mutated_records_are_read_within_their_bounds(seeds, need, tmp_path):
 
 
 def test_mutated_entries_are_read_within_their_bounds(entries, need, tmp_path):
-    run_fuzzer("cached_plan.c", ["record.c", "entry.c"], entries, need, tmp_path)
+    run_fuzzer("cached_plan.c", ["record.c", "entry.c", "plan.c"], entries, need, tmp_path)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 
-from rootless import log, signals
+from rootless import log, paths, signals
 from rootless.bundle.load import Bundle
 from rootless.container.operations.container_run import ContainerRun
-from rootless.container.request import exec_request, preserve_descriptors
+from rootless.container.request import cache_key_of, exec_request, preserve_descriptors
 from rootless.container.state import store
 from rootless.container.state.lifecycle import PAUSED, STOPPED, allow, status
 from rootless.container.state.processes import has_ended
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.bundle.check import check_process
+    from rootless.container.cached_plan import keep_exec as cache_plan
     from rootless.container.edits.names import look_up
     from rootless.container.operations.cgroup import join as join_cgroup
     from rootless.container.state.directory import ContainerDir
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from rootless.plan.request import Request
 else:
     check_process = lazy("rootless.bundle.check", "check_process")
+    cache_plan = lazy("rootless.container.cached_plan", "keep_exec")
     look_up = lazy("rootless.container.edits.names", "look_up")
     join_cgroup = lazy("rootless.container.operations.cgroup", "join")
     become_attend = lazy("rootless.container.terminal.attend", "become_attend")
@@ -48,10 +50,16 @@ else:
     parse = lazy("rootless.jsontext", "parse")
 
 _PROCESS = "process."
+_CACHED = {
+    "args", "cgroup_manager", "container", "cwd", "debug", "env", "log_format", "log_level", "root", "systemd_cgroup",
+    "user", "verb",
+}  # fmt: skip
+"""The options of commands whose Plans may be cached."""
 
 
 def execute(options: Options) -> int:
     """Run a command in a container; unless detached, wait for it and return its exit status."""
+    cache_key = "" if names_something(options) else cache_key_of(options, _CACHED)
     preserved = preserve_descriptors(options.preserve_fds)
     root = state_root(options.root)
     with store.find(root, options.container, lock=False) as entry:
@@ -63,9 +71,13 @@ def execute(options: Options) -> int:
         if first < 0:
             allow("exec", entry.container_id, STOPPED)
         try:
+            if cache_key:
+                paths.note_reads()
+                state = store.existing_state(entry)
             request = exec_request(options, state, preserved)
             plan = _plan(options, request, state, entry.read_config())
-            return _run(request, plan, first, entry, state)
+            reads = paths.taken_reads()
+            return _run(request, plan, first, entry, state, cached=(cache_key, reads))
         except RootlessError as error:
             if has_ended(first):
                 allow("exec", entry.container_id, STOPPED)
@@ -92,8 +104,19 @@ def _plan(options: Options, request: Request, state: State, config: dict[str, An
     return plan
 
 
-def _run(request: Request, plan: Plan, first: int, entry: ContainerDir, state: State) -> int:
-    """Run the Plan in the container whose first process is behind the pidfd `first`; return the exit status."""
+def _run(
+    request: Request,
+    plan: Plan,
+    first: int,
+    entry: ContainerDir,
+    state: State,
+    *,
+    cached: tuple[str, list[tuple[object, ...]]],
+) -> int:
+    """Run the Plan in the container whose first process is behind the pidfd `first`; return the exit status.
+
+    `cached` has the key by which the front door will find the Plan, or an empty text, and what planning has read.
+    """
     cgroup = join_cgroup(state, request.cgroup) if state.cgroup or request.cgroup else None
     console = Console.for_run(plan)
 
@@ -121,12 +144,15 @@ def _run(request: Request, plan: Plan, first: int, entry: ContainerDir, state: S
             if console.master >= 0:
                 prepare_terminal(console.master)
             wakeup = -1 if request.detach else catch_signals()  # before there is a program to forward them to
+            said = log.said()
             run.until()
             if request.detach:
                 signals.commit()
         except BaseException:
             run.kill()
             raise
+        if cached[0]:
+            cache_plan(run, *cached, said)
         run.close()
         return 0 if request.detach else _wait_foreground(run, console, wakeup)
     finally:

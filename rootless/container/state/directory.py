@@ -9,6 +9,7 @@
     ROOT/ID/request.json  the options of a person's `run`
     ROOT/ID/log           the output of a detached container, written by its monitor; log.1 is the older half
     ROOT/ID/exit          its exit status; locked by the process that will write it
+    ROOT/ID/exec.KEY      a Plan of `exec` for the front door (rootless/container/cached_plan.py)
     ROOT/ID/resolv.conf   mounted over the image's, like `hosts`, if rootless makes its network
 
 Everything in it is used through its descriptor.
@@ -35,13 +36,15 @@ _OTHERS = 0o077
 NOT_AGED = stat.S_ISVTX
 """On a file: systemd-tmpfiles leaves it in /tmp, however old it is (XDG Base Directory Specification)."""
 _WRITE = posix.O_WRONLY | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
-_STATE = "state.json"
+STATE = "state.json"
 CONFIG = "config.json"
 START_SOCKET = "start.sock"
 REQUEST = "request.json"
 LOG = "log"
 OLD_LOG = "log.1"
 EXIT = "exit"
+PLAN_OF_EXEC = "exec."
+"""Beginning of a name."""
 UNDO = "undo"
 """Undo notes (rootless/container/operations/undo.py)."""
 _STATUS = "status"
@@ -49,7 +52,7 @@ _NEW = ".new"
 _WITHOUT_STATE = frozenset(
     (
         UNDO,
-        _STATE + _NEW,
+        STATE + _NEW,
         _STATUS,
         CONFIG,
         START_SOCKET,
@@ -91,9 +94,9 @@ class ContainerDir:
 
     def read(self) -> State | None:
         """Return the state in state.json, or None if the file does not exist."""
-        path = f"{self.path}/{_STATE}"
+        path = f"{self.path}/{STATE}"
         try:
-            text = files.content(_STATE, self.fd)
+            text = self.content(STATE)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -110,7 +113,7 @@ class ContainerDir:
         Raises:
             OSError: it cannot be read.
         """
-        return files.content(name, self.fd)
+        return files.content(name, self.fd, f"{self.path}/{name}")
 
     def put(self, name: str, content: bytes, mode: int = 0o600) -> None:
         """Write a file in the directory; overwrite an existing one in place.
@@ -153,12 +156,12 @@ class ContainerDir:
         Raises:
             RootlessError: `RL-STATE`: it cannot be written.
         """
-        self.put(_STATE + _NEW, state.render())
+        self.put(STATE + _NEW, state.render())
         if record:
-            written = posix.stat(_STATE + _NEW, dir_fd=self.fd)
+            written = posix.stat(STATE + _NEW, dir_fd=self.fd)
             self.put(_STATUS, record((written.st_ino, written.st_size, written.st_mtime_ns)))
         try:
-            posix.rename(_STATE + _NEW, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            posix.rename(STATE + _NEW, STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except OSError as error:
             raise unusable(self.path, error) from None
 
@@ -230,7 +233,7 @@ class ContainerDir:
         """
         try:
             names = posix.listdir(self.fd)
-            other = _STATE not in names and not all(self._is_left_over(each) for each in names)
+            other = STATE not in names and not all(self._is_left_over(each) for each in names)
         except OSError as error:
             raise irremovable(self.path, error) from None
         if other:
@@ -246,7 +249,7 @@ class ContainerDir:
         """Whether a killed command leaves such a file; a config.json that put() has not made is a bundle's."""
         if name == CONFIG:
             return bool(posix.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode & NOT_AGED)
-        return name in _WITHOUT_STATE or name.startswith(".nfs")
+        return name in _WITHOUT_STATE or name.startswith((PLAN_OF_EXEC, ".nfs"))
 
     def clear(self, names: list[str]) -> None:
         """Remove the files of these names.
@@ -257,7 +260,7 @@ class ContainerDir:
         name = ""
         try:
             # state.json last: the next `delete` needs it after a failure
-            for name in sorted(names, key=lambda each: each == _STATE):
+            for name in sorted(names, key=lambda each: each == STATE):
                 files.unlink(name, self.fd)
         except OSError as error:
             raise irremovable(f"{self.path}/{name}".rstrip("/"), error) from None

@@ -14,6 +14,8 @@ from rootless.plan.process import seccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rootless.plan.context import Context
     from rootless.plan.process.pretence import filter_beside as pretence_beside
     from rootless.plan.process.seccomp import SeccompFilter
@@ -191,9 +193,7 @@ def find(context: Context) -> list[Op]:
     program = context.process["args"][0]
     candidates = [program]
     if "/" not in program:
-        path = environment.get("PATH", f"PATH={_DEFAULT_PATH}").partition("=")[2]
-        directories = [directory for directory in path.split(":") if directory.startswith("/")]
-        candidates = [f"{directory}/{program}" for directory in directories] if program else []
+        candidates = [f"{directory}/{program}" for directory in program_directories(environment)] if program else []
     if not candidates:
         raise RootlessError(
             f'exec: "{program}"',
@@ -206,6 +206,12 @@ def find(context: Context) -> list[Op]:
     if "HOME" not in environment:
         plan.insert(0, Op(ops.HOME, context.uid, "/etc/passwd", "/", where="process.env"))
     return plan
+
+
+def program_directories(environment: Mapping[str, str]) -> list[str]:
+    """Return the directories that have programs; `environment` has the entries by name."""
+    path = environment.get("PATH", f"PATH={_DEFAULT_PATH}").partition("=")[2]
+    return [directory for directory in path.split(":") if directory.startswith("/")]
 
 
 def execute(context: Context, limits: list[Op]) -> tuple[list[Op], SeccompFilter | None]:
