@@ -51,7 +51,7 @@ def test_environment_is_that_of_config_json(either):
     ("uid", "given", "home"),
     [
         (0, [], "/root"),
-        (1000, [], "/home/user"),
+        (4321, [], "/home/user"),
         (4711, [], "/"),
         (0, ["HOME=/given"], "/given"),
         (33, ["HOME="], "/var/www"),

@@ -44,7 +44,7 @@ def candidates(tmp_path, monkeypatch, capfd):
         ("delete --fo", ["--force"]),
         ("--log-l", ["--log-level"]),
         ("kill web1 TER", ["TERM"]),
-        ("network ", ["create", "ls", "inspect", "rm"]),
+        ("network ", ["create", "ls", "inspect", "reload", "rm"]),
         ("network rm ", ["backend", "nightly"]),
         ("run --network n", ["none", "nightly"]),
         ("explain --net s", ["slirp4netns"]),

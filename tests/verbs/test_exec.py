@@ -112,7 +112,7 @@ def test_exec_has_the_identity_of_the_first_process(either):
 
 
 def test_the_users_home_is_in_its_environment(both):
-    assert both.lines("echo $HOME", flags=["--user", "1000"]) == ["/home/user"]
+    assert both.lines("echo $HOME", flags=["--user", "4321"]) == ["/home/user"]
 
 
 @pytest.mark.parametrize("nnp", [True, False])

@@ -30,7 +30,7 @@ _RESOLVER = "resolv.conf"
 
 
 def reload(options: Options) -> Iterator[str]:
-    """Write resolv.conf of running containers anew, and restart helpers of shared networks; yield what has changed."""
+    """Write the resolv.conf of running containers again, and restart helpers; yield what has changed, for people."""
     root = state_root(options.root)
     host = host_network.read()
     for name in SharedNetwork.names(root):
