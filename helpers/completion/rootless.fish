@@ -2,7 +2,7 @@
 
 function __rootless_complete
     set -l current (commandline --current-token)
-    for line in (rootless __complete (commandline --tokenize --cut-at-cursor)[2..] "$current" 2>/dev/null)
+    for line in (rootless __complete (commandline --current-process --tokenize --cut-at-cursor)[2..] "$current" 2>/dev/null)
         switch $line
             case \tfiles
                 __fish_complete_path "$current"

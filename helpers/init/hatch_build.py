@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 if TYPE_CHECKING:
     from types import ModuleType
 
+sys.dont_write_bytecode = True  # root may build in the checkout of another user, who could not remove it
 ZIG = "ziglang>=0.14"
 INSIDE = "rootless/launch/bin"
 HELPERS = Path(__file__).parent.parent

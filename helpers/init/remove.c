@@ -4,7 +4,7 @@
 
 #include <dirent.h>
 
-enum { DEEPEST = 64 }; /* open directories */
+enum { DEEPEST = 64 /* open directories */, ROUNDS = 1000 };
 
 static void close_directory(DIR *const *directory)
 {
@@ -25,9 +25,13 @@ static int lift(int above, const char *name, int top)
 {
     static unsigned lifted;
     char place[64];
+    int result;
 
-    snprintf(place, sizeof place, ".rootless-rm-tree-%d-%u", getpid(), lifted++);
-    return syscall(SYS_renameat2, above, name, top, place, RENAME_NOREPLACE) < 0 ? refused("renameat2", name) : 0;
+    do {
+        snprintf(place, sizeof place, ".rootless-rm-tree-%u", lifted++);
+        result = (int)syscall(SYS_renameat2, above, name, top, place, RENAME_NOREPLACE);
+    } while (result < 0 && errno == EEXIST);
+    return result < 0 ? refused("renameat2", name) : 0;
 }
 
 /* `top` is -1 for the tree itself. */
@@ -50,7 +54,7 @@ static int remove_at(int above, const char *name, int top, unsigned depth)
     directory = fd < 0 ? NULL : fdopendir(fd);
     if (!directory)
         return refused("openat2", name);
-    while (again) {
+    for (int round = 0; again && round < ROUNDS; round++) { /* a container may go on to make files */
         again = false;
         rewinddir(directory);
         while ((entry = readdir(directory)) != NULL)

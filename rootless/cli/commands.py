@@ -184,8 +184,8 @@ EVERYDAY_VERBS = {
         words=(Word("DIR", "directory"),),
         rest=Word("DIR", "args", optional=True),
         about="DIR, such as a bundle, is removed with everything below it: rm may not remove what containers have made "
-        "for other users. DIR must be in a directory of yours. No symlink is followed, also while a container runs "
-        "there, and nothing is removed from what is mounted below DIR.",
+        "for other users. DIR must be in a directory of yours. No symlink below it is followed, also while a container "
+        "runs there, and nothing is removed from what is mounted below DIR.",
         examples=("rootless rm-tree mybundle",),
     ),
     "cp": Verb(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from contextlib import suppress
 
 from rootless import log
 from rootless.errors import RootlessError
@@ -44,17 +45,20 @@ def unshare(options: Options) -> int:
         log.warning(shortcoming.replace("in the container", "in it", 1))
     env = [f"{key}={value}" for key, value in os.environ.items()]
     run = Run(compile_host_command([program, *arguments], env, maps, own_mounts=True), Descriptors())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     run.until_or_kill()
     assert run.executor
-    command = run.executor.first
+    command = os.pidfd_open(run.executor.first)
 
     def forward(number: int, _frame: FrameType | None) -> None:
-        os.kill(command, number)
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(command, number)
 
     for number in _OF_TERMINAL:
         signal.signal(number, signal.SIG_IGN)
     for number in _FORWARDED:
         signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     status = os.waitstatus_to_exitcode(run.executor.wait_first())
     run.close()
     return status if status >= 0 else 128 - status

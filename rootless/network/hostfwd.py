@@ -18,6 +18,21 @@ _PATIENCE = 10
 """Seconds of silence after which it hangs."""
 
 
+def missing(socket: str, ports: Sequence[Port]) -> list[Port]:
+    """Return those of the ports that are not published on the host.
+
+    Raises:
+        OSError: slirp4netns refuses to tell.
+    """
+    entries = _call(socket, "list_hostfwd", {}).get("entries", ())
+    taken = {(each["proto"], each["host_addr"], each["host_port"]) for each in entries}
+    return [port for port in ports if (port.protocol, _listening(port), port.outside) not in taken]
+
+
+def _listening(port: Port) -> str:
+    return port.address or "0.0.0.0"  # noqa: S104 - every address was asked for
+
+
 def add(socket: str, ports: Sequence[Port], address: str) -> None:
     """Publish container ports on the host.
 
@@ -32,7 +47,7 @@ def add(socket: str, ports: Sequence[Port], address: str) -> None:
     for port in ports:
         arguments = {
             "proto": port.protocol,
-            "host_addr": port.address or "0.0.0.0",  # noqa: S104 - every address was asked for
+            "host_addr": _listening(port),
             "host_port": port.outside,
             "guest_addr": address,
             "guest_port": port.inside,

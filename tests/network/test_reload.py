@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 
 import pytest
@@ -70,3 +71,13 @@ def test_it_takes_no_name(net_rootless):
         1,
         "rootless: network reload: it takes no name; fix: run rootless network --help\n",
     )
+
+
+def test_a_file_that_the_container_has_made_long_does_no_harm(net_rootless, netbox):
+    """Its root may remount the file to write to it."""
+    with running(net_rootless, "--network", "pasta", name="hostile"), netbox.resolver(ELSEWHERE):
+        (net_rootless.root / "hostile/resolv.conf").write_text(f"nameserver 192.0.2.1\n{'#' * 100_000}")
+        os.truncate(net_rootless.root / "hostile/resolv.conf", 1 << 40)
+        limited = ["sh", "-c", 'ulimit -v 400000; exec "$@"', "sh", *net_rootless.argv("network", "reload")]
+        net_rootless.user.run(limited, check=True)
+        assert resolver(net_rootless, "hostile")[:2] == SERVERS

@@ -149,7 +149,15 @@ def test_a_taken_port_of_a_restarted_helper_is_a_warning(rootless, net_user):
         done = rootless("network", "reload")
         assert "cannot publish" in done.stderr, done
         taking.stdin.close()
-    assert rootless("exec", "first", *FETCH, f"http://{OUTSIDE}:{HTTP}/").returncode == 0
+        assert rootless("exec", "first", *FETCH, f"http://{OUTSIDE}:{HTTP}/").returncode == 0
+    assert rootless("network", "reload", check=True).stderr == ""
+    assert reaches_and_is_reached(rootless)
+
+
+def test_a_network_whose_definition_is_gone_does_not_stop_the_reload(rootless, abandoned, net_user):
+    (net_user.tmp / "config/rootless/networks/backend.json").unlink()
+    done = rootless("network", "reload", check=True)
+    assert done.stderr.startswith("rootless: warning: network backend: there is no such network")
 
 
 def test_ports_of_a_member_that_failed_to_start_are_released(rootless, backend, start):

@@ -49,8 +49,9 @@ def namespaces(user):
 
 
 def files(rootless):
-    """Return the paths in the state directory."""
-    return {str(path.relative_to(rootless.root)) for path in rootless.root.rglob("*")} - {"@networks"}
+    """Return the paths in the state directory, without the cached Plans of `exec`."""
+    found = {str(path.relative_to(rootless.root)) for path in rootless.root.rglob("*") if "exec." not in path.name}
+    return found - {"@networks"}
 
 
 # --- create, ls, inspect, rm ------------------------------------------------------------------------------------------

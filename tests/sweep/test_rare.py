@@ -26,6 +26,9 @@ ELSEWHERE = {
     "identify": "only for containers without a pid namespace of their own: tests/hostile/test_processes.py",
     "account": "only for images with --userns keep-id: tests/executor/test_accounts.py",
     "device_rules": "only for real root, whose cgroup is in a hierarchy of its own",
+    "pretend": "only for a single ID: tests/verbs/test_fake_chown.py",
+    "text_file": "only for a single ID, likewise",
+    "remove_tree": "only for rm-tree, which can be called again: tests/verbs/test_rm_tree.py",
     "send_tree": "only for cp, which leaves no process and nothing on the host: tests/verbs/test_cp.py",
     "receive_tree": "only for cp, likewise",
 }
@@ -44,6 +47,7 @@ def test_every_operation_of_the_executor_is_swept(sweep, rare_sweep):
 
 LAUNCHERS_ELSEWHERE = {
     "no_input": "only for a COMMAND without --interactive, and leaves nothing behind: tests/verbs/test_run_flags.py",
+    "compile_pretence": "only for a single ID, and leaves nothing behind: tests/verbs/test_fake_chown.py",
     "cover": "only for real root, whose container shares the host's mounts: tests/sweep/test_root.py",
     "make_cgroup": "needs a delegated cgroup: tests/sweep/test_cgroups.py",
     "enter_group": "only for --join: tests/cluster/test_mpi.py kills members",

@@ -75,7 +75,8 @@ def test_fish_offers_words_with_descriptions(user, rootless, environment, need):
         [found] = offered(formatted(typed, rootless))
         assert found.partition("\t")[0].replace("\\ ", " ") == formatted(expected[-1], rootless)
     assert offered("rootless del") == ["delete\tremove a stopped container"]
-    assert offered("rootless network ") == ["create", "ls", "inspect", "rm"]
+    assert offered("rootless network ") == ["create", "ls", "inspect", "reload", "rm"]
+    assert offered("cd /tmp; true | rootless del") == ["delete\tremove a stopped container"]
 
 
 def test_a_line_that_no_verb_begins_offers_nothing_and_prints_no_error(user, rootless):

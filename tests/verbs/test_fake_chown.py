@@ -192,7 +192,8 @@ def test_without_libseccomp_the_container_runs_and_the_changes_fail(single, hook
         config["hooks"] = {"startContainer": [{"path": "/bin/true"}]}
     write_config(single.path, config)
     library = subprocess.run(["sh", "-c", "ls /usr/lib/*/libseccomp.so.2"], capture_output=True, text=True, check=True)
-    hide = f"mount --bind /dev/null {library.stdout.strip()}; cache=$1; shift; rm -rf $cache"
+    hide = "".join(f"mount --bind /dev/null {path}; " for path in library.stdout.split())
+    hide += "cache=$1; shift; rm -rf $cache"
     user = single.user
     become = ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups"]
     words = [user.runtime_dir / "rootless/@seccomp", *become, *single.command, "run", "--bundle", single.path, "c1"]

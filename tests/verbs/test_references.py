@@ -99,6 +99,8 @@ TESTS = {
     "docs/run.md": {
         "rootless run -it -v .:/src -w /src -e CI=1 -m 512M box make": EXAMPLE,
         "rootless explain -v .:/src box make": "tests/verbs/test_run_flags.py::test_explain_shows_the_edits",
+        "rootless run --gpus all torch.sqsh nvidia-smi": "tests/verbs/test_cdi.py",
+        "rootless run --device nvidia.com/gpu=0 --device vendor.com/nic=a box": "tests/verbs/test_cdi.py",
     },
     "docs/verbs.md": {
         "rootless logs web": f"{LOGS}each_stream_is_kept_and_printed_on_its_own",
@@ -113,6 +115,10 @@ TESTS = {
         "rootless cp site/. web:/srv": f"{CP}directories_as_podman_names_them",
         "rootless cp web:/srv - | tar -t": f"{CP}a_tar_archive_out",
         "tar -c site | rootless cp - web:/srv": f"{CP}a_tar_archive_in",
+        "rootless rm-tree box": "tests/verbs/test_rm_tree.py",
+        "rootless unshare ls -l box/rootfs/var/lib": "tests/verbs/test_unshare.py",
+        "rootless unshare chown -R 0:0 box/rootfs/var": "tests/verbs/test_unshare.py",
+        "rootless unshare": "tests/verbs/test_unshare.py",
         "rootless clean --dry-run": "tests/verbs/test_clean.py",
         "rootless clean": "tests/verbs/test_clean.py::test_containers_of_an_earlier_boot",
         "ROOTLESS_FRONT=0 rootless run mybundle": "tests/verbs/test_front_door.py",

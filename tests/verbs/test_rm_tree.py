@@ -62,6 +62,16 @@ def test_a_user_without_subordinate_ids_removes_own_files(single_user, rootless_
     assert not (single_user.tmp / "tree").exists()
 
 
+def test_relative_trees_are_found_from_where_the_command_was_called(rootless, user):
+    for name in ("a/one", "a/two", "two"):
+        (user.tmp / name).mkdir(parents=True)
+    own(user, user.tmp / "a")
+    own(user, user.tmp / "two")
+    rootless("rm-tree", "a/one", "two", check=True)
+    assert [path.name for path in (user.tmp / "a").iterdir()] == ["two"]
+    assert not (user.tmp / "two").exists()
+
+
 def test_depth_has_no_limit(rootless, user):
     """No path of it fits into a system call, and there are more levels than descriptors."""
     top = user.tmp / "deep"

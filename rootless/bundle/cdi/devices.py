@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rootless.bundle.cdi.specs import Spec
 
 _ALL = "all"
+_DIGITS = 9
+"""Of the number of a GPU, at most."""
 _SHOWN = 8
 """Devices that a fix lists."""
 _GPUS = ("nvidia.com/gpu", "amd.com/gpu")
@@ -75,6 +77,8 @@ def chosen(devices: Sequence[str], gpus: Sequence[str]) -> list[Chosen]:
         defined = offered.get(name, ())
         if len(defined) != 1:
             cause, fix = conflict(name, defined) if defined else _unknown(name, offered)
+            if specs.broken and not defined:
+                fix = specs.broken[0].fix  # the device may be in there
             raise RootlessError(flags[name], cause=cause, fix=fix, code=CODE)
         found.append(Chosen(flags[name], defined[0], name.partition("=")[2]))
     return found
@@ -98,14 +102,18 @@ def _gpus(text: str, offered: dict[str, list[Spec]]) -> list[str]:
     names = list_of_names.split(",")
     if equals and word == "device" and all(map(is_name, names)):
         return [f"{kind}={name}" for name in names]
-    if equals or not text.isdecimal() or not int(text):
+    if equals or not text.isdecimal() or not text.strip("0") or len(text) > _DIGITS:
         raise misused("--gpus", text, "it is neither all, a number nor device=NAME", "write --gpus all, for example")
     # an index is the one name that each GPU has once: nvidia-ctk also writes their UUIDs, and all
-    indexes = [name for name in _of_kind(kind, offered) if name.partition("=")[2].isdecimal()]
+    indexes = [name for name in _of_kind(kind, offered) if _is_index(name.partition("=")[2])]
     if len(indexes) < int(text):
         cause = f"the CDI specs define {len(indexes)} devices {kind}=NUMBER"
         raise RootlessError(f"--gpus {text}", cause=cause, fix="write a smaller number, or all", code=CODE)
     return sorted(indexes, key=lambda name: int(name.partition("=")[2]))[: int(text)]
+
+
+def _is_index(name: str) -> bool:
+    return name.isdecimal() and len(name) <= _DIGITS
 
 
 def _of_kind(kind: str, offered: dict[str, list[Spec]]) -> list[str]:

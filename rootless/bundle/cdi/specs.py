@@ -9,7 +9,7 @@ import _stat as stat
 import errno
 import posix
 
-from rootless import xdg
+from rootless import paths, xdg
 from rootless.bundle.cdi.rules import SPEC
 from rootless.bundle.schema import Invalid
 from rootless.errors import RootlessError
@@ -167,8 +167,11 @@ def _check(path: str, status: posix.stat_result) -> None:
     Raises:
         RootlessError: `RL-CDI`.
     """
-    # in a user namespace that does not map the host's root, its files belong to the owner of /
-    if status.st_uid not in (0, posix.geteuid(), posix.stat("/").st_uid):
+    owners = {0, posix.geteuid()}
+    if path in _SYSTEM or paths.parent(path) in _SYSTEM:
+        # in a user namespace that does not map the host's root, its files belong to the owner of /
+        owners.add(posix.stat("/").st_uid)
+    if status.st_uid not in owners:
         raise refused(
             path, f"it belongs to uid {status.st_uid}", f"let it belong to you or root: sudo chown root {path}"
         )

@@ -203,7 +203,13 @@ def add_devices(config: Config, devices: Sequence[tuple[Config, str]]) -> Config
     if not rules:
         return config
     allowed = [
-        {"allow": True, "type": device["type"], "major": device["major"], "minor": device["minor"], "access": letters}
+        {
+            "allow": True,
+            "type": device["type"].replace("u", "c"),
+            "major": device["major"],
+            "minor": device["minor"],
+            "access": letters,
+        }
         for device, letters in devices
         if device["type"] != "p"
     ]

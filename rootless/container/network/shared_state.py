@@ -233,7 +233,7 @@ def _start_helper(live: SharedNetwork, network: Network, helper: Helper, holder:
 def restart_helper(live: SharedNetwork, host: HostNetwork, shared: Shared) -> bool:
     """Start the helper of a network in use again if it has ended, and publish the members' ports.
 
-    What prevents it is a warning: the members still reach each other. Return whether all has been done.
+    What prevents it is a warning: the members still reach each other. Return whether it has been started.
     """
     helper = shared.helper(host)
     if not helper or live.alive("helper"):
@@ -258,22 +258,39 @@ def restart_helper(live: SharedNetwork, host: HostNetwork, shared: Shared) -> bo
         holder = NetnsHolder(operations, process=process, namespaces=namespaces)
         try:
             _start_helper(live, network, helper, holder)
+            live.write()  # before anything else fails: nobody may start another one beside it
             holder.go_on()
         except BaseException:
             holder.kill()
             raise
         holder.close()
-        live.write()
-        for member in live.members.values():
-            _publish(live, [from_data(port) for port in member.get("ports", ())], member["addresses"][0])
     except (RootlessError, OSError) as error:
-        log.warning(f"network {shared.name} has no connection to the outside, or not all ports: {error}")
+        log.warning(f"network {shared.name} has no connection to the outside: {error}")
         return False
     finally:
         namespaces.close()
         if process >= 0:
             posix.close(process)
+    publish_missing(live)
     return True
+
+
+def publish_missing(live: SharedNetwork) -> None:
+    """Publish the ports of members that are not published; what prevents it is a warning for each."""
+    for container_id, member in live.members.items():
+        ports = [from_data(port) for port in member.get("ports", ())]
+        try:
+            for port in hostfwd.missing(socket_in(live.fd), ports) if ports else ():
+                _publish_or_warn(live, port, member["addresses"][0], container_id)
+        except OSError as error:
+            log.warning(f"container {container_id}: its ports: {error}")
+
+
+def _publish_or_warn(live: SharedNetwork, port: Port, address: str, container_id: str) -> None:
+    try:
+        _publish(live, [port], address)
+    except RootlessError as error:
+        log.warning(f"container {container_id}: {error.what}: {error.cause}", fix="free it, then: network reload")
 
 
 def _publish(live: SharedNetwork, ports: Sequence[Port], address: str) -> None:
@@ -326,16 +343,17 @@ def forget_the_dead(root: StateRoot, name: str) -> None:
             live.write()
 
 
-def overwrite_mounted(path: str, text: str, directory: int) -> None:
-    """Overwrite a file that is mounted in a container; do nothing if the container is being deleted."""
+def overwrite_mounted(path: str, text: str, directory: int) -> bool:
+    """Overwrite a file that is mounted in a container; return whether that was possible."""
     try:
         # O_NONBLOCK: the container may hold a lease on the file, for which open(2) would wait
         flags = posix.O_WRONLY | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
         fd = posix.open(path, flags, dir_fd=directory)
     except OSError:
-        return  # or its root has replaced the file
+        return False  # the container is being deleted, or its root has replaced the file
     with open(fd, "wb") as file:
         file.write(text.encode("utf-8", "surrogateescape"))
+    return True
 
 
 def exists(root: StateRoot, name: str) -> bool:

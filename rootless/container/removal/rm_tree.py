@@ -24,8 +24,13 @@ def rm_tree(options: Options) -> None:
     Raises:
         RootlessError: `RL-REMOVE-TREE`: one is not the caller's, or could not be removed as a whole.
     """
-    for path in (options.directory, *options.args):
-        _remove(path)
+    start = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in (options.directory, *options.args):
+            os.fchdir(start)
+            _remove(path)
+    finally:
+        os.close(start)
 
 
 def _remove(path: str) -> None:
