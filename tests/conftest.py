@@ -23,7 +23,10 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 ON_CI = os.environ.get("CI", "") not in ("", "false", "0")
 NONE_SKIPPED = ("cluster", "engines", "system")
 """Directories of tests that must not be skipped on CI: the documents name each engine as tested."""
-FRONT_DOORS = ("test_attend.py", "test_cached_plan.py", "test_front_door.py", "test_imports.py", "test_start_up.py")
+FRONT_DOORS = (
+    "test_attend.py", "test_cached_plan.py", "test_exec_record.py", "test_front_door.py", "test_imports.py",
+    "test_start_up.py",
+)  # fmt: skip
 """Files of tests/verbs that are about the front door, or about the start of the command."""
 EXCEPTIONS: dict[str, str] = {}
 """Exceptions by test id, with the reason why the CI machine cannot run them."""

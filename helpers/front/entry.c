@@ -223,6 +223,8 @@ static bool namespaces(const struct entry *entry, const struct step *step)
         snprintf(other_path, sizeof other_path, "/proc/%d/ns/%s", (int)step->n[0], name);
         if (stat(own_path, &own) == 0 && stat(other_path, &other) == 0)
             differing |= (int64_t)(own.st_dev != other.st_dev || own.st_ino != other.st_ino) << i;
+        else if (errno != ENOENT)
+            return false;
     }
     return differing == step->n[1];
 }

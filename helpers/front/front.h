@@ -1,8 +1,8 @@
 /* The front door: what its files share.
  *
- * Python decides and writes the answer down in a container's status record; this program follows the record, or becomes
- * the Python program before it has changed anything (DECLINED). What it does is what Python's verbs do, in their order:
- * rootless/container/state and rootless/container/removal have the reasons. */
+ * Python decides and writes the answer down in a container's status record and in cached Plans; this program follows
+ * them, or becomes the Python program (DECLINED), after taking back what it has begun. What it does is what Python's
+ * verbs do, in their order: rootless/container/state and rootless/container/removal have the reasons. */
 #pragma once
 
 #include "../init/sys.h"

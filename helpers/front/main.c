@@ -206,14 +206,15 @@ int main(int argc, char **argv)
     }
     arguments = argv;
     if (!(wanted && strcmp(wanted, "0") == 0) && argc > 0 && has_streams()) {
-        sighandler_t before = signal(SIGPIPE, SIG_IGN);
+        sighandler_t pipe = signal(SIGPIPE, SIG_IGN), size = signal(SIGXFSZ, SIG_IGN);
 
         request.script = (const char *)programs + strlen((const char *)programs) + 1;
         if (understand(argv + 1, &request) && carry_out(&request) == DONE)
             return 0;
         if (strcmp(request.verb, "exec") != 0 && asks_to_run(argv + 1))
             run_cached(&request);
-        signal(SIGPIPE, before);
+        signal(SIGPIPE, pipe);
+        signal(SIGXFSZ, size);
     }
     become_python(entry_option());
 }

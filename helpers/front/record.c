@@ -59,7 +59,7 @@ int open_root(const char *asked, bool make)
         return *asked && !strstr(asked, "..") ? open_own(AT_FDCWD, asked, 0) : -1;
     snprintf(usual, sizeof usual, "/run/user/%u", geteuid());
     if (!runtime || *runtime != '/' || !is_owned(runtime))
-        runtime = geteuid() == 0 ? "" : usual;
+        runtime = geteuid() != 0 ? usual : is_owned("/run") && access("/run", W_OK) == 0 ? "/run" : "";
     if (runtime == usual && !is_owned(usual)) {
         snprintf(path, sizeof path, "/tmp/rootless-%u", geteuid());
         return open_own(AT_FDCWD, path, S_IRWXG | S_IRWXO);

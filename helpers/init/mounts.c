@@ -305,7 +305,9 @@ int op_text_file(const char *directory, const char *name, const char *text)
     fd = SYS(openat(memory, "text", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
     SYS(write(fd, text, strlen(text)));
     close_now(&fd);
-    target = SYS(openat(parent, name, O_RDONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644));
+    target = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (target < 0)
+        target = SYS(openat(parent, name, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644));
     SYSCALL(move_mount, memory, "", parent, "", FD_TO_FD);
     file = (int)syscall(SYS_open_tree, memory, "text", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     copied = file < 0 ? failed("open_tree") : 0;

@@ -29,9 +29,9 @@ static int lift(int above, const char *name, int top)
 
     do {
         snprintf(place, sizeof place, ".rootless-rm-tree-%u", lifted++);
-        result = (int)syscall(SYS_renameat2, above, name, top, place, RENAME_NOREPLACE);
-    } while (result < 0 && errno == EEXIST);
-    return result < 0 ? refused("renameat2", name) : 0;
+        result = renameat(above, name, top, place); /* an empty directory that it replaces goes anyway */
+    } while (result < 0 && (errno == EEXIST || errno == ENOTEMPTY || errno == ENOTDIR));
+    return result < 0 ? refused("renameat", name) : 0;
 }
 
 /* `top` is -1 for the tree itself. */

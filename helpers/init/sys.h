@@ -20,9 +20,6 @@
 #ifndef SYS_faccessat2
 #define SYS_faccessat2 439
 #endif
-#ifndef RENAME_NOREPLACE
-#define RENAME_NOREPLACE 1
-#endif
 #ifndef MNT_DETACH
 #define MNT_DETACH 2
 #endif

@@ -8,8 +8,8 @@ An entry is valid for one command line in one place, in this boot, and only whil
 is unchanged: variables, files, ids, limits (paths.noted). The front door compares all of it before it changes anything,
 and starts Python at any doubt. So whatever cannot be compared, or carried out with cached_ops.py, makes no entry.
 
-Write access to the cache is as much as to the executor's Plan, so it lies where that of compiled filters does
-(launch/seccomp_compile.py), for the same reasons.
+Write access to an entry is as much as to the executor's Plan. Those of `run` lie where compiled filters do
+(launch/seccomp_compile.py), for the same reasons; those of `exec` beside the container's state.json and config.json.
 """
 
 from __future__ import annotations
@@ -469,6 +469,7 @@ _STEPS: dict[Kind, Step] = {
 """The operations of the launcher that the front door can carry out, before the start."""
 _EXEC_STEPS: dict[Kind, Step] = {
     ops.COMPILE_FILTER: lambda *_: iter(()),
+    ops.COMPILE_PRETENCE: lambda *_: iter(()),
     ops.SPAWN: _spawn_exec,
     ops.CHECK_RUNNING: lambda *_: iter((Op(cached_ops.CHECK),)),
 }

@@ -188,8 +188,8 @@ class Submitter(User):
             assert time.monotonic() < deadline, f"still there: {left}"
 
     def _files(self) -> list[str]:
-        """Return the directories of containers but the cache of Plans, and the mounts that a container would have."""
-        ended = f"/tmp/rootless-{self.uid}/[!@]* /tmp/rootless-{self.uid}/@[!p]* /tmp/rootless-slurm-{self.uid}/*"
+        """Return the directories of containers but caches, and the mounts that a container would have."""
+        ended = f"/tmp/rootless-{self.uid}/[!@]* /tmp/rootless-{self.uid}/@[!ps]* /tmp/rootless-slurm-{self.uid}/*"
         script = f"for each in {ended}; do [ ! -e $each ] || echo $each; done; grep -E 'fuse|overlay' /proc/self/mounts"
         return self.run(["sh", "-c", script]).stdout.splitlines()
 

@@ -20,6 +20,7 @@ WHEELS = (
     "backports.zstd>=1",
     "click>=8.1",
     "psutil>=5.9",
+    "pyyaml>=6",
     "pyroute2>=0.7",
     "rich>=13",
     "urllib3>=2.2",

@@ -106,6 +106,15 @@ def test_process_is_as_that_of_python(rootless, runs, flags):
     assert "\nleader\n" in native.stdout
 
 
+def test_a_single_id_keeps_its_pretence(rootless, runs):
+    rootless.create("c1", make_bundle(rootless.user, base_config("sleep", "1000")), "--userns", "single")
+    rootless.start("c1")
+    words = ["exec", "c1", "sh", "-c", "chown 33 /etc && grep Seccomp /proc/self/status"]
+    native = warm(runs, *words)
+    assert native.returncode == 0
+    assert outcome(native) == outcome(rootless(*words, env=OFF))
+
+
 @pytest.mark.parametrize("kinds", [("pid", "mount"), ("ipc", "uts", "mount")])
 def test_other_namespaces_are_joined(rootless, runs, kinds):
     config = base_config("sleep", "1000")
