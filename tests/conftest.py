@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.lib import figures
+from tests.lib import figures, workers
 from tests.lib import netbox as networks
 from tests.lib.accounts import PROVIDED, RUN, account
 from tests.lib.conformance import Conformance
@@ -39,6 +39,7 @@ def pytest_configure(config):
             signal.signal(number, signal.SIG_DFL)
     config.pluginmanager.register(Conformance(config), "conformance")
     config.pluginmanager.register(figures, "figures")
+    config.pluginmanager.register(workers, "workers")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ TESTS = Path(__file__).resolve().parents[1]
 TABLE = Path("docs/conformance.md")
 WRITE = "ROOTLESS_WRITE_TABLE=1 tests/run"
 UNTESTED = "not tested here"
+RESULT = "conformance"
+"""The property of a report: a name, a runtime, a word of the table and its reason; or None if the test has failed."""
 HEAD = f"""# Conformance to the runtime specification
 
 How each runtime implements every property of the OCI runtime specification {VERSION} when an ordinary user calls it, on
@@ -78,11 +81,16 @@ class Conformance:
         self._config = config
         self._write = bool(os.environ.get("ROOTLESS_WRITE_TABLE"))
         self._whole = False
-        """Whether this run includes all marked tests."""
-        self._versions: dict[str, str] = {}
+        """Whether this run includes all marked tests, and none of them has failed."""
+        self._workers: list[bool] = []
+        """The same, by worker."""
         self._results: dict[tuple[str, str], set[tuple[str, str]]] = {}
         """By property and runtime: the words of the table, each with its reason."""
         self._differences: list[str] = []
+
+    @cached_property
+    def _versions(self) -> dict[str, str]:
+        return versions()
 
     @property
     def _tested(self) -> str:
@@ -96,7 +104,6 @@ class Conformance:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items) -> None:
         """Keep one crun case of each marked test; mark tests of known differences as expected failures."""
-        self._versions = versions()
         old = self._old
         seen = set()
         kept = []
@@ -126,18 +133,32 @@ class Conformance:
         """Note that a partial run says nothing about the other tests."""
         self._whole = self._whole and not any(map(properties_of, items))
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node) -> None:
+        """Get a worker's answer."""
+        self._workers.append(getattr(node, "workeroutput", {}).get(RESULT, False))
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item):
-        """Record the result of each marked test."""
+        """Add the results of each marked test to its report, which may come from another process."""
         report = yield
         marks = list(item.iter_markers("spec"))
         if report.failed and marks:
-            self._whole = False
+            report.user_properties.append((RESULT, None))
         elif report.skipped or report.when == "call":
             for mark in marks:
-                for name in mark.args:
-                    self._results.setdefault((name, runtime_of(item)), set()).add(self._result(report, mark))
+                found = [(name, runtime_of(item), *self._result(report, mark)) for name in mark.args]
+                report.user_properties += [(RESULT, each) for each in found]
         return report
+
+    def pytest_runtest_logreport(self, report) -> None:
+        """Record the results; a marked test that has failed says nothing."""
+        for kind, result in report.user_properties:
+            if kind == RESULT and result:
+                name, runtime, *told = result
+                self._results.setdefault((name, runtime), set()).add(tuple(told))
+            elif kind == RESULT:
+                self._whole = False
 
     @staticmethod
     def _result(report, mark) -> tuple[str, str]:
@@ -179,6 +200,10 @@ class Conformance:
     def pytest_sessionfinish(self, session, exitstatus) -> None:
         """Write the table, or fail if it differs from the results."""
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if hasattr(self._config, "workeroutput"):  # the main process compares
+            self._config.workeroutput[RESULT] = self._whole
+            return
+        self._whole = all(self._workers) if self._workers else self._whole
         if not self._whole or not ended or session.shouldstop or session.shouldfail or not self._results:
             return
         made = self._made()

@@ -12,7 +12,8 @@ ROUNDS = int(os.environ.get("ROOTLESS_BENCH_ROUNDS", "7"))
 """The number of times that each step is measured."""
 MEASURE = Path(__file__).with_name("measure.py")
 """The program that measures; it is also copied into virtual machines."""
-FIGURES = pytest.StashKey[list]()
+FIGURE = "figure"
+"""The property of a test's report that is a line of the table, or a sentence."""
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def figure(request):
         cells = []
         for ours, *theirs in zip(*(found.get(runtime, (None, None)) for runtime in ("rootless", *PEERS)), strict=True):
             cells += [f"{ours:.1f}", *(f"/ {their:.1f} = {ours / their:.2f}" if their else "" for their in theirs)]
-        _stashed(request.config).append(f"| {name} | {' | '.join(cells)} |")
+        request.node.user_properties.append((FIGURE, f"| {name} | {' | '.join(cells)} |"))
 
     return record
 
@@ -31,15 +32,13 @@ def figure(request):
 @pytest.fixture
 def note(request):
     """Return a function that records a sentence."""
-    return lambda sentence: _stashed(request.config).append(sentence)
+    return lambda sentence: request.node.user_properties.append((FIGURE, sentence))
 
 
-def _stashed(config):
-    return config.stash.setdefault(FIGURES, [])
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    figures = _stashed(config)
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    calls = [report for report in reports if getattr(report, "when", "") == "call"]
+    figures = [value for report in calls for name, value in report.user_properties if name == FIGURE]
     if not figures:
         return
     terminalreporter.section("figures: medians in milliseconds; rootless / the other's = ratio")
