@@ -55,7 +55,7 @@ def reload(options: Options) -> Iterator[str]:
 
 
 def _serve(root: StateRoot, name: str, host: HostNetwork) -> bool:
-    """Start the helper of a network in use again if it has ended, and publish ports that are not; tell of the first."""
+    """Start the helper of a network in use again if it has ended: return whether it did so; publish missing ports."""
     with SharedNetwork.opened(root, name) as live:
         live.forget_the_dead()
         if not live.linked():
