@@ -116,9 +116,7 @@ def pytest_runtest_makereport(item, call):
 
 def is_wanted(test: str, reason: str) -> bool:
     """Whether a test must run on CI: it is in one of these directories, or tests/run provides what is missing."""
-    return PROVIDED in reason or (
-        test.removeprefix("tests/").partition("/")[0] in NONE_SKIPPED and test not in EXCEPTIONS
-    )
+    return PROVIDED in reason or (workers.folder_of(test) in NONE_SKIPPED and test not in EXCEPTIONS)
 
 
 def _reason(report):

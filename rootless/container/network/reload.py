@@ -84,7 +84,7 @@ def _tell(root: StateRoot, container_id: str, host: HostNetwork) -> str:
             text = without if _servers(without) else text
         if text == present:
             return ""
-        if not overwrite_mounted(f"{container_id}/{_RESOLVER}", text, root.fd):
+        if not overwrite_mounted(_RESOLVER, text, entry.fd):
             raise RootlessError(f"{entry.path}/{_RESOLVER}", cause="it cannot be written", fix="restart the container")
         return f"resolv.conf names {', '.join(_servers(text)) or 'no server'}"
 

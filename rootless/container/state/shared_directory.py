@@ -1,7 +1,7 @@
 """A directory beside the containers that several of them share: ROOT/@SORT/NAME, with a record in state.json.
 
-Who has it locked may change it. The first container makes it and the last one removes it; a lock that was waited for
-may be that of a directory which is gone.
+Only a process that has locked it changes it. The first container makes it and the last one removes it: after a wait for
+the lock, the directory may be gone.
 """
 
 from __future__ import annotations
