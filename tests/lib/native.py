@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
 import pytest
 
+from rootless.plan import cached_ops
 from tests.lib.containers import until
 
 SETTLED = 3
@@ -46,3 +48,21 @@ def warm(runs, *words, **options):
         if native:
             return last
     pytest.fail(f"Python takes part each time: {last}")
+
+
+def _swap_for_symlink(entry):
+    entry.rename(entry.with_name("real"))
+    entry.symlink_to("real")
+
+
+HOSTILE_ENTRIES = {
+    "another owner": lambda entry: os.chown(entry, 0, 0),
+    "writable for the group": lambda entry: entry.chmod(0o660),
+    "writable for others": lambda entry: entry.chmod(0o602),
+    "symlink": _swap_for_symlink,
+    "empty": lambda entry: os.truncate(entry, 0),
+    "truncated": lambda entry: os.truncate(entry, entry.stat().st_size - 1),
+    "too large": lambda entry: os.truncate(entry, cached_ops.LARGEST + 1),
+    "another magic": lambda entry: entry.write_bytes(b"RLCACH00" + entry.read_bytes()[8:]),
+}
+"""What makes the file of a cached Plan one that must not be followed; most of it needs root."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 
 from tests.lib.accounts import CHECKOUT
+from tests.lib.bundles import own
 
 README = "README.md"
 IMAGE = [
@@ -55,6 +57,14 @@ def shown(command):
     """Return the lines of output that follow a command."""
     text = (CHECKOUT / README).read_text().partition(f"    $ {command}\n")[2].partition("\n\n")[0]
     return [line.strip() for line in text.partition("    $ ")[0].splitlines()]
+
+
+def readers_environment(user, command):
+    """Return the variables of a user who has the command, and an empty home directory."""
+    home = user.tmp / "home"
+    home.mkdir()
+    own(user, home)
+    return {"PATH": f"{os.path.dirname(command)}:{user.env['PATH']}", "HOME": str(home)}
 
 
 def is_test(place):

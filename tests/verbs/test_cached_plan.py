@@ -19,7 +19,7 @@ from tests.lib.bundles import base_config, make_bundle, own
 from tests.lib.cgroup2 import InView, cgroup2
 from tests.lib.configurations import PODMAN_SECCOMP
 from tests.lib.containers import Reader, Rootless, until
-from tests.lib.native import Runs, warm
+from tests.lib.native import HOSTILE_ENTRIES, Runs, warm
 
 __all__ = ["cgroup2"]  # the fixture
 
@@ -505,12 +505,6 @@ def test_another_cgroup_counts(cgroup2, user, rootless_command, need, plans):
 # --- What others may have written -------------------------------------------------------------------------------------
 
 
-def swap_for_symlink(entry):
-    """Replace the entry by a symlink to it."""
-    entry.rename(entry.with_name("real"))
-    entry.symlink_to("real")
-
-
 def swap_for_pipe(entry):
     """Replace the entry by a named pipe."""
     entry.unlink()
@@ -518,17 +512,9 @@ def swap_for_pipe(entry):
     os.chown(entry, entry.parent.stat().st_uid, entry.parent.stat().st_gid)
 
 
-HOSTILE = {
-    "another owner": lambda entry: os.chown(entry, 0, 0),
-    "writable for the group": lambda entry: entry.chmod(0o660),
-    "writable for others": lambda entry: entry.chmod(0o602),
+HOSTILE = HOSTILE_ENTRIES | {
     "directory for others": lambda entry: entry.parent.chmod(0o777),
-    "symlink": swap_for_symlink,
     "pipe": swap_for_pipe,
-    "empty": lambda entry: os.truncate(entry, 0),
-    "truncated": lambda entry: os.truncate(entry, entry.stat().st_size - 1),
-    "too large": lambda entry: os.truncate(entry, cached_ops.LARGEST + 1),
-    "another magic": lambda entry: entry.write_bytes(b"RLCACH00" + entry.read_bytes()[8:]),
 }
 
 

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from rootless.plan import cached_ops
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.cgroup2 import InView, cgroup2
 from tests.lib.cgroup_containers import cgroup_of
 from tests.lib.configurations import PODMAN_SECCOMP
 from tests.lib.containers import Reader, Rootless, await_end, executors, until
-from tests.lib.native import Runs, warm
+from tests.lib.native import HOSTILE_ENTRIES, Runs, warm
 
 __all__ = ["cgroup2"]  # the fixture
 
@@ -414,29 +413,11 @@ def test_every_file_that_planning_looks_at_is_a_dependency(rootless, runs, need)
 # --- What others may have written -------------------------------------------------------------------------------------
 
 
-def swap_for_symlink(entry):
-    """Replace the entry by a symlink to it."""
-    entry.rename(entry.with_name("real"))
-    entry.symlink_to("real")
-
-
-HOSTILE = {
-    "another owner": lambda entry: os.chown(entry, 0, 0),
-    "writable for the group": lambda entry: entry.chmod(0o660),
-    "writable for others": lambda entry: entry.chmod(0o602),
-    "symlink": swap_for_symlink,
-    "empty": lambda entry: os.truncate(entry, 0),
-    "truncated": lambda entry: os.truncate(entry, entry.stat().st_size - 1),
-    "too large": lambda entry: os.truncate(entry, cached_ops.LARGEST + 1),
-    "another magic": lambda entry: entry.write_bytes(b"RLCACH01" + entry.read_bytes()[8:]),
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("kind", HOSTILE_ENTRIES)
 def test_hostile_entry_is_not_followed(rootless, runs, require_root, kind):
     started(rootless)
     warm(runs, "exec", "c1", "echo", "fine")
-    HOSTILE[kind](entries(rootless)[0])
+    HOSTILE_ENTRIES[kind](entries(rootless)[0])
     done, native = runs("exec", "c1", "echo", "fine")
     assert (*outcome(done), native) == (0, "fine\n", "", False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -11,9 +10,8 @@ import pytest
 
 from rootless.cli.parser import parse
 from tests.lib.accounts import CHECKOUT
-from tests.lib.bundles import own
 from tests.lib.containers import until
-from tests.lib.readme import commands, is_test
+from tests.lib.readme import commands, is_test, readers_environment
 
 LAPTOP, SHARED_NODE, ADMINISTRATORS = GUIDES = ["docs/laptop.md", "docs/shared-node.md", "docs/administrators.md"]
 INSTALL = "tests/verbs/test_install.py::test_an_ordinary_user_installs_runs_upgrades_and_removes"
@@ -71,10 +69,7 @@ sudo() { "$@"; }
 @pytest.fixture
 def shell(user, rootless_command):
     """A function that runs a command line as a user types it, in the user's directory."""
-    home = user.tmp / "home"
-    home.mkdir()
-    own(user, home)
-    env = {"PATH": f"{os.path.dirname(rootless_command)}:{user.env['PATH']}", "HOME": str(home)}
+    env = readers_environment(user, rootless_command)
 
     def run(line, **options):
         return user.run(["sh", "-c", line], env=env, **({"check": True} | options))

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.lib.accounts import CHECKOUT
 from tests.lib.bundles import make_rootfs, own
 from tests.lib.containers import PATIENCE, until
 from tests.lib.netbox import make_net_bundle
-from tests.lib.readme import IMAGE, commands, is_test
+from tests.lib.readme import IMAGE, commands, is_test, readers_environment
 
 NEW = "rootless new hello -- sh -c 'id; cat /proc/self/uid_map; ls -ld /root; ps'"
 PODMAN = "tests/engines/test_podman.py"
@@ -89,10 +90,7 @@ NETWORK = [
 @pytest.fixture
 def shell(user, rootless_command):
     """A function that runs a command line as a user types it, in the user's directory, with or without a terminal."""
-    home = user.tmp / "home"
-    home.mkdir()
-    own(user, home)
-    env = {"PATH": f"{os.path.dirname(rootless_command)}:{user.env['PATH']}", "HOME": str(home)}
+    env = readers_environment(user, rootless_command)
 
     def run(line, *, keys=None, **options):
         words = ["sh", "-c", line]
@@ -111,7 +109,7 @@ def shell(user, rootless_command):
         os.close(master)
         return subprocess.CompletedProcess(words, process.wait(PATIENCE), shown.decode().replace("\r\n", "\n"), "")
 
-    run.home = home
+    run.home = Path(env["HOME"])
     return run
 
 
