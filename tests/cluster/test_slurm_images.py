@@ -32,8 +32,6 @@ http: {{addr: 127.0.0.1:{PORT}}}
 INSECURE = f'[[registry]]\nlocation = "127.0.0.1:{PORT}"\ninsecure = true\n'
 
 
-IN_IMAGE = 1000
-"""The id of the user whom the image names in its passwd file."""
 SLOW = 120
 """Seconds: the least limit of a step is a minute, and slurmctld looks at time limits twice a minute."""
 ENDED = {
@@ -137,8 +135,6 @@ def test_a_task_is_its_user_on_its_node(submitter, sh):
 
 def test_the_user_has_a_name_in_an_image(submitter, sh):
     name, home = submitter.name, str(submitter.home)
-    if submitter.uid == IN_IMAGE:  # which has a name for that id
-        name, home = "user", "/home/user"
     assert sh("whoami; id -un; id -gn; eval echo ~$(whoami); stat -c %U .") == [name, name, name, home, name]
 
 

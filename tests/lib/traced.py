@@ -47,6 +47,16 @@ def interrupted(user, strace, words, number: int, moment: Moment) -> tuple[int, 
         return status, complaints.read()
 
 
+def killed_at(user, strace, words, moment: Moment) -> bool:
+    """Run a command that is killed at a system call; return False if this run, which must succeed, did not come to it.
+
+    Calls that wait are not made equally often in each run.
+    """
+    status, complaints = interrupted(user, strace, words, signal.SIGKILL, moment)
+    assert (status, complaints) in ((-signal.SIGKILL, ""), (0, "")), moment
+    return status != 0
+
+
 class Stopped:
     """A command that is stopped at a system call until go_on()."""
 
