@@ -45,6 +45,7 @@ _SONAME = "libseccomp.so.2"
 _MULTIARCH = getattr(sys.implementation, "_multiarch", "")
 _LIBRARY_DIRECTORIES = (f"/usr/lib/{_MULTIARCH}", "/usr/lib64", "/usr/lib", f"/lib/{_MULTIARCH}", "/lib64", "/lib")
 _BINARY_TREE_FROM = 33  # System calls; as runc. libseccomp before 2.5.5 makes wrong trees of none at all.
+_ATTR_ACT_BADARCH = 2
 _ATTR_CTL_OPTIMIZE = 8
 _OPTIMIZE_BINARY_TREE = 2
 _UNKNOWN = -1  # __NR_SCMP_ERROR
@@ -269,6 +270,7 @@ def _compile(wanted: SeccompFilter, library: str) -> bytes:
     if not context:
         raise _refused("seccomp_init", 0, "linux.seccomp.defaultAction")
     try:
+        _check(lib.seccomp_attr_set(context, _ATTR_ACT_BADARCH, wanted.unlisted), "seccomp_attr_set", "")
         tokens = _add_architectures(lib, context, wanted)
         _add_rules(lib, context, wanted)
         program = _export(lib, context)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import rootless
 from rootless.errors import RootlessError
 from rootless.launch import seccomp_compile
+from rootless.plan.process.pretence import filter_beside
 from rootless.plan.process.seccomp import filter_of
 from tests.lib.configurations import PODMAN_SECCOMP
 
@@ -290,6 +291,16 @@ def test_x32_is_an_architecture_of_its_own():
     assert under(native_only, lambda: call(X32 | 9999)) == signal.SIGSYS
 
 
+@ON_X86_64
+def test_the_filter_of_a_single_id_lets_programs_of_unlisted_architectures_run():
+    wanted = filter_beside(None, MACHINE)
+    wanted.architectures = ()
+    program = seccomp_compile.compiled(wanted, "")
+    getppid = 64  # asm/unistd_32.h
+    assert under(program, lambda: int_0x80(getppid)) != signal.SIGSYS
+    assert under(program, lambda: call(X32 | number("getppid"))) in (0, errno.ENOSYS)
+
+
 def test_rule_with_the_default_action_is_skipped():
     rules = [rule("SCMP_ACT_ERRNO", "getppid"), rule("SCMP_ACT_ALLOW", "getuid", *SURVIVAL)]
     program = program_of(*rules, default="SCMP_ACT_ERRNO")
@@ -391,6 +402,7 @@ import os, sys
 sys.path.insert(0, {str(Path(rootless.__file__).parent.parent)!r})
 before = set(sys.modules)
 from rootless.launch.seccomp_compile import compiled
+from rootless.plan.process.pretence import filter_beside
 from rootless.plan.process.seccomp import filter_of
 assert compiled(filter_of({PODMAN_SECCOMP!r}, {MACHINE!r}), {str(cache)!r})
 print(*sorted(name for name in set(sys.modules) - before if not name.startswith("rootless")))

@@ -123,9 +123,10 @@ class SeccompFilter:
         listener: if a rule notifies, the `path` of the agent's socket and `metadata` for the agent; otherwise empty.
         rules: in the order of config.json, including those with the same action as the default.
         knows_all: a name that libseccomp does not know is an error (crun's annotation KNOWS_ALL).
+        unlisted: the kernel's 32-bit return value for calls of all other architectures; the default ends the thread.
     """
 
-    __slots__ = ("architectures", "default", "flags", "knows_all", "listener", "native", "rules")
+    __slots__ = ("architectures", "default", "flags", "knows_all", "listener", "native", "rules", "unlisted")
 
     def __init__(
         self, default: int, native: str, architectures: tuple[str, ...], flags: int, rules: tuple[Rule, ...]
@@ -137,6 +138,7 @@ class SeccompFilter:
         self.rules = rules
         self.listener: dict[str, str] = {}
         self.knows_all = False
+        self.unlisted = 0
 
     @property
     def hook_flags(self) -> int:
@@ -151,7 +153,7 @@ class SeccompFilter:
     def key(self) -> bytes:
         """Return a cache key: filters with equal keys compile to the same program on this host."""
         rules = [(rule.action, rule.names, rule.alternatives) for rule in self.rules]
-        return repr((self.default, self.native, self.architectures, rules)).encode()
+        return repr((self.default, self.native, self.architectures, self.unlisted, rules)).encode()
 
     def __str__(self) -> str:
         """Return summary()."""
