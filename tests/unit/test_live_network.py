@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import threading
 
 import pytest
 
+from rootless.container.network import reload
 from rootless.container.network.shared_state import SharedNetwork
 from rootless.container.operations import undo
 from rootless.container.state import shared_directory, store
 from rootless.container.state.root import StateRoot
 from rootless.errors import RootlessError
 from rootless.network import hostfwd
+from rootless.options import Options
 from rootless.plan.network.ports import Port
 
 
@@ -32,6 +35,23 @@ def test_directory_removed_meanwhile_is_made_again(tmp_path, monkeypatch):
     with SharedNetwork.opened(StateRoot(str(tmp_path)), "backend") as live:
         assert os.path.samestat(os.stat(live.path), os.fstat(live.fd))
     assert len(made) == 2
+
+
+def test_directory_removed_meanwhile_stays_removed(tmp_path, monkeypatch):
+    """A container that joins makes it, and nobody who only looks."""
+    root, directory, flock = StateRoot(str(tmp_path)), tmp_path / "@networks/backend", fcntl.flock
+
+    def wait(fd, operation):
+        flock(fd, operation)
+        directory.rmdir()
+
+    directory.mkdir(parents=True)
+    monkeypatch.setattr(shared_directory.fcntl, "flock", wait)
+    assert SharedNetwork.existing(root, "backend") is None
+    assert SharedNetwork.existing(root, "another") is None
+    monkeypatch.setattr(SharedNetwork, "names", lambda _root: ["backend"])
+    assert list(reload.reload(Options(root=str(tmp_path)))) == []
+    assert list(directory.parent.iterdir()) == []
 
 
 def test_state_of_another_boot_or_shape_is_not_used(tmp_path):

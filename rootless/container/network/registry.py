@@ -9,7 +9,6 @@ import fcntl
 import posix
 
 from rootless import files, jsontext, log, xdg
-from rootless.container.network import shared_state
 from rootless.container.network.shared_state import SharedNetwork
 from rootless.container.state.root import state_root
 from rootless.container.state.store import LONGEST_ID, is_id
@@ -180,11 +179,12 @@ def _described(root: StateRoot, chosen: list[str]) -> Iterator[dict[str, Any]]:
     for name in chosen:
         shared = find(name)
         members = {}
+        live = SharedNetwork.existing(root, name)
         if log.is_debug():
-            state = "in use" if shared_state.exists(root, name) else "not in use"
+            state = "in use" if live else "not in use"
             log.debug(f"read {_directory()}/{name}.json: subnet {shared.subnet}, {state}")
-        if shared_state.exists(root, name):
-            with SharedNetwork.opened(root, name) as live:
+        if live:
+            with live:
                 members = {container_id: member["addresses"] for container_id, member in live.present().items()}
         yield shared.as_data() | {"containers": members}
 
@@ -198,8 +198,9 @@ def remove(options: Options) -> None:
     name = options.container
     find(name)
     root = state_root(options.root)
-    if shared_state.exists(root, name):
-        with SharedNetwork.opened(root, name) as live:
+    live = SharedNetwork.existing(root, name)
+    if live:
+        with live:
             if live.linked():
                 users = ", ".join(live.present()) or "containers that joined the network of another"
                 raise RootlessError(

@@ -56,7 +56,10 @@ def reload(options: Options) -> Iterator[str]:
 
 def _serve(root: StateRoot, name: str, host: HostNetwork) -> bool:
     """Start the helper of a network in use again if it has ended: return whether it did so; publish missing ports."""
-    with SharedNetwork.opened(root, name) as live:
+    live = SharedNetwork.existing(root, name)
+    if not live:
+        return False
+    with live:
         live.forget_the_dead()
         if not live.linked():
             return False

@@ -58,9 +58,9 @@ class SharedNetwork(SharedDirectory):
 
     SORT = "@networks"
 
-    def __init__(self, root: StateRoot, name: str) -> None:
+    def __init__(self, root: StateRoot, name: str, *, create: bool) -> None:
         """Open and lock it, also against a netns holder that looks whether to end; see SharedDirectory.opened()."""
-        super().__init__(root, name)
+        super().__init__(root, name, create=create)
         try:
             self.lock(self.open_lock())
             self.state: dict[str, Any] = self.read() or {"members": {}}
@@ -320,9 +320,10 @@ def _connect(
 def leave(root: StateRoot, name: str, container_id: str) -> None:
     """Forget a member that has ended; remove a network without members."""
     for _ in range(2):
-        if not exists(root, name):
+        live = SharedNetwork.existing(root, name)
+        if not live:
             return
-        with SharedNetwork.opened(root, name) as live:
+        with live:
             live.forget_the_dead(container_id)
             if not live.linked():
                 live.remove()
@@ -337,8 +338,9 @@ def leave(root: StateRoot, name: str, container_id: str) -> None:
 
 def forget_the_dead(root: StateRoot, name: str) -> None:
     """Unpublish the ports of members that have ended."""
-    if exists(root, name):
-        with SharedNetwork.opened(root, name) as live:
+    live = SharedNetwork.existing(root, name)
+    if live:
+        with live:
             live.forget_the_dead()
             live.write()
 
@@ -353,13 +355,4 @@ def overwrite_mounted(path: str, text: str, directory: int) -> bool:
         return False  # the container is being deleted, or its root has replaced the file
     with open(fd, "wb") as file:
         file.write(text.encode("utf-8", "surrogateescape"))
-    return True
-
-
-def exists(root: StateRoot, name: str) -> bool:
-    """Whether a network may be in use: it has a directory."""
-    try:
-        posix.stat(f"{SharedNetwork.SORT}/{name}", dir_fd=root.fd)
-    except OSError:
-        return False
     return True

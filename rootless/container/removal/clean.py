@@ -102,7 +102,10 @@ def _why_useless(entry: ContainerDir, state: State | None) -> str:
 def _networks(root: StateRoot, _options: Options) -> Iterator[Remnant]:
     """Yield shared networks in use that no container uses any more; their definitions stay."""
     for name in SharedNetwork.names(root):
-        with SharedNetwork.opened(root, name) as live:
+        live = SharedNetwork.existing(root, name)
+        if not live:
+            continue
+        with live:
             if not live.linked():
                 yield f"the state of network {name}: no container uses it", live.remove
 
@@ -110,7 +113,10 @@ def _networks(root: StateRoot, _options: Options) -> Iterator[Remnant]:
 def _groups(root: StateRoot, _options: Options) -> Iterator[Remnant]:
     """Yield the records of groups (`run --join`) without a member that is alive."""
     for key in Group.names(root):
-        with Group.opened(root, key) as shared:
+        shared = Group.existing(root, key)
+        if not shared:
+            continue
+        with shared:
             if not shared.living():
                 yield f"the record of group {key}: none of its containers runs", shared.remove
 

@@ -49,9 +49,9 @@ class Group(SharedDirectory):
 
     SORT = "@groups"
 
-    def __init__(self, root: StateRoot, key: str) -> None:
+    def __init__(self, root: StateRoot, key: str, *, create: bool) -> None:
         """Open and lock it; see SharedDirectory.opened()."""
-        super().__init__(root, key)
+        super().__init__(root, key, create=create)
         self.state: dict[str, Any] = self._read() or {"namespaces": {}, "uids": [], "gids": [], "members": {}}
 
     def _read(self) -> dict[str, Any] | None:
@@ -139,9 +139,10 @@ def leave(root: StateRoot, key: str, container_id: str) -> None:
     Raises:
         RootlessError: `RL-JOIN`: its directory cannot be used.
     """
-    if key not in Group.names(root):
+    group = Group.existing(root, key)
+    if not group:
         return
-    with Group.opened(root, key) as group:
+    with group:
         group.members.pop(container_id, None)
         group.state["members"] = group.living()
         if group.members:

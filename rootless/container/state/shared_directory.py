@@ -1,7 +1,7 @@
 """A directory beside the containers that several of them share: ROOT/@SORT/NAME, with a record in state.json.
 
 Only a process that has locked it changes it. The first container makes it and the last one removes it: after a wait for
-the lock, the directory may be gone.
+the lock, the directory may be gone. Only a container that joins makes it again.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class SharedDirectory:
     SORT = ""
     """The directory beside the containers; no container can have that name."""
 
-    def __init__(self, root: StateRoot, name: str) -> None:
-        """See opened().
+    def __init__(self, root: StateRoot, name: str, *, create: bool) -> None:
+        """See opened() and existing().
 
         Raises:
-            OSError: it cannot be made or opened, or is another user's.
+            OSError: it cannot be made or opened, or is another user's; FileNotFoundError: there is none to open.
         """
         self.name = name
         self.root = root
@@ -50,20 +50,24 @@ class SharedDirectory:
         self._above = -1
         _release(self.path)
         try:
-            while not self._lock():  # another process is removing a directory
+            while not self._lock(create=create):  # another process is removing a directory
                 self.close()
         except BaseException:
             self.close()
             raise
 
-    def _lock(self) -> bool:
-        """Make, open and lock it; return whether it is still there."""
+    def _lock(self, *, create: bool) -> bool:
+        """Open and lock it, and make it before if asked to; return whether it is still there."""
         try:
-            make(self.SORT, self.root.fd)
+            if create:
+                make(self.SORT, self.root.fd)
             self._above = files.open_own(self.SORT, self.root.fd)
-            make(self.name, self._above)
+            if create:
+                make(self.name, self._above)
             self.fd = self.lock(files.open_own(self.name, self._above))
         except FileNotFoundError:
+            if not create:
+                raise
             return False
         return posix.fstat(self.fd).st_nlink > 0
 
@@ -81,7 +85,23 @@ class SharedDirectory:
             RootlessError: it cannot be made or opened, or is another user's.
         """
         try:
-            return cls(root, name)
+            return cls(root, name, create=True)
+        except OSError as error:
+            raise cls.unusable(name, error) from None
+
+    @classmethod
+    def existing(cls, root: StateRoot, name: str) -> Self | None:
+        """Return one as opened() does, or None if there is none.
+
+        Raises:
+            RootlessError: it cannot be opened, or is another user's.
+        """
+        if root.fd < 0:
+            return None
+        try:
+            return cls(root, name, create=False)
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise cls.unusable(name, error) from None
 
