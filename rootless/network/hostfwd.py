@@ -13,24 +13,25 @@ if TYPE_CHECKING:
 
     from rootless.plan.network.ports import Port
 
+_OUTSIDE = ("proto", "host_addr", "host_port")
 _LONGEST_ANSWER = 65536
 _PATIENCE = 10
 """Seconds of silence after which it hangs."""
 
 
-def missing(socket: str, ports: Sequence[Port]) -> list[Port]:
-    """Return those of the ports that are not published on the host.
+def published(socket: str) -> set[tuple[object, ...]]:
+    """Return the published ports, as listening() returns each.
 
     Raises:
         OSError: slirp4netns refuses to tell.
     """
     entries = _call(socket, "list_hostfwd", {}).get("entries", ())
-    taken = {(each["proto"], each["host_addr"], each["host_port"]) for each in entries}
-    return [port for port in ports if (port.protocol, _listening(port), port.outside) not in taken]
+    return {tuple([each[key] for key in _OUTSIDE]) for each in entries}
 
 
-def _listening(port: Port) -> str:
-    return port.address or "0.0.0.0"  # noqa: S104 - every address was asked for
+def listening(port: Port) -> tuple[object, ...]:
+    """Return the protocol, address and number of a published port on the host."""
+    return port.protocol, port.address or "0.0.0.0", port.outside  # noqa: S104 - every address was asked for
 
 
 def add(socket: str, ports: Sequence[Port], address: str) -> None:
@@ -45,13 +46,8 @@ def add(socket: str, ports: Sequence[Port], address: str) -> None:
         RootlessError: `RL-PUBLISH`: slirp4netns or the kernel refuses one; keep_only() unpublishes the others.
     """
     for port in ports:
-        arguments = {
-            "proto": port.protocol,
-            "host_addr": _listening(port),
-            "host_port": port.outside,
-            "guest_addr": address,
-            "guest_port": port.inside,
-        }
+        outside = dict(zip(_OUTSIDE, listening(port), strict=True))
+        arguments = outside | {"guest_addr": address, "guest_port": port.inside}
         try:
             _call(socket, "add_hostfwd", arguments)
         except OSError as error:

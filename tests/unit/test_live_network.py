@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import threading
@@ -10,14 +11,16 @@ import threading
 import pytest
 
 from rootless.container.network import reload
-from rootless.container.network.shared_state import SharedNetwork
+from rootless.container.network.shared_state import SharedNetwork, publish_missing
 from rootless.container.operations import undo
 from rootless.container.state import shared_directory, store
 from rootless.container.state.root import StateRoot
 from rootless.errors import RootlessError
 from rootless.network import hostfwd
 from rootless.options import Options
+from rootless.plan.network.helpers import API_SOCKET
 from rootless.plan.network.ports import Port
+from rootless.procfs import identity
 
 
 def test_directory_removed_meanwhile_is_made_again(tmp_path, monkeypatch):
@@ -80,6 +83,31 @@ def test_container_is_deleted_even_if_its_network_cannot_be_left(tmp_path, capfd
         undo.note(entry, "network", {"wait": False, "shared": "backend"})
         undo.remove(entry)
     assert "cannot use the network backend" in capfd.readouterr().err
+
+
+def test_helper_is_asked_once_for_the_ports_of_all_members(tmp_path):
+    asked = []
+
+    def serve():
+        for _ in range(2):
+            connection, _ = listening.accept()
+            with connection:
+                asked.append(json.loads(connection.makefile("rb").read()))
+                connection.sendall(b'{"entries": [{"proto": "tcp", "host_addr": "0.0.0.0", "host_port": 8081}]}')
+
+    with SharedNetwork.opened(StateRoot(str(tmp_path)), "backend") as live, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{live.path}/{API_SOCKET}")
+        listening.listen()
+        live.state["helper"] = identity(os.getpid())
+        for number in (1, 2, 3):
+            port = Port("tcp", "", 8079 + number, 80)
+            live.members[f"c{number}"] = {"addresses": [f"10.89.0.{number}"], "ports": [port.as_data()] * (number < 3)}
+        serving = threading.Thread(target=serve)
+        serving.start()
+        publish_missing(live)
+        serving.join()
+    assert [each["execute"] for each in asked] == ["list_hostfwd", "add_hostfwd"]
+    assert (asked[1]["arguments"]["host_port"], asked[1]["arguments"]["guest_addr"]) == (8080, "10.89.0.1")
 
 
 def test_wait_for_a_helper_has_a_limit(tmp_path, monkeypatch):

@@ -63,10 +63,10 @@ def _serve(root: StateRoot, name: str, host: HostNetwork) -> bool:
         live.forget_the_dead()
         if not live.linked():
             return False
+        started = not live.alive("helper") and restart_helper(live, host, registry.find(name))
         if live.alive("helper"):
             publish_missing(live)
-            return False
-        return restart_helper(live, host, registry.find(name))
+        return started
 
 
 def _tell(root: StateRoot, container_id: str, host: HostNetwork) -> str:

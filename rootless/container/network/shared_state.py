@@ -175,7 +175,8 @@ def join(
     with SharedNetwork.opened(root, shared.name) as live:
         live.forget_the_dead()
         started = None if live.linked() else _start(live, network, shared)
-        restart_helper(live, network.host, shared)
+        if restart_helper(live, network.host, shared):
+            publish_missing(live)
         holder = started or NetnsHolder(holder_plan.socket_in(live.state["keeper"][0]))
         try:
             member = _connect(live, network, shared, holder, own_holder)
@@ -231,9 +232,9 @@ def _start_helper(live: SharedNetwork, network: Network, helper: Helper, holder:
 
 
 def restart_helper(live: SharedNetwork, host: HostNetwork, shared: Shared) -> bool:
-    """Start the helper of a network in use again if it has ended, and publish the members' ports.
+    """Start the helper of a network in use again if it has ended; return whether it has been started.
 
-    What prevents it is a warning: the members still reach each other. Return whether it has been started.
+    What prevents it is a warning: the members still reach each other. The helper publishes no ports yet.
     """
     helper = shared.helper(host)
     if not helper or live.alive("helper"):
@@ -271,26 +272,29 @@ def restart_helper(live: SharedNetwork, host: HostNetwork, shared: Shared) -> bo
         namespaces.close()
         if process >= 0:
             posix.close(process)
-    publish_missing(live)
     return True
 
 
 def publish_missing(live: SharedNetwork) -> None:
     """Publish the ports of members that are not published; what prevents it is a warning for each."""
-    for container_id, member in live.members.items():
-        ports = [from_data(port) for port in member.get("ports", ())]
-        try:
-            for port in hostfwd.missing(socket_in(live.fd), ports) if ports else ():
-                _publish_or_warn(live, port, member["addresses"][0], container_id)
-        except OSError as error:
-            log.warning(f"container {container_id}: its ports: {error}")
+    wanted = [(from_data(port), each) for each, member in live.members.items() for port in member.get("ports", ())]
+    try:
+        published = hostfwd.published(socket_in(live.fd)) if wanted else set()
+    except OSError as error:
+        log.warning(f"network {live.name}: ports may not be published: {error}", fix="run rootless network reload")
+        return
+    for port, container_id in wanted:
+        if hostfwd.listening(port) not in published:
+            _publish_or_warn(live, port, live.members[container_id]["addresses"][0], container_id)
 
 
 def _publish_or_warn(live: SharedNetwork, port: Port, address: str, container_id: str) -> None:
     try:
         _publish(live, [port], address)
     except RootlessError as error:
-        log.warning(f"container {container_id}: {error.what}: {error.cause}", fix="free it, then: network reload")
+        log.warning(
+            f"container {container_id}: {error.what}: {error.cause}", fix="free it, then run rootless network reload"
+        )
 
 
 def _publish(live: SharedNetwork, ports: Sequence[Port], address: str) -> None:
