@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from rootless.container.state.root import StateRoot
 from tests.lib.ops_header import SOURCES, includes
 
 # no deadline: the machine may be busy
@@ -17,6 +19,22 @@ settings.load_profile("unhurried")
 
 HERE = Path(__file__).resolve().parent
 SANITIZERS = "-fsanitize=address,undefined"
+
+
+@pytest.fixture
+def closed(monkeypatch):
+    """Close the state directories that a test opens, as the end of a command does; no other descriptor may stay."""
+    open_root, roots, before = StateRoot._open, [], os.listdir("/proc/self/fd")
+
+    def note(root):
+        open_root(root)
+        roots.append(root.fd)
+
+    monkeypatch.setattr(StateRoot, "_open", note)
+    yield
+    for fd in roots:
+        os.close(fd)
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ from rootless.plan.network.helpers import API_SOCKET
 from rootless.plan.network.ports import Port
 from rootless.procfs import identity
 
+pytestmark = pytest.mark.usefixtures("closed")
+
 
 def test_directory_removed_meanwhile_is_made_again(tmp_path, monkeypatch):
     (tmp_path / "@networks").mkdir()

@@ -31,6 +31,8 @@ from rootless.errors import RootlessError
 from rootless.procfs import Process, boot_id
 from tests.lib.states import VALUES, edited, full_state, places
 
+pytestmark = pytest.mark.usefixtures("closed")
+
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 

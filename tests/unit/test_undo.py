@@ -26,6 +26,8 @@ from tests.lib.bundles import base_config
 from tests.lib.states import VALUES, edited, places
 from tests.unit.planning import plan_for
 
+pytestmark = pytest.mark.usefixtures("closed")
+
 
 def test_every_operation_of_the_launcher_has_a_handler():
     launchers = {kind for kind in ops.KINDS if kind.by == ops.LAUNCHER}
@@ -244,3 +246,5 @@ def test_an_overlay_is_locked_before_its_users_are_looked_up(tmp_path, monkeypat
     run.until()
     assert free == [False]
     assert undo.notes(run.entry).keys() == {"overlay"}
+    run.entry.close()
+    os.close(run.locks.pop())
