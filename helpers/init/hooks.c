@@ -57,10 +57,11 @@ static int bind_hook(int64_t first, int64_t bound)
     if (first < 0 || bound < 0 || first > after || bound > after - first)
         return failed_with("the plan", EINVAL);
     self.in_hook = true;
-    for (const struct op *op = &self.plan.ops[self.position] + 1 + first; bound > 0; op++, bound--) {
-        if (run(op) < 0 && op->on_error == ON_ERROR_FAIL)
-            return -shared->error;
-        shared->error = 0; /* the program's own try reports a skip */
+    self.trace = false;
+    self.position += 1 + (uint32_t)first;
+    for (uint32_t end = self.position + (uint32_t)bound; self.position < end;) {
+        TRY(run_next());
+        shared->error = 0; /* of one that may fail */
     }
     return 0;
 }

@@ -89,6 +89,10 @@ static inline const char *text(const struct op *op, int which) { return bytes(op
 /* ops.c, which gen_ops.py writes: calls the operation's function */
 int run(const struct op *op);
 
+/* run.c: runs the operation at the position, and moves that on, past alternatives that are not needed. Returns as
+ * failed() does; 0 also after an error that the operation may have. */
+int run_next(void);
+
 /* self.c */
 int close_all_but(const int *ours, int count); /* leaves open what belongs to the container, and `ours` until execve */
 

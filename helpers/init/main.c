@@ -7,11 +7,9 @@
  * (CVE-2019-5736). */
 #include "init.h"
 
-#include <linux/capability.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <time.h>
 
 static const char *load(int plan_fd)
 {
@@ -31,50 +29,6 @@ static const char *load(int plan_fd)
     self.plan_start = bytes;
     self.plan_size = (size_t)st.st_size;
     return plan_decode(bytes, self.plan_size, &self.plan);
-}
-
-static bool absent(int error) { return error == -ENOENT || error == -ENOTDIR; }
-
-static void access_files_as(uid_t uid, gid_t gid)
-{
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct data[2];
-
-    syscall(SYS_setfsgid, gid);
-    syscall(SYS_setfsuid, uid);
-    /* setfsuid(2) takes away what capabilities there are over files */
-    if (syscall(SYS_capget, &header, data) == 0) {
-        for (int half = 0; half < 2; half++)
-            data[half].effective = data[half].permitted;
-        syscall(SYS_capset, &header, data);
-    }
-    stay_hidden();
-}
-
-static uint64_t now(void)
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
-}
-
-/* FILES_AS: what is refused is tried once more as the one whom it names. An operation may begin or end the trace. */
-static int run_next(const struct op *op)
-{
-    static const bool may_retry[OP_END] = {MAY_RETRY};
-    uint64_t start = self.trace ? now() : 0, taken;
-    int error = run(op);
-
-    if (error == -EACCES && self.files_uid >= 0 && may_retry[op->code]) {
-        access_files_as((uid_t)self.files_uid, (gid_t)self.files_gid);
-        error = run(op);
-        access_files_as(geteuid(), getegid());
-    }
-    taken = self.trace && start ? now() - start : 0;
-    if (self.trace && start)
-        report(MESSAGE_PROGRESS, (int)self.position, -error, &taken, sizeof taken, false);
-    return error;
 }
 
 static int number(const char *text) { return (int)strtol(text, NULL, 10); }
@@ -120,16 +74,10 @@ int main(int argc, char **argv)
         report_failure(MESSAGE_FAILED, -1, EINVAL);
         return 1;
     }
-    for (; self.position < self.plan.count; self.position++) {
-        const struct op *op = &self.plan.ops[self.position];
-        int error = run_next(op);
+    while (self.position < self.plan.count) {
+        int error = run_next();
 
-        if (error == 0) {
-            if (op->on_error == ON_ERROR_ELSE)
-                self.position += op->alternatives;
-        } else if (op->on_error == ON_ERROR_ELSE) {
-            report_failure(MESSAGE_SKIPPED, (int)self.position, -error);
-        } else if (op->on_error == ON_ERROR_FAIL || (op->on_error == ON_ERROR_SKIP_ABSENT && !absent(error))) {
+        if (error < 0) {
             report_failure(MESSAGE_FAILED, (int)self.position, -error);
             leave(1);
         }

@@ -467,6 +467,16 @@ def test_a_hook_with_an_invalid_limit_of_the_program_is_a_failure(user):
     assert as_user(user, failure, plan) == ("hook", "EINVAL", "setrlimit")
 
 
+def test_a_hook_gets_the_limits_of_the_program_by_the_rules_of_the_plan(user):
+    invalid, absent = Op(ops.RLIMIT, 99, 1, 1, on_error=ops.ELSE), Op(ops.CHDIR, 0, "/no", on_error=ops.SKIP_ABSENT)
+    first, second = Op(ops.RLIMIT, 7, 100, 100, on_error=ops.ELSE, alternatives=1), Op(ops.RLIMIT, 7, 50, 50)
+    path = user.tmp / "limit"
+    hook = Op(ops.HOOK, 0, 0, 0, 4, "/bin/sh", ["sh", "-c", f"ulimit -n >{path}"], [], ["", "{"])
+    program = ["/bin/sh", "-c", f"cat {path}; ulimit -n"]
+    found = as_user(user, output, in_user_namespace(hook, invalid, absent, first, second, args=program))
+    assert found.split() == ["100", "100"]
+
+
 def test_a_missing_program_is_a_failure(user):
     assert as_user(user, failure, in_user_namespace(args=["/no/such/program"])) == ("exec", "ENOENT", "execve")
 

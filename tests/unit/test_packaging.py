@@ -102,8 +102,8 @@ def test_no_files_of_the_executor_call_each_other(need, tmp_path):
             elif sort.isupper():
                 defined[name] = source.stem
     graph = {file: {defined[name] for name in names if name in defined} for file, names in used.items()}
-    assert "ops" in graph["main"]
-    graph["hooks"].remove("ops")  # a hook runs operations
+    assert "ops" in graph["run"]
+    graph["hooks"].remove("run")  # a hook runs operations
     tuple(graphlib.TopologicalSorter(graph).static_order())
 
 
