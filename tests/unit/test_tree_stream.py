@@ -10,7 +10,8 @@ import tarfile
 
 import pytest
 
-from rootless.container.inside.tree_stream import Entry, entries, from_files, pack
+from rootless.container.inside.tree_files import from_files
+from rootless.container.inside.tree_stream import Entry, entries, pack
 from rootless.container.inside.tree_tar import to_tar
 from rootless.errors import RootlessError
 

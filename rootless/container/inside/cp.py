@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, BinaryIO
 
 from rootless import paths
-from rootless.container.inside import tree_stream, tree_tar
+from rootless.container.inside import tree_files, tree_tar
 from rootless.container.inside.running_container import STDOUT, RunningContainer
 from rootless.errors import EXIT_SIGPIPE, RootlessError
 from rootless.image.archive.tar_write import SinkError
@@ -79,7 +79,7 @@ def _out(container: RunningContainer, source: str, target: str) -> None:
     try:
         directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            container.run(send, lambda stream: tree_stream.to_files(stream, directory, name))
+            container.run(send, lambda stream: tree_files.to_files(stream, directory, name))
         finally:
             os.close(directory)
     except OSError as error:
@@ -120,7 +120,7 @@ def _into(container: RunningContainer, source: str, target: str) -> None:
     contents = contents or not paths.name(path)
     parent, name = _place(target, paths.name(path), mode, contents=contents, mode_of=container.mode_of)
     receive = Op(ops.RECEIVE_TREE, parent)
-    container.run(receive, lambda stream: tree_stream.from_files(path, name, (uid, gid), stream))
+    container.run(receive, lambda stream: tree_files.from_files(path, name, (uid, gid), stream))
 
 
 # --- Names ------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import tarfile
 from typing import TYPE_CHECKING, BinaryIO
 
 from rootless import log
-from rootless.container.inside.tree_stream import ALL_MODES, END, Dropped, Entry, entries, pack, pour, skipped
+from rootless.container.inside.tree_stream import ALL_MODES, CHUNK, END, Dropped, Entry, entries, pack, pour, skipped
 from rootless.errors import RootlessError
 from rootless.image.archive import tar_write
 from rootless.image.archive.tar_read import XATTR, keeps_xattr
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from rootless.container.inside.tree_stream import Content
 
-_CHUNK = 1 << 16
 _TYPES = {
     stat.S_IFREG: tarfile.REGTYPE,
     stat.S_IFDIR: tarfile.DIRTYPE,
@@ -70,7 +69,7 @@ def write_tar(tree: Iterable[tuple[Entry, Content]], name: str, output: BinaryIO
             continue
         member.type, member.linkname, member.size = kind, os.fsdecode(entry.target), entry.size
         tar_write.put(output, tar_write.headers(member, _records(entry, dropped)))
-        while chunk := content.read(_CHUNK):
+        while chunk := content.read(CHUNK):
             tar_write.put(output, chunk)
         tar_write.put(output, bytes(-entry.size % tarfile.BLOCKSIZE))
     tar_write.put(output, tar_write.END)
