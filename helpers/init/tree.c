@@ -48,14 +48,33 @@ static int get(int fd, void *data, size_t size, bool whole)
     return 0;
 }
 
-static int copy(int from, int to, uint64_t size, bool whole)
+static size_t part(uint64_t size) { return size < sizeof content ? (size_t)size : sizeof content; }
+
+static int send_content(int from, uint64_t size)
 {
     for (size_t n; size > 0; size -= n) {
-        n = size < sizeof content ? (size_t)size : sizeof content;
-        TRY(get(from, content, n, whole));
-        TRY(put(to, content, n));
+        n = part(size);
+        TRY(get(from, content, n, false));
+        TRY(put(STDOUT_FILENO, content, n));
     }
     return 0;
+}
+
+/* A part that is all zeros becomes a hole. */
+static int receive_content(int to, uint64_t size)
+{
+    bool hole = false;
+
+    for (uint64_t left = size, n; left > 0; left -= n) {
+        n = part(left);
+        TRY(get(STDIN_FILENO, content, n, true));
+        hole = n == sizeof content && content[0] == 0 && memcmp(content, content + 1, n - 1) == 0;
+        if (hole)
+            SYS(lseek(to, (off_t)n, SEEK_CUR));
+        else
+            TRY(put(to, content, n));
+    }
+    return hole ? SYS(ftruncate(to, (off_t)size)) : 0;
 }
 
 /* Puts the extended attributes of a file into `attributes`, and returns their length. One that cannot be read is left
@@ -172,7 +191,7 @@ static int send_entry(int parent, const char *name, size_t length, int follow, b
     TRY(put(STDOUT_FILENO, attributes, entry.attributes_length));
     if (!deep || fd < 0)
         return 0;
-    return S_ISDIR(st.st_mode) ? send_children(fd, length) : copy(fd, STDOUT_FILENO, entry.size, false);
+    return S_ISDIR(st.st_mode) ? send_children(fd, length) : send_content(fd, entry.size);
 }
 
 /* `deep`: with everything below, or only what it is. `alone`: as if nothing were mounted below. */
@@ -258,7 +277,7 @@ static int make(int parent, const char *name, int root, const struct entry *entr
             fd = SYS(openat(parent, name, flags, 0600));
     }
     if (fd >= 0)
-        TRY(copy(STDIN_FILENO, fd, entry->size, true));
+        TRY(receive_content(fd, entry->size));
     else
         fd = SYS(openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
     /* a name may stand for a file of another kind by now, whose owner must stay */

@@ -210,6 +210,20 @@ def test_large_files_and_many(box):
     assert box.inside("ls /tmp/back | wc -l; cmp /tmp/many/big /tmp/back/big && echo same") == "501\nsame\n"
 
 
+def test_zeros_become_holes(box):
+    size = 64 << 20
+    half, whole = f"truncate -s {size // 2} /tmp/holes", f"truncate -s {size} /tmp/holes"
+    box.inside(f"echo begin >/tmp/holes; {half}; echo middle >>/tmp/holes; {whole}")
+    ok(box("c1:/tmp/holes", "."))
+    ok(box("holes", "c1:/root/holes"))
+    assert box.inside("cmp /tmp/holes /root/holes") == ""
+    status = (box.here / "holes").stat()
+    outside = status.st_size, status.st_blocks
+    inside = tuple(map(int, box.inside("stat -c '%s %b' /root/holes").split()))
+    assert outside[0] == inside[0] == size
+    assert max(outside[1], inside[1]) * 512 < 1 << 20
+
+
 def test_a_stopped_container_cannot_be_entered(box, rootless, user):
     rootless("kill", "c1", "KILL", check=True)
     until(lambda: rootless.status("c1") == "stopped", "the end")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from rootless import log
 from rootless.container.inside.running_container import RunningContainer
+from rootless.container.inside.tree_files import SparseFile
 from rootless.container.inside.tree_stream import Dropped, entries
 from rootless.container.inside.tree_tar import write_tar
 from rootless.container.state import store
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from rootless.container.state.directory import ContainerDir
     from rootless.container.state.state import State
     from rootless.options import Options
-
-_LEAST_HOLE = 4096
-"""Bytes of a block of most file systems."""
 
 
 def save(options: Options) -> None:
@@ -111,7 +109,7 @@ def _what_is_left(entry: ContainerDir, state: State) -> str:
 def _layer(container: RunningContainer, stack: ExitStack, directory: str) -> LayerFile:
     """Return the root of a container as a tar archive, in a file without a name."""
     file = stack.enter_context(nameless_file(directory))
-    sink = _SparseFile(file)
+    sink = _Limited(file)
     dropped = Dropped()
     try:
         send = Op(ops.SEND_TREE, 1, 1, "/")
@@ -135,27 +133,10 @@ def _presentable(tree: Iterable[tuple[Entry, Content]]) -> Iterator[tuple[Entry,
             yield entry, content
 
 
-class _SparseFile:
-    """A file to which zeros are written as holes."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._size = 0
+class _Limited(SparseFile):
+    """A file that does not become larger than the largest image."""
 
     def write(self, data: bytes) -> None:
-        self._size += len(data)
+        super().write(data)
         if self._size > LARGEST_IMAGE:
             raise too_large("its files")
-        if len(data) > _LEAST_HOLE and data.count(0) == len(data):
-            self._file.seek(len(data), os.SEEK_CUR)
-        else:
-            self._file.write(data)
-
-    def finish(self) -> None:
-        """Give the file its size, which may end with a hole.
-
-        Raises:
-            OSError: the disk is full.
-        """
-        self._file.flush()
-        self._file.truncate(self._size)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from rootless.container.inside.tree_stream import Content
 
 _PERMISSIONS = 0o777
+_LEAST_HOLE = 4096
+"""Bytes of a block of most file systems."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -97,8 +99,10 @@ def _make(directory: int, name: str, entry: Entry, content: Content, dropped: Dr
         return
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(name, flags, 0o600, dir_fd=directory), "wb", buffering=0) as file:
+        sparse = SparseFile(file)
         while chunk := content.read(CHUNK):
-            file.write(chunk)
+            sparse.write(chunk)
+        sparse.finish()
         _set_xattrs(file.fileno(), entry.xattrs, dropped)
         os.fchmod(file.fileno(), entry.mode & _PERMISSIONS)
         os.utime(file.fileno(), (entry.mtime, entry.mtime))
@@ -116,6 +120,31 @@ def _set_xattrs(fd: int, xattrs: dict[str, bytes], dropped: Dropped) -> None:
             if error.errno not in (errno.ENOTSUP, errno.EPERM):
                 raise
             dropped.add([name])
+
+
+class SparseFile:
+    """A new file to which zeros are written as holes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """Append data."""
+        self._size += len(data)
+        if len(data) > _LEAST_HOLE and data.count(0) == len(data):
+            self._file.seek(len(data), os.SEEK_CUR)
+        else:
+            self._file.write(data)
+
+    def finish(self) -> None:
+        """Give the file its size, which may end with a hole.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self._file.flush()
+        self._file.truncate(self._size)
 
 
 # --- Into a container ------------------------------------------------------------------------------------------------
