@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -22,12 +23,12 @@ class Runs:
         until(lambda: time.time() - Path(f"{rootless.command}.py").stat().st_ctime > SETTLED, "it is installed")
         self.rootless = rootless
         self._strace = need("strace")
-        self._trace = rootless.user.tmp / "execve"
+        self.trace = rootless.user.tmp / "execve"
 
     def argv(self, *words, strace=()) -> list[str]:
         """Return a command line under strace."""
         calls = "all" if strace else "execve"
-        return [self._strace, "-o", str(self._trace), "-e", f"trace={calls}", *strace, *self.rootless.argv(*words)]
+        return [self._strace, "-o", str(self.trace), "-e", f"trace={calls}", *strace, *self.rootless.argv(*words)]
 
     def __call__(self, *words, prefix=(), strace=(), **options):
         """Run to the end; return what it did, and whether it did so without Python."""
@@ -36,7 +37,7 @@ class Runs:
 
     def is_native(self) -> bool:
         """Whether the last command executed nothing but itself."""
-        return self._trace.read_text().count("execve(") == 1
+        return self.trace.read_text().count("execve(") == 1
 
 
 def warm(runs, *words, **options):
@@ -66,3 +67,18 @@ HOSTILE_ENTRIES = {
     "another magic": lambda entry: entry.write_bytes(b"RLCACH00" + entry.read_bytes()[8:]),
 }
 """What makes the file of a cached Plan one that must not be followed; most of it needs root."""
+
+
+def with_a_late_skip(runs, *words) -> list[str]:
+    """Return strace's words: the executor reports a skip after the start, which is read when the program has begun.
+
+    The filter of a single ID fails, and the read after the start waits.
+    """
+    done, _ = runs(*words, strace=["-f", "-e", "trace=all"])
+    lines = runs.trace.read_text().splitlines()
+    start = next(index for index, line in enumerate(lines) if re.search(r' write\(\d+, "S", 1', line))
+    pid = lines[0].split()[0]
+    assert lines[start].startswith(pid), done
+    reads = sum(bool(re.match(rf"{pid} +read\(", line)) for line in lines[:start])
+    fails = ["inject=seccomp:error=ENOMEM", f"inject=read:delay_enter=300000:when={reads + 1}"]
+    return ["-f", *[word for each in fails for word in ("-e", each)]]

@@ -19,7 +19,7 @@ from tests.lib.bundles import base_config, make_bundle, own
 from tests.lib.cgroup2 import InView, cgroup2
 from tests.lib.configurations import PODMAN_SECCOMP
 from tests.lib.containers import Reader, Rootless, until
-from tests.lib.native import HOSTILE_ENTRIES, Runs, warm
+from tests.lib.native import HOSTILE_ENTRIES, Runs, warm, with_a_late_skip
 
 __all__ = ["cgroup2"]  # the fixture
 
@@ -140,6 +140,14 @@ def test_a_single_id_keeps_its_pretence(user, rootless, runs):
     words.insert(1, "--fake-chown=false")
     done = warm(runs, *words)
     assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_skip_after_the_start_does_not_run_the_program_twice(user, runs):
+    words = ["run", "--userns", "single", "--bundle", of_shell(user, "echo ran"), "c1"]
+    warm(runs, *words)
+    done, _ = runs(*words, strace=with_a_late_skip(runs, *words))
+    assert (done.returncode, done.stdout) == (0, "ran\n"), done
+    assert "ENOMEM" in runs.trace.read_text()
 
 
 def waiting(rootless, bundle, env=None):

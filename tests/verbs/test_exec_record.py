@@ -17,7 +17,7 @@ from tests.lib.cgroup2 import InView, cgroup2
 from tests.lib.cgroup_containers import cgroup_of
 from tests.lib.configurations import PODMAN_SECCOMP
 from tests.lib.containers import Reader, Rootless, await_end, executors, until
-from tests.lib.native import HOSTILE_ENTRIES, Runs, warm
+from tests.lib.native import HOSTILE_ENTRIES, Runs, warm, with_a_late_skip
 
 __all__ = ["cgroup2"]  # the fixture
 
@@ -112,6 +112,16 @@ def test_a_single_id_keeps_its_pretence(rootless, runs):
     native = warm(runs, *words)
     assert native.returncode == 0
     assert outcome(native) == outcome(rootless(*words, env=OFF))
+
+
+def test_a_skip_after_the_start_does_not_run_the_command_twice(rootless, runs):
+    rootless.create("c1", make_bundle(rootless.user, base_config("sleep", "1000")), "--userns", "single")
+    rootless.start("c1")
+    words = ["exec", "c1", "echo", "ran"]
+    warm(runs, *words)
+    done, _ = runs(*words, strace=with_a_late_skip(runs, *words))
+    assert (done.returncode, done.stdout) == (0, "ran\n"), done
+    assert "ENOMEM" in runs.trace.read_text()
 
 
 @pytest.mark.parametrize("kinds", [("pid", "mount"), ("ipc", "uts", "mount")])
