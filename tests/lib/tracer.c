@@ -224,7 +224,6 @@ static void on_child(const struct process *parent)
         begin_child(find((pid_t)pid), parent->role);
 }
 
-/* Continue children whose parent was killed before its event named them. */
 /* Whether a process is left whose event could still name a child. */
 static bool has_parent(void)
 {
@@ -235,6 +234,7 @@ static bool has_parent(void)
     return false;
 }
 
+/* Continue children whose parent was killed before its event named them. */
 static void begin_untold(char parent)
 {
     for (int i = 0; i < PROCESSES; i++)
@@ -285,7 +285,8 @@ static void on_stop(struct process *process, int status)
     }
     if (!process->role) { /* a child's first stop */
         process->stopped = true;
-        if (!has_parent())
+        /* after the moment roles do not matter, and the victim may have been this one's parent */
+        if (come || !has_parent())
             begin_untold('i');
         return;
     }
