@@ -62,9 +62,16 @@ def _value(node: yaml.Node | None, seen: set[int], level: int) -> object:
                 raise _at(key_node, f"the key {key!r} stands twice in one object", "remove one of the two")
             found[key] = _value(value_node, seen, level + 1)
         return found
-    if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+    return _scalar(node)
+
+
+def _scalar(node: yaml.Node) -> object:
+    if not isinstance(node, yaml.ScalarNode) or node.tag not in _SCALARS:
+        return str(node.value)
+    try:
         return _SCALARS[node.tag](SafeConstructor(), node)
-    return str(node.value)
+    except (ValueError, LookupError):  # the tag, such as !!bool, is written out
+        raise _at(node, f"it is no {node.tag.removeprefix(_TAG)}", "correct it there") from None
 
 
 def _at(node: yaml.Node, cause: str, fix: str) -> Invalid:
