@@ -69,7 +69,7 @@ def not_executed(op: Op, number: int, head: bytes) -> RootlessError:
     return RootlessError(
         f"exec {name}",
         cause=reason + (f": {cause}" if cause else ""),
-        where="process.args[0]",
+        where=op.where and f"{op.where}[0]",  # a program of the host is in no config.json
         fix=fix,
         code="RL-EXEC",
     )

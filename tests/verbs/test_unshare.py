@@ -49,6 +49,17 @@ def test_a_command_that_cannot_be_executed(rootless, name):
     assert done.stderr.startswith(f'rootless: exec: "{name}": ')
 
 
+def test_a_file_that_is_no_program_is_in_no_configuration(rootless, user):
+    (user.tmp / "text").write_text("text")
+    (user.tmp / "text").chmod(0o755)
+    done = rootless("unshare", "./text")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "rootless: exec ./text: exec format error: it is neither an ELF program nor a script with a #! line; "
+        "fix: start the script with #!/bin/sh\n"
+    )
+
+
 def test_signals_reach_the_command_once(rootless):
     """A terminal's go to the whole process group; others are forwarded."""
     script = "import os, signal\nfor number in (signal.SIGINT, signal.SIGTERM):\n"
