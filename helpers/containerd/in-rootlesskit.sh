@@ -11,9 +11,11 @@ set -eu
 data=${XDG_DATA_HOME:-$HOME/.local/share}/containerd
 state=${ROOTLESSKIT_STATE:-${XDG_RUNTIME_DIR:?it is not set; fix: log in again, or set ROOTLESSKIT_STATE}/in-rootlesskit}
 mkdir -p -- "$data"
-# cgroup v2 gives controllers only to cgroups below one without processes.
+# cgroup v2 gives controllers only to cgroups below one without processes. rootlesskit moves all processes of this cgroup:
+# those of a terminal's stay where they are.
 cgroup=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
-if [ -w "$cgroup/cgroup.subtree_control" ]; then evacuate=--evacuate-cgroup2=daemon; else evacuate=; fi
+alone() { while read -r process; do [ "$process" = $$ ] || return 1; done <"$cgroup/cgroup.procs"; }
+if [ -w "$cgroup/cgroup.subtree_control" ] && alone; then evacuate=--evacuate-cgroup2=daemon; else evacuate=; fi
 # --copy-up leaves symlinks to the host's directories; a daemon has directories of its own in their place.
 # shellcheck disable=SC2016 # the inner shell expands them
 exec rootlesskit --state-dir="$state" --net=slirp4netns --mtu=65520 --disable-host-loopback \
