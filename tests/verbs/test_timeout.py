@@ -7,9 +7,9 @@ import time
 import pytest
 
 from tests.lib.bundles import base_config, make_bundle
-from tests.lib.containers import await_end
+from tests.lib.containers import PATIENCE, await_end
 from tests.lib.detached import detached
-from tests.lib.waiting import each_waiter
+from tests.lib.waiting import AT_ONCE, BY_PYTHON, each_waiter
 
 __all__ = ["detached", "each_waiter"]
 
@@ -41,16 +41,19 @@ def test_detached_with_the_callers_streams(rootless, user):
     assert rootless("wait", "c1").stdout == "3\n"
 
 
-@pytest.mark.usefixtures("each_waiter")
-@pytest.mark.parametrize("detach", [False, True])
-def test_a_deaf_program_is_killed_ten_seconds_later(rootless, user, detach):
+def test_a_deaf_program_is_killed_ten_seconds_later(rootless, user):
     bundle = make_bundle(user, base_config("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"))
+    words = ["run", "--timeout", "1"]
     begin = time.monotonic()
-    done = rootless("run", *["-d"] * detach, "--timeout", "1", bundle)
-    if detach:
-        assert rootless("wait", "bundle").stdout == "137\n"
-    else:
-        assert done.returncode == 137
+    with (
+        rootless.popen(*words, "--name", "one", bundle, env=BY_PYTHON) as by_python,
+        rootless.popen(*words, "--name", "two", bundle, env=AT_ONCE) as by_attend,
+    ):
+        rootless(*words, "-d", "--name", "three", bundle, check=True)
+        for process in (by_python, by_attend):
+            assert process.wait(timeout=PATIENCE) == 137
+            assert 11 <= time.monotonic() - begin < 20
+    assert rootless("wait", "three").stdout == "137\n"
     assert 11 <= time.monotonic() - begin < 20
 
 
