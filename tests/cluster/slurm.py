@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lib.accounts import RUN, User
+from tests.lib.accounts import RUN, User, becoming
 from tests.lib.containers import PATIENCE, Reader, until
 from tests.lib.enclosure import Enclosure, removed, stop
 from tests.lib.engines import HELPERS
@@ -166,7 +166,7 @@ class Submitter(User):
 
     def popen(self, argv, *, env=None, **options) -> subprocess.Popen:
         """Start `argv` on the node, in `tmp`."""
-        become = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups", "--"]
+        become = becoming(self.uid, self.gid)
         more = ["env", f"--chdir={self.tmp}", *(f"{name}={value}" for name, value in (env or {}).items())]
         return super().popen(self._cluster.words(*become, *more, *argv), **{"user": 0, "group": 0} | options)
 

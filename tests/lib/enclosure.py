@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lib.accounts import User
+from tests.lib.accounts import User, becoming
 from tests.lib.containers import Reader, children_of, until
 
 _INSIDE = """
@@ -77,9 +77,7 @@ class Enclosed(User):
     def __init__(self, name: str, tmp: Path, enclosure: Enclosure, *, delegated: bool = False) -> None:
         super().__init__(name, tmp)
         self.enclosure = enclosure
-        self._become = []
-        if self.uid:
-            self._become = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups", "--"]
+        self._become = becoming(self.uid, self.gid) if self.uid else []
         if delegated:
             subprocess.run(enclosure.words("sh", "-euc", _DELEGATED, "sh", self.uid, self.gid), check=True)
             self._become = ["sh", "-euc", _ENTER_DELEGATED, "sh", *self._become]

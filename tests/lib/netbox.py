@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lib.accounts import User
+from tests.lib.accounts import User, becoming
 from tests.lib.bundles import base_config, own, write_config
 from tests.lib.containers import PATIENCE, Reader, until
 
@@ -127,8 +127,8 @@ class NetUser(User):
         self.env = user.env | {"XDG_CONFIG_HOME": str(user.tmp / "config")}
 
     def popen(self, argv, *, env=None, cwd=None, **options) -> subprocess.Popen:
-        ids = ["setpriv", "--reuid", str(self.uid), "--regid", str(self.gid), "--clear-groups", "--"]
-        words = [*self._host.enter(f"--wdns={cwd or self.tmp}"), *ids, *map(os.fspath, argv)]
+        become = becoming(self.uid, self.gid)
+        words = [*self._host.enter(f"--wdns={cwd or self.tmp}"), *become, *map(os.fspath, argv)]
         options = {"text": True, "umask": 0o022} | options
         return subprocess.Popen(words, env=self.env | (env or {}), **options)
 
