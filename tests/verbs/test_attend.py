@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.lib.bundles import base_config, make_bundle
-from tests.lib.containers import PATIENCE, Reader, await_end, children_of, readable, until
+from tests.lib.containers import PATIENCE, Reader, children_of, readable, until
 from tests.lib.terminals import Typewriter
 from tests.lib.waiting import AT_ONCE, BY_PYTHON, is_attended, until_attended
 
@@ -134,15 +134,6 @@ def test_a_container_of_the_same_name_that_follows_stays(rootless, user):
         run.send_signal(signal.SIGCONT)
         assert run.wait(PATIENCE) == 137
     assert rootless.status("c1") == "running"
-
-
-def test_time_limit_ends_also_processes_outside_a_pid_namespace(rootless, user):
-    config = base_config("sh", "-c", "trap '' TERM; sleep 1000 & echo $!; while :; do wait; done")
-    config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
-    done = rootless("run", "--timeout", "1", make_bundle(user, config), env=AT_ONCE)
-    assert done.returncode == 137
-    await_end(int(done.stdout))
-    nothing_is_left(rootless)
 
 
 # --- the hand-over ---------------------------------------------------------------------------------------------------

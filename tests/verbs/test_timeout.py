@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 
 import pytest
@@ -41,20 +42,27 @@ def test_detached_with_the_callers_streams(rootless, user):
     assert rootless("wait", "c1").stdout == "3\n"
 
 
-def test_a_deaf_program_is_killed_ten_seconds_later(rootless, user):
-    bundle = make_bundle(user, base_config("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"))
+def test_deaf_programs_are_killed_ten_seconds_later(rootless, user):
+    """In the foreground, detached, and with processes outside a pid namespace."""
+    deaf = base_config("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
+    others = base_config("sh", "-c", "trap '' TERM; sleep 1000 & echo $!; while :; do wait; done")
+    others["linux"]["namespaces"] = [each for each in others["linux"]["namespaces"] if each["type"] != "pid"]
+    bundle, outside = make_bundle(user, deaf), make_bundle(user, others, name="outside")
     words = ["run", "--timeout", "1"]
     begin = time.monotonic()
     with (
         rootless.popen(*words, "--name", "one", bundle, env=BY_PYTHON) as by_python,
         rootless.popen(*words, "--name", "two", bundle, env=AT_ONCE) as by_attend,
+        rootless.popen(*words, outside, env=AT_ONCE, stdout=subprocess.PIPE) as outside_of_one,
     ):
         rootless(*words, "-d", "--name", "three", bundle, check=True)
-        for process in (by_python, by_attend):
+        for process in (by_python, by_attend, outside_of_one):
             assert process.wait(timeout=PATIENCE) == 137
             assert 11 <= time.monotonic() - begin < 20
+        await_end(int(outside_of_one.stdout.read()))
     assert rootless("wait", "three").stdout == "137\n"
     assert 11 <= time.monotonic() - begin < 20
+    assert [state["id"] for state in rootless.list()] == ["three"]
 
 
 def test_a_program_that_ends_before_is_not_waited_for(rootless, user):
