@@ -26,6 +26,8 @@ RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
 WHOLE = os.environ.get("ROOTLESS_TEST_SWEEP", "") == "full"
 """Whether to disturb every system call of every process instead of a selection."""
 
+_OWN = f"sweep-{os.urandom(4).hex()}-"
+"""How the ids of this process begin. Workers share the cgroups, and have process ids of their own namespaces."""
 FIRST_STAGE, CONTAINER, SPAWNED, PROGRAM = "icsm"
 """Roles of processes in tracer.c; the first, second, … command is "0", "1", …."""
 OPERATION = "operation"
@@ -153,7 +155,7 @@ class World:
     def __init__(self, user, home: Path | None = None, *, notify: bool = False, attended: bool = False) -> None:
         self.user = user
         number = next(self._numbers)
-        self.container = f"sweep-{os.getpid()}-{number}"
+        self.container = f"{_OWN}{number}"
         self.path = user.tmp / f"world-{number}"
         self.home = home or self.path / "home"
         for directory in ("run", "tmp", "home"):
@@ -367,7 +369,7 @@ class Sweep:
         assert len(cases) >= least, f"the commands made too few system calls: {len(cases)}"
         with ThreadPoolExecutor(self.workers) as pool:
             wrong = [line for lines in pool.map(lambda case: self.run(case, check), cases) for line in lines]
-        wrong += [f"left a cgroup: {path}" for path in cgroups(f"sweep-{os.getpid()}-", self.cgroups)]
+        wrong += [f"left a cgroup: {path}" for path in cgroups(_OWN, self.cgroups)]
         came = [line for line in wrong if NOT_COME not in line]
         missed = missed or (4 if self._attended else 20)
         return wrong if len(wrong) - len(came) > max(1, len(cases) // missed) else came
