@@ -77,7 +77,7 @@ def test_a_cpu_quota_can_exceed_one_processor(guest, box):
     bundle = guest.bundle(TWO, {"cpu": {"quota": 50000}}, "user.slice:rootless:box")
     guest(f"rootless run --detach --bundle {bundle} box")
     assert 0.35 < used(guest, box) < 0.65
-    guest("rootless update --cpu-quota 150000 box")
+    guest("rootless update --cpus 1.5 box")
     assert 1.2 < used(guest, box) < 1.7
     guest("rootless update --cpu-quota -1 --cpuset-cpus 1 box")
     assert 0.7 < used(guest, box) < 1.1

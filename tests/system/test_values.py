@@ -233,6 +233,7 @@ def test_an_update_out_of_range_names_its_flag_and_changes_nothing(guest):
             ("--memory -5", "--memory: cannot limit resources: -5 bytes"),
             ("--cpu-idle 7", "--cpu-idle: cannot limit resources: 7"),
             ("--blkio-weight 9", "--blkio-weight: cannot limit resources: weight 9"),
+            ("--cpus 1 --cpu-quota 500", "--cpus 1: --cpu-period and --cpu-quota say the same"),
         ):
             error = guest.fails(f"rootless update {words} flags")
             assert error.count("\n") == 1

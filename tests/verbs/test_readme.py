@@ -57,7 +57,7 @@ ELSEWHERE = {
         "tests/verbs/test_run_flags.py::test_the_example_of_the_documents"
     ),
     "rootless run -d --systemd-cgroup --bundle web web1": LIMITS,
-    "rootless update --memory 256M --pids-limit 50 web1": LIMITS,
+    "rootless update -m 256M --cpus 1.5 --pids-limit 50 web1": LIMITS,
     "rootless events --stats web1": LIMITS,
     "rootless pause web1; rootless resume web1": LIMITS,
 }

@@ -194,6 +194,14 @@ def _asked(options: Options) -> Changes:
         if text:
             resources.setdefault(section, {})[name] = text if attribute in _TEXTS else _number(text, flag)
             flags[f"{section}.{name}"] = flag
+    if options.cpus:
+        from rootless.bundle.edit.resources import set_cpus
+        from rootless.bundle.edit.values import misused
+
+        if options.cpu_period or options.cpu_quota:
+            raise misused("--cpus", options.cpus, "--cpu-period and --cpu-quota say the same", "give only one")
+        resources.setdefault("cpu", {}).update(set_cpus({}, options.cpus)["linux"]["resources"]["cpu"])
+        flags["cpu.quota"] = "--cpus"
     return Changes(resources, "", flags)
 
 
