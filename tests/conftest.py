@@ -56,8 +56,8 @@ def user(request):
 
 
 @pytest.fixture(scope="module")
-def module_user(request):
-    """The same user, with a directory for all tests of a module."""
+def module_user(request, rootless_command):
+    """The same user, with a directory for all tests of a module; for those of each command, if there are two."""
     yield from account(0, request)
 
 
