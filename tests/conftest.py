@@ -25,7 +25,7 @@ NONE_SKIPPED = ("cluster", "engines", "system")
 """Directories of tests that must not be skipped on CI: the documents name each engine as tested."""
 FRONT_DOORS = (
     "test_attend.py", "test_cached_plan.py", "test_exec_record.py", "test_front_door.py", "test_imports.py",
-    "test_start_up.py",
+    "test_start_up.py", "test_upgrade.py",
 )  # fmt: skip
 """Files of tests/verbs that are about the front door, or about the start of the command."""
 EXCEPTIONS: dict[str, str] = {}

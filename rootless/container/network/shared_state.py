@@ -324,7 +324,7 @@ def _connect(
 def leave(root: StateRoot, name: str, container_id: str) -> None:
     """Forget a member that has ended; remove a network without members."""
     for _ in range(2):
-        live = SharedNetwork.existing(root, name)
+        live = SharedNetwork.to_leave(root, name)
         if not live:
             return
         with live:

@@ -10,7 +10,7 @@ import os
 import posix
 import shutil
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rootless import files, log, paths
 from rootless.container.network.shared_state import SharedNetwork
@@ -19,6 +19,7 @@ from rootless.container.state import store
 from rootless.container.state.group import Group
 from rootless.container.state.lifecycle import CREATING, STOPPED, status
 from rootless.container.state.root import above_boots, node_name, state_root
+from rootless.container.state.shared_directory import SharedDirectory
 from rootless.errors import RootlessError
 from rootless.image.store.store import BLOBS, REFERENCES, open_store
 from rootless.image.store.temporary import left_behind
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     Remnant = tuple[str, Callable[[], None]]
     """What it is and why it is of no use, and the function that removes it."""
 
+Shared = TypeVar("Shared", bound=SharedDirectory)
 _NEW = 10.0
 """Seconds in which a directory without a state may be that of a `create` that has not locked it yet."""
 
@@ -101,24 +103,29 @@ def _why_useless(entry: ContainerDir, state: State | None) -> str:
 
 def _networks(root: StateRoot, _options: Options) -> Iterator[Remnant]:
     """Yield shared networks in use that no container uses any more; their definitions stay."""
-    for name in SharedNetwork.names(root):
-        live = SharedNetwork.existing(root, name)
-        if not live:
-            continue
-        with live:
-            if not live.linked():
-                yield f"the state of network {name}: no container uses it", live.remove
+    for live in _readable(SharedNetwork, root):
+        if not live.linked():
+            yield f"the state of network {live.name}: no container uses it", live.remove
 
 
 def _groups(root: StateRoot, _options: Options) -> Iterator[Remnant]:
     """Yield the records of groups (`run --join`) without a member that is alive."""
-    for key in Group.names(root):
-        shared = Group.existing(root, key)
-        if not shared:
+    for shared in _readable(Group, root):
+        if not shared.living():
+            yield f"the record of group {shared.name}: none of its containers runs", shared.remove
+
+
+def _readable(kind: type[Shared], root: StateRoot) -> Iterator[Shared]:
+    """Yield the shared directories of a kind, locked, except those that a newer release has written."""
+    for name in kind.names(root):
+        try:
+            shared = kind.existing(root, name)
+        except RootlessError as error:
+            log.warning(f"{error.what}: {error.cause}", fix=error.fix)
             continue
-        with shared:
-            if not shared.living():
-                yield f"the record of group {key}: none of its containers runs", shared.remove
+        if shared:
+            with shared:
+                yield shared
 
 
 def _earlier_roots(_root: StateRoot, options: Options) -> Iterator[Remnant]:

@@ -52,7 +52,11 @@ class Group(SharedDirectory):
     def __init__(self, root: StateRoot, key: str, *, create: bool) -> None:
         """Open and lock it; see SharedDirectory.opened()."""
         super().__init__(root, key, create=create)
-        self.state: dict[str, Any] = self._read() or {"namespaces": {}, "uids": [], "gids": [], "members": {}}
+        try:
+            self.state: dict[str, Any] = self._read() or {"namespaces": {}, "uids": [], "gids": [], "members": {}}
+        except BaseException:
+            self.close()
+            raise
 
     def _read(self) -> dict[str, Any] | None:
         """Return the record of this boot; None if there is none, or it is damaged: then nobody finds the members."""
@@ -139,7 +143,7 @@ def leave(root: StateRoot, key: str, container_id: str) -> None:
     Raises:
         RootlessError: `RL-JOIN`: its directory cannot be used.
     """
-    group = Group.existing(root, key)
+    group = Group.to_leave(root, key)
     if not group:
         return
     with group:

@@ -11,6 +11,7 @@ import posix
 
 from rootless import files, jsontext
 from rootless.container.state.directory import NOT_AGED
+from rootless.container.state.state import FORMAT, is_newer
 from rootless.errors import RootlessError
 from rootless.procfs import boot_id
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rootless.container.state.root import StateRoot
 
 _STATE = "state.json"
+_NEWER = "RL-STATE"
+"""The code of the error for a record of a newer release."""
 _held: dict[str, list[int]] = {}
 """Locks of directories, by path. An interrupted command may leave its own open, and would wait for itself."""
 
@@ -106,6 +109,16 @@ class SharedDirectory:
             raise cls.unusable(name, error) from None
 
     @classmethod
+    def to_leave(cls, root: StateRoot, name: str) -> Self | None:
+        """Do as existing(); return None also if a newer release wrote the record: it forgets those that have ended."""
+        try:
+            return cls.existing(root, name)
+        except RootlessError as error:
+            if error.code == _NEWER:
+                return None
+            raise
+
+    @classmethod
     def names(cls, root: StateRoot) -> list[str]:
         """Return the names of those that may be in use, sorted.
 
@@ -131,16 +144,29 @@ class SharedDirectory:
         raise NotImplementedError
 
     def read(self) -> Any:  # noqa: ANN401 - JSON
-        """Return the record of this boot as JSON data; None without one, or if it cannot be read."""
+        """Return the record of this boot as JSON data; None without one, or if it cannot be read.
+
+        Raises:
+            RootlessError: `RL-STATE`: a newer release has written it, and its containers may run.
+        """
         try:
             found = jsontext.parse(files.content(_STATE, self.fd), self.path)
         except (FileNotFoundError, RootlessError):
             return None
-        return found if isinstance(found, dict) and found.get("bootId") == boot_id() else None
+        if not isinstance(found, dict) or found.get("bootId") != boot_id():
+            return None
+        if is_newer(found):
+            raise RootlessError(
+                f"cannot use {self.path}/{_STATE}",
+                cause="a newer release has written it",
+                fix="use that release until its containers have ended",
+                code=_NEWER,
+            )
+        return found
 
     def put(self, record: dict[str, Any]) -> None:
         """Write the record."""
-        text = jsontext.render(record | {"bootId": boot_id()}, None)
+        text = jsontext.render(record | {"bootId": boot_id(), "format": FORMAT}, None)
         files.put(_STATE, text.encode(), NOT_AGED | 0o600, dir_fd=self.fd)
 
     def remove(self) -> None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     """Whether a value may stand at a place of state.json."""
 
 FORMAT = 1
-"""The `format` of state.json, which is also that of a file without one; raised when older releases would misread it."""
+"""The `format` of state.json, also in groups and networks, and of a file without one; raised when older releases would
+misread it."""
 
 
 # --- The shape of the file --------------------------------------------------------------------------------------------
