@@ -16,6 +16,7 @@ from tests.lib.readme import commands, is_test, readers_environment
 LAPTOP, SHARED_NODE, ADMINISTRATORS = GUIDES = ["docs/laptop.md", "docs/shared-node.md", "docs/administrators.md"]
 INSTALL = "tests/verbs/test_install.py::test_an_ordinary_user_installs_runs_upgrades_and_removes"
 ROOT_INSTALL = "tests/hostile/test_install.py::test_root_ignores_the_calling_users_pip_conf"
+PINNED = "tests/verbs/test_release.py::test_a_changed_wheel_is_not_installed"
 SLURM = "tests/cluster/test_slurm_images.py::test_containers_are_bundles_files_and_references"
 ELSEWHERE = {
     "./install.sh": INSTALL,
@@ -23,6 +24,14 @@ ELSEWHERE = {
     "./install.sh --uninstall": INSTALL,
     "sudo ./install.sh": ROOT_INSTALL,
     "sudo ./install.sh --uninstall": INSTALL,
+    "sha256sum --check SHA256SUMS": "tests/verbs/test_release.py::test_checksums_are_those_of_all_other_files",
+    "python3 helpers/release/make_release.py --out again": (
+        "tests/verbs/test_release.py::test_another_user_makes_the_same_files_from_the_sdist_alone"
+    ),
+    **dict.fromkeys(commands("Verify and pin a release", "docs/administrators.md")[2:5], PINNED),
+    commands("Verify and pin a release", "docs/administrators.md")[5]: (
+        "tests/verbs/test_release.py::test_a_wheel_gives_the_quick_command"
+    ),
     "rootless doctor": "tests/verbs/test_doctor.py::test_doctor_verb_prints_the_same",
     "rootless run docker://debian:13 cat /etc/os-release": (
         "tests/images/test_registry.py::test_the_first_commands_of_the_readme"
@@ -45,7 +54,7 @@ ELSEWHERE = {
         "tests/images/test_registry.py::test_a_shared_store_is_listed_and_never_changed"
     ),
 }
-"""Commands that need a registry, Slurm, systemd or a terminal, with the tests that run them or their equivalent."""
+"""Commands that need a registry, a release, Slurm, systemd or a terminal, with tests that run them or an equivalent."""
 
 KEEP = commands("Keep what you install", LAPTOP)
 SERVICE = commands("Run a service", LAPTOP)

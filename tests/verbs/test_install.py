@@ -1,33 +1,15 @@
-"""install.sh and the wheel, as a user calls them."""
+"""install.sh, as a user calls it."""
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-import struct
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from rootless.cli.commands import VERBS
-from tests.lib.installing import CHECKOUT, install, pip_environment
+from tests.lib.installing import SHARED_FILES, install, pip_environment
 
 __all__ = ["install", "pip_environment"]  # fixtures
 
-ELF_EXECUTABLE = 2
-PROGRAMS = ("init", "front")
-ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
-PT_INTERP = 3
-SHARED_FILES = (
-    "man/man1/rootless.1",
-    "man/man1/rootless-run.1",
-    "bash-completion/completions/rootless",
-    "zsh/site-functions/_rootless",
-    "fish/vendor_completions.d/rootless.fish",
-)
 ASK_BASH = """
 PATH=$HOME/.local/bin:$PATH
 source "$HOME/.local/share/bash-completion/completions/rootless"
@@ -155,86 +137,3 @@ def test_help_creates_nothing(install):
     done = install("--help")
     assert done.stdout.startswith("Usage: ")
     assert tree(install.home) == []
-
-
-# --- The wheel --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, built from the sdist alone."""
-    out = tmp_path_factory.mktemp("dist")
-    # Without isolation: this environment has the requirements, including zig.
-    words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, CHECKOUT]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    [path] = out.glob("*.whl")
-    assert path.name.endswith("-py3-none-any.whl")
-    return path
-
-
-@pytest.fixture
-def environment(user, wheel, pip_environment):
-    """A new environment of the user with the wheel installed, without a compiler in PATH."""
-    path = user.tmp / "bin"
-    user.run(["mkdir", path], check=True)
-    shutil.copy(wheel, user.tmp)
-    python = Path(os.path.realpath(sys.executable))
-    user.run([python, "-m", "venv", user.tmp / "environment"], check=True)
-    pip = [user.tmp / "environment" / "bin" / "pip", "--quiet", "install", user.tmp / wheel.name]
-    user.run(pip, env=pip_environment | {"PATH": str(path)}, timeout=600, check=True)
-    return user.tmp / "environment"
-
-
-def test_the_wheel_carries_manual_pages_and_completion(environment):
-    for name in SHARED_FILES:
-        assert (environment / "share" / name).is_file(), name
-    pages = {path.name for path in (environment / "share/man/man1").glob("rootless*")}
-    assert pages == {"rootless.1", *(f"rootless-{verb}.1" for verb in VERBS)}
-
-
-def test_the_wheel_carries_a_static_program_for_every_architecture(environment):
-    [directory] = environment.glob("lib/python*/site-packages/rootless/launch/bin")
-    programs = {directory / f"{name}-{arch}": machine for arch, machine in ELF_MACHINES.items() for name in PROGRAMS}
-    assert set(directory.iterdir()) == programs.keys()
-    for program, machine in programs.items():
-        content = program.read_bytes()
-        kind, found = struct.unpack_from("<HH", content, 16)
-        assert (content[:5], kind, found) == (b"\x7fELF\x02", ELF_EXECUTABLE, machine)
-        offset, size, count = struct.unpack("<32xQ14xHH", content[:58])[0:3]
-        segments = [struct.unpack_from("<I", content, offset + number * size)[0] for number in range(count)]
-        assert PT_INTERP not in segments
-        assert os.access(program, os.X_OK)
-        assert len(content) < 200_000
-
-
-@pytest.mark.skipif(platform.machine() not in ELF_MACHINES, reason="the wheel has no program for this architecture")
-def test_the_wheel_runs_a_bundle_without_a_compiler(user, environment):
-    command = environment / "bin" / "rootless"
-    user.run([command, "new", "bundle", "--", "sh", "-c", "echo out; echo err >&2; exit 3"], check=True)
-    done = user.run([command, "run", "bundle"])
-    assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
-
-
-@pytest.mark.skipif(platform.machine() not in ELF_MACHINES, reason="the wheel has no program for this architecture")
-def test_a_wheel_gives_the_quick_command(user, environment):
-    python, command = environment / "bin/python3", user.tmp / "bin/rootless"
-    user.run([python, "-m", "rootless.installation", command], check=True)
-    assert command.read_bytes().startswith(b"\x7fELF")
-    done = user.run([command, "--root", user.tmp / "state", "list", "-q"])
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (
-        user.run([command, "--version"], check=True).stdout
-        == user.run([environment / "bin/rootless", "--version"]).stdout
-    )
-
-
-def test_sdist_is_the_checkout_without_built_files(wheel):
-    import tarfile
-
-    [sdist] = wheel.parent.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "install.sh", "tests/run", "helpers/init/build.py", "LICENSE", "README.md"} <= names
-    assert {"helpers/manual/gen_pages.py", "helpers/completion/_rootless"} <= names
-    assert not [name for name in names if "init-" in name or "__pycache__" in name or name.startswith(".git/")]
