@@ -41,8 +41,8 @@ if [ "$(id -u)" = 0 ]; then
         export HOME
     fi
     # sudo may set HOME and still keep other variables of that user.
-    for variable in XDG_CONFIG_HOME XDG_CONFIG_DIRS XDG_CACHE_HOME XDG_DATA_HOME PIP_CONFIG_FILE PIP_CACHE_DIR PIP_PYTHON \
-        PIP_LOG PIP_TARGET PIP_PREFIX PIP_ROOT UV_CACHE_DIR UV_CONFIG_FILE; do
+    for variable in XDG_CONFIG_HOME XDG_CONFIG_DIRS XDG_CACHE_HOME XDG_DATA_HOME PIP_CONFIG_FILE PIP_CACHE_DIR \
+        UV_CACHE_DIR UV_CONFIG_FILE; do
         eval "value=\${$variable-}"
         [ -z "$value" ] || [ "$(stat -L -c %u -- "$value" 2>/dev/null)" = 0 ] || unset "$variable"
     done
@@ -50,12 +50,28 @@ if [ "$(id -u)" = 0 ]; then
     bin=/usr/local/bin
     data=/usr/local/share
 else
-    [ -n "${HOME:-}" ] || fail "HOME is not set; fix: export HOME=/your/home/directory"
-    data=${XDG_DATA_HOME:-$HOME/.local/share}
+    case ${HOME:-} in
+        /*) ;;
+        *) fail "HOME is not the path of a directory: '${HOME:-}'; fix: export HOME=/your/home/directory" ;;
+    esac
+    # A relative path is to be ignored (XDG Base Directory Specification).
+    case ${XDG_DATA_HOME:-} in
+        /*) data=$XDG_DATA_HOME ;;
+        *) data=$HOME/.local/share ;;
+    esac
     base=$data/rootless
     bin=$HOME/.local/bin
 fi
 link=$bin/rootless
+# Of the variables for Python and pip, only those count that say where to download from. pip and build backends do not
+# run isolated, and others would make pip install elsewhere, or something else.
+for variable in $(env | sed -nE 's/^(PYTHON[A-Z_]+|PIP_[A-Za-z0-9_]+)=.*/\1/p'); do
+    case $variable in
+        PIP_*INDEX_URL | PIP_NO_INDEX | PIP_FIND_LINKS | PIP_*CERT | PIP_*HOST | PIP_PROXY | PIP_*TIMEOUT) ;;
+        PIP_RETRIES | PIP_*CACHE_DIR | PIP_CONFIG_FILE | PIP_KEYRING_PROVIDER) ;;
+        *) unset "$variable" ;;
+    esac
+done
 # $base contains the environments (env-*; the symlink $link leads to the current one), a lock, and this list of the
 # directories that the installation has created.
 made=$base/made
@@ -67,6 +83,9 @@ new_link=$bin/.rootless.new
 
 is_ours() { case $(readlink -- "${1:-$link}") in "$base"/env-*) true ;; *) false ;; esac }
 
+# Whether the command is that of the environment $1.
+is_current() { [ "$(readlink -- "$link")" = "$1/bin/rootless" ]; }
+
 make_directory() {
     if [ ! -d "$1" ]; then
         make_directory "$(dirname -- "$1")" || return
@@ -74,6 +93,17 @@ make_directory() {
         new_directories="${new_directories:-}$1
 "
     fi
+}
+
+# Refuses a directory that another user has put there, or that others can write to: they could exchange its content.
+check_owner() {
+    for found in "$(stat -c %u -- "$1")" "$(stat -L -c %u -- "$1")"; do
+        [ "$found" = "$(id -u)" ] || fail "$1 belongs to another user; fix: move it away"
+    done
+}
+check_private() {
+    check_owner "$1"
+    [ -z "$(find -L "$1" -prune -perm /022)" ] || fail "other users can write to $1; fix: chmod go-w '$1'"
 }
 
 # Notes the directories that make_directory has created since the last call.
@@ -195,7 +225,8 @@ remove_from() { "$@" --requirement "$here/helpers/requirements/build.txt" --requ
 # Creates the environment $1 and installs this checkout into it. helpers/init/hatch_build.py builds the static programs
 # with the system's C compiler, or with zig if that cannot link them.
 make_environment() {
-    export ROOTLESS_BUILD_INIT=native PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+    # A pip.conf may say `user = true`.
+    export ROOTLESS_BUILD_INIT=native PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_USER=0
     # Everything is compiled once, below.
     export PIP_COMPILE=0
     # Without a configured cache, create none: --uninstall would leave it behind.
@@ -226,11 +257,11 @@ make_environment() {
     case $pip in
         outside)
             install_into "$1" "$python" -I -m pip --python "$in_it"
-            remove_from "$python" -I -m pip --quiet --python "$in_it" uninstall --yes
+            remove_from "$python" -I -m pip --quiet --quiet --python "$in_it" uninstall --yes
             ;;
         inside)
             install_into "$1" "$in_it" -I -m pip
-            remove_from "$in_it" -I -m pip --quiet uninstall --yes
+            remove_from "$in_it" -I -m pip --quiet --quiet uninstall --yes
             "$in_it" -I -m pip --quiet uninstall --yes pip
             ;;
         uv)
@@ -249,11 +280,11 @@ make_environment() {
 
 # --- Manual pages and completion ------------------------------------------------------------------------------------
 
-# Prints the place of the shared file $1, such as share/man/man1/rootless.1. man looks beside the directories of PATH.
-place_of() {
+# Sets $place to that of the shared file $1, such as share/man/man1/rootless.1. man looks beside the directories of PATH.
+find_place() {
     case $1 in
-        share/man/*) printf '%s\n' "$(dirname -- "$bin")/$1" ;;
-        *) printf '%s\n' "$data/${1#share/}" ;;
+        share/man/*) place=${bin%/*}/$1 ;;
+        *) place=$data/${1#share/} ;;
     esac
 }
 
@@ -264,9 +295,9 @@ link_shared_files() {
     unlink_shared_files
     (cd -- "$1" && find share -type f -name '*rootless*') >"$shared.new"
     while IFS= read -r file; do
-        place=$(place_of "$file")
+        find_place "$file"
         if [ -e "$place" ] || [ -L "$place" ]; then continue; fi
-        make_directory "$(dirname -- "$place")" && note_directories && ln -s -- "$1/$file" "$place" || complete=false
+        make_directory "${place%/*}" && note_directories && ln -s -- "$1/$file" "$place" || complete=false
     done <"$shared.new"
     mv -f -- "$shared.new" "$shared"
     "$complete"
@@ -277,7 +308,7 @@ unlink_shared_files() {
     for list in "$shared" "$shared.new"; do
         [ -f "$list" ] || continue
         while IFS= read -r file; do
-            place=$(place_of "$file")
+            find_place "$file"
             if [ -L "$place" ] && is_ours "$place"; then rm -- "$place"; fi
         done <"$list"
     done
@@ -295,7 +326,7 @@ is_shared() {
     esac
 }
 
-# Removes all environments except the new one, $1, and those in use. If other machines may use them, the previous one,
+# Removes all environments except the present one, $1, and those in use. If other machines may use them, the previous one,
 # $2, stays too, and older ones stay for a month after their replacement.
 remove_unused_environments() {
     for old in "$base"/env-*; do
@@ -310,15 +341,15 @@ remove_unused_environments() {
 
 install() {
     [ -f "$here/pyproject.toml" ] || fail "$here is not a checkout of rootless; fix: run install.sh in its checkout"
-    before=
     if [ -e "$link" ] || [ -L "$link" ]; then
         is_ours || fail "$link exists and does not belong to rootless; fix: move it away"
-        before=$(dirname -- "$(dirname -- "$(readlink -- "$link")")")
     fi
     [ "$(id -u)" != 0 ] || install_packages
     find_python
     make_directory "$base"
     make_directory "$bin"
+    check_private "$base"
+    check_owner "$bin"
     note_directories
     # No other user may open the lock: a process that can open a file can lock it.
     (umask 077 && : >>"$lock")
@@ -327,12 +358,22 @@ install() {
         say "Waiting for another install.sh to end"
         flock 9
     }
+    before=
+    if is_ours; then before=$(dirname -- "$(dirname -- "$(readlink -- "$link")")"); fi
+    # What interrupted installations have left may fill the disk.
+    remove_unused_environments "$before" "$before"
     environment=$(mktemp -d "$base/env-XXXXXX")
-    trap 'rm -rf -- "$environment"' EXIT
+    # A signal may come when the command is the new one already.
+    trap 'is_current "$environment" || rm -rf -- "$environment"' EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
     chmod 755 "$environment"
+    printf '#!/bin/sh\n' >"$environment/program"
+    chmod 755 "$environment/program"
+    "$environment/program" 2>/dev/null ||
+        fail "no program can be run in $base; fix: mount its file system without noexec, or set XDG_DATA_HOME"
+    rm -- "$environment/program"
     say "Installing into $environment"
     (make_environment "$environment")
     ln -sfn -- "$environment/bin/rootless" "$new_link"
