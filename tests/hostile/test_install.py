@@ -11,9 +11,9 @@ import subprocess
 import pytest
 
 from tests.lib.bundles import own
-from tests.lib.installing import CHECKOUT, install, pip_environment
+from tests.lib.installing import CHECKOUT, install, installed, pip_settings
 
-__all__ = ["install", "pip_environment"]  # fixtures
+__all__ = ["install", "installed"]  # fixtures
 
 KILL = "kill -9 0"  # its process group
 KILL_ALONE = "kill -9 $$"
@@ -101,7 +101,7 @@ def test_installation_cannot_be_written_or_locked_by_others(user, single_user, i
     old.chmod(0o644)
     with single_user.popen(["flock", old, "sh", "-c", "echo held; read x"], **PIPES) as holder:
         assert holder.stdout.readline() == "held\n"
-        assert install.stepped().returncode == 0
+        assert install.stepped(copied="the present one").returncode == 0
         holder.stdin.close()
     assert residue(install) == set()
 
@@ -180,14 +180,14 @@ exec "$@"
 """
 
 
-def test_root_ignores_the_calling_users_pip_conf(user, require_root, pip_environment):
+def test_root_ignores_the_calling_users_pip_conf(user, require_root):
     """sudo may keep HOME: pip, as root, would write its log to a file that the user chooses."""
     home = user.tmp / "home"
     (home / ".config/pip").mkdir(parents=True)
     victim = user.tmp / "victim"
     (home / ".config/pip/pip.conf").write_text(f"[global]\nlog = {victim}\n")
     own(user, home)
-    kept = pip_environment | {"HOME": str(home), "PYTHON": "/usr/bin/python3"}
+    kept = pip_settings(user) | {"HOME": str(home), "PYTHON": "/usr/bin/python3"}
     words = ["unshare", "--mount", "sh", "-euc", AS_ROOT, "sh", CHECKOUT / "install.sh"]
     done = user.run(words, env=kept, user=0, group=0, umask=0, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -205,10 +205,11 @@ def small_disk(install, require_root):
     subprocess.run(["umount", install.home], check=True)
 
 
-def test_an_interrupted_upgrade_keeps_a_working_version_and_is_cleaned_up_later(user, install, small_disk):
-    assert install().returncode == 0
+def test_an_interrupted_upgrade_keeps_a_working_version_and_is_cleaned_up_later(user, install, installed, small_disk):
+    [copied] = installed.environments()
+    assert install.stepped(copied=copied).returncode == 0
     for event, fails, moment in MOMENTS:
-        done = install.stepped(moment, event)
+        done = install.stepped(moment, event, copied=copied)
         for path in install.home.glob("fill.*"):
             path.unlink()
         assert bool(done.returncode) is fails, (moment, event, done.stdout, done.stderr)
@@ -217,29 +218,30 @@ def test_an_interrupted_upgrade_keeps_a_working_version_and_is_cleaned_up_later(
     temporary = user.tmp / "temporary"
     user.run(["mkdir", temporary], check=True)
     for event in (KILL, "kill -TERM 0", FILL):
-        done = install.stepped('"$@" --no-deps', event, copies=False, TMPDIR=str(temporary))
+        done = install.stepped('"$@" --no-deps', event, TMPDIR=str(temporary))
         for path in install.home.glob("fill.*"):
             path.unlink()
         assert done.returncode, (event, done.stdout)
         assert works(user, install), event
     assert list(temporary.iterdir()) == []
     # at no command of an undisturbed upgrade there is a moment without a command
-    done = install.stepped("", '[ -x "${link:-/}" ] || kill -9 0')
+    done = install.stepped(copied=copied, event='[ -x "${link:-/}" ] || kill -9 0')
     assert done.returncode == 0, done.stderr
     assert works(user, install)
     assert residue(install) == set()
     assert len(install.environments()) == 1
 
 
-def test_an_environment_in_a_shared_home_outlives_its_upgrade(user, install):
+def test_an_environment_in_a_shared_home_outlives_its_upgrade(user, install, installed):
     """Processes of other nodes, which may use it, are invisible here."""
     path = shims(user, stat='#!/bin/sh\n[ "$1" = -f ] || exec /usr/bin/stat "$@"\necho nfs\n')
-    assert install(PATH=path).returncode == 0
+    [copied] = installed.environments()
+    assert install.stepped(copied=copied, PATH=path).returncode == 0
     first = install.command.resolve().parent.parent
-    assert install.stepped(PATH=path).returncode == 0
+    assert install.stepped(copied=copied, PATH=path).returncode == 0
     second = install.command.resolve().parent.parent
     assert set(install.environments()) == {first, second}
     os.utime(first / "replaced", (0, 0))  # long ago
-    assert install.stepped(PATH=path).returncode == 0
+    assert install.stepped(copied=copied, PATH=path).returncode == 0
     third = install.command.resolve().parent.parent
     assert set(install.environments()) == {second, third}

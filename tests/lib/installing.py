@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.lib.accounts import CHECKOUT, RUN
+from tests.lib.bundles import own
+
 SHARED_FILES = (
     "man/man1/rootless.1",
     "man/man1/rootless-run.1",
@@ -24,9 +26,14 @@ set -o functrace
 hook() {
     case $BASH_COMMAND in
     find_python)
-        [ -z "$COPIES" ] || make_environment() {
-            cp -a -- "$before/." "$1"
-            LC_ALL=C sed -i "s/${before##*/}/${1##*/}/g" "$1/bin/rootless" "$1/bin/rootless.py"
+        [ -z "$COPIED" ] || make_environment() {
+            copied=${before:-$COPIED}
+            cp -a -- "$copied/." "$1"
+            if [ ${#copied} = ${#1} ]; then
+                LC_ALL=C sed -i "s/${copied##*/}/${1##*/}/g" "$1/bin/rootless" "$1/bin/rootless.py"
+            else
+                "$1/bin/python3" -I -m rootless.installation "$1/bin/rootless"
+            fi
         }
         ;;
     esac
@@ -34,8 +41,8 @@ hook() {
 }
 trap hook DEBUG
 """
-"""Has bash run $EVENT before each command of install.sh that begins with $MOMENT; with $COPIES, an upgrade copies the
-present environment, whose path is as long, instead of building the same again."""
+"""Has bash run $EVENT before each command of install.sh that begins with $MOMENT; with $COPIED, install.sh copies the
+present environment or, without one, $COPIED, instead of building the same again."""
 
 
 def pip_settings(user):
@@ -44,33 +51,53 @@ def pip_settings(user):
     return passed | {"PIP_CACHE_DIR": str(user.home / ".cache" / "pip")}
 
 
-@pytest.fixture
-def pip_environment(user):
-    """The same, as a fixture."""
-    return pip_settings(user)
+class Installer:
+    """install.sh for a user, with a home directory of its own.
 
+    Attributes:
+        home: the home directory, whose name contains a blank.
+        command: the command that it installs there.
+    """
 
-@pytest.fixture
-def install(user, pip_environment, need):
-    """A function that runs install.sh with a new home directory whose name contains a blank."""
-    need("gcc")
-    home = user.tmp / "my home"
-    user.run(["mkdir", "-m", "700", home], check=True)
+    def __init__(self, user, home: Path) -> None:
+        self._user = user
+        self.home = home
+        self.command = home / ".local/bin/rootless"
+        if not home.exists():
+            home.mkdir(mode=0o700)
+            own(user, home)
 
-    def run(*arguments, umask=0o077, checkout=CHECKOUT, shell=(), options=None, **environment):
-        environment = pip_environment | {"HOME": str(home)} | environment
+    def __call__(self, *arguments, umask=0o077, checkout=CHECKOUT, shell=(), options=None, **environment):
+        """Run it to the end."""
+        environment = pip_settings(self._user) | {"HOME": str(self.home)} | environment
         words = ["sh", "-c", f'umask {umask:o}; exec "$@"', "sh", *shell, checkout / "install.sh", *arguments]
-        return user.run(words, env=environment, timeout=600, **(options or {}))
+        return self._user.run(words, env=environment, timeout=600, **(options or {}))
 
-    def stepped(moment="", event=":", *, copies=True, **environment):
+    def stepped(self, moment="", event=":", *, copied="", **environment):
         """Run it by bash with HOOK, in a process group of its own."""
-        hook = user.tmp / "hook"
+        hook = self._user.tmp / "hook"
         hook.write_text(HOOK)
-        environment |= {"BASH_ENV": str(hook), "COPIES": "yes" * copies, "MOMENT": moment, "EVENT": event}
-        return run(shell=["bash"], options={"start_new_session": True}, **environment)
+        environment |= {"BASH_ENV": str(hook), "COPIED": str(copied), "MOMENT": moment, "EVENT": event}
+        return self(shell=["bash"], options={"start_new_session": True}, **environment)
 
-    run.stepped = stepped
-    run.home = home
-    run.command = home / ".local" / "bin" / "rootless"
-    run.environments = lambda: sorted((home / ".local" / "share" / "rootless").glob("env-*"))
-    return run
+    def environments(self) -> list[Path]:
+        """Return the environments, sorted."""
+        return sorted((self.home / ".local/share/rootless").glob("env-*"))
+
+
+@pytest.fixture
+def install(user, need):
+    """install.sh with a new home directory."""
+    need("gcc")
+    return Installer(user, user.tmp / "my home")
+
+
+@pytest.fixture
+def installed(user, need):
+    """An installation that the tests of a run share, and only look at or copy."""
+    need("gcc")
+    shared = Installer(user, Path(RUN or user.tmp) / f"installed by {user.name}")
+    if not shared.command.exists():
+        done = shared()
+        assert done.returncode == 0, done.stderr
+    return shared

@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from tests.lib.installing import SHARED_FILES, install, pip_environment
+from tests.lib.installing import SHARED_FILES, install, installed
 
-__all__ = ["install", "pip_environment"]  # fixtures
+__all__ = ["install", "installed"]  # fixtures
 
 ASK_BASH = """
 PATH=$HOME/.local/bin:$PATH
@@ -50,7 +50,7 @@ def test_an_ordinary_user_installs_runs_upgrades_and_removes(user, install):
         assert environment not in install.command.resolve().parents
         running.communicate("7\n", timeout=60)
     assert running.returncode == 7
-    assert install().returncode == 0
+    assert install.stepped(copied="the present one").returncode == 0
     [environment] = install.environments()
     assert install.command.resolve().parent.parent == environment
     for name in SHARED_FILES:
@@ -62,30 +62,29 @@ def test_an_ordinary_user_installs_runs_upgrades_and_removes(user, install):
     assert install("--uninstall").returncode == 0
 
 
-def test_the_installed_command_starts_python_isolated_and_imports_little(user, install):
-    assert install().returncode == 0
-    assert install.command.read_bytes().startswith(b"\x7fELF")
-    script = install.command.resolve().with_name("rootless.py")
+def test_the_installed_command_starts_python_isolated_and_imports_little(user, installed):
+    assert installed.command.read_bytes().startswith(b"\x7fELF")
+    script = installed.command.resolve().with_name("rootless.py")
     assert b" -IS" in script.read_bytes()
-    python = install.command.resolve().parent / "python3"
+    python = installed.command.resolve().parent / "python3"
     words = [python, "-IS", "-X", "importtime", script, "--version"]
     done = user.run(words, env={"PYTHONPATH": "/nonexistent", "PYTHONSTARTUP": "/nonexistent"}, check=True)
     names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "rootless.__main__" in names
     assert not names & {"site", "typing", "re", "json", "click", "pathlib", "subprocess"}
     # Root installs for users who cannot write there: nothing is left to compile.
-    sources = list((install.environments()[0] / "lib").rglob("rootless/**/*.py"))
+    sources = list((installed.environments()[0] / "lib").rglob("rootless/**/*.py"))
     assert sources
     assert all(list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")) for path in sources)
 
 
-def test_install_keeps_foreign_files_where_pages_and_scripts_belong(user, install):
+def test_install_keeps_foreign_files_where_pages_and_scripts_belong(user, install, installed):
     script, no_directory = (install.home / ".local/share" / SHARED_FILES[2], install.home / ".local/share/man")
     user.run(["mkdir", "-p", script.parent], check=True)
     for foreign in (script, no_directory):
         user.run(["cp", "/bin/true", foreign], check=True)
     before = tree(install.home), script.stat(), no_directory.stat()
-    done = install()
+    done = install.stepped(copied=installed.environments()[0])
     assert done.returncode == 0
     [environment] = install.environments()
     assert f"(Some manual pages or completion scripts cannot be put into {no_directory.parent}; " in done.stdout
