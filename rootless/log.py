@@ -10,6 +10,7 @@ Without a log file people read standard error: ``rootless: …``, or the same JS
 from __future__ import annotations
 
 import posix
+import sys
 import time
 
 from rootless import paths
@@ -139,7 +140,8 @@ def _tell(level: str, message: str, fields: dict[str, object]) -> None:
     if level == "warning" and (to_people or (_log.path and posix.isatty(STDERR))):
         said = "rootless: warning: " + one_line(message)
         _log.said.append(said)
-        _print(said)
+        if "said" not in sys._xoptions:  # noqa: SLF001 - the front door has said it, and failed later
+            _print(said)
     if to_people:
         if level != "warning":
             _print(_text(record))

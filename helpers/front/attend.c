@@ -90,14 +90,6 @@ int wait_for(pid_t pid, int process, int signals)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* Writes a number in at least `width` digits, from the last to the first; returns where it begins. */
-static char *put(char *end, unsigned number, int width)
-{
-    for (; number || width > 0; number /= 10, width--)
-        *--end = (char)('0' + number % 10);
-    return end;
-}
-
 /* Writes the status and the time for `rootless wait`. */
 static void note_status(int fd, unsigned status)
 {
@@ -133,7 +125,7 @@ int attend(int argc, char **argv, int shown)
         int root = open_root(words[ROOT], false);
 
         if (root < 0 || delete(root, &(struct request){.words = {words[ID]}}) != DONE) {
-            put(strchr(words[PYTHON + 1], '\0'), (unsigned)status, 3);
+            snprintf(strchr(words[PYTHON + 1], '\0') - 3, 4, "%03d", status);
             execv(words[PYTHON], words + PYTHON);
         }
     }

@@ -11,47 +11,31 @@
 #include <sys/utsname.h>
 
 static char entry_name[sizeof "@plans/0123456789abcdef"];
-static char option[sizeof "-Xcache=0123456789abcdef"]; /* of the interpreter: Python is to write the entry */
+static char option[sizeof "-Xcache=0123456789abcdef"]; /* of the interpreter: to write the entry, or less */
 static int plans = -1, directory = -1;                 /* that of "@plans", and of entry_name */
 
-bool entry_decode(const char *bytes, size_t size, struct entry *entry)
+bool entry_decode(const char *bytes, size_t size, struct plan *entry)
 {
     static const uint8_t lists[CACHED_END] = {CACHED_LISTS};
-    const struct header *header = (const void *)bytes;
 
-    if (size < sizeof *header || memcmp(header->magic, CACHED_MAGIC, sizeof header->magic) != 0 ||
-        size != sizeof *header + (uint64_t)header->steps * sizeof(struct step) + header->string_bytes || !header->steps)
+    if (layout_decode(bytes, size, CACHED_MAGIC, lists, CACHED_END, entry))
         return false;
-    entry->steps = (const void *)(header + 1);
-    entry->count = header->steps;
-    entry->strings = (const char *)(entry->steps + header->steps);
-    for (uint32_t i = 0; i < entry->count; i++) {
-        const struct step *step = &entry->steps[i];
-
-        if (step->code < CACHED_CALL || step->code >= CACHED_END || (step->code == CACHED_CALL) != (i == 0))
+    for (uint32_t i = 0; i < entry->count; i++)
+        if ((entry->ops[i].code == CACHED_CALL) != (i == 0))
             return false;
-        for (int which = 0; which < CACHED_STRINGS; which++) {
-            uint64_t end = (uint64_t)step->s[which].offset + step->s[which].length;
-
-            if (end >= header->string_bytes || entry->strings[end] != '\0')
-                return false;
-            if ((lists[step->code] >> which & 1) && step->s[which].length && entry->strings[end - 1] != '\0')
-                return false;
-        }
-    }
     return true;
 }
 
-static bool is_text(const struct entry *entry, const struct step *step, int which, const char *text)
+static bool is_text(const struct plan *entry, const struct op *step, int which, const char *text)
 {
     size_t length = step->s[which].length;
 
     return strlen(text) == length && memcmp(text, text_of(entry, step, which), length) == 0;
 }
 
-static bool is_same_call(const struct entry *entry, char **words, size_t count, const char *place, const char *script)
+static bool is_same_call(const struct plan *entry, char **words, size_t count, const char *place, const char *script)
 {
-    const struct step *step = entry->steps;
+    const struct op *step = entry->ops;
     const char *word = text_of(entry, step, 0), *end = word + step->s[0].length;
     char boot[64];
 
@@ -92,7 +76,7 @@ static bool is_seen(uint64_t key)
     return false;
 }
 
-static bool read_entry(const char *above, char *bytes, struct entry *entry)
+static bool read_entry(const char *above, char *bytes, struct plan *entry)
 {
     cleanup_close int fd = openat(directory, entry_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     struct stat around, st;
@@ -102,9 +86,9 @@ static bool read_entry(const char *above, char *bytes, struct entry *entry)
            read(fd, bytes, CACHED_LARGEST + 1) == st.st_size && entry_decode(bytes, (size_t)st.st_size, entry);
 }
 
-bool entry_find(char **words, size_t count, const char *script, const struct container *container, struct entry *entry)
+bool entry_find(char **words, size_t count, const char *script, const struct container *container, struct plan *entry)
 {
-    static _Alignas(struct step) char bytes[CACHED_LARGEST + 1];
+    static _Alignas(struct op) char bytes[CACHED_LARGEST + 1];
     char place[PATH_MAX] = "";
     uint64_t key = 0xcbf29ce484222325;
 
@@ -129,18 +113,23 @@ bool entry_find(char **words, size_t count, const char *script, const struct con
 
 const char *entry_option(void) { return *option ? option : NULL; }
 
-void entry_forget(void) { unlinkat(directory, entry_name, 0); }
+void entry_forget(bool is_said)
+{
+    unlinkat(directory, entry_name, 0);
+    if (is_said)
+        strcpy(option, "-Xsaid"); /* log.py: the warnings have come already */
+}
 
 /* --- What the Plan was computed from --- */
 
-static bool variable(const struct entry *entry, const struct step *step)
+static bool variable(const struct plan *entry, const struct op *step)
 {
     const char *value = getenv(text_of(entry, step, 0));
 
     return step->n[0] ? value && is_text(entry, step, 1, value) : !value;
 }
 
-static bool content(const struct entry *entry, const struct step *step)
+static bool content(const struct plan *entry, const struct op *step)
 {
     cleanup_close int fd = open(text_of(entry, step, 0), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     const char *wanted = text_of(entry, step, 1), *end = wanted + step->s[1].length;
@@ -157,7 +146,7 @@ static bool content(const struct entry *entry, const struct step *step)
     return size == 0 && wanted == end;
 }
 
-static bool identity(const struct entry *entry, const struct step *step)
+static bool identity(const struct plan *entry, const struct op *step)
 {
     struct stat st;
 
@@ -168,7 +157,7 @@ static bool identity(const struct entry *entry, const struct step *step)
            step->n[5] == ((int64_t)st.st_uid << 32 | st.st_mode);
 }
 
-static bool status(const struct entry *entry, const struct step *step)
+static bool status(const struct plan *entry, const struct op *step)
 {
     int flags = step->code == CACHED_SYMLINK_STATUS ? AT_SYMLINK_NOFOLLOW : 0;
     struct stat st;
@@ -178,13 +167,13 @@ static bool status(const struct entry *entry, const struct step *step)
     return step->n[0] == st.st_mode && step->n[1] == st.st_uid && step->n[2] == (int64_t)st.st_rdev;
 }
 
-static bool allowed(const struct entry *entry, const struct step *step)
+static bool allowed(const struct plan *entry, const struct op *step)
 {
     return (access(text_of(entry, step, 0), (int)step->n[0]) == 0) == (step->n[1] != 0);
 }
 
 /* Whether this process is in a list of processes, one a line. */
-static bool listed(const struct entry *entry, const struct step *step)
+static bool listed(const struct plan *entry, const struct op *step)
 {
     cleanup_close int fd = open(text_of(entry, step, 0), O_RDONLY | O_CLOEXEC);
     char part[1 << 14];
@@ -200,7 +189,7 @@ static bool listed(const struct entry *entry, const struct step *step)
     return found == (step->n[0] != 0);
 }
 
-static bool mount_flags(const struct entry *entry, const struct step *step)
+static bool mount_flags(const struct plan *entry, const struct op *step)
 {
     struct statvfs fs;
 
@@ -210,7 +199,7 @@ static bool mount_flags(const struct entry *entry, const struct step *step)
 }
 
 /* Whether a process is in other namespaces of the named types than this one, as when its namespaces were looked at. */
-static bool namespaces(const struct entry *entry, const struct step *step)
+static bool namespaces(const struct plan *entry, const struct op *step)
 {
     const char *name = text_of(entry, step, 0), *end = name + step->s[0].length;
     int64_t differing = 0;
@@ -229,7 +218,7 @@ static bool namespaces(const struct entry *entry, const struct step *step)
     return differing == step->n[1];
 }
 
-static bool capabilities(const struct entry *entry, const struct step *step)
+static bool capabilities(const struct plan *entry, const struct op *step)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
@@ -242,7 +231,7 @@ static bool capabilities(const struct entry *entry, const struct step *step)
            step->n[0] == (int64_t)((uint64_t)data[1].effective << 32 | data[0].effective) && step->n[1] == bounding;
 }
 
-static bool limits(const struct entry *entry, const struct step *step)
+static bool limits(const struct plan *entry, const struct op *step)
 {
     const char *hard = text_of(entry, step, 0);
     size_t count = step->s[0].length / sizeof(uint64_t);
@@ -258,20 +247,20 @@ static bool limits(const struct entry *entry, const struct step *step)
     return count > 0;
 }
 
-static bool nice_value(const struct entry *entry, const struct step *step)
+static bool nice_value(const struct plan *entry, const struct op *step)
 {
     (void)entry;
     return getpriority(PRIO_PROCESS, 0) == step->n[0];
 }
 
-static bool kernel(const struct entry *entry, const struct step *step)
+static bool kernel(const struct plan *entry, const struct op *step)
 {
     struct utsname name;
 
     return uname(&name) == 0 && is_text(entry, step, 0, name.release) && is_text(entry, step, 1, name.machine);
 }
 
-static bool ids(const struct entry *entry, const struct step *step)
+static bool ids(const struct plan *entry, const struct op *step)
 {
     enum { GROUPS = 1024 };
     uint32_t found[6 + GROUPS];
@@ -283,9 +272,9 @@ static bool ids(const struct entry *entry, const struct step *step)
            memcmp(text_of(entry, step, 0), found, step->s[0].length) == 0;
 }
 
-bool entry_holds(const struct entry *entry)
+bool entry_holds(const struct plan *entry)
 {
-    static bool (*const same[CACHED_SAY])(const struct entry *, const struct step *) = {
+    static bool (*const same[CACHED_SAY])(const struct plan *, const struct op *) = {
         [CACHED_VARIABLE] = variable, [CACHED_CONTENT] = content,         [CACHED_IDENTITY] = identity,
         [CACHED_STATUS] = status,     [CACHED_SYMLINK_STATUS] = status,   [CACHED_ACCESS] = allowed,
         [CACHED_LISTED] = listed,     [CACHED_MOUNT_FLAGS] = mount_flags, [CACHED_CAPABILITIES] = capabilities,
@@ -294,7 +283,7 @@ bool entry_holds(const struct entry *entry)
     };
 
     for (uint32_t i = 1; i < entry->count; i++)
-        if (entry->steps[i].code < CACHED_SAY && !same[entry->steps[i].code](entry, &entry->steps[i]))
+        if (entry->ops[i].code < CACHED_SAY && !same[entry->ops[i].code](entry, &entry->ops[i]))
             return false;
     return true;
 }

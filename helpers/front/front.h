@@ -89,7 +89,7 @@ bool each_name(int directory, bool (*use)(void *context, const char *name), void
 bool remove_container(struct container *container);
 
 /* entry.c */
-const char *entry_option(void); /* of the interpreter, by which Python writes an entry; or NULL */
+const char *entry_option(void); /* of the interpreter, or NULL: Python writes an entry, or says no warnings again */
 
 /* run.c */
 /* DECLINED, or they do not return */

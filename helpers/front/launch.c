@@ -53,7 +53,7 @@ static int sealed_copy(const char *path)
     return size == 0 && fcntl(copy, F_ADD_SEALS, SEALS) == 0 ? steal_fd(&copy) : -1;
 }
 
-static int plan_of(const struct run *run, const struct step *step)
+static int plan_of(const struct run *run, const struct op *step)
 {
     cleanup_close int fd = memfd_create("rootless-plan", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     size_t size;
@@ -63,7 +63,7 @@ static int plan_of(const struct run *run, const struct step *step)
 }
 
 /* Opens the container's first process and its cgroup. The pid was the same while its namespaces were compared. */
-bool enter(struct run *run, const struct step *step)
+bool enter(struct run *run, const struct op *step)
 {
     const char *cgroup = text_of(run->entry, step, 0);
     enum status status;
@@ -75,13 +75,13 @@ bool enter(struct run *run, const struct step *step)
 }
 
 /* A concurrent `kill` or `delete` may have missed the executor. */
-bool check(struct run *run, const struct step *step)
+bool check(struct run *run, const struct op *step)
 {
     (void)step;
     return poll(&(struct pollfd){.fd = run->joined, .events = POLLIN}, 1, 0) == 0;
 }
 
-bool spawn(struct run *run, const struct step *step)
+bool spawn(struct run *run, const struct op *step)
 {
     enum { COUNT = 9 };
     cleanup_close int program = sealed_copy(text_of(run->entry, step, 0)), plan = plan_of(run, step);
@@ -107,7 +107,7 @@ bool spawn(struct run *run, const struct step *step)
     return run->first > 0;
 }
 
-bool write_map(struct run *run, const struct step *step)
+bool write_map(struct run *run, const struct op *step)
 {
     char path[64];
 
@@ -115,7 +115,7 @@ bool write_map(struct run *run, const struct step *step)
     return write_file(AT_FDCWD, path, 0, text_of(run->entry, step, 1), step->s[1].length);
 }
 
-bool begin_map(struct run *run, const struct step *step)
+bool begin_map(struct run *run, const struct op *step)
 {
     enum { MOST = 3 * 340 };
     const char *word = text_of(run->entry, step, 1), *end = word + step->s[1].length;
@@ -133,7 +133,7 @@ bool begin_map(struct run *run, const struct step *step)
     return *program > 0;
 }
 
-bool await_maps(struct run *run, const struct step *step)
+bool await_maps(struct run *run, const struct op *step)
 {
     bool good = true;
     int status;
@@ -149,16 +149,10 @@ bool await_maps(struct run *run, const struct step *step)
 
 /* --- The executor: rootless/launch/protocol.py --- */
 
-struct message {
-    int32_t type, value, error;
-    uint32_t length;
-    char detail[4096];
-};
-
 /* Returns 1 for a message, 0 at end of file, and -1 for an error or if this process is to end. */
-static int next_message(const struct run *run, struct message *message)
+static int next_message(const struct run *run, struct report *message)
 {
-    const size_t head = offsetof(struct message, detail);
+    const size_t head = offsetof(struct report, detail);
     struct pollfd ready[] = {{.fd = run->signals, .events = POLLIN}, {.fd = run->report, .events = POLLIN}};
     ssize_t size;
 
@@ -174,10 +168,10 @@ static int next_message(const struct run *run, struct message *message)
 }
 
 /* Whether Python has received the same, and then either said nothing or what SAY repeats. */
-static bool is_expected(const struct run *run, const struct message *message)
+static bool is_expected(const struct run *run, const struct report *message)
 {
     for (uint32_t i = 0; i < run->entry->count; i++) {
-        const struct step *step = &run->entry->steps[i];
+        const struct op *step = &run->entry->ops[i];
 
         if (step->code == CACHED_SKIPPED && step->n[0] == message->value && step->n[1] == message->error &&
             step->s[0].length == message->length &&
@@ -188,7 +182,7 @@ static bool is_expected(const struct run *run, const struct message *message)
 }
 
 /* Lets the executor go on until it says `wanted`. */
-static bool follow(struct run *run, int wanted, struct message *message)
+static bool follow(struct run *run, uint32_t wanted, struct report *message)
 {
     if (run->answer && write(run->reply, &run->answer, 1) != 1)
         return false;
@@ -201,11 +195,11 @@ static bool follow(struct run *run, int wanted, struct message *message)
     return false;
 }
 
-bool await_executor(struct run *run, const struct step *step)
+bool await_executor(struct run *run, const struct op *step)
 {
-    struct message message;
+    struct report message;
 
-    if (!follow(run, (int)step->n[0], &message))
+    if (!follow(run, (uint32_t)step->n[0], &message))
         return false;
     run->answer = step->n[0] == MESSAGE_READY ? '\0' : 'G';
     if (!step->n[1])
@@ -221,9 +215,9 @@ bool await_executor(struct run *run, const struct step *step)
 
 /* False only if the program has not been executed: Python will start it. The executor does not wait for an answer to a
  * skip that it reports now, so a further one cannot stop it. */
-bool start_program(struct run *run, const struct step *step)
+bool start_program(struct run *run, const struct op *step)
 {
-    struct message message = {.type = MESSAGE_SKIPPED};
+    struct report message = {.type = MESSAGE_SKIPPED};
     struct pollfd ending_now = {.fd = run->signals, .events = POLLIN};
     bool is_executing = false;
     int result;

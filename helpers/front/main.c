@@ -176,7 +176,6 @@ static int carry_out(const struct request *request)
             request->count <= verbs[i].most && request->quiet == verbs[i].quiet) {
             int root = open_root(request->root, false);
 
-            umask(umask(0) & 0077);
             return root >= 0 && opens_log(request->log) ? verbs[i].run(root, request) : DECLINED;
         }
     return DECLINED;
@@ -208,6 +207,7 @@ int main(int argc, char **argv)
     if (!(wanted && strcmp(wanted, "0") == 0) && argc > 0 && has_streams()) {
         sighandler_t pipe = signal(SIGPIPE, SIG_IGN), size = signal(SIGXFSZ, SIG_IGN);
 
+        umask(umask(0) & 0077); /* as Python: it may restrict other users, not the owner */
         request.script = (const char *)programs + strlen((const char *)programs) + 1;
         if (understand(argv + 1, &request) && carry_out(&request) == DONE)
             return 0;

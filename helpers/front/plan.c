@@ -4,18 +4,18 @@
 #include <locale.h>
 #include <stdlib.h>
 
-struct plan {
-    struct header header;
+struct filled {
+    struct plan_header header;
     char bytes[CACHED_LARGEST + (1 << 17) /* for a command */];
 };
 
-static size_t size_of(const struct plan *plan)
+static size_t size_of(const struct filled *plan)
 {
-    return sizeof plan->header + plan->header.steps * sizeof(struct step) + plan->header.string_bytes;
+    return sizeof plan->header + plan->header.ops * sizeof(struct op) + plan->header.string_bytes;
 }
 
 /* Appends a word to the strings of a Plan, as the next one of a list. A NUL follows, which the next word replaces. */
-static bool add_word(struct plan *plan, struct place *list, const char *directory, const char *word)
+static bool add_word(struct filled *plan, struct place *list, const char *directory, const char *word)
 {
     char *next = (char *)plan + size_of(plan);
     size_t left = sizeof *plan - size_of(plan);
@@ -30,14 +30,14 @@ static bool add_word(struct plan *plan, struct place *list, const char *director
 }
 
 /* Where the program may be (rootless/plan/process/identity.py), its name, the arguments. */
-static bool add_command(struct plan *plan, const struct entry *entry, const struct step *step, char **command)
+static bool add_command(struct filled *plan, const struct plan *entry, const struct op *step, char **command)
 {
     const char *program = *command, *directory = text_of(entry, step, 2), *end = directory + step->s[2].length;
-    struct step *steps = (void *)plan->bytes;
+    struct op *steps = (void *)plan->bytes;
     struct place *candidates, *args;
 
-    if (!*program || step->n[1] < 0 || step->n[1] >= plan->header.steps || step->n[2] < 0 ||
-        step->n[2] >= plan->header.steps)
+    if (!*program || step->n[1] < 0 || step->n[1] >= plan->header.ops || step->n[2] < 0 ||
+        step->n[2] >= plan->header.ops)
         return false;
     candidates = steps[step->n[1]].s;
     *candidates = (struct place){.offset = plan->header.string_bytes};
@@ -59,10 +59,10 @@ static bool add_command(struct plan *plan, const struct entry *entry, const stru
     return true;
 }
 
-const void *entry_plan(const struct entry *entry, const struct step *step, const char *secret, char **command,
+const void *entry_plan(const struct plan *entry, const struct op *step, const char *secret, char **command,
                        size_t *size)
 {
-    static _Alignas(struct step) struct plan plan;
+    static _Alignas(struct op) struct filled plan;
     size_t length = strlen(secret);
     bool has_secret = step->n[0] >= 0;
 

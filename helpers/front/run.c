@@ -43,7 +43,7 @@ static const char *value_of(const struct run *run, char hole, char *number, size
 }
 
 /* Returns the text with values in its holes, or NULL if it is too long; the next call overwrites it. */
-static const char *filled(const struct run *run, const struct step *step, int which, size_t *size)
+static const char *filled(const struct run *run, const struct op *step, int which, size_t *size)
 {
     static char text[CACHED_LARGEST + 4096];
     const char *next = text_of(run->entry, step, which), *end = next + step->s[which].length;
@@ -72,13 +72,13 @@ bool write_file(int directory, const char *name, int flags, const char *text, si
     return fd >= 0 && text && write(fd, text, size) == (ssize_t)size;
 }
 
-static bool put(struct run *run, const struct step *step)
+static bool put(struct run *run, const struct op *step)
 {
     return write_file(run->container.fd, text_of(run->entry, step, 0), O_CREAT | O_TRUNC, text_of(run->entry, step, 1),
                       step->s[1].length);
 }
 
-static bool part(struct run *run, const struct step *step)
+static bool part(struct run *run, const struct op *step)
 {
     size_t size;
     const char *text = filled(run, step, 0, &size);
@@ -105,7 +105,7 @@ static bool write_status(struct run *run, uint32_t may)
     };
     static char text[sizeof record + sizeof run->status];
 
-    snprintf(record.boot, sizeof record.boot, "%s", text_of(run->entry, run->entry->steps, 3));
+    snprintf(record.boot, sizeof record.boot, "%s", text_of(run->entry, run->entry->ops, 3));
     memcpy(record.lengths, run->lengths, sizeof run->lengths);
     memcpy(text, &record, sizeof record);
     memcpy(text + sizeof record, run->status, run->status_size);
@@ -113,7 +113,7 @@ static bool write_status(struct run *run, uint32_t may)
            write_file(run->container.fd, "status", O_CREAT | O_TRUNC, text, sizeof record + run->status_size);
 }
 
-static bool record(struct run *run, const struct step *step)
+static bool record(struct run *run, const struct op *step)
 {
     size_t size;
     const char *text;
@@ -132,7 +132,7 @@ static bool record(struct run *run, const struct step *step)
 /* --- The directory and the cgroup --- */
 
 /* Returns whether the id is this process's; if it is not, Python finds out whose. */
-static bool claim(struct run *run, const struct step *step)
+static bool claim(struct run *run, const struct op *step)
 {
     struct container *container = &run->container;
 
@@ -174,7 +174,7 @@ static bool is_unclaimed(void *context, const char *id)
              has_text(run->container.root, id, "undo", run->cgroup));
 }
 
-static bool note(struct run *run, const struct step *step, int which)
+static bool note(struct run *run, const struct op *step, int which)
 {
     size_t size;
     const char *text = filled(run, step, which, &size);
@@ -193,7 +193,7 @@ static bool is_thawed(int cgroup)
     return size > 0 && !strstr(text, "frozen 1");
 }
 
-static bool make_cgroup(struct run *run, const struct step *step)
+static bool make_cgroup(struct run *run, const struct op *step)
 {
     bool exactly = step->n[0] != 0, is_made;
     size_t size;
@@ -213,14 +213,15 @@ static bool make_cgroup(struct run *run, const struct step *step)
     return run->cgroup_fd >= 0 && (!exactly || is_thawed(run->cgroup_fd));
 }
 
-static bool set(struct run *run, const struct step *step)
+static bool set(struct run *run, const struct op *step)
 {
     return write_file(run->cgroup_fd, text_of(run->entry, step, 0), 0, text_of(run->entry, step, 1), step->s[1].length);
 }
 
-static bool say(struct run *run, const struct step *step)
+static bool say(struct run *run, const struct op *step)
 {
     (void)!write(STDERR_FILENO, text_of(run->entry, step, 0), step->s[0].length);
+    run->is_said = true;
     return true;
 }
 
@@ -228,7 +229,7 @@ static bool say(struct run *run, const struct step *step)
 
 static bool carry_out(struct run *run, bool *is_begun)
 {
-    static bool (*const steps[CACHED_END])(struct run *, const struct step *) = {
+    static bool (*const steps[CACHED_END])(struct run *, const struct op *) = {
         [CACHED_SAY] = say,       [CACHED_CLAIM] = claim,         [CACHED_MAKE_CGROUP] = make_cgroup,
         [CACHED_SET] = set,       [CACHED_SPAWN] = spawn,         [CACHED_AWAIT] = await_executor,
         [CACHED_MAP] = write_map, [CACHED_BEGIN_MAP] = begin_map, [CACHED_AWAIT_MAPS] = await_maps,
@@ -236,10 +237,10 @@ static bool carry_out(struct run *run, bool *is_begun)
         [CACHED_ENTER] = enter,   [CACHED_CHECK] = check,         [CACHED_START] = start_program,
     };
     const enum cached first = run->command ? CACHED_ENTER : CACHED_CLAIM;
-    const struct entry *entry = run->entry;
+    const struct plan *entry = run->entry;
 
     for (uint32_t i = 0; i < entry->count; i++) {
-        const struct step *step = &entry->steps[i];
+        const struct op *step = &entry->ops[i];
 
         if (step->code < CACHED_SAY || step->code == CACHED_SKIPPED)
             continue;
@@ -257,7 +258,7 @@ static void leave_to_python(struct run *run)
         unlinkat(run->container.fd, "state.json", 0);
         unlinkat(run->container.fd, "status", 0);
     }
-    entry_forget();
+    entry_forget(run->is_said);
 }
 
 static bool is_unchanged(const struct run *run)
@@ -340,7 +341,6 @@ static void follow(struct run *run)
     int status = 0;
 
     make_values(run);
-    umask(umask(0) & 0077);
     if (catch_signals(run) && carry_out(run, &is_begun)) {
         close_now(&run->reply);
         if (!run->command)
@@ -361,7 +361,7 @@ static void follow(struct run *run)
     sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
-static struct entry entry;
+static struct plan entry;
 static struct run run = {
     .container = {.root = -1, .fd = -1}, .cgroup_fd = -1, .joined = -1, .report = -1, .reply = -1, .signals = -1};
 

@@ -9,7 +9,7 @@
 enum { NAMESPACES = 10, PARTS = RECORD_STRINGS };
 
 struct run {
-    const struct entry *entry;
+    const struct plan *entry;
     struct container container;
     const char *root;
     char cgroup[PATH_MAX], id[NAME_MAX + 1];
@@ -17,6 +17,7 @@ struct run {
     int cgroup_fd, joined, report, reply, signals;
     pid_t first, process, programs[2];
     char answer;
+    bool is_said;        /* the warnings */
     struct stat written; /* state.json */
     unsigned long long start_time, namespaces[NAMESPACES];
     char time[128], keyring[17], token[9];
@@ -30,14 +31,14 @@ extern sigset_t ignored;   /* and ignores */
 extern sigset_t forwarded; /* those that are the program's, once it has been started */
 
 /* The steps, by their operations; false: Python has to do it. */
-bool enter(struct run *run, const struct step *step);
-bool check(struct run *run, const struct step *step);
-bool spawn(struct run *run, const struct step *step);
-bool write_map(struct run *run, const struct step *step);
-bool begin_map(struct run *run, const struct step *step);
-bool await_maps(struct run *run, const struct step *step);
-bool await_executor(struct run *run, const struct step *step);
-bool start_program(struct run *run, const struct step *step);
+bool enter(struct run *run, const struct op *step);
+bool check(struct run *run, const struct op *step);
+bool spawn(struct run *run, const struct op *step);
+bool write_map(struct run *run, const struct op *step);
+bool begin_map(struct run *run, const struct op *step);
+bool await_maps(struct run *run, const struct op *step);
+bool await_executor(struct run *run, const struct op *step);
+bool start_program(struct run *run, const struct op *step);
 
 void end_processes(struct run *run);
 bool write_file(int directory, const char *name, int flags, const char *text, size_t size);

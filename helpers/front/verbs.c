@@ -1,5 +1,6 @@
 /* The verbs `state`, `list -q`, `kill`, `start` and `delete` of a container whose status record allows them. */
 #include "front.h"
+#include "../init/layout.h"
 #include "cached.h"
 #include "flags.h"
 
@@ -196,16 +197,14 @@ static int connect_to_start_socket(const struct container *container)
  * message stays in the socket: Python reads and explains any other. */
 static bool is_executed(int connection)
 {
-    struct {
-        int32_t type, value, error;
-        uint32_t length;
-    } message;
+    const ssize_t head = offsetof(struct report, detail);
+    struct report message;
     int offset = 0;
 
     return setsockopt(connection, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset) == 0 &&
-           recv(connection, &message, sizeof message, MSG_PEEK | MSG_WAITALL) == sizeof message &&
+           recv(connection, &message, (size_t)head, MSG_PEEK | MSG_WAITALL) == head &&
            message.type == MESSAGE_EXECUTING && message.length == 0 &&
-           recv(connection, &message, sizeof message, MSG_PEEK) == 0;
+           recv(connection, &message, (size_t)head, MSG_PEEK) == 0;
 }
 
 /* Whether the program runs, and was not ended by the seccomp filter before its first instruction: end of file comes a

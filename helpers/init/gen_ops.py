@@ -56,8 +56,6 @@ def header() -> str:
         "#include <stdint.h>",
         "#include <sys/types.h>",
         "",
-        f"enum {{ PLAN_NUMBERS = {NUMBERS}, PLAN_STRINGS = {STRINGS} }};",
-        "",
         _enum("opcode", {f"OP_{name}": kind.code for name, kind in kinds.items()} | {"OP_END": len(kinds) + 1}),
         _enum("on_error", ways),
         _enum("message", {f"MESSAGE_{name}": value for name, value in messages.items()}),
@@ -138,7 +136,7 @@ def _parameters(name: str, kind: Any, change: tuple[str, ...]) -> list[tuple[str
             raise SystemExit(message)
     found = []
     if kind.numbers == change:
-        found.append(("const struct change *", "&op->change", "change"))
+        found.append(("const struct change *", "change_of(op)", "change"))
     else:
         for index, number in enumerate(kind.numbers):
             what = TYPES.get(number, "int64_t")

@@ -53,7 +53,7 @@ struct shared {
     int fuse[2];          /* of FUSE: the device, the mount */
     int error;            /* the last failure: its errno, */
     uint32_t length;      /* and the name of the call, NUL, what else explains it, such as the kernel's own words */
-    char detail[2048];
+    char detail[sizeof((struct report *)0)->detail];
 };
 
 extern struct shared *shared;

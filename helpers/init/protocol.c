@@ -24,14 +24,6 @@
 #include <signal.h>
 #include <sys/socket.h>
 
-struct report {
-    uint32_t type;
-    int32_t value; /* a pid, or the index of an operation; -1: no operation */
-    int32_t error; /* errno */
-    uint32_t length;
-    char detail[sizeof shared->detail];
-};
-
 /* Where a seccomp filter refuses exit_group(2), exit(2) ends the only thread, and where it refuses that too, a trap
  * does: the C library would try the same two for ever. */
 void leave(int status)

@@ -14,7 +14,6 @@ from rootless.plan.ops import Kind
 MAGIC = b"RLCACH02"
 LARGEST = 1 << 18
 """Bytes of an entry."""
-NUMBERS, STRINGS = 6, 4
 ABSENT = -1
 """For an IDENTITY, STATUS or SYMLINK: the device and the mode of a file that is not there; for MOUNT_FLAGS."""
 

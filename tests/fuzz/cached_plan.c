@@ -11,38 +11,38 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
 size_t LLVMFuzzerCustomMutator(uint8_t *bytes, size_t size, size_t most, unsigned seed)
 {
-    struct header header;
+    struct plan_header header;
 
     size = LLVMFuzzerMutate(bytes, size, most);
     if (seed % 8 == 0 || size < sizeof header)
         return size;
     memcpy(&header, bytes, sizeof header);
     memcpy(header.magic, CACHED_MAGIC, sizeof header.magic);
-    header.steps %= (uint32_t)((size - sizeof header) / sizeof(struct step) + 1);
-    header.string_bytes = (uint32_t)(size - sizeof header - header.steps * sizeof(struct step));
+    header.ops %= (uint32_t)((size - sizeof header) / sizeof(struct op) + 1);
+    header.string_bytes = (uint32_t)(size - sizeof header - header.ops * sizeof(struct op));
     memcpy(bytes, &header, sizeof header);
     bytes[size - 1] = 0;
     return size;
 }
 
 /* Reads what entry_decode() has accepted: the sanitizers watch the bounds. */
-static size_t read_all(const struct entry *entry)
+static size_t read_all(const struct plan *entry)
 {
     size_t sum = 0;
 
     for (uint32_t i = 0; i < entry->count; i++)
-        for (int which = 0; which < CACHED_STRINGS; which++) {
-            const char *text = text_of(entry, &entry->steps[i], which);
+        for (int which = 0; which < PLAN_STRINGS; which++) {
+            const char *text = text_of(entry, &entry->ops[i], which);
 
             sum += strlen(text);
-            for (uint32_t at = 0; at <= entry->steps[i].s[which].length; at++)
+            for (uint32_t at = 0; at <= entry->ops[i].s[which].length; at++)
                 sum += (unsigned char)text[at];
         }
     return sum;
 }
 
 /* Puts values into the holes of a Plan, and reads the result. */
-static size_t fill(const struct entry *entry, const struct step *step)
+static size_t fill(const struct plan *entry, const struct op *step)
 {
     char *commands[][3] = {{"sh", "-c", NULL}, {"/bin/true", NULL}, {"", NULL}};
     size_t sum = 0, size;
@@ -58,7 +58,7 @@ static size_t fill(const struct entry *entry, const struct step *step)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-    struct entry entry;
+    struct plan entry;
     char *copy = malloc(size ? size : 1); /* with its exact size, and aligned */
     volatile size_t sum = 0;
 
@@ -69,8 +69,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         sum = read_all(&entry);
         sum += entry_holds(&entry);
         for (uint32_t i = 0; i < entry.count; i++)
-            if (entry.steps[i].code == CACHED_SPAWN)
-                sum += fill(&entry, &entry.steps[i]);
+            if (entry.ops[i].code == CACHED_SPAWN)
+                sum += fill(&entry, &entry.ops[i]);
     }
     (void)sum;
     free(copy);

@@ -550,7 +550,8 @@ def test_entry_of_another_command_line_is_not_followed(user, runs, plans):
 
 
 def test_failure_after_the_claim_is_that_of_python(user, rootless, runs):
-    bundle = make_bundle(user, config_of("/bin/program"))
+    config = config_of("/bin/program", cgroupsPath="/nowhere/box", resources={"pids": {"limit": 10}})
+    bundle = make_bundle(user, config)
     program = bundle / "rootfs/bin/program"
     program.write_text("#!/bin/sh\necho fine\n")
     program.chmod(0o755)
@@ -561,10 +562,12 @@ def test_failure_after_the_claim_is_that_of_python(user, rootless, runs):
     python = rootless(*words, env=OFF)
     assert not native
     assert (done.returncode, done.stdout, done.stderr) == (python.returncode, "", python.stderr)
+    assert done.stderr.count("rootless: warning: ") == 1
     assert list(rootless.root.iterdir()) == []
     program.write_bytes(b"\x7fELF nothing")
     program.chmod(0o755)
-    assert runs(*words)[0].stderr == rootless(*words, env=OFF).stderr
+    done = runs(*words)[0]
+    assert (done.stderr, done.stderr.count("warning: ")) == (rootless(*words, env=OFF).stderr, 1)
 
 
 def test_signals_go_to_the_program(user, rootless, runs):

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const uint8_t lists[OP_END] = {LISTS};
+
 static void read_all(const struct plan *plan)
 {
     unsigned long elements = 0, bytes = 0;
@@ -14,7 +16,7 @@ static void read_all(const struct plan *plan)
     for (uint32_t i = 0; i < plan->count; i++)
         for (int which = 0; which < PLAN_STRINGS; which++) {
             const struct op *op = &plan->ops[i];
-            bool list = plan_is_list(op, which);
+            bool list = lists[op->code] >> which & 1;
 
             for (uint32_t at = 0; at <= op->s[which].length; at++)
                 bytes += plan_bytes(plan, op, which).at[at] != '\0';
