@@ -124,6 +124,19 @@ def parse(text: bytes, name: str) -> object:
     return value
 
 
+def elements(text: str, start: int) -> list[str]:
+    """Return the texts of the elements of a list in valid JSON that begin at `start`; none if there are blanks."""
+    found: list[str] = []
+    try:
+        while not found or text[start] == ",":
+            begin = start + bool(found)
+            _, start = _scan(text, begin)
+            found.append(text[begin:start])
+    except StopIteration:
+        return []
+    return found if text[start] == "]" else []
+
+
 def _scan_explained(text: str, start: int) -> tuple[object, int]:
     """Scan, and have json at hand when the scanner wants to raise its JSONDecodeError.
 

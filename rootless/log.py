@@ -89,6 +89,26 @@ def is_plain() -> bool:
     return not (_log.path or _log.as_json) and _log.level == "warning"
 
 
+def waits() -> bool:
+    """Whether messages go to a file, and wait for the outcome."""
+    return bool(_log.path) and not is_debug()
+
+
+def path() -> str:
+    """Return the file; empty without one."""
+    return _log.path
+
+
+def has_warnings() -> bool:
+    """Whether a warning waits for the outcome."""
+    return any(record["level"] == "warning" for record in _log.waiting)
+
+
+def waiting(time: str) -> list[str]:
+    """Return the lines that flush() will append to the file, as if of another time."""
+    return [_line(record | {"time": time}) + "\n" for record in _log.waiting]
+
+
 def debug(message: str, **fields: object) -> None:
     """Log the program's actions, for --debug."""
     _tell("debug", message, fields)
@@ -163,7 +183,7 @@ def timestamp(moment: float | None = None) -> str:
 
 def _write(record: dict[str, object]) -> None:
     """Append one line. One write(2) per line keeps lines whole where several commands share a log."""
-    line = _json(record) if _log.as_json else _text(record)
+    line = _line(record)
     if not _log.path:
         _print(line)
         return
@@ -178,6 +198,10 @@ def _write(record: dict[str, object]) -> None:
             posix.close(descriptor)
     except OSError as error:
         _print(f"rootless: warning: --log: write {one_line(_log.path)}: {error.strerror}")
+
+
+def _line(record: dict[str, object]) -> str:
+    return _json(record) if _log.as_json else _text(record)
 
 
 def _open(path: str) -> int:

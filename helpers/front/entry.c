@@ -13,6 +13,7 @@
 static char entry_name[sizeof "@plans/0123456789abcdef"];
 static char option[sizeof "-Xcache=0123456789abcdef"]; /* of the interpreter: to write the entry, or less */
 static int plans = -1, directory = -1;                 /* that of "@plans", and of entry_name */
+static struct config config;
 
 bool entry_decode(const char *bytes, size_t size, struct plan *entry)
 {
@@ -21,9 +22,9 @@ bool entry_decode(const char *bytes, size_t size, struct plan *entry)
     if (layout_decode(bytes, size, CACHED_MAGIC, lists, CACHED_END, entry))
         return false;
     for (uint32_t i = 0; i < entry->count; i++)
-        if ((entry->ops[i].code == CACHED_CALL) != (i == 0))
+        if ((entry->ops[i].code == CACHED_CALL) != (i == 0) || (entry->ops[i].code == CACHED_CONFIG) != (i == 1))
             return false;
-    return true;
+    return entry->count > 1;
 }
 
 static bool is_text(const struct plan *entry, const struct op *step, int which, const char *text)
@@ -33,26 +34,53 @@ static bool is_text(const struct plan *entry, const struct op *step, int which, 
     return strlen(text) == length && memcmp(text, text_of(entry, step, which), length) == 0;
 }
 
-static bool is_same_call(const struct plan *entry, char **words, size_t count, const char *place, const char *script)
+/* Whether an entry is that of a request, which may have other identifiers. */
+static bool is_same_request(const struct plan *entry, char **words, size_t count, const char *place, const char *script)
 {
-    const struct op *step = entry->ops;
-    const char *word = text_of(entry, step, 0), *end = word + step->s[0].length;
+    const struct op *call = entry->ops;
+    const char *word = text_of(entry, call, 0), *end = word + call->s[0].length;
     char boot[64];
 
+    if (!holes_take(entry, call + 1))
+        return false;
     for (; count && word < end; count--, words++, word += strlen(word) + 1)
-        if (strcmp(*words, word) != 0)
+        if (!holes_match(word, *words))
             return false;
-    return !count && word == end && is_text(entry, step, 1, place) && is_text(entry, step, 2, script) &&
-           read_text("/proc/sys/kernel/random/boot_id", boot, sizeof boot) == (ssize_t)step->s[3].length + 1 &&
-           memcmp(boot, text_of(entry, step, 3), step->s[3].length) == 0;
+    return !count && word == end && holes_match(text_of(entry, call, 1), place) && is_text(entry, call, 2, script) &&
+           read_text("/proc/sys/kernel/random/boot_id", boot, sizeof boot) == (ssize_t)call->s[3].length + 1 &&
+           memcmp(boot, text_of(entry, call, 3), call->s[3].length) == 0 &&
+           holes_match_config(entry, call + 1, config.text, config.size);
 }
 
-static uint64_t hash(uint64_t so_far, const char *text)
+/* The value of a flag among the words, or NULL. A word that only looks like one is noticed later: by is_config(). */
+static const char *value_of(char **words, size_t count, const char *name, const char *letter)
 {
-    do
-        so_far = (so_far ^ (unsigned char)*text) * 0x100000001b3;
-    while (*text++);
-    return so_far;
+    size_t length = strlen(name);
+    const char *found = NULL;
+
+    for (size_t i = 0; i < count; i++)
+        if (strncmp(words[i], name, length) == 0 && words[i][length] == '=')
+            found = words[i] + length + 1;
+        else if (strcmp(words[i], name) == 0 || strcmp(words[i], letter) == 0)
+            found = i + 1 < count ? words[i + 1] : found;
+    return found;
+}
+
+static bool read_config(char **words, size_t count)
+{
+    const char *bundle = value_of(words, count, "--bundle", "-b"), *file = value_of(words, count, "--config", "-f");
+    char path[PATH_MAX];
+    cleanup_close int fd = -1;
+    ssize_t size;
+
+    if (snprintf(path, sizeof path, "%s/%s", bundle ? bundle : ".", "config.json") >= (int)sizeof path)
+        return false;
+    fd = open(file ? file : path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &config.identity) < 0 || !S_ISREG(config.identity.st_mode) /* a pipe is read once */)
+        return false;
+    size = read(fd, config.text, sizeof config.text - 1);
+    config.size = size < 0 ? 0 : (size_t)size;
+    return size == config.identity.st_size;
 }
 
 /* Whether the key is in the table of those that were not found; from now on it is. So a command line that comes once
@@ -76,14 +104,16 @@ static bool is_seen(uint64_t key)
     return false;
 }
 
-static bool read_entry(const char *above, char *bytes, struct plan *entry)
+static bool read_entry(const char *above, char *bytes, size_t *size, struct plan *entry)
 {
     cleanup_close int fd = openat(directory, entry_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     struct stat around, st;
 
-    return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && is_own(&st) && st.st_size <= CACHED_LARGEST &&
-           fstatat(directory, above, &around, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(around.st_mode) && is_own(&around) &&
-           read(fd, bytes, CACHED_LARGEST + 1) == st.st_size && entry_decode(bytes, (size_t)st.st_size, entry);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !is_own(&st) || st.st_size > CACHED_LARGEST)
+        return false;
+    *size = (size_t)st.st_size;
+    return fstatat(directory, above, &around, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(around.st_mode) && is_own(&around) &&
+           read(fd, bytes, CACHED_LARGEST + 1) == st.st_size && entry_decode(bytes, *size, entry);
 }
 
 bool entry_find(char **words, size_t count, const char *script, const struct container *container, struct plan *entry)
@@ -91,9 +121,12 @@ bool entry_find(char **words, size_t count, const char *script, const struct con
     static _Alignas(struct op) char bytes[CACHED_LARGEST + 1];
     char place[PATH_MAX] = "";
     uint64_t key = 0xcbf29ce484222325;
+    size_t size;
 
+    if (!container && !read_config(words, count))
+        return false;
     for (size_t i = 0; i < count; i++)
-        key = hash(key, words[i]);
+        key = holes_hash(key, words[i]);
     plans = open_root(NULL, true);
     directory = container ? container->fd : plans;
     if (plans < 0 || (!container && !getcwd(place, sizeof place)))
@@ -101,15 +134,18 @@ bool entry_find(char **words, size_t count, const char *script, const struct con
     if (container)
         snprintf(place, sizeof place, "%u %llu", container->record->pid,
                  (unsigned long long)container->record->start_time);
-    key = hash(key, place);
+    key = holes_hash(key, place) + holes_sum(config.text);
     snprintf(entry_name, sizeof entry_name, "%s%016llx", container ? "exec." : "@plans/", (unsigned long long)key);
-    if (read_entry(container ? "." : "@plans", bytes, entry) && is_same_call(entry, words, count, place, script) &&
-        entry_holds(entry))
+    if (read_entry(container ? "." : "@plans", bytes, &size, entry) &&
+        is_same_request(entry, words, count, place, script) &&
+        holes_fill(bytes + (entry->strings - bytes), size - (size_t)(entry->strings - bytes)) && entry_holds(entry))
         return true;
     if (is_seen(key))
         snprintf(option, sizeof option, "-Xcache=%016llx", (unsigned long long)key);
     return false;
 }
+
+const struct config *entry_config(void) { return &config; }
 
 const char *entry_option(void) { return *option ? option : NULL; }
 
@@ -121,6 +157,15 @@ void entry_forget(bool is_said)
 }
 
 /* --- What the Plan was computed from --- */
+
+/* Whether it is the file that the entry is compared with. */
+static bool is_config(const struct plan *entry, const struct op *step)
+{
+    struct stat st;
+
+    return stat(text_of(entry, step, 0), &st) == 0 && st.st_dev == config.identity.st_dev &&
+           st.st_ino == config.identity.st_ino;
+}
 
 static bool variable(const struct plan *entry, const struct op *step)
 {
@@ -272,6 +317,13 @@ static bool ids(const struct plan *entry, const struct op *step)
            memcmp(text_of(entry, step, 0), found, step->s[0].length) == 0;
 }
 
+static bool appended(const struct plan *entry, const struct op *step)
+{
+    const char *path = text_of(entry, step, 1);
+
+    return access(path, W_OK) == 0 || (errno == ENOENT && access(text_of(entry, step, 0), W_OK | X_OK) == 0);
+}
+
 bool entry_holds(const struct plan *entry)
 {
     static bool (*const same[CACHED_SAY])(const struct plan *, const struct op *) = {
@@ -279,10 +331,11 @@ bool entry_holds(const struct plan *entry)
         [CACHED_STATUS] = status,     [CACHED_SYMLINK_STATUS] = status,   [CACHED_ACCESS] = allowed,
         [CACHED_LISTED] = listed,     [CACHED_MOUNT_FLAGS] = mount_flags, [CACHED_CAPABILITIES] = capabilities,
         [CACHED_LIMITS] = limits,     [CACHED_NICE] = nice_value,         [CACHED_KERNEL] = kernel,
-        [CACHED_IDS] = ids,           [CACHED_NAMESPACES] = namespaces,
+        [CACHED_IDS] = ids,           [CACHED_NAMESPACES] = namespaces,   [CACHED_CONFIG_FILE] = is_config,
+        [CACHED_APPENDED] = appended,
     };
 
-    for (uint32_t i = 1; i < entry->count; i++)
+    for (uint32_t i = 2; i < entry->count; i++)
         if (entry->ops[i].code < CACHED_SAY && !same[entry->ops[i].code](entry, &entry->ops[i]))
             return false;
     return true;

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/un.h>
 
 enum { DONE = 0, DECLINED = -1 };
 
@@ -84,6 +85,7 @@ int delete (int root, const struct request *request);
 /* A pidfd of the first process and its status, or -1 if it has ended; a pid that was reused has another start time. */
 int open_process(const struct container *container, enum status *status);
 int found(struct container *container, bool lock);
+struct sockaddr_un start_address(const struct container *container);
 bool runs(uint32_t pid);
 bool each_name(int directory, bool (*use)(void *context, const char *name), void *context);
 bool remove_container(struct container *container);

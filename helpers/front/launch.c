@@ -93,7 +93,7 @@ bool spawn(struct run *run, const struct op *step)
     run->report = reports[0];
     run->reply = replies[1];
     {
-        const int kept[COUNT] = {reports[1], replies[0], -1, -1, run->cgroup_fd, run->joined, -1, -1, plan};
+        const int kept[COUNT] = {reports[1], replies[0], run->start, -1, run->cgroup_fd, run->joined, -1, -1, plan};
 
         for (int i = 0; i < COUNT; i++) {
             snprintf(numbers[i], sizeof numbers[i], "%d", kept[i]);

@@ -77,9 +77,9 @@ void delete_by_python(const char *root, const char *id)
         waitpid(pid, NULL, 0);
 }
 
-static bool asks_to_run(char *const *word)
+static bool asks_for_container(char *const *word)
 {
-    while (*word && strcmp(*word, "run") != 0)
+    while (*word && strcmp(*word, "run") != 0 && strcmp(*word, "create") != 0)
         word++;
     return *word != NULL;
 }
@@ -211,7 +211,7 @@ int main(int argc, char **argv)
         request.script = (const char *)programs + strlen((const char *)programs) + 1;
         if (understand(argv + 1, &request) && carry_out(&request) == DONE)
             return 0;
-        if (strcmp(request.verb, "exec") != 0 && asks_to_run(argv + 1))
+        if (strcmp(request.verb, "exec") != 0 && asks_for_container(argv + 1))
             run_cached(&request);
         signal(SIGPIPE, pipe);
         signal(SIGXFSZ, size);

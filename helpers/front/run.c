@@ -1,6 +1,8 @@
-/* The verbs `run` and `exec` of which the Plan is in the cache: in the foreground, without a terminal.
+/* The verbs `run`, `create` and `exec` of which the Plan is in the cache, without a terminal.
  *
- *     steps of the entry: claim, cgroup, spawn, ID maps, records … start      then: wait, remove
+ *     steps of `run`:     claim, cgroup, spawn, ID maps, records … start      then: wait, remove
+ *     with --detach:      the same … start, leave
+ *     of `create`:        claim, cgroup, listen, spawn, ID maps, records … leave
  *     of `exec`:          enter, spawn, check, start                          then: wait
  *
  * Before CLAIM nothing has changed, and Python takes over at any doubt. After it, a failure ends what was started, and
@@ -15,6 +17,8 @@
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 enum { MODE = S_ISVTX | S_IRUSR | S_IWUSR };
@@ -72,10 +76,11 @@ bool write_file(int directory, const char *name, int flags, const char *text, si
     return fd >= 0 && text && write(fd, text, size) == (ssize_t)size;
 }
 
-static bool put(struct run *run, const struct op *step)
+static bool keep_config(struct run *run, const struct op *step)
 {
-    return write_file(run->container.fd, text_of(run->entry, step, 0), O_CREAT | O_TRUNC, text_of(run->entry, step, 1),
-                      step->s[1].length);
+    const struct config *config = entry_config();
+
+    return write_file(run->container.fd, text_of(run->entry, step, 0), O_CREAT | O_TRUNC, config->text, config->size);
 }
 
 static bool part(struct run *run, const struct op *step)
@@ -218,6 +223,46 @@ static bool set(struct run *run, const struct op *step)
     return write_file(run->cgroup_fd, text_of(run->entry, step, 0), 0, text_of(run->entry, step, 1), step->s[1].length);
 }
 
+static bool listen_for_start(struct run *run, const struct op *step)
+{
+    struct sockaddr_un address = start_address(&run->container);
+
+    (void)step;
+    run->start = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    /* bind(2) gives the file this mode */
+    return run->start >= 0 && fchmod(run->start, MODE) == 0 &&
+           bind(run->start, (struct sockaddr *)&address, sizeof address) == 0 && listen(run->start, 1) == 0;
+}
+
+/* A reader sees all of the file or none. */
+static bool write_pid(struct run *run, const struct op *step)
+{
+    const char *path = text_of(run->entry, step, 1);
+    cleanup_close int fd = open(text_of(run->entry, step, 0), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0644);
+    char number[12], file[32];
+    int size = snprintf(number, sizeof number, "%d", run->process);
+
+    snprintf(file, sizeof file, "/proc/self/fd/%d", fd);
+    if (fd < 0 || write(fd, number, (size_t)size) != size)
+        return false;
+    while (linkat(AT_FDCWD, file, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0)
+        if (errno != EEXIST || (unlink(path) < 0 && errno != ENOENT))
+            return false;
+    return true;
+}
+
+static bool leave(struct run *run, const struct op *step)
+{
+    size_t size;
+    const char *log = text_of(run->entry, step, 0), *lines = filled(run, step, 1, &size);
+    cleanup_close int fd = *log ? open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : -1;
+
+    if (fd >= 0 && lines)
+        (void)!write(fd, lines, size);
+    run->is_left = true;
+    return true;
+}
+
 static bool say(struct run *run, const struct op *step)
 {
     (void)!write(STDERR_FILENO, text_of(run->entry, step, 0), step->s[0].length);
@@ -230,11 +275,24 @@ static bool say(struct run *run, const struct op *step)
 static bool carry_out(struct run *run, bool *is_begun)
 {
     static bool (*const steps[CACHED_END])(struct run *, const struct op *) = {
-        [CACHED_SAY] = say,       [CACHED_CLAIM] = claim,         [CACHED_MAKE_CGROUP] = make_cgroup,
-        [CACHED_SET] = set,       [CACHED_SPAWN] = spawn,         [CACHED_AWAIT] = await_executor,
-        [CACHED_MAP] = write_map, [CACHED_BEGIN_MAP] = begin_map, [CACHED_AWAIT_MAPS] = await_maps,
-        [CACHED_PUT] = put,       [CACHED_PART] = part,           [CACHED_RECORD] = record,
-        [CACHED_ENTER] = enter,   [CACHED_CHECK] = check,         [CACHED_START] = start_program,
+        [CACHED_SAY] = say,
+        [CACHED_CLAIM] = claim,
+        [CACHED_MAKE_CGROUP] = make_cgroup,
+        [CACHED_SET] = set,
+        [CACHED_SPAWN] = spawn,
+        [CACHED_AWAIT] = await_executor,
+        [CACHED_MAP] = write_map,
+        [CACHED_BEGIN_MAP] = begin_map,
+        [CACHED_AWAIT_MAPS] = await_maps,
+        [CACHED_LISTEN] = listen_for_start,
+        [CACHED_WRITE_PID] = write_pid,
+        [CACHED_LEAVE] = leave,
+        [CACHED_KEEP_CONFIG] = keep_config,
+        [CACHED_PART] = part,
+        [CACHED_RECORD] = record,
+        [CACHED_ENTER] = enter,
+        [CACHED_CHECK] = check,
+        [CACHED_START] = start_program,
     };
     const enum cached first = run->command ? CACHED_ENTER : CACHED_CLAIM;
     const struct plan *entry = run->entry;
@@ -248,7 +306,7 @@ static bool carry_out(struct run *run, bool *is_begun)
             return false;
         *is_begun |= step->code == first;
     }
-    return run->answer == 'S';
+    return run->answer == 'S' || run->is_left;
 }
 
 /* What a killed command may leave is what remains here: the next use of the id undoes the notes. */
@@ -343,6 +401,8 @@ static void follow(struct run *run)
     make_values(run);
     if (catch_signals(run) && carry_out(run, &is_begun)) {
         close_now(&run->reply);
+        if (run->is_left)
+            _exit(0);
         if (!run->command)
             flock(run->container.fd, LOCK_UN);
         status = wait_for(run->process, (int)syscall(SYS_pidfd_open, run->process, 0), run->signals);
@@ -362,8 +422,13 @@ static void follow(struct run *run)
 }
 
 static struct plan entry;
-static struct run run = {
-    .container = {.root = -1, .fd = -1}, .cgroup_fd = -1, .joined = -1, .report = -1, .reply = -1, .signals = -1};
+static struct run run = {.container = {.root = -1, .fd = -1},
+                         .cgroup_fd = -1,
+                         .joined = -1,
+                         .start = -1,
+                         .report = -1,
+                         .reply = -1,
+                         .signals = -1};
 
 int run_cached(const struct request *request)
 {

@@ -14,10 +14,11 @@ struct run {
     const char *root;
     char cgroup[PATH_MAX], id[NAME_MAX + 1];
     char **command; /* of `exec`; NULL for `run` */
-    int cgroup_fd, joined, report, reply, signals;
+    int cgroup_fd, joined, start, report, reply, signals;
     pid_t first, process, programs[2];
     char answer;
     bool is_said;        /* the warnings */
+    bool is_left;        /* the container goes on alone */
     struct stat written; /* state.json */
     unsigned long long start_time, namespaces[NAMESPACES];
     char time[128], keyring[17], token[9];

@@ -184,12 +184,19 @@ int kill_container(int root, const struct request *request)
     return send_signal(process, number) ? DONE : DECLINED;
 }
 
-static int connect_to_start_socket(const struct container *container)
+struct sockaddr_un start_address(const struct container *container)
 {
-    cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
     snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/start.sock", container->fd);
+    return address;
+}
+
+static int connect_to_start_socket(const struct container *container)
+{
+    cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un address = start_address(container);
+
     return fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0 ? steal_fd(&fd) : -1;
 }
 

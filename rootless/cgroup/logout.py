@@ -36,6 +36,7 @@ def _sessions_are_killed() -> bool:
     """Ask logind; without it, sessions are not killed."""
     from rootless.cgroup.dbus import Connection, DBusError
 
+    paths.noted(paths.UNKNOWN, "logind")
     try:
         connection = Connection(SYSTEM_BUS)
     except OSError:

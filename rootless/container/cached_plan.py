@@ -1,10 +1,11 @@
-"""Cached Plans: what `run` or `exec` planned, written down for the front door (helpers/front), which does it again.
+"""Cached Plans: what `run`, `create` or `exec` planned, written down for helpers/front, which does it again.
 
-    PLANS/@plans/HASH    of a command line and a directory; PLANS is the state directory of the user without --root
+    PLANS/@plans/HASH    of a command line, a directory and config.json, without the identifiers in them; PLANS is the
+                         state directory of the user without --root
     ROOT/ID/exec.HASH    of the words of `exec` before its command, which is a hole, and the container's first process
 
 The front door requests an entry, by the option -Xcache=HASH of the interpreter, when a command comes a second time.
-An entry is valid for one command line in one place, in this boot, and only while everything that planning has read
+An entry is valid for one request in one place, in this boot, and only while everything that planning has read
 is unchanged: variables, files, ids, limits (paths.noted). The front door compares all of it before it changes anything,
 and starts Python at any doubt. So whatever cannot be compared, or carried out with cached_ops.py, makes no entry.
 
@@ -20,6 +21,7 @@ import sys
 from _struct import Struct
 
 from rootless import files, jsontext, log, paths, procfs
+from rootless.bundle.identifiers import identifiers, leaves_nothing, named_in, parts
 from rootless.container.operations.status_record import OWN, allowed_verbs, record_strings
 from rootless.container.operations.undo import notes
 from rootless.container.state.directory import CONFIG, NOT_AGED, PLAN_OF_EXEC, STATE, UNDO
@@ -88,21 +90,39 @@ class _UncachedError(Exception):
     """The Plan cannot be used again: why."""
 
 
-def keep(run: ContainerRun, key: str, reads: Sequence[tuple[object, ...]], said: Sequence[str]) -> None:
+def keep(
+    run: ContainerRun, key: str, reads: Sequence[tuple[object, ...]], said: Sequence[str], *, leaves: bool
+) -> None:
     """Write the entry of a Plan that has been run up to the start of its program, if it can be used again.
 
     Args:
         run: the Plan, run.
-        key: the name of the entry, a hash of the command line and the current directory.
+        key: the name of the entry, a hash of the request.
         reads: what planning has read (paths.taken_reads).
         said: the warnings of this command before the start.
+        leaves: whether the container goes on when the command ends.
     """
     try:
         _refuse(run, said)
-        call = _call(sys.argv[1:], _text(posix.getcwdb()))
-        _write(key, _encoded([call, *_dependencies(run, reads), *_launch(run, said, _STEPS)]))
+        _write(key, _entry(run, reads, said, leaves=leaves))
     except (_UncachedError, RootlessError, OSError):
         return  # the next time is as long as this one
+
+
+def _entry(run: ContainerRun, reads: Sequence[tuple[object, ...]], said: Sequence[str], *, leaves: bool) -> bytes:
+    call = _call(sys.argv[1:], _text(posix.getcwdb()))
+    read = _config_read(run, reads)
+    config, found = _config(run, call, read[2], said)
+    path = log.path()
+    operations = [call, config, Op(cached_ops.CONFIG_FILE, str(read[1]))]
+    operations += [Op(cached_ops.APPENDED, paths.parent(path), path)] if path else []
+    operations += _dependencies(run, [each for each in reads if each is not read])
+    operations += _launch(run, said, _STEPS)
+    operations += [_leave(path)] if leaves else []
+    entry = _encoded(operations)
+    if not leaves_nothing(entry, found):
+        raise _UncachedError("a piece of an identifier is in it")
+    return entry
 
 
 def keep_exec(run: ContainerRun, key: str, reads: Sequence[tuple[object, ...]], said: Sequence[str]) -> None:
@@ -112,7 +132,8 @@ def keep_exec(run: ContainerRun, key: str, reads: Sequence[tuple[object, ...]], 
     try:
         _refuse_exec(run, said)
         call = _call(words[: len(words) - len(command)], f"{run.state.pid} {run.state.start_time}")
-        entry = _encoded([call, *_dependencies(run, reads), *_enter(run), *_launch(run, said, _EXEC_STEPS)])
+        config = Op(cached_ops.CONFIG, [], [], [], [])
+        entry = _encoded([call, config, *_dependencies(run, reads), *_enter(run), *_launch(run, said, _EXEC_STEPS)])
         _write_exec(f"{PLAN_OF_EXEC}{key}", entry, run.entry)
     except (_UncachedError, RootlessError, OSError):
         return
@@ -136,6 +157,29 @@ def _text(raw: bytes) -> str:
 def _call(words: Sequence[str], place: str) -> Op:
     program = getattr(sys.modules["__main__"], "__file__", "") or ""
     return Op(cached_ops.CALL, words, place, program, procfs.boot_id())
+
+
+def _config_read(run: ContainerRun, reads: Sequence[tuple[object, ...]]) -> tuple[object, ...]:
+    """Return the note of the read of config.json, whose text the container has a copy of."""
+    record = run.plan.first(ops.RECORD)
+    assert record
+    text = record.value("config").encode("utf-8", "surrogateescape")
+    for read in reads:
+        if read[0] == files.CONTENT and read[2] == text:
+            return read
+    raise _UncachedError("config.json has been edited")
+
+
+def _config(run: ContainerRun, call: Op, raw: object, said: Sequence[str]) -> tuple[Op, list[str]]:
+    """Return the operation that compares config.json, and the identifiers in it and in the command line."""
+    config: Any = jsontext.parse(_bytes(raw), CONFIG)
+    text = _text(_bytes(raw))
+    found = identifiers([*call.strings[0], str(call.strings[1]), *named_in(config)])
+    if found is None or "\0" in text:
+        raise _UncachedError("its identifiers")
+    is_engines = run.plan.first(ops.LISTEN)
+    pieces = parts(text, config, [*said, *log.waiting("")]) if is_engines else ([text], [], [])
+    return Op(cached_ops.CONFIG, found, *pieces), found
 
 
 # --- The dependencies -------------------------------------------------------------------------------------------------
@@ -258,7 +302,17 @@ def _launch(run: ContainerRun, said: Sequence[str], steps: dict[Kind, Step]) -> 
             yield Op(cached_ops.AWAIT, READY if kind is ops.READY else TURN, kind is ops.FORK)
     if said:
         yield Op(cached_ops.SAY, "".join(f"{line}\n" for line in said).encode("utf-8", "backslashreplace"))
-    yield Op(cached_ops.START, bool(run.plan.first(ops.SECCOMP)))
+    if not run.plan.first(ops.LISTEN):
+        yield Op(cached_ops.START, bool(run.plan.first(ops.SECCOMP)))
+
+
+def _leave(path: str) -> Op:
+    """Return the operation that ends the front door while the container goes on, and what it adds to the log before."""
+    if log.has_warnings():  # which people at a terminal read too
+        raise _UncachedError("there were warnings")
+    mark = posix.urandom(16).hex()
+    lines = [_with_holes(line.encode(), [(mark, cached_ops.HOLE_TIME)]) for line in log.waiting(mark)]
+    return Op(cached_ops.LEAVE, path, b"".join(lines))
 
 
 def _refuse(run: ContainerRun, said: Sequence[str]) -> None:
@@ -285,7 +339,7 @@ def _refuse_unknown(run: ContainerRun, said: Sequence[str], known: Sequence[Kind
         if op.kind in _UNKNOWN or (op.kind.by == ops.LAUNCHER and op.kind not in (*known, ops.WAIT_START))
     ]
     given = run.descriptors
-    if unknown or given.keep or max(given.console, given.agent, given.directory, given.start) >= 0:
+    if unknown or given.keep or max(given.console, given.agent, given.directory) >= 0:
         raise _UncachedError(f"it needs {unknown} or descriptors")
     if log.said() != said:
         raise _UncachedError("there were warnings after the start")
@@ -425,10 +479,18 @@ def _spawn_exec(_op: Op, run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
     yield Op(cached_ops.SPAWN, *numbers, spawn.program_path("init"), plan, directories)
 
 
-def _record(op: Op, _run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
-    yield Op(cached_ops.PUT, CONFIG, op.value("config").encode("utf-8", "surrogateescape"))
+def _record(_op: Op, _run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
+    yield Op(cached_ops.KEEP_CONFIG, CONFIG)
     state, holes = secrets.state(CREATING)
     yield Op(cached_ops.RECORD, 0, _with_holes(state.render(), holes))
+
+
+def _write_pid(path: str) -> Op:
+    directory = paths.parent(path) or "."
+    posix.close(
+        posix.open(directory, posix.O_TMPFILE | posix.O_WRONLY | posix.O_CLOEXEC)
+    )  # the only way of write_pid()
+    return Op(cached_ops.WRITE_PID, directory, path)
 
 
 def _record_created(_op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
@@ -459,12 +521,14 @@ _STEPS: dict[Kind, Step] = {
     ops.CLAIM: _claim,
     ops.COMPILE_FILTER: lambda *_: iter(()),
     ops.COMPILE_PRETENCE: lambda *_: iter(()),
+    ops.LISTEN: lambda *_: iter((Op(cached_ops.LISTEN),)),
     ops.MAKE_CGROUP: _make_cgroup,
     ops.SPAWN: _spawn,
     ops.BEGIN_ID_MAPS: _begin_id_maps,
     ops.AWAIT_ID_MAPS: _await_id_maps,
     ops.RECORD: _record,
     ops.RECORD_CREATED: _record_created,
+    ops.WRITE_PID_FILE: lambda op, *_: iter((_write_pid(op.value("path")),)),
 }
 """The operations of the launcher that the front door can carry out, before the start."""
 _EXEC_STEPS: dict[Kind, Step] = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rootless import files, paths, signals
+from rootless import files, log, paths, signals
 from rootless.bundle.load import Bundle, load
 from rootless.container.operations.container_run import ContainerRun
-from rootless.container.request import request_for, resolve_network
+from rootless.container.request import cache_key_of, request_for, resolve_network
 from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
 from rootless.host import facts
@@ -17,6 +17,7 @@ from rootless.plan.compile import compile_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.container.cached_plan import keep as cache_plan
     from rootless.container.edits.apply import edit, name_flag, name_flags
     from rootless.container.edits.from_image import image_bundle, use_directory
     from rootless.container.edits.mpi import prepare_rank
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rootless.plan.plan import Plan
     from rootless.plan.request import Request
 else:
+    cache_plan = lazy("rootless.container.cached_plan", "keep")
     edit = lazy("rootless.container.edits.apply", "edit")
     name_flag = lazy("rootless.container.edits.apply", "name_flag")
     name_flags = lazy("rootless.container.edits.apply", "name_flags")
@@ -39,6 +41,16 @@ else:
     read_plan = lazy("rootless.container.replay", "read_plan")
 
 
+CACHED = {
+    "bundle", "cgroup_manager", "config", "container", "debug", "detach", "log", "log_format", "log_level", "network",
+    "no_new_keyring", "no_pivot", "pid_file", "require_limits", "root", "systemd_cgroup", "userns", "verb",
+}  # fmt: skip
+"""The options of commands whose Plans may be cached: those of engines. Others edit config.json or read more files."""
+UNCACHED = (
+    ops.ATTACH_DEVICE_RULES, ops.BEGIN_IMAGE, ops.BEGIN_NETWORK, ops.HOOK, ops.NOTE_REQUEST, ops.RUN_HOOK,
+    ops.START_SCOPE, ops.TERMINAL,
+)  # fmt: skip
+"""Usual operations because of which a Plan is not cached: cached_plan.py, which knows all of them, is not loaded."""
 _OF_RANKS = ("PMIX_NAMESPACE", "PMI_FD")
 """Variables; one of them is in the environment of each rank of an MPI program."""
 
@@ -91,10 +103,16 @@ def _may_be_rank(bundle: Bundle) -> bool:
 
 def create(options: Options) -> None:
     """Make a container that waits for `start`; its process stays when this one ends."""
+    cache_key = cache_key_of(options, CACHED)
+    if cache_key:
+        paths.note_reads()
     request, plan, root = plan_for(options)
+    reads = paths.taken_reads()
     run = ContainerRun(plan, root, Descriptors(keep=request.preserve_fds))
     try:
         run.until(ops.WAIT_START)
+        if cache_key and not plan.first(*UNCACHED):
+            cache_plan(run, cache_key, reads, log.said(), leaves=True)
         run.close()
         signals.commit()
     except BaseException as error:

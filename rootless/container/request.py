@@ -114,11 +114,12 @@ def exec_request(options: Options, state: State, preserve_fds: int) -> Request:
 def cache_key_of(options: Options, known: set[str]) -> str:
     """Return the key by which the front door will find the Plan of this command; empty if it shall not be cached.
 
-    `known` are the options that it may have.
+    `known` are the options that it may have. Only `create` may have a log, which is written when it ends.
     """
     started = sys._xoptions  # noqa: SLF001 - the only way to the interpreter's own options
     asked = {name for name, value in vars(options).items() if value}
-    return str(started.get("cache", "")) if asked <= known and log.is_plain() else ""
+    is_logged = log.is_plain() or (options.verb == "create" and log.waits())
+    return str(started.get("cache", "")) if asked <= known and is_logged else ""
 
 
 def copy_request(options: Options) -> Request:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from rootless import files, log, paths, procfs, signals
-from rootless.container.create import plan_for
+from rootless.container.create import CACHED, UNCACHED, plan_for
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.operations.teardown import end, end_quietly, give_up, remove_ended
 from rootless.container.request import cache_key_of
@@ -36,18 +36,6 @@ else:
     wait_foreground = lazy("rootless.container.terminal.relay", "wait_foreground")
 
 
-_CACHED = {
-    "bundle", "cgroup_manager", "config", "container", "debug", "log", "log_format", "log_level", "network",
-    "no_new_keyring", "no_pivot", "require_limits", "root", "systemd_cgroup", "userns", "verb",
-}  # fmt: skip
-"""The options of commands whose Plans may be cached: those of engines. Others edit config.json or read more files."""
-_UNCACHED = (
-    ops.ATTACH_DEVICE_RULES, ops.BEGIN_IMAGE, ops.BEGIN_NETWORK, ops.HOOK, ops.NOTE_REQUEST, ops.RUN_HOOK,
-    ops.START_SCOPE, ops.TERMINAL,
-)  # fmt: skip
-"""Usual operations because of which a Plan is not cached: cached_plan.py, which knows all of them, is not loaded."""
-
-
 def run(options: Options) -> int:
     """Create and start a container; unless detached, wait for its program, remove it, and return its exit status."""
     try:
@@ -64,7 +52,7 @@ def run(options: Options) -> int:
 
 
 def _run(options: Options) -> int:
-    cache_key = cache_key_of(options, _CACHED)
+    cache_key = cache_key_of(options, CACHED)
     if cache_key:
         paths.note_reads()
     request, plan, root = plan_for(options)
@@ -84,14 +72,13 @@ def _run(options: Options) -> int:
         give_up(made, error)
         raise
     try:
-        if cache_key and not plan.first(*_UNCACHED):
-            cache_plan(made, cache_key, reads, said)
+        if request.detach:
+            reads += _await_ready(made)
+        if cache_key and not plan.first(*UNCACHED):
+            cache_plan(made, cache_key, reads, said, leaves=request.detach)
         made.entry.close()
         made.close()
         if request.detach:
-            if made.reports:
-                made.reports.await_ready(made.pid)
-            _warn_of_logout(made.pid)
             signals.commit()
             if request.log_size:
                 _print_id(request.container)
@@ -150,12 +137,17 @@ def _print_id(container_id: str) -> None:
         return
 
 
-def _warn_of_logout(pid: int) -> None:
-    """Warn if a detached container ends with the caller's session."""
+def _await_ready(made: ContainerRun) -> list[tuple[object, ...]]:
+    """Warn if a detached container ends with the caller's session; return the notes of what was read."""
+    if made.reports:
+        made.reports.await_ready(made.pid)
     try:
-        found = ends_with_session(procfs.cgroup(pid))
+        cgroup = procfs.cgroup(made.pid)
+        paths.note_reads()
+        found = ends_with_session(cgroup)
     except OSError:
-        return  # logind cannot be asked now
+        return [(paths.UNKNOWN, "logind")]  # it cannot be asked now
     if found:
         reason, fix = found
         log.warning(f"the container ends when you log out: {reason}", fix=fix)
+    return paths.taken_reads()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from pathlib import Path
 
 import pytest
 
 from tests.lib.containers import await_end, until
 from tests.lib.engines import IMAGE
+from tests.lib.native import SETTLED
 from tests.lib.terminals import Typewriter
 
 
@@ -237,3 +240,24 @@ def test_podman_run_in_the_hosts_pid_namespace(podman):
 def test_podman_run_with_cgroups_disabled(podman):
     """podman accepts this flag only for runtimes that its configuration names."""
     assert podman.run("--cgroups=disabled", IMAGE, "echo", "here", check=True).stdout == "here\n"
+
+
+@pytest.mark.parametrize("network", ["none", "pasta"])
+def test_podmans_third_container_is_created_without_python(podman, need, rootless_command, network):
+    traces = podman.account.tmp / f"traces-{network}"
+    wrapper = traces / "rootless"  # podman knows what a runtime can do by its name
+    podman.account.run(["mkdir", traces], check=True)
+    strace = f"{need('strace')} -o {traces}/$(date +%s.%N) -e trace=execve"
+    cases = f'*" create "*) exec {strace} {rootless_command} "$@";; *) exec {rootless_command} "$@";;'
+    wrapper.write_text(f'#!/bin/sh\ncase "$*" in {cases} esac\n')
+    wrapper.chmod(0o755)
+    until(lambda: time.time() - Path(f"{rootless_command}.py").stat().st_ctime > SETTLED, "it is installed")
+
+    for number in range(4):
+        flags = ["--rm", f"--network={network}", f"--env=COUNTED=yes-{network}", f"--env=A{network}=1"]
+        done = podman.with_runtime(str(wrapper), "run", *flags, IMAGE, "sh", "-c", "hostname; exit 3")
+        assert (done.returncode, len(done.stdout), done.stderr) == (3, len("0123456789ab\n"), ""), number
+
+    native = [path.read_text().count("execve(") == 1 for path in sorted(traces.glob("[0-9]*"))]
+    assert native == [False, False, True, True]
+    until(lambda: podman.left() == [], "nothing is left")

@@ -25,6 +25,15 @@ FLAGS = (
 )
 
 
+LISTS = {
+    "identifiers": ["fedcba9876543210", "abcdefabcdef"],
+    "text": ['{"env":[', '],"mounts":[', "]}"],
+    "variables": ['"H=abcdefabcdef"', '"A=1"'],
+    "mounts": ['{"s":"fedcba9876543210"}', "{}"],
+}
+"""Of CONFIG: what cached_plan.c compares, with other identifiers."""
+
+
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory):
     """Return a directory of records."""
@@ -55,7 +64,7 @@ def entries(tmp_path_factory):
 
 def _value(kind, name, raw, text):
     if name in kind.lists:
-        return [text, text]
+        return LISTS.get(name, [text, text])
     return raw if name in kind.raw else text
 
 
@@ -79,4 +88,4 @@ def test_mutated_records_are_read_within_their_bounds(seeds, need, tmp_path):
 
 
 def test_mutated_entries_are_read_within_their_bounds(entries, need, tmp_path):
-    run_fuzzer("cached_plan.c", ["record.c", "entry.c", "plan.c"], entries, need, tmp_path)
+    run_fuzzer("cached_plan.c", ["record.c", "entry.c", "holes.c", "plan.c"], entries, need, tmp_path)

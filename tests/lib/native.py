@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import os
 import re
 import time
@@ -14,6 +16,22 @@ from tests.lib.containers import until
 
 SETTLED = 3
 """Seconds after which files that were installed may be in a cached Plan."""
+
+
+def without_numbers(files):
+    """Return files of a container without what differs for each process."""
+    state = json.loads(files["state.json"][1])
+    made = dt.datetime.fromisoformat(state["created"])
+    assert abs(dt.datetime.now(dt.UTC) - made) < dt.timedelta(minutes=1)
+    for name in ("pid", "startTime", "created", "keyringName"):
+        assert state[name], name
+        state[name] = name
+    for kind, number in state.get("made", {}).items():
+        assert number > 0
+        state["made"][kind] = kind
+    record = files["status"][1]
+    status = record[40:80] + re.sub(rb'"pid": [1-9][0-9]*|20\d\d-[0-9T:.-]*Z', b"", record[128:])
+    return files | {"state.json": state, "status": status}
 
 
 class Runs:
@@ -67,6 +85,22 @@ HOSTILE_ENTRIES = {
     "another magic": lambda entry: entry.write_bytes(b"RLCACH00" + entry.read_bytes()[8:]),
 }
 """What makes the file of a cached Plan one that must not be followed; most of it needs root."""
+
+CHANGING = (
+    "mkdirat",
+    "openat",
+    "flock",
+    "memfd_create",
+    "sendfile",
+    "pipe2",
+    "clone",
+    "clone3",
+    "write",
+    "wait4",
+    "renameat",
+)
+CHANGING += ("signalfd4", "read", "pidfd_open", "unlinkat", "poll", "mkdir", "rmdir", "getdents64", "exit_group")
+"""System calls of the front door around which something changes."""
 
 
 def with_a_late_skip(runs, *words) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import re
@@ -19,7 +18,7 @@ from tests.lib.bundles import base_config, make_bundle, own
 from tests.lib.cgroup2 import InView, cgroup2
 from tests.lib.configurations import PODMAN_SECCOMP
 from tests.lib.containers import Reader, Rootless, until
-from tests.lib.native import HOSTILE_ENTRIES, Runs, warm, with_a_late_skip
+from tests.lib.native import CHANGING, HOSTILE_ENTRIES, Runs, warm, with_a_late_skip, without_numbers
 
 __all__ = ["cgroup2"]  # the fixture
 
@@ -38,6 +37,7 @@ NO_DEPENDENCIES = {
 """Files that planning reads and that are no dependency by their path, with the reasons; the front door opens the
 containers' directory itself."""
 WITH_PATHS = (
+    cached_ops.CONFIG_FILE,
     cached_ops.CONTENT,
     cached_ops.IDENTITY,
     cached_ops.STATUS,
@@ -157,22 +157,6 @@ def waiting(rootless, bundle, env=None):
     directory = rootless.root / "c1"
     files = {path.name: (oct(path.stat().st_mode), path.read_bytes()) for path in directory.iterdir()}
     return running, files
-
-
-def without_numbers(files):
-    """Return files of a container without what differs for each process."""
-    state = json.loads(files["state.json"][1])
-    made = dt.datetime.fromisoformat(state["created"])
-    assert abs(dt.datetime.now(dt.UTC) - made) < dt.timedelta(minutes=1)
-    for name in ("pid", "startTime", "created", "keyringName"):
-        assert state[name], name
-        state[name] = name
-    for kind, number in state.get("made", {}).items():
-        assert number > 0
-        state["made"][kind] = kind
-    record = files["status"][1]
-    status = record[40:80] + re.sub(rb'"pid": [1-9][0-9]*|20\d\d-[0-9T:.-]*Z', b"", record[128:])
-    return files | {"state.json": state, "status": status}
 
 
 @pytest.mark.parametrize("kinds", [("pid", "network", "ipc", "uts", "mount"), ("ipc", "uts", "mount")])
@@ -325,8 +309,9 @@ def looked_at_while_planning(trace) -> set[str]:
     return {line.split('"')[1] for line in lines}
 
 
-@pytest.mark.parametrize("delegated", [False, True], ids=["plain", "delegated"])
-def test_every_file_that_planning_looks_at_is_a_dependency(rootless, need, plans, request, delegated):
+@pytest.mark.parametrize("what", ["run", "create", "run, delegated", "create, delegated"])
+def test_every_file_that_planning_looks_at_is_a_dependency(rootless, need, plans, request, what):
+    verb, _, delegated = what.partition(", ")
     user = rootless.user
     config = config_of("true", resources={"pids": {"limit": 10}}, seccomp=PODMAN_SECCOMP)
     config["mounts"].append({"destination": "/mnt", "source": "/tmp", "options": ["bind", "ro"]})
@@ -334,15 +319,15 @@ def test_every_file_that_planning_looks_at_is_a_dependency(rootless, need, plans
     bundle = make_bundle(user, config)
     rootless.make_root()
     trace = user.tmp / "trace"
-    words = rootless.argv("run", "--bundle", bundle, "c1")
-    strace = [need("strace"), "-o", trace, "-e", "trace=%file,statfs,connect"]
+    words = [need("strace"), "-o", trace, "-e", "trace=%file,statfs,connect"]
+    words += rootless.argv(verb, "--bundle", bundle, "c1")
+    options = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)  # which a created container keeps open
     if delegated:
         view = request.getfixturevalue("cgroup2")
-        words, options = [*view.prefix(), *strace, *words], view.options
-    else:
-        words, options = [*strace, *words], {}
+        words, options = [*view.prefix(), *words], options | view.options
     for _ in range(2):
         user.run(words, check=True, **options)
+        rootless("delete", "--force", "c1", check=True)
     looked = looked_at_while_planning(trace)
     assert f"{bundle}/config.json" in looked
     steps = steps_of(entry_of(plans))
@@ -593,23 +578,6 @@ def test_signal_before_the_start_ends_the_command(user, rootless, runs, number, 
     done, native = runs(*words, strace=inject)
     assert (done.returncode, done.stdout, native) == (128 + number, "", True)
     assert list(rootless.root.iterdir()) == []
-
-
-CHANGING = (
-    "mkdirat",
-    "openat",
-    "flock",
-    "memfd_create",
-    "sendfile",
-    "pipe2",
-    "clone",
-    "clone3",
-    "write",
-    "wait4",
-    "renameat",
-)
-CHANGING += ("signalfd4", "read", "pidfd_open", "unlinkat", "poll", "mkdir", "rmdir", "getdents64", "exit_group")
-"""System calls of the front door around which something changes."""
 
 
 def calls_of(trace) -> dict[str, int]:

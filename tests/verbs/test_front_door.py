@@ -409,9 +409,11 @@ def test_setuid_and_setgid_are_refused(user, rootless_command, require_root, bit
 
 ROUNDS = int(os.environ.get("ROOTLESS_TEST_FRONT_ROUNDS", "60"))
 """Races; a quarter as many random sequences."""
-IDS = ("a", "b")
+IDS = ("a1b2c3d4e5f60718", "0f1e2d3c4b5a6978")
+"""One cached Plan is for both."""
 STEPS = (
     ("create",),
+    ("run", "--detach"),
     ("start",),
     ("start",),
     ("state",),
@@ -439,14 +441,27 @@ class Life:
         self._bundle = bundle
         self._env = env
         self.seen = []
+        for verb in (("create",), ("run", "--detach")):  # a third one follows a cached Plan
+            for container in IDS:
+                assert self._make(verb, container).returncode == 0
+                self._rootless("delete", "--force", container, check=True)
+
+    def _make(self, verb, container):
+        """Make a container, which keeps its output open."""
+        with (self._rootless.user.tmp / "err").open("w+") as err:
+            words = [*verb, "--bundle", self._bundle, container]
+            done = self._rootless(*words, env=self._env, stdout=subprocess.DEVNULL, stderr=err)
+            err.seek(0)
+            done.stderr = err.read()
+        return done
 
     def step(self, verb, *rest, container):
         before = next((each for each in self._rootless.list() if each["id"] == container), {"pid": 0, "status": ""})
         pid = before["pid"]
         # SIGTERM ends an executor that waits for the start, and not a program that is process 1
         ends = verb == "delete" or "KILL" in rest or ("TERM" in rest and before["status"] == "created")
-        if verb == "create":
-            done = self._rootless.create(container, self._bundle, check=False, env=self._env)
+        if verb in ("create", "run"):
+            done = self._make((verb, *rest), container)
         else:
             words = {"list": ("-q",), "delete": (*rest, container)}.get(verb, (container, *rest))
             for _ in range(3 if verb == "exec" else 1):  # the third follows a cached Plan
