@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import time
@@ -29,6 +30,18 @@ from tests.lib.waiting import until_attended
 __all__ = ["cgroup2"]
 
 MANY = 100
+AT_ONCE = int(os.environ.get("ROOTLESS_BENCH_AT_ONCE", "50"))
+"""Containers; crun gets 200 at most, and the figures are for each container."""
+EACH = """
+most=$1 number=0
+shift
+while [ $number -lt $most ]; do
+    number=$((number + 1))
+    "$@" "$(printf %012xdeadbeef $number)" &
+done
+wait
+"""
+"""Runs a command for many containers at once, with identifiers as engines have them."""
 UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
@@ -219,6 +232,22 @@ def test_duration_of_the_verbs_from_create_to_delete(user, compare, plain):
     execute = table["`exec true` for the third time"]
     for place in range(2 if "crun" in execute else 0):
         assert execute["rootless"][place] <= 0.9 * execute["crun"][place], execute
+
+
+def test_duration_of_many_containers_at_once(user, rootless_command, medians, note, plain):
+    bundle = str(make_bundle(user, podmans_config(user, "sleep", "600")))
+    programs = {"rootless": rootless_command} | {peer: shutil.which(peer) for peer in plain.peers if peer == "crun"}
+    steps, numbers = [], {}
+    for name, program in programs.items():
+        command = [program, "--root", str(user.tmp / name), *plain.flags(name)]
+        numbers[name] = min(AT_ONCE, 200) if name == "crun" else AT_ONCE
+        each = ["/bin/sh", "-c", EACH, "each", str(numbers[name]), *command]
+        steps.append({"name": name, "argv": [*each, "create", "--no-new-keyring", "--bundle", bundle]})
+        steps.append({"argv": [*each, "delete", "--force"]})
+    found = medians(steps, plain.prefix, **plain.options)
+    for name, (cpu, wall) in found.items():
+        number = numbers[name]
+        note(f"`create` of {number} at once by {name}: {cpu / number:.1f} ms of CPU for each, {wall / number:.1f} wall")
 
 
 def test_duration_of_list_per_container(user, rootless_command, medians, note):
