@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.lib.bundles import base_config, make_bundle, own
+from tests.lib.squashfs import CAPABLE
 
 OFF = "--fake-chown=false"
 CONTROL = "Package: owners\nVersion: 1\nArchitecture: all\nMaintainer: Tests <tests@localhost>\nDescription: owners\n"
@@ -32,6 +34,24 @@ BuildArch: noarch
 %attr(0644, daemon, root) /usr/lib/owners/link
 %post
 chown mail /usr/lib/owners/file
+"""
+DNF_SPEC = """
+Name: owners
+Version: 1
+Release: 1
+Summary: owners
+License: MIT
+BuildArch: noarch
+AutoReqProv: no
+Provides: /bin/sh user(daemon) user(mail) group(daemon) group(mail)
+%description
+%files
+%attr(4755, mail, mail) /opt/owners/file
+%attr(2750, root, daemon) /opt/owners/directory
+%caps(cap_net_raw=ep) %attr(0755, daemon, mail) /opt/owners/tool
+%post
+chown mail:daemon /opt/owners/file
+chmod 4711 /opt/owners/file
 """
 PASSWD = "root:x:0:0::/root:/bin/sh\ndaemon:x:2:2::/sbin:/bin/sh\nmail:x:8:12::/var/spool/mail:/bin/sh\n"
 """As in Fedora."""
@@ -139,23 +159,40 @@ def fedora(single_user, rootless_command, need):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
     shutil.copytree("/usr/lib/rpm", rootfs / "usr/lib/rpm", ignore=shutil.ignore_patterns("*-*"))
-    (rootfs / "etc/passwd").write_text(PASSWD)
-    (rootfs / "etc/group").write_text("root:x:0:\ndaemon:x:2:\nmail:x:12:\n")
-    (rootfs / "etc/os-release").write_text("ID=fedora\nVERSION_ID=43\n")
+    name_users(rootfs / "etc")
     own(single_user, path)
     return Tree(single_user, rootless_command, path)
 
 
-def test_rpm_installs_files_of_several_owners(fedora, tmp_path, need):
-    content = tmp_path / "content/usr/lib/owners"
-    (content / "directory").mkdir(parents=True)
-    (content / "file").write_text("file")
-    (content / "link").symlink_to("file")
-    spec = tmp_path / "owners.spec"
-    spec.write_text(SPEC)
-    words = [need("rpmbuild"), "-bb", "--define", f"_topdir {tmp_path}", "--buildroot", tmp_path / "content", spec]
+def name_users(etc):
+    """Make this a Fedora, with its users."""
+    (etc / "passwd").write_text(PASSWD)
+    (etc / "group").write_text("root:x:0:\ndaemon:x:2:\nmail:x:12:\n")
+    (etc / "os-release").write_text("ID=fedora\nVERSION_ID=43\n")
+
+
+def build_rpm(directory, spec):
+    """Return an rpm package with the files that its specification names."""
+    content = directory / "content"
+    for name in re.findall(r" /(\S+/owners/\S+)$", spec.partition("%files")[2].partition("%post")[0], re.MULTILINE):
+        file = content / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.name == "link":
+            file.symlink_to("file")
+        elif file.name == "directory":
+            file.mkdir()
+        else:
+            file.write_text("file")
+    (directory / "owners.spec").write_text(spec)
+    words = ["rpmbuild", "-bb", "--define", f"_topdir {directory}", "--buildroot", content, directory / "owners.spec"]
     subprocess.run(words, check=True, capture_output=True)
-    (package,) = Path(tmp_path / "RPMS/noarch").iterdir()
+    (package,) = Path(directory / "RPMS/noarch").iterdir()
+    return package
+
+
+def test_rpm_installs_files_of_several_owners(fedora, tmp_path, need):
+    need("rpmbuild")
+    package = build_rpm(tmp_path, SPEC)
     fedora.add(package)
     install = f"/usr/bin/rpm --nodeps --nosignature --install /{package.name}"
     failed = fedora.sh(install, OFF)
@@ -169,17 +206,70 @@ def test_rpm_installs_files_of_several_owners(fedora, tmp_path, need):
     assert not (fedora.rootfs / "etc/apt").exists()
 
 
+@pytest.fixture
+def with_dnf(single_user, rootless_command, need):
+    """A tree as Fedora's that has this host's dnf: /usr is the host's, everything else its own."""
+    for program in ("dnf", "rpmbuild"):
+        need(program)
+    config = base_config()
+    config["mounts"].append(
+        {"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro", "nosuid", "nodev"]}
+    )
+    path = make_bundle(single_user, config, name="fedora")
+    rootfs = path / "rootfs"
+    shutil.rmtree(rootfs / "bin")
+    for name in ("bin", "lib", "lib64", "sbin"):
+        (rootfs / name).symlink_to(f"usr/{name}")
+    for name in ("etc/dnf", "etc/rpm", "opt", "usr", "var/log", "var/tmp"):
+        (rootfs / name).mkdir(parents=True)
+    name_users(rootfs / "etc")
+    (rootfs / "etc/dnf/dnf.conf").write_text("[main]\ngpgcheck=0\nreposdir=/none\npluginpath=/none\n")
+    # Fedora's containers do not have the plugin that gives scriptlets a mount namespace
+    (rootfs / "etc/rpm/macros").write_text("%__transaction_unshare %{nil}\n")
+    own(single_user, path)
+    return Tree(single_user, rootless_command, path)
+
+
+def test_dnf_installs_owners_capabilities_and_runs_scripts(with_dnf, tmp_path):
+    package = build_rpm(tmp_path, DNF_SPEC)
+    with_dnf.add(package)
+    install = f"dnf --assumeyes --quiet --releasever=43 install /{package.name}"
+    capability = ("--cap-add", "SETFCAP")
+    failed = with_dnf.sh(install, OFF, *capability)
+    assert failed.returncode == 1
+    assert "Error unpacking rpm package owners-1-1.noarch" in failed.stdout
+
+    look = "rpm --query owners && stat -c '%n %a %u:%g' /opt/owners/* && getcap /opt/owners/*"
+    done = with_dnf.sh(f"{install} && {look}", *capability)
+
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines()[-5:] == [
+        "owners-1-1.noarch",
+        "/opt/owners/directory 2750 0:0",
+        "/opt/owners/file 4711 0:0",
+        "/opt/owners/tool 755 0:0",
+        "/opt/owners/tool cap_net_raw=ep",
+    ]
+
+
 def test_an_archive_of_many_owners_is_unpacked_as_apk_does(debian):
-    """As root, tar gives each file its owner."""
-    with tarfile.open(debian.rootfs / "package.tar", "w") as archive:
+    """As root, tar gives each file its owner, and its attributes; Debian has no apk."""
+    with tarfile.open(debian.rootfs / "package.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        named = tarfile.TarInfo("opt/tool")
+        named.uid, named.gid, named.mode, named.pax_headers = 7, 8, 0o755, CAPABLE
+        archive.addfile(named)
+        pipe = tarfile.TarInfo("opt/pipe")
+        pipe.type, pipe.uid, pipe.gid, pipe.mode = tarfile.FIFOTYPE, 9, 9, 0o620
+        archive.addfile(pipe)
         for number in range(20):
             entry = tarfile.TarInfo(f"opt/file-{number}")
             entry.uid, entry.gid, entry.size, entry.mode = number, 2 * number, 4, 0o6755
             archive.addfile(entry, io.BytesIO(b"text"))
-    unpack = "tar -xpf /package.tar"
+    unpack = "tar -xp --xattrs --xattrs-include='*' -f /package.tar"
     assert "Cannot change ownership" in debian.sh(unpack, OFF).stdout
 
-    done = debian.sh(f"{unpack} && stat -c %a:%u /opt/file-* | sort -u")
+    done = debian.sh(f"{unpack} && stat -c %a:%u:%F /opt/file-* /opt/pipe | sort -u")
 
     assert done.returncode == 0, done.stdout
-    assert done.stdout.splitlines()[-1] == "6755:0"
+    assert done.stdout.splitlines()[-2:] == ["620:0:fifo", "6755:0:regular file"]
+    assert os.getxattr(debian.rootfs / "opt/tool", "security.capability")
