@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.cli.flags import Flag, Verb, Word
-    from rootless.cli.usage import needs_argument, not_yet, unknown_flag, unknown_verb, usage_error
+    from rootless.cli.usage import needs_argument, not_yet, unknown_flag, unknown_verb, usage_error, wrong_value
 else:
     needs_argument = lazy("rootless.cli.usage", "needs_argument")
     not_yet = lazy("rootless.cli.usage", "not_yet")
     unknown_flag = lazy("rootless.cli.usage", "unknown_flag")
     unknown_verb = lazy("rootless.cli.usage", "unknown_verb")
     usage_error = lazy("rootless.cli.usage", "usage_error")
+    wrong_value = lazy("rootless.cli.usage", "wrong_value")
 
 
 def parse(argv: Sequence[str], configure_log: Callable[[Options], None]) -> Options:
@@ -231,4 +232,4 @@ def _value(verb: str, declared: Flag | Word, name: str, text: str) -> bool | int
     try:
         return convert(declared, text)
     except ValueError as error:
-        raise usage_error(verb, f"{name}: {error}") from None
+        raise wrong_value(verb, name, declared, text, str(error)) from None

@@ -7,14 +7,14 @@ from difflib import get_close_matches
 
 from rootless.cli.commands import VERBS
 from rootless.cli.compat import PROGRAM, bad_flag_status, unknown_verb_status
-from rootless.cli.flags import GLOBAL_FLAGS
+from rootless.cli.flags import CHOICE, GLOBAL_FLAGS
 from rootless.errors import EXIT_FAILURE, RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rootless.cli.flags import Flag
+    from rootless.cli.flags import Flag, Word
 
 _COUNTERPARTS = {
     "rm": "delete",
@@ -41,6 +41,12 @@ def needs_argument(verb: str, flag: str) -> RootlessError:
     podman looks for these words in the output of `restore --lsm-mount-context`.
     """
     return usage_error(verb, f"flag needs an argument: {flag}", status=bad_flag_status())
+
+
+def wrong_value(verb: str, name: str, declared: Flag | Word, text: str, problem: str) -> RootlessError:
+    """Return the error for a value of the flag or word `name` that it does not take."""
+    alike = get_close_matches(text, declared.metavar.split("|"), 1) if declared.kind == CHOICE else ()
+    return usage_error(verb, f"{name}: {problem}", f"did you mean {alike[0]}?" if alike else "")
 
 
 def unknown_flag(verb: str, flag: str) -> RootlessError:

@@ -530,6 +530,14 @@ def test_signals(text, number):
         ("state", "state: CONTAINER is missing; fix: see rootless state --help"),
         ("state a b", "state: got unexpected extra argument (b); fix: see rootless state --help"),
         ("list -f yaml", "list: --format: 'yaml' is not one of table, json; fix: see rootless list --help"),
+        ("list -f jsn", "list: --format: 'jsn' is not one of table, json; fix: did you mean json?"),
+        (
+            "network crate x",
+            (
+                "network: create|ls|inspect|reload|rm: 'crate' is not one of create, ls, inspect, reload, rm; "
+                "fix: did you mean create?"
+            ),
+        ),
         ("list -q=x", "list: --quiet: 'x' is neither true nor false; fix: see rootless list --help"),
         (
             "run --preserve-fds -1 x",
