@@ -10,6 +10,7 @@ from tests.lib.accounts import CHECKOUT
 from tests.lib.bundles import own
 
 README = "README.md"
+GUIDES = ["docs/laptop.md", "docs/shared-node.md", "docs/administrators.md"]
 IMAGE = [
     "rootless run docker://debian:13 cat /etc/os-release",
     "rootless run docker://debian:13 sh -c 'id; cat /proc/self/uid_map; ls -ld /root; grep ^PRETTY /etc/os-release'",
@@ -51,6 +52,11 @@ def commands(heading=None, document=README):
         typed = [line[2:] for line in lines if line.startswith("$ ")] or lines
         found += [re.sub(r"\s+# .*$", "", line) for line in typed]
     return found
+
+
+def spans(document):
+    """Return what stands between backquotes in a document."""
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", (CHECKOUT / document).read_text())]
 
 
 def shown(command):

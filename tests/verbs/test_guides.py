@@ -11,9 +11,9 @@ import pytest
 from rootless.cli.parser import parse
 from tests.lib.accounts import CHECKOUT
 from tests.lib.containers import until
-from tests.lib.readme import commands, is_test, readers_environment
+from tests.lib.readme import GUIDES, commands, is_test, readers_environment
 
-LAPTOP, SHARED_NODE, ADMINISTRATORS = GUIDES = ["docs/laptop.md", "docs/shared-node.md", "docs/administrators.md"]
+LAPTOP, SHARED_NODE, ADMINISTRATORS = GUIDES
 INSTALL = "tests/verbs/test_install.py::test_an_ordinary_user_installs_runs_upgrades_and_removes"
 ROOT_INSTALL = "tests/hostile/test_install.py::test_root_ignores_the_calling_users_pip_conf"
 PINNED = "tests/verbs/test_release.py::test_a_changed_wheel_is_not_installed"

@@ -1,4 +1,7 @@
-"""Every command in the reference pages of docs/ is run by the test that is named for it."""
+"""Every command in a page of docs/ that is no guide is run by the test that is named for it.
+
+test_readme.py and test_guides.py do the same for README.md and the guides. A new page is one of this file's.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,13 @@ import shlex
 import pytest
 
 from rootless.cli.parser import parse
-from tests.lib.readme import commands, is_test
+from rootless.errors import RootlessError
+from tests.lib.accounts import CHECKOUT
+from tests.lib.readme import GUIDES, README, commands, is_test, spans
 
-PAGES = ["docs/cluster.md", "docs/images.md", "docs/network.md", "docs/run.md", "docs/verbs.md"]
-COMMAND = re.compile(r"(\w+=\S+ )*(rootless|sudo|srun|sbatch|mpirun|export|unset|kubectl|mkdir|tar|helpers/\S+) ")
+DOCUMENTS = [README, *sorted(str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "docs").rglob("*.md"))]
+PAGES = [page for page in DOCUMENTS if page not in (README, *GUIDES)]
+COMMAND = re.compile(r"(\w+=\S+ )*(rootless|sudo|srun|sbatch|mpirun|export|unset|kubectl|mkdir|tar|chrt|helpers/\S+) ")
 SYNTAX = re.compile(r"\[FLAGS\]|── ")
 """Lines that begin as commands do."""
 SLURM = "tests/cluster/test_slurm_images.py::test_"
@@ -102,6 +108,7 @@ TESTS = {
         "rootless run --gpus all torch.sqsh nvidia-smi": "tests/verbs/test_cdi.py",
         "rootless run --device nvidia.com/gpu=0 --device vendor.com/nic=a box": "tests/verbs/test_cdi.py",
     },
+    "docs/speed.md": {"ROOTLESS_BENCH_ROUNDS=25 chrt --rr 1 tests/run tests/bench": "tests/bench/test_speed.py"},
     "docs/verbs.md": {
         "rootless logs web": f"{LOGS}each_stream_is_kept_and_printed_on_its_own",
         "rootless logs -f --tail 20 web": f"{LOGS}follow_prints_what_comes_and_ends_with_the_container",
@@ -134,8 +141,9 @@ def commands_of(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_has_a_test(page):
-    assert set(commands_of(page)) == TESTS[page].keys()
-    assert [place for place in TESTS[page].values() if not is_test(place)] == []
+    tests = TESTS.get(page, {})
+    assert set(commands_of(page)) == tests.keys()
+    assert [place for place in tests.values() if not is_test(place)] == []
 
 
 @pytest.mark.parametrize("line", [line for page in PAGES for line in commands_of(page)])
@@ -143,3 +151,24 @@ def test_every_command_line_parses(line):
     for call in re.findall(r"(?:^|[|&] |sudo |=0 |^srun .*?|^mpirun .*?)rootless ([^&|]*)", line):
         words = shlex.split(call)
         assert parse(words, lambda _: None).verb == words[0]
+
+
+def mistake(span):
+    """Return what is wrong with a command within a sentence, where words may be left out."""
+    call = re.fullmatch(r"(?:sudo )?(?:[A-Z_]+=\S+ )*rootless ([a-z][^>|]*).*", span)
+    try:
+        parse(shlex.split(call[1]) if call else ["--help"], lambda _: None)
+    except RootlessError as error:
+        problem = str(error).partition("; fix")[0]
+        return "" if problem.endswith((" is missing", "needs an argument: --from")) else problem
+    return ""
+
+
+@pytest.mark.parametrize("page", DOCUMENTS)
+def test_commands_within_sentences_name_verbs_and_flags_that_exist(page):
+    assert [problem for span in spans(page) if (problem := mistake(span))] == []
+
+
+def test_a_wrong_command_within_a_sentence_is_found():
+    assert mistake("rootless frobnicate") == "unknown verb: frobnicate"
+    assert mistake("sudo rootless run --frobnicate box") == "run: unknown flag: --frobnicate"
