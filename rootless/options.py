@@ -66,7 +66,7 @@ class Options:
     require_limits: bool = False
     """A limit that cannot be enforced is an error."""
     userns: str = ""
-    """keep-id, root or single."""
+    """keep-id, root, single or systemd."""
     fake_chown: bool = True
     """With a single ID, changes of owner and of user only seem to succeed."""
     network: str = ""

@@ -183,7 +183,8 @@ static _Noreturn void watch(unsigned seconds)
     }
 }
 
-/* Makes a standard stream of this process and its child a pipe to the monitor, which closes its own. */
+/* Makes a standard stream of this process and its child a pipe to the monitor, which closes its own. Without an ID of
+ * the caller a container cannot own it (op_stdio_owner), and opens it again nevertheless: as /dev/stdout. */
 static int redirect(int stream)
 {
     cleanup_close int end = -1;
@@ -193,6 +194,7 @@ static int redirect(int stream)
     end = ends[1];
     monitor.watched[stream] = (struct pollfd){.fd = ends[0], .events = POLLIN};
     SYS(fcntl(ends[0], F_SETFL, O_NONBLOCK));
+    SYS(fchmod(end, 0622));
     SYS(dup2(end, stream + 1));
     return 0;
 }

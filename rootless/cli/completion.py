@@ -36,7 +36,7 @@ _NEW = ("create", "restore", "run")
 """Verbs whose container does not exist yet."""
 _WORDS = {
     # by metavar: what such a value may be, or begin with
-    USERNS.metavar: ("keep-id", "keep-id:uid=", "root", "single"),
+    USERNS.metavar: ("keep-id", "keep-id:uid=", "root", "single", "systemd"),
     "CAPABILITY": ("ALL", *sorted(CAPABILITIES)),
     "NAME=SOFT[:HARD]": ("host", *(f"{name.lower()}=" for name in sorted(RLIMITS))),
     "type=TYPE,…": tuple(f"type={kind}," for kind in ("bind", "devpts", "ramfs", "tmpfs")),

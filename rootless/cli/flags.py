@@ -165,9 +165,9 @@ CONFIG = Flag("-f --config", VALUE, "FILE", "read FILE instead of the bundle's c
 USERNS = Flag(
     "--userns",
     VALUE,
-    "keep-id[:uid=N,gid=N]|root|single",
+    "keep-id[:uid=N,gid=N]|root|single|systemd",
     "user namespace: keep-id keeps your own ids inside or makes you N, root makes you root inside, single maps only "
-    "your own id",
+    "your own id, systemd lends an image 65536 ids without yours",
 )
 FAKE_CHOWN = Flag(
     "--fake-chown",

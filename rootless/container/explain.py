@@ -95,7 +95,7 @@ def _line(op: Op) -> str:
 
 def _ids(plan: Plan) -> str:
     """Return whose IDs the container has."""
-    maps = plan.first(ops.BEGIN_ID_MAPS, ops.ENTER_GROUP)
+    maps = plan.first(ops.BEGIN_ID_MAPS, ops.ALLOCATE_IDS, ops.ENTER_GROUP)
     if maps and maps.value("maps"):
         return f"IDs: {maps.value('maps')}"
     joined = next((op for op in plan.ops if op.kind is ops.JOIN and op.number("namespace") == CLONE_NEWUSER), None)

@@ -31,7 +31,7 @@ _EXPLAINED = "CONTAINER-ID"
 """The id in a Plan that is shown; `run --plan` replaces it by its own."""
 _LOG_SIZE = 10_000_000
 """Bytes of output that are kept of a container that runs detached."""
-_USERNS = ("", "keep-id", "root", "single")
+_USERNS = ("", "keep-id", "root", "single", "systemd")
 _TOKEN = 8
 """Bytes that nobody guesses."""
 
@@ -212,7 +212,7 @@ def _choose_kept_ids(request: Request) -> None:
             raise RootlessError(
                 f"--userns {request.userns}",
                 cause=cause,
-                fix="write keep-id, keep-id:uid=N,gid=N, root or single",
+                fix="write keep-id, keep-id:uid=N,gid=N, root, single or systemd",
                 code="RL-USAGE",
             )
         ids[name] = number

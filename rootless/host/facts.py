@@ -30,6 +30,8 @@ _TYPE, _BLOCK = 0o170000, 0o060000
 """S_IFMT and S_IFBLK of st_mode, inode(7)."""
 _ESCAPED = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\043": "#", "\\134": "\\"}
 """In the names of mount points, proc_pid_mounts(5); the backslash comes last."""
+ID_SERVICE = "/run/systemd/io.systemd.NamespaceResource"
+"""The socket of systemd-nsresourced.service(8); only root creates files there."""
 KERNEL = "kernel"
 """Note of the release and the machine of uname(2) (paths.noted)."""
 NICE = "nice"
@@ -73,6 +75,8 @@ class Facts:
         cgroups: the caller's cgroup and what is delegated to the caller; None for nothing.
         user_manager: the runtime directory of the user whose systemd manager creates units; empty without one.
         network: the helpers and settings of the host's network.
+        id_service: the socket at which systemd gives IDs to new user namespaces; empty without it, and in a user
+            namespace, where its IDs do not exist.
         squashfuse: path of the program that serves images by FUSE; empty without one or without access to FUSE.
         device_path: a function of a path, a type (S_IFCHR or S_IFBLK), a major and a minor number. It returns the path
             of the device on the host: the given path if it is that device, or else the kernel's name in /dev.
@@ -109,6 +113,7 @@ class Facts:
         self.cgroups: Cgroups | None = None
         self.user_manager = ""
         self.network: HostNetwork | None = None
+        self.id_service = ""
         self.squashfuse = "/usr/bin/squashfuse_ll"
         self.device_path: Callable[[str, int, int, int], str] = lambda path, *_: path
         self.mount_flags: Callable[[str], int] = lambda _: 0
@@ -256,6 +261,10 @@ def _network(_: Facts) -> HostNetwork:
     return read_network()
 
 
+def _id_service(facts: Facts) -> str:
+    return ID_SERVICE if not facts.nested and paths.allows(ID_SERVICE, posix.W_OK) else ""
+
+
 def _squashfuse(_: Facts) -> str:
     return subids.find_program("squashfuse_ll") if paths.allows("/dev/fuse", posix.R_OK | posix.W_OK) else ""
 
@@ -296,6 +305,7 @@ _RARE: dict[str, Callable[[Facts], object]] = {
     "user_manager": _user_manager,
     "network": _network,
     "device_path": _device_path,
+    "id_service": _id_service,
     "squashfuse": _squashfuse,
     "mount_flags": _mount_flags,
     "state_mounts": _state_mounts,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from rootless.launch.allocate_ids import allocate as allocate_ids
     from rootless.launch.fd_messages import Received
     from rootless.launch.protocol import Descriptors, Message
     from rootless.launch.trace import trace_kind, trace_operation, trace_progress
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     Handler = Callable[..., None]
     """Carries out an operation, given the Run and the operation."""
 else:
+    allocate_ids = lazy("rootless.launch.allocate_ids", "allocate")
     begin_id_maps = lazy("rootless.launch.write_idmaps", "begin")
     await_id_maps = lazy("rootless.launch.write_idmaps", "wait")
     Received = lazy("rootless.launch.fd_messages", "Received")
@@ -322,8 +324,14 @@ def _await_id_maps(run: Run, _op: Op) -> None:
     await_id_maps(run.begun.pop("id maps"))
 
 
+def _allocate_ids(run: Run, op: Op) -> None:
+    assert run.executor
+    allocate_ids(run.executor.first, op.value("maps"))
+
+
 HANDLERS: dict[Kind, Handler] = {
     ops.SPAWN: _spawn,
     ops.BEGIN_ID_MAPS: _begin_id_maps,
     ops.AWAIT_ID_MAPS: _await_id_maps,
+    ops.ALLOCATE_IDS: _allocate_ids,
 }

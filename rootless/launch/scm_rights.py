@@ -10,13 +10,18 @@ from rootless import paths
 from rootless.errors import RootlessError
 
 
-def connect(path: str) -> _socket.socket:
+def connect(path: str, patience: float | None = None) -> _socket.socket:
     """Connect to a stream socket whose path may be longer than the 108 bytes of a sockaddr_un.
+
+    Args:
+        path: of the socket.
+        patience: the seconds after which a call on the connection fails; None for never.
 
     Raises:
         OSError: the socket does not exist, or no process listens.
     """
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    connection.settimeout(patience)
     directory = -1
     try:
         directory = posix.open(paths.parent(path) or ".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)

@@ -22,6 +22,9 @@ _ID_DIGITS = 10
 SINGLE = "your own id only"
 """The origin of maps of a single ID that config.json does not ask for."""
 
+UNKNOWN = 1 << 32
+"""The ID of the host for one that systemd chooses when the container starts; no ID is as large."""
+
 _MOST_RANGES = 337
 """With the caller's own ID, which takes one line and splits another, at most 340 lines (user_namespaces(7))."""
 
@@ -34,14 +37,24 @@ class IdMaps:
         source: the origin of the maps, for people.
         deny_setgroups: whether setgroups(2) must be denied before the gid map is written (CVE-2014-8989).
         uid_program, gid_program: the set-user-ID program that writes the map; empty if rootless itself may.
+        service: the socket of systemd, which chooses the IDs and writes both maps; empty without it.
     """
 
-    __slots__ = ("deny_setgroups", "gid_program", "gids", "source", "uid_program", "uids")
+    __slots__ = ("deny_setgroups", "gid_program", "gids", "service", "source", "uid_program", "uids")
 
-    def __init__(self, uids: Sequence[IdMap], gids: Sequence[IdMap], source: str, facts: Facts) -> None:
+    def __init__(
+        self, uids: Sequence[IdMap], gids: Sequence[IdMap], source: str, facts: Facts, service: str = ""
+    ) -> None:
         self.uids = tuple(uids)
         self.gids = tuple(gids)
         self.source = source
+        self.service = service
+        self.uid_program = self.gid_program = ""
+        self.deny_setgroups = False
+        if not service:
+            self._choose_programs(facts)
+
+    def _choose_programs(self, facts: Facts) -> None:
         programs = facts.id_programs or ("", "")
         # mapping one's own ID once needs no help: user_namespaces(7), "Defining user and group ID mappings"
         own_uid = _is_only(self.uids, facts.uid) or facts.has(CAP_SETUID)
@@ -66,11 +79,8 @@ class IdMaps:
         """Return further lines for `explain`: every range, and the program that writes it."""
         lines = []
         for name, ranges, program in (("uid", self.uids, self.uid_program), ("gid", self.gids, self.gid_program)):
-            lines.append(f"{name} map, " + (f"written by {program}:" if program else "written by rootless itself:"))
-            for first, outside, count in ranges:
-                last = count - 1
-                shown = f"{first}-{first + last} is {outside}-{outside + last}" if last else f"{first} is {outside}"
-                lines.append(f"  {name} {shown} of the host")
+            lines.append(f"{name} map, written by {program or self.service or 'rootless itself'}:")
+            lines += [f"  {name} {_line_text(line)} of the host" for line in ranges]
         return lines + (["setgroups(2) is denied in it"] if self.deny_setgroups else [])
 
 
@@ -134,11 +144,15 @@ def id_maps(
 
 def _text(lines: Iterable[IdMap]) -> str:
     """Return a map for people: ``0 is 1000, 1-65536 is 100000-165535``."""
-    parts = []
-    for inside, outside, count in lines:
-        last = count - 1
-        parts.append(f"{inside}-{inside + last} is {outside}-{outside + last}" if last else f"{inside} is {outside}")
-    return ", ".join(parts) or "any"
+    return ", ".join([_line_text(line) for line in lines]) or "any"
+
+
+def _line_text(line: IdMap) -> str:
+    first, outside, count = line
+    last = count - 1
+    if outside == UNKNOWN:
+        return f"{first}-{first + last} is a free range"
+    return f"{first}-{first + last} is {outside}-{outside + last}" if last else f"{first} is {outside}"
 
 
 def split(lines: Iterable[IdMap], held: Sequence[IdMap]) -> tuple[IdMap, ...]:
@@ -229,9 +243,10 @@ def _why_single(facts: Facts) -> str:
         return f"the user namespace that {facts.user} is in does not have the ids of /etc/subuid and /etc/subgid"
     missing = "/etc/subuid" if not facts.subuids else "/etc/subgid"
     offer = f"{facts.free_range}-{facts.free_range + 65535}"
+    instead = "; or run an image with --userns systemd" if facts.id_service else ""
     return (
         f"{missing} has no range for {facts.user}; fix, as root: "
-        f"usermod --add-subuids {offer} --add-subgids {offer} {facts.user}"
+        f"usermod --add-subuids {offer} --add-subgids {offer} {facts.user}{instead}"
     )
 
 

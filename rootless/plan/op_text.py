@@ -432,6 +432,7 @@ WORDS: dict[Kind, tuple[str, dict[int, str], str]] = {
     ops.NOTE_MONITOR: ("note the process of the monitor", {}, ""),
     ops.BEGIN_ID_MAPS: ("begin to write the ID maps: {maps}", {}, ""),
     ops.AWAIT_ID_MAPS: ("wait until the ID maps are written", {}, ""),
+    ops.ALLOCATE_IDS: ("ask systemd to write the ID maps: {maps}", {}, ""),
     ops.RECORD: ("write config.json and state.json: creating", {}, ""),
     ops.NOTE_MEMBER: ("note the process as a member of group {key}", {}, ""),
     ops.START_SCOPE: ("{cgroup}", {}, ""),

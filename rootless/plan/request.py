@@ -26,7 +26,7 @@ class Request:
         config: another file to read instead of that config.json.
         systemd_cgroup, cgroup_manager: the manager of its cgroup.
         require_limits: whether a limit that cannot be enforced is an error.
-        userns: keep-id, root or single.
+        userns: keep-id, root, single or systemd.
         fake_chown: whether changes of owner only seem to succeed, with a single ID; for `exec`, whether they do.
         kept_ids: the uid and gid that keep-id maps the caller's own to; -1 for the same number.
         has_user: whether the command line names the program's user.

@@ -41,7 +41,7 @@ class Decided:
 
     @property
     def maps(self):
-        return self._operand(ops.BEGIN_ID_MAPS)
+        return self._operand(ops.BEGIN_ID_MAPS, ops.ALLOCATE_IDS)
 
     @property
     def filter(self):

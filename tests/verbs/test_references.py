@@ -105,6 +105,7 @@ TESTS = {
     "docs/run.md": {
         "rootless run -it -v .:/src -w /src -e CI=1 -m 512M box make": EXAMPLE,
         "rootless explain -v .:/src box make": "tests/verbs/test_run_flags.py::test_explain_shows_the_edits",
+        "rootless run -it --userns systemd docker://debian:13 bash": "tests/system/test_systemd_ids.py",
         "rootless run --gpus all torch.sqsh nvidia-smi": "tests/verbs/test_cdi.py",
         "rootless run --device nvidia.com/gpu=0 --device vendor.com/nic=a box": "tests/verbs/test_cdi.py",
     },

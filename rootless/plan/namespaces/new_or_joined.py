@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rootless.plan.context import Context
     from rootless.plan.idmaps import IdMaps
     from rootless.plan.namespaces.group import joined_by_all, share, share_processes
+    from rootless.plan.namespaces.systemd_ids import choose as choose_systemd
     from rootless.plan.network.mode import choose as choose_network
     from rootless.plan.network.mode import settle as settle_network
     from rootless.plan.rootfs.image import connect as connect_image
@@ -26,6 +27,7 @@ else:
     joined_by_all = lazy("rootless.plan.namespaces.group", "joined_by_all")
     share = lazy("rootless.plan.namespaces.group", "share")
     share_processes = lazy("rootless.plan.namespaces.group", "share_processes")
+    choose_systemd = lazy("rootless.plan.namespaces.systemd_ids", "choose")
     choose_network = lazy("rootless.plan.network.mode", "choose")
     settle_network = lazy("rootless.plan.network.mode", "settle")
     connect_image = lazy("rootless.plan.rootfs.image", "connect")
@@ -53,7 +55,9 @@ def decide(context: Context) -> None:
         context.warn_ignored(
             "linux.namespaces", "a mount namespace is added: only root of the host may mount in the caller's"
         )
-    if "user" in context.created:
+    if "user" in context.created and mode == "systemd":
+        choose_systemd(context)
+    elif "user" in context.created:
         context.maps, adapted, shortcoming = id_maps(linux, context.process, facts, mode, context.request.kept_ids)
         if adapted:
             context.adapted("linux.uidMappings", adapted)
@@ -124,7 +128,12 @@ def enter(context: Context) -> list[Op]:
 
 
 def new_user(maps: IdMaps, where: str = "") -> list[Op]:
-    """Return the operations that create a user namespace; two programs of the host write its ID maps side by side."""
+    """Return the operations that create a user namespace.
+
+    Two programs of the host write its ID maps side by side, or systemd writes them.
+    """
+    if maps.service:
+        return [Op(ops.NEW_USER, where=where), Op(ops.ALLOCATE_IDS, maps, where=where)]
     return [Op(ops.NEW_USER, where=where), Op(ops.BEGIN_ID_MAPS, maps, where=where), Op(ops.AWAIT_ID_MAPS)]
 
 

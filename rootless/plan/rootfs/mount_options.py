@@ -114,6 +114,11 @@ class MountOptions:
             else:
                 self.data.append(option)
 
+    def make_readonly(self) -> None:
+        """Let nothing be written to this mount and to those below it, as the options ro and rro do."""
+        _change(self, READONLY, 0)
+        _change_below(self, READONLY, 0)
+
     @property
     def link_flags(self) -> int:
         """The flags of BIND and TREE for symlinks."""

@@ -237,6 +237,8 @@ def _mount(context: Context, mount: _Mount) -> list[Op]:
     if mount.options.remount:
         return [Op(ops.REMOUNT, *_numbers(mount.options), mount.target, mount.options.data, where=mount.where)]
     if mount.is_bind:
+        if context.maps and context.maps.service:
+            mount.options.make_readonly()  # no file of the host may belong to IDs that others get later
         bound = _bind(context, mount)
         return _taken_along(context, mount, bound) if _out_of_reach(context, str(bound[0].string("source"))) else bound
     if mount.type in ("cgroup", "cgroup2"):
@@ -289,14 +291,15 @@ def _mapped(context: Context, mount: _Mount) -> list[Op]:
 def _out_of_reach(context: Context, source: str) -> bool:
     """Whether the container's root may be unable to access a source that the caller can access.
 
-    A joined user namespace may have any ids, and one that root creates may have fewer than the caller's. A source in
-    the rootfs does not count: it is looked up in the container, because it may come from an earlier mount.
+    A joined user namespace may have any ids, one that root creates may have fewer than the caller's, and one with IDs
+    of systemd has none of the caller's. A source in the rootfs does not count: it is looked up in the container,
+    because it may come from an earlier mount.
     """
     if "mount" not in context.created or source.startswith(context.bundle.rootfs.rstrip("/") + "/"):
         return False
-    if "user" in context.joined:
-        return True
     maps, facts = context.maps, context.facts
+    if "user" in context.joined or (maps and maps.service):
+        return True
     if not maps or not facts.privileged:
         return False
     return _count(maps.uids) < _count(facts.uid_map) or _count(maps.gids) < _count(facts.gid_map)
