@@ -144,7 +144,7 @@ class Qemu(Machine):
             VIRTIOFSD, f"--socket-path={socket}", f"--shared-dir={self.shared}", "--sandbox=none", "--cache=never"
         )
         kernel = (
-            *("root=/dev/nvme0n1", "rw", "console=ttyS0", "quiet", "selinux=0", "mitigations=off"),
+            *("root=/dev/nvme0n1", "rw", "console=ttyS0", "quiet", "selinux=0", "mitigations=off", "no_timer_check"),
             *(f"hugepages={self.HUGE_PAGES}", "systemd.show_status=false", "shared=host"),
             *words,
         )
