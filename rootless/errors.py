@@ -46,10 +46,12 @@ class RootlessError(Exception):
         status: the exit status of the command.
         document: the file that `where` is in.
         number: the errno of an operation that failed in the executor; else 0.
+        path: the file of the host that the caller may not reach; empty for another error.
     """
 
     document = "config.json"
     number = 0
+    path = ""
 
     def __init__(
         self,

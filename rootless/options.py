@@ -115,6 +115,7 @@ class Options:
     file: str = "config.json"
     """The name of the file that `spec` writes."""
     json: bool = False
+    fix_script: bool = False
 
     # The process of `exec` and `run`.
     env: tuple[str, ...] = ()

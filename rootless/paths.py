@@ -176,6 +176,16 @@ def lexists(path: str) -> bool:
     return True
 
 
+def unsearchable(path: str) -> str:
+    """Return the first directory on the way to an absolute path that the caller may not search; empty without one."""
+    way = ""
+    for component in path.split("/")[:-1]:
+        way += component + "/"
+        if lexists(way) and not allows(way, posix.X_OK):
+            return way.rstrip("/") or "/"
+    return ""
+
+
 def is_file(path: str) -> bool:
     """Whether `path` names a regular file, following symlinks."""
     try:

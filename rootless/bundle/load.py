@@ -47,12 +47,14 @@ def load(directory: str, config_file: str = "") -> Bundle:
     try:
         text = read_noted(path)
     except OSError as error:
-        raise RootlessError(
+        unreadable = RootlessError(
             f"cannot read {path}",
             cause=(error.strerror or "").lower(),
             fix="name a directory with a config.json; `rootless new DIR` creates one",
             code="RL-BUNDLE",
-        ) from None
+        )
+        unreadable.path = path if isinstance(error, PermissionError) else ""
+        raise unreadable from None
     config = parse(text, path)
     check(config)
     bundle = Bundle(directory, config, text)  # type: ignore[arg-type]

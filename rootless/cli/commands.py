@@ -243,8 +243,17 @@ EVERYDAY_VERBS = {
     "doctor": Verb(
         "cli.output:doctor",
         "check this host, and print how an administrator can fix what is missing",
-        about="The checks try things out where they can. The exit status is 1 if no container can run here.",
-        examples=("rootless doctor",),
+        (
+            Flag("--json", SWITCH, "", "print what works and what is missing as JSON"),
+            Flag("--fix-script", SWITCH, "", "print a shell script of all fixes, for an administrator to read and run"),
+        ),
+        about="The checks try things out where they can. Each problem has its code, the evidence, what it costs and "
+        "the fix. The exit status is 1 if no container can run here. Nothing is changed.",
+        examples=(
+            "rootless doctor",
+            "rootless doctor --json | jq -r '.problems[].code'",
+            "rootless doctor --fix-script",
+        ),
     ),
 }
 """The verbs that help lists first, in that order."""

@@ -23,6 +23,11 @@ _EXIT_EXEC = 255
 _EXIT_USAGE = 64
 """EX_USAGE, sysexits(3head)."""
 
+_OF_THE_HOST = (
+    "RL-FUSE", "RL-IDMAP", "RL-INIT", "RL-NEW-USER-NAMESPACE", "RL-OVERLAY", "RL-SYSTEM", "RL-UNSHARE",
+)  # fmt: skip
+"""Codes of errors that a check of the host may explain: see rootless/doctor/at_failure.py."""
+
 
 def called() -> str:
     """Return ``runc`` or ``crun`` when the command, or a link to it, has this name, and ``rootless`` otherwise."""
@@ -67,8 +72,20 @@ def bad_flag_status() -> int:
     return _EXIT_USAGE if called() == _CRUN else EXIT_FAILURE
 
 
+def installed_command() -> str:
+    """Return the path of the installed `rootless`; empty for a checkout."""
+    import os
+
+    command = os.path.realpath(sys.argv[0])
+    return command if os.path.basename(command) == PROGRAM else ""
+
+
 def worded(error: RootlessError, options: Options) -> RootlessError:
-    """Return the error with the status, and in the words, that callers look for."""
+    """Return the error with the cause that the host's checks find, and the status and the words that callers expect."""
+    if error.path or error.code in _OF_THE_HOST:
+        from rootless.doctor.at_failure import explain
+
+        explain(error, installed_command())
     if options.verb == "exec":
         error.status = EXIT_FAILURE if called() == _CRUN else _EXIT_EXEC
     if error.code != "RL-NOT-FOUND" or called() != _CRUN:

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rootless.cli.compat import empty_list
+    from rootless.cli.compat import empty_list, installed_command
     from rootless.container.control.restart import again as options_again
     from rootless.container.control.restart import keep_log, take_down
     from rootless.container.control.stop import stop as stop_containers
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rootless.container.observe.ps import table as process_table
     from rootless.container.removal.clean import clean as cleaned
     from rootless.container.run import run as run_again
-    from rootless.doctor.host_checks import report as check_host
+    from rootless.doctor.report import Report as HostReport
     from rootless.image.bundles.new import new as create_bundle
     from rootless.jsontext import render
 else:
@@ -56,7 +56,8 @@ else:
     exit_statuses = lazy("rootless.container.control.wait", "wait")
     log_records = lazy("rootless.container.observe.logs", "records")
     feature_document = lazy("rootless.container.features", "features")
-    check_host = lazy("rootless.doctor.host_checks", "report")
+    HostReport = lazy("rootless.doctor.report", "Report")
+    installed_command = lazy("rootless.cli.compat", "installed_command")
     create_bundle = lazy("rootless.image.bundles.new", "new")
     create_network = lazy("rootless.container.network.registry", "create")
     listed_networks = lazy("rootless.container.network.registry", "listed")
@@ -193,14 +194,17 @@ def features(options: Options) -> None:
 
 
 def doctor(options: Options) -> int:
-    """Print what is missing on this host; the status is 1 when no container can run here."""
-    del options  # it has none
-    import os
+    """Print what works and what is missing on this host; the status is 1 when no container can run here.
 
-    command = os.path.realpath(sys.argv[0])
-    text, status = check_host(command if os.path.basename(command) == "rootless" else "")
-    put(text)
-    return status
+    Raises:
+        RootlessError: `RL-USAGE`: two formats are asked for.
+    """
+    if options.json and options.fix_script:
+        cause = "one prints JSON, the other a script"
+        raise RootlessError("--json and --fix-script", cause=cause, fix="give one of them", code="RL-USAGE")
+    found = HostReport(installed_command())
+    put(render(found.as_json(), 2) + "\n" if options.json else found.script() if options.fix_script else found.text())
+    return found.status
 
 
 def new(options: Options) -> None:

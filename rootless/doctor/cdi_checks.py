@@ -6,23 +6,29 @@ from typing import TYPE_CHECKING
 
 from rootless.bundle.cdi.host_files import missing
 from rootless.bundle.cdi.specs import Specs, conflict
-from rootless.doctor.problem import Problem
+from rootless.doctor.problem import Check, Condition, advice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rootless.bundle.cdi.specs import Spec
+    from rootless.doctor.problem import Host, Problem
+
+INVALID = Condition("RL-HOST-CDI-SPEC", "valid CDI specs", "rootless ignores those that are not")
+AMBIGUOUS = Condition("RL-HOST-CDI-CONFLICT", "a single spec of each CDI device", "rootless cannot choose one")
+STALE = Condition("RL-HOST-CDI-FILES", "files that CDI specs name", "the devices cannot be used")
 
 
-def problems() -> Iterable[Problem]:
+def problems(host: Host) -> Iterable[Problem]:
     """Yield what is wrong with the specs of this host: one problem per spec and per conflict."""
+    del host
     specs = Specs()
     for error in specs.broken:
-        yield Problem(f"a valid {error.what} ({error.cause})", "rootless ignores it", error.fix)
+        yield INVALID.found(f"{error.what}: {error.cause}", advice(error.fix))
     for name, defining in specs.names().items():
         if len(defining) > 1:
             cause, fix = conflict(name, defining)
-            yield Problem(f"a single spec of the CDI device {name} ({cause})", "rootless cannot choose one", fix)
+            yield AMBIGUOUS.found(f"{name}: {cause}", advice(fix))
     for spec in specs.valid:
         yield from _stale(spec)
 
@@ -33,8 +39,7 @@ def _stale(spec: Spec) -> Iterable[Problem]:
     useless = [f"{spec.kind}={name}" for name, causes in lacking.items() if causes or shared]
     if useless:
         causes = dict.fromkeys([*shared, *(cause for each in lacking.values() for cause in each)])
-        why = f"{', '.join(useless)} cannot be used"
-        yield Problem(f"files that the CDI spec {spec.path} names ({'; '.join(causes)})", why, spec.regenerate)
+        yield STALE.found(f"{spec.path}, of {', '.join(useless)}: {'; '.join(causes)}", advice(spec.regenerate))
 
 
 def listed() -> list[str]:
@@ -43,3 +48,13 @@ def listed() -> list[str]:
         f"CDI devices of {spec.path}: {', '.join(f'{spec.kind}={name}' for name in spec.devices)}"
         for spec in Specs().valid
     ]
+
+
+CHECKS = (
+    Check(
+        "CDI devices",
+        "read their specs, and looked for the files that these name",
+        problems,
+        (INVALID, AMBIGUOUS, STALE),
+    ),
+)

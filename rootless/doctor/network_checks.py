@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
 import tempfile
 from typing import TYPE_CHECKING
 
-from rootless.doctor.problem import Problem, become_ordinary, errno_in_child, install, set_sysctl, sysctl
+from rootless.doctor.problem import OPTIONAL, SUDO, Check, Condition, Fix, advice, install, set_sysctl, sysctl
+from rootless.doctor.trial import PATIENCE, become_ordinary, errno_in_child
 from rootless.errors import RootlessError
 from rootless.host import host_network
 from rootless.linux import CLONE_NEWNET
@@ -25,51 +27,97 @@ from rootless.plan.ops import Op
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rootless.doctor.problem import Host, Problem
     from rootless.host.facts import Facts
     from rootless.host.host_network import HostNetwork
 
+_LONGEST_VERSION = 4096
 LOW_PORT = 80
 """A privileged port that people want to publish."""
-_LOOPBACK = "a container with its own network namespace has only its loopback without it"
-_WITHOUT = {
-    SLIRP: "networks that containers share have no connection to the outside without it",
-    PASTA: "--network auto falls back to slirp4netns, unless its libslirp has known flaws; ports are on IPv4 only",
-}
+_LOOPBACK = "a container with its own network namespace has only its loopback"
+HELPER = Condition("RL-HOST-NETWORK", "pasta or slirp4netns", _LOOPBACK)
+OTHER = Condition(
+    "RL-HOST-NETWORK-BOTH",
+    "both pasta and slirp4netns",
+    "without slirp4netns, networks that containers share have no connection to the outside; without pasta, --network "
+    "auto falls back to slirp4netns, unless its libslirp has known flaws, and ports are on IPv4 only",
+    OPTIONAL,
+)
+TUN = Condition("RL-HOST-TUN", f"access to {host_network.TUN}", _LOOPBACK)
+BROKEN = Condition("RL-HOST-NETWORK-BROKEN", "a working network helper", _LOOPBACK)
+LIBSLIRP = Condition(
+    "RL-HOST-LIBSLIRP",
+    "a libslirp without known flaws",
+    "a hostile container can attack slirp4netns: with --network slirp4netns, and on a shared network",
+    OPTIONAL,
+)
+PASTA_AGE = Condition(
+    "RL-HOST-PASTA",
+    f"a pasta of {PASTA_SINCE} or later",
+    "older ones have fewer options and report no errors",
+    OPTIONAL,
+)
+PORTS = Condition(
+    "RL-HOST-PORTS",
+    "permission for unprivileged users to listen on low ports",
+    f"rootless cannot publish container ports on them, such as {LOW_PORT}",
+    OPTIONAL,
+)
+PING = Condition(
+    "RL-HOST-PING",
+    "permission for unprivileged users to ping",
+    "ping in a container reaches only the container",
+    OPTIONAL,
+)
 
 
-def problems(facts: Facts, *, try_them: bool) -> Iterable[Problem]:
-    """Yield what is missing; `try_them` starts the helpers, which takes a user namespace."""
-    host = host_network.read()
-    if not host.programs:
-        yield Problem("pasta or slirp4netns", _LOOPBACK, install(PASTA, "passt"))
-    elif error := errno_in_child(lambda: _open_tun(facts)):
-        what = f"access to {host_network.TUN} ({os.strerror(error)})"
-        yield Problem(what, _LOOPBACK, tun_fix(error))
-    elif try_them:
-        for name, path in host.programs.items():
-            refusal = _try_helper(name, host, facts)
-            if refusal:
-                yield Problem(f"a working {path} ({refusal})", _LOOPBACK, install(name, PACKAGES[name]))
-    if len(host.programs) == 1:
-        (other,) = {SLIRP, PASTA} - set(host.programs)
-        yield Problem(other, _WITHOUT[other], install(other, PACKAGES[other]), optional=True)
-    yield from _versions(host)
-    yield from _sockets(facts)
+def helpers(host: Host) -> Iterable[Problem]:
+    """Yield why the helpers do not serve a network namespace."""
+    facts, found = host.facts, host.facts.network
+    assert found
+    if not found.programs:
+        yield HELPER.found("neither is in a directory of PATH", install(PASTA, "passt"))
+        return
+    if error := errno_in_child(lambda: _open_tun(facts)):
+        yield TUN.found(f"open: {os.strerror(error)}", tun_fix(error))
+        return
+    for name, path in found.programs.items():
+        refusal = _try_helper(name, found, facts)
+        if refusal:
+            yield BROKEN.found(f"{path}: {refusal}", install(name, PACKAGES[name]))
+    if len(found.programs) == 1:
+        (other,) = {SLIRP, PASTA} - set(found.programs)
+        yield OTHER.found(f"{other} is in no directory of PATH", install(other, PACKAGES[other]))
 
 
-def _versions(host: HostNetwork) -> Iterable[Problem]:
+def versions(host: Host) -> Iterable[Problem]:
     """Yield known flaws of the installed versions of the helpers."""
-    if SLIRP in host.programs and (flaws := libslirp_flaws(host.libslirp)):
-        why = "a hostile container can attack slirp4netns: with --network slirp4netns, and on a shared network"
-        yield Problem(f"a libslirp without known flaws ({flaws})", why, "update libslirp, or use pasta", optional=True)
-    if PASTA in host.programs:
-        version = host_network.Asked(host.programs[PASTA]).answer()
+    found = host.facts.network
+    assert found
+    if SLIRP in found.programs and (flaws := libslirp_flaws(found.libslirp)):
+        yield LIBSLIRP.found(flaws, advice("update libslirp, or use pasta"))
+    if PASTA in found.programs:
+        version = _version(found.programs[PASTA])
         if pasta_date(version) < PASTA_SINCE:
-            found = " ".join(version.split()[1:2]) or "of an unknown version"
-            what = f"a pasta of {PASTA_SINCE} or later (this is {found})"
-            yield Problem(
-                what, "older ones have fewer options and report no errors", install(PASTA, "passt"), optional=True
-            )
+            evidence = f"this is {' '.join(version.split()[1:2]) or 'of an unknown version'}"
+            yield PASTA_AGE.found(evidence, install(PASTA, "passt"))
+
+
+def _version(program: str) -> str:
+    """Return what a program prints for --version, on a terminal: a pasta of 2025 flushes nothing to a pipe."""
+    try:
+        terminal, output = os.openpty()
+    except OSError:
+        return ""
+    null = subprocess.DEVNULL
+    with open(terminal, "rb", buffering=0) as reader, open(output, "wb", buffering=0) as writer:
+        words = [program, "--version"]
+        try:
+            subprocess.run(words, stdin=null, stdout=writer, stderr=null, check=False, timeout=PATIENCE / 1000)
+            os.set_blocking(terminal, False)
+            return (reader.read(_LONGEST_VERSION) or b"").decode("utf-8", "replace")
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
 
 
 def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
@@ -93,7 +141,7 @@ def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
             holder = NetnsHolder(operations)
             try:
                 program = Program(helper(name, "", host), network, holder, directory)
-                program.await_ready()
+                program.await_ready(PATIENCE)
                 program.kill()
             finally:
                 holder.kill()
@@ -109,37 +157,51 @@ def _open_tun(facts: Facts) -> None:
     os.close(os.open(host_network.TUN, os.O_RDWR))
 
 
-def tun_fix(error: int) -> str:
+def tun_fix(error: int) -> Fix:
     """Return the command that lets users open /dev/net/tun, now and after the next boot."""
     if error in (errno.EACCES, errno.EPERM):
         rule = 'KERNEL=="tun", MODE="0666"'
-        return f"echo '{rule}' | sudo tee /etc/udev/rules.d/90-rootless.rules && sudo chmod 666 /dev/net/tun"
-    return "echo tun | sudo tee /etc/modules-load.d/rootless.conf && sudo modprobe tun"
+        file = "/etc/udev/rules.d/90-rootless.rules"
+        return Fix(f"echo '{rule}' | {SUDO}tee {file}", f"{SUDO}chmod 666 /dev/net/tun")
+    return Fix(f"echo tun | {SUDO}tee /etc/modules-load.d/rootless.conf", f"{SUDO}modprobe tun")
 
 
-def _sockets(facts: Facts) -> Iterable[Problem]:
+def ports(host: Host) -> Iterable[Problem]:
+    """Yield why a low port cannot be published."""
+
     def listen() -> None:
-        become_ordinary(facts)
+        become_ordinary(host.facts)
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", LOW_PORT))
 
-    def ping() -> None:
-        become_ordinary(facts)
+    name = "net.ipv4.ip_unprivileged_port_start"
+    if (error := errno_in_child(listen)) == errno.EACCES:
+        evidence = f"bind to port {LOW_PORT}: {os.strerror(error)}, and {name} is {sysctl(name)}"
+        yield PORTS.found(evidence, set_sysctl(name, LOW_PORT))
+
+
+def ping(host: Host) -> Iterable[Problem]:
+    """Yield why no ICMP socket can be opened."""
+
+    def open_socket() -> None:
+        become_ordinary(host.facts)
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP).close()
 
-    name = "net.ipv4.ip_unprivileged_port_start"
-    if errno_in_child(listen) == errno.EACCES:
-        yield Problem(
-            f"permission for unprivileged users to listen on ports below {sysctl(name)} ({name})",
-            f"rootless cannot publish container ports on them, such as {LOW_PORT}",
-            set_sysctl(name, LOW_PORT),
-            optional=True,
-        )
     name = "net.ipv4.ping_group_range"
-    if errno_in_child(ping) in (errno.EACCES, errno.EPERM):
-        yield Problem(
-            f"permission for unprivileged users to ping ({name} is {' '.join(sysctl(name).split())})",
-            "ping in a container reaches only the container",
-            set_sysctl(name, "0 2147483647"),
-            optional=True,
-        )
+    if (error := errno_in_child(open_socket)) in (errno.EACCES, errno.EPERM):
+        evidence = f"an ICMP socket: {os.strerror(error)}, and {name} is {' '.join(sysctl(name).split())}"
+        yield PING.found(evidence, set_sysctl(name, "0 2147483647"))
+
+
+CHECKS = (
+    Check(
+        "network helpers",
+        "started each for a network namespace",
+        helpers,
+        (HELPER, TUN, BROKEN, OTHER),
+        contained=True,
+    ),
+    Check("versions of network helpers", "compared with known flaws", versions, (LIBSLIRP, PASTA_AGE)),
+    Check("low ports", f"listened on {LOW_PORT}", ports, (PORTS,)),
+    Check("ping", "opened an ICMP socket", ping, (PING,)),
+)

@@ -1,23 +1,28 @@
-"""A problem of the host, the commands that fix problems, and how the checks try an operation."""
+"""What the checks declare and find: conditions of a host, problems, and the commands that fix them."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
 import shlex
-import sys
 from typing import TYPE_CHECKING
 
+from rootless.errors import one_line
 from rootless.files import text_of
 from rootless.plan.network.helpers import PACKAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from rootless.host.facts import Facts
 
-NOBODY = 65534
+ESSENTIAL = "essential"
+"""No container runs without it."""
+MISSING = "missing"
+"""Containers run, and something that people expect does not work."""
+OPTIONAL = "optional"
+"""Few containers need it."""
+
+SUDO = "\0"
+"""Precedes a word of a command that only root may run: a person reads `sudo `. No argument can have this character."""
 
 _FOR_IMAGES = {"squashfuse_ll": "squashfuse", "sqfstar": "squashfs-tools", "skopeo": "skopeo"}
 _PACKAGES = {
@@ -26,48 +31,161 @@ _PACKAGES = {
 }
 
 
-class Problem:
-    """One thing that is missing on this host.
+class Fix:
+    """How to fix a problem.
 
     Attributes:
-        what: the thing.
-        why: what does not work without it.
-        fix: the administrator's command, or an instruction where there is none.
-        essential: no container runs without it.
-        optional: few hosts have it, and few containers need it.
+        commands: lines of shell, with SUDO before each word that needs root; empty if a person has to decide.
+        advice: the instruction where there are no commands.
     """
 
-    __slots__ = ("essential", "fix", "optional", "what", "why")
+    __slots__ = ("advice", "commands")
 
-    def __init__(self, what: str, why: str, fix: str, *, essential: bool = False, optional: bool = False) -> None:
-        self.what = what
-        self.why = why
-        self.fix = fix
-        self.essential = essential
-        self.optional = optional
+    def __init__(self, *commands: str, advice: str = "") -> None:
+        self.commands = commands
+        self.advice = advice
+        if not all(command.replace(SUDO, "").isprintable() for command in commands):
+            # a terminal would obey a name with escapes when a person reads the script
+            self.advice, self.commands = self._line, ()
 
     def __str__(self) -> str:
-        """Return three lines for a person."""
-        kind = "optional" if self.optional else "missing"
-        return f"{kind}: {self.what}\n    why: {self.why}\n    fix: {self.fix}"
+        """Return what a person reads and types."""
+        return one_line(self.advice or self._line)
+
+    @property
+    def _line(self) -> str:
+        return " && ".join(self.commands).replace(SUDO, "sudo ")
+
+    @property
+    def by_root(self) -> bool:
+        """Whether a command needs root."""
+        return any(SUDO in command for command in self.commands)
+
+    @property
+    def script(self) -> list[str]:
+        """The commands as root runs them in a script."""
+        return [command.replace(SUDO, "") for command in self.commands]
+
+
+def advice(text: str) -> Fix:
+    """Return an instruction, for a problem that no command fixes."""
+    return Fix(advice=text)
+
+
+class Condition:
+    """The declaration of one thing that a host may not have.
+
+    Attributes:
+        code: stable identifier; docs/errors.md has all of them.
+        what: the thing that is missing.
+        cost: what does not work without it.
+        level: ESSENTIAL, MISSING or OPTIONAL.
+    """
+
+    __slots__ = ("code", "cost", "level", "what")
+
+    def __init__(self, code: str, what: str, cost: str, level: str = MISSING) -> None:
+        self.code = code
+        self.what = what
+        self.cost = cost
+        self.level = level
+
+    def found(self, evidence: str, fix: Fix) -> Problem:
+        """Return the problem: this host does not have it."""
+        return Problem(self, evidence, fix)
+
+
+class Problem:
+    """A condition that this host does not meet: `evidence` is what a check has seen, `fix` what helps."""
+
+    __slots__ = ("condition", "evidence", "fix", "level")
+
+    def __init__(self, condition: Condition, evidence: str, fix: Fix) -> None:
+        self.condition = condition
+        self.evidence = one_line(evidence)
+        self.fix = fix
+        self.level = condition.level
+
+    def __str__(self) -> str:
+        """Return four lines for a person."""
+        kind = OPTIONAL if self.level == OPTIONAL else MISSING
+        lines = (
+            f"{kind}: {self.condition.what} ({self.condition.code})",
+            f"evidence: {self.evidence}",
+            f"cost: {self.condition.cost}",
+            f"fix: {self.fix}",
+        )
+        return "\n    ".join(lines)
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as JSON data, whose keys are stable."""
+        return {
+            "code": self.condition.code,
+            "level": self.level,
+            "what": self.condition.what,
+            "evidence": self.evidence,
+            "cost": self.condition.cost,
+            "fix": str(self.fix),
+            "commands": self.fix.script,
+            "root": self.fix.by_root,
+        }
+
+
+class Check:
+    """One check of the host.
+
+    Attributes:
+        subject: what works if it finds nothing.
+        tried: how the check knows.
+        run: yields the problems that it finds, given the Host.
+        conditions: all that it can find.
+        contained: it needs a user namespace, and is left out where an earlier check found something essential.
+    """
+
+    __slots__ = ("conditions", "contained", "run", "subject", "tried")
+
+    def __init__(
+        self,
+        subject: str,
+        tried: str,
+        run: Callable[[Host], Iterable[Problem]],
+        conditions: Iterable[Condition],
+        *,
+        contained: bool = False,
+    ) -> None:
+        self.subject = subject
+        self.tried = tried
+        self.run = run
+        self.conditions = tuple(conditions)
+        self.contained = contained
+
+
+class Host:
+    """What the checks know: `facts`, and `command`, the path of the installed `rootless`; empty in a checkout."""
+
+    __slots__ = ("command", "facts")
+
+    def __init__(self, facts: Facts, command: str = "") -> None:
+        self.facts = facts
+        self.command = command
 
 
 # --- Fixes --------------------------------------------------------------------------------------------------
 
 
-def set_sysctl(name: str, value: int | str) -> str:
+def set_sysctl(name: str, value: int | str) -> Fix:
     """Return the command that changes a setting, now and after the next boot."""
-    line = shlex.quote(f"{name}={value}")
-    return f"echo {line} | sudo tee -a /etc/sysctl.d/90-rootless.conf && sudo sysctl --system"
+    file = "/etc/sysctl.d/90-rootless.conf"
+    return Fix(f"echo {shlex.quote(f'{name}={value}')} | {SUDO}tee -a {file}", f"{SUDO}sysctl -p {file}")
 
 
-def install(thing: str, words: str) -> str:
+def install(thing: str, words: str) -> Fix:
     """Return the command that installs the package with `thing`, or a hint on an unknown distribution."""
     family = os_family(text_of("/etc/os-release"))
     if family not in _PACKAGES:
-        return f"install the distribution's package of {words}"
+        return advice(f"install the distribution's package of {words}")
     manager, packages = _PACKAGES[family]
-    return f"sudo {manager} {packages[thing]}"
+    return Fix(f"{SUDO}{manager} {packages[thing]}")
 
 
 def os_family(os_release: str) -> str:
@@ -82,47 +200,6 @@ def os_family(os_release: str) -> str:
     return "fedora" if words & {"fedora", "rhel", "centos"} else ""
 
 
-# --- Trying -------------------------------------------------------------------------------------------------
-
-
 def sysctl(name: str) -> str:
     """Return a sysctl; empty where the kernel does not have it."""
     return text_of("/proc/sys/" + name.replace(".", "/"))
-
-
-def become_ordinary(facts: Facts) -> None:
-    """In a child of host root, become an unprivileged user: the checks are about those."""
-    if facts.uid == 0 and not facts.nested:
-        os.setgroups(())
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-
-
-def unshare(flags: int) -> None:
-    """Move this process into namespaces of its own."""
-    if sys.version_info >= (3, 12):
-        os.unshare(flags)
-        return
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.unshare(flags) < 0:
-        raise OSError(ctypes.get_errno(), "unshare")
-
-
-def errno_in_child(action: Callable[[], None]) -> int:
-    """Run `action` in a child process, which it may change; return the errno of its failure, or 0."""
-    child = os.fork()
-    if child == 0:
-        run_and_exit(action)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def run_and_exit(action: Callable[[], None]) -> None:
-    """In a child process, run `action` and exit with the errno of its failure, or 0."""
-    status = errno.ECANCELED
-    try:
-        action()
-        status = 0
-    except OSError as error:
-        status = error.errno or errno.ECANCELED
-    finally:
-        os._exit(status)

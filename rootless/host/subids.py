@@ -19,6 +19,8 @@ RANGE = 65536
 FIRST_SUBORDINATE = 100000
 """The first id that useradd(8) allocates by default (SUB_UID_MIN in login.defs(5))."""
 
+_ID_DIGITS = 10
+"""Of the highest id, 4294967294."""
 _PROGRAM_DIRECTORIES = ("/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin")
 
 
@@ -68,13 +70,25 @@ def ranges(user: str, uid: int) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
 
 def parse(text: str, user: str, uid: int) -> tuple[Range, ...]:
     """Return the ranges of a user in the text of a subuid(5) file; malformed lines are ignored."""
+    owners = (user, str(uid))
+    own = [line for line in text.splitlines() if line.strip().partition(":")[0] in owners]
+    return tuple([(first, count) for _, first, count in entries("\n".join(own))])
+
+
+def entries(text: str) -> list[tuple[str, int, int]]:
+    """Return owner, first id and count of each line in the text of a subuid(5) file; malformed lines are ignored."""
     found = []
     for line in text.splitlines():
         owner, _, numbers = line.strip().partition(":")
         first, _, count = numbers.partition(":")
-        if owner in (user, str(uid)) and first.isdecimal() and count.isdecimal() and int(count) > 0:
-            found.append((int(first), int(count)))
-    return tuple(found)
+        if is_id(first) and is_id(count) and int(count) > 0:
+            found.append((owner, int(first), int(count)))
+    return found
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` is the decimal number of an id or a count of ids."""
+    return text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS
 
 
 def offer() -> int:
@@ -83,8 +97,13 @@ def offer() -> int:
 
 
 def _name_service_has_subids() -> bool:
+    return sources() != ["files"]
+
+
+def sources() -> list[str]:
+    """Return the sources of subordinate ids in nsswitch.conf(5)."""
     lines = [line for line in text_of("/etc/nsswitch.conf").splitlines() if line.startswith("subid:")]
-    return any(source != "files" for line in lines for source in line.partition(":")[2].split())
+    return [source for line in lines for source in line.partition(":")[2].split()] or ["files"]
 
 
 def _ask(program: str, *arguments: str) -> tuple[Range, ...]:
@@ -97,19 +116,14 @@ def _ask(program: str, *arguments: str) -> tuple[Range, ...]:
     for line in answer.stdout.splitlines():
         rest, _, count = line.rpartition(" ")
         first = rest.rpartition(" ")[2]
-        if first.isdecimal() and count.isdecimal():
+        if is_id(first) and is_id(count):
             found.append((int(first), int(count)))
     return tuple(found)
 
 
 def used_ranges(*texts: str) -> list[tuple[int, int]]:
     """Return (first, count) of every line in the texts of subuid(5) files, for all owners."""
-    found = []
-    for line in "\n".join(texts).splitlines():
-        first, _, count = line.strip().partition(":")[2].partition(":")
-        if first.isdecimal() and count.isdecimal():
-            found.append((int(first), int(count)))
-    return found
+    return [(first, count) for text in texts for _, first, count in entries(text)]
 
 
 def free_range(used: Iterable[tuple[int, int]]) -> int:

@@ -49,7 +49,7 @@ def not_found(op: Op, refusals: bytes) -> RootlessError:
         cause = "permission denied: it is a directory"  # podman matches the first words, docker the last ones
     elif number == errno.EACCES:
         cause = "permission denied"
-        fix = "make it executable (chmod +x) and its directories searchable for the user of process.user"
+        fix = "make it executable (chmod +x), on a mount without noexec, in directories that the user may search"
     else:
         cause = os.strerror(number).lower()
     return RootlessError(f'exec: "{name}"', cause=cause, where=op.where, fix=fix, code="RL-EXEC-NOT-FOUND")

@@ -50,6 +50,8 @@ _CALL_FIXES: dict[str, dict[int, str]] = {
     },
 }
 
+_OF_THE_HOST = {ops.ROOT: "path", ops.BIND: "source", ops.TREE: "source"}
+"""Operations on a file of the host, and the operand that names it."""
 _MOUNTED_AT = {"/proc": "proc", "/sys": "sysfs"}
 _OOM_SCORE = "process.oomScoreAdj"
 _SAME_EFFECT = (ops.BECOME, ops.MOUNT, ops.DEVICE_NODE, ops.KEYRING)
@@ -86,6 +88,8 @@ def explained(op: Op | None, call: str, number: int, more: bytes) -> RootlessErr
         code="RL-" + op.kind.name.upper().replace("_", "-"),
     )
     error.number = number
+    if number == errno.EACCES and op.kind in _OF_THE_HOST:
+        error.path = str(op.string(_OF_THE_HOST[op.kind]))
     return error
 
 

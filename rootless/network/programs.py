@@ -100,15 +100,18 @@ class Program:
         """Close the descriptors that are needed until it is ready."""
         files.close_fds(self, "_ready", "_words")
 
-    def await_ready(self) -> None:
+    def await_ready(self, patience: int = _PATIENCE) -> None:
         """Return when it serves.
+
+        Args:
+            patience: milliseconds of silence after which it hangs.
 
         Raises:
             RootlessError: `RL-NETWORK`: it ended or hangs; it is killed.
         """
         process = posix.pidfd_open(self.pid)
         try:
-            cause = self._await(process)
+            cause = self._await(process, patience)
             if cause:
                 self.kill()
                 raise _failed(self.helper, cause)
@@ -116,12 +119,12 @@ class Program:
             posix.close(process)
             self._close_fds()
 
-    def _await(self, process: int) -> str:
+    def _await(self, process: int, patience: int) -> str:
         """Return why it does not serve; empty when it does."""
         poll = select.poll()
         poll.register(process, select.POLLIN)
         poll.register(self._ready, select.POLLIN)
-        while ready := dict(poll.poll(_PATIENCE)):
+        while ready := dict(poll.poll(patience)):
             said = posix.read(self._ready, _MOST_WORDS) if ready.get(self._ready, 0) & select.POLLIN else b""
             self._text = (self._text + said)[-_MOST_WORDS:]
             if self.helper.name == SLIRP and said == b"1":

@@ -459,9 +459,9 @@ def test_stale_specs_are_named_with_the_place_and_a_fix(host, edits, cause):
     assert refusal(lambda: edited(gpus=["1"])).endswith(
         f"; fix: run nvidia-ctk cdi generate --output={host.paths[1]}/nvidia.json"
     )
-    problem = next(iter(cdi_checks.problems()))
-    assert cause in problem.what
-    assert problem.why == "vendor.com/net=a cannot be used"
+    problem = next(iter(cdi_checks.problems(None)))
+    assert cause in problem.evidence
+    assert problem.evidence.startswith(f"{path}, of vendor.com/net=a: ")
 
 
 def test_what_is_not_of_the_host_is_not_stale(host):
@@ -488,10 +488,10 @@ def test_doctor_names_devices_conflicts_and_broken_specs(host):
         f"CDI devices of {etc}/w.json: vendor.com/net=a",
         f"CDI devices of {run}/o.json: o.com/x=b, o.com/x=c",
     ]
-    found = [each.what for each in cdi_checks.problems()]
-    assert found[0].startswith(f"a valid CDI spec {etc}/x.json (")
-    assert found[1:] == [
-        f"a single spec of the CDI device vendor.com/net=a ({etc}/v.json and {etc}/w.json define vendor.com/net=a)",
-        f"files that the CDI spec {run}/o.json names (/no does not exist)",
+    found = list(cdi_checks.problems(None))
+    assert [each.condition for each in found] == [cdi_checks.INVALID, cdi_checks.AMBIGUOUS, cdi_checks.STALE]
+    assert found[0].evidence.startswith(f"CDI spec {etc}/x.json: ")
+    assert [each.evidence for each in found[1:]] == [
+        f"vendor.com/net=a: {etc}/v.json and {etc}/w.json define vendor.com/net=a",
+        f"{run}/o.json, of o.com/x=b, o.com/x=c: /no does not exist",
     ]
-    assert [each.why for each in cdi_checks.problems()][2] == "o.com/x=b, o.com/x=c cannot be used"

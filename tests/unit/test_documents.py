@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.lib.documents import functions
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NAMED = r"`(tests/\S+\.py)(?:::(\w+))?`"
@@ -27,10 +28,6 @@ def advisories():
     lines = (CHECKOUT / "docs/advisories.md").read_text().splitlines()
     found = [line.removeprefix("| ").rstrip("|").split(" | ") for line in lines if line.startswith("| ")]
     return [cells for cells in found if not set(cells[0]) <= set("- ") and cells[0] != "advisory"]
-
-
-def functions(file):
-    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize("cells", rows(), ids=lambda cells: cells[0][:60])

@@ -143,7 +143,7 @@ def test_a_stale_spec_is_one_line_with_a_fix(run, rootless):
     assert rootless("list", "-q").stdout == ""
     checked = run.doctor()
     assert f"CDI devices of {directory}/gone.json: nvidia.com/gpu=0, nvidia.com/gpu=1\n" in checked
-    assert f"missing: files that the CDI spec {directory}/gone.json names ({hook['path']} does not exist)\n" in checked
+    assert f"evidence: {directory}/gone.json, of nvidia.com/gpu=0: {hook['path']} does not exist\n" in checked
 
 
 def test_a_spec_that_cannot_be_used_is_a_warning_with_its_reason(run):

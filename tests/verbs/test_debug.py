@@ -121,7 +121,7 @@ def test_features_of_this_host(rootless):
 
 def test_checks_of_the_doctor(rootless):
     done = rootless("--debug", "doctor")
-    for subject in ("kernel", "user namespaces", "libseccomp", "network"):
+    for subject in ("kernel", "user namespaces", "libseccomp", "network helpers"):
         assert f"checked {subject}: " in done.stderr
 
 

@@ -216,7 +216,7 @@ CASES = {
         script(b"#!/bin/sh\n", 0o644),
         (
             'exec: "/bin/script": permission denied (config.json: process.args[0]); '
-            "fix: make it executable (chmod +x) and its directories searchable for the user of process.user"
+            "fix: make it executable (chmod +x), on a mount without noexec, in directories that the user may search"
         ),
         "denied",
         "denied",

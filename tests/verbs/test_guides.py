@@ -33,6 +33,7 @@ ELSEWHERE = {
         "tests/verbs/test_release.py::test_a_wheel_gives_the_quick_command"
     ),
     "rootless doctor": "tests/verbs/test_doctor.py::test_doctor_verb_prints_the_same",
+    "rootless doctor --fix-script": ("tests/verbs/test_doctor.py::test_fix_script_separates_root_and_changes_nothing"),
     "rootless run docker://debian:13 cat /etc/os-release": (
         "tests/images/test_registry.py::test_the_first_commands_of_the_readme"
     ),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
+    from rootless.host.facts import Facts
     from rootless.plan.cgroup.limits import Setting
     from rootless.plan.cgroup.unit_properties import Property
     from rootless.plan.context import Context
@@ -186,7 +187,7 @@ def _manager(context: Context, resources: dict[str, Any]) -> tuple[str, str, str
         context.adapted("linux.cgroupsPath", "there is no systemd user manager: rootless creates the cgroup without it")
     if delegated or not (resources or context.linux.get("cgroupsPath")):
         return delegated, "", ""
-    return "", *_why_none(context, asks_systemd=asks_systemd)
+    return "", *why_none(context.facts, asks_systemd=asks_systemd)
 
 
 def _misses_controllers(context: Context, resources: dict[str, Any], delegated: str) -> bool:
@@ -197,9 +198,8 @@ def _misses_controllers(context: Context, resources: dict[str, Any], delegated: 
     return bool(needed) and not _holds(context, needed)
 
 
-def _why_none(context: Context, *, asks_systemd: bool) -> tuple[str, str]:
+def why_none(facts: Facts, *, asks_systemd: bool = False) -> tuple[str, str]:
     """Return why no cgroup can be created, and the fix."""
-    facts = context.facts
     cgroups = facts.cgroups
     if not cgroups:
         return _NOTHING_DELEGATED, ""
