@@ -58,6 +58,7 @@ def home(host: Host) -> Iterable[Problem]:
         return
     # before anything else looks at it: its file server may not answer
     if error := errno_in_child(lambda: _write(wanted)):
+        host.home_answers = error != errno.ETIMEDOUT
         closed = paths.unsearchable(f"{wanted}/") if error == errno.EACCES else ""
         if closed:
             yield SEARCH.found(*searchable(closed, host.facts.account.home))

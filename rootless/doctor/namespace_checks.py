@@ -54,6 +54,9 @@ USERNS_SYSCTL = Condition("RL-HOST-USERNS-SYSCTL", "user namespaces for unprivil
 USERNS_APPARMOR = Condition(
     "RL-HOST-USERNS-APPARMOR", "AppArmor permission to create user namespaces", _NEEDED, ESSENTIAL
 )
+USERNS_PROFILE = Condition(
+    "RL-HOST-USERNS-PROFILE", "user namespaces in the AppArmor profile that rootless runs in", _NEEDED, ESSENTIAL
+)
 USERNS_CHROOT = Condition("RL-HOST-USERNS-CHROOT", "user namespaces outside of a chroot", _NEEDED, ESSENTIAL)
 USERNS_SECCOMP = Condition(
     "RL-HOST-USERNS-SECCOMP", "user namespaces in the outer container or service", _NEEDED, ESSENTIAL
@@ -140,6 +143,9 @@ def _surroundings(uid: int, uid_map: Iterable[tuple[int, int, int]]) -> tuple[Co
     mounts = text_of("/proc/self/mountinfo").splitlines()
     if mounts and not any(line.split(" ")[4] == "/" for line in mounts):
         return USERNS_CHROOT, "no mount in /proc/self/mountinfo is on /: this is a chroot"
+    profile = text_of("/proc/self/attr/apparmor/current")
+    if profile and profile != "unconfined":
+        return USERNS_PROFILE, f"the AppArmor profile {profile} is on this process"
     if procfs.status("self").get("Seccomp") == "2":
         return USERNS_SECCOMP, "a seccomp filter is on this process (Seccomp: 2 in /proc/self/status)"
     return None
@@ -148,6 +154,7 @@ def _surroundings(uid: int, uid_map: Iterable[tuple[int, int, int]]) -> tuple[Co
 _SURROUNDED = {
     USERNS_UNMAPPED: "run rootless as a user whom the outer container maps, such as its root",
     USERNS_CHROOT: "run rootless outside of the chroot, or make the chroot with pivot_root (bwrap, systemd-nspawn)",
+    USERNS_PROFILE: "add the rule `userns,` to that profile, and load it: sudo apparmor_parser -r FILE",
     USERNS_SECCOMP: (
         "let the outer filter allow unshare, clone, mount and setns: docker and podman run --security-opt "
         "seccomp=unconfined, Kubernetes seccompProfile.type: Unconfined, systemd RestrictNamespaces=no"

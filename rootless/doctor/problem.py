@@ -161,13 +161,20 @@ class Check:
 
 
 class Host:
-    """What the checks know: `facts`, and `command`, the path of the installed `rootless`; empty in a checkout."""
+    """What the checks know.
 
-    __slots__ = ("command", "facts")
+    Attributes:
+        facts: the host and the caller.
+        command: the path of the installed `rootless`; empty in a checkout.
+        home_answers: the file system of the home has answered; a check that touches it otherwise would hang.
+    """
+
+    __slots__ = ("command", "facts", "home_answers")
 
     def __init__(self, facts: Facts, command: str = "") -> None:
         self.facts = facts
         self.command = command
+        self.home_answers = True
 
 
 # --- Fixes --------------------------------------------------------------------------------------------------

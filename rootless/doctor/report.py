@@ -19,6 +19,7 @@ from rootless.doctor import (
     session_checks,
 )
 from rootless.doctor.problem import ESSENTIAL, MISSING, OPTIONAL, Host
+from rootless.errors import RootlessError, one_line
 from rootless.host import facts as host_facts
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Report:
         host: what the checks knew.
         problems: what they have found, the essential first and the optional last.
         works: the checks that have found nothing.
-        untried: the checks that were left out, because no container can run.
+        untried: the checks that were left out or broke off, each with the reason.
         devices: a line about each CDI spec.
     """
 
@@ -52,13 +53,17 @@ class Report:
         """Run them; `command` is the path of the installed `rootless`, which an AppArmor profile has to name."""
         self.host = Host(host_facts.read(), command)
         self.works: list[Check] = []
-        self.untried: list[Check] = []
+        self.untried: list[tuple[Check, str]] = []
         found: list[Problem] = []
         for check in CHECKS:
             if check.contained and any(problem.level == ESSENTIAL for problem in found):
-                self.untried.append(check)
+                self.untried.append((check, "no container can run"))
                 continue
-            problems = list(check.run(self.host))
+            try:
+                problems = list(check.run(self.host))
+            except (OSError, RootlessError) as error:
+                self.untried.append((check, one_line(str(error))))
+                continue
             if not problems:
                 self.works.append(check)
             found += problems
@@ -66,7 +71,7 @@ class Report:
                 words = "; ".join(f"{each.condition.what}: {each.evidence}" for each in problems)
                 log.debug(f"checked {check.subject}: {words or 'nothing is missing'}")
         self.problems = sorted(found, key=lambda problem: _LEVELS.index(problem.level))
-        self.devices = cdi_checks.listed()
+        self.devices = cdi_checks.listed(self.host)
 
     @property
     def status(self) -> int:
@@ -79,7 +84,7 @@ class Report:
         if all(problem.level == OPTIONAL for problem in self.problems):
             lines.insert(0, "Nothing is missing on this host.")
         lines += [f"works: {check.subject}: {check.tried}" for check in self.works]
-        lines += [f"not tried: {check.subject}: no container can run" for check in self.untried]
+        lines += [f"not tried: {check.subject}: {reason}" for check, reason in self.untried]
         return "".join(f"{line}\n" for line in (*lines, *self.devices))
 
     def as_json(self) -> dict[str, object]:
@@ -89,7 +94,7 @@ class Report:
             "usable": not self.status,
             "problems": [problem.as_json() for problem in self.problems],
             "works": [{"subject": check.subject, "evidence": check.tried} for check in self.works],
-            "untried": [check.subject for check in self.untried],
+            "untried": [{"subject": check.subject, "reason": reason} for check, reason in self.untried],
             "devices": self.devices,
         }
 

@@ -30,6 +30,7 @@ class Elsewhere:
 
 _UNIT = "tests/unit/test_doctor_host.py::"
 _REFUSED = f"{_UNIT}test_a_refused_user_namespace_names_the_setting_and_the_command"
+_SYSTEM = "tests/system/test_doctor.py::"
 _VERB = "tests/verbs/test_doctor.py::"
 _NO_KERNEL = "no: it is another kernel"
 ELSEWHERE = {
@@ -39,8 +40,17 @@ ELSEWHERE = {
             "the machine has one kernel", f"{_UNIT}test_an_old_kernel_is_found", _NO_KERNEL, recorded=True
         ),
         "USERNS-KERNEL": Elsewhere("its kernel has user namespaces", _REFUSED, _NO_KERNEL, recorded=True),
-        "USERNS-SYSCTL": Elsewhere("only Debian's kernels have the setting", _REFUSED, _NO_KERNEL, recorded=True),
-        "USERNS-APPARMOR": Elsewhere("its kernel is without AppArmor", _REFUSED, _NO_KERNEL, recorded=True),
+        "USERNS-SYSCTL": Elsewhere(
+            "kernel.unprivileged_userns_clone is 0, on a machine with Debian's kernel",
+            f"{_SYSTEM}test_unprivileged_user_namespaces_that_are_switched_off",
+            "yes, by its commands",
+        ),
+        "USERNS-APPARMOR": Elsewhere("only Ubuntu's kernels have the setting", _REFUSED, _NO_KERNEL, recorded=True),
+        "USERNS-PROFILE": Elsewhere(
+            "a profile without the rule, on a machine with AppArmor",
+            f"{_SYSTEM}test_apparmor_profile_without_user_namespaces",
+            "yes, by its advice",
+        ),
         "USERNS": Elsewhere("its kernel is without SELinux", _REFUSED, _NO_KERNEL, recorded=True),
         "FUSE": Elsewhere(
             "every kernel from 4.18 on can",

@@ -19,6 +19,7 @@ from rootless.bundle.cdi.rules import parts_of
 from rootless.bundle.cdi.specs import Specs, directories
 from rootless.bundle.check import check
 from rootless.doctor import cdi_checks
+from rootless.doctor import problem as doctor
 from rootless.errors import RootlessError
 from tests.lib.accounts import CHECKOUT
 from tests.lib.bundles import base_config
@@ -459,7 +460,7 @@ def test_stale_specs_are_named_with_the_place_and_a_fix(host, edits, cause):
     assert refusal(lambda: edited(gpus=["1"])).endswith(
         f"; fix: run nvidia-ctk cdi generate --output={host.paths[1]}/nvidia.json"
     )
-    problem = next(iter(cdi_checks.problems(None)))
+    problem = next(iter(cdi_checks.problems(doctor.Host(None))))
     assert cause in problem.evidence
     assert problem.evidence.startswith(f"{path}, of vendor.com/net=a: ")
 
@@ -483,12 +484,12 @@ def test_doctor_names_devices_conflicts_and_broken_specs(host):
     }
     host(etc={"v.json": spec_of("a"), "w.json": spec_of("a"), "x.json": "{"}, run={"o.json": shared})
     etc, run, _ = host.paths
-    assert cdi_checks.listed() == [
+    assert cdi_checks.listed(doctor.Host(None)) == [
         f"CDI devices of {etc}/v.json: vendor.com/net=a",
         f"CDI devices of {etc}/w.json: vendor.com/net=a",
         f"CDI devices of {run}/o.json: o.com/x=b, o.com/x=c",
     ]
-    found = list(cdi_checks.problems(None))
+    found = list(cdi_checks.problems(doctor.Host(None)))
     assert [each.condition for each in found] == [cdi_checks.INVALID, cdi_checks.AMBIGUOUS, cdi_checks.STALE]
     assert found[0].evidence.startswith(f"CDI spec {etc}/x.json: ")
     assert [each.evidence for each in found[1:]] == [

@@ -282,6 +282,29 @@ def test_a_program_that_hangs_takes_a_second(user, rootless_command, require_roo
         assert time.monotonic() - begin < 5
 
 
+SILENT = """
+exec 5<>/dev/fuse
+mount -i -t fuse -o fd=5,rootmode=40700,user_id=$TEST_UID,group_id=0,allow_other silent $TEST_HOME
+"""
+
+
+def test_a_file_server_that_does_not_answer_takes_a_second(user, rootless_command, whole, require_root):
+    with BrokenHost(user, rootless_command, ROOT, SILENT) as host:
+        begin = time.monotonic()
+        problem = host.problems()["RL-HOST-HOME"]
+        assert time.monotonic() - begin < 5
+        assert "Connection timed out" in problem["evidence"]
+        assert "file server" in problem["fix"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"), [("ulimit -n 9", "too many open files"), ("ulimit -u 1", "resource temporarily unavailable")]
+)
+def test_exhausted_limits_are_named(user, rootless_command, limit, reason):
+    done = user.run(["bash", "-c", f'{limit}; exec "$@"', "bash", rootless_command, "doctor"])
+    assert reason in (done.stdout + done.stderr).lower(), done
+
+
 def test_nothing_stays_in_the_directories_that_it_tries(user, rootless_command):
     def files():
         own = [path for path in Path("/tmp").iterdir() if path.lstat().st_uid == user.uid]
