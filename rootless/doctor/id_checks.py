@@ -173,7 +173,7 @@ def grant(user: str, kinds: Iterable[str], first: int) -> Fix:
     last = first + subids.RANGE - 1
     if last >= procfs.ALL_IDS[2]:
         return advice("free a range of 65536 IDs in /etc/subuid and /etc/subgid: all are taken")
-    if not is_local(user):  # usermod knows local users only
+    if not subids.is_local(user):  # usermod knows local users only
         files = " ".join(f"/etc/sub{kind[:-1]}" for kind in kinds)
         return Fix(f"echo {shlex.quote(f'{user}:{first}:{subids.RANGE}')} | {SUDO}tee -a {files}")
     flags = " ".join(f"--add-sub{kind} {first}-{last}" for kind in kinds)
@@ -184,15 +184,10 @@ def _exchange(user: str, kind: str, old: tuple[int, int], new: int) -> Fix:
     """Return how `user` gets another range instead of an `old` one."""
     first, count = old
     last = new + max(count, subids.RANGE) - 1
-    if not is_local(user) or last >= procfs.ALL_IDS[2]:
+    if not subids.is_local(user) or last >= procfs.ALL_IDS[2]:
         return advice(f"replace the range {first}-{first + count - 1} of {user} in /etc/sub{kind[:-1]} with a free one")
     flags = f"--del-sub{kind} {first}-{first + count - 1} --add-sub{kind} {new}-{last}"
     return Fix(f"{SUDO}usermod {flags} {shlex.quote(user)}")
-
-
-def is_local(user: str) -> bool:
-    """Whether a user is in /etc/passwd, and not only in a directory service."""
-    return any(line.startswith(user + ":") for line in text_of("/etc/passwd").splitlines())
 
 
 def _nested(facts: Facts) -> Iterable[Problem]:

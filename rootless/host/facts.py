@@ -65,6 +65,8 @@ class Facts:
         last_capability: the highest capability number that the kernel knows.
         subuids, subgids: subordinate ranges as (first, count); empty if the caller has or needs none.
         free_range: the first of 65536 free subordinate ids, which a fix suggests to a user without any.
+        local_user: /etc/passwd has the caller, whom usermod(8) can then change.
+        subid_service: nsswitch.conf names another source of subordinate ids than the files.
         id_programs: paths of newuidmap and newgidmap; empty unless both are installed.
         unified_cgroup: /sys/fs/cgroup is a pure cgroup v2 tree.
         hard_limits: hard resource limit by RLIMIT number; -1 is unlimited.
@@ -102,6 +104,8 @@ class Facts:
         self.subuids: tuple[Range, ...] = ((100000, 65536),)
         self.subgids: tuple[Range, ...] = ((100000, 65536),)
         self.free_range = 100000
+        self.local_user = True
+        self.subid_service = False
         self.id_programs: tuple[str, str] | tuple[()] = ("/usr/bin/newuidmap", "/usr/bin/newgidmap")
         self.unified_cgroup = True
         self.hard_limits: dict[int, int] = {}
@@ -193,6 +197,8 @@ def read(*, subordinate: bool = True) -> Facts:
         facts.id_programs = subids.programs()
         if not (facts.subuids and facts.subgids):
             facts.free_range = subids.offer()
+            facts.local_user = subids.is_local(facts.user)
+            facts.subid_service = subids.sources() != ["files"]
     return facts
 
 

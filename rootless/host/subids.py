@@ -39,6 +39,11 @@ def login_name(uid: int) -> str:
         return str(uid)
 
 
+def is_local(user: str) -> bool:
+    """Whether a user is in /etc/passwd, and not only in a directory service."""
+    return any(line.startswith(user + ":") for line in text_of("/etc/passwd").splitlines())
+
+
 def programs() -> tuple[str, str] | tuple[()]:
     """Return the paths of newuidmap and newgidmap; empty unless both are installed."""
     uid_program, gid_program = find_program("newuidmap"), find_program("newgidmap")

@@ -242,12 +242,15 @@ def _why_single(facts: Facts) -> str:
     if facts.subuids and facts.subgids:
         return f"the user namespace that {facts.user} is in does not have the ids of /etc/subuid and /etc/subgid"
     missing = "/etc/subuid" if not facts.subuids else "/etc/subgid"
-    offer = f"{facts.free_range}-{facts.free_range + 65535}"
+    first, last = facts.free_range, facts.free_range + 65535
+    fix = f"fix, as root: usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {facts.user}"
+    if facts.subid_service:
+        missing = "the source that nsswitch.conf names for subid"
+        fix = "fix: have the administrator add one there (FreeIPA: ipa subid-generate)"
+    elif not facts.local_user:  # usermod knows local users only
+        fix = f"fix, as root: echo {facts.user}:{first}:65536 | tee -a /etc/subuid /etc/subgid"
     instead = "; or run an image with --userns systemd" if facts.id_service else ""
-    return (
-        f"{missing} has no range for {facts.user}; fix, as root: "
-        f"usermod --add-subuids {offer} --add-subgids {offer} {facts.user}{instead}"
-    )
+    return f"{missing} has no range for {facts.user}; {fix}{instead}"
 
 
 def _filled(own: int, ranges: Sequence[Range], place: int) -> tuple[IdMap, ...]:

@@ -32,6 +32,8 @@ def test_condition_is_found_and_its_fix_works(case, user, rootless_command):
         else:
             assert launched.returncode == 0, launched
             assert case.launch == RUNS or "only your own id exists in the container" in launched.stderr
+            if case.code == "RL-HOST-SUBIDS":
+                assert all(command in launched.stderr for command in problem["commands"] or ["ipa subid-generate"])
         if case.repair == COMMANDS:
             assert problem["root"]
             host.as_root("\n".join(problem["commands"]))
