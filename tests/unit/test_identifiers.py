@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import secrets
 
@@ -20,7 +21,8 @@ from rootless.plan.encode import encode
 from rootless.plan.request import Request
 from tests.lib.configurations import CALLERS, CONFIGURATIONS
 
-ID, LAYER, NETNS = secrets.token_hex(32), secrets.token_hex(32), "67f127d4-c56f-76cf-881c-8906e43fce95"
+ID, LAYER = (hashlib.sha256(name).hexdigest() for name in (b"container", b"layer"))
+NETNS = "67f127d4-c56f-76cf-881c-8906e43fce95"
 
 
 @pytest.mark.parametrize(
