@@ -64,7 +64,9 @@ def test_a_directory_without_access_for_the_caller_is_refused(config, box, link,
     done = box.run(config, "echo ran")
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert "open_tree: Permission denied (config.json: mounts[" in done.stderr
+    assert "open_tree: Permission denied" in done.stderr
+    assert "(config.json: mounts[" in done.stderr
+    assert ("(chmod +x)" if link else f"chmod o+x {closed}, or ") in done.stderr
 
 
 def test_a_private_directory_of_subordinate_ids_can_be_bound(config, box, require_root):

@@ -47,6 +47,7 @@ def test_every_operation_of_the_executor_is_swept(sweep, rare_sweep):
 
 LAUNCHERS_ELSEWHERE = {
     "no_input": "only for a COMMAND without --interactive, and leaves nothing behind: tests/verbs/test_run_flags.py",
+    "allocate_ids": "needs systemd-nsresourced, whose range ends with the namespace: tests/images/test_systemd_ids.py",
     "compile_pretence": "only for a single ID, and leaves nothing behind: tests/verbs/test_fake_chown.py",
     "cover": "only for real root, whose container shares the host's mounts: tests/sweep/test_root.py",
     "make_cgroup": "needs a delegated cgroup: tests/sweep/test_cgroups.py",
