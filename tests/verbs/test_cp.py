@@ -224,6 +224,18 @@ def test_zeros_become_holes(box):
     assert max(outside[1], inside[1]) * 512 < 1 << 20
 
 
+def test_a_full_disk_of_the_host_is_an_error(box, require_root):
+    """Also if the last write(2) still finds room for a part of its data."""
+    disk = box.here / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60k,mode=1777", "disk", disk], check=True)
+    try:
+        box.inside("head -c 65536 /dev/urandom >/tmp/a")
+        refused(box("c1:/tmp/a", "disk"), "no space left on device")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def test_a_stopped_container_cannot_be_entered(box, rootless, user):
     rootless("kill", "c1", "KILL", check=True)
     until(lambda: rootless.status("c1") == "stopped", "the end")

@@ -98,7 +98,7 @@ def _make(directory: int, name: str, entry: Entry, content: Content, dropped: Dr
         os.symlink(entry.target, name, dir_fd=directory)
         return
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(name, flags, 0o600, dir_fd=directory), "wb", buffering=0) as file:
+    with open(os.open(name, flags, 0o600, dir_fd=directory), "wb") as file:
         sparse = SparseFile(file)
         while chunk := content.read(CHUNK):
             sparse.write(chunk)
