@@ -15,8 +15,9 @@ import pytest
 
 from tests.lib.boxes import MOUNTINFO, add_mount, make_volume, mount_table, set_namespaces, status_of
 from tests.lib.bundles import base_config
+from tests.lib.compiled import compiled
 from tests.lib.containers import PATIENCE, until
-from tests.lib.hostile import CALLERS, SEARCH, Victim, bind_socket, program, unharmed, victim
+from tests.lib.hostile import CALLERS, SEARCH, Victim, bind_socket, unharmed, victim
 
 RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
 ALL = [
@@ -43,7 +44,7 @@ def box(request, user, rootless_command):
 def attacker(box, user, rootless_command, need):
     """Another container of the same caller, whose image has the program `race`."""
     other = Victim(user, rootless_command, as_root=bool(box.options), name="attacker")
-    shutil.copy(program(need, "race"), other.rootfs / "bin/race")
+    shutil.copy(compiled(need, "race", "-static"), other.rootfs / "bin/race")
     yield other
     other.close()
 

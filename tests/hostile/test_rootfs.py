@@ -16,8 +16,9 @@ import pytest
 
 from tests.lib.boxes import MOUNTINFO, add_mount, make_volume, mount_table
 from tests.lib.bundles import base_config
+from tests.lib.compiled import compiled
 from tests.lib.containers import until
-from tests.lib.hostile import CALLERS, SEARCH, Victim, bind_socket, program, victim
+from tests.lib.hostile import CALLERS, SEARCH, Victim, bind_socket, victim
 
 KERNEL = ("/proc", "/dev", "/sys")
 NO_LINK = "fix: replace the symlink in the image with a directory: a symlink could lead anywhere\n"
@@ -423,7 +424,7 @@ LONGEST = 30
 def race(box, user, rootless_command, need):
     """Return a function that lets another container exchange two names in a directory that it shares with the box."""
     racer = Victim(user, rootless_command, as_root=bool(box.options), name="racer")
-    shutil.copy(program(need, "race"), racer.rootfs / "bin/race")
+    shutil.copy(compiled(need, "race", "-static"), racer.rootfs / "bin/race")
 
     def start(directory, one, other):
         config = base_config()

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.lib.bundles import base_config, make_bundle, own, write_config
+from tests.lib.compiled import compiled
 
-RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
 SHORT = 30  # seconds after which a container counts as hanging
 
 ORACLE = pytest.param("runc", marks=pytest.mark.oracle)
@@ -186,15 +186,8 @@ def make_volume(user, name="volume", **files):
 
 def add_probe(box, need):
     """Compile probe.c into the box as /bin/probe."""
-    built = Path(RUN) / "probe"
-    if not built.exists():
-        source = Path(__file__).with_name("probe.c")
-        draft = built.with_suffix(".new")
-        words = [need("cc"), "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", draft, source]
-        subprocess.run(words, check=True)
-        draft.rename(built)
     target = box.rootfs / "bin/probe"
-    shutil.copy(built, target)
+    shutil.copy(compiled(need, "probe", "-static", "-pthread"), target)
     target.chmod(0o755)
     own(box.user, target)
     return target

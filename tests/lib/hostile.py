@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 
 from tests.lib.boxes import Box
 
-RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
 SECRET = "known to the host alone"
 SEARCH = "find / -path /proc -prune -o -path /sys -prune -o -type f -name canary -exec cat {} +"
 """A command in the image that prints the files of the host that it can find."""
@@ -129,16 +127,6 @@ def victim(user, command, caller):
     finally:
         box.close()
     assert Path("/proc/self/mountinfo").read_text() == mounted
-
-
-def program(need, name):
-    """Build a static program from NAME.c beside this file; return its path."""
-    built = Path(RUN) / name
-    if not built.exists():
-        words = [need("cc"), "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", built.with_suffix(".new")]
-        subprocess.run([*words, Path(__file__).with_name(f"{name}.c")], check=True)
-        built.with_suffix(".new").rename(built)
-    return built
 
 
 def bind_socket(listener, path):

@@ -6,11 +6,11 @@ import json
 import shutil
 import subprocess
 from contextlib import contextmanager
-from pathlib import Path
 
 from rootless.linux import CAPABILITIES
-from tests.lib.boxes import RUN, add_mount, make_volume, set_namespaces
+from tests.lib.boxes import add_mount, make_volume, set_namespaces
 from tests.lib.bundles import base_config, own, write_config
+from tests.lib.compiled import compiled
 from tests.lib.containers import PATIENCE, Reader
 
 EVERYTHING = ["CAP_" + name for name in CAPABILITIES]
@@ -20,14 +20,7 @@ TRIES = 40
 
 def add_program(box, need, name, *flags):
     """Compile NAME.c into the box as /bin/NAME; return its path."""
-    built = Path(RUN) / name
-    if not built.exists():
-        source = Path(__file__).with_name(f"{name}.c")
-        draft = built.with_suffix(".new")
-        words = [need("cc"), "-static", "-O1", "-Wall", "-Wextra", "-Werror", *flags, "-o", draft, source]
-        subprocess.run(words, check=True)
-        draft.chmod(0o755)
-        draft.rename(built)
+    built = compiled(need, name, "-static", *flags)
     target = box.rootfs / "bin" / name
     shutil.copy(built, target)
     target.chmod(0o755)

@@ -22,7 +22,6 @@ from rootless.plan import ops
 from tests.lib.bundles import own
 from tests.lib.containers import PATIENCE, Reader
 
-RUN = os.environ.get("ROOTLESS_TEST_RUN", "")
 WHOLE = os.environ.get("ROOTLESS_TEST_SWEEP", "") == "full"
 """Whether to disturb every system call of every process instead of a selection."""
 
@@ -453,17 +452,6 @@ def name_of(number: int) -> str:
 def number_of(name: str) -> int:
     """Return the number of a system call on this machine."""
     return _names().seccomp_syscall_resolve_name(name.encode())
-
-
-def build_tracer(need) -> Path:
-    """Build tracer.c, once."""
-    built = Path(RUN) / "tracer"
-    if not built.exists():
-        source = Path(__file__).with_name("tracer.c")
-        draft = built.with_suffix(".new")
-        subprocess.run([need("cc"), "-O1", "-Wall", "-Wextra", "-Werror", "-o", draft, source], check=True)
-        draft.rename(built)
-    return built
 
 
 SUPPORTED = ("x86_64", "aarch64")

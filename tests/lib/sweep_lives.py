@@ -12,8 +12,9 @@ import pytest
 
 from tests.lib.boxes import subordinate
 from tests.lib.bundles import base_config, make_bundle, own
+from tests.lib.compiled import compiled
 from tests.lib.squashfs import image_config, make_image_bundle
-from tests.lib.sweep import ENDED_WELL, NOT_COME, Sweep, build_tracer, is_supported, shared_home
+from tests.lib.sweep import ENDED_WELL, NOT_COME, Sweep, is_supported, shared_home
 
 
 def rich_config(*args: str) -> dict:
@@ -141,7 +142,7 @@ def tracer(need):
     """The path of the tracer."""
     if not is_supported():
         pytest.skip("tracer.c does not support this machine")
-    return build_tracer(need)
+    return compiled(need, "tracer")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from tests.lib.boxes import subordinate
 from tests.lib.bundles import own
-from tests.lib.hostile import program
+from tests.lib.compiled import compiled
 
 ROUNDS = 15
 
@@ -158,7 +158,7 @@ def test_a_directory_that_becomes_a_symlink_meanwhile_is_not_followed(single_use
     victim.mkdir()
     (victim / "file").write_text("")
     own(user, victim)
-    race = program(need, "race")
+    race = compiled(need, "race", "-static")
     delay = [need("strace"), "-f", "-o", "/dev/null", "-e", "trace=openat2", "-e", "inject=openat2:delay_enter=5000"]
     for number in range(ROUNDS):
         tree = user.tmp / f"tree-{number}"
