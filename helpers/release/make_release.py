@@ -34,6 +34,8 @@ PIP_SETTINGS = (
     "PIP_INDEX_URL", "PIP_NO_INDEX", "PIP_PROXY", "SSL_CERT_FILE", "https_proxy", "no_proxy",
 )  # fmt: skip
 """Variables of the caller that pip may have: where to download from. Hashes decide what it installs."""
+GIT = ("git", "-c", "safe.directory=*", "-c", "core.autocrlf=false")
+"""git without two of its settings. The owner of the checkout, who may be another user, wrote this program too."""
 UNRELEASED = 1580601600
 """The time of a version without a date in CHANGELOG.md, in seconds since 1970: hatchling's default."""
 LISTS = ("run", "build", "zig")
@@ -57,6 +59,8 @@ class Maker:
 
     def __init__(self, scratch: Path, cache: Path) -> None:
         self.scratch = scratch
+        # ends hatchling's search for .hgignore in all directories above: another user can put one into /tmp
+        (scratch / ".hg").mkdir()
         self.cache = cache
         self.environment = {
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -91,19 +95,19 @@ class Maker:
         """
         if not (CHECKOUT / ".git").exists():
             return CHECKOUT
-        if self.run("git", "status", "--porcelain"):
+        if self.run(*GIT, "status", "--porcelain"):
             _say("the checkout has uncommitted changes or other files, which are not in the release")
         archive = self.scratch / "commit.tar"
-        self.run("git", "archive", f"--output={archive}", "HEAD")
+        self.run(*GIT, "archive", f"--output={archive}", "HEAD")
         return _unpacked(archive, self.scratch / "commit")
 
-    def tools(self) -> Path:
-        """Return the interpreter of an environment with the pinned tools, hatchling and zig.
+    def tools(self, tree: Path) -> Path:
+        """Return the interpreter of an environment with the tools that a tree pins, hatchling and zig.
 
         Raises:
             ReleaseError: pip cannot install them.
         """
-        lists = [CHECKOUT / f"helpers/requirements/{name}.txt" for name in ("build", "zig")]
+        lists = [tree / f"helpers/requirements/{name}.txt" for name in ("build", "zig")]
         key = hashlib.sha256(b"\0".join([sys.version.encode(), *(path.read_bytes() for path in lists)])).hexdigest()
         directory = self.cache / f"tools-{key[:16]}"
         python = directory / "bin/python3"
@@ -136,7 +140,7 @@ class Maker:
         """
         source = self.source()
         version, epoch = version_and_time(source)
-        python = self.tools()
+        python = self.tools(source)
         sdist = self.build(python, "sdist", source, epoch)
         tree = _unpacked(sdist, self.scratch / "unpacked") / sdist.name.removesuffix(".tar.gz")
         # from the sdist alone, so that everybody can build the wheel again

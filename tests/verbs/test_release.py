@@ -47,16 +47,24 @@ def cache(tmp_path_factory):
 def release(tmp_path_factory, cache, need):
     """The release of a commit, made in a checkout that somebody has changed since."""
     checkout = tmp_path_factory.mktemp("maintainer") / "checkout"
-    shutil.copytree(CHECKOUT, checkout, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CHECKOUT, checkout, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".git"))
     git = [need("git"), "-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"]
-    for words in (["init"], ["add", "--all"], ["commit", "--message", "All"]):
-        subprocess.run([*git, *words], cwd=checkout, check=True, capture_output=True)
+    # neither the repository of a hook that runs the tests, nor anybody's settings
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    for words in (["init"], ["add", "--all"], ["commit", "--message", "All"], ["config", "core.autocrlf", "true"]):
+        subprocess.run([*git, *words], cwd=checkout, env=environment, check=True, capture_output=True)
     with (checkout / "rootless/__init__.py").open("a") as file:
         file.write("raise SystemExit('uncommitted')\n")
     (checkout / "docs/secret.md").write_text("not of this release\n")
+    (checkout / "helpers/requirements/zig.txt").write_text("no-such-package==1\n")
+    if os.geteuid() == 0:
+        os.chown(checkout, 1, 1)  # git refuses a repository of another user
     out = checkout.parent / "out"
     words = [sys.executable, checkout / MAKER, "--out", out, "--cache", cache]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    environment = os.environ | {"TMPDIR": str(checkout.parent)}
+    (checkout.parent / ".hgignore").write_text("syntax: glob\n*.md\n*.fish\n")  # another user's, in /tmp
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "uncommitted changes" in done.stderr
     return out
@@ -145,6 +153,8 @@ def test_the_bill_of_materials_is_valid_and_complete(release):
 def test_the_sdist_is_the_commit_without_built_files(release):
     with tarfile.open(release / SDIST) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
+        script = archive.extractfile(f"rootless-{__version__}/install.sh").read()
+    assert script == (CHECKOUT / "install.sh").read_bytes()
     assert {"pyproject.toml", "install.sh", "tests/run", "LICENSE", "README.md", "SECURITY.md", "RELEASING.md"} <= names
     assert {"helpers/init/build.py", "helpers/manual/gen_pages.py", "helpers/completion/_rootless", MAKER} <= names
     assert not [name for name in names if "init-" in name or "__pycache__" in name or name.startswith(".git/")]
