@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rootless.host.facts import Facts
 
 NOBODY = 65534
-PATIENCE = 1000
+PATIENCE = 3000
 """Milliseconds after which an operation counts as hanging, such as one on a file server that is away."""
 SCRATCH = "/tmp"  # noqa: S108 - in a mount namespace of its own
 """Where enter() mounts an empty file system."""

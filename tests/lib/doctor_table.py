@@ -102,7 +102,7 @@ HEAD = f"""# What `rootless doctor` checks
 
 `rootless doctor` tries what containers need: it creates namespaces, writes ID maps, mounts file systems, starts the
 helpers of networks and makes files, each in a child process, and leaves nothing behind. It takes less than half a
-second, or a second more for each program or file server that does not answer. It prints what is missing with the
+second, or three seconds more for each program or file server that does not answer. It prints what is missing with the
 evidence, the cost and the fix, and then what works.
 
     rootless doctor                 # for a person

@@ -65,11 +65,12 @@ assert library.seccomp_load(context) == 0
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 _FILL = """
-import ctypes, os, sys
+import ctypes, os, platform, sys
+keyctl, add_key = {"x86_64": (250, 248), "aarch64": (219, 217)}[platform.machine()]
 library = ctypes.CDLL(None, use_errno=True)
-library.syscall(250, 1, None)
+library.syscall(keyctl, 1, None)
 number = 0
-while library.syscall(248, b"user", b"key%d" % number, b"x", 1, -3) > 0:
+while library.syscall(add_key, b"user", b"key%d" % number, b"x", 1, -3) > 0:
     number += 1
 os.execvp(sys.argv[1], sys.argv[1:])
 """
@@ -86,7 +87,7 @@ _DIRECTORY_SERVICE = f"""
 mkdir /etc/directory /mnt/scratch/libraries /mnt/scratch/work
 cc -shared -fPIC -Wall -Werror -o /mnt/scratch/libraries/libnss_test.so.2 {Path(__file__).with_name("name_service.c")}
 ln -s libnss_test.so.2 /mnt/scratch/libraries/libsubid_test.so
-libraries=$(dirname $(readlink -f $(ldconfig -p | sed -n 's/.*libseccomp.so.2 .* => //p')))
+libraries=$(dirname $(readlink -f $(ldconfig -p | sed -n 's/.*libseccomp.so.2 .* => //p' | head -n 1)))
 mount -t overlay -o lowerdir=$libraries,upperdir=/mnt/scratch/libraries,workdir=/mnt/scratch/work overlay $libraries
 """
 
@@ -358,7 +359,7 @@ CASES = (
         "RUNTIME-DIR",
         "no /run/user/UID, and XDG_RUNTIME_DIR is not set",
         ROOT,
-        "mount -t tmpfs -o mode=755 tmpfs /run/user",
+        "mount -t tmpfs -o mode=755 tmpfs /run/user; [ ! -d /run/systemd ] || mount -t tmpfs tmpfs /run/systemd",
         env={"XDG_RUNTIME_DIR": None},
         repair=COMMANDS,
     ),
