@@ -8,7 +8,7 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-from rootless.doctor.problem import OPTIONAL, SUDO, Check, Condition, Fix, advice, install
+from rootless.doctor.problem import OPTIONAL, SUDO, Check, Condition, Fix, advice, device_fix, install
 from rootless.doctor.trial import PATIENCE, SCRATCH, become_ordinary, enter, errno_in_child, mount
 from rootless.host.subids import find_program
 from rootless.plan.rootfs.image import DEVICE, PACKAGE, PROGRAM
@@ -35,6 +35,8 @@ SKOPEO = Condition(
     "RL-HOST-SKOPEO", "skopeo", "images of docker-daemon: and containers-storage: are not available", OPTIONAL
 )
 _NOWHERE = "it is in no directory of PATH"
+_FORBIDDEN = "run rootless outside of the sandbox, or the profile of a security module, that forbids mounts"
+"""Every kernel that rootless runs on can mount them."""
 
 
 def server(_: Host) -> Iterable[Problem]:
@@ -68,24 +70,15 @@ def version_in(text: str) -> tuple[int, ...]:
 def fuse(host: Host) -> Iterable[Problem]:
     """Yield why FUSE cannot be mounted."""
     if error := errno_in_child(lambda: _open_device(host.facts)):
-        yield FUSE_DEVICE.found(f"open: {os.strerror(error)}", device_fix(error))
+        yield FUSE_DEVICE.found(f"open: {os.strerror(error)}", device_fix("fuse", DEVICE, error))
     elif error := errno_in_child(lambda: _mount_fuse(host.facts)):
-        fix = "use Linux 4.18 or later, and run rootless outside of a sandbox that forbids mounts"
-        yield FUSE.found(f"mount: {os.strerror(error)}", advice(fix))
-
-
-def device_fix(error: int) -> Fix:
-    """Return the command that lets users open /dev/fuse, now and after the next boot."""
-    if error in (errno.EACCES, errno.EPERM):
-        rule = 'KERNEL=="fuse", MODE="0666"'
-        return Fix(f"echo '{rule}' | {SUDO}tee /etc/udev/rules.d/90-rootless-fuse.rules", f"{SUDO}chmod 666 {DEVICE}")
-    return Fix(f"echo fuse | {SUDO}tee /etc/modules-load.d/rootless-fuse.conf", f"{SUDO}modprobe fuse")
+        yield FUSE.found(f"mount: {os.strerror(error)}", advice(_FORBIDDEN))
 
 
 def overlay(host: Host) -> Iterable[Problem]:
     """Yield why overlayfs cannot be mounted."""
     if error := errno_in_child(lambda: _mount_overlay(host.facts)):
-        fix = Fix(f"{SUDO}modprobe overlay") if error == errno.ENODEV else advice("use Linux 5.11 or later")
+        fix = Fix(f"{SUDO}modprobe overlay") if error == errno.ENODEV else advice(_FORBIDDEN)
         yield OVERLAY.found(f"mount: {os.strerror(error)}", fix)
 
 

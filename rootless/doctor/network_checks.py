@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from typing import TYPE_CHECKING
 
-from rootless.doctor.problem import OPTIONAL, SUDO, Check, Condition, Fix, advice, install, set_sysctl, sysctl
+from rootless.doctor.problem import OPTIONAL, Check, Condition, advice, device_fix, install, set_sysctl, sysctl
 from rootless.doctor.trial import PATIENCE, become_ordinary, errno_in_child
 from rootless.errors import RootlessError
 from rootless.host import host_network
@@ -79,7 +79,7 @@ def helpers(host: Host) -> Iterable[Problem]:
         yield HELPER.found("neither is in a directory of PATH", install(PASTA, "passt"))
         return
     if error := errno_in_child(lambda: _open_tun(facts)):
-        yield TUN.found(f"open: {os.strerror(error)}", tun_fix(error))
+        yield TUN.found(f"open: {os.strerror(error)}", device_fix("tun", host_network.TUN, error))
         return
     for name, path in found.programs.items():
         refusal = _try_helper(name, found, facts)
@@ -155,15 +155,6 @@ def _try_helper(name: str, host: HostNetwork, facts: Facts) -> str:
 def _open_tun(facts: Facts) -> None:
     become_ordinary(facts)
     os.close(os.open(host_network.TUN, os.O_RDWR))
-
-
-def tun_fix(error: int) -> Fix:
-    """Return the command that lets users open /dev/net/tun, now and after the next boot."""
-    if error in (errno.EACCES, errno.EPERM):
-        rule = 'KERNEL=="tun", MODE="0666"'
-        file = "/etc/udev/rules.d/90-rootless.rules"
-        return Fix(f"echo '{rule}' | {SUDO}tee {file}", f"{SUDO}chmod 666 /dev/net/tun")
-    return Fix(f"echo tun | {SUDO}tee /etc/modules-load.d/rootless.conf", f"{SUDO}modprobe tun")
 
 
 def ports(host: Host) -> Iterable[Problem]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 from typing import TYPE_CHECKING
 
 from rootless.errors import one_line
 from rootless.files import text_of
-from rootless.plan.network.helpers import PACKAGES
+from rootless.plan.network.helpers import PACKAGES, device_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -184,6 +185,12 @@ def set_sysctl(name: str, value: int | str) -> Fix:
     """Return the command that changes a setting, now and after the next boot."""
     file = "/etc/sysctl.d/90-rootless.conf"
     return Fix(f"echo {shlex.quote(f'{name}={value}')} | {SUDO}tee -a {file}", f"{SUDO}sysctl -p {file}")
+
+
+def device_fix(module: str, device: str, error: int) -> Fix:
+    """Return the commands that let users open a device, which failed with `error`."""
+    is_closed = error in (errno.EACCES, errno.EPERM)
+    return Fix(*device_commands(module, device, is_closed=is_closed, sudo=SUDO))
 
 
 def install(thing: str, words: str) -> Fix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import posix
 import select
 
@@ -26,6 +27,7 @@ class HostNetwork:
         programs: the paths of installed helpers, by name.
         libslirp: the version of slirp4netns's library; read at its first use, which takes 4 ms.
         tun: why the caller cannot open /dev/net/tun; empty if it can.
+        tun_is_closed: the reason is that its permissions forbid it.
         resolver: the lines of the host's resolv.conf(5) without comments.
         hosts: the text of the host's hosts(5).
         ipv6: the host has IPv6.
@@ -38,6 +40,7 @@ class HostNetwork:
         *,
         libslirp: str | None = None,
         tun: str = "",
+        tun_is_closed: bool = False,
         resolver: Sequence[str] = (),
         hosts: str = "",
         ipv6: bool = True,
@@ -47,6 +50,7 @@ class HostNetwork:
         self._libslirp = libslirp
         self._asked: Asked | None = None
         self.tun = tun
+        self.tun_is_closed = tun_is_closed
         self.resolver = resolver
         self.hosts = hosts
         self.ipv6 = ipv6
@@ -118,9 +122,11 @@ def read() -> HostNetwork:
     found = {name: find_program(name) for name in _PROGRAMS}
     lines = [" ".join(line.split()) for line in text_of("/etc/resolv.conf").splitlines()]
     first_port = text_of("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    tun, tun_is_closed = _tun()
     return HostNetwork(
         {name: path for name, path in found.items() if path},
-        tun=_tun(),
+        tun=tun,
+        tun_is_closed=tun_is_closed,
         resolver=[line for line in lines if line and line[0] not in "#;"],
         hosts=text_of("/etc/hosts"),
         ipv6=text_of("/proc/sys/net/ipv6/conf/all/disable_ipv6") == "0",
@@ -128,9 +134,9 @@ def read() -> HostNetwork:
     )
 
 
-def _tun() -> str:
+def _tun() -> tuple[str, bool]:
     try:
         posix.close(posix.open(TUN, posix.O_RDWR | posix.O_CLOEXEC))
     except OSError as error:
-        return f"{TUN}: {(error.strerror or str(error)).lower()}"
-    return ""
+        return f"{TUN}: {(error.strerror or str(error)).lower()}", error.errno in (errno.EACCES, errno.EPERM)
+    return "", False

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rootless.doctor import directory_checks, id_checks, image_checks, namespace_checks, network_checks, session_checks
 from rootless.doctor.fix_script import script
-from rootless.doctor.problem import ESSENTIAL, SUDO, Condition, Fix, Host, advice, os_family, set_sysctl
+from rootless.doctor.problem import ESSENTIAL, SUDO, Condition, Fix, Host, advice, device_fix, os_family, set_sysctl
 from rootless.host import host_network, subids
 from rootless.host.delegation import Cgroups
 from rootless.host.facts import Facts
@@ -218,9 +218,9 @@ def test_setting_is_added_to_existing_ones(tmp_path):
     ],
 )
 def test_a_device_problem_comes_with_its_command(error, command):
-    tun = "net/tun" if "chmod" in command else "tun"
-    assert str(network_checks.tun_fix(error)).endswith(command.format(tun))
-    assert str(image_checks.device_fix(error)).endswith(command.format("fuse"))
+    for module, device in (("tun", "net/tun"), ("fuse", "fuse")):
+        fix = str(device_fix(module, f"/dev/{device}", error))
+        assert fix.endswith(command.format(device if "chmod" in command else module))
 
 
 # --- Recorded hosts -----------------------------------------------------------------------------------------------
@@ -243,7 +243,9 @@ def test_an_old_kernel_is_found():
     assert (problem.condition, problem.evidence) == (namespace_checks.KERNEL, "this is 4.18")
 
 
-@pytest.mark.parametrize(("error", "fix"), [(errno.ENODEV, "sudo modprobe overlay"), (errno.EPERM, "use Linux 5.11")])
+@pytest.mark.parametrize(
+    ("error", "fix"), [(errno.ENODEV, "sudo modprobe overlay"), (errno.EPERM, "run rootless outside")]
+)
 def test_a_kernel_that_cannot_mount_for_users_is_found(monkeypatch, error, fix):
     monkeypatch.setattr(image_checks, "errno_in_child", lambda _: error)
     [problem] = image_checks.overlay(Host(Facts()))

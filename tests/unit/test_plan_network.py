@@ -25,6 +25,10 @@ from tests.unit.planning import ROOT, SINGLE, base_config, chosen, joining, plan
 BOTH = {"slirp4netns": "/bin/slirp4netns", "pasta": "/bin/pasta"}
 STUB = ("nameserver 127.0.0.53", "options edns0 trust-ad", "search example.test")
 NO_TUN = "/dev/net/tun: permission denied"
+OPEN_TUN = (
+    """run, as root: echo 'KERNEL=="tun", MODE="0666"' | tee /etc/udev/rules.d/90-rootless-tun.rules """
+    "&& chmod 666 /dev/net/tun"
+)
 
 
 def host(*programs, **known):
@@ -141,7 +145,16 @@ def test_slirp4netns_does_not_enter_a_joined_user_namespace():
     ("on", "missing", "fix"),
     [
         (host(), "neither pasta nor slirp4netns is installed", "install passt"),
-        (host("pasta", tun=NO_TUN), NO_TUN, "run, as root: modprobe tun && chmod 666 /dev/net/tun"),
+        (
+            host("pasta", tun=NO_TUN),
+            NO_TUN,
+            "run, as root: echo tun | tee /etc/modules-load.d/rootless-tun.conf && modprobe tun",
+        ),
+        (
+            host("pasta", tun=NO_TUN, tun_is_closed=True),
+            NO_TUN,
+            OPEN_TUN,
+        ),
     ],
 )
 def test_auto_without_a_helper_is_loopback_and_a_note(on, missing, fix):

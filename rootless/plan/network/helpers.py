@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 SLIRP = "slirp4netns"
 PASTA = "pasta"
 PACKAGES = {SLIRP: "slirp4netns", PASTA: "passt"}
-TUN_FIX = "run, as root: modprobe tun && chmod 666 /dev/net/tun"
 INTERFACE = "tap0"
 """The network interface that slirp4netns creates."""
 API_SOCKET = "network.sock"
@@ -51,6 +50,26 @@ _PASTA_DEFAULTS = (
     (("-T", "--tcp-ns"), ("-T", "none")),
     (("-U", "--udp-ns"), ("-U", "none")),
 )
+
+
+def tun_fix(host: HostNetwork) -> str:
+    """Return how root lets users open /dev/net/tun."""
+    return "run, as root: " + " && ".join(device_commands("tun", "/dev/net/tun", is_closed=host.tun_is_closed))
+
+
+def device_commands(module: str, device: str, *, is_closed: bool, sudo: str = "") -> tuple[str, str]:
+    """Return root's commands that let users open a device, now and after the next boot.
+
+    Args:
+        module: its kernel module, and its name in udev(7).
+        device: its path.
+        is_closed: the device is there, and its permissions forbid it.
+        sudo: precedes the words that only root may run.
+    """
+    if is_closed:
+        rule = f'KERNEL=="{module}", MODE="0666"'
+        return f"echo '{rule}' | {sudo}tee /etc/udev/rules.d/90-rootless-{module}.rules", f"{sudo}chmod 666 {device}"
+    return f"echo {module} | {sudo}tee /etc/modules-load.d/rootless-{module}.conf", f"{sudo}modprobe {module}"
 
 
 class Helper:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from rootless.errors import RootlessError
 from rootless.plan.idmaps import IdMaps
 from rootless.plan.network import ports, resolv_conf
-from rootless.plan.network.helpers import PACKAGES, PASTA, SLIRP, TUN_FIX, command, helper, libslirp_flaws
+from rootless.plan.network.helpers import PACKAGES, PASTA, SLIRP, command, helper, libslirp_flaws, tun_fix
 from rootless.plan.request import AUTO
 
 TYPE_CHECKING = False
@@ -247,7 +247,7 @@ def _automatic(context: Context, host: HostNetwork, names: Names) -> Network:
             [],
         )
     if found and host.tun:
-        reason, fix, found = host.tun, TUN_FIX, []
+        reason, fix, found = host.tun, tun_fix(host), []
     if not found:
         context.warn_ignored("", f"the container has its loopback only: {reason}", fix)
         return Network(NONE, reason, host, names)
@@ -282,7 +282,7 @@ def _helped(context: Context, host: HostNetwork, names: Names, name: str, rest: 
     if name not in host.programs:
         raise _refused(context, f"{name} is not installed", f"install {PACKAGES[name]}, or use --network auto")
     if host.tun:
-        raise _refused(context, host.tun, TUN_FIX)
+        raise _refused(context, host.tun, tun_fix(host))
     if name == SLIRP and ("user" in context.joined or context.request.join):
         place = f"config.json: {context.places['user']}.path" if "user" in context.joined else "--join"
         raise _refused(context, f"the container joins a user namespace ({place}), which {_EXPOSES}", "use pasta")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless.errors import RootlessError
-from rootless.plan.network.helpers import MTU, SLIRP, SLIRP_GATEWAY6, TUN_FIX, Helper
+from rootless.plan.network.helpers import MTU, SLIRP, SLIRP_GATEWAY6, Helper, tun_fix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Shared:
         """
         if SLIRP not in host.programs:
             return "slirp4netns is not installed", "install slirp4netns"
-        return (host.tun, TUN_FIX) if host.tun else ("", "")
+        return (host.tun, tun_fix(host)) if host.tun else ("", "")
 
     def helper(self, host: HostNetwork) -> Helper | None:
         """Return the helper that connects it to the outside; None if problem() has a reason."""
