@@ -245,7 +245,7 @@ EVERYDAY_VERBS = {
         "check this host, and print how an administrator can fix what is missing",
         (
             Flag("--json", SWITCH, "", "print what works and what is missing as JSON"),
-            Flag("--fix-script", SWITCH, "", "print a shell script of all fixes, for an administrator to read and run"),
+            Flag("--fix-script", SWITCH, "", "print a shell script of the fixes, for an administrator to read and run"),
         ),
         about="The checks try things out where they can. Each problem has its code, the evidence, what it costs and "
         "the fix. The exit status is 1 if no container can run here. Nothing is changed.",

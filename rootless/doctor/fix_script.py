@@ -1,9 +1,13 @@
-"""A shell script of fixes: the steps of root, those of the user, and those for which a person has to decide."""
+"""A shell script of fixes: the steps of root, those of the user, and those for which a person has to decide.
+
+Fixes of optional problems are comments, because some of them permit every user of the host what few containers need.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rootless.doctor.problem import OPTIONAL
 from rootless.errors import one_line
 
 if TYPE_CHECKING:
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
 _HEAD = """\
 #!/bin/sh
 # Fixes for the problems that `rootless doctor` has found for {user}. Read it, and remove what you do not want.
+# Commands after `#:` are optional: few containers need them. Remove the `#:` of those that you want.
 #
 #   sh FILE root    the steps of root
 #   sh FILE user    the steps of {user}
@@ -50,9 +55,11 @@ def _function(name: str, problems: Iterable[Problem], nothing: str) -> list[str]
     done: set[tuple[str, ...]] = set()
     for problem in problems:
         lines += _comment(problem, "    ")
+        mark = "#: " if problem.level == OPTIONAL else ""
         if problem.fix.commands not in done:  # such as a package with two programs
-            lines += [f"    {command}" for command in problem.fix.script]
-        done.add(problem.fix.commands)
+            lines += [f"    {mark}{command}" for command in problem.fix.script]
+        if not mark:
+            done.add(problem.fix.commands)
     return [*lines, *([] if done else [f"    echo '{nothing}'"]), "}", ""]
 
 

@@ -99,7 +99,7 @@ class Report:
         }
 
     def script(self) -> str:
-        """Return a script of all fixes, for an administrator to read and to run: nothing here runs it."""
+        """Return a script of the fixes, for an administrator to read and to run: nothing here runs it."""
         from rootless.doctor.fix_script import script
 
         return script(self.problems, self.host.facts.user)

@@ -107,12 +107,12 @@ evidence, the cost and the fix, and then what works.
 
     rootless doctor                 # for a person
     rootless doctor --json          # the same for programs
-    rootless doctor --fix-script    # a shell script of all fixes: those of root, of the user, and by hand
+    rootless doctor --fix-script    # a shell script of the fixes: those of root, of the user, and by hand
 
 The exit status is 1 if no container can run. The JSON has `user`, `usable`, `problems` (each with `code`, `level`,
 `what`, `evidence`, `cost`, `fix`, `commands`, `root`), `works`, `untried` and `devices`. Levels are `essential` (no
 container runs), `missing` and `optional`. The script does nothing until it is called with `root` or `user`; read it
-first.
+first. Optional fixes are comments in it.
 
 When a launch fails because of this host, the same check runs, and the error has its evidence and fix.
 

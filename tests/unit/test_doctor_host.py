@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 
 from rootless.doctor import directory_checks, id_checks, image_checks, namespace_checks, network_checks, session_checks
 from rootless.doctor.fix_script import script
-from rootless.doctor.problem import ESSENTIAL, SUDO, Condition, Fix, Host, advice, device_fix, os_family, set_sysctl
+from rootless.doctor.problem import (
+    ESSENTIAL,
+    OPTIONAL,
+    SUDO,
+    Condition,
+    Fix,
+    Host,
+    advice,
+    device_fix,
+    os_family,
+    set_sysctl,
+)
 from rootless.host import host_network, subids
 from rootless.host.delegation import Cgroups
 from rootless.host.facts import Facts
@@ -178,6 +189,17 @@ def test_a_quoted_name_is_one_argument_in_the_script(name):
     written = script([CONDITION.found("e", fix)], "me")
     done = subprocess.run(["sh", "-c", written, "sh", "root"], capture_output=True, check=True)
     assert done.stdout == (name.encode() if name.isprintable() else b"nothing needs root\n")
+
+
+def test_optional_fixes_are_comments_in_the_script():
+    handy = Condition("RL-HOST-HANDY", "a handy thing", "little", OPTIONAL)
+    written = script([handy.found("e", Fix(f"{SUDO}echo handy")), handy.found("e", Fix("echo own"))], "me")
+    for word, said in (("root", b"nothing needs root\n"), ("user", b"nothing to do\n")):
+        assert subprocess.run(["sh", "-c", written, "sh", word], capture_output=True, check=True).stdout == said
+    enabled = written.replace("#: ", "")
+    assert subprocess.run(["sh", "-c", enabled, "sh", "root"], capture_output=True, check=True).stdout.startswith(
+        b"handy\n"
+    )
 
 
 def test_the_script_has_each_command_once():
