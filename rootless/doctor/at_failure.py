@@ -42,7 +42,7 @@ def explain(error: RootlessError, command: str) -> None:
         return  # descriptors or processes have run out: the error says what failed
     if found:
         evidence, fix = found
-        error.cause = f"{error.cause}: {evidence}" if error.cause else evidence
+        error.cause = evidence if error.cause in evidence else f"{error.cause}: {evidence}"
         error.fix = fix
 
 

@@ -54,7 +54,9 @@ def home(host: Host) -> Iterable[Problem]:
     """Yield what is wrong with the directory of images, or the nearest one above it."""
     wanted = xdg.data()
     if not wanted:
-        yield HOME.found("you have no home directory, and XDG_DATA_HOME is not set", advice("set XDG_DATA_HOME"))
+        own = host.facts.account.home
+        fix = f"set HOME to {own}" if own else "set XDG_DATA_HOME to a directory of your own"
+        yield HOME.found("neither HOME nor XDG_DATA_HOME is set", advice(fix))
         return
     # before anything else looks at it: its file server may not answer
     if error := errno_in_child(lambda: _write(wanted)):
@@ -73,8 +75,10 @@ def home(host: Host) -> Iterable[Problem]:
     flags = os.statvfs(directory).f_flag
     for flag, condition, name in ((os.ST_NOEXEC, NOEXEC, "exec"), (os.ST_NOSUID, NOSUID, "suid")):
         if flags & flag:
+            # no command: the option may be there to protect the host from its users
             evidence = f"{directory} is on {mount}, which is mounted no{name}"
-            yield condition.found(evidence, Fix(f"{SUDO}mount -o remount,{name} {shlex.quote(mount)}"))
+            fix = f"keep bundles elsewhere, such as in /var/tmp, or have the administrator mount {mount} with {name}"
+            yield condition.found(evidence, advice(fix))
     yield from _owners(host.facts, directory, mount)
 
 
@@ -119,7 +123,10 @@ def _owners(facts: Facts, directory: str, mount: str) -> Iterable[Problem]:
         with tempfile.TemporaryFile(dir=directory) as file:
             os.fchown(file.fileno(), 1, 1)
 
-    program, _, error = mapped(facts, change_owner)
+    try:
+        program, _, error = mapped(facts, change_owner)
+    except OSError:
+        return  # no user namespace: that is a problem of its own
     if error and not program:
         kind = file_system(text_of("/proc/self/mountinfo"), mount)
         evidence = f"chown of a file in {directory}: {os.strerror(error)}; {mount} is {kind or 'of an unknown type'}"

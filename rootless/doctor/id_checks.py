@@ -13,7 +13,7 @@ from rootless.doctor.trial import mapped
 from rootless.files import text_of
 from rootless.host import subids
 from rootless.linux import CAP_SETGID, CAP_SETUID
-from rootless.plan.idmaps import usable
+from rootless.plan.idmaps import grant_in_files, usable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -144,21 +144,20 @@ def _count(granted: Iterable[tuple[int, int]]) -> int:
 def shared(user: str, uid: int, uids: str, gids: str, passwd: str) -> Iterable[Problem]:
     """Yield which of the ranges of `user` belong to others too, by the texts of /etc/subuid, subgid and passwd."""
     accounts = [(name, int(number), 1) for name, _, number, *_ in _fields(passwd) if subids.is_id(number)]
-    new = subids.free_range(subids.used_ranges(uids, gids))
+    new = subids.free_range([*subids.used_ranges(uids, gids), *((first, count) for _, first, count in accounts)])
     for kind, text, others in zip(_KINDS, (uids, gids), (accounts, []), strict=True):
         everybody = subids.entries(text) + others
-        own = {(first, count) for owner, first, count in everybody if owner in (user, str(uid)) and count > 1}
-        for first, count in sorted(own):
+        own = {entry for entry in everybody if entry[0] in (user, str(uid)) and entry[2] > 1}
+        for name, first, count in sorted(own):
             sharing = [
                 owner
                 for owner, start, size in everybody
                 if owner not in (user, str(uid)) and start < first + count and first < start + size
             ]
             if sharing:
-                evidence = (
-                    f"/etc/sub{kind[:-1]} gives {user} {first}-{first + count - 1}, of which {sharing[0]} has some"
-                )
-                yield SHARED.found(evidence, _exchange(user, kind, (first, count), new))
+                file = f"/etc/sub{kind[:-1]}"
+                evidence = f"{file} gives {user} {first}-{first + count - 1}, of which {sharing[0]} has some"
+                yield SHARED.found(evidence, _exchange(file, f"{name}:{first}:{count}", name, new))
 
 
 def _fields(passwd: str) -> Iterable[list[str]]:
@@ -175,19 +174,23 @@ def grant(user: str, kinds: Iterable[str], first: int) -> Fix:
         return advice("free a range of 65536 IDs in /etc/subuid and /etc/subgid: all are taken")
     if not subids.is_local(user):  # usermod knows local users only
         files = " ".join(f"/etc/sub{kind[:-1]}" for kind in kinds)
-        return Fix(f"echo {shlex.quote(f'{user}:{first}:{subids.RANGE}')} | {SUDO}tee -a {files}")
+        return Fix(grant_in_files(user, first, files, SUDO))
     flags = " ".join(f"--add-sub{kind} {first}-{last}" for kind in kinds)
     return Fix(f"{SUDO}usermod {flags} {shlex.quote(user)}")
 
 
-def _exchange(user: str, kind: str, old: tuple[int, int], new: int) -> Fix:
-    """Return how `user` gets another range instead of an `old` one."""
-    first, count = old
-    last = new + max(count, subids.RANGE) - 1
-    if not subids.is_local(user) or last >= procfs.ALL_IDS[2]:
-        return advice(f"replace the range {first}-{first + count - 1} of {user} in /etc/sub{kind[:-1]} with a free one")
-    flags = f"--del-sub{kind} {first}-{first + count - 1} --add-sub{kind} {new}-{last}"
-    return Fix(f"{SUDO}usermod {flags} {shlex.quote(user)}")
+def _exchange(file: str, line: str, owner: str, new: int) -> Fix:
+    """Return how the owner of a `line` of a file gets a new range instead.
+
+    It is no command: usermod(8) removes no range of a user who has processes, and afterwards only root can remove
+    files with IDs of the old range.
+    """
+    if new + subids.RANGE > procfs.ALL_IDS[2]:
+        return advice(f"replace {line} in {file} with a free range")
+    return advice(
+        f"remove your unpacked images and bundles, whose files have the old IDs, and have the administrator replace "
+        f"{line} in {file} with {owner}:{new}:{subids.RANGE}"
+    )
 
 
 def _nested(facts: Facts) -> Iterable[Problem]:

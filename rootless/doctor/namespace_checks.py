@@ -18,6 +18,7 @@ from rootless.doctor.problem import (
     Fix,
     advice,
     install,
+    raise_sysctl,
     set_sysctl,
     sysctl,
 )
@@ -144,10 +145,13 @@ def _surroundings(uid: int, uid_map: Iterable[tuple[int, int, int]]) -> tuple[Co
     if mounts and not any(line.split(" ")[4] == "/" for line in mounts):
         return USERNS_CHROOT, "no mount in /proc/self/mountinfo is on /: this is a chroot"
     profile = text_of("/proc/self/attr/apparmor/current")
-    if profile and profile != "unconfined":
-        return USERNS_PROFILE, f"the AppArmor profile {profile} is on this process"
-    if procfs.status("self").get("Seccomp") == "2":
+    is_confined = profile not in ("", "unconfined")
+    is_filtered = procfs.status("self").get("Seccomp") == "2"
+    # docker sets both, and its profile permits user namespaces: unshare(0) fails because of a filter only
+    if is_filtered and (not is_confined or errno_in_child(lambda: unshare(0))):
         return USERNS_SECCOMP, "a seccomp filter is on this process (Seccomp: 2 in /proc/self/status)"
+    if is_confined:
+        return USERNS_PROFILE, f"the AppArmor profile {profile} is on this process"
     return None
 
 
@@ -157,7 +161,8 @@ _SURROUNDED = {
     USERNS_PROFILE: "add the rule `userns,` to that profile, and load it: sudo apparmor_parser -r FILE",
     USERNS_SECCOMP: (
         "let the outer filter allow unshare, clone, mount and setns: docker and podman run --security-opt "
-        "seccomp=unconfined, Kubernetes seccompProfile.type: Unconfined, systemd RestrictNamespaces=no"
+        "seccomp=unconfined (with AppArmor also --security-opt apparmor=unconfined), Kubernetes seccompProfile.type: "
+        "Unconfined, systemd RestrictNamespaces=no"
     ),
 }
 
@@ -186,7 +191,9 @@ def refusal(
         errno.EINVAL: unsupported,
         errno.ENOSYS: unsupported,
         errno.EUSERS: USERNS_DEPTH.found(evidence, advice(_OUTER)),
-        errno.ENOSPC: USERNS_LIMIT.found(f"{evidence}, and {limit} is {setting(limit)}", set_sysctl(limit, _SETTING)),
+        errno.ENOSPC: USERNS_LIMIT.found(
+            f"{evidence}, and {limit} is {setting(limit)}", raise_sysctl(limit, _SETTING, setting)
+        ),
     }
     if error == errno.ENOSPC and nested and setting(limit) != "0":
         return USERNS_DEPTH.found(f"{evidence}, and {limit} is {setting(limit)} in this one", advice(_OUTER))
@@ -232,7 +239,7 @@ def namespaces(host: Host) -> Iterable[Problem]:
         refused = {"mount": refused["mount"]}
     for kind, name in refused.items():
         evidence = f"unshare of a {kind} namespace: {os.strerror(errno.ENOSPC)}, and {name} is {sysctl(name)}"
-        yield NAMESPACES.found(evidence, set_sysctl(name, _SETTING))
+        yield NAMESPACES.found(evidence, raise_sysctl(name, _SETTING))
 
 
 def mount_proc(host: Host) -> Iterable[Problem]:

@@ -217,3 +217,9 @@ def os_family(os_release: str) -> str:
 def sysctl(name: str) -> str:
     """Return a sysctl; empty where the kernel does not have it."""
     return text_of("/proc/sys/" + name.replace(".", "/"))
+
+
+def raise_sysctl(name: str, enough: int, setting: Callable[[str], str] = sysctl) -> Fix:
+    """Return the command that raises a limit that is used up: to `enough`, or above its present value."""
+    now = setting(name)
+    return set_sysctl(name, max(enough, 2 * int(now) if now.isdecimal() else 0))

@@ -62,7 +62,8 @@ class Report:
             try:
                 problems = list(check.run(self.host))
             except (OSError, RootlessError) as error:
-                self.untried.append((check, one_line(str(error))))
+                words = error.strerror if isinstance(error, OSError) else ""
+                self.untried.append((check, one_line(words or str(error))))
                 continue
             if not problems:
                 self.works.append(check)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rootless import procfs
 from rootless.cgroup.logout import ends_with_session
-from rootless.doctor.problem import OPTIONAL, SUDO, Check, Condition, Fix, advice, set_sysctl, sysctl
+from rootless.doctor.problem import OPTIONAL, SUDO, Check, Condition, Fix, advice, raise_sysctl, sysctl
 from rootless.doctor.trial import become_ordinary, call, errno_in_child
 from rootless.files import text_of
 from rootless.linux import SYSTEMD_BOOTED
@@ -53,12 +53,15 @@ _SYSCALLS = {"x86_64": (250, 254, 294), "aarch64": (219, 27, 26)}
 """The numbers of keyctl, inotify_add_watch and inotify_init1."""
 _JOIN_SESSION_KEYRING = 1
 _IN_MODIFY = 2
-_KEYS = 2000
+_KEYS, _KEY_BYTES = 2000, 200000
+"""Ten times the default quotas of a user."""
 
 
 def manager(host: Host) -> Iterable[Problem]:
     """Yield why no systemd manager serves the user, on a host with systemd."""
     facts = host.facts
+    if facts.nested:  # its name for the user is not the host's
+        return
     if os.path.exists(SYSTEMD_BOOTED) and not facts.user_manager:
         fix = Fix(f"{SUDO}loginctl enable-linger {shlex.quote(facts.user)}")
         evidence = f"nothing of yours listens at /run/user/{facts.uid}/bus and /run/user/{facts.uid}/systemd/private"
@@ -128,7 +131,8 @@ def keyring(host: Host) -> Iterable[Problem]:
     name = "kernel.keys.maxkeys"
     if numbers and errno_in_child(join) == errno.EDQUOT:
         evidence = f"keyctl: {os.strerror(errno.EDQUOT)}, and {name} is {sysctl(name)}"
-        yield KEYRING.found(evidence, set_sysctl(name, _KEYS))
+        add, _ = raise_sysctl(name, _KEYS).commands
+        yield KEYRING.found(evidence, Fix(add, *raise_sysctl("kernel.keys.maxbytes", _KEY_BYTES).commands))
 
 
 def inotify(host: Host) -> Iterable[Problem]:
@@ -147,13 +151,13 @@ def inotify(host: Host) -> Iterable[Problem]:
         values = {name: int(sysctl(name) or 0) for name in names}
         name = min(values, key=lambda each: values[each])
         evidence = f"inotify: {os.strerror(error)}, and {name} is {values[name]}"
-        yield INOTIFY.found(evidence, set_sysctl(name, _INOTIFY[kind]))
+        yield INOTIFY.found(evidence, raise_sysctl(name, _INOTIFY[kind]))
 
 
 _INOTIFY = {"instances": 1024, "watches": 1048576}
 
 CHECKS = (
-    Check("systemd user manager", "connected to its socket, where systemd runs", manager, (MANAGER,)),
+    Check("systemd user manager", "its socket answers, or systemd does not run here", manager, (MANAGER,)),
     Check("cgroups", "permission to make some, and their controllers", cgroups, (CGROUP, CONTROLLERS)),
     Check("logout", "asked logind, and looked for lingering", linger, (LINGER,)),
     Check("keyring", "joined a new session keyring", keyring, (KEYRING,)),

@@ -116,6 +116,9 @@ def mapped(facts: Facts, action: Callable[[], None]) -> tuple[str, str, int]:
 
     Returns:
         The program that does not map the IDs and its message, or empty strings and the errno of `action`.
+
+    Raises:
+        OSError: no user namespace can be created.
     """
     ready, go = os.pipe(), os.pipe()
 
@@ -133,14 +136,18 @@ def mapped(facts: Facts, action: Callable[[], None]) -> tuple[str, str, int]:
     os.close(go[0])
     refused = ("", "")
     try:
-        if os.read(ready[0], 1):
+        created = os.read(ready[0], 1)
+        if created:
             refused = _map(child, facts)
             if not refused[0]:
                 os.write(go[1], b"x")
     finally:
         os.close(ready[0])
         os.close(go[1])
-    return *refused, _status(child)
+        error = _status(child)
+    if not created:
+        raise OSError(error, f"no user namespace: {os.strerror(error)}")
+    return *refused, error
 
 
 def _map(child: int, facts: Facts) -> tuple[str, str]:
@@ -148,7 +155,11 @@ def _map(child: int, facts: Facts) -> tuple[str, str]:
     plans = zip(subids.programs(), (facts.uid, facts.gid), (facts.subuids, facts.subgids), strict=True)
     for program, own, ((first, count), *_) in plans:
         words = [program, str(child), *map(str, (0, own, 1, 1, first, count))]
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+        limit = PATIENCE / 1000
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False, timeout=limit)
+        except subprocess.TimeoutExpired:
+            return program, "it does not answer"
         if done.returncode:
             return program, " ".join(done.stderr.split()) or f"exit status {done.returncode}"
     return "", ""

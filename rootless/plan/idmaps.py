@@ -248,9 +248,18 @@ def _why_single(facts: Facts) -> str:
         missing = "the source that nsswitch.conf names for subid"
         fix = "fix: have the administrator add one there (FreeIPA: ipa subid-generate)"
     elif not facts.local_user:  # usermod knows local users only
-        fix = f"fix, as root: echo {facts.user}:{first}:65536 | tee -a /etc/subuid /etc/subgid"
+        fix = f"fix, as root: {grant_in_files(facts.user, first)}"
     instead = "; or run an image with --userns systemd" if facts.id_service else ""
     return f"{missing} has no range for {facts.user}; {fix}{instead}"
+
+
+def grant_in_files(user: str, first: int, files: str = "/etc/subuid /etc/subgid", sudo: str = "") -> str:
+    """Return the command that adds a range from `first` on to files; `sudo` precedes the word that only root may run.
+
+    It is not echo, which obeys backslashes: a user of a domain has one in the name.
+    """
+    line = f"{user}:{first}:65536".replace("'", "'\\''")
+    return f"printf '%s\\n' '{line}' | {sudo}tee -a {files}"
 
 
 def _filled(own: int, ranges: Sequence[Range], place: int) -> tuple[IdMap, ...]:

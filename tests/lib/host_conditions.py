@@ -57,7 +57,7 @@ import ctypes, os, sys
 library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
 library.seccomp_init.restype = ctypes.c_void_p
 context = ctypes.c_void_p(library.seccomp_init(0x7FFF0000))
-library.seccomp_attr_set(context, 4, 0)  # no no_new_privs, as root of an engine loads it
+library.seccomp_attr_set(context, 3, 0)  # no no_new_privs, as root of an engine loads it
 for name, error in ((b"unshare", 1), (b"mount", 1), (b"setns", 1), (b"clone3", 38)):
     number = library.seccomp_syscall_resolve_name(name)
     assert library.seccomp_rule_add(context, 0x00050000 | error, number, 0) == 0
@@ -75,6 +75,7 @@ while library.syscall(add_key, b"user", b"key%d" % number, b"x", 1, -3) > 0:
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 _LINES = "/etc/subuid /etc/subgid"
+_EXCHANGE = 'sed -i "s/^\\($TEST_USER\\):.*/\\1:2000000000:65536/" /etc/subuid'
 _CHROOT = """
 mkdir -p /mnt/scratch/root && cd /mnt/scratch/root
 for name in /*; do
@@ -238,7 +239,7 @@ CASES = (
         "another user has the same range",
         ROOT,
         'sed -n "s/^$TEST_USER:/other:/p" /etc/subuid >>/etc/subuid',
-        repair=COMMANDS,
+        repair=_EXCHANGE,
     ),
     Case(
         "SUBIDS-SHARED",
@@ -246,7 +247,7 @@ CASES = (
         ROOT,
         'first=$(sed -n "s/^$TEST_USER:\\([0-9]*\\):.*/\\1/p" /etc/subuid); '
         'echo "x:x:$((first + 7)):1::/:/bin/sh" >>/etc/passwd',
-        repair=COMMANDS,
+        repair=_EXCHANGE,
     ),
     Case("SUBIDS-NESTED", "a user namespace with one ID", ROOT, wrap=["unshare", "-Ur"]),
     Case(
@@ -346,8 +347,20 @@ CASES = (
         env={"HOME": "/mnt/closed/home"},
         repair=COMMANDS,
     ),
-    Case("HOME-NOEXEC", "a home mounted noexec", ROOT, _IN_HOME.format("noexec"), repair=COMMANDS),
-    Case("HOME-NOSUID", "a home mounted nosuid", ROOT, _IN_HOME.format("nosuid"), repair=COMMANDS),
+    Case(
+        "HOME-NOEXEC",
+        "a home mounted noexec",
+        ROOT,
+        _IN_HOME.format("noexec"),
+        repair="mount -o remount,exec $TEST_HOME",
+    ),
+    Case(
+        "HOME-NOSUID",
+        "a home mounted nosuid",
+        ROOT,
+        _IN_HOME.format("nosuid"),
+        repair="mount -o remount,suid $TEST_HOME",
+    ),
     Case(
         "HOME-OWNERS",
         "a mount that keeps files of the user only, as a server with root squash does",

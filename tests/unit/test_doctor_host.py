@@ -22,6 +22,7 @@ from rootless.doctor.problem import (
     advice,
     device_fix,
     os_family,
+    raise_sysctl,
     set_sysctl,
 )
 from rootless.host import host_network, subids
@@ -60,6 +61,26 @@ def test_a_refused_user_namespace_names_the_setting_and_the_command(error, setti
     for name, value in settings.items():
         if name != "nested" and code not in ("", "-DEPTH") and value in ("0", "1"):
             assert f"{name.replace('__', '.')} is " in problem.evidence or value == "1"
+
+
+@pytest.mark.parametrize(("error", "code"), [(errno.EPERM, "-SECCOMP"), (0, "-PROFILE")])
+def test_filter_and_profile_of_an_outer_container_are_distinguished(monkeypatch, error, code):
+    files = {"apparmor/current": "docker-default (enforce)", "/uid_map": "0 0 1", "/mountinfo": "1 1 0:1 / / rw"}
+    text_of = lambda path: next(text for name, text in files.items() if path.endswith(name))  # noqa: E731
+    errors = iter([errno.EPERM, error])
+    monkeypatch.setattr(namespace_checks, "text_of", text_of)
+    monkeypatch.setattr(namespace_checks.procfs, "status", lambda _: {"Seccomp": "2"})
+    monkeypatch.setattr(namespace_checks, "errno_in_child", lambda _: next(errors))
+    monkeypatch.setattr(namespace_checks, "sysctl", lambda _: "")
+    [problem] = namespace_checks.user_namespaces(Host(Facts(uid=0, uid_map=((0, 0, 1),))))
+    assert problem.condition.code == f"RL-HOST-USERNS{code}"
+
+
+def test_both_quotas_of_keys_are_raised(monkeypatch):
+    monkeypatch.setattr(session_checks, "errno_in_child", lambda _: errno.EDQUOT)
+    [problem] = session_checks.keyring(Host(Facts()))
+    keys, size, apply = problem.fix.script
+    assert ("maxkeys=" in keys, "maxbytes=" in size, apply.startswith("sysctl -p ")) == (True, True, True)
 
 
 def test_the_apparmor_profile_names_the_command_and_its_next_versions():
@@ -121,10 +142,24 @@ def test_a_local_user_gets_a_range_by_usermod():
     assert str(id_checks.grant("root", ["gids"], 165536)) == "sudo usermod --add-subgids 165536-231071 root"
 
 
-def test_a_user_of_a_directory_service_gets_a_range_in_the_files():
-    assert str(id_checks.grant("no such@user", ["uids", "gids"], 100000)) == (
-        f"echo {shlex.quote('no such@user:100000:65536')} | sudo tee -a /etc/subuid /etc/subgid"
-    )
+def test_a_user_of_a_directory_service_gets_a_range_in_the_files(tmp_path):
+    fix = id_checks.grant("CORP\\new o'user", ["uids", "gids"], 100000)
+    assert str(fix) == ("printf '%s\\n' 'CORP\\new o'\\''user:100000:65536' | sudo tee -a /etc/subuid /etc/subgid")
+    (command,) = fix.script
+    subprocess.run(["sh", "-c", command.replace("/etc", str(tmp_path))], check=True, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "subuid").read_text() == "CORP\\new o'user:100000:65536\n"
+
+
+def test_a_shared_range_is_exchanged_for_one_that_nobody_has():
+    text = "1000:100000:65536\nother:100000:65536\n"
+    [problem] = id_checks.shared("me", 1000, text, "", "ada:x:165537:1::/:/bin/sh\n")
+    assert "replace 1000:100000:65536 in /etc/subuid with 1000:165538:65536" in problem.fix.advice
+
+
+def test_a_limit_is_raised_even_if_it_is_high():
+    assert "=65536" in str(raise_sysctl("a.b", 65536, lambda _: "0"))
+    assert "=200000" in str(raise_sysctl("a.b", 65536, lambda _: "100000"))
+    assert "=65536" in str(raise_sysctl("a.b", 65536, lambda _: ""))
 
 
 def test_no_range_is_suggested_where_all_ids_are_taken():
@@ -277,6 +312,13 @@ def test_a_kernel_that_cannot_mount_for_users_is_found(monkeypatch, error, fix):
     monkeypatch.setattr(image_checks, "errno_in_child", lambda _: next(answers))
     [problem] = image_checks.fuse(Host(Facts()))
     assert problem.condition is image_checks.FUSE
+
+
+def test_a_manager_is_missing_for_users_of_the_host_only(monkeypatch):
+    monkeypatch.setattr(session_checks, "SYSTEMD_BOOTED", "/")
+    [problem] = session_checks.manager(Host(Facts(user="ada lace")))
+    assert problem.fix.script == ["loginctl enable-linger 'ada lace'"]
+    assert list(session_checks.manager(Host(Facts(user="root", uid=0, uid_map=((0, 1000, 1),))))) == []
 
 
 def test_controllers_that_systemd_does_not_delegate_come_with_its_file(tmp_path):

@@ -29,12 +29,14 @@ def test_condition_is_found_and_its_fix_works(case, user, rootless_command):
     ) as host:
         found = host.problems()
         assert case.code in found, found
+        assert case.code == "RL-HOST-HOME-OWNERS" or "RL-HOST-HOME-OWNERS" not in found
         problem = found[case.code]
         launched = host(*run)
         if case.launch == FAILS:
             assert launched.returncode == 1, launched
             error = launched.stderr.splitlines()[-1]
             assert problem["evidence"] in error
+            assert error.count(re.split("; |, and ", problem["evidence"])[0]) == 1
             assert error.endswith(f"; fix: {problem['fix']}")
         else:
             assert launched.returncode == 0, launched

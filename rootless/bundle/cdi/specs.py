@@ -185,7 +185,11 @@ def refused(path: str, cause: str, fix: str) -> RootlessError:
 
 
 def _unreadable(path: str, error: OSError) -> RootlessError:
-    fix = f"let users read it: sudo chmod a+rX {path}" if error.errno == errno.EACCES else "correct or remove it"
+    fix = "correct or remove it"
+    if error.errno == errno.EACCES and path.startswith(_SYSTEM):
+        fix = f"let users read it: sudo chmod a+rX {path}"
+    elif error.errno == errno.EACCES:  # after su or sudo, HOME may be another user's
+        fix = "set HOME, or XDG_CONFIG_HOME, to a directory of your own, or make it readable"
     return refused(path, (error.strerror or str(error)).lower(), fix)
 
 
