@@ -24,7 +24,8 @@ _EXIT_USAGE = 64
 """EX_USAGE, sysexits(3head)."""
 
 _OF_THE_HOST = (
-    "RL-FUSE", "RL-IDMAP", "RL-INIT", "RL-NEW-USER-NAMESPACE", "RL-OVERLAY", "RL-SYSTEM", "RL-UNSHARE",
+    "RL-FUSE", "RL-IDMAP", "RL-INIT", "RL-NEW-USER-NAMESPACE", "RL-OVERLAY", "RL-PROPAGATION", "RL-SYSTEM",
+    "RL-UNSHARE",
 )  # fmt: skip
 """Codes of errors that a check of the host may explain: see rootless/doctor/at_failure.py."""
 

@@ -22,6 +22,7 @@ _CHECKS: dict[str, tuple[Callable[[Host], Iterable[Problem]], ...]] = {
     "RL-SYSTEM": _START,
     "RL-NEW-USER-NAMESPACE": (namespace_checks.user_namespaces,),
     "RL-UNSHARE": (namespace_checks.user_namespaces, namespace_checks.namespaces),
+    "RL-PROPAGATION": (namespace_checks.mounts,),
     "RL-IDMAP": (id_checks.programs,),
     "RL-FUSE": (image_checks.fuse,),
     "RL-OVERLAY": (image_checks.overlay,),

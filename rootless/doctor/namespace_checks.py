@@ -67,6 +67,9 @@ USERNS = Condition("RL-HOST-USERNS", "permission to create user namespaces", _NE
 NAMESPACES = Condition(
     "RL-HOST-NAMESPACES", "a free namespace of each type", "containers with such a namespace do not start", ESSENTIAL
 )
+MOUNTS = Condition(
+    "RL-HOST-MOUNTS", "permission to mount in a user namespace", "containers need mounts of their own", ESSENTIAL
+)
 PROC_MOUNT = Condition(
     "RL-HOST-PROC-MOUNT",
     "permission to mount /proc in a container",
@@ -242,6 +245,22 @@ def namespaces(host: Host) -> Iterable[Problem]:
         yield NAMESPACES.found(evidence, raise_sysctl(name, _SETTING))
 
 
+def mounts(host: Host) -> Iterable[Problem]:
+    """Yield why nothing can be mounted: a profile or a filter forbids it that permits user namespaces."""
+    if (error := errno_in_child(lambda: enter(host.facts))) in (errno.EACCES, errno.EPERM):
+        fix = "let the AppArmor profile and the seccomp filter of the outer container or service allow mounts: docker "
+        fix += (
+            "run --security-opt apparmor=unconfined --security-opt seccomp=unconfined, Kubernetes appArmorProfile.type "
+        )
+        fix += "and seccompProfile.type: Unconfined"
+        profile = text_of("/proc/self/attr/apparmor/current") or "none"
+        seccomp = procfs.status("self").get("Seccomp")
+        evidence = f"mount: {os.strerror(error)}; AppArmor profile: {profile}; Seccomp: {seccomp} in /proc/self/status"
+        found = MOUNTS.found(evidence, advice(fix))
+        found.level = OPTIONAL if host.facts.privileged else ESSENTIAL
+        yield found
+
+
 def mount_proc(host: Host) -> Iterable[Problem]:
     """Yield why /proc cannot be mounted: an outer container has covered parts of its own."""
 
@@ -278,6 +297,7 @@ CHECKS = (
         (USERNS_KERNEL, USERNS_DEPTH, USERNS_LIMIT, USERNS_SYSCTL, USERNS_APPARMOR, *_SURROUNDED, USERNS),
     ),
     Check("namespaces", f"created each type: {', '.join(_KINDS)}", namespaces, (NAMESPACES,), contained=True),
+    Check("mounts", "mounted a file system in a user namespace", mounts, (MOUNTS,), contained=True),
     Check("/proc of containers", "mounted one in a pid namespace", mount_proc, (PROC_MOUNT,), contained=True),
     Check("libseccomp", "loaded it", libseccomp, (LIBSECCOMP,)),
 )

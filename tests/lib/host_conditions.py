@@ -52,18 +52,19 @@ _SHOW = "umount $(cat /mnt/scratch/{0}.path)"
 _UNBIND = "umount $(command -v {0})"
 _IN_HOME = "mount -t tmpfs -o mode=700,uid=$TEST_UID,{0} tmpfs $TEST_HOME"
 _NO_PACKAGES = "the package is installed, and the test hides it"
-_DENY = """
+_FORBID = """
 import ctypes, os, sys
 library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
 library.seccomp_init.restype = ctypes.c_void_p
 context = ctypes.c_void_p(library.seccomp_init(0x7FFF0000))
 library.seccomp_attr_set(context, 3, 0)  # no no_new_privs, as root of an engine loads it
-for name, error in ((b"unshare", 1), (b"mount", 1), (b"setns", 1), (b"clone3", 38)):
+for name, error in FORBIDDEN:
     number = library.seccomp_syscall_resolve_name(name)
     assert library.seccomp_rule_add(context, 0x00050000 | error, number, 0) == 0
 assert library.seccomp_load(context) == 0
 os.execvp(sys.argv[1], sys.argv[1:])
 """
+_DOCKER = '((b"unshare", 1), (b"mount", 1), (b"setns", 1), (b"clone3", 38))'
 _FILL = """
 import ctypes, os, platform, sys
 keyctl, add_key = {"x86_64": (250, 248), "aarch64": (219, 217)}[platform.machine()]
@@ -121,7 +122,14 @@ CASES = (
         "USERNS-SECCOMP",
         "a seccomp filter as that of docker's default profile",
         ROOT,
-        outer=[sys.executable, "-c", _DENY],
+        outer=[sys.executable, "-c", _FORBID.replace("FORBIDDEN", _DOCKER)],
+        launch=FAILS,
+    ),
+    Case(
+        "MOUNTS",
+        "a filter that forbids mounts only, as docker's AppArmor profile does",
+        ROOT,
+        outer=[sys.executable, "-c", _FORBID.replace("FORBIDDEN", '((b"mount", 13), (b"mount_setattr", 13))')],
         launch=FAILS,
     ),
     Case(
