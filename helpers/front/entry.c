@@ -106,14 +106,12 @@ static bool is_seen(uint64_t key)
 
 static bool read_entry(const char *above, char *bytes, size_t *size, struct plan *entry)
 {
-    cleanup_close int fd = openat(directory, entry_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    struct stat around, st;
+    ssize_t length = read_own(directory, entry_name, bytes, CACHED_LARGEST);
+    struct stat around;
 
-    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !is_own(&st) || st.st_size > CACHED_LARGEST)
-        return false;
-    *size = (size_t)st.st_size;
-    return fstatat(directory, above, &around, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(around.st_mode) && is_own(&around) &&
-           read(fd, bytes, CACHED_LARGEST + 1) == st.st_size && entry_decode(bytes, *size, entry);
+    *size = (size_t)length;
+    return length >= 0 && fstatat(directory, above, &around, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(around.st_mode) &&
+           is_own(&around) && entry_decode(bytes, *size, entry);
 }
 
 bool entry_find(char **words, size_t count, const char *script, const struct container *container, struct plan *entry)
@@ -317,12 +315,7 @@ static bool ids(const struct plan *entry, const struct op *step)
            memcmp(text_of(entry, step, 0), found, step->s[0].length) == 0;
 }
 
-static bool appended(const struct plan *entry, const struct op *step)
-{
-    const char *path = text_of(entry, step, 1);
-
-    return access(path, W_OK) == 0 || (errno == ENOENT && access(text_of(entry, step, 0), W_OK | X_OK) == 0);
-}
+static bool appended(const struct plan *entry, const struct op *step) { return opens_log(text_of(entry, step, 0)); }
 
 bool entry_holds(const struct plan *entry)
 {

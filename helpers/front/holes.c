@@ -3,8 +3,9 @@
  * Python has written down the identifiers of the request that it planned: runs of at least SHORTEST hexadecimal digits
  * and dashes. Here they are compared with what is in their places now; then the entry gets the new ones wherever it has
  * the old ones, or the beginning of one. A new one has its length, and dashes where it has them, so no path gets
- * another structure; two that differ go on differing in their beginnings, so that planning would have distinguished
- * them as well. Everything else in the entry is compared as ever, with the new ones in it. */
+ * another structure; two that differ go on differing in their beginnings, also from all other text of the request, so
+ * that planning would have distinguished them as well. Everything else in the entry is compared as ever, with the new
+ * ones in it. */
 #include "entry.h"
 
 enum { SHORTEST = 12, LONGEST = 128, MOST = 32, MOST_ELEMENTS = 256 };
@@ -170,6 +171,14 @@ bool holes_match_config(const struct plan *entry, const struct op *step, const c
     return text.next == text.end;
 }
 
+static bool is_new_one(const char *text, size_t left)
+{
+    for (size_t i = 0; i < count && left >= SHORTEST; i++)
+        if (*text == *holes[i].now && memcmp(text, holes[i].now, SHORTEST) == 0)
+            return true;
+    return false;
+}
+
 bool holes_fill(char *strings, size_t size)
 {
     size_t which, length;
@@ -185,6 +194,8 @@ bool holes_fill(char *strings, size_t size)
         length = hole_at(strings + at, size - at, &which);
         if (length)
             memcpy(strings + at, holes[which].now, length);
+        else if (is_new_one(strings + at, size - at))
+            return false;
     }
     return true;
 }

@@ -41,6 +41,24 @@ int open_own(int directory, const char *path, mode_t forbidden)
     return fd >= 0 && fstat(fd, &st) == 0 && is_own(&st) && !(st.st_mode & forbidden) ? steal_fd(&fd) : -1;
 }
 
+ssize_t read_own(int directory, const char *name, char *bytes, size_t size)
+{
+    cleanup_close int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !is_own(&st) || st.st_size > (off_t)size)
+        return -1;
+    return read(fd, bytes, size) == st.st_size ? st.st_size : -1;
+}
+
+/* As Python's log does: the file can be written, or the error comes before anything is done. */
+bool opens_log(const char *path)
+{
+    cleanup_close int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+
+    return fd >= 0;
+}
+
 static bool is_owned(const char *directory)
 {
     struct stat st;
@@ -102,13 +120,9 @@ int open_container(struct container *container, bool lock)
 bool read_record(struct container *container)
 {
     static _Alignas(struct record) char bytes[1 << 16];
-    cleanup_close int fd = openat(container->fd, "status", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    ssize_t size = read_own(container->fd, "status", bytes, sizeof bytes);
     struct stat st;
-    ssize_t size;
 
-    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !is_own(&st) || st.st_size >= (off_t)sizeof bytes)
-        return false;
-    size = read(fd, bytes, sizeof bytes);
     return size >= 0 && decode(bytes, (size_t)size, container) &&
            strcmp(container->strings[RECORD_ID], container->id) == 0 &&
            fstatat(container->fd, "state.json", &st, AT_SYMLINK_NOFOLLOW) == 0 &&

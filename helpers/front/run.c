@@ -41,7 +41,7 @@ static const char *value_of(const struct run *run, char hole, char *number, size
         snprintf(number, size, "%llu",
                  hole == HOLE_PID          ? (unsigned long long)run->process
                  : hole == HOLE_START_TIME ? run->start_time
-                                           : run->namespaces[(hole - HOLE_NAMESPACE) % NAMESPACES]);
+                                           : run->namespaces[(unsigned char)(hole - HOLE_NAMESPACE) % NAMESPACES]);
         return number;
     }
 }

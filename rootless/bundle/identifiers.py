@@ -8,6 +8,7 @@ these; helpers/front/holes.c puts them there. If a piece of one is in the Plan, 
 from __future__ import annotations
 
 from rootless import jsontext
+from rootless.paths import normal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,18 +22,24 @@ _PIECE = 8
 """Digits that are not in an entry by accident."""
 
 
-def identifiers(texts: Sequence[str]) -> list[str] | None:
+def identifiers(texts: Sequence[str], fixed: str = "") -> list[str] | None:
     """Return the identifiers in texts, each once, without those that are the beginning of another.
 
-    None if there are too many, or if two begin in the same way, so that they cannot be distinguished.
+    One that is in the `fixed` text is left out: the host says that, whatever the next request says.
+
+    None if there are too many, or if two begin in the same way, so that they cannot be distinguished. One that begins
+    like a number is none: a number of config.json could be taken for it.
     """
     whole = " ".join(texts)
     words = whole.translate({ord(character): " " for character in {*whole} - _DIGITS}).split()
     found: list[str] = []
     for word in sorted({word.strip("-") for word in words}, key=len, reverse=True):
-        if len(word) < _SHORTEST or word.replace("-", "").isdecimal() or any(each.startswith(word) for each in found):
+        begins = word[:_SHORTEST]
+        if len(word) < _SHORTEST or begins.replace("-", "").isdecimal() or begins in fixed:
             continue
-        if len(word) > _LONGEST or any(each[:_SHORTEST] == word[:_SHORTEST] for each in found):
+        if any(each.startswith(word) for each in found):
+            continue
+        if len(word) > _LONGEST or any(each.startswith(begins) for each in found):
             return None
         found.append(word)
     return found if len(found) <= _MOST else None
@@ -46,6 +53,12 @@ def named_in(config: dict[str, Any]) -> list[str]:
     found += [mount.get(end) for mount in config.get("mounts") or () for end in ("source", "destination")]
     found += [namespace.get("path") for namespace in linux.get("namespaces") or ()]
     return [text for text in found if text]
+
+
+def hides_digits(text: str) -> bool:
+    """Whether JSON has digits of identifiers as escapes, so that the front door would not find these."""
+    text = text.lower()
+    return any(f"\\u{ord(digit):04x}" in text for digit in _DIGITS)
 
 
 def leaves_nothing(entry: bytes, found: Sequence[str]) -> bool:
@@ -95,11 +108,15 @@ def _rows(mounts: Sequence[dict[str, Any]]) -> Iterator[tuple[int, int]]:
     """Yield where rows of bind mounts begin and end that lie in none of each other's destinations."""
     first = 0
     for place in range(len(mounts) + 1):
-        inside = [f"{mount['destination'].rstrip('/')}/" for mount in mounts[first:place]]
         ends = place == len(mounts) or mounts[place].get("type") != "bind"
-        if ends or any(_nest(each, f"{mounts[place]['destination'].rstrip('/')}/") for each in inside):
+        if ends or any(_nest(_within(each), _within(mounts[place])) for each in mounts[first:place]):
             yield first, place
             first = place + ends
+
+
+def _within(mount: dict[str, Any]) -> str:
+    """Return with what the paths below the destination of a mount begin."""
+    return normal(f"/{mount['destination'].lstrip('/')}").rstrip("/") + "/"
 
 
 def _nest(one: str, other: str) -> bool:

@@ -21,7 +21,7 @@ import sys
 from _struct import Struct
 
 from rootless import files, jsontext, log, paths, procfs
-from rootless.bundle.identifiers import identifiers, leaves_nothing, named_in, parts
+from rootless.bundle.identifiers import hides_digits, identifiers, leaves_nothing, named_in, parts
 from rootless.container.operations.status_record import OWN, allowed_verbs, record_strings
 from rootless.container.operations.undo import notes
 from rootless.container.state.directory import CONFIG, NOT_AGED, PLAN_OF_EXEC, STATE, UNDO
@@ -115,7 +115,7 @@ def _entry(run: ContainerRun, reads: Sequence[tuple[object, ...]], said: Sequenc
     config, found = _config(run, call, read[2], said)
     path = log.path()
     operations = [call, config, Op(cached_ops.CONFIG_FILE, str(read[1]))]
-    operations += [Op(cached_ops.APPENDED, paths.parent(path), path)] if path else []
+    operations += [Op(cached_ops.APPENDED, path)] if path else []
     operations += _dependencies(run, [each for each in reads if each is not read])
     operations += _launch(run, said, _STEPS)
     operations += [_leave(path)] if leaves else []
@@ -174,8 +174,9 @@ def _config(run: ContainerRun, call: Op, raw: object, said: Sequence[str]) -> tu
     """Return the operation that compares config.json, and the identifiers in it and in the command line."""
     config: Any = jsontext.parse(_bytes(raw), CONFIG)
     text = _text(_bytes(raw))
-    found = identifiers([*call.strings[0], str(call.strings[1]), *named_in(config)])
-    if found is None or "\0" in text:
+    fixed = f"{run.state.owner} {run.state.boot_id}"
+    found = identifiers([*call.strings[0], str(call.strings[1]), *named_in(config)], fixed)
+    if found is None or "\0" in text or hides_digits(text):
         raise _UncachedError("its identifiers")
     is_engines = run.plan.first(ops.LISTEN)
     pieces = parts(text, config, [*said, *log.waiting("")]) if is_engines else ([text], [], [])

@@ -144,6 +144,7 @@ def _await_ready(made: ContainerRun) -> list[tuple[object, ...]]:
     try:
         cgroup = procfs.cgroup(made.pid)
         paths.note_reads()
+        procfs.cgroup("self")  # where the container is, or below it: noted
         found = ends_with_session(cgroup)
     except OSError:
         return [(paths.UNKNOWN, "logind")]  # it cannot be asked now

@@ -49,8 +49,8 @@ KERNEL = Kind(15, "kernel", "", "release machine")
 IDS = Kind(16, "ids", "", "ids=")
 NAMESPACES = Kind(17, "namespaces", "pid differing", "names*")
 """A bit for each name: whether a process is in another namespace of this type than the caller."""
-APPENDED = Kind(18, "appended", "", "directory path")
-"""A file that can be written to, or made: the log."""
+APPENDED = Kind(18, "appended", "", "path")
+"""A file that can be written to: the log. It is made, as Python makes it at first."""
 
 SAY = Kind(19, "say", "", "text=")
 CLAIM = Kind(20, "claim", "forbidden", "root id")

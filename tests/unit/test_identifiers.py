@@ -10,7 +10,7 @@ import secrets
 import pytest
 
 from rootless.bundle.check import check
-from rootless.bundle.identifiers import identifiers, leaves_nothing, named_in, parts
+from rootless.bundle.identifiers import hides_digits, identifiers, leaves_nothing, named_in, parts
 from rootless.bundle.load import Bundle
 from rootless.errors import RootlessError
 from rootless.jsontext import elements
@@ -31,12 +31,17 @@ NETNS = "67f127d4-c56f-76cf-881c-8906e43fce95"
         ([f"/containers/{ID}/userdata", ID, f"HOSTNAME={ID[:12]}"], [ID]),
         ([f"/{ID}", f"/overlay/{LAYER}/merged", f"/netns/netns-{NETNS}"], [ID, LAYER, NETNS]),
         (["1099511627776", "2026-11-29", "cafe", "-1", "0123456789-123"], []),
+        (["109951162777abcd", "1099-5116277abc"], []),
         (["A1B2C3D4E5F6A1B2"], []),
         ([f"{ID[:20]}", f"{ID[:12]}", "abc"], [ID[:20]]),
     ],
 )
 def test_identifiers_are_long_runs_of_digits_once_each(texts, found):
     assert sorted(identifiers(texts)) == sorted(found)
+
+
+def test_identifiers_leave_out_what_the_host_says():
+    assert identifiers([f"/home/{NETNS}/{ID}", ID], f"user {NETNS}") == [ID]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +83,20 @@ def test_pieces_of_identifiers_are_noticed(text, nothing):
     assert leaves_nothing(b"\0\1" + text.encode(), [ID, LAYER]) is nothing
 
 
+@pytest.mark.parametrize(
+    ("text", "hides"),
+    [
+        (r'"\u0061b"', True),
+        (r'"\u003A"', False),
+        (r'"\u002D"', True),
+        (r'"a \u0026\u0026 b \u003c c"', False),
+        ('"a"', False),
+    ],
+)
+def test_digits_that_are_escaped_are_noticed(text, hides):
+    assert hides_digits(text) is hides
+
+
 def config_of(*destinations, env=("A=1", "B=2")):
     mounts = [{"destination": each, "type": "bind", "source": f"/s/{each}"} for each in destinations]
     return {"process": {"env": list(env)}, "root": {"path": "r"}, "mounts": mounts}
@@ -89,6 +108,8 @@ def config_of(*destinations, env=("A=1", "B=2")):
         (config_of("/etc/hosts", "/etc/hostname"), 2),
         (config_of("/data", "/data/x", "/etc/hosts", "/run"), 3),
         (config_of("/a", "/a"), 1),
+        (config_of("/a", "//a", "/./a/", "a", "/b/../a"), 1),
+        (config_of("/", "/a"), 1),
     ],
 )
 def test_parts_put_together_are_the_text(config, row):
@@ -170,8 +191,8 @@ def test_plan_with_other_identifiers_is_the_same_plan(name, caller):
     config["linux"] |= {"cgroupsPath": f"/parent/libpod-{ID}"}
     text = json.dumps(config)
     before = plan_of(text, ID, CALLERS[caller])
-    for _ in range(8):
-        others = {ID: secrets.token_hex(32), LAYER: secrets.token_hex(32)}
+    for digits in ("0123456789", *["0123456789abcdef"] * 7):
+        others = {old: "".join(secrets.choice(digits) for _ in old) for old in (ID, LAYER)}
 
         def renamed(said, others=others):
             for old, new in others.items():

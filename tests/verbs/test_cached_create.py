@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.lib.native import CHANGING, HOSTILE_ENTRIES, Runs, without_numbers
 __all__ = ["cgroup2"]  # the fixture
 
 OFF = {"ROOTLESS_FRONT": "0"}
+NUMBER = "123456789012"
 SCRIPT = "hostname; echo $HOSTNAME; cat /etc/hosts /run/.containerenv; exit 3"
 
 
@@ -29,6 +31,7 @@ class Engine:
     Attributes:
         native: whether the last command needed no Python.
         complaints: its standard error.
+        prefix: the words before it.
         rootfs: the root file system of all containers, each by a path of its own.
     """
 
@@ -40,7 +43,7 @@ class Engine:
         self.runs = Runs(plain, need)
         self.native = False
         self.complaints = ""
-        self._prefix = prefix
+        self.prefix = prefix
         self._options = options or {}
         self.rootfs = make_rootfs(self.user.tmp / "rootfs")
         own(self.user, self.rootfs)
@@ -91,7 +94,7 @@ class Engine:
         """Run a command line to its end and return its status."""
         with (self.user.tmp / "err").open("w+b") as err, (self.user.tmp / "out").open("ab") as out:
             options = {"stdout": out, "stderr": err} | self._options | options
-            done, self.native = self.runs(*words, strace=strace, prefix=self._prefix, **options)
+            done, self.native = self.runs(*words, strace=strace, prefix=self.prefix, **options)
             err.seek(0)
             self.complaints = err.read().decode()
         return done.returncode
@@ -107,6 +110,12 @@ class Engine:
             assert self.create(name, *flags) == 0, self.complaints
             self.delete(name)
         assert self.native
+
+    def entry(self) -> Path:
+        """Return the file of the only cached Plan."""
+        plans = self.user.runtime_dir / "rootless/@plans"
+        (entry,) = [path for path in plans.iterdir() if path.name != "seen"]
+        return entry
 
     def delete(self, name) -> None:
         """Delete a container."""
@@ -237,6 +246,55 @@ def test_two_identifiers_that_have_become_one_are_pythons(engine):
     assert (engine.create(name), engine.native) == (0, False)
 
 
+def _has_key(engine, name, identifier):
+    path = engine.directory(name) / "config.json"
+    path.write_text(f'{path.read_text()[:-1]},"annotations":{{"{NUMBER}":"","{identifier}":""}}}}')
+
+
+def _has_variable(engine, name, identifier):
+    variables = [f"{identifier}=1", f"{NUMBER}=2"]
+    engine.edit(name, lambda config: config["process"]["env"].extend(variables))
+
+
+@pytest.mark.parametrize("change", [_has_key, _has_variable])
+def test_identifier_that_has_become_other_text_of_the_request_is_pythons(engine, change):
+    outcomes = []
+    for identifier in ("a" * 12, "b" * 12, "c" * 12, NUMBER, NUMBER):
+        name = engine.container()
+        engine.edit(name, lambda config, value=identifier: config["process"]["env"].append(f"X={value}"))
+        change(engine, name, identifier)
+        status = engine.create(name, env=OFF if len(outcomes) > 3 else {})
+        outcomes.append((status, engine.native))
+        if status == 0:
+            engine.delete(name)
+    assert outcomes[:3] == [(0, False), (0, False), (0, True)]
+    assert outcomes[3] == outcomes[4] == (outcomes[4][0], False)
+
+
+def test_boot_is_no_identifier(engine, rootless):
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    for place in (boot, boot, boot, str(uuid.uuid4())):
+        name = engine.container()
+        assert engine(["--log", str(engine.directory(name) / place), *engine.words(name)]) == 0
+        assert engine.rootless.status(name) == "created"
+        assert json.loads((rootless.root / name / "state.json").read_text())["bootId"] == boot
+        engine.delete(name)
+
+
+def test_escaped_identifier_keeps_its_value(engine, rootless):
+    for digits in ("abcdef012345",) * 3 + ("fedcba543210",):
+        name = engine.container("hostname", hostname="HOSTNAME")
+        directory = engine.directory(name)
+        path = directory / "config.json"
+        path.write_text(path.read_text().replace("HOSTNAME", r"abcd\u0065f012345"))
+        assert engine(["create", "--bundle", str(directory), "--pid-file", str(directory / digits), name]) == 0
+        pid = rootless.pid(name)
+        rootless.start(name)
+        await_end(pid)
+        engine.delete(name)
+    assert set((engine.user.tmp / "out").read_text().splitlines()) == {"abcdef012345"}
+
+
 @pytest.mark.parametrize("harm", ["symlink to a directory", "nothing", "file"])
 def test_root_that_is_another_is_pythons(engine, harm):
     engine.warm()
@@ -269,12 +327,23 @@ def test_log_has_the_same_lines(engine):
     assert "/nowhere/log" in engine.complaints
 
 
-def test_log_without_python(engine):
-    for _ in range(3):
+def test_log_without_python(engine, rootless):
+    def create(make_log=str):
         name = engine.container()
-        assert engine(["--log", str(engine.directory(name) / "log"), *engine.words(name)]) == 0
+        log = engine.directory(name) / "log"
+        make_log(log)
+        return name, engine(["--log", str(log), *engine.words(name)])
+
+    for _ in range(3):
+        name, status = create()
+        assert status == 0
         engine.delete(name)
     assert engine.native
+    for harm in (lambda log: log.symlink_to("/nowhere/log"), Path.mkdir):
+        _, status = create(harm)
+        assert (status, engine.native) == (1, False)
+        assert "--log: open" in engine.complaints
+    assert list(rootless.root.iterdir()) == []
 
 
 def test_pid_file_is_replaced_and_its_error_is_pythons(engine, rootless):
@@ -295,9 +364,7 @@ def test_pid_file_is_replaced_and_its_error_is_pythons(engine, rootless):
 @pytest.mark.parametrize("kind", HOSTILE_ENTRIES)
 def test_hostile_entry_is_not_followed(engine, require_root, kind):
     engine.warm()
-    plans = engine.user.runtime_dir / "rootless/@plans"
-    (entry,) = [path for path in plans.iterdir() if path.name != "seen"]
-    HOSTILE_ENTRIES[kind](entry)
+    HOSTILE_ENTRIES[kind](engine.entry())
     name = engine.container()
     assert (engine.create(name), engine.native, engine.complaints) == (0, False, "")
 
@@ -367,6 +434,8 @@ def test_each_failed_call_has_the_same_outcome(engine, rootless):
     assert engine.create(name, strace=["-e", "trace=all"]) == 0
     names = [line.partition("(")[0] for line in (engine.user.tmp / "execve").read_text().splitlines()]
     engine.delete(name)
+    entry = engine.entry()
+    content = entry.read_bytes()
     for call in FAILING:
         count = names.count(call)
         for when in range(1, count + 1, 1 + count // 3):
@@ -374,10 +443,11 @@ def test_each_failed_call_has_the_same_outcome(engine, rootless):
             assert engine.create(name, strace=["-e", f"inject={call}:error=ENOMEM:when={when}"]) == 0, (call, when)
             assert rootless.status(name) == "created", (call, when)
             engine.delete(name)
-            for _ in range(2):  # what that has removed is written again
-                name = engine.container()
-                engine.create(name)
-                engine.delete(name)
+            entry.write_bytes(content)  # a failure removes it
+            own(engine.user, entry)
+    name = engine.container()
+    assert (engine.create(name), engine.native) == (0, True)
+    engine.delete(name)
     assert list(rootless.root.iterdir()) == []
 
 
@@ -412,6 +482,20 @@ def test_detached_run_needs_no_python(engine, rootless):
         engine.delete(name)
     assert native == [False, False, True, True, False]
     assert all(each == seen[0] for each in seen[1:])
+
+
+def test_warning_that_a_session_ends_the_container_comes_in_its_cgroup(cgroup2, user, rootless_command, need):
+    shutil.rmtree(user.runtime_dir / "rootless/@plans", ignore_errors=True)
+    session = cgroup2.directory / f"user@{user.uid}.service"
+    session.mkdir()
+    with InView(cgroup2, user, rootless_command) as rootless:
+        engine = Engine(rootless, need, prefix=cgroup2.prefix(), options=cgroup2.options)
+        for path, native in ((cgroup2.path, False), (cgroup2.path, False), (cgroup2.path, True), (None, False)):
+            engine.prefix = cgroup2.prefix(path=path or f"{cgroup2.path}/{session.name}")
+            name = engine.container("sleep 100")
+            assert engine(["--cgroup-manager", "disabled", *engine.words(name, verb=("run", "--detach"))]) == 0
+            assert (engine.native, "when you log out" in engine.complaints) == (native, path is None)
+            engine.delete(name)
 
 
 def test_foreground_run_with_other_identifiers_needs_no_python(engine, rootless):
