@@ -124,7 +124,7 @@ bool entry_find(char **words, size_t count, const char *script, const struct con
     if (!container && !read_config(words, count))
         return false;
     for (size_t i = 0; i < count; i++)
-        key = holes_hash(key, words[i]);
+        key = holes_hash(key, words[i], container);
     plans = open_root(NULL, true);
     directory = container ? container->fd : plans;
     if (plans < 0 || (!container && !getcwd(place, sizeof place)))
@@ -132,7 +132,7 @@ bool entry_find(char **words, size_t count, const char *script, const struct con
     if (container)
         snprintf(place, sizeof place, "%u %llu", container->record->pid,
                  (unsigned long long)container->record->start_time);
-    key = holes_hash(key, place) + holes_sum(config.text);
+    key = holes_hash(key, place, container) + holes_sum(config.text);
     snprintf(entry_name, sizeof entry_name, "%s%016llx", container ? "exec." : "@plans/", (unsigned long long)key);
     if (read_entry(container ? "." : "@plans", bytes, &size, entry) &&
         is_same_request(entry, words, count, place, script) &&

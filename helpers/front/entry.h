@@ -21,7 +21,7 @@ bool entry_holds(const struct plan *entry); /* nothing has changed that its Plan
 void entry_forget(bool is_said);            /* and by entry_option(), whether its warnings have been said */
 
 /* holes.c */
-uint64_t holes_hash(uint64_t so_far, const char *text);
+uint64_t holes_hash(uint64_t so_far, const char *text, bool whole);
 uint64_t holes_sum(const char *text);
 bool holes_take(const struct plan *entry, const struct op *step);
 bool holes_match(const char *before, const char *now);

@@ -28,11 +28,12 @@ static size_t skipped(const char *text)
     return run >= SHORTEST ? run : 0;
 }
 
-/* An index for finding entries, not more: it leaves identifiers out, and the order of what is shuffled. */
-uint64_t holes_hash(uint64_t so_far, const char *text)
+/* An index for finding entries, not more: it leaves identifiers out, unless they are none, and the order of what is
+ * shuffled. */
+uint64_t holes_hash(uint64_t so_far, const char *text, bool whole)
 {
     do {
-        text += skipped(text);
+        text += whole ? 0 : skipped(text);
         so_far = (so_far ^ (unsigned char)*text) * 0x100000001b3;
     } while (*text++);
     return so_far;

@@ -217,6 +217,14 @@ def test_warnings_come_each_time(rootless, runs):
     assert warm(runs, *words).stderr == rootless(*words, env=OFF).stderr
 
 
+def test_digits_in_flags_have_entries_of_their_own(rootless, runs):
+    started(rootless)
+    for digits in ("a" * 12, "b" * 12):
+        assert warm(runs, "exec", "-e", f"A={digits}", "c1", "sh", "-c", "echo $A").stdout == f"{digits}\n"
+    done, native = runs("exec", "-e", f"A={'a' * 12}", "c1", "sh", "-c", "echo $A")
+    assert (done.stdout, native) == (f"{'a' * 12}\n", True)
+
+
 def test_created_container_is_entered(rootless, runs):
     rootless.create("c1", make_bundle(rootless.user, base_config("sleep", "1000")))
     assert warm(runs, "exec", "c1", "echo", "fine").stdout == "fine\n"
