@@ -142,7 +142,7 @@ def normal(path: str) -> str:
 
 def absolute(path: str) -> str:
     """Return the normal path from the root, as os.path.abspath."""
-    return normal(join(posix.getcwd(), path))
+    return normal(path if path.startswith("/") else join(posix.getcwd(), path))  # which may have been removed
 
 
 def resolved(path: str) -> str:

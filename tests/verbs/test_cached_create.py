@@ -346,6 +346,14 @@ def test_log_without_python(engine, rootless):
     assert list(rootless.root.iterdir()) == []
 
 
+def test_removed_directory_needs_python(engine):
+    engine.prefix = ["sh", "-ec", 'cd "$(mktemp -d)"; rmdir "$PWD"; exec "$@"', "sh"]
+    for _ in range(3):
+        name = engine.container()
+        assert (engine.create(name), engine.native, engine.complaints) == (0, False, "")
+        engine.delete(name)
+
+
 def test_pid_file_is_replaced_and_its_error_is_pythons(engine, rootless):
     engine.warm()
     name = engine.container()
