@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import secrets
 import shutil
 import signal
 import subprocess
+import time
 import uuid
 from pathlib import Path
 
@@ -111,11 +113,28 @@ class Engine:
             self.delete(name)
         assert self.native
 
+    def entries(self) -> list[Path]:
+        """Return the files of cached Plans."""
+        plans = self.user.runtime_dir / "rootless/@plans"
+        return [path for path in plans.iterdir() if path.name != "seen"]
+
     def entry(self) -> Path:
         """Return the file of the only cached Plan."""
-        plans = self.user.runtime_dir / "rootless/@plans"
-        (entry,) = [path for path in plans.iterdir() if path.name != "seen"]
+        (entry,) = self.entries()
         return entry
+
+    def kept_entry(self) -> tuple[Path, bytes]:
+        """Return the file of the only cached Plan, and its content."""
+        return self.entry(), self.entry().read_bytes()
+
+    def restore(self, kept) -> None:
+        """Make an entry the only one again, as Python has written it."""
+        for each in self.entries():
+            each.unlink()
+        path, content = kept
+        path.write_bytes(content)
+        path.chmod(0o600)
+        own(self.user, path)
 
     def delete(self, name) -> None:
         """Delete a container."""
@@ -217,13 +236,17 @@ DIFFERENCES = {
 }
 
 
-@pytest.mark.parametrize("what", DIFFERENCES)
-def test_other_differences_are_pythons(engine, what):
+def test_other_differences_are_pythons(engine):
     engine.warm()
-    name = engine.container()
-    engine.edit(name, DIFFERENCES[what])
-    engine.create(name)
-    assert not engine.native
+    kept = engine.kept_entry()
+    for what, change in DIFFERENCES.items():
+        name = engine.container()
+        engine.edit(name, change)
+        engine.create(name)
+        assert not engine.native, what
+        engine.restore(kept)  # Python may have replaced it
+        name = engine.container()
+        assert (engine.create(name), engine.native) == (0, True), what
 
 
 def test_digits_elsewhere_are_no_identifier(engine):
@@ -369,12 +392,16 @@ def test_pid_file_is_replaced_and_its_error_is_pythons(engine, rootless):
     assert list(rootless.root.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", HOSTILE_ENTRIES)
-def test_hostile_entry_is_not_followed(engine, require_root, kind):
+def test_hostile_entry_is_not_followed(engine, require_root):
     engine.warm()
-    HOSTILE_ENTRIES[kind](engine.entry())
-    name = engine.container()
-    assert (engine.create(name), engine.native, engine.complaints) == (0, False, "")
+    kept = engine.kept_entry()
+    for kind, harm in HOSTILE_ENTRIES.items():
+        name = engine.container()
+        assert (engine.create(name), engine.native) == (0, True), kind
+        harm(engine.entry())
+        name = engine.container()
+        assert (engine.create(name), engine.native, engine.complaints) == (0, False, ""), kind
+        engine.restore(kept)
 
 
 def test_taken_id_is_refused_as_by_python(engine):
@@ -442,8 +469,7 @@ def test_each_failed_call_has_the_same_outcome(engine, rootless):
     assert engine.create(name, strace=["-e", "trace=all"]) == 0
     names = [line.partition("(")[0] for line in (engine.user.tmp / "execve").read_text().splitlines()]
     engine.delete(name)
-    entry = engine.entry()
-    content = entry.read_bytes()
+    kept = engine.kept_entry()
     for call in FAILING:
         count = names.count(call)
         for when in range(1, count + 1, 1 + count // 3):
@@ -451,8 +477,7 @@ def test_each_failed_call_has_the_same_outcome(engine, rootless):
             assert engine.create(name, strace=["-e", f"inject={call}:error=ENOMEM:when={when}"]) == 0, (call, when)
             assert rootless.status(name) == "created", (call, when)
             engine.delete(name)
-            entry.write_bytes(content)  # a failure removes it
-            own(engine.user, entry)
+            engine.restore(kept)  # a failure removes it
     name = engine.container()
     assert (engine.create(name), engine.native) == (0, True)
     engine.delete(name)
@@ -547,6 +572,35 @@ def test_a_hundred_at_once(engine, rootless):
     assert sorted(each["id"] for each in rootless.list()) == sorted(names)
     rootless("delete", "--force", "--regex", ".*", check=True)
     assert list(rootless.root.iterdir()) == []
+
+
+def test_creates_race_with_deletes_and_are_killed(engine, rootless):
+    engine.warm()
+    chance = random.Random(16)
+    for _ in range(10):
+        name = engine.container()
+        assert engine.create(name) == 0
+        pid = rootless.pid(name)
+        delete = ["delete", "--force", name]
+        with (engine.user.tmp / "race").open("w+b") as errors:
+            racing = [
+                rootless.popen(*words, env=chance.choice(({}, OFF)), stdout=subprocess.DEVNULL, stderr=errors)
+                for words in (delete, engine.words(name), chance.choice((delete, engine.words(name))))
+            ]
+            victim = chance.choice([*racing, None])
+            if victim:
+                time.sleep(chance.random() * 0.02)  # any moment
+                victim.kill()
+            for process in racing:
+                assert process.wait(30) in (0, 1, -signal.SIGKILL if process is victim else 0)
+            errors.seek(0)
+            assert b"internal error" not in errors.read()
+        await_end(pid)
+        if rootless.list():
+            pid = rootless.pid(name)
+        rootless(*delete, check=True, env=chance.choice(({}, OFF)))
+        await_end(pid)
+        assert list(rootless.root.iterdir()) == []
 
 
 def test_one_of_two_gets_the_id(engine, rootless):

@@ -513,14 +513,11 @@ def test_both_race_for_one_container_and_are_killed(rootless, bundle):
     for _ in range(ROUNDS):
         rootless.create("c1", bundle)
         pid = rootless.pid("c1")
-        for _ in range(2):
+        commands = [chance.choice(RACING) for _ in range(4)]
+        for _ in range(2 * any("exec" in words for words in commands)):
             rootless("exec", "c1", "true", check=True)
-        racing = [
-            rootless.popen(
-                *chance.choice(RACING), env=chance.choice(({}, OFF)), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-            for _ in range(4)
-        ]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        racing = [rootless.popen(*words, env=chance.choice(({}, OFF)), **pipes) for words in commands]
         victim = chance.choice([*racing, None])
         if victim:
             time.sleep(chance.random() * 0.02)  # any moment
