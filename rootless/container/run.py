@@ -74,7 +74,7 @@ def _run(options: Options) -> int:
     try:
         if request.detach:
             reads += _await_ready(made)
-        if cache_key and not plan.first(*UNCACHED):
+        if cache_key and not made.reports and not plan.first(*UNCACHED):
             cache_plan(made, cache_key, reads, said, leaves=request.detach)
         made.entry.close()
         made.close()
@@ -85,6 +85,7 @@ def _run(options: Options) -> int:
             return 0
         return _wait(made, console, wakeup, request)
     except BaseException:
+        made.entry.close()
         end_quietly(made.state)
         made.kill()
         remove_ended(root, request.container)
@@ -140,6 +141,7 @@ def _print_id(container_id: str) -> None:
 def _await_ready(made: ContainerRun) -> list[tuple[object, ...]]:
     """Warn if a detached container ends with the caller's session; return the notes of what was read."""
     if made.reports:
+        made.entry.close()  # others may use the container meanwhile
         made.reports.await_ready(made.pid)
     try:
         cgroup = procfs.cgroup(made.pid)
