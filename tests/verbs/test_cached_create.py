@@ -595,11 +595,10 @@ def test_creates_race_with_deletes_and_are_killed(engine, rootless):
                 assert process.wait(30) in (0, 1, -signal.SIGKILL if process is victim else 0)
             errors.seek(0)
             assert b"internal error" not in errors.read()
-        await_end(pid)
-        if rootless.list():
-            pid = rootless.pid(name)
+        pids = {pid, *(each["pid"] for each in rootless.list())} - {0}  # of what a killed command has left
         rootless(*delete, check=True, env=chance.choice(({}, OFF)))
-        await_end(pid)
+        for each in pids:
+            await_end(each)
         assert list(rootless.root.iterdir()) == []
 
 
