@@ -296,7 +296,7 @@ class Sweep:
             counts[role, name] += 1
             if role not in roles:
                 continue
-            if since and name == "execve" and counts[role, name] == 2:
+            if since and role.isdigit() and name == "execve" and counts[role, name] == 2:
                 begun, rows = False, []  # the front door executes Python, which is swept
             begun = begun or name == since
             if not begun or name in without or name in OWN_MEMORY:

@@ -60,6 +60,13 @@ TESTS = {
         "mkdir -p ~/.config/containerd && cp helpers/containerd/rootless.toml ~/.config/containerd/config.toml": CRI,
         "helpers/containerd/in-rootlesskit.sh containerd --config ~/.config/containerd/config.toml": CRI,
     },
+    "docs/doctor.md": {
+        "rootless doctor": "tests/verbs/test_doctor.py::test_doctor_verb_prints_the_same",
+        "rootless doctor --json": "tests/verbs/test_doctor.py::test_json_has_every_check_and_stable_keys",
+        "rootless doctor --fix-script": (
+            "tests/verbs/test_doctor.py::test_fix_script_separates_root_and_changes_nothing"
+        ),
+    },
     "docs/images.md": {
         "rootless pull docker://debian:13": PULLED,
         "rootless images": FIRST,

@@ -43,7 +43,8 @@ def test_run_opens_few_files_before_it_reads_the_bundle(user, rootless_command, 
     bundle = make_bundle(user, base_config("true"))
     python = Path(f"{rootless_command}.py").read_text().splitlines()[0].removeprefix("#!").split()
     for_python_itself = looked_at(user, need, *python, "-c", "pass")
-    words = [rootless_command, "--root", user.tmp / "state", "run", "--bundle", bundle, "c"]
+    # the front door reads the bundle itself
+    words = [f"{rootless_command}.py", "--root", user.tmp / "state", "run", "--bundle", bundle, "c"]
     user.run(words, check=True)
     calls = looked_at(user, need, *words)
     first = next(number for number, (_, path, _) in enumerate(calls) if path == f"{bundle}/config.json")
