@@ -62,9 +62,9 @@ def test_a_file_that_is_no_program_is_in_no_configuration(rootless, user):
 
 def test_signals_reach_the_command_once(rootless):
     """A terminal's go to the whole process group; others are forwarded."""
-    script = "import os, signal\nfor number in (signal.SIGINT, signal.SIGTERM):\n"
-    script += "    signal.signal(number, lambda number, _: os.write(1, b'%d\\n' % number))\n"
-    script += "os.write(1, b'ready\\n')\nwhile True: signal.pause()"
+    script = "import os, signal\nnumbers = {signal.SIGINT, signal.SIGTERM}\n"
+    script += "signal.pthread_sigmask(signal.SIG_BLOCK, numbers)\nos.write(1, b'ready\\n')\n"
+    script += "while True: os.write(1, b'%d\\n' % signal.sigwait(numbers))"  # pause() would miss one just before it
     running = rootless.popen("unshare", "python3", "-c", script, stdout=subprocess.PIPE, process_group=0)
     with running:
         output = Reader(running.stdout)
