@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 
-from tests.lib.boxes import ATTEMPTS, RUNC_BUSY, SHORT, config_with_maps
+from tests.lib.boxes import ATTEMPTS, RUNC_BUSY, RUNC_EARLY, SHORT, config_with_maps
 from tests.lib.bundles import own
 
 FOREVER = "exec sleep 1000"
@@ -39,7 +39,7 @@ class Live:
         """Run a command to its end."""
         for _ in range(ATTEMPTS):
             done = self.user.run(self.argv(*words, flags=flags), **{"timeout": SHORT} | self.box.options | options)
-            if RUNC_BUSY not in (done.stderr or ""):
+            if not any(failure in (done.stderr or "") for failure in (RUNC_BUSY, RUNC_EARLY)):
                 break
         return done
 
