@@ -27,6 +27,11 @@ NUMBER = "123456789012"
 SCRIPT = "hostname; echo $HOSTNAME; cat /etc/hosts /run/.containerenv; exit 3"
 
 
+def _identifier():
+    """Return an identifier, but none that begins like a number: those are rare, and make no entry for others."""
+    return f"a{secrets.token_hex(32)[1:]}"
+
+
 class Engine:
     """Bundles and command lines as podman makes them.
 
@@ -52,8 +57,8 @@ class Engine:
 
     def container(self, script=SCRIPT, *, order=(0, 1, 2), **changes) -> str:
         """Make the files of a container, and return its id."""
-        name = secrets.token_hex(32)
-        layer = self.user.tmp / "overlay" / secrets.token_hex(32)
+        name, layer_name = _identifier(), _identifier()
+        layer = self.user.tmp / "overlay" / layer_name
         layer.mkdir(parents=True)
         (layer / "merged").symlink_to(self.rootfs)
         directory = self.directory(name)
