@@ -26,7 +26,7 @@ ALL = ("rootless", ORACLE, CRUN)
 
 RUNC_BUSY = "could not ensure we are a cloned binary: Device or resource busy"
 """A rare failure of runc 1.1.15: it cannot seal the copy of itself that it has just written. The call is repeated."""
-RUNC_EARLY = "/ns/user: Permission denied"
+RUNC_EARLY = "]: failed to open /proc/"
 """Another one: its `start` ends before the program is executed, and until then `exec` may not open its namespaces."""
 ATTEMPTS = 5
 

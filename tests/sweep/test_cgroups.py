@@ -61,7 +61,7 @@ def test_killed_executor_leaves_no_cgroup(sweep, life):
 
 @pytest.mark.parametrize(
     ("life", "role", "since", "least"),
-    [("create", "0", "mkdir", 8), ("create", "2", "pidfd_open", 8), ("run", "0", "flock", 10)],
+    [("create", "0", "mkdir", 9), ("create", "2", "pidfd_open", 8), ("run", "0", "flock", 10)],
 )
 def test_a_failed_call_of_rootless_leaves_no_cgroup(sweep, life, role, since, least):
     swept = sweep(life)
