@@ -71,6 +71,7 @@ bool is_at(const struct container *container);
 int open_own(int directory, const char *path, mode_t forbidden);
 /* A whole file that nobody else can have written, if it is not larger than `size`; or -1. */
 ssize_t read_own(int directory, const char *name, char *bytes, size_t size);
+int open_log(const char *path);
 bool opens_log(const char *path);
 bool has_undo_notes(const struct container *container, uint32_t size); /* so many bytes of them, perhaps none */
 bool start_time(uint32_t pid, unsigned long long *ticks);

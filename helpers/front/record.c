@@ -51,10 +51,12 @@ ssize_t read_own(int directory, const char *name, char *bytes, size_t size)
     return read(fd, bytes, size) == st.st_size ? st.st_size : -1;
 }
 
+int open_log(const char *path) { return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644); }
+
 /* As Python's log does: the file can be written, or the error comes before anything is done. */
 bool opens_log(const char *path)
 {
-    cleanup_close int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    cleanup_close int fd = open_log(path);
 
     return fd >= 0;
 }

@@ -255,7 +255,7 @@ static bool leave(struct run *run, const struct op *step)
 {
     size_t size;
     const char *log = text_of(run->entry, step, 0), *lines = filled(run, step, 1, &size);
-    cleanup_close int fd = *log ? open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : -1;
+    cleanup_close int fd = *log ? open_log(log) : -1;
 
     if (fd >= 0 && lines)
         (void)!write(fd, lines, size);

@@ -488,9 +488,8 @@ def _record(_op: Op, _run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
 
 def _write_pid(path: str) -> Op:
     directory = paths.parent(path) or "."
-    posix.close(
-        posix.open(directory, posix.O_TMPFILE | posix.O_WRONLY | posix.O_CLOEXEC)
-    )  # the only way of write_pid()
+    # write_pid() in helpers/front/run.c has no other way
+    posix.close(posix.open(directory, posix.O_TMPFILE | posix.O_WRONLY | posix.O_CLOEXEC))
     return Op(cached_ops.WRITE_PID, directory, path)
 
 

@@ -139,7 +139,11 @@ def _print_id(container_id: str) -> None:
 
 
 def _await_ready(made: ContainerRun) -> list[tuple[object, ...]]:
-    """Warn if a detached container ends with the caller's session; return the notes of what was read."""
+    """Wait until a detached container is ready, and warn if it ends with the caller's session.
+
+    Returns:
+        The notes of what was read for the warning.
+    """
     if made.reports:
         made.entry.close()  # others may use the container meanwhile
         made.reports.await_ready(made.pid)

@@ -13,7 +13,7 @@ from rootless.doctor.trial import mapped
 from rootless.files import text_of
 from rootless.host import subids
 from rootless.linux import CAP_SETGID, CAP_SETUID
-from rootless.plan.idmaps import grant_in_files, usable
+from rootless.plan.idmaps import grant_command, usable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -123,7 +123,7 @@ def ranges(host: Host) -> Iterable[Problem]:
     if facts.privileged:
         return
     granted = dict(zip(_KINDS, (facts.subuids, facts.subgids), strict=True))
-    source = "getsubids" if subids.sources() != ["files"] else "/etc/subuid and /etc/subgid"
+    source = "getsubids" if subids.has_name_service() else "/etc/subuid and /etc/subgid"
     missing = [kind for kind in _KINDS if not granted[kind]]
     few = [kind for kind in _KINDS if granted[kind] and _count(granted[kind]) < subids.RANGE]
     if missing:
@@ -132,7 +132,7 @@ def ranges(host: Host) -> Iterable[Problem]:
     if few:
         counts = " and ".join(f"{_count(granted[kind])} {kind}" for kind in few)
         yield FEW.found(f"{source} give {facts.user} {counts}", grant(facts.user, few, subids.offer()))
-    if subids.sources() == ["files"]:
+    if not subids.has_name_service():
         files = (text_of(f"/etc/{name}") for name in ("subuid", "subgid", "passwd"))
         yield from shared(facts.user, facts.uid, *files)
 
@@ -166,24 +166,20 @@ def _fields(passwd: str) -> Iterable[list[str]]:
 
 def grant(user: str, kinds: Iterable[str], first: int) -> Fix:
     """Return how `user` gets 65536 subordinate IDs of the `kinds` ("uids", "gids") from `first` on."""
-    if subids.sources() != ["files"]:
+    if subids.has_name_service():
         where = "the directory service that nsswitch.conf names for subid"
         return advice(f"give {user} a range in {where} (FreeIPA: ipa subid-generate --owner={user})")
-    last = first + subids.RANGE - 1
-    if last >= procfs.ALL_IDS[2]:
+    if first + subids.RANGE > procfs.ALL_IDS[2]:
         return advice("free a range of 65536 IDs in /etc/subuid and /etc/subgid: all are taken")
-    if not subids.is_local(user):  # usermod knows local users only
-        files = " ".join(f"/etc/sub{kind[:-1]}" for kind in kinds)
-        return Fix(grant_in_files(user, first, files, SUDO))
-    flags = " ".join(f"--add-sub{kind} {first}-{last}" for kind in kinds)
-    return Fix(f"{SUDO}usermod {flags} {shlex.quote(user)}")
+    is_local = subids.is_local(user)
+    return Fix(grant_command(shlex.quote(user) if is_local else user, first, is_local=is_local, kinds=kinds, sudo=SUDO))
 
 
 def _exchange(file: str, line: str, owner: str, new: int) -> Fix:
     """Return how the owner of a `line` of a file gets a new range instead.
 
-    It is no command: usermod(8) removes no range of a user who has processes, and afterwards only root can remove
-    files with IDs of the old range.
+    There is no command for it: usermod(8) does not take a range from a user who has processes, and afterwards only root
+    can remove files with IDs of the old range.
     """
     if new + subids.RANGE > procfs.ALL_IDS[2]:
         return advice(f"replace {line} in {file} with a free range")

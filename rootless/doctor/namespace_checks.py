@@ -248,11 +248,11 @@ def namespaces(host: Host) -> Iterable[Problem]:
 def mounts(host: Host) -> Iterable[Problem]:
     """Yield why nothing can be mounted: a profile or a filter forbids it that permits user namespaces."""
     if (error := errno_in_child(lambda: enter(host.facts))) in (errno.EACCES, errno.EPERM):
-        fix = "let the AppArmor profile and the seccomp filter of the outer container or service allow mounts: docker "
-        fix += (
+        fix = (
+            "let the AppArmor profile and the seccomp filter of the outer container or service allow mounts: docker "
             "run --security-opt apparmor=unconfined --security-opt seccomp=unconfined, Kubernetes appArmorProfile.type "
+            "and seccompProfile.type: Unconfined"
         )
-        fix += "and seccompProfile.type: Unconfined"
         profile = text_of("/proc/self/attr/apparmor/current") or "none"
         seccomp = procfs.status("self").get("Seccomp")
         evidence = f"mount: {os.strerror(error)}; AppArmor profile: {profile}; Seccomp: {seccomp} in /proc/self/status"

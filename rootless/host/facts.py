@@ -198,7 +198,7 @@ def read(*, subordinate: bool = True) -> Facts:
         if not (facts.subuids and facts.subgids):
             facts.free_range = subids.offer()
             facts.local_user = subids.is_local(facts.user)
-            facts.subid_service = subids.sources() != ["files"]
+            facts.subid_service = subids.has_name_service()
     return facts
 
 

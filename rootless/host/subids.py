@@ -68,7 +68,7 @@ def ranges(user: str, uid: int) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
 
     Like newuidmap, it reads /etc/subuid and /etc/subgid. It runs getsubids(1) if nsswitch.conf names another source.
     """
-    if _name_service_has_subids() and (program := find_program("getsubids")):
+    if has_name_service() and (program := find_program("getsubids")):
         return _ask(program, user), _ask(program, "-g", user)
     return parse(text_of("/etc/subuid"), user, uid), parse(text_of("/etc/subgid"), user, uid)
 
@@ -101,14 +101,10 @@ def offer() -> int:
     return free_range(used_ranges(text_of("/etc/subuid"), text_of("/etc/subgid")))
 
 
-def _name_service_has_subids() -> bool:
-    return sources() != ["files"]
-
-
-def sources() -> list[str]:
-    """Return the sources of subordinate ids in nsswitch.conf(5)."""
+def has_name_service() -> bool:
+    """Whether nsswitch.conf(5) names another source of subordinate ids than the files."""
     lines = [line for line in text_of("/etc/nsswitch.conf").splitlines() if line.startswith("subid:")]
-    return [source for line in lines for source in line.partition(":")[2].split()] or ["files"]
+    return any(source != "files" for line in lines for source in line.partition(":")[2].split())
 
 
 def _ask(program: str, *arguments: str) -> tuple[Range, ...]:

@@ -53,7 +53,7 @@ def allocate(pid: int, maps: IdMaps) -> None:
     """
     namespace = posix.open(f"/proc/{pid}/ns/user", posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        reply = _parsed(_call(maps.service, namespace))
+        reply = _parsed(_call(maps, namespace))
     except OSError as error:
         if isinstance(error, ConnectionRefusedError | FileNotFoundError):
             raise _refused("it does not run", _START) from None
@@ -69,22 +69,23 @@ def allocate(pid: int, maps: IdMaps) -> None:
             raise _refused("it reports success and has not written the maps")
 
 
-def _call(path: str, namespace: int) -> bytes:
+def _call(maps: IdMaps, namespace: int) -> bytes:
     """Return the answer without its NUL.
 
     Raises:
         OSError: the connection fails, or the answer takes too long.
         RootlessError: `RL-IDMAP-SYSTEMD`: the answer is too long, or not complete.
     """
+    first, _, count = maps.uids[0]
     parameters = {
         "name": f"rl{posix.urandom(_RANDOM).hex()}",
-        "size": 65536,
-        "target": 0,
+        "size": count,
+        "target": first,
         "userNamespaceFileDescriptor": 0,
     }
     request = {"method": f"{_INTERFACE}.AllocateUserRange", "parameters": parameters}
     end = monotonic() + _PATIENCE
-    connection = connect(path, _PATIENCE)
+    connection = connect(maps.service, _PATIENCE)
     try:
         send(connection, render(request, None).encode() + b"\0", namespace)
         answer = b""

@@ -242,23 +242,34 @@ def _why_single(facts: Facts) -> str:
     if facts.subuids and facts.subgids:
         return f"the user namespace that {facts.user} is in does not have the ids of /etc/subuid and /etc/subgid"
     missing = "/etc/subuid" if not facts.subuids else "/etc/subgid"
-    first, last = facts.free_range, facts.free_range + 65535
-    fix = f"fix, as root: usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {facts.user}"
+    fix = f"fix, as root: {grant_command(facts.user, facts.free_range, is_local=facts.local_user)}"
     if facts.subid_service:
         missing = "the source that nsswitch.conf names for subid"
         fix = "fix: have the administrator add one there (FreeIPA: ipa subid-generate)"
-    elif not facts.local_user:  # usermod knows local users only
-        fix = f"fix, as root: {grant_in_files(facts.user, first)}"
     instead = "; or run an image with --userns systemd" if facts.id_service else ""
     return f"{missing} has no range for {facts.user}; {fix}{instead}"
 
 
-def grant_in_files(user: str, first: int, files: str = "/etc/subuid /etc/subgid", sudo: str = "") -> str:
-    """Return the command that adds a range from `first` on to files; `sudo` precedes the word that only root may run.
+def grant_command(
+    user: str, first: int, *, is_local: bool, kinds: Iterable[str] = ("uids", "gids"), sudo: str = ""
+) -> str:
+    """Return root's command that gives a user 65536 subordinate IDs.
 
-    It is not echo, which obeys backslashes: a user of a domain has one in the name.
+    usermod(8) knows local users only. printf(1) is not echo, which obeys backslashes: a user of a domain has one in the
+    name.
+
+    Args:
+        user: the login name.
+        first: the first of the IDs.
+        is_local: the user is in /etc/passwd.
+        kinds: of IDs.
+        sudo: precedes the word that only root may run.
     """
+    if is_local:
+        flags = " ".join([f"--add-sub{kind} {first}-{first + 65535}" for kind in kinds])
+        return f"{sudo}usermod {flags} {user}"
     line = f"{user}:{first}:65536".replace("'", "'\\''")
+    files = " ".join([f"/etc/sub{kind[:-1]}" for kind in kinds])
     return f"printf '%s\\n' '{line}' | {sudo}tee -a {files}"
 
 

@@ -20,13 +20,8 @@ OFF = "--fake-chown=false"
 CONTROL = "Package: owners\nVersion: 1\nArchitecture: all\nMaintainer: Tests <tests@localhost>\nDescription: owners\n"
 POSTINST = "#!/bin/sh\nset -e\nchown mail:mail /usr/lib/owners/file\nchmod 4755 /usr/lib/owners/file\n"
 POSTINST += "getent passwd service || useradd --system --create-home service\nsu --shell /bin/sh --command id mail\n"
-SPEC = """
-Name: owners
-Version: 1
-Release: 1
-Summary: owners
-License: MIT
-BuildArch: noarch
+PACKAGE = "Name: owners\nVersion: 1\nRelease: 1\nSummary: owners\nLicense: MIT\nBuildArch: noarch\n"
+SPEC = f"""{PACKAGE}
 %description
 %files
 %attr(4755, mail, mail) /usr/lib/owners/file
@@ -35,13 +30,7 @@ BuildArch: noarch
 %post
 chown mail /usr/lib/owners/file
 """
-DNF_SPEC = """
-Name: owners
-Version: 1
-Release: 1
-Summary: owners
-License: MIT
-BuildArch: noarch
+DNF_SPEC = f"""{PACKAGE}
 AutoReqProv: no
 Provides: /bin/sh user(daemon) user(mail) group(daemon) group(mail)
 %description

@@ -23,7 +23,7 @@ exec "$@"
 
 
 class Host:
-    """A host with a service that gives IDs, for a user who has a single one."""
+    """A host with a service that gives IDs, for a user without subordinate IDs."""
 
     def __init__(self, user, command, image):
         self.user = user

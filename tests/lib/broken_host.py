@@ -15,7 +15,7 @@ ROOT = "root"
 NETWORK = "network"
 """The same with a network namespace."""
 USER = "user"
-"""The same with user and network namespaces: its root is a subordinate ID of the user, who has the own ID in it."""
+"""The same with user and network namespaces: its root is a subordinate ID of the user, whose own ID is mapped too."""
 
 _OWN_ETC = """
 mount -t tmpfs -o mode=755 tmpfs /mnt
