@@ -270,7 +270,7 @@ def test_signals_are_forwarded(both):
 
 
 def test_exec_inherits_no_descriptors(both):
-    held = [os.dup2(os.open("/", os.O_RDONLY | os.O_DIRECTORY), number) for number in (40, 41)]
+    held = [os.open("/", os.O_RDONLY | os.O_DIRECTORY) for _ in range(2)]
     try:
         done = both.exec("sh", "-c", "ls /proc/self/fd", pass_fds=held)
         assert done.stdout.split() == ["0", "1", "2", "3"], "3 is the directory that ls is reading"
