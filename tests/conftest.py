@@ -24,8 +24,9 @@ ON_CI = os.environ.get("CI", "") not in ("", "false", "0")
 NONE_SKIPPED = ("cluster", "engines", "system")
 """Directories of tests that must not be skipped on CI: the documents name each engine as tested."""
 FRONT_DOORS = (
-    "test_attend.py", "test_cached_create.py", "test_cached_plan.py", "test_doctor_conditions.py",
-    "test_exec_record.py", "test_front_door.py", "test_imports.py", "test_start_up.py", "test_upgrade.py",
+    "test_attend.py", "test_cached_create.py", "test_cached_plan.py", "test_cached_terminal.py",
+    "test_doctor_conditions.py", "test_exec_record.py", "test_front_door.py", "test_imports.py", "test_start_up.py",
+    "test_upgrade.py",
 )  # fmt: skip
 """Files of tests/verbs about the front door, the start of the command, or what Python does in either case."""
 EXCEPTIONS: dict[str, str] = {}

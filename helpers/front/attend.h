@@ -14,7 +14,10 @@ int wait_for(pid_t pid, int process, int signals);
 /* terminal.c */
 enum { INPUT, OUTPUT, MASTER, ENDS };
 void terminal_begin(int master, const char *saved, unsigned typed);
-bool terminal_resize(void); /* whether there is a terminal */
+bool terminal_is_elsewhere(void);  /* the caller's is another process's now */
+bool terminal_receive(int socket); /* the container's, before its program runs */
+void terminal_take_over(void);     /* the caller's, if there is one to relay */
+bool terminal_resize(void);        /* whether there is a terminal */
 void terminal_watch(struct pollfd ends[ENDS]);
 void terminal_move(const struct pollfd ends[ENDS]);
 void terminal_end(void);

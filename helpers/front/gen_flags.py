@@ -24,9 +24,11 @@ GLOBAL = {"--root": "FLAG_ROOT", "--log": "FLAG_LOG"}
 SAME = ("--log-format", "--log-level", "--debug", "--systemd-cgroup", "--cgroup-manager", "--rootless")
 DECLINED = {"--log-level": ("debug",), "--debug": ("true",), "--force": ("false",), "--quiet": ("false",)}
 OF_VERBS = {("delete", "--force"): "FLAG_FORCE", ("list", "--quiet"): "FLAG_QUIET"} | {
-    ("exec", name): "FLAG_EXEC" for name in ("--env", "--cwd", "--user", "--interactive")
+    ("exec", name): "FLAG_EXEC" for name in ("--env", "--cwd", "--user", "--interactive", "--tty")
 }
 """The front door compares the words of `exec` with those of the entry that Python has written."""
+TOGETHER = ("-it", "-ti")
+"""Letters of `exec` that people write as one word."""
 
 
 def rows() -> list[str]:
@@ -38,7 +40,7 @@ def rows() -> list[str]:
             found += _rows("", flag, GLOBAL.get(name, "FLAG_CHOICE"))
     for (verb, name), kind in OF_VERBS.items():
         found += _rows(verb, next(flag for flag in ENGINE_VERBS[verb].flags if name in flag.names), kind)
-    return found
+    return found + [f'{{"exec", "{word}", FLAG_EXEC, "", "true"}},' for word in TOGETHER]
 
 
 def _rows(verb: str, flag: Flag, kind: str) -> list[str]:

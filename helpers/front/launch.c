@@ -1,5 +1,6 @@
 /* The processes of a `run` or an `exec` from a cached Plan: the executor, what it says, and the ID-map programs.
  * rootless/launch has the reasons, and protocol.py there draws the protocol. */
+#include "attend.h"
 #include "run.h"
 
 #include <poll.h>
@@ -7,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 /* Executes a program in a child, without an environment. The executor gets the descriptors `kept`, but those that are
@@ -81,6 +83,25 @@ bool check(struct run *run, const struct op *step)
     return poll(&(struct pollfd){.fd = run->joined, .events = POLLIN}, 1, 0) == 0;
 }
 
+bool open_console(struct run *run, const struct op *step)
+{
+    int ends[2];
+
+    (void)step;
+    if (terminal_is_elsewhere() || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+        return false;
+    run->console = ends[0];
+    run->terminal = ends[1];
+    return true;
+}
+
+bool relay_terminal(struct run *run, const struct op *step)
+{
+    (void)step;
+    close_now(&run->console); /* an executor that has ended is the end of the file */
+    return terminal_receive(run->terminal);
+}
+
 bool spawn(struct run *run, const struct op *step)
 {
     enum { COUNT = 9 };
@@ -93,7 +114,8 @@ bool spawn(struct run *run, const struct op *step)
     run->report = reports[0];
     run->reply = replies[1];
     {
-        const int kept[COUNT] = {reports[1], replies[0], run->start, -1, run->cgroup_fd, run->joined, -1, -1, plan};
+        const int kept[COUNT] = {reports[1],  replies[0], run->start, run->console, run->cgroup_fd,
+                                 run->joined, -1,         -1,         plan};
 
         for (int i = 0; i < COUNT; i++) {
             snprintf(numbers[i], sizeof numbers[i], "%d", kept[i]);

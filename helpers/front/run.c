@@ -1,6 +1,7 @@
-/* The verbs `run`, `create` and `exec` of which the Plan is in the cache, without a terminal.
+/* The verbs `run`, `create` and `exec` of which the Plan is in the cache.
  *
  *     steps of `run`:     claim, cgroup, spawn, ID maps, records … start      then: wait, remove
+ *     with a terminal:    the same with console before spawn, and relay before start
  *     with --detach:      the same … start, leave
  *     of `create`:        claim, cgroup, listen, spawn, ID maps, records … leave
  *     of `exec`:          enter, spawn, check, start                          then: wait
@@ -293,6 +294,8 @@ static bool carry_out(struct run *run, bool *is_begun)
         [CACHED_ENTER] = enter,
         [CACHED_CHECK] = check,
         [CACHED_START] = start_program,
+        [CACHED_CONSOLE] = open_console,
+        [CACHED_RELAY] = relay_terminal,
     };
     const enum cached first = run->command ? CACHED_ENTER : CACHED_CLAIM;
     const struct plan *entry = run->entry;
@@ -405,6 +408,7 @@ static void follow(struct run *run)
             _exit(0);
         if (!run->command)
             flock(run->container.fd, LOCK_UN);
+        terminal_take_over();
         status = wait_for(run->process, (int)syscall(SYS_pidfd_open, run->process, 0), run->signals);
         if (!run->command)
             remove_ended(run);
@@ -428,7 +432,9 @@ static struct run run = {.container = {.root = -1, .fd = -1},
                          .start = -1,
                          .report = -1,
                          .reply = -1,
-                         .signals = -1};
+                         .signals = -1,
+                         .console = -1,
+                         .terminal = -1};
 
 int run_cached(const struct request *request)
 {

@@ -15,6 +15,7 @@ struct run {
     char cgroup[PATH_MAX], id[NAME_MAX + 1];
     char **command; /* of `exec`; NULL for `run` */
     int cgroup_fd, joined, start, report, reply, signals;
+    int console, terminal; /* the executor's end of the socket for the terminal, and this process's */
     pid_t first, process, programs[2];
     char answer;
     bool is_said;        /* the warnings */
@@ -34,7 +35,9 @@ extern sigset_t forwarded; /* those that are the program's, once it has been sta
 /* The steps, by their operations; false: Python has to do it. */
 bool enter(struct run *run, const struct op *step);
 bool check(struct run *run, const struct op *step);
+bool open_console(struct run *run, const struct op *step);
 bool spawn(struct run *run, const struct op *step);
+bool relay_terminal(struct run *run, const struct op *step);
 bool write_map(struct run *run, const struct op *step);
 bool begin_map(struct run *run, const struct op *step);
 bool await_maps(struct run *run, const struct op *step);

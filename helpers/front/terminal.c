@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <termios.h>
 
 enum { CHUNK = 1 << 14, SPARE = 8 /* for end-of-file keys */, LATER = 100 /* milliseconds */ };
@@ -38,6 +39,66 @@ void terminal_begin(int master, const char *saved, unsigned typed)
     }
 }
 
+/* SIGTTIN and SIGTTOU are blocked: they would not keep this process from using a terminal that is not its own now. */
+bool terminal_is_elsewhere(void)
+{
+    pid_t foreground = tcgetpgrp(STDIN_FILENO);
+
+    return foreground > 0 && foreground != getpgrp();
+}
+
+static int receive(int socket)
+{
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    char byte;
+    struct msghdr message = {.msg_iov = &(struct iovec){.iov_base = &byte, .iov_len = 1},
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof control};
+    const struct cmsghdr *head;
+    int fd = -1;
+
+    if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) < 0)
+        return -1;
+    head = CMSG_FIRSTHDR(&message);
+    if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
+        head->cmsg_len == CMSG_LEN(sizeof fd))
+        memcpy(&fd, CMSG_DATA(head), sizeof fd);
+    return fd;
+}
+
+bool terminal_receive(int socket)
+{
+    struct termios mode;
+
+    terminal.master = receive(socket);
+    terminal.input_open = terminal.line_ended = true;
+    if (!terminal_resize() || isatty(STDOUT_FILENO))
+        return terminal.master >= 0;
+    if (tcgetattr(terminal.master, &mode) < 0)
+        return false;
+    mode.c_oflag &= (tcflag_t)~ONLCR; /* line ends in a file or a pipe stay as they are */
+    return tcsetattr(terminal.master, TCSANOW, &mode) == 0;
+}
+
+void terminal_take_over(void)
+{
+    struct termios mode;
+
+    if (terminal.master < 0)
+        return;
+    /* held open, it does not hang up when a program closes it to open it again */
+    (void)!ioctl(terminal.master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    fcntl(terminal.master, F_SETFL, O_RDWR | O_NONBLOCK);
+    if (ioctl(STDIN_FILENO, TCGETS, terminal.saved) == 0) {
+        terminal.saved_size = sizeof mode;
+        tcgetattr(STDIN_FILENO, &mode);
+        cfmakeraw(&mode);
+        tcsetattr(STDIN_FILENO, TCSADRAIN, &mode);
+    }
+    terminal_resize();
+}
+
 bool terminal_resize(void)
 {
     struct winsize size;
@@ -49,14 +110,6 @@ bool terminal_resize(void)
 
 static bool holds(const struct buffer *buffer) { return buffer->begin < buffer->end; }
 
-/* SIGTTIN and SIGTTOU are blocked: they would not keep this process from using a terminal that is not its own now. */
-static bool in_background(void)
-{
-    pid_t foreground = tcgetpgrp(STDIN_FILENO);
-
-    return foreground > 0 && foreground != getpgrp();
-}
-
 /* Reads into an empty buffer; returns false at the end, which for a terminal is EIO. */
 static bool fill(struct buffer *buffer, int fd)
 {
@@ -64,7 +117,7 @@ static bool fill(struct buffer *buffer, int fd)
 
     buffer->begin = 0;
     buffer->end = length > 0 ? (size_t)length : 0;
-    if (length < 0 && errno == EIO && fd == STDIN_FILENO && in_background()) {
+    if (length < 0 && errno == EIO && fd == STDIN_FILENO && terminal_is_elsewhere()) {
         poll(NULL, 0, LATER); /* the input is another process's, which may not have read it yet */
         return true;
     }
@@ -150,6 +203,6 @@ void terminal_end(void)
         poll(&(struct pollfd){.fd = STDOUT_FILENO, .events = POLLOUT}, 1, -1);
         empty(&terminal.to_caller, STDOUT_FILENO, PIPE_BUF);
     }
-    if (terminal.saved_size && !in_background())
+    if (terminal.saved_size && !terminal_is_elsewhere())
         ioctl(STDIN_FILENO, TCSETSW, terminal.saved);
 }

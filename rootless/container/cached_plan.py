@@ -65,7 +65,6 @@ _MOST_OF_EXEC = 8
 """Entries in a container's directory."""
 _UNKNOWN = (
     ops.HOOK,
-    ops.TERMINAL,
     ops.MONITOR,
     ops.LISTENER,
     ops.NOTIFY_SOCKET,
@@ -301,6 +300,8 @@ def _launch(run: ContainerRun, said: Sequence[str], steps: dict[Kind, Step]) -> 
             yield from steps[kind](op, run, secrets)
         elif kind in HANDS_OVER or (kind.by == ops.EXECUTOR and operations[index + 1].kind.by == ops.LAUNCHER):
             yield Op(cached_ops.AWAIT, READY if kind is ops.READY else TURN, kind is ops.FORK)
+    if run.descriptors.console >= 0:
+        yield Op(cached_ops.RELAY)
     if said:
         yield Op(cached_ops.SAY, "".join(f"{line}\n" for line in said).encode("utf-8", "backslashreplace"))
     if not run.plan.first(ops.LISTEN):
@@ -340,7 +341,7 @@ def _refuse_unknown(run: ContainerRun, said: Sequence[str], known: Sequence[Kind
         if op.kind in _UNKNOWN or (op.kind.by == ops.LAUNCHER and op.kind not in (*known, ops.WAIT_START))
     ]
     given = run.descriptors
-    if unknown or given.keep or max(given.console, given.agent, given.directory) >= 0:
+    if unknown or given.keep or max(given.agent, given.directory) >= 0:
         raise _UncachedError(f"it needs {unknown} or descriptors")
     if log.said() != said:
         raise _UncachedError("there were warnings after the start")
@@ -453,7 +454,13 @@ def _claim(_op: Op, run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
     yield Op(cached_ops.CLAIM, run.root.forbidden, run.root.path, run.entry.container_id)
 
 
+def _connect(run: ContainerRun) -> Iterator[Op]:
+    if run.descriptors.console >= 0:
+        yield Op(cached_ops.CONSOLE)
+
+
 def _spawn(_op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
+    yield from _connect(run)
     plan = encode([each for _, each in run.sent])
     yield Op(cached_ops.SPAWN, secrets.place_in(plan), 0, 0, spawn.program_path("init"), plan, [])
 
@@ -477,6 +484,7 @@ def _spawn_exec(_op: Op, run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
     plan = encode([holes.get(op.kind, op) for _, op in run.sent])
     directories = program_directories({entry.partition("=")[0]: entry for entry in environment})
     numbers = (-1, places[ops.COMMAND], places[ops.EXEC])
+    yield from _connect(run)
     yield Op(cached_ops.SPAWN, *numbers, spawn.program_path("init"), plan, directories)
 
 

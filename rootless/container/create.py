@@ -47,8 +47,8 @@ CACHED = {
 }  # fmt: skip
 """The options of commands whose Plans may be cached: those of engines. Others edit config.json or read more files."""
 UNCACHED = (
-    ops.ATTACH_DEVICE_RULES, ops.BEGIN_IMAGE, ops.BEGIN_NETWORK, ops.HOOK, ops.NOTE_REQUEST, ops.RUN_HOOK,
-    ops.START_SCOPE, ops.TERMINAL,
+    ops.ATTACH_DEVICE_RULES, ops.BEGIN_IMAGE, ops.BEGIN_NETWORK, ops.CONNECT_CONSOLE, ops.HOOK, ops.NOTE_REQUEST,
+    ops.RUN_HOOK, ops.START_SCOPE,
 )  # fmt: skip
 """Usual operations because of which a Plan is not cached: cached_plan.py, which knows all of them, is not loaded."""
 _OF_RANKS = ("PMIX_NAMESPACE", "PMI_FD")

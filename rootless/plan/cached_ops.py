@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from rootless.plan.ops import Kind
 
-MAGIC = b"RLCACH03"
+MAGIC = b"RLCACH04"
 LARGEST = 1 << 18
 """Bytes of an entry."""
 ABSENT = -1
@@ -75,5 +75,9 @@ CHECK = Kind(36, "check")
 """That the container still runs."""
 LEAVE = Kind(37, "leave", "", "log lines=")
 """The container goes on, after `create` and with --detach."""
+CONSOLE = Kind(38, "console")
+"""A socket over which the executor sends the terminal."""
+RELAY = Kind(39, "relay")
+"""The terminal is received, and gets the size of the caller's: before the program can ask for it."""
 
 KINDS = tuple([kind for kind in list(globals().values()) if isinstance(kind, Kind)])

@@ -338,8 +338,6 @@ def test_every_file_that_planning_looks_at_is_a_dependency(rootless, need, plans
 def test_no_entry_for_what_cannot_be_compared(user, rootless, runs, plans):
     hooked = config_of("true")
     hooked["hooks"] = {"poststop": [{"path": "/bin/true"}]}
-    terminal = config_of("true")
-    terminal["process"]["terminal"] = True
     bundle = of_shell(user, "exit 0", name="plain")
     for words in (
         ["run", "--bundle", make_bundle(user, hooked), "c1"],

@@ -252,7 +252,6 @@ def test_waiting_is_small(rootless, runs, require_root):
 @pytest.mark.parametrize(
     "words",
     [
-        ["exec", "-t", "c1", "true"],
         ["exec", "-d", "c1", "true"],
         ["exec", "--pid-file", "pid", "c1", "true"],
         ["exec", "-u", "root", "c1", "true"],

@@ -52,7 +52,7 @@ else:
 _PROCESS = "process."
 _CACHED = {
     "args", "cgroup_manager", "container", "cwd", "debug", "env", "log_format", "log_level", "root", "systemd_cgroup",
-    "user", "verb",
+    "tty", "user", "verb",
 }  # fmt: skip
 """The options of commands whose Plans may be cached."""
 
