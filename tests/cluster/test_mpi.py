@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -183,6 +184,56 @@ def test_a_detached_member_lets_others_in(ranks):
     assert (reader.line(), reader.line()) == ranks.namespaces("one")
     assert finish(process) == 0
     ranks.rootless("delete", "--force", "one", check=True)
+
+
+@pytest.fixture
+def hidden(ranks, box):
+    """A member that nobody can look into, whose launcher is dead; return the lease by which it goes on.
+
+    The executor is not dumpable, and waits in execve(2) for a program on which another process has a lease.
+    """
+    program = box.rootfs / "data/sleep"
+    shutil.copy(box.rootfs / "bin/busybox", program)
+    lease = os.open(program, os.O_RDONLY)  # a writable program cannot be executed
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    process, _ = ranks.start("one", "/data/sleep", "1000")
+    until(lambda: fcntl.fcntl(lease, fcntl.F_GETLEASE) != fcntl.F_WRLCK, "the program is to be executed")
+    process.kill()  # the container goes on
+    process.wait()
+    yield lease
+    os.close(lease)
+    signal.signal(signal.SIGIO, before)
+    ranks.rootless("delete", "--force", "one", check=True)
+
+
+def test_a_member_that_shows_its_namespaces_later_is_waited_for(ranks, hidden):
+    process, reader = ranks.start("two", "sh", "-c", f"{SHOW}; cat")
+    until(lambda: is_locked(ranks.groups / "key"), "the second one looks for the first")
+    fcntl.fcntl(hidden, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    assert (reader.line(), reader.line()) == ranks.namespaces("one")
+    assert finish(process) == 0
+
+
+def is_locked(directory) -> bool:
+    """Whether another process has locked a directory."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def test_members_that_do_not_show_their_namespaces_are_an_error(ranks, hidden):
+    done = ranks.run("two", "true")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "rootless: --join key: no container of this group shows its namespaces: one; "
+        "fix: delete them, or choose another key\n"
+    )
 
 
 def test_another_process_of_a_member_is_in_the_group(ranks):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import posix
 from _struct import Struct
+from time import monotonic, sleep
 
 from rootless import files
 from rootless.container.state.shared_directory import SharedDirectory
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     Make = Callable[[IdMaps | None, Sequence[str]], dict[str, int]]
     """Creates namespaces of these types, the user namespace with these maps, and returns descriptors."""
 
+_PATIENCE, _MOMENT = 2, 0.01
+"""Seconds."""
 _READ = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
 _NS_GET_NSTYPE = 0xB703
 _NS_GET_OWNER_UID = 0xB704
@@ -87,14 +90,13 @@ class Group(SharedDirectory):
         """Make a container a member; return descriptors of the shared namespaces by type, which this process keeps.
 
         Raises:
-            RootlessError: `RL-JOIN`: the group has other namespaces or ID maps; or one cannot be created.
+            RootlessError: `RL-JOIN`: the group has other namespaces or ID maps, or hides them; or one cannot be created.
         """
         own = {
             "uids": [list(line) for line in maps.uids] if maps else [],
             "gids": [list(line) for line in maps.gids] if maps else [],
         }
-        self.state["members"] = self.living()
-        found = next(filter(None, map(self._opened, self.members.values())), None)
+        found = self._shared()
         if found is None:
             found = make(maps, kinds)
             numbers = {kind: posix.fstat(fd).st_ino for kind, fd in found.items()}
@@ -110,6 +112,31 @@ class Group(SharedDirectory):
         self.members[container_id] = {"launcher": identity(posix.getpid()), "fds": found, "process": []}
         self.put(self.state)
         return found
+
+    def _shared(self) -> dict[str, int] | None:
+        """Return descriptors of the namespaces by type; None if no member is alive.
+
+        The launcher of a member may have ended while its process is about to execute the program, and is not dumpable,
+        ptrace(2): then it shows its namespaces in a moment.
+
+        Raises:
+            RootlessError: `RL-JOIN`: no member shows them.
+        """
+        deadline = monotonic() + _PATIENCE
+        while members := self.living():
+            self.state["members"] = members
+            for member in members.values():
+                if found := self._opened(member):
+                    return found
+            if monotonic() > deadline:
+                raise RootlessError(
+                    f"--join {self.name}",
+                    cause="no container of this group shows its namespaces: " + ", ".join(members),
+                    fix="delete them, or choose another key",
+                    code="RL-JOIN",
+                )
+            sleep(_MOMENT)
+        return None
 
     def _opened(self, member: Mapping[str, Any]) -> dict[str, int] | None:
         """Return descriptors of the namespaces that a member's process or launcher has; None if neither has them."""
