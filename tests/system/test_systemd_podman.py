@@ -88,10 +88,10 @@ def test_podman_reports_that_memory_has_run_out(guest):
     run = f"head -c 100M /dev/zero | {podman} run --rm --interactive"
     assert guest.machine.run(f"{run} {limits} {greedy}").returncode == 137
     assert guest.machine.run(f"{run} --network none {greedy}").returncode == 0
-    # conmon notifies podman with a delay: the container continues meanwhile
+    # conmon notifies podman with a delay, and may miss the first time: the container continues meanwhile
     told = guest(
         f"""{UNTIL}
-        {podman} run --detach {limits} box sh -c 'tail /dev/zero; exec sleep 1000' >&2
+        {podman} run --detach {limits} box sh -c 'while :; do tail /dev/zero; done' >&2
         {CGROUP}
         until_ grep --quiet 'oom_kill [1-9]' $scope/memory.events
         noted() {{ [ -n "$(find $XDG_RUNTIME_DIR/libpod -name oom)" ]; }}
