@@ -23,6 +23,8 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 ON_CI = os.environ.get("CI", "") not in ("", "false", "0")
 NONE_SKIPPED = ("cluster", "engines", "system")
 """Directories of tests that must not be skipped on CI: the documents name each engine as tested."""
+BOTH_WAYS = ("verbs", "spec", "network", "images")
+"""Directories of tests that CI runs with the front door and with Python alone: what users see of containers."""
 FRONT_DOORS = (
     "test_attend.py", "test_cached_create.py", "test_cached_plan.py", "test_cached_terminal.py",
     "test_doctor_conditions.py", "test_exec_record.py", "test_front_door.py", "test_imports.py", "test_start_up.py",
@@ -79,10 +81,10 @@ def rootless_command(request):
 
 
 def pytest_generate_tests(metafunc):
-    """On CI, run the tests of the verbs with the front door and without it."""
+    """On CI, run the tests of these folders with the front door and without it."""
     place = metafunc.definition.path
-    is_of_a_verb = place.parent.name == "verbs" and place.name not in FRONT_DOORS
-    if ON_CI and is_of_a_verb and "rootless_command" in metafunc.fixturenames:
+    is_of_both = place.parent.name in BOTH_WAYS and place.name not in FRONT_DOORS
+    if ON_CI and is_of_both and "rootless_command" in metafunc.fixturenames:
         metafunc.parametrize("rootless_command", ["rootless", "rootless.py"], indirect=True, scope="session")
 
 

@@ -51,7 +51,7 @@ class Box:
     def __init__(self, user, command, *, name="box", options=None):
         self.user = user
         self.command = list(command)
-        self.runtime = os.path.basename(self.command[0])
+        self.runtime = os.path.basename(self.command[0]).removesuffix(".py")
         self.oracle = self.runtime != "rootless"
         self.path = make_bundle(user, name=f"bundle-{name}")
         self.rootfs = self.path / "rootfs"

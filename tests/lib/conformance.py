@@ -24,6 +24,8 @@ TESTS = Path(__file__).resolve().parents[1]
 TABLE = Path("docs/conformance.md")
 WRITE = "ROOTLESS_WRITE_TABLE=1 tests/run"
 UNTESTED = "not tested here"
+COMMAND = "rootless_command"
+"""The parameter of tests that run twice (tests/conftest.py), which makes no difference to another runtime."""
 RESULT = "conformance"
 """The property of a report: a name, a runtime, a word of the table and its reason; or None if the test has failed."""
 HEAD = f"""# Conformance to the runtime specification
@@ -65,8 +67,13 @@ def versions() -> dict[str, str]:
 
 def runtime_of(item) -> str:
     """Return the runtime of a test: its parameter, or rootless."""
-    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return next((value for value in parameters if isinstance(value, str) and value in RUNTIMES), "rootless")
+    values = [value for name, value in parameters_of(item).items() if name != COMMAND]
+    return next((value for value in values if isinstance(value, str) and value in RUNTIMES), "rootless")
+
+
+def parameters_of(item) -> dict[str, object]:
+    """Return the parameters of a test by name."""
+    return item.callspec.params if hasattr(item, "callspec") else {}
 
 
 def properties_of(item) -> tuple[str, ...]:
@@ -103,13 +110,15 @@ class Conformance:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items) -> None:
-        """Keep one crun case of each marked test; mark tests of known differences as expected failures."""
+        """Keep one case of another runtime, and one crun case of each marked test; mark known differences."""
         old = self._old
         seen = set()
         kept = []
         covered = set()
         for item in items:
             names, runtime = properties_of(item), runtime_of(item)
+            if runtime != "rootless" and parameters_of(item).get(COMMAND, "rootless") != "rootless":
+                continue
             if runtime == "crun" and item.get_closest_marker("oracle") and not item.get_closest_marker("crun"):
                 what = (item.path, item.originalname, names)
                 if not names or what in seen:

@@ -92,7 +92,7 @@ def test_a_shared_pid_namespace(box):
 def test_the_loopback_is_up(either):
     script = (
         "ifconfig -a | grep -c Link; ifconfig lo | grep -oE 'UP LOOPBACK RUNNING|addr:[0-9.]+|::1/128'",
-        "ls /sys/class/net; (echo hello | nc -l -p 8080 &) ; while ! nc -w 1 127.0.0.1 8080; do :; done",
+        "ls /sys/class/net; (echo hello | nc -l -p 8080 &) ; while ! nc -w 60 127.0.0.1 8080; do :; done",
     )
     assert either.lines(config_with_maps(either.user), *script) == [
         "1",
