@@ -68,6 +68,18 @@ def read_noted(path: str) -> bytes:
     return content
 
 
+def note_identity(path: str, fd: int) -> None:
+    """Note the read of a file that the caller names: by its identity, if that shows every change and can be looked at.
+
+    A named pipe, for example, is read once.
+    """
+    if not paths.notes_reads():
+        return
+    found = posix.fstat(fd)
+    has_one = stat.S_ISREG(found.st_mode) and not posix.readlink(f"/proc/self/fd/{fd}").startswith(_WITHOUT_IDENTITY)
+    paths.noted(IDENTITY if has_one else paths.UNKNOWN, path, found)
+
+
 def _read(path: str) -> tuple[bytes | None, posix.stat_result | None]:
     try:
         with open(path, "rb", buffering=0) as file:

@@ -30,6 +30,8 @@ MOUNT_FLAGS = "mount flags"
 """Note of a path and the result of mount_flags(), None without one."""
 ACCESS = "access"
 """Note of a path, a mode of access(2), and whether it is allowed."""
+RANDOM = "random"
+"""Note of digits of which a further run of the same Plan gets others."""
 
 _RESTRICTIONS = posix.ST_RDONLY | posix.ST_NOSUID | posix.ST_NODEV | posix.ST_NOEXEC
 
@@ -147,7 +149,8 @@ def absolute(path: str) -> str:
 
 def resolved(path: str) -> str:
     """Return the target of the symlinks in `path`, as os.path.realpath; a missing path is only made absolute."""
-    noted(UNKNOWN, path)
+    if _reads and crosses_symlink(path):
+        noted(UNKNOWN, path)
     try:
         fd = posix.open(path, posix.O_PATH | posix.O_CLOEXEC)
     except OSError:
@@ -176,6 +179,18 @@ def lexists(path: str) -> bool:
     return True
 
 
+def crosses_symlink(path: str, below: str = "") -> bool:
+    """Whether a component of `path` is a symlink; those of the directory `below`, with which it begins, count not."""
+    ends = [place for place, character in enumerate(path) if character == "/" and place > len(below)]
+    for end in (*ends, len(path)):
+        try:
+            if stat.S_ISLNK(symlink_status(path[:end]).st_mode):
+                return True
+        except (OSError, ValueError):
+            return False
+    return False
+
+
 def unsearchable(path: str) -> str:
     """Return the first directory on the way to an absolute path that the caller may not search; empty without one."""
     way = ""
@@ -196,9 +211,14 @@ def is_file(path: str) -> bool:
 
 def variable(of: str) -> str:
     """Return an environment variable, empty where it is not set."""
-    value = posix.environ.get(of.encode())
+    return set_variable(of) or ""
+
+
+def set_variable(of: str) -> str | None:
+    """Return an environment variable, None where it is not set."""
+    value = posix.environ.get(of.encode("utf-8", "surrogateescape"))
     noted(VARIABLE, of, value)
-    return (value or b"").decode("utf-8", "surrogateescape")
+    return None if value is None else value.decode("utf-8", "surrogateescape")
 
 
 def environment() -> list[str]:

@@ -26,7 +26,7 @@ NONE_SKIPPED = ("cluster", "engines", "system")
 BOTH_WAYS = ("verbs", "spec", "network", "images")
 """Directories of tests that CI runs with the front door and with Python alone: what users see of containers."""
 FRONT_DOORS = (
-    "test_attend.py", "test_cached_create.py", "test_cached_plan.py", "test_cached_terminal.py",
+    "test_attend.py", "test_cached_create.py", "test_cached_image.py", "test_cached_plan.py", "test_cached_terminal.py",
     "test_doctor_conditions.py", "test_exec_record.py", "test_front_door.py", "test_imports.py", "test_start_up.py",
     "test_upgrade.py",
 )  # fmt: skip

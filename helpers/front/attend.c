@@ -90,8 +90,7 @@ int wait_for(pid_t pid, int process, int signals)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* Writes the status and the time for `rootless wait`. */
-static void note_status(int fd, unsigned status)
+void note_status(int fd, unsigned status)
 {
     char time[64], line[80];
 

@@ -10,9 +10,11 @@
 int attend(int argc, char **argv, int shown);
 /* Forwards signals to a child until it ends; returns its exit status, or 128 and the signal that ended it. */
 int wait_for(pid_t pid, int process, int signals);
+void note_status(int fd, unsigned status); /* and the time, for `rootless wait`; closes the file */
 
 /* terminal.c */
 enum { INPUT, OUTPUT, MASTER, ENDS };
+ssize_t receive(int socket, void *bytes, size_t size, int *fd); /* with a descriptor, or -1 */
 void terminal_begin(int master, const char *saved, unsigned typed);
 bool terminal_is_elsewhere(void);  /* the caller's is another process's now */
 bool terminal_receive(int socket); /* the container's, before its program runs */

@@ -76,6 +76,8 @@ static bool read_config(char **words, size_t count)
     if (snprintf(path, sizeof path, "%s/%s", bundle ? bundle : ".", "config.json") >= (int)sizeof path)
         return false;
     fd = open(file ? file : path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT && !bundle && !file)
+        return true; /* people name bundles and images by a word */
     if (fd < 0 || fstat(fd, &config.identity) < 0 || !S_ISREG(config.identity.st_mode) /* a pipe is read once */)
         return false;
     size = read(fd, config.text, sizeof config.text - 1);
@@ -124,7 +126,7 @@ bool entry_find(char **words, size_t count, const char *script, const struct con
     if (!container && !read_config(words, count))
         return false;
     for (size_t i = 0; i < count; i++)
-        key = holes_hash(key, words[i], container);
+        key = holes_hash(key, words[i], container || !config.size);
     plans = open_root(NULL, true);
     directory = container ? container->fd : plans;
     if (plans < 0 || (!container && !getcwd(place, sizeof place)))
@@ -132,7 +134,7 @@ bool entry_find(char **words, size_t count, const char *script, const struct con
     if (container)
         snprintf(place, sizeof place, "%u %llu", container->record->pid,
                  (unsigned long long)container->record->start_time);
-    key = holes_hash(key, place, container) + holes_sum(config.text);
+    key = holes_hash(key, place, container || !config.size) + holes_sum(config.text);
     snprintf(entry_name, sizeof entry_name, "%s%016llx", container ? "exec." : "@plans/", (unsigned long long)key);
     if (read_entry(container ? "." : "@plans", bytes, &size, entry) &&
         is_same_request(entry, words, count, place, script) &&
@@ -189,15 +191,19 @@ static bool content(const struct plan *entry, const struct op *step)
     return size == 0 && wanted == end;
 }
 
+bool entry_is_file(const struct op *step, const struct stat *st)
+{
+    return step->n[0] == (int64_t)st->st_dev && step->n[1] == (int64_t)st->st_ino && step->n[2] == st->st_size &&
+           step->n[3] == nanoseconds(&st->st_mtim) && step->n[4] == nanoseconds(&st->st_ctim) &&
+           step->n[5] == ((int64_t)st->st_uid << 32 | st->st_mode);
+}
+
 static bool identity(const struct plan *entry, const struct op *step)
 {
     struct stat st;
 
-    if (stat(text_of(entry, step, 0), &st) < 0 || step->n[0] == CACHED_ABSENT)
-        return false; /* a file that could not be read may be there: Python looks */
-    return step->n[0] == (int64_t)st.st_dev && step->n[1] == (int64_t)st.st_ino && step->n[2] == st.st_size &&
-           step->n[3] == nanoseconds(&st.st_mtim) && step->n[4] == nanoseconds(&st.st_ctim) &&
-           step->n[5] == ((int64_t)st.st_uid << 32 | st.st_mode);
+    /* a file that could not be read may be there: Python looks */
+    return stat(text_of(entry, step, 0), &st) == 0 && step->n[0] != CACHED_ABSENT && entry_is_file(step, &st);
 }
 
 static bool status(const struct plan *entry, const struct op *step)

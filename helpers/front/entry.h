@@ -18,7 +18,8 @@ bool entry_decode(const char *bytes, size_t size, struct plan *entry); /* an acc
 bool entry_find(char **words, size_t count, const char *script, const struct container *container, struct plan *entry);
 const struct config *entry_config(void);
 bool entry_holds(const struct plan *entry); /* nothing has changed that its Plan was computed from */
-void entry_forget(bool is_said);            /* and by entry_option(), whether its warnings have been said */
+bool entry_is_file(const struct op *step, const struct stat *st); /* the one of an IDENTITY or a BEGIN_IMAGE */
+void entry_forget(bool is_said); /* and by entry_option(), whether its warnings have been said */
 
 /* holes.c */
 uint64_t holes_hash(uint64_t so_far, const char *text, bool whole);

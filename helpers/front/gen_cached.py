@@ -25,6 +25,7 @@ def header() -> str:
         message = "cached_ops.py: the codes are not 1 to their number, in this order"
         raise SystemExit(message)
     holes = {name: value for name, value in vars(cached_ops).items() if name.startswith("HOLE_")}
+    puts = {name: value for name, value in vars(cached_ops).items() if name.startswith("PUT_")}
     lists = [f"[CACHED_{kind.name.upper()}] = {_bits(kind.strings, kind.lists)}" for kind in kinds if kind.lists]
     return "\n".join(
         [
@@ -33,6 +34,7 @@ def header() -> str:
             f'#define CACHED_MAGIC "{cached_ops.MAGIC.decode()}"',
             f"enum {{ CACHED_LARGEST = {cached_ops.LARGEST}, CACHED_ABSENT = {cached_ops.ABSENT} }};",
             f"enum {{ {', '.join(f'{name} = {value[1]}' for name, value in holes.items())} }};",
+            f"enum {{ {', '.join(f'{name} = {value}' for name, value in puts.items())} }};",
             f"enum {{ {', '.join(f'MESSAGE_{name} = {number}' for name, number in _messages().items())} }};",
             "enum cached {",
             *(f"    CACHED_{kind.name.upper()} = {kind.code}," for kind in kinds),

@@ -8,6 +8,8 @@
  * ones in it. */
 #include "entry.h"
 
+#include <sys/random.h>
+
 enum { SHORTEST = 12, LONGEST = 128, MOST = 32, MOST_ELEMENTS = 256 };
 
 static struct {
@@ -165,6 +167,8 @@ bool holes_match_config(const struct plan *entry, const struct op *step, const c
     const char *fixed = text_of(entry, step, 1), *end = fixed + step->s[1].length;
     struct text text = {config, config + size};
 
+    if (fixed == end)
+        return true;
     for (int which = 1; fixed < end; fixed += strlen(fixed) + 1, which++) {
         if (which >= PLAN_STRINGS || !begins_with_all(&text, entry, step, which) || !begins_with(&text, fixed))
             return false;
@@ -180,11 +184,23 @@ static bool is_new_one(const char *text, size_t left)
     return false;
 }
 
+/* Nothing in the request binds the random digits at the end of a container's name. */
+static void choose(char *now, size_t length)
+{
+    unsigned char random[LONGEST] = {0};
+
+    (void)!getrandom(random, length, 0);
+    for (size_t i = 0; i < length; i++)
+        now[i] = "0123456789abcdef"[random[i] % 16];
+}
+
 bool holes_fill(char *strings, size_t size)
 {
     size_t which, length;
 
     for (size_t i = 0; i < count; i++) {
+        if (!*holes[i].now)
+            choose(holes[i].now, strlen(holes[i].before));
         if (strlen(holes[i].now) != strlen(holes[i].before))
             return false;
         for (size_t j = 0; j < i; j++)

@@ -2,6 +2,7 @@
  *
  *     steps of `run`:     claim, cgroup, spawn, ID maps, records … start      then: wait, remove
  *     with a terminal:    the same with console before spawn, and relay before start
+ *     of an image:        the same with begin_image and await_image after the first record
  *     with --detach:      the same … start, leave
  *     of `create`:        claim, cgroup, listen, spawn, ID maps, records … leave
  *     of `exec`:          enter, spawn, check, start                          then: wait
@@ -38,9 +39,15 @@ static const char *value_of(const struct run *run, char hole, char *number, size
         return run->keyring;
     case HOLE_CGROUP:
         return run->token;
+    case HOLE_SERVER:
+        snprintf(number, size, "%d", run->server.process);
+        return number;
+    case HOLE_SERVER_START_TIME:
+        snprintf(number, size, "%llu", run->server_start_time);
+        return number;
     default:
         snprintf(number, size, "%llu",
-                 hole == HOLE_PID          ? (unsigned long long)run->process
+                 hole == HOLE_PID          ? (unsigned long long)run->main.process
                  : hole == HOLE_START_TIME ? run->start_time
                                            : run->namespaces[(unsigned char)(hole - HOLE_NAMESPACE) % NAMESPACES]);
         return number;
@@ -77,11 +84,27 @@ bool write_file(int directory, const char *name, int flags, const char *text, si
     return fd >= 0 && text && write(fd, text, size) == (ssize_t)size;
 }
 
-static bool keep_config(struct run *run, const struct op *step)
+static bool put(struct run *run, const struct op *step)
 {
-    const struct config *config = entry_config();
+    const struct config *config = step->n[1] == PUT_CONFIG ? entry_config() : NULL;
+    const char *name = text_of(run->entry, step, 0), *text = config ? config->text : text_of(run->entry, step, 1);
 
-    return write_file(run->container.fd, text_of(run->entry, step, 0), O_CREAT | O_TRUNC, config->text, config->size);
+    if (!write_file(run->container.fd, name, O_CREAT | O_TRUNC, text, config ? config->size : step->s[1].length) ||
+        (step->n[0] & ~MODE && fchmodat(run->container.fd, name, S_ISVTX | (mode_t)step->n[0], 0) < 0))
+        return false;
+    if (step->n[1] != PUT_LOCKED)
+        return true;
+    run->exit = openat(run->container.fd, name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    return run->exit >= 0 && flock(run->exit, LOCK_EX) == 0;
+}
+
+static bool no_input(struct run *run, const struct op *step)
+{
+    cleanup_close int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+    (void)step;
+    run->input = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    return run->input >= 0 && null >= 0 && dup2(null, STDIN_FILENO) == STDIN_FILENO;
 }
 
 static bool part(struct run *run, const struct op *step)
@@ -105,7 +128,7 @@ static bool write_status(struct run *run, uint32_t may)
         .size = (uint64_t)run->written.st_size,
         .modified = (uint64_t)nanoseconds(&run->written.st_mtim),
         .start_time = run->start_time,
-        .pid = (uint32_t)run->process,
+        .pid = (uint32_t)run->main.process,
         .may = may,
         .undo_size = run->undo_size,
     };
@@ -124,7 +147,7 @@ static bool record(struct run *run, const struct op *step)
     size_t size;
     const char *text;
 
-    if (!run->start_time && !start_time((uint32_t)run->process, &run->start_time))
+    if (!run->start_time && !start_time((uint32_t)run->main.process, &run->start_time))
         return false;
     text = filled(run, step, 0, &size);
     if (!write_file(run->container.fd, "state.json.new", O_CREAT | O_TRUNC, text, size) ||
@@ -149,9 +172,13 @@ static bool claim(struct run *run, const struct op *step)
     if (!is_id(run->id) || container->root < 0 || mkdirat(container->root, run->id, 0700) < 0)
         return false;
     container->fd = open_own(container->root, run->id, (mode_t)step->n[0]);
-    return container->fd >= 0 && flock(container->fd, LOCK_EX | LOCK_NB) == 0 && is_at(container) &&
-           faccessat(container->fd, "state.json", F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
-           faccessat(container->fd, "undo", F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+    if (container->fd >= 0 && flock(container->fd, LOCK_EX | LOCK_NB) == 0 && is_at(container) &&
+        faccessat(container->fd, "state.json", F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+        faccessat(container->fd, "undo", F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+        return true;
+    if (step->n[1]) /* nobody else has it, or will use it */
+        unlinkat(container->root, run->id, AT_REMOVEDIR);
+    return false;
 }
 
 static bool has_text(int directory, const char *id, const char *name, const char *text)
@@ -180,7 +207,7 @@ static bool is_unclaimed(void *context, const char *id)
              has_text(run->container.root, id, "undo", run->cgroup));
 }
 
-static bool note(struct run *run, const struct op *step, int which)
+bool note(struct run *run, const struct op *step, int which)
 {
     size_t size;
     const char *text = filled(run, step, which, &size);
@@ -241,7 +268,7 @@ static bool write_pid(struct run *run, const struct op *step)
     const char *path = text_of(run->entry, step, 1);
     cleanup_close int fd = open(text_of(run->entry, step, 0), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0644);
     char number[12], file[32];
-    int size = snprintf(number, sizeof number, "%d", run->process);
+    int size = snprintf(number, sizeof number, "%d", run->main.process);
 
     snprintf(file, sizeof file, "/proc/self/fd/%d", fd);
     if (fd < 0 || write(fd, number, (size_t)size) != size)
@@ -288,7 +315,10 @@ static bool carry_out(struct run *run, bool *is_begun)
         [CACHED_LISTEN] = listen_for_start,
         [CACHED_WRITE_PID] = write_pid,
         [CACHED_LEAVE] = leave,
-        [CACHED_KEEP_CONFIG] = keep_config,
+        [CACHED_PUT] = put,
+        [CACHED_NO_INPUT] = no_input,
+        [CACHED_BEGIN_IMAGE] = begin_image,
+        [CACHED_AWAIT_IMAGE] = await_image,
         [CACHED_PART] = part,
         [CACHED_RECORD] = record,
         [CACHED_ENTER] = enter,
@@ -309,16 +339,28 @@ static bool carry_out(struct run *run, bool *is_begun)
             return false;
         *is_begun |= step->code == first;
     }
-    return run->answer == 'S' || run->is_left;
+    return run->main.answer == 'S' || run->is_left;
 }
 
-/* What a killed command may leave is what remains here: the next use of the id undoes the notes. */
+static bool remove_all(struct run *run)
+{
+    struct container *container = &run->container;
+
+    container->strings[RECORD_CGROUP] = run->cgroup;
+    container->strings[RECORD_PARENTS] = container->strings[RECORD_BEFORE] = "";
+    return remove_container(container);
+}
+
+/* Python may use another id. If something stays, it is what a killed command may leave: the next use of this id undoes
+ * the notes. */
 static void leave_to_python(struct run *run)
 {
-    if (!run->command) {
+    if (!run->command && !remove_all(run)) {
         unlinkat(run->container.fd, "state.json", 0);
         unlinkat(run->container.fd, "status", 0);
     }
+    if (run->input >= 0)
+        dup2(run->input, STDIN_FILENO);
     entry_forget(run->is_said);
 }
 
@@ -329,15 +371,6 @@ static bool is_unchanged(const struct run *run)
     return fstatat(run->container.fd, "state.json", &state, AT_SYMLINK_NOFOLLOW) == 0 &&
            state.st_ino == run->written.st_ino && nanoseconds(&state.st_mtim) == nanoseconds(&run->written.st_mtim) &&
            has_undo_notes(&run->container, run->undo_size);
-}
-
-static bool remove_all(struct run *run)
-{
-    struct container *container = &run->container;
-
-    container->strings[RECORD_CGROUP] = run->cgroup;
-    container->strings[RECORD_PARENTS] = container->strings[RECORD_BEFORE] = "";
-    return remove_container(container);
 }
 
 /* Removes a container that has ended, unless another command did. What is more than usual is Python's. An empty
@@ -403,19 +436,23 @@ static void follow(struct run *run)
 
     make_values(run);
     if (catch_signals(run) && carry_out(run, &is_begun)) {
-        close_now(&run->reply);
+        close_now(&run->main.reply);
         if (run->is_left)
             _exit(0);
         if (!run->command)
             flock(run->container.fd, LOCK_UN);
+        close_now(&run->input);
         terminal_take_over();
-        status = wait_for(run->process, (int)syscall(SYS_pidfd_open, run->process, 0), run->signals);
+        status = wait_for(run->main.process, (int)syscall(SYS_pidfd_open, run->main.process, 0), run->signals);
+        if (run->exit >= 0)
+            note_status(run->exit, (unsigned)status);
+        end_server(run);
         if (!run->command)
             remove_ended(run);
         _exit(status);
     }
     end_processes(run);
-    if (is_begun && run->answer != 'S' && read(run->signals, &info, sizeof info) == sizeof info) {
+    if (is_begun && run->main.answer != 'S' && read(run->signals, &info, sizeof info) == sizeof info) {
         if (!run->command)
             remove_all(run);
         _exit(128 + (int)info.ssi_signo);
@@ -430,11 +467,17 @@ static struct run run = {.container = {.root = -1, .fd = -1},
                          .cgroup_fd = -1,
                          .joined = -1,
                          .start = -1,
-                         .report = -1,
-                         .reply = -1,
                          .signals = -1,
                          .console = -1,
-                         .terminal = -1};
+                         .terminal = -1,
+                         .input = -1,
+                         .exit = -1,
+                         .program = -1,
+                         .null = -1,
+                         .connection = -1,
+                         .ready = -1,
+                         .main = {.report = -1, .reply = -1},
+                         .server = {.report = -1, .reply = -1}};
 
 int run_cached(const struct request *request)
 {

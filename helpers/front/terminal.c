@@ -47,31 +47,29 @@ bool terminal_is_elsewhere(void)
     return foreground > 0 && foreground != getpgrp();
 }
 
-static int receive(int socket)
+ssize_t receive(int socket, void *bytes, size_t size, int *fd)
 {
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-    char byte;
-    struct msghdr message = {.msg_iov = &(struct iovec){.iov_base = &byte, .iov_len = 1},
+    struct msghdr message = {.msg_iov = &(struct iovec){.iov_base = bytes, .iov_len = size},
                              .msg_iovlen = 1,
                              .msg_control = control,
                              .msg_controllen = sizeof control};
-    const struct cmsghdr *head;
-    int fd = -1;
+    ssize_t length = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *head = length < 0 ? NULL : CMSG_FIRSTHDR(&message);
 
-    if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) < 0)
-        return -1;
-    head = CMSG_FIRSTHDR(&message);
+    *fd = -1;
     if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
-        head->cmsg_len == CMSG_LEN(sizeof fd))
-        memcpy(&fd, CMSG_DATA(head), sizeof fd);
-    return fd;
+        head->cmsg_len == CMSG_LEN(sizeof *fd))
+        memcpy(fd, CMSG_DATA(head), sizeof *fd);
+    return length;
 }
 
 bool terminal_receive(int socket)
 {
     struct termios mode;
+    char byte;
 
-    terminal.master = receive(socket);
+    receive(socket, &byte, 1, &terminal.master);
     terminal.input_open = terminal.line_ended = true;
     if (!terminal_resize() || isatty(STDOUT_FILENO))
         return terminal.master >= 0;

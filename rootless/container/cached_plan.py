@@ -1,7 +1,7 @@
 """Cached Plans: what `run`, `create` or `exec` planned, written down for helpers/front, which does it again.
 
-    PLANS/@plans/HASH    of a command line, a directory and config.json, without the identifiers in them; PLANS is the
-                         state directory of the user without --root
+    PLANS/@plans/HASH    of a command line, a directory and config.json, without the identifiers in them, or of what a
+                         person types as it stands; PLANS is the state directory of the user without --root
     ROOT/ID/exec.HASH    of the words of `exec` before its command, which is a hole, and the container's first process
 
 The front door requests an entry, by the option -Xcache=HASH of the interpreter, when a command comes a second time.
@@ -24,7 +24,7 @@ from rootless import files, jsontext, log, paths, procfs
 from rootless.bundle.identifiers import hides_digits, identifiers, leaves_nothing, named_in, parts
 from rootless.container.operations.status_record import OWN, allowed_verbs, record_strings
 from rootless.container.operations.undo import notes
-from rootless.container.state.directory import CONFIG, NOT_AGED, PLAN_OF_EXEC, STATE, UNDO
+from rootless.container.state.directory import CONFIG, EXIT, NOT_AGED, PLAN_OF_EXEC, REQUEST, STATE, UNDO
 from rootless.container.state.lifecycle import CREATED, CREATING
 from rootless.container.state.root import state_root
 from rootless.container.state.state import State
@@ -71,7 +71,6 @@ _UNKNOWN = (
     ops.PASS_NOTIFY,
     ops.PASS_NAMESPACES,
     ops.NETLINK,
-    ops.FUSE,
     ops.SEND_TREE,
     ops.RECEIVE_TREE,
 )
@@ -109,14 +108,20 @@ def keep(
 
 
 def _entry(run: ContainerRun, reads: Sequence[tuple[object, ...]], said: Sequence[str], *, leaves: bool) -> bytes:
-    call = _call(sys.argv[1:], _text(posix.getcwdb()))
+    operations = [_call(sys.argv[1:], _text(posix.getcwdb()))]
+    found = [
+        str(digits) for kind, digits, *_ in reads if kind == paths.RANDOM and str(digits) in run.entry.container_id
+    ]
     read = _config_read(run, reads)
-    config, found = _config(run, call, read[2], said)
+    if read:
+        config, found = _config(run, operations[0], read[2], said)
+        operations += [config, Op(cached_ops.CONFIG_FILE, str(read[1]))]
+    else:
+        operations.append(Op(cached_ops.CONFIG, found, [], [], []))
     path = log.path()
-    operations = [call, config, Op(cached_ops.CONFIG_FILE, str(read[1]))]
     operations += [Op(cached_ops.APPENDED, path)] if path else []
-    operations += _dependencies(run, [each for each in reads if each is not read])
-    operations += _launch(run, said, _STEPS)
+    operations += _dependencies(run, [each for each in reads if each is not read and each[0] != paths.RANDOM])
+    operations += _launch(run, said, _STEPS, is_compared=bool(read), has_random_id=not read and bool(found))
     operations += [_leave(path)] if leaves else []
     entry = _encoded(operations)
     if not leaves_nothing(entry, found):
@@ -158,15 +163,13 @@ def _call(words: Sequence[str], place: str) -> Op:
     return Op(cached_ops.CALL, words, place, program, procfs.boot_id())
 
 
-def _config_read(run: ContainerRun, reads: Sequence[tuple[object, ...]]) -> tuple[object, ...]:
-    """Return the note of the read of config.json, whose text the container has a copy of."""
+def _config_read(run: ContainerRun, reads: Sequence[tuple[object, ...]]) -> tuple[object, ...] | None:
+    """Return the note of the read of config.json, if an engine calls and the container has a copy of the same text."""
     record = run.plan.first(ops.RECORD)
     assert record
-    text = record.value("config").encode("utf-8", "surrogateescape")
-    for read in reads:
-        if read[0] == files.CONTENT and read[2] == text:
-            return read
-    raise _UncachedError("config.json has been edited")
+    text = _bytes(record.value("config"))
+    notes = [read for read in reads if read[0] == files.CONTENT and read[2] == text]
+    return notes[0] if notes and not run.plan.first(ops.NOTE_REQUEST) else None
 
 
 def _config(run: ContainerRun, call: Op, raw: object, said: Sequence[str]) -> tuple[Op, list[str]]:
@@ -286,11 +289,14 @@ _DEPENDENCIES: dict[str, Callable[..., Op]] = {
 # --- The operations ---------------------------------------------------------------------------------------------------
 
 
-def _launch(run: ContainerRun, said: Sequence[str], steps: dict[Kind, Step]) -> Iterator[Op]:
-    """Return the operations of the front door, in the order in which Python has carried out those of the launcher."""
-    for operation, error, detail in run.skips:
+def _launch(run: ContainerRun, said: Sequence[str], steps: dict[Kind, Step], **known: bool) -> Iterator[Op]:
+    """Return the operations of the front door, in the order in which Python has carried out those of the launcher.
+
+    `known` are attributes of _Secrets.
+    """
+    for operation, error, detail in (*run.skips, *(run.image.run.skips if run.image else ())):
         yield Op(cached_ops.SKIPPED, operation, error, detail)
-    secrets = _Secrets(run)
+    secrets = _Secrets(run, **known)
     operations = run.plan.ops
     for index, op in enumerate(operations):
         kind = op.kind
@@ -324,7 +330,7 @@ def _refuse(run: ContainerRun, said: Sequence[str]) -> None:
         _UncachedError: it cannot.
     """
     _refuse_unknown(run, said, (*_STEPS, ops.DELETE))
-    if not run.plan.first(ops.FORK) or run.plan.first(ops.JOIN_PROCESS) or run.state.after_delete or run.state.network:
+    if not run.plan.first(ops.FORK) or run.plan.first(ops.JOIN_PROCESS) or run.state.after_delete:
         raise _UncachedError("it is not an ordinary container")
 
 
@@ -348,10 +354,17 @@ def _refuse_unknown(run: ContainerRun, said: Sequence[str], known: Sequence[Kind
 
 
 class _Secrets:
-    """What differs in each run of one Plan, and its places in templates."""
+    """What differs in each run of one Plan, and its places in templates.
 
-    def __init__(self, run: ContainerRun) -> None:
+    Attributes:
+        is_compared: CONFIG has the text of config.json.
+        has_random_id: the container's id ends with random digits.
+    """
+
+    def __init__(self, run: ContainerRun, *, is_compared: bool = False, has_random_id: bool = False) -> None:
         self._run = run
+        self.is_compared = is_compared
+        self.has_random_id = has_random_id
         keyring = run.plan.first(ops.KEYRING)
         name = str(keyring.value("name")) if keyring else ""
         secret = name.rpartition(".")[2]
@@ -372,16 +385,19 @@ class _Secrets:
         """Return a text with the cgroup's secret as a hole."""
         return _with_holes(text, [(self.cgroup, cached_ops.HOLE_CGROUP)] if self.cgroup and text else [])
 
+    @staticmethod
+    def mark() -> str:
+        """Return a number that is nowhere else."""
+        return str(int.from_bytes(posix.urandom(7), "little") + (1 << 60))
+
     def state(self, status: str) -> tuple[State, list[tuple[str, bytes]]]:
         """Return the state with marks at the places of holes, and these."""
         state = State.from_data(self._run.state.as_data())
-        marks = iter(range(int.from_bytes(posix.urandom(7), "little") + (1 << 60), 1 << 62))
         holes = []
 
         def marked(hole: bytes) -> int:
-            number = next(marks)
-            holes.append((str(number), hole))
-            return number
+            holes.append((self.mark(), hole))
+            return int(holes[-1][0])
 
         state.status = status
         state.pid, state.start_time = marked(cached_ops.HOLE_PID), marked(cached_ops.HOLE_START_TIME)
@@ -412,7 +428,7 @@ def _make_cgroup(op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
     wanted: Cgroup = op.value("cgroup")
     assert run.cgroup
     path = run.cgroup.path
-    lines = run.entry.content(UNDO).splitlines(keepends=True)
+    lines = [line for line in run.entry.content(UNDO).splitlines(keepends=True) if line.startswith(b'["cgroup"')]
     noted: Any = jsontext.parse(lines[-1], UNDO)
     if len(lines) != (2 if wanted.path else 1) or noted[2]["parents"] or noted[2]["certainty"] != OWN:
         raise _UncachedError("the cgroup was there before, or in one that was not")
@@ -450,8 +466,8 @@ def _enabled(wanted: Cgroup, bottom: str) -> Iterator[Op]:
         yield _content(f"{place}/cgroup.subtree_control", enabled)
 
 
-def _claim(_op: Op, run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
-    yield Op(cached_ops.CLAIM, run.root.forbidden, run.root.path, run.entry.container_id)
+def _claim(_op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
+    yield Op(cached_ops.CLAIM, run.root.forbidden, secrets.has_random_id, run.root.path, run.entry.container_id)
 
 
 def _connect(run: ContainerRun) -> Iterator[Op]:
@@ -462,7 +478,8 @@ def _connect(run: ContainerRun) -> Iterator[Op]:
 def _spawn(_op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
     yield from _connect(run)
     plan = encode([each for _, each in run.sent])
-    yield Op(cached_ops.SPAWN, secrets.place_in(plan), 0, 0, spawn.program_path("init"), plan, [])
+    reserved = len(run.image.run.descriptors.placed) if run.image else 0
+    yield Op(cached_ops.SPAWN, secrets.place_in(plan), 0, 0, reserved, spawn.program_path("init"), plan, [])
 
 
 def _enter(run: ContainerRun) -> Iterator[Op]:
@@ -483,13 +500,38 @@ def _spawn_exec(_op: Op, run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
     holes[ops.EXEC] = Op(ops.EXEC, [], environment)
     plan = encode([holes.get(op.kind, op) for _, op in run.sent])
     directories = program_directories({entry.partition("=")[0]: entry for entry in environment})
-    numbers = (-1, places[ops.COMMAND], places[ops.EXEC])
+    numbers = (-1, places[ops.COMMAND], places[ops.EXEC], 0)
     yield from _connect(run)
     yield Op(cached_ops.SPAWN, *numbers, spawn.program_path("init"), plan, directories)
 
 
-def _record(_op: Op, _run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
-    yield Op(cached_ops.KEEP_CONFIG, CONFIG)
+def _note_request(op: Op, _run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
+    yield Op(cached_ops.PUT, 0o600, cached_ops.PUT_LOCKED, EXIT, b"")
+    yield Op(cached_ops.PUT, 0o600, cached_ops.PUT_PLAIN, REQUEST, _bytes(jsontext.render(op.value("request"), None)))
+
+
+def _write_names(op: Op, _run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
+    for name, text in (("resolv.conf", op.value("resolv_conf")), ("hosts", op.value("hosts"))):
+        yield Op(cached_ops.PUT, 0o644, cached_ops.PUT_PLAIN, name, _bytes(text))
+
+
+def _begin_image(op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
+    image = run.image
+    assert image
+    path = op.value("image").path
+    identity = _identity(path, image.identity)
+    begun, _ = [line for line in run.entry.content(UNDO).splitlines(keepends=True) if line.startswith(b'["image"')]
+    holes = [(secrets.mark(), cached_ops.HOLE_SERVER), (secrets.mark(), cached_ops.HOLE_SERVER_START_TIME)]
+    noted = jsontext.render(["image", run.state.boot_id, {"server": [int(mark) for mark, _ in holes]}], None) + "\n"
+    plan = encode([each for _, each in image.run.sent])
+    yield Op(cached_ops.BEGIN_IMAGE, *identity.numbers, path, begun, _with_holes(noted.encode(), holes), plan)
+
+
+def _record(op: Op, _run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
+    if secrets.is_compared:
+        yield Op(cached_ops.PUT, 0o600, cached_ops.PUT_CONFIG, CONFIG, b"")
+    else:
+        yield Op(cached_ops.PUT, 0o600, cached_ops.PUT_PLAIN, CONFIG, _bytes(op.value("config")))
     state, holes = secrets.state(CREATING)
     yield Op(cached_ops.RECORD, 0, _with_holes(state.render(), holes))
 
@@ -527,6 +569,9 @@ def _begin_id_maps(op: Op, _run: ContainerRun, _secrets: _Secrets) -> Iterator[O
 
 _STEPS: dict[Kind, Step] = {
     ops.CLAIM: _claim,
+    ops.NOTE_REQUEST: _note_request,
+    ops.NO_INPUT: lambda *_: iter((Op(cached_ops.NO_INPUT),)),
+    ops.WRITE_NAMES: _write_names,
     ops.COMPILE_FILTER: lambda *_: iter(()),
     ops.COMPILE_PRETENCE: lambda *_: iter(()),
     ops.LISTEN: lambda *_: iter((Op(cached_ops.LISTEN),)),
@@ -535,6 +580,9 @@ _STEPS: dict[Kind, Step] = {
     ops.BEGIN_ID_MAPS: _begin_id_maps,
     ops.AWAIT_ID_MAPS: _await_id_maps,
     ops.RECORD: _record,
+    ops.BEGIN_IMAGE: _begin_image,
+    ops.AWAIT_IMAGE: lambda *_: iter((Op(cached_ops.AWAIT_IMAGE),)),
+    ops.BEGIN_NETWORK: lambda *_: iter(()),  # one that is served has AWAIT_NETWORK too
     ops.RECORD_CREATED: _record_created,
     ops.WRITE_PID_FILE: lambda op, *_: iter((_write_pid(op.value("path")),)),
 }

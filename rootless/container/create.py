@@ -11,12 +11,14 @@ from rootless.errors import RootlessError
 from rootless.host import facts
 from rootless.launch.protocol import Descriptors
 from rootless.lazy import lazy
-from rootless.options import has_edits
+from rootless.options import EDITS, has_edits
 from rootless.plan import ops
 from rootless.plan.compile import compile_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rootless.container.cached_plan import keep as cache_plan
     from rootless.container.edits.apply import edit, name_flag, name_flags
     from rootless.container.edits.from_image import image_bundle, use_directory
@@ -42,15 +44,16 @@ else:
 
 
 CACHED = {
-    "bundle", "cgroup_manager", "config", "container", "debug", "detach", "log", "log_format", "log_level", "network",
-    "no_new_keyring", "no_pivot", "pid_file", "require_limits", "root", "systemd_cgroup", "userns", "verb",
+    "add_host", "bundle", "cgroup_manager", "config", "container", "debug", "detach", "dns", "dns_search", "init",
+    "log", "log_format", "log_level", "name", "network", "no_new_keyring", "no_pivot", "overlay", "pid_file",
+    "platform", "pull", "require_limits", "root", "store", "systemd_cgroup", "userns", "verb", *EDITS - {"join"},
 }  # fmt: skip
-"""The options of commands whose Plans may be cached: those of engines. Others edit config.json or read more files."""
-UNCACHED = (
-    ops.ATTACH_DEVICE_RULES, ops.BEGIN_IMAGE, ops.BEGIN_NETWORK, ops.CONNECT_CONSOLE, ops.HOOK, ops.NOTE_REQUEST,
+"""The options of commands whose Plans may be cached."""
+_UNCACHED = (
+    ops.ATTACH_DEVICE_RULES, ops.AWAIT_NETWORK, ops.CONNECT_CONSOLE, ops.HOOK, ops.MONITOR, ops.OPEN_UPPER,
     ops.RUN_HOOK, ops.START_SCOPE,
 )  # fmt: skip
-"""Usual operations because of which a Plan is not cached: cached_plan.py, which knows all of them, is not loaded."""
+"""Usual operations because of which a Plan is not cached."""
 _OF_RANKS = ("PMIX_NAMESPACE", "PMI_FD")
 """Variables; one of them is in the environment of each rank of an MPI program."""
 
@@ -101,6 +104,11 @@ def _may_be_rank(bundle: Bundle) -> bool:
     return any(paths.variable(name) for name in _OF_RANKS) or any(entry.startswith(_OF_RANKS) for entry in entries)
 
 
+def may_be_cached(plan: Plan, reads: Sequence[tuple[object, ...]]) -> bool:
+    """Whether a Plan and what planning has read may be cached; else cached_plan.py, which knows it, is not loaded."""
+    return not plan.first(*_UNCACHED) and all(read[0] != paths.UNKNOWN for read in reads)
+
+
 def create(options: Options) -> None:
     """Make a container that waits for `start`; its process stays when this one ends."""
     cache_key = cache_key_of(options, CACHED)
@@ -111,7 +119,7 @@ def create(options: Options) -> None:
     run = ContainerRun(plan, root, Descriptors(keep=request.preserve_fds))
     try:
         run.until(ops.WAIT_START)
-        if cache_key and not plan.first(*UNCACHED):
+        if cache_key and may_be_cached(plan, reads):
             cache_plan(run, cache_key, reads, log.said(), leaves=True)
         run.close()
         signals.commit()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from rootless import files, log, paths, procfs, signals
-from rootless.container.create import CACHED, UNCACHED, plan_for
+from rootless.container.create import CACHED, may_be_cached, plan_for
 from rootless.container.operations.container_run import ContainerRun
 from rootless.container.operations.teardown import end, end_quietly, give_up, remove_ended
 from rootless.container.request import cache_key_of
@@ -74,7 +74,7 @@ def _run(options: Options) -> int:
     try:
         if request.detach:
             reads += _await_ready(made)
-        if cache_key and not made.reports and not plan.first(*UNCACHED):
+        if cache_key and not made.reports and may_be_cached(plan, reads):
             cache_plan(made, cache_key, reads, said, leaves=request.detach)
         made.entry.close()
         made.close()

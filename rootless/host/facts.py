@@ -214,18 +214,27 @@ def kernel_version(release: str) -> tuple[int, int]:
 
 
 def _account(facts: Facts) -> Account:
-    import grp
-    import pwd
+    user, group = (_fields(file, number) for file, number in (("/etc/passwd", facts.uid), ("/etc/group", facts.gid)))
+    if not (user and group):
+        import grp
+        import pwd
 
-    try:
-        _, _, _, _, comment, home, _ = pwd.getpwuid(facts.uid)
-    except KeyError:
-        comment = home = ""
-    try:
-        group = grp.getgrgid(facts.gid).gr_name
-    except KeyError:
-        group = str(facts.gid)
-    return Account(comment, home, group)
+        paths.noted(paths.UNKNOWN, "name service")
+        try:
+            user = user or list(map(str, pwd.getpwuid(facts.uid)))
+        except KeyError:
+            user = [""] * 7
+        try:
+            group = group or [grp.getgrgid(facts.gid).gr_name]
+        except KeyError:
+            group = [str(facts.gid)]
+    return Account(user[4], user[5], group[0])
+
+
+def _fields(file: str, number: int) -> list[str]:
+    """Return the line about a number in a passwd(5) or group(5) file, split into its fields; nothing without one."""
+    lines = [f"{line}::::::".split(":") for line in text_of(file).splitlines()]
+    return next((fields for fields in lines if fields[2] == str(number)), [])
 
 
 def _apparmor(_: Facts) -> bool:

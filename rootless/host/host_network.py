@@ -26,8 +26,8 @@ class HostNetwork:
     Attributes:
         programs: the paths of installed helpers, by name.
         libslirp: the version of slirp4netns's library; read at its first use, which takes 4 ms.
-        tun: why the caller cannot open /dev/net/tun; empty if it can.
-        tun_is_closed: the reason is that its permissions forbid it.
+        tun: why the caller cannot open /dev/net/tun; empty if it can. Read at its first use.
+        tun_is_closed: the reason is that its permissions forbid it; comes with `tun`.
         resolver: the lines of the host's resolv.conf(5) without comments.
         hosts: the text of the host's hosts(5).
         ipv6: the host has IPv6.
@@ -39,7 +39,7 @@ class HostNetwork:
         programs: dict[str, str],
         *,
         libslirp: str | None = None,
-        tun: str = "",
+        tun: str | None = "",
         tun_is_closed: bool = False,
         resolver: Sequence[str] = (),
         hosts: str = "",
@@ -49,7 +49,7 @@ class HostNetwork:
         self.programs = programs
         self._libslirp = libslirp
         self._asked: Asked | None = None
-        self.tun = tun
+        self._tun = tun
         self.tun_is_closed = tun_is_closed
         self.resolver = resolver
         self.hosts = hosts
@@ -75,6 +75,13 @@ class HostNetwork:
         """End slirp4netns if it is still running and its version is not needed."""
         if self._asked:
             self._asked.end()
+
+    @property
+    def tun(self) -> str:
+        """Why the caller cannot open /dev/net/tun; empty if it can."""
+        if self._tun is None:
+            self._tun, self.tun_is_closed = _tun()
+        return self._tun
 
     def resolv_conf_entry(self, word: str) -> list[str]:
         """Return the values of all lines of resolv.conf(5) with a keyword: `nameserver`, `search` or `options`."""
@@ -122,11 +129,9 @@ def read() -> HostNetwork:
     found = {name: find_program(name) for name in _PROGRAMS}
     lines = [" ".join(line.split()) for line in text_of("/etc/resolv.conf").splitlines()]
     first_port = text_of("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-    tun, tun_is_closed = _tun()
     return HostNetwork(
         {name: path for name, path in found.items() if path},
-        tun=tun,
-        tun_is_closed=tun_is_closed,
+        tun=None,
         resolver=[line for line in lines if line and line[0] not in "#;"],
         hosts=text_of("/etc/hosts"),
         ipv6=text_of("/proc/sys/net/ipv6/conf/all/disable_ipv6") == "0",
@@ -135,6 +140,7 @@ def read() -> HostNetwork:
 
 
 def _tun() -> tuple[str, bool]:
+    paths.noted(paths.UNKNOWN, TUN)
     try:
         posix.close(posix.open(TUN, posix.O_RDWR | posix.O_CLOEXEC))
     except OSError as error:

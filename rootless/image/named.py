@@ -17,8 +17,8 @@ else:
     find = lazy("rootless.image.obtain", "find")
     wanted_platform = lazy("rootless.image.platform", "wanted_platform")
 
-_SUFFIX = 4
-"""Random bytes that distinguish the containers of one image."""
+_SUFFIX = 6
+"""Random bytes that distinguish the containers of one image; so many digits that a cached Plan can get others."""
 _LONGEST_NAME = 40
 
 
@@ -50,7 +50,9 @@ def name_for(word: str) -> str:
     """Return an id for a container of an image: the name of the image and some random digits."""
     base = paths.name(word).partition(".")[0] if paths.is_file(word) else _short_name(parse(word))
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "_-.") else "_" for c in base)[:_LONGEST_NAME]
-    return f"{safe.lstrip('.-') or 'image'}-{posix.urandom(_SUFFIX).hex()}"
+    digits = posix.urandom(_SUFFIX).hex()
+    paths.noted(paths.RANDOM, digits)
+    return f"{safe.lstrip('.-') or 'image'}-{digits}"
 
 
 def _short_name(reference: Reference) -> str:

@@ -93,6 +93,7 @@ def obtained(
         found = find(reference, wanted, store)
         if found:
             return found
+    paths.noted(paths.UNKNOWN, str(reference))
     if reference.kind == REGISTRY and pull == NEVER:
         raise RootlessError(
             f"image {reference}",

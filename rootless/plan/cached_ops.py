@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from rootless.plan.ops import Kind
 
-MAGIC = b"RLCACH04"
+MAGIC = b"RLCACH05"
 LARGEST = 1 << 18
 """Bytes of an entry."""
 ABSENT = -1
@@ -26,12 +26,19 @@ HOLE_KEYRING = b"\0k"
 """Sixteen random hexadecimal digits, the end of the keyring's name."""
 HOLE_NAMESPACE = b"\0A"
 """The number of the first namespace that IDENTIFY names; the next letters are those of the others."""
+HOLE_SERVER = b"\0v"
+HOLE_SERVER_START_TIME = b"\0w"
+"""The process that serves the image."""
+
+PUT_PLAIN, PUT_LOCKED, PUT_CONFIG = range(3)
+"""How PUT puts a file: locked until the program has ended, whose exit status it gets; or with the text of CONFIG."""
 
 CALL = Kind(1, "call", "", "arguments* place program boot")
 """Of `run` and `create` the place is the current directory, of `exec` the pid and start time of the first process."""
 CONFIG = Kind(2, "config", "", "identifiers* text* variables* mounts*")
 """The text of config.json in three parts at most; before the second and the third are the elements of a list of JSON,
-in any order. Identifiers of it and of CALL may be others now: then the entry gets those, wherever it has these."""
+in any order. Identifiers of it and of CALL may be others now: then the entry gets those, wherever it has these. One
+that is in neither is random. Without a text, config.json is like any other file that planning has read."""
 
 CONFIG_FILE = Kind(3, "config_file", "", "path")
 VARIABLE = Kind(4, "variable", "is_set", "name value=")
@@ -53,17 +60,20 @@ APPENDED = Kind(18, "appended", "", "path")
 """A file that can be written to: the log. It is made, as Python makes it at first."""
 
 SAY = Kind(19, "say", "", "text=")
-CLAIM = Kind(20, "claim", "forbidden", "root id")
+CLAIM = Kind(20, "claim", "forbidden random", "root id")
+"""A `random` id comes once."""
 MAKE_CGROUP = Kind(21, "make_cgroup", "exactly", "path= note= made=")
 SET = Kind(22, "set", "", "file value")
 LISTEN = Kind(23, "listen")
-SPAWN = Kind(24, "spawn", "secret found executed", "program plan= directories*")
-"""For `exec`, `found` and `executed` are the numbers of COMMAND and EXEC in the Plan, whose command is a hole."""
+SPAWN = Kind(24, "spawn", "secret found executed reserved", "program plan= directories*")
+"""For `exec`, `found` and `executed` are the numbers of COMMAND and EXEC in the Plan, whose command is a hole.
+Descriptors below `reserved` are for BEGIN_IMAGE."""
 AWAIT = Kind(25, "await", "message pid")
 MAP = Kind(26, "map", "", "file text")
 BEGIN_MAP = Kind(27, "begin_map", "", "program arguments*")
 AWAIT_MAPS = Kind(28, "await_maps")
-KEEP_CONFIG = Kind(29, "keep_config", "", "name")
+PUT = Kind(29, "put", "mode special", "name content=")
+"""A file in the container's directory."""
 PART = Kind(30, "part", "", "text=")
 """One of the strings of the status record that comes with the next RECORD."""
 RECORD = Kind(31, "record", "allowed", "state=")
@@ -79,5 +89,10 @@ CONSOLE = Kind(38, "console")
 """A socket over which the executor sends the terminal."""
 RELAY = Kind(39, "relay")
 """The terminal is received, and gets the size of the caller's: before the program can ask for it."""
+NO_INPUT = Kind(40, "no_input")
+"""Standard input becomes /dev/null."""
+BEGIN_IMAGE = Kind(41, "begin_image", "device inode size modified changed owner_and_mode", "path begun= noted= plan=")
+"""The server of an image is started: the file, the undo notes before and after that, the executor's Plan."""
+AWAIT_IMAGE = Kind(42, "await_image")
 
 KINDS = tuple([kind for kind in list(globals().values()) if isinstance(kind, Kind)])

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import re
+import struct
 import time
 from pathlib import Path
 
@@ -112,7 +113,19 @@ CHANGING = (
     "wait4",
     "renameat",
 )
-CHANGING += ("signalfd4", "read", "pidfd_open", "unlinkat", "poll", "mkdir", "rmdir", "getdents64", "exit_group")
+CHANGING += (
+    "signalfd4",
+    "socketpair",
+    "recvmsg",
+    "read",
+    "pidfd_open",
+    "unlinkat",
+    "poll",
+    "mkdir",
+    "rmdir",
+    "getdents64",
+    "exit_group",
+)
 """System calls of the front door around which something changes."""
 
 
@@ -126,6 +139,73 @@ def with_a_late_skip(runs, *words) -> list[str]:
     start = next(index for index, line in enumerate(lines) if re.search(r' write\(\d+, "S", 1', line))
     pid = lines[0].split()[0]
     assert lines[start].startswith(pid), done
-    reads = sum(bool(re.match(rf"{pid} +read\(", line)) for line in lines[:start])
-    fails = ["inject=seccomp:error=ENOMEM", f"inject=read:delay_enter=300000:when={reads + 1}"]
+    reads = sum(bool(re.match(rf"{pid} +recvmsg\(", line)) for line in lines[:start])
+    fails = ["inject=seccomp:error=ENOMEM", f"inject=recvmsg:delay_enter=300000:when={reads + 1}"]
     return ["-f", *[word for each in fails for word in ("-e", each)]]
+
+
+_HEADER, _STEP = struct.Struct("=8sII"), struct.Struct("=HBBI6q8I")
+NO_DEPENDENCIES = {
+    "/proc/self/status": "its capabilities are compared with those of the front door",
+    "/proc/self/limits": "the hard limits are compared with those of the front door",
+    "/proc/sys/kernel/cap_last_cap": "a kernel does not change it: the boot is compared",
+    "/proc/sys/kernel/random/boot_id": "it is compared as the boot",
+}
+"""Files that planning reads and that are no dependency by their path, with the reasons; the front door opens the
+containers' directory itself."""
+_OF_PYTHON = ("/usr/lib/python3", "/lib/", "/etc/ld.so.cache", "/proc/self/fd/")
+_WITH_PATHS = (
+    cached_ops.CONFIG_FILE,
+    cached_ops.CONTENT,
+    cached_ops.IDENTITY,
+    cached_ops.STATUS,
+    cached_ops.SYMLINK,
+    cached_ops.ACCESS,
+    cached_ops.LISTED,
+    cached_ops.MOUNT_FLAGS,
+)
+
+
+def entries_of(plans) -> set[Path]:
+    """Return the entries of the cache."""
+    return {path for path in plans.iterdir() if path.name != "seen"} if plans.exists() else set()
+
+
+def paths_of(entry) -> set[str]:
+    """Return the paths of the files that an entry depends on."""
+    content = entry.read_bytes()
+    magic, count, _ = _HEADER.unpack_from(content)
+    assert magic == cached_ops.MAGIC
+    strings = content[_HEADER.size + count * _STEP.size :]
+    found = set()
+    for index in range(count):
+        code, _, _, _, *rest = _STEP.unpack_from(content, _HEADER.size + index * _STEP.size)
+        if cached_ops.KINDS[code - 1] in _WITH_PATHS:
+            at, length = rest[6:8]
+            found.add(strings[at : at + length].decode())
+    return found
+
+
+def looked_at_while_planning(trace) -> set[str]:
+    """Return the paths in strace's lines from the import of the package on, up to the claim of the container's id.
+
+    Those of Python's own library are left out, and the descriptors of the process.
+    """
+    lines = trace.read_text().splitlines()
+    first = next(index for index, line in enumerate(lines) if "/modules.archive" in line)
+    last = next(index for index, line in enumerate(lines) if "mkdirat(" in line and '"c1"' in line)
+    lines = [line for line in lines[first + 1 : last] if '"' in line and not line.startswith("getcwd(")]
+    # a descriptor and its path, with strace's -y, and the path
+    found = [re.search(r'^(\w+)\((?:\d+<(.*?)>, )?[^"]*"(.*?)"', line) for line in lines]
+    looked = {
+        f"{each[2]}{each[3]}" if each[1] == "openat2" else os.path.join(each[2] or "", each[3])
+        for each in found
+        if each
+    }
+    return {path for path in looked if not path.startswith(_OF_PYTHON)}
+
+
+def calls_of(trace) -> dict[str, int]:
+    """Return how often each call of CHANGING occurs in a trace."""
+    names = [line.partition("(")[0] for line in trace.read_text().splitlines()]
+    return {name: names.count(name) for name in CHANGING if name in names}

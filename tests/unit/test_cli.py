@@ -718,7 +718,7 @@ def test_what_is_no_bundle_is_an_image_with_a_name_of_its_own(here, word, name):
     (here / "my image.v1.sqsh").touch()
     image, container = chosen(container=word)
     assert image == word
-    assert re.fullmatch(re.escape(name) + "-[0-9a-f]{8}", container)
+    assert re.fullmatch(re.escape(name) + "-[0-9a-f]{12}", container)
 
 
 @pytest.mark.usefixtures("here")

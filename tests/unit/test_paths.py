@@ -41,6 +41,20 @@ def test_a_path_is_resolved_as_os_path_does(tmp_path, monkeypatch):
     assert paths.resolved("dangling") == f"{tmp_path}/dangling"
 
 
+def test_a_path_that_was_resolved_depends_on_its_components(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("a")
+    for path, is_known in (("a/b", True), (f"{tmp_path.resolve()}/a//b/", True), ("link/b", False), ("link", False)):
+        paths.note_reads()
+        paths.resolved(path)
+        reads = paths.taken_reads()
+        assert all(kind == paths.SYMLINK for kind, *_ in reads) is is_known, path
+        assert any(kind == paths.UNKNOWN for kind, *_ in reads) is not is_known, path
+    assert not paths.crosses_symlink("link/b", "link")
+    assert not paths.crosses_symlink("missing/b")
+
+
 def test_existing_files_exist(tmp_path):
     (tmp_path / "dangling").symlink_to("nowhere")
     for path in (tmp_path, tmp_path / "dangling", tmp_path / "nowhere", "nul\0"):

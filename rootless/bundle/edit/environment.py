@@ -6,14 +6,25 @@ from rootless.bundle.edit.values import misused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Protocol
 
     from rootless.bundle.edit.values import Config
+
+    class Caller(Protocol):
+        """The variables of the caller."""
+
+        def get(self, name: str, /) -> str | None:
+            """Return the value of one, None if it is not set."""
+
+        def items(self) -> Iterable[tuple[str, str]]:
+            """Return all names and values."""
+
 
 _BLANKS = " \t"
 
 
-def entries(flag: str, asked: Iterable[str], caller: Mapping[str, str]) -> Iterator[str]:
+def entries(flag: str, asked: Iterable[str], caller: Caller) -> Iterator[str]:
     """Yield ``NAME=VALUE`` for each word: ``NAME=VALUE``, ``NAME`` for the caller's value, ``PREFIX*`` for all such.
 
     A variable that the caller does not have gives nothing, as with podman and docker.
@@ -29,8 +40,8 @@ def entries(flag: str, asked: Iterable[str], caller: Mapping[str, str]) -> Itera
             yield word
         elif name.endswith("*"):
             yield from (f"{each}={value}" for each, value in caller.items() if each.startswith(name[:-1]))
-        elif name in caller:
-            yield f"{name}={caller[name]}"
+        elif (value := caller.get(name)) is not None:
+            yield f"{name}={value}"
 
 
 def lines_of(text: bytes, path: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from rootless import log, paths
+from rootless import files, log, paths
 from rootless.bundle.check import check
 from rootless.bundle.edit import environment, mounts, process, resources, security
 from rootless.bundle.edit.accounts import group_id, identity
@@ -101,7 +101,7 @@ def variables(options: Options) -> list[str]:
     Raises:
         RootlessError: `RL-USAGE`: a file cannot be read, or a word has no name.
     """
-    own = {name: value for name, _, value in (entry.partition("=") for entry in paths.environment())}
+    own = _Own()
     found: list[str] = []
     for path in options.env_file:
         words = environment.lines_of(asked_file("--env-file", path, "a file of variables, one a line"), path)
@@ -113,6 +113,17 @@ def variables(options: Options) -> list[str]:
         found += environment.entries("--env-file0", words, own)
     found += environment.entries("--env", options.env, own)
     return found
+
+
+class _Own:
+    """The variables of this process."""
+
+    get = staticmethod(paths.set_variable)
+
+    @staticmethod
+    def items() -> list[tuple[str, str]]:
+        """Return all names and values."""
+        return [(name, value) for name, _, value in (entry.partition("=") for entry in paths.environment())]
 
 
 class _Edits:
@@ -289,6 +300,7 @@ class _Edits:
             self._nodes |= {device["path"]: f"--device {device['path']}" for device, _, _ in words}
             self.sources |= {device["path"]: source for device, _, source in words}
         if named or options.gpus:
+            paths.noted(paths.UNKNOWN, "CDI specs")
             # the last of all edits, as in podman
             edited = Edited(self.config, chosen(named, options.gpus))
             self.config = edited.config
@@ -323,6 +335,7 @@ def _own_rlimits() -> dict[int, tuple[int, int]]:
 
     from rootless.linux import RLIMITS
 
+    paths.noted(paths.UNKNOWN, "limits")
     return {number: resource.getrlimit(number) for number in range(len(RLIMITS))}
 
 
@@ -342,6 +355,7 @@ def asked_file(flag: str, path: str, kind: str, value: str = "") -> bytes:
     try:
         with open(path, "rb") as file:
             text = file.read(_MOST_BYTES + 1)
+            files.note_identity(path, file.fileno())
         cause = "it is longer than 4 MiB" if len(text) > _MOST_BYTES else ""
     except OSError as error:
         cause = (error.strerror or str(error)).lower()

@@ -46,6 +46,7 @@ def devices(text: str) -> list[tuple[Config, str, str]]:
             raise misused("--device", text, f"{source} is not a device", "name a device node, or a directory of them")
         return [(_device(destination, status), access, source)]
     found = []
+    paths.noted(paths.UNKNOWN, source)
     for directory, _, names in os.walk(source):
         for name in sorted(names):
             path = os.path.join(directory, name)
@@ -66,6 +67,6 @@ def _device(path: str, status: os.stat_result) -> Config:
 
 def _status(flag: str, text: str, path: str) -> os.stat_result:
     try:
-        return posix.stat(path)
+        return paths.status(path)
     except OSError as error:
         raise misused(flag, text, f"{path}: {(error.strerror or '').lower()}", "name a device of this host") from None

@@ -71,6 +71,7 @@ def use_directory(bundle: Bundle, request: Request, store: str, root: str) -> No
     Raises:
         RootlessError: `RL-STORE`, `RL-UNPACK`, `RL-IMAGE`: it cannot be unpacked.
     """
+    paths.noted(paths.UNKNOWN, bundle.rootfs)
     has_device = posix.access("/dev/fuse", posix.R_OK | posix.W_OK)
     bundle.rootfs = unpacked(bundle.rootfs, store, root, has_device=has_device)
     bundle.is_image = False

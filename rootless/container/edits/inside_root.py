@@ -6,6 +6,7 @@ import ctypes
 import posix
 import stat
 
+from rootless import files, paths
 from rootless.bundle.edit.accounts import MOST_BYTES
 from rootless.errors import RootlessError
 
@@ -34,6 +35,8 @@ def reader(root: str) -> Callable[[str], bytes]:
     """
 
     def read(path: str) -> bytes:
+        if paths.crosses_symlink(root + path, root):
+            paths.noted(paths.UNKNOWN, path)
         try:
             top = posix.open(root, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
             try:
@@ -43,6 +46,7 @@ def reader(root: str) -> Callable[[str], bytes]:
             try:
                 if not stat.S_ISREG(posix.fstat(found).st_mode):
                     raise _refused(path, "it is not a regular file")
+                files.note_identity(root + path, found)
                 return _content(found)
             finally:
                 posix.close(found)

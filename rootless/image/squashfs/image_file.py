@@ -20,7 +20,7 @@ import struct
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 
-from rootless import jsontext
+from rootless import files, jsontext, paths
 from rootless.errors import RootlessError
 
 TYPE_CHECKING = False
@@ -153,6 +153,7 @@ def open_image(path: str) -> ImageFile:
         status = posix.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise _bad(path, "it is not a file")
+        files.note_identity(path, fd)
         offset = _sif_offset(fd, path) if posix.pread(fd, len(_SIF_MAGIC), _SIF_LAUNCHER) == _SIF_MAGIC else 0
         image = ImageFile(path, _identity(status), offset, _squashfs_size(fd, offset, status.st_size, path))
         trailer = _trailer(fd, offset + image.size, path)
@@ -263,6 +264,7 @@ def _cat(image: ImageFile, path: str) -> bytes:
     """Return the content of a file in the squashfs, by unsquashfs: no kernel and no mount is needed."""
     import threading
 
+    paths.noted(paths.UNKNOWN, path)  # of an image without a trailer
     from rootless.image.squashfs.unsquashfs import Unsquashfs
 
     run = Unsquashfs(image, ["-follow-symlinks", "-cat"], [path.lstrip("/")])

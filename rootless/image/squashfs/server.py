@@ -36,7 +36,9 @@ class ImageServer:
     """A server that has been started.
 
     Attributes:
+        identity: the status of the file.
         pid: its process.
+        run: the Plan that started it.
     """
 
     def __init__(self, image: Image, file: int, connection: int) -> None:
@@ -51,22 +53,23 @@ class ImageServer:
             RootlessError: `RL-IMAGE`: the file is no image; `RL-INIT`, `RL-EXEC`: the server cannot be executed.
         """
         self._image = image
+        self.identity = posix.fstat(file)
         self._words = bounded_file("rootless-image-log", _MOST_WORDS)
         self._ready, ready = posix.pipe()
         null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
         try:
             placed = (null, self._words, self._words, connection, file, ready)
             operations = serve(image, _offset(file, image.path), posix.uname().machine)
-            self._run = Run(Plan(operations), Descriptors(keep=len(placed) - 3, placed=placed, masked=True))
-            self._run.until_or_kill()
+            self.run = Run(Plan(operations), Descriptors(keep=len(placed) - 3, placed=placed, masked=True))
+            self.run.until_or_kill()
         except BaseException:
             self._close_fds()
             raise
         finally:
             posix.close(ready)
             posix.close(null)
-        self._run.close()
-        self.pid = self._run.pid
+        self.run.close()
+        self.pid = self.run.pid
 
     def await_ready(self) -> None:
         """Return when it serves.
@@ -92,7 +95,7 @@ class ImageServer:
     def kill(self) -> None:
         """End it, and reap it."""
         self._close_fds()
-        self._run.kill()
+        self.run.kill()
 
     def _close_fds(self) -> None:
         files.close_fds(self, "_ready", "_words")

@@ -97,6 +97,7 @@ class Store:
                 raise
             except OSError as error:
                 raise failed(f"open {self.path}/{name}", error) from error
+            paths.noted(paths.SYMLINK, f"{self.path}/{name}", posix.fstat(self._directories[name]))
         return self._directories[name]
 
     def _open_directory(self, name: str, parent: int) -> int:
@@ -133,16 +134,19 @@ class Store:
             FileNotFoundError: there is none.
             RootlessError: `RL-STORE`: it is no file, or others can change it.
         """
-        what = f"open {self.path}/{directory + '/' if directory else ''}{name}"
+        path = f"{self.path}/{directory + '/' if directory else ''}{name}"
+        what = f"open {path}"
         try:
             fd = _checked(posix.open(name, _OPEN, dir_fd=self.directory(directory)))
         except FileNotFoundError:
+            paths.noted(paths.SYMLINK, path, None)
             raise
         except OSError as error:
             raise failed(what, error) from error
         if not stat.S_ISREG(posix.fstat(fd).st_mode):
             posix.close(fd)
             raise RootlessError(what, cause="it is not a file", fix="rootless image prune", code="RL-STORE")
+        files.note_identity(path, fd)
         return fd
 
     # --- references
@@ -217,8 +221,11 @@ def open_store(path: str, *, create: bool) -> Store | None:
     try:
         if create:
             files.make_private(path)
-        return Store(path, files.open_own(path), shared=False)
+        fd = files.open_own(path)
+        paths.noted(paths.SYMLINK, path, posix.fstat(fd))
+        return Store(path, fd, shared=False)
     except OSError as error:
+        paths.noted(paths.SYMLINK, path, None)
         if isinstance(error, FileNotFoundError) and not create:
             if log.is_debug():
                 log.debug(f"the image store {path} does not exist")
@@ -256,7 +263,9 @@ def shared_stores() -> Iterator[Store]:
     for path in filter(None, paths.variable("ROOTLESS_ADDITIONAL_IMAGES").split(":")):
         try:
             fd = _checked(posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC))
+            paths.noted(paths.STATUS, path, posix.fstat(fd))
         except FileNotFoundError:
+            paths.noted(paths.STATUS, path, None)
             continue
         except OSError as error:
             raise failed(f"open the shared image store {path}", error) from error
