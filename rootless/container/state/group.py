@@ -90,7 +90,7 @@ class Group(SharedDirectory):
         """Make a container a member; return descriptors of the shared namespaces by type, which this process keeps.
 
         Raises:
-            RootlessError: `RL-JOIN`: the group has other namespaces or ID maps, or hides them; or one cannot be created.
+            RootlessError: `RL-JOIN`: the group has others or other ID maps, or hides them; or one cannot be created.
         """
         own = {
             "uids": [list(line) for line in maps.uids] if maps else [],
