@@ -22,6 +22,7 @@ bool entry_is_file(const struct op *step, const struct stat *st); /* the one of 
 void entry_forget(bool is_said); /* and by entry_option(), whether its warnings have been said */
 
 /* holes.c */
+bool holes_is_identifier(const char *text); /* and nothing else */
 uint64_t holes_hash(uint64_t so_far, const char *text, bool whole);
 uint64_t holes_sum(const char *text);
 bool holes_take(const struct plan *entry, const struct op *step);

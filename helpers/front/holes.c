@@ -30,6 +30,8 @@ static size_t skipped(const char *text)
     return run >= SHORTEST ? run : 0;
 }
 
+bool holes_is_identifier(const char *text) { return *text && text[skipped(text)] == '\0'; }
+
 /* An index for finding entries, not more: it leaves identifiers out, unless they are none, and the order of what is
  * shuffled. */
 uint64_t holes_hash(uint64_t so_far, const char *text, bool whole)

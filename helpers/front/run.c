@@ -196,6 +196,14 @@ static bool has_text(int directory, const char *id, const char *name, const char
     return size < 0 || size == sizeof content || memmem(content, (size_t)size, text, strlen(text));
 }
 
+/* A cgroup with the container's identifier in its name is no other's, however many there are. */
+static bool is_named_after(const struct run *run)
+{
+    const char *name = strrchr(run->cgroup, '/');
+
+    return name && holes_is_identifier(run->id) && strstr(name, run->id);
+}
+
 /* Whether nothing hints that the cgroup is that of another container, stopped but not deleted: its delete would end
  * this one too. */
 static bool is_unclaimed(void *context, const char *id)
@@ -228,7 +236,7 @@ static bool is_thawed(int cgroup)
 
 static bool make_cgroup(struct run *run, const struct op *step)
 {
-    bool exactly = step->n[0] != 0, is_made;
+    bool exactly = step->n[0] != 0, is_free, is_made;
     size_t size;
     const char *path = filled(run, step, 0, &size);
 
@@ -236,8 +244,9 @@ static bool make_cgroup(struct run *run, const struct op *step)
         return false;
     memcpy(run->cgroup, path, size + 1);
     /* of one that is there, Python finds out whose it is; nothing is noted about it */
-    is_made = !(exactly && (!each_name(run->container.root, is_unclaimed, run) || access(run->cgroup, F_OK) == 0)) &&
-              note(run, step, 1) && mkdir(run->cgroup, 0755) == 0;
+    is_free = !exactly || ((is_named_after(run) || each_name(run->container.root, is_unclaimed, run)) &&
+                           access(run->cgroup, F_OK) < 0);
+    is_made = is_free && note(run, step, 1) && mkdir(run->cgroup, 0755) == 0;
     if (!is_made)
         *run->cgroup = '\0'; /* not this container's to remove */
     if (!is_made || (exactly && !note(run, step, 2)))

@@ -452,6 +452,28 @@ def test_killed_at_any_call_nothing_stays_that_delete_does_not_remove(cgroup2, u
         assert engine.native
 
 
+def test_cgroup_named_after_its_container_needs_no_look_at_others(cgroup2, user, rootless_command, need):
+    shutil.rmtree(user.runtime_dir / "rootless/@plans", ignore_errors=True)
+    with InView(cgroup2, user, rootless_command) as rootless:
+        engine = Engine(rootless, need, prefix=cgroup2.prefix(), options=cgroup2.options)
+
+        def create(env):
+            name = engine.container("sleep 100")
+            linux = base_config()["linux"] | {"cgroupsPath": f"{cgroup2.path}/box-{name}"}
+            engine.edit(name, lambda config: config.update(linux=linux))
+            assert engine.create(name, env=env, strace=["-s", "4096"]) == 0, engine.complaints
+            return name
+
+        others = [create({}) for _ in range(3)]
+        assert engine.native
+        for env in ({}, OFF):
+            name = create(env)
+            assert engine.native == (env != OFF)
+            trace = (user.tmp / "execve").read_text()
+            assert name in trace
+            assert not any(other in trace for other in others)
+
+
 FAILING = (
     "mkdirat",
     "openat",

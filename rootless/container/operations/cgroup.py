@@ -33,6 +33,10 @@ else:
     ends_processes = lazy("rootless.container.operations.cgroup_cleanup", "ends_processes")
     attach = lazy("rootless.launch.attach_device_rules", "attach")
 
+_DIGITS = frozenset("0123456789abcdef-")
+_SHORTEST = 12
+"""Of an identifier, as in bundle/identifiers.py."""
+
 
 def make(run: ContainerRun, op: Op) -> None:
     """Make the directory and write its limits; the executor's second stage is cloned into it.
@@ -141,8 +145,8 @@ def _refuse_anothers(wanted: Cgroup, entry: ContainerDir) -> None:
     Raises:
         RootlessError: `RL-CGROUP`: names that container.
     """
-    if not (wanted.path or wanted.unit):
-        return  # its name is its own
+    if _is_named_after(wanted, entry.container_id):
+        return
     for container_id in store.ids(entry.root):
         if container_id == entry.container_id:
             continue
@@ -160,6 +164,13 @@ def _refuse_anothers(wanted: Cgroup, entry: ContainerDir) -> None:
                 fix=f"rootless {verb} {container_id}, or name another",
                 code="RL-CGROUP",
             )
+
+
+def _is_named_after(wanted: Cgroup, container_id: str) -> bool:
+    """Whether the name of a cgroup is its container's own: engines write the identifier into it, which no other has."""
+    name = (wanted.path or wanted.unit).rpartition("/")[2]
+    is_identifier = len(container_id) >= _SHORTEST and _DIGITS.issuperset(container_id)
+    return not name or (is_identifier and container_id in name)
 
 
 def _has(other: ContainerDir, wanted: Cgroup) -> bool:
