@@ -47,7 +47,8 @@ static bool is_same_request(const struct plan *entry, char **words, size_t count
         if (!holes_match(word, *words))
             return false;
     return !count && word == end && holes_match(text_of(entry, call, 1), place) && is_text(entry, call, 2, script) &&
-           read_text("/proc/sys/kernel/random/boot_id", boot, sizeof boot) == (ssize_t)call->s[3].length + 1 &&
+           read_text(AT_FDCWD, "/proc/sys/kernel/random/boot_id", boot, sizeof boot) ==
+               (ssize_t)call->s[3].length + 1 &&
            memcmp(boot, text_of(entry, call, 3), call->s[3].length) == 0 &&
            holes_match_config(entry, call + 1, config.text, config.size);
 }

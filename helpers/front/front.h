@@ -49,6 +49,11 @@ struct container {
     const char *strings[RECORD_STRINGS];
 };
 
+struct process {
+    bool alive, waits; /* for the start of its program: it is the executor */
+    unsigned long long start_time;
+};
+
 /* What the command line asks, as far as this program understands it. */
 struct request {
     const char *verb, *root, *log;
@@ -74,10 +79,10 @@ ssize_t read_own(int directory, const char *name, char *bytes, size_t size);
 int open_log(const char *path);
 bool opens_log(const char *path);
 bool has_undo_notes(const struct container *container, uint32_t size); /* so many bytes of them, perhaps none */
-bool start_time(uint32_t pid, unsigned long long *ticks);
-void put_time(char *text, size_t size);                       /* now: RFC 3339 with nanoseconds, in UTC */
-ssize_t read_text(const char *path, char *text, size_t size); /* ends it with a NUL */
-bool executes(uint32_t pid, bool *is_init);                   /* false: it has gone */
+void put_time(char *text, size_t size);                                /* now: RFC 3339 with nanoseconds, in UTC */
+ssize_t read_text(int directory, const char *path, char *text, size_t size); /* ends it with a NUL */
+/* proc(5): false if it cannot be read, with errno ENOENT or ESRCH if it has gone. */
+bool read_process(uint32_t pid, struct process *process);
 
 /* verbs.c: each returns DONE or DECLINED */
 int state(int root, const struct request *request);

@@ -5,14 +5,14 @@ Run it as ``python3 helpers/front/gen_cached.py DIRECTORY``; helpers/init/build.
 
 from __future__ import annotations
 
-import runpy
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rootless.plan import cached_ops  # noqa: E402 - found by the line above
+from rootless.launch import protocol  # noqa: E402 - found by the line above
+from rootless.plan import cached_ops  # noqa: E402
 
 MADE = "/* Made by gen_cached.py of what rootless/plan/cached_ops.py and rootless/launch/protocol.py declare. */"
 MESSAGES = ("TURN", "READY", "SKIPPED", "EXECUTING")
@@ -35,7 +35,7 @@ def header() -> str:
             f"enum {{ CACHED_LARGEST = {cached_ops.LARGEST}, CACHED_ABSENT = {cached_ops.ABSENT} }};",
             f"enum {{ {', '.join(f'{name} = {value[1]}' for name, value in holes.items())} }};",
             f"enum {{ {', '.join(f'{name} = {value}' for name, value in puts.items())} }};",
-            f"enum {{ {', '.join(f'MESSAGE_{name} = {number}' for name, number in _messages().items())} }};",
+            f"enum {{ {', '.join(f'MESSAGE_{name} = {getattr(protocol, name)}' for name in MESSAGES)} }};",
             "enum cached {",
             *(f"    CACHED_{kind.name.upper()} = {kind.code}," for kind in kinds),
             "    CACHED_END",
@@ -48,12 +48,6 @@ def header() -> str:
 
 def _bits(strings: tuple[str, ...], lists: tuple[str, ...]) -> int:
     return sum(1 << place for place, name in enumerate(strings) if name in lists)
-
-
-def _messages() -> dict[str, int]:
-    numbers_of = runpy.run_path(str(ROOT / "helpers/init/gen_ops.py"))["numbers_of"]
-    found = numbers_of(ROOT / "rootless/launch/protocol.py")
-    return {name: found[name] for name in MESSAGES}
 
 
 def write(directory: Path) -> None:

@@ -276,6 +276,7 @@ bool begin_image(struct run *run, const struct op *step)
     cleanup_close int plan = in_memory(text_of(run->entry, step, 3), step->s[3].length);
     cleanup_close int connection = steal_fd(&run->connection);
     struct executor *server = &run->server;
+    struct process process = {0};
     struct report message;
     struct stat st;
     int ready[2];
@@ -291,10 +292,11 @@ bool begin_image(struct run *run, const struct op *step)
     close(ready[1]);
     is_started = is_started && follow(run, server, MESSAGE_TURN, &message) && take_process(server, &message) &&
                  follow(run, server, MESSAGE_EXECUTING, &message) && next_message(run, server, &message) == 0 &&
-                 start_time((uint32_t)server->process, &run->server_start_time) && note(run, step, 2);
+                 read_process((uint32_t)server->process, &process);
     close_now(&server->report);
     close_now(&server->reply);
-    return is_started;
+    run->server_start_time = process.start_time;
+    return is_started && note(run, step, 2);
 }
 
 bool await_image(struct run *run, const struct op *step)

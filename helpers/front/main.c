@@ -19,10 +19,7 @@ static char **arguments;
 
 static void warn(const char *what, const char *fix)
 {
-    char line[PATH_MAX + 256];
-    int length = snprintf(line, sizeof line, "rootless: cannot start Python: %s; fix: %s\n", what, fix);
-
-    (void)!write(STDERR_FILENO, line, (size_t)length < sizeof line ? (size_t)length : sizeof line);
+    dprintf(STDERR_FILENO, "rootless: cannot start Python: %s; fix: %s\n", what, fix);
 }
 
 /* Python installs a handler that raises KeyboardInterrupt early in its start, long before a script can change that, so
@@ -86,13 +83,11 @@ static bool asks_for_container(char *const *word)
 
 static const struct flag *flag_named(const char *verb, const char *word, size_t length)
 {
-    const struct flag *found = NULL;
-
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (strlen(flags[i].name) == length && memcmp(flags[i].name, word, length) == 0 &&
             (!*flags[i].verb || strcmp(flags[i].verb, verb) == 0))
-            found = &flags[i];
-    return found;
+            return &flags[i];
+    return NULL;
 }
 
 static bool is_among(const char *word, const char *choices)

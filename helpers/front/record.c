@@ -141,29 +141,23 @@ bool has_undo_notes(const struct container *container, uint32_t size)
     return S_ISREG(st.st_mode) && st.st_size == (off_t)size;
 }
 
-ssize_t read_text(const char *path, char *text, size_t size)
+ssize_t read_text(int directory, const char *path, char *text, size_t size)
 {
-    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    cleanup_close int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
     ssize_t length = fd < 0 ? -1 : read(fd, text, size - 1);
 
     text[length < 0 ? 0 : length] = '\0';
     return length;
 }
 
-struct process {
-    bool alive, waits;
-    unsigned long long start_time;
-};
-
-/* proc(5): false if it cannot be read, with errno ENOENT or ESRCH if it has gone. */
-static bool read_process(uint32_t pid, struct process *process)
+bool read_process(uint32_t pid, struct process *process)
 {
     enum { START_TIME = 22 - 2 }; /* blanks before it, behind the name, which is the second field */
     char path[32], text[1024], *name, *rest;
 
     snprintf(path, sizeof path, "/proc/%u/stat", pid);
     errno = 0;
-    if (read_text(path, text, sizeof text) <= 0)
+    if (read_text(AT_FDCWD, path, text, sizeof text) <= 0)
         return false;
     name = strchr(text, '(');
     rest = strrchr(text, ')');
@@ -175,15 +169,6 @@ static bool read_process(uint32_t pid, struct process *process)
         rest = strchr(rest + 1, ' ');
     process->start_time = rest ? strtoull(rest, NULL, 10) : 0;
     return rest != NULL;
-}
-
-bool start_time(uint32_t pid, unsigned long long *ticks)
-{
-    struct process process;
-    bool is_there = read_process(pid, &process);
-
-    *ticks = is_there ? process.start_time : 0;
-    return is_there;
 }
 
 void put_time(char *text, size_t size)
@@ -205,22 +190,12 @@ void put_time(char *text, size_t size)
              (int)(second / 60 % 60), (int)(second % 60), now.tv_nsec);
 }
 
-bool executes(uint32_t pid, bool *is_init)
-{
-    struct process process;
-
-    if (!read_process(pid, &process))
-        return false;
-    *is_init = process.waits;
-    return process.alive;
-}
-
 static bool is_frozen(const char *cgroup)
 {
     char path[PATH_MAX], text[4];
 
     return *cgroup && snprintf(path, sizeof path, "%s/cgroup.freeze", cgroup) < PATH_MAX &&
-           read_text(path, text, sizeof text) > 0 && *text == '1';
+           read_text(AT_FDCWD, path, text, sizeof text) > 0 && *text == '1';
 }
 
 enum status look(const struct container *container)
@@ -229,7 +204,7 @@ enum status look(const struct container *container)
     struct process process;
     char boot[sizeof record->boot] = {0};
 
-    if (read_text("/proc/sys/kernel/random/boot_id", boot, sizeof boot) <= 0)
+    if (read_text(AT_FDCWD, "/proc/sys/kernel/random/boot_id", boot, sizeof boot) <= 0)
         return UNKNOWN;
     boot[strcspn(boot, "\n")] = '\0';
     if (memcmp(boot, record->boot, sizeof boot) != 0)

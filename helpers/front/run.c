@@ -144,11 +144,13 @@ static bool write_status(struct run *run, uint32_t may)
 
 static bool record(struct run *run, const struct op *step)
 {
+    struct process process = {.start_time = run->start_time};
     size_t size;
     const char *text;
 
-    if (!run->start_time && !start_time((uint32_t)run->main.process, &run->start_time))
+    if (!run->start_time && !read_process((uint32_t)run->main.process, &process))
         return false;
+    run->start_time = process.start_time;
     text = filled(run, step, 0, &size);
     if (!write_file(run->container.fd, "state.json.new", O_CREAT | O_TRUNC, text, size) ||
         fstatat(run->container.fd, "state.json.new", &run->written, AT_SYMLINK_NOFOLLOW) < 0)
@@ -227,11 +229,8 @@ bool note(struct run *run, const struct op *step, int which)
 static bool is_thawed(int cgroup)
 {
     char text[256];
-    cleanup_close int fd = openat(cgroup, "cgroup.events", O_RDONLY | O_CLOEXEC);
-    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
 
-    text[size < 0 ? 0 : size] = '\0';
-    return size > 0 && !strstr(text, "frozen 1");
+    return read_text(cgroup, "cgroup.events", text, sizeof text) > 0 && !strstr(text, "frozen 1");
 }
 
 static bool make_cgroup(struct run *run, const struct op *step)

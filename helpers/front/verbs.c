@@ -4,6 +4,7 @@
 #include "cached.h"
 #include "flags.h"
 
+#include <dirent.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -55,26 +56,19 @@ int state(int root, const struct request *request)
 /* Calls `use` with each name in a directory but "." and ".."; false if it cannot be read or `use` returns false. */
 bool each_name(int directory, bool (*use)(void *context, const char *name), void *context)
 {
-    static _Alignas(uint64_t) char entries[1 << 15];
-    struct entry {
-        uint64_t inode;
-        int64_t offset;
-        unsigned short length;
-        unsigned char type;
-        char name[];
-    };
-    cleanup_close int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    long size;
+    int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *names = fd < 0 ? NULL : fdopendir(fd);
+    bool is_good = names;
 
-    while ((size = syscall(SYS_getdents64, fd, entries, sizeof entries)) > 0)
-        for (long at = 0; at < size;) {
-            const struct entry *entry = (const void *)(entries + at);
-
-            at += entry->length;
-            if (strcmp(entry->name, ".") != 0 && strcmp(entry->name, "..") != 0 && !use(context, entry->name))
-                return false;
-        }
-    return size == 0;
+    errno = 0;
+    for (const struct dirent *entry = names ? readdir(names) : NULL; is_good && entry; entry = readdir(names)) {
+        is_good = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 || use(context, entry->d_name);
+        errno = 0;
+    }
+    is_good = is_good && errno == 0;
+    if (names)
+        closedir(names);
+    return is_good;
 }
 
 struct list {
@@ -148,7 +142,7 @@ static bool is_process_1(uint32_t pid)
     char path[32], text[4096], *line, *last;
 
     snprintf(path, sizeof path, "/proc/%u/status", pid);
-    line = read_text(path, text, sizeof text) > 0 ? strstr(text, "\nNSpid:") : NULL;
+    line = read_text(AT_FDCWD, path, text, sizeof text) > 0 ? strstr(text, "\nNSpid:") : NULL;
     if (!line)
         return false;
     line[1 + strcspn(line + 1, "\n")] = '\0';
@@ -219,13 +213,11 @@ static bool is_executed(int connection)
 bool runs(uint32_t pid)
 {
     const struct timespec moment = {.tv_nsec = 1000000};
-    bool is_init = false;
+    struct process process = {.waits = false};
 
     for (int looks = 0; looks < 100; looks++) {
-        if (!executes(pid, &is_init))
-            return !is_init;
-        if (!is_init)
-            return true;
+        if (!read_process(pid, &process) || !process.alive || !process.waits)
+            return !process.waits;
         nanosleep(&moment, NULL);
     }
     return true;
