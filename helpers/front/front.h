@@ -23,7 +23,7 @@ enum {
     RECORD_AFTER = RECORD_CREATED + UNKNOWN,
     RECORD_STRINGS
 };
-enum { MAY_STATE = 1, MAY_START = 2, MAY_DELETE = 4 };
+enum { MAY_STATE = 1, MAY_START = 2, MAY_DELETE = 4, RECORD_LARGEST = 1 << 16 };
 
 #define RECORD_MAGIC "RLSTAT1"
 
@@ -59,7 +59,7 @@ struct request {
     const char *verb, *root, *log;
     const char *words[2]; /* the container, the signal */
     int count;
-    bool force, quiet;
+    bool force, quiet, json;
     char **line, **command; /* all words, and those for `exec` to execute, or NULL */
     const char *script;     /* Python's */
 };

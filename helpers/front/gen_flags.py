@@ -22,10 +22,13 @@ MADE = "/* Made by gen_flags.py of what rootless/cli/flags.py declares. */"
 GLOBAL = {"--root": "FLAG_ROOT", "--log": "FLAG_LOG"}
 """Global flags that these verbs heed; of the others below, every value but those in DECLINED means the same to them."""
 SAME = ("--log-format", "--log-level", "--debug", "--systemd-cgroup", "--cgroup-manager", "--rootless")
-DECLINED = {"--log-level": ("debug",), "--debug": ("true",), "--force": ("false",), "--quiet": ("false",)}
-OF_VERBS = {("delete", "--force"): "FLAG_FORCE", ("list", "--quiet"): "FLAG_QUIET"} | {
-    ("exec", name): "FLAG_EXEC" for name in ("--env", "--cwd", "--user", "--interactive", "--tty")
-}
+DECLINED = {"--log-level": ("debug",), "--debug": ("true",), "--force": ("false",)}
+DECLINED |= {"--quiet": ("false",), "--format": ("table",)}
+OF_VERBS = {
+    ("delete", "--force"): "FLAG_FORCE",
+    ("list", "--quiet"): "FLAG_QUIET",
+    ("list", "--format"): "FLAG_FORMAT",
+} | {("exec", name): "FLAG_EXEC" for name in ("--env", "--cwd", "--user", "--interactive", "--tty")}
 """The front door compares the words of `exec` with those of the entry that Python has written."""
 TOGETHER = ("-it", "-ti")
 """Letters of `exec` that people write as one word."""
@@ -57,7 +60,7 @@ def header() -> str:
         [
             MADE,
             "#pragma once",
-            "enum flag_kind { FLAG_ROOT, FLAG_LOG, FLAG_CHOICE, FLAG_FORCE, FLAG_QUIET, FLAG_EXEC };",
+            "enum flag_kind { FLAG_ROOT, FLAG_LOG, FLAG_CHOICE, FLAG_FORCE, FLAG_QUIET, FLAG_FORMAT, FLAG_EXEC };",
             "static const struct flag {",
             "    const char *verb, *name;",
             "    enum flag_kind kind;",

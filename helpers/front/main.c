@@ -110,6 +110,8 @@ static bool take(struct request *request, const struct flag *flag, const char *v
         request->force = true;
     else if (flag->kind == FLAG_QUIET)
         request->quiet = true;
+    else if (flag->kind == FLAG_FORMAT)
+        request->json = true;
     return flag->kind == FLAG_EXEC || (*flag->choices ? is_among(value, flag->choices) : *value && !strchr(value, ':'));
 }
 
@@ -152,15 +154,14 @@ static int carry_out(const struct request *request)
         const char *name;
         int least, most; /* words behind it */
         int (*run)(int root, const struct request *request);
-        bool quiet; /* with --quiet only */
     } verbs[] = {
-        {"state", 1, 1, state, false}, {"start", 1, 1, start, false},         {"delete", 1, 1, delete, false},
-        {"list", 0, 0, list, true},    {"kill", 1, 2, kill_container, false}, {"exec", 1, 1, execute_cached, false},
+        {"state", 1, 1, state}, {"start", 1, 1, start},         {"delete", 1, 1, delete},
+        {"list", 0, 0, list},   {"kill", 1, 2, kill_container}, {"exec", 1, 1, execute_cached},
     };
 
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (strcmp(request->verb, verbs[i].name) == 0 && request->count >= verbs[i].least &&
-            request->count <= verbs[i].most && request->quiet == verbs[i].quiet) {
+            request->count <= verbs[i].most) {
             int root = open_root(request->root, false);
 
             return root >= 0 && (!request->log || opens_log(request->log)) ? verbs[i].run(root, request) : DECLINED;

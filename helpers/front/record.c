@@ -121,7 +121,7 @@ int open_container(struct container *container, bool lock)
 
 bool read_record(struct container *container)
 {
-    static _Alignas(struct record) char bytes[1 << 16];
+    static _Alignas(struct record) char bytes[RECORD_LARGEST];
     ssize_t size = read_own(container->fd, "status", bytes, sizeof bytes);
     struct stat st;
 
@@ -200,11 +200,11 @@ static bool is_frozen(const char *cgroup)
 
 enum status look(const struct container *container)
 {
+    static char boot[sizeof container->record->boot];
     const struct record *record = container->record;
     struct process process;
-    char boot[sizeof record->boot] = {0};
 
-    if (read_text(AT_FDCWD, "/proc/sys/kernel/random/boot_id", boot, sizeof boot) <= 0)
+    if (!*boot && read_text(AT_FDCWD, "/proc/sys/kernel/random/boot_id", boot, sizeof boot) <= 0)
         return UNKNOWN;
     boot[strcspn(boot, "\n")] = '\0';
     if (memcmp(boot, record->boot, sizeof boot) != 0)

@@ -1,4 +1,4 @@
-/* The verbs `state`, `list -q`, `kill`, `start` and `delete` of a container whose status record allows them. */
+/* The verbs `state`, `list`, `kill`, `start` and `delete` of a container whose status record allows them. */
 #include "front.h"
 #include "../init/layout.h"
 #include "cached.h"
@@ -13,44 +13,32 @@
 #include <sys/un.h>
 #include <time.h>
 
-static bool write_all(const char *text, size_t size)
-{
-    while (size) {
-        ssize_t written = write(STDOUT_FILENO, text, size);
-
-        if (written < 0)
-            return false;
-        text += written;
-        size -= (size_t)written;
-    }
-    return true;
-}
-
 int found(struct container *container, bool lock)
 {
     return open_container(container, lock) == DONE && read_record(container) ? DONE : DECLINED;
 }
 
-int state(int root, const struct request *request)
+/* Copies what `state` prints of a container; returns its size, or 0 if Python has to find out. */
+static size_t report(const struct container *container, char text[RECORD_LARGEST])
 {
-    static char text[1 << 16];
-    struct container container = {.id = request->words[0], .root = root};
-    const uint32_t *lengths;
-    enum status status;
+    const enum status status = container->record->may & MAY_STATE ? look(container) : UNKNOWN;
+    const int parts[] = {RECORD_BEFORE, RECORD_CREATED + (int)status, RECORD_AFTER};
     size_t size = 0;
 
-    if (found(&container, false) != DONE || !(container.record->may & MAY_STATE))
-        return DECLINED;
-    status = look(&container);
-    if (status == UNKNOWN)
-        return DECLINED;
-    lengths = container.record->lengths;
-    for (const int *each = (const int[]){RECORD_BEFORE, RECORD_CREATED + (int)status, RECORD_AFTER, -1}; *each >= 0;
-         each++) {
-        memcpy(text + size, container.strings[*each], lengths[*each]); /* less than a whole record */
-        size += lengths[*each];
+    for (int i = 0; status != UNKNOWN && i < 3; i++) {
+        memcpy(text + size, container->strings[parts[i]], container->record->lengths[parts[i]]);
+        size += container->record->lengths[parts[i]];
     }
-    return write_all(text, size) ? DONE : DECLINED;
+    return size;
+}
+
+int state(int root, const struct request *request)
+{
+    static char text[RECORD_LARGEST];
+    struct container container = {.id = request->words[0], .root = root};
+    size_t size = found(&container, false) == DONE ? report(&container, text) : 0;
+
+    return size && fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0 ? DONE : DECLINED;
 }
 
 /* Calls `use` with each name in a directory but "." and ".."; false if it cannot be read or `use` returns false. */
@@ -73,30 +61,48 @@ bool each_name(int directory, bool (*use)(void *context, const char *name), void
 
 struct list {
     int root;
-    uint32_t count, size;
-    const char *ids[4096];
-    char text[1 << 18];
+    bool is_json;
+    size_t count, size;
+    const char *ids[4096]; /* behind each, what is printed of it */
+    char text[1 << 22];
 };
+
+/* Takes the blanks out of JSON, but not those in strings, and ends it with a NUL. */
+static size_t compact(char *text, size_t size)
+{
+    bool is_string = false;
+    size_t kept = 0;
+
+    for (size_t i = 0; i < size; i++) {
+        is_string ^= text[i] == '"';
+        if (is_string && text[i] == '\\')
+            text[kept++] = text[i++];
+        if (is_string || (text[i] != ' ' && text[i] != '\n'))
+            text[kept++] = text[i];
+    }
+    text[kept] = '\0';
+    return kept;
+}
 
 static bool add(void *context, const char *name)
 {
     struct list *list = context;
     struct container container = {.id = name, .root = list->root};
-    uint32_t size = (uint32_t)strlen(name) + 1;
-    int result;
-    cleanup_close int fd = -1;
+    char *id = list->text + list->size, *behind = id + strlen(name) + 1;
+    const int result = is_id(name) ? open_container(&container, false) : ENOENT;
+    cleanup_close int fd = result == ENOENT ? -1 : container.fd;
+    size_t size = 0;
 
-    if (!is_id(name))
-        return true;
-    result = open_container(&container, false);
-    fd = container.fd;
     if (result == ENOENT)
         return true;
-    if (result != DONE || !read_record(&container) || list->count == 4096 || list->size + size > sizeof list->text)
+    if (result != DONE || !read_record(&container) || list->count == sizeof list->ids / sizeof *list->ids ||
+        sizeof list->text - list->size < NAME_MAX + 1 + RECORD_LARGEST + 1)
         return false;
-    memcpy(list->text + list->size, name, size);
-    list->ids[list->count++] = list->text + list->size;
-    list->size += size;
+    size = list->is_json ? report(&container, behind) : 0;
+    if (list->is_json && !size)
+        return false;
+    list->ids[list->count++] = strcpy(id, name);
+    list->size = (size_t)(behind + compact(behind, size) + 1 - list->text);
     return true;
 }
 
@@ -108,17 +114,22 @@ static int compare(const void *first, const void *second)
 int list(int root, const struct request *request)
 {
     static struct list list;
-    static char text[sizeof list.text];
-    size_t size = 0;
 
-    (void)request;
     list.root = root;
-    if (!each_name(root, add, &list))
+    list.is_json = !request->quiet;
+    if (list.is_json && (!request->json || isatty(STDOUT_FILENO)))
+        return DECLINED; /* people read the table, or JSON on several lines */
+    if (!each_name(root, add, &list) || (list.is_json && !list.count))
         return DECLINED;
     qsort(list.ids, list.count, sizeof *list.ids, compare);
-    for (uint32_t i = 0; i < list.count; i++)
-        size += (size_t)sprintf(text + size, "%s\n", list.ids[i]);
-    return write_all(text, size) ? DONE : DECLINED;
+    for (size_t i = 0; i < list.count; i++)
+        if (list.is_json)
+            printf("%s%s", i ? "," : "[", strchr(list.ids[i], '\0') + 1);
+        else
+            puts(list.ids[i]);
+    if (list.is_json)
+        puts("]");
+    return fflush(stdout) == 0 && !ferror(stdout) ? DONE : DECLINED;
 }
 
 static int signal_number(const char *word)

@@ -25,6 +25,7 @@ from tests.lib.containers import Rootless, await_end, until
 __all__ = ["cgroup2"]  # the fixture
 
 OFF = {"ROOTLESS_FRONT": "0"}
+LIST = ("list", "--format", "json")
 PR_SET_CHILD_SUBREAPER = 36
 NO_PYTHON = "cannot start Python: No such file or directory"
 
@@ -144,7 +145,7 @@ def test_flags_of_engines_are_understood(rootless, front, bundle, flags):
 
 def test_answers_are_pythons_in_every_status(rootless, bundle, user):
     config = json.loads((bundle / "config.json").read_text())
-    config["annotations"] = {'quote"d': "näh\n\ttext"}
+    config["annotations"] = {'quote"d': "näh\n\ttext", "a : b": '\\" : \\'}
     (bundle / "config.json").write_text(json.dumps(config))
     rootless.create("c1", bundle)
     for status, words in (("created", ()), ("running", ("start", "c1")), ("stopped", ("kill", "c1", "9"))):
@@ -154,7 +155,7 @@ def test_answers_are_pythons_in_every_status(rootless, bundle, user):
         if status == "stopped":
             await_end(pid)
         assert rootless.status("c1") == status
-        for ask in (("state", "c1"), ("list", "-q"), ("start", "c1") if words else ("state", "c1")):
+        for ask in (("state", "c1"), ("list", "-q"), LIST, ("start", "c1") if words else ("state", "c1")):
             native, python = answers(rootless, *ask)
             assert native == python
 
@@ -167,9 +168,14 @@ def test_list_is_sorted_and_shows_what_python_shows(rootless, front, user):
     (rootless.root / "file").write_text("")
     (rootless.root / "file").chmod(0o644)
     os.chown(rootless.root / "@networks", user.uid, user.gid)
-    native, python = answers(rootless, "list", "-q")
-    assert native == python
-    assert front("list", "--quiet", check=True).stdout == native[1]
+    for words in (("list", "--quiet"), LIST):
+        native, python = answers(rootless, *words)
+        assert native == python
+        assert front(*words, check=True).stdout == native[1]
+    master, terminal = os.openpty()  # where people read JSON on several lines
+    assert front(*LIST, stdout=terminal).returncode == 1
+    os.close(master)
+    os.close(terminal)
 
 
 @pytest.mark.parametrize("signal", ["TERM", "SIGTERM", "sigterm", "15", "KILL", "9", "HUP", "CLD", "0", "WINCH"])
@@ -201,7 +207,8 @@ def test_signals_by_name_and_number(rootless, front, user, signal):
         ("state", "nobody"),
         ("state", "x" * 300),
         ("list",),
-        ("list", "-q", "--format", "json"),
+        ("list", "--format", "table"),
+        ("list", "-q", "--format", "table"),
         ("kill", "--all", "c1"),
         ("kill", "c1", "NOTHING"),
         ("kill", "c1", "99999999999999999999"),
@@ -500,6 +507,7 @@ def test_random_sequences_have_the_same_outcomes_with_and_without_it(rootless, b
 RACING = (
     ("state", "c1"),
     ("list", "-q"),
+    LIST,
     ("start", "c1"),
     ("kill", "c1", "KILL"),
     ("delete", "c1"),
