@@ -14,8 +14,8 @@ from tests.lib.figures import MEASURE, ROUNDS
 def medians(user):
     """Return a function that measures steps of `account` and returns, by their names, the medians of their figures."""
 
-    def measure(steps, prefix=(), account=user, **options):
-        task = json.dumps({"rounds": ROUNDS, "steps": steps})
+    def measure(steps, prefix=(), account=user, rounds=ROUNDS, **options):
+        task = json.dumps({"rounds": rounds, "steps": steps})
         words = [*prefix, "/usr/bin/python3", "-I", MEASURE]
         done = account.run(words, input=task, timeout=500, check=True, **options)
         return {

@@ -6,7 +6,6 @@ each; docs/speed.md has the figures of a longer run.
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
@@ -18,16 +17,16 @@ from pathlib import Path
 import pytest
 
 from tests.lib.accounts import CHECKOUT
-from tests.lib.boxes import config_with_maps, own_mappings
-from tests.lib.bundles import make_bundle, own
-from tests.lib.cgroup2 import View, cgroup2
-from tests.lib.configurations import CONFIGURATIONS, PODMAN_SECCOMP
+from tests.lib.boxes import config_with_maps
+from tests.lib.bundles import make_bundle
+from tests.lib.cgroup2 import cgroup2
 from tests.lib.containers import Reader, resident, until
-from tests.lib.figures import PEERS, ROUNDS
+from tests.lib.figures import ROUNDS
 from tests.lib.tracing import looked_at, opened
 from tests.lib.waiting import until_attended
+from tests.lib.worlds import delegated, plain, podmans_config
 
-__all__ = ["cgroup2"]
+__all__ = ["cgroup2", "delegated", "plain"]  # the fixtures
 
 MANY = 100
 AT_ONCE = int(os.environ.get("ROOTLESS_BENCH_AT_ONCE", "50"))
@@ -42,7 +41,6 @@ done
 wait
 """
 """Runs a command for many containers at once, with identifiers as engines have them."""
-UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 SETTLED = 4
@@ -76,44 +74,6 @@ json.dump(figures, sys.stdout)
 """Plans a container once and launches it repeatedly; prints the CPU time of its processes, and the wall time."""
 
 
-class World:
-    """The environment in which the runtimes are compared.
-
-    Attributes:
-        prefix: words before their command lines.
-        options: for `user.run`.
-        cgroup: the path of a cgroup that is delegated to the user, or an empty string.
-        peers: the other runtimes that can run here.
-    """
-
-    def __init__(self, view=None, *, delegated=False):
-        self.prefix = view.prefix() if view else []
-        self.options = view.options if view else {}
-        self.cgroup = view.path if delegated else ""
-        self.peers = PEERS if view or UNIFIED else tuple(peer for peer in PEERS if peer != "crun")
-
-    def flags(self, runtime):
-        """Return the global flags that a runtime needs here."""
-        return ["--cgroup-manager=disabled"] if runtime == "crun" and not self.cgroup else []
-
-
-@pytest.fixture
-def plain(user):
-    """No cgroup is delegated to the user. crun 1.21 refuses a host with controllers in cgroup v1: root hides them."""
-    if UNIFIED or os.geteuid() != 0:
-        yield World()
-        return
-    view = View(user, delegated=False)
-    yield World(view)
-    view.close()
-
-
-@pytest.fixture
-def delegated(cgroup2):
-    """A cgroup is delegated to the user."""
-    return World(cgroup2, delegated=True)
-
-
 @pytest.fixture
 def compare(user, rootless_command, need, medians, figure):
     """Return a function that measures the steps of all runtimes, interleaved, and records their figures.
@@ -145,25 +105,6 @@ def compare(user, rootless_command, need, medians, figure):
 def a_config(user, *args):
     """Return a config.json that runc too can run without root."""
     return config_with_maps(user, *args)
-
-
-def podmans_config(user, *args):
-    """Return the config.json that podman wrote, with files of this test instead of podman's."""
-    config = copy.deepcopy(CONFIGURATIONS["podman"])
-    config["process"] |= {"args": list(args)}
-    del config["process"]["rlimits"]
-    config["root"]["path"] = "rootfs"
-    userdata = user.tmp / "userdata"
-    (userdata / "shm").mkdir(parents=True)
-    for name in ("hosts", "hostname", ".containerenv"):
-        (userdata / name).touch()
-    own(user, userdata)
-    for mount in config["mounts"]:
-        mount["source"] = mount["source"].replace(mount["source"].rpartition("userdata")[0], f"{user.tmp}/", 1)
-    config["linux"]["seccomp"] = PODMAN_SECCOMP
-    config["linux"]["namespaces"].append({"type": "user"})
-    config["linux"] |= own_mappings(user)
-    return config
 
 
 def runs_of(bundle, what):
@@ -218,7 +159,7 @@ def test_duration_of_the_verbs_from_create_to_delete(user, compare, plain):
             {"name": "`exec true` for the second time", "argv": execute},
             {"name": "`exec true` for the third time", "argv": execute},
             {"name": "`list -q`", "argv": [*command, "list", "-q"]},
-            {"name": "`list`", "argv": [*command, "list", "--format", "json"]},
+            {"name": "`list --format json`", "argv": [*command, "list", "--format", "json"]},
             {"name": "`kill`", "argv": [*command, "kill", name, "KILL"]},
             {"await_end": pid_file},
             {"name": "`delete`", "argv": [*command, "delete", name]},
