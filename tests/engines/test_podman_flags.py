@@ -492,7 +492,7 @@ def assert_same(podman, base, flags):
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    monkeypatch.setattr("rootless.paths.environment", lambda: ["FROM_CALLER=mine", "OTHER=x"])
+    monkeypatch.setattr("posix.environ", {b"FROM_CALLER": b"mine", b"OTHER": b"x"})
 
 
 def rounds(table):
