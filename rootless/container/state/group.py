@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Make = Callable[[IdMaps | None, Sequence[str]], dict[str, int]]
     """Creates namespaces of these types, the user namespace with these maps, and returns descriptors."""
 
-_PATIENCE, _MOMENT = 2, 0.01
+_PATIENCE, _MOMENT = 5, 0.01
 """Seconds."""
 _READ = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
 _NS_GET_NSTYPE = 0xB703
