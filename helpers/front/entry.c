@@ -67,6 +67,17 @@ static const char *value_of(char **words, size_t count, const char *name, const 
     return found;
 }
 
+/* Opens a regular file: of a pipe, what this process read would be lost, and its writer would no longer wait. */
+static int open_regular(const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return -1;
+    errno = ESPIPE;
+    return S_ISREG(st.st_mode) ? open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : -1;
+}
+
 static bool read_config(char **words, size_t count)
 {
     const char *bundle = value_of(words, count, "--bundle", "-b"), *file = value_of(words, count, "--config", "-f");
@@ -76,10 +87,10 @@ static bool read_config(char **words, size_t count)
 
     if (snprintf(path, sizeof path, "%s/%s", bundle ? bundle : ".", "config.json") >= (int)sizeof path)
         return false;
-    fd = open(file ? file : path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    fd = open_regular(file ? file : path);
     if (fd < 0 && errno == ENOENT && !bundle && !file)
         return true; /* people name bundles and images by a word */
-    if (fd < 0 || fstat(fd, &config.identity) < 0 || !S_ISREG(config.identity.st_mode) /* a pipe is read once */)
+    if (fd < 0 || fstat(fd, &config.identity) < 0 || !S_ISREG(config.identity.st_mode))
         return false;
     size = read(fd, config.text, sizeof config.text - 1);
     config.size = size < 0 ? 0 : (size_t)size;
@@ -177,7 +188,7 @@ static bool variable(const struct plan *entry, const struct op *step)
 
 static bool content(const struct plan *entry, const struct op *step)
 {
-    cleanup_close int fd = open(text_of(entry, step, 0), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    cleanup_close int fd = open_regular(text_of(entry, step, 0));
     const char *wanted = text_of(entry, step, 1), *end = wanted + step->s[1].length;
     char part[1 << 14];
     ssize_t size;

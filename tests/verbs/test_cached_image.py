@@ -414,6 +414,22 @@ def test_what_flags_are_about_counts(rootless, runs, prepared, change):
     assert (done.returncode, done.stdout, done.stderr) == (python.returncode, python.stdout, python.stderr)
 
 
+def test_pipe_is_left_to_python(user, rootless, runs, images):
+    bundle = make_bundle(user, base_config("echo", "ran"), name="piped")
+    config = (bundle / "config.json").rename(bundle / "text")
+    pipe = bundle / "config.json"
+    os.mkfifo(pipe)
+    own(user, bundle)
+    for _ in range(4):
+        with user.popen(["sh", "-c", 'cat "$1" >"$2"', "sh", config, pipe]) as writer:
+            assert rootless("run", "--network", "none", bundle).stdout == "ran\n"
+        assert writer.returncode == 0
+    opens = ["-e", "trace=open,openat"]
+    words = ["run", "--network", "none", IMAGE, "echo", "-f", pipe]
+    assert runs(*words, strace=opens, env=images.env)[0].stdout == f"-f {pipe}\n"
+    assert not re.search(f"^open.*{pipe}", runs.trace.read_text(), re.MULTILINE)
+
+
 def test_no_entry_for_what_cannot_be_compared(user, runs, images, plans, bundle):
     (user.tmp / "environ").symlink_to("/proc/self/environ")
     for words in (
