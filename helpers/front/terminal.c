@@ -88,7 +88,8 @@ void terminal_take_over(void)
     /* held open, it does not hang up when a program closes it to open it again */
     (void)!ioctl(terminal.master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
     fcntl(terminal.master, F_SETFL, O_RDWR | O_NONBLOCK);
-    if (ioctl(STDIN_FILENO, TCGETS, terminal.saved) == 0) {
+    /* if the job was stopped meanwhile, it is the shell's again */
+    if (!terminal_is_elsewhere() && ioctl(STDIN_FILENO, TCGETS, terminal.saved) == 0) {
         terminal.saved_size = sizeof mode;
         tcgetattr(STDIN_FILENO, &mode);
         cfmakeraw(&mode);

@@ -202,3 +202,15 @@ def test_blocked_relay_can_be_ended(cached, rootless):
         assert run.wait(timeout=PATIENCE) == 42
     os.close(ours)
     until(lambda: words[0] == "exec" or rootless.list() == [], "the container is gone")
+
+
+@pytest.mark.parametrize("cached", ["run"], indirect=True)
+def test_terminal_that_a_stopped_job_has_lost_stays_as_it_is(cached, rootless, runs):
+    slow = ["-e", "inject=socketpair:delay_enter=500000:when=1"]
+    argv = ["bash", "-c", 'set -m; "$@"; bg; wait; echo over; read x', "bash", *runs.argv(*cached("true"), strace=slow)]
+    with Typewriter(rootless.user, argv) as terminal:
+        until(lambda: "TIOCGPGRP" in runs.trace.read_text(), "the front door has asked whose the terminal is")
+        os.killpg(os.tcgetpgrp(terminal.master), signal.SIGSTOP)
+        terminal.until(b"over")
+        assert terminal.mode == terminal.original
+    assert runs.is_native()
