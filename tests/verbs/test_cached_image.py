@@ -378,6 +378,15 @@ def test_another_image_under_the_name_counts(rootless, runs, images):
     assert (done.returncode, native) == (1, False)
 
 
+def test_name_of_an_image_is_read_to_be_compared(runs, images):
+    words = ["run", "--network", "none", IMAGE, "true"]
+    warm(runs, *words, env=images.env)
+    assert runs(*words, strace=["-e", "trace=execve,open"], env=images.env)[1]
+    opened = re.findall(r'^open\("(.*?)"', runs.trace.read_text(), re.MULTILINE)
+    (name,) = (images.path / "references").glob("example.org+box:*")
+    assert str(name) in opened, "on NFS, that is when another node's pull is seen"
+
+
 def test_file_that_is_another_image_counts(runs, images):
     first, second = images.files["own"], images.files["two"]
     words = ["run", "--network", "none", str(first)]

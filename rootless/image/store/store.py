@@ -193,6 +193,8 @@ class Store:
             return None
         try:
             text = posix.read(fd, _LARGEST_NOTE)
+            # on NFS, only a read is sure to find what another node has pulled
+            paths.noted(files.CONTENT, f"{self.path}/{REFERENCES}/{file_name}", text)
         finally:
             posix.close(fd)
         try:
