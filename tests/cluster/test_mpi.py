@@ -557,6 +557,28 @@ def test_symlinks_instead_of_a_group_are_refused(ranks, user):
             ranks.groups.rmdir()
 
 
+def test_a_rank_that_is_killed_as_it_writes_the_record_leaves_it_to_others(ranks, need):
+    process, reader = ranks.start("one", "sh", "-c", f"{SHOW}; cat")
+    expected = [reader.line(), reader.line()]
+    trace = ranks.rootless.user.tmp / "trace"
+
+    def traced(name, *flags):
+        words = ranks.rootless.argv("run", f"--name={name}", "--join=key", ranks.box.path, "--", "true")
+        return ranks.rootless.user.run([need("strace"), "-o", trace, *flags, *words])
+
+    names = ("linkat", "unlinkat", "renameat")
+    traced("two", "-e", f"trace={','.join(names)}")
+    calls = [line.partition("(")[0] for line in trace.read_text().splitlines()]
+    assert calls.count("linkat") >= 3, calls
+    for name in names:
+        for when in range(1, calls.count(name) + 1):
+            assert traced(f"two-{name}-{when}", "-e", f"inject={name}:signal=SIGKILL:when={when}").returncode == -9
+            assert ranks.run("three", "sh", "-c", SHOW).stdout.splitlines() == expected, (name, when)
+    assert finish(process) == 0
+    ranks.rootless("delete", "--force", "--regex", "^two-", check=True)
+    ranks.rootless("clean", check=True)
+
+
 @pytest.mark.usefixtures("each_waiter")
 def test_a_member_that_has_entered_another_namespace_misleads_nobody(ranks):
     script = "readlink /proc/self/ns/user; exec busybox unshare -U sh -c 'readlink /proc/self/ns/user; cat'"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rootless.container.state.root import StateRoot
 
-_STATE = "state.json"
+_STATE, _NEW = "state.json", "state.json.new"
 _NEWER = "RL-STATE"
 """The code of the error for a record of a newer release."""
 _held: dict[str, list[int]] = {}
@@ -165,9 +165,10 @@ class SharedDirectory:
         return found
 
     def put(self, record: dict[str, Any]) -> None:
-        """Write the record."""
+        """Write the record; a process that is killed meanwhile leaves the previous one."""
         text = jsontext.render(record | {"bootId": boot_id(), "format": FORMAT}, None)
-        files.put(_STATE, text.encode(), NOT_AGED | 0o600, dir_fd=self.fd)
+        files.put(_NEW, text.encode(), NOT_AGED | 0o600, dir_fd=self.fd)
+        posix.rename(_NEW, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def remove(self) -> None:
         """Remove it, and the directory above it if that is empty."""
