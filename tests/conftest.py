@@ -23,7 +23,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 ON_CI = os.environ.get("CI", "") not in ("", "false", "0")
 NONE_SKIPPED = ("cluster", "engines", "system")
 """Directories of tests that must not be skipped on CI: the documents name each engine as tested."""
-BOTH_WAYS = ("verbs", "spec", "network")
+BOTH_WAYS = ("verbs", "spec", "network", "images")
 """Directories of tests that CI runs with the front door and with Python alone: what users see of containers."""
 FRONT_DOORS = (
     "test_attend.py", "test_cached_create.py", "test_cached_image.py", "test_cached_plan.py", "test_cached_terminal.py",
