@@ -28,7 +28,7 @@ THEIRS = min(MANY // 2 * 2, 200)
 ENDS = 50
 """So many of the first and of the last containers are compared."""
 LISTS = {"`list -q`": ["list", "-q"], "`list --format json`": ["list", "--format", "json"]}
-BUSY = 1.5
+BUSY = 3
 """Times a figure, on a machine that does other things at the same time."""
 MOST_MEMORY = 600
 """KiB for each created container."""
