@@ -67,15 +67,20 @@ static const char *value_of(char **words, size_t count, const char *name, const 
     return found;
 }
 
-/* Opens a regular file: of a pipe, what this process read would be lost, and its writer would no longer wait. */
-static int open_regular(const char *path)
+/* Opens a regular file: of a pipe, what this process read would be lost, and its writer would no longer wait. It may be
+ * exchanged between the look and the open, so the descriptor counts. */
+static int open_regular(const char *path, struct stat *st)
 {
-    struct stat st;
+    cleanup_close int fd = -1;
 
-    if (stat(path, &st) < 0)
+    if (stat(path, st) < 0)
         return -1;
-    errno = ESPIPE;
-    return S_ISREG(st.st_mode) ? open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : -1;
+    if (S_ISREG(st->st_mode))
+        fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0 && fstat(fd, st) == 0 && S_ISREG(st->st_mode))
+        return steal_fd(&fd);
+    errno = ESPIPE; /* there is something, which is Python's */
+    return -1;
 }
 
 static bool read_config(char **words, size_t count)
@@ -87,11 +92,9 @@ static bool read_config(char **words, size_t count)
 
     if (snprintf(path, sizeof path, "%s/%s", bundle ? bundle : ".", "config.json") >= (int)sizeof path)
         return false;
-    fd = open_regular(file ? file : path);
-    if (fd < 0 && errno == ENOENT && !bundle && !file)
-        return true; /* people name bundles and images by a word */
-    if (fd < 0 || fstat(fd, &config.identity) < 0 || !S_ISREG(config.identity.st_mode))
-        return false;
+    fd = open_regular(file ? file : path, &config.identity);
+    if (fd < 0)
+        return errno == ENOENT && !bundle && !file; /* people name bundles and images by a word */
     size = read(fd, config.text, sizeof config.text - 1);
     config.size = size < 0 ? 0 : (size_t)size;
     return size == config.identity.st_size;
@@ -188,7 +191,8 @@ static bool variable(const struct plan *entry, const struct op *step)
 
 static bool content(const struct plan *entry, const struct op *step)
 {
-    cleanup_close int fd = open_regular(text_of(entry, step, 0));
+    struct stat st;
+    cleanup_close int fd = open_regular(text_of(entry, step, 0), &st);
     const char *wanted = text_of(entry, step, 1), *end = wanted + step->s[1].length;
     char part[1 << 14];
     ssize_t size;

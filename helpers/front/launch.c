@@ -140,7 +140,7 @@ bool spawn(struct run *run, const struct op *step)
     size_t size;
     const void *bytes = entry_plan(run->entry, step, run->keyring, run->command, &size);
 
-    while (run->null < step->n[3] && (run->null = open("/dev/null", O_RDWR | O_CLOEXEC)) >= 0)
+    while (step->n[3] > 0 && run->null < step->n[3] && (run->null = open("/dev/null", O_RDWR | O_CLOEXEC)) >= 0)
         ;
     run->program = sealed_copy(text_of(run->entry, step, 0));
     plan = in_memory(bytes, size);
