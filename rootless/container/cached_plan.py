@@ -23,8 +23,18 @@ from _struct import Struct
 from rootless import files, jsontext, log, paths, procfs
 from rootless.bundle.identifiers import hides_digits, identifiers, leaves_nothing, named_in, parts
 from rootless.container.operations.status_record import OWN, allowed_verbs, record_strings
-from rootless.container.operations.undo import notes
-from rootless.container.state.directory import CONFIG, EXIT, NOT_AGED, PLAN_OF_EXEC, REQUEST, STATE, UNDO
+from rootless.container.operations.undo import line_of, notes
+from rootless.container.state.directory import (
+    CONFIG,
+    EXIT,
+    HOSTS,
+    NOT_AGED,
+    PLAN_OF_EXEC,
+    REQUEST,
+    RESOLVER,
+    STATE,
+    UNDO,
+)
 from rootless.container.state.lifecycle import CREATED, CREATING
 from rootless.container.state.root import state_root
 from rootless.container.state.state import State
@@ -511,7 +521,7 @@ def _note_request(op: Op, _run: ContainerRun, _secrets: _Secrets) -> Iterator[Op
 
 
 def _write_names(op: Op, _run: ContainerRun, _secrets: _Secrets) -> Iterator[Op]:
-    for name, text in (("resolv.conf", op.value("resolv_conf")), ("hosts", op.value("hosts"))):
+    for name, text in ((RESOLVER, op.value("resolv_conf")), (HOSTS, op.value("hosts"))):
         yield Op(cached_ops.PUT, 0o644, cached_ops.PUT_PLAIN, name, _bytes(text))
 
 
@@ -522,9 +532,9 @@ def _begin_image(op: Op, run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:
     identity = _identity(path, image.identity)
     begun, _ = [line for line in run.entry.content(UNDO).splitlines(keepends=True) if line.startswith(b'["image"')]
     holes = [(secrets.mark(), cached_ops.HOLE_SERVER), (secrets.mark(), cached_ops.HOLE_SERVER_START_TIME)]
-    noted = jsontext.render(["image", run.state.boot_id, {"server": [int(mark) for mark, _ in holes]}], None) + "\n"
+    noted = line_of("image", {"server": [int(mark) for mark, _ in holes]})
     plan = encode([each for _, each in image.run.sent])
-    yield Op(cached_ops.BEGIN_IMAGE, *identity.numbers, path, begun, _with_holes(noted.encode(), holes), plan)
+    yield Op(cached_ops.BEGIN_IMAGE, *identity.numbers, path, begun, _with_holes(noted, holes), plan)
 
 
 def _record(op: Op, _run: ContainerRun, secrets: _Secrets) -> Iterator[Op]:

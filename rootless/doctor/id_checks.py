@@ -178,7 +178,7 @@ def grant(user: str, kinds: Iterable[str], first: int) -> Fix:
 def _exchange(file: str, line: str, owner: str, new: int) -> Fix:
     """Return how the owner of a `line` of a file gets a new range instead.
 
-    There is no command for it: usermod(8) does not take a range from a user who has processes, and afterwards only root
+    There is no command for it: usermod(8) takes no range from a user with running processes, and afterwards only root
     can remove files with IDs of the old range.
     """
     if new + subids.RANGE > procfs.ALL_IDS[2]:

@@ -11,6 +11,7 @@ from rootless import log
 from rootless.container.network import registry
 from rootless.container.network.shared_state import SharedNetwork, overwrite_mounted, publish_missing, restart_helper
 from rootless.container.state import store
+from rootless.container.state.directory import RESOLVER
 from rootless.container.state.lifecycle import STOPPED, status
 from rootless.container.state.root import state_root
 from rootless.errors import RootlessError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from rootless.host.host_network import HostNetwork
     from rootless.options import Options
 
-_RESOLVER = "resolv.conf"
 _LONGEST = 65536
 """Bytes that are read of one; the host's are shorter."""
 
@@ -87,14 +87,14 @@ def _tell(root: StateRoot, container_id: str, host: HostNetwork) -> str:
             text = without if _servers(without) else text
         if text == present:
             return ""
-        if not overwrite_mounted(_RESOLVER, text, entry.fd):
-            raise RootlessError(f"{entry.path}/{_RESOLVER}", cause="it cannot be written", fix="restart the container")
+        if not overwrite_mounted(RESOLVER, text, entry.fd):
+            raise RootlessError(f"{entry.path}/{RESOLVER}", cause="it cannot be written", fix="restart the container")
         return f"resolv.conf names {', '.join(_servers(text)) or 'no server'}"
 
 
 def _beginning(entry: ContainerDir) -> str:
     """Return the present text, which the container can make as long as it likes."""
-    fd = posix.open(_RESOLVER, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC, dir_fd=entry.fd)
+    fd = posix.open(RESOLVER, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC, dir_fd=entry.fd)
     try:
         return posix.read(fd, _LONGEST).decode("utf-8", "surrogateescape")
     finally:

@@ -35,7 +35,7 @@ else:
 
 _DIGITS = frozenset("0123456789abcdef-")
 _SHORTEST = 12
-"""Of an identifier, as in bundle/identifiers.py."""
+"""Of an identifier, as in bundle/identifiers.py, which would be one more import of `create`."""
 
 
 def make(run: ContainerRun, op: Op) -> None:

@@ -8,6 +8,7 @@ from rootless import files, log
 from rootless.container.operations.network_cleanup import serving_processes
 from rootless.container.operations.undo import note
 from rootless.container.state import store
+from rootless.container.state.directory import HOSTS, RESOLVER
 from rootless.errors import RootlessError
 from rootless.launch.protocol import NAMESPACES
 from rootless.lazy import lazy
@@ -36,9 +37,6 @@ else:
     forget_the_dead = lazy("rootless.container.network.shared_state", "forget_the_dead")
     join_shared_network = lazy("rootless.container.network.shared_state", "join")
     reserve = lazy("rootless.network.hostports", "reserve")
-
-_RESOLVER = "resolv.conf"
-_HOSTS = "hosts"
 
 
 def reserve_ports(run: ContainerRun, op: Op) -> None:
@@ -240,8 +238,8 @@ class Attachment:
 
 def _write_files(run: ContainerRun, resolver: str, hosts: str) -> None:
     """Write them in place: they may be mounted already."""
-    run.entry.put(_RESOLVER, resolver.encode("utf-8", "surrogateescape"), 0o644)
-    run.entry.put(_HOSTS, hosts.encode("utf-8", "surrogateescape"), 0o644)
+    run.entry.put(RESOLVER, resolver.encode("utf-8", "surrogateescape"), 0o644)
+    run.entry.put(HOSTS, hosts.encode("utf-8", "surrogateescape"), 0o644)
 
 
 def _publisher(port: Port, root: StateRoot) -> str:

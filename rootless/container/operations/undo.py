@@ -50,7 +50,12 @@ def note(entry: ContainerDir, kind: str, data: Data) -> None:
     Raises:
         RootlessError: `RL-STATE`: the note cannot be written.
     """
-    entry.append(_FILE, render([kind, boot_id(), data], None).encode("utf-8", "surrogateescape") + b"\n")
+    entry.append(_FILE, line_of(kind, data))
+
+
+def line_of(kind: str, data: Data) -> bytes:
+    """Return the line of a note."""
+    return render([kind, boot_id(), data], None).encode("utf-8", "surrogateescape") + b"\n"
 
 
 def notes(entry: ContainerDir) -> dict[str, Data]:

@@ -43,6 +43,8 @@ REQUEST = "request.json"
 LOG = "log"
 OLD_LOG = "log.1"
 EXIT = "exit"
+RESOLVER = "resolv.conf"
+HOSTS = "hosts"
 PLAN_OF_EXEC = "exec."
 """Beginning of a name."""
 UNDO = "undo"
@@ -60,8 +62,8 @@ _WITHOUT_STATE = frozenset(
         LOG,
         OLD_LOG,
         EXIT,
-        "resolv.conf",
-        "hosts",
+        RESOLVER,
+        HOSTS,
         "network.sock",
         "criu.pid",
     )
