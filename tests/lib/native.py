@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import re
+import shutil
 import struct
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from rootless.plan import cached_ops
 from tests.lib.containers import until
 
+MOST_MEMORY = 600
+"""KiB of proportional memory."""
 SETTLED = 3
 """Seconds after which files that were installed may be in a cached Plan."""
 
@@ -33,6 +36,19 @@ def without_numbers(files):
     record = files["status"][1]
     status = record[40:80] + re.sub(rb'"pid": [1-9][0-9]*|20\d\d-[0-9T:.-]*Z', b"", record[128:])
     return files | {"state.json": state, "status": status}
+
+
+def proportional_memory(pid) -> int:
+    """Return the KiB of memory of a process, of shared pages its share."""
+    return int(re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)[1])
+
+
+@pytest.fixture
+def plans(user):
+    """The directory of the user's cached Plans, empty."""
+    directory = user.runtime_dir / "rootless/@plans"
+    shutil.rmtree(directory, ignore_errors=True)
+    return directory
 
 
 class Runs:

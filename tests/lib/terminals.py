@@ -66,3 +66,43 @@ class Typewriter:
     def ends(self, status):
         assert self.process.wait(timeout=PATIENCE) == status
         assert self.mode == self.original, "the terminal's settings are restored"
+
+
+def is_raw(mode) -> bool:
+    """Whether settings pass every key on."""
+    return not mode[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+
+
+# --- conversations with a program; `start` runs one and returns its Typewriter ---------------------------------------
+
+
+def edit_a_line(start):
+    """Correct a line before its end: the caller's terminal is raw, and the container's echoes and edits lines."""
+    terminal = start("sh", "-c", 'echo ready; read line; echo "<$line>"')
+    terminal.until(b"ready\r\n")
+    assert is_raw(terminal.mode)
+    terminal.type(b"abc\x7f\r")
+    assert terminal.until(b">\r\n") == b"abc\x08 \x08\r\n<ab>\r\n"
+    terminal.ends(0)
+
+
+def press(start, key, name):
+    """Press a key that is a signal: the program gets it."""
+    terminal = start("sh", "-c", f"trap 'echo; echo {name}; exit 42' {name}; echo ready; sleep 1000 & wait; wait")
+    terminal.until(b"ready\r\n")
+    terminal.type(key)
+    terminal.until(f"\r\n{name}\r\n".encode())
+    terminal.ends(42)
+
+
+def reopen(start, name):
+    """Let a program close its terminal, and open it again by name."""
+    script = (
+        "echo ready; exec 3>/data/x </dev/null >/dev/null 2>&1; read line </dev/null; "
+        f'exec >{name}; echo again; exec >/dev/null; exec <{name}; read line; echo "<$line>" >{name}'
+    )
+    terminal = start("sh", "-c", script)
+    terminal.until(b"ready\r\nagain\r\n")
+    terminal.type(b"input\r")
+    terminal.until(b"<input>\r\n")
+    terminal.ends(0)

@@ -22,6 +22,7 @@ from tests.lib.containers import Reader, Rootless, until
 from tests.lib.layers import LINK, entry, layout, packed
 from tests.lib.native import (
     CHANGING,
+    MOST_MEMORY,
     NO_DEPENDENCIES,
     SETTLED,
     Runs,
@@ -29,27 +30,19 @@ from tests.lib.native import (
     entries_of,
     looked_at_while_planning,
     paths_of,
+    plans,
+    proportional_memory,
     warm,
     without_numbers,
 )
 from tests.lib.squashfs import make_image_bundle, servers
 from tests.lib.terminals import Typewriter
 
-__all__ = ["cgroup2"]  # the fixture
+__all__ = ["cgroup2", "plans"]  # the fixtures
 
 OFF = {"ROOTLESS_FRONT": "0"}
 IMAGE, MOVED = "example.org/box", "example.org/moved"
 RUNS = 100
-MOST_MEMORY = 600
-"""KiB of proportional memory."""
-
-
-@pytest.fixture
-def plans(user):
-    """The directory of the user's cached Plans, empty."""
-    directory = user.runtime_dir / "rootless/@plans"
-    shutil.rmtree(directory, ignore_errors=True)
-    return directory
 
 
 @pytest.fixture
@@ -349,9 +342,9 @@ def test_waiting_is_small(rootless, runs, images, require_root):
     words = ["--network", "none", IMAGE, *UP]
     warm(runs, "run", "-i", *words, env=images.env, input="")
     container = Waiting(rootless, *words, env=images.env)
-    rollup = Path(f"/proc/{container.run.pid}/smaps_rollup").read_text()
+    size = proportional_memory(container.run.pid)
     assert container.end() == 4
-    assert 0 < int(re.search(r"^Pss: +(\d+) kB", rollup, re.MULTILINE)[1]) < MOST_MEMORY
+    assert 0 < size < MOST_MEMORY
 
 
 def test_many_runs_leave_nothing(user, rootless, runs, images, plans):

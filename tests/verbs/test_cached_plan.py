@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -19,32 +18,25 @@ from tests.lib.containers import Reader, Rootless, until
 from tests.lib.native import (
     CHANGING,
     HOSTILE_ENTRIES,
+    MOST_MEMORY,
     NO_DEPENDENCIES,
     Runs,
     calls_of,
     entries_of,
     looked_at_while_planning,
     paths_of,
+    plans,
+    proportional_memory,
     warm,
     with_a_late_skip,
     without_numbers,
 )
 
-__all__ = ["cgroup2"]  # the fixture
+__all__ = ["cgroup2", "plans"]  # the fixtures
 
 OFF = {"ROOTLESS_FRONT": "0"}
 RUNS = int(os.environ.get("ROOTLESS_TEST_RUNS", "200"))
 MOST_FILES = 12
-MOST_MEMORY = 600
-"""KiB of proportional memory."""
-
-
-@pytest.fixture
-def plans(user):
-    """The directory of the user's cached Plans, empty."""
-    directory = user.runtime_dir / "rootless/@plans"
-    shutil.rmtree(directory, ignore_errors=True)
-    return directory
 
 
 @pytest.fixture
@@ -252,11 +244,10 @@ def test_waiting_is_small(user, rootless, runs, require_root):
     bundle = of_shell(user, "echo up; cat")
     for _ in range(3):
         running, _ = waiting(rootless, bundle)
-        rollup = Path(f"/proc/{running.pid}/smaps_rollup").read_text()
+        size = proportional_memory(running.pid)
         running.stdin.close()
         assert running.wait(30) == 0
         running.stdout.close()
-    size = int(re.search(r"^Pss: +(\d+) kB", rollup, re.MULTILINE)[1])
     assert 0 < size < MOST_MEMORY
 
 

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import signal
 import subprocess
 import termios
-from pathlib import Path
 
 import pytest
 
 from tests.lib.bundles import base_config, make_bundle
 from tests.lib.containers import PATIENCE, Reader, until
-from tests.lib.native import Runs, warm
-from tests.lib.terminals import Typewriter
+from tests.lib.native import MOST_MEMORY, Runs, plans, proportional_memory, warm
+from tests.lib.terminals import Typewriter, edit_a_line, press, reopen
+
+__all__ = ["plans"]  # the fixture
 
 OFF = {"ROOTLESS_FRONT": "0"}
-MOST_MEMORY = 600
-"""KiB of proportional memory."""
 GATE = 'test ! -e /data/go || exec "$@"'
 """A script that ends at once until a file is there: so the Plan of a program that talks is cached before it does."""
 
 
 @pytest.fixture
-def runs(rootless, need):
+def runs(rootless, need, plans):
     """The command, whose cache is empty."""
-    shutil.rmtree(rootless.user.runtime_dir / "rootless/@plans", ignore_errors=True)
     return Runs(rootless, need)
 
 
@@ -69,10 +65,6 @@ def native(cached, rootless, runs):
     assert runs.is_native()
 
 
-def is_raw(mode):
-    return not mode[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
-
-
 def test_program_has_a_terminal_of_the_callers_size(native):
     script = "test -t 0 && test -t 1 && test -t 2 && tty; echo by name >/dev/tty; stty size; exit 7"
     terminal = native("sh", "-c", script, size=(31, 97))
@@ -90,21 +82,12 @@ def test_size_follows_the_callers(native):
 
 
 def test_callers_terminal_is_raw_meanwhile(native):
-    terminal = native("sh", "-c", 'echo ready; read line; echo "<$line>"')
-    terminal.until(b"ready\r\n")
-    assert is_raw(terminal.mode)
-    terminal.type(b"abc\x7f\r")
-    assert terminal.until(b">\r\n") == b"abc\x08 \x08\r\n<ab>\r\n"
-    terminal.ends(0)
+    edit_a_line(native)
 
 
 @pytest.mark.parametrize(("key", "name"), [(b"\x03", "INT"), (b"\x1a", "TSTP")])
 def test_keys_that_are_signals_go_to_the_program(native, key, name):
-    terminal = native("sh", "-c", f"trap 'echo; echo {name}; exit 42' {name}; echo ready; sleep 1000 & wait; wait")
-    terminal.until(b"ready\r\n")
-    terminal.type(key)
-    terminal.until(f"\r\n{name}\r\n".encode())
-    terminal.ends(42)
+    press(native, key, name)
 
 
 def test_many_lines_of_output_arrive(native):
@@ -115,15 +98,7 @@ def test_many_lines_of_output_arrive(native):
 
 
 def test_a_program_that_closes_its_terminal_can_open_it_again(native):
-    script = (
-        "echo ready; exec 3>/data/x </dev/null >/dev/null 2>&1; read line </dev/null; "
-        'exec >/dev/pts/0; echo again; exec >/dev/null; exec </dev/pts/0; read line; echo "<$line>" >/dev/pts/0'
-    )
-    terminal = native("sh", "-c", script)
-    terminal.until(b"ready\r\nagain\r\n")
-    terminal.type(b"input\r")
-    terminal.until(b"<input>\r\n")
-    terminal.ends(0)
+    reopen(native, "/dev/pts/0")
 
 
 def test_typed_ahead_input_reaches_the_program(cached, rootless):
@@ -184,10 +159,10 @@ def test_waiting_is_small(cached, rootless, require_root):
     words = cached("sh", "-c", "echo up; read line")
     with Typewriter(rootless.user, rootless.argv(*words)) as terminal:
         terminal.until(b"up\r\n")
-        rollup = Path(f"/proc/{terminal.process.pid}/smaps_rollup").read_text()
+        size = proportional_memory(terminal.process.pid)
         terminal.type(b"\r")
         terminal.ends(0)
-    assert 0 < int(re.search(r"^Pss: +(\d+) kB", rollup, re.MULTILINE)[1]) < MOST_MEMORY
+    assert 0 < size < MOST_MEMORY
 
 
 def test_blocked_relay_can_be_ended(cached, rootless):

@@ -17,13 +17,11 @@ from tests.lib.cgroup2 import InView, cgroup2
 from tests.lib.cgroup_containers import cgroup_of
 from tests.lib.configurations import PODMAN_SECCOMP
 from tests.lib.containers import Reader, Rootless, await_end, executors, until
-from tests.lib.native import HOSTILE_ENTRIES, Runs, warm, with_a_late_skip
+from tests.lib.native import HOSTILE_ENTRIES, MOST_MEMORY, Runs, proportional_memory, warm, with_a_late_skip
 
 __all__ = ["cgroup2"]  # the fixture
 
 OFF = {"ROOTLESS_FRONT": "0"}
-MOST_MEMORY = 600
-"""KiB of proportional memory."""
 LOOK = r"""
 grep -E '^(Uid|Gid|Groups|Umask|NoNewPrivs|Seccomp|Cap|Sig(Blk|Ign|Cgt))' /proc/self/status
 cat /proc/self/limits /proc/self/cgroup /proc/self/oom_score_adj
@@ -240,10 +238,10 @@ def test_waiting_is_small(rootless, runs, require_root):
         "exec", "c1", "sh", "-c", "echo up; cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as waiting:
         assert Reader(waiting.stdout).line() == "up"
-        rollup = Path(f"/proc/{waiting.pid}/smaps_rollup").read_text()
+        size = proportional_memory(waiting.pid)
         waiting.stdin.close()
         assert waiting.wait(30) == 0
-    assert 0 < int(re.search(r"^Pss: +(\d+) kB", rollup, re.MULTILINE)[1]) < MOST_MEMORY
+    assert 0 < size < MOST_MEMORY
 
 
 # --- What makes an entry, and for how long it counts ------------------------------------------------------------------

@@ -9,7 +9,6 @@ import select
 import signal
 import socket
 import subprocess
-import termios
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 from tests.lib.boxes import config_with_maps
 from tests.lib.bundles import base_config, make_bundle, own, write_config
 from tests.lib.containers import PATIENCE, Reader, await_end, until
-from tests.lib.terminals import Typewriter
+from tests.lib.terminals import Typewriter, edit_a_line, is_raw, press, reopen
 from tests.lib.waiting import each_waiter
 
 __all__ = ["each_waiter"]
@@ -47,10 +46,6 @@ def typewriter(rootless, user):
     yield run
     for each in made:
         each.__exit__()
-
-
-def is_raw(mode):
-    return not mode[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
 
 
 # --- in a terminal ---------------------------------------------------------------------------------------------------
@@ -116,12 +111,7 @@ def test_terminal_size_follows_the_callers(typewriter):
 
 
 def test_callers_terminal_is_raw_during_run(typewriter):
-    terminal = typewriter("sh", "-c", 'echo ready; read line; echo "<$line>"')
-    terminal.until(b"ready\r\n")
-    assert is_raw(terminal.mode)
-    terminal.type(b"abc\x7f\r")
-    assert terminal.until(b">\r\n") == b"abc\x08 \x08\r\n<ab>\r\n", "the container's terminal echoes and edits lines"
-    terminal.ends(0)
+    edit_a_line(typewriter)
 
 
 @pytest.mark.parametrize(("how", "status"), [("exit", 42), ("kill", 137), ("terminate", 42), ("delete", 137)])
@@ -149,11 +139,7 @@ def test_callers_terminal_is_unchanged_if_run_fails(typewriter):
 
 @pytest.mark.parametrize(("key", "name"), [(b"\x03", "INT"), (b"\x1a", "TSTP"), (b"\x1c", "QUIT")])
 def test_keys_that_are_signals_go_to_the_program(typewriter, key, name):
-    terminal = typewriter("sh", "-c", f"trap 'echo; echo {name}; exit 42' {name}; echo ready; sleep 1000 & wait; wait")
-    terminal.until(b"ready\r\n")
-    terminal.type(key)
-    terminal.until(f"\r\n{name}\r\n".encode())
-    terminal.ends(42)
+    press(typewriter, key, name)
 
 
 def test_end_of_input_key_reaches_the_program(typewriter):
@@ -186,15 +172,7 @@ def test_hangup_of_the_terminal_ends_the_program(rootless, user):
 
 
 def test_a_program_that_closes_its_terminal_can_open_it_again(typewriter):
-    script = (
-        "echo ready; exec 3>/data/x </dev/null >/dev/null 2>&1; read line </dev/null; "
-        'exec >/dev/console; echo again; exec >/dev/null; exec </dev/console; read line; echo "<$line>" >/dev/console'
-    )
-    terminal = typewriter("sh", "-c", script)
-    terminal.until(b"ready\r\nagain\r\n")
-    terminal.type(b"input\r")
-    terminal.until(b"<input>\r\n")
-    terminal.ends(0)
+    reopen(typewriter, "/dev/console")
 
 
 def _exchange(terminal, data, end):
